@@ -1,0 +1,136 @@
+"""Linux namespaces by system call: unshare(2), setns(2), mount(2) for Python 3.11.
+
+Python 3.12 has os.unshare and os.setns; Debian 12 ships 3.11, so these go through ctypes.
+Every function raises OSError with errno and the call's arguments when the kernel refuses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+#: name under /proc/PID/ns -> clone flag, in the order in which setns must enter them
+#: (the user namespace first gives the capabilities for the others; mnt last keeps /proc usable).
+NAMESPACES: dict[str, int] = {
+    "user": CLONE_NEWUSER,
+    "cgroup": CLONE_NEWCGROUP,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "net": CLONE_NEWNET,
+    "pid": CLONE_NEWPID,
+    "mnt": CLONE_NEWNS,
+}
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MNT_DETACH = 0x2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): move the calling thread into new namespaces (CLONE_NEW* flags)."""
+    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """setns(2): enter the namespace that fd (an open /proc/PID/ns/* file) refers to."""
+    _check(_libc.setns(fd, nstype), f"setns(fd {fd}, {nstype:#x})")
+
+
+def enter(pid: int | str, names: Iterable[str]) -> None:
+    """Enter the named namespaces ("net", "mnt", ...) of a process. All are opened before any is entered."""
+    wanted = set(names)
+    if unknown := wanted - NAMESPACES.keys():
+        raise ValueError(f"unknown namespaces {sorted(unknown)}; known are {', '.join(NAMESPACES)}")
+    opened = [
+        (os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag)
+        for name, flag in NAMESPACES.items()
+        if name in wanted
+    ]
+    try:
+        for fd, flag in opened:
+            setns(fd, flag)
+    finally:
+        for fd, _ in opened:
+            os.close(fd)
+
+
+def enter_path(path: str | Path) -> None:
+    """Enter the namespace pinned at a path such as /run/netns/NAME."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(fd)
+    finally:
+        os.close(fd)
+
+
+def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    result = _libc.mount(
+        source.encode(), os.fsencode(target), fstype.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
+    _check(result, f"mount {fstype or 'bind'} {source} on {target} ({data})")
+
+
+def bind(source: str | Path, target: str | Path, *, recursive: bool = False, read_only: bool = False) -> None:
+    """Bind-mount source on target; read_only takes the second (remount) call that the kernel asks for."""
+    mount(str(source), target, "", MS_BIND | (MS_REC if recursive else 0))
+    if read_only:
+        mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
+def unmount(target: str | Path, *, lazy: bool = False) -> None:
+    """umount2(2); lazy detaches at once and lets go when the last user has."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH if lazy else 0), f"umount {target}")
+
+
+def pivot_root(new_root: str | Path, put_old: str | Path) -> None:
+    """pivot_root(2)."""
+    _check(_libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), f"pivot_root {new_root}")
+
+
+def set_hostname(name: str) -> None:
+    """sethostname(2) in the caller's UTS namespace."""
+    raw = name.encode()
+    _check(_libc.sethostname(raw, len(raw)), f"sethostname {name}")
+
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+
+
+def set_process_name(name: str) -> None:
+    """prctl(PR_SET_NAME): what ps and top show (15 bytes at most)."""
+    _check(_libc.prctl(PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0), "prctl(PR_SET_NAME)")
+
+
+def set_parent_death_signal(signal_number: int) -> None:
+    """prctl(PR_SET_PDEATHSIG): the kernel sends this signal when the thread that forked us ends."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
