@@ -1,0 +1,146 @@
+"""Label and field selectors (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class SelectorError(ValueError):
+    """A selector that cannot be parsed; the text is what the API server answers."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """operator is one of In, NotIn, Exists, DoesNotExist, Gt, Lt (metav1.LabelSelectorOperator and gt/lt)."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        match self.operator:
+            case "In":
+                return self.key in labels and labels[self.key] in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+            case "Gt" | "Lt":
+                return self._compares(labels.get(self.key, ""))
+        raise SelectorError(f"{self.operator!r} is not a valid label selector operator")
+
+    def _compares(self, value: str) -> bool:
+        try:
+            have, limit = int(value), int(self.values[0])
+        except ValueError:
+            return False
+        return have > limit if self.operator == "Gt" else have < limit
+
+
+_LIST = re.compile(r"^(?P<key>[^\s!=(),]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
+_COMPARE = re.compile(r"^(?P<key>[^\s!=<>(),]+)\s*(?P<op>==|!=|=|>|<)\s*(?P<value>[^\s!=<>(),]*)$")
+_KEY = re.compile(r"^(?P<not>!)?\s*(?P<key>[^\s!=<>(),]+)$")
+_COMPARISONS = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt"}
+
+
+def _split(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for index, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    return [*parts, text[start:]]
+
+
+def _requirement(part: str, whole: str) -> Requirement:
+    if found := _LIST.match(part):
+        values = tuple(sorted(value.strip() for value in found["values"].split(",")))
+        return Requirement(found["key"], "In" if found["op"] == "in" else "NotIn", values)
+    if found := _COMPARE.match(part):
+        return Requirement(found["key"], _COMPARISONS[found["op"]], (found["value"],))
+    if found := _KEY.match(part):
+        return Requirement(found["key"], "DoesNotExist" if found["not"] else "Exists")
+    raise SelectorError(f"unable to parse requirement: found {part!r} in {whole!r}")
+
+
+@dataclass(frozen=True)
+class LabelSelector:
+    """All requirements must hold; none at all selects everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+    nothing: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> LabelSelector:
+        """The query form: `a=b,c!=d,e in (f,g),h,!i`."""
+        parts = [part.strip() for part in _split(text)] if text.strip() else []
+        return cls(tuple(_requirement(part, text) for part in parts))
+
+    @classmethod
+    def from_object(cls, selector: Mapping[str, Any] | None) -> LabelSelector:
+        """metav1.LabelSelector: an absent one selects nothing, an empty one everything."""
+        if selector is None:
+            return cls(nothing=True)
+        equal = [Requirement(key, "In", (value,)) for key, value in sorted((selector.get("matchLabels") or {}).items())]
+        expressions = [
+            Requirement(item["key"], item["operator"], tuple(item.get("values") or ()))
+            for item in selector.get("matchExpressions") or ()
+        ]
+        return cls(tuple(equal + expressions))
+
+    @classmethod
+    def from_map(cls, labels: Mapping[str, str] | None) -> LabelSelector:
+        """A plain map, as spec.selector of a Service; an empty one selects nothing."""
+        if not labels:
+            return cls(nothing=True)
+        return cls(tuple(Requirement(key, "In", (value,)) for key, value in sorted(labels.items())))
+
+    def matches(self, labels: Mapping[str, str] | None) -> bool:
+        return not self.nothing and all(requirement.matches(labels or {}) for requirement in self.requirements)
+
+    def __str__(self) -> str:
+        return ",".join(_text(requirement) for requirement in self.requirements)
+
+
+def _text(requirement: Requirement) -> str:
+    key, values = requirement.key, ",".join(requirement.values)
+    match requirement.operator:
+        case "In":
+            return f"{key}={values}" if len(requirement.values) == 1 else f"{key} in ({values})"
+        case "NotIn":
+            return f"{key}!={values}" if len(requirement.values) == 1 else f"{key} notin ({values})"
+        case "Exists":
+            return key
+        case "DoesNotExist":
+            return f"!{key}"
+    return f"{key}{'>' if requirement.operator == 'Gt' else '<'}{values}"
+
+
+@dataclass(frozen=True)
+class FieldSelector:
+    """`metadata.name=x,status.phase!=Running`: pairs of (field, equal?, value)."""
+
+    terms: tuple[tuple[str, bool, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> FieldSelector:
+        terms = []
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            found = re.match(r"^([^!=]+?)\s*(==|!=|=)\s*(.*)$", part)
+            if not found:
+                raise SelectorError(f"invalid selector: {text!r}; can't understand {part!r}")
+            terms.append((found[1], found[2] != "!=", found[3]))
+        return cls(tuple(terms))
+
+    def fields(self) -> list[str]:
+        return [field for field, _, _ in self.terms]
+
+    def matches(self, values: Mapping[str, str]) -> bool:
+        """values: the kind's selectable fields; a field it does not have counts as ""."""
+        return all((values.get(field, "") == wanted) is equal for field, equal, wanted in self.terms)

@@ -1,0 +1,97 @@
+"""A work queue as client-go's: one entry per key, one worker per key at a time, retries with back-off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+K = TypeVar("K")
+
+
+class WorkQueue(Generic[K]):
+    """Keys wait in order of arrival. A key added while it is being worked on runs again afterwards.
+
+    Back-off doubles from base_delay to max_delay seconds per key and is forgotten on success.
+    """
+
+    def __init__(self, *, base_delay: float = 0.005, max_delay: float = 60.0) -> None:
+        self._order: deque[K] = deque()
+        self._dirty: set[K] = set()
+        self._working: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+        self._base_delay, self._max_delay = base_delay, max_delay
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, key: K) -> None:
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._working:
+            self._order.append(key)
+            self._wake.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Later, unless an earlier timer for the same key stands."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(seconds, 0.0)
+        standing = self._timers.get(key)
+        if standing is not None:
+            if standing.when() <= when:
+                return
+            standing.cancel()
+        self._timers[key] = loop.call_at(when, self._fire, key)
+
+    def add_rate_limited(self, key: K) -> None:
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        self.add_after(key, min(self._base_delay * 2**failures, self._max_delay))
+
+    def forget(self, key: K) -> None:
+        self._failures.pop(key, None)
+
+    def _fire(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def get(self) -> K:
+        while not self._order:
+            self._wake.clear()
+            await self._wake.wait()
+        key = self._order.popleft()
+        self._dirty.discard(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: K) -> None:
+        self._working.discard(key)
+        if key in self._dirty:
+            self._order.append(key)
+            self._wake.set()
+
+    async def run(self, work: Callable[[K], Awaitable[None]], *, workers: int = 1) -> None:
+        """Work on keys until cancelled; an exception is logged and the key comes back with back-off."""
+        await asyncio.gather(*(self._worker(work) for _ in range(workers)))
+
+    async def _worker(self, work: Callable[[K], Awaitable[None]]) -> None:
+        while True:
+            key = await self.get()
+            try:
+                await work(key)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                level = logging.DEBUG if getattr(error, "status", None) in (0, 409) else logging.WARNING
+                log.log(level, "%s: %s", key, error, exc_info=level == logging.WARNING)
+                self.add_rate_limited(key)
+            else:
+                self.forget(key)
+            finally:
+                self.done(key)
