@@ -1,0 +1,113 @@
+"""YAML that remembers on which line each key stands, so that an error can point at it.
+
+Source: YAML 1.1 as PyYAML's SafeLoader reads it, with one difference: a key given twice in one mapping is
+an error (YAML 1.1 section 3.2.1.3; PyYAML keeps the last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+KeyPath = tuple[str | int, ...]
+
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class SpecError(ValueError):
+    """A lab or scenario file that cannot be used. str() is one line per problem: "FILE:LINE: KEY: what"."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Document:
+    """Parsed data, the line (1 = first) of each key path, and the name that errors give the file."""
+
+    data: Any
+    lines: Mapping[KeyPath, int]
+    where: str
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Document:
+        """Raises SpecError for text that is no YAML."""
+        try:
+            node = yaml.compose(text, Loader=Loader)
+        except yaml.YAMLError as error:
+            raise SpecError([_syntax_problem(error, where)]) from error
+        if node is None:
+            return cls({}, {(): 1}, where)
+        lines: dict[KeyPath, int] = {}
+        problems = list(_index(node, (), lines, where))
+        if problems:
+            raise SpecError(problems)
+        loader = Loader("")
+        try:
+            return cls(loader.construct_document(node), lines, where)
+        except yaml.YAMLError as error:
+            raise SpecError([_syntax_problem(error, where)]) from error
+        finally:
+            loader.dispose()
+
+    @classmethod
+    def of(cls, data: Any, where: str) -> Document:
+        """Data that came from elsewhere: errors then name the key only."""
+        return cls(data, {}, where)
+
+    def at(self, path: KeyPath) -> str:
+        """ "FILE:LINE" of the key, or of the nearest enclosing one that has a line."""
+        for end in range(len(path), -1, -1):
+            if line := self.lines.get(path[:end]):
+                return f"{self.where}:{line}"
+        return self.where
+
+    def problem(self, path: KeyPath, what: str) -> str:
+        """One line of a SpecError."""
+        key = dotted(path)
+        return f"{self.at(path)}: {key}: {what}" if key else f"{self.at(path)}: {what}"
+
+
+def dotted(path: KeyPath) -> str:
+    """("steps", 0, "expect") -> "steps[0].expect"."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def _syntax_problem(error: yaml.YAMLError, where: str) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        return f"{where}:{error.problem_mark.line + 1}: not YAML: {what}"
+    return f"{where}: not YAML: {error}"
+
+
+def _index(
+    node: Any, path: KeyPath, lines: dict[KeyPath, int], where: str, above: frozenset[int] = frozenset()
+) -> Iterator[str]:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if id(node) in above:
+        yield f"{where}:{node.start_mark.line + 1}: {dotted(path)}: an alias that contains itself"
+        return
+    above |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _index(item, (*path, number), lines, where, above)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            line = key.start_mark.line + 1
+            if name in seen:
+                yield f"{where}:{line}: {dotted((*path, name))}: given twice"
+            seen.add(name)
+            lines[(*path, name)] = line
+            yield from _index(value, (*path, name), lines, where, above)
