@@ -1,0 +1,84 @@
+"""Frames on the fork server's unix stream socket: 4 bytes length (little endian), then JSON.
+
+Descriptors travel client -> server only, by SCM_RIGHTS with the first byte of a frame; the frame's "fds"
+names them in order ("stdin", "log", "ns:net", "fd:3"). A stream, not SOCK_SEQPACKET: an environment with the
+variables of a thousand Services is larger than a socket buffer.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+MAX_FDS = 64
+MAX_FRAME = 64 * 1024 * 1024
+_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+
+class FrameTooLarge(ValueError):
+    """The peer announced a frame larger than MAX_FRAME."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """One frame."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return len(body).to_bytes(4, "little") + body
+
+
+def send_once(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
+    """One sendmsg(2), the descriptors with its first byte; the number of bytes the kernel took."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Send all of data on a blocking socket."""
+    sent = send_once(sock, data, fds)
+    if sent < len(data):
+        sock.sendall(data[sent:])
+
+
+def receive_once(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
+    """One recvmsg(2): bytes (empty at end of stream) and descriptors, which the caller owns (close-on-exec)."""
+    data, ancillary, _flags, _address = sock.recvmsg(size, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i")
+            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+            fds.extend(numbers)
+    return data, fds
+
+
+class FrameReader:
+    """Bytes and descriptors in, whole messages out; no I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._fds: list[int] = []
+
+    def feed(self, data: bytes, fds: Sequence[int] = ()) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """Messages completed by data, each with as many descriptors as its "fds" names."""
+        self._buffer += data
+        self._fds.extend(fds)
+        while len(self._buffer) >= 4:
+            size = int.from_bytes(self._buffer[:4], "little")
+            if size > MAX_FRAME:
+                raise FrameTooLarge(f"frame of {size} bytes, at most {MAX_FRAME} are taken")
+            if len(self._buffer) < 4 + size:
+                return
+            message = json.loads(bytes(self._buffer[4 : 4 + size]))
+            del self._buffer[: 4 + size]
+            count = len(message.get("fds", ()))
+            taken, self._fds = self._fds[:count], self._fds[count:]
+            yield message, taken
+
+    def close(self) -> None:
+        """Close descriptors of a frame that never became whole."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
