@@ -1,0 +1,226 @@
+"""Which component runs where with which flags: pure data from a lab's spec and plan."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from components.machinery import kubeconfig
+from lab.pki import Authority, signing_key
+from scenarios.engine.spec import LabSpec
+from topologies.plan import Machine, TopologyPlan
+
+API_PORT = 6443
+ETC = "/etc/kubernetes"
+PKI = f"{ETC}/pki"
+#: The descriptor under which the API server finds the door, a listening socket on the machine's loopback.
+DOOR_FD = 10
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A process on a host. main is "package.module:function"; door: it gets the API door as descriptor DOOR_FD."""
+
+    name: str
+    host: str
+    main: str
+    args: tuple[str, ...]
+    door: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.host}"
+
+
+@dataclass(frozen=True)
+class NodeFile:
+    """A file that bring-up writes into a host's own directories. mode as in chmod."""
+
+    host: str
+    path: str
+    content: bytes
+    mode: int = 0o600
+
+
+@dataclass(frozen=True)
+class ClusterAddresses:
+    """The addresses kubeadm derives from the Service range: kubernetes is the first, kube-dns the tenth."""
+
+    api_service: str
+    dns_service: str
+
+    @classmethod
+    def of(cls, service_cidr: str) -> ClusterAddresses:
+        network = ipaddress.ip_network(service_cidr)
+        return cls(str(network[1]), str(network[10]))
+
+
+def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
+    """Every component of a lab, in the order in which kubeadm would bring them up."""
+    control_plane = plan.nodes[0]
+    yield _apiserver(spec, control_plane)
+    yield _controllers(spec, control_plane)
+    yield ComponentSpec(
+        "scheduler", control_plane.name, "components.scheduler.main:main", ("--kubeconfig", f"{ETC}/scheduler.conf")
+    )
+    for node in plan.nodes:
+        yield from _node_components(spec, node, runtime_socket, catalogue)
+
+
+def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
+    flags = {
+        "--bind-address": node.address,
+        "--secure-port": str(API_PORT),
+        "--advertise-address": node.address,
+        "--tls-cert-file": f"{PKI}/apiserver.crt",
+        "--tls-private-key-file": f"{PKI}/apiserver.key",
+        "--client-ca-file": f"{PKI}/ca.crt",
+        "--service-account-key-file": f"{PKI}/sa.pub",
+        "--service-account-signing-key-file": f"{PKI}/sa.key",
+        "--service-account-issuer": f"https://kubernetes.default.svc.{spec.network.clusterDomain}",
+        "--service-cluster-ip-range": spec.network.serviceCIDR,
+        "--service-node-port-range": spec.network.serviceNodePortRange,
+        "--kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
+        "--kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
+        "--kubelet-certificate-authority": f"{PKI}/ca.crt",
+        "--storage-path": f"{ETC}/store.db",
+        "--listen-fd": str(DOOR_FD),
+    }
+    return ComponentSpec("apiserver", node.name, "components.apiserver.main:main", _flat(flags), door=True)
+
+
+def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
+    flags = {
+        "--kubeconfig": f"{ETC}/controller-manager.conf",
+        "--allocate-node-cidrs": "true",
+        "--cluster-cidr": spec.network.clusterCIDR,
+        "--node-cidr-mask-size": str(spec.network.nodeCIDRMaskSize),
+        "--service-cluster-ip-range": spec.network.serviceCIDR,
+        "--root-ca-file": f"{PKI}/ca.crt",
+    }
+    return ComponentSpec("controllers", node.name, "components.controllers.main:main", _flat(flags))
+
+
+def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
+    labels = [f"topology.kubernetes.io/zone={node.rack}"] if node.rack else []
+    kubelet = {
+        "--kubeconfig": f"{ETC}/kubelet.conf",
+        "--hostname-override": node.name,
+        "--node-ip": node.address,
+        "--config": "/var/lib/kubelet/config.yaml",
+        "--container-runtime-endpoint": f"unix://{runtime_socket}",
+        "--image-catalogue": catalogue,
+    }
+    if node.role == "control-plane":
+        labels.append("node-role.kubernetes.io/control-plane=")
+        kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
+    if labels:
+        kubelet["--node-labels"] = ",".join(labels)
+    yield ComponentSpec("kubelet", node.name, "components.kubelet.main:main", _flat(kubelet))
+    if spec.kubeProxy.mode != "none":
+        proxy = {
+            "--kubeconfig": f"{ETC}/kube-proxy.conf",
+            "--hostname-override": node.name,
+            "--proxy-mode": spec.kubeProxy.mode,
+            "--cluster-cidr": spec.network.clusterCIDR,
+        }
+        yield ComponentSpec("kube-proxy", node.name, "components.kube_proxy.main:main", _flat(proxy))
+    if spec.cni.plugin == "flannel":
+        flannel = {
+            "--kubeconfig-file": f"{ETC}/flannel.conf",
+            "--net-config-path": "/etc/kube-flannel/net-conf.json",
+            "--iface": node.interfaces[0].name,
+            "--hostname-override": node.name,
+        }
+        args = ("--kube-subnet-mgr", "--ip-masq", *_flat(flannel))
+        yield ComponentSpec("flannel", node.name, "components.flannel.main:main", args)
+
+
+def _flat(flags: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{flag}={value}" for flag, value in flags.items())
+
+
+def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: str) -> Iterator[NodeFile]:
+    """Certificates, kubeconfigs and configuration files of every host, as kubeadm and an installer leave them."""
+    control_plane = plan.nodes[0]
+    yield from _control_plane_files(spec, control_plane, authority, name)
+    server = f"https://{control_plane.address}:{API_PORT}"
+    # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
+    shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in _NODE_USERS.items()]
+    for node in plan.nodes:
+        identity = kubeconfig_for(authority, name, server, f"system:node:{node.name}", ("system:nodes",))
+        yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
+        for part, content in shared:
+            yield NodeFile(node.name, f"{ETC}/{part}.conf", content)
+        serving = authority.server(f"system:node:{node.name}", [node.name, node.address, "127.0.0.1"])
+        yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.crt", serving.certificate)
+        yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
+        yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
+        yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
+        if spec.cni.plugin == "flannel":
+            yield NodeFile(node.name, "/etc/kube-flannel/net-conf.json", _json(flannel_configuration(spec)), 0o644)
+
+
+_NODE_USERS = {"kube-proxy": "system:kube-proxy", "flannel": "system:serviceaccount:kube-flannel:flannel"}
+
+
+def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, name: str) -> Iterator[NodeFile]:
+    addresses = ClusterAddresses.of(spec.network.serviceCIDR)
+    domain = spec.network.clusterDomain
+    names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
+    serving = authority.server(
+        "kube-apiserver", [node.name, "localhost", *names, node.address, addresses.api_service, "127.0.0.1"]
+    )
+    client = authority.client("kube-apiserver-kubelet-client", ("system:masters",))
+    private, public = signing_key()
+    server = f"https://{node.address}:{API_PORT}"
+    for path, content in {
+        f"{PKI}/ca.key": authority.key,
+        f"{PKI}/apiserver.crt": serving.certificate,
+        f"{PKI}/apiserver.key": serving.key,
+        f"{PKI}/apiserver-kubelet-client.crt": client.certificate,
+        f"{PKI}/apiserver-kubelet-client.key": client.key,
+        f"{PKI}/sa.key": private,
+        f"{PKI}/sa.pub": public,
+        f"{ETC}/admin.conf": kubeconfig_for(authority, name, server, "kubernetes-admin", ("system:masters",)),
+        f"{ETC}/controller-manager.conf": kubeconfig_for(
+            authority, name, server, "system:kube-controller-manager", ()
+        ),
+        f"{ETC}/scheduler.conf": kubeconfig_for(authority, name, server, "system:kube-scheduler", ()),
+    }.items():
+        yield NodeFile(node.name, path, content)
+
+
+def kubeconfig_for(authority: Authority, name: str, server: str, user: str, groups: tuple[str, ...]) -> bytes:
+    """A kubeconfig with a client certificate of its own."""
+    pair = authority.client(user, groups)
+    credentials = kubeconfig.Credentials(
+        server=server, ca=authority.certificate, certificate=pair.certificate, key=pair.key
+    )
+    return kubeconfig.dump(name, credentials, user).encode()
+
+
+def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
+    """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "clusterDNS": [ClusterAddresses.of(spec.network.serviceCIDR).dns_service],
+        "clusterDomain": spec.network.clusterDomain,
+        "resolvConf": f"{ETC}/resolv.conf",
+        "tlsCertFile": "/var/lib/kubelet/pki/kubelet.crt",
+        "tlsPrivateKeyFile": "/var/lib/kubelet/pki/kubelet.key",
+        "authentication": {"x509": {"clientCAFile": f"{PKI}/ca.crt"}},
+    }
+
+
+def flannel_configuration(spec: LabSpec) -> dict[str, Any]:
+    """net-conf.json (https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md)."""
+    return {"Network": spec.network.clusterCIDR, "Backend": {"Type": spec.cni.backend}}
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

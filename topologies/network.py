@@ -1,0 +1,149 @@
+"""The Mininet network of a plan: Topo, hosts with private directories, Linux bridges as switches.
+
+Runs inside a lab's sandbox, where it is root of its own network namespace.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from mininet.link import Link, TCIntf
+from mininet.net import Mininet
+from mininet.node import Host
+from mininet.nodelib import LinuxBridge
+from mininet.topo import Topo
+
+from topologies.plan import Machine, TopologyPlan
+
+#: What differs between two real nodes, and therefore must not be shared between two Mininet hosts.
+PRIVATE_DIRECTORIES = (
+    "/run",
+    "/tmp",
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/etc/kube-flannel",
+    "/opt/cni",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/pods",
+    "/var/log/containers",
+)
+
+_ROUTER_SYSCTLS = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+#: kubeadm's preflight asks for these on a node; bridge-nf is per network namespace since Linux 5.3.
+_NODE_SYSCTLS = _ROUTER_SYSCTLS | {
+    "net/bridge/bridge-nf-call-iptables": "1",
+    "net/bridge/bridge-nf-call-ip6tables": "1",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+}
+
+
+class CommandFailed(Exception):
+    """A shell command on a host printed an error: host, command and output."""
+
+    def __init__(self, host: str, command: str, output: str) -> None:
+        super().__init__(f"{host}: {command}\n{output}")
+        self.host, self.command, self.output = host, command, output
+
+
+class MachineHost(Host):  # type: ignore[misc]
+    """A Mininet host that is configured from its plan in two shell commands instead of a dozen."""
+
+    def __init__(self, name: str, machine: Machine, shared_directory: str = "", **params: Any) -> None:
+        self.machine = machine
+        self._shared_directory = shared_directory
+        private = list(PRIVATE_DIRECTORIES) if machine.is_node else ["/run", "/tmp"]
+        super().__init__(name, privateDirs=private, **params)
+
+    def run(self, command: str) -> str:
+        """A shell command that is silent when it works. Raises CommandFailed with what it printed."""
+        output: str = self.cmd(command)
+        if output.strip():
+            raise CommandFailed(self.name, command, output.strip())
+        return output
+
+    def mountPrivateDirs(self) -> None:
+        # The lab's state directory is under /run and stays visible: hold it while /run is replaced.
+        shared = shlex.quote(self._shared_directory)
+        hold = f"exec 9<{shared}; " if self._shared_directory else ""
+        back = f"mkdir -p {shared}; mount --bind /proc/self/fd/9/. {shared}; exec 9<&-; " if hold else ""
+        names = " ".join(self.privateDirs)
+        self.run(
+            f"{hold}for d in {names}; do mkdir -p $d; mount -n -t tmpfs -o mode=755 tmpfs $d; done; "
+            f"{back}chmod 1777 /tmp; mkdir -p /run/netns /run/lock"
+        )
+
+    def configDefault(self, **_: Any) -> None:
+        """Addresses, routes and sysctls of the plan. Links are already plugged in."""
+        lines = ["link set lo up"]
+        for interface in self.machine.interfaces:
+            lines += [f"addr add {interface.address} dev {interface.name}", f"link set {interface.name} up"]
+        lines += [f"route add {destination} via {gateway}" for destination, gateway in self.machine.routes]
+        self.run("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
+        sysctls = _NODE_SYSCTLS if self.machine.is_node else _ROUTER_SYSCTLS if self.machine.role == "router" else {}
+        writes = [f"[ ! -e /proc/sys/{key} ] || echo {value} >/proc/sys/{key}" for key, value in sysctls.items()]
+        if writes:
+            self.run("; ".join(writes))
+
+
+class Bridge(LinuxBridge):  # type: ignore[misc]
+    """A Linux bridge whose ports are made in one `ip -batch`. No spanning tree: plans have no loops."""
+
+    def start(self, _controllers: Any) -> None:
+        ports = [interface.name for interface in self.intfList() if interface.name != "lo"]
+        lines = [f"link add name {self.name} type bridge mcast_snooping 0", f"link set {self.name} up"]
+        for port in ports:
+            lines.append(f"link set {port} master {self.name} up")
+        output = self.cmd("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
+        if output.strip():
+            raise CommandFailed(self.name, "ip -batch - <<< " + "; ".join(lines), output.strip())
+
+    @classmethod
+    def setup(cls) -> None:
+        """LinuxBridge's own check warns about bridge-nf, which the sandbox has already switched off."""
+
+
+class PlainLink(Link):  # type: ignore[misc]
+    """A veth pair; the host's configuration brings its end up, the bridge the other."""
+
+
+class PlanTopo(Topo):  # type: ignore[misc]
+    """A TopologyPlan as a Mininet Topo."""
+
+    def build(self, plan: TopologyPlan | None = None, shared_directory: str = "", **_: Any) -> None:
+        assert plan is not None
+        for number, switch in enumerate(plan.switches, start=1):
+            self.addSwitch(switch, dpid=f"{number:x}")
+        for machine in plan.machines:
+            self.addHost(machine.name, machine=machine, shared_directory=shared_directory)
+            for interface in machine.interfaces:
+                options: dict[str, Any] = {"intfName1": interface.name, "intfName2": _port(interface.switch, machine.name)}
+                if plan.bandwidth is not None:
+                    # Shapes what leaves; both ends, so both directions. tbf is there on every kernel and segments GSO.
+                    options |= {"cls1": TCIntf, "cls2": TCIntf, "bw": plan.bandwidth, "use_tbf": True}
+                self.addLink(machine.name, interface.switch, **options)
+
+
+def _port(switch: str, machine: str) -> str:
+    """A bridge port's name: 15 bytes at most (IFNAMSIZ), unique per switch and machine."""
+    short = machine.replace("control-plane", "cp").replace("worker-", "w")
+    return f"{short}@{switch}"[:15]
+
+
+def build(plan: TopologyPlan, shared_directory: str = "") -> Mininet:
+    """Build and start the network. Raises CommandFailed when a command on a host says anything."""
+    # Mininet.init() would raise sysctls of the whole machine (fs.file-max, kernel.pty.max ...).
+    Mininet.inited = True
+    network = Mininet(
+        topo=PlanTopo(plan=plan, shared_directory=shared_directory),
+        host=MachineHost,
+        switch=Bridge,
+        link=PlainLink,
+        controller=None,
+        build=False,
+    )
+    network.build()
+    network.start()
+    return network
