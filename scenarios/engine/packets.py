@@ -1,0 +1,357 @@
+"""Bytes of a frame -> frozen dataclasses: Ethernet, ARP, IPv4, IPv6, TCP, UDP, ICMP, VXLAN and what is inside.
+
+Reads headers only, checks no checksums (on veth links they are left for hardware that does not exist) and
+takes cut-off frames as far as they go. Sources: RFC 791, 8200, 826, 9293, 768, 792, 4443, 7348 (VXLAN).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+ETH_IPV4, ETH_ARP, ETH_VLAN, ETH_IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
+#: IANA's port and the one Linux took before there was one (flannel uses it).
+VXLAN_PORTS = (4789, 8472)
+FLAG_LETTERS = "FSRPAUEC"
+FLAG_NAMES = {"F": "FIN", "S": "SYN", "R": "RST", "P": "PSH", "A": "ACK", "U": "URG", "E": "ECE", "C": "CWR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ethernet:
+    destination: str
+    source: str
+    ethertype: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arp:
+    """operation: 1 request, 2 reply."""
+
+    operation: int
+    sender_mac: str
+    sender_ip: str
+    target_mac: str
+    target_ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class IP:
+    """length: bytes of the whole IP packet; identification is 0 in IPv6; fragment: offset in bytes."""
+
+    version: int
+    source: str
+    destination: str
+    protocol: int
+    ttl: int
+    length: int
+    identification: int = 0
+    dont_fragment: bool = True
+    more_fragments: bool = False
+    fragment: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TCP:
+    """flags: letters of "FSRPAUEC" that are set, in this order ("SA" is a SYN-ACK)."""
+
+    sport: int
+    dport: int
+    seq: int
+    ack: int
+    flags: str
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class UDP:
+    sport: int
+    dport: int
+
+
+@dataclass(frozen=True, slots=True)
+class ICMP:
+    """quoted: the packet that an error message complains about. mtu: of "fragmentation needed", else 0."""
+
+    version: int
+    type: int
+    code: int
+    identifier: int = 0
+    sequence: int = 0
+    mtu: int = 0
+    quoted: Packet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """length: bytes on the wire. inner: what a VXLAN (vni set) or IP-in-IP packet carries."""
+
+    length: int
+    ethernet: Ethernet | None = None
+    arp: Arp | None = None
+    ip: IP | None = None
+    tcp: TCP | None = None
+    udp: UDP | None = None
+    icmp: ICMP | None = None
+    payload: bytes = b""
+    vni: int | None = None
+    inner: Packet | None = None
+
+    @property
+    def innermost(self) -> Packet:
+        """The packet the applications see: through all encapsulation."""
+        return self.inner.innermost if self.inner else self
+
+    @property
+    def protocol(self) -> str:
+        """ "tcp", "udp", "icmp", "arp", or the IP protocol number / ethertype as text."""
+        for name in ("tcp", "udp", "icmp", "arp"):
+            if getattr(self, name):
+                return name
+        if self.ip:
+            return str(self.ip.protocol)
+        return f"{self.ethernet.ethertype:#06x}" if self.ethernet else "?"
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """(source, destination) of TCP and UDP."""
+        layer = self.tcp or self.udp
+        return (layer.sport, layer.dport) if layer else None
+
+    @property
+    def addresses(self) -> tuple[str, str] | None:
+        """(source, destination) of IP; (sender, target) of ARP."""
+        if self.ip:
+            return self.ip.source, self.ip.destination
+        return (self.arp.sender_ip, self.arp.target_ip) if self.arp else None
+
+
+def decode(data: bytes, length: int | None = None) -> Packet:
+    """An Ethernet frame as captured; length is the one on the wire when data was cut."""
+    wire = len(data) if length is None else length
+    if len(data) < 14:
+        return Packet(wire)
+    ethertype, offset = struct.unpack_from("!H", data, 12)[0], 14
+    if ethertype == ETH_VLAN and len(data) >= 18:
+        ethertype, offset = struct.unpack_from("!H", data, 16)[0], 18
+    ethernet = Ethernet(_mac(data[0:6]), _mac(data[6:12]), ethertype)
+    return _network(data[offset:], ethertype, wire, ethernet)
+
+
+def decode_ip(data: bytes, length: int | None = None) -> Packet:
+    """A bare IP packet, as quoted by ICMP errors and carried by IP-in-IP."""
+    ethertype = ETH_IPV6 if data[:1] and data[0] >> 4 == 6 else ETH_IPV4
+    return _network(data, ethertype, len(data) if length is None else length, None)
+
+
+def _network(data: bytes, ethertype: int, wire: int, ethernet: Ethernet | None) -> Packet:
+    try:
+        if ethertype == ETH_ARP:
+            return Packet(wire, ethernet, arp=_arp(data))
+        if ethertype == ETH_IPV4:
+            return _transport(*_ipv4(data), wire, ethernet)
+        if ethertype == ETH_IPV6:
+            return _transport(*_ipv6(data), wire, ethernet)
+    except (struct.error, IndexError, ValueError):
+        pass  # cut off inside a header: what is known so far is the Ethernet header
+    return Packet(wire, ethernet)
+
+
+def _arp(data: bytes) -> Arp:
+    operation, smac, sip, tmac, tip = struct.unpack_from("!6xH6s4s6s4s", data)
+    return Arp(operation, _mac(smac), str(IPv4Address(sip)), _mac(tmac), str(IPv4Address(tip)))
+
+
+def _ipv4(data: bytes) -> tuple[IP, bytes]:
+    first, total, ident, frag, ttl, protocol, src, dst = struct.unpack_from("!BxHHHBB2x4s4s", data)
+    header = IP(
+        4,
+        str(IPv4Address(src)),
+        str(IPv4Address(dst)),
+        protocol,
+        ttl,
+        total,
+        ident,
+        bool(frag & 0x4000),
+        bool(frag & 0x2000),
+        (frag & 0x1FFF) * 8,
+    )
+    # total is 0 for packets that segmentation offload leaves bigger than 64 KiB
+    return header, data[(first & 0x0F) * 4 : total or None]
+
+
+#: IPv6 extension headers that may stand before the transport header: hop-by-hop, routing, destination options.
+IPV6_OPTIONS = (0, 43, 60)
+
+
+def _ipv6(data: bytes) -> tuple[IP, bytes]:
+    length, protocol, hops, src, dst = struct.unpack_from("!4xHBB16s16s", data)
+    offset = 40
+    while protocol in IPV6_OPTIONS:
+        protocol, size = data[offset], (data[offset + 1] + 1) * 8
+        offset += size
+    header = IP(6, str(IPv6Address(src)), str(IPv6Address(dst)), protocol, hops, length + 40)
+    return header, data[offset : 40 + length if length else None]
+
+
+def _transport(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
+    whole = Packet(wire, ethernet, ip=ip, payload=data)
+    if ip.fragment:
+        return whole  # only the first fragment has the transport header
+    try:
+        match ip.protocol:
+            case 6:
+                return _tcp(ip, data, wire, ethernet)
+            case 17:
+                return _udp(ip, data, wire, ethernet)
+            case 1 | 58:
+                icmp, payload = _icmp(ip.version, data)
+                return Packet(wire, ethernet, ip=ip, icmp=icmp, payload=payload)
+            case 4 | 41:
+                return Packet(wire, ethernet, ip=ip, inner=decode_ip(data))
+    except (struct.error, IndexError):
+        pass
+    return whole
+
+
+def _tcp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
+    sport, dport, seq, ack, offset, bits, window = struct.unpack_from("!HHIIBBH", data)
+    flags = "".join(letter for n, letter in enumerate(FLAG_LETTERS) if bits & (1 << n))
+    tcp = TCP(sport, dport, seq, ack, flags, window)
+    return Packet(wire, ethernet, ip=ip, tcp=tcp, payload=data[(offset >> 4) * 4 :])
+
+
+def _udp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
+    sport, dport = struct.unpack_from("!HH", data)
+    payload = data[8:]
+    if dport in VXLAN_PORTS and len(payload) >= 8 and payload[0] & 0x08:  # the I flag: VNI is valid
+        vni = int.from_bytes(payload[4:7])
+        return Packet(wire, ethernet, ip=ip, udp=UDP(sport, dport), vni=vni, inner=decode(payload[8:]))
+    return Packet(wire, ethernet, ip=ip, udp=UDP(sport, dport), payload=payload)
+
+
+def _icmp(version: int, data: bytes) -> tuple[ICMP, bytes]:
+    kind, code, first, second = struct.unpack_from("!BB2xHH", data)
+    echo = kind in ((8, 0) if version == 4 else (128, 129))
+    if echo:
+        return ICMP(version, kind, code, first, second), data[8:]
+    error = kind in ((3, 4, 5, 11, 12) if version == 4 else (1, 2, 3, 4))
+    mtu = (
+        second
+        if (version, kind, code) == (4, 3, 4)
+        else (first << 16 | second if (version, kind) == (6, 2) else 0)
+    )
+    return ICMP(version, kind, code, mtu=mtu, quoted=decode_ip(data[8:]) if error else None), data[8:]
+
+
+def _mac(raw: bytes) -> str:
+    return raw.hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What stays the same of a packet on its whole way: through VXLAN, hops and NAT.
+
+    TCP: sequence numbers and flags; UDP: the payload; ICMP echo: identifier and sequence. The IP
+    identification tells copies apart that are otherwise equal (a retransmission has a new one).
+    """
+
+    protocol: str
+    identification: int
+    marks: tuple[int | str, ...]
+
+
+def identity(packet: Packet) -> Identity:
+    """Of the innermost packet. Two sightings with an equal identity are the same packet."""
+    inner = packet.innermost
+    number = inner.ip.identification if inner.ip else 0
+    digest = hashlib.blake2b(inner.payload, digest_size=8).hexdigest()
+    if inner.tcp:
+        return Identity("tcp", number, (inner.tcp.seq, inner.tcp.ack, inner.tcp.flags, len(inner.payload)))
+    if inner.icmp:
+        icmp = inner.icmp
+        if icmp.quoted:
+            digest = hashlib.blake2b(repr(identity(icmp.quoted)).encode(), digest_size=8).hexdigest()
+        return Identity("icmp", number, (icmp.type, icmp.code, icmp.sequence, digest))
+    if inner.arp:
+        arp = inner.arp
+        return Identity("arp", arp.operation, (arp.sender_mac, arp.sender_ip, arp.target_ip))
+    return Identity(inner.protocol, number, (digest, len(inner.payload)))
+
+
+def summary(packet: Packet) -> str:
+    """One line: "172.18.0.3:51334 -> 172.18.0.4:8472 VXLAN vni 1 | 10.244.1.2:33000 -> 10.244.2.3:8080 TCP SYN"."""
+    return " | ".join(_layers(packet))
+
+
+def _layers(packet: Packet) -> Iterator[str]:
+    ends = packet.addresses
+    if not ends:
+        yield packet.protocol
+        return
+    ports = packet.ports
+    source, destination = (f"{a}:{p}" for a, p in zip(ends, ports, strict=True)) if ports else ends
+    if packet.arp:
+        yield _arp_text(packet.arp)
+    else:
+        yield f"{source} -> {destination} {describe(packet)}"
+    if packet.inner:
+        yield from _layers(packet.inner)
+
+
+def _arp_text(arp: Arp) -> str:
+    if arp.operation == 1:
+        return f"ARP who has {arp.target_ip}? tell {arp.sender_ip}"
+    return f"ARP {arp.sender_ip} is at {arp.sender_mac}"
+
+
+ICMP_NAMES = {
+    (4, 0): "echo reply",
+    (4, 8): "echo request",
+    (6, 128): "echo request",
+    (6, 129): "echo reply",
+    (4, 11): "time exceeded",
+    (6, 3): "time exceeded",
+    (6, 2): "packet too big",
+    (4, 5): "redirect",
+}
+UNREACHABLE = {
+    0: "network",
+    1: "host",
+    2: "protocol",
+    3: "port",
+    9: "network (prohibited)",
+    10: "host (prohibited)",
+}
+
+
+def describe(packet: Packet) -> str:
+    """What it is, without addresses: "TCP SYN", "VXLAN vni 1", "ICMP echo request", "UDP 44 bytes"."""
+    if packet.vni is not None:
+        return f"VXLAN vni {packet.vni}"
+    if packet.tcp:
+        size = f" {len(packet.payload)} bytes" if packet.payload else ""
+        return "TCP " + "-".join(FLAG_NAMES[f] for f in _flags_as_said(packet.tcp.flags)) + size
+    if packet.udp:
+        return f"UDP {len(packet.payload)} bytes"
+    if packet.icmp:
+        return "ICMP " + _icmp_text(packet.icmp)
+    return packet.protocol.upper() if packet.arp else f"protocol {packet.protocol}"
+
+
+def _flags_as_said(flags: str) -> str:
+    """ACK is named last: SYN-ACK, FIN-ACK."""
+    return flags.replace("A", "") + ("A" if "A" in flags else "")
+
+
+def _icmp_text(icmp: ICMP) -> str:
+    if name := ICMP_NAMES.get((icmp.version, icmp.type)):
+        number = f" {icmp.sequence}" if "echo" in name else (f", mtu {icmp.mtu}" if icmp.mtu else "")
+        return name + number
+    if icmp.version == 4 and icmp.type == 3:
+        if icmp.code == 4:
+            return f"fragmentation needed, mtu {icmp.mtu}"
+        return f"{UNREACHABLE.get(icmp.code, f'code {icmp.code}')} unreachable"
+    return f"type {icmp.type} code {icmp.code}"

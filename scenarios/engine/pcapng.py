@@ -1,0 +1,192 @@
+"""pcapng files: what Wireshark, tshark and tcpdump open, with the names of the interfaces and comments.
+
+Source: draft-ietf-opsawg-pcapng (sections 4.1 section header, 4.2 interface description, 4.3 enhanced packet,
+4.6 interface statistics). One section, little-endian, nanosecond timestamps.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+LINKTYPE_ETHERNET = 1
+SECTION, INTERFACE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 5, 6
+BYTE_ORDER_MAGIC = 0x1A2B3C4D
+OPT_COMMENT, SHB_USERAPPL, IF_NAME, IF_DESCRIPTION, IF_TSRESOL, EPB_FLAGS = 1, 4, 2, 3, 9, 2
+ISB_IFRECV, ISB_IFDROP = 4, 5
+INBOUND, OUTBOUND = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """name as people say it ("worker-1:flannel.1"); description: what it is."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One captured frame. time: nanoseconds since 1970; length: on the wire (data may be cut)."""
+
+    interface: int
+    time: int
+    data: bytes
+    length: int
+    outbound: bool = False
+    comment: str = ""
+
+
+def _option(code: int, value: bytes) -> bytes:
+    return struct.pack("<HH", code, len(value)) + value + b"\0" * (-len(value) % 4)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    length = 12 + len(body)
+    return struct.pack("<II", kind, length) + body + struct.pack("<I", length)
+
+
+def _options(*given: bytes) -> bytes:
+    joined = b"".join(given)
+    return joined + struct.pack("<HH", 0, 0) if joined else b""
+
+
+def section(application: str = "kubewire", comment: str = "") -> bytes:
+    """Section header block; length of the section left open (-1)."""
+    options = [_option(SHB_USERAPPL, application.encode())]
+    if comment:
+        options.insert(0, _option(OPT_COMMENT, comment.encode()))
+    return _block(SECTION, struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1) + _options(*options))
+
+
+def interface(item: Interface, snaplen: int = 0) -> bytes:
+    """Interface description block."""
+    options = [_option(IF_NAME, item.name.encode())]
+    if item.description:
+        options.append(_option(IF_DESCRIPTION, item.description.encode()))
+    options.append(_option(IF_TSRESOL, b"\x09"))
+    return _block(INTERFACE, struct.pack("<HHI", LINKTYPE_ETHERNET, 0, snaplen) + _options(*options))
+
+
+def packet(record: Record) -> bytes:
+    """Enhanced packet block."""
+    data = record.data
+    head = struct.pack(
+        "<IIIII", record.interface, record.time >> 32, record.time & 0xFFFFFFFF, len(data), record.length
+    )
+    options = [_option(EPB_FLAGS, struct.pack("<I", OUTBOUND if record.outbound else INBOUND))]
+    if record.comment:
+        options.insert(0, _option(OPT_COMMENT, record.comment.encode()))
+    return _block(PACKET, head + data + b"\0" * (-len(data) % 4) + _options(*options))
+
+
+def statistics(number: int, time: int, received: int, dropped: int) -> bytes:
+    """Interface statistics block: packets seen and packets lost because the reader was too slow."""
+    head = struct.pack("<III", number, time >> 32, time & 0xFFFFFFFF)
+    options = _options(
+        _option(ISB_IFRECV, struct.pack("<Q", received)), _option(ISB_IFDROP, struct.pack("<Q", dropped))
+    )
+    return _block(STATISTICS, head + options)
+
+
+def write(
+    file: BinaryIO, interfaces: Sequence[Interface], records: Iterable[Record], comment: str = ""
+) -> None:
+    """A whole file."""
+    file.write(section(comment=comment))
+    for item in interfaces:
+        file.write(interface(item))
+    for record in records:
+        file.write(packet(record))
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The content of a file, in the file's order. dropped: by interface number."""
+
+    interfaces: tuple[Interface, ...]
+    records: tuple[Record, ...]
+    dropped: tuple[int, ...] = ()
+
+
+def read(path: Path) -> Capture:
+    """Files of this module, also while they are being written: an unfinished last block is left out.
+
+    Raises ValueError for a file that is something else.
+    """
+    data = path.read_bytes()
+    if len(data) >= 12 and struct.unpack_from("<I", data, 8)[0] != BYTE_ORDER_MAGIC:
+        raise ValueError(f"{path} is not a little-endian pcapng file")
+    interfaces: list[Interface] = []
+    records: list[Record] = []
+    dropped: dict[int, int] = {}
+    for kind, body in _blocks(data):
+        if kind == INTERFACE:
+            options = dict(_read_options(body[8:]))
+            interfaces.append(
+                Interface(options.get(IF_NAME, b"").decode(), options.get(IF_DESCRIPTION, b"").decode())
+            )
+        elif kind == PACKET:
+            records.append(_read_packet(body))
+        elif kind == STATISTICS:
+            number = struct.unpack_from("<I", body)[0]
+            lost = dict(_read_options(body[12:])).get(ISB_IFDROP, b"\0" * 8)
+            dropped[number] = struct.unpack("<Q", lost)[0]
+    return Capture(
+        tuple(interfaces), tuple(records), tuple(dropped.get(n, 0) for n in range(len(interfaces)))
+    )
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + 12 <= len(data):
+        kind, length = struct.unpack_from("<II", data, offset)
+        if length < 12 or offset + length > len(data):
+            return
+        yield kind, data[offset + 8 : offset + length - 4]
+        offset += length
+
+
+def _read_options(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + 4 <= len(data):
+        code, length = struct.unpack_from("<HH", data, offset)
+        if code == 0:
+            return
+        yield code, data[offset + 4 : offset + 4 + length]
+        offset += 4 + length + (-length % 4)
+
+
+def _read_packet(body: bytes) -> Record:
+    number, high, low, captured, length = struct.unpack_from("<IIIII", body)
+    end = 20 + captured
+    options = dict(_read_options(body[end + (-captured % 4) :]))
+    flags = struct.unpack("<I", options.get(EPB_FLAGS, b"\0\0\0\0"))[0]
+    return Record(
+        number,
+        high << 32 | low,
+        body[20:end],
+        length,
+        flags & 3 == OUTBOUND,
+        options.get(OPT_COMMENT, b"").decode(),
+    )
+
+
+def merge(captures: Iterable[Capture]) -> Capture:
+    """Several captures as one, in the order of time (kernel timestamps of one machine are comparable)."""
+    interfaces: list[Interface] = []
+    records: list[Record] = []
+    dropped: list[int] = []
+    for capture in captures:
+        base = len(interfaces)
+        interfaces += capture.interfaces
+        dropped += capture.dropped or (0,) * len(capture.interfaces)
+        records += [
+            Record(base + r.interface, r.time, r.data, r.length, r.outbound, r.comment)
+            for r in capture.records
+        ]
+    records.sort(key=lambda record: record.time)
+    return Capture(tuple(interfaces), tuple(records), tuple(dropped))
