@@ -1,0 +1,72 @@
+"""Adoption and release by label selector (ControllerRefManager;
+https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#non-template-pod-acquisitions)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from components.controllers.actions import Patch
+from components.controllers.meta import controller_of, controller_reference, is_deleting, labels_of
+from components.machinery.resources import KubeObject, Resource
+from components.machinery.selectors import LabelSelector
+
+
+@dataclass(frozen=True)
+class Claim:
+    """owned: what belongs to the owner now; changes: adoptions and releases to write."""
+
+    owned: tuple[KubeObject, ...]
+    changes: tuple[Patch, ...]
+
+
+def claim(
+    owner: KubeObject,
+    selector: LabelSelector,
+    resource: Resource,
+    candidates: Iterable[KubeObject],
+    *,
+    admits: Callable[[KubeObject], bool] = lambda _: True,
+) -> Claim:
+    """Keep what the owner controls and selects, release what it no longer selects, adopt orphans that match.
+
+    An owner that is being deleted changes nothing. admits: a further test (StatefulSet: name of the pod).
+    """
+    owned: list[KubeObject] = []
+    changes: list[Patch] = []
+    uid = owner["metadata"]["uid"]
+    for obj in candidates:
+        reference = controller_of(obj)
+        matches = selector.matches(labels_of(obj)) and admits(obj)
+        if reference is not None and reference["uid"] != uid:
+            continue
+        if reference is not None and matches:
+            owned.append(obj)
+        elif reference is not None and not is_deleting(owner):
+            changes.append(_release(obj, resource, uid))
+        elif reference is None and matches and not is_deleting(owner) and not is_deleting(obj):
+            changes.append(_adopt(obj, resource, owner))
+    return Claim(tuple(owned), tuple(changes))
+
+
+def _adopt(obj: KubeObject, resource: Resource, owner: KubeObject) -> Patch:
+    references = [*(obj["metadata"].get("ownerReferences") or []), controller_reference(owner)]
+    return _references(obj, resource, references)
+
+
+def _release(obj: KubeObject, resource: Resource, uid: str) -> Patch:
+    references = [item for item in obj["metadata"]["ownerReferences"] if item["uid"] != uid]
+    return _references(obj, resource, references)
+
+
+def _references(obj: KubeObject, resource: Resource, references: list[KubeObject]) -> Patch:
+    metadata = obj["metadata"]
+    # The version makes two owners that want the same orphan exclude each other; the uid a successor.
+    patch = {
+        "metadata": {
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+            "ownerReferences": references,
+        }
+    }
+    return Patch(resource, metadata.get("namespace", ""), metadata["name"], patch)

@@ -1,0 +1,1 @@
+"""Deployment (https://kubernetes.io/docs/concepts/workloads/controllers/deployment/)."""

@@ -1,0 +1,99 @@
+"""The loop: claims ReplicaSets, carries out one step of the plan, resolves hash collisions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from components.controllers.actions import Action, Create, Update
+from components.controllers.claims import claim
+from components.controllers.controller import Context, KeyedController
+from components.controllers.deployment.plan import plan
+from components.controllers.meta import Key, controller_of, controller_uid
+from components.controllers.podtemplate import equal_ignoring_hash
+from components.controllers.sharedinformers import orphans_in, owner_values
+from components.machinery.client import ApiError
+from components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS, KubeObject
+from components.machinery.selectors import LabelSelector
+
+
+class DeploymentController(KeyedController):
+    component = "deployment-controller"
+    workers = 5
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.deployments = self.follow(DEPLOYMENTS, self.enqueue)
+        self.sets = self.follow(REPLICASETS, self.enqueue_owner("Deployment"))
+        self.sets_by_owner = self.informers.index(REPLICASETS, owner_values)
+        self.pods_by_owner = self.informers.index(PODS, owner_values)
+        self.informers.handle(REPLICASETS, self._enqueue_adopters)
+        self.follow(PODS, self._enqueue_recreating)
+
+    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is None or controller_of(new) is not None:
+            return
+        namespace, labels = new["metadata"]["namespace"], new["metadata"].get("labels")
+        for (where, name), deployment in self.deployments.store.items():
+            if where == namespace and LabelSelector.from_object(deployment["spec"]["selector"]).matches(labels):
+                self.queue.add((where, name))
+
+    def _enqueue_recreating(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        """Recreate waits for the end of old pods: only their deletion matters here."""
+        if new is not None or old is None:
+            return
+        owner = controller_of(old)
+        if owner is None or owner["kind"] != "ReplicaSet":
+            return
+        namespace = old["metadata"]["namespace"]
+        replicaset = self.sets.get(owner["name"], namespace)
+        deployment = controller_of(replicaset) if replicaset else None
+        if deployment is not None:
+            self.queue.add((namespace, deployment["name"]))
+
+    async def sync(self, key: Key) -> None:
+        deployment = self.deployments.store.get(key)
+        if deployment is None:
+            return
+        metadata = deployment["metadata"]
+        candidates = self.sets_by_owner.get(metadata["uid"]) + self.sets_by_owner.get(
+            orphans_in(metadata["namespace"])
+        )
+        selector = LabelSelector.from_object(deployment["spec"]["selector"])
+        claimed = claim(deployment, selector, REPLICASETS, candidates)
+        if claimed.changes:
+            await self.apply(key, claimed.changes)
+            return
+        pods = [pod for item in claimed.owned for pod in self.pods_by_owner.get(item["metadata"]["uid"])]
+        step = plan(deployment, claimed.owned, pods, self.context.now())
+        await self.apply(key, (), step.requeue_after)
+        await self._carry_out(key, deployment, step.actions)
+
+    async def _carry_out(self, key: Key, deployment: KubeObject, actions: tuple[Action, ...]) -> None:
+        current = deployment
+        for action in actions:
+            try:
+                if isinstance(action, Update):
+                    # An earlier action of this step may have changed the Deployment (revision annotation).
+                    status = {**current, "status": action.obj["status"]}
+                    await self.apply(key, [replace(action, obj=status)])
+                else:
+                    await self.apply(key, [action])
+                    if getattr(action, "resource", None) == DEPLOYMENTS:
+                        current = await self.client.get(DEPLOYMENTS, key[1], key[0])
+            except ApiError as error:
+                if not isinstance(action, Create) or error.reason != "AlreadyExists":
+                    raise
+                await self._collision(key, deployment, action.obj)
+                return
+
+    async def _collision(self, key: Key, deployment: KubeObject, wanted: KubeObject) -> None:
+        """The name is taken: ours from before (then go on), or another template's: count a collision."""
+        metadata = wanted["metadata"]
+        existing = await self.client.get(REPLICASETS, metadata["name"], metadata["namespace"])
+        ours = controller_uid(existing) == deployment["metadata"]["uid"]
+        if ours and equal_ignoring_hash(existing["spec"]["template"], deployment["spec"]["template"]):
+            self.queue.add_rate_limited(key)
+            return
+        held = deployment.get("status") or {}
+        status = {**held, "collisionCount": int(held.get("collisionCount") or 0) + 1}
+        await self.apply(key, [Update(DEPLOYMENTS, {**deployment, "status": status}, "status")])

@@ -1,0 +1,176 @@
+"""How big each ReplicaSet of a Deployment should be: surge, unavailability, proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+from components.controllers.meta import annotations_of, created_at, int_or_percent
+from components.machinery.resources import KubeObject
+
+DESIRED_REPLICAS = "deployment.kubernetes.io/desired-replicas"
+MAX_REPLICAS = "deployment.kubernetes.io/max-replicas"
+
+
+def name_of(obj: KubeObject) -> str:
+    return str(obj["metadata"]["name"])
+
+
+def replicas_of(obj: KubeObject) -> int:
+    value = obj["spec"].get("replicas")
+    return 1 if value is None else int(value)
+
+
+def available_of(replicaset: KubeObject) -> int:
+    return int((replicaset.get("status") or {}).get("availableReplicas") or 0)
+
+
+def is_rolling(deployment: KubeObject) -> bool:
+    return (deployment["spec"].get("strategy") or {}).get("type", "RollingUpdate") == "RollingUpdate"
+
+
+def fenceposts(deployment: KubeObject) -> tuple[int, int]:
+    """(maxSurge, maxUnavailable) in pods: surge rounds up, unavailable down, never both 0 (ResolveFenceposts)."""
+    rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
+    desired = replicas_of(deployment)
+    surge = int_or_percent(rolling.get("maxSurge", "25%"), desired, round_up=True)
+    unavailable = int_or_percent(rolling.get("maxUnavailable", "25%"), desired, round_up=False)
+    return surge, 1 if surge == 0 and unavailable == 0 else unavailable
+
+
+def max_surge(deployment: KubeObject) -> int:
+    return fenceposts(deployment)[0] if is_rolling(deployment) else 0
+
+
+def max_unavailable(deployment: KubeObject) -> int:
+    """At most spec.replicas; 0 for Recreate."""
+    desired = replicas_of(deployment)
+    if not is_rolling(deployment) or desired == 0:
+        return 0
+    return min(fenceposts(deployment)[1], desired)
+
+
+def min_available(deployment: KubeObject) -> int:
+    return replicas_of(deployment) - max_unavailable(deployment)
+
+
+def total(replicasets: Iterable[KubeObject]) -> int:
+    return sum(replicas_of(item) for item in replicasets)
+
+
+def new_size(deployment: KubeObject, everything: Sequence[KubeObject], newest: KubeObject | None) -> int:
+    """Size of the new ReplicaSet in the next step (NewRSNewReplicas). newest: None when not yet made."""
+    desired = replicas_of(deployment)
+    if not is_rolling(deployment):
+        return desired
+    current = replicas_of(newest) if newest is not None else 0
+    room = desired + max_surge(deployment) - total(everything)
+    if room <= 0:
+        return current
+    return current + min(room, desired - current)
+
+
+def old_sizes(
+    deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject
+) -> dict[str, int]:
+    """New sizes of the old ReplicaSets that shrink in this step: unhealthy pods first, then the oldest."""
+    everything = [*old, newest]
+    unavailable_new = replicas_of(newest) - available_of(newest)
+    budget = total(everything) - min_available(deployment) - unavailable_new
+    if total(old) == 0 or budget <= 0:
+        return {}
+    sizes = {name_of(item): replicas_of(item) for item in old}
+    before = dict(sizes)
+    ordered = sorted(old, key=lambda item: (created_at(item), name_of(item)))
+    _drop_unhealthy(ordered, sizes, budget)
+    _drop_available(ordered, sizes, sum(map(available_of, everything)) - min_available(deployment))
+    return {name: size for name, size in sizes.items() if size != before[name]}
+
+
+def _drop_unhealthy(ordered: Sequence[KubeObject], sizes: dict[str, int], budget: int) -> None:
+    for item in ordered:
+        drop = min(budget, sizes[name_of(item)] - available_of(item))
+        if drop > 0:
+            sizes[name_of(item)] -= drop
+            budget -= drop
+
+
+def _drop_available(ordered: Sequence[KubeObject], sizes: dict[str, int], budget: int) -> None:
+    for item in ordered:
+        drop = min(budget, sizes[name_of(item)])
+        if drop > 0:
+            sizes[name_of(item)] -= drop
+            budget -= drop
+
+
+def is_scaling(deployment: KubeObject, everything: Iterable[KubeObject]) -> bool:
+    """Whether spec.replicas changed since the ReplicaSets were last sized."""
+    for item in everything:
+        desired = annotations_of(item).get(DESIRED_REPLICAS)
+        if replicas_of(item) > 0 and desired is not None and int(desired) != replicas_of(deployment):
+            return True
+    return False
+
+
+def proportional_sizes(
+    deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject | None
+) -> dict[str, int]:
+    """Sizes after a change of spec.replicas in the middle of a rollout, or while paused.
+
+    One live ReplicaSet takes it all; with several, each keeps its share and the largest gets what rounding left.
+    A name that is present with its present size only has its annotations renewed.
+    """
+    everything = [*old, *([newest] if newest is not None else [])]
+    desired = replicas_of(deployment)
+    active = [item for item in everything if replicas_of(item) > 0]
+    if len(active) <= 1:
+        only = active[0] if active else newest or max(old, key=created_at, default=None)
+        return {} if only is None or replicas_of(only) == desired else {name_of(only): desired}
+    if newest is not None and _is_saturated(deployment, newest):
+        return {name_of(item): 0 for item in old if replicas_of(item) > 0}
+    if not is_rolling(deployment):
+        return {}
+    allowed = desired + max_surge(deployment) if desired > 0 else 0
+    return _share_out(deployment, active, allowed - total(active))
+
+
+def _share_out(deployment: KubeObject, active: Sequence[KubeObject], to_add: int) -> dict[str, int]:
+    newer_first = sorted(active, key=created_at, reverse=to_add > 0)
+    ordered = sorted(newer_first, key=replicas_of, reverse=True)
+    sizes: dict[str, int] = {}
+    added = 0
+    for item in ordered:
+        change = _proportion(deployment, item, to_add, added) if to_add else 0
+        sizes[name_of(item)] = replicas_of(item) + change
+        added += change
+    first = name_of(ordered[0])
+    sizes[first] = max(sizes[first] + to_add - added, 0)
+    return sizes
+
+
+def _proportion(deployment: KubeObject, item: KubeObject, to_add: int, added: int) -> int:
+    if replicas_of(item) == 0 or to_add == added:
+        return 0
+    share, left = _fraction(deployment, item), to_add - added
+    return min(share, left) if to_add > 0 else max(share, left)
+
+
+def _fraction(deployment: KubeObject, item: KubeObject) -> int:
+    desired = replicas_of(deployment)
+    if desired == 0:
+        return -replicas_of(item)
+    annotated = annotations_of(item).get(MAX_REPLICAS)
+    before = int(annotated) if annotated else int((deployment.get("status") or {}).get("replicas") or 0)
+    if before == 0:
+        return 0
+    size = Decimal(replicas_of(item) * (desired + max_surge(deployment))) / before
+    return int(size.quantize(Decimal(1), rounding=ROUND_HALF_UP)) - replicas_of(item)
+
+
+def _is_saturated(deployment: KubeObject, newest: KubeObject) -> bool:
+    desired = replicas_of(deployment)
+    return (
+        replicas_of(newest) == desired
+        and annotations_of(newest).get(DESIRED_REPLICAS) == str(desired)
+        and available_of(newest) == desired
+    )

@@ -1,0 +1,211 @@
+"""Status and conditions, with the reasons and messages `kubectl rollout status` and `describe` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from components.controllers.deployment.sizes import (
+    available_of,
+    max_unavailable,
+    name_of,
+    replicas_of,
+)
+from components.controllers.meta import condition, format_time, parse_time
+from components.machinery.resources import KubeObject
+
+NO_DEADLINE = 2**31 - 1
+Conditions = list[KubeObject]
+
+
+def deadline_of(deployment: KubeObject) -> int | None:
+    """progressDeadlineSeconds; None when there is no deadline."""
+    seconds = deployment["spec"].get("progressDeadlineSeconds")
+    return None if seconds is None or seconds == NO_DEADLINE else int(seconds)
+
+
+def with_condition(
+    conditions: Iterable[KubeObject], kind: str, status: str, reason: str, message: str, now: datetime
+) -> Conditions:
+    """SetDeploymentCondition: nothing changes while status and reason stay; the transition time follows status."""
+    held = list(conditions)
+    standing = next((item for item in held if item["type"] == kind), None)
+    if standing and standing["status"] == status and standing.get("reason") == reason:
+        return held
+    same_status = standing is not None and standing["status"] == status
+    fresh = {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastUpdateTime": format_time(now),
+        "lastTransitionTime": standing["lastTransitionTime"]
+        if standing is not None and same_status
+        else format_time(now),
+    }
+    return [*without_condition(held, kind), fresh]
+
+
+def without_condition(conditions: Iterable[KubeObject], kind: str) -> Conditions:
+    return [item for item in conditions if item["type"] != kind]
+
+
+def counts(
+    deployment: KubeObject, everything: Sequence[KubeObject], newest: KubeObject | None
+) -> dict[str, Any]:
+    """The numbers, from the ReplicaSets' statuses (calculateStatus)."""
+    held = deployment.get("status") or {}
+
+    def summed(field: str) -> int:
+        return sum(int((item.get("status") or {}).get(field) or 0) for item in everything)
+
+    replicas, available = summed("replicas"), sum(map(available_of, everything))
+    status: dict[str, Any] = {
+        "observedGeneration": deployment["metadata"].get("generation", 0),
+        "replicas": replicas,
+        "updatedReplicas": int(((newest or {}).get("status") or {}).get("replicas") or 0),
+        "readyReplicas": summed("readyReplicas"),
+        "availableReplicas": available,
+        "unavailableReplicas": max(replicas - available, 0),
+        "terminatingReplicas": summed("terminatingReplicas"),
+    }
+    if held.get("collisionCount") is not None:
+        status["collisionCount"] = held["collisionCount"]
+    return status
+
+
+def with_available(deployment: KubeObject, conditions: Conditions, available: int, now: datetime) -> Conditions:
+    if available >= replicas_of(deployment) - max_unavailable(deployment):
+        return with_condition(
+            conditions,
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+            now,
+        )
+    return with_condition(
+        conditions,
+        "Available",
+        "False",
+        "MinimumReplicasUnavailable",
+        "Deployment does not have minimum availability.",
+        now,
+    )
+
+
+def is_complete(deployment: KubeObject, status: Mapping[str, Any]) -> bool:
+    desired = replicas_of(deployment)
+    return (
+        status["updatedReplicas"] == desired
+        and status["replicas"] == desired
+        and status["availableReplicas"] == desired
+    )
+
+
+def _is_progressing(held: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    def number(source: Mapping[str, Any], field: str) -> int:
+        return int(source.get(field) or 0)
+
+    def old_replicas(source: Mapping[str, Any]) -> int:
+        return number(source, "replicas") - number(source, "updatedReplicas")
+
+    return (
+        number(status, "updatedReplicas") > number(held, "updatedReplicas")
+        or old_replicas(status) < old_replicas(held)
+        or number(status, "readyReplicas") > number(held, "readyReplicas")
+        or number(status, "availableReplicas") > number(held, "availableReplicas")
+    )
+
+
+def _timed_out(deployment: KubeObject, conditions: Conditions, now: datetime) -> bool:
+    standing = condition({"conditions": conditions}, "Progressing")
+    seconds = deadline_of(deployment)
+    if standing is None or seconds is None or standing.get("reason") == "NewReplicaSetAvailable":
+        return False
+    if standing.get("reason") == "ProgressDeadlineExceeded":
+        return True
+    return parse_time(standing.get("lastUpdateTime")) + timedelta(seconds=seconds) < now
+
+
+def with_progress(
+    deployment: KubeObject,
+    conditions: Conditions,
+    status: Mapping[str, Any],
+    newest: KubeObject | None,
+    now: datetime,
+) -> Conditions:
+    """Progressing after a rolling step (syncRolloutStatus)."""
+    if deadline_of(deployment) is None:
+        return without_condition(conditions, "Progressing")
+    standing = condition({"conditions": conditions}, "Progressing")
+    already = standing is not None and standing.get("reason") == "NewReplicaSetAvailable"
+    if already and status["replicas"] == status["updatedReplicas"]:
+        return conditions
+    subject = f'ReplicaSet "{name_of(newest)}"' if newest else f'Deployment "{name_of(deployment)}"'
+    if is_complete(deployment, status):
+        text = f"{subject} has successfully progressed."
+        return with_condition(conditions, "Progressing", "True", "NewReplicaSetAvailable", text, now)
+    if _is_progressing(deployment.get("status") or {}, status):
+        return _with_fresh_progress(conditions, standing, f"{subject} is progressing.", now)
+    if _timed_out(deployment, conditions, now):
+        text = f"{subject} has timed out progressing."
+        return with_condition(conditions, "Progressing", "False", "ProgressDeadlineExceeded", text, now)
+    return conditions
+
+
+def _with_fresh_progress(
+    conditions: Conditions, standing: KubeObject | None, text: str, now: datetime
+) -> Conditions:
+    # Progress renews lastUpdateTime even when status and reason stay: the deadline counts from here.
+    fresh = with_condition(
+        without_condition(conditions, "Progressing"), "Progressing", "True", "ReplicaSetUpdated", text, now
+    )
+    if standing is not None and standing["status"] == "True":
+        fresh[-1]["lastTransitionTime"] = standing["lastTransitionTime"]
+    return fresh
+
+
+def with_replica_failure(
+    conditions: Conditions, everything: Sequence[KubeObject], newest: KubeObject | None
+) -> Conditions:
+    """ReplicaFailure is the newest ReplicaSet's, else that of any other."""
+    rest = without_condition(conditions, "ReplicaFailure")
+    for item in [*([newest] if newest else []), *everything]:
+        failure = condition(item.get("status"), "ReplicaFailure")
+        if failure is not None and failure["status"] == "True":
+            return [*rest, {**failure, "lastUpdateTime": failure["lastTransitionTime"]}]
+    return rest
+
+
+def with_pause(deployment: KubeObject, conditions: Conditions, now: datetime) -> Conditions:
+    """Progressing Unknown while paused, so that the deadline does not run (checkPausedConditions)."""
+    if deadline_of(deployment) is None:
+        return conditions
+    standing = condition({"conditions": conditions}, "Progressing")
+    if standing and standing.get("reason") == "ProgressDeadlineExceeded":
+        return conditions
+    paused = bool(deployment["spec"].get("paused"))
+    was_paused = standing is not None and standing.get("reason") == "DeploymentPaused"
+    if paused and not was_paused:
+        return with_condition(
+            conditions, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", now
+        )
+    if not paused and was_paused:
+        return with_condition(
+            conditions, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", now
+        )
+    return conditions
+
+
+def until_deadline(deployment: KubeObject, conditions: Conditions, complete: bool, now: datetime) -> float | None:
+    """Seconds until the progress deadline must be checked; None when it does not run."""
+    standing = condition({"conditions": conditions}, "Progressing")
+    seconds = deadline_of(deployment)
+    if standing is None or seconds is None or complete or deployment["spec"].get("paused"):
+        return None
+    if standing.get("reason") in ("NewReplicaSetAvailable", "ProgressDeadlineExceeded"):
+        return None
+    deadline = parse_time(standing.get("lastUpdateTime")) + timedelta(seconds=seconds)
+    return max((deadline - now).total_seconds(), 0.0) + 1.0

@@ -1,0 +1,136 @@
+"""Flags, named and defaulted as kube-controller-manager's
+(https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/)."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Options:
+    """Durations are seconds. cluster_cidrs holds at most one network per family."""
+
+    kubeconfig: str = ""
+    controllers: tuple[str, ...] = ("*",)
+    allocate_node_cidrs: bool = False
+    cluster_cidrs: tuple[Network, ...] = ()
+    service_cidrs: tuple[Network, ...] = ()
+    mask_size_ipv4: int = 24
+    mask_size_ipv6: int = 64
+    root_ca_file: str = ""
+    node_monitor_period: float = 5.0
+    node_monitor_grace_period: float = 40.0
+    node_startup_grace_period: float = 60.0
+    max_endpoints_per_slice: int = 100
+    terminated_pod_gc_threshold: int = 12500
+    bind_address: str = "127.0.0.1"
+    secure_port: int = 10257
+    leader_elect: bool = True
+    verbosity: int = 0
+
+
+def duration(text: str) -> float:
+    """Go's duration (40s, 1m30s, 500ms) in seconds. Raises ArgumentTypeError."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    if text == "0":
+        return 0.0
+    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|s))+", text):
+        raise argparse.ArgumentTypeError(f'time: invalid duration "{text}"')
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text))
+
+
+def boolean(text: str) -> bool:
+    if text.lower() in ("true", "t", "1"):
+        return True
+    if text.lower() in ("false", "f", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """One CIDR, or two of different families separated by a comma."""
+    try:
+        found = tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"invalid CIDR address: {error}") from error
+    if len(found) > 2 or len({network.version for network in found}) != len(found):
+        raise argparse.ArgumentTypeError("at most one CIDR of each IP family may be given")
+    return found
+
+
+def parse(argv: Sequence[str], known: Sequence[str] = ()) -> Options:
+    """Raises SystemExit(2) after an error message. known: names --controllers may hold."""
+    parser = argparse.ArgumentParser(prog="kube-controller-manager", allow_abbrev=False)
+    add = parser.add_argument
+    add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
+    add("--controllers", default="*", help="* for all, foo to enable, -foo to disable: " + ", ".join(known))
+    add("--allocate-node-cidrs", type=boolean, nargs="?", const=True, default=False)
+    add("--cluster-cidr", type=networks, default=(), help="pod range, or one of each family")
+    add("--service-cluster-ip-range", type=networks, default=())
+    add("--node-cidr-mask-size", type=int, default=0)
+    add("--node-cidr-mask-size-ipv4", type=int, default=0)
+    add("--node-cidr-mask-size-ipv6", type=int, default=0)
+    add("--root-ca-file", default="")
+    add("--node-monitor-period", type=duration, default=5.0)
+    add("--node-monitor-grace-period", type=duration, default=40.0)
+    add("--node-startup-grace-period", type=duration, default=60.0)
+    add("--max-endpoints-per-slice", type=int, default=100)
+    add("--terminated-pod-gc-threshold", type=int, default=12500)
+    add("--bind-address", default="127.0.0.1")
+    add("--secure-port", type=int, default=10257, help="/healthz and /metrics, plain HTTP; 0 for none")
+    add("--leader-elect", type=boolean, nargs="?", const=True, default=True)
+    add("-v", "--v", dest="verbosity", type=int, default=0)
+    given = parser.parse_args(list(argv))
+    return _options(parser, given, known)
+
+
+def _options(parser: argparse.ArgumentParser, given: argparse.Namespace, known: Sequence[str]) -> Options:
+    names = tuple(name.strip() for name in given.controllers.split(",") if name.strip())
+    for name in names:
+        if known and name != "*" and name.removeprefix("-") not in known:
+            parser.error(f'"{name.removeprefix("-")}" is not in the list of known controllers')
+    if given.allocate_node_cidrs and not given.cluster_cidr:
+        parser.error("--cluster-cidr must be set when --allocate-node-cidrs is")
+    if given.node_cidr_mask_size and len(given.cluster_cidr) > 1:
+        parser.error("usage of --node-cidr-mask-size is not allowed with dual-stack clusters")
+    sizes = _mask_sizes(given)
+    for network in given.cluster_cidr if given.allocate_node_cidrs else ():
+        size = sizes[network.version]
+        if not network.prefixlen <= size <= min(network.max_prefixlen, network.prefixlen + 16):
+            parser.error(
+                f"node CIDR mask size {size} does not fit the cluster CIDR {network}: it must lie between "
+                f"{network.prefixlen} and {min(network.max_prefixlen, network.prefixlen + 16)}"
+            )
+    return Options(
+        kubeconfig=given.kubeconfig,
+        controllers=names,
+        allocate_node_cidrs=given.allocate_node_cidrs,
+        cluster_cidrs=given.cluster_cidr,
+        service_cidrs=given.service_cluster_ip_range,
+        mask_size_ipv4=sizes[4],
+        mask_size_ipv6=sizes[6],
+        root_ca_file=given.root_ca_file,
+        node_monitor_period=given.node_monitor_period,
+        node_monitor_grace_period=given.node_monitor_grace_period,
+        node_startup_grace_period=given.node_startup_grace_period,
+        max_endpoints_per_slice=given.max_endpoints_per_slice,
+        terminated_pod_gc_threshold=given.terminated_pod_gc_threshold,
+        bind_address=given.bind_address,
+        secure_port=given.secure_port,
+        leader_elect=given.leader_elect,
+        verbosity=given.verbosity,
+    )
+
+
+def _mask_sizes(given: argparse.Namespace) -> dict[int, int]:
+    single = given.node_cidr_mask_size
+    return {
+        4: given.node_cidr_mask_size_ipv4 or single or 24,
+        6: given.node_cidr_mask_size_ipv6 or single or 64,
+    }

@@ -1,0 +1,109 @@
+"""The state of a pod as controllers see it (k8s.io/kubernetes/pkg/api/v1/pod, controller_utils)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from components.controllers.meta import (
+    annotations_of,
+    condition,
+    created_at,
+    is_deleting,
+    parse_time,
+)
+from components.machinery.resources import KubeObject
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+
+
+def phase(pod: KubeObject) -> str:
+    return str((pod.get("status") or {}).get("phase") or "")
+
+
+def is_active(pod: KubeObject) -> bool:
+    """Neither finished nor being deleted."""
+    return phase(pod) not in ("Succeeded", "Failed") and not is_deleting(pod)
+
+
+def is_finished(pod: KubeObject) -> bool:
+    return phase(pod) in ("Succeeded", "Failed")
+
+
+def ready_condition(pod: KubeObject) -> KubeObject | None:
+    return condition(pod.get("status"), "Ready")
+
+
+def is_ready(pod: KubeObject) -> bool:
+    found = ready_condition(pod)
+    return found is not None and found.get("status") == "True"
+
+
+def ready_since(pod: KubeObject) -> datetime:
+    """When Ready became True; the epoch when it is not."""
+    found = ready_condition(pod)
+    is_true = found is not None and found.get("status") == "True"
+    return parse_time((found or {}).get("lastTransitionTime") if is_true else None)
+
+
+def is_available(pod: KubeObject, min_ready_seconds: int, now: datetime) -> bool:
+    """Ready for at least min_ready_seconds."""
+    if not is_ready(pod):
+        return False
+    return min_ready_seconds == 0 or ready_since(pod) + timedelta(seconds=min_ready_seconds) <= now
+
+
+def until_available(pods: Sequence[KubeObject], min_ready_seconds: int, now: datetime) -> float | None:
+    """Seconds until the next ready pod becomes available; None when none is waiting."""
+    if not min_ready_seconds:
+        return None
+    waiting = [
+        (ready_since(pod) + timedelta(seconds=min_ready_seconds) - now).total_seconds()
+        for pod in pods
+        if is_ready(pod)
+    ]
+    return min((seconds for seconds in waiting if seconds > 0), default=None)
+
+
+def restarts(pod: KubeObject) -> int:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return max((int(status.get("restartCount") or 0) for status in statuses), default=0)
+
+
+def deletion_cost(pod: KubeObject) -> int:
+    """The annotation's value; 0 when absent or not an int32."""
+    try:
+        return int(annotations_of(pod).get(DELETION_COST, "0"))
+    except ValueError:
+        return 0
+
+
+_PHASE_ORDER = {"Pending": 0, "": 0, "Unknown": 1, "Running": 2}
+
+
+def deletion_rank(pod: KubeObject, doubled_up: Mapping[str, int], now: datetime) -> tuple[object, ...]:
+    """Sort key of ActivePodsWithRanks: what comes first is deleted first.
+
+    Unassigned, pending, unready, cheap, crowded (doubled_up: related pods by node), recently ready,
+    often restarted, young pods go first. Ages compare by order of magnitude (LogarithmicScaleDown), so
+    that equally old pods are picked by uid and not always the youngest.
+    """
+    node = pod["spec"].get("nodeName") or ""
+    ready = is_ready(pod)
+    return (
+        bool(node),
+        _PHASE_ORDER.get(phase(pod), 2),
+        ready,
+        deletion_cost(pod),
+        -doubled_up.get(node, 0),
+        _magnitude(ready_since(pod), now) if ready else 0,
+        -restarts(pod),
+        _magnitude(created_at(pod), now),
+        pod["metadata"].get("uid", ""),
+    )
+
+
+def _magnitude(since: datetime, now: datetime) -> int:
+    seconds = (now - since).total_seconds()
+    return math.floor(math.log2(seconds)) if seconds >= 1 else -1

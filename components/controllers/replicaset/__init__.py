@@ -1,0 +1,1 @@
+"""ReplicaSet (https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/)."""

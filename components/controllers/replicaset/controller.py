@@ -1,0 +1,77 @@
+"""The loop: claims pods, then carries out the plan and writes the status."""
+
+from __future__ import annotations
+
+from components.controllers.actions import Update
+from components.controllers.claims import claim
+from components.controllers.controller import Context, KeyedController
+from components.controllers.meta import (
+    Key,
+    controller_of,
+    controller_uid,
+    is_deleting,
+    labels_of,
+)
+from components.controllers.pods import until_available
+from components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status, status_differs
+from components.controllers.sharedinformers import orphans_in, owner_values
+from components.machinery.client import ApiError
+from components.machinery.resources import PODS, REPLICASETS, KubeObject
+from components.machinery.selectors import LabelSelector
+
+
+class ReplicaSetController(KeyedController):
+    component = "replicaset-controller"
+    workers = 5
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.sets = self.follow(REPLICASETS, self.enqueue)
+        self.sets_by_owner = self.informers.index(REPLICASETS, owner_values)
+        self.pods_by_owner = self.informers.index(PODS, owner_values)
+        self.follow(PODS, self.enqueue_owner("ReplicaSet"))
+        self.informers.handle(PODS, self._enqueue_adopters)
+
+    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is None or controller_of(new) is not None or is_deleting(new):
+            return
+        if old is not None and labels_of(old) == labels_of(new) and controller_of(old) is None:
+            return
+        namespace = new["metadata"]["namespace"]
+        for (where, name), replicaset in self.sets.store.items():
+            selector = LabelSelector.from_object(replicaset["spec"].get("selector"))
+            if where == namespace and selector.matches(labels_of(new)):
+                self.queue.add((where, name))
+
+    async def sync(self, key: Key) -> None:
+        replicaset = self.sets.store.get(key)
+        if replicaset is None:
+            return
+        pods = self._candidates(replicaset)
+        selector = LabelSelector.from_object(replicaset["spec"]["selector"])
+        claimed = claim(replicaset, selector, PODS, pods)
+        await self.apply(key, claimed.changes)
+        now = self.context.now()
+        error: ApiError | None = None
+        if not is_deleting(replicaset):
+            try:
+                await self.apply(key, plan_replicas(replicaset, claimed.owned, self._doubled_up(replicaset), now))
+            except ApiError as failure:
+                error = failure
+        status = plan_status(replicaset, claimed.owned, now, error.message if error else None)
+        if status_differs(replicaset.get("status"), status):
+            await self.apply(key, [Update(REPLICASETS, {**replicaset, "status": status}, "status")])
+        if error is not None:
+            raise error
+        min_ready = int(replicaset["spec"].get("minReadySeconds") or 0)
+        await self.apply(key, (), until_available(claimed.owned, min_ready, now))
+
+    def _candidates(self, replicaset: KubeObject) -> list[KubeObject]:
+        metadata = replicaset["metadata"]
+        owned = self.pods_by_owner.get(metadata["uid"])
+        return owned + self.pods_by_owner.get(orphans_in(metadata["namespace"]))
+
+    def _doubled_up(self, replicaset: KubeObject) -> dict[str, int]:
+        owner = controller_uid(replicaset)
+        siblings = self.sets_by_owner.get(owner) if owner else [replicaset]
+        return doubled_up([pod for item in siblings for pod in self.pods_by_owner.get(item["metadata"]["uid"])])

@@ -1,0 +1,116 @@
+"""How many pods to make, which to delete, and the status: functions of the ReplicaSet and its pods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from components.controllers.actions import Action, Create, Delete, Report, SlowStart
+from components.controllers.meta import condition, format_time, labels_of
+from components.controllers.pods import deletion_rank, is_active, is_available, is_ready, phase
+from components.controllers.podtemplate import pod_from_template
+from components.machinery.resources import PODS, KubeObject
+
+#: Creations and deletions of one sync (BurstReplicas).
+BURST = 500
+
+
+def plan_replicas(
+    replicaset: KubeObject, pods: Sequence[KubeObject], doubled_up: Mapping[str, int], now: datetime
+) -> tuple[Action, ...]:
+    """Bring the number of active pods to spec.replicas. doubled_up: related pods by node, for the ranking."""
+    active = [pod for pod in pods if is_active(pod)]
+    missing = int(replicaset["spec"].get("replicas", 1)) - len(active)
+    if missing > 0:
+        return (SlowStart(tuple(_create(replicaset) for _ in range(min(missing, BURST)))),)
+    surplus = sorted(active, key=lambda pod: deletion_rank(pod, doubled_up, now))
+    return tuple(_delete(replicaset, pod) for pod in surplus[: min(-missing, BURST)])
+
+
+def _create(replicaset: KubeObject) -> Create:
+    report = Report(
+        replicaset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}"
+    )
+    return Create(PODS, pod_from_template(replicaset, replicaset["spec"]["template"]), report)
+
+
+def _delete(replicaset: KubeObject, pod: KubeObject) -> Delete:
+    metadata = pod["metadata"]
+    report = Report(
+        replicaset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}"
+    )
+    return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
+
+
+def doubled_up(related: Sequence[KubeObject]) -> dict[str, int]:
+    """Active pods of the same Deployment by node (getPodsRankedByRelatedPodsOnSameNode)."""
+    counts: dict[str, int] = {}
+    for pod in related:
+        if is_active(pod):
+            node = pod["spec"].get("nodeName") or ""
+            counts[node] = counts.get(node, 0) + 1
+    return counts
+
+
+def plan_status(
+    replicaset: KubeObject, pods: Sequence[KubeObject], now: datetime, error: str | None = None
+) -> dict[str, Any]:
+    """The status; error: the message of a failed create or delete, shown as condition ReplicaFailure."""
+    spec = replicaset["spec"]
+    wanted = (spec["template"].get("metadata") or {}).get("labels") or {}
+    counted = [pod for pod in pods if is_active(pod)]
+    min_ready = int(spec.get("minReadySeconds") or 0)
+    status: dict[str, Any] = {
+        "replicas": len(counted),
+        "fullyLabeledReplicas": sum(wanted.items() <= labels_of(pod).items() for pod in counted),
+        "readyReplicas": sum(is_ready(pod) for pod in counted),
+        "availableReplicas": sum(is_available(pod, min_ready, now) for pod in counted),
+        "terminatingReplicas": sum(_is_terminating(pod) for pod in pods),
+        "observedGeneration": replicaset["metadata"].get("generation", 0),
+    }
+    conditions = _conditions(replicaset, len(counted), error, now)
+    return status | ({"conditions": conditions} if conditions else {})
+
+
+def _is_terminating(pod: KubeObject) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp")) and phase(pod) not in ("Succeeded", "Failed")
+
+
+def _conditions(
+    replicaset: KubeObject, active: int, error: str | None, now: datetime
+) -> list[KubeObject]:
+    status = replicaset.get("status") or {}
+    others = [item for item in status.get("conditions") or [] if item["type"] != "ReplicaFailure"]
+    if error is None:
+        return others
+    too_few = active < int(replicaset["spec"].get("replicas", 1))
+    reason = "FailedCreate" if too_few else "FailedDelete"
+    standing = condition(status, "ReplicaFailure")
+    if standing is not None and standing.get("reason") == reason:
+        return [*others, standing]
+    failure = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": reason,
+        "message": error,
+        "lastTransitionTime": format_time(now),
+    }
+    return [*others, failure]
+
+
+_COUNTS = (
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "terminatingReplicas",
+    "observedGeneration",
+)
+
+
+def status_differs(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
+    old = old or {}
+    if any((old.get(key) or 0) != (new.get(key) or 0) for key in _COUNTS):
+        return True
+    return bool((old.get("conditions") or []) != (new.get("conditions") or []))

@@ -1,0 +1,107 @@
+"""ControllerRevisions of DaemonSets and StatefulSets (https://kubernetes.io/docs/reference/kubernetes-api/
+workload-resources/controller-revision-v1/): what `kubectl rollout history` and `undo` read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from components.controllers.actions import Action, Create, Delete, Patch
+from components.controllers.meta import controller_reference
+from components.controllers.podtemplate import CONTROLLER_REVISION_HASH, compute_hash
+from components.machinery.resources import KubeObject, Resource
+
+CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+
+
+@dataclass(frozen=True)
+class History:
+    """current: the revision of today's template (maybe not yet written); actions make it so."""
+
+    current: KubeObject
+    old: tuple[KubeObject, ...]
+    actions: tuple[Action, ...]
+
+
+def template_patch(owner: KubeObject) -> KubeObject:
+    """The strategic merge patch that restores this template (kubectl applies it for `rollout undo`)."""
+    return {"spec": {"template": {**copy.deepcopy(owner["spec"]["template"]), "$patch": "replace"}}}
+
+
+def apply_revision(owner: KubeObject, revision: KubeObject) -> KubeObject:
+    """The pod template that revision recorded."""
+    template = dict(revision["data"]["spec"]["template"])
+    template.pop("$patch", None)
+    return {**owner, "spec": {**owner["spec"], "template": template}}
+
+
+def by_revision(revisions: Iterable[KubeObject]) -> list[KubeObject]:
+    return sorted(revisions, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
+
+
+def plan_history(owner: KubeObject, revisions: Sequence[KubeObject]) -> History:
+    """Find today's template among the revisions; renumber it to the newest (a rollback), or record it."""
+    data = template_patch(owner)
+    collisions = (owner.get("status") or {}).get("collisionCount")
+    ordered = by_revision(revisions)
+    same = [item for item in ordered if item["data"] == data]
+    newest = max((int(item["revision"]) for item in ordered), default=0)
+    if not same:
+        fresh = _revision(owner, data, newest + 1, collisions)
+        return History(fresh, tuple(ordered), (Create(CONTROLLERREVISIONS, fresh),))
+    current = same[-1]
+    old = tuple(item for item in ordered if item is not current)
+    if current["revision"] == newest:
+        return History(current, old, ())
+    metadata = current["metadata"]
+    renumbered = {**current, "revision": newest + 1}
+    patch = Patch(
+        CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], {"revision": newest + 1}
+    )
+    return History(renumbered, old, (patch,))
+
+
+def _revision(owner: KubeObject, data: KubeObject, number: int, collisions: int | None) -> KubeObject:
+    digest = compute_hash(owner["spec"]["template"], collisions)
+    metadata = owner["metadata"]
+    labels = owner["spec"]["template"].get("metadata", {}).get("labels") or {}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": f"{metadata['name']}-{digest}",
+            "namespace": metadata["namespace"],
+            "labels": {**labels, CONTROLLER_REVISION_HASH: digest},
+            "annotations": dict(metadata.get("annotations") or {}),
+            "ownerReferences": [controller_reference(owner)],
+        },
+        "data": data,
+        "revision": number,
+    }
+
+
+def revision_hash(revision: KubeObject) -> str:
+    return str(revision["metadata"].get("labels", {}).get(CONTROLLER_REVISION_HASH, ""))
+
+
+def plan_truncation(
+    owner: KubeObject, old: Sequence[KubeObject], live: Iterable[str]
+) -> tuple[Delete, ...]:
+    """Drop the oldest revisions beyond revisionHistoryLimit. live: names or hashes still in use by pods."""
+    limit = int(owner["spec"].get("revisionHistoryLimit", 10))
+    used = set(live)
+    idle = [
+        item
+        for item in by_revision(old)
+        if item["metadata"]["name"] not in used and revision_hash(item) not in used
+    ]
+    return tuple(
+        Delete(
+            CONTROLLERREVISIONS,
+            item["metadata"]["namespace"],
+            item["metadata"]["name"],
+            item["metadata"].get("uid", ""),
+        )
+        for item in idle[: max(len(idle) - limit, 0)]
+    )

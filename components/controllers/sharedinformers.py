@@ -1,0 +1,131 @@
+"""One informer per resource for the whole process, with indexes (client-go's SharedInformerFactory)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from components.controllers.meta import Key, controller_uid, key_of
+from components.machinery.client import Client
+from components.machinery.informer import Handler, Informer
+from components.machinery.resources import KubeObject, Resource
+
+
+class Index:
+    """Objects of one informer by the values of a function. Deterministic order: by namespace and name."""
+
+    def __init__(self, values: Callable[[KubeObject], Iterable[str]]) -> None:
+        self._values = values
+        self._buckets: dict[str, dict[Key, KubeObject]] = {}
+        self._where: dict[Key, tuple[str, ...]] = {}
+
+    def handle(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        key = key_of(new or old or {})
+        for value in self._where.pop(key, ()):
+            bucket = self._buckets[value]
+            bucket.pop(key, None)
+            if not bucket:
+                del self._buckets[value]
+        if new is not None:
+            values = tuple(self._values(new))
+            self._where[key] = values
+            for value in values:
+                self._buckets.setdefault(value, {})[key] = new
+
+    def get(self, value: str) -> list[KubeObject]:
+        bucket = self._buckets.get(value)
+        return [bucket[key] for key in sorted(bucket)] if bucket else []
+
+
+def owner_values(obj: KubeObject) -> tuple[str, ...]:
+    """Owned objects by their controller's uid, orphans by namespace (candidates for adoption)."""
+    return (controller_uid(obj) or orphans_in(obj["metadata"].get("namespace", "")),)
+
+
+def orphans_in(namespace: str) -> str:
+    return f"orphans/{namespace}"
+
+
+def namespace_values(obj: KubeObject) -> tuple[str, ...]:
+    return (obj["metadata"].get("namespace", ""),)
+
+
+def node_values(pod: KubeObject) -> tuple[str, ...]:
+    return (pod["spec"].get("nodeName") or "",)
+
+
+class SharedInformers:
+    """get() makes an informer on first use; run_all() starts what was asked for before, start() the rest."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._informers: dict[Resource, Informer] = {}
+        self._indexes: dict[tuple[Resource, Callable[[KubeObject], Iterable[str]]], Index] = {}
+        self._progress: dict[Resource, int] = {}
+        self._tasks: dict[Resource, asyncio.Task[None]] = {}
+
+    def get(self, resource: Resource) -> Informer:
+        if resource not in self._informers:
+            informer = Informer(self._client, resource, transform=_without_managed_fields)
+            self._informers[resource] = informer
+            self._progress[resource] = 0
+            informer.add_handler(lambda old, new: self._advance(resource, old, new))
+        return self._informers[resource]
+
+    def handle(self, resource: Resource, handler: Handler) -> None:
+        """Also for an informer that already runs: it then first sees everything in the store as added."""
+        informer = self.get(resource)
+        informer.add_handler(handler)
+        for obj in list(informer.store.values()):
+            handler(None, obj)
+
+    def index(self, resource: Resource, values: Callable[[KubeObject], Iterable[str]]) -> Index:
+        if (resource, values) not in self._indexes:
+            index = Index(values)
+            self._indexes[resource, values] = index
+            self.handle(resource, index.handle)
+        return self._indexes[resource, values]
+
+    def progress(self, resource: Resource) -> int | None:
+        """The highest resourceVersion seen; None for a resource nobody follows."""
+        return self._progress.get(resource)
+
+    def lookup(self, resource: Resource, key: Key) -> KubeObject | None:
+        informer = self._informers.get(resource)
+        return informer.store.get(key) if informer else None
+
+    def _advance(self, resource: Resource, old: KubeObject | None, new: KubeObject | None) -> None:
+        version = (new or old or {})["metadata"].get("resourceVersion", "0")
+        self._progress[resource] = max(self._progress[resource], int(version))
+
+    def followed(self) -> frozenset[Resource]:
+        return frozenset(self._informers)
+
+    def start(self) -> None:
+        """Runs every informer that does not run yet."""
+        for resource, informer in self._informers.items():
+            if resource not in self._tasks:
+                self._tasks[resource] = asyncio.create_task(informer.run(), name=f"informer/{resource.plural}")
+
+    def drop(self, resource: Resource) -> None:
+        """A resource that no longer exists (its CRD is gone): forget it and its objects."""
+        task = self._tasks.pop(resource, None)
+        if task is not None:
+            task.cancel()
+        informer = self._informers.pop(resource, None)
+        self._progress.pop(resource, None)
+        self._indexes = {key: index for key, index in self._indexes.items() if key[0] != resource}
+        if informer is not None:
+            informer.store.clear()
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _without_managed_fields(obj: KubeObject) -> KubeObject:
+    # No controller reads them, and they are a good part of an object's memory.
+    obj["metadata"].pop("managedFields", None)
+    return obj
