@@ -1,0 +1,262 @@
+"""The probe program: makes HTTP, TCP, UDP and ICMP requests from where it runs and reports what happened.
+
+Started by the runner inside the namespaces of a host or pod (LabHandle.start). Its argument is
+{"requests": [...]} as JSON, its output {"results": [...]} in the same order. Sockets, not commands, so it works
+the same in every image and knows the addresses, the phase that failed and the time of each phase.
+Imports little: a probe starts in some milliseconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: What a scenario calls an error ("error: refused").
+ERRORS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ETIMEDOUT: "timeout",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENONET: "unreachable",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.EMSGSIZE: "too-big",
+    errno.EPERM: "prohibited",
+    errno.EACCES: "prohibited",
+}
+BODY_LIMIT = 65536
+
+
+def main(argv: Sequence[str]) -> int:
+    """argv: [JSON]. Exit code 0 whatever the requests found out."""
+    requests = json.loads(argv[0])["requests"]
+    sys.stdout.write(json.dumps({"results": [perform(request) for request in requests]}))
+    sys.stdout.flush()
+    return 0
+
+
+def perform(request: Mapping[str, Any]) -> dict[str, Any]:
+    """One request; the result has ms (milliseconds in all) and, when it failed, error and message."""
+    started = time.monotonic()
+    result: dict[str, Any] = {}
+    try:
+        PROBES[request["probe"]](request, result)
+    except TimeoutError:
+        result |= {"error": "timeout", "message": f"no answer within {request['timeout']:g} s"}
+    except socket.gaierror as error:
+        result |= {"error": "dns", "message": f"{request.get('host')}: {error.strerror}"}
+    except OSError as error:
+        result |= {"error": ERRORS.get(error.errno or 0, "other"), "message": os.strerror(error.errno or 0)}
+    except ValueError as error:
+        result |= {"error": "protocol", "message": str(error)}
+    return {**result, "ms": (time.monotonic() - started) * 1000}
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _connect(request: Mapping[str, Any], result: dict[str, Any], kind: int, deadline: float) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(request["host"], request["port"], type=kind)[0]
+    result["remote"] = _text(address)
+    sock = socket.socket(family, kind, protocol)
+    sock.settimeout(_remaining(deadline))
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    result["local"] = _text(sock.getsockname())
+    return sock
+
+
+def _text(address: Any) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def http(request: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """HTTP/1.1 (RFC 9112), one request per connection."""
+    deadline = time.monotonic() + request["timeout"]
+    sock = _connect(request, result, socket.SOCK_STREAM, deadline)
+    with sock:
+        sock.sendall(_http_request(request))
+        raw = b""
+        while len(raw) < BODY_LIMIT * 2:
+            sock.settimeout(_remaining(deadline))
+            part = sock.recv(65536)
+            if not part:
+                break
+            raw += part
+    result |= parse_response(raw, request["method"])
+
+
+def _http_request(request: Mapping[str, Any]) -> bytes:
+    body = str(request.get("body", "")).encode()
+    headers = {"Host": request["authority"], "User-Agent": "kubewire-probe", "Accept": "*/*"}
+    headers |= request.get("headers") or {}
+    headers["Connection"] = "close"
+    if body:
+        headers["Content-Length"] = str(len(body))
+    lines = [f"{request['method']} {request['path']} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def parse_response(raw: bytes, method: str = "GET") -> dict[str, Any]:
+    """status, headers (lower-case names), body as text. Raises ValueError for what is no HTTP response."""
+    if not raw:
+        raise ValueError("the connection was closed without an answer")
+    head, separator, body = raw.partition(b"\r\n\r\n")
+    start, *lines = head.decode("latin-1").split("\r\n")
+    version, _, rest = start.partition(" ")
+    if not separator or not version.startswith("HTTP/"):
+        raise ValueError(f"not an HTTP response: {raw[:80]!r}")
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        body = _unchunk(body)
+    length = headers.get("content-length")
+    if method != "HEAD" and length and len(body) < int(length):
+        raise ValueError(f"the connection was closed after {len(body)} of {length} bytes")
+    return {
+        "status": int(rest[:3]),
+        "headers": headers,
+        "body": body[:BODY_LIMIT].decode(errors="replace"),
+        "size": len(body),
+    }
+
+
+def _unchunk(data: bytes) -> bytes:
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        count = int(size.split(b";")[0], 16)
+        if not count:
+            break
+        body, data = body + data[:count], data[count + 2 :]
+    return body
+
+
+def tcp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """Connect; when there is something to send, send it and take the answer."""
+    deadline = time.monotonic() + request["timeout"]
+    with _connect(request, result, socket.SOCK_STREAM, deadline) as sock:
+        result["body"] = ""
+        if "send" in request:
+            sock.sendall(str(request["send"]).encode())
+            sock.settimeout(_remaining(deadline))
+            result["body"] = sock.recv(BODY_LIMIT).decode(errors="replace")
+
+
+def udp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """One datagram and the answer to it. Connected, so an ICMP error arrives as an error."""
+    deadline = time.monotonic() + request["timeout"]
+    with _connect(request, result, socket.SOCK_DGRAM, deadline) as sock:
+        sock.send(str(request["send"]).encode())
+        sock.settimeout(_remaining(deadline))
+        result["body"] = sock.recv(BODY_LIMIT).decode(errors="replace")
+
+
+ICMP_ECHO, ICMP_REPLY, ICMP6_ECHO, ICMP6_REPLY = 8, 0, 128, 129
+IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_RECVERR, MSG_ERRQUEUE = 10, 2, 11, 0x2000
+ICMP_ERRORS = {
+    (3, 0): "unreachable",
+    (3, 1): "unreachable",
+    (3, 3): "refused",
+    (3, 4): "too-big",
+    (11, 0): "ttl",
+}
+
+
+def ping(request: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """One ICMP echo request (RFC 792). size: bytes of data; df: may not be fragmented; ttl: of the request."""
+    deadline = time.monotonic() + request["timeout"]
+    family, _, _, _, address = socket.getaddrinfo(request["host"], None, type=socket.SOCK_RAW)[0]
+    result["remote"] = address[0]
+    if family == socket.AF_INET6:
+        raise ValueError("ping to IPv6 addresses is not supported")
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        if request.get("df"):
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+        if "ttl" in request:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, request["ttl"])
+        sock.connect(address)
+        result["local"] = sock.getsockname()[0]
+        identifier = os.getpid() & 0xFFFF
+        sock.send(echo_request(identifier, 1, request.get("size", 56)))
+        _await_reply(sock, identifier, deadline, result)
+
+
+def echo_request(identifier: int, sequence: int, size: int) -> bytes:
+    """An ICMP echo request with its checksum (RFC 1071)."""
+    data = bytes(n & 0xFF for n in range(size))
+    message = struct.pack("!BBHHH", ICMP_ECHO, 0, 0, identifier, sequence) + data
+    return message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _await_reply(sock: socket.socket, identifier: int, deadline: float, result: dict[str, Any]) -> None:
+    while True:
+        select.select([sock], [], [sock], _remaining(deadline))
+        if _icmp_error(sock, result):
+            return
+        try:
+            packet, source = sock.recvfrom(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            continue
+        header = (packet[0] & 0x0F) * 4
+        kind, _, _, answered, _ = struct.unpack_from("!BBHHH", packet, header)
+        if kind == ICMP_REPLY and answered == identifier:
+            result |= {"source": source[0], "ttl": packet[8], "size": len(packet) - header - 8}
+            return
+
+
+def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
+    """What the kernel queued for us: struct sock_extended_err, then the sender's sockaddr (ip(7), IP_RECVERR)."""
+    try:
+        _, control, _, _ = sock.recvmsg(1024, 512, MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except (BlockingIOError, OSError):
+        return False
+    for level, kind, value in control:
+        if (level, kind) == (socket.IPPROTO_IP, IP_RECVERR):
+            number, origin, icmp_type, code, _, info = struct.unpack_from("=IBBBBI", value)
+            sender = socket.inet_ntoa(value[20:24]) if len(value) >= 24 and origin == 2 else "this host"
+            name = (
+                ICMP_ERRORS.get((icmp_type, code), ERRORS.get(number, "other"))
+                if origin == 2
+                else ERRORS.get(number, "other")
+            )
+            mtu = f", mtu {info}" if name == "too-big" else ""
+            result |= {
+                "error": name,
+                "message": f"{os.strerror(number)}, says {sender}{mtu}",
+                "source": sender,
+            }
+            return True
+    return False
+
+
+PROBES = {"http": http, "tcp": tcp, "udp": udp, "ping": ping}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
