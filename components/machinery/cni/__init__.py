@@ -1,0 +1,43 @@
+"""The runtime's side of the Container Network Interface, as libcni is for containerd (spec 0.3.0 to 1.1.0).
+
+network = cni.load_network("/etc/cni/net.d")
+result = await cni.add(network, container_id, "/run/netns/cni-UUID", "eth0", {"K8S_POD_NAME": "web"})
+await cni.delete(network, container_id, "/run/netns/cni-UUID", "eth0")
+"""
+
+from components.machinery.cni.cache import CachedAttachment, attachments
+from components.machinery.cni.config import (
+    ConfigError,
+    NetworkConfigList,
+    NoConfigError,
+    PluginConfig,
+    load_file,
+    load_network,
+)
+from components.machinery.cni.invoke import Attachment
+from components.machinery.cni.network import add, check, delete, gc, status, validate
+from components.machinery.cni.types import DNS, CNIError, Interface, IPConfig, Result, Route
+
+__all__ = [
+    "DNS",
+    "Attachment",
+    "CNIError",
+    "CachedAttachment",
+    "ConfigError",
+    "IPConfig",
+    "Interface",
+    "NetworkConfigList",
+    "NoConfigError",
+    "PluginConfig",
+    "Result",
+    "Route",
+    "add",
+    "attachments",
+    "check",
+    "delete",
+    "gc",
+    "load_file",
+    "load_network",
+    "status",
+    "validate",
+]

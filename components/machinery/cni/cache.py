@@ -1,0 +1,96 @@
+"""Results of ADD kept for CHECK, DEL and GC, in libcni's place and format, so that cnitool and a real
+container runtime find them: CACHE/results/NETWORK-CONTAINERID-IFNAME, kind cniCacheV1."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.machinery.cni.config import NetworkConfigList
+from components.machinery.cni.invoke import Attachment
+from components.machinery.cni.types import CNIError, Result
+
+DEFAULT_CACHE_DIR = "/var/lib/cni"
+KIND = "cniCacheV1"
+
+
+@dataclass(frozen=True)
+class CachedAttachment:
+    """One cache file. result is None in a file that has none."""
+
+    network: str
+    attachment: Attachment
+    result: Result | None
+    config: bytes
+
+
+def _path(cache_dir: str | Path, network: str, attachment: Attachment) -> Path:
+    name = f"{network}-{attachment.container_id}-{attachment.ifname}"
+    return Path(cache_dir, "results", name)
+
+
+def store(cache_dir: str | Path, network: NetworkConfigList, attachment: Attachment, result: Result) -> None:
+    """Raises OSError."""
+    body = {
+        "kind": KIND,
+        "containerId": attachment.container_id,
+        "config": base64.b64encode(network.raw).decode(),
+        "ifName": attachment.ifname,
+        "networkName": network.name,
+        "netns": attachment.netns,
+        "cniArgs": [list(pair) for pair in attachment.args.items()],
+        "capabilityArgs": dict(attachment.capability_args),
+        "result": result.dump(),
+    }
+    path = _path(cache_dir, network.name, attachment)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(body))
+
+
+def load(cache_dir: str | Path, network: str, attachment: Attachment) -> CachedAttachment | None:
+    """None when there is none. Raises CNIError for a file that cannot be understood."""
+    return _read(_path(cache_dir, network, attachment))
+
+
+def remove(cache_dir: str | Path, network: str, attachment: Attachment) -> None:
+    _path(cache_dir, network, attachment).unlink(missing_ok=True)
+
+
+def attachments(cache_dir: str | Path) -> Iterator[CachedAttachment]:
+    """All of them, by file name; files that cannot be understood are passed over."""
+    folder = Path(cache_dir, "results")
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            cached = _read(path)
+        except CNIError:
+            continue
+        if cached is not None:
+            yield cached
+
+
+def _read(path: Path) -> CachedAttachment | None:
+    try:
+        body = json.loads(path.read_bytes())
+        if body["kind"] != KIND:
+            raise ValueError(f"wrong kind: {body['kind']}")
+        result = body.get("result")
+        return CachedAttachment(
+            network=body["networkName"],
+            attachment=Attachment(
+                container_id=body["containerId"],
+                netns=body.get("netns", ""),
+                ifname=body["ifName"],
+                args=dict(body.get("cniArgs") or ()),
+                capability_args=body.get("capabilityArgs") or {},
+            ),
+            result=Result.parse(result, "") if result else None,
+            config=base64.b64decode(body["config"]),
+        )
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CNIError(f"failed to unmarshal cached network config {path.name}: {error}") from error

@@ -1,0 +1,212 @@
+"""What a CNI plugin answers: the result of ADD in every spec version from 0.3.0 on, and errors
+(https://github.com/containernetworking/cni/blob/main/SPEC.md section 5)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+#: Spec versions spoken here, oldest first. The first three say the IP version in every address of a result.
+VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+CURRENT_VERSION = VERSIONS[-1]
+_WITH_IP_VERSION = frozenset(VERSIONS[:3])
+
+# Error codes of the spec, section 5 "Error"; plugins use 100 and above for their own.
+INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+DECODING_FAILURE = 6
+INVALID_NETWORK_CONFIG = 7
+TRY_AGAIN_LATER = 11
+PLUGIN_NOT_AVAILABLE = 50
+PLUGIN_NOT_AVAILABLE_LIMITED = 51
+INTERNAL = 999
+
+
+class CNIError(Exception):
+    """A plugin's error (code, msg, details), or ours with code 0. str() is libcni's text:
+    msg, then details after a semicolon; network.py puts `plugin type="bridge" failed (add): ` in front."""
+
+    def __init__(self, msg: str, *, code: int = 0, details: str = "", prefix: str = "") -> None:
+        self.code, self.msg, self.details, self.prefix = code, msg, details, prefix
+        super().__init__(prefix + (f"{msg}; {details}" if details else msg))
+
+    def within(self, context: str) -> CNIError:
+        """The same error with what was being done in front."""
+        return CNIError(self.msg, code=self.code, details=self.details, prefix=context + self.prefix)
+
+
+def version_key(version: str) -> tuple[int, int, int]:
+    """ "1.0.0" -> (1, 0, 0). Raises ValueError for what is not a version."""
+    parts = version.split(".")
+    if len(parts) > 3 or not all(part.isdigit() for part in parts):
+        raise ValueError(f"failed to parse version {version!r}")
+    major, minor, micro = (*map(int, parts), 0, 0)[:3]
+    return major, minor, micro
+
+
+def at_least(version: str, wanted: str) -> bool:
+    return version_key(version) >= version_key(wanted)
+
+
+def _without_empty(pairs: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[str, Any]:
+    kept = set(keep)
+    return {key: value for key, value in pairs.items() if key in kept or value not in (None, "", (), [], {})}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An interface the plugins made; sandbox is the path of its namespace, "" on the node. mtu is in bytes."""
+
+    name: str
+    mac: str = ""
+    sandbox: str = ""
+    mtu: int = 0
+    socket_path: str = ""
+    pci_id: str = ""
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Interface:
+        return cls(
+            name=data.get("name", ""),
+            mac=data.get("mac", ""),
+            sandbox=data.get("sandbox", ""),
+            mtu=data.get("mtu", 0),
+            socket_path=data.get("socketPath", ""),
+            pci_id=data.get("pciID", ""),
+        )
+
+    def dump(self, version: str) -> dict[str, Any]:
+        pairs: dict[str, Any] = {"name": self.name, "mac": self.mac, "sandbox": self.sandbox}
+        if at_least(version, "1.1.0"):
+            pairs |= {"mtu": self.mtu or None, "socketPath": self.socket_path, "pciID": self.pci_id}
+        return _without_empty(pairs, keep=("name",))
+
+
+@dataclass(frozen=True)
+class IPConfig:
+    """An address given out: "10.244.1.5/24", its gateway or "", and the index of its interface or None."""
+
+    address: str
+    gateway: str = ""
+    interface: int | None = None
+
+    @property
+    def ip(self) -> str:
+        """The address without its prefix length."""
+        return self.address.partition("/")[0]
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> IPConfig:
+        address = data["address"]
+        ipaddress.ip_interface(address)
+        return cls(address=address, gateway=data.get("gateway") or "", interface=data.get("interface"))
+
+    def dump(self, version: str) -> dict[str, Any]:
+        pairs: dict[str, Any] = {"interface": self.interface, "address": self.address, "gateway": self.gateway}
+        if version in _WITH_IP_VERSION:
+            pairs["version"] = str(ipaddress.ip_interface(self.address).version)
+        return _without_empty(pairs, keep=("address",))
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route in the pod. The fields after gw are of spec 1.1.0; None (or 0) means not said."""
+
+    dst: str
+    gw: str = ""
+    mtu: int = 0
+    advmss: int = 0
+    priority: int = 0
+    table: int | None = None
+    scope: int | None = None
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Route:
+        ipaddress.ip_network(data["dst"], strict=False)
+        return cls(
+            dst=data["dst"],
+            gw=data.get("gw") or "",
+            mtu=data.get("mtu", 0),
+            advmss=data.get("advmss", 0),
+            priority=data.get("priority", 0),
+            table=data.get("table"),
+            scope=data.get("scope"),
+        )
+
+    def dump(self, version: str) -> dict[str, Any]:
+        pairs: dict[str, Any] = {"dst": self.dst, "gw": self.gw}
+        if at_least(version, "1.1.0"):
+            pairs |= {"mtu": self.mtu or None, "advmss": self.advmss or None, "priority": self.priority or None}
+            pairs |= {"table": self.table, "scope": self.scope}
+        return _without_empty(pairs, keep=("dst",))
+
+
+@dataclass(frozen=True)
+class DNS:
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> DNS:
+        return cls(
+            nameservers=tuple(data.get("nameservers") or ()),
+            domain=data.get("domain", ""),
+            search=tuple(data.get("search") or ()),
+            options=tuple(data.get("options") or ()),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The success answer of ADD."""
+
+    cni_version: str = CURRENT_VERSION
+    interfaces: tuple[Interface, ...] = ()
+    ips: tuple[IPConfig, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: DNS = field(default_factory=DNS)
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], default_version: str) -> Result:
+        """A plugin's JSON. One without cniVersion has its configuration's. Raises ValueError."""
+        version = data.get("cniVersion") or default_version
+        if version not in VERSIONS:
+            raise ValueError(f"unsupported CNI result version {version!r}; supported are {', '.join(VERSIONS)}")
+        try:
+            return cls(
+                cni_version=version,
+                interfaces=tuple(Interface.parse(entry) for entry in data.get("interfaces") or ()),
+                ips=tuple(IPConfig.parse(entry) for entry in data.get("ips") or ()),
+                routes=tuple(Route.parse(entry) for entry in data.get("routes") or ()),
+                dns=DNS.parse(data.get("dns") or {}),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"malformed result: {type(error).__name__} {error}") from error
+
+    def as_version(self, version: str) -> Result:
+        """The same facts in another spec version; fields that it does not know are left out when written."""
+        if version not in VERSIONS:
+            raise ValueError(f'cannot convert from version "{self.cni_version}" to "{version}"')
+        return replace(self, cni_version=version)
+
+    def dump(self) -> dict[str, Any]:
+        """JSON as this result's version has it."""
+        version = self.cni_version
+        body = {
+            "interfaces": [entry.dump(version) for entry in self.interfaces],
+            "ips": [entry.dump(version) for entry in self.ips],
+            "routes": [entry.dump(version) for entry in self.routes],
+            "dns": self.dns.dump(),
+        }
+        return {"cniVersion": version} | _without_empty(body)

@@ -1,0 +1,130 @@
+"""Run a program from asyncio without a thread or pipes: posix_spawn(3), a pidfd to wait on, memfds for its streams.
+
+asyncio's own subprocess support starts one waiting thread per child in Python 3.11; a node runs thousands of
+short programs (CNI plugins, ip, iptables-restore), so this goes without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+#: What Python ignores and a program expects to find at its default (subprocess restores the same ones).
+_RESTORED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that has ended. returncode is negative for a signal, as in subprocess."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class CommandError(Exception):
+    """A program that ended otherwise than asked; reads as a sentence with its argv and what it said."""
+
+    def __init__(self, completed: Completed) -> None:
+        self.completed = completed
+        said = (completed.stderr or completed.stdout).decode(errors="replace").strip()
+        ended = ending(completed.returncode)
+        super().__init__(f"{' '.join(completed.argv)}: {ended}" + (f": {said}" if said else ""))
+
+
+def ending(returncode: int) -> str:
+    """ "exit status 2", or "signal: killed", as Go's os/exec words it."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return f"signal: {signal.strsignal(-returncode) or -returncode}".lower()
+    except ValueError:
+        return f"signal: {-returncode}"
+
+
+class _Streams:
+    """Three memfds: nothing blocks, and a program that leaves a child behind does not hold us up at a pipe."""
+
+    def __init__(self, stdin: bytes) -> None:
+        self.fds: list[int] = []
+        try:
+            for name in ("stdin", "stdout", "stderr"):
+                self.fds.append(os.memfd_create(name, os.MFD_CLOEXEC))
+            view = memoryview(stdin)
+            while view:
+                view = view[os.write(self.fds[0], view) :]
+            os.lseek(self.fds[0], 0, os.SEEK_SET)
+        except OSError:
+            self.close()
+            raise
+
+    def file_actions(self) -> list[tuple[int, int, int]]:
+        return [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(self.fds)]
+
+    def read(self, index: int) -> bytes:
+        fd = self.fds[index]
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+    check: bool = False,
+) -> Completed:
+    """Run argv (found in PATH) in a process group of its own, to its end.
+
+    timeout is in seconds; past it, and when the caller is cancelled, the whole group is killed.
+    Raises OSError when it cannot start, TimeoutError, and with check CommandError unless it exits with 0.
+    """
+    streams = _Streams(stdin)
+    try:
+        pid = os.posix_spawnp(  # noqa: ASYNC221 (returns at the exec, well under a millisecond)
+            argv[0],
+            list(argv),
+            dict(os.environ if env is None else env),
+            file_actions=streams.file_actions(),
+            setpgroup=0,
+            setsigdef=_RESTORED_SIGNALS,
+        )
+        status = await _ended(pid, timeout)
+        completed = Completed(tuple(argv), status, streams.read(1), streams.read(2))
+    finally:
+        streams.close()
+    if check and completed.returncode != 0:
+        raise CommandError(completed)
+    return completed
+
+
+def _settle(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
+async def _ended(pid: int, timeout: float) -> int:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    pidfd = os.pidfd_open(pid)
+    loop.add_reader(pidfd, _settle, ended)
+    try:
+        await asyncio.wait_for(ended, timeout)
+    except (TimeoutError, asyncio.CancelledError):
+        # Our child is not reaped yet, so its pid and group still are what we started.
+        os.killpg(pid, signal.SIGKILL)
+        raise
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 (it has ended, or was killed the line before)
+    return os.waitstatus_to_exitcode(status)
