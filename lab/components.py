@@ -18,6 +18,7 @@ ETC = "/etc/kubernetes"
 PKI = f"{ETC}/pki"
 #: The descriptor under which the API server finds the door, a listening socket on the machine's loopback.
 DOOR_FD = 10
+UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     )
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
+    yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
 
 
 def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
@@ -86,7 +88,7 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
         "--kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
         "--kubelet-certificate-authority": f"{PKI}/ca.crt",
-        "--storage-path": f"{ETC}/store.db",
+        "--storage-path": "/var/lib/etcd/store.db",
         "--listen-fd": str(DOOR_FD),
     }
     return ComponentSpec("apiserver", node.name, "components.apiserver.main:main", _flat(flags), door=True)
@@ -148,6 +150,7 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
     control_plane = plan.nodes[0]
     yield from _control_plane_files(spec, control_plane, authority, name)
     server = f"https://{control_plane.address}:{API_PORT}"
+    yield upstream_dns(plan)
     # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
     shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in _NODE_USERS.items()]
     for node in plan.nodes:
@@ -162,6 +165,18 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
         if spec.cni.plugin == "flannel":
             yield NodeFile(node.name, "/etc/kube-flannel/net-conf.json", _json(flannel_configuration(spec)), 0o644)
+
+
+def upstream_dns(plan: TopologyPlan) -> NodeFile:
+    """What the world's DNS knows: the hosts outside the cluster, under example.com (RFC 2606)."""
+    names = [
+        f"        {machine.address} {machine.name}.example.com"
+        for machine in plan.machines
+        if machine.role == "outside"
+    ]
+    www = f"        {plan.machine('client').address} example.com www.example.com"
+    corefile = "\n".join([".:53 {", "    errors", "    hosts {", www, *names, "    }", "}", ""])
+    return NodeFile("dns", UPSTREAM_COREFILE, corefile.encode(), 0o644)
 
 
 _NODE_USERS = {"kube-proxy": "system:kube-proxy", "flannel": "system:serviceaccount:kube-flannel:flannel"}
@@ -186,9 +201,7 @@ def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, nam
         f"{PKI}/sa.key": private,
         f"{PKI}/sa.pub": public,
         f"{ETC}/admin.conf": kubeconfig_for(authority, name, server, "kubernetes-admin", ("system:masters",)),
-        f"{ETC}/controller-manager.conf": kubeconfig_for(
-            authority, name, server, "system:kube-controller-manager", ()
-        ),
+        f"{ETC}/controller-manager.conf": kubeconfig_for(authority, name, server, "system:kube-controller-manager", ()),
         f"{ETC}/scheduler.conf": kubeconfig_for(authority, name, server, "system:kube-scheduler", ()),
     }.items():
         yield NodeFile(node.name, path, content)
@@ -210,7 +223,6 @@ def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
         "kind": "KubeletConfiguration",
         "clusterDNS": [ClusterAddresses.of(spec.network.serviceCIDR).dns_service],
         "clusterDomain": spec.network.clusterDomain,
-        "resolvConf": f"{ETC}/resolv.conf",
         "tlsCertFile": "/var/lib/kubelet/pki/kubelet.crt",
         "tlsPrivateKeyFile": "/var/lib/kubelet/pki/kubelet.key",
         "authentication": {"x509": {"clientCAFile": f"{PKI}/ca.crt"}},

@@ -16,7 +16,10 @@ from components.machinery import namespaces as ns
 
 #: Where the machine's own root stays visible, read-only; the lower layer of containers' root file systems.
 MACHINE_ROOT = "/.host"
+UPSTREAM_DNS = "203.0.113.53"
 _STAGING = Path("/tmp")
+#: Files that a container engine binds over its own: a lab has its own resolver and hosts.
+_REPLACED = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 _OWN = ("/proc", "/sys", "/dev", "/tmp", "/run")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun", "kvm", "fuse")
 
@@ -51,7 +54,7 @@ def submounts(points: list[MountPoint]) -> list[str]:
     chosen: list[str] = []
     for point in points:
         path = point.path
-        if path == "/" or any(path == own or path.startswith(own + "/") for own in _OWN):
+        if path in ("/", *_REPLACED) or any(path == own or path.startswith(own + "/") for own in _OWN):
             continue
         if any(path == above or path.startswith(above + "/") for above in chosen):
             continue
@@ -89,11 +92,12 @@ def enter_root(state: Path, own_folders: list[Path]) -> None:
     for folder in (root, upper, work):
         folder.mkdir()
     _overlay(root, upper, work)
-    for path in submounts(points):
+    for mounted in submounts(points):
         with suppress(OSError):  # a mount we may not see (another user's FUSE) is not ours to show
-            ns.bind(path, f"{root}{path}", recursive=True)
-            read_only(f"{root}{path}")
+            ns.bind(mounted, f"{root}{mounted}", recursive=True)
+            read_only(f"{root}{mounted}")
     _system_mounts(root)
+    _own_etc_files(root / "etc")
     for path, descriptor in held.items():
         target = Path(f"{root}{path}")
         target.mkdir(parents=True, exist_ok=True)
@@ -130,6 +134,18 @@ def _system_mounts(root: Path) -> None:
     for name in ("netns", "lock"):
         (root / "run" / name).mkdir()
     _devices(root / "dev")
+
+
+def _own_etc_files(etc: Path) -> None:
+    """The lab's resolver is its upstream DNS host; nothing of the machine's names leaks in."""
+    for name, content in {
+        "resolv.conf": f"nameserver {UPSTREAM_DNS}\n",
+        "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        "hostname": "kubewire\n",
+    }.items():
+        path = etc / name
+        path.unlink(missing_ok=True)  # often a link into /run
+        path.write_text(content)
 
 
 def _devices(dev: Path) -> None:

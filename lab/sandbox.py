@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import traceback
@@ -20,9 +21,7 @@ from typing import Any
 from components.machinery import namespaces as ns
 from lab import mounts
 
-_FLAGS = (
-    ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
-)
+_FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
 
 #: What the lab process does inside; it gets the way to report progress and returns an exit code.
 Body = Callable[["Progress"], int]
@@ -62,21 +61,31 @@ class Progress:
         threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def start(state: Path, log: Path, keep: list[int], body: Body) -> tuple[int, int]:
-    """Fork a sandbox that runs body. Returns (host pid of its PID 1, descriptor to read progress from).
+def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, int]:
+    """Run `python -m lab.inside PROGRESS_FD arguments...` as a daemon; it makes the sandbox with enter().
 
-    keep: descriptors the body needs (the API door). Raises OSError when the namespaces are refused.
+    A program of its own, not a fork: the caller may have threads, and PID 1 should be small.
+    Returns (host pid of the sandbox's PID 1, descriptor to read progress from).
+    keep: descriptors to pass on (the API door). Raises OSError when the namespaces are refused.
     """
     read_end, write_end = os.pipe()
-    outer = os.fork()
-    if outer == 0:
-        os.close(read_end)
-        _become_daemon(log, {write_end, *keep})
-        _outer(state, write_end, body)
+    command = [sys.executable, "-m", "lab.inside", str(write_end), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+    with log.open("ab") as output:
+        outer = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[write_end, *keep],
+            start_new_session=True,
+            env=environment,
+            cwd="/",
+        )
     os.close(write_end)
-    os.waitpid(outer, 0)
     first = _read_line(read_end)
-    event = json.loads(first) if first else {"error": f"the sandbox ended at once; see {log}"}
+    outer.wait()
+    event = json.loads(first) if first else {"error": f"the sandbox ended at once: {log.read_text(errors='replace')}"}
     if "error" in event:
         os.close(read_end)
         raise OSError(event["error"])
@@ -93,19 +102,8 @@ def _read_line(descriptor: int) -> bytes:
     return line
 
 
-def _become_daemon(log: Path, keep: set[int]) -> None:
-    os.setsid()
-    null, out = os.open("/dev/null", os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for source, target in ((null, 0), (out, 1), (out, 2)):
-        os.dup2(source, target)
-    highest = os.sysconf("SC_OPEN_MAX")
-    edges = [2, *sorted(keep), min(highest, 65536)]
-    for low, high in zip(edges, edges[1:], strict=False):
-        os.closerange(low + 1, high)
-
-
-def _outer(state: Path, progress: int, body: Body) -> None:
-    """Between the caller and PID 1: makes the namespaces, forks PID 1, reports its pid and ends."""
+def enter(state: Path, progress: int, body: Body) -> None:
+    """Make the namespaces, fork PID 1 into them, report its pid, and end; PID 1 forks the lab process with body."""
     try:
         if os.geteuid() != 0:
             _own_user_namespace()

@@ -25,6 +25,7 @@ PRIVATE_DIRECTORIES = (
     "/etc/kube-flannel",
     "/opt/cni",
     "/var/lib/cni",
+    "/var/lib/etcd",
     "/var/lib/kubelet",
     "/var/log/pods",
     "/var/log/containers",
@@ -119,7 +120,10 @@ class PlanTopo(Topo):  # type: ignore[misc]
         for machine in plan.machines:
             self.addHost(machine.name, machine=machine, shared_directory=shared_directory)
             for interface in machine.interfaces:
-                options: dict[str, Any] = {"intfName1": interface.name, "intfName2": _port(interface.switch, machine.name)}
+                options: dict[str, Any] = {
+                    "intfName1": interface.name,
+                    "intfName2": _port(interface.switch, machine.name),
+                }
                 if plan.bandwidth is not None:
                     # Shapes what leaves; both ends, so both directions. tbf is there on every kernel and segments GSO.
                     options |= {"cls1": TCIntf, "cls2": TCIntf, "bw": plan.bandwidth, "use_tbf": True}

@@ -73,7 +73,9 @@ class _Pool:
 
     def take(self) -> str:
         if self._next >= self.network.num_addresses - 1:
-            raise PlanError(f"{self.network} has only {self.network.num_addresses - 2} addresses; take a shorter prefix")
+            raise PlanError(
+                f"{self.network} has only {self.network.num_addresses - 2} addresses; take a shorter prefix"
+            )
         address = self.network[self._next]
         self._next += 1
         return f"{address}/{self.network.prefixlen}"

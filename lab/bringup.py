@@ -1,0 +1,245 @@
+"""Bring-up as a story: the ordered steps that turn an empty sandbox into a cluster. Runs as the sandbox's PID 2.
+
+Nothing here undoes anything: when a step fails the lab process ends, and with it the sandbox and all it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
+from lab import addons
+from lab.components import ComponentSpec, NodeFile, component_specs, node_files
+from lab.errors import BringUpFailed
+from lab.pki import Authority
+from lab.sandbox import Progress
+from lab.state import HostRecord, StateDirectory
+from scenarios.engine.spec import LabSpec
+from topologies.plan import SHAPES, TopologyPlan
+
+if TYPE_CHECKING:
+    from mininet.net import Mininet
+
+_DEADLINE = 60.0
+
+
+class Lab:
+    """A lab being brought up, then running: its network, its processes, its door."""
+
+    def __init__(self, spec: LabSpec, state: StateDirectory, door: socket.socket, progress: Progress) -> None:
+        self.spec, self.state, self.door, self._progress = spec, state, door, progress
+        shape = SHAPES[spec.topology.shape]
+        self.plan: TopologyPlan = shape(spec.topology.workers, spec.network.nodeCIDR, spec.topology.links.bandwidth)
+        self.authority = Authority()
+        self.network: Mininet = None
+        self.runtime: RuntimeClient
+        self._runtime_process: subprocess.Popen[bytes]
+        self.components: dict[str, ComponentSpec] = {}
+        self.processes: dict[str, Process] = {}
+        self._lock = threading.Lock()
+
+    def bring_up(self) -> None:
+        """All steps in order. Raises BringUpFailed naming the step, the node, the command and its output."""
+        with self._step("fork server"):
+            self._start_runtime()
+        with self._step(f"network: {len(self.plan.nodes)} nodes, {self.spec.topology.shape}"):
+            self._build_network()
+        with self._step("certificates and node files"):
+            self._write_files()
+        with self._step("API server"):
+            self._start_components(lambda component: component.name == "apiserver")
+        with self._step("controllers, kubelets, kube-proxies, network agents"):
+            self._start_components(lambda component: component.name != "apiserver")
+        with self._step("nodes ready, cluster DNS answering"):
+            asyncio.run(self._cluster_ready())
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        self._progress.send(step=name, state="start")
+        began = time.monotonic()
+        try:
+            yield
+        except BringUpFailed:
+            raise
+        except _command_errors() as error:
+            raise BringUpFailed(
+                name, "a command failed", node=error.host, command=error.command, output=error.output
+            ) from error
+        except (OSError, RuntimeApiError) as error:
+            raise BringUpFailed(name, str(error)) from error
+        self._progress.send(step=name, state="done", seconds=round(time.monotonic() - began, 3))
+
+    def _start_runtime(self) -> None:
+        log = (self.state.logs / "runtime.log").open("ab")
+        command = [sys.executable, "-m", "components.runtime", "--socket", str(self.state.runtime_socket)]
+        self._runtime_process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _connect_runtime(self) -> None:
+        deadline = time.monotonic() + _DEADLINE
+        while True:
+            try:
+                self.runtime = RuntimeClient(self.state.runtime_socket)
+                return
+            except RuntimeApiError:
+                if self._runtime_process.poll() is not None or time.monotonic() > deadline:
+                    raise BringUpFailed(
+                        "fork server",
+                        "it did not start",
+                        command=" ".join(map(str, self._runtime_process.args)),  # type: ignore[arg-type]
+                        output=_tail(self.state.logs / "runtime.log"),
+                    ) from None
+                time.sleep(0.005)
+
+    def _build_network(self) -> None:
+        # Mininet and the API client are imported only here: the command line must not wait for them.
+        threading.Thread(target=_import_client, name="import").start()
+        from topologies import network
+
+        _raise_limits()
+        self.network = network.build(self.plan, str(self.state.path))
+
+    def pid(self, host: str) -> int:
+        """The pid whose net and mount namespaces are the host's."""
+        pid: int = self.network.get(host).pid
+        return pid
+
+    def host_records(self) -> list[HostRecord]:
+        return [HostRecord(m.name, m.role, m.address, self.pid(m.name)) for m in self.plan.machines]
+
+    def _write_files(self) -> None:
+        for file in node_files(self.spec, self.plan, self.authority, self.state.name):
+            _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
+        for node in self.plan.nodes:
+            plugins = Path(f"/proc/{self.pid(node.name)}/root/opt/cni/bin")
+            plugins.mkdir(parents=True)
+            for binary in Path("/usr/lib/cni").iterdir():
+                (plugins / binary.name).symlink_to(binary)
+        if self.spec.images:
+            self._write_catalogue()
+        self._connect_runtime()
+
+    def _write_catalogue(self) -> None:
+        images = self.spec.as_dict()["images"]
+        (self.state.path / "images.yaml").write_text(json.dumps({"images": images}))
+
+    def _start_components(self, chosen: Callable[[ComponentSpec], bool]) -> None:
+        catalogue = str(self.state.path / "images.yaml") if self.spec.images else ""
+        for component in component_specs(self.spec, self.plan, str(self.state.runtime_socket), catalogue):
+            self.components[component.id] = component
+            if chosen(component):
+                self.start_component(component.id)
+
+    def start_component(self, component_id: str) -> None:
+        """Fork a component into its host. Raises BringUpFailed with the fork server's reason."""
+        component = self.components[component_id]
+        pid = self.pid(component.host)
+        spec = ProcessSpec(
+            main=component.main,
+            args=component.args,
+            name=component.id,
+            preload="components",
+            join={"net": pid, "mnt": pid},
+            labels={"component": component.name, "host": component.host},
+        )
+        log = os.open(self.state.logs / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            from lab.components import DOOR_FD
+
+            fds = {DOOR_FD: self.door.fileno()} if component.door else None
+            with self._lock:
+                self.processes[component_id] = self.runtime.spawn(spec, stdout=log, stderr=log, fds=fds)
+        except RuntimeApiError as error:
+            raise BringUpFailed("start a component", str(error), node=component.host, command=component.main) from error
+        finally:
+            os.close(log)
+
+    def signal_component(self, component_id: str, number: signal.Signals) -> None:
+        """Signal it and wait until it has ended."""
+        with self._lock:
+            process = self.processes[component_id]
+            self.runtime.signal(process.id, number)
+            self.runtime.wait(process.id, timeout=15.0)
+
+    def dead_component(self) -> BringUpFailed | None:
+        """A component that ended by itself during bring-up, with the end of its log."""
+        with self._lock:
+            ended = [p for p in self.runtime.list({}) if "component" in p.labels and p.exit is not None]
+        if not ended:
+            return None
+        process = ended[0]
+        assert process.exit is not None
+        component = self.components[f"{process.labels['component']}@{process.labels['host']}"]
+        return BringUpFailed(
+            f"start {component.name}",
+            f"it ended with exit code {process.exit.shell_code}",
+            node=component.host,
+            command=f"{component.main} {' '.join(component.args)}",
+            output=_tail(self.state.logs / f"{component.id}.log"),
+        )
+
+    async def _cluster_ready(self) -> None:
+        ready = asyncio.ensure_future(addons.install_and_wait(self.state.kubeconfig, self.spec, self._note))
+        deadline = time.monotonic() + _DEADLINE + 2 * len(self.plan.nodes)
+        try:
+            while not ready.done():
+                await asyncio.wait({ready}, timeout=1.0)
+                if not ready.done() and (dead := self.dead_component()):
+                    raise dead
+                if not ready.done() and time.monotonic() > deadline:
+                    raise BringUpFailed("nodes ready, cluster DNS answering", f"not ready in time: {self._last_note}")
+            ready.result()
+        finally:
+            ready.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await ready
+
+    _last_note = "the API server has not answered yet"
+
+    def _note(self, text: str) -> None:
+        self._last_note = text
+        self._progress.send(note=text)
+
+
+def _command_errors() -> tuple[type[Any], ...]:
+    from topologies.network import CommandFailed
+
+    return (CommandFailed,)
+
+
+def _import_client() -> None:
+    import components.machinery.client  # noqa: F401
+
+
+def _raise_limits() -> None:
+    """What Mininet's own set-up would do, for this process tree alone: 1,000 pods need descriptors."""
+    for limit, wanted in ((resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 65536)):
+        soft, hard = resource.getrlimit(limit)
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            wanted = hard
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(limit, (wanted, hard))
+
+
+def _write(path: Path, file: NodeFile) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=file.mode)
+    path.write_bytes(file.content)
+
+
+def _tail(log: Path) -> str:
+    with suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    return ""

@@ -1,0 +1,282 @@
+"""The command line: kubewire up, down, status, run, demo, node, kubectl, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import LabError, UsageError
+
+if TYPE_CHECKING:
+    from scenarios.engine.spec import LabSpec
+
+_DESCRIPTION = """\
+Kubernetes networking on real packets, with nothing to pull.
+
+Nodes are Mininet hosts, pods are kernel namespaces, the kernel forwards every packet. A lab lives in
+namespaces of its own: it has no way out, and ending it leaves nothing behind.
+"""
+
+_EXAMPLES = """\
+a first session:
+  sudo kubewire demo                        the four networking problems, explained with packets
+  sudo kubewire up                          a lab: control plane, three workers, router, outside client
+  sudo kubewire kubectl get pods -A -o wide any kubectl command, with the lab's kubeconfig
+  sudo kubewire node worker-1 -- ip route   any command in a node's namespaces
+  sudo kubewire run scenarios/catalogue     all scenarios, with a report
+  sudo kubewire down                        end the lab; nothing is left
+
+exit codes: 0 done, 1 it failed (an expectation, a bring-up step), 2 wrong input, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code, prints errors as one message on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 2
+    from lab.launch import raise_on_signals
+
+    if options.signals:
+        raise_on_signals()
+    try:
+        code: int = options.command(options)
+        return code
+    except LabError as error:
+        print(f"kubewire: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and what --help says about each."""
+    parser = argparse.ArgumentParser(
+        prog="kubewire",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_lab_commands(commands)
+    _add_inside_commands(commands)
+    _add_scenario_commands(commands)
+    return parser
+
+
+def _command(
+    commands: Any,
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    epilog: str = "",
+    signals: bool = True,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=command, signals=signals)
+    return parser
+
+
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", default="default", help="which lab (default: %(default)s); several can run at once")
+
+
+def _add_lab_commands(commands: Any) -> None:
+    up = _command(commands, "up", _up, "bring a lab up", epilog=_UP_EPILOG)
+    up.add_argument("-f", "--file", metavar="LAB.YAML", help="lab file (default: one segment, three workers, flannel)")
+    up.add_argument("--name", help="name of the lab (default: the lab file's name, else 'default')")
+    up.add_argument("--workers", type=int, help="number of worker nodes, instead of the lab file's")
+    up.add_argument("--api-port", type=int, default=0, help="port on 127.0.0.1 for the API (default: a free one)")
+    down = _command(commands, "down", _down, "end a lab; nothing of it is left on the machine")
+    _name(down)
+    down.add_argument("--all", action="store_true", help="every lab")
+    status = _command(commands, "status", _status, "the labs, their hosts and components")
+    status.add_argument("--name", help="one lab in detail")
+    doctor = _command(commands, "doctor", _doctor, "what this machine and its kernel can do for a lab")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+
+
+_UP_EPILOG = """\
+a lab file (every key is optional; these are the defaults):
+  topology: {shape: one-segment, workers: 3}        # or two-racks; links: {bandwidth: 100}  Mbit/s
+  network:
+    nodeCIDR: 172.18.0.0/16
+    clusterCIDR: 10.244.0.0/16
+    nodeCIDRMaskSize: 24
+    serviceCIDR: 10.96.0.0/12
+  cni: {plugin: flannel, backend: vxlan}            # or host-gw
+  kubeProxy: {mode: iptables}
+"""
+
+
+def _add_inside_commands(commands: Any) -> None:
+    kubectl = _command(
+        commands,
+        "kubectl",
+        _kubectl,
+        "run kubectl with the lab's kubeconfig: kubewire kubectl get pods -A",
+        signals=False,
+    )
+    _name(kubectl)
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="kubectl's own arguments")
+    node = _command(
+        commands,
+        "node",
+        _node,
+        "run a command in a host's namespaces: kubewire node worker-1 -- iptables-save",
+        signals=False,
+    )
+    _name(node)
+    node.add_argument("host", help="control-plane, worker-1, router, client, dns ...")
+    node.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command (default: a shell)")
+
+
+def _add_scenario_commands(commands: Any) -> None:
+    from scenarios.engine import cli as engine
+
+    run = _command(commands, "run", _run, "run scenarios and write the reports")
+    engine.add_arguments(run)
+    _command(commands, "demo", _demo, "the four networking problems, shown on packets, with an HTML report")
+
+
+def _up(options: argparse.Namespace) -> int:
+    from lab.launch import up
+
+    spec = _load_spec(options)
+    name = options.name or spec.name or "default"
+    printer = StepPrinter(sys.stderr)
+    began = time.monotonic()
+    state = up(spec, name, printer, api_port=options.api_port)
+    printer.finish()
+    flag = "" if name == "default" else f" --name {name}"
+    print(f"lab {name} is up ({spec.label()}) after {time.monotonic() - began:.1f} s")
+    print(f"  export KUBECONFIG={state.kubeconfig}")
+    print(f"  kubewire kubectl{flag} get pods -A -o wide")
+    print(f"  kubewire node{flag} worker-1 -- iptables-save")
+    print(f"  kubewire down{flag}")
+    return 0
+
+
+def _load_spec(options: argparse.Namespace) -> LabSpec:
+    import yaml
+
+    from scenarios.engine.spec import LabSpec, SpecError
+
+    try:
+        data = yaml.safe_load(Path(options.file).read_text()) if options.file and options.workers else None
+        if data is not None:
+            data.setdefault("topology", {})["workers"] = options.workers
+            return LabSpec.parse(data, options.file)
+        if options.file:
+            return LabSpec.load(options.file)
+        return LabSpec.parse(
+            {"topology": {"workers": options.workers}} if options.workers is not None else {}, "--workers"
+        )
+    except OSError as error:
+        raise UsageError(f"lab file {options.file}: {error.strerror}") from None
+    except SpecError as error:
+        raise UsageError(str(error)) from None
+
+
+def _down(options: argparse.Namespace) -> int:
+    from lab.launch import down
+    from lab.state import all_labs, find
+
+    labs = list(all_labs()) if options.all else [find(options.name)]
+    if options.all and not labs:
+        print("no labs")
+    for state in labs:
+        print(f"lab {state.name} is down" if down(state) else f"no lab {state.name}; nothing to do")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from lab import status
+
+    return status.show(options.name)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from lab import doctor
+
+    return doctor.show(as_json=options.json)
+
+
+def _kubectl(options: argparse.Namespace) -> int:
+    import shutil
+
+    from lab.state import running
+
+    state, _ = running(options.name)
+    program = shutil.which("kubectl")
+    if program is None:
+        raise UsageError("there is no kubectl on this machine; on Debian: apt install kubernetes-client")
+    os.environ["KUBECONFIG"] = str(state.kubeconfig)
+    os.execv(program, ["kubectl", *options.arguments])
+
+
+def _node(options: argparse.Namespace) -> int:
+    from lab import nodes
+    from lab.state import running
+
+    state, record = running(options.name)
+    command = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+    return nodes.run(state, record, options.host, command or ["bash"])
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lab import scenario_runs
+
+    return scenario_runs.run(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from lab import scenario_runs
+
+    return scenario_runs.demo(options)
+
+
+class StepPrinter:
+    """Bring-up's steps for a person: one line each, rewritten in place on a terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._live = stream, stream.isatty()
+        self._step = ""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event.get("state") == "start":
+            self._step = event["step"]
+            self._show(f"  … {self._step}")
+        elif event.get("state") == "done":
+            self._show(f"  ✓ {event['step']}  {event['seconds']:.2f} s", final=True)
+        elif note := event.get("note"):
+            self._show(f"  … {self._step}: {note}")
+
+    def _show(self, text: str, *, final: bool = False) -> None:
+        if self._live:
+            self._stream.write(f"\r\033[K{text}" + ("\n" if final else ""))
+            self._stream.flush()
+        elif final:
+            print(text, file=self._stream)
+
+    def finish(self) -> None:
+        """Leave the line clean when the last step was not final."""
+        if self._live:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

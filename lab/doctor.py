@@ -1,0 +1,145 @@
+"""`kubewire doctor`: what this machine and its kernel can do for a lab, found out by trying.
+
+Each kernel feature is tried in a fresh network namespace of a child process, which vanishes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from components.machinery import namespaces as ns
+from lab.machine import packages
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. needed: a lab cannot run without it; otherwise without says what is missing then."""
+
+    name: str
+    works: bool
+    detail: str = ""
+    needed: bool = False
+    without: str = ""
+
+
+#: feature -> command that succeeds where the kernel has it, and what a lab lacks otherwise.
+_FEATURES: dict[str, tuple[str, bool, str]] = {
+    "veth": ("ip link add a type veth peer name b", True, ""),
+    "bridge": ("ip link add a type bridge", True, ""),
+    "vxlan": ("ip link add a type vxlan id 1 dstport 8472", False, "cni.backend: vxlan (use host-gw)"),
+    "iptables": ("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True, ""),
+    "nftables": ("nft add table ip t", False, "kubeProxy.mode: nftables"),
+    "ipset": ("ipset create s hash:ip,port", False, "ipset-based policy and IPVS"),
+    "conntrack": ("conntrack -L", True, ""),
+    "bridge netfilter": ("test -e /proc/sys/net/bridge/bridge-nf-call-iptables", True, ""),
+    "tbf": (
+        "ip link add a type veth peer name b && tc qdisc add dev a root tbf rate 1mbit burst 15000 latency 1ms",
+        False,
+        "topology.links.bandwidth",
+    ),
+    "netem": (
+        "ip link add a type veth peer name b && tc qdisc add dev a root netem delay 1ms",
+        False,
+        "delay, loss and reordering on links",
+    ),
+    "dummy": ("ip link add a type dummy", False, "kube-ipvs0"),
+    "ip_vs": ("test -e /proc/net/ip_vs || modprobe -n ip_vs", False, "kubeProxy.mode: ipvs"),
+    "openvswitch": ("test -d /sys/module/openvswitch || modprobe -n openvswitch", False, "Open vSwitch datapaths"),
+    "wireguard": ("ip link add a type wireguard", False, "encrypted node-to-node links"),
+    "ipip": ("ip link add a type ipip local 10.0.0.1 remote 10.0.0.2", False, "IP-in-IP overlays"),
+    "geneve": ("ip link add a type geneve id 1 remote 10.0.0.1", False, "Geneve overlays"),
+    "vrf": ("ip link add a type vrf table 10", False, "VRFs"),
+    "bpf": ("test -e /proc/sys/net/core/bpf_jit_enable", False, "eBPF datapaths"),
+    "tun": ("test -c /dev/net/tun", False, "userspace tunnels"),
+}
+
+
+def findings() -> list[Finding]:
+    """Everything doctor looks at, most basic first."""
+    return [*_machine(), *_tools(), *_kernel()]
+
+
+def _machine() -> list[Finding]:
+    root = os.geteuid() == 0
+    yes = "root" if root else "ordinary user: labs run in a user namespace"
+    found = [Finding("user", True, yes)]
+    if not root:
+        lacking = "without root: bpf, /dev/net/tun, and files of the machine owned by root are read-only in containers"
+        found.append(Finding("user namespaces", _in_child(lambda: ns.unshare(ns.CLONE_NEWUSER)), lacking, needed=True))
+    flags = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
+    found.append(Finding("namespaces", _in_child(lambda: _isolate(flags)), "net mnt pid ipc uts cgroup", needed=True))
+    found.append(Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), "", needed=True))
+    return found
+
+
+def _tools() -> list[Finding]:
+    listing = Path(__file__).parent.parent / "debian-packages.txt"
+    if not listing.exists():
+        return []
+    found = []
+    for package, witness in packages(listing.read_text()):
+        there = Path(witness).exists() if witness.startswith("/") else shutil.which(witness) is not None
+        found.append(Finding(f"{package}", there, witness, needed=package != "kubernetes-client"))
+    return found
+
+
+def _kernel() -> list[Finding]:
+    return [
+        Finding(name, _in_child(lambda command=command: _try(command)), "", needed, without)  # type: ignore[misc]
+        for name, (command, needed, without) in _FEATURES.items()
+    ]
+
+
+def _isolate(flags: int) -> None:
+    if os.geteuid() != 0:
+        uid, gid = os.geteuid(), os.getegid()
+        ns.unshare(ns.CLONE_NEWUSER)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    ns.unshare(flags)
+
+
+def _try(command: str) -> None:
+    _isolate(ns.CLONE_NEWNET | ns.CLONE_NEWNS)
+    ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("tmpfs", "/run", "tmpfs")  # xtables.lock
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=10)
+
+
+def _in_child(action: Callable[[], None]) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except (OSError, subprocess.SubprocessError):
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def show(*, as_json: bool = False) -> int:
+    """Print the report; 1 when something a lab cannot do without is missing."""
+    found = findings()
+    if as_json:
+        print(json.dumps({"kernel": platform.release(), "findings": [asdict(finding) for finding in found]}, indent=1))
+    else:
+        print(f"kernel {platform.release()}, {os.cpu_count()} cores")
+        for finding in found:
+            print(_line(finding))
+    return 1 if any(finding.needed and not finding.works for finding in found) else 0
+
+
+def _line(finding: Finding) -> str:
+    mark = "✓" if finding.works else "✗" if finding.needed else "-"
+    text = finding.detail
+    if not finding.works:
+        text = "needed" if finding.needed else f"not in this kernel; without it: {finding.without}"
+    return f"  {mark} {finding.name:<26} {text}".rstrip()

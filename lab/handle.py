@@ -1,0 +1,182 @@
+"""A running lab as scenarios see it (scenarios.engine.handle.LabHandle), through its two sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.runtime.api import Process, ProcessSpec, RuntimeClient
+from lab import launch
+from lab.errors import LabError
+from lab.state import LabRecord, StateDirectory
+from scenarios.engine.handle import Completed, ComponentAction, Host
+from scenarios.engine.spec import LabSpec
+
+
+class RunningLab:
+    """Talks to a lab's fork server and control socket. Thread-safe: each thread has its own connection."""
+
+    def __init__(self, state: StateDirectory, record: LabRecord) -> None:
+        self._state, self._record = state, record
+        self._connections = threading.local()
+        self.spec = LabSpec.parse(record.spec, f"{state.path}/lab.json")
+
+    @property
+    def name(self) -> str:
+        return self._state.name
+
+    @property
+    def state_dir(self) -> Path:
+        return self._state.path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self._state.kubeconfig
+
+    def hosts(self) -> Sequence[Host]:
+        return [Host(host.name, host.role, host.address) for host in self._record.hosts]  # type: ignore[arg-type]
+
+    def _runtime(self) -> RuntimeClient:
+        client: RuntimeClient | None = getattr(self._connections, "client", None)
+        if client is None:
+            client = self._connections.client = RuntimeClient(self._state.runtime_socket)
+        return client
+
+    def processes(self) -> list[Process]:
+        """Everything the fork server has started: components and containers."""
+        return self._runtime().list({})
+
+    def _spec(self, target: str, **what: Any) -> ProcessSpec:
+        if target.startswith("pod:"):
+            return ProcessSpec(container=self._container(target).id, **what)
+        for host in self._record.hosts:
+            if host.name == target:
+                return ProcessSpec(join={"net": host.pid, "mnt": host.pid}, **what)
+        names = ", ".join(host.name for host in self._record.hosts)
+        raise LookupError(f"no host {target!r} in lab {self.name}; there are {names}")
+
+    def _container(self, target: str) -> Process:
+        namespace, _, rest = target.removeprefix("pod:").partition("/")
+        pod, _, container = rest.partition("/")
+        labels = {"io.kubernetes.pod.namespace": namespace, "io.kubernetes.pod.name": pod}
+        if container:
+            labels["io.kubernetes.container.name"] = container
+        found = [
+            process
+            for process in self._runtime().list(labels)
+            if process.running and process.labels.get("io.kubernetes.container.name", "POD") != "POD"
+        ]
+        if not found:
+            raise LookupError(f"no running container for {target!r} in lab {self.name}")
+        return found[0]
+
+    def exec(
+        self,
+        target: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> Completed:
+        """LabHandle.exec."""
+        spec = self._spec(target, argv=tuple(argv), add_env=dict(env or {}), kill_on_disconnect=True)
+        done = self._runtime().run(spec, stdin=stdin, timeout=timeout)
+        return Completed(done.exit.shell_code, done.stdout, done.stderr)
+
+    def start(
+        self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()
+    ) -> RunningProgram:
+        """LabHandle.start."""
+        spec = self._spec(target, main=main, args=tuple(args), argv=tuple(argv), kill_on_disconnect=True)
+        return RunningProgram(self._state.runtime_socket, spec)
+
+    def component(self, name: str, host: str, action: ComponentAction) -> None:
+        """LabHandle.component. Raises LabError for a component that there is not."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(str(self._state.control_socket))
+            request = {"op": "component", "name": name, "host": host, "action": action}
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            answer = json.loads(sock.makefile().readline())
+        if "error" in answer:
+            raise LabError(answer["error"])
+
+
+class RunningProgram:
+    """scenarios.engine.handle.Background: a program with a connection of its own, which ends with it."""
+
+    def __init__(self, socket_path: Path, spec: ProcessSpec) -> None:
+        self._client = RuntimeClient(socket_path)
+        self._output: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+        pipes = {name: os.pipe() for name in self._output}
+        try:
+            self._process = self._client.spawn(spec, stdout=pipes["stdout"][1], stderr=pipes["stderr"][1])
+        except BaseException:
+            for read_end, _ in pipes.values():
+                os.close(read_end)
+            self._client.close()
+            raise
+        finally:
+            for _, write_end in pipes.values():
+                os.close(write_end)
+        self._readers = [
+            threading.Thread(target=self._read, args=(name, ends[0]), daemon=True) for name, ends in pipes.items()
+        ]
+        for reader in self._readers:
+            reader.start()
+        self._done: Completed | None = None
+
+    def _read(self, name: str, descriptor: int) -> None:
+        with os.fdopen(descriptor, "rb", buffering=0) as stream:
+            while chunk := stream.read(65536):
+                self._output[name] += chunk
+
+    def wait(self, timeout: float | None = None) -> Completed:
+        """Background.wait."""
+        if self._done is None:
+            status = self._client.wait(self._process.id, timeout)
+            for reader in self._readers:
+                reader.join(5.0)
+            self._done = Completed(status.shell_code, self._output["stdout"], self._output["stderr"])
+            self._client.remove(self._process.id, force=True)
+            self._client.close()
+        return self._done
+
+    def stop(self) -> Completed:
+        """Background.stop."""
+        if self._done is not None:
+            return self._done
+        self._client.signal(self._process.id, signal.SIGTERM)
+        try:
+            return self.wait(5.0)
+        except TimeoutError:
+            self._client.signal(self._process.id, signal.SIGKILL)
+            return self.wait()
+
+
+class LabStarter:
+    """scenarios.engine.handle.LabFactory: labs that end with this process at the latest."""
+
+    def __init__(self, report: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        self._report = report
+
+    @contextmanager
+    def __call__(self, spec: LabSpec, name: str) -> Iterator[RunningLab]:
+        def report(event: dict[str, Any]) -> None:
+            if self._report:
+                self._report(name, event)
+
+        state = launch.up(spec, name, report, attached=True)
+        try:
+            record = state.record()
+            assert record is not None
+            yield RunningLab(state, record)
+        finally:
+            launch.down(state)

@@ -1,0 +1,154 @@
+"""Set a bare Debian machine up for kubewire: Debian packages, then a virtual environment in the checkout.
+
+Run by the launcher with the system's own python3 before anything is installed: standard library only.
+Usage: python3 lab/machine.py CHECKOUT
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+READY = ".kubewire-ready"
+Progress = Callable[[str], None]
+
+
+class SetUpFailed(Exception):
+    """A step that could not be done; the text says which command failed, its last words and what to do."""
+
+
+def packages(listing: str) -> Iterator[tuple[str, str]]:
+    """(Debian package, witness) of debian-packages.txt; the witness is a command or an absolute path."""
+    for line in listing.splitlines():
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            yield words[0], words[1]
+
+
+def missing(listing: str) -> list[str]:
+    """The packages whose witness is not there."""
+    return [
+        package
+        for package, witness in packages(listing)
+        if not (Path(witness).exists() if witness.startswith("/") else shutil.which(witness))
+    ]
+
+
+class Steps:
+    """A line per step; on a terminal it moves while the step runs."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    def run(self, name: str, work: Callable[[Progress], None]) -> None:
+        began = time.monotonic()
+        self._show(f"  … {name}")
+        try:
+            work(lambda what: self._show(f"  … {name}: {what}"[:100]))
+        except SetUpFailed:
+            self._show(f"  ✗ {name}", final=True)
+            raise
+        self._show(f"  ✓ {name}  {time.monotonic() - began:.1f} s", final=True)
+
+    def _show(self, text: str, *, final: bool = False) -> None:
+        if self._live:
+            sys.stderr.write(f"\r\033[K{text}" + ("\n" if final else ""))
+            sys.stderr.flush()
+        elif final:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _run(command: list[str], progress: Progress, interesting: Callable[[str], str], advice: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    last: list[str] = []
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = [*last[-14:], line.rstrip()]
+            if what := interesting(line):
+                progress(what)
+    if process.returncode:
+        output = "\n".join(f"  | {line}" for line in last)
+        raise SetUpFailed(f"{' '.join(command[:4])} ... failed with exit code {process.returncode}\n{output}\n{advice}")
+
+
+def install_packages(wanted: list[str], progress: Progress) -> None:
+    """apt-get update and install, without recommended packages (they would start services)."""
+    advice = "is the machine online, and are its package sources right? (/etc/apt/sources.list.d)"
+
+    def interesting(line: str) -> str:
+        words = line.split()
+        return " ".join(words[:2]) if words and words[0] in ("Get:", "Unpacking", "Setting") else ""
+
+    _run(["apt-get", "update", "-q"], progress, interesting, advice)
+    _run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *wanted], progress, interesting, advice)
+
+
+def make_environment(checkout: Path, progress: Progress) -> None:
+    """A virtual environment from requirements.txt; a half-made one is made anew."""
+    venv = checkout / ".venv"
+    advice = "is the Python package index reachable? (pip config list)"
+    if not (venv / "bin/python").exists() or not (venv / "bin/pip").exists():
+        shutil.rmtree(venv, ignore_errors=True)
+        venv.unlink(missing_ok=True)
+        _run([sys.executable, "-m", "venv", str(venv)], progress, lambda _: "creating it", advice)
+    pip = [
+        str(venv / "bin/python"),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar=off",
+    ]
+    _run(
+        [*pip, "-r", str(checkout / "requirements.txt")],
+        progress,
+        lambda line: " ".join(line.split()[1:2]) if line.startswith(("Collecting", "Installing")) else "",
+        advice,
+    )
+    (venv / READY).touch()
+
+
+def main(checkout: Path) -> int:
+    """Returns the exit code; says on stderr what is done."""
+    wanted = missing((checkout / "debian-packages.txt").read_text())
+    steps = Steps()
+    try:
+        if wanted and os.geteuid() != 0:
+            raise SetUpFailed(
+                f"these Debian packages are missing: {' '.join(wanted)}\n"
+                "run this once as root (sudo ./kubewire doctor), or install them yourself"
+            )
+        if wanted and shutil.which("apt-get") is None:
+            raise SetUpFailed(
+                f"this is not a Debian; install what provides {' '.join(wanted)} (see debian-packages.txt)"
+            )
+        print("kubewire: setting this machine up (once)", file=sys.stderr, flush=True)
+        if wanted:
+            steps.run(f"Debian packages: {' '.join(wanted)}", lambda progress: install_packages(wanted, progress))
+        requirements = checkout / "requirements.txt"
+        ready = checkout / ".venv" / READY
+        if not ready.exists() or ready.stat().st_mtime <= requirements.stat().st_mtime or not _works(checkout):
+            steps.run("Python packages in .venv", lambda progress: make_environment(checkout, progress))
+    except SetUpFailed as error:
+        print(f"kubewire: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _works(checkout: Path) -> bool:
+    """A checkout copied from another machine has a .venv whose python leads nowhere."""
+    python = checkout / ".venv/bin/python"
+    return python.exists() and subprocess.run([python, "-c", "import aiohttp"], capture_output=True).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

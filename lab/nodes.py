@@ -1,0 +1,42 @@
+"""`kubewire node N -- CMD`: run a command in a host's namespaces, on the caller's own terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+from components.machinery import namespaces as ns
+from lab.errors import UsageError
+from lab.state import LabRecord, StateDirectory
+
+
+def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[str]) -> int:
+    """Returns the command's exit code (127 when there is no such command). Raises UsageError for an unknown host."""
+    pids = {entry.name: entry.pid for entry in record.hosts}
+    if host not in pids:
+        raise UsageError(f"no host {host!r} in lab {state.name!r}; there are {', '.join(pids)}")
+    # The sandbox first (its pid namespace shows the host's pid under /proc), then the host itself.
+    names = ["mnt", "pid", "net", "ipc", "uts", "cgroup"]
+    ns.enter(record.init_pid, ["user", *names] if os.geteuid() else names)
+    child = os.fork()  # setns(pid) is for children
+    if child == 0:
+        _exec(pids[host], host, command)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def _exec(pid: int, host: str, command: Sequence[str]) -> None:
+    try:
+        ns.enter(pid, ["net", "mnt"])
+        os.chdir("/")
+        os.environ.update(HOME="/root", PS1=f"{host}:\\w# ", KUBEWIRE_HOST=host)
+        os.execvp(command[0], list(command))
+    except FileNotFoundError:
+        os.write(2, f"kubewire: {host}: {command[0]}: command not found\n".encode())
+    except OSError as error:
+        os.write(2, f"kubewire: {host}: {error}\n".encode())
+    os._exit(127)

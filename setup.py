@@ -1,0 +1,31 @@
+"""pip install . gives the same command line as ./kubewire; Debian's packages are listed in debian-packages.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def runtime_requirements() -> list[str]:
+    """The first block of requirements.txt; the second is for tests."""
+    block = (ROOT / "requirements.txt").read_text().split("# Tests")[0]
+    return [line for line in block.splitlines() if line and not line.startswith("#")]
+
+
+setup(
+    name="kubewire",
+    version=(ROOT / "VERSION").read_text().strip(),
+    description="Kubernetes networking on real packets: Mininet nodes, namespace pods, a readable control plane",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lab*", "components*", "scenarios*", "topologies*", "vm*"]),
+    include_package_data=True,
+    package_data={"": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"]},
+    install_requires=runtime_requirements(),
+    entry_points={
+        "console_scripts": ["kubewire=lab.cli:main"],
+        "pytest11": ["kubewire=scenarios.engine.pytest_plugin"],
+    },
+)
