@@ -149,6 +149,10 @@ def _add_scenario_commands(commands: Any) -> None:
     run = _command(commands, "run", _run, "run scenarios and write the reports")
     engine.add_arguments(run)
     _command(commands, "demo", _demo, "the four networking problems, shown on packets, with an HTML report")
+    test = _command(commands, "test", _test, "static checks and the whole test suite (in a checkout)", signals=False)
+    test.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", help="for pytest, e.g. tests/lab -k sandbox"
+    )
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -246,6 +250,12 @@ def _demo(options: argparse.Namespace) -> int:
     from lab import scenario_runs
 
     return scenario_runs.demo(options)
+
+
+def _test(options: argparse.Namespace) -> int:
+    from lab import testing
+
+    return testing.run(options.arguments)
 
 
 class StepPrinter:

@@ -31,32 +31,32 @@ class Finding:
 
 #: feature -> command that succeeds where the kernel has it, and what a lab lacks otherwise.
 _FEATURES: dict[str, tuple[str, bool, str]] = {
-    "veth": ("ip link add a type veth peer name b", True, ""),
-    "bridge": ("ip link add a type bridge", True, ""),
-    "vxlan": ("ip link add a type vxlan id 1 dstport 8472", False, "cni.backend: vxlan (use host-gw)"),
+    "veth": ("ip link add x0 type veth peer name x1", True, ""),
+    "bridge": ("ip link add x0 type bridge", True, ""),
+    "vxlan": ("ip link add x0 type vxlan id 1 dstport 8472", False, "cni.backend: vxlan (use host-gw)"),
     "iptables": ("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True, ""),
     "nftables": ("nft add table ip t", False, "kubeProxy.mode: nftables"),
     "ipset": ("ipset create s hash:ip,port", False, "ipset-based policy and IPVS"),
     "conntrack": ("conntrack -L", True, ""),
     "bridge netfilter": ("test -e /proc/sys/net/bridge/bridge-nf-call-iptables", True, ""),
     "tbf": (
-        "ip link add a type veth peer name b && tc qdisc add dev a root tbf rate 1mbit burst 15000 latency 1ms",
+        "ip link add x0 type veth peer name x1 && tc qdisc add dev x0 root tbf rate 1mbit burst 15000 latency 1ms",
         False,
         "topology.links.bandwidth",
     ),
     "netem": (
-        "ip link add a type veth peer name b && tc qdisc add dev a root netem delay 1ms",
+        "ip link add x0 type veth peer name x1 && tc qdisc add dev x0 root netem delay 1ms",
         False,
         "delay, loss and reordering on links",
     ),
-    "dummy": ("ip link add a type dummy", False, "kube-ipvs0"),
+    "dummy": ("ip link add x0 type dummy", False, "kube-ipvs0"),
     "ip_vs": ("test -e /proc/net/ip_vs || modprobe -n ip_vs", False, "kubeProxy.mode: ipvs"),
     "openvswitch": ("test -d /sys/module/openvswitch || modprobe -n openvswitch", False, "Open vSwitch datapaths"),
-    "wireguard": ("ip link add a type wireguard", False, "encrypted node-to-node links"),
-    "ipip": ("ip link add a type ipip local 10.0.0.1 remote 10.0.0.2", False, "IP-in-IP overlays"),
-    "geneve": ("ip link add a type geneve id 1 remote 10.0.0.1", False, "Geneve overlays"),
-    "vrf": ("ip link add a type vrf table 10", False, "VRFs"),
-    "bpf": ("test -e /proc/sys/net/core/bpf_jit_enable", False, "eBPF datapaths"),
+    "wireguard": ("ip link add x0 type wireguard", False, "encrypted node-to-node links"),
+    "ipip": ("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", False, "IP-in-IP overlays"),
+    "geneve": ("ip link add x0 type geneve id 1 remote 10.0.0.1", False, "Geneve overlays"),
+    "vrf": ("ip link add x0 type vrf table 10", False, "VRFs"),
+    "bpf": ("test -e /proc/sys/kernel/unprivileged_bpf_disabled", False, "eBPF datapaths"),
     "tun": ("test -c /dev/net/tun", False, "userspace tunnels"),
 }
 

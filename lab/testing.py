@@ -1,0 +1,50 @@
+"""`kubewire test`: the static checks, then the whole test suite in parallel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.errors import UsageError
+
+#: name, module, arguments: run in this order, each must succeed.
+CHECKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("ruff: style and likely mistakes", "ruff", ("check", "-q", ".")),
+    ("ruff: format", "ruff", ("format", "-q", "--check", ".")),
+    ("mypy --strict", "mypy", ()),
+    ("import contracts", "importlinter.cli", ()),
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit code of the first check that fails, else pytest's. arguments go to pytest and skip the static checks."""
+    root = Path(__file__).parent.parent
+    if not (root / "tests").is_dir():
+        raise UsageError("the tests are part of a checkout; run ./kubewire test there")
+    if not arguments:
+        for name, module, options in CHECKS:
+            if code := _check(root, name, module, options):
+                return code
+    workers = ["-n", str(max(2, os.cpu_count() or 2)), "--dist", "worksteal"] if not arguments else []
+    command = [sys.executable, "-m", "pytest", *workers, *arguments]
+    return subprocess.run(command, cwd=root).returncode
+
+
+def _check(root: Path, name: str, module: str, options: Sequence[str]) -> int:
+    began = time.monotonic()
+    code = _lint_imports(root) if module == "importlinter.cli" else _module(root, module, options)
+    print(f"  {'✗' if code else '✓'} {name}  {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    return code
+
+
+def _module(root: Path, module: str, options: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, "-m", module, *options], cwd=root, stdout=sys.stderr).returncode
+
+
+def _lint_imports(root: Path) -> int:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    return subprocess.run([sys.executable, "-c", code, "--no-cache"], cwd=root, stdout=sys.stderr).returncode
