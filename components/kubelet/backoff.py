@@ -1,0 +1,54 @@
+"""Restart back-off per container: 10 s, doubled on each start up to 5 min, forgotten 10 min after the last
+(KEP-4603 tells the history; upstream: flowcontrol.Backoff in kuberuntime).
+
+Pure: callers give the clock, so that a test needs no waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class BackoffPolicy:
+    """Seconds."""
+
+    initial: float = 10.0
+    maximum: float = 300.0
+
+    @property
+    def forget_after(self) -> float:
+        """Without another failure for twice the maximum the count starts anew."""
+        return 2 * self.maximum
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """One container's delay (seconds) and when it was last raised."""
+
+    delay: float = 0.0
+    raised_at: float = 0.0
+
+    def raised(self, policy: BackoffPolicy, now: float) -> Backoff:
+        """After one more start."""
+        if not self.delay or now - self.raised_at > policy.forget_after:
+            return Backoff(policy.initial, now)
+        return replace(self, delay=min(self.delay * 2, policy.maximum), raised_at=now)
+
+    def ready_at(self, policy: BackoffPolicy, failed_at: float, now: float) -> float:
+        """When a container that failed at failed_at may be started again; failed_at itself without back-off."""
+        if not self.delay or now - self.raised_at > policy.forget_after:
+            return failed_at
+        return failed_at + self.delay
+
+
+def go_duration(seconds: float) -> str:
+    """10 -> 10s, 80 -> 1m20s, 300 -> 5m0s: time.Duration's text, as upstream's messages have it."""
+    whole = int(seconds)
+    if whole != seconds and seconds < 60:
+        return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
+    hours, rest = divmod(whole, 3600)
+    minutes, remaining = divmod(rest, 60)
+    if hours:
+        return f"{hours}h{minutes}m{remaining}s"
+    return f"{minutes}m{remaining}s" if minutes else f"{remaining}s"

@@ -1,0 +1,323 @@
+"""KubeletConfiguration (kubelet.config.k8s.io/v1beta1) and the flags, as one frozen Settings.
+
+Only the fields that change what this kubelet does are accepted; any other key is an error that names the
+file, the key and what is allowed. https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.kubelet.backoff import BackoffPolicy
+from components.machinery.quantity import value
+
+API_VERSION = "kubelet.config.k8s.io/v1beta1"
+
+
+class ConfigurationError(ValueError):
+    """A flag or a key of the configuration file is wrong; the text says which and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that can be set. Durations in seconds, sizes in bytes."""
+
+    node_name: str
+    kubeconfig: Path | None = None
+    runtime_endpoint: Path = Path("/run/kubewire/runtime.sock")
+    image_catalogue: Path | None = None
+    node_ips: tuple[str, ...] = ()
+    register_node: bool = True
+    taints: tuple[Taint, ...] = ()
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    root_dir: Path = Path("/var/lib/kubelet")
+    pod_logs_dir: Path = Path("/var/log/pods")
+    cni_conf_dir: Path = Path("/etc/cni/net.d")
+    cni_bin_dir: Path = Path("/opt/cni/bin")
+    netns_dir: Path = Path("/run/netns")
+
+    address: str = "0.0.0.0"
+    port: int = 10250
+    healthz_bind_address: str = "127.0.0.1"
+    healthz_port: int = 10248
+    tls_cert_file: Path | None = None
+    tls_private_key_file: Path | None = None
+    client_ca_file: Path | None = None
+    anonymous: bool = False
+    authorization_mode: str = "AlwaysAllow"
+
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = ""
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    hosts_file: Path = Path("/etc/hosts")
+    max_pods: int = 110
+    sync_frequency: float = 60.0
+    node_status_update_frequency: float = 10.0
+    node_status_report_frequency: float = 300.0
+    node_lease_duration: int = 40
+    container_log_max_size: int = 10 * 1024 * 1024
+    container_log_max_files: int = 5
+    static_pod_path: Path | None = None
+    file_check_frequency: float = 20.0
+    shutdown_grace_period: float = 0.0
+    shutdown_grace_period_critical_pods: float = 0.0
+    enable_server: bool = True
+    fail_swap_on: bool = False
+    backoff: BackoffPolicy = BackoffPolicy()
+    config_map_and_secret_strategy: str = "Watch"
+    serialize_image_pulls: bool = True
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: object) -> float:
+    """A Go duration ("1m30s", "0") in seconds. Raises ValueError."""
+    raw = str(text)
+    if raw == "0":
+        return 0.0
+    parts = _DURATION.findall(raw)
+    if not parts or "".join(number + unit for number, unit in parts) != raw:
+        raise ValueError(f'time: invalid duration "{raw}" (write it like 10s, 1m30s or 500ms)')
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def _texts(raw: object) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise ValueError("must be a list")
+    return tuple(str(item) for item in raw)
+
+
+def _bool(raw: object) -> bool:
+    if not isinstance(raw, bool):
+        raise ValueError("must be true or false")
+    return raw
+
+
+def _int(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int):
+        raise ValueError("must be an integer")
+    return raw
+
+
+def _path(raw: object) -> Path | None:
+    return Path(str(raw)) if raw else None
+
+
+def _choice(*allowed: str) -> Any:
+    def parse(raw: object) -> str:
+        if raw not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return str(raw)
+
+    return parse
+
+
+#: Key of the file -> (field of Settings, how to read its value). A dotted key is nested in the file.
+_FIELDS: dict[str, tuple[str, Any]] = {
+    "address": ("address", str),
+    "port": ("port", _int),
+    "healthzBindAddress": ("healthz_bind_address", str),
+    "healthzPort": ("healthz_port", _int),
+    "tlsCertFile": ("tls_cert_file", _path),
+    "tlsPrivateKeyFile": ("tls_private_key_file", _path),
+    "authentication.x509.clientCAFile": ("client_ca_file", _path),
+    "authentication.anonymous.enabled": ("anonymous", _bool),
+    "authorization.mode": ("authorization_mode", _choice("AlwaysAllow")),
+    "clusterDNS": ("cluster_dns", _texts),
+    "clusterDomain": ("cluster_domain", str),
+    "resolvConf": ("resolv_conf", Path),
+    "maxPods": ("max_pods", _int),
+    "syncFrequency": ("sync_frequency", duration),
+    "nodeStatusUpdateFrequency": ("node_status_update_frequency", duration),
+    "nodeStatusReportFrequency": ("node_status_report_frequency", duration),
+    "nodeLeaseDurationSeconds": ("node_lease_duration", _int),
+    "containerLogMaxSize": ("container_log_max_size", value),
+    "containerLogMaxFiles": ("container_log_max_files", _int),
+    "containerRuntimeEndpoint": ("runtime_endpoint", None),
+    "staticPodPath": ("static_pod_path", _path),
+    "fileCheckFrequency": ("file_check_frequency", duration),
+    "shutdownGracePeriod": ("shutdown_grace_period", duration),
+    "shutdownGracePeriodCriticalPods": ("shutdown_grace_period_critical_pods", duration),
+    "enableServer": ("enable_server", _bool),
+    "failSwapOn": ("fail_swap_on", _bool),
+    "registerNode": ("register_node", _bool),
+    "registerWithTaints": ("taints", None),
+    "podLogsDir": ("pod_logs_dir", Path),
+    "configMapAndSecretChangeDetectionStrategy": (
+        "config_map_and_secret_strategy", _choice("Watch", "Get", "Cache")),
+    "serializeImagePulls": ("serialize_image_pulls", _bool),
+    "crashLoopBackOff.maxContainerRestartPeriod": ("backoff", None),
+}  # fmt: skip
+
+
+def endpoint(text: str) -> Path:
+    """unix:///run/x.sock or a plain path."""
+    if "://" in text and not text.startswith("unix://"):
+        raise ValueError("must be unix:// and the path of a socket")
+    return Path(text.removeprefix("unix://"))
+
+
+def taint(text: str) -> Taint:
+    """KEY[=VALUE]:EFFECT."""
+    pair, _, effect = text.partition(":")
+    key, _, held = pair.partition("=")
+    if effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute") or not key:
+        raise ValueError(
+            f"invalid taint spec: {text}, want KEY=VALUE:EFFECT, "
+            "EFFECT one of NoSchedule, PreferNoSchedule, NoExecute"
+        )
+    return Taint(key, held, effect)
+
+
+def _special(field_name: str, raw: Any) -> Any:
+    if field_name == "runtime_endpoint":
+        return endpoint(str(raw))
+    if field_name == "taints":
+        return tuple(Taint(item["key"], item.get("value") or "", item["effect"]) for item in raw)
+    return BackoffPolicy(maximum=duration(raw))
+
+
+def _flatten(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    nested = {key.partition(".")[0] for key in _FIELDS if "." in key}
+    flat: dict[str, Any] = {}
+    for key, raw in body.items():
+        path = prefix + key
+        inside = path in nested or any(known.startswith(f"{path}.") for known in _FIELDS)
+        if inside and isinstance(raw, Mapping):
+            flat |= _flatten(raw, f"{path}.")
+        else:
+            flat[path] = raw
+    return flat
+
+
+def read_configuration(text: str, where: str) -> dict[str, Any]:
+    """Fields of Settings from a KubeletConfiguration in YAML or JSON. Raises ConfigurationError."""
+    import yaml
+
+    try:
+        body = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{where}: not YAML: {error}") from error
+    if not isinstance(body, dict):
+        raise ConfigurationError(f"{where}: must be a KubeletConfiguration object")
+    head = (body.pop("apiVersion", None), body.pop("kind", None))
+    if head != (API_VERSION, "KubeletConfiguration"):
+        raise ConfigurationError(
+            f"{where}: must have apiVersion: {API_VERSION} and kind: KubeletConfiguration, found {head[0]}, {head[1]}"
+        )
+    fields: dict[str, Any] = {}
+    for key, raw in _flatten(body).items():
+        if key not in _FIELDS:
+            raise ConfigurationError(f'{where}: unknown field "{key}"; allowed are {", ".join(sorted(_FIELDS))}')
+        name, parse = _FIELDS[key]
+        try:
+            fields[name] = _special(name, raw) if parse is None else parse(raw)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"{where}: {key}: {json.dumps(raw)}: {error}") from error
+    return fields
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; a flag wins over the same field of --config."""
+    flags = argparse.ArgumentParser("kubelet", description="Runs the pods that are bound to this node.")
+    flags.add_argument("--kubeconfig", type=Path, help="where the API server is; without it only static pods run")
+    flags.add_argument("--config", type=Path, help="a KubeletConfiguration file")
+    flags.add_argument("--hostname-override", default="", help="the node's name (default: the host name)")
+    flags.add_argument("--node-ip", default="", help="the node's address, or two with a comma between them")
+    flags.add_argument("--node-labels", default="", help="labels of the Node: a=b,c=d")
+    flags.add_argument("--register-node", type=_flag_bool, help="register the Node (default true)")
+    flags.add_argument("--register-with-taints", default=None, help="taints of the Node: KEY=VALUE:EFFECT,...")
+    flags.add_argument("--container-runtime-endpoint", type=endpoint, help="unix:///path of the fork server's socket")
+    flags.add_argument("--image-catalogue", type=Path, help="additional images (kubewire's own flag)")
+    flags.add_argument("--root-dir", type=Path)
+    flags.add_argument("--cert-dir", type=Path, help="where kubelet.crt and kubelet.key are")
+    flags.add_argument("--tls-cert-file", type=Path)
+    flags.add_argument("--tls-private-key-file", type=Path)
+    flags.add_argument("--client-ca-file", type=Path)
+    flags.add_argument("--address")
+    flags.add_argument("--port", type=int)
+    flags.add_argument("--cni-conf-dir", type=Path, help="containerd's conf_dir (default /etc/cni/net.d)")
+    flags.add_argument("--cni-bin-dir", type=Path, help="containerd's bin_dir (default /opt/cni/bin)")
+    flags.add_argument("-v", "--v", type=int, default=0, help="log verbosity")
+    return flags
+
+
+def _flag_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError("must be true or false")
+    return text.lower() == "true"
+
+
+def settings(argv: Sequence[str]) -> tuple[Settings, int]:
+    """Settings and the verbosity. Raises ConfigurationError; argparse ends the process on unknown flags."""
+    given = parser().parse_args(argv)
+    fields: dict[str, Any] = {}
+    if given.config:
+        try:
+            text = given.config.read_text()
+        except OSError as error:
+            raise ConfigurationError(f"--config {given.config}: {error.strerror}") from error
+        fields = read_configuration(text, str(given.config))
+    same_name = {
+        "kubeconfig": given.kubeconfig,
+        "image_catalogue": given.image_catalogue,
+        "register_node": given.register_node,
+        "runtime_endpoint": given.container_runtime_endpoint,
+        "root_dir": given.root_dir,
+        "tls_cert_file": given.tls_cert_file,
+        "tls_private_key_file": given.tls_private_key_file,
+        "client_ca_file": given.client_ca_file,
+        "address": given.address,
+        "port": given.port,
+        "cni_conf_dir": given.cni_conf_dir,
+        "cni_bin_dir": given.cni_bin_dir,
+    }
+    fields |= {name: raw for name, raw in same_name.items() if raw is not None}
+    fields["node_name"] = (given.hostname_override or socket.gethostname()).lower()
+    fields["node_ips"] = tuple(filter(None, given.node_ip.split(",")))
+    fields["node_labels"] = _labels(given.node_labels)
+    if given.register_with_taints is not None:
+        try:
+            fields["taints"] = tuple(taint(item) for item in given.register_with_taints.split(",") if item)
+        except ValueError as error:
+            raise ConfigurationError(f"--register-with-taints: {error}") from error
+    return _complete(Settings(**fields), given.cert_dir), given.v
+
+
+def _labels(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in filter(None, text.split(",")):
+        key, equals, held = item.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--node-labels: {item!r} must have the form key=value")
+        pairs[key] = held
+    return pairs
+
+
+def _complete(found: Settings, cert_dir: Path | None) -> Settings:
+    """Serving certificate and client CA from their usual places when those files are there."""
+    pki = cert_dir or found.root_dir / "pki"
+    changes: dict[str, Any] = {}
+    if found.tls_cert_file is None and (pki / "kubelet.crt").exists():
+        changes = {"tls_cert_file": pki / "kubelet.crt", "tls_private_key_file": pki / "kubelet.key"}
+    if found.client_ca_file is None and os.path.exists("/etc/kubernetes/pki/ca.crt"):
+        changes["client_ca_file"] = Path("/etc/kubernetes/pki/ca.crt")
+    return dataclasses.replace(found, **changes)

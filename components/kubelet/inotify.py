@@ -1,0 +1,54 @@
+"""inotify(7) for asyncio: wake when a file grows or a directory changes, without polling."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from pathlib import Path
+from types import TracebackType
+
+IN_MODIFY = 0x2
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_FROM = 0x40
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+DIRECTORY_CHANGES = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Watch:
+    """A context manager; changed() returns at the next change since it last returned."""
+
+    def __init__(self, path: Path, mask: int = DIRECTORY_CHANGES) -> None:
+        self._path, self._mask = path, mask
+        self._event = asyncio.Event()
+        self._fd = -1
+
+    def __enter__(self) -> Watch:
+        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        if _libc.inotify_add_watch(self._fd, os.fsencode(self._path), ctypes.c_uint32(self._mask)) < 0:
+            number = ctypes.get_errno()
+            os.close(self._fd)
+            raise OSError(number, f"inotify_add_watch {self._path}: {os.strerror(number)}")
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
+        return self
+
+    def _read(self) -> None:
+        try:
+            os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        self._event.set()
+
+    async def changed(self) -> None:
+        await self._event.wait()
+        self._event.clear()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+        os.close(self._fd)

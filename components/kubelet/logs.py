@@ -1,0 +1,164 @@
+"""Container logs in CRI format: reading for `kubectl logs`, with upstream's options.
+
+A line of the file is `TIME STREAM TAG TEXT`, TIME in RFC 3339 with nanoseconds, STREAM stdout or stderr,
+TAG P for a part of a long line and F for its end
+(https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.kubelet import pods
+
+
+class LogOptionsError(ValueError):
+    """A query parameter of containerLogs is wrong (422)."""
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """PodLogOptions. since is RFC 3339 with nanoseconds, comparable as text with the log's own times."""
+
+    follow: bool = False
+    previous: bool = False
+    timestamps: bool = False
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+    since: str = ""
+    stream: str = "All"
+
+    @classmethod
+    def of(cls, query: Mapping[str, str], now: float) -> LogOptions:
+        """From the query of a request. Raises LogOptionsError."""
+        try:
+            return cls(
+                _flag(query, "follow"),
+                _flag(query, "previous"),
+                _flag(query, "timestamps"),
+                _number(query, "tailLines", least=0),
+                _number(query, "limitBytes", least=1),
+                _since(query, now),
+                query.get("stream") or "All",
+            )
+        except ValueError as error:
+            raise LogOptionsError(str(error)) from error
+
+
+def _flag(query: Mapping[str, str], key: str) -> bool:
+    return query.get(key, "").lower() in ("1", "true", "t")
+
+
+def _number(query: Mapping[str, str], key: str, least: int) -> int | None:
+    if not query.get(key):
+        return None
+    number = int(query[key])
+    if number < least:
+        raise ValueError(f"{key}: Invalid value: {number}: must be greater than or equal to {least}")
+    return number
+
+
+def _since(query: Mapping[str, str], now: float) -> str:
+    if query.get("sinceTime") and query.get("sinceSeconds"):
+        raise ValueError("at most one of `sinceTime` or `sinceSeconds` may be specified")
+    if query.get("sinceTime"):
+        moment = pods.parse_time(query["sinceTime"]).astimezone(UTC)
+    elif seconds := _number(query, "sinceSeconds", least=1):
+        moment = datetime.fromtimestamp(now - seconds, UTC)
+    else:
+        return ""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}000Z"
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One record of the file; partial: the line goes on in the next record."""
+
+    time: str
+    stream: str
+    partial: bool
+    text: bytes
+
+
+def parse_line(raw: bytes) -> LogLine | None:
+    """None for a line that is not in CRI format."""
+    parts = raw.rstrip(b"\n").split(b" ", 3)
+    if len(parts) < 3 or parts[1] not in (b"stdout", b"stderr"):
+        return None
+    text = parts[3] if len(parts) == 4 else b""
+    return LogLine(parts[0].decode(errors="replace"), parts[1].decode(), parts[2][:1] == b"P", text)
+
+
+@dataclass
+class LogWriter:
+    """Turns records into what the client reads; keeps count for limitBytes."""
+
+    options: LogOptions
+    sent: int = 0
+    continuing: bool = False
+
+    @property
+    def full(self) -> bool:
+        return self.options.limit_bytes is not None and self.sent >= self.options.limit_bytes
+
+    def feed(self, records: Iterable[bytes]) -> bytes:
+        """The bytes for these records of the file."""
+        out = bytearray()
+        for raw in records:
+            line = parse_line(raw)
+            if line is not None and self._wanted(line):
+                out += self._render(line)
+        if self.options.limit_bytes is not None:
+            out = out[: max(self.options.limit_bytes - self.sent, 0)]
+        self.sent += len(out)
+        return bytes(out)
+
+    def _wanted(self, line: LogLine) -> bool:
+        if self.options.stream != "All" and line.stream != self.options.stream.lower():
+            return False
+        return not self.options.since or line.time >= self.options.since
+
+    def _render(self, line: LogLine) -> bytes:
+        stamp = b"" if self.continuing or not self.options.timestamps else line.time.encode() + b" "
+        self.continuing = line.partial
+        return stamp + line.text + (b"" if line.partial else b"\n")
+
+
+def tail_offset(path: Path, lines: int) -> int:
+    """Where the last so many complete lines of the file begin, reading backwards in blocks."""
+    with path.open("rb") as file:
+        end = position = file.seek(0, 2)
+        if lines == 0:
+            return end
+        found = 0
+        while position > 0:
+            size = min(4096, position)
+            position -= size
+            file.seek(position)
+            for offset in _newlines_backwards(file.read(size)):
+                if position + offset == end - 1:
+                    continue
+                found += 1
+                if found == lines:
+                    return position + offset + 1
+    return 0
+
+
+def _newlines_backwards(block: bytes) -> Iterator[int]:
+    index = block.rfind(b"\n")
+    while index >= 0:
+        yield index
+        index = block.rfind(b"\n", 0, index)
+
+
+def last_output(path: Path, lines: int = 80, limit: int = 2048) -> str:
+    """The end of a log, for terminationMessagePolicy FallbackToLogsOnError."""
+    try:
+        with path.open("rb") as file:
+            file.seek(tail_offset(path, lines))
+            return LogWriter(LogOptions()).feed(file)[-limit:].decode(errors="replace")
+    except OSError:
+        return ""

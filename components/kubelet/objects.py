@@ -1,0 +1,74 @@
+"""ConfigMaps and Secrets that pods of this node refer to, each watched by its own name while in use
+(upstream's default change detection strategy, Watch)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from components.machinery.client import Client
+from components.machinery.informer import Informer
+from components.machinery.resources import CONFIGMAPS, SECRETS, KubeObject, Resource
+
+Key = tuple[str, str, str]
+
+
+class ReferencedObjects:
+    """Keeps one informer per object that some pod uses. on_change(uids) names the pods to sync again."""
+
+    def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
+        self._client = client
+        self._on_change = on_change
+        self._informers: dict[Key, tuple[Informer, asyncio.Task[None]]] = {}
+        self._users: dict[Key, set[str]] = {}
+
+    async def use(self, uid: str, namespace: str, config_maps: Iterable[str], secrets: Iterable[str]) -> None:
+        """The pod uses exactly these; returns when each has been looked up once."""
+        wanted = {(CONFIGMAPS.plural, namespace, name) for name in config_maps}
+        wanted |= {(SECRETS.plural, namespace, name) for name in secrets}
+        for key in [key for key, users in self._users.items() if uid in users and key not in wanted]:
+            self._drop(key, uid)
+        for key in wanted:
+            self._users.setdefault(key, set()).add(uid)
+            if key not in self._informers:
+                self._start(key)
+        for key in sorted(wanted):
+            if entry := self._informers.get(key):
+                await entry[0].synced.wait()
+
+    def release(self, uid: str) -> None:
+        """The pod is gone."""
+        for key in [key for key, users in self._users.items() if uid in users]:
+            self._drop(key, uid)
+
+    def config_map(self, namespace: str, name: str) -> KubeObject | None:
+        return self._get(CONFIGMAPS, namespace, name)
+
+    def secret(self, namespace: str, name: str) -> KubeObject | None:
+        return self._get(SECRETS, namespace, name)
+
+    def _get(self, resource: Resource, namespace: str, name: str) -> KubeObject | None:
+        entry = self._informers.get((resource.plural, namespace, name))
+        return entry[0].get(name, namespace) if entry else None
+
+    def _start(self, key: Key) -> None:
+        plural, namespace, name = key
+        informer = Informer(
+            self._client,
+            CONFIGMAPS if plural == CONFIGMAPS.plural else SECRETS,
+            namespace=namespace,
+            field_selector=f"metadata.name={name}",
+            handler=lambda old, new: self._on_change(tuple(self._users.get(key, ()))),
+        )
+        self._informers[key] = (informer, asyncio.create_task(informer.run(), name=f"watch {plural}/{name}"))
+
+    def _drop(self, key: Key, uid: str) -> None:
+        self._users[key].discard(uid)
+        if not self._users[key]:
+            del self._users[key]
+            self._informers.pop(key)[1].cancel()
+
+    async def close(self) -> None:
+        for _, task in self._informers.values():
+            task.cancel()
+        self._informers.clear()

@@ -1,0 +1,135 @@
+"""Reading a Pod object: the questions every part of the kubelet asks of it.
+
+Pods are kept as the decoded JSON that the API server sent (with its defaults applied), so that 200 pods cost
+no second copy; these functions name what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from components.machinery.quantity import parse_quantity
+from components.machinery.resources import KubeObject
+
+Container = dict[str, Any]
+
+#: Kubernetes' default for spec.terminationGracePeriodSeconds.
+DEFAULT_GRACE_PERIOD = 30
+
+
+def uid(pod: KubeObject) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def name(pod: KubeObject) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def namespace(pod: KubeObject) -> str:
+    return str(pod["metadata"].get("namespace", "default"))
+
+
+def full_name(pod: KubeObject) -> str:
+    """NAME_NAMESPACE, as upstream's logs and runtime names have it."""
+    return f"{name(pod)}_{namespace(pod)}"
+
+
+def containers(pod: KubeObject) -> list[Container]:
+    return pod["spec"].get("containers") or []
+
+
+def init_containers(pod: KubeObject) -> list[Container]:
+    return pod["spec"].get("initContainers") or []
+
+
+def all_containers(pod: KubeObject) -> Iterator[Container]:
+    yield from init_containers(pod)
+    yield from containers(pod)
+
+
+def container(pod: KubeObject, container_name: str) -> Container | None:
+    return next((item for item in all_containers(pod) if item["name"] == container_name), None)
+
+
+def is_sidecar(item: Container) -> bool:
+    """A restartable init container (KEP-753): restartPolicy Always inside initContainers."""
+    return item.get("restartPolicy") == "Always"
+
+
+def restart_policy(pod: KubeObject) -> str:
+    return str(pod["spec"].get("restartPolicy") or "Always")
+
+
+def host_network(pod: KubeObject) -> bool:
+    return bool(pod["spec"].get("hostNetwork"))
+
+
+def deletion_requested(pod: KubeObject) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def grace_period(pod: KubeObject) -> int:
+    """Seconds between SIGTERM and SIGKILL: the deletion's, else the pod's."""
+    deletion = pod["metadata"].get("deletionGracePeriodSeconds")
+    if deletion is not None:
+        return int(deletion)
+    own = pod["spec"].get("terminationGracePeriodSeconds")
+    return DEFAULT_GRACE_PERIOD if own is None else int(own)
+
+
+def is_static(pod: KubeObject) -> bool:
+    source = (pod["metadata"].get("annotations") or {}).get("kubernetes.io/config.source")
+    return source is not None and source != "api"
+
+
+def is_mirror(pod: KubeObject) -> bool:
+    return "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {})
+
+
+def is_terminal(pod: KubeObject) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def probe_kinds(item: Container) -> Iterator[str]:
+    """Which of startup, readiness and liveness this container has."""
+    yield from (kind for kind in ("startup", "readiness", "liveness") if item.get(f"{kind}Probe"))
+
+
+def parse_time(text: str) -> datetime:
+    """RFC 3339 as the API writes it (2026-01-02T03:04:05Z, with or without a fraction)."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def format_time(moment: float) -> str:
+    """Seconds since the epoch -> RFC 3339 in seconds, as metav1.Time."""
+    return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_QOS_RESOURCES = ("cpu", "memory")
+
+
+def qos_class(pod: KubeObject) -> str:
+    """Guaranteed, Burstable or BestEffort from cpu and memory of all containers (status.qosClass)."""
+    requests: dict[str, Decimal] = {}
+    limits: dict[str, Decimal] = {}
+    guaranteed = True
+    for item in all_containers(pod):
+        resources = item.get("resources") or {}
+        own_limits = _sized(resources.get("limits"))
+        # The API server defaults a missing request to the limit.
+        own_requests = {**own_limits, **_sized(resources.get("requests"))}
+        guaranteed = guaranteed and len(own_limits) == len(_QOS_RESOURCES)
+        for total, own in ((requests, own_requests), (limits, own_limits)):
+            for resource, amount in own.items():
+                total[resource] = total.get(resource, Decimal(0)) + amount
+    if not requests and not limits:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed and requests == limits else "Burstable"
+
+
+def _sized(resources: dict[str, Any] | None) -> dict[str, Decimal]:
+    sizes = {key: parse_quantity(value) for key, value in (resources or {}).items() if key in _QOS_RESOURCES}
+    return {key: value for key, value in sizes.items() if value}

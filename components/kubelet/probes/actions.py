@@ -1,0 +1,87 @@
+"""One probe, carried out: httpGet, tcpSocket, exec or grpc."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+
+from components.kubelet import pods
+from components.kubelet.backoff import go_duration
+from components.kubelet.probes import grpc, http
+from components.kubelet.probes.http import ProbeResult
+from components.kubelet.probes.state import ProbeSpec
+
+_MAX_OUTPUT = 10 * 1024
+
+#: Runs argv in the container and gives exit code and output; raises TimeoutError, or OSError when it cannot start.
+Exec = Callable[[list[str], float], Awaitable[tuple[int, bytes]]]
+
+
+class PortError(ValueError):
+    """The probe names a port that the container does not have."""
+
+
+def port_number(port: int | str, container: pods.Container) -> int:
+    """A port by number or by the name it has in the container."""
+    if isinstance(port, int) or str(port).isdigit():
+        number = int(port)
+        if 0 < number < 65536:
+            return number
+        raise PortError(f"invalid port number: {number}")
+    for entry in container.get("ports") or []:
+        if entry.get("name") == port:
+            return int(entry["containerPort"])
+    raise PortError(f'couldn\'t find port: "{port}" in container "{container["name"]}"')
+
+
+async def run(
+    spec: ProbeSpec, container: pods.Container, pod_ip: str, session: aiohttp.ClientSession, execute: Exec
+) -> ProbeResult:
+    """Never raises: whatever goes wrong is a failed result with the text of its event."""
+    handler: Mapping[str, Any] = spec.handler
+    try:
+        if action := handler.get("httpGet"):
+            wanted = http.target(action, pod_ip, port_number(action["port"], container))
+            return await http.probe(session, wanted, spec.timeout)
+        if action := handler.get("tcpSocket"):
+            host = action.get("host") or pod_ip
+            return await tcp(host, port_number(action["port"], container), spec.timeout)
+        if action := handler.get("grpc"):
+            return await grpc.probe(pod_ip, int(action["port"]), action.get("service") or "", spec.timeout)
+        if action := handler.get("exec"):
+            return await _exec(execute, list(action.get("command") or []), spec.timeout)
+    except PortError as error:
+        return ProbeResult(False, str(error))
+    return ProbeResult(False, f"missing probe handler for {container['name']}")
+
+
+async def tcp(host: str, port: int, timeout: float) -> ProbeResult:
+    """Success is an open connection, closed at once."""
+    bracketed = f"[{host}]" if ":" in host else host
+    place = f"{bracketed}:{port}"
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return ProbeResult(False, f"dial tcp {place}: i/o timeout")
+    except OSError as error:
+        number = errno.ECONNREFUSED if isinstance(error, ConnectionRefusedError) else error.errno
+        return ProbeResult(False, http.dial_error(f"tcp://{place}", OSError(number, error.strerror or str(error))))
+    writer.close()
+    return ProbeResult(True)
+
+
+async def _exec(execute: Exec, argv: list[str], timeout: float) -> ProbeResult:
+    try:
+        code, output = await execute(argv, timeout)
+    except TimeoutError:
+        command = " ".join(argv)
+        return ProbeResult(False, f'command timed out: "{command}" timed out after {go_duration(timeout)}')
+    except OSError as error:
+        return ProbeResult(False, str(error))
+    text = output[:_MAX_OUTPUT].decode(errors="replace")
+    return ProbeResult(code == 0, text)

@@ -1,0 +1,131 @@
+"""Runs the probes of one pod's containers: one task per probe, started and stopped with the container."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from components.kubelet import pods
+from components.kubelet.probes import actions
+from components.kubelet.probes.actions import Exec
+from components.kubelet.probes.http import ProbeResult
+from components.kubelet.probes.state import ProbeSpec, ProbeState, begin, observe
+from components.kubelet.records import ContainerRecord, ProbeView
+
+#: Upstream notices a started container within a second (PLEG relist) and only then probes it. We notice at
+#: once, so for that second a readiness or startup probe is tried quickly and its failures do not count.
+EARLY = (0.03, 0.05, 0.1, 0.2, 0.3, 0.4)
+
+_TITLES = {"readiness": "Readiness", "liveness": "Liveness", "startup": "Startup"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an event says about a probe that did not simply succeed."""
+
+    container: str
+    reason: str
+    message: str
+
+
+class Prober:
+    """All probes of one pod. changed() is called when a verdict changed, report() for events."""
+
+    def __init__(
+        self,
+        session: Callable[[], aiohttp.ClientSession],
+        pod_ip: Callable[[], str],
+        execute: Callable[[ContainerRecord], Exec],
+        changed: Callable[[], None],
+        report: Callable[[Report], None],
+        counted: Callable[[str, bool], None] = lambda kind, success: None,
+    ) -> None:
+        self._session, self._pod_ip, self._execute = session, pod_ip, execute
+        self._changed, self._report, self._counted = changed, report, counted
+        self._states: dict[tuple[str, str], ProbeState] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._started: dict[str, asyncio.Event] = {}
+
+    def view(self) -> ProbeView:
+        verdicts = {key: state.verdict for key, state in self._states.items() if state.verdict is not None}
+        by_kind = {
+            kind: {name: verdict for (name, own), verdict in verdicts.items() if own == kind}
+            for kind in ("startup", "readiness", "liveness")
+        }
+        return ProbeView(by_kind["startup"], by_kind["readiness"], by_kind["liveness"])
+
+    def start(self, container: pods.Container, record: ContainerRecord, now: float) -> None:
+        """For a container that has just been started, or was found running after a restart of the kubelet."""
+        name = record.name
+        self.stop(name)
+        self._started[name] = asyncio.Event()
+        kinds = list(pods.probe_kinds(container))
+        if "startup" not in kinds:
+            self._started[name].set()
+        for kind in kinds:
+            spec = ProbeSpec.of(kind, container[f"{kind}Probe"])
+            self._states[name, kind] = begin(spec)
+            task = asyncio.create_task(
+                self._run(container, record, spec, now - record.started_at), name=f"{kind} probe of {name}"
+            )
+            self._tasks[name, kind] = task
+
+    def stop(self, name: str, kinds: tuple[str, ...] = ("startup", "readiness", "liveness")) -> None:
+        for kind in kinds:
+            if task := self._tasks.pop((name, kind), None):
+                task.cancel()
+            self._states.pop((name, kind), None)
+
+    def stop_all(self, kinds: tuple[str, ...] = ("startup", "readiness", "liveness")) -> None:
+        for name in {name for name, _ in self._tasks}:
+            self.stop(name, kinds)
+
+    async def _run(
+        self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec, age: float
+    ) -> None:
+        if spec.kind != "startup":
+            await self._started[record.name].wait()
+        if (wait := spec.initial_delay - age) > 0:
+            await asyncio.sleep(wait)
+        elif spec.kind != "liveness" and age < 1 and await self._early(container, record, spec):
+            if spec.kind == "startup":
+                return
+            await asyncio.sleep(spec.period)
+        while True:
+            result = await self._probe(container, record, spec)
+            self._observe(record, spec, result)
+            state = self._states[record.name, spec.kind]
+            if state.on_hold or (spec.kind == "startup" and state.verdict):
+                return
+            await asyncio.sleep(spec.period)
+
+    async def _early(self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec) -> bool:
+        """True when an early try has succeeded."""
+        for delay in EARLY:
+            result = await self._probe(container, record, spec)
+            if result.success:
+                self._observe(record, spec, result)
+                return True
+            await asyncio.sleep(delay)
+        return False
+
+    async def _probe(self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec) -> ProbeResult:
+        return await actions.run(spec, container, self._pod_ip(), self._session(), self._execute(record))
+
+    def _observe(self, record: ContainerRecord, spec: ProbeSpec, result: ProbeResult) -> None:
+        key = (record.name, spec.kind)
+        before = self._states[key]
+        after = self._states[key] = observe(spec, before, result.success)
+        self._counted(spec.kind, result.success)
+        title = _TITLES[spec.kind]
+        if not result.success:
+            self._report(Report(record.name, "Unhealthy", f"{title} probe failed: {result.output}"))
+        elif result.warning:
+            self._report(Report(record.name, "ProbeWarning", f"{title} probe warning: {result.output}"))
+        if spec.kind == "startup" and after.verdict:
+            self._started[record.name].set()
+        if after.verdict != before.verdict:
+            self._changed()

@@ -1,0 +1,127 @@
+"""Writes pod statuses to the API server: only what changed, one request in flight per pod, several together.
+
+A change of readiness, phase or address goes out at once; anything else waits a moment, so that a pod that
+starts costs two requests and not five.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.kubelet import pods
+from components.kubelet.status.generate import PodStatus, status_patch
+from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from components.machinery.resources import PODS, KubeObject
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a change nobody waits for may be held back.
+SETTLE = 0.15
+_RETRY_FIRST, _RETRY_LAST = 0.2, 5.0
+
+
+def urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether others (endpoints, controllers, `kubectl wait`) act on this change."""
+
+    def seen(status: Mapping[str, Any]) -> tuple[object, ...]:
+        ready = [item["status"] for item in status.get("conditions") or [] if item["type"] == "Ready"]
+        return ready, status.get("phase"), status.get("podIPs")
+
+    # Not yet started and not yet ready is what everybody expects of a new pod: no hurry.
+    return seen(old)[:2] != seen(new)[:2] and not (not old.get("conditions") and new.get("phase") == "Pending")
+
+
+class StatusWriter:
+    """set() returns at once; run_pod keeps the API in step until the pod is forgotten."""
+
+    def __init__(self, client: Client, wrote: Callable[[KubeObject], None] | None = None) -> None:
+        self._client = client
+        self._wrote = wrote
+        self._wanted: dict[str, tuple[KubeObject, PodStatus]] = {}
+        self._written: dict[str, PodStatus] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._hurry: dict[str, asyncio.Event] = {}
+        self.requests = 0
+
+    def get(self, uid: str) -> PodStatus | None:
+        """The status last set, whether it is written yet or not."""
+        entry = self._wanted.get(uid)
+        return entry[1] if entry else None
+
+    def set(self, pod: KubeObject, status: PodStatus) -> None:
+        uid = pods.uid(pod)
+        known = self._written.setdefault(uid, pod.get("status") or {})
+        self._wanted[uid] = (pod, status)
+        if status_patch(known, status) is None and uid not in self._tasks:
+            return
+        event = self._hurry.setdefault(uid, asyncio.Event())
+        if urgent(known, status):
+            event.set()
+        if uid not in self._tasks:
+            task = asyncio.create_task(self._write_until_equal(uid), name=f"status {pods.full_name(pod)}")
+            self._tasks[uid] = task
+            task.add_done_callback(lambda _: self._tasks.pop(uid, None))
+
+    def saw(self, pod: KubeObject) -> None:
+        """The pod as the API has it now: what others wrote is not ours to compare with any more."""
+        uid = pods.uid(pod)
+        if uid in self._written and uid not in self._tasks:
+            self._written[uid] = pod.get("status") or {}
+
+    async def flush(self, uid: str) -> None:
+        """Until what was set is written (or the pod is gone)."""
+        if event := self._hurry.get(uid):
+            event.set()
+        if task := self._tasks.get(uid):
+            await asyncio.wait([task])
+
+    def forget(self, uid: str) -> None:
+        for table in (self._wanted, self._written, self._hurry):
+            table.pop(uid, None)
+        if task := self._tasks.pop(uid, None):
+            task.cancel()
+
+    async def _write_until_equal(self, uid: str) -> None:
+        delay = _RETRY_FIRST
+        while uid in self._wanted:
+            try:
+                async with asyncio.timeout(SETTLE):
+                    await self._hurry[uid].wait()
+            except TimeoutError:
+                pass
+            pod, status = self._wanted[uid]
+            patch = status_patch(self._written[uid], status)
+            if patch is None:
+                return
+            self._hurry[uid].clear()
+            try:
+                await self._write(uid, pod, status, patch)
+                delay = _RETRY_FIRST
+            except ApiError as error:
+                if error.status in (404, 409):
+                    log.debug("status of %s: %s", pods.full_name(pod), error)
+                    return
+                log.warning("status of %s: %s", pods.full_name(pod), error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_LAST)
+            if uid in self._wanted and self._wanted[uid][1] is status:
+                return
+
+    async def _write(self, uid: str, pod: KubeObject, status: PodStatus, patch: PodStatus) -> None:
+        self.requests += 1
+        body = {"metadata": {"uid": uid}, "status": patch}
+        written = await self._client.patch(
+            PODS,
+            pods.name(pod),
+            body,
+            pods.namespace(pod),
+            subresource="status",
+            content_type=STRATEGIC_MERGE_PATCH,
+        )
+        if uid in self._written:
+            self._written[uid] = written.get("status") or status
+        if self._wrote:
+            self._wrote(written)

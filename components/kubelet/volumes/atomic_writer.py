@@ -1,0 +1,75 @@
+"""Files that change all at once: a reader sees the old set or the new one, never a mixture.
+
+The layout is upstream's AtomicWriter: the files are in a directory with a time in its name, ..data is a
+symbolic link to it that is replaced by rename(2), and each visible name is a link through ..data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from components.kubelet.volumes.payload import FileContent, Payload
+
+DATA = "..data"
+_DATA_NEW = "..data_tmp"
+
+
+def write(target: Path, payload: Payload) -> bool:
+    """Make target hold exactly payload. Returns False, and touches nothing, when it already does."""
+    for path in payload:
+        _check(path)
+    target.mkdir(parents=True, exist_ok=True)
+    link = target / DATA
+    old = target / link.readlink() if link.is_symlink() else None
+    if old is not None and _same(old, payload):
+        return False
+    fresh = Path(tempfile.mkdtemp(prefix=time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()), dir=target))
+    fresh.chmod(0o755)
+    for path, content in payload.items():
+        _write_file(fresh / path, content)
+    new_link = target / _DATA_NEW
+    new_link.unlink(missing_ok=True)
+    new_link.symlink_to(fresh.name)
+    new_link.rename(link)
+    _link_names(target, payload)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _check(path: str) -> None:
+    parts = Path(path).parts
+    if not parts or Path(path).is_absolute() or ".." in parts or parts[0].startswith(".."):
+        raise ValueError(f"invalid path in a volume: {path!r}")
+
+
+def _write_file(path: Path, content: FileContent) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.data)
+    path.chmod(content.mode)
+
+
+def _same(directory: Path, payload: Payload) -> bool:
+    held = {
+        str(Path(base, name).relative_to(directory)) for base, _, names in os.walk(directory) for name in names
+    }
+    return held == payload.keys() and all(
+        (directory / path).read_bytes() == content.data
+        and (directory / path).stat().st_mode & 0o7777 == content.mode
+        for path, content in payload.items()
+    )
+
+
+def _link_names(target: Path, payload: Payload) -> None:
+    wanted = {Path(path).parts[0] for path in payload}
+    for name in wanted:
+        visible = target / name
+        if not visible.is_symlink():
+            visible.symlink_to(f"{DATA}/{name}")
+    for entry in target.iterdir():
+        if entry.is_symlink() and entry.name != DATA and entry.name not in wanted:
+            entry.unlink()

@@ -1,0 +1,57 @@
+"""Where a pod's files live on its node, as upstream lays them out under /var/lib/kubelet and /var/log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.kubelet import pods
+from components.machinery.resources import KubeObject
+
+#: Volume source -> the plugin name in the path.
+PLUGINS = {
+    "emptyDir": "kubernetes.io~empty-dir",
+    "configMap": "kubernetes.io~configmap",
+    "secret": "kubernetes.io~secret",
+    "projected": "kubernetes.io~projected",
+    "downwardAPI": "kubernetes.io~downward-api",
+}
+
+
+@dataclass(frozen=True)
+class Directories:
+    """root is --root-dir; logs is where container logs go."""
+
+    root: Path = Path("/var/lib/kubelet")
+    logs: Path = Path("/var/log/pods")
+    log_links: Path = Path("/var/log/containers")
+
+    def pod(self, uid: str) -> Path:
+        return self.root / "pods" / uid
+
+    def volume(self, uid: str, volume: Mapping[str, Any]) -> Path | None:
+        """The directory of a volume; a hostPath is where it is; None for a kind we do not know."""
+        if host_path := volume.get("hostPath"):
+            return Path(host_path["path"])
+        for source, plugin in PLUGINS.items():
+            if source in volume:
+                return self.pod(uid) / "volumes" / plugin / str(volume["name"])
+        return None
+
+    def pod_logs(self, pod: KubeObject) -> Path:
+        return self.logs / f"{pods.namespace(pod)}_{pods.name(pod)}_{pods.uid(pod)}"
+
+    def container_log(self, pod: KubeObject, container: str, attempt: int) -> Path:
+        return self.pod_logs(pod) / container / f"{attempt}.log"
+
+    def log_link(self, pod: KubeObject, container: str, container_id: str) -> Path:
+        return self.log_links / f"{pods.full_name(pod)}_{container}-{container_id}.log"
+
+    def termination_message(self, uid: str, container: str, attempt: int) -> Path:
+        return self.pod(uid) / "containers" / container / f"{attempt}-termination"
+
+    def file(self, uid: str, name: str) -> Path:
+        """A file of the pod that is bound into each container: etc-hosts, resolv.conf, hostname."""
+        return self.pod(uid) / name

@@ -1,0 +1,177 @@
+"""The files of configMap, secret, downwardAPI and projected volumes: pure functions from objects to contents.
+
+Texts of the errors are upstream's; they become FailedMount events.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.kubelet import pods
+from components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
+from components.machinery.resources import KubeObject
+
+DEFAULT_MODE = 0o644
+
+
+class MountProblem(Exception):
+    """A volume cannot be set up now; the pod waits and the kubelet tries again."""
+
+
+@dataclass(frozen=True)
+class FileContent:
+    data: bytes
+    mode: int = DEFAULT_MODE
+
+
+#: Relative path -> contents.
+Payload = dict[str, FileContent]
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A projected service account token: where it goes and what to ask for."""
+
+    path: str
+    audience: str
+    expiration_seconds: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class VolumeSources:
+    """What volumes are made of. config_map and secret return None when there is no such object."""
+
+    config_map: Callable[[str], KubeObject | None]
+    secret: Callable[[str], KubeObject | None]
+    token: Callable[[TokenRequest], str]
+    node: NodeFacts
+    pod_ips: tuple[str, ...]
+
+
+def config_map_bytes(config_map: KubeObject) -> dict[str, bytes]:
+    """data and binaryData of a ConfigMap by key."""
+    texts = {key: value.encode() for key, value in (config_map.get("data") or {}).items()}
+    return texts | {key: base64.b64decode(raw) for key, raw in (config_map.get("binaryData") or {}).items()}
+
+
+def secret_bytes(secret: KubeObject) -> dict[str, bytes]:
+    """data of a Secret by key, decoded."""
+    return {key: base64.b64decode(raw) for key, raw in (secret.get("data") or {}).items()}
+
+
+def volume_payload(pod: KubeObject, volume: Mapping[str, Any], sources: VolumeSources) -> Payload:
+    """The files of one volume of these kinds. Raises MountProblem when something required is missing."""
+    if source := volume.get("configMap"):
+        return _config_map(source, sources, source["name"], _mode(source))
+    if source := volume.get("secret"):
+        return _secret(source, sources, source["secretName"], _mode(source))
+    if "downwardAPI" in volume:
+        source = volume["downwardAPI"] or {}
+        return _downward(pod, source, sources, _mode(source))
+    payload: Payload = {}
+    projected = volume.get("projected") or {}
+    for source in projected.get("sources") or []:
+        payload |= _projection(pod, source, sources, _mode(projected))
+    return payload
+
+
+def _mode(source: Mapping[str, Any]) -> int:
+    mode = source.get("defaultMode")
+    return DEFAULT_MODE if mode is None else int(mode)
+
+
+def _projection(pod: KubeObject, source: Mapping[str, Any], sources: VolumeSources, mode: int) -> Payload:
+    if own := source.get("configMap"):
+        return _config_map(own, sources, own["name"], mode)
+    if own := source.get("secret"):
+        return _secret(own, sources, own["name"], mode)
+    if "downwardAPI" in source:
+        return _downward(pod, source["downwardAPI"] or {}, sources, mode)
+    if own := source.get("serviceAccountToken"):
+        request = TokenRequest(own["path"], own.get("audience") or "", own.get("expirationSeconds") or 3600, mode)
+        return {request.path: FileContent(sources.token(request).encode(), mode)}
+    return {}
+
+
+def _config_map(source: Mapping[str, Any], sources: VolumeSources, name: str, mode: int) -> Payload:
+    found = sources.config_map(name)
+    if found is None and not source.get("optional"):
+        raise MountProblem(f'configmap "{name}" not found')
+    values = config_map_bytes(found) if found else {}
+    return _selected(source, values, mode, "configmap references non-existent config key: {}")
+
+
+def _secret(source: Mapping[str, Any], sources: VolumeSources, name: str, mode: int) -> Payload:
+    found = sources.secret(name)
+    if found is None and not source.get("optional"):
+        raise MountProblem(f'secret "{name}" not found')
+    values = secret_bytes(found) if found else {}
+    return _selected(source, values, mode, "references non-existent secret key: {}")
+
+
+def _selected(source: Mapping[str, Any], values: Mapping[str, bytes], mode: int, missing: str) -> Payload:
+    items: Sequence[Mapping[str, Any]] | None = source.get("items")
+    if not items:
+        return {key: FileContent(data, mode) for key, data in values.items()}
+    payload: Payload = {}
+    for item in items:
+        if item["key"] in values:
+            own_mode = item.get("mode")
+            payload[item["path"]] = FileContent(values[item["key"]], mode if own_mode is None else own_mode)
+        elif not source.get("optional"):
+            raise MountProblem(missing.format(item["key"]))
+    return payload
+
+
+def _downward(pod: KubeObject, source: Mapping[str, Any], sources: VolumeSources, mode: int) -> Payload:
+    payload: Payload = {}
+    for item in source.get("items") or []:
+        own_mode = item.get("mode")
+        try:
+            if reference := item.get("fieldRef"):
+                text = field(pod, reference["fieldPath"], sources.node, sources.pod_ips)
+            else:
+                reference = item["resourceFieldRef"]
+                container = pods.container(pod, reference.get("containerName") or "") or {}
+                text = resource_field(container, reference, sources.node)
+        except DownwardError as error:
+            raise MountProblem(str(error)) from error
+        payload[item["path"]] = FileContent(text.encode(), mode if own_mode is None else own_mode)
+    return payload
+
+
+def references(pod: KubeObject) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of all ConfigMaps and of all Secrets a pod's volumes and environment refer to."""
+    config_maps: set[str] = set()
+    secrets: set[str] = set()
+    for volume in pod["spec"].get("volumes") or []:
+        for source in [volume, *((volume.get("projected") or {}).get("sources") or [])]:
+            if own := source.get("configMap"):
+                config_maps.add(own["name"])
+            if own := source.get("secret"):
+                secrets.add(own.get("secretName") or own["name"])
+    for container in pods.all_containers(pod):
+        for entry in container.get("envFrom") or []:
+            config_maps.update(ref["name"] for ref in [entry.get("configMapRef")] if ref)
+            secrets.update(ref["name"] for ref in [entry.get("secretRef")] if ref)
+        for entry in container.get("env") or []:
+            source = entry.get("valueFrom") or {}
+            config_maps.update(ref["name"] for ref in [source.get("configMapKeyRef")] if ref)
+            secrets.update(ref["name"] for ref in [source.get("secretKeyRef")] if ref)
+    return frozenset(config_maps), frozenset(secrets)
+
+
+def token_requests(pod: KubeObject) -> list[TokenRequest]:
+    """Every service account token the pod's projected volumes ask for."""
+    requests = []
+    for volume in pod["spec"].get("volumes") or []:
+        projected = volume.get("projected") or {}
+        for source in projected.get("sources") or []:
+            if own := source.get("serviceAccountToken"):
+                expiration = own.get("expirationSeconds") or 3600
+                requests.append(TokenRequest(own["path"], own.get("audience") or "", expiration, _mode(projected)))
+    return requests

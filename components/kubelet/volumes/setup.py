@@ -1,0 +1,110 @@
+"""Puts a pod's volumes on the node's disk, and takes them away again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.kubelet import pods
+from components.kubelet.volumes import atomic_writer
+from components.kubelet.volumes.directories import Directories
+from components.kubelet.volumes.payload import MountProblem, VolumeSources, volume_payload
+from components.machinery import namespaces
+from components.machinery.quantity import value
+from components.machinery.resources import KubeObject
+
+_WRITTEN = ("configMap", "secret", "projected", "downwardAPI")
+
+
+def set_up(pod: KubeObject, directories: Directories, sources: VolumeSources) -> None:
+    """Every volume of the pod; calling again brings configMaps, secrets and tokens up to date.
+
+    Raises MountProblem with upstream's MountVolume.SetUp text for the first volume that fails.
+    """
+    for volume in pod["spec"].get("volumes") or []:
+        try:
+            _set_up_one(pod, volume, directories, sources)
+        except (MountProblem, OSError, ValueError) as error:
+            raise MountProblem(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+
+
+def _set_up_one(
+    pod: KubeObject, volume: Mapping[str, Any], directories: Directories, sources: VolumeSources
+) -> None:
+    path = directories.volume(pods.uid(pod), volume)
+    if path is None:
+        kinds = ", ".join(key for key in volume if key != "name")
+        raise MountProblem(f"no volume plugin matched: {kinds} volumes are not supported")
+    if "hostPath" in volume:
+        check_host_path(path, volume["hostPath"].get("type") or "")
+    elif "emptyDir" in volume:
+        _empty_dir(path, volume["emptyDir"] or {})
+    elif any(kind in volume for kind in _WRITTEN):
+        atomic_writer.write(path, volume_payload(pod, volume, sources))
+
+
+def _empty_dir(path: Path, source: Mapping[str, Any]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    if source.get("medium") == "Memory" and not os.path.ismount(path):
+        limit = source.get("sizeLimit")
+        size = f",size={value(limit)}" if limit and value(limit) else ""
+        namespaces.mount("tmpfs", path, "tmpfs", 0, f"mode=0777{size}")
+    path.chmod(0o777)
+
+
+_HOST_PATH_CHECKS: dict[str, tuple[Callable[[int], bool], str]] = {
+    "Directory": (stat.S_ISDIR, "is not a directory"),
+    "DirectoryOrCreate": (stat.S_ISDIR, "is not a directory"),
+    "File": (stat.S_ISREG, "is not a file"),
+    "FileOrCreate": (stat.S_ISREG, "is not a file"),
+    "Socket": (stat.S_ISSOCK, "is not a socket file"),
+    "CharDevice": (stat.S_ISCHR, "is not a character device"),
+    "BlockDevice": (stat.S_ISBLK, "is not a block device"),
+}
+
+
+def check_host_path(path: Path, kind: str) -> None:
+    """The type check of a hostPath; the OrCreate kinds make what is missing. Raises MountProblem."""
+    if kind not in _HOST_PATH_CHECKS:
+        return
+    if not path.exists():
+        if kind == "DirectoryOrCreate":
+            path.mkdir(parents=True, mode=0o755)
+        elif kind == "FileOrCreate":
+            path.touch(0o644)
+    test, complaint = _HOST_PATH_CHECKS[kind]
+    if not path.exists() or not test(path.stat().st_mode):
+        raise MountProblem(f"hostPath type check failed: {path} {complaint}")
+
+
+def sub_path(volume: Path, relative: str) -> Path:
+    """volume/relative, made as a directory when missing. Raises MountProblem when it leads outside."""
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise MountProblem(f"must not contain '..': {relative!r}")
+    target = volume / relative
+    resolved, base = target.resolve(), volume.resolve()
+    if base != resolved and base not in resolved.parents:
+        raise MountProblem(f"subpath {relative!r} not within volume path {str(volume)!r}")
+    if not target.exists():
+        target.mkdir(parents=True, mode=0o750)
+    return resolved
+
+
+def tear_down(uid: str, directories: Directories) -> None:
+    """Unmounts and removes all that belongs to the pod; nothing there is success."""
+    base = directories.pod(uid)
+    if not base.exists():
+        return
+    for target in sorted(_mounts_below(base), reverse=True):
+        namespaces.unmount(target, lazy=True)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _mounts_below(base: Path) -> list[str]:
+    prefix = f"{base}/"
+    with open("/proc/self/mountinfo") as table:
+        return [line.split()[4] for line in table if line.split()[4].startswith(prefix)]
