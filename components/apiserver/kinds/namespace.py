@@ -1,0 +1,67 @@
+"""Namespace (core/v1): k8s.io/kubernetes/pkg/registry/core/namespace/strategy.go."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from components.apiserver.kinds import cells
+from components.apiserver.kinds.spec import Column, KindSpec
+from components.machinery.resources import NAMESPACES, KubeObject
+
+FINALIZER = "kubernetes"
+NAME_LABEL = "kubernetes.io/metadata.name"
+
+COLUMNS = (cells.NAME, Column("Status", "string", "", "The status of the namespace"), cells.AGE)
+
+
+def default(namespace: KubeObject) -> None:
+    metadata = namespace["metadata"]
+    if metadata.get("name"):
+        labels = metadata.get("labels") or {}
+        labels[NAME_LABEL] = metadata["name"]
+        metadata["labels"] = labels
+    namespace.setdefault("spec", {})
+    status = namespace.setdefault("status", {})
+    if not status.get("phase"):
+        status["phase"] = "Active"
+
+
+def prepare_create(namespace: KubeObject) -> None:
+    """Every namespace holds the `kubernetes` finalizer until its content is gone."""
+    namespace["status"] = {"phase": "Active"}
+    spec = namespace["spec"] = namespace.get("spec") or {}
+    finalizers = spec.get("finalizers") or []
+    spec["finalizers"] = finalizers if FINALIZER in finalizers else [*finalizers, FINALIZER]
+
+
+def prepare_update(new: KubeObject, old: KubeObject) -> None:
+    new["spec"] = {**(new.get("spec") or {}), "finalizers": cells.at(old, "spec", "finalizers") or []}
+    new["status"] = old.get("status") or {}
+
+
+def prepare_status_update(new: KubeObject, old: KubeObject) -> None:
+    new["spec"] = old.get("spec") or {}
+
+
+def row(namespace: KubeObject, now: datetime) -> list[Any]:
+    return [cells.name(namespace), cells.at(namespace, "status", "phase") or "", cells.age(namespace, now)]
+
+
+def selectable_fields(namespace: KubeObject) -> dict[str, str]:
+    return {"status.phase": cells.at(namespace, "status", "phase") or ""}
+
+
+KIND = KindSpec(
+    resource=NAMESPACES,
+    singular="namespace",
+    short_names=("ns",),
+    subresources=("status",),
+    default=default,
+    prepare_create=prepare_create,
+    prepare_update=prepare_update,
+    prepare_status_update=prepare_status_update,
+    columns=COLUMNS,
+    row=row,
+    selectable_fields=selectable_fields,
+)

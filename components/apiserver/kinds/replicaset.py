@@ -1,0 +1,67 @@
+"""ReplicaSet (apps/v1): k8s.io/kubernetes/pkg/registry/apps/replicaset."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from components.apiserver.kinds import cells
+from components.apiserver.kinds.pod_defaults import default_pod_template
+from components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from components.machinery.resources import REPLICASETS, KubeObject
+
+COLUMNS = (
+    cells.NAME,
+    Column("Desired", "integer", "", "Number of pods wanted."),
+    Column("Current", "integer", "", "Number of pods there are."),
+    Column("Ready", "integer", "", "Number of pods that are ready."),
+    cells.AGE,
+    cells.CONTAINERS,
+    cells.IMAGES,
+    cells.SELECTOR,
+)
+
+
+def default(obj: KubeObject) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    default_pod_template(spec.setdefault("template", {}))
+
+
+def prepare_create(obj: KubeObject) -> None:
+    obj["status"] = {"replicas": 0}
+
+
+def row(obj: KubeObject, now: datetime) -> list[Any]:
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    return [
+        cells.name(obj),
+        spec.get("replicas", 0),
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        cells.age(obj, now),
+        *cells.containers(cells.at(spec, "template", "spec") or {}),
+        cells.selector(spec.get("selector")),
+    ]
+
+
+def selectable_fields(obj: KubeObject) -> dict[str, str]:
+    return {"status.replicas": str(cells.at(obj, "status", "replicas") or 0)}
+
+
+KIND = KindSpec(
+    resource=REPLICASETS,
+    singular="replicaset",
+    short_names=("rs",),
+    categories=("all",),
+    subresources=("status", "scale"),
+    default=default,
+    prepare_create=prepare_create,
+    prepare_update=keep_status,
+    prepare_status_update=keep_all_but_status,
+    columns=COLUMNS,
+    row=row,
+    selectable_fields=selectable_fields,
+    scale=ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector"),
+)
