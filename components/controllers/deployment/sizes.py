@@ -26,7 +26,8 @@ def available_of(replicaset: KubeObject) -> int:
 
 
 def is_rolling(deployment: KubeObject) -> bool:
-    return (deployment["spec"].get("strategy") or {}).get("type", "RollingUpdate") == "RollingUpdate"
+    strategy = deployment["spec"].get("strategy") or {}
+    return bool(strategy.get("type", "RollingUpdate") == "RollingUpdate")
 
 
 def fenceposts(deployment: KubeObject) -> tuple[int, int]:

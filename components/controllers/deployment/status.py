@@ -97,11 +97,7 @@ def with_available(deployment: KubeObject, conditions: Conditions, available: in
 
 def is_complete(deployment: KubeObject, status: Mapping[str, Any]) -> bool:
     desired = replicas_of(deployment)
-    return (
-        status["updatedReplicas"] == desired
-        and status["replicas"] == desired
-        and status["availableReplicas"] == desired
-    )
+    return all(status[field] == desired for field in ("updatedReplicas", "replicas", "availableReplicas"))
 
 
 def _is_progressing(held: Mapping[str, Any], status: Mapping[str, Any]) -> bool:

@@ -1,0 +1,1 @@
+"""DaemonSet (https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/)."""

@@ -1,0 +1,83 @@
+"""Which nodes a DaemonSet's pods belong on, and the pod of one node."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
+from components.machinery.nodeaffinity import pod_admits_node
+from components.machinery.resources import KubeObject
+from components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, untolerated
+
+TEMPLATE_GENERATION = "pod-template-generation"
+_NODE = "node.kubernetes.io"
+_TOLERATED = (
+    (f"{_NODE}/not-ready", NO_EXECUTE),
+    (f"{_NODE}/unreachable", NO_EXECUTE),
+    (f"{_NODE}/disk-pressure", NO_SCHEDULE),
+    (f"{_NODE}/memory-pressure", NO_SCHEDULE),
+    (f"{_NODE}/pid-pressure", NO_SCHEDULE),
+    (f"{_NODE}/unschedulable", NO_SCHEDULE),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """run: a pod should be there; stay: one that is there may remain."""
+
+    run: bool
+    stay: bool
+
+
+def tolerations(spec: KubeObject) -> list[KubeObject]:
+    """The template's, and those that keep daemons on nodes in trouble (AddOrUpdateDaemonPodTolerations)."""
+    wanted = [*_TOLERATED]
+    if spec.get("hostNetwork"):
+        wanted.append((f"{_NODE}/network-unavailable", NO_SCHEDULE))
+    added = [{"key": key, "operator": "Exists", "effect": effect} for key, effect in wanted]
+    keep = [item for item in spec.get("tolerations") or [] if item not in added]
+    return keep + added
+
+
+def verdict(daemonset: KubeObject, node: KubeObject) -> Verdict:
+    """nodeName, node affinity and taints of the template against one node (NodeShouldRunDaemonPod)."""
+    spec = daemonset["spec"]["template"]["spec"]
+    if spec.get("nodeName") not in (None, "", node["metadata"]["name"]):
+        return Verdict(False, False)
+    if not pod_admits_node(spec, node):
+        return Verdict(False, False)
+    taints = node["spec"].get("taints") or [] if node.get("spec") else []
+    tolerated = tolerations(spec)
+    if untolerated(taints, tolerated, (NO_EXECUTE,)) is not None:
+        return Verdict(False, False)
+    return Verdict(untolerated(taints, tolerated, (NO_SCHEDULE,)) is None, True)
+
+
+def node_of(pod: KubeObject) -> str:
+    """Where the pod runs, or where its affinity will put it."""
+    if pod["spec"].get("nodeName"):
+        return str(pod["spec"]["nodeName"])
+    affinity = ((pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in affinity.get("nodeSelectorTerms") or []:
+        for field in term.get("matchFields") or []:
+            if field["key"] == "metadata.name" and field["operator"] == "In" and len(field["values"]) == 1:
+                return str(field["values"][0])
+    return ""
+
+
+def new_pod(daemonset: KubeObject, node: str, digest: str) -> KubeObject:
+    """The scheduler binds it: affinity to the node's name replaces the node affinity's fields."""
+    pod = pod_from_template(daemonset, daemonset["spec"]["template"])
+    generation = str(daemonset["metadata"].get("generation", 0))
+    pod["metadata"]["labels"] |= {CONTROLLER_REVISION_HASH: digest, TEMPLATE_GENERATION: generation}
+    pod["spec"]["tolerations"] = tolerations(pod["spec"])
+    affinity = copy.deepcopy(pod["spec"].get("affinity") or {})
+    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
+    affinity.setdefault("nodeAffinity", {})["requiredDuringSchedulingIgnoredDuringExecution"] = {
+        "nodeSelectorTerms": terms
+    }
+    pod["spec"]["affinity"] = affinity
+    return pod

@@ -1,0 +1,228 @@
+"""Pods to make and delete on every node, the rolling update, and the status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from components.controllers.actions import Action, Create, Delete, Emit, Plan, Report, SlowStart, Update
+from components.controllers.daemonset.nodes import new_pod, node_of, verdict
+from components.controllers.meta import by_age, int_or_percent, is_deleting, labels_of
+from components.controllers.pods import is_available, is_ready, phase, until_available
+from components.controllers.podtemplate import CONTROLLER_REVISION_HASH
+from components.controllers.revisions import plan_history, plan_truncation, revision_hash
+from components.machinery.resources import DAEMONSETS, PODS, KubeObject
+
+_BURST = 250
+
+
+@dataclass(frozen=True)
+class World:
+    """What a DaemonSet's decisions depend on. pods: by node, oldest first; should_run: names of its nodes."""
+
+    nodes: tuple[KubeObject, ...]
+    pods: Mapping[str, tuple[KubeObject, ...]]
+    should_run: frozenset[str]
+    may_stay: frozenset[str]
+    digest: str
+    now: datetime
+
+
+def plan(
+    daemonset: KubeObject,
+    nodes: Sequence[KubeObject],
+    pods: Sequence[KubeObject],
+    revisions: Sequence[KubeObject],
+    now: datetime,
+) -> Plan:
+    """Actions of this sync, the status last."""
+    history = plan_history(daemonset, revisions)
+    world = survey(daemonset, nodes, pods, revision_hash(history.current), now)
+    actions: tuple[Action, ...] = ()
+    if not is_deleting(daemonset):
+        manage = plan_pods(daemonset, world)
+        strategy = (daemonset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
+        if strategy == "RollingUpdate" and not manage:
+            manage = plan_update(daemonset, world)
+        live = {labels_of(pod).get(CONTROLLER_REVISION_HASH, "") for pod in pods}
+        actions = history.actions + manage + plan_truncation(daemonset, history.old, live)
+    status = plan_status(daemonset, world)
+    if _differs(daemonset.get("status") or {}, status):
+        actions += (Update(DAEMONSETS, {**daemonset, "status": status}, "status"),)
+    return Plan(actions, until_available(pods, _min_ready(daemonset), now))
+
+
+def survey(
+    daemonset: KubeObject,
+    nodes: Sequence[KubeObject],
+    pods: Sequence[KubeObject],
+    digest: str,
+    now: datetime,
+) -> World:
+    placed: dict[str, list[KubeObject]] = {}
+    for pod in by_age(pods):
+        placed.setdefault(node_of(pod), []).append(pod)
+    verdicts = {node["metadata"]["name"]: verdict(daemonset, node) for node in nodes}
+    return World(
+        tuple(nodes),
+        {name: tuple(items) for name, items in placed.items()},
+        frozenset(name for name, item in verdicts.items() if item.run),
+        frozenset(name for name, item in verdicts.items() if item.stay),
+        digest,
+        now,
+    )
+
+
+def _min_ready(daemonset: KubeObject) -> int:
+    return int(daemonset["spec"].get("minReadySeconds") or 0)
+
+
+def plan_pods(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
+    """One pod on each node that should run one, none elsewhere; failed pods make room for new ones."""
+    events: list[Action] = []
+    wanted: list[str] = []
+    surplus: list[KubeObject] = []
+    for node in world.nodes:
+        name = node["metadata"]["name"]
+        living = [pod for pod in world.pods.get(name, ()) if not is_deleting(pod)]
+        if name in world.should_run and not world.pods.get(name):
+            wanted.append(name)
+        elif name in world.may_stay:
+            failed = [pod for pod in living if phase(pod) in ("Failed", "Succeeded")]
+            events += [_failed_event(daemonset, pod, name) for pod in failed]
+            surplus += failed + _beyond_one(daemonset, world, [pod for pod in living if pod not in failed])
+        else:
+            surplus += living
+    deletions = tuple(_delete(daemonset, pod) for pod in surplus[:_BURST])
+    creations = tuple(_create(daemonset, name, world.digest) for name in wanted[:_BURST])
+    return (*events, *deletions, *((SlowStart(creations),) if creations else ()))
+
+
+def _failed_event(daemonset: KubeObject, pod: KubeObject, node: str) -> Emit:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    outcome = phase(pod).lower()
+    text = f"Found {outcome} daemon pod {namespace}/{name} on node {node}, will try to kill it"
+    if outcome == "failed":
+        return Emit(daemonset, "Warning", "FailedDaemonPod", text)
+    return Emit(daemonset, "Normal", "SucceededDaemonPod", text)
+
+
+def _beyond_one(daemonset: KubeObject, world: World, running: list[KubeObject]) -> list[KubeObject]:
+    """Keep the oldest; with surge an old and a new one may stand side by side until the new one is available."""
+    surge, _ = budgets(daemonset, len(world.should_run))
+    if not surge:
+        return running[1:]
+    fresh = [pod for pod in running if _is_updated(pod, world)]
+    stale = [pod for pod in running if not _is_updated(pod, world)]
+    ready = any(is_available(pod, _min_ready(daemonset), world.now) for pod in fresh)
+    return fresh[1:] + (stale if ready else stale[1:])
+
+
+def _create(daemonset: KubeObject, node: str, digest: str) -> Create:
+    report = Report(
+        daemonset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}"
+    )
+    return Create(PODS, new_pod(daemonset, node, digest), report)
+
+
+def _delete(daemonset: KubeObject, pod: KubeObject) -> Delete:
+    metadata = pod["metadata"]
+    report = Report(
+        daemonset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}"
+    )
+    return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
+
+
+def _is_updated(pod: KubeObject, world: World) -> bool:
+    return labels_of(pod).get(CONTROLLER_REVISION_HASH) == world.digest
+
+
+def budgets(daemonset: KubeObject, desired: int) -> tuple[int, int]:
+    """(maxSurge, maxUnavailable) in pods; both round up, maxUnavailable is 1 when both come to 0."""
+    rolling = (daemonset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
+    surge = int_or_percent(rolling.get("maxSurge", 0), desired, round_up=True)
+    unavailable = int_or_percent(rolling.get("maxUnavailable", 1), desired, round_up=True)
+    return surge, 1 if not surge and not unavailable else unavailable
+
+
+def plan_update(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
+    """Replace pods of other revisions within maxUnavailable, or beside them within maxSurge."""
+    surge, unavailable = budgets(daemonset, len(world.should_run))
+    return _surge(daemonset, world, surge) if surge else _in_place(daemonset, world, unavailable)
+
+
+def _in_place(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action, ...]:
+    min_ready = _min_ready(daemonset)
+    replace: list[KubeObject] = []
+    candidates: list[KubeObject] = []
+    away = 0
+    for name in sorted(world.should_run):
+        pods = world.pods.get(name, ())
+        if not any(is_available(pod, min_ready, world.now) and not is_deleting(pod) for pod in pods):
+            away += 1
+            # Already unavailable: replacing it costs nothing.
+            replace += [pod for pod in pods if not is_deleting(pod) and not _is_updated(pod, world)]
+        else:
+            candidates += [pod for pod in pods if not is_deleting(pod) and not _is_updated(pod, world)]
+    replace += candidates[: max(allowed - away, 0)]
+    return tuple(_delete(daemonset, pod) for pod in replace)
+
+
+def _surge(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action, ...]:
+    min_ready = _min_ready(daemonset)
+    deletions: list[Action] = []
+    urgent: list[str] = []
+    candidates: list[str] = []
+    surging = 0
+    for name in sorted(world.should_run):
+        pods = [pod for pod in world.pods.get(name, ()) if not is_deleting(pod)]
+        stale = [pod for pod in pods if not _is_updated(pod, world)]
+        fresh = [pod for pod in pods if _is_updated(pod, world)]
+        if stale and fresh:
+            if any(is_available(pod, min_ready, world.now) for pod in fresh):
+                deletions += [_delete(daemonset, pod) for pod in stale]
+            else:
+                surging += 1
+        elif stale and not any(is_available(pod, min_ready, world.now) for pod in stale):
+            urgent.append(name)
+        elif stale:
+            candidates.append(name)
+    chosen = urgent + candidates[: max(allowed - surging, 0)]
+    creations = tuple(_create(daemonset, name, world.digest) for name in chosen)
+    return (*deletions, *((SlowStart(creations),) if creations else ()))
+
+
+def plan_status(daemonset: KubeObject, world: World) -> dict[str, Any]:
+    min_ready = _min_ready(daemonset)
+    scheduled = misscheduled = ready = updated = available = 0
+    for node in world.nodes:
+        name = node["metadata"]["name"]
+        pods = [pod for pod in world.pods.get(name, ()) if not is_deleting(pod)]
+        if name not in world.should_run:
+            misscheduled += bool(pods)
+            continue
+        if not pods:
+            continue
+        scheduled += 1
+        serving = [pod for pod in pods if is_ready(pod)]
+        ready += bool(serving)
+        available += any(is_available(pod, min_ready, world.now) for pod in serving)
+        updated += any(_is_updated(pod, world) for pod in pods)
+    status: dict[str, Any] = {
+        "currentNumberScheduled": scheduled,
+        "numberMisscheduled": misscheduled,
+        "desiredNumberScheduled": len(world.should_run),
+        "numberReady": ready,
+        "updatedNumberScheduled": updated,
+        "numberAvailable": available,
+        "numberUnavailable": len(world.should_run) - available,
+        "observedGeneration": daemonset["metadata"].get("generation", 0),
+    }
+    collisions = (daemonset.get("status") or {}).get("collisionCount")
+    return status | ({"collisionCount": collisions} if collisions is not None else {})
+
+
+def _differs(held: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
+    return any((held.get(key) or 0) != value for key, value in fresh.items())

@@ -1,0 +1,48 @@
+"""Endpoints of Services with a selector."""
+
+from __future__ import annotations
+
+from components.controllers.actions import Delete
+from components.controllers.controller import Context, KeyedController
+from components.controllers.endpoints.plan import plan
+from components.controllers.endpointslice.selection import affected_services, selected_pods
+from components.controllers.endpointslice.triggertime import TriggerTimes
+from components.controllers.meta import Key
+from components.controllers.sharedinformers import namespace_values
+from components.machinery.resources import ENDPOINTS, PODS, SERVICES, KubeObject
+
+
+class EndpointsController(KeyedController):
+    component = "endpoint-controller"
+    workers = 5
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.services = self.follow(SERVICES, self.enqueue)
+        self.services_by_namespace = self.informers.index(SERVICES, namespace_values)
+        self.pods_by_namespace = self.informers.index(PODS, namespace_values)
+        self.endpoints = self.follow(ENDPOINTS, self.enqueue)
+        self.follow(PODS, self._enqueue_on_pod_change)
+        self.trigger_times = TriggerTimes()
+
+    def _enqueue_on_pod_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for key in affected_services(old, new, self.services_by_namespace):
+            self.queue.add(key)
+
+    async def sync(self, key: Key) -> None:
+        service, existing = self.services.store.get(key), self.endpoints.store.get(key)
+        if service is None:
+            self.trigger_times.forget(key)
+            if existing is not None and _is_ours(existing):
+                await self.apply(key, [Delete(ENDPOINTS, *key, existing["metadata"]["uid"])])
+            return
+        if not service["spec"].get("selector") or service["spec"].get("type") == "ExternalName":
+            return
+        pods = selected_pods(service, self.pods_by_namespace)
+        await self.apply(key, plan(service, pods, existing, self.trigger_times.compute(service, pods)))
+
+
+def _is_ours(endpoints: KubeObject) -> bool:
+    # Upstream deletes any Endpoints without a Service, except those that serve as a leader election lock.
+    annotations = endpoints["metadata"].get("annotations") or {}
+    return "control-plane.alpha.kubernetes.io/leader" not in annotations

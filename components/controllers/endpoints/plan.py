@@ -1,0 +1,138 @@
+"""The Endpoints object of a Service: a function of the Service and its pods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from components.controllers.actions import Action, Create, Update
+from components.controllers.endpointslice import addresses
+from components.controllers.endpointslice.reconcile import TRIGGER_TIME
+from components.controllers.meta import annotations_of, labels_of
+from components.controllers.pods import is_ready
+from components.machinery.resources import ENDPOINTS, KubeObject
+
+OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
+MANAGED_BY = "endpoints.kubernetes.io/managed-by"
+MANAGER = "endpoint-controller"
+HEADLESS = "service.kubernetes.io/headless"
+MAX_ADDRESSES = 1000
+
+_Group = tuple[list[KubeObject], list[KubeObject], list[KubeObject]]
+
+
+def subsets(service: KubeObject, pods: Sequence[KubeObject]) -> tuple[list[KubeObject], bool]:
+    """(subsets, truncated): addresses grouped by their ports and sorted (RepackSubsets), at most 1000 in all."""
+    groups: dict[str, _Group] = {}
+    publish = bool(service["spec"].get("publishNotReadyAddresses"))
+    primary = addresses.address_types(service)[0]
+    for pod in pods:
+        if not addresses.is_candidate(pod, include_terminating=publish):
+            continue
+        ours = [item for item in addresses.pod_addresses(pod) if addresses.family(item) == primary]
+        ports = addresses.endpoint_ports(service, pod)
+        if not ours or (service["spec"].get("ports") and not ports):
+            continue
+        key = json.dumps(sorted(json.dumps(port, sort_keys=True) for port in ports))
+        _, ready, unready = groups.setdefault(key, (ports, [], []))
+        (ready if publish or is_ready(pod) else unready).append(_address(service, pod, ours[0]))
+    return _truncated([groups[key] for key in sorted(groups)])
+
+
+def _address(service: KubeObject, pod: KubeObject, address: str) -> KubeObject:
+    metadata = pod["metadata"]
+    entry: KubeObject = {
+        "ip": address,
+        "targetRef": {
+            "kind": "Pod",
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+        },
+    }
+    if pod["spec"].get("nodeName"):
+        entry["nodeName"] = pod["spec"]["nodeName"]
+    if addresses.has_hostname(service, pod):
+        entry["hostname"] = pod["spec"]["hostname"]
+    return entry
+
+
+def _truncated(groups: Sequence[_Group]) -> tuple[list[KubeObject], bool]:
+    """Ready addresses first, then unready ones, in proportion to what each subset has."""
+    total_ready = sum(len(ready) for _, ready, _ in groups)
+    total = total_ready + sum(len(unready) for _, _, unready in groups)
+    room = MAX_ADDRESSES
+    made: list[KubeObject] = []
+    for ports, ready, unready in groups:
+        by_ip = sorted(ready, key=_address_key), sorted(unready, key=_address_key)
+        if total > MAX_ADDRESSES:
+            by_ip = _share(by_ip, total_ready, total - total_ready)
+        kept_ready = by_ip[0][:room]
+        room -= len(kept_ready)
+        kept_unready = by_ip[1][:room]
+        room -= len(kept_unready)
+        subset: KubeObject = {}
+        if kept_ready:
+            subset["addresses"] = kept_ready
+        if kept_unready:
+            subset["notReadyAddresses"] = kept_unready
+        if ports:
+            subset["ports"] = sorted(ports, key=lambda port: (port["port"], port["name"], port["protocol"]))
+        if kept_ready or kept_unready:
+            made.append(subset)
+    return made, total > MAX_ADDRESSES
+
+
+def _share(
+    members: tuple[list[KubeObject], list[KubeObject]], ready: int, unready: int
+) -> tuple[list[KubeObject], list[KubeObject]]:
+    def part(items: list[KubeObject], whole: int, room: int) -> list[KubeObject]:
+        return items if whole <= room else items[: -(-len(items) * room // whole)]
+
+    left = max(MAX_ADDRESSES - ready, 0)
+    return part(members[0], ready, MAX_ADDRESSES), part(members[1], unready, left)
+
+
+def _address_key(address: KubeObject) -> tuple[str, str]:
+    return address["ip"], address["targetRef"]["uid"]
+
+
+def plan(
+    service: KubeObject, pods: Sequence[KubeObject], existing: KubeObject | None, trigger_time: str | None
+) -> tuple[Action, ...]:
+    """Create the object or change it; nothing when it already says what it should."""
+    wanted, truncated = subsets(service, pods)
+    labels = {key: value for key, value in labels_of(service).items() if key != HEADLESS}
+    labels[MANAGED_BY] = MANAGER
+    if addresses.is_headless(service):
+        labels[HEADLESS] = ""
+    annotations = {
+        key: value
+        for key, value in annotations_of(existing or {"metadata": {}}).items()
+        if key not in (TRIGGER_TIME, OVER_CAPACITY)
+    }
+    if truncated:
+        annotations[OVER_CAPACITY] = "truncated"
+    if existing is not None and _same(existing, wanted, labels, truncated):
+        return ()
+    if trigger_time:
+        annotations[TRIGGER_TIME] = trigger_time
+    metadata = existing["metadata"] if existing else _named(service)
+    endpoints = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {**metadata, "labels": labels, "annotations": annotations},
+        "subsets": wanted,
+    }
+    return (Create(ENDPOINTS, endpoints),) if existing is None else (Update(ENDPOINTS, endpoints),)
+
+
+def _named(service: KubeObject) -> KubeObject:
+    return {"name": service["metadata"]["name"], "namespace": service["metadata"]["namespace"]}
+
+
+def _same(
+    existing: KubeObject, wanted: list[KubeObject], labels: dict[str, str], truncated: bool
+) -> bool:
+    marked = annotations_of(existing).get(OVER_CAPACITY) == "truncated"
+    return (existing.get("subsets") or []) == wanted and labels_of(existing) == labels and marked == truncated

@@ -1,0 +1,1 @@
+"""EndpointSlices (https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/)."""

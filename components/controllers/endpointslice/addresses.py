@@ -1,0 +1,82 @@
+"""Which pods back a Service, and under which addresses and ports."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from components.controllers.meta import is_deleting
+from components.controllers.pods import is_finished
+from components.machinery.resources import KubeObject
+
+IPV4, IPV6 = "IPv4", "IPv6"
+
+
+def family(address: str) -> str:
+    return IPV6 if ipaddress.ip_address(address).version == 6 else IPV4
+
+
+def pod_addresses(pod: KubeObject) -> list[str]:
+    """status.podIPs, or podIP where only that is written."""
+    status = pod.get("status") or {}
+    found = [item["ip"] for item in status.get("podIPs") or [] if item.get("ip")]
+    return found or [address for address in [status.get("podIP")] if address]
+
+
+def is_candidate(pod: KubeObject, *, include_terminating: bool) -> bool:
+    """A pod that is not finished and has an address (ShouldPodBeInEndpoints)."""
+    if is_finished(pod) or not pod_addresses(pod):
+        return False
+    return include_terminating or not is_deleting(pod)
+
+
+def is_headless(service: KubeObject) -> bool:
+    return service["spec"].get("clusterIP") in (None, "", "None")
+
+
+def address_types(service: KubeObject) -> list[str]:
+    """spec.ipFamilies; guessed from the ClusterIP where an old API server left them out."""
+    families = service["spec"].get("ipFamilies")
+    if families:
+        return list(families)
+    cluster_ip = service["spec"].get("clusterIP")
+    return [family(cluster_ip)] if cluster_ip and cluster_ip != "None" else [IPV4]
+
+
+def _container_ports(pod: KubeObject) -> Iterator[KubeObject]:
+    spec = pod["spec"]
+    sidecars = [item for item in spec.get("initContainers") or [] if item.get("restartPolicy") == "Always"]
+    for container in [*(spec.get("containers") or []), *sidecars]:
+        yield from container.get("ports") or []
+
+
+def find_port(pod: KubeObject, service_port: KubeObject) -> int | None:
+    """targetPort as a number; a name is looked up in this very pod's containers, by name and protocol."""
+    target = service_port.get("targetPort") or service_port["port"]
+    if isinstance(target, int):
+        return target
+    protocol = service_port.get("protocol", "TCP")
+    for port in _container_ports(pod):
+        if port.get("name") == target and port.get("protocol", "TCP") == protocol:
+            return int(port["containerPort"])
+    return None
+
+
+def endpoint_ports(service: KubeObject, pod: KubeObject) -> list[KubeObject]:
+    """One EndpointPort for each Service port this pod has; a headless Service may have none at all."""
+    ports = []
+    for item in service["spec"].get("ports") or []:
+        number = find_port(pod, item)
+        if number is None:
+            continue
+        port = {"name": item.get("name") or "", "port": number, "protocol": item.get("protocol", "TCP")}
+        if item.get("appProtocol"):
+            port["appProtocol"] = item["appProtocol"]
+        ports.append(port)
+    return ports
+
+
+def has_hostname(service: KubeObject, pod: KubeObject) -> bool:
+    """The pod asked for a name under this Service (hostname and subdomain)."""
+    spec = pod["spec"]
+    return bool(spec.get("hostname")) and spec.get("subdomain") == service["metadata"]["name"]

@@ -1,0 +1,101 @@
+"""EndpointSlices of Services with a selector."""
+
+from __future__ import annotations
+
+from components.controllers.controller import Context, KeyedController
+from components.controllers.endpointslice.addresses import address_types, is_headless
+from components.controllers.endpointslice.desired import ZONE, desired_groups
+from components.controllers.endpointslice.reconcile import Shape, plan_slices
+from components.controllers.endpointslice.selection import affected_services, selected_pods
+from components.controllers.endpointslice.triggertime import TriggerTimes
+from components.controllers.meta import Key, controller_reference, labels_of
+from components.controllers.sharedinformers import namespace_values
+from components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
+
+SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "endpointslice-controller.k8s.io"
+HEADLESS = "service.kubernetes.io/headless"
+_LONGEST_NAME = 63
+
+
+def service_values(endpointslice: KubeObject) -> tuple[str, ...]:
+    """Index: NAMESPACE/SERVICE."""
+    name = labels_of(endpointslice).get(SERVICE_NAME)
+    return (f"{endpointslice['metadata']['namespace']}/{name}",) if name else ()
+
+
+def generate_name(service: str) -> str:
+    """NAME-, shortened when it would not be a valid prefix."""
+    return f"{service}-" if len(service) < _LONGEST_NAME else service
+
+
+def shape_of(service: KubeObject, max_per_slice: int, trigger_time: str | None) -> Shape:
+    metadata = service["metadata"]
+    reserved = (SERVICE_NAME, MANAGED_BY, HEADLESS)
+    labels = {key: value for key, value in labels_of(service).items() if key not in reserved}
+    labels |= {SERVICE_NAME: metadata["name"], MANAGED_BY: MANAGER}
+    if is_headless(service):
+        labels[HEADLESS] = ""
+    return Shape(
+        metadata["namespace"],
+        generate_name(metadata["name"]),
+        labels,
+        {},
+        controller_reference(service),
+        max_per_slice,
+        trigger_time,
+    )
+
+
+class EndpointSliceController(KeyedController):
+    component = "endpoint-slice-controller"
+    workers = 5
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.services = self.follow(SERVICES, self.enqueue)
+        self.services_by_namespace = self.informers.index(SERVICES, namespace_values)
+        self.pods_by_namespace = self.informers.index(PODS, namespace_values)
+        self.slices_by_service = self.informers.index(ENDPOINTSLICES, service_values)
+        self.nodes = self.follow(NODES, self._enqueue_on_node_change)
+        self.follow(PODS, self._enqueue_on_pod_change)
+        self.follow(ENDPOINTSLICES, self._enqueue_service)
+        self.trigger_times = TriggerTimes()
+
+    def _enqueue_on_pod_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for key in affected_services(old, new, self.services_by_namespace):
+            self.queue.add(key)
+
+    def _enqueue_on_node_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        """A node that appears, goes, or changes its zone."""
+        if old is not None and new is not None and labels_of(old).get(ZONE) == labels_of(new).get(ZONE):
+            return
+        for key in self.services.store:
+            self.queue.add(key)
+
+    def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for item in (old, new):
+            if item is not None and labels_of(item).get(MANAGED_BY) == MANAGER:
+                self.queue.add((item["metadata"]["namespace"], labels_of(item).get(SERVICE_NAME, "")))
+
+    async def sync(self, key: Key) -> None:
+        service = self.services.store.get(key)
+        if service is None:
+            self.trigger_times.forget(key)
+            return
+        spec = service["spec"]
+        if not spec.get("selector") or spec.get("type") == "ExternalName":
+            return
+        pods = selected_pods(service, self.pods_by_namespace)
+        nodes = {name: node for (_, name), node in self.nodes.store.items()}
+        existing = [
+            item
+            for item in self.slices_by_service.get("/".join(key))
+            if labels_of(item).get(MANAGED_BY) == MANAGER
+        ]
+        shape = shape_of(
+            service, self.context.options.max_endpoints_per_slice, self.trigger_times.compute(service, pods)
+        )
+        groups = desired_groups(service, pods, nodes)
+        await self.apply(key, plan_slices(shape, existing, groups, address_types(service)))

@@ -1,0 +1,126 @@
+"""EndpointSlices for Endpoints that people write by hand for a Service without selector
+(https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#endpointslice-mirroring)."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+from components.controllers.controller import Context, KeyedController
+from components.controllers.endpointslice.addresses import family
+from components.controllers.endpointslice.controller import (
+    MANAGED_BY,
+    SERVICE_NAME,
+    generate_name,
+    service_values,
+)
+from components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
+from components.controllers.endpointslice.reconcile import TRIGGER_TIME, Shape, plan_slices
+from components.controllers.meta import Key, annotations_of, controller_reference, labels_of
+from components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
+
+MIRRORED = "endpointslicemirroring-controller.k8s.io"
+SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+_LEADER = "control-plane.alpha.kubernetes.io/leader"
+_NOT_COPIED = (TRIGGER_TIME, "kubectl.kubernetes.io/last-applied-configuration")
+_MAX_PER_SUBSET = 1000
+
+
+def is_mirrored(endpoints: KubeObject, service: KubeObject | None) -> bool:
+    if service is None or service["spec"].get("selector") or service["spec"].get("type") == "ExternalName":
+        return False
+    if labels_of(endpoints).get(SKIP_MIRROR) == "true":
+        return False
+    return _LEADER not in annotations_of(endpoints)
+
+
+def mirrored_groups(endpoints: KubeObject) -> list[Group]:
+    """One group per address type and port list of the subsets; at most 1000 addresses of each subset."""
+    found: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
+    for subset in endpoints.get("subsets") or []:
+        ports = [_port(item) for item in subset.get("ports") or []]
+        addresses = [(item, True) for item in subset.get("addresses") or []]
+        addresses += [(item, False) for item in subset.get("notReadyAddresses") or []]
+        for address, ready in addresses[:_MAX_PER_SUBSET]:
+            if not _is_valid(address["ip"]):
+                continue
+            key = (family(address["ip"]), ports_key(ports))
+            endpoint = _endpoint(address, ready)
+            found.setdefault(key, (ports, {}))[1][endpoint_key(endpoint)] = endpoint
+    return [
+        Group(kind, tuple(ports), tuple(members[name] for name in sorted(members)))
+        for (kind, _), (ports, members) in sorted(found.items())
+    ]
+
+
+def _is_valid(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(port: KubeObject) -> KubeObject:
+    mirrored = {"name": port.get("name") or "", "port": port["port"], "protocol": port.get("protocol", "TCP")}
+    return mirrored | ({"appProtocol": port["appProtocol"]} if port.get("appProtocol") else {})
+
+
+def _endpoint(address: KubeObject, ready: bool) -> KubeObject:
+    endpoint: KubeObject = {"addresses": [address["ip"]], "conditions": {"ready": ready}}
+    for field in ("hostname", "nodeName", "targetRef"):
+        if address.get(field):
+            endpoint[field] = address[field]
+    return endpoint
+
+
+def shape_of(endpoints: KubeObject) -> Shape:
+    metadata = endpoints["metadata"]
+    annotations = annotations_of(endpoints)
+    labels = {key: value for key, value in labels_of(endpoints).items() if key != SKIP_MIRROR}
+    return Shape(
+        metadata["namespace"],
+        generate_name(metadata["name"]),
+        labels | {SERVICE_NAME: metadata["name"], MANAGED_BY: MIRRORED},
+        {key: value for key, value in annotations.items() if key not in _NOT_COPIED},
+        controller_reference(endpoints),
+        _MAX_PER_SUBSET,
+        annotations.get(TRIGGER_TIME),
+    )
+
+
+class EndpointSliceMirroringController(KeyedController):
+    component = "endpoint-slice-mirroring-controller"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.services = self.follow(SERVICES, self._enqueue_on_service_change)
+        self.endpoints = self.follow(ENDPOINTS, self.enqueue)
+        self.slices_by_service = self.informers.index(ENDPOINTSLICES, service_values)
+        self.follow(ENDPOINTSLICES, self._enqueue_service)
+
+    def _enqueue_on_service_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if old is None or new is None or _selector(old) != _selector(new):
+            self.enqueue(old, new)
+
+    def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for item in (old, new):
+            if item is not None and labels_of(item).get(MANAGED_BY) == MIRRORED:
+                self.queue.add((item["metadata"]["namespace"], labels_of(item).get(SERVICE_NAME, "")))
+
+    async def sync(self, key: Key) -> None:
+        existing = [
+            item
+            for item in self.slices_by_service.get("/".join(key))
+            if labels_of(item).get(MANAGED_BY) == MIRRORED
+        ]
+        endpoints = self.endpoints.store.get(key)
+        if endpoints is None or not is_mirrored(endpoints, self.services.store.get(key)):
+            nothing = Shape(key[0], "", {}, {}, {})
+            await self.apply(key, plan_slices(nothing, existing, [], []))
+            return
+        await self.apply(key, plan_slices(shape_of(endpoints), existing, mirrored_groups(endpoints), []))
+
+
+def _selector(service: KubeObject) -> str:
+    return json.dumps(service["spec"].get("selector") or {}, sort_keys=True)

@@ -1,0 +1,48 @@
+"""Services of a pod and pods of a Service; which changes matter to endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components.controllers.endpointslice.addresses import pod_addresses
+from components.controllers.meta import Key, is_deleting, labels_of
+from components.controllers.pods import is_finished, is_ready
+from components.controllers.sharedinformers import Index
+from components.machinery.resources import KubeObject
+
+
+def selects(service: KubeObject, labels: dict[str, str]) -> bool:
+    """A Service without selector selects nothing."""
+    selector = service["spec"].get("selector")
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def selected_pods(service: KubeObject, pods_by_namespace: Index) -> list[KubeObject]:
+    pods = pods_by_namespace.get(service["metadata"]["namespace"])
+    return [pod for pod in pods if selects(service, labels_of(pod))]
+
+
+def affected_services(
+    old: KubeObject | None, new: KubeObject | None, services_by_namespace: Index
+) -> Iterator[Key]:
+    """Services whose endpoints may change when the pod goes from old to new."""
+    if old is not None and new is not None and _visible(old) == _visible(new):
+        return
+    namespace = (new or old or {})["metadata"]["namespace"]
+    for service in services_by_namespace.get(namespace):
+        if any(pod is not None and selects(service, labels_of(pod)) for pod in (old, new)):
+            yield namespace, service["metadata"]["name"]
+
+
+def _visible(pod: KubeObject) -> object:
+    spec = pod["spec"]
+    return (
+        labels_of(pod),
+        pod_addresses(pod),
+        spec.get("nodeName"),
+        spec.get("hostname"),
+        spec.get("subdomain"),
+        is_ready(pod),
+        is_finished(pod),
+        is_deleting(pod),
+    )

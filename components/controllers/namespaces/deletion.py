@@ -1,0 +1,176 @@
+"""Empties a namespace that is being deleted, then lets it go through /finalize
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from components.controllers.actions import Patch
+from components.controllers.controller import Context, KeyedController
+from components.controllers.discovery import Discovered, discover
+from components.controllers.meta import Key, format_time, is_deleting
+from components.machinery.client import ApiError
+from components.machinery.resources import NAMESPACES, PODS, KubeObject, Resource
+
+_FINALIZER = "kubernetes"
+#: Look again while pods shut down, in seconds.
+_AGAIN = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """remaining: objects left by resource; finalizers: how many objects wait for each; errors: what failed."""
+
+    remaining: Mapping[str, int]
+    finalizers: Mapping[str, int]
+    undiscovered: Sequence[str] = ()
+    errors: Sequence[str] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.remaining and not self.undiscovered and not self.errors
+
+
+def conditions_of(outcome: Outcome, standing: Sequence[KubeObject], now: datetime) -> list[KubeObject]:
+    """The five conditions `kubectl describe namespace` shows; those that never failed are left out until they do."""
+    remaining = ", ".join(f"{name} has {count} resource instances" for name, count in sorted(outcome.remaining.items()))
+    holders = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(outcome.finalizers.items()))
+    rows = [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            bool(outcome.undiscovered),
+            ("DiscoveryFailed", "Discovery failed for some groups: " + ", ".join(outcome.undiscovered)),
+            ("ResourcesDiscovered", "All resources successfully discovered"),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            False,
+            ("", ""),
+            ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            bool(outcome.errors),
+            ("ContentDeletionFailed", "Failed to delete all resource types: " + "; ".join(outcome.errors)),
+            ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+        ),
+        (
+            "NamespaceContentRemaining",
+            bool(outcome.remaining),
+            ("SomeResourcesRemain", f"Some resources are remaining: {remaining}"),
+            ("ContentRemoved", "All content successfully removed"),
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            bool(outcome.finalizers),
+            ("SomeFinalizersRemain", f"Some content in the namespace has finalizers remaining: {holders}"),
+            ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+        ),
+    ]
+    before = {item["type"]: item for item in standing}
+    return [_condition(row, before.get(row[0]), now) for row in rows]
+
+
+def _condition(
+    row: tuple[str, bool, tuple[str, str], tuple[str, str]], standing: KubeObject | None, now: datetime
+) -> KubeObject:
+    kind, holds, bad, good = row
+    reason, message = bad if holds else good
+    status = "True" if holds else "False"
+    since = format_time(now)
+    if standing is not None and standing["status"] == status:
+        since = standing["lastTransitionTime"]
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+
+
+class NamespaceController(KeyedController):
+    component = "namespace-controller"
+    workers = 4
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.namespaces = self.follow(NAMESPACES, self._on_namespace)
+
+    def _on_namespace(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is not None and is_deleting(new):
+            self.queue.add(("", new["metadata"]["name"]))
+
+    async def sync(self, key: Key) -> None:
+        namespace = self.namespaces.store.get(key)
+        if namespace is None or not is_deleting(namespace):
+            return
+        finalizers = (namespace.get("spec") or {}).get("finalizers") or []
+        if _FINALIZER not in finalizers:
+            return
+        outcome = await self._empty(key[1])
+        standing = (namespace.get("status") or {}).get("conditions") or []
+        conditions = conditions_of(outcome, standing, self.context.now())
+        if conditions != standing:
+            patch = {"status": {"conditions": conditions}}
+            await self.apply(key, [Patch(NAMESPACES, "", key[1], patch, "status")])
+        if outcome.is_empty:
+            await self._finalize(key[1])
+        else:
+            self.queue.add_after(key, _AGAIN)
+
+    async def _finalize(self, name: str) -> None:
+        fresh = await self.client.get(NAMESPACES, name)
+        spec = fresh.get("spec") or {}
+        kept = [item for item in spec.get("finalizers") or [] if item != _FINALIZER]
+        body = {**fresh, "spec": {**spec, "finalizers": kept}}
+        await self.client.request("PUT", NAMESPACES.path(None, name, "finalize"), body=body)
+
+    async def _empty(self, namespace: str) -> Outcome:
+        found = await discover(self.client)
+        remaining: Counter[str] = Counter()
+        finalizers: Counter[str] = Counter()
+        errors: list[str] = []
+        for resource in _deletable(found):
+            try:
+                left = await self._empty_of(resource, namespace)
+            except ApiError as error:
+                if error.status not in (404, 405):
+                    errors.append(f"{resource.plural}: {error.message}")
+                continue
+            if left:
+                remaining[_title(resource)] += len(left)
+            for item in left:
+                finalizers.update(item["metadata"].get("finalizers") or [])
+        return Outcome(remaining, finalizers, found.failed, errors)
+
+    async def _empty_of(self, resource: Resource, namespace: str) -> list[KubeObject]:
+        items = (await self.client.list(resource, namespace)).items
+        if not items:
+            return []
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        try:
+            await self.client.request("DELETE", resource.path(namespace), body=options)
+        except ApiError as error:
+            if error.status != 405:
+                raise
+            for item in items:
+                await self._delete(resource, item)
+        return (await self.client.list(resource, namespace)).items
+
+    async def _delete(self, resource: Resource, item: KubeObject) -> None:
+        metadata = item["metadata"]
+        try:
+            await self.client.delete(resource, metadata["name"], metadata["namespace"], uid=metadata["uid"])
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+
+def _deletable(found: Discovered) -> list[Resource]:
+    """Owners before pods would only be recreated: everything else first, pods last."""
+    able = [item for item in found.having("list", "delete") if item.namespaced]
+    return sorted(able, key=lambda item: (item == PODS, item.group, item.plural))
+
+
+def _title(resource: Resource) -> str:
+    return f"{resource.plural}.{resource.group}"
+
+

@@ -1,0 +1,1 @@
+"""Controllers of nodes: pod ranges (IPAM) and health (lifecycle, taints, evictions)."""

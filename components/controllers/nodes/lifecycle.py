@@ -1,0 +1,167 @@
+"""Watches the nodes' heartbeats, marks silent nodes, taints them and evicts their pods."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from components.controllers.actions import Action, Delete, Emit, Patch
+from components.controllers.controller import Context, KeyedController
+from components.controllers.meta import Key, is_deleting
+from components.controllers.nodes import health
+from components.controllers.sharedinformers import node_values
+from components.machinery.client import ApiError
+from components.machinery.informer import wait_synced
+from components.machinery.resources import LEASES, NODES, PODS, KubeObject
+
+log = logging.getLogger(__name__)
+_LEASE_NAMESPACE = "kube-node-lease"
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """The last heartbeat and when it was seen by our clock: clocks of nodes may differ."""
+
+    renewed: str
+    seen: datetime
+
+
+class NodeLifecycleController(KeyedController):
+    """Keys are nodes: their taints and their pods' evictions. monitor() turns silence into conditions."""
+
+    component = "node-controller"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.nodes = self.follow(NODES, self._on_node)
+        self.leases = self.follow(LEASES)
+        self.pods = self.follow(PODS, self._on_pod)
+        self.pods_by_node = self.informers.index(PODS, node_values)
+        self.probes: dict[str, _Probe] = {}
+
+    def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is None:
+            self.probes.pop((old or {})["metadata"]["name"], None)
+        elif old is None or _health(old) != _health(new):
+            self.queue.add(("", new["metadata"]["name"]))
+
+    def _on_pod(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is None or not new["spec"].get("nodeName"):
+            return
+        key = ("", new["metadata"]["namespace"] and new["spec"]["nodeName"])
+        node = self.nodes.store.get(key)
+        tainted = node is not None and _execute_taints(node)
+        moved = old is None or not old["spec"].get("nodeName")
+        if tainted and (moved or (old or {})["spec"].get("tolerations") != new["spec"].get("tolerations")):
+            self.queue.add(key)
+
+    async def run(self) -> None:
+        await wait_synced(self.nodes, self.leases, self.pods)
+        await asyncio.gather(super().run(), self._monitor())
+
+    async def _monitor(self) -> None:
+        while True:
+            now = self.context.now()
+            for node in list(self.nodes.store.values()):
+                try:
+                    await self._check(node, now)
+                except ApiError as error:
+                    log.debug("node %s: %s", node["metadata"]["name"], error)
+            await asyncio.sleep(self.context.options.node_monitor_period)
+
+    async def _check(self, node: KubeObject, now: datetime) -> None:
+        """A node that has never reported gets the longer start-up grace period."""
+        name = node["metadata"]["name"]
+        ready = next((c for c in (node.get("status") or {}).get("conditions") or [] if c["type"] == "Ready"), None)
+        renewed = self._heartbeat(node, ready)
+        probe = self.probes.get(name)
+        if probe is None or probe.renewed != renewed:
+            if probe is None:
+                text = f"Node {name} event: Registered Node {name} in Controller"
+                self.events.event(node, "Normal", "RegisteredNode", text)
+            probe = self.probes[name] = _Probe(renewed, now)
+        options = self.context.options
+        grace = options.node_monitor_grace_period if ready else options.node_startup_grace_period
+        if now <= probe.seen + timedelta(seconds=grace):
+            return
+        conditions = health.unknown_conditions(node, now)
+        if conditions is None:
+            return
+        silent = [Patch(NODES, "", name, {"status": {"conditions": conditions}}, "status")]
+        await self.apply(("", name), silent)
+        if ready and ready["status"] == "True":
+            await self._pods_not_ready(node, now)
+
+    def _heartbeat(self, node: KubeObject, ready: KubeObject | None) -> str:
+        lease = self.leases.get(node["metadata"]["name"], _LEASE_NAMESPACE)
+        renewed = str(((lease or {}).get("spec") or {}).get("renewTime") or "")
+        posted = str((ready or {}).get("lastHeartbeatTime") or "") if (ready or {}).get("status") != "Unknown" else ""
+        return f"{renewed} {posted}"
+
+    async def _pods_not_ready(self, node: KubeObject, now: datetime) -> None:
+        name = node["metadata"]["name"]
+        actions: list[Action] = [Emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")]
+        for pod in self.pods_by_node.get(name):
+            conditions = health.not_ready_pod_conditions(pod, now)
+            if conditions is not None:
+                metadata, patch = pod["metadata"], {"status": {"conditions": conditions}}
+                actions.append(Patch(PODS, metadata["namespace"], metadata["name"], patch, "status"))
+                actions.append(Emit(pod, "Warning", "NodeNotReady", "Node is not ready"))
+        await self.apply(("", name), actions)
+
+    async def sync(self, key: Key) -> None:
+        node = self.nodes.store.get(key)
+        if node is None:
+            return
+        now = self.context.now()
+        taints = health.wanted_taints(node, now, evict=self._some_node_is_ready())
+        if taints is not None:
+            # The version in the patch: taints are a list, and kubectl taint may write it at the same time.
+            version = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}}
+            await self.apply(key, [Patch(NODES, "", key[1], version | {"spec": {"taints": taints}})])
+            return
+        await self._evict(key, node, now)
+
+    def _some_node_is_ready(self) -> bool:
+        return any(health.ready_status(node) == "True" for node in self.nodes.store.values())
+
+    async def _evict(self, key: Key, node: KubeObject, now: datetime) -> None:
+        taints = _execute_taints(node)
+        if not taints:
+            return
+        waits: list[float] = []
+        actions: list[Action] = []
+        for pod in self.pods_by_node.get(key[1]):
+            when = None if is_deleting(pod) else health.eviction_time(pod, taints, now)
+            if when is None:
+                continue
+            if when <= now:
+                actions += _eviction(pod, now)
+            else:
+                waits.append((when - now).total_seconds())
+        await self.apply(key, actions, min(waits, default=None))
+
+
+def _eviction(pod: KubeObject, now: datetime) -> list[Action]:
+    metadata = pod["metadata"]
+    namespace, name = metadata["namespace"], metadata["name"]
+    reason, text = "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"
+    status = {"status": {"conditions": health.disruption_target(pod, reason, text, now)}}
+    return [
+        Emit(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {namespace}/{name}"),
+        Patch(PODS, namespace, name, status, "status"),
+        Delete(PODS, namespace, name, metadata["uid"]),
+    ]
+
+
+def _execute_taints(node: KubeObject) -> list[KubeObject]:
+    taints = (node.get("spec") or {}).get("taints") or []
+    return [item for item in taints if item.get("effect") == "NoExecute"]
+
+
+def _health(node: KubeObject) -> object:
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    conditions = {item["type"]: item["status"] for item in status.get("conditions") or []}
+    return spec.get("taints") or [], bool(spec.get("unschedulable")), conditions

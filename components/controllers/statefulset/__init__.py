@@ -1,0 +1,1 @@
+"""StatefulSet (https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/)."""

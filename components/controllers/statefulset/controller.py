@@ -1,0 +1,53 @@
+"""The loop: claims pods by name and selector, carries out the plan."""
+
+from __future__ import annotations
+
+from components.controllers.claims import claim
+from components.controllers.controller import Context, KeyedController
+from components.controllers.meta import Key, controller_of, labels_of
+from components.controllers.revisions import CONTROLLERREVISIONS
+from components.controllers.sharedinformers import orphans_in, owner_values
+from components.controllers.statefulset.identity import ordinal_of
+from components.controllers.statefulset.plan import plan
+from components.machinery.resources import PODS, STATEFULSETS, KubeObject
+from components.machinery.selectors import LabelSelector
+
+
+class StatefulSetController(KeyedController):
+    component = "statefulset-controller"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.sets = self.follow(STATEFULSETS, self.enqueue)
+        self.follow(CONTROLLERREVISIONS, self.enqueue_owner("StatefulSet"))
+        self.revisions_by_owner = self.informers.index(CONTROLLERREVISIONS, owner_values)
+        self.pods_by_owner = self.informers.index(PODS, owner_values)
+        self.follow(PODS, self.enqueue_owner("StatefulSet"))
+        self.informers.handle(PODS, self._enqueue_adopters)
+
+    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is None or controller_of(new) is not None:
+            return
+        name = new["metadata"]["name"].rpartition("-")[0]
+        key = (new["metadata"]["namespace"], name)
+        statefulset = self.sets.store.get(key)
+        if statefulset is not None:
+            selector = LabelSelector.from_object(statefulset["spec"]["selector"])
+            if selector.matches(labels_of(new)):
+                self.queue.add(key)
+
+    async def sync(self, key: Key) -> None:
+        statefulset = self.sets.store.get(key)
+        if statefulset is None:
+            return
+        uid, orphans = statefulset["metadata"]["uid"], orphans_in(key[0])
+        selector = LabelSelector.from_object(statefulset["spec"]["selector"])
+        candidates = self.pods_by_owner.get(uid) + self.pods_by_owner.get(orphans)
+        claimed = claim(
+            statefulset, selector, PODS, candidates, admits=lambda pod: ordinal_of(statefulset, pod) >= 0
+        )
+        revisions = self.revisions_by_owner.get(uid) + self.revisions_by_owner.get(orphans)
+        histories = claim(statefulset, selector, CONTROLLERREVISIONS, revisions)
+        await self.apply(key, claimed.changes + histories.changes)
+        step = plan(statefulset, claimed.owned, histories.owned, self.context.now())
+        await self.apply(key, step.actions, step.requeue_after)

@@ -1,0 +1,61 @@
+"""Stable names: ordinals, labels, and the pod of an ordinal at a revision."""
+
+from __future__ import annotations
+
+import re
+
+from components.controllers.meta import labels_of
+from components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
+from components.controllers.revisions import apply_revision
+from components.machinery.resources import KubeObject
+
+POD_NAME = "statefulset.kubernetes.io/pod-name"
+POD_INDEX = "apps.kubernetes.io/pod-index"
+_NAME = re.compile(r"(.*)-([0-9]+)")
+
+
+def start_ordinal(statefulset: KubeObject) -> int:
+    return int((statefulset["spec"].get("ordinals") or {}).get("start") or 0)
+
+
+def replicas_of(statefulset: KubeObject) -> int:
+    value = statefulset["spec"].get("replicas")
+    return 1 if value is None else int(value)
+
+
+def pod_name(statefulset: KubeObject, ordinal: int) -> str:
+    return f"{statefulset['metadata']['name']}-{ordinal}"
+
+
+def ordinal_of(statefulset: KubeObject, pod: KubeObject) -> int:
+    """The number at the end of the pod's name; -1 when it is not this set's."""
+    found = _NAME.fullmatch(pod["metadata"]["name"])
+    if found is None or found[1] != statefulset["metadata"]["name"]:
+        return -1
+    return int(found[2])
+
+
+def identity_labels(name: str, ordinal: int) -> dict[str, str]:
+    return {POD_NAME: name, POD_INDEX: str(ordinal)}
+
+
+def revision_of(pod: KubeObject) -> str:
+    """The name of the ControllerRevision the pod was made from."""
+    return labels_of(pod).get(CONTROLLER_REVISION_HASH, "")
+
+
+def new_pod(statefulset: KubeObject, revision: KubeObject, ordinal: int) -> KubeObject:
+    """hostname is the pod's name, subdomain the governing Service: web-0.nginx.NAMESPACE.svc."""
+    at_revision = apply_revision(statefulset, revision)
+    pod = pod_from_template(at_revision, at_revision["spec"]["template"])
+    name = pod_name(statefulset, ordinal)
+    del pod["metadata"]["generateName"]
+    pod["metadata"]["name"] = name
+    pod["metadata"]["labels"] |= {
+        **identity_labels(name, ordinal),
+        CONTROLLER_REVISION_HASH: revision["metadata"]["name"],
+    }
+    pod["spec"]["hostname"] = name
+    if statefulset["spec"].get("serviceName"):
+        pod["spec"]["subdomain"] = statefulset["spec"]["serviceName"]
+    return pod

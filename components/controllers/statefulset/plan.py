@@ -1,0 +1,230 @@
+"""The next step of a StatefulSet, by upstream's rules: living replicas in order, then the condemned from the
+top, then updates from the top down to the partition. Monotonic (OrderedReady) stops at the first obstacle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from components.controllers.actions import Action, Create, Delete, Patch, Plan, Report, Update
+from components.controllers.meta import int_or_percent, is_deleting, labels_of
+from components.controllers.pods import is_available, is_finished, is_ready, phase, until_available
+from components.controllers.revisions import History, plan_history, plan_truncation
+from components.controllers.statefulset import identity
+from components.machinery.resources import PODS, STATEFULSETS, KubeObject
+
+
+@dataclass(frozen=True)
+class Revisions:
+    current: KubeObject
+    update: KubeObject
+
+
+@dataclass(frozen=True)
+class Roster:
+    """replicas: the living pod (or None) of each ordinal from the start; condemned: beyond, highest first."""
+
+    replicas: tuple[KubeObject | None, ...]
+    condemned: tuple[KubeObject, ...]
+
+
+def plan(
+    statefulset: KubeObject, pods: Sequence[KubeObject], revisions: Sequence[KubeObject], now: datetime
+) -> Plan:
+    """Actions of this sync, the status last."""
+    history = plan_history(statefulset, revisions)
+    named = _named(statefulset, history)
+    members = roster(statefulset, pods)
+    step: tuple[Action, ...] = ()
+    if not is_deleting(statefulset):
+        step = plan_pods(statefulset, members, named, now)
+    status = plan_status(statefulset, pods, named, step, now)
+    live = {identity.revision_of(pod) for pod in pods} | {status["currentRevision"], status["updateRevision"]}
+    actions = history.actions + step + plan_truncation(statefulset, history.old, live)
+    if _differs(statefulset.get("status") or {}, status):
+        actions += (Update(STATEFULSETS, {**statefulset, "status": status}, "status"),)
+    return Plan(actions, until_available(pods, _min_ready(statefulset), now))
+
+
+def _named(statefulset: KubeObject, history: History) -> Revisions:
+    name = (statefulset.get("status") or {}).get("currentRevision")
+    everything = [history.current, *history.old]
+    current = next((item for item in everything if item["metadata"]["name"] == name), history.current)
+    return Revisions(current, history.current)
+
+
+def roster(statefulset: KubeObject, pods: Sequence[KubeObject]) -> Roster:
+    start, count = identity.start_ordinal(statefulset), identity.replicas_of(statefulset)
+    places: dict[int, KubeObject] = {}
+    condemned: list[tuple[int, KubeObject]] = []
+    for pod in pods:
+        ordinal = identity.ordinal_of(statefulset, pod)
+        if start <= ordinal < start + count:
+            places[ordinal] = pod
+        elif ordinal >= 0:
+            condemned.append((ordinal, pod))
+    condemned.sort(key=lambda item: -item[0])
+    replicas = tuple(places.get(start + index) for index in range(count))
+    return Roster(replicas, tuple(pod for _, pod in condemned))
+
+
+def _min_ready(statefulset: KubeObject) -> int:
+    return int(statefulset["spec"].get("minReadySeconds") or 0)
+
+
+def _is_monotonic(statefulset: KubeObject) -> bool:
+    return bool(statefulset["spec"].get("podManagementPolicy", "OrderedReady") != "Parallel")
+
+
+def _is_healthy(statefulset: KubeObject, pod: KubeObject | None, now: datetime) -> bool:
+    """Running, ready, available and not on its way out."""
+    return (
+        pod is not None
+        and phase(pod) == "Running"
+        and is_ready(pod)
+        and is_available(pod, _min_ready(statefulset), now)
+        and not is_deleting(pod)
+    )
+
+
+def plan_pods(
+    statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime
+) -> tuple[Action, ...]:
+    monotonic = _is_monotonic(statefulset)
+    actions: list[Action] = []
+    for index, pod in enumerate(members.replicas):
+        ordinal = identity.start_ordinal(statefulset) + index
+        actions += _tend(statefulset, pod, ordinal, revisions)
+        if monotonic and not _is_healthy(statefulset, pod, now):
+            return tuple(actions)
+    condemned = _condemn(statefulset, members, monotonic, now)
+    if members.condemned and monotonic:
+        return (*actions, *condemned)
+    actions += condemned
+    if (statefulset["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
+        return tuple(actions)
+    return (*actions, *_update(statefulset, members, revisions, now))
+
+
+def _tend(
+    statefulset: KubeObject, pod: KubeObject | None, ordinal: int, revisions: Revisions
+) -> list[Action]:
+    if pod is None:
+        return [_create(statefulset, ordinal, revisions)]
+    if is_finished(pod):
+        return [] if is_deleting(pod) else [_delete(statefulset, pod)]
+    wanted = identity.identity_labels(pod["metadata"]["name"], ordinal)
+    if is_deleting(pod) or wanted.items() <= labels_of(pod).items():
+        return []
+    patch = {"metadata": {"labels": wanted}}
+    return [Patch(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"], patch)]
+
+
+def _partition(statefulset: KubeObject) -> int:
+    strategy = statefulset["spec"].get("updateStrategy") or {}
+    return int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
+
+
+def _create(statefulset: KubeObject, ordinal: int, revisions: Revisions) -> Create:
+    strategy = (statefulset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
+    below = ordinal < identity.start_ordinal(statefulset) + _partition(statefulset)
+    keeps = strategy == "RollingUpdate" and below
+    pod = identity.new_pod(statefulset, revisions.current if keeps else revisions.update, ordinal)
+    return Create(PODS, pod, _report(statefulset, "create", pod["metadata"]["name"]))
+
+
+def _delete(statefulset: KubeObject, pod: KubeObject) -> Delete:
+    metadata = pod["metadata"]
+    report = _report(statefulset, "delete", metadata["name"])
+    return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
+
+
+def _report(statefulset: KubeObject, verb: str, name: str) -> Report:
+    text = f"{verb} Pod {name} in StatefulSet {statefulset['metadata']['name']}"
+    reason = verb.capitalize()
+    return Report(
+        statefulset, f"Successful{reason}", f"{text} successful", f"Failed{reason}", f"{text} failed error: {{error}}"
+    )
+
+
+def _condemn(statefulset: KubeObject, members: Roster, monotonic: bool, now: datetime) -> list[Action]:
+    """Scale down from the top. Ordered: one at a time, and past an unhealthy pod only if it is the first such."""
+    if not monotonic:
+        return [_delete(statefulset, pod) for pod in members.condemned if not is_deleting(pod)]
+    if not members.condemned:
+        return []
+    highest = members.condemned[0]
+    if is_deleting(highest):
+        return []
+    ascending = [*members.replicas, *reversed(members.condemned)]
+    first = next((pod for pod in ascending if not _is_healthy(statefulset, pod, now)), None)
+    if not _is_healthy(statefulset, highest, now) and highest is not first:
+        return []
+    return [_delete(statefulset, highest)]
+
+
+def _update(
+    statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime
+) -> list[Action]:
+    """From the highest ordinal to the partition, keeping at most maxUnavailable (1) pods away."""
+    rolling = (statefulset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
+    count = len(members.replicas)
+    budget = max(int_or_percent(rolling.get("maxUnavailable", 1), count, round_up=True), 1)
+    budget -= sum(not _is_healthy(statefulset, pod, now) for pod in members.replicas)
+    actions: list[Action] = []
+    for pod in reversed(members.replicas[_partition(statefulset) :]):
+        stale = pod is not None and identity.revision_of(pod) != revisions.update["metadata"]["name"]
+        if pod is None or not stale or is_deleting(pod) or is_finished(pod):
+            continue
+        if not _is_healthy(statefulset, pod, now):
+            # Already away: replacing it costs no availability, and it may never become ready as it is.
+            actions.append(_delete(statefulset, pod))
+        elif budget > 0:
+            actions.append(_delete(statefulset, pod))
+            budget -= 1
+    return actions
+
+
+def plan_status(
+    statefulset: KubeObject,
+    pods: Sequence[KubeObject],
+    revisions: Revisions,
+    step: Sequence[Action],
+    now: datetime,
+) -> dict[str, Any]:
+    """Counts of pods as they were listed, with this step's creations and deletions left to the next sync."""
+    current, update = (item["metadata"]["name"] for item in (revisions.current, revisions.update))
+    staying = [pod for pod in pods if phase(pod) and not is_deleting(pod)]
+    ready = [pod for pod in pods if phase(pod) == "Running" and is_ready(pod)]
+    status: dict[str, Any] = {
+        "observedGeneration": statefulset["metadata"].get("generation", 0),
+        "replicas": sum(bool(phase(pod)) for pod in pods),
+        "readyReplicas": len(ready),
+        "availableReplicas": sum(is_available(pod, _min_ready(statefulset), now) for pod in ready),
+        "currentReplicas": sum(identity.revision_of(pod) == current for pod in staying),
+        "updatedReplicas": sum(identity.revision_of(pod) == update for pod in staying),
+        "currentRevision": current,
+        "updateRevision": update,
+        "collisionCount": int((statefulset.get("status") or {}).get("collisionCount") or 0),
+    }
+    return _completed(statefulset, status)
+
+
+def _completed(statefulset: KubeObject, status: dict[str, Any]) -> dict[str, Any]:
+    """When every replica is updated and ready, the update revision becomes the current one."""
+    strategy = (statefulset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
+    desired = identity.replicas_of(statefulset)
+    counted = all(status[field] == desired for field in ("updatedReplicas", "readyReplicas", "replicas"))
+    if strategy != "RollingUpdate" or not counted:
+        return status
+    return {
+        **status,
+        "currentReplicas": status["updatedReplicas"],
+        "currentRevision": status["updateRevision"],
+    }
+
+
+def _differs(held: dict[str, Any], fresh: dict[str, Any]) -> bool:
+    return any((held.get(key) or 0) != (value or 0) for key, value in fresh.items())
