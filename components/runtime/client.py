@@ -47,6 +47,8 @@ def spawn_request(
     for name, fd in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
         if fd is not None:
             named[name] = fd
+    if wrong := [target for target in fds if not 3 <= target < 32]:
+        raise InvalidSpec(f"fds: {wrong} must be from 3 to 31")
     named.update({f"fd:{target}": fd for target, fd in fds.items()})
     join: dict[str, int] = {}
     for name, where in spec.join.items():

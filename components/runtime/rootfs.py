@@ -1,0 +1,226 @@
+"""A container's root: which mounts (pure), and making them and pivoting into them.
+
+Everything writable (the overlay's upper directory, /dev, /tmp, /run, /dev/shm) lies on one tmpfs which exists
+only in the container's mount namespace: the kernel removes it with the last process, nothing is left to delete.
+"""
+
+# pathlib would cost every container memory; paths here are the kernel's strings.
+# ruff: noqa: PTH101, PTH102, PTH103, PTH110, PTH112, PTH116, PTH120, PTH121, PTH211
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from components.machinery import namespaces as ns
+
+from .spec import Mount, Rootfs, StartError
+
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+#: Directories of the scratch tmpfs that cover the machine's: target -> mode.
+SCRATCH = {"/dev": 0o755, "/tmp": 0o1777, "/run": 0o755}
+#: The default mounts, in order. runc's, with /sys and /proc/sys read-only unless privileged.
+DEFAULT_MOUNTS = (
+    Mount("/proc", "proc", "proc"),
+    Mount("/dev", "", "scratch"),
+    Mount("/dev/pts", "devpts", "devpts", ("newinstance", "ptmxmode=0666", "mode=0620")),
+    Mount("/dev/shm", "", "scratch"),
+    Mount("/dev/mqueue", "mqueue", "mqueue"),
+    Mount("/sys", "sysfs", "sysfs", read_only=True),
+    Mount("/tmp", "", "scratch"),
+    Mount("/run", "", "scratch"),
+)
+_FLAGS = {
+    "proc": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
+    "sysfs": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
+    "mqueue": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
+    "devpts": ns.MS_NOSUID | ns.MS_NOEXEC,
+    "tmpfs": ns.MS_NOSUID | ns.MS_NODEV,
+}
+#: May be missing from a kernel or be refused in a user namespace; a container does without.
+_OPTIONAL = {"/dev/mqueue", "/sys"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the fork server knows about the machine: where the lower layer is and what it does not show.
+
+    base: existing directory, the first of `bases` is taken, which the scratch tmpfs may cover.
+    binds: paths of the programs that lie on other mounts than the lower root's (checkout, venv).
+    """
+
+    lower: str
+    bases: tuple[str, ...]
+    binds: tuple[str, ...] = ()
+
+
+def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
+    """The mounts over the overlay, in order: defaults that the spec does not replace, programs, the spec's."""
+    given = {os.path.normpath(mount.target) for mount in rootfs.mounts}
+    programs = [Mount(path, path, read_only=True) for path in layout.binds if path not in given]
+    defaults = [mount for mount in DEFAULT_MOUNTS if mount.target not in given]
+    return [*defaults, *programs, *rootfs.mounts]
+
+
+def resolve(root: str, target: str, readlink: Callable[[str], str] = os.readlink) -> str:
+    """Where target lies below root when symbolic links are followed as if root were "/" (no way out by "..").
+
+    Raises StartError after 40 links, as the kernel would (ELOOP).
+    """
+    parts = target.split("/")[::-1]
+    done: list[str] = []
+    links = 0
+    while parts:
+        part = parts.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            done = done[:-1]
+            continue
+        try:
+            link = readlink("/".join((root, *done, part)))
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > 40:
+            raise StartError(f"mount {target}: too many levels of symbolic links", f"mount {target}", errno.ELOOP)
+        if link.startswith("/"):
+            done = []
+        parts.extend(link.split("/")[::-1])
+    return "/".join((root, *done))
+
+
+def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
+    """Build the root in the calling process's own mount namespace and pivot into it.
+
+    Raises StartError naming the mount that failed.
+    """
+    with _stage("make mounts private"):
+        ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    lower = rootfs.lower or layout.lower
+    scratch = _mount_scratch(layout)
+    root = _mount_root(lower, scratch, warn)
+    for mount in plan(rootfs, layout):
+        with _stage(f"mount {mount.target}", mount.target in _OPTIONAL):
+            _mount_one(mount, root, scratch, rootfs.privileged)
+    _finish_dev(f"{root}/dev")
+    if not rootfs.privileged:
+        with suppress(OSError):
+            ns.bind(f"{root}/proc/sys", f"{root}/proc/sys", read_only=True)
+    if rootfs.read_only:
+        with _stage("remount / read-only"):
+            ns.mount("none", root, "", ns.MS_REMOUNT | ns.MS_BIND | ns.MS_RDONLY)
+    with _stage("pivot_root"):
+        # pivot_root(2): with new_root and put_old the same, the old root is stacked on top and can be detached.
+        os.chdir(root)
+        ns.pivot_root(".", ".")
+        ns.unmount(".", lazy=True)
+        os.chdir("/")
+
+
+def _mount_scratch(layout: Layout) -> str:
+    for base in layout.bases:
+        if os.path.isdir(base):
+            with _stage(f"mount tmpfs on {base}"):
+                ns.mount("tmpfs", base, "tmpfs", 0, "mode=0755")
+                for name in ("upper", "work", "root"):
+                    os.mkdir(f"{base}/{name}")
+            return base
+    raise StartError(f"none of {', '.join(layout.bases)} is a directory here", "mount root")
+
+
+def _mount_root(lower: str, scratch: str, warn: Callable[[str], None]) -> str:
+    root = f"{scratch}/root"
+    data = f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work"
+    try:
+        try:
+            ns.mount("overlay", root, "overlay", 0, data)
+        except PermissionError:
+            # In a user namespace overlay keeps its marks in user.* attributes (Documentation/filesystems/overlayfs).
+            ns.mount("overlay", root, "overlay", 0, f"{data},userxattr")
+    except OSError as refused:
+        warn(f"no overlay here ({refused.strerror}): containers share the node's root read-write")
+        with _stage("bind /"):
+            ns.bind("/", root, recursive=True)
+    return root
+
+
+def _mount_one(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
+    target = resolve(root, mount.target)
+    source = mount.source
+    if mount.type == "scratch":
+        source = f"{scratch}/{mount.target.strip('/').replace('/', '-')}"
+        os.mkdir(source)
+        os.chmod(source, SCRATCH.get(mount.target, 0o1777))
+    is_file = mount.type == "bind" and not stat.S_ISDIR(os.stat(source).st_mode)
+    _make_target(target, is_file)
+    if mount.type in ("bind", "scratch"):
+        ns.bind(source, target, recursive=mount.recursive and not is_file, read_only=mount.read_only)
+        return
+    flags = _FLAGS.get(mount.type, 0)
+    if mount.read_only and not (mount.type == "sysfs" and privileged):
+        flags |= ns.MS_RDONLY
+    ns.mount(source or mount.type, target, mount.type, flags, ",".join(mount.options))
+
+
+def _make_target(target: str, is_file: bool) -> None:
+    if os.path.lexists(target):
+        return
+    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    if is_file:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    else:
+        os.mkdir(target, 0o755)
+
+
+def _finish_dev(dev: str) -> None:
+    with _stage("fill /dev"):
+        for name, (major, minor) in DEVICES.items():
+            path = f"{dev}/{name}"
+            if os.path.exists(path):
+                continue
+            try:
+                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+                os.chmod(path, 0o666)
+            except PermissionError:
+                # A user namespace may not make devices, and ignores those on its own tmpfs: bind the machine's.
+                _make_target(path, True)
+                ns.bind(f"/dev/{name}", path)
+        for name, link in DEVICE_LINKS.items():
+            if not os.path.lexists(f"{dev}/{name}"):
+                os.symlink(link, f"{dev}/{name}")
+
+
+@contextmanager
+def _stage(stage: str, optional: bool = False) -> Iterator[None]:
+    """Turn an OSError into a StartError naming the stage (or swallow it)."""
+    try:
+        yield
+    except OSError as err:
+        if not optional:
+            raise StartError(f"{stage}: {err}", stage, err.errno or 0) from None
+
+
+def program_binds(lower: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Those of the paths that the lower root does not show because another file system is mounted there."""
+    if os.path.samefile(lower, "/"):
+        return ()
+    hidden = sorted({p for p in paths if os.path.exists(p) and not os.path.exists(lower + p)})
+    return tuple(p for p in hidden if not any(p.startswith(f"{other}/") for other in hidden))
+
+
+def bind_console(terminal: str) -> None:
+    """Bind a terminal on /dev/console of the root just entered, as runc does for a container with a tty."""
+    _make_target("/dev/console", True)
+    ns.bind(terminal, "/dev/console")

@@ -1,0 +1,74 @@
+"""Flags, socket and signals of the fork server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .loop import Loop
+from .rootfs import Layout, program_binds
+from .server import Server, listen
+
+
+def serve(argv: list[str], parents: Mapping[str, socket.socket]) -> int:
+    """Until SIGTERM or SIGINT; everything that was started is killed then."""
+    options = _parse(argv)
+    loop = Loop()
+    _stop_on_signals(loop)
+    # A thousand containers have two pipes and a log file each.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        listener = listen(options.socket)
+    except OSError as err:
+        print(f"runtime: cannot listen on {options.socket}: {err.strerror}", file=sys.stderr)
+        return 1
+    server = Server(loop, listener, parents, _layout(options.lower, options.state))
+    try:
+        loop.run()
+        if not server.failed:
+            loop.resume()
+            server.kill_all()
+    finally:
+        Path(options.socket).unlink(missing_ok=True)
+    if server.failed:
+        print(f"runtime: {server.failed}", file=sys.stderr)
+    return 1 if server.failed else 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="components.runtime", description="kubewire's fork server")
+    parser.add_argument("--socket", required=True, metavar="PATH", help="unix socket to serve")
+    parser.add_argument(
+        "--state", metavar="DIR", default="", help="directory that containers' scratch tmpfs covers (default: /mnt)"
+    )
+    parser.add_argument(
+        "--lower", metavar="DIR", default="/.host" if Path("/.host").is_dir() else "/", help="lower root of containers"
+    )
+    return parser.parse_args(argv)
+
+
+def _layout(lower: str, state: str) -> Layout:
+    bases: tuple[str, ...] = ("/mnt", "/media", "/srv")
+    if state:
+        base = Path(state) / "scratch"
+        base.mkdir(parents=True, exist_ok=True)
+        bases = (str(base), *bases)
+    checkout = Path(__file__).resolve().parents[2]
+    return Layout(lower.rstrip("/") or "/", bases, program_binds(lower, [sys.prefix, sys.base_prefix, str(checkout)]))
+
+
+def _stop_on_signals(loop: Loop) -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    # A forking parent that dies is noticed by its channel; as children of ours they need not be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    loop.set_reader(reader, loop.stop)

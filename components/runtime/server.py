@@ -1,0 +1,536 @@
+"""The fork server proper: clients on a unix socket, the table of processes, the two forking parents."""
+
+# pathlib would cost every container memory; paths here are the kernel's strings.
+# ruff: noqa: PTH108, PTH119
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import child, wire, zygote
+from .cri_log import LogFile
+from .loop import Loop
+from .rootfs import Layout
+from .spec import (
+    NAMESPACE_NAMES,
+    ExitStatus,
+    Process,
+    ProcessSpec,
+    RuntimeApiError,
+    StartError,
+    UnknownProcess,
+    check,
+    spec_from_json,
+    to_json,
+)
+from .streams import Streams
+
+Answer = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class _Record:
+    """A process from the spawn request to remove()."""
+
+    process: Process
+    spec: ProcessSpec
+    serial: int
+    parent: _Parent
+    streams: Streams | None = None
+    status: socket.socket | None = None
+    status_text: bytes = b""
+    spawn_answer: Answer | None = None
+    owner: _Connection | None = None
+    remove_at_exit: bool = False
+    waiting: list[Answer] = field(default_factory=list)
+
+
+def inherit(spec: ProcessSpec, container: ProcessSpec) -> ProcessSpec:
+    """The spec of an exec: what it does not say is as in the container (env, cwd, user, capabilities)."""
+    env = spec.env
+    if env is None and container.env is not None:
+        env = {**container.env, **container.add_env}
+    elif env is None:
+        spec = replace(spec, add_env={**container.add_env, **spec.add_env})
+    same_user = spec.user is None
+    return replace(
+        spec,
+        env=env,
+        cwd=spec.cwd or container.cwd,
+        user=container.user if same_user else spec.user,
+        group=container.group if same_user and spec.group is None else spec.group,
+        groups=container.groups if same_user and not spec.groups else spec.groups,
+        capabilities=container.capabilities if spec.capabilities is None else spec.capabilities,
+    )
+
+
+class _Parent:
+    """Our end of the channel to a forking parent. Its sends never block us."""
+
+    def __init__(self, server: Server, name: str, channel: socket.socket) -> None:
+        self.name = name
+        self._server = server
+        self._channel = channel
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        channel.setblocking(False)
+        server.loop.set_reader(channel.fileno(), self._readable)
+
+    def send(self, kind: bytes, serial: int, value: int, fds: list[int] | None = None) -> None:
+        """Takes over fds."""
+        self._queue.append((zygote.MESSAGE.pack(kind, serial, value), fds or []))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                wire.send_once(self._channel, data, fds)
+            except BlockingIOError:
+                self._server.loop.set_writer(self._channel.fileno(), self._flush)
+                return
+            except OSError:
+                self._server.parent_died(self.name)
+                return
+            self._queue.popleft()
+            for fd in fds:
+                os.close(fd)
+        self._server.loop.set_writer(self._channel.fileno(), None)
+
+    def _readable(self) -> None:
+        try:
+            data = self._channel.recv(zygote.MESSAGE.size)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._server.parent_died(self.name)
+            return
+        kind, serial, value = zygote.MESSAGE.unpack(data)
+        self._server.parent_told(kind, serial, value)
+
+
+class _Connection:
+    """One client."""
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self._server = server
+        self._socket = sock
+        self._reader = wire.FrameReader()
+        self._out = bytearray()
+        self.open = True
+        self.subscriptions: list[dict[str, str]] = []
+        sock.setblocking(False)
+        server.loop.set_reader(sock.fileno(), self._readable)
+
+    def send(self, message: dict[str, Any]) -> None:
+        if self.open:
+            self._out += wire.encode(message)
+            self._flush()
+
+    def close(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        self._server.loop.forget(self._socket.fileno())
+        self._reader.close()
+        self._socket.close()
+        self._server.disconnected(self)
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._socket.send(self._out, socket.MSG_NOSIGNAL)]
+        except BlockingIOError:
+            self._server.loop.set_writer(self._socket.fileno(), self._flush)
+            return
+        except OSError:
+            self.close()
+            return
+        self._server.loop.set_writer(self._socket.fileno(), None)
+
+    def _readable(self) -> None:
+        try:
+            data, fds = wire.receive_once(self._socket)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self.close()
+            return
+        try:
+            for message, descriptors in self._reader.feed(data, fds):
+                self._server.request(self, message, descriptors)
+                if not self.open:
+                    return
+        except (ValueError, KeyError, TypeError) as err:
+            print(f"runtime: bad request: {err!r}", file=sys.stderr, flush=True)
+            self.close()
+
+
+class Server:
+    """Serve until SIGTERM. `parents` maps preload -> our end of the channel to that forking parent."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        parents: Mapping[str, socket.socket],
+        layout: Layout,
+    ) -> None:
+        self.loop = loop
+        self._listener = listener
+        self._layout = layout
+        self._records: dict[str, _Record] = {}
+        self._serials: dict[int, _Record] = {}
+        self._next_serial = 0
+        self._connections: list[_Connection] = []
+        self._warned: set[str] = set()
+        self.failed = ""
+        self._parents = {name: _Parent(self, name, channel) for name, channel in parents.items()}
+        listener.setblocking(False)
+        loop.set_reader(listener.fileno(), self._accept)
+
+    # Clients
+
+    def request(self, connection: _Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """One request; its answer may come later."""
+        number = message["n"]
+        handler: Callable[[_Connection, dict[str, Any], dict[str, int], Answer], None] | None
+        handler = getattr(self, f"_on_{message['op']}", None)
+        owned = dict(zip(message.get("fds", ()), fds, strict=True))
+
+        def answer(body: dict[str, Any]) -> None:
+            connection.send({"n": number, **body})
+
+        try:
+            if handler is None:
+                raise RuntimeApiError(f"unknown operation {message['op']!r}")
+            handler(connection, message, owned, answer)
+        except RuntimeApiError as err:
+            answer(_error(err))
+        except OSError as err:
+            answer(_error(StartError(str(err), "runtime", err.errno or 0)))
+        finally:
+            # Handlers take what they keep out of `owned`.
+            for fd in owned.values():
+                os.close(fd)
+
+    def disconnected(self, connection: _Connection) -> None:
+        self._connections.remove(connection)
+        for record in list(self._records.values()):
+            if record.owner is connection:
+                self._remove(record)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        self._connections.append(_Connection(self, sock))
+
+    def _record(self, message: dict[str, Any]) -> _Record:
+        record = self._records.get(message["id"])
+        if record is None or record.spawn_answer is not None:
+            raise UnknownProcess(f"process {message['id']!r} does not exist")
+        return record
+
+    def _on_get(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        answer({"result": to_json(self._record(message).process)})
+
+    def _on_list(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        found = [r.process for r in self._records.values() if r.spawn_answer is None]
+        answer({"result": [to_json(p) for p in found if _carries(p, message["labels"])]})
+
+    def _on_wait(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        record = self._record(message)
+        if record.process.exit is None:
+            record.waiting.append(answer)
+        else:
+            answer({"result": to_json(record.process)})
+
+    def _on_signal(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        record = self._record(message)
+        if not 0 < message["signal"] < signal.NSIG:
+            raise RuntimeApiError(f"signal {message['signal']}: no such signal")
+        if record.process.exit is None:
+            record.parent.send(b"K", record.serial, message["signal"])
+        answer({"result": None})
+
+    def _on_remove(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        record = self._records.get(message["id"])
+        if record is not None and record.process.exit is None:
+            if not message.get("force"):
+                raise RuntimeApiError(f"process {message['id']!r} is running: stop it first, or force")
+            record.waiting.append(lambda _body: answer({"result": None}))
+            self._remove(record)
+            return
+        if record is not None:
+            self._remove(record)
+        answer({"result": None})
+
+    def _on_resize(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        if (streams := self._record(message).streams) is not None:
+            streams.resize(message["rows"], message["columns"])
+        answer({"result": None})
+
+    def _on_attach(self, _c: _Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
+        record = self._record(message)
+        if record.streams is None:
+            raise RuntimeApiError(f"process {message['id']!r} has no streams to attach to: started without log or tty")
+        taken = {name: fds.pop(name, None) for name in ("stdin", "stdout", "stderr")}
+        if record.process.exit is not None and taken["stdin"] is not None:
+            os.close(taken["stdin"])
+            taken["stdin"] = None
+        record.streams.attach(taken["stdin"], taken["stdout"], taken["stderr"])
+        answer({"result": None})
+
+    def _on_subscribe(self, c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+        c.subscriptions.append(message["labels"])
+        answer({"result": None})
+
+    # Starting
+
+    def _on_spawn(self, c: _Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
+        spec = spec_from_json(message["spec"])
+        check(spec)
+        opened = {name: fds.pop(name) for name in list(fds)}
+        try:
+            if spec.container:
+                spec = self._join_container(spec, opened)
+            else:
+                _open_namespaces(spec.join, opened)
+            streams, attached = self._make_streams(spec, opened)
+            # asdict once more: the spec may have inherited from its container.
+            payload, ours, descriptors, pid_mode = self._package(spec, opened)
+        except BaseException:
+            for fd in opened.values():
+                os.close(fd)
+            raise
+        self._next_serial += 1
+        record = _Record(
+            process=Process(os.urandom(32).hex(), 0, spec.name, dict(spec.labels), time.time(), spec.log_path),
+            spec=spec,
+            serial=self._next_serial,
+            parent=self._parents[spec.preload],
+            streams=streams,
+            status=ours,
+            spawn_answer=answer,
+            owner=c if spec.kill_on_disconnect else None,
+        )
+        if streams is not None and attached:
+            streams.attach(attached.get("stdin"), attached.get("stdout"), attached.get("stderr"))
+        self._records[record.process.id] = self._serials[record.serial] = record
+        self.loop.set_reader(ours.fileno(), lambda: self._read_status(record))
+        record.parent.send(b"S", record.serial, pid_mode, [payload, *descriptors])
+
+    def _join_container(self, spec: ProcessSpec, opened: dict[str, int]) -> ProcessSpec:
+        container = self._records.get(spec.container)
+        if container is None or container.spawn_answer is not None:
+            raise UnknownProcess(f"container {spec.container!r} does not exist")
+        if container.process.exit is not None:
+            raise StartError("cannot exec in a stopped container", "container")
+        names = [name for name in NAMESPACE_NAMES if name != "user"]
+        _open_namespaces(dict.fromkeys(names, container.process.pid), opened)
+        return inherit(spec, container.spec)
+
+    def _make_streams(self, spec: ProcessSpec, opened: dict[str, int]) -> tuple[Streams | None, dict[str, int]]:
+        """The streams that we copy, and those of the client to attach to them (taken out of opened)."""
+        directory = opened.pop("log", None)
+        if directory is None and spec.tty is None and not spec.stdin_open:
+            return None, {}
+        log = None
+        if directory is not None:
+            log = LogFile(directory, os.path.basename(spec.log_path), spec.log_max_bytes, spec.log_max_files)
+        attached: dict[str, int] = {n: opened.pop(n) for n in ("stdin", "stdout", "stderr") if n in opened}
+        if spec.tty is not None:
+            return Streams(self.loop, log=log, stdin=None, stdin_once=False), attached
+        stdin = None
+        if spec.stdin_open:
+            opened["stdin"], stdin = os.pipe2(os.O_CLOEXEC)
+        elif "stdin" in attached:
+            opened["stdin"] = attached.pop("stdin")
+        streams = Streams(self.loop, log=log, stdin=stdin, stdin_once=spec.stdin_once)
+        for name in ("stdout", "stderr"):
+            reader, opened[name] = os.pipe2(os.O_CLOEXEC)
+            streams.add_output(name, reader)
+        return streams, attached
+
+    def _package(self, spec: ProcessSpec, opened: dict[str, int]) -> tuple[int, socket.socket, list[int], int]:
+        pid_mode = zygote.PID_NEW if "pid" in spec.unshare else zygote.PID_SAME
+        names = list(opened)
+        if "ns:pid" in opened:
+            # The forking parent looks for it in the first place.
+            pid_mode = zygote.PID_JOIN
+            names.sort(key=lambda name: name != "ns:pid")
+        payload = os.memfd_create("spec", os.MFD_CLOEXEC)
+        os.write(payload, child.payload_json(to_json(spec), names, self._layout))
+        os.lseek(payload, 0, os.SEEK_SET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        return payload, ours, [theirs.detach(), *(opened[name] for name in names)], pid_mode
+
+    def _read_status(self, record: _Record) -> None:
+        assert record.status is not None
+        try:
+            data, fds = wire.receive_once(record.status)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        for fd in fds:
+            assert record.streams is not None
+            record.streams.set_terminal(fd)
+        record.status_text += data
+        if not data:
+            self.loop.forget(record.status.fileno())
+            record.status.close()
+            record.status = None
+            self._started(record)
+
+    def _started(self, record: _Record) -> None:
+        """Answer the spawn once both the pid and the end of the set-up are known."""
+        if record.spawn_answer is None or record.status is not None or not record.process.pid:
+            return
+        error = None
+        for line in record.status_text.splitlines():
+            told = json.loads(line)
+            error = told.get("error", error)
+            if (warning := told.get("warning")) and warning not in self._warned:
+                self._warned.add(warning)
+                print(f"runtime: {warning}", file=sys.stderr, flush=True)
+        record.status_text = b""
+        answer, record.spawn_answer = record.spawn_answer, None
+        if error is None:
+            answer({"result": to_json(record.process)})
+        else:
+            answer(_error(StartError(error["message"], error["stage"], error["errno"])))
+            record.remove_at_exit = True
+            if record.process.exit is not None:
+                self._forget(record)
+
+    # Forking parents
+
+    def parent_told(self, kind: bytes, serial: int, value: int) -> None:
+        record = self._serials.get(serial)
+        if record is None:
+            return
+        if kind == b"P":
+            record.process = replace(record.process, pid=value)
+            self._started(record)
+        elif kind == b"E":
+            answer, record.spawn_answer = record.spawn_answer, None
+            if answer is not None:
+                answer(_error(StartError(f"fork: {os.strerror(value)}", "fork", value)))
+            self._forget(record)
+        elif kind == b"X":
+            self._exited(record, value)
+
+    def parent_died(self, name: str) -> None:
+        self.failed = f"the {name} forking parent died; its processes died with it"
+        self.loop.stop()
+
+    def _exited(self, record: _Record, wait_status: int) -> None:
+        while record.status is not None:
+            # The set-up's last words are in the socket already.
+            self._read_status(record)
+        code = os.waitstatus_to_exitcode(wait_status)
+        status = ExitStatus(max(code, 0), max(-code, 0), time.time())
+        if record.streams is not None:
+            record.streams.finish()
+        record.process = replace(record.process, exit=status)
+        body = {"result": to_json(record.process)}
+        waiting, record.waiting = record.waiting, []
+        if record.remove_at_exit:
+            self._forget(record)
+        for answer in waiting:
+            answer(body)
+        if record.spawn_answer is None and not record.remove_at_exit:
+            for connection in list(self._connections):
+                if any(_carries(record.process, labels) for labels in connection.subscriptions):
+                    connection.send({"event": "exit", "process": body["result"]})
+
+    def _remove(self, record: _Record) -> None:
+        if record.process.exit is not None:
+            self._forget(record)
+            return
+        record.remove_at_exit = True
+        record.parent.send(b"G", record.serial, signal.SIGKILL)
+
+    def _forget(self, record: _Record) -> None:
+        self._records.pop(record.process.id, None)
+        self._serials.pop(record.serial, None)
+        if record.status is not None:
+            self.loop.forget(record.status.fileno())
+            record.status.close()
+            record.status = None
+        if record.streams is not None:
+            record.streams.close()
+            record.streams = None
+
+    def kill_all(self, timeout: float = 5.0) -> None:
+        """SIGKILL every process and wait until all are reaped, each step at most timeout seconds."""
+        for record in list(self._records.values()):
+            self._remove(record)
+        self.loop.run(until=lambda: not self._records, timeout=timeout)
+
+
+def _open_namespaces(join: Mapping[str, int | str], opened: dict[str, int]) -> None:
+    """Open /proc/PID/ns/NAME for those that are given as pids. Raises StartError."""
+    for name, pid in join.items():
+        try:
+            opened[f"ns:{name}"] = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as err:
+            message = f"join {name} namespace of pid {pid}: {err.strerror}"
+            raise StartError(message, f"join {name}", err.errno or 0) from None
+
+
+def _carries(process: Process, labels: Mapping[str, str]) -> bool:
+    return all(process.labels.get(key) == value for key, value in labels.items())
+
+
+def _error(err: RuntimeApiError) -> dict[str, Any]:
+    body: dict[str, Any] = {"kind": type(err).__name__, "message": str(err)}
+    if isinstance(err, StartError):
+        body |= {"stage": err.stage, "errno": err.errno}
+    return {"error": body}
+
+
+def listen(path: str) -> socket.socket:
+    """A listening unix socket at path, for its owner only; an old one that nobody serves is replaced.
+
+    Raises OSError (EADDRINUSE when somebody answers there).
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with suppress(FileNotFoundError, ConnectionRefusedError):
+        sock.connect(path)
+        sock.close()
+        raise OSError(98, f"{path}: another fork server answers here")
+    sock.close()
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The lab's directory is 0700 already; this is for sockets elsewhere.
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    sock.listen(128)
+    return sock
+
+
+def safe_name(text: str) -> str:
+    """text as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
