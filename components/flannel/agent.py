@@ -1,0 +1,304 @@
+"""flanneld: one node's agent. Its start, in order: interface, podCIDR, backend, iptables, announcement,
+subnet.env, CNI; then it follows the Node objects and keeps the kernel as they say.
+
+What it made stays when it ends, so traffic goes on; the next flanneld takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+
+from components.flannel import backend, install, iptables, kernel, lease, netconf, subnetfile
+from components.flannel.backend import HostGateway, Vxlan
+from components.flannel.device import Link
+from components.flannel.drift import Watch
+from components.flannel.forwarding import Forwarding, difference
+from components.flannel.lease import Annotations, Lease
+from components.flannel.netconf import NetConf
+from components.flannel.options import Options
+from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from components.machinery.command import CommandError
+from components.machinery.events import timestamp
+from components.machinery.informer import Informer
+from components.machinery.resources import NODES, KubeObject
+
+log = logging.getLogger("flanneld")
+
+#: Seconds. Node events within _GATHER become one batch; drift is looked at _SETTLE after the last sign of it.
+_GATHER, _SETTLE, _RETRY = 0.05, 1.0, 5.0
+
+
+class SubnetError(Exception):
+    """The node's podCIDR does not fit the flannel network; upstream's text."""
+
+
+def checked_subnet(subnet: ipaddress.IPv4Network, conf: NetConf, node: str) -> ipaddress.IPv4Network:
+    """Raises SubnetError."""
+    if not subnet.subnet_of(conf.network):
+        raise SubnetError(
+            f'failed to acquire lease: subnet "{conf.network}" specified in the flannel net config doesn\'t contain '
+            f'"{subnet}" PodCIDR of the "{node}" node'
+        )
+    return subnet
+
+
+class Agent:
+    """One run of flanneld against one API server."""
+
+    def __init__(self, options: Options, conf: NetConf, client: Client) -> None:
+        self.options, self.conf, self._client = options, conf, client
+        self._keys = Annotations(options.annotation_prefix)
+        self._nodes = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
+        self._own_changed = asyncio.Event()
+        self._leases_changed = asyncio.Event()
+        self._dirty = False
+        self._settling: asyncio.TimerHandle | None = None
+        self._applied: Forwarding | None = None
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what makes a start impossible: LinkError, SubnetError, CommandError."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._nodes.run())
+            tasks.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        link = await self._outer_link()
+        subnet = await self._acquire_subnet()
+        own = self._nodes.get(self.options.node_name) or {"metadata": {}}
+        mac = lease.stored_mac(own, self._keys)
+        overlay = await backend.create(self.conf, link, subnet, stored_mac=mac)
+        await overlay.prepare()
+        await self._ensure_iptables(subnet)
+        await self._announce(overlay, link)
+        text = subnetfile.render(self.conf.network, subnet, overlay.mtu, self.options.ip_masq)
+        subnetfile.replace(self.options.subnet_file, text.encode())
+        install.install_plugin(self.options.cni_bin_dir)
+        install.install_conflist(install.conflist(self.options.cni_conf_path), self.options.cni_conf_dir)
+        log.info("Wrote subnet file to %s", self.options.subnet_file)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_nodes(overlay, link))
+            tasks.create_task(self._keep_announced(overlay, link))
+            tasks.create_task(self._keep_iptables(subnet))
+            await self._set_network_available()
+            log.info("Running backend.")
+
+    async def _outer_link(self) -> Link:
+        options = self.options
+        link = await kernel.outer_link(options.iface, options.iface_regex, options.iface_can_reach)
+        log.info("Using interface with name %s and address %s", link.name, link.address)
+        if self.conf.backend_type == "host-gw" and options.public_ip not in ("", str(link.address)):
+            raise kernel.LinkError(
+                "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not "
+                "supported by host-gw backend"
+            )
+        return link
+
+    async def _acquire_subnet(self) -> ipaddress.IPv4Network:
+        """Waits until the node is registered and has its podCIDR. Raises SubnetError."""
+        name, told = self.options.node_name, False
+        while True:
+            self._own_changed.clear()
+            node = self._nodes.get(name)
+            subnet = lease.pod_cidr(node) if node else None
+            if subnet is not None:
+                return checked_subnet(subnet, self.conf, name)
+            if not told and self._nodes.synced.is_set():
+                log.info('node "%s" pod cidr not assigned; waiting for it', name)
+                told = True
+            await self._own_changed.wait()
+
+    # Node objects ------------------------------------------------------------------------------------------
+
+    def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        node = new or old or {}
+        if node["metadata"]["name"] == self.options.node_name:
+            self._own_changed.set()
+        elif old is None or new is None or _relevant(old) != _relevant(new):
+            self._leases_changed.set()
+
+    def leases(self) -> list[Lease]:
+        found = []
+        for node in self._nodes.store.values():
+            try:
+                entry = lease.lease_of(node, self._keys)
+            except ValueError as error:
+                log.info("Error turning node %r to lease: %s", node["metadata"]["name"], error)
+                continue
+            if entry is not None:
+                found.append(entry)
+        return found
+
+    async def _announce(self, overlay: HostGateway | Vxlan, link: Link) -> None:
+        """Write this node's annotations where they differ. Raises ApiError."""
+        node = self._nodes.get(self.options.node_name)
+        if node is None:
+            return
+        current = lease.annotations_of(node)
+        wanted = lease.wanted_annotations(
+            self._keys,
+            current,
+            self.options.public_ip or str(link.address),
+            overlay.type,
+            overlay.vni,
+            overlay.vtep_mac,
+        )
+        if any(current.get(key) != value for key, value in wanted.items()):
+            await self._patch_status({"metadata": {"annotations": wanted}})
+
+    async def _set_network_available(self) -> None:
+        if not self.options.set_node_network_unavailable:
+            return
+        now = timestamp()
+        condition = {
+            "type": "NetworkUnavailable",
+            "status": "False",
+            "reason": "FlannelIsUp",
+            "message": "Flannel is running on this node",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        await self._patch_status({"status": {"conditions": [condition]}})
+
+    async def _patch_status(self, patch: KubeObject) -> None:
+        """Tried until the API server takes it: a flanneld outlives its restarts."""
+        delay = 0.1
+        while True:
+            try:
+                await self._client.patch(
+                    NODES, self.options.node_name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                )
+                return
+            except ApiError as error:
+                log.warning("failed to patch node %s: %s", self.options.node_name, error)
+                if error.status == 404:
+                    return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _RETRY)
+
+    async def _keep_announced(self, overlay: HostGateway | Vxlan, link: Link) -> None:
+        """A Node object that is made anew (kubectl delete node, then the kubelet registers) is annotated again."""
+        node = self._nodes.get(self.options.node_name)
+        uid = node["metadata"].get("uid") if node else None
+        while True:
+            await self._own_changed.wait()
+            self._own_changed.clear()
+            node = self._nodes.get(self.options.node_name)
+            if node is None:
+                continue
+            await self._announce(overlay, link)
+            if node["metadata"].get("uid") != uid:
+                uid = node["metadata"].get("uid")
+                await self._set_network_available()
+
+    # The kernel ----------------------------------------------------------------------------------------------
+
+    async def _follow_nodes(self, overlay: HostGateway | Vxlan, link: Link) -> None:
+        watch = Watch(self._drifted)
+        watch.follow(overlay.overlay)
+        watch.start()
+        try:
+            while True:
+                self._leases_changed.clear()
+                if not await self.reconcile(overlay, link):
+                    asyncio.get_running_loop().call_later(_RETRY, self._look)
+                watch.follow(overlay.overlay)
+                self.ready.set()
+                await self._leases_changed.wait()
+                await asyncio.sleep(_GATHER)
+        finally:
+            watch.close()
+            if self._settling:
+                self._settling.cancel()
+
+    def _drifted(self) -> None:
+        """Our own batches echo here too; one look after things are quiet serves both."""
+        if self._settling:
+            self._settling.cancel()
+        self._settling = asyncio.get_running_loop().call_later(_SETTLE, self._look)
+
+    def _look(self) -> None:
+        self._dirty = True
+        self._leases_changed.set()
+
+    async def reconcile(self, overlay: HostGateway | Vxlan, link: Link) -> bool:
+        """Bring the kernel to what the leases say; False when something could not be set (try again later).
+
+        The kernel is read at the start and when something may have drifted; else what was applied last is
+        known, and a change of one node costs one or two short processes.
+        """
+        try:
+            if self._dirty or self._applied is None:
+                self._dirty = False
+                await overlay.prepare()
+                self._applied = await kernel.forwarding(self.conf.network, outer=link.name, overlay=overlay.overlay)
+            wanted = overlay.desired(self.leases(), self.options.node_name)
+            await kernel.apply(difference(self._applied, wanted))
+            self._applied = wanted
+        except (CommandError, TimeoutError) as error:
+            log.error("%s", error)
+            self._applied = None
+            return False
+        return True
+
+    async def _ensure_iptables(self, subnet: ipaddress.IPv4Network) -> None:
+        chains = []
+        if self.options.ip_masq:
+            random_fully = self.options.ip_masq_random_fully
+            chains.append(iptables.masquerade(self.conf.network, subnet, random_fully=random_fully))
+        if self.options.iptables_forward_rules:
+            chains.append(iptables.forward(self.conf.network))
+        if chains:
+            try:
+                await iptables.ensure(chains)
+            except (CommandError, TimeoutError) as error:
+                log.error("Failed to ensure iptables rules: %s", error)
+
+    async def _keep_iptables(self, subnet: ipaddress.IPv4Network) -> None:
+        nf_tables, seen = iptables.is_nf_tables(), None
+        while True:
+            await asyncio.sleep(self.options.iptables_resync)
+            now = iptables.generation() if nf_tables else None
+            if now is None or now != seen:
+                await self._ensure_iptables(subnet)
+                seen = iptables.generation() if nf_tables else None
+
+
+def _relevant(node: KubeObject) -> tuple[object, object]:
+    return lease.annotations_of(node), node.get("spec")
+
+
+async def healthz(host: str, port: int) -> asyncio.Server:
+    """Answers 200 to GET /healthz, as upstream does, for as long as the process runs."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
+            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            found = request.split(b" ", 2)[1:2] == [b"/healthz"]
+            status, body = ("200 OK", b"flanneld is running") if found else ("404 Not Found", b"404 page not found\n")
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(answer, host, port)
+
+
+async def start(options: Options) -> None:
+    """The whole agent. Raises NetConfError, KubeconfigError and what Agent.run raises."""
+    conf = netconf.load(options.net_config_path)
+    client = (
+        Client.from_kubeconfig(options.kubeconfig_file, user_agent="flanneld")
+        if options.kubeconfig_file
+        else Client.in_cluster(user_agent="flanneld")
+    )
+    server = await healthz(options.healthz_ip, options.healthz_port) if options.healthz_port else None
+    try:
+        async with client:
+            await Agent(options, conf, client).run()
+    finally:
+        if server:
+            server.close()

@@ -1,0 +1,106 @@
+"""net-conf.json: flannel's network and backend
+(https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md and backends.md)."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BACKENDS = ("host-gw", "vxlan")
+DEFAULT_VNI = 1
+#: The kernel's own default, which upstream leaves in force (IANA's 4789 came later).
+DEFAULT_PORT = 8472
+
+
+class NetConfError(ValueError):
+    """net-conf.json cannot be used; the text says which key and what is allowed."""
+
+
+@dataclass(frozen=True)
+class VxlanBackend:
+    """mtu is that of the outer interface, in bytes; 0 means to take the interface's own."""
+
+    vni: int = DEFAULT_VNI
+    port: int = DEFAULT_PORT
+    mtu: int = 0
+    direct_routing: bool = False
+    learning: bool = False
+    gbp: bool = False
+
+    @property
+    def device(self) -> str:
+        return f"flannel.{self.vni}"
+
+
+@dataclass(frozen=True)
+class NetConf:
+    network: ipaddress.IPv4Network
+    backend_type: str
+    vxlan: VxlanBackend = VxlanBackend()
+
+
+class _Keys:
+    """A JSON object whose keys are found in any case, as Go's decoder finds them."""
+
+    def __init__(self, data: Any, where: str) -> None:
+        if not isinstance(data, dict):
+            raise NetConfError(f"error parsing subnet config: {where} is not a JSON object")
+        self._where = where
+        self._data: Mapping[str, Any] = {key.lower(): value for key, value in data.items()}
+
+    def get(self, key: str, kind: type, default: Any) -> Any:
+        value = self._data.get(key.lower())
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise NetConfError(f"error parsing subnet config: {self._where}{key} must be a {kind.__name__}")
+        return value
+
+
+def parse(text: str) -> NetConf:
+    """Raises NetConfError."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise NetConfError(f"error parsing subnet config: {error}") from error
+    keys = _Keys(data, "")
+    if keys.get("EnableIPv6", bool, False) or not keys.get("EnableIPv4", bool, True):
+        raise NetConfError("error parsing subnet config: this flanneld routes IPv4; leave EnableIPv6 out")
+    try:
+        network = ipaddress.IPv4Network(keys.get("Network", str, ""))
+    except ValueError as error:
+        raise NetConfError(f"please define a correct Network parameter in the flannel config: {error}") from error
+    # Upstream's default backend without a Backend key is udp, which nothing uses any more.
+    backend = _Keys(keys.get("Backend", dict, {"Type": "udp"}), "Backend.")
+    backend_type = backend.get("Type", str, "")
+    if backend_type not in BACKENDS:
+        raise NetConfError(f"unknown backend type: {backend_type} (supported are {', '.join(BACKENDS)})")
+    return NetConf(network, backend_type, _vxlan(backend))
+
+
+def _vxlan(keys: _Keys) -> VxlanBackend:
+    vxlan = VxlanBackend(
+        vni=keys.get("VNI", int, DEFAULT_VNI),
+        port=keys.get("Port", int, 0) or DEFAULT_PORT,
+        mtu=keys.get("MTU", int, 0),
+        direct_routing=keys.get("DirectRouting", bool, False),
+        learning=keys.get("Learning", bool, False),
+        gbp=keys.get("GBP", bool, False),
+    )
+    if not 0 < vxlan.vni < 1 << 24:
+        raise NetConfError(f"Backend.VNI must be from 1 to {(1 << 24) - 1}, not {vxlan.vni}")
+    if not 0 < vxlan.port < 1 << 16:
+        raise NetConfError(f"Backend.Port must be from 1 to 65535, not {vxlan.port}")
+    return vxlan
+
+
+def load(path: str | Path) -> NetConf:
+    """Raises NetConfError, with upstream's text when the file cannot be read."""
+    try:
+        return parse(Path(path).read_text())
+    except OSError as error:
+        raise NetConfError(f"failed to read net conf: open {path}: {(error.strerror or '').lower()}") from error
