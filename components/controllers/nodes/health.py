@@ -90,7 +90,7 @@ def _stays(taint: KubeObject, schedule: set[str], execute: str) -> bool:
     if effect == NO_SCHEDULE and key in _MANAGED:
         return key in schedule
     if effect == NO_EXECUTE and key in (NOT_READY, UNREACHABLE):
-        return key == execute
+        return bool(key == execute)
     return True
 
 

@@ -42,7 +42,8 @@ class CidrSet:
     def allocate(self) -> Network:
         """Raises RangeExhausted."""
         if len(self._used) >= self._count:
-            raise RangeExhausted(f"CIDR allocation failed; there are no remaining CIDRs left to allocate in {self.cluster}")
+            text = "CIDR allocation failed; there are no remaining CIDRs left to allocate in"
+            raise RangeExhausted(f"{text} {self.cluster}")
         while self._next in self._used:
             self._next = (self._next + 1) % self._count
         index = self._next
@@ -74,7 +75,7 @@ def occupy_all(sets: Sequence[CidrSet], nodes: Iterable[KubeObject], services: I
     for node in nodes:
         for text in pod_cidrs(node):
             network = ipaddress.ip_network(text)
-            if not any([cidrs.occupy(network) for cidrs in sets]):
+            if not any(cidrs.occupy(network) for cidrs in sets):
                 log.warning("node %s: podCIDR %s lies outside the cluster CIDR", node["metadata"]["name"], text)
 
 

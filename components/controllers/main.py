@@ -1,0 +1,102 @@
+"""kube-controller-manager: all controllers in one process, one informer per resource."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+
+from components.controllers import flags, health
+from components.controllers.controller import Context, utc_now
+from components.controllers.flags import Options
+from components.controllers.registry import ALIASES, CONTROLLERS, enabled
+from components.controllers.sharedinformers import SharedInformers
+from components.machinery.client import ApiError, Client
+from components.machinery.events import EventRecorder
+from components.machinery.resources import LEASES, KubeObject
+
+log = logging.getLogger("kube-controller-manager")
+_LEASE, _LEASE_DURATION, _RENEW = "kube-controller-manager", 15, 5.0
+
+
+def main(argv: list[str]) -> int:
+    """Runs until SIGTERM or SIGINT: exit code 0. 2: bad flags. 1: a controller failed."""
+    options = flags.parse(argv, [*CONTROLLERS, *ALIASES])
+    level = logging.DEBUG if options.verbosity >= 4 else logging.INFO
+    logging.basicConfig(level=level, format="%(levelname).1s%(asctime)s %(name)s] %(message)s")
+    return asyncio.run(run(options))
+
+
+async def run(options: Options) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = Client.from_kubeconfig(options.kubeconfig, user_agent="kube-controller-manager")
+    server = await health.serve(options.bind_address, options.secure_port) if options.secure_port else None
+    async with client:
+        try:
+            return await _run_until(stop, client, options)
+        finally:
+            if server is not None:
+                server.close()
+
+
+async def _run_until(stop: asyncio.Event, client: Client, options: Options) -> int:
+    recorders: dict[str, EventRecorder] = {}
+
+    def recorder(component: str) -> EventRecorder:
+        return recorders.setdefault(component, EventRecorder(client, component))
+
+    informers = SharedInformers(client)
+    context = Context(client, informers, recorder, options)
+    controllers = {name: CONTROLLERS[name](context) for name in _selected(options)}
+    informers.start()
+    tasks = [asyncio.create_task(item.run(), name=name) for name, item in controllers.items()]
+    tasks += [asyncio.create_task(item.run(), name=f"events/{name}") for name, item in recorders.items()]
+    if options.leader_elect:
+        tasks.append(asyncio.create_task(hold_lease(client), name="lease"))
+    log.info("started %s", ", ".join(controllers))
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in done if task is not stopped]
+    for task in failed:
+        log.error("%s ended", task.get_name(), exc_info=task.exception())
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await informers.stop()
+    return 1 if failed else 0
+
+
+def _selected(options: Options) -> list[str]:
+    names = enabled(options.controllers)
+    if not options.allocate_node_cidrs and "node-ipam-controller" in names:
+        names.remove("node-ipam-controller")
+    return names
+
+
+async def hold_lease(client: Client) -> None:
+    """Renews kube-system/kube-controller-manager for those who look at it; there is only one of us."""
+    identity = f"{socket.gethostname()}_{os.getpid()}"
+    while True:
+        with contextlib.suppress(ApiError):
+            await _renew(client, identity)
+        await asyncio.sleep(_RENEW)
+
+
+async def _renew(client: Client, identity: str) -> None:
+    now = utc_now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec: KubeObject = {"holderIdentity": identity, "leaseDurationSeconds": _LEASE_DURATION, "renewTime": now}
+    try:
+        await client.patch(LEASES, _LEASE, {"spec": spec}, "kube-system")
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        metadata = {"name": _LEASE, "namespace": "kube-system"}
+        spec |= {"acquireTime": now, "leaseTransitions": 0}
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        await client.create(LEASES, lease)
