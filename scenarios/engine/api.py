@@ -89,14 +89,10 @@ class Cluster:
         status, raw = self._exchange(method, target, data, headers)
         answer = json.loads(raw or b"{}")
         if status >= 400:
-            raise ApiError(
-                status, answer.get("reason", ""), answer.get("message", f"{method} {path}: {status}")
-            )
+            raise ApiError(status, answer.get("reason", ""), answer.get("message", f"{method} {path}: {status}"))
         return answer
 
-    def _exchange(
-        self, method: str, target: str, data: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
+    def _exchange(self, method: str, target: str, data: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         for attempt in (1, 2):
             kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
             connection = kept or self._connect()
@@ -177,9 +173,7 @@ class Cluster:
                 return None
             raise
 
-    def list(
-        self, resource: Resource, namespace: str = "", selector: str = "", fields: str = ""
-    ) -> list[KubeObject]:
+    def list(self, resource: Resource, namespace: str = "", selector: str = "", fields: str = "") -> list[KubeObject]:
         """All that match; namespace "" is all namespaces."""
         params = {"labelSelector": selector, "fieldSelector": fields}
         answer = self.request("GET", resource.path(namespace), params={k: v for k, v in params.items() if v})

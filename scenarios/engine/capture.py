@@ -126,9 +126,7 @@ def open_point(point: Point, order: Order) -> tuple[str, socket.socket]:
     for link in links.links():
         if link.index == peer:
             return link.name, _open(point, link.name, order)
-    raise CaptureError(
-        f"{point.label}: the other end of the pod's {point.interface} (ifindex {peer}) is not here"
-    )
+    raise CaptureError(f"{point.label}: the other end of the pod's {point.interface} (ifindex {peer}) is not here")
 
 
 def _link(point: Point, name: str) -> links.Link:
@@ -136,9 +134,7 @@ def _link(point: Point, name: str) -> links.Link:
     for link in there:
         if link.name == name:
             return link
-    raise CaptureError(
-        f"{point.label}: no interface {name}; there are {', '.join(link.name for link in there)}"
-    )
+    raise CaptureError(f"{point.label}: no interface {name}; there are {', '.join(link.name for link in there)}")
 
 
 @contextmanager
@@ -190,9 +186,7 @@ def _open(point: Point, name: str, order: Order) -> socket.socket:
 def _attach(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
     raw = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     memory = ctypes.create_string_buffer(raw)
-    sock.setsockopt(
-        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(memory))
-    )
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(memory)))
 
 
 class Recorder:
@@ -203,9 +197,7 @@ class Recorder:
         self.sockets = {sock.fileno(): (number, sock) for number, (_, sock) in enumerate(sockets)}
         self.count = 0
         self.loopback = {
-            number
-            for number, (point, _) in enumerate(sockets)
-            if point.interface == "lo" and not point.host_side
+            number for number, (point, _) in enumerate(sockets) if point.interface == "lo" and not point.host_side
         }
         file.write(pcapng.section())
         for point, _ in sockets:

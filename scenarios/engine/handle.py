@@ -91,9 +91,7 @@ class LabHandle(Protocol):
         """Run a command to its end; raises TimeoutError (the command is killed), LookupError: no such target."""
         ...
 
-    def start(
-        self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()
-    ) -> Background:
+    def start(self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()) -> Background:
         """Start a Python function (main="package.module:function", given args as a list) or a command (argv).
 
         A function runs forked from the lab's fork server, inside the target's network, mount and UTS

@@ -54,12 +54,8 @@ def _number(raw: bytes | None) -> int:
     return int(struct.unpack("=I", raw)[0]) if raw else 0
 
 
-def _dump(
-    request: int, answer: int, head: struct.Struct, index_field: int
-) -> Iterator[tuple[int, dict[int, bytes]]]:
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-    ) as netlink:
+def _dump(request: int, answer: int, head: struct.Struct, index_field: int) -> Iterator[tuple[int, dict[int, bytes]]]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
         message = struct.pack("=IHHII", 16 + head.size, request, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
         netlink.sendall(message + b"\0" * head.size)
         while True:

@@ -15,13 +15,17 @@ import yaml
 from scenarios.engine import fixtures
 from scenarios.engine.check import check, nearest
 from scenarios.engine.document import Document, KeyPath, Loader, SpecError
+from scenarios.engine.duration import seconds
 from scenarios.engine.jsonpath import JSONPath, JSONPathError
 from scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
 from scenarios.engine.spec import LabSpec
 
 SUFFIX = ".scenario.yaml"
-VERBS = "http tcp udp ping dns exec resource events rules routes neighbours fdb conntrack addresses packets".split()
-ACTIONS = "note apply delete scale patch wait exec capture component save expect".split()
+VERBS = (
+    *("http", "tcp", "udp", "ping", "dns", "exec", "resource", "events", "rules", "routes"),
+    *("neighbours", "fdb", "conntrack", "addresses", "packets"),
+)
+ACTIONS = ("note", "apply", "delete", "scale", "patch", "wait", "exec", "capture", "component", "save", "expect")
 #: verb: text -> the key that the text stands for
 SHORT_FORMS = {"http": "url", "tcp": "to", "udp": "to", "ping": "to", "dns": "name", "exec": "command"}
 #: what looks somewhere by itself and so takes no from
@@ -69,14 +73,6 @@ def load_all(paths: Iterable[Path]) -> list[Case]:
     return cases
 
 
-def seconds(value: float | str) -> float:
-    """0.5, "500ms", "10s", "2m" -> seconds."""
-    if not isinstance(value, str):
-        return float(value)
-    number, unit = re.fullmatch(r"([0-9.]+)(ms|s|m)", value).groups()  # type: ignore[union-attr]
-    return float(number) * {"ms": 0.001, "s": 1.0, "m": 60.0}[unit]
-
-
 @dataclass(frozen=True)
 class _File:
     document: Document
@@ -102,9 +98,7 @@ class _File:
         for cell in self._cells():
             for name in data.get("variants") or {"": None}:
                 variant = self._variant(name, cell, scenario.timeouts)
-                yield Case(
-                    scenario, variant, variant.lab, tuple((axis, str(value)) for axis, value in cell.items())
-                )
+                yield Case(scenario, variant, variant.lab, tuple((axis, str(value)) for axis, value in cell.items()))
 
     def _check_steps_present(self) -> None:
         variants = self.document.data.get("variants", {})
@@ -143,9 +137,7 @@ class _File:
         steps += self._steps(own.get("steps") or data.get("steps", []), (*shared, "steps"), timeouts)
         steps += self._steps(own.get("after", []), (*at, "after"), timeouts)
         steps = self._with_failures(steps, own.get("fails", []), (*at, "fails"))
-        return Variant(
-            name, own.get("title", ""), own.get("explain", "").strip(), lab, tuple(objects), tuple(steps)
-        )
+        return Variant(name, own.get("title", ""), own.get("explain", "").strip(), lab, tuple(objects), tuple(steps))
 
     def _lab(self, own: Mapping[str, Any], at: KeyPath, cell: Mapping[str, Any]) -> LabSpec:
         base = self.document.data.get("lab", {})
@@ -158,9 +150,7 @@ class _File:
         if own.get("lab"):
             prefix = (*at, "lab")
         lines = {
-            path[len(prefix) :]: line
-            for path, line in self.document.lines.items()
-            if path[: len(prefix)] == prefix
+            path[len(prefix) :]: line for path, line in self.document.lines.items() if path[: len(prefix)] == prefix
         }
         return LabSpec.from_document(Document(data, lines, self.document.where))
 
@@ -189,17 +179,15 @@ class _File:
         if key not in {(item["kind"], item["metadata"]["name"]) for item in objects}:
             known = ", ".join(f"{item['kind']}/{item['metadata']['name']}" for item in objects)
             raise self._error(at, f"{key[0]}/{key[1]} is not among the objects it could change: {known}")
-        return [
-            merge(item, overlay) if (item["kind"], item["metadata"]["name"]) == key else item
-            for item in objects
-        ]
+        return [merge(item, overlay) if (item["kind"], item["metadata"]["name"]) == key else item for item in objects]
 
     def _steps(self, given: Sequence[Mapping[str, Any]], path: KeyPath, timeouts: Timeouts) -> list[Step]:
         return [self._step(item, (*path, number), timeouts) for number, item in enumerate(given)]
 
     def _step(self, item: Mapping[str, Any], path: KeyPath, timeouts: Timeouts) -> Step:
         action = self._only(item, ACTIONS, path, "a step")
-        args, expectations = item[action], ()
+        args = item[action]
+        expectations: tuple[Expectation, ...] = ()
         if action == "expect":
             listed = (
                 [(args, (*path, action))]
@@ -230,9 +218,7 @@ class _File:
         sources = item.get("from", ())
         sources = (sources,) if isinstance(sources, str) else tuple(sources)
         if not sources and verb not in (*WITHOUT_SOURCE, *OPTIONAL_SOURCE):
-            raise self._error(
-                path, f"from is missing: a host (worker-1, client), pod:NAME or pods:LABEL=VALUE"
-            )
+            raise self._error(path, "from is missing: a host (worker-1, client), pod:NAME or pods:LABEL=VALUE")
         if sources and verb in WITHOUT_SOURCE:
             raise self._error((*path, "from"), f"{verb} takes no from")
         self._check_args(verb, args, (*path, verb))
@@ -256,9 +242,7 @@ class _File:
                 try:
                     re.compile(re.sub(r"\$\{[^}]*\}", "x", pattern))
                 except re.error as error:
-                    raise self._error(
-                        (*path, key), f"{pattern!r} is no regular expression: {error}"
-                    ) from error
+                    raise self._error((*path, key), f"{pattern!r} is no regular expression: {error}") from error
         if "jsonpath" in args:
             try:
                 JSONPath.parse(re.sub(r"\$\{[^}]*\}", "x", args["jsonpath"]))

@@ -238,11 +238,7 @@ def _icmp(version: int, data: bytes) -> tuple[ICMP, bytes]:
     if echo:
         return ICMP(version, kind, code, first, second), data[8:]
     error = kind in ((3, 4, 5, 11, 12) if version == 4 else (1, 2, 3, 4))
-    mtu = (
-        second
-        if (version, kind, code) == (4, 3, 4)
-        else (first << 16 | second if (version, kind) == (6, 2) else 0)
-    )
+    mtu = second if (version, kind, code) == (4, 3, 4) else (first << 16 | second if (version, kind) == (6, 2) else 0)
     return ICMP(version, kind, code, mtu=mtu, quoted=decode_ip(data[8:]) if error else None), data[8:]
 
 

@@ -92,9 +92,7 @@ def statistics(number: int, time: int, received: int, dropped: int) -> bytes:
     return _block(STATISTICS, head + options)
 
 
-def write(
-    file: BinaryIO, interfaces: Sequence[Interface], records: Iterable[Record], comment: str = ""
-) -> None:
+def write(file: BinaryIO, interfaces: Sequence[Interface], records: Iterable[Record], comment: str = "") -> None:
     """A whole file."""
     file.write(section(comment=comment))
     for item in interfaces:
@@ -126,18 +124,14 @@ def read(path: Path) -> Capture:
     for kind, body in _blocks(data):
         if kind == INTERFACE:
             options = dict(_read_options(body[8:]))
-            interfaces.append(
-                Interface(options.get(IF_NAME, b"").decode(), options.get(IF_DESCRIPTION, b"").decode())
-            )
+            interfaces.append(Interface(options.get(IF_NAME, b"").decode(), options.get(IF_DESCRIPTION, b"").decode()))
         elif kind == PACKET:
             records.append(_read_packet(body))
         elif kind == STATISTICS:
             number = struct.unpack_from("<I", body)[0]
             lost = dict(_read_options(body[12:])).get(ISB_IFDROP, b"\0" * 8)
             dropped[number] = struct.unpack("<Q", lost)[0]
-    return Capture(
-        tuple(interfaces), tuple(records), tuple(dropped.get(n, 0) for n in range(len(interfaces)))
-    )
+    return Capture(tuple(interfaces), tuple(records), tuple(dropped.get(n, 0) for n in range(len(interfaces))))
 
 
 def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -185,8 +179,7 @@ def merge(captures: Iterable[Capture]) -> Capture:
         interfaces += capture.interfaces
         dropped += capture.dropped or (0,) * len(capture.interfaces)
         records += [
-            Record(base + r.interface, r.time, r.data, r.length, r.outbound, r.comment)
-            for r in capture.records
+            Record(base + r.interface, r.time, r.data, r.length, r.outbound, r.comment) for r in capture.records
         ]
     records.sort(key=lambda record: record.time)
     return Capture(tuple(interfaces), tuple(records), tuple(dropped))

@@ -44,7 +44,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def perform(request: Mapping[str, Any]) -> dict[str, Any]:
-    """One request; the result has ms (milliseconds in all) and, when it failed, error and message."""
+    """A request; with repeat its result is {"several": [...]}."""
+    if "repeat" not in request:
+        return once(request)
+    return {"several": [once(request) for _ in range(request["repeat"])]}
+
+
+def once(request: Mapping[str, Any]) -> dict[str, Any]:
+    """One exchange; the result has ms (milliseconds in all) and, when it failed, error and message."""
     started = time.monotonic()
     result: dict[str, Any] = {}
     try:
@@ -122,9 +129,7 @@ def parse_response(raw: bytes, method: str = "GET") -> dict[str, Any]:
     version, _, rest = start.partition(" ")
     if not separator or not version.startswith("HTTP/"):
         raise ValueError(f"not an HTTP response: {raw[:80]!r}")
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-    }
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = _unchunk(body)
     length = headers.get("content-length")

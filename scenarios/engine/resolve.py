@@ -70,9 +70,7 @@ def perform(request: Mapping[str, Any]) -> dict[str, Any]:
     """name, type, server (default: resolv.conf's), search (default true), transport udp|tcp, timeout (seconds)."""
     started = time.monotonic()
     config = ResolverConfig.parse(Path("/etc/resolv.conf").read_text())
-    names = (
-        list(config.candidates(request["name"])) if request.get("search", True) else [_fqdn(request["name"])]
-    )
+    names = list(config.candidates(request["name"])) if request.get("search", True) else [_fqdn(request["name"])]
     server = request.get("server") or config.nameservers[0]
     result: dict[str, Any] = {"server": server, "asked": []}
     for name in names:

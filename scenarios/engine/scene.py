@@ -1,0 +1,230 @@
+"""Where a case runs: its lab, its namespace, what it has saved, and what names and ${references} mean there.
+
+Names of places ("from", "to"):  worker-1, client, router ... | pod:NAME, pod:NS/NAME[/CONTAINER] | service:NAME
+and for several at once:         workers, nodes, pods:LABEL=VALUE
+
+References:  ${pod/web.ip}  ${pod/NS/web.node}  ${service/web.nodePort}  ${node/worker-1.podCIDR}  ${host/client.ip}
+             ${KIND/NAME.JSONPATH}  ${namespace}  ${domain}  ${from.ip}  ${to.name}  ${SAVED}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any
+
+from components.machinery.resources import NODES, PODS, SERVICES, KubeObject
+from scenarios.engine.api import ApiError, Cluster
+from scenarios.engine.capturing import RunningCapture
+from scenarios.engine.check import nearest
+from scenarios.engine.handle import Host, LabHandle
+from scenarios.engine.jsonpath import JSONPath, as_text
+
+REFERENCE = re.compile(r"\$\{([^{}]+)\}")
+
+
+class NotYet(Exception):
+    """Something is named that is not there, or has no such value, now: looking again later may help."""
+
+
+class SceneError(Exception):
+    """Something is named that cannot be; looking again does not help."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a conversation. name: for people; target: for LabHandle, "" when nothing can run there."""
+
+    name: str
+    target: str = ""
+    ip: str = ""
+    node: str = ""
+
+    def values(self) -> Mapping[str, str]:
+        """What ${from.X} and ${to.X} know."""
+        return {"name": self.name.rpartition("/")[2].rpartition(":")[2], "ip": self.ip, "node": self.node}
+
+
+def _node_ip(node: KubeObject) -> Any:
+    addresses = node.get("status", {}).get("addresses", ())
+    return next((item["address"] for item in addresses if item["type"] == "InternalIP"), None)
+
+
+def _gateway(node: KubeObject) -> str | None:
+    cidr = node.get("spec", {}).get("podCIDR")
+    return str(ip_network(cidr)[1]) if cidr else None
+
+
+def _first_port(key: str) -> Callable[[KubeObject], Any]:
+    return lambda service: next((port.get(key) for port in service["spec"].get("ports", ())), None)
+
+
+#: (plural, attribute) -> value
+SHORTCUTS: Mapping[tuple[str, str], Callable[[KubeObject], Any]] = {
+    ("pods", "ip"): lambda pod: pod.get("status", {}).get("podIP"),
+    ("pods", "node"): lambda pod: pod["spec"].get("nodeName"),
+    ("nodes", "ip"): _node_ip,
+    ("nodes", "podCIDR"): lambda node: node["spec"].get("podCIDR"),
+    ("nodes", "gateway"): _gateway,
+    ("services", "ip"): lambda service: service["spec"].get("clusterIP"),
+    ("services", "port"): _first_port("port"),
+    ("services", "nodePort"): _first_port("nodePort"),
+    ("services", "targetPort"): _first_port("targetPort"),
+}
+
+
+@dataclass
+class Scene:
+    """One case at run time. slug: names files; saved: what steps kept under a name."""
+
+    lab: LabHandle
+    cluster: Cluster
+    namespace: str
+    slug: str
+    saved: dict[str, str] = field(default_factory=dict)
+    captures: dict[str, RunningCapture] = field(default_factory=dict)
+    _hosts: dict[str, Host] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> dict[str, Host]:
+        """By name; a lab's hosts do not change."""
+        if not self._hosts:
+            self._hosts = {host.name: host for host in self.lab.hosts()}
+        return self._hosts
+
+    def qualified(self, name: str) -> tuple[str, str]:
+        """ "web" -> (the case's namespace, "web"); "kube-system/web" as it says."""
+        namespace, _, bare = name.rpartition("/")
+        return namespace or self.namespace, bare
+
+    def ends(self, text: str) -> list[End]:
+        """What a from or to means now. Raises NotYet for pods that are not there (or have no IP) yet."""
+        if text in ("workers", "nodes"):
+            return [self._host_end(host) for host in self.hosts.values() if _chosen(host, text)]
+        if text in self.hosts:
+            return [self._host_end(self.hosts[text])]
+        kind, separator, name = text.partition(":")
+        if separator and kind == "pod":
+            return [self._pod_end(name)]
+        if separator and kind == "pods":
+            return self._pods_by_label(name)
+        if separator and kind in ("service", "svc"):
+            namespace, bare = self.qualified(name)
+            service = self.existing(SERVICES.plural, bare, namespace)
+            return [End(f"service:{name}", ip=service["spec"].get("clusterIP", ""))]
+        return [End(text, ip=text)]
+
+    def source(self, text: str) -> list[End]:
+        """Ends where a program can run. Raises SceneError, NotYet."""
+        found = self.ends(text)
+        for end in found:
+            if not end.target:
+                hint = nearest(text, self.hosts)
+                raise SceneError(f"{text!r} is no place to look from{hint}; hosts: {', '.join(self.hosts)}")
+        return found
+
+    def _host_end(self, host: Host) -> End:
+        return End(host.name, host.name, host.address, host.name)
+
+    def _pod_end(self, text: str) -> End:
+        parts = text.split("/")
+        namespace, name = (self.namespace, parts[0]) if len(parts) == 1 else (parts[0], parts[1])
+        pod = self.existing(PODS.plural, name, namespace)
+        return _end_of(pod, "/".join(parts[2:]), self.namespace)
+
+    def _pods_by_label(self, selector: str) -> list[End]:
+        pods = self.cluster.list(PODS, self.namespace, selector)
+        if not pods:
+            raise NotYet(f"no pod in {self.namespace} has {selector}")
+        ordered = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
+        return [_end_of(pod, "", self.namespace) for pod in ordered if not pod["metadata"].get("deletionTimestamp")]
+
+    def existing(self, kind: str, name: str, namespace: str = "") -> KubeObject:
+        """An object. Raises NotYet when it is not there, SceneError for an unknown kind."""
+        try:
+            resource = self.cluster.resource(kind)
+        except LookupError as error:
+            raise SceneError(str(error)) from error
+        found = self.cluster.find(resource, name, namespace or self.namespace if resource.namespaced else "")
+        if found is None:
+            raise NotYet(f'{resource.plural} "{name}" not found')
+        return found
+
+    def resolve(self, value: Any, ends: Mapping[str, End] | None = None) -> Any:
+        """value with all ${references} filled in, also inside lists and mappings. Raises NotYet, SceneError."""
+        if isinstance(value, str):
+            return REFERENCE.sub(lambda match: self._reference(match[1].strip(), ends or {}), value)
+        if isinstance(value, Mapping):
+            return {self.resolve(key, ends): self.resolve(item, ends) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.resolve(item, ends) for item in value]
+        return value
+
+    def _reference(self, text: str, ends: Mapping[str, End]) -> str:
+        fixed = {"namespace": self.namespace, "domain": self.lab.spec.network.clusterDomain, **self.saved}
+        if text in fixed:
+            return fixed[text]
+        head, _, attribute = text.partition(".")
+        if head in ends:
+            values = ends[head].values()
+            if attribute not in values:
+                raise SceneError(f"${{{text}}}: {head} has {', '.join(values)}")
+            return values[attribute]
+        kind, separator, _ = text.partition("/")
+        if not separator:
+            raise SceneError(
+                f"${{{text}}} is not known{nearest(text, fixed)}; known: {', '.join(fixed)}, KIND/NAME.WHAT"
+            )
+        return self._object_value(text, kind)
+
+    def _object_value(self, text: str, kind: str) -> str:
+        name, _, attribute = text[len(kind) + 1 :].partition(".")
+        if kind == "host":
+            if name not in self.hosts:
+                raise SceneError(f"${{{text}}}: no host {name}{nearest(name, self.hosts)}")
+            return self.hosts[name].address
+        namespace, bare = self.qualified(name)
+        found = self.existing(kind, bare, namespace)
+        plural = self.cluster.resource(kind).plural
+        shortcut = SHORTCUTS.get((plural, attribute))
+        values = [shortcut(found)] if shortcut else JSONPath.parse("." + attribute).find(found)
+        if not values or values[0] in (None, ""):
+            raise NotYet(f"{plural}/{name} has no .{attribute} yet")
+        return as_text(values[0])
+
+
+def _chosen(host: Host, text: str) -> bool:
+    return host.is_node if text == "nodes" else host.role == "worker"
+
+
+def _end_of(pod: KubeObject, container: str, home: str) -> End:
+    metadata = pod["metadata"]
+    ip = pod.get("status", {}).get("podIP", "")
+    if not ip:
+        raise NotYet(f"pod {metadata['name']} has no IP yet ({pod.get('status', {}).get('phase', 'no status')})")
+    full = f"{metadata['namespace']}/{metadata['name']}"
+    target = f"pod:{full}" + (f"/{container}" if container else "")
+    shown = metadata["name"] if metadata["namespace"] == home else full
+    return End(f"pod:{shown}" + (f"/{container}" if container else ""), target, ip, pod["spec"].get("nodeName", ""))
+
+
+def typed(source: End, command: str) -> str:
+    """What a person types to do the same there."""
+    if not source.target.startswith("pod:"):
+        return f"kubewire node {source.target} -- {command}"
+    namespace, name, *container = source.target[4:].split("/")
+    chosen = f" -c {container[0]}" if container else ""
+    return f"kubectl exec -n {namespace} {name}{chosen} -- {command}"
+
+
+def pairs(sources: Sequence[End], targets: Sequence[End], except_self: bool) -> Iterator[tuple[End, End]]:
+    """Every source with every target."""
+    for source in sources:
+        for target in targets:
+            if not (except_self and source.target == target.target):
+                yield source, target
+
+
+__all__ = ["NODES", "ApiError", "End", "NotYet", "Scene", "SceneError", "pairs", "typed"]

@@ -1,0 +1,146 @@
+"""What every verb gives: an Observation. And how texts, counts and lists are judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+from scenarios.engine.capturing import Sighting
+from scenarios.engine.scene import End, Scene
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look. command: what a person types to see the same; seen: in one line; detail: all of it.
+
+    why: when it does not hold, what is missing. latency: seconds that the observed thing took.
+    sightings: packets that prove it, in the packet's order.
+    """
+
+    holds: bool
+    command: str
+    seen: str
+    why: str = ""
+    detail: str = ""
+    latency: float | None = None
+    sightings: tuple[Sighting, ...] = ()
+
+
+class Verb(Protocol):
+    """A verb looks by itself."""
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        """One look. Raises NotYet (look again), SceneError (no use), TimeoutError."""
+        ...
+
+
+class ProbeVerb(Protocol):
+    """A verb that sends something from the source: requests of one source go out in one probe process."""
+
+    PROGRAM: str
+
+    def request(self) -> dict[str, Any]:
+        """For the probe program."""
+        ...
+
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        """What the program's result means."""
+        ...
+
+
+T = TypeVar("T", bound="Arguments")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A verb's arguments; scenario.schema.json has checked the keys, the references are filled in."""
+
+    @classmethod
+    def of(cls, args: Mapping[str, Any]) -> Self:
+        """Lists become tuples, numbers that came as ${references} become numbers again."""
+        hints = {item.name: str(item.type) for item in dataclasses.fields(cls)}
+        return cls(**{snake(key): _typed(value, hints[snake(key)]) for key, value in args.items()})
+
+
+def snake(key: str) -> str:
+    """exceptSelf -> except_self."""
+    return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), key)
+
+
+def _typed(value: Any, hint: str) -> Any:
+    if hint.startswith("Count"):
+        return Count.of(value)
+    if hint.startswith("tuple["):
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if hint.startswith("int") and isinstance(value, str):
+        return int(value)
+    if hint == "str" and not isinstance(value, str):
+        return str(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many: exactly (low == high), or between; high None: no limit."""
+
+    low: int = 1
+    high: int | None = None
+
+    @classmethod
+    def of(cls, value: int | Mapping[str, int]) -> Count:
+        """3, {min: 1}, {max: 5}, {min: 1, max: 5}."""
+        if isinstance(value, int):
+            return cls(value, value)
+        return cls(value.get("min", 0), value.get("max"))
+
+    def holds(self, number: int) -> bool:
+        return self.low <= number and (self.high is None or number <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"{self.low} or more"
+        return f"exactly {self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+
+
+def text_problem(
+    text: str,
+    *,
+    equals: str | None = None,
+    contains: Sequence[str] = (),
+    matches: Sequence[str] = (),
+    absent: Sequence[str] = (),
+) -> str:
+    """What is wrong with a text, "" when nothing. matches and absent are regular expressions (re.search)."""
+    if equals is not None and text.strip() != equals.strip():
+        return f"expected {quoted(equals)}, got {quoted(text)}"
+    for part in contains:
+        if part not in text:
+            return f"does not contain {quoted(part)}: {quoted(text)}"
+    for pattern in matches:
+        if not re.search(pattern, text, re.MULTILINE):
+            return f"nothing matches /{pattern}/ in {quoted(text)}"
+    for pattern in absent:
+        if found := re.search(pattern, text, re.MULTILINE):
+            return f"/{pattern}/ should not be there: {quoted(found[0])}"
+    return ""
+
+
+def quoted(text: str, limit: int = 100) -> str:
+    """A text in one line, in quotes, shortened."""
+    line = text.strip().replace("\n", "\\n")
+    return f'"{line}"' if len(line) <= limit else f'"{line[: limit - 3]}..."'
+
+
+def listed(items: Iterable[str], nothing: str = "nothing") -> str:
+    """Comma-separated, or nothing."""
+    return ", ".join(items) or nothing
+
+
+def first_lines(text: str, limit: int = 40) -> str:
+    """The beginning of a long output."""
+    lines = text.rstrip().splitlines()
+    rest = f"\n... {len(lines) - limit} more lines" if len(lines) > limit else ""
+    return "\n".join(lines[:limit]) + rest

@@ -1,0 +1,330 @@
+"""http, tcp, udp, ping, dns: something is sent from the source, and what comes back is judged."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from scenarios.engine.duration import seconds
+from scenarios.engine.scene import End, SceneError, typed
+from scenarios.engine.verbs.base import Arguments, Count, Observation, listed, quoted, text_problem
+
+PROBE = "scenarios.engine.probe:main"
+RESOLVE = "scenarios.engine.resolve:main"
+
+
+def _timeout(given: float | str | None, error: str) -> float:
+    """Seconds for one try. Who expects silence should not wait long for it, again and again."""
+    if given is not None:
+        return seconds(given)
+    return 1.0 if error in ("timeout", "any") else 3.0
+
+
+def _error_problem(result: Mapping[str, Any], wanted: str, success: str) -> str:
+    """What is wrong about how it failed, or that it did not."""
+    got = result.get("error")
+    if wanted and not got:
+        return f"expected it to fail ({wanted}), but {success}"
+    if wanted and wanted not in ("any", got):
+        return f"expected {wanted}, got {got}: {result['message']}"
+    if got and not wanted:
+        return f"{got}: {result['message']}"
+    return ""
+
+
+def _failure(result: Mapping[str, Any]) -> str:
+    return f"{result['error']} ({result['message']})"
+
+
+def _detail(result: Mapping[str, Any]) -> str:
+    ends = [f"{key} {result[key]}" for key in ("local", "remote") if key in result]
+    return ", ".join(ends)
+
+
+@dataclass(frozen=True)
+class Http(Arguments):
+    """HTTP from the source. url, or to + port + path."""
+
+    PROGRAM: ClassVar[str] = PROBE
+    url: str = ""
+    to: str = ""
+    port: int = 80
+    path: str = "/"
+    method: str = "GET"
+    headers: Mapping[str, str] | None = None
+    body: str = ""
+    status: tuple[int, ...] = (200,)
+    error: str = ""
+    timeout: float | str | None = None
+    repeat: int = 1
+    distinct: Count | None = None
+    except_self: bool = False
+    equals: str | None = None
+    contains: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The whole URL."""
+        if self.url:
+            return self.url
+        host = f"[{self.to}]" if ":" in self.to else self.to
+        return f"http://{host}:{self.port}{self.path}"
+
+    def request(self) -> dict[str, Any]:
+        parts = urlsplit(self.address)
+        if parts.scheme != "http" or not parts.hostname:
+            raise SceneError(f"{self.address!r}: only http:// URLs with a host are supported")
+        path = parts.path or "/"
+        return {
+            "probe": "http",
+            "host": parts.hostname,
+            "port": parts.port or 80,
+            "authority": parts.netloc,
+            "path": f"{path}?{parts.query}" if parts.query else path,
+            "method": self.method,
+            "headers": dict(self.headers or {}),
+            "body": self.body,
+            "repeat": self.repeat,
+            "timeout": _timeout(self.timeout, self.error),
+        }
+
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        several = result["several"]
+        problems = [self._problem(one) for one in several]
+        why = next((problem for problem in problems if problem), "")
+        bodies = sorted({one.get("body", "").strip() for one in several if "status" in one})
+        if not why and self.distinct and not self.distinct.holds(len(bodies)):
+            why = f"expected {self.distinct} different answers, got {len(bodies)}: {listed(bodies)}"
+        return Observation(
+            holds=not why,
+            command=typed(source, self._command()),
+            seen=self._seen(several, bodies),
+            why=why,
+            detail=_detail(several[-1]),
+            latency=several[-1]["ms"] / 1000,
+        )
+
+    def _problem(self, one: Mapping[str, Any]) -> str:
+        if problem := _error_problem(one, self.error, f"got {one.get('status')}"):
+            return problem
+        if "error" in one:
+            return ""
+        if one["status"] not in self.status:
+            return f"expected status {listed(map(str, self.status))}, got {one['status']} {quoted(one['body'])}"
+        return text_problem(
+            one["body"], equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+        )
+
+    def _seen(self, several: list[Mapping[str, Any]], bodies: list[str]) -> str:
+        last = several[-1]
+        if "error" in last:
+            return f"{self.address}  {_failure(last)}"
+        if len(several) > 1:
+            return (
+                f"{len(several)} x {self.address}  {last['status']}, {len(bodies)} different answers: {listed(bodies)}"
+            )
+        return f"{self.address}  {last['status']} {quoted(last['body'], 60)}"
+
+    def _command(self) -> str:
+        words = ["curl", "-sS", "-m", f"{_timeout(self.timeout, self.error):g}"]
+        if self.method != "GET":
+            words += ["-X", self.method]
+        for name, value in (self.headers or {}).items():
+            words += ["-H", f"{name}: {value}"]
+        if self.body:
+            words += ["-d", self.body]
+        return shlex.join([*words, self.address])
+
+
+def split_port(to: str, port: int) -> tuple[str, int]:
+    """ "10.0.0.1:80" -> ("10.0.0.1", 80); a port of its own wins. Raises SceneError when there is none."""
+    host, separator, text = to.rpartition(":")
+    if port:
+        return to, port
+    if separator and text.isdigit():
+        return host.strip("[]"), int(text)
+    raise SceneError(f"{to!r}: which port? write HOST:PORT or give port")
+
+
+@dataclass(frozen=True)
+class Tcp(Arguments):
+    """A TCP connection; with send, also an answer."""
+
+    PROGRAM: ClassVar[str] = PROBE
+    to: str = ""
+    port: int = 0
+    send: str | None = None
+    error: str = ""
+    timeout: float | str | None = None
+    except_self: bool = False
+    equals: str | None = None
+    contains: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    probe: ClassVar[str] = "tcp"
+    netcat: ClassVar[str] = ""
+    default_send: ClassVar[str | None] = None
+
+    @property
+    def text(self) -> str | None:
+        """What is sent."""
+        return self.send if self.send is not None else self.default_send
+
+    def request(self) -> dict[str, Any]:
+        host, port = split_port(self.to, self.port)
+        request = {"probe": self.probe, "host": host, "port": port, "timeout": _timeout(self.timeout, self.error)}
+        return request if self.text is None else {**request, "send": self.text}
+
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        host, port = split_port(self.to, self.port)
+        where, body = f"{self.probe} {host}:{port}", result.get("body", "")
+        done = f"answered {quoted(body, 60)}" if self.text is not None else "connected"
+        why = _error_problem(result, self.error, done)
+        if not why and "error" not in result:
+            why = text_problem(
+                body, equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+            )
+        return Observation(
+            holds=not why,
+            command=typed(source, self._command(host, port)),
+            seen=f"{where}  {_failure(result) if 'error' in result else done}",
+            why=why,
+            detail=_detail(result),
+            latency=result["ms"] / 1000,
+        )
+
+    def _command(self, host: str, port: int) -> str:
+        netcat = f"nc {self.netcat}-w 2 {host} {port}"
+        if self.text is None:
+            return f"nc -z {self.netcat}-w 2 {host} {port}"
+        return f"sh -c {shlex.quote(f'printf %s {shlex.quote(self.text)} | {netcat}')}"
+
+
+@dataclass(frozen=True)
+class Udp(Tcp):
+    """One datagram and its answer; agnhost's netexec answers "hostname" with its name."""
+
+    probe: ClassVar[str] = "udp"
+    netcat: ClassVar[str] = "-u "
+    default_send: ClassVar[str | None] = "hostname"
+
+
+@dataclass(frozen=True)
+class Ping(Arguments):
+    """One ICMP echo request. size: bytes of data (the packet is 28 bigger); df: must not be fragmented."""
+
+    PROGRAM: ClassVar[str] = PROBE
+    to: str = ""
+    size: int = 56
+    df: bool = False
+    ttl: int = 64
+    error: str = ""
+    timeout: float | str | None = None
+    except_self: bool = False
+
+    def request(self) -> dict[str, Any]:
+        wait = _timeout(self.timeout, self.error)
+        return {
+            "probe": "ping",
+            "host": self.to,
+            "size": self.size,
+            "df": self.df,
+            "ttl": self.ttl,
+            "timeout": min(wait, 1.0),
+        }
+
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        reply = f"reply from {result.get('source')}, ttl {result.get('ttl')}"
+        why = _error_problem(result, self.error, reply)
+        big = f", {self.size + 28} bytes{' unfragmented' if self.df else ''}" if self.size != 56 or self.df else ""
+        words = ["ping", "-c1", "-W1", *(["-M", "do"] if self.df else []), *(["-s", str(self.size)] if big else [])]
+        return Observation(
+            holds=not why,
+            command=typed(source, shlex.join([*words, self.to])),
+            seen=f"ping {self.to}{big}  {_failure(result) if 'error' in result else reply}",
+            why=why,
+            detail=_detail(result),
+            latency=result["ms"] / 1000,
+        )
+
+
+@dataclass(frozen=True)
+class Dns(Arguments):
+    """A question asked as the source's stub resolver asks it. answers: the exact set of answer data."""
+
+    PROGRAM: ClassVar[str] = RESOLVE
+    name: str = ""
+    type: str = "A"
+    server: str = ""
+    search: bool = True
+    transport: str = "udp"
+    rcode: str = "NOERROR"
+    answers: tuple[str, ...] | None = None
+    contains: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    count: Count | None = None
+    authority: bool | None = None
+    error: str = ""
+    timeout: float | str | None = None
+
+    def request(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "server": self.server,
+            "search": self.search,
+            "transport": self.transport,
+            "timeout": _timeout(self.timeout, self.error),
+        }
+
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        found = [f"{item['type']} {item['data']}" for item in result.get("answers", ())]
+        outcome = _failure(result) if "error" in result else f"{result['rcode']} {listed(found, 'no records')}"
+        via = f" as {result['name']}" if result.get("name", "").rstrip(".") != self.name.rstrip(".") else ""
+        why = self._problem(result)
+        return Observation(
+            holds=not why,
+            command=typed(source, self._command()),
+            seen=f"{self.type} {self.name}{via}  {outcome}",
+            why=why,
+            detail=self._trail(result),
+            latency=result["ms"] / 1000,
+        )
+
+    def _problem(self, result: Mapping[str, Any]) -> str:
+        if problem := _error_problem(result, self.error, f"got {result.get('rcode')}"):
+            return problem
+        if "error" in result:
+            return ""
+        if result["rcode"] != self.rcode:
+            return f"expected {self.rcode}, got {result['rcode']}"
+        records = [str(item["data"]) for item in result["answers"] if item["type"] == self.type]
+        if self.answers is not None and sorted(records) != sorted(self.answers):
+            return f"expected {listed(sorted(self.answers))}, got {listed(sorted(records))}"
+        everything = [f"{item['type']} {item['data']}" for item in result["answers"]]
+        if self.count and not self.count.holds(len(records)):
+            return f"expected {self.count} {self.type} records, got {len(records)}"
+        if self.authority is not None and bool(result["authority"]) != self.authority:
+            return f"authority section: {listed(str(item['data']) for item in result['authority'])}"
+        if not everything and self.rcode == "NOERROR" and self.answers is None and self.count is None:
+            return f"no {self.type} record" if not self._wants_nodata() else ""
+        return text_problem("\n".join(everything), contains=self.contains, matches=self.matches)
+
+    def _wants_nodata(self) -> bool:
+        return self.authority is True and not self.contains and not self.matches
+
+    def _trail(self, result: Mapping[str, Any]) -> str:
+        asked = [f"{item['name']} {item['rcode']}" for item in result["asked"]]
+        records = [f"{i['name']} {i['ttl']} {i['type']} {i['data']}" for i in result.get("answers", ())]
+        soa = [f"authority: {i['name']} {i['type']} {i['data']}" for i in result.get("authority", ())]
+        return "\n".join([f"server {result['server']}, asked: {', '.join(asked)}", *records, *soa])
+
+    def _command(self) -> str:
+        words = ["dig", *([f"@{self.server}"] if self.server else []), *(["+search"] if self.search else [])]
+        words += ["+tcp"] if self.transport == "tcp" else []
+        return shlex.join([*words, self.name, self.type])
