@@ -1,0 +1,35 @@
+"""The proxy modes in one list; a mode is one folder and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from components.kube_proxy.config import KubeProxyConfiguration
+from components.kube_proxy.iptables.backend import IptablesBackend
+from components.kube_proxy.metrics import Metrics
+from components.kube_proxy.model import State
+
+
+class Backend(Protocol):
+    """One IP family's dataplane in this network namespace."""
+
+    async def sync(self, state: State, *, full: bool) -> None:
+        """Make the kernel's rules those of state; full trusts nothing written before. Raises on failure."""
+
+    async def intact(self) -> bool:
+        """False when somebody else removed the rules."""
+
+    async def cleanup(self) -> None:
+        """Remove everything this backend ever made. Idempotent."""
+
+
+class BackendFactory(Protocol):
+    def __call__(
+        self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
+    ) -> Backend: ...
+
+
+BACKENDS: Mapping[str, BackendFactory] = {
+    "iptables": IptablesBackend,
+}

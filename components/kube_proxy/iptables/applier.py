@@ -1,0 +1,75 @@
+"""The one place that runs iptables: save, restore in one transaction, is a chain there.
+
+Whichever variant (nf_tables or legacy) `iptables-restore` is on this machine is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+from components.kube_proxy.model import IPV4
+
+#: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
+_LOCK_SECONDS = "5"
+_CONTEXT_LINES = 3
+
+
+class IptablesError(Exception):
+    """A command that failed: its argv, exit code, output and, for a restore, the lines around the fault."""
+
+    def __init__(self, argv: Sequence[str], code: int, output: str, lines: str = "") -> None:
+        where = f"\n{lines}" if lines else ""
+        super().__init__(f"{' '.join(argv)}: exit status {code}: {output.strip()}{where}")
+        self.code = code
+        self.output = output
+
+
+class Iptables:
+    """iptables or ip6tables of the network namespace this process is in."""
+
+    def __init__(self, family: str) -> None:
+        self._prefix = "iptables" if family == IPV4 else "ip6tables"
+
+    async def save(self) -> str:
+        """All tables. Raises IptablesError."""
+        return await self._run([f"{self._prefix}-save"])
+
+    async def restore(self, text: str) -> None:
+        """All or nothing per table; chains that text does not name stay. Raises IptablesError."""
+        try:
+            await self._run([f"{self._prefix}-restore", "--noflush", "--wait", _LOCK_SECONDS], text)
+        except IptablesError as error:
+            raise IptablesError(
+                [f"{self._prefix}-restore"], error.code, str(error), _around(text, str(error))
+            ) from None
+
+    async def has_chain(self, table: str, chain: str) -> bool:
+        try:
+            await self._run([self._prefix, "--wait", _LOCK_SECONDS, "-t", table, "-S", chain, "1"])
+        except IptablesError:
+            return False
+        return True
+
+    async def _run(self, argv: list[str], stdin: str = "") -> str:
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
+        except FileNotFoundError as error:
+            raise IptablesError(argv, 127, f"{error}; install the Debian package iptables") from error
+        out, err = await process.communicate(stdin.encode())
+        if process.returncode:
+            raise IptablesError(argv, process.returncode, err.decode(errors="replace"))
+        return out.decode()
+
+
+def _around(text: str, error: str) -> str:
+    """iptables-restore names the line it could not take: `line 12 failed`, `Error occurred at line: 12`."""
+    found = re.search(r"line:? (\d+)", error)
+    if not found:
+        return ""
+    number, lines = int(found[1]), text.splitlines()
+    first = max(number - _CONTEXT_LINES, 1)
+    shown = lines[first - 1 : number + _CONTEXT_LINES - 1]
+    return "\n".join(f"{first + i:6} {line}" for i, line in enumerate(shown))

@@ -1,0 +1,109 @@
+"""The iptables backend: keeps one family's rules equal to the latest plan with as little writing as possible."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable
+
+from components.kube_proxy.addresses import local_addresses
+from components.kube_proxy.config import KubeProxyConfiguration
+from components.kube_proxy.iptables import chains, rules, saved
+from components.kube_proxy.iptables.applier import Iptables, IptablesError
+from components.kube_proxy.local_traffic import local_source, node_port_ips
+from components.kube_proxy.metrics import Metrics
+from components.kube_proxy.model import IPV4, State
+from components.machinery.prometheus import Histogram
+
+log = logging.getLogger(__name__)
+
+
+class IptablesBackend:
+    """sync() writes the difference to what it wrote last; full=True looks at what is really there first."""
+
+    def __init__(
+        self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
+    ) -> None:
+        self._family, self._settings, self._metrics = family, config, metrics
+        self._localhost_node_ports = localhost_node_ports
+        self._iptables = Iptables(family)
+        self._cache: rules.Cache = {}
+        self._written: rules.Plan | None = None
+
+    async def sync(self, state: State, *, full: bool) -> None:
+        """Raises IptablesError; the next sync is then a full one."""
+        plan = rules.plan(state.services, state.endpoints, state.node, self._config(state), self._cache)
+        earlier, self._written = self._written, None
+        try:
+            if full or earlier is None:
+                await self._timed(self._write_all(plan), self._metrics.sync_full_duration)
+            else:
+                await self._timed(self._write_difference(plan, earlier), self._metrics.sync_partial_duration)
+        except IptablesError:
+            self._metrics.restore_failures.inc(self._family)
+            if earlier is not None and not full:
+                self._metrics.partial_restore_failures.inc(self._family)
+            raise
+        self._written = plan
+
+    async def intact(self) -> bool:
+        """False when the canary is gone: somebody flushed the tables."""
+        return await self._iptables.has_chain(chains.CANARY_TABLES[0], chains.CANARY)
+
+    async def cleanup(self) -> None:
+        """Takes everything away again. Nothing there is no error."""
+        text = saved.cleanup_text(saved.parse(await self._iptables.save()))
+        if text:
+            await self._iptables.restore(text)
+
+    def _config(self, state: State) -> rules.Config:
+        settings = self._settings
+        return rules.Config(
+            family=self._family,
+            local_source=local_source(settings, self._family, state.node),
+            masquerade_all=settings.iptables.masquerade_all,
+            masquerade_bit=settings.iptables.masquerade_bit,
+            localhost_node_ports=self._localhost_node_ports and self._family == IPV4,
+            conntrack_tcp_be_liberal=settings.conntrack.tcp_be_liberal,
+            node_port_ips=node_port_ips(
+                settings.node_port_addresses,
+                self._family,
+                state.node,
+                local_addresses,
+                loopback=self._localhost_node_ports and self._family == IPV4,
+            ),
+        )
+
+    async def _write_all(self, plan: rules.Plan) -> None:
+        """One look at what is there, then one transaction that also puts back jumps and canaries."""
+        tables = saved.parse(await self._iptables.save())
+        wanted = (*chains.JUMPS, *(chains.KUBELET_JUMPS if plan.config.localhost_node_ports else ()))
+        text = plan.text(
+            stale=saved.stale_chains(tables, plan.service_chains),
+            jumps=saved.missing_jumps(tables, wanted),
+            canaries=saved.missing_canaries(tables),
+        )
+        await self._restore(text, plan)
+
+    async def _write_difference(self, plan: rules.Plan, earlier: rules.Plan) -> None:
+        difference = plan.since(earlier)
+        if difference.empty:
+            return
+        await self._restore(plan.text(only=difference.written, stale=difference.stale), plan)
+
+    async def _restore(self, text: str, plan: rules.Plan) -> None:
+        await self._iptables.restore(text)
+        for table, count in rules.rule_counts(text).items():
+            self._metrics.rules_last_sync.set(count, table, self._family)
+        for table, count in plan.totals().items():
+            self._metrics.rules_total.set(count, table, self._family)
+
+    async def _timed(self, work: Awaitable[None], histogram: Histogram) -> None:
+        started = time.monotonic()
+        try:
+            await work
+        finally:
+            took = time.monotonic() - started
+            histogram.observe(took, self._family)
+            self._metrics.sync_duration.observe(took, self._family)
+            log.debug("%s: rules synced in %.1f ms", self._family, took * 1000)

@@ -1,0 +1,223 @@
+"""Services and endpoints -> iptables-restore text. Pure, sorted, deterministic; nothing is read or written.
+
+A Service's port becomes a Block: its lines in the shared chains (KUBE-SERVICES, KUBE-NODEPORTS, ...) and
+its own chains. The shared chains are written whole at each sync, own chains only when they changed
+(KEP-3453), so a Block is kept as long as its ServicePort and endpoints are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+
+from components.kube_proxy import topology
+from components.kube_proxy.iptables import chains
+from components.kube_proxy.iptables.service import Block, Context, build
+from components.kube_proxy.model import IPV4, IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+
+#: Above so many endpoints the comments in per-Service chains cost more memory than they are worth (upstream).
+LARGE_CLUSTER_ENDPOINTS = 1000
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the configuration and the node's family decide. local_source matches packets of this node's
+    pods, as iptables arguments (`-s 10.244.0.0/16`, `-i cni0`); empty when there is no way to tell."""
+
+    family: str = IPV4
+    local_source: str = ""
+    masquerade_all: bool = False
+    masquerade_bit: int = 14
+    random_fully: bool = True
+    localhost_node_ports: bool = True
+    conntrack_tcp_be_liberal: bool = False
+    #: None: every local address; else the node's addresses in --nodeport-addresses.
+    node_port_ips: tuple[str, ...] | None = None
+
+    @property
+    def mark(self) -> str:
+        return f"{1 << self.masquerade_bit:#x}"
+
+
+Cache = MutableMapping[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...], Context, Block]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """written: Service ports whose own chains are new or changed; stale: chains nobody needs any more."""
+
+    written: frozenset[ServicePortName]
+    stale: frozenset[str]
+    empty: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole desired state. blocks are in the order of their names."""
+
+    config: Config
+    blocks: Mapping[ServicePortName, Block]
+
+    def since(self, earlier: Plan) -> Difference:
+        """Blocks are kept while nothing changes (see plan), so identity tells what did."""
+        written = frozenset(name for name, block in self.blocks.items() if earlier.blocks.get(name) is not block)
+        gone = earlier.blocks.keys() - self.blocks.keys()
+        touched = [earlier.blocks[name] for name in (*written, *gone) if name in earlier.blocks]
+        before = {chain for block in touched for chain in block.chains}
+        after = {chain for name in written for chain in self.blocks[name].chains}
+        same = not written and not gone and self.config == earlier.config
+        return Difference(written, frozenset(before - after), same)
+
+    @property
+    def service_chains(self) -> frozenset[str]:
+        return frozenset(chain for block in self.blocks.values() for chain in block.chains)
+
+    def totals(self) -> dict[str, int]:
+        """Rules per table when everything is written."""
+        fixed = rule_counts("\n".join([*self._filter([], False), *self._nat([], [], [], False)]))
+        own = sum(len(block.own_lines) for block in self.blocks.values())
+        return fixed | {"nat": fixed["nat"] + own}
+
+    def text(
+        self,
+        *,
+        only: Container[ServicePortName] | None = None,
+        stale: Iterable[str] = (),
+        jumps: Iterable[chains.Jump] = (),
+        canaries: Iterable[str] = (),
+    ) -> str:
+        """Input for `iptables-restore --noflush`. only: the Service ports whose own chains are written,
+        None for all; stale: chains to remove; jumps: rules to put at the head of built-in
+        chains; canaries: tables whose canary chain is to be made."""
+        written = [block for name, block in self.blocks.items() if only is None or name in only]
+        jumps, canaries = list(jumps), set(canaries)
+        out = _canary_table("mangle") if "mangle" in canaries else []
+        out += self._filter(jumps, "filter" in canaries)
+        out += self._nat(written, sorted(stale), jumps, "nat" in canaries)
+        return "\n".join(out) + "\n"
+
+    def _filter(self, jumps: list[chains.Jump], canary: bool) -> list[str]:
+        firewall = self.config.family == IPV4 and self.config.localhost_node_ports
+        extra = [chains.KUBELET_FIREWALL] * firewall + [chains.CANARY] * canary
+        return [
+            "*filter",
+            *(f":{chain} - [0:0]" for chain in (*chains.BASE_CHAINS["filter"], *extra)),
+            *_insertions("filter", jumps),
+            *([_BLOCK_LOCALNET] if firewall else []),
+            *(line for block in self.blocks.values() for line in block.filter_lines),
+            *_forward_rules(self.config),
+            "COMMIT",
+        ]
+
+    def _nat(self, written: list[Block], stale: list[str], jumps: list[chains.Jump], canary: bool) -> list[str]:
+        shared = (*chains.BASE_CHAINS["nat"], *([chains.CANARY] if canary else []))
+        own = (chain for block in written for chain in block.chains)
+        return [
+            "*nat",
+            *(f":{chain} - [0:0]" for chain in (*shared, *own, *stale)),
+            *_insertions("nat", jumps),
+            *_masquerade_rules(self.config),
+            *(line for block in self.blocks.values() for line in block.shared_lines),
+            *(line for block in written for line in block.own_lines),
+            *(f"-X {chain}" for chain in stale),
+            *_node_port_jumps(self.config),
+            "COMMIT",
+        ]
+
+
+def plan(services: Services, endpoints: Endpoints, node: Node, config: Config, cache: Cache | None = None) -> Plan:
+    """The plan for one family. cache holds what earlier calls built and is brought up to date."""
+    total = sum(len(endpoints.get(name, ())) for name in services)
+    context = Context(
+        node_ip=next((ip for ip in node.ips if (":" in ip) == (config.family == IPV6)), ""),
+        local_source=config.local_source,
+        masquerade_all=config.masquerade_all,
+        comments=total <= LARGE_CLUSTER_ENDPOINTS,
+    )
+    old = cache if cache is not None else {}
+    blocks: dict[ServicePortName, Block] = {}
+    for name in sorted(services):
+        service = services[name]
+        chosen = topology.choose(endpoints.get(name, ()), service, node)
+        # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
+        key = (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else []))
+        kept = old.get(name)
+        if kept is None or kept[0] != service or kept[1] != key or kept[2] != context:
+            kept = old[name] = (service, key, context, build(name, service, chosen, context))
+        blocks[name] = kept[3]
+    for name in [name for name in old if name not in blocks]:
+        del old[name]
+    return Plan(config, blocks)
+
+
+def render(services: Services, endpoints: Endpoints, node: Node, config: Config) -> str:
+    """The whole desired state as text, for golden files and readers."""
+    return plan(services, endpoints, node, config).text()
+
+
+_SEPARATOR = Endpoint("", 0)
+# route_localnet makes 127.0.0.0/8 reachable from the link; only translated packets may use that
+# (https://github.com/kubernetes/kubernetes/issues/90259). The kubelet writes the same rule.
+_BLOCK_LOCALNET = (
+    f'-A {chains.KUBELET_FIREWALL} -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8 '
+    "! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+)
+
+
+def _canary_table(table: str) -> list[str]:
+    return [f"*{table}", f":{chains.CANARY} - [0:0]", "COMMIT"]
+
+
+def _insertions(table: str, jumps: Iterable[chains.Jump]) -> list[str]:
+    return [f"-I {jump.source} 1 {jump.rule}" for jump in jumps if jump.table == table]
+
+
+def _masquerade_rules(config: Config) -> list[str]:
+    mark, post = config.mark, chains.POSTROUTING
+    fully = " --random-fully" if config.random_fully else ""
+    return [
+        f"-A {post} -m mark ! --mark {mark}/{mark} -j RETURN",
+        # Clear the mark: the packet may pass POSTROUTING again (encapsulated).
+        f"-A {post} -j MARK --xor-mark {mark}",
+        f'-A {post} -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE{fully}',
+        f"-A {chains.MARK_MASQ} -j MARK --or-mark {mark}",
+    ]
+
+
+def _forward_rules(config: Config) -> list[str]:
+    mark, forward = config.mark, chains.FORWARD
+    # An INVALID packet would leave untranslated and reset the connection (kubernetes issue 74839).
+    invalid = [] if config.conntrack_tcp_be_liberal else [f"-A {forward} -m conntrack --ctstate INVALID -j DROP"]
+    return [
+        *invalid,
+        f'-A {forward} -m comment --comment "kubernetes forwarding rules" -m mark --mark {mark}/{mark} -j ACCEPT',
+        f'-A {forward} -m comment --comment "kubernetes forwarding conntrack rule" '
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
+
+
+def _node_port_jumps(config: Config) -> list[str]:
+    head = (
+        f"-A {chains.SERVICES} -m comment --comment "
+        '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
+    )
+    if config.node_port_ips is not None:
+        return [f"{head} -d {ip} -j {chains.NODEPORTS}" for ip in sorted(config.node_port_ips)]
+    barred = ""
+    if config.family == IPV6:
+        barred = " ! -d ::1/128"
+    elif not config.localhost_node_ports:
+        barred = " ! -d 127.0.0.0/8"
+    return [f"{head} -m addrtype --dst-type LOCAL{barred} -j {chains.NODEPORTS}"]
+
+
+def rule_counts(text: str) -> dict[str, int]:
+    """Rules per table in restore input; jumps in built-in chains are not counted."""
+    counts: dict[str, int] = {}
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith("-A "):
+            counts[table] = counts.get(table, 0) + 1
+    return counts

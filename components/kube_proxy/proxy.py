@@ -1,0 +1,193 @@
+"""Informers -> trackers -> backend: the life of a kube-proxy process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.kube_proxy import conntrack, sysctls
+from components.kube_proxy.backends import BACKENDS, Backend
+from components.kube_proxy.config import KubeProxyConfiguration
+from components.kube_proxy.health import Health, healthz_app, metrics_app, serve
+from components.kube_proxy.metrics import Metrics
+from components.kube_proxy.model import IPV4, IPV6, Endpoints, Node, Services, State
+from components.kube_proxy.objects import LABEL_SELECTOR, family_of, node_from, trim
+from components.kube_proxy.runner import BoundedFrequencyRunner
+from components.kube_proxy.tracker import Tracker
+from components.machinery.client import Client
+from components.machinery.informer import Informer, wait_synced
+from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES, KubeObject
+
+log = logging.getLogger(__name__)
+#: The kernel is looked at anew this often although nothing seems wrong (upstream's FullSyncPeriod).
+_FULL_SYNC_SECONDS = 3600.0
+DEFAULT_MODE = "iptables"
+
+
+@dataclass
+class _Family:
+    """One IP family: what is known, what writes it, what was written last."""
+
+    tracker: Tracker
+    backend: Backend
+    runner: BoundedFrequencyRunner | None = None
+    full: bool = True
+    last_full: float = 0.0
+    written: tuple[Services, Endpoints] = ({}, {})
+
+
+class Proxy:
+    """run() serves until it is cancelled. Rules stay when it ends."""
+
+    def __init__(self, client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
+        self._client, self._config, self._node_name = client, config, node_name
+        self._metrics = Metrics()
+        self._health = Health(timeout=2 * config.iptables.sync_period)
+        self._node = Node(node_name)
+        self._families: dict[str, _Family] = {}
+        self._ready = False
+        self._services = Informer(client, SERVICES, label_selector=LABEL_SELECTOR, transform=trim)
+        self._slices = Informer(client, ENDPOINTSLICES, label_selector=LABEL_SELECTOR, transform=trim)
+        self._nodes = Informer(
+            client, NODES, field_selector=f"metadata.name={node_name}", transform=trim, handler=self._node_changed
+        )
+
+    async def run(self) -> None:
+        """Servers, then one look at the cluster, then a sync per change."""
+        localhost = _prepare_kernel(self._config)
+        hard = self._config.bind_address_hard_fail
+        mode = self._config.mode or DEFAULT_MODE
+        servers = [
+            await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
+            await serve(metrics_app(self._metrics, mode), self._config.metrics_bind_address, hard_fail=hard),
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._nodes.run())
+                await self._nodes.synced.wait()
+                for family in families(self._config, self._node):
+                    self._add_family(family, mode, localhost)
+                self._services.add_handler(self._service_changed)
+                self._slices.add_handler(self._slice_changed)
+                for job in self._jobs():
+                    tasks.create_task(job)
+                await wait_synced(self._services, self._slices)
+                self._ready = True
+                self._request_all()
+        finally:
+            for server in filter(None, servers):
+                await server.cleanup()
+
+    def _jobs(self) -> list[Coroutine[Any, Any, None]]:
+        jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run()]
+        for family in self._families.values():
+            if family.runner:
+                jobs += [family.runner.run(), self._watch_canary(family)]
+        return jobs
+
+    def _add_family(self, name: str, mode: str, localhost: bool) -> None:
+        backend = BACKENDS[mode](name, self._config, self._metrics, localhost_node_ports=localhost)
+        family = self._families[name] = _Family(Tracker(name, self._metrics), backend)
+        settings = self._config.iptables
+        family.runner = BoundedFrequencyRunner(
+            lambda: self._sync(family),
+            min_interval=settings.min_sync_period,
+            retry_interval=settings.sync_period,
+            max_interval=_FULL_SYNC_SECONDS,
+        )
+
+    def _node_changed(self, _: KubeObject | None, new: KubeObject | None) -> None:
+        self._health.node = new
+        node = node_from(self._node_name, new)
+        if node != self._node:
+            self._node = node
+            self._request_all()
+
+    def _service_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for family in self._families.values():
+            if family.tracker.service_changed(old, new):
+                self._request(family)
+
+    def _slice_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for family in self._families.values():
+            if family.tracker.slice_changed(old, new):
+                self._request(family)
+
+    def _request_all(self) -> None:
+        for family in self._families.values():
+            self._request(family)
+
+    def _request(self, family: _Family) -> None:
+        # Half a list must not become rules: a Service without its endpoints yet would be rejected.
+        if not self._ready or family.runner is None:
+            return
+        self._health.queued(family.tracker.family)
+        self._metrics.last_queued.set(time.time(), family.tracker.family)
+        family.runner.request()
+
+    async def _sync(self, family: _Family) -> None:
+        tracker, now = family.tracker, time.monotonic()
+        full = family.full or now - family.last_full > _FULL_SYNC_SECONDS
+        family.full = True
+        state = State(dict(tracker.services), dict(tracker.endpoints), self._node)
+        await family.backend.sync(state, full=full)
+        family.full = False
+        if full:
+            family.last_full = now
+        tracker.synced()
+        self._health.updated(tracker.family)
+        self._metrics.last_sync.set(time.time(), tracker.family)
+        written = (state.services, state.endpoints)
+        stale, family.written = conntrack.stale_flows(family.written, written, tracker.family), written
+        await conntrack.delete(stale)
+
+    async def _watch_canary(self, family: _Family) -> None:
+        """Somebody who flushes the tables takes the canary with them; then everything is written again."""
+        while True:
+            await asyncio.sleep(self._config.iptables.sync_period)
+            if not family.full and not await family.backend.intact():
+                log.info("%s: the canary chain is gone, writing all rules again", family.tracker.family)
+                family.full = True
+                self._request(family)
+
+
+def families(config: KubeProxyConfiguration, node: Node) -> list[str]:
+    """IPv4, and IPv6 when the kernel has it and the cluster uses it (its pod range or the node's address)."""
+    used = {family_of(text.strip()) for text in [*config.cluster_cidr.split(","), *node.ips] if text.strip()}
+    ipv6 = IPV6 in used and Path("/proc/net/if_inet6").exists()
+    return [family for family, wanted in ((IPV4, IPV4 in used or not ipv6), (IPV6, ipv6)) if wanted]
+
+
+def _prepare_kernel(config: KubeProxyConfiguration) -> bool:
+    """The sysctls; returns whether NodePorts on localhost will work (they need route_localnet)."""
+    if not sysctls.own_network_namespace():
+        log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
+        return False
+    sysctls.apply(config)
+    return config.iptables.localhost_node_ports and sysctls.write("net.ipv4.conf.all.route_localnet", 1)
+
+
+async def serve_until_signalled(client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
+    """SIGTERM and SIGINT end it without touching the rules: traffic goes on."""
+    async with client:
+        task = asyncio.ensure_future(Proxy(client, config, node_name).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            log.info("stopped")
+
+
+async def cleanup(config: KubeProxyConfiguration) -> None:
+    """Remove the rules of every mode, in both families."""
+    for backend in BACKENDS.values():
+        for family in (IPV4, IPV6):
+            await backend(family, config, Metrics(), localhost_node_ports=False).cleanup()

@@ -1,0 +1,58 @@
+"""The kernel settings kube-proxy makes, only when the network namespace is the node's own: a process that
+shares the machine's namespace (PID 1's) must not change the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from components.kube_proxy.config import ConntrackSettings, KubeProxyConfiguration
+
+log = logging.getLogger(__name__)
+
+
+def own_network_namespace() -> bool:
+    """Whether PID 1 of our pid namespace lives in another network namespace (unreadable counts as other)."""
+    try:
+        return Path("/proc/self/ns/net").readlink() != Path("/proc/1/ns/net").readlink()
+    except OSError:
+        return True
+
+
+def wanted(config: KubeProxyConfiguration, cpus: int) -> dict[str, int]:
+    """sysctl name -> value; 0 in the configuration leaves the kernel's value. Pure."""
+    tracking = config.conntrack
+    values = {
+        "net.netfilter.nf_conntrack_max": _conntrack_max(tracking, cpus),
+        "net.netfilter.nf_conntrack_tcp_timeout_established": int(tracking.tcp_established_timeout),
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait": int(tracking.tcp_close_wait_timeout),
+        "net.netfilter.nf_conntrack_udp_timeout": int(tracking.udp_timeout),
+        "net.netfilter.nf_conntrack_udp_timeout_stream": int(tracking.udp_stream_timeout),
+        "net.netfilter.nf_conntrack_tcp_be_liberal": int(tracking.tcp_be_liberal),
+    }
+    return {name: value for name, value in values.items() if value > 0}
+
+
+def _conntrack_max(tracking: ConntrackSettings, cpus: int) -> int:
+    if tracking.max_per_core <= 0:
+        return 0
+    return max(tracking.max_per_core * cpus, tracking.min)
+
+
+def apply(config: KubeProxyConfiguration) -> None:
+    """What the namespace does not allow (nf_conntrack_max belongs to the first one) is left, and logged."""
+    for name, value in wanted(config, os.cpu_count() or 1).items():
+        write(name, value)
+
+
+def write(name: str, value: int) -> bool:
+    """True when the value stands."""
+    path = Path("/proc/sys", *name.split("."))
+    try:
+        if int(path.read_text()) != value:
+            path.write_text(str(value))
+    except (OSError, ValueError) as error:
+        log.debug("sysctl %s=%d: %s", name, value, error)
+        return False
+    return True
