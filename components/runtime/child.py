@@ -52,7 +52,7 @@ class Task:
 
 def payload_json(spec: dict[str, Any], names: Sequence[str], layout: rootfs.Layout) -> bytes:
     """The request as it travels in a memfd: the spec, the names of the descriptors, the machine's layout."""
-    body = {"spec": spec, "fds": list(names), "layout": [layout.lower, list(layout.bases), list(layout.binds)]}
+    body = {"spec": spec, "fds": list(names), "layout": [layout.lower, layout.bases, layout.binds, layout.tools]}
     return json.dumps(body, separators=(",", ":")).encode()
 
 
@@ -77,8 +77,8 @@ def _prepare(task: Task, status: socket.socket, area: ArgvArea | None) -> Callab
         body = json.load(file)
     spec = spec_from_json(body["spec"])
     named = dict(zip(body["fds"], task.fds, strict=True))
-    lower, bases, binds = body["layout"]
-    layout = rootfs.Layout(lower, tuple(bases), tuple(binds))
+    lower, bases, binds, tools = body["layout"]
+    layout = rootfs.Layout(lower, tuple(bases), tuple(binds), tools)
     function = _import_main(spec.main) if spec.main else None
     _reset_signals()
     os.setsid()

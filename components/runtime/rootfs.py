@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.machinery import namespaces as ns
 
@@ -57,11 +57,13 @@ class Layout:
 
     base: existing directory, the first of `bases` is taken, which the scratch tmpfs may cover.
     binds: paths of the programs that lie on other mounts than the lower root's (checkout, venv).
+    tools: directory of what mounts of type "tools" bind (tools.py), under the same path in every namespace.
     """
 
     lower: str
     bases: tuple[str, ...]
     binds: tuple[str, ...] = ()
+    tools: str = ""
 
 
 def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
@@ -69,7 +71,12 @@ def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
     given = {os.path.normpath(mount.target) for mount in rootfs.mounts}
     programs = [Mount(path, path, read_only=True) for path in layout.binds if path not in given]
     defaults = [mount for mount in DEFAULT_MOUNTS if mount.target not in given]
-    return [*defaults, *programs, *rootfs.mounts]
+    asked = [_tool(mount, layout) if mount.type == "tools" else mount for mount in rootfs.mounts]
+    return [*defaults, *programs, *asked]
+
+
+def _tool(mount: Mount, layout: Layout) -> Mount:
+    return replace(mount, type="bind", source=f"{layout.tools}/{mount.source}", read_only=True)
 
 
 def resolve(root: str, target: str, readlink: Callable[[str], str] = os.readlink) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from .loop import Loop
 from .rootfs import Layout, program_binds
 from .server import Server, listen
+from .tools import install
 
 
 def serve(argv: list[str], parents: Mapping[str, socket.socket]) -> int:
@@ -46,7 +47,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="components.runtime", description="kubewire's fork server")
     parser.add_argument("--socket", required=True, metavar="PATH", help="unix socket to serve")
     parser.add_argument(
-        "--state", metavar="DIR", default="", help="directory that containers' scratch tmpfs covers (default: /mnt)"
+        "--state", metavar="DIR", default="", help="directory for what containers share (busybox links)"
     )
     parser.add_argument(
         "--lower", metavar="DIR", default="/.host" if Path("/.host").is_dir() else "/", help="lower root of containers"
@@ -56,12 +57,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _layout(lower: str, state: str) -> Layout:
     bases: tuple[str, ...] = ("/mnt", "/media", "/srv")
+    tools = ""
     if state:
         base = Path(state) / "scratch"
         base.mkdir(parents=True, exist_ok=True)
         bases = (str(base), *bases)
+        tools = f"{state}/tools"
+        install(Path(tools))
     checkout = Path(__file__).resolve().parents[2]
-    return Layout(lower.rstrip("/") or "/", bases, program_binds(lower, [sys.prefix, sys.base_prefix, str(checkout)]))
+    binds = program_binds(lower, [sys.prefix, sys.base_prefix, str(checkout)])
+    return Layout(lower.rstrip("/") or "/", bases, binds, tools)
 
 
 def _stop_on_signals(loop: Loop) -> None:

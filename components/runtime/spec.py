@@ -47,6 +47,7 @@ class Mount:
     """One mount of a Rootfs. target is created when missing (a file for a bind of a file).
 
     type "bind": source is a path in the joined mount namespace (a node's), before pivot_root;
+    type "tools": source names one of the fork server's own ("busybox": a directory of links, "agnhost": a program).
     else a file system type: "tmpfs", "proc", "sysfs", "mqueue", "cgroup2"; options are its data ("size=64m").
     """
 
