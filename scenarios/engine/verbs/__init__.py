@@ -1,0 +1,37 @@
+"""The expectation verbs. A new one is a class and a line here, and its arguments in scenario.schema.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scenarios.engine.verbs.apistate import Events, ResourceState
+from scenarios.engine.verbs.base import Observation, ProbeVerb, Verb
+from scenarios.engine.verbs.commands import Exec
+from scenarios.engine.verbs.conntrack import Conntrack
+from scenarios.engine.verbs.kernel import Addresses, Fdb, Neighbours, Routes
+from scenarios.engine.verbs.packets import Packets
+from scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
+from scenarios.engine.verbs.rules import Rules
+
+PROBES: Mapping[str, type[Http] | type[Tcp] | type[Ping] | type[Dns]] = {
+    "http": Http,
+    "tcp": Tcp,
+    "udp": Udp,
+    "ping": Ping,
+    "dns": Dns,
+}
+LOOKS: Mapping[str, type[Any]] = {
+    "exec": Exec,
+    "resource": ResourceState,
+    "events": Events,
+    "rules": Rules,
+    "routes": Routes,
+    "neighbours": Neighbours,
+    "fdb": Fdb,
+    "conntrack": Conntrack,
+    "addresses": Addresses,
+    "packets": Packets,
+}
+
+__all__ = ["LOOKS", "PROBES", "Observation", "ProbeVerb", "Verb"]

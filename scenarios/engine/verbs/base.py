@@ -17,7 +17,8 @@ class Observation:
     """One look. command: what a person types to see the same; seen: in one line; detail: all of it.
 
     why: when it does not hold, what is missing. latency: seconds that the observed thing took.
-    sightings: packets that prove it, in the packet's order.
+    sightings: packets that prove it, in the packet's order. blind: there was nothing to look at (no such pod
+    yet), which proves nothing, also not the contrary.
     """
 
     holds: bool
@@ -27,6 +28,7 @@ class Observation:
     detail: str = ""
     latency: float | None = None
     sightings: tuple[Sighting, ...] = ()
+    blind: bool = False
 
 
 class Verb(Protocol):
@@ -40,7 +42,8 @@ class Verb(Protocol):
 class ProbeVerb(Protocol):
     """A verb that sends something from the source: requests of one source go out in one probe process."""
 
-    PROGRAM: str
+    @property
+    def PROGRAM(self) -> str: ...
 
     def request(self) -> dict[str, Any]:
         """For the probe program."""
@@ -59,7 +62,7 @@ class Arguments:
     """A verb's arguments; scenario.schema.json has checked the keys, the references are filled in."""
 
     @classmethod
-    def of(cls, args: Mapping[str, Any]) -> Self:
+    def read(cls, args: Mapping[str, Any]) -> Self:
         """Lists become tuples, numbers that came as ${references} become numbers again."""
         hints = {item.name: str(item.type) for item in dataclasses.fields(cls)}
         return cls(**{snake(key): _typed(value, hints[snake(key)]) for key, value in args.items()})
@@ -103,6 +106,9 @@ class Count:
         if self.high is None:
             return f"{self.low} or more"
         return f"exactly {self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+
+
+AT_LEAST_ONE = Count()
 
 
 def text_problem(

@@ -1,0 +1,150 @@
+"""resource and events: what the Kubernetes API says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from components.machinery.resources import EVENTS, KubeObject, Resource
+from scenarios.engine.jsonpath import JSONPath, as_text
+from scenarios.engine.scene import End, Scene, SceneError
+from scenarios.engine.verbs.base import (
+    AT_LEAST_ONE,
+    Arguments,
+    Count,
+    Observation,
+    first_lines,
+    listed,
+    quoted,
+    text_problem,
+)
+
+
+def _where(resource: Resource, namespace: str) -> str:
+    return f" -n {namespace}" if resource.namespaced else ""
+
+
+@dataclass(frozen=True)
+class ResourceState(Arguments):
+    """One object (KIND/NAME) or all of a KIND (with selector). jsonpath: of what; without: that it exists."""
+
+    of: str = ""
+    namespace: str = ""
+    jsonpath: str = ""
+    selector: str = ""
+    exists: bool = True
+    count: Count | None = None
+    equals: str | None = None
+    contains: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        kind, _, name = self.of.partition("/")
+        try:
+            resource = scene.cluster.resource(kind)
+        except LookupError as error:
+            raise SceneError(str(error)) from error
+        namespace = (self.namespace or scene.namespace) if resource.namespaced else ""
+        found = self._objects(scene, resource, name, namespace)
+        values = self._values(found, bool(name))
+        why = self._problem(found, values)
+        selected = f" -l {self.selector}" if self.selector else ""
+        output = f" -o jsonpath='{self.jsonpath}'" if self.jsonpath else ""
+        return Observation(
+            holds=not why,
+            command=f"kubectl get {self.of.replace('/', ' ')}{_where(resource, namespace)}{selected}{output}",
+            seen=f"{self.of}{selected} {self.jsonpath}  {self._shown(found, values)}".replace("  ", " ", 0),
+            why=why,
+            detail=first_lines(yaml.safe_dump_all(map(_readable, found), sort_keys=False), 60) if found else "",
+        )
+
+    def _objects(self, scene: Scene, resource: Resource, name: str, namespace: str) -> list[KubeObject]:
+        if name:
+            one = scene.cluster.find(resource, name, namespace)
+            return [one] if one else []
+        return scene.cluster.list(resource, namespace, self.selector)
+
+    def _values(self, found: list[KubeObject], single: bool) -> list[str]:
+        if not self.jsonpath:
+            return [str(item["metadata"]["name"]) for item in found]
+        path = JSONPath.parse(self.jsonpath)
+        data: Any = found[0] if single and found else {"items": found}
+        return [as_text(value) for value in path.find(data)] if found else []
+
+    def _problem(self, found: list[KubeObject], values: list[str]) -> str:
+        if self.count is not None:
+            return (
+                "" if self.count.holds(len(values)) else f"expected {self.count}, got {len(values)}: {listed(values)}"
+            )
+        there = bool(values)
+        if there != self.exists:
+            return f"{'is not there' if self.exists else 'should not be there'}: {self.of} {self.jsonpath}".rstrip()
+        if not there:
+            return ""
+        return text_problem(
+            "\n".join(values), equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+        )
+
+    def _shown(self, found: list[KubeObject], values: list[str]) -> str:
+        if not found:
+            return "not found"
+        if self.jsonpath:
+            return "= " + (quoted(" ".join(values), 120) if values else "nothing")
+        return f"{len(values)} found: {listed(values)}" if self.count or self.selector else "is there"
+
+
+def _readable(obj: KubeObject) -> KubeObject:
+    """Without what only machines read."""
+    metadata = {
+        key: value for key, value in obj.get("metadata", {}).items() if key not in ("managedFields", "annotations")
+    }
+    return {**obj, "metadata": metadata}
+
+
+@dataclass(frozen=True)
+class Events(Arguments):
+    """Events about KIND/NAME. reason and type exactly, message as a regular expression."""
+
+    about: str = ""
+    reason: str = ""
+    type: str = ""
+    message: str = ""
+    namespace: str = ""
+    count: Count = AT_LEAST_ONE
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        namespace = self.namespace or scene.namespace
+        events = scene.cluster.list(EVENTS, namespace)
+        fitting = [event for event in events if self._fits(event)]
+        why = "" if self.count.holds(len(fitting)) else f"expected {self.count} such events, got {len(fitting)}"
+        wanted = listed((part for part in (self.about, self.type, self.reason, self.message) if part), "any")
+        return Observation(
+            holds=not why,
+            command=f"kubectl events -n {namespace}" + (f" --for {self.about}" if self.about else ""),
+            seen=f"events ({wanted})  {_line(fitting[-1]) if fitting else 'none'}",
+            why=why,
+            detail=first_lines("\n".join(_line(event) for event in (fitting or events))),
+        )
+
+    def _fits(self, event: KubeObject) -> bool:
+        about = event.get("involvedObject", {})
+        kind, _, name = self.about.partition("/")
+        return (
+            (not name or about.get("name") == name)
+            and (not kind or about.get("kind", "").lower() == kind.lower())
+            and (not self.reason or event.get("reason") == self.reason)
+            and (not self.type or event.get("type") == self.type)
+            and (not self.message or bool(re.search(self.message, event.get("message", ""))))
+        )
+
+
+def _line(event: KubeObject) -> str:
+    about = event.get("involvedObject", {})
+    return (
+        f"{event.get('type')} {event.get('reason')} {about.get('kind', '').lower()}/{about.get('name')}: "
+        f"{event.get('message')}"
+    )

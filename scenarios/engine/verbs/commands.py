@@ -1,0 +1,71 @@
+"""exec: any command, judged by exit code and output."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import dataclass
+
+from scenarios.engine.duration import seconds
+from scenarios.engine.handle import Completed
+from scenarios.engine.scene import End, NotYet, Scene, typed
+from scenarios.engine.verbs.base import Arguments, Observation, first_lines, quoted, text_problem
+
+
+def argv_of(command: tuple[str, ...]) -> list[str]:
+    """A list as it is; one text is for the shell."""
+    return ["sh", "-c", command[0]] if len(command) == 1 else list(command)
+
+
+def execute(scene: Scene, source: End, argv: list[str], timeout: float = 10.0) -> Completed:
+    """Run it there. A place that is not there (yet) raises NotYet, as does a command that takes too long."""
+    try:
+        return scene.lab.exec(source.target, argv, timeout=timeout)
+    except LookupError as error:
+        raise NotYet(str(error)) from error
+    except TimeoutError:
+        raise NotYet(f"{shlex.join(argv)} took longer than {timeout:g} s") from None
+
+
+def exit_problem(done: Completed, wanted: int | str) -> str:
+    """wanted: a code, "any" or "nonzero"."""
+    if wanted == "any" or done.returncode == wanted or (wanted == "nonzero" and done.returncode):
+        return ""
+    said = quoted((done.stderr or done.stdout).decode(errors="replace"), 200)
+    return f"expected exit code {wanted}, got {done.returncode} {said}"
+
+
+@dataclass(frozen=True)
+class Exec(Arguments):
+    """command: a list, or one text for the shell. The text checks look at standard output."""
+
+    command: tuple[str, ...] = ()
+    exit: int | str = 0
+    timeout: float | str = 10.0
+    stderr: str = ""
+    equals: str | None = None
+    contains: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        argv = argv_of(self.command)
+        began = time.monotonic()
+        done = execute(scene, source, argv, seconds(self.timeout))
+        why = (
+            exit_problem(done, self.exit)
+            or text_problem(
+                done.text, equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+            )
+            or text_problem(done.stderr.decode(errors="replace"), matches=(self.stderr,) if self.stderr else ())
+        )
+        shown = self.command[0] if len(self.command) == 1 else shlex.join(argv)
+        output = done.stdout or done.stderr
+        return Observation(
+            holds=not why,
+            command=typed(source, shlex.join(argv)),
+            seen=f"{shown}  exit {done.returncode} {quoted(output.decode(errors='replace'), 60)}",
+            why=why,
+            detail=first_lines(output.decode(errors="replace")),
+            latency=time.monotonic() - began,
+        )

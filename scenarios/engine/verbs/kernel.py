@@ -1,0 +1,208 @@
+"""routes, neighbours, fdb, addresses: what the kernel of a host or pod has, by iproute2's JSON output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from components.machinery.resources import PODS
+from scenarios.engine.scene import End, NotYet, Scene, typed
+from scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
+from scenarios.engine.verbs.commands import execute
+
+Row = Mapping[str, Any]
+
+
+def table(scene: Scene, source: End, argv: Sequence[str]) -> list[Row]:
+    """The rows that `ip -j ...` prints. Raises NotYet with its words when it fails."""
+    done = execute(scene, source, list(argv))
+    if done.returncode:
+        raise NotYet(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
+    rows: list[Row] = json.loads(done.text or "[]")
+    return [row for row in rows if row]
+
+
+@dataclass(frozen=True)
+class _Table(Arguments):
+    """Rows of a kernel table that have the given values; count says how many there must be."""
+
+    count: Count = AT_LEAST_ONE
+    #: field -> key in a row
+    KEYS: ClassVar[Mapping[str, str]] = {}
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        argv = self.argv()
+        rows = table(scene, source, ["ip", "-j", *argv] if argv[0] != "bridge" else ["bridge", "-j", *argv[1:]])
+        fitting = [row for row in rows if self._fits(row)]
+        wanted = [f"{key} {getattr(self, name)}" for name, key in self.KEYS.items() if getattr(self, name)]
+        why = "" if self.count.holds(len(fitting)) else f"expected {self.count}, got {len(fitting)} of {len(rows)}"
+        shown = [self.line(row) for row in fitting]
+        plain = " ".join(argv) if argv[0] == "bridge" else f"ip {' '.join(argv)}"
+        return Observation(
+            holds=not why,
+            command=typed(source, plain),
+            seen=f"{self.title()} with {listed(wanted, 'any')}: " + listed(shown[:3], "none") + _more(shown),
+            why=why,
+            detail=first_lines("\n".join(self.line(row) for row in rows)),
+        )
+
+    def _fits(self, row: Row) -> bool:
+        return all(
+            not getattr(self, name) or getattr(self, name) in _texts(row.get(key)) for name, key in self.KEYS.items()
+        )
+
+    def argv(self) -> list[str]:
+        raise NotImplementedError
+
+    def title(self) -> str:
+        raise NotImplementedError
+
+    def line(self, row: Row) -> str:
+        raise NotImplementedError
+
+
+def _more(shown: list[str]) -> str:
+    return f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+@dataclass(frozen=True)
+class Routes(_Table):
+    """to: a prefix as in `ip route`; lookup: ask the kernel for the route to an address (ip route get)."""
+
+    to: str = ""
+    lookup: str = ""
+    source: str = ""
+    iif: str = ""
+    table: str = ""
+    via: str = ""
+    dev: str = ""
+    src: str = ""
+    type: str = ""
+    KEYS: ClassVar[Mapping[str, str]] = {
+        "to": "dst",
+        "via": "gateway",
+        "dev": "dev",
+        "src": "prefsrc",
+        "type": "type",
+    }
+
+    def argv(self) -> list[str]:
+        if self.lookup:
+            origin = ["from", self.source] if self.source else []
+            return ["route", "get", self.lookup, *origin, *(["iif", self.iif] if self.iif else [])]
+        return ["route", "show", "table", self.table or "main"]
+
+    def title(self) -> str:
+        return f"route to {self.lookup}" if self.lookup else "routes"
+
+    def line(self, row: Row) -> str:
+        parts = [row.get("type", ""), row.get("dst", "")]
+        for word, key in (("via", "gateway"), ("dev", "dev"), ("src", "prefsrc")):
+            if row.get(key):
+                parts += [word, row[key]]
+        return " ".join([*filter(None, parts), *row.get("flags", ())])
+
+
+@dataclass(frozen=True)
+class Neighbours(_Table):
+    """The ARP table: to is an address, state such as REACHABLE or PERMANENT."""
+
+    to: str = ""
+    dev: str = ""
+    lladdr: str = ""
+    state: str = ""
+    KEYS: ClassVar[Mapping[str, str]] = {"to": "dst", "dev": "dev", "lladdr": "lladdr", "state": "state"}
+
+    def argv(self) -> list[str]:
+        return ["neigh", "show", *(["dev", self.dev] if self.dev else [])]
+
+    def title(self) -> str:
+        return "neighbours"
+
+    def line(self, row: Row) -> str:
+        states = " ".join(_texts(row.get("state", [])))
+        return f"{row.get('dst')} lladdr {row.get('lladdr', '-')} dev {row.get('dev', self.dev)} {states}"
+
+    def _fits(self, row: Row) -> bool:
+        return super()._fits({"dev": self.dev, **row})
+
+
+@dataclass(frozen=True)
+class Fdb(_Table):
+    """The forwarding database of bridges and VXLAN devices: lladdr is behind dst (the other node's address)."""
+
+    dev: str = ""
+    lladdr: str = ""
+    dst: str = ""
+    KEYS: ClassVar[Mapping[str, str]] = {"dev": "ifname", "lladdr": "mac", "dst": "dst"}
+
+    def argv(self) -> list[str]:
+        return ["bridge", "fdb", "show", *(["dev", self.dev] if self.dev else [])]
+
+    def title(self) -> str:
+        return "forwarding entries"
+
+    def line(self, row: Row) -> str:
+        behind = f" dst {row['dst']}" if "dst" in row else ""
+        return f"{row.get('mac')} dev {row.get('ifname')}{behind} {row.get('state', '')}".rstrip()
+
+
+@dataclass(frozen=True)
+class Addresses(Arguments):
+    """Which interfaces have an address. Looks at all hosts and all pods unless from says where.
+
+    on: the exact set as HOST:INTERFACE or pod:NAME:INTERFACE; count: how many interfaces.
+    """
+
+    address: str = ""
+    on: tuple[str, ...] | None = None
+    count: Count | None = None
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        places = [source] if source.target else everywhere(scene)
+        found = [f"{place.name}:{name}" for place in places for name in self._interfaces(scene, place)]
+        why = ""
+        if self.on is not None and sorted(found) != sorted(self.on):
+            why = f"expected {listed(sorted(self.on))}, got {listed(sorted(found))}"
+        count = self.count or (AT_LEAST_ONE if self.on is None else None)
+        if not why and count and not count.holds(len(found)):
+            why = f"expected {count} interfaces, got {len(found)}: {listed(found)}"
+        return Observation(
+            holds=not why,
+            command=typed(places[0], f"ip -br address show to {self.address}"),
+            seen=f"{self.address} is on {listed(found, 'no interface')}; looked at {_counted(places)}",
+            why=why,
+            detail="looked at " + listed(place.name for place in places),
+        )
+
+    def _interfaces(self, scene: Scene, place: End) -> list[str]:
+        try:
+            rows = table(scene, place, ["ip", "-j", "address", "show"])
+        except NotYet:
+            return []  # a pod that is going away has no address any more
+        return [
+            str(row["ifname"]) for row in rows if any(i.get("local") == self.address for i in row.get("addr_info", ()))
+        ]
+
+
+def _counted(places: Sequence[End]) -> str:
+    pods = sum(place.target.startswith("pod:") for place in places)
+    return f"{len(places) - pods} hosts and {pods} pods"
+
+
+def everywhere(scene: Scene) -> list[End]:
+    """All hosts and all running pods of the cluster that have a network namespace of their own."""
+    ends = [End(host.name, host.name, host.address, host.name) for host in scene.hosts.values()]
+    for pod in scene.cluster.list(PODS):
+        metadata, status = pod["metadata"], pod.get("status", {})
+        if status.get("phase") == "Running" and not pod["spec"].get("hostNetwork"):
+            full = f"{metadata['namespace']}/{metadata['name']}"
+            shown = metadata["name"] if metadata["namespace"] == scene.namespace else full
+            ends.append(End(f"pod:{shown}", f"pod:{full}", status.get("podIP", ""), pod["spec"].get("nodeName", "")))
+    return ends

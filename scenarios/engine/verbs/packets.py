@@ -1,0 +1,204 @@
+"""packets: what a capture has seen, at one interface or along a path.
+
+The headers in match are those of the innermost packet, which the applications see; outer are those of what
+carries it (VXLAN). Along a path the same packet is recognised at every interface by what no hop changes
+(scenarios.engine.packets.identity), so a path also shows where addresses were translated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from scenarios.engine.capturing import CaptureFailed, RunningCapture, Sighting
+from scenarios.engine.packets import ICMP, Identity, Packet, identity, summary
+from scenarios.engine.scene import End, Scene, SceneError
+from scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
+
+#: name -> (IPv4 type, code or None for any)
+ICMP_KINDS: Mapping[str, tuple[int, int | None]] = {
+    "echo-request": (8, None),
+    "echo-reply": (0, None),
+    "unreachable": (3, None),
+    "port-unreachable": (3, 3),
+    "fragmentation-needed": (3, 4),
+    "time-exceeded": (11, None),
+}
+
+
+def _address_fits(address: str, wanted: str) -> bool:
+    return ip_address(address) in ip_network(wanted, strict=False)
+
+
+def _icmp_fits(icmp: ICMP | None, name: str) -> bool:
+    kind, code = ICMP_KINDS[name]
+    return icmp is not None and icmp.type == kind and code in (None, icmp.code)
+
+
+#: key of match/outer -> does the packet have it
+CHECKS: Mapping[str, Callable[[Packet, Any], bool]] = {
+    "protocol": lambda p, v: p.protocol == v,
+    "source": lambda p, v: bool(p.addresses) and _address_fits(p.addresses[0], v),  # type: ignore[index]
+    "destination": lambda p, v: bool(p.addresses) and _address_fits(p.addresses[1], v),  # type: ignore[index]
+    "sport": lambda p, v: bool(p.ports) and p.ports[0] == int(v),  # type: ignore[index]
+    "dport": lambda p, v: bool(p.ports) and p.ports[1] == int(v),  # type: ignore[index]
+    "flags": lambda p, v: p.tcp is not None and set(p.tcp.flags) == set(v),
+    "icmp": lambda p, v: _icmp_fits(p.icmp, v),
+    "ttl": lambda p, v: p.ip is not None and p.ip.ttl == v,
+    "payload": lambda p, v: v.encode() in p.payload,
+    "vni": lambda p, v: p.vni == v,
+}
+
+
+def fits(packet: Packet, wanted: Mapping[str, Any]) -> bool:
+    """Whether a packet has all the header values."""
+    return all(CHECKS[key](packet, value) for key, value in wanted.items())
+
+
+@dataclass(frozen=True)
+class Packets(Arguments):
+    """on: at each of these interfaces, count packets that fit. path: one packet at all of them, one after another.
+
+    nat: what of the addresses differs between the path's first and last interface. encapsulated: in VXLAN or
+    not. direction: out: sent by the interface's own side. length: bytes on the wire.
+    """
+
+    capture: str = ""
+    on: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    match: Mapping[str, Any] | None = None
+    outer: Mapping[str, Any] | None = None
+    encapsulated: bool | None = None
+    direction: str = ""
+    length: Count | None = None
+    count: Count = AT_LEAST_ONE
+    nat: str = ""
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        capture = self._capture(scene)
+        unknown = [point for point in (*self.on, *self.path) if point not in capture.points]
+        if unknown:
+            raise SceneError(f"capture {capture.name} does not listen on {listed(unknown)}: {listed(capture.points)}")
+        try:
+            capture.sync()
+        except CaptureFailed as error:
+            raise SceneError(str(error)) from error
+        seen = capture.sightings()
+        observed = self._along(seen) if self.path else self._at(seen)
+        return Observation(
+            holds=not observed.why,
+            command=f"tcpdump -nr {scene.slug}-{capture.name}.pcapng",
+            seen=observed.seen,
+            why=observed.why,
+            detail=first_lines("\n".join(lines(observed.sightings))),
+            sightings=observed.sightings,
+        )
+
+    def _capture(self, scene: Scene) -> RunningCapture:
+        if not scene.captures:
+            raise SceneError("no capture was started before")
+        if not self.capture:
+            return list(scene.captures.values())[-1]
+        if self.capture not in scene.captures:
+            raise SceneError(f"no capture {self.capture!r}; there are {listed(scene.captures)}")
+        return scene.captures[self.capture]
+
+    def _fits(self, sighting: Sighting) -> bool:
+        packet = sighting.packet
+        return (
+            fits(packet.innermost, self.match or {})
+            and (not self.outer or fits(packet, self.outer))
+            and self.encapsulated in (None, packet.inner is not None)
+            and self.direction in ("", "out" if sighting.outbound else "in")
+            and (self.length is None or self.length.holds(packet.length))
+        )
+
+    def _at(self, seen: Sequence[Sighting]) -> _Seen:
+        by_point = {point: [one for one in seen if one.point == point and self._fits(one)] for point in self.on}
+        wrong = [
+            f"{point}: expected {self.count}, got {len(found)}"
+            for point, found in by_point.items()
+            if not self.count.holds(len(found))
+        ]
+        shown = listed(f"{point} {len(found)}" for point, found in by_point.items())
+        example = next((found[0] for found in by_point.values() if found), None)
+        text = f"packets: {shown}" + (f"  {summary(example.packet)}" if example else "")
+        why = listed(wrong, "")
+        if wrong and not example:
+            why += _others(seen, self.on)
+        return _Seen(text, why, tuple(one for found in by_point.values() for one in found[:3]))
+
+    def _along(self, seen: Sequence[Sighting]) -> _Seen:
+        first = [one for one in seen if one.point == self.path[0] and self._fits(one)]
+        if not first:
+            return _Seen("packets: none", f"none that fits at {self.path[0]}{_others(seen, self.path[:1])}", ())
+        by_identity: dict[Identity, list[Sighting]] = {}
+        for one in seen:
+            by_identity.setdefault(identity(one.packet), []).append(one)
+        ways = [_way(self.path, one, by_identity[identity(one.packet)]) for one in first]
+        way, problem = max(((w, self._way_problem(w)) for w in ways), key=lambda item: (not item[1], len(item[0])))
+        took = (way[-1].time - way[0].time) / 1000
+        good = [w for w in ways if not self._way_problem(w)]
+        if not problem and not self.count.holds(len(good)):
+            problem = f"expected {self.count} packets on this path, got {len(good)}"
+        text = f"packets: {len(good)} seen at {len(self.path)} interfaces in order, {took:.0f} us end to end"
+        if problem:
+            text = f"packets: seen at {len(way)} of {len(self.path)} interfaces"
+        return _Seen(f"{text}  {summary(way[0].packet.innermost)}", problem, tuple(way))
+
+    def _way_problem(self, way: Sequence[Sighting]) -> str:
+        if len(way) < len(self.path):
+            return f"seen at {listed(one.point for one in way)}, then not at {self.path[len(way)]}"
+        if self.nat:
+            translated = nat_between(way[0].packet.innermost, way[-1].packet.innermost)
+            if translated != self.nat:
+                before, after = summary(way[0].packet.innermost), summary(way[-1].packet.innermost)
+                return f"expected NAT {self.nat}, got {translated}: {before} became {after}"
+        return ""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    seen: str
+    why: str
+    sightings: tuple[Sighting, ...]
+
+
+def _way(path: Sequence[str], start: Sighting, sightings: Sequence[Sighting]) -> list[Sighting]:
+    """The sightings of one packet along a path, as far as it goes. Time never runs backwards on it."""
+    way = [start]
+    for point in path[1:]:
+        later = next((one for one in sightings if one.point == point and one.time >= way[-1].time), None)
+        if later is None:
+            break
+        way.append(later)
+    return way
+
+
+def nat_between(first: Packet, last: Packet) -> str:
+    """none, source, destination or both: which addresses or ports differ."""
+    if not first.addresses or not last.addresses:
+        return "none"
+    before, after = first.ports or (0, 0), last.ports or (0, 0)
+    changed = [
+        side
+        for number, side in enumerate(("source", "destination"))
+        if (first.addresses[number], before[number]) != (last.addresses[number], after[number])
+    ]
+    return changed[0] if len(changed) == 1 else ("both" if changed else "none")
+
+
+def _others(seen: Sequence[Sighting], points: Sequence[str]) -> str:
+    there = [summary(one.packet) for one in seen if one.point in points]
+    return f"; {len(there)} others there, such as {there[-1]}" if there else "; nothing at all was seen there"
+
+
+def lines(sightings: Sequence[Sighting]) -> list[str]:
+    """One line per sighting, times in microseconds since the first."""
+    width = max((len(one.point) for one in sightings), default=0)
+    return [
+        f"{(one.time - sightings[0].time) / 1000:8.0f} us  {one.point:<{width}}  {summary(one.packet)}"
+        for one in sightings
+    ]

@@ -1,0 +1,216 @@
+"""rules: the iptables or nftables rules of a node, as text and as the way a packet takes through the chains."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from scenarios.engine.scene import End, NotYet, Scene, typed
+from scenarios.engine.verbs.base import Arguments, Count, Observation, first_lines, listed, quoted
+from scenarios.engine.verbs.commands import execute
+
+#: nft's table and family stay with nft; iptables-save prints all tables of a family
+TOOLS: Mapping[str, tuple[str, ...]] = {
+    "iptables": ("iptables-save",),
+    "ip6tables": ("ip6tables-save",),
+    "nft": ("nft", "list", "ruleset"),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of iptables-save, with the matches that the walk understands."""
+
+    chain: str
+    text: str
+    target: str = ""
+    source: str = ""
+    destination: str = ""
+    protocol: str = ""
+    dports: tuple[str, ...] = ()
+    local: bool = False
+
+    def may_match(self, packet: Mapping[str, Any]) -> bool:
+        """False only when the rule surely does not match: what is not known of the packet does not exclude."""
+        if self.local and packet.get("local") is False:
+            return False
+        if self.protocol and packet.get("protocol") and not _same_protocol(self.protocol, packet["protocol"]):
+            return False
+        for key, wanted in (("source", self.source), ("destination", self.destination)):
+            if wanted and packet.get(key) and not _within(packet[key], wanted):
+                return False
+        port = packet.get("dport")
+        return not (self.dports and port and not any(_port_in(int(port), item) for item in self.dports))
+
+
+def _same_protocol(rule: str, packet: str) -> bool:
+    negated = rule.startswith("!")
+    return (rule.lstrip("! ") == packet) != negated
+
+
+def _within(address: str, wanted: str) -> bool:
+    negated = wanted.startswith("!")
+    return (ip_address(address) in ip_network(wanted.lstrip("! "), strict=False)) != negated
+
+
+def _port_in(port: int, text: str) -> bool:
+    low, _, high = text.partition(":")
+    return int(low) <= port <= int(high or low)
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """One table of iptables-save."""
+
+    rules: tuple[Rule, ...]
+
+    @cached_property
+    def by_chain(self) -> dict[str, list[Rule]]:
+        chains: dict[str, list[Rule]] = {}
+        for rule in self.rules:
+            chains.setdefault(rule.chain, []).append(rule)
+        return chains
+
+    def walk(self, chain: str, packet: Mapping[str, Any]) -> Iterator[tuple[int, Rule]]:
+        """(depth, rule) of every rule that the packet may match, in order, jumps followed."""
+        yield from self._walk(chain, packet, 0, frozenset())
+
+    def _walk(
+        self, chain: str, packet: Mapping[str, Any], depth: int, above: frozenset[str]
+    ) -> Iterator[tuple[int, Rule]]:
+        for rule in self.by_chain.get(chain, ()):
+            if not rule.may_match(packet):
+                continue
+            yield depth, rule
+            if rule.target in self.by_chain and rule.target not in above:
+                yield from self._walk(rule.target, packet, depth + 1, above | {chain})
+
+
+def tables(text: str) -> dict[str, list[str]]:
+    """iptables-save -> table name -> its "-A" lines."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            name = line[1:].strip()
+        elif line.startswith("-A ") and name:
+            found.setdefault(name, []).append(line)
+    return found
+
+
+def parse_rule(line: str) -> Rule:
+    """One "-A CHAIN ..." line."""
+    words = shlex.split(line)
+    values: dict[str, str] = {}
+    for number, word in enumerate(words[:-1]):
+        if word in ("-s", "-d", "-p", "-j", "-g", "--dport", "--dports", "--dst-type"):
+            values[word] = ("! " if number and words[number - 1] == "!" else "") + words[number + 1]
+    ports = values.get("--dport") or values.get("--dports") or ""
+    return Rule(
+        chain=words[1],
+        text=line,
+        target=values.get("-j") or values.get("-g") or "",
+        source=values.get("-s", ""),
+        destination=values.get("-d", ""),
+        protocol=values.get("-p", ""),
+        dports=tuple(ports.split(",")) if ports and not ports.startswith("!") else (),
+        local=values.get("--dst-type") == "LOCAL",
+    )
+
+
+@dataclass(frozen=True)
+class Rules(Arguments):
+    """The rules of a host. table and chain narrow it down; count is of lines that matches (or contains) finds.
+
+    walk: a packet entering at a chain (iptables only); reaches, avoids: regular expressions over the rules that
+    it may come to, following jumps, for example KUBE-SVC-.* or "-j DNAT --to-destination 10.244.1.2:8080".
+    """
+
+    tool: str = "iptables"
+    table: str = ""
+    chain: str = ""
+    contains: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    count: Count | None = None
+    walk: Mapping[str, Any] | None = None
+    reaches: tuple[str, ...] = ()
+    avoids: tuple[str, ...] = ()
+
+    def look(self, scene: Scene, source: End) -> Observation:
+        argv = self._argv()
+        done = execute(scene, source, argv)
+        if done.returncode:
+            raise NotYet(f"{shlex.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
+        command = typed(source, shlex.join(argv))
+        return self._walked(done.text, command) if self.walk else self._searched(done.text, command)
+
+    def _argv(self) -> list[str]:
+        if self.tool == "nft" and self.table:
+            what = "chain" if self.chain else "table"
+            family = self.table.split() if " " in self.table else ["ip", self.table]
+            return ["nft", "list", what, *family, *([self.chain] if self.chain else [])]
+        return [*TOOLS[self.tool], *(["-t", self.table] if self.table else [])]
+
+    def _lines(self, text: str) -> list[str]:
+        if self.tool == "nft":
+            return text.splitlines()
+        lines = [line for name, rows in tables(text).items() for line in rows if self.table in ("", name)]
+        return [line for line in lines if not self.chain or re.match(rf"-A {self.chain}(\s|$)", line)]
+
+    def _searched(self, text: str, command: str) -> Observation:
+        lines = self._lines(text)
+        fitting = [line for line in lines if self._fits(line)]
+        why = self._missing(lines)
+        count = self.count
+        if not why and count and not count.holds(len(fitting)):
+            why = f"expected {count} rules, got {len(fitting)}"
+        wanted = listed([*map(quoted, self.contains), *(f"/{m}/" for m in self.matches)], "any")
+        gone = f", none with {listed(f'/{a}/' for a in self.absent)}" if self.absent else ""
+        return Observation(
+            holds=not why,
+            command=command,
+            seen=f"{self.tool} {self.table} {self.chain} rules with {wanted}{gone}: {len(fitting)}".replace("  ", " "),
+            why=why,
+            detail=first_lines("\n".join(line.strip() for line in (fitting or lines))),
+        )
+
+    def _fits(self, line: str) -> bool:
+        return all(part in line for part in self.contains) and all(re.search(p, line) for p in self.matches)
+
+    def _missing(self, lines: Sequence[str]) -> str:
+        if self.absent:
+            for pattern in self.absent:
+                if found := next((line for line in lines if re.search(pattern, line)), ""):
+                    return f"/{pattern}/ should not be there: {found.strip()}"
+        if self.count is None and (self.contains or self.matches) and not any(self._fits(line) for line in lines):
+            return f"no rule of {len(lines)} has {listed([*map(quoted, self.contains), *self.matches])}"
+        return ""
+
+    def _walked(self, text: str, command: str) -> Observation:
+        packet = dict(self.walk or {})
+        chain = str(packet.pop("chain"))
+        ruleset = Ruleset(tuple(parse_rule(line) for line in tables(text).get(self.table or "nat", ())))
+        steps = list(ruleset.walk(chain, packet))
+        texts = [rule.text for _, rule in steps]
+        missed = [p for p in self.reaches if not any(re.search(p, one) for one in texts)]
+        hit = [p for p in self.avoids if any(re.search(p, one) for one in texts)]
+        why = f"does not come to {listed(missed)}" if missed else f"comes to {listed(hit)}" if hit else ""
+        path = list(dict.fromkeys([chain, *(rule.target for _, rule in steps if rule.target)]))
+        return Observation(
+            holds=not why,
+            command=command,
+            seen=f"{_packet_text(packet)} goes {' > '.join(path[:8])}{' ...' if len(path) > 8 else ''}",
+            why=why,
+            detail=first_lines("\n".join("  " * depth + rule.text for depth, rule in steps)),
+        )
+
+
+def _packet_text(packet: Mapping[str, Any]) -> str:
+    port = f":{packet['dport']}" if packet.get("dport") else ""
+    return f"{packet.get('protocol', 'a packet')} to {packet.get('destination', 'anywhere')}{port}"
