@@ -1,0 +1,109 @@
+"""remotecommand's channels over SPDY streams and over WebSocket messages."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from aiohttp import WSMsgType, web
+
+from components.kubelet.streaming.remotecommand import ChannelsClosed
+from components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
+
+#: WebSocket: the first byte of each message; 255 (v5) closes the channel named by the second byte.
+NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2, "error": 3, "resize": 4}
+NAMES = {number: name for name, number in NUMBERS.items()}
+CLOSE = 255
+_STREAMS_SECONDS = 30.0
+
+
+class WebSocketChannels:
+    """v4.channel.k8s.io and v5.channel.k8s.io."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    async def receive(self) -> tuple[str, bytes | None]:
+        while True:
+            message = await self._socket.receive()
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                raise ChannelsClosed
+            data = message.data.encode() if isinstance(message.data, str) else message.data
+            if not data:
+                continue
+            if data[0] == CLOSE:
+                if len(data) > 1 and NAMES.get(data[1]) == "stdin":
+                    return "stdin", None
+                continue
+            name = NAMES.get(data[0], "")
+            if name in ("stdin", "resize") and len(data) > 1:
+                return name, data[1:]
+
+    async def send(self, channel: str, data: bytes) -> None:
+        try:
+            await self._socket.send_bytes(bytes([NUMBERS[channel]]) + data)
+        except (ConnectionError, RuntimeError) as error:
+            raise ChannelsClosed from error
+
+    async def finish(self) -> None:
+        with suppress(ConnectionError, RuntimeError):
+            await self._socket.close()
+
+
+class SpdyChannels:
+    """One SPDY stream per channel, named by its streamType header."""
+
+    def __init__(self, connection: SpdyStreams) -> None:
+        self._connection = connection
+        self._streams: dict[str, Stream] = {}
+        self._received: asyncio.Queue[tuple[str, bytes | None] | None] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def accept(self, names: set[str]) -> None:
+        """Wait until the client has opened these. Raises ChannelsClosed when it does not."""
+        try:
+            async with asyncio.timeout(_STREAMS_SECONDS):
+                while names - self._streams.keys():
+                    stream = await self._connection.opened.get()
+                    if stream is None:
+                        raise ChannelsClosed
+                    self._streams[stream.headers.get("streamtype", "")] = stream
+        except TimeoutError:
+            raise ChannelsClosed from None
+        for name in ("stdin", "resize"):
+            if name in self._streams:
+                self._tasks.append(asyncio.ensure_future(self._pump(name)))
+        self._tasks.append(asyncio.ensure_future(self._watch_end()))
+
+    async def _pump(self, name: str) -> None:
+        while (data := await self._streams[name].incoming.get()) is not None:
+            self._received.put_nowait((name, data))
+        self._received.put_nowait((name, None))
+
+    async def _watch_end(self) -> None:
+        while await self._connection.opened.get() is not None:
+            pass
+        self._received.put_nowait(None)
+
+    async def receive(self) -> tuple[str, bytes | None]:
+        item = await self._received.get()
+        if item is None:
+            raise ChannelsClosed
+        return item
+
+    async def send(self, channel: str, data: bytes) -> None:
+        if channel not in self._streams:
+            return
+        try:
+            await self._streams[channel].send(data)
+        except OSError as error:
+            raise ChannelsClosed from error
+
+    async def finish(self) -> None:
+        with suppress(OSError):
+            for stream in self._streams.values():
+                await stream.close()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()

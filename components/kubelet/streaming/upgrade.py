@@ -1,0 +1,154 @@
+"""HTTP/1.1 upgrades to SPDY/3.1 beside aiohttp, whose parser knows of no upgrade but WebSocket's."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from aiohttp import WSMsgType, web
+from aiohttp.web_protocol import RequestHandler
+
+_MAX_HEAD = 64 * 1024
+_REQUEST_LINE = re.compile(rb"(POST|GET) /\S* HTTP/1\.1\r\n")
+
+
+@dataclass(frozen=True)
+class UpgradeRequest:
+    """The head of a request that asks for an upgrade; header names are lower case, all values of each kept."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, list[str]]
+
+    def flag(self, name: str) -> bool:
+        """A boolean query parameter as kubectl and the API server write it (true, 1)."""
+        return self.query.get(name, [""])[0] in ("true", "1")
+
+
+def parse_head(head: bytes) -> UpgradeRequest:
+    """Raises ValueError when this is no HTTP request."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ", 2)
+    parts = urlsplit(target)
+    headers: dict[str, list[str]] = {}
+    for line in filter(None, lines):
+        name, separator, value = line.partition(":")
+        if not separator:
+            raise ValueError(f"malformed header line {line!r}")
+        headers.setdefault(name.strip().lower(), []).append(value.strip())
+    return UpgradeRequest(method, parts.path, parse_qs(parts.query), headers)
+
+
+def wants_spdy(head: bytes) -> bool:
+    return any(line.lower().startswith(b"upgrade:") and b"spdy/3.1" in line.lower() for line in head.split(b"\r\n"))
+
+
+#: Gets the request, and the connection as streams that begin right after its head.
+Handler = Callable[[UpgradeRequest, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class SpdyAwareHandler(RequestHandler):
+    """aiohttp's connection handler, but a request for SPDY takes the connection away from it."""
+
+    __slots__ = ("_head", "_on_spdy")
+
+    def __init__(self, server: web.Server, *, on_spdy: Handler, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._on_spdy = on_spdy
+        self._head = b""
+
+    def data_received(self, data: bytes) -> None:
+        if not self._head and not _REQUEST_LINE.match(data):
+            super().data_received(data)
+            return
+        self._head += data
+        head, end, rest = self._head.partition(b"\r\n\r\n")
+        if not end and len(self._head) < _MAX_HEAD:
+            return
+        received, self._head = self._head, b""
+        if end and wants_spdy(head):
+            self._divert(head, rest)
+        else:
+            super().data_received(received)
+
+    def _divert(self, head: bytes, rest: bytes) -> None:
+        transport = self.transport
+        assert isinstance(transport, asyncio.Transport)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        self.transport = None  # or connection_lost would close it
+        super().connection_lost(None)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if rest:
+            reader.feed_data(rest)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        task = loop.create_task(self._serve(head, reader, writer))
+        _RUNNING.add(task)
+        task.add_done_callback(_RUNNING.discard)
+
+    async def _serve(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._on_spdy(parse_head(head), reader, writer)
+        except (OSError, ValueError):
+            pass
+        finally:
+            writer.close()
+
+
+#: asyncio keeps only weak references to tasks.
+_RUNNING: set[asyncio.Task[None]] = set()
+
+
+def protocol_factory(server: web.Server, on_spdy: Handler) -> Callable[[], SpdyAwareHandler]:
+    """For loop.create_server, in place of the aiohttp server itself."""
+    loop = asyncio.get_running_loop()
+    return lambda: SpdyAwareHandler(server, on_spdy=on_spdy, loop=loop)
+
+
+class SocketCarrier:
+    """spdy_streams.Carrier over an upgraded connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def receive(self) -> bytes:
+        return await self._reader.read(64 * 1024)
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        self._writer.close()
+
+
+class WebSocketCarrier:
+    """spdy_streams.Carrier over WebSocket messages: the tunnel of kubectl's port-forward since 1.31."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    async def receive(self) -> bytes:
+        while True:
+            message = await self._socket.receive()
+            if message.type != WSMsgType.BINARY:
+                return b""
+            if message.data:
+                data: bytes = message.data
+                return data
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._socket.send_bytes(data)
+        except RuntimeError as error:
+            raise ConnectionResetError(str(error)) from error
+
+    async def close(self) -> None:
+        await self._socket.close()

@@ -1,0 +1,315 @@
+"""exec, attach and port-forward over both protocols, on loopback, with real processes behind."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from components.kubelet.streaming import server, spdy
+from components.kubelet.streaming.target import TargetError
+from components.kubelet.streaming.upgrade import protocol_factory
+
+
+class LocalSession:
+    """A process of this machine as an ExecSession."""
+
+    def __init__(self, argv: Sequence[str], *, stdin: bool, stdout: bool, stderr: bool) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            list(argv),
+            stdin=pipe if stdin else subprocess.DEVNULL,
+            stdout=pipe if stdout else subprocess.DEVNULL,
+            stderr=pipe if stderr else subprocess.DEVNULL,
+        )
+        self.sizes: list[tuple[int, int]] = []
+        self.closed = asyncio.Event()
+        ends = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self.stdin, self.stdout, self.stderr = (os.dup(end.fileno()) if end else -1 for end in ends)
+        for end in filter(None, ends):
+            end.close()
+        for descriptor in (self.stdin, self.stdout, self.stderr):
+            if descriptor >= 0:
+                os.set_blocking(descriptor, False)
+
+    async def wait(self) -> int:
+        return await asyncio.to_thread(self._process.wait)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        self.sizes.append((rows, columns))
+
+    async def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self.closed.set()
+
+
+class LocalTarget:
+    """Every pod is this machine."""
+
+    def __init__(self) -> None:
+        self.sessions: list[LocalSession] = []
+        self.asked: list[tuple[str, ...]] = []
+
+    async def exec(
+        self, namespace: str, pod: str, container: str, argv: Sequence[str], *, tty: bool, **streams: bool
+    ) -> LocalSession:
+        self.asked.append((namespace, pod, container, *argv))
+        if pod == "missing":
+            raise TargetError(404, f'pods "{pod}" not found')
+        if argv[0] == "nonesuch":
+            raise TargetError(500, 'exec: "nonesuch": executable file not found in $PATH')
+        self.sessions.append(LocalSession(argv, **streams))
+        return self.sessions[-1]
+
+    async def attach(self, namespace: str, pod: str, container: str, *, tty: bool, **streams: bool) -> LocalSession:
+        return await self.exec(namespace, pod, container, ["cat"], tty=tty, **streams)
+
+    async def port_connect(
+        self, namespace: str, pod: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port)
+
+
+@asynccontextmanager
+async def kubelet(target: LocalTarget) -> AsyncIterator[int]:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, web.Request)
+        return await server.websocket(request, target)
+
+    async def on_spdy(*arguments: Any) -> None:
+        await server.spdy(*arguments, target)
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.01)
+    await runner.setup()
+    assert runner.server is not None
+    listening = await asyncio.get_running_loop().create_server(protocol_factory(runner.server, on_spdy), "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        await runner.cleanup()
+
+
+class SpdyClient:
+    """As kubectl of Debian 12: POST with Upgrade: SPDY/3.1, then streams."""
+
+    def __init__(self) -> None:
+        self.connection = spdy.Connection()
+        self.received: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self._next = 1
+
+    async def connect(self, port: int, path: str, protocol: str = "v4.channel.k8s.io") -> bytes:
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
+        self.writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+            f"X-Stream-Protocol-Version: {protocol}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        return await self.reader.readuntil(b"\r\n\r\n")
+
+    def open(self, kind: str, **headers: str) -> int:
+        number, self._next = self._next, self._next + 2
+        self.writer.write(self.connection.open(number, {"streamType": kind, **headers}))
+        self.received[number] = b""
+        return number
+
+    def send(self, stream: int, data: bytes, *, fin: bool = False) -> None:
+        self.writer.write(self.connection.data(stream, data, fin=fin))
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not done():
+                data = await self.reader.read(65536)
+                assert data, "the server closed the connection"
+                for event in self.connection.receive(data):
+                    if isinstance(event, spdy.DataReceived):
+                        self.received[event.stream] += event.data
+                        if event.fin:
+                            self.ended.add(event.stream)
+
+
+def run(body: Callable[[LocalTarget, int], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        target = LocalTarget()
+        async with kubelet(target) as port, asyncio.timeout(20):
+            await body(target, port)
+
+    asyncio.run(whole())
+
+
+def test_spdy_exec_carries_stdin_stdout_stderr_and_the_exit_code() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        client = SpdyClient()
+        query = "command=sh&command=-c&command=cat;echo oops >%262;exit 3&input=1&output=1&error=1".replace(" ", "%20")
+        query = query.replace(";", "%3B")
+        head = await client.connect(port, f"/exec/default/pod-a/app?{query}")
+        assert b"101 Switching Protocols" in head and b"X-Stream-Protocol-Version: v4.channel.k8s.io" in head
+        error, stdin, stdout, stderr = (client.open(kind) for kind in ("error", "stdin", "stdout", "stderr"))
+        client.send(stdin, b"over the wire", fin=True)
+        await client.until(lambda: {error, stdout, stderr} <= client.ended)
+        assert client.received[stdout] == b"over the wire"
+        assert client.received[stderr] == b"oops\n"
+        status = json.loads(client.received[error])
+        assert status["reason"] == "NonZeroExitCode"
+        assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+        assert target.asked[0][:3] == ("default", "pod-a", "app")
+        await asyncio.wait_for(target.sessions[0].closed.wait(), 10)
+
+    run(body)
+
+
+def test_spdy_to_a_pod_that_is_not_there_is_an_http_answer() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        head = await SpdyClient().connect(port, "/exec/default/missing/app?command=ls&output=1")
+        assert head.startswith(b"HTTP/1.1 404")
+
+    run(body)
+
+
+def test_a_protocol_version_nobody_speaks_is_refused() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        head = await SpdyClient().connect(port, "/exec/default/a/app?command=ls&output=1", "v9.channel.k8s.io")
+        assert head.startswith(b"HTTP/1.1 403")
+
+    run(body)
+
+
+def test_a_client_that_goes_away_ends_its_process() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        client = SpdyClient()
+        await client.connect(port, "/exec/default/pod-a/app?command=sleep&command=60&output=1")
+        client.open("error")
+        stdout = client.open("stdout")
+        client.send(stdout, b"")
+        await client.writer.drain()
+        client.writer.transport.abort()
+        await asyncio.wait_for(target.sessions[0].closed.wait(), 10)
+
+    run(body)
+
+
+async def websocket_exec(port: int, query: str, protocol: str, script: Any) -> dict[int, bytes]:
+    received: dict[int, bytes] = {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://127.0.0.1:{port}/exec/default/pod-a/app?{query}", protocols=[protocol]) as socket,
+    ):
+        assert socket.protocol == protocol
+        await script(socket)
+        async for message in socket:
+            received[message.data[0]] = received.get(message.data[0], b"") + message.data[1:]
+    return received
+
+
+def test_websocket_v5_exec_closes_stdin_by_channel_255() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        async def script(socket: aiohttp.ClientWebSocketResponse) -> None:
+            await socket.send_bytes(b"\x00ping")
+            await socket.send_bytes(b"\xff\x00")
+
+        received = await websocket_exec(port, "command=cat&stdin=true&stdout=true", "v5.channel.k8s.io", script)
+        assert received[1] == b"ping"
+        assert json.loads(received[3]) == {"metadata": {}, "status": "Success"}
+
+    run(body)
+
+
+def test_a_command_that_is_not_there_is_said_on_the_error_channel() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        async def script(_: aiohttp.ClientWebSocketResponse) -> None:
+            pass
+
+        received = await websocket_exec(port, "command=nonesuch&stdout=true", "v4.channel.k8s.io", script)
+        assert "executable file not found in $PATH" in json.loads(received[3])["message"]
+
+    run(body)
+
+
+def test_a_terminals_size_reaches_the_session() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        async def script(socket: aiohttp.ClientWebSocketResponse) -> None:
+            await socket.send_bytes(b"\x04" + json.dumps({"Width": 132, "Height": 43}).encode())
+            await socket.send_bytes(b"\xff\x00")
+
+        await websocket_exec(port, "command=cat&stdin=true&stdout=true&tty=true", "v5.channel.k8s.io", script)
+        assert target.sessions[0].sizes == [(43, 132)]
+
+    run(body)
+
+
+async def echo_server() -> asyncio.Server:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"pod says " + await reader.read())
+        writer.close()
+
+    return await asyncio.start_server(echo, "127.0.0.1", 0)
+
+
+def test_port_forward_carries_several_connections_at_once_and_tells_errors() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        listening = await echo_server()
+        pod_port = str(listening.sockets[0].getsockname()[1])
+        client = SpdyClient()
+        head = await client.connect(port, "/portForward/default/pod-a", "portforward.k8s.io")
+        assert b"101" in head
+        pairs = []
+        for number in range(3):
+            request = {"port": pod_port if number < 2 else "1", "requestID": str(number)}
+            pairs.append((client.open("error", **request), client.open("data", **request)))
+        for number in range(2):
+            client.send(pairs[number][1], f"hello {number}".encode(), fin=True)
+        await client.until(lambda: {stream for pair in pairs for stream in pair} <= client.ended)
+        assert [client.received[data] for _, data in pairs[:2]] == [b"pod says hello 0", b"pod says hello 1"]
+        assert client.received[pairs[2][0]].startswith(b"error forwarding port 1 to pod pod-a")
+        client.writer.close()
+        listening.close()
+
+    run(body)
+
+
+def test_port_forward_is_tunnelled_through_websocket_messages() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        listening = await echo_server()
+        request = {"port": str(listening.sockets[0].getsockname()[1]), "requestID": "0"}
+        codec = spdy.Connection()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(
+                f"http://127.0.0.1:{port}/portForward/default/pod-a", protocols=[server.PORTFORWARD_TUNNEL]
+            ) as socket,
+        ):
+            await socket.send_bytes(codec.open(1, {"streamType": "error", **request}))
+            await socket.send_bytes(codec.open(3, {"streamType": "data", **request}) + codec.data(3, b"hi", fin=True))
+            seen = b""
+            while not seen.endswith(b"hi"):
+                message = await socket.receive_bytes()
+                seen += b"".join(e.data for e in codec.receive(message) if isinstance(e, spdy.DataReceived))
+        assert seen == b"pod says hi"
+        listening.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        ("/exec/default", {}, 404),
+        ("/exec/default/a/app", {"output": ["1"]}, 400),
+        ("/exec/default/a/app", {"command": ["ls"]}, 400),
+        ("/nonesuch/default/a", {}, 404),
+    ],
+)
+def test_a_request_that_lacks_something_is_refused(path: str, query: dict[str, list[str]], status: int) -> None:
+    with pytest.raises(TargetError) as caught:
+        server.parse(path, query)
+    assert caught.value.status == status
