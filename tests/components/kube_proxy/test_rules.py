@@ -118,7 +118,7 @@ def test_endpoint_chain_names_are_upstreams(service, address, published):
 
 def test_the_order_of_the_input_does_not_matter():
     services = {name(f"ns{i}/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.0.{i}") for i in range(20)}
-    endpoints = {key: THREE for key in services}
+    endpoints = dict.fromkeys(services, THREE)
     backwards = dict(reversed(services.items()))
     assert rules.render(services, endpoints, NODE, CONFIG) == rules.render(backwards, endpoints, NODE, CONFIG)
 
@@ -149,8 +149,8 @@ def test_probabilities_share_the_traffic_evenly():
 def test_a_change_of_one_service_writes_only_its_chains():
     cache: rules.Cache = {}
     services = {name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.0.{i}") for i in range(3)}
-    before = rules.plan(services, {key: THREE for key in services}, NODE, CONFIG, cache)
-    changed = {key: THREE for key in services} | {name("ns/svc1"): THREE[:2]}
+    before = rules.plan(services, dict.fromkeys(services, THREE), NODE, CONFIG, cache)
+    changed = dict.fromkeys(services, THREE) | {name("ns/svc1"): THREE[:2]}
     after = rules.plan(services, changed, NODE, CONFIG, cache)
     difference = after.since(before)
     assert difference.written == {name("ns/svc1")}
