@@ -125,6 +125,13 @@ def _in_child(action: Callable[[], None]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def missing_feature(name: str) -> str:
+    """Why a kernel feature that a scenario requires is not there; "" when it is."""
+    if name not in _FEATURES:
+        return f"unknown feature {name!r}; known are {', '.join(_FEATURES)}"
+    return "" if _in_child(lambda: _try(_FEATURES[name][0])) else f"this kernel has no {name}"
+
+
 def show(*, as_json: bool = False) -> int:
     """Print the report; 1 when something a lab cannot do without is missing."""
     found = findings()

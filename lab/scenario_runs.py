@@ -1,0 +1,24 @@
+"""`kubewire run` and `kubewire demo`: scenarios on labs that end with this process."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab.doctor import missing_feature
+from lab.handle import LabStarter
+from scenarios.engine import cli as engine
+from scenarios.engine.options import RunOptions
+
+DEMO = "four-networking-problems"
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: all passed or were skipped with a reason, 1: an expectation failed, 2: a file is wrong, 130: interrupted."""
+    return engine.run(engine.files_of(options.scenarios), LabStarter(), engine.options_of(options, missing_feature))
+
+
+def demo(_: argparse.Namespace) -> int:
+    """The four networking problems with all evidence, and an HTML report."""
+    options = RunOptions(results=Path("results/demo"), verbose=True, missing=missing_feature)
+    return engine.run(engine.files_of([DEMO]), LabStarter(), options)
