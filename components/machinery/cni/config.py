@@ -116,10 +116,11 @@ def parse_list(raw: bytes, path: str = "") -> NetworkConfigList:
         raise ConfigError("error parsing configuration list: no 'plugins' key")
     if not plugins:
         raise ConfigError("error parsing configuration list: no plugins in list")
+    parsed = tuple(_plugin(entry, index) for index, entry in enumerate(plugins))
     return NetworkConfigList(
         name=data["name"],
         cni_version=_version(data),
-        plugins=tuple(_plugin(entry, index) for index, entry in enumerate(plugins)),
+        plugins=parsed,
         disable_check=_flag(data, "disableCheck"),
         disable_gc=_flag(data, "disableGC"),
         raw=raw,

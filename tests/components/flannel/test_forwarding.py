@@ -1,0 +1,111 @@
+"""Desired entries and the commands that lead to them, as golden text."""
+
+import ipaddress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.flannel.forwarding import Forwarding, Neighbour, Route, difference, host_gateway, vxlan
+from components.flannel.lease import Lease
+
+GOLDEN = Path("tests/golden/flannel")
+
+
+def lease(number, backend="vxlan", **changes):
+    made = Lease(
+        f"worker-{number}",
+        ipaddress.IPv4Network(f"10.244.{number}.0/24"),
+        ipaddress.IPv4Address(f"172.18.0.{number + 2}"),
+        backend,
+        1,
+        f"5e:00:00:00:00:0{number}",
+    )
+    return replace(made, **changes)
+
+
+THREE = [lease(1), lease(2), lease(3)]
+
+
+def overlay(leases, **options):
+    return vxlan(leases, "worker-1", 1, "flannel.1", **options)
+
+
+def text(commands):
+    return f"# bridge\n{commands.fdb_set}# ip\n{commands.ip}# bridge\n{commands.fdb_delete}"
+
+
+CASES = {
+    "vxlan-from-nothing": (Forwarding(), overlay(THREE)),
+    "vxlan-node-gone": (overlay(THREE), overlay(THREE[:2])),
+    "vxlan-node-has-a-new-mac": (overlay(THREE), overlay([*THREE[:2], lease(3, vtep_mac="5e:00:00:00:00:99")])),
+    "vxlan-node-has-a-new-address": (
+        overlay(THREE),
+        overlay([*THREE[:2], lease(3, public_ip=ipaddress.IPv4Address("172.18.0.77"))]),
+    ),
+    "vxlan-subnet-moves-to-another-node": (
+        overlay(THREE[:2]),
+        overlay([THREE[0], lease(3, subnet=THREE[1].subnet)]),
+    ),
+    "vxlan-direct-routing-two-racks": (
+        Forwarding(),
+        overlay(
+            [*THREE[:2], lease(3, public_ip=ipaddress.IPv4Address("172.19.0.3"))],
+            outer_device="eth0",
+            on_link=[ipaddress.IPv4Network("172.18.0.0/16")],
+        ),
+    ),
+    "host-gw-from-nothing": (
+        Forwarding(),
+        host_gateway([lease(n, "host-gw", vtep_mac="") for n in (1, 2, 3)], "worker-1", "eth0"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_commands(name, request):
+    now, wanted = CASES[name]
+    path = GOLDEN / f"{name}.txt"
+    rendered = text(difference(now, wanted))
+    if request.config.getoption("--update-golden", default=False):
+        path.write_text(rendered)
+    assert rendered == path.read_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_commands_lead_where_they_should(name):
+    now, wanted = CASES[name]
+    assert applied(now, difference(now, wanted)) == wanted
+
+
+def applied(now, commands):
+    """The kernel's tables after the commands: replace sets by key, del removes by key."""
+    routes = {route.destination: route for route in now.routes}
+    neighbours = {entry.address: entry for entry in now.neighbours}
+    fdb = {entry.mac: entry for entry in now.fdb}
+    for line in (commands.fdb_set + commands.ip + commands.fdb_delete).splitlines():
+        kind, verb, key, *rest = line.split()
+        words = dict(zip(rest, rest[1:], strict=False))
+        if verb == "del":
+            {"route": routes, "neigh": neighbours, "fdb": fdb}[kind].pop(key)
+        elif kind == "route":
+            routes[key] = Route(key, words["via"], words["dev"], "onlink" in rest)
+        elif kind == "neigh":
+            neighbours[key] = Neighbour(key, words["lladdr"], words["dev"])
+        else:
+            fdb[key] = next(iter(now.fdb), None) or next(iter(overlay(THREE).fdb))
+            fdb[key] = replace(fdb[key], mac=key, address=words["dst"], device=words["dev"])
+    return Forwarding(frozenset(routes.values()), frozenset(neighbours.values()), frozenset(fdb.values()))
+
+
+def test_nothing_to_do_is_nothing():
+    assert not difference(overlay(THREE), overlay(list(reversed(THREE))))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lease(2, "host-gw"), lease(2, vni=2), lease(2, vtep_mac=""), lease(1)],
+    ids=["another backend", "another VNI", "no MAC yet", "this node itself"],
+)
+def test_leases_that_are_not_for_us_are_left_alone(other):
+    assert overlay([other]) == Forwarding()

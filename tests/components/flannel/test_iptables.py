@@ -1,0 +1,79 @@
+"""flannel's rules in upstream's words, and the transaction that sets right what differs."""
+
+import ipaddress
+
+from components.flannel.iptables import Ruleset, forward, masquerade, parse, transaction
+
+NETWORK, SUBNET = ipaddress.IPv4Network("10.244.0.0/16"), ipaddress.IPv4Network("10.244.1.0/24")
+CHAINS = [masquerade(NETWORK, SUBNET), forward(NETWORK)]
+
+EMPTY = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+COMMIT
+"""
+
+SAVED = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+:FLANNEL-POSTRTG - [0:0]
+-A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG
+-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -m comment --comment "flanneld masq" -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.1.0/24 -d 10.244.0.0/16 -m comment --comment "flanneld masq" -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/16 -d 10.244.1.0/24 -m comment --comment "flanneld masq" -j RETURN
+-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.1.0/24 -m comment --comment "flanneld masq" -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -m comment --comment "flanneld masq" -j MASQUERADE --random-fully
+-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/16 -m comment --comment "flanneld masq" -j MASQUERADE --random-fully
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:FLANNEL-FWD - [0:0]
+-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD
+-A FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
+-A FLANNEL-FWD -d 10.244.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
+COMMIT
+"""
+
+
+def test_the_rules_are_upstreams():
+    saved = parse(SAVED)
+    assert all((chain.jump, *chain.rules) == saved.rules[chain.table] for chain in CHAINS)
+    assert transaction(CHAINS, saved) == ""
+
+
+def test_on_an_empty_kernel_everything_is_made_in_one_transaction():
+    text = transaction(CHAINS, parse(EMPTY))
+    assert text.count("COMMIT\n") == 2
+    assert set(SAVED.splitlines()) - set(text.splitlines()) == {
+        ":POSTROUTING ACCEPT [0:0]",
+        ":FORWARD DROP [0:0]",
+    }
+
+
+def test_a_changed_rule_rewrites_its_chain_and_leaves_the_jump():
+    changed = SAVED.replace('-d 10.244.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT', "-j DROP")
+    assert transaction(CHAINS, parse(changed)).splitlines() == [
+        "*filter",
+        ":FLANNEL-FWD - [0:0]",
+        *CHAINS[1].rules,
+        "COMMIT",
+    ]
+
+
+def test_a_doubled_jump_is_reduced_to_one():
+    jump = CHAINS[1].jump
+    text = transaction(CHAINS, parse(SAVED.replace(jump, f"{jump}\n{jump}")))
+    assert f"-D{jump[2:]}\n" in text and f"{jump}\n" not in text
+
+
+def test_without_random_fully():
+    chain = masquerade(NETWORK, SUBNET, random_fully=False)
+    assert chain.rules[-1].endswith("-j MASQUERADE")
+
+
+def test_the_transaction_does_not_name_other_chains():
+    names = {line for line in transaction(CHAINS, Ruleset()).splitlines() if line.startswith(":")}
+    assert names == {":FLANNEL-POSTRTG - [0:0]", ":FLANNEL-FWD - [0:0]"}

@@ -1,0 +1,70 @@
+"""machinery.command: programs run without threads, and nothing is left of them."""
+
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+
+from components.machinery.command import CommandError, run
+
+
+def test_a_program_gets_stdin_and_environment_and_gives_both_outputs():
+    script = 'cat; echo "$ONE" >&2; exit 3'
+    done = asyncio.run(run(["sh", "-c", script], stdin=b"x" * 300_000, env={"ONE": "1", "PATH": os.environ["PATH"]}))
+    assert (done.returncode, len(done.stdout), done.stderr) == (3, 300_000, b"1\n")
+
+
+def test_many_programs_at_once_need_no_thread():
+    async def many():
+        done = await asyncio.gather(*(run(["sh", "-c", f"exit {n}"]) for n in range(20)))
+        return [one.returncode for one in done], threading.active_count()
+
+    assert asyncio.run(many()) == (list(range(20)), threading.active_count())
+
+
+def test_a_program_that_does_not_end_is_killed_with_its_children():
+    async def slow():
+        with pytest.raises(TimeoutError):
+            await run(["sh", "-c", "sleep 987654 & wait"], timeout=0.2)
+
+    asyncio.run(slow())
+    deadline = time.monotonic() + 5
+    while _running("987654") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _running("987654")
+
+
+def _running(argument):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if file.read().split(b"\0")[:2] == [b"sleep", argument.encode()]:
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def test_cancelling_the_caller_kills_the_program():
+    async def cancelled():
+        task = asyncio.create_task(run(["sleep", "60"]))
+        await asyncio.sleep(0)  # it has started when its task has first run
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    started = time.monotonic()
+    asyncio.run(cancelled())
+    assert time.monotonic() - started < 5
+
+
+def test_check_says_what_failed():
+    with pytest.raises(CommandError, match=r"^sh -c echo broken >&2; exit 2: exit status 2: broken$"):
+        asyncio.run(run(["sh", "-c", "echo broken >&2; exit 2"], check=True))
+
+
+def test_a_missing_program_is_an_os_error():
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(run(["no-such-program-anywhere"]))
