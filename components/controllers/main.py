@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 
-from components.controllers import flags, health
+from components.controllers import flags
 from components.controllers.controller import Context, utc_now
 from components.controllers.flags import Options
 from components.controllers.registry import ALIASES, CONTROLLERS, enabled
 from components.controllers.sharedinformers import SharedInformers
+from components.machinery import health
 from components.machinery.client import ApiError, Client
 from components.machinery.events import EventRecorder
 from components.machinery.resources import LEASES, KubeObject

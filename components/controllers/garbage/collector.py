@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from components.machinery.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 _RESYNC = 30.0
 _WORKERS = 20
+_SYNC_PATIENCE = 10.0
 _REMEMBERED_ABSENT = 1000
 
 
@@ -86,8 +88,10 @@ class GarbageCollector:
             self.context.informers.get(resource)
             self.context.informers.handle(resource, self._handler(resource))
         self.context.informers.start()
-        for resource in wanted:
-            await self.context.informers.get(resource).synced.wait()
+        waiting = [self.context.informers.get(resource).synced.wait() for resource in wanted]
+        # A resource that cannot be listed must not stop the collection of all others; owners are verified anyway.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*waiting), _SYNC_PATIENCE)
 
     def _unwatch(self, resource: Resource) -> None:
         self.watched.discard(resource)

@@ -1,0 +1,68 @@
+"""kube-scheduler (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-scheduler/)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.machinery import health
+from components.machinery.client import Client
+from components.scheduler.scheduler import DEFAULT_NAME, Scheduler
+
+log = logging.getLogger("kube-scheduler")
+
+
+@dataclass(frozen=True)
+class Options:
+    kubeconfig: str
+    scheduler_name: str = DEFAULT_NAME
+    bind_address: str = "127.0.0.1"
+    secure_port: int = 10259
+    verbosity: int = 0
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Raises SystemExit(2) after an error message."""
+    parser = argparse.ArgumentParser(prog="kube-scheduler", allow_abbrev=False)
+    add = parser.add_argument
+    add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
+    add("--scheduler-name", default=DEFAULT_NAME, help="pods with this spec.schedulerName are ours (ours, not upstream's)")
+    add("--bind-address", default="127.0.0.1")
+    add("--secure-port", type=int, default=10259, help="/healthz and /metrics, plain HTTP; 0 for none")
+    add("--leader-elect", nargs="?", default="true", help="accepted; there is one scheduler")
+    add("-v", "--v", dest="verbosity", type=int, default=0)
+    given = parser.parse_args(list(argv))
+    return Options(given.kubeconfig, given.scheduler_name, given.bind_address, given.secure_port, given.verbosity)
+
+
+def main(argv: list[str]) -> int:
+    """Runs until SIGTERM or SIGINT: exit code 0. 2: bad flags. 1: the loop failed."""
+    options = parse(argv)
+    level = logging.DEBUG if options.verbosity >= 4 else logging.INFO
+    logging.basicConfig(level=level, format="%(levelname).1s%(asctime)s %(name)s] %(message)s")
+    return asyncio.run(run(options))
+
+
+async def run(options: Options) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = Client.from_kubeconfig(options.kubeconfig, user_agent="kube-scheduler")
+    server = await health.serve(options.bind_address, options.secure_port) if options.secure_port else None
+    async with client:
+        working = asyncio.create_task(Scheduler(client, name=options.scheduler_name).run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        failed = working.done()
+        if failed:
+            log.error("the scheduler ended", exc_info=working.exception())
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        if server is not None:
+            server.close()
+    return 1 if failed else 0

@@ -1,0 +1,99 @@
+"""One decision: the best node for a pod, or why there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from components.machinery.selectors import LabelSelector
+from components.scheduler.cluster import Cluster, NodeState
+from components.scheduler.filters import (
+    NODE_FILTERS,
+    Filter,
+    Rejection,
+    named_nodes,
+    pod_affinity,
+    topology_spread,
+)
+from components.scheduler.podspec import PodInfo
+from components.scheduler.scores import total_scores
+
+
+@dataclass(frozen=True)
+class Placed:
+    node: str
+
+
+@dataclass(frozen=True)
+class Unplaced:
+    """message: text of the FailedScheduling event and of the PodScheduled condition."""
+
+    message: str
+
+
+def choose(pod: PodInfo, cluster: Cluster, spread: LabelSelector | None = None) -> Placed | Unplaced:
+    """spread: what selects the pod's siblings (its Services and owner), for the default spreading."""
+    if not cluster.nodes:
+        return Unplaced("no nodes available to schedule pods")
+    filters = (*NODE_FILTERS, *_cluster_filters(pod, cluster))
+    rejected: dict[str, Rejection] = {}
+    possible: list[NodeState] = []
+    named = named_nodes(pod)
+    for name, node in cluster.nodes.items():
+        if named is not None and name not in named:
+            rejected[name] = Rejection(("node(s) didn't satisfy plugin(s) [NodeAffinity]",))
+            continue
+        rejection = _first(filters, pod, node)
+        if rejection is None:
+            possible.append(node)
+        else:
+            rejected[name] = rejection
+    if not possible:
+        return Unplaced(failure(rejected))
+    if len(possible) == 1:
+        return Placed(possible[0].name)
+    scores = total_scores(pod, possible, cluster, spread)
+    # Upstream draws lots between equals; the emptiest node, then the first by name, is reproducible.
+    best = min(range(len(possible)), key=lambda index: _order(possible[index], scores[index]))
+    return Placed(possible[best].name)
+
+
+def _order(node: NodeState, score: float) -> tuple[float, int, str]:
+    return -score, len(node.pods), node.name
+
+
+def _cluster_filters(pod: PodInfo, cluster: Cluster) -> tuple[Filter, ...]:
+    filters: tuple[Filter, ...] = ()
+    if any(item.hard for item in pod.constraints):
+        filters += (topology_spread(pod, cluster),)
+    if pod.affinity or pod.anti_affinity or any(True for _ in cluster.groups("anti_affinity")):
+        filters += (pod_affinity(pod, cluster),)
+    return filters
+
+
+def _first(filters: tuple[Filter, ...], pod: PodInfo, node: NodeState) -> Rejection | None:
+    for accept in filters:
+        rejection = accept(pod, node)
+        if rejection is not None:
+            return rejection
+    return None
+
+
+def failure(rejected: Mapping[str, Rejection]) -> str:
+    """0/4 nodes are available: 1 node(s) had ..., 3 Insufficient cpu. preemption: ..."""
+    total = len(rejected)
+    reasons = Counter(reason for item in rejected.values() for reason in item.reasons)
+    resolvable = sum(item.resolvable for item in rejected.values())
+    preemption = Counter(
+        {
+            "No preemption victims found for incoming pod.": resolvable,
+            "Preemption is not helpful for scheduling.": total - resolvable,
+        }
+    )
+    return f"{_summary(total, reasons)}. preemption: {_summary(total, preemption).rstrip('.')}."
+
+
+def _summary(total: int, reasons: Counter[str]) -> str:
+    parts = sorted(f"{count} {reason.rstrip('.')}" for reason, count in reasons.items() if count)
+    return f"0/{total} nodes are available: {', '.join(parts)}"

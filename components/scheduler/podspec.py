@@ -1,0 +1,226 @@
+"""What scheduling needs of a pod, computed once per pod: requests, ports, affinity terms, constraints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.machinery.quantity import milli_value, value
+from components.machinery.resources import KubeObject
+from components.machinery.selectors import LabelSelector
+
+#: Requests assumed for scoring where a container has none (GetNonzeroRequests).
+DEFAULT_MILLI_CPU = 100
+DEFAULT_MEMORY = 200 * 1024 * 1024
+_SIDECAR = "Always"
+
+Requests = dict[str, int]
+
+
+@dataclass(frozen=True)
+class HostPort:
+    protocol: str
+    address: str
+    port: int
+
+    def conflicts(self, other: HostPort) -> bool:
+        """0.0.0.0 takes the port on every address."""
+        if (self.protocol, self.port) != (other.protocol, other.port):
+            return False
+        return self.address == other.address or "0.0.0.0" in (self.address, other.address)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A pod (anti-)affinity term. namespaces and namespace_selector are alternatives that add up."""
+
+    topology_key: str
+    selector: LabelSelector
+    namespaces: frozenset[str]
+    namespace_selector: LabelSelector | None = None
+    weight: int = 0
+
+    def matches(self, pod: PodInfo, namespace_labels: Mapping[str, Mapping[str, str]]) -> bool:
+        return self.covers(pod.namespace, namespace_labels) and self.selector.matches(pod.labels)
+
+    def covers(self, namespace: str, namespace_labels: Mapping[str, Mapping[str, str]]) -> bool:
+        if namespace in self.namespaces:
+            return True
+        chosen = self.namespace_selector
+        return chosen is not None and chosen.matches(dict(namespace_labels.get(namespace, {})))
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A topologySpreadConstraint."""
+
+    max_skew: int
+    topology_key: str
+    hard: bool
+    selector: LabelSelector
+    min_domains: int = 1
+    honor_affinity: bool = True
+    honor_taints: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PodInfo:
+    """requests: cpu in thousandths, everything else in units; scored: the same with defaults for absent ones."""
+
+    obj: KubeObject
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    requests: Requests
+    scored: Requests
+    ports: tuple[HostPort, ...]
+    priority: int
+    affinity: tuple[Term, ...] = ()
+    anti_affinity: tuple[Term, ...] = ()
+    preferred: tuple[Term, ...] = ()
+    avoided: tuple[Term, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    tolerations: tuple[KubeObject, ...] = field(default_factory=tuple)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.name
+
+    @property
+    def spec(self) -> KubeObject:
+        spec: KubeObject = self.obj["spec"]
+        return spec
+
+    @classmethod
+    def of(cls, pod: KubeObject) -> PodInfo:
+        metadata, spec = pod["metadata"], pod["spec"]
+        namespace, labels = metadata["namespace"], metadata.get("labels") or {}
+        affinity = spec.get("affinity") or {}
+        near, far = affinity.get("podAffinity") or {}, affinity.get("podAntiAffinity") or {}
+        required, preferred = (
+            "requiredDuringSchedulingIgnoredDuringExecution",
+            "preferredDuringSchedulingIgnoredDuringExecution",
+        )
+        return cls(
+            pod,
+            namespace,
+            metadata["name"],
+            metadata["uid"],
+            labels,
+            total_requests(spec, {}),
+            total_requests(spec, {"cpu": DEFAULT_MILLI_CPU, "memory": DEFAULT_MEMORY}),
+            host_ports(spec),
+            int(spec.get("priority") or 0),
+            tuple(_term(item, namespace, labels) for item in near.get(required) or ()),
+            tuple(_term(item, namespace, labels) for item in far.get(required) or ()),
+            tuple(_weighted(item, namespace, labels) for item in near.get(preferred) or ()),
+            tuple(_weighted(item, namespace, labels) for item in far.get(preferred) or ()),
+            tuple(_constraint(item, labels) for item in spec.get("topologySpreadConstraints") or ()),
+            tuple(spec.get("tolerations") or ()),
+        )
+
+
+def amount(resource: str, quantity: str | int) -> int:
+    return milli_value(quantity) if resource == "cpu" else value(quantity)
+
+
+def total_requests(spec: KubeObject, defaults: Mapping[str, int]) -> Requests:
+    """The larger of what runs together and what an init container needs (with the sidecars started before it),
+    plus overhead; pod-level requests win (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/)."""
+    running: Requests = {}
+    for container in spec.get("containers") or []:
+        _add(running, _requests(container, defaults))
+    sidecars: Requests = {}
+    peak: Requests = {}
+    for container in spec.get("initContainers") or []:
+        own = _requests(container, defaults)
+        if container.get("restartPolicy") == _SIDECAR:
+            _add(sidecars, own)
+            _add(running, own)
+            own = {}
+        _raise(peak, {key: own.get(key, 0) + sidecars.get(key, 0) for key in {*own, *sidecars}})
+    _raise(running, peak)
+    pod_level = (spec.get("resources") or {}).get("requests") or {}
+    running |= {key: amount(key, quantity) for key, quantity in pod_level.items()}
+    _add(running, {key: amount(key, quantity) for key, quantity in (spec.get("overhead") or {}).items()})
+    return running
+
+
+def _requests(container: KubeObject, defaults: Mapping[str, int]) -> Requests:
+    given = (container.get("resources") or {}).get("requests") or {}
+    return {**defaults, **{key: amount(key, quantity) for key, quantity in given.items()}}
+
+
+def _add(total: Requests, more: Mapping[str, int]) -> None:
+    for key, number in more.items():
+        total[key] = total.get(key, 0) + number
+
+
+def _raise(total: Requests, floor: Mapping[str, int]) -> None:
+    for key, number in floor.items():
+        total[key] = max(total.get(key, 0), number)
+
+
+def host_ports(spec: KubeObject) -> tuple[HostPort, ...]:
+    sidecars = [item for item in spec.get("initContainers") or [] if item.get("restartPolicy") == _SIDECAR]
+    ports = [port for item in [*(spec.get("containers") or []), *sidecars] for port in item.get("ports") or []]
+    return tuple(
+        HostPort(port.get("protocol", "TCP"), port.get("hostIP") or "0.0.0.0", int(port["hostPort"]))
+        for port in ports
+        if port.get("hostPort")
+    )
+
+
+def _selector(item: KubeObject, labels: Mapping[str, str]) -> LabelSelector:
+    """labelSelector with matchLabelKeys: the pod's own values of those keys are required too."""
+    selector = item.get("labelSelector")
+    if selector is None:
+        return LabelSelector.from_object(None)
+    extra = {key: labels[key] for key in item.get("matchLabelKeys") or () if key in labels}
+    differing = [
+        {"key": key, "operator": "NotIn", "values": [labels[key]]}
+        for key in item.get("mismatchLabelKeys") or ()
+        if key in labels
+    ]
+    return LabelSelector.from_object(
+        {
+            "matchLabels": {**(selector.get("matchLabels") or {}), **extra},
+            "matchExpressions": [*(selector.get("matchExpressions") or ()), *differing],
+        }
+    )
+
+
+def _term(item: KubeObject, namespace: str, labels: Mapping[str, str], weight: int = 0) -> Term:
+    chosen = item.get("namespaceSelector")
+    named = frozenset(item.get("namespaces") or ())
+    if not named and chosen is None:
+        named = frozenset({namespace})
+    namespaces = LabelSelector.from_object(chosen) if chosen is not None else None
+    return Term(item["topologyKey"], _selector(item, labels), named, namespaces, weight)
+
+
+def _weighted(item: KubeObject, namespace: str, labels: Mapping[str, str]) -> Term:
+    return _term(item["podAffinityTerm"], namespace, labels, int(item["weight"]))
+
+
+def _constraint(item: KubeObject, labels: Mapping[str, str]) -> Constraint:
+    return Constraint(
+        int(item["maxSkew"]),
+        item["topologyKey"],
+        item.get("whenUnsatisfiable", "DoNotSchedule") == "DoNotSchedule",
+        _selector(item, labels),
+        int(item.get("minDomains") or 1),
+        item.get("nodeAffinityPolicy", "Honor") == "Honor",
+        item.get("nodeTaintsPolicy", "Ignore") == "Honor",
+    )
+
+
+def signature(pod: PodInfo) -> str:
+    """Equal for pods that every filter treats alike (replicas of one template)."""
+    spec = {key: item for key, item in pod.spec.items() if key not in ("hostname", "volumes", "containers")}
+    parts: list[Any] = [pod.namespace, dict(pod.labels), pod.requests, spec]
+    ports = [(port.protocol, port.address, port.port) for port in pod.ports]
+    return json.dumps([*parts, ports], sort_keys=True)

@@ -1,0 +1,151 @@
+"""Pods that wait: active (by priority, then age), backing off, or until something changes
+(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-scheduling/scheduler_queues.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from dataclasses import dataclass
+
+from components.scheduler.podspec import PodInfo
+
+Key = tuple[str, str]
+INITIAL_BACKOFF, MAX_BACKOFF = 1.0, 10.0
+#: A pod nothing has moved for so long is tried again anyway, in seconds.
+UNSCHEDULABLE_TIMEOUT = 300.0
+
+
+@dataclass(eq=False)
+class _Waiting:
+    pod: PodInfo
+    attempts: int = 0
+    tried_at: float = 0.0
+
+    def backoff_until(self) -> float:
+        if not self.attempts:
+            return 0.0
+        return self.tried_at + min(INITIAL_BACKOFF * 2.0 ** (self.attempts - 1), MAX_BACKOFF)
+
+
+class SchedulingQueue:
+    """Times are the event loop's. One consumer calls pop()."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Key, _Waiting] = {}
+        self._active: list[tuple[int, int, Key]] = []
+        self._backing_off: list[tuple[float, int, Key]] = []
+        self._unschedulable: dict[Key, _Waiting] = {}
+        self._in_flight: dict[Key, _Waiting] = {}
+        self._moved_in_flight = False
+        self._sequence = itertools.count()
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, pod: PodInfo) -> None:
+        """A pending pod, new or changed. Only a change of what scheduling looks at may end its waiting."""
+        standing = self._waiting.get(pod.key)
+        if standing is None:
+            self._waiting[pod.key] = waiting = _Waiting(pod)
+            self._activate(pod.key, waiting)
+            return
+        changed = standing.pod.uid != pod.uid or _asked(standing.pod) != _asked(pod)
+        standing.pod = pod
+        if changed and self._unschedulable.pop(pod.key, None):
+            self._activate(pod.key, standing)
+
+    def remove(self, key: Key) -> None:
+        self._waiting.pop(key, None)
+        self._unschedulable.pop(key, None)
+        self._in_flight.pop(key, None)
+
+    async def pop(self) -> PodInfo:
+        """The next pod to try, when there is one."""
+        while True:
+            self._end_backoffs()
+            while self._active:
+                _, _, key = heapq.heappop(self._active)
+                waiting = self._waiting.get(key)
+                if waiting is None or key in self._unschedulable or key in self._in_flight:
+                    continue
+                waiting.attempts += 1
+                waiting.tried_at = self._now()
+                self._in_flight[key] = waiting
+                self._moved_in_flight = False
+                return waiting.pod
+            await self._sleep()
+
+    def done(self, key: Key) -> None:
+        """The pod got its node."""
+        self.remove(key)
+
+    def unschedulable(self, key: Key) -> None:
+        """No node for now: wait for a change, or for the back-off if a change came while it was tried."""
+        waiting = self._in_flight.pop(key, None)
+        if waiting is None or self._waiting.get(key) is not waiting:
+            return
+        if self._moved_in_flight:
+            self._back_off(key, waiting)
+        else:
+            self._unschedulable[key] = waiting
+
+    def failed(self, key: Key) -> None:
+        """Binding failed: try again after the back-off."""
+        waiting = self._in_flight.pop(key, None) or self._waiting.get(key)
+        if waiting is not None:
+            self._back_off(key, waiting)
+
+    def move_all(self, *, only_with_affinity: bool = False) -> None:
+        """The cluster changed. only_with_affinity: a pod came, which helps nobody but those that want it near."""
+        self._moved_in_flight = self._moved_in_flight or not only_with_affinity
+        for key, waiting in list(self._unschedulable.items()):
+            if only_with_affinity and not (waiting.pod.affinity or waiting.pod.constraints):
+                continue
+            del self._unschedulable[key]
+            self._back_off(key, waiting)
+
+    def flush_overdue(self) -> None:
+        now = self._now()
+        for key, waiting in list(self._unschedulable.items()):
+            if now - waiting.tried_at > UNSCHEDULABLE_TIMEOUT:
+                del self._unschedulable[key]
+                self._back_off(key, waiting)
+
+    def _back_off(self, key: Key, waiting: _Waiting) -> None:
+        until = waiting.backoff_until()
+        if until <= self._now():
+            self._activate(key, waiting)
+            return
+        heapq.heappush(self._backing_off, (until, next(self._sequence), key))
+        self._wake.set()
+
+    def _activate(self, key: Key, waiting: _Waiting) -> None:
+        heapq.heappush(self._active, (-waiting.pod.priority, next(self._sequence), key))
+        self._wake.set()
+
+    def _end_backoffs(self) -> None:
+        now = self._now()
+        while self._backing_off and self._backing_off[0][0] <= now:
+            _, _, key = heapq.heappop(self._backing_off)
+            waiting = self._waiting.get(key)
+            if waiting is not None and key not in self._unschedulable and key not in self._in_flight:
+                self._activate(key, waiting)
+
+    async def _sleep(self) -> None:
+        self._wake.clear()
+        timeout = self._backing_off[0][0] - self._now() if self._backing_off else None
+        try:
+            await asyncio.wait_for(self._wake.wait(), None if timeout is None else max(timeout, 0.001))
+        except TimeoutError:
+            pass
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _asked(pod: PodInfo) -> object:
+    """Labels count: other pods' constraints and the pod's own select by them."""
+    return pod.labels, pod.spec

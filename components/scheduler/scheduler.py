@@ -1,0 +1,256 @@
+"""The loop: pending pods in, bindings out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+
+from components.machinery.client import ApiError, Client
+from components.machinery.events import EventRecorder, timestamp
+from components.machinery.informer import Informer, wait_synced
+from components.machinery.resources import (
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICASETS,
+    SERVICES,
+    STATEFULSETS,
+    KubeObject,
+)
+from components.machinery.selectors import LabelSelector
+from components.scheduler.cluster import Cluster
+from components.scheduler.placement import Placed, Unplaced, choose
+from components.scheduler.podspec import PodInfo, signature
+from components.scheduler.queue import SchedulingQueue
+from components.scheduler.siblings import default_selector, owner_key
+
+log = logging.getLogger(__name__)
+DEFAULT_NAME = "default-scheduler"
+_BINDINGS_AT_ONCE = 32
+_FLUSH_PERIOD = 30.0
+_FINISHED = ("Succeeded", "Failed")
+
+
+class Scheduler:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        name: str = DEFAULT_NAME,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.client, self.name, self.now = client, name, now
+        self.events = EventRecorder(client, name)
+        self.cluster = Cluster()
+        self.queue = SchedulingQueue()
+        self.pods = Informer(client, PODS, handler=self._on_pod, transform=_slim)
+        self.nodes = Informer(client, NODES, handler=self._on_node, transform=_slim)
+        self.namespaces = Informer(client, NAMESPACES, handler=self._on_namespace, transform=_slim)
+        self.services = Informer(client, SERVICES, handler=self._on_service, transform=_slim)
+        self.replicasets = Informer(client, REPLICASETS, transform=_slim)
+        self.statefulsets = Informer(client, STATEFULSETS, transform=_slim)
+        self._services_of: dict[str, dict[str, KubeObject]] = {}
+        self._assumed: dict[tuple[str, str], str] = {}
+        self._hopeless: dict[str, tuple[int, str]] = {}
+        self._bindings = asyncio.Semaphore(_BINDINGS_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        informers = (
+            self.nodes,
+            self.namespaces,
+            self.services,
+            self.replicasets,
+            self.statefulsets,
+            self.pods,
+        )
+        async with asyncio.TaskGroup() as group:
+            for informer in informers:
+                group.create_task(informer.run())
+            group.create_task(self.events.run())
+            await wait_synced(*informers)
+            group.create_task(self._flush_overdue())
+            group.create_task(self._loop())
+
+    async def _flush_overdue(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_PERIOD)
+            self.queue.flush_overdue()
+
+    async def _loop(self) -> None:
+        while True:
+            pod = await self.queue.pop()
+            try:
+                self._schedule(pod)
+            except Exception:
+                log.exception("scheduling %s/%s", *pod.key)
+                self.queue.failed(pod.key)
+            # Decisions are CPU only: let bindings and watches have their turn.
+            await asyncio.sleep(0)
+
+    def _schedule(self, pod: PodInfo) -> None:
+        mark = signature(pod)
+        hopeless = self._hopeless.get(mark)
+        if hopeless is not None and hopeless[0] == self.cluster.relief:
+            # A sibling found no room and nothing has got better since.
+            decision: Placed | Unplaced = Unplaced(hopeless[1])
+        else:
+            decision = choose(pod, self.cluster, self._siblings(pod))
+        if isinstance(decision, Placed):
+            self._assumed[pod.key] = decision.node
+            self.cluster.place(pod, decision.node)
+            self._spawn(self._bind(pod, decision.node))
+            return
+        if not (pod.affinity or pod.constraints):
+            if len(self._hopeless) > 1000:
+                self._hopeless.clear()
+            self._hopeless[mark] = (self.cluster.relief, decision.message)
+        self.queue.unschedulable(pod.key)
+        self._spawn(self._report(pod, decision.message))
+
+    def _siblings(self, pod: PodInfo) -> LabelSelector | None:
+        owner = owner_key(pod)
+        found: KubeObject | None = None
+        if owner is not None:
+            informer = self.replicasets if owner[0] == "ReplicaSet" else self.statefulsets
+            found = informer.get(owner[1], pod.namespace)
+        return default_selector(pod, self._services_of.get(pod.namespace, {}).values(), found)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bind(self, pod: PodInfo, node: str) -> None:
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        try:
+            async with self._bindings:
+                await self.client.create(PODS, binding, subresource="binding")
+        except ApiError as error:
+            self._unassume(pod, error)
+            return
+        text = f"Successfully assigned {pod.namespace}/{pod.name} to {node}"
+        self.events.event(_with_kind(pod.obj), "Normal", "Scheduled", text)
+
+    def _unassume(self, pod: PodInfo, error: ApiError) -> None:
+        log.debug("binding %s/%s: %s", pod.namespace, pod.name, error)
+        if self._assumed.pop(pod.key, None) is None:
+            return
+        self.cluster.remove(pod.key)
+        if error.status == 404:
+            self.queue.remove(pod.key)
+        else:
+            self.queue.failed(pod.key)
+
+    async def _report(self, pod: PodInfo, message: str) -> None:
+        self.events.event(_with_kind(pod.obj), "Warning", "FailedScheduling", message)
+        conditions = (pod.obj.get("status") or {}).get("conditions") or []
+        fresh = unschedulable_conditions(conditions, message, self.now())
+        if fresh is None:
+            return
+        try:
+            patch = {"metadata": {"uid": pod.uid}, "status": {"conditions": fresh}}
+            await self.client.patch(PODS, pod.name, patch, pod.namespace, subresource="status")
+        except ApiError as error:
+            log.debug("status of %s/%s: %s", pod.namespace, pod.name, error)
+
+    def _on_pod(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        obj = new or old or {}
+        key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        if new is None or (new.get("status") or {}).get("phase") in _FINISHED:
+            self._gone(key)
+        elif new["spec"].get("nodeName"):
+            self._arrived(key, new, old)
+        elif self._is_ours(new) and key not in self._assumed:
+            self.queue.add(PodInfo.of(new))
+        elif not self._is_ours(new):
+            self.queue.remove(key)
+
+    def _gone(self, key: tuple[str, str]) -> None:
+        self._assumed.pop(key, None)
+        self.queue.remove(key)
+        if self.cluster.node_of(key) is not None:
+            self.cluster.remove(key)
+            self.queue.move_all()
+
+    def _arrived(self, key: tuple[str, str], pod: KubeObject, old: KubeObject | None) -> None:
+        node = pod["spec"]["nodeName"]
+        self.queue.done(key)
+        assumed = self._assumed.pop(key, None)
+        unchanged = old is not None and old["metadata"].get("labels") == pod["metadata"].get("labels")
+        if self.cluster.node_of(key) == node and (assumed == node or unchanged):
+            return
+        self.cluster.place(PodInfo.of(pod), node)
+        self.queue.move_all(only_with_affinity=True)
+
+    def _is_ours(self, pod: KubeObject) -> bool:
+        spec = pod["spec"]
+        wanted = spec.get("schedulerName") or DEFAULT_NAME
+        return (
+            wanted == self.name and not spec.get("schedulingGates") and not pod["metadata"].get("deletionTimestamp")
+        )
+
+    def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is None:
+            self.cluster.remove_node((old or {})["metadata"]["name"])
+            return
+        if old is not None and _schedulable(old) == _schedulable(new):
+            return
+        self.cluster.set_node(new)
+        self.queue.move_all()
+
+    def _on_namespace(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        metadata = (new or old or {})["metadata"]
+        self.cluster.set_namespace(metadata["name"], (metadata.get("labels") or {}) if new else None)
+
+    def _on_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        metadata = (new or old or {})["metadata"]
+        services = self._services_of.setdefault(metadata["namespace"], {})
+        if new is None:
+            services.pop(metadata["name"], None)
+        else:
+            services[metadata["name"]] = new
+
+
+def unschedulable_conditions(
+    conditions: list[KubeObject], message: str, now: datetime
+) -> list[KubeObject] | None:
+    """status.conditions with PodScheduled False, reason Unschedulable; None when that is what they say."""
+    standing = next((item for item in conditions if item["type"] == "PodScheduled"), None)
+    fresh = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    if standing and all(standing.get(key) == wanted for key, wanted in fresh.items()):
+        return None
+    since = timestamp(now)
+    if standing is not None and standing["status"] == "False":
+        since = standing.get("lastTransitionTime") or since
+    others = [item for item in conditions if item["type"] != "PodScheduled"]
+    return [*others, fresh | {"lastTransitionTime": since}]
+
+
+def _schedulable(node: KubeObject) -> object:
+    """What placement looks at; heartbeats change nothing of it."""
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    return (
+        node["metadata"].get("labels"),
+        spec.get("taints"),
+        spec.get("unschedulable"),
+        status.get("allocatable"),
+        status.get("capacity"),
+    )
+
+
+def _with_kind(pod: KubeObject) -> KubeObject:
+    return {"kind": "Pod", "apiVersion": "v1", **pod}
+
+
+def _slim(obj: KubeObject) -> KubeObject:
+    obj["metadata"].pop("managedFields", None)
+    return obj

@@ -1,0 +1,33 @@
+"""Which pods a pod should be spread from by default: those of its Services and of its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from components.machinery.resources import KubeObject
+from components.machinery.selectors import LabelSelector, Requirement
+from components.scheduler.podspec import PodInfo
+
+
+def default_selector(
+    pod: PodInfo, services: Iterable[KubeObject], owner: KubeObject | None
+) -> LabelSelector | None:
+    """services: those of the pod's namespace; owner: its ReplicaSet or StatefulSet. None when neither selects it
+    (helper.DefaultSelector)."""
+    labels: dict[str, str] = {}
+    for service in services:
+        selector: Mapping[str, str] = service["spec"].get("selector") or {}
+        if selector and selector.items() <= dict(pod.labels).items():
+            labels |= selector
+    requirements: list[Requirement] = list(LabelSelector.from_map(labels).requirements)
+    if owner is not None:
+        requirements += LabelSelector.from_object(owner["spec"].get("selector")).requirements
+    return LabelSelector(tuple(dict.fromkeys(requirements))) if requirements else None
+
+
+def owner_key(pod: PodInfo) -> tuple[str, str] | None:
+    """(kind, name) of the controller whose selector spreads the pod."""
+    for reference in pod.obj["metadata"].get("ownerReferences") or []:
+        if reference.get("controller") and reference["kind"] in ("ReplicaSet", "StatefulSet"):
+            return reference["kind"], reference["name"]
+    return None
