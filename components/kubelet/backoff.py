@@ -22,6 +22,9 @@ class BackoffPolicy:
         return 2 * self.maximum
 
 
+DEFAULT_BACKOFF = BackoffPolicy()
+
+
 @dataclass(frozen=True)
 class Backoff:
     """One container's delay (seconds) and when it was last raised."""
@@ -35,9 +38,9 @@ class Backoff:
             return Backoff(policy.initial, now)
         return replace(self, delay=min(self.delay * 2, policy.maximum), raised_at=now)
 
-    def ready_at(self, policy: BackoffPolicy, failed_at: float, now: float) -> float:
-        """When a container that failed at failed_at may be started again; failed_at itself without back-off."""
-        if not self.delay or now - self.raised_at > policy.forget_after:
+    def ready_at(self, policy: BackoffPolicy, failed_at: float) -> float:
+        """When what failed at failed_at may be tried again: at once when it had held for long before."""
+        if not self.delay or failed_at - self.raised_at > policy.forget_after:
             return failed_at
         return failed_at + self.delay
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.kubelet.backoff import BackoffPolicy
+from components.kubelet.backoff import DEFAULT_BACKOFF, BackoffPolicy
 from components.machinery.quantity import value
 
 API_VERSION = "kubelet.config.k8s.io/v1beta1"
@@ -79,7 +78,7 @@ class Settings:
     shutdown_grace_period_critical_pods: float = 0.0
     enable_server: bool = True
     fail_swap_on: bool = False
-    backoff: BackoffPolicy = BackoffPolicy()
+    backoff: BackoffPolicy = DEFAULT_BACKOFF
     config_map_and_secret_strategy: str = "Watch"
     serialize_image_pulls: bool = True
 
@@ -318,6 +317,6 @@ def _complete(found: Settings, cert_dir: Path | None) -> Settings:
     changes: dict[str, Any] = {}
     if found.tls_cert_file is None and (pki / "kubelet.crt").exists():
         changes = {"tls_cert_file": pki / "kubelet.crt", "tls_private_key_file": pki / "kubelet.key"}
-    if found.client_ca_file is None and os.path.exists("/etc/kubernetes/pki/ca.crt"):
+    if found.client_ca_file is None and Path("/etc/kubernetes/pki/ca.crt").exists():
         changes["client_ca_file"] = Path("/etc/kubernetes/pki/ca.crt")
     return dataclasses.replace(found, **changes)

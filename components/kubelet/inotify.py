@@ -49,6 +49,8 @@ class Watch:
         await self._event.wait()
         self._event.clear()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)

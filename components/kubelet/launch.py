@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from components.kubelet import pods
-from components.kubelet.expansion import expand_all
 from components.kubelet.records import ContainerRecord, SandboxRecord
+from components.machinery.images import Program
 from components.machinery.resources import KubeObject
-from components.runtime.api import Mount, Process, ProcessSpec, Rootfs
+from components.runtime.api import Mount, Process, ProcessSpec, Rootfs, Tty
 
 PAUSE = "components.runtime.pause:main"
 NODE_LABEL = "io.kubewire.kubelet.node"
@@ -32,25 +32,6 @@ class LaunchError(ValueError):
     """The container's definition cannot be carried out: CreateContainerConfigError with this text."""
 
 
-class Image(Protocol):
-    """What the catalogue says about an image: a function to fork, or a program to run."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def main(self) -> str: ...
-    @property
-    def entrypoint(self) -> tuple[str, ...]: ...
-    @property
-    def command(self) -> tuple[str, ...]: ...
-    @property
-    def env(self) -> Mapping[str, str]: ...
-    @property
-    def working_dir(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Launch:
     """All that a container's process needs besides the pod. node_pid: a process of the node (the kubelet)."""
@@ -58,7 +39,8 @@ class Launch:
     node_name: str
     node_pid: int
     sandbox: SandboxRecord
-    image: Image
+    program: Program
+    image_id: str
     env: Mapping[str, str]
     mounts: tuple[Mount, ...]
     log_path: str
@@ -128,7 +110,7 @@ def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -
     """Raises LaunchError for what the definition and the image contradict each other in."""
     context = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
     privileged = bool(context.get("privileged"))
-    user = context.get("runAsUser", launch.image.user or None)
+    user = context.get("runAsUser")
     if context.get("runAsNonRoot") and user in (None, 0, "0", "root", ""):
         where = f'(pod: "{pods.full_name(pod)}({pods.uid(pod)})", container: {container["name"]})'
         raise LaunchError(f"container has runAsNonRoot and image will run as root {where}")
@@ -137,13 +119,13 @@ def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -
         "attempt": launch.attempt,
         "hash": launch.spec_hash,
         "image": container.get("image", ""),
-        "imageID": launch.image.id,
+        "imageID": launch.image_id,
     }
-    command = _command(container, launch)
+    program = launch.program
     return ProcessSpec(
         name=f"{container['name']} {pods.full_name(pod)}",
         env=launch.env,
-        cwd=container.get("workingDir") or launch.image.working_dir,
+        cwd=container.get("workingDir") or program.working_dir,
         user=user,
         group=context.get("runAsGroup"),
         groups=_groups(context),
@@ -161,33 +143,12 @@ def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -
         log_max_bytes=launch.log_max_bytes,
         log_max_files=launch.log_max_files,
         labels=labels(pod, launch.node_name, "container", state, container["name"]),
-        **_terminal(container),
-        **command,
+        tty=Tty() if container.get("tty") else None,
+        main=program.main,
+        argv=program.argv,
+        args=program.args,
+        preload=program.preload,
     )
-
-
-def _terminal(container: pods.Container) -> dict[str, Any]:
-    if not container.get("tty"):
-        return {}
-    from components.runtime.api import Tty
-
-    return {"tty": Tty()}
-
-
-def _command(container: pods.Container, launch: Launch) -> dict[str, Any]:
-    """command replaces the image's entrypoint and its arguments, args only the arguments (as ENTRYPOINT and CMD)."""
-    own = tuple(expand_all(container.get("command"), launch.env))
-    args = tuple(expand_all(container.get("args"), launch.env))
-    image = launch.image
-    if own:
-        return {"argv": own + args}
-    given = args or image.command
-    if image.main:
-        return {"main": image.main, "args": image.entrypoint + given}
-    argv = image.entrypoint + given
-    if not argv:
-        raise LaunchError("no command specified")
-    return {"argv": argv}
 
 
 def _joined(pod: KubeObject, launch: Launch) -> dict[str, int | str]:
@@ -258,8 +219,25 @@ def container_record(process: Process, message: str = "") -> ContainerRecord:
     )
 
 
+def tool_mounts(program: Program) -> tuple[Mount, ...]:
+    """The image's files that the fork server provides."""
+    return tuple(Mount(target, name, type="tools") for name, target in sorted(program.tools.items()))
+
+
+def exec_spec(program: Program, container_id: str, tty: Tty | None = None, *, stdin_open: bool = False) -> ProcessSpec:
+    """Another process in a running container (exec probe, hook, kubectl exec)."""
+    return ProcessSpec(
+        main=program.main,
+        argv=program.argv,
+        args=program.args,
+        preload=program.preload,
+        container=container_id,
+        tty=tty,
+        stdin_open=stdin_open,
+    )
+
+
 def mounts(
-    pod: KubeObject,
     container: pods.Container,
     files: Mapping[str, Path],
     volume_path: Mapping[str, Path],

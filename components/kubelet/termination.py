@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -12,77 +13,71 @@ from typing import Protocol
 from components.kubelet import pods
 from components.kubelet.records import ContainerRecord
 from components.machinery.resources import KubeObject
-from components.runtime.api import RuntimeApiError
+from components.runtime.api import ExitStatus, RuntimeApiError
 
-#: Even with no grace period left, a container gets this long between SIGTERM and SIGKILL (upstream).
+log = logging.getLogger(__name__)
+
+#: Seconds. Even with no grace period left, a container gets this long between SIGTERM and SIGKILL (upstream).
 MINIMUM_GRACE = 2.0
 
-#: Seconds from now until SIGKILL; asked again whenever the pod changes, as a deletion may be hastened.
+#: Seconds from the beginning until SIGKILL; asked again whenever the pod changes, as a deletion may be hastened.
 Grace = Callable[[], float]
 
 
-class Signaller(Protocol):
+class Processes(Protocol):
+    """The part of the runtime that ending a process needs."""
+
     async def signal(self, process_id: str, number: int) -> None: ...
-
-
-class Exits:
-    """Lets anyone wait for the end of a process by its id."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, asyncio.Event] = {}
-
-    def event(self, process_id: str) -> asyncio.Event:
-        return self._events.setdefault(process_id, asyncio.Event())
-
-    def ended(self, process_id: str) -> None:
-        if event := self._events.pop(process_id, None):
-            event.set()
+    async def wait(self, process_id: str) -> ExitStatus: ...
 
 
 async def stop_container(
     record: ContainerRecord,
-    runtime: Signaller,
-    exits: Exits,
+    runtime: Processes,
     grace: Grace,
     pre_stop: Callable[[float], Awaitable[None]] | None,
 ) -> None:
     """Returns when the process has ended. pre_stop(timeout) runs first and uses up the same grace period."""
-    exited = exits.event(record.id)
+    gone = asyncio.ensure_future(_gone(record, runtime))
     begun = time.monotonic()
-    if pre_stop is not None and grace() > 0:
-        hook = asyncio.ensure_future(pre_stop(grace()))
-        gone = asyncio.ensure_future(exited.wait())
-        try:
-            await asyncio.wait({hook, gone}, timeout=max(grace(), 0.01), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hook.cancel()
-            gone.cancel()
-    spent = time.monotonic() - begun if pre_stop else 0.0
     try:
-        if grace() > 0:
-            await runtime.signal(record.id, signal.SIGTERM)
-            if await _ended_within(exited, grace, spent):
-                return
-        await runtime.signal(record.id, signal.SIGKILL)
-    except RuntimeApiError:
-        # Gone already, or the fork server is: then the kernel has ended the process.
-        return
-    await exited.wait()
+        if pre_stop is not None and grace() > 0:
+            await _first_of(pre_stop(grace()), gone, grace())
+        await runtime.signal(record.id, signal.SIGTERM)
+        if not await _ended_in_time(gone, grace, begun):
+            await runtime.signal(record.id, signal.SIGKILL)
+            await asyncio.wait({gone})
+    except RuntimeApiError as error:
+        log.debug("stopping %s: %s", record.name, error)
+    finally:
+        gone.cancel()
 
 
-async def _ended_within(exited: asyncio.Event, grace: Grace, spent: float) -> bool:
-    begun = time.monotonic()
-    while True:
-        left = max(grace() - spent, min(MINIMUM_GRACE, grace())) - (time.monotonic() - begun)
+async def _gone(record: ContainerRecord, runtime: Processes) -> None:
+    try:
+        await runtime.wait(record.id)
+    except RuntimeApiError as error:
+        log.debug("waiting for %s: %s", record.name, error)
+
+
+async def _first_of(hook: Awaitable[None], gone: asyncio.Future[None], timeout: float) -> None:
+    running = asyncio.ensure_future(hook)
+    try:
+        await asyncio.wait({running, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        running.cancel()
+
+
+async def _ended_in_time(gone: asyncio.Future[None], grace: Grace, begun: float) -> bool:
+    signalled = time.monotonic()
+    while not gone.done():
+        now = time.monotonic()
+        left = max(begun + grace(), signalled + MINIMUM_GRACE) - now
         if left <= 0:
             return False
-        try:
-            # Short rounds, so that a grace period that has been shortened meanwhile counts.
-            async with asyncio.timeout(min(left, 1.0)):
-                await exited.wait()
-            return True
-        except TimeoutError:
-            continue
+        # In rounds, so that a grace period that has been shortened meanwhile counts.
+        await asyncio.wait({gone}, timeout=min(left, 0.5))
+    return True
 
 
 def termination_order(pod: KubeObject, running: list[ContainerRecord]) -> list[list[ContainerRecord]]:

@@ -99,12 +99,14 @@ async def probe(host: str, port: int, service: str, timeout: float) -> ProbeResu
         async with asyncio.timeout(timeout):
             data = await _exchange(host, port, request(place, service))
     except TimeoutError:
-        return ProbeResult(False, f'timeout: failed to connect service "{place}" within {timeout:g}s: context deadline exceeded')
+        why = f'failed to connect service "{place}" within {timeout:g}s: context deadline exceeded'
+        return ProbeResult(False, f"timeout: {why}")
     except OSError as error:
         return ProbeResult(False, f"error: health rpc probe failed: {dial_error(f'tcp://{place}', error)}")
     status = serving_status(data)
     if status is None:
-        return ProbeResult(False, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)")
+        text = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+        return ProbeResult(False, text)
     if status != 1:
         return ProbeResult(False, f'service unhealthy (responded with "{_STATUSES.get(status, str(status))}")')
     return ProbeResult(True, "service healthy")

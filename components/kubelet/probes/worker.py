@@ -73,15 +73,21 @@ class Prober:
             )
             self._tasks[name, kind] = task
 
-    def stop(self, name: str, kinds: tuple[str, ...] = ("startup", "readiness", "liveness")) -> None:
-        for kind in kinds:
+    def stop(self, name: str) -> None:
+        for kind in ("startup", "readiness", "liveness"):
             if task := self._tasks.pop((name, kind), None):
                 task.cancel()
             self._states.pop((name, kind), None)
 
-    def stop_all(self, kinds: tuple[str, ...] = ("startup", "readiness", "liveness")) -> None:
+    def stop_all(self) -> None:
         for name in {name for name, _ in self._tasks}:
-            self.stop(name, kinds)
+            self.stop(name)
+
+    def stop_killing(self) -> None:
+        """A pod that is being ended: liveness and startup are asked no more, readiness goes on being told."""
+        for (_, kind), task in self._tasks.items():
+            if kind != "readiness":
+                task.cancel()
 
     async def _run(
         self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec, age: float

@@ -66,7 +66,7 @@ def pod_status(
         status["observedGeneration"] = generation
     if init:
         status["initContainerStatuses"] = init
-    ips = tuple(host_ips[:1]) if pods.host_network(pod) and record.sandbox else record.ips
+    ips = tuple(host_ips) if pods.host_network(pod) and record.sandbox else record.ips
     if not ips:
         # A finished pod keeps the address it had.
         ips = tuple(entry["ip"] for entry in old.get("podIPs") or []) if terminal else ()

@@ -1,0 +1,283 @@
+"""The kubelet as a whole: watches the pods of its node and keeps one worker for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from components.kubelet import inotify, launch, orphans, pods
+from components.kubelet.configuration import Settings
+from components.kubelet.container_target import RuntimeTarget
+from components.kubelet.downward import NodeFacts
+from components.kubelet.images import ImagePuller
+from components.kubelet.metrics import Metrics
+from components.kubelet.node import KUBELET_VERSION, capacity, measure
+from components.kubelet.node_registration import NodeRegistration
+from components.kubelet.node_services import NodeServices
+from components.kubelet.objects import ReferencedObjects
+from components.kubelet.pod_network import PodNetwork
+from components.kubelet.pod_state import PodState, adopt
+from components.kubelet.pod_worker import PodWorker
+from components.kubelet.resolvconf import ResolverConfig, parse
+from components.kubelet.status.generate import PodStatus
+from components.kubelet.status.writer import StatusWriter
+from components.kubelet.tokens import TokenCache
+from components.kubelet.volumes.directories import Directories
+from components.machinery.client import Client
+from components.machinery.events import EventRecorder
+from components.machinery.images import Catalogue
+from components.machinery.informer import Informer
+from components.machinery.resources import PODS, SERVICES, KubeObject
+from components.runtime.api import AsyncRuntimeClient, Process
+
+log = logging.getLogger(__name__)
+
+
+def slim_pod(pod: KubeObject) -> KubeObject:
+    """Without managedFields, which the kubelet never reads."""
+    pod["metadata"].pop("managedFields", None)
+    return pod
+
+
+def slim_service(service: KubeObject) -> KubeObject:
+    """Of a Service only what environment variables are made of is kept: hundreds, on every node."""
+    metadata, spec = service["metadata"], service["spec"]
+    kept = ("name", "namespace", "uid", "resourceVersion")
+    return {
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {key: spec[key] for key in ("clusterIP", "ports") if key in spec},
+    }
+
+
+class Kubelet:
+    """run() until cancelled; the pods go on running when it ends, as upstream's do."""
+
+    def __init__(
+        self, settings: Settings, client: Client, runtime: AsyncRuntimeClient, catalogue: Catalogue
+    ) -> None:
+        self.settings, self.client, self.runtime = settings, client, runtime
+        self.directories = Directories(settings.root_dir, settings.pod_logs_dir)
+        self.directories.pod("").mkdir(parents=True, exist_ok=True)
+        self.machine = measure(settings.root_dir)
+        self.metrics = Metrics(settings.node_name)
+        self.recorder = EventRecorder(client, "kubelet", settings.node_name)
+        self.network = PodNetwork(settings.cni_conf_dir, (str(settings.cni_bin_dir),), settings.netns_dir)
+        self.status = StatusWriter(client)
+        self.objects = ReferencedObjects(client, self._objects_changed)
+        self.images = ImagePuller(catalogue, settings.backoff)
+        self.workers: dict[str, PodWorker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._left_behind: dict[str, list[Process]] = {}
+        self._adopted = asyncio.Event()
+        self._session: aiohttp.ClientSession | None = None
+        self.services = Informer(client, SERVICES, transform=slim_service)
+        self.pods = Informer(
+            client,
+            PODS,
+            field_selector=f"spec.nodeName={settings.node_name}",
+            transform=slim_pod,
+        )
+        self.pods.add_handler(self._pod_changed)
+        self.registration = NodeRegistration(
+            client, settings, self.machine, self.recorder, self.network.ready, self._node_images
+        )
+        self.target = RuntimeTarget(runtime, self.images, self.find)
+        self.node = self._services()
+
+    def _services(self) -> NodeServices:
+        settings = self.settings
+        allocatable = capacity(self.machine, settings.max_pods)
+        return NodeServices(
+            settings=settings,
+            facts=NodeFacts(settings.node_name, settings.node_ips, allocatable),
+            resolver=_node_resolver(settings.resolv_conf),
+            pid=os.getpid(),
+            runtime=self.runtime,
+            network=self.network,
+            images=self.images,
+            objects=self.objects,
+            tokens=TokenCache(self.client),
+            services=lambda: self.services.store.values(),
+            services_ready=self.services.synced,
+            recorder=self.recorder,
+            status=self.status,
+            client=self.client,
+            session=self.session,
+            directories=self.directories,
+            metrics=self.metrics,
+        )
+
+    # Life
+
+    async def run(self) -> None:
+        """Adopt what runs, watch, work. Raises Disconnected when the fork server goes away."""
+        log.info("kubelet %s of node %s", KUBELET_VERSION, self.settings.node_name)
+        exits = await self.runtime.subscribe({launch.NODE_LABEL: self.settings.node_name})
+        jobs: list[Coroutine[Any, Any, None]] = [
+            self.registration.run(),
+            self.registration.renew_lease(),
+            self.recorder.run(),
+            self.services.run(),
+            self._run_pods(),
+            self._follow_exits(exits),
+            self._watch_network(),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for job in jobs:
+                    group.create_task(job)
+        finally:
+            await self._close()
+
+    async def _run_pods(self) -> None:
+        mine = {launch.NODE_LABEL: self.settings.node_name}
+        self._left_behind = orphans.by_pod(await self.runtime.list(mine))
+        everything = [process for found in self._left_behind.values() for process in found]
+        self._adopted.set()
+        watching = asyncio.create_task(self.pods.run(), name="watch pods")
+        try:
+            await self.pods.synced.wait()
+            wanted = frozenset(self.workers)
+            await orphans.end_unwanted(
+                self._left_behind, wanted, self.runtime, self.network, self.directories
+            )
+            self._left_behind.clear()
+            await self._collect_garbage(orphans.sandboxes(everything))
+            await watching
+        finally:
+            watching.cancel()
+
+    async def _collect_garbage(self, adopted: dict[str, str]) -> None:
+        """Attachments whose sandbox was never finished; those being made right now are not touched."""
+        known = [worker.state.record.sandbox for worker in self.workers.values()]
+        if not self._starting():
+            await self.network.collect_garbage(
+                adopted | {record.id: record.netns for record in known if record is not None}
+            )
+
+    def _starting(self) -> bool:
+        """Whether some worker may be in the middle of making a sandbox that is not in its record yet."""
+        return any(worker.busy and not worker.state.record.sandbox for worker in self.workers.values())
+
+    async def _follow_exits(self, exits: AsyncIterator[Process]) -> None:
+        await self._adopted.wait()
+        async for process in exits:
+            if worker := self.workers.get(launch.pod_uid(process)):
+                worker.ended(process)
+        raise ConnectionError("the fork server has gone away")
+
+    async def _watch_network(self) -> None:
+        """The CNI agent writes its configuration: the node becomes ready, waiting pods go on, at once."""
+        folder = self.settings.cni_conf_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        ready = self.network.ready()
+        with inotify.Watch(folder) as watch:
+            while True:
+                await watch.changed()
+                now = self.network.ready()
+                if now == ready:
+                    continue
+                ready = now
+                self.registration.changed()
+                for worker in self.workers.values():
+                    worker.wake()
+
+    async def _close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.objects.close()
+        if self._session is not None:
+            await self._session.close()
+
+    # Pods
+
+    def _pod_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        pod = new or old
+        assert pod is not None
+        uid = pods.uid(pod)
+        if uid in self.workers:
+            self.workers[uid].update(pod, deleted=new is None)
+            if new is not None:
+                self.status.saw(new)
+        elif new is not None:
+            self._start_worker(new)
+
+    def _start_worker(self, pod: KubeObject) -> None:
+        uid = pods.uid(pod)
+        left = self._left_behind.pop(uid, None)
+        state = adopt(pod, left) if left else PodState(pod)
+        worker = self.workers[uid] = PodWorker(self.node, state)
+        if left:
+            _describe_ended(worker, left)
+        task = self._tasks[uid] = asyncio.create_task(worker.run(), name=f"pod {pods.full_name(pod)}")
+        task.add_done_callback(lambda done: self._worker_done(uid, done))
+
+    def _worker_done(self, uid: str, task: asyncio.Task[None]) -> None:
+        self.workers.pop(uid, None)
+        self._tasks.pop(uid, None)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("pod worker %s: %s", uid, error, exc_info=error)
+
+    def _objects_changed(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            if worker := self.workers.get(uid):
+                worker.wake()
+
+    def find(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of a pod; of two of the same name the one that is not finished."""
+        found = [
+            worker
+            for worker in self.workers.values()
+            if pods.name(worker.state.pod) == name and pods.namespace(worker.state.pod) == namespace
+        ]
+        return next((worker for worker in found if not worker.finished), found[0] if found else None)
+
+    # What the server shows
+
+    def session(self) -> aiohttp.ClientSession:
+        """For probes and hooks; made on first use."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=False, force_close=True, limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    def unhealthy(self) -> str:
+        return "the fork server has gone away" if self.runtime.closed else ""
+
+    def status_of(self, worker: PodWorker) -> PodStatus:
+        return self.status.get(worker.state.uid) or worker.state.pod.get("status") or {}
+
+    def metrics_text(self) -> str:
+        records = [worker.state.record for worker in self.workers.values()]
+        self.metrics.running_pods.set(sum(bool(record.sandbox and record.sandbox.ready) for record in records))
+        self.metrics.running_containers.set(sum(len(record.running()) for record in records), "running")
+        self.metrics.status_writes.set(self.status.requests)
+        return self.metrics.registry.text()
+
+    def _node_images(self) -> list[dict[str, Any]]:
+        names = sorted({image.name for image in self.images.catalogue.images.values()})
+        return [{"names": [name], "sizeBytes": 0} for name in names[:50]]
+
+
+def _describe_ended(worker: PodWorker, processes: list[Process]) -> None:
+    """Termination messages of containers that ended before this kubelet was started."""
+    for process in processes:
+        if not process.running and launch.container_name(process):
+            worker.containers.learn_message(process)
+
+
+def _node_resolver(path: Path) -> ResolverConfig:
+    try:
+        return parse(path.read_text())
+    except OSError as error:
+        log.warning("resolvConf %s: %s", path, error)
+        return ResolverConfig()

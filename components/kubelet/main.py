@@ -1,0 +1,74 @@
+"""The kubelet's process: flags, then one event loop until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from components.kubelet.configuration import ConfigurationError, Settings, settings
+from components.kubelet.kubelet import Kubelet
+from components.kubelet.server import KubeletServer
+from components.machinery.client import Client
+from components.machinery.images import Catalogue, InvalidCatalogue
+from components.runtime.api import AsyncRuntimeClient, Disconnected
+
+log = logging.getLogger("kubelet")
+
+
+def main(argv: list[str]) -> int:
+    """Exit codes: 0 after SIGTERM, 1 when it cannot go on, 2 for wrong flags or configuration."""
+    try:
+        found, verbosity = settings(argv)
+        catalogue = _catalogue(found.image_catalogue)
+    except (ConfigurationError, InvalidCatalogue, OSError) as error:
+        print(f"kubelet: {error}", file=sys.stderr)
+        return 2
+    if found.kubeconfig is None:
+        print("kubelet: --kubeconfig is required: say where the API server is", file=sys.stderr)
+        return 2
+    level = logging.DEBUG if verbosity >= 4 else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        return asyncio.run(_serve(found, found.kubeconfig, catalogue))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _catalogue(path: Path | None) -> Catalogue:
+    """Our own images, and those of --image-catalogue on top."""
+    own = Catalogue.load()
+    return own.extended(Catalogue.load(path)) if path else own
+
+
+async def _serve(found: Settings, kubeconfig: Path, catalogue: Catalogue) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        runtime = await AsyncRuntimeClient.connect(found.runtime_endpoint)
+    except Disconnected as error:
+        log.error("failed to run Kubelet: validate service connection: %s", error)
+        return 1
+    client = Client.from_kubeconfig(kubeconfig, user_agent="kubelet/v1.36.2")
+    kubelet = Kubelet(found, client, runtime, catalogue)
+    server = KubeletServer(kubelet, found)
+    try:
+        await server.start()
+        running = asyncio.create_task(kubelet.run())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return 0
+        failure = running.exception()
+        log.error("kubelet ended: %s", failure, exc_info=failure)
+        return 1
+    finally:
+        await server.stop()
+        await client.close()
+        await runtime.close()

@@ -1,0 +1,55 @@
+"""What every pod worker of a node shares, passed along as one value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import aiohttp
+
+from components.kubelet.configuration import Settings
+from components.kubelet.downward import NodeFacts
+from components.kubelet.images import ImagePuller
+from components.kubelet.metrics import Metrics
+from components.kubelet.objects import ReferencedObjects
+from components.kubelet.pod_network import PodNetwork
+from components.kubelet.resolvconf import ResolverConfig
+from components.kubelet.status.writer import StatusWriter
+from components.kubelet.tokens import TokenCache
+from components.kubelet.volumes.directories import Directories
+from components.machinery.client import Client
+from components.machinery.resources import KubeObject
+from components.runtime.api import AsyncRuntimeClient
+
+
+class Recorder(Protocol):
+    def event(
+        self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = ""
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class NodeServices:
+    """One per kubelet. services() are all Services the node knows; pid is a process of the node (ours)."""
+
+    settings: Settings
+    facts: NodeFacts
+    resolver: ResolverConfig
+    pid: int
+    runtime: AsyncRuntimeClient
+    network: PodNetwork
+    images: ImagePuller
+    objects: ReferencedObjects
+    tokens: TokenCache
+    services: Callable[[], Iterable[KubeObject]]
+    services_ready: asyncio.Event
+    recorder: Recorder
+    status: StatusWriter
+    client: Client
+    session: Callable[[], aiohttp.ClientSession]
+    directories: Directories
+    metrics: Metrics
+    #: How many sandboxes and containers are started at the same time.
+    start_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(5))

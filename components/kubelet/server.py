@@ -1,0 +1,181 @@
+"""The kubelet's HTTPS API on port 10250 and plain /healthz on 127.0.0.1:10248
+(https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/).
+
+A client is who shows a certificate of the client CA; everybody who does may do everything (AlwaysAllow).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from components.kubelet import inotify, pods
+from components.kubelet.configuration import Settings
+from components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
+from components.kubelet.pod_worker import PodWorker
+from components.kubelet.stats import summary
+from components.machinery.prometheus import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from components.kubelet.kubelet import Kubelet
+
+log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class KubeletServer:
+    """start() listens; mount() lets streaming/ add its routes before that."""
+
+    def __init__(self, kubelet: Kubelet, settings: Settings) -> None:
+        self._kubelet, self._settings = kubelet, settings
+        self.application = web.Application(middlewares=[self._authenticate])
+        self._runners: list[web.AppRunner] = []
+        routes: list[tuple[str, Handler]] = [
+            ("/healthz", self._healthz),
+            ("/healthz/{check}", self._healthz),
+            ("/pods", self._pods),
+            ("/runningpods/", self._pods),
+            ("/metrics", self._metrics),
+            ("/stats/summary", self._summary),
+            ("/containerLogs/{namespace}/{pod}/{container}", self._logs),
+        ]
+        for path, handler in routes:
+            self.application.router.add_get(path, handler)
+
+    async def start(self) -> None:
+        """Raises OSError when a port is taken."""
+        settings = self._settings
+        health = web.Application()
+        health.router.add_get("/healthz", self._healthz)
+        if settings.healthz_port:
+            await self._listen(health, settings.healthz_bind_address, settings.healthz_port, None)
+        if settings.enable_server and settings.tls_cert_file and settings.tls_private_key_file:
+            await self._listen(self.application, settings.address, settings.port, self._tls())
+        elif settings.enable_server:
+            log.warning("no serving certificate: port %s is not served", settings.port)
+
+    def _tls(self) -> ssl.SSLContext:
+        settings = self._settings
+        assert settings.tls_cert_file and settings.tls_private_key_file
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_private_key_file)
+        if settings.client_ca_file:
+            context.load_verify_locations(settings.client_ca_file)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    async def _listen(self, application: web.Application, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, host, port, ssl_context=tls, reuse_address=True).start()
+
+    async def stop(self) -> None:
+        for runner in self._runners:
+            await runner.cleanup()
+
+    @web.middleware
+    async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        if not certificate and not self._settings.anonymous:
+            return web.Response(status=401, text="Unauthorized")
+        return await handler(request)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        if problem := self._kubelet.unhealthy():
+            return web.Response(status=500, text=f"[-]syncloop failed: {problem}\nhealthz check failed\n")
+        return web.Response(text="ok")
+
+    async def _pods(self, _: web.Request) -> web.Response:
+        items = [
+            {**worker.state.pod, "status": self._kubelet.status_of(worker)} for worker in self._kubelet.workers.values()
+        ]
+        body: dict[str, Any] = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._kubelet.metrics_text().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _summary(self, _: web.Request) -> web.Response:
+        body = summary(self._settings.node_name, self._kubelet.workers.values(), time.time())
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        found = {key: request.match_info[key] for key in ("namespace", "pod", "container")}
+        worker = self._kubelet.find(found["namespace"], found["pod"])
+        if worker is None:
+            text = f'pod "{found["pod"]}" not found'
+            return web.Response(status=404, text=text)
+        try:
+            options = LogOptions.of(request.query, time.time())
+        except LogOptionsError as error:
+            return web.Response(status=422, text=str(error))
+        name = found["container"]
+        if pods.container(worker.state.pod, name) is None:
+            return web.Response(status=404, text=f'container "{name}" not found in pod "{found["pod"]}"')
+        record = worker.state.record
+        current = (record.previous if options.previous else record.current).get(name)
+        if current is None:
+            return web.Response(status=400, text=_no_log(worker, name, previous=options.previous))
+        path = self._kubelet.directories.container_log(worker.state.pod, name, current.attempt)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain", "Transfer-Encoding": "chunked"})
+        await response.prepare(request)
+        try:
+            await self._send(response, path, options, lambda: _running(worker, name, current.id))
+        except (ConnectionResetError, FileNotFoundError):
+            pass
+        return response
+
+    async def _send(
+        self, response: web.StreamResponse, path: Path, options: LogOptions, running: Callable[[], bool]
+    ) -> None:
+        writer = LogWriter(options)
+        offset = 0 if options.tail_lines is None else tail_offset(path, options.tail_lines)
+        with path.open("rb") as file:
+            file.seek(offset)
+            if not options.follow:
+                await _pump(response, file.readlines(), writer)
+                return
+            with inotify.Watch(path, inotify.IN_MODIFY) as watch:
+                rest = b""
+                while not writer.full:
+                    alive = running()
+                    while chunk := file.read(65536):
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        await _pump(response, lines, writer)
+                    if not alive:
+                        return
+                    # The end of the process writes nothing; it is looked for now and then.
+                    try:
+                        async with asyncio.timeout(0.5):
+                            await watch.changed()
+                    except TimeoutError:
+                        pass
+
+
+async def _pump(response: web.StreamResponse, lines: list[bytes], writer: LogWriter) -> None:
+    if data := writer.feed(lines):
+        await response.write(data)
+
+
+def _running(worker: PodWorker, name: str, container_id: str) -> bool:
+    current = worker.state.record.current.get(name)
+    return current is not None and current.id == container_id and current.running
+
+
+def _no_log(worker: PodWorker, name: str, *, previous: bool) -> str:
+    pod = pods.name(worker.state.pod)
+    if previous:
+        return f'previous terminated container "{name}" in pod "{pod}" not found'
+    waiting = worker.state.record.waiting.get(name)
+    reason = waiting.reason if waiting else "ContainerCreating"
+    said = f"{'trying and failing to pull image' if reason in ('ErrImagePull', 'ImagePullBackOff') else reason}"
+    return f'container "{name}" in pod "{pod}" is waiting to start: {said}'

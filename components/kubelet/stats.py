@@ -1,0 +1,81 @@
+"""/stats/summary, reduced to what the kernel tells for each process without cgroups
+(https://kubernetes.io/docs/reference/instrumenting/node-metrics/)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components.kubelet import pods
+from components.kubelet.pod_worker import PodWorker
+from components.kubelet.records import ContainerRecord
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def summary(node_name: str, workers: Iterable[PodWorker], now: float) -> dict[str, Any]:
+    """A statsapi.Summary with the pods' processes (each container's first process only)."""
+    stamp = pods.format_time(now)
+    return {
+        "node": {"nodeName": node_name, "memory": _node_memory(stamp)},
+        "pods": [_pod(worker, stamp) for worker in workers],
+    }
+
+
+def _node_memory(stamp: str) -> dict[str, Any]:
+    table = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    amounts = {key: int(table[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable")}
+    return {
+        "time": stamp,
+        "availableBytes": amounts["MemAvailable"],
+        "workingSetBytes": amounts["MemTotal"] - amounts["MemAvailable"],
+    }
+
+
+def _pod(worker: PodWorker, stamp: str) -> dict[str, Any]:
+    pod = worker.state.pod
+    sandbox = worker.state.record.sandbox
+    found: dict[str, Any] = {
+        "podRef": {"name": pods.name(pod), "namespace": pods.namespace(pod), "uid": pods.uid(pod)},
+        "startTime": stamp,
+        "containers": [_container(record, stamp) for record in worker.state.record.running()],
+    }
+    if sandbox and sandbox.netns and sandbox.pid:
+        found["network"] = {"time": stamp, **_interface(sandbox.pid)}
+    return found
+
+
+def _container(record: ContainerRecord, stamp: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": record.name, "startTime": pods.format_time(record.started_at)}
+    try:
+        fields = Path(f"/proc/{record.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return found
+    seconds = (int(fields[11]) + int(fields[12])) / _TICK
+    resident = int(fields[21]) * _PAGE
+    found["cpu"] = {"time": stamp, "usageCoreNanoSeconds": int(seconds * 1e9)}
+    found["memory"] = {"time": stamp, "workingSetBytes": resident, "rssBytes": resident}
+    return found
+
+
+def _interface(pid: int) -> dict[str, Any]:
+    """eth0's counters as the pod's namespace shows them."""
+    try:
+        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        name, _, numbers = line.partition(":")
+        if name.strip() == "eth0":
+            counters = numbers.split()
+            return {
+                "name": "eth0",
+                "rxBytes": int(counters[0]),
+                "rxErrors": int(counters[2]),
+                "txBytes": int(counters[8]),
+                "txErrors": int(counters[10]),
+            }
+    return {}
