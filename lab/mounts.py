@@ -117,11 +117,45 @@ def enter_root(state: Path, own_folders: list[Path]) -> None:
 
 
 def _overlay(root: Path, upper: Path, work: Path) -> None:
-    options = f"lowerdir=/,upperdir={upper},workdir={work}"
     try:
-        ns.mount("kubewire", root, "overlay", 0, options)
+        ns.mount("kubewire", root, "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
     except OSError:
-        ns.mount("kubewire", root, "overlay", 0, options + ",userxattr")
+        # In a user namespace the mounts below "/" are locked, and overlayfs takes no lower layer with such children.
+        _assemble(root, upper, work)
+
+
+#: Folders in which bring-up makes entries. In an overlay a folder belongs to whoever owns its upper side,
+#: so those inside are made there first: the machine's root user is nobody in a user namespace.
+_WRITABLE = {"etc": (), "opt": (), "root": (), "var": ("lib", "log")}
+
+
+def _assemble(root: Path, upper: Path, work: Path) -> None:
+    """The root piece by piece: overlays of the folders that a lab writes to, read-only binds of the others."""
+    ns.mount("kubewire", root, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
+    for entry in sorted(Path("/").iterdir()):
+        target = root / entry.name
+        if entry.is_symlink():
+            target.symlink_to(entry.readlink())
+        elif entry.is_dir():
+            target.mkdir()
+            if str(entry) not in _OWN:
+                _piece(entry, target, upper, work)
+
+
+def _piece(entry: Path, target: Path, upper: Path, work: Path) -> None:
+    layers = [folder / entry.name for folder in (upper, work)]
+    try:
+        if entry.name in _WRITABLE:
+            for inner in ("", *_WRITABLE[entry.name]):
+                (layers[0] / inner).mkdir()
+            layers[1].mkdir()
+            options = f"lowerdir={entry},upperdir={layers[0]},workdir={layers[1]},userxattr"
+            ns.mount("kubewire", target, "overlay", 0, options)
+            return
+    except OSError:
+        pass  # a file system mounted below it; shown read-only instead
+    ns.bind(entry, target, recursive=True)
+    read_only(str(target))
 
 
 def _system_mounts(root: Path) -> None:
