@@ -11,6 +11,8 @@ from typing import Any
 
 from components.apiserver.kinds import cells
 from components.apiserver.kinds.service_defaults import default_service
+from components.apiserver.kinds.service_types import drop_unused_fields
+from components.apiserver.kinds.service_validation import validate_create, validate_status_update, validate_update
 from components.apiserver.kinds.spec import Column, KindSpec
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from components.machinery.resources import SERVICES, KubeObject
@@ -66,6 +68,11 @@ def prepare_create(service: KubeObject) -> None:
     service["status"] = {"loadBalancer": {}}
 
 
+def prepare_update(new: KubeObject, old: KubeObject) -> None:
+    keep_status(new, old)
+    drop_unused_fields(new, old)
+
+
 def selectable_fields(service: KubeObject) -> dict[str, str]:
     spec = service.get("spec") or {}
     return {"spec.clusterIP": spec.get("clusterIP", ""), "spec.type": spec.get("type", "")}
@@ -79,8 +86,11 @@ KIND = KindSpec(
     subresources=("status",),
     default=default_service,
     prepare_create=prepare_create,
-    prepare_update=keep_status,
+    prepare_update=prepare_update,
     prepare_status_update=keep_all_but_status,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
     columns=COLUMNS,
     row=row,
     selectable_fields=selectable_fields,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from components.machinery.resources import KubeObject
@@ -32,7 +33,7 @@ def default_service(service: KubeObject) -> None:
                 ingress.setdefault("ipMode", "VIP")
 
 
-def externally_accessible(spec: dict[str, Any]) -> bool:
+def externally_accessible(spec: Mapping[str, Any]) -> bool:
     """Can clients outside the cluster reach it?"""
     kind = spec.get("type")
     return kind in ("LoadBalancer", "NodePort") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
