@@ -1,0 +1,337 @@
+"""The verbs over HTTP: from a request to the registry and back (apiserver/pkg/endpoints/handlers)."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from components.apiserver import deletion, patching, status, subresources, tables, watching
+from components.apiserver.catalog import Served
+from components.apiserver.fieldownership import apply_patch
+from components.apiserver.kinds.spec import FieldError
+from components.apiserver.negotiation import (
+    Representation,
+    decode_object,
+    decode_yaml,
+    encode_yaml,
+    representation,
+)
+from components.apiserver.registry import (
+    Registry,
+    Result,
+    Selection,
+    Transform,
+    WriteOptions,
+    check_field_selector,
+)
+from components.apiserver.requestinfo import RequestInfo
+from components.apiserver.store import RevisionExpired, Stored
+from components.apiserver.tokens import ServiceAccountTokens
+from components.machinery.client import APPLY_PATCH
+from components.machinery.resources import KubeObject
+from components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
+
+_MIN_WATCH_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to a resource, decoded as far as all verbs need it."""
+
+    request: web.BaseRequest
+    info: RequestInfo
+    served: Served
+    query: Mapping[str, str]
+    body: bytes
+    user: str
+
+    @property
+    def content_type(self) -> str:
+        return self.request.headers.get("Content-Type", "")
+
+    @property
+    def shape(self) -> Representation:
+        return representation(self.request.headers.get("Accept", ""))
+
+    @property
+    def agent(self) -> str:
+        """The default field manager: the program's name out of the User-Agent."""
+        return self.request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
+
+    def write_options(self) -> WriteOptions:
+        validation = self.query.get("fieldValidation") or "Warn"
+        if validation not in ("Ignore", "Warn", "Strict"):
+            raise self._invalid_options("fieldValidation", validation, '"Ignore", "Strict", "Warn"')
+        dry_run = self.query.get("dryRun", "")
+        if dry_run not in ("", "All"):
+            raise self._invalid_options("dryRun", [dry_run], '"All"')
+        manager = self.query.get("fieldManager") or self.agent
+        force = self.query.get("force", "").lower() in ("true", "1")
+        return WriteOptions(dry_run == "All", manager, validation, force, self.user)
+
+    def _invalid_options(self, name: str, value: Any, supported: str) -> status.StatusError:
+        kind = {"create": "CreateOptions", "update": "UpdateOptions"}.get(self.info.verb, "PatchOptions")
+        error = FieldError("NotSupported", name, value, f"supported values: {supported}")
+        return status.invalid("meta.k8s.io", kind, "", [error])
+
+    def selection(self) -> Selection:
+        """Raises 400 for a selector that cannot be parsed."""
+        try:
+            labels = LabelSelector.parse(self.query.get("labelSelector", ""))
+            fields = FieldSelector.parse(self.query.get("fieldSelector", ""))
+        except SelectorError as error:
+            raise status.bad_request(str(error)) from error
+        check_field_selector(self.served, fields)
+        if self.info.name:
+            fields = FieldSelector((*fields.terms, ("metadata.name", True, self.info.name)))
+        return Selection(
+            self.served, self.info.namespace, labels if labels.requirements else None, fields if fields.terms else None
+        )
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """One method per verb; each answers with a response or raises StatusError."""
+
+    registry: Registry
+    tokens: ServiceAccountTokens
+    merge_key: patching.MergeKeyOf
+
+    # --- reads
+
+    def get(self, call: Call) -> web.Response:
+        shape, info = call.shape, call.info
+        self._not_in_future(call.query.get("resourceVersion", ""))
+        stored = self.registry.get(call.served, info.namespace, info.name)
+        return self._answer(call, self.registry.result(call.served, stored), shape)
+
+    def list(self, call: Call) -> web.Response:
+        shape, served = call.shape, call.served
+        selection = call.selection()
+        found, revision = self._snapshot(call)
+        found = [stored for stored in found if selection.matches(stored)]
+        limit = int(call.query.get("limit") or 0)
+        page = found[:limit] if limit > 0 else found
+        metadata: dict[str, Any] = {"resourceVersion": str(revision)}
+        if len(page) < len(found):
+            metadata["continue"] = _continue_token(revision, page[-1])
+            if not selection.labels and not selection.fields:
+                metadata["remainingItemCount"] = len(found) - len(page)
+        return _respond(_list_body(self.registry, served, page, metadata, shape, call.query), shape)
+
+    def _snapshot(self, call: Call) -> tuple[list[Stored], int]:
+        """The objects to list, before selection, and the revision they stand at."""
+        store, served, query = self.registry.store, call.served, call.query
+        if token := query.get("continue"):
+            revision, after = _parse_continue(token)
+            try:
+                items = store.list_at(served.storage, revision or store.revision)
+            except RevisionExpired as error:
+                raise status.expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a "
+                    "new list without the continue parameter, or use the continue token in this response to retrieve "
+                    "the remainder of the results."
+                ) from error
+            return [one for one in items if (one.key.namespace, one.key.name) > after], revision
+        asked = query.get("resourceVersion", "")
+        self._not_in_future(asked)
+        if query.get("resourceVersionMatch") == "Exact" and asked not in ("", "0"):
+            try:
+                return store.list_at(served.storage, int(asked)), int(asked)
+            except RevisionExpired as error:
+                raise watching.too_old(int(asked), error.oldest) from error
+        return store.list(served.storage), store.revision
+
+    def _not_in_future(self, asked: str) -> None:
+        if asked and (revision := watching.parse_revision(asked)) > self.registry.store.revision:
+            raise status.too_large_resource_version(revision, self.registry.store.revision)
+
+    async def watch(self, call: Call) -> web.StreamResponse:
+        query = call.query
+        initial = query.get("sendInitialEvents") == "true"
+        if initial and query.get("resourceVersionMatch") != "NotOlderThan":
+            text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            errors = [FieldError("Forbidden", "resourceVersionMatch", "", text)]
+            raise status.invalid("meta.k8s.io", "ListOptions", "", errors)
+        timeout = float(query.get("timeoutSeconds") or 0) or _MIN_WATCH_SECONDS * (1 + random.random())
+        options = watching.WatchOptions(
+            query.get("resourceVersion", ""),
+            query.get("allowWatchBookmarks") in ("true", "1"),
+            initial,
+            timeout,
+            query.get("includeObject") or "Metadata",
+        )
+        return await watching.serve(call.request, self.registry, call.selection(), call.shape, options, {})
+
+    # --- writes
+
+    def create(self, call: Call) -> web.Response:
+        shape, info = call.shape, call.info
+        obj = decode_object(call.body, call.content_type)
+        result = self.registry.create(call.served, info.namespace, obj, call.write_options())
+        return self._answer(call, result, shape)
+
+    def update(self, call: Call) -> web.Response:
+        shape, info, served = call.shape, call.info, call.served
+        obj = decode_object(call.body, call.content_type)
+        options = call.write_options()
+        if info.subresource == "scale":
+            return self._scaled(call, lambda scale: obj, options, shape)
+        strategy = {"status": "status", "finalize": "raw"}.get(info.subresource, "main")
+        transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
+        result = self.registry.update(
+            served, info.namespace, info.name, transform, options, strategy, unconditional=not served.custom  # type: ignore[arg-type]
+        )  # fmt: skip
+        return self._answer(call, result, shape)
+
+    def patch(self, call: Call) -> web.Response:
+        shape, info, served = call.shape, call.info, call.served
+        options = call.write_options()
+        media_type = call.content_type.partition(";")[0].strip().lower()
+        if media_type == APPLY_PATCH:
+            patch = decode_yaml(call.body)
+            result = apply_patch(
+                self.registry, served, info.namespace, info.name, patch, options, info.subresource, self.merge_key
+            )
+            return self._answer(call, result, shape)
+        transform = patching.transform(served, media_type, call.body, self.merge_key)
+        if info.subresource == "scale":
+            return self._scaled(call, transform, options, shape)
+        strategy = "status" if info.subresource == "status" else "main"
+        result = self.registry.update(served, info.namespace, info.name, transform, options, strategy)  # type: ignore[arg-type]
+        return self._answer(call, result, shape)
+
+    def delete(self, call: Call) -> web.Response:
+        shape, info = call.shape, call.info
+        options = self._delete_options(call)
+        result = deletion.delete(self.registry, call.served, info.namespace, info.name, options)
+        return self._answer(call, result, shape)
+
+    def delete_collection(self, call: Call) -> web.Response:
+        shape = call.shape
+        found = deletion.delete_collection(self.registry, call.selection(), self._delete_options(call))
+        metadata = {"resourceVersion": str(self.registry.store.revision)}
+        return _respond(_list_body(self.registry, call.served, found, metadata, shape, call.query), shape)
+
+    def _delete_options(self, call: Call) -> deletion.DeleteOptions:
+        body = decode_object(call.body, call.content_type) if call.body.strip() else {}
+        return deletion.DeleteOptions.parse(body, dict(call.query))
+
+    # --- subresources
+
+    def scale(self, call: Call) -> web.Response:
+        stored = self.registry.get(call.served, call.info.namespace, call.info.name)
+        return _respond(orjson.dumps(subresources.scale_of(call.served, stored.obj)), Representation())
+
+    def _scaled(self, call: Call, transform: Transform, options: WriteOptions, shape: Representation) -> web.Response:
+        served, info = call.served, call.info
+
+        def rescaled(obj: KubeObject) -> KubeObject:
+            return subresources.set_scale(served, obj, transform(subresources.scale_of(served, obj)))
+
+        result = self.registry.update(served, info.namespace, info.name, rescaled, options)
+        return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
+
+    def create_subresource(self, call: Call) -> web.Response:
+        """POST binding, eviction, token."""
+        info, served = call.info, call.served
+        body = decode_object(call.body, call.content_type)
+        options = call.write_options()
+        match served.storage, info.subresource:
+            case "pods", "binding":
+                result = subresources.bind(self.registry, served, info.namespace, info.name, body, options)
+            case "pods", "eviction":
+                result = subresources.evict(
+                    self.registry, served, info.namespace, info.name, body, options.dry_run
+                )
+            case "serviceaccounts", "token":
+                result = subresources.issue_token(self.registry, self.tokens, info.namespace, info.name, body)
+            case _:
+                raise status.no_such_path()
+        return _respond(result.body, Representation(), result.code)
+
+    # --- answers
+
+    def _answer(self, call: Call, result: Result, shape: Representation) -> web.Response:
+        body = result.body
+        if shape.kind and result.obj.get("kind") != "Status":
+            body = _shaped(call.served, orjson.loads(body), shape, call.query)
+        return _respond(body, shape, result.code, result.warnings)
+
+
+def _finalized(body: KubeObject) -> Callable[[KubeObject], KubeObject]:
+    """PUT namespaces/NAME/finalize changes spec.finalizers and nothing else."""
+
+    def transform(old: KubeObject) -> KubeObject:
+        old.setdefault("spec", {})["finalizers"] = (body.get("spec") or {}).get("finalizers") or []
+        if version := (body.get("metadata") or {}).get("resourceVersion"):
+            old["metadata"]["resourceVersion"] = version
+        return old
+
+    return transform
+
+
+def _shaped(served: Served, obj: KubeObject, shape: Representation, query: Mapping[str, str]) -> bytes:
+    if shape.kind == "Table":
+        metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+        include = query.get("includeObject") or "Metadata"
+        return orjson.dumps(tables.table(served, [obj], metadata, shape.version, include))
+    return orjson.dumps(tables.partial_metadata(obj, shape.version))
+
+
+def _list_body(
+    registry: Registry,
+    served: Served,
+    items: list[Stored],
+    metadata: dict[str, Any],
+    shape: Representation,
+    query: Mapping[str, str],
+) -> bytes:
+    bodies = [registry.body(served, stored) for stored in items]
+    if not shape.kind:
+        head = orjson.dumps({"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata})
+        return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
+    objects = [stored.obj if served.stored_as_served else orjson.loads(body) for stored, body in zip(items, bodies, strict=True)]
+    if shape.kind == "Table":
+        include = query.get("includeObject") or "Metadata"
+        return orjson.dumps(tables.table(served, objects, metadata, shape.version, include))
+    return orjson.dumps(
+        {
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": f"meta.k8s.io/{shape.version}",
+            "metadata": metadata,
+            "items": [tables.partial_metadata(obj, shape.version) for obj in objects],
+        }
+    )
+
+
+def _respond(
+    body: bytes, shape: Representation, code: int = 200, warnings: tuple[str, ...] = ()
+) -> web.Response:
+    response = web.Response(
+        body=encode_yaml(body) if shape.yaml else body, status=code, headers={"Content-Type": shape.content_type}
+    )
+    for text in warnings:
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{escaped}"')
+    return response
+
+
+def _continue_token(revision: int, last: Stored) -> str:
+    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last.key.namespace}/{last.key.name}"}
+    return base64.urlsafe_b64encode(orjson.dumps(token)).rstrip(b"=").decode()
+
+
+def _parse_continue(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        decoded = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, _, name = decoded["start"].partition("/")
+        return int(decoded["rv"]), (namespace, name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise status.bad_request("continue key is not valid: illegal base64 or encoding") from error

@@ -1,0 +1,161 @@
+"""Starts the API server (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from components.apiserver import _stand_in, openapi, options
+from components.apiserver.admission import Admission
+from components.apiserver.authentication import Authenticator, load_token_file
+from components.apiserver.bootstrap import Bootstrap
+from components.apiserver.catalog import Catalog
+from components.apiserver.connect import Connector
+from components.apiserver.documents import Documents
+from components.apiserver.endpoints import Endpoints
+from components.apiserver.fieldownership import OwnershipTracker
+from components.apiserver.kinds import KINDS
+from components.apiserver.metrics import Metrics
+from components.apiserver.options import Options
+from components.apiserver.registry import Registry
+from components.apiserver.server import ApiServer
+from components.apiserver.store import Key, Store, StoreError
+from components.apiserver.tokens import ServiceAccountTokens
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Runs until SIGTERM or SIGINT. 0 then; 1 when it cannot start, with the reason on stderr."""
+    settings = options.parse(argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if settings.verbosity >= 4 else logging.INFO,
+        format="%(asctime)s.%(msecs)03d %(levelname).1s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    try:
+        return asyncio.run(_run(settings))
+    except (StoreError, OSError, ValueError) as error:
+        print(f"apiserver: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(settings: Options) -> int:
+    sockets = _listening(settings)
+    store = Store(settings.storage_path)
+    try:
+        server, bootstrap = build(settings, store, sockets[0].getsockname()[1])
+        bootstrap.reconcile()
+        bootstrap.keep()
+        # What is loaded by now stays; collections need not look at it again.
+        gc.freeze()
+        await server.serve(sockets)
+        log.info("serving on %s", ", ".join(str(one.getsockname()[:2]) for one in sockets))
+        await _until_signal()
+        await server.close()
+    finally:
+        store.close()
+    return 0
+
+
+async def _until_signal() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _listening(settings: Options) -> list[socket.socket]:
+    sockets = [socket.socket(fileno=number) for number in settings.listen_fds]
+    if settings.secure_port:
+        family = socket.AF_INET6 if ":" in settings.bind_address else socket.AF_INET
+        own = socket.socket(family, socket.SOCK_STREAM)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            own.bind((settings.bind_address, settings.secure_port))
+        except OSError as error:
+            raise OSError(f"--secure-port: {settings.bind_address}:{settings.secure_port}: {error.strerror}") from error
+        sockets.insert(0, own)
+    if not sockets:
+        raise ValueError("nothing to listen on: give --secure-port or --listen-fd")
+    for one in sockets:
+        one.listen(1024)
+        one.setblocking(False)
+    return sockets
+
+
+def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap]:
+    """Puts the parts together. port: where default/kubernetes leads to, --secure-port if there is one."""
+    catalog = Catalog.of(KINDS)
+    registry = Registry(store, catalog, Admission(store, _allocator(settings)), _stand_in.unknown_fields, OwnershipTracker())
+    tokens = ServiceAccountTokens(
+        settings.service_account_issuer,
+        settings.api_audiences,
+        settings.service_account_signing_key_file,
+        settings.service_account_key_files,
+        lambda claims: _bound_objects_exist(store, claims),
+    )
+    metrics = Metrics(lambda: [(name, store.count(name)) for name in store.resources()])
+    port = settings.secure_port or port
+    authority = f"{settings.advertised}:{port}"
+    documents = Documents(
+        catalog, KINDS, lambda: [], openapi, tokens, metrics, authority, settings.service_account_issuer
+    )
+    static = load_token_file(settings.token_auth_file) if settings.token_auth_file else {}
+    server = ApiServer(
+        catalog,
+        Endpoints(registry, tokens, _stand_in.merge_key),
+        Connector(
+            registry,
+            settings.kubelet_client_certificate,
+            settings.kubelet_client_key,
+            settings.kubelet_certificate_authority,
+        ),
+        Authenticator(static, tokens),
+        documents,
+        metrics,
+        _tls(settings),
+    )
+    return server, Bootstrap(registry, catalog, settings.advertised, port, settings.service_cluster_ip_range)
+
+
+def _allocator(settings: Options) -> Any:
+    from components.apiserver.kinds.service_allocation import ServiceAllocator
+
+    first, _, last = settings.service_node_port_range.partition("-")
+    return ServiceAllocator(settings.service_cluster_ip_range.split(","), (int(first), int(last)))
+
+
+def _tls(settings: Options) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.tls_cert_file, settings.tls_private_key_file)
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.client_ca_file:
+        context.load_verify_locations(settings.client_ca_file)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _bound_objects_exist(store: Store, claims: Mapping[str, Any]) -> bool:
+    """A token dies with the account, and the pod or secret, that it was issued for."""
+    bound = claims["kubernetes.io"]
+    namespace = bound.get("namespace", "")
+    for claim, resource in (("serviceaccount", "serviceaccounts"), ("pod", "pods"), ("secret", "secrets")):
+        reference = bound.get(claim)
+        if reference is None:
+            continue
+        stored = store.get(Key(resource, namespace, reference["name"]))
+        if stored is None or stored.obj["metadata"]["uid"] != reference["uid"]:
+            return False
+    return True

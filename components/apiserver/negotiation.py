@@ -1,0 +1,131 @@
+"""Content types in and out (apiserver/pkg/endpoints/handlers/negotiation): JSON and YAML; protobuf and CBOR are
+refused in the way that lets clients fall back to JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from components.apiserver import status
+
+ACCEPTED_OUT = ("application/json", "application/yaml")
+_ACCEPTED_IN = ("application/json", "application/yaml")
+_JSON = frozenset({"application/json", "application/*", "*/*"})
+
+
+@dataclass(frozen=True)
+class MediaType:
+    """One entry of an Accept header."""
+
+    type: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def asks_for(self, kind: str, group: str) -> bool:
+        return self.parameters.get("as") == kind and self.parameters.get("g") == group
+
+
+@dataclass(frozen=True)
+class Representation:
+    """How to answer. kind is "" (the object itself), Table or PartialObjectMetadata(List)."""
+
+    kind: str = ""
+    version: str = ""
+    yaml: bool = False
+
+    @property
+    def content_type(self) -> str:
+        return "application/yaml" if self.yaml else "application/json"
+
+
+@lru_cache(maxsize=256)
+def parse_accept(header: str) -> tuple[MediaType, ...]:
+    """In order of preference (q, then position)."""
+    ranked = []
+    for position, entry in enumerate(header.split(",")):
+        name, *pairs = (part.strip() for part in entry.split(";"))
+        parameters = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        try:
+            quality = float(parameters.pop("q", "1"))
+        except ValueError:
+            quality = 1.0
+        if name and quality > 0:
+            ranked.append((-quality, position, MediaType(name.lower(), parameters)))
+    return tuple(entry for _, _, entry in sorted(ranked, key=lambda one: one[:2]))
+
+
+@lru_cache(maxsize=256)
+def representation(header: str) -> Representation:
+    """Of a resource. Raises 406."""
+    entries = parse_accept(header) or (MediaType("*/*"),)
+    for entry in entries:
+        yaml = entry.type == "application/yaml"
+        if not yaml and entry.type not in _JSON:
+            continue
+        wanted = entry.parameters.get("as", "")
+        if not wanted:
+            return Representation(yaml=yaml)
+        known = wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+        if known and entry.parameters.get("g") == "meta.k8s.io" and entry.parameters.get("v") in ("v1", "v1beta1"):
+            return Representation(wanted, entry.parameters["v"], yaml)
+    raise status.not_acceptable(ACCEPTED_OUT)
+
+
+def decode_body(body: bytes, content_type: str) -> Any:
+    """The decoded body of a write. Raises 400 and 415."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in ("", "application/json"):
+        return decode_json(body)
+    if media_type in ("application/yaml", "text/yaml"):
+        return decode_yaml(body)
+    raise status.unsupported_media_type(_ACCEPTED_IN)
+
+
+def decode_object(body: bytes, content_type: str) -> dict[str, Any]:
+    """As decode_body, and it must be an object."""
+    decoded = decode_body(body, content_type)
+    if not isinstance(decoded, dict):
+        raise status.bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal into Go value")
+    return decoded
+
+
+def decode_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        message = f"couldn't get version/kind; json parse error: {error}"
+        raise status.bad_request(message) from error
+
+
+def decode_yaml(body: bytes) -> Any:
+    """YAML as sigs.k8s.io/yaml reads it: converted to JSON, so a date stays a string."""
+    import yaml  # late: only apply and few clients send YAML
+
+    try:
+        return yaml.load(body, Loader=_yaml_loader())
+    except yaml.YAMLError as error:
+        raise status.bad_request(f"error decoding YAML: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _yaml_loader() -> Any:
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in Loader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+def encode_yaml(body: bytes) -> bytes:
+    """JSON bytes as YAML."""
+    import yaml
+
+    return yaml.safe_dump(orjson.loads(body), sort_keys=True).encode()

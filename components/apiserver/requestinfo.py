@@ -1,0 +1,76 @@
+"""What a URL asks for (apiserver/pkg/endpoints/request.RequestInfoFactory)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "HEAD": "get"}
+_NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
+
+
+@dataclass(frozen=True)
+class RequestInfo:
+    """verb: get, list, watch, create, update, patch, delete, deletecollection; for other paths the method.
+
+    rest: the path after a connecting subresource (pods/NAME/proxy/REST), with its leading slash if any."""
+
+    is_resource: bool
+    verb: str
+    path: str
+    group: str = ""
+    version: str = ""
+    namespace: str = ""
+    plural: str = ""
+    name: str = ""
+    subresource: str = ""
+    rest: str = ""
+
+    @property
+    def scope(self) -> str:
+        """The `scope` label of the request metrics."""
+        if self.name or self.verb == "create":
+            return "resource"
+        return "namespace" if self.namespace else "cluster"
+
+
+def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
+    """raw_path is percent-encoded, without the query."""
+    parts = [unquote(part) for part in raw_path.strip("/").split("/")]
+    other = RequestInfo(False, method.lower(), raw_path)
+    if parts[0] == "api" and len(parts) > 2:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[0] == "apis" and len(parts) > 3:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return other
+    watching = rest[0] == "watch" and len(rest) > 1
+    rest = rest[1:] if watching else rest
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) > 1:
+        namespace = rest[1]
+        if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
+            rest = rest[2:]
+        elif group == "":
+            namespace = ""
+    plural = rest[0]
+    name = rest[1] if len(rest) > 1 else ""
+    subresource = rest[2] if len(rest) > 2 else ""
+    marker = f"/{name}/{subresource}" if subresource else ""
+    tail = raw_path[raw_path.index(marker) + len(marker) :] if marker and marker in raw_path else ""
+    verb = _verb(method, name, watching or _flag(query.get("watch")))
+    return RequestInfo(True, verb, raw_path, group, version, namespace, plural, name, subresource, tail)
+
+
+def _verb(method: str, name: str, watching: bool) -> str:
+    if method == "DELETE":
+        return "delete" if name else "deletecollection"
+    if method in ("GET", "HEAD") and watching:
+        return "watch"
+    if method in ("GET", "HEAD") and not name:
+        return "list"
+    return _VERBS.get(method, method.lower())
+
+
+def _flag(value: str | None) -> bool:
+    return value is not None and value.lower() in ("", "1", "t", "true")

@@ -1,0 +1,220 @@
+"""The HTTP server: who asks, for what, and which part answers.
+
+It is aiohttp's low-level server (parser and connection handling, no router, no middlewares): routes here are
+Kubernetes' own and live in the catalog, and a watch writes straight onto its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
+
+from components.apiserver import discovery, requestinfo, status
+from components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
+from components.apiserver.catalog import Catalog, Served
+from components.apiserver.connect import Connection, Connector
+from components.apiserver.documents import Documents
+from components.apiserver.endpoints import Call, Endpoints
+from components.apiserver.metrics import Metrics
+from components.apiserver.negotiation import decode_object
+from components.apiserver.requestinfo import RequestInfo
+from components.apiserver.reviews import review
+
+log = logging.getLogger(__name__)
+
+_MAX_BODY = 3 * 1024 * 1024
+_CONNECTING = frozenset({"exec", "attach", "portforward", "log", "proxy"})
+_HAS_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_VIRTUAL = {(one.group, one.version, one.plural): one for one in discovery.VIRTUAL_KINDS}
+
+
+class _Server(web.Server):
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+@dataclass
+class ApiServer:
+    """handle() answers one request; serve() listens on sockets."""
+
+    catalog: Catalog
+    endpoints: Endpoints
+    connector: Connector
+    authenticator: Authenticator
+    documents: Documents
+    metrics: Metrics
+    tls: ssl.SSLContext
+    _listeners: list[asyncio.Server] = field(default_factory=list, init=False)
+    _server: _Server | None = field(default=None, init=False)
+
+    async def serve(self, sockets: list[Any]) -> None:
+        self._server = _Server(
+            self.handle,
+            request_factory=_make_request,
+            handler_cancellation=True,
+            keepalive_timeout=600.0,
+            access_log=None,
+            tcp_keepalive=True,
+        )
+        loop = asyncio.get_running_loop()
+        for listening in sockets:
+            self._listeners.append(
+                await loop.create_server(self._server, sock=listening, ssl=self.tls, backlog=1024)
+            )
+
+    async def close(self) -> None:
+        """Stops listening and ends every request, watches included."""
+        for listener in self._listeners:
+            listener.close()
+        if self._server is not None:
+            await self._server.shutdown(0.5)
+        await self.connector.close()
+
+    # --- one request
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        started = time.perf_counter()
+        query = dict(parse_qsl(request.query_string, keep_blank_values=True))
+        info = requestinfo.parse(request.method, request.rel_url.raw_path, query)
+        long_running = info.verb == "watch" or info.subresource in _CONNECTING
+        self.metrics.begin(info, long_running)
+        code = 500
+        try:
+            response = await self._answer(request, info, query)
+            code = response.status
+        except asyncio.CancelledError:
+            code = 499
+            raise
+        except status.StatusError as error:
+            code = error.code
+            response = _failure(error)
+        except HTTPRequestEntityTooLarge:
+            code = 413
+            text = f"Request entity too large: limit is {_MAX_BODY}"
+            response = _failure(status.StatusError(status.status(413, "RequestEntityTooLarge", text)))
+        except ConnectionError:
+            raise
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path_qs)
+            response = _failure(status.internal_error(f"{type(error).__name__}: {error}"))
+        finally:
+            self.metrics.end(info, long_running, code, time.perf_counter() - started, "dryRun" in query)
+        log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, (time.perf_counter() - started) * 1e3)
+        return response
+
+    async def _answer(self, request: web.BaseRequest, info: RequestInfo, query: dict[str, str]) -> web.StreamResponse:
+        user = self._user(request)
+        if not info.is_resource:
+            return self.documents.answer(request, info.path)
+        virtual = _VIRTUAL.get((info.group, info.version, info.plural))
+        if virtual is not None:
+            return await self._review(request, info, virtual, user)
+        served = self.catalog.find(info.group, info.version, info.plural)
+        if served is None:
+            raise status.no_such_path()
+        if info.subresource in _CONNECTING and _has_subresource(served, info.subresource):
+            pairs = parse_qsl(request.query_string, keep_blank_values=True)
+            return await self.connector.serve(request, info, pairs)
+        body = await request.read() if request.method in _HAS_BODY else b""
+        call = Call(request, info, served, query, body, user.name)
+        if info.verb == "watch" and not info.subresource:
+            return await self.endpoints.watch(call)
+        return self._route(call)(call)
+
+    def _route(self, call: Call) -> Callable[[Call], web.Response]:
+        """The handler of a verb, or 404 and 405 as the generic API server answers them."""
+        info, served = call.info, call.served
+        if info.namespace and not served.namespaced:
+            raise status.no_such_path()
+        if info.subresource:
+            return self._subresource_route(info, served)
+        if served.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+            raise status.method_not_allowed()
+        routes: dict[str, Callable[[Call], web.Response]] = {
+            "get": self.endpoints.get,
+            "list": self.endpoints.list,
+            "create": self.endpoints.create,
+            "update": self.endpoints.update,
+            "patch": self.endpoints.patch,
+            "delete": self.endpoints.delete,
+            "deletecollection": self.endpoints.delete_collection,
+        }
+        verb = "" if info.verb == "create" and info.name else info.verb
+        if verb == "deletecollection" and served.storage == "namespaces":
+            verb = ""
+        if verb in ("update", "patch") and not info.name:
+            verb = ""
+        if verb not in routes:
+            raise status.method_not_allowed()
+        return routes[verb]
+
+    def _subresource_route(self, info: RequestInfo, served: Served) -> Callable[[Call], web.Response]:
+        if not _has_subresource(served, info.subresource):
+            raise status.no_such_path()
+        name, verb = info.subresource, info.verb
+        if name == "scale" and verb == "get":
+            return self.endpoints.scale
+        if name in ("status", "scale") and verb in ("get", "update", "patch"):
+            return {"get": self.endpoints.get, "update": self.endpoints.update, "patch": self.endpoints.patch}[verb]
+        if name == "finalize" and verb == "update":
+            return self.endpoints.update
+        if name in ("binding", "eviction", "token") and verb == "create":
+            return self.endpoints.create_subresource
+        raise status.method_not_allowed()
+
+    async def _review(
+        self, request: web.BaseRequest, info: RequestInfo, virtual: discovery.VirtualKind, user: User
+    ) -> web.Response:
+        if info.verb != "create":
+            raise status.method_not_allowed()
+        body = decode_object(await request.read(), request.headers.get("Content-Type", ""))
+        version = f"{virtual.group}/{virtual.version}"
+        return _json(review(virtual.kind, version, body, user, self.authenticator), 201)
+
+    def _user(self, request: web.BaseRequest) -> User:
+        """Raises 401."""
+        connection = request.protocol
+        authorization = request.headers.get("Authorization", "")
+        if not authorization and isinstance(connection, Connection) and connection.user is not None:
+            return connection.user  # type: ignore[no-any-return]
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        user = self.authenticator.authenticate(certificate, authorization)
+        if user is None:
+            open_to_all = request.path in ANONYMOUS_PATHS or request.path.startswith(("/livez/", "/readyz/", "/healthz/"))
+            if authorization or not open_to_all:
+                raise status.unauthorized()
+            return ANONYMOUS
+        if certificate and isinstance(connection, Connection):
+            connection.user = user
+        return user
+
+
+def _make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=_MAX_BODY
+    )
+
+
+def _has_subresource(served: Served, name: str) -> bool:
+    return any(one.name == name for one in discovery.subresources(served))
+
+
+def _json(body: Any, code: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=code, headers={"Content-Type": "application/json"})
+
+
+def _failure(error: status.StatusError) -> web.Response:
+    response = _json(error.body, error.code)
+    response.headers.update(error.headers)
+    return response
+
+

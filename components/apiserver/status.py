@@ -1,0 +1,162 @@
+"""metav1.Status as upstream answers it: apimachinery's api/errors constructors, with their texts
+(https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from components.apiserver.kinds.spec import FieldError
+from components.machinery.resources import KubeObject
+
+
+def qualified(group: str, plural: str) -> str:
+    """GroupResource.String(): pods, deployments.apps."""
+    return f"{plural}.{group}" if group else plural
+
+
+def status(code: int, reason: str, message: str, details: KubeObject | None = None) -> KubeObject:
+    """A failure. reason "" is left out, as metav1.StatusReasonUnknown is."""
+    body: KubeObject = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+    }
+    if reason:
+        body["reason"] = reason
+    if details:
+        body["details"] = details
+    body["code"] = code
+    return body
+
+
+class StatusError(Exception):
+    """An answer that is a failure Status. headers go into the HTTP response (Retry-After)."""
+
+    def __init__(self, body: KubeObject, headers: dict[str, str] | None = None) -> None:
+        super().__init__(body["message"])
+        self.body = body
+        self.headers = headers or {}
+
+    @property
+    def code(self) -> int:
+        return int(self.body["code"])
+
+    @property
+    def reason(self) -> str:
+        return str(self.body.get("reason", ""))
+
+
+def _details(group: str, plural: str, name: str, **more: Any) -> KubeObject:
+    details: KubeObject = {}
+    if name:
+        details["name"] = name
+    if group:
+        details["group"] = group
+    if plural:
+        details["kind"] = plural
+    return details | more
+
+
+def not_found(group: str, plural: str, name: str) -> StatusError:
+    message = f'{qualified(group, plural)} "{name}" not found'
+    return StatusError(status(404, "NotFound", message, _details(group, plural, name)))
+
+
+def no_such_path() -> StatusError:
+    """What the generic API server answers for a path that no handler serves."""
+    return StatusError(status(404, "NotFound", "the server could not find the requested resource", {}))
+
+
+def already_exists(group: str, plural: str, name: str) -> StatusError:
+    message = f'{qualified(group, plural)} "{name}" already exists'
+    return StatusError(status(409, "AlreadyExists", message, _details(group, plural, name)))
+
+
+MODIFIED_TEXT = "the object has been modified; please apply your changes to the latest version and try again"
+
+
+def conflict(group: str, plural: str, name: str, why: str = MODIFIED_TEXT) -> StatusError:
+    message = f'Operation cannot be fulfilled on {qualified(group, plural)} "{name}": {why}'
+    return StatusError(status(409, "Conflict", message, _details(group, plural, name)))
+
+
+def forbidden(group: str, plural: str, name: str, why: str) -> StatusError:
+    where = f'{qualified(group, plural)} "{name}"' if name else qualified(group, plural)
+    return StatusError(status(403, "Forbidden", f"{where} is forbidden: {why}", _details(group, plural, name)))
+
+
+def bad_request(message: str) -> StatusError:
+    return StatusError(status(400, "BadRequest", message))
+
+
+def unauthorized() -> StatusError:
+    return StatusError(status(401, "Unauthorized", "Unauthorized"), {"WWW-Authenticate": 'Basic realm="kubernetes"'})
+
+
+def method_not_supported(group: str, plural: str, action: str) -> StatusError:
+    message = f'{action} is not supported on resources of kind "{qualified(group, plural)}"'
+    return StatusError(status(405, "MethodNotAllowed", message, _details(group, plural, "")))
+
+
+def method_not_allowed() -> StatusError:
+    """The verb has no route at all; the generic text of errors.NewGenericServerResponse."""
+    message = "the server does not allow this method on the requested resource"
+    return StatusError(status(405, "MethodNotAllowed", message, {}))
+
+
+def not_acceptable(accepted: Sequence[str]) -> StatusError:
+    message = f"only the following media types are accepted: {', '.join(accepted)}"
+    return StatusError(status(406, "NotAcceptable", message))
+
+
+def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
+    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+    return StatusError(status(415, "UnsupportedMediaType", message))
+
+
+def expired(message: str) -> StatusError:
+    return StatusError(status(410, "Expired", message))
+
+
+def too_large_resource_version(asked: int, current: int) -> StatusError:
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
+    details: KubeObject = {"causes": causes, "retryAfterSeconds": 1}
+    return StatusError(status(504, "Timeout", message, details), {"Retry-After": "1"})
+
+
+def too_many_requests(message: str, retry_after: int, causes: Sequence[KubeObject] = ()) -> StatusError:
+    details: KubeObject = {"causes": list(causes)} if causes else {}
+    if retry_after:
+        details["retryAfterSeconds"] = retry_after
+    headers = {"Retry-After": str(retry_after)} if retry_after else {}
+    return StatusError(status(429, "TooManyRequests", message, details), headers)
+
+
+def internal_error(message: str) -> StatusError:
+    text = f"Internal error occurred: {message}"
+    return StatusError(status(500, "InternalError", text, {"causes": [{"message": message}]}))
+
+
+def service_unavailable(message: str) -> StatusError:
+    return StatusError(status(503, "ServiceUnavailable", message))
+
+
+def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> StatusError:
+    """422 with one cause per field error; several are joined as an aggregate: [a, b]."""
+    texts = list(dict.fromkeys(error.message() for error in errors))
+    joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    message = f'{qualified(group, kind)} "{name}" is invalid: {joined}'
+    causes = [
+        {"reason": error.cause_reason, "message": error.cause_message(), "field": error.field} for error in errors
+    ]
+    return StatusError(status(422, "Invalid", message, _details(group, kind, name, causes=causes)))
+
+
+def success(group: str, plural: str, name: str, uid: str) -> KubeObject:
+    """The answer to a DELETE that took the object away."""
+    details = _details(group, plural, name, uid=uid)
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

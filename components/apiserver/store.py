@@ -1,0 +1,333 @@
+"""The store: every object of the cluster, one growing resourceVersion, and a window of history for watches.
+
+On disk it is a log, as etcd's: one row per write, whose primary key is the revision (= resourceVersion).
+The current state is the newest row of each key. In memory are the decoded objects, their encoded bytes and
+the last `window` events, so reads and watches never touch the disk. Rows that nothing needs any more are
+removed in batches (compaction); what is older than the window answers 410 Expired.
+
+Durability: SQLite in WAL mode, one transaction per write, synchronous=NORMAL. The write reaches the operating
+system before it is acknowledged, so a kill -9 of this process loses nothing. NORMAL syncs to the disk at
+checkpoints only: a power cut may lose the last writes, never the file's integrity.
+
+Everything here is synchronous and belongs to one event loop: a read followed by a write without an await
+between them is atomic.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import orjson
+
+from components.machinery.resources import KubeObject
+
+EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+
+DEFAULT_WINDOW = 8192
+_COMPACTION_BATCH = 512
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS log (
+    revision INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    deleted INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+_INSERT = "INSERT INTO log (revision, resource, namespace, name, deleted, body) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class Key(NamedTuple):
+    """resource is "pods" or "deployments.apps"; namespace "" for cluster-scoped objects."""
+
+    resource: str
+    namespace: str
+    name: str
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text names the file."""
+
+
+class KeyExists(Exception):
+    """create: the key is taken."""
+
+
+class RevisionMismatch(Exception):
+    """update, delete: the object is not at the expected revision (or gone)."""
+
+
+class RevisionExpired(Exception):
+    """A revision older than the window; `oldest` is the first that can still be asked for."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(oldest)
+        self.oldest = oldest
+
+
+class Stored:
+    """One object at one revision. body is its JSON; obj its decoded form, which nobody may change.
+
+    fields and frames are caches of the layers above: selectable fields, and encoded watch events, which live
+    while one write is being told to its listeners."""
+
+    __slots__ = ("_obj", "body", "fields", "frames", "key", "revision")
+
+    def __init__(self, key: Key, revision: int, body: bytes, obj: KubeObject | None = None) -> None:
+        self.key = key
+        self.revision = revision
+        self.body = body
+        self._obj = obj
+        self.fields: dict[str, str] | None = None
+        self.frames: dict[tuple[str, str], bytes] = {}
+
+    @property
+    def obj(self) -> KubeObject:
+        if self._obj is None:
+            self._obj = orjson.loads(self.body)
+        return self._obj
+
+    def copy(self) -> KubeObject:
+        """A decoded copy of one's own."""
+        result: KubeObject = orjson.loads(self.body)
+        return result
+
+    def forget(self) -> None:
+        """Superseded: only the bytes stay, for history."""
+        self._obj = None
+
+
+class Event(NamedTuple):
+    """One write. stored is the object after it (for DELETED: its last state, at the deletion's revision)."""
+
+    type: EventType
+    stored: Stored
+    previous: Stored | None
+
+    @property
+    def revision(self) -> int:
+        return self.stored.revision
+
+
+Listener = Callable[[Event], None]
+
+
+class _Table:
+    """What the store holds of one resource."""
+
+    __slots__ = ("_sorted", "history", "items", "listeners")
+
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, str], Stored] = {}
+        self.history: deque[Event] = deque()
+        self.listeners: dict[int, Listener] = {}
+        self._sorted: list[tuple[str, str]] | None = None
+
+    def put(self, stored: Stored) -> None:
+        key = (stored.key.namespace, stored.key.name)
+        if key not in self.items:
+            self._sorted = None
+        self.items[key] = stored
+
+    def remove(self, key: Key) -> None:
+        del self.items[(key.namespace, key.name)]
+        self._sorted = None
+
+    def in_order(self) -> list[Stored]:
+        if self._sorted is None:
+            self._sorted = sorted(self.items)
+        return [self.items[key] for key in self._sorted]
+
+
+class Store:
+    """Open with Store(path); close() when done. path ":memory:" keeps nothing."""
+
+    def __init__(self, path: str | Path, *, window: int = DEFAULT_WINDOW) -> None:
+        self.revision = 0
+        #: Events at or below this revision are forgotten.
+        self.compacted = 0
+        self._window = window
+        self._events: deque[Event] = deque()
+        self._tables: dict[str, _Table] = {}
+        self._garbage: list[int] = []
+        self._next_listener = 0
+        self._database = _open(path)
+        self._load()
+
+    def close(self) -> None:
+        self._database.close()
+
+    # --- reading
+
+    def get(self, key: Key) -> Stored | None:
+        table = self._tables.get(key.resource)
+        return table.items.get((key.namespace, key.name)) if table else None
+
+    def list(self, resource: str) -> list[Stored]:
+        """The current objects, in order of (namespace, name)."""
+        table = self._tables.get(resource)
+        return table.in_order() if table else []
+
+    def count(self, resource: str) -> int:
+        table = self._tables.get(resource)
+        return len(table.items) if table else 0
+
+    def resources(self) -> list[str]:
+        return [name for name, table in self._tables.items() if table.items]
+
+    def list_at(self, resource: str, revision: int) -> list[Stored]:
+        """The objects as they were at a revision, in order. Raises RevisionExpired."""
+        if revision < self.compacted:
+            raise RevisionExpired(self.compacted)
+        table = self._tables.get(resource)
+        if table is None or not table.history or table.history[-1].revision <= revision:
+            return self.list(resource)
+        items = dict(table.items)
+        for event in reversed(table.history):
+            if event.revision <= revision:
+                break
+            key = (event.stored.key.namespace, event.stored.key.name)
+            if event.previous is None:
+                items.pop(key, None)
+            else:
+                items[key] = event.previous
+        return [items[key] for key in sorted(items)]
+
+    def events_since(self, resource: str, revision: int) -> list[Event]:
+        """The events after a revision, oldest first. Raises RevisionExpired."""
+        if revision < self.compacted:
+            raise RevisionExpired(self.compacted + 1)
+        table = self._tables.get(resource)
+        newer: list[Event] = []
+        for event in reversed(table.history if table else ()):
+            if event.revision <= revision:
+                break
+            newer.append(event)
+        newer.reverse()
+        return newer
+
+    def subscribe(self, resource: str, listener: Listener) -> Callable[[], None]:
+        """listener(event) is called inside each following write. Returns how to stop."""
+        listeners = self._table(resource).listeners
+        self._next_listener += 1
+        number = self._next_listener
+        listeners[number] = listener
+        return lambda: (listeners.pop(number, None), None)[1]
+
+    # --- writing
+
+    def create(self, key: Key, obj: KubeObject) -> Stored:
+        """Sets metadata.resourceVersion in obj and takes obj over. Raises KeyExists."""
+        if self.get(key) is not None:
+            raise KeyExists(key)
+        return self._write("ADDED", key, obj, None)
+
+    def update(self, key: Key, obj: KubeObject, expected: int) -> Stored:
+        """As create, for an object that stands at revision `expected`. Raises RevisionMismatch."""
+        return self._write("MODIFIED", key, obj, self._expect(key, expected))
+
+    def delete(self, key: Key, obj: KubeObject, expected: int) -> Stored:
+        """obj is the last state, as watchers will see it. Raises RevisionMismatch."""
+        return self._write("DELETED", key, obj, self._expect(key, expected))
+
+    def _expect(self, key: Key, expected: int) -> Stored:
+        current = self.get(key)
+        if current is None or current.revision != expected:
+            raise RevisionMismatch(key)
+        return current
+
+    def _write(self, kind: EventType, key: Key, obj: KubeObject, previous: Stored | None) -> Stored:
+        revision = self.revision + 1
+        obj["metadata"]["resourceVersion"] = str(revision)
+        stored = Stored(key, revision, orjson.dumps(obj), obj)
+        self._database.execute(_INSERT, (revision, *key, kind == "DELETED", stored.body))
+        self._database.commit()
+        self.revision = revision
+        event = Event(kind, stored, previous)
+        self._remember(event)
+        for listener in tuple(self._tables[key.resource].listeners.values()):
+            listener(event)
+        stored.frames.clear()
+        if previous is not None:
+            previous.forget()
+        self._compact_when_due()
+        return stored
+
+    # --- history
+
+    def _table(self, resource: str) -> _Table:
+        table = self._tables.get(resource)
+        if table is None:
+            table = self._tables[resource] = _Table()
+        return table
+
+    def _remember(self, event: Event) -> None:
+        table = self._table(event.stored.key.resource)
+        if event.type == "DELETED":
+            table.remove(event.stored.key)
+        else:
+            table.put(event.stored)
+        table.history.append(event)
+        self._events.append(event)
+        while len(self._events) > self._window:
+            self._forget(self._events.popleft())
+
+    def _forget(self, event: Event) -> None:
+        # The event is the oldest of all, hence also the oldest of its resource.
+        self._tables[event.stored.key.resource].history.popleft()
+        self.compacted = event.revision
+        if event.previous is not None:
+            self._garbage.append(event.previous.revision)
+        if event.type == "DELETED":
+            self._garbage.append(event.revision)
+
+    def _compact_when_due(self) -> None:
+        if len(self._garbage) < _COMPACTION_BATCH:
+            return
+        self._database.executemany("DELETE FROM log WHERE revision = ?", [(number,) for number in self._garbage])
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (self.compacted,))
+        self._database.commit()
+        self._garbage.clear()
+
+    # --- starting
+
+    def _load(self) -> None:
+        row = self._database.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
+        self.compacted = self.revision = row[0] if row else 0
+        # Rows that a kill kept from being compacted are found again here, through _remember and _forget.
+        for event in self._replay():
+            self.revision = max(self.revision, event.revision)
+            if event.revision > self.compacted:
+                self._remember(event)
+            elif event.type == "DELETED":
+                self._table(event.stored.key.resource).remove(event.stored.key)
+            else:
+                self._table(event.stored.key.resource).put(event.stored)
+
+    def _replay(self) -> Iterator[Event]:
+        rows = self._database.execute(
+            "SELECT revision, resource, namespace, name, deleted, body FROM log ORDER BY revision"
+        )
+        for revision, resource, namespace, name, deleted, body in rows:
+            stored = Stored(Key(resource, namespace, name), revision, body)
+            previous = self.get(stored.key)
+            kind: EventType = "DELETED" if deleted else "MODIFIED" if previous else "ADDED"
+            yield Event(kind, stored, previous)
+
+
+def _open(path: str | Path) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path, timeout=10, isolation_level="IMMEDIATE", cached_statements=16)
+        # One writer: a second API server on the same file is refused. It also spares the shared-memory file.
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.executescript(_SCHEMA)
+        # The exclusive lock is taken by the first write.
+        database.execute("DELETE FROM meta WHERE name = ''")
+        database.commit()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}; is another API server using this file?") from error
+    return database
