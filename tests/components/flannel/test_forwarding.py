@@ -2,14 +2,11 @@
 
 import ipaddress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from components.flannel.forwarding import Forwarding, Neighbour, Route, difference, host_gateway, vxlan
 from components.flannel.lease import Lease
-
-GOLDEN = Path("tests/golden/flannel")
 
 
 def lease(number, backend="vxlan", **changes):
@@ -63,13 +60,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_commands(name, request):
-    now, wanted = CASES[name]
-    path = GOLDEN / f"{name}.txt"
-    rendered = text(difference(now, wanted))
-    if request.config.getoption("--update-golden", default=False):
-        path.write_text(rendered)
-    assert rendered == path.read_text()
+def test_commands(name, golden):
+    golden(f"flannel/{name}.txt", text(difference(*CASES[name])))
 
 
 @pytest.mark.parametrize("name", CASES)
