@@ -1,0 +1,76 @@
+"""What the benchmarks share: cold runs, medians, memory, the machine they ran on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def kubewire(*arguments: str, check: bool = True, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    """The launcher, as a user types it."""
+    command = [str(ROOT / "kubewire"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=timeout)
+
+
+def machine() -> str:
+    """One line on what the figures come from."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = f"kernel {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {versions}"
+
+
+@contextmanager
+def stopwatch(into: list[float]) -> Iterator[None]:
+    """Appends the seconds that the block took."""
+    began = time.monotonic()
+    yield
+    into.append(time.monotonic() - began)
+
+
+def row(name: str, values: Sequence[float], unit: str = "s") -> str:
+    """median (min-max of n)."""
+    median, low, high = statistics.median(values), min(values), max(values)
+    return f"{name}: {median:.2f} {unit} (median of {len(values)}; {low:.2f}-{high:.2f})"
+
+
+def proportional_memory(init_pid: int) -> float:
+    """MiB: the sum of PSS of a lab's processes, so that shared pages count once."""
+    from lab.status import _descendants
+
+    total = 0
+    for pid in _descendants(init_pid):
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+def lab_record(name: str) -> dict[str, object]:
+    """lab.json of a running lab."""
+    from lab.state import find
+
+    record: dict[str, object] = json.loads((find(name).path / "lab.json").read_text())
+    return record
+
+
+sys.path.insert(0, str(ROOT))

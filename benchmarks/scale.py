@@ -1,0 +1,84 @@
+"""20 nodes and 200 pods: time until all are Ready and reachable, memory, and time to end the lab.
+
+usage: python benchmarks/scale.py [NODES] [PODS]      (as root)
+Reachable: one pod asks every other by its address over HTTP, at the end, and counts the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import kubewire, lab_record, machine, proportional_memory, row, stopwatch
+
+MANIFEST = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: many}}
+spec:
+  replicas: {pods}
+  selector: {{matchLabels: {{app: many}}}}
+  template:
+    metadata: {{labels: {{app: many}}}}
+    spec:
+      containers:
+      - name: app
+        image: registry.k8s.io/e2e-test-images/agnhost:2.53
+        args: [netexec, --http-port=8080]
+        readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}
+"""
+
+
+def pods(name: str) -> list[dict[str, object]]:
+    listed = kubewire("kubectl", "--name", name, "get", "pods", "-l", "app=many", "-o", "json").stdout
+    items: list[dict[str, object]] = json.loads(listed)["items"]
+    return items
+
+
+def reachable(name: str, items: list[dict[str, object]]) -> int:
+    from lab.handle import RunningLab
+    from lab.state import running
+
+    addresses = [item["status"]["podIP"] for item in items]  # type: ignore[index]
+    lab = RunningLab(*running(name))
+    urls = [f"http://{address}:8080/hostname" for address in addresses]
+    first = items[0]["metadata"]["name"]  # type: ignore[index]
+    script = "for u in $*; do curl -s -o /dev/null -m 2 -w '%{http_code}\\n' $u; done"
+    done = lab.exec(f"pod:default/{first}", ["sh", "-c", script, "sh", *urls], timeout=120)
+    return done.text.split().count("200")
+
+
+def main(nodes: int, count: int) -> None:
+    up: list[float] = []
+    ready: list[float] = []
+    down: list[float] = []
+    name = "bench-scale"
+    try:
+        began = time.monotonic()
+        with stopwatch(up):
+            kubewire("up", "--name", name, "--workers", str(nodes - 1))
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as manifest:
+            manifest.write(MANIFEST.format(pods=count))
+            manifest.flush()
+            kubewire("kubectl", "--name", name, "apply", "-f", manifest.name)
+            kubewire("kubectl", "--name", name, "rollout", "status", "deployment/many", "--timeout=120s")
+        ready.append(time.monotonic() - began)
+        memory = proportional_memory(int(str(lab_record(name)["init_pid"])))
+        answered = reachable(name, pods(name))
+    finally:
+        with stopwatch(down):
+            kubewire("down", "--name", name)
+    print(machine())
+    print(row(f"up with {nodes} nodes", up))
+    print(row(f"up until {count} pods on them are Ready", ready))
+    print(f"pods that answered: {answered} of {count}")
+    print(f"memory of the whole lab (PSS): {memory:.0f} MiB")
+    print(row("down", down))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, int(sys.argv[2]) if len(sys.argv) > 2 else 200)

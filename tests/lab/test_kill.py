@@ -1,0 +1,151 @@
+"""kill -9 of the sandbox at any moment leaves nothing on the machine: no process, namespace, mount, interface,
+rule or temporary file. The kernel does the teardown; these tests look at what it left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab.kubewire_cli import Cli
+
+pytestmark = pytest.mark.lab
+
+#: Seconds that bring-up is likely to take here; later moments hit a lab that is already up.
+_BRING_UP = 3.5
+_LAB = "topology: {workers: 1}\ndns: {replicas: 1}\n"
+
+
+def namespaces_of(pid: int) -> dict[str, int]:
+    """Inode numbers of a process's namespaces; empty when it is gone."""
+    try:
+        return {kind: Path(f"/proc/{pid}/ns/{kind}").stat().st_ino for kind in ("net", "mnt", "pid", "ipc", "uts")}
+    except OSError:
+        return {}
+
+
+def processes_in(namespace: int, kind: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and namespaces_of(int(entry.name)).get(kind) == namespace:
+            found.append(int(entry.name))
+    return found
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def machine_network() -> dict[str, str]:
+    """The machine's own interfaces, routes and rules, as text."""
+    commands = {
+        "links": ["ip", "-o", "link"],
+        "addresses": ["ip", "-o", "addr"],
+        "routes": ["ip", "route", "show", "table", "all"],
+        "rules": ["ip", "rule"],
+        "netns": ["ip", "netns"],
+        "nft": ["nft", "list", "ruleset"],
+    }
+    return {name: subprocess.run(argv, capture_output=True, text=True).stdout for name, argv in commands.items()}
+
+
+def mounts() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_at_three_random_moments_nothing_is_left(seed: int, tmp_path: Path) -> None:
+    """Ten seeds of three: a moment of bring-up, one for the command that started it, one of teardown."""
+    moments = random.Random(seed)
+    lab_file = tmp_path / "lab.yaml"
+    lab_file.write_text(_LAB)
+    network, mounted = machine_network(), mounts()
+    kill_first_process(Cli(tmp_path / "a"), lab_file, moments.uniform(0, _BRING_UP))
+    kill_command(Cli(tmp_path / "b"), lab_file, moments.uniform(0, _BRING_UP))
+    kill_during_teardown(Cli(tmp_path / "c"), lab_file, moments.uniform(0, _BRING_UP), moments.uniform(0, 0.05))
+    assert machine_network() == network
+    assert mounts() == mounted
+
+
+def kill_first_process(cli: Cli, lab_file: Path, after: float) -> None:
+    up = cli.popen("up", "-f", str(lab_file), "--name", "victim")
+    until(lambda: cli.record("victim") is not None or up.poll() is not None, "a sandbox")
+    record = cli.record("victim")
+    assert record is not None, up.communicate()
+    spaces = namespaces_of(record["init_pid"])
+    wait_or_end(up, after)
+    os.kill(record["init_pid"], signal.SIGKILL)
+    up.communicate(timeout=30)
+    assert_gone(cli, spaces)
+    # Either the command saw its lab die and cleaned up, or the lab was up; then `down` removes the record.
+    assert cli.run("down", "--name", "victim").returncode == 0
+    assert not (cli.state / "victim").exists()
+
+
+def kill_command(cli: Cli, lab_file: Path, after: float) -> None:
+    up = cli.popen("up", "-f", str(lab_file), "--name", "victim")
+    until(lambda: cli.record("victim") is not None or up.poll() is not None, "a sandbox")
+    record = cli.record("victim")
+    assert record is not None, up.communicate()
+    spaces = namespaces_of(record["init_pid"])
+    wait_or_end(up, after)
+    finished = up.poll() is not None
+    up.kill()
+    up.communicate(timeout=30)
+    if finished:
+        assert cli.run("down", "--name", "victim").returncode == 0
+    assert_gone(cli, spaces)
+
+
+def kill_during_teardown(cli: Cli, lab_file: Path, after: float, between: float) -> None:
+    up = cli.popen("up", "-f", str(lab_file), "--name", "victim")
+    until(lambda: cli.record("victim") is not None or up.poll() is not None, "a sandbox")
+    record = cli.record("victim")
+    assert record is not None, up.communicate()
+    spaces = namespaces_of(record["init_pid"])
+    wait_or_end(up, after)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(record["init_pid"], number)
+        except ProcessLookupError:
+            break
+        time.sleep(between)  # the moment itself is what this test varies
+    up.communicate(timeout=30)
+    assert_gone(cli, spaces)
+
+
+def wait_or_end(process: subprocess.Popen[str], seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def assert_gone(cli: Cli, spaces: dict[str, int]) -> None:
+    for kind, inode in spaces.items():
+        until(lambda kind=kind, inode=inode: not processes_in(inode, kind), f"nobody in the lab's {kind} namespace")  # type: ignore[misc]
+    assert list(cli.temporary.iterdir()) == []
+
+
+def test_an_interrupted_up_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    up = cli.popen("up", "--name", "victim", "--workers", "1")
+    until(lambda: cli.record("victim") is not None, "a sandbox")
+    record = cli.record("victim")
+    assert record is not None
+    spaces = namespaces_of(record["init_pid"])
+    up.send_signal(signal.SIGINT)
+    output, _ = up.communicate(timeout=30)
+    assert up.returncode == 130
+    assert "interrupted by SIGINT" in output
+    assert not (cli.state / "victim").exists()
+    assert_gone(cli, spaces)
