@@ -30,7 +30,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="kube-scheduler", allow_abbrev=False)
     add = parser.add_argument
     add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
-    add("--scheduler-name", default=DEFAULT_NAME, help="pods with this spec.schedulerName are ours (ours, not upstream's)")
+    add("--scheduler-name", default=DEFAULT_NAME, help="spec.schedulerName of the pods to schedule (not upstream's)")
     add("--bind-address", default="127.0.0.1")
     add("--secure-port", type=int, default=10259, help="/healthz and /metrics, plain HTTP; 0 for none")
     add("--leader-elect", nargs="?", default="true", help="accepted; there is one scheduler")

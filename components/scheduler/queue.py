@@ -37,7 +37,6 @@ class SchedulingQueue:
         self._backing_off: list[tuple[float, int, Key]] = []
         self._unschedulable: dict[Key, _Waiting] = {}
         self._in_flight: dict[Key, _Waiting] = {}
-        self._moved_in_flight = False
         self._sequence = itertools.count()
         self._wake = asyncio.Event()
 
@@ -53,7 +52,8 @@ class SchedulingQueue:
             return
         changed = standing.pod.uid != pod.uid or _asked(standing.pod) != _asked(pod)
         standing.pod = pod
-        if changed and self._unschedulable.pop(pod.key, None):
+        if changed and pod.key in self._unschedulable:
+            del self._unschedulable[pod.key]
             self._activate(pod.key, standing)
 
     def remove(self, key: Key) -> None:
@@ -73,7 +73,6 @@ class SchedulingQueue:
                 waiting.attempts += 1
                 waiting.tried_at = self._now()
                 self._in_flight[key] = waiting
-                self._moved_in_flight = False
                 return waiting.pod
             await self._sleep()
 
@@ -82,13 +81,9 @@ class SchedulingQueue:
         self.remove(key)
 
     def unschedulable(self, key: Key) -> None:
-        """No node for now: wait for a change, or for the back-off if a change came while it was tried."""
+        """No node for now: wait for a change."""
         waiting = self._in_flight.pop(key, None)
-        if waiting is None or self._waiting.get(key) is not waiting:
-            return
-        if self._moved_in_flight:
-            self._back_off(key, waiting)
-        else:
+        if waiting is not None and self._waiting.get(key) is waiting:
             self._unschedulable[key] = waiting
 
     def failed(self, key: Key) -> None:
@@ -99,7 +94,6 @@ class SchedulingQueue:
 
     def move_all(self, *, only_with_affinity: bool = False) -> None:
         """The cluster changed. only_with_affinity: a pod came, which helps nobody but those that want it near."""
-        self._moved_in_flight = self._moved_in_flight or not only_with_affinity
         for key, waiting in list(self._unschedulable.items()):
             if only_with_affinity and not (waiting.pod.affinity or waiting.pod.constraints):
                 continue
