@@ -1,0 +1,132 @@
+"""What netexec's /dial does: ask another server over HTTP, UDP or SCTP. Blocking; errors in Go's words."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Callable
+from urllib.parse import urljoin, urlsplit
+
+from .golang import host_port, quote
+
+TIMEOUT = 5.0
+Address = tuple[int, tuple[str, int]]
+
+
+class BadAddress(Exception):
+    """host and port of /dial do not resolve."""
+
+
+def dial(protocol: str, host: str, port: str, request: str, tries: int) -> dict[str, list[str]]:
+    """{"responses": [...], "errors": [...]} of that many requests. Raises BadAddress.
+
+    As upstream, "responses" is there only when the last request got one.
+    """
+    address = resolve(host, port)
+    responses: list[str] = []
+    errors: list[str] = []
+    last = ""
+    for _ in range(tries):
+        try:
+            last = DIALERS[protocol](request, address)
+            responses.append(last)
+        except OSError as err:
+            last = ""
+            errors.append(str(err))
+    output: dict[str, list[str]] = {}
+    if last:
+        output["responses"] = responses
+    if errors:
+        output["errors"] = errors
+    return output
+
+
+def resolve(host: str, port: str) -> Address:
+    """(family, socket address), IPv4 preferred as Go does. Raises BadAddress."""
+    try:
+        found = socket.getaddrinfo(host or "localhost", port or "0", type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        raise BadAddress(_lookup_error(host, port)) from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return int(family), (str(address[0]), int(address[1]))
+
+
+def _lookup_error(host: str, port: str) -> str:
+    if port and not port.isdigit():
+        return f"lookup tcp/{port}: unknown port"
+    return f"lookup {host}: no such host"
+
+
+def _dial_http(request: str, address: Address) -> str:
+    url = f"http://{host_port(address[1])}/{request}"
+    for _ in range(10):
+        location, body = _get(url)
+        if not location:
+            return body.decode("utf-8", "replace")
+        url = urljoin(url, location)
+    raise OSError(f"Get {quote(url)}: stopped after 10 redirects")
+
+
+def _get(url: str) -> tuple[str, bytes]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=TIMEOUT)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("GET", target.replace(" ", "%20"), headers={"User-Agent": "Go-http-client/1.1"})
+        response = connection.getresponse()
+        redirected = response.status in (301, 302, 303, 307, 308) and response.headers.get("Location")
+        return redirected or "", response.read()
+    except TimeoutError:
+        waiting = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        raise OSError(f"Get {quote(url)}: {waiting}") from None
+    except http.client.HTTPException as err:
+        reason = "EOF" if isinstance(err, http.client.RemoteDisconnected) else str(err)
+        raise OSError(f"Get {quote(url)}: {reason}") from None
+    except OSError as err:
+        reason = (err.strerror or str(err)).lower()
+        where = f"{parts.hostname}:{parts.port or 80}"
+        raise OSError(f"Get {quote(url)}: dial tcp {where}: connect: {reason}") from None
+    finally:
+        connection.close()
+
+
+def _dial_udp(request: str, address: Address) -> str:
+    with socket.socket(address[0], socket.SOCK_DGRAM) as sock:
+        return _exchange(sock, request, address, "udp", 2048)
+
+
+def _dial_sctp(request: str, address: Address) -> str:
+    try:
+        sock = socket.socket(address[0], socket.SOCK_STREAM, 132)
+    except OSError as err:
+        raise OSError(f"sctp dial failed. err:{(err.strerror or '').lower()}") from None
+    with sock:
+        return _exchange(sock, request, address, "sctp", 1024)
+
+
+def _exchange(sock: socket.socket, request: str, address: Address, protocol: str, size: int) -> str:
+    sock.settimeout(TIMEOUT)
+    step = f"{protocol} dial failed. err:"
+    try:
+        sock.connect(address[1])
+        step = f"{protocol} connection write failed. err:"
+        sock.send(request.encode())
+        ends = f"{host_port(sock.getsockname())}->{host_port(address[1])}"
+        step = f"reading from {protocol} connection failed. err:'read {protocol} {ends}: "
+        answer = sock.recv(size)
+    except TimeoutError:
+        raise OSError(f"{step}i/o timeout{_close_quote(step)}") from None
+    except OSError as err:
+        reason = (err.strerror or str(err)).lower()
+        call = "read: " if "'read" in step else ""
+        raise OSError(f"{step}{call}{reason}{_close_quote(step)}") from None
+    if not answer:
+        raise OSError(f"reading from {protocol} connection failed. err:'<nil>'")
+    return answer.decode("utf-8", "replace")
+
+
+def _close_quote(step: str) -> str:
+    return "'" if "'" in step else ""
+
+
+DIALERS: dict[str, Callable[[str, Address], str]] = {"http": _dial_http, "udp": _dial_udp, "sctp": _dial_sctp}

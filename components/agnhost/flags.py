@@ -1,0 +1,95 @@
+"""Command-line flags as cobra and pflag read them: --name=value, --name value, -n value, bare booleans."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .golang import parse_duration, quote
+
+Value = str | int | bool | float
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag; the type of its default is its type. duration: a float in seconds, written as Go does."""
+
+    name: str
+    default: Value
+    usage: str = ""
+    short: str = ""
+    duration: bool = False
+
+
+#: klog's, which upstream's agnhost accepts for every subcommand; read and ignored.
+LOGGING = (
+    Flag("v", "0", "number for the log level verbosity", short="v"),
+    Flag("logtostderr", True),
+    Flag("alsologtostderr", False),
+    Flag("stderrthreshold", "2"),
+    Flag("vmodule", ""),
+)
+
+
+class Usage(SystemExit):
+    """Wrong flags or arguments: printed as cobra does, exit code 1."""
+
+    def __init__(self, command: str, message: str) -> None:
+        print(f"Error: {message}\nRun 'app {command} --help' for usage.", file=sys.stderr)
+        super().__init__(1)
+
+
+def parse(command: str, flags: Sequence[Flag], argv: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
+    """(flag values, other arguments). Raises Usage; SystemExit(0) after --help."""
+    known = {f"--{flag.name}": flag for flag in (*LOGGING, *flags)}
+    known |= {f"-{flag.short}": flag for flag in (*LOGGING, *flags) if flag.short}
+    values: dict[str, Value] = {flag.name: flag.default for flag in flags}
+    rest: list[str] = []
+    queue = list(argv)
+    while queue:
+        word = queue.pop(0)
+        if word == "--":
+            return values, rest + queue
+        if not word.startswith("-") or word == "-":
+            rest.append(word)
+            continue
+        if word in ("--help", "-h"):
+            _help(command, flags)
+            raise SystemExit(0)
+        name, equals, text = word.partition("=")
+        flag = known.get(name)
+        if flag is None:
+            shown = f"flag: {name}" if name.startswith("--") else f"shorthand flag: {quote(name[1:2])} in {name}"
+            raise Usage(command, f"unknown {shown}")
+        if not equals and not isinstance(flag.default, bool):
+            if not queue:
+                raise Usage(command, f"flag needs an argument: {name}")
+            text = queue.pop(0)
+        values[flag.name] = _value(command, flag, text if equals or not isinstance(flag.default, bool) else "true")
+    return values, rest
+
+
+def _value(command: str, flag: Flag, text: str) -> Value:
+    try:
+        if flag.duration:
+            return parse_duration(text)
+        if isinstance(flag.default, bool):
+            if text.lower() not in ("1", "t", "true", "0", "f", "false"):
+                raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
+            return text.lower() in ("1", "t", "true")
+        if isinstance(flag.default, int):
+            try:
+                return int(text, 0)
+            except ValueError:
+                raise ValueError(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax") from None
+        return text
+    except ValueError as err:
+        raise Usage(command, f'invalid argument {quote(text)} for "--{flag.name}" flag: {err}') from None
+
+
+def _help(command: str, flags: Sequence[Flag]) -> None:
+    print(f"Usage:\n  app {command} [flags]\n\nFlags:")
+    for flag in flags:
+        short = f"-{flag.short}, " if flag.short else "    "
+        print(f"  {short}--{flag.name}  {flag.usage} (default {flag.default})")

@@ -1,0 +1,190 @@
+"""The small servers: liveness, porter, no-snat-test, tcp-reset (upstream's subcommands of these names)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from . import dial
+from .flags import Flag, parse
+from .golang import fatal, format_duration, host_port, log, to_json
+from .http import HttpServer, Request, Respond, Response, error, listen_tcp, redirect, text
+from .loop import Loop
+from .netexec import IPPROTO_SCTP, listen_udp, stop_on_sigterm
+
+
+def liveness(argv: list[str]) -> int:
+    """Port 8080: /healthz is "ok" for ten seconds, then 500."""
+    parse("liveness", (), argv)
+    started = time.monotonic()
+
+    def answer(request: Request, respond: Respond) -> None:
+        alive = time.monotonic() - started
+        if request.path == "/started":
+            respond(text(format_duration(alive)))
+        elif request.path == "/healthz":
+            respond(text("ok") if alive <= 10 else text(f"error: {alive:.9g}", 500))
+        elif request.path == "/redirect":
+            respond(redirect(request, request.query("loc"), 302))
+        else:
+            respond(error("404 page not found", 404))
+
+    return _serve_http(8080, answer)
+
+
+def _serve_http(port: int, answer: Callable[[Request, Respond], None]) -> int:
+    loop = Loop()
+    stop_on_sigterm(loop, 0)
+    try:
+        HttpServer(loop, listen_tcp(port), answer)
+    except OSError as err:
+        raise fatal(f"listen tcp :{port}: bind: {(err.strerror or '').lower()}") from None
+    loop.run()
+    return 0
+
+
+PORTER_FLAGS = (Flag("json-response", False, "Responds with json: the default value and the request's method"),)
+
+
+def porter(argv: list[str]) -> int:
+    """For each SERVE_PORT_N, SERVE_TCP_PORT_N, SERVE_UDP_PORT_N, SERVE_TLS_PORT_N, SERVE_SCTP_PORT_N: its value."""
+    values, _ = parse("porter", PORTER_FLAGS, argv)
+    loop = Loop()
+    stop_on_sigterm(loop, 0)
+    for key, value in os.environ.items():
+        prefix, _, port = key.rpartition("_")
+        if prefix.startswith("SERVE") and port.isdigit():
+            _serve_port(loop, prefix, int(port), value, bool(values["json-response"]))
+    loop.run()
+    return 0
+
+
+def _serve_port(loop: Loop, prefix: str, port: int, value: str, as_json: bool) -> None:
+    def answer(request: Request, respond: Respond) -> None:
+        if as_json:
+            body = to_json({"Body": value, "Method": request.method}).encode()
+            respond(Response(body=body, headers={"Content-Type": "application/json"}))
+        else:
+            respond(text(value))
+
+    try:
+        if prefix in ("SERVE_PORT", "SERVE_TCP_PORT"):
+            HttpServer(loop, listen_tcp(port, "0.0.0.0"), answer)
+        elif prefix == "SERVE_TLS_PORT":
+            import ssl
+
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate = os.environ.get("CERT_FILE", "localhost.crt")
+            tls.load_cert_chain(certificate, os.environ.get("KEY_FILE", "localhost.key"))
+            HttpServer(loop, listen_tcp(port, "0.0.0.0"), answer, tls)
+        elif prefix == "SERVE_UDP_PORT":
+            sock = listen_udp(port, "0.0.0.0")
+            log(f"Started UDP server on port {port}")
+            loop.watch(sock.fileno(), read=partial(_answer_datagram, sock, value.encode()))
+        elif prefix == "SERVE_SCTP_PORT":
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SCTP)
+            listener.bind(("0.0.0.0", port))
+            listener.listen(128)
+            loop.watch(listener.fileno(), read=partial(_answer_stream, listener, value.encode()))
+    except OSError as err:
+        log(f'server on port "{port}" failed: {(err.strerror or str(err)).lower()}')
+
+
+def _answer_datagram(sock: socket.socket, value: bytes) -> None:
+    try:
+        _, address = sock.recvfrom(16)
+        sock.sendto(value, address)
+    except OSError as err:
+        log(f"UDP: error from ReadFrom(): {err}")
+
+
+def _answer_stream(listener: socket.socket, value: bytes) -> None:
+    sock, _ = listener.accept()
+    with sock:
+        try:
+            sock.sendall(value)
+        except OSError as err:
+            log(f"Failed to send response {err}")
+
+
+def no_snat_test(argv: list[str]) -> int:
+    """/whoami says the asker's IP; /checknosnat?ips=a,b asks each address's /whoami: 200 when all said POD_IP."""
+    values, _ = parse("no-snat-test", (Flag("port", "8080", "The port to serve /checknosnat and /whoami on"),), argv)
+    pod_ip, node_ip = os.environ.get("POD_IP", ""), os.environ.get("NODE_IP", "")
+    for name, address in (("POD_IP", pod_ip), ("NODE_IP", node_ip)):
+        if not address:
+            raise fatal(f"fatal error: {name} environment variable is not set")
+    loop = Loop()
+    stop_on_sigterm(loop, 0)
+
+    def answer(request: Request, respond: Respond) -> None:
+        if request.path == "/whoami":
+            respond(text(request.client.rpartition(":")[0].strip("[]")))
+        elif request.path == "/checknosnat":
+            ips = [ip for ip in request.query("ips").split(",") if ip]
+            loop.offload(partial(_check_no_snat, ips, pod_ip), lambda result: respond(_no_snat_answer(result)))
+        else:
+            respond(error("404 page not found", 404))
+
+    HttpServer(loop, listen_tcp(int(values["port"])), answer)
+    loop.run()
+    return 0
+
+
+def _check_no_snat(ips: list[str], pod_ip: str) -> str:
+    """"" when every address saw pod_ip, else what is wrong."""
+    for target in ips:
+        host, _, port = target.rpartition(":")
+        try:
+            seen = dial.DIALERS["http"]("whoami", dial.resolve(host.strip("[]"), port))
+        except (OSError, dial.BadAddress) as err:
+            return f"error: {err}"
+        if seen != pod_ip:
+            return f"error: IP mismatch: expected {pod_ip} but received {seen} from {target}"
+    return ""
+
+
+def _no_snat_answer(result: object) -> Response:
+    return text("") if result == "" else error(str(result), 500)
+
+
+def tcp_reset(argv: list[str]) -> int:
+    """Reads one byte of each connection, then closes: with more bytes unread the kernel sends RST."""
+    values, _ = parse("tcp-reset", (Flag("port", 8080, "Port number."),), argv)
+    loop = Loop()
+    stop_on_sigterm(loop, 0)
+    listener = listen_tcp(int(values["port"]))
+
+    def accept() -> None:
+        sock, address = listener.accept()
+        sock.setblocking(False)
+        log(f"TCP request from {host_port(address)}")
+
+        def read() -> None:
+            loop.watch(sock.fileno())
+            try:
+                sock.recv(1)
+            except OSError as err:
+                log(f"read: {err}")
+            sock.close()
+
+        loop.watch(sock.fileno(), read=read)
+
+    loop.watch(listener.fileno(), read=accept)
+    loop.run()
+    return 0
+
+
+def pause(argv: list[str]) -> int:
+    """Sleep; SIGINT ends it with code 1, SIGTERM with 2."""
+    print("Paused", flush=True)
+    awaited = {signal.SIGINT: 1, signal.SIGTERM: 2}
+    for number in awaited:
+        # PID 1 of a container gets only signals that it has a handler for.
+        signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    return awaited[signal.Signals(signal.sigwait(awaited))]

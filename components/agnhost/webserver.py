@@ -1,0 +1,167 @@
+"""Static files over HTTP: agnhost test-webserver, and what stands in for the nginx image on this machine.
+
+`main` is started as `nginx -g "daemon off;"`: serves /usr/share/nginx/html on port 80 with nginx's status codes,
+headers and welcome page. Its configuration files are not read; this is not nginx.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import mimetypes
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from .flags import Flag, parse
+from .golang import fatal
+from .http import REASONS, HttpServer, Request, Respond, Response, error, listen_tcp, redirect
+from .loop import Loop
+
+VERSION = "1.27.3"
+ROOT = Path("/usr/share/nginx/html")
+WELCOME = """<!DOCTYPE html>
+<html>
+<head>
+<title>Welcome to nginx!</title>
+</head>
+<body>
+<h1>Welcome to nginx!</h1>
+<p>This is kubewire's stand-in for the nginx image. Mount files on /usr/share/nginx/html to serve them.</p>
+</body>
+</html>
+"""
+
+
+def test_webserver(argv: list[str]) -> int:
+    """agnhost test-webserver: any file of the root, with directory listings."""
+    values, _ = parse("test-webserver", (Flag("port", 80, "Port number."),), argv)
+    return _serve(int(values["port"]), _files)
+
+
+def main(argv: list[str]) -> int:
+    """The nginx image. SIGTERM ends it at once, SIGQUIT (the image's stop signal) after open requests."""
+    if "-v" in argv or "-V" in argv:
+        print(f"nginx version: nginx/{VERSION}", file=sys.stderr)
+        return 0
+    if "-t" in argv:
+        print("nginx: configuration file /etc/nginx/nginx.conf test is successful", file=sys.stderr)
+        return 0
+    return _serve(int(os.environ.get("NGINX_PORT", "80")), partial(_nginx, ROOT))
+
+
+def _serve(port: int, answer: object) -> int:
+    assert callable(answer)
+    loop = Loop()
+
+    def handle(request: Request, respond: Respond) -> None:
+        respond(answer(request))
+
+    try:
+        server = HttpServer(loop, listen_tcp(port), handle)
+    except OSError as err:
+        raise fatal(f"listen tcp :{port}: bind: {(err.strerror or '').lower()}") from None
+
+    def finish() -> None:
+        if not server.connections:
+            raise SystemExit(0)
+        loop.later(0.05, finish)
+
+    def quit_gracefully() -> None:
+        server.stop_accepting()
+        finish()
+
+    loop.on_signal(signal.SIGTERM, _end)
+    loop.on_signal(signal.SIGINT, _end)
+    loop.on_signal(signal.SIGQUIT, quit_gracefully)
+    loop.run()
+    return 0
+
+
+def _end() -> None:
+    raise SystemExit(0)
+
+
+def inside(root: Path, path: str) -> Path | None:
+    """The file of a URL path below root; None when it would leave it (".." or a link)."""
+    try:
+        found = (root / path.lstrip("/")).resolve()
+    except (OSError, ValueError):
+        return None
+    return found if found == root.resolve() or root.resolve() in found.parents else None
+
+
+def _files(request: Request) -> Response:
+    path = inside(Path("/"), request.path)
+    if path is None or not path.exists():
+        return error("404 page not found", 404)
+    if path.is_dir():
+        if not request.path.endswith("/"):
+            return redirect(request, f"{path.name}/", 301)
+        if not (path / "index.html").is_file():
+            names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in path.iterdir())
+            lines = "".join(f'<a href="{name}">{name}</a>\n' for name in names)
+            return Response(200, f"<pre>\n{lines}</pre>\n".encode(), {"Content-Type": "text/html; charset=utf-8"})
+        path /= "index.html"
+    return _contents(request, path, {})
+
+
+def _nginx(root: Path, request: Request) -> Response:
+    response = _nginx_file(root, request)
+    client = request.client.rpartition(":")[0].strip("[]")
+    stamp = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+    agent, referer = (request.headers.get(key, "-") for key in ("user-agent", "referer"))
+    line = f'{client} - - [{stamp}] "{request.method} {request.target} HTTP/1.1" {response.status} {len(response.body)}'
+    print(f'{line} "{referer}" "{agent}" "-"', flush=True)
+    return response
+
+
+def _nginx_file(root: Path, request: Request) -> Response:
+    if request.method not in ("GET", "HEAD"):
+        return _nginx_error(405)
+    path = inside(root, request.path)
+    if path is not None and path.is_dir():
+        if not request.path.endswith("/"):
+            response = _nginx_error(301)
+            where = f"http://{request.headers.get('host', 'localhost')}{request.path}/"
+            return Response(301, response.body, {**response.headers, "Location": where})
+        if not (path / "index.html").is_file():
+            # The image's welcome page, as long as nothing is mounted there.
+            if path == root.resolve() and not any(path.iterdir()):
+                return Response(200, WELCOME.encode(), {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"})
+            return _nginx_error(403)
+        path /= "index.html"
+    if path is None or not path.is_file():
+        if path == root.resolve() / "index.html" or (path == root.resolve() and not root.exists()):
+            return Response(200, WELCOME.encode(), {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"})
+        return _nginx_error(404)
+    return _contents(request, path, {"Server": f"nginx/{VERSION}"})
+
+
+def _nginx_error(status: int) -> Response:
+    title = f"{status} {'Not Allowed' if status == 405 else REASONS[status]}"
+    body = (
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+        f"<hr><center>nginx/{VERSION}</center>\r\n</body>\r\n</html>\r\n"
+    )
+    return Response(status, body.encode(), {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"})
+
+
+def _contents(request: Request, path: Path, headers: dict[str, str]) -> Response:
+    try:
+        status = path.stat()
+        if not path.is_file():
+            return error("403 Forbidden", 403)
+        modified = email.utils.formatdate(status.st_mtime, usegmt=True)
+        headers = {**headers, "Last-Modified": modified, "Accept-Ranges": "bytes"}
+        if request.headers.get("if-modified-since") == modified:
+            return Response(304, b"", headers)
+        kind = mimetypes.guess_type(path.name)[0]
+        body = path.read_bytes()
+    except PermissionError:
+        return error("403 Forbidden", 403)
+    if kind is not None:
+        headers["Content-Type"] = kind
+    return Response(200, body, headers)
