@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from components.machinery.resources import PODS, KubeObject, Resource
@@ -13,6 +14,7 @@ from scenarios.engine.api import ApiError
 from scenarios.engine.capturing import RunningCapture, compile_filter, locate
 from scenarios.engine.duration import seconds, shown
 from scenarios.engine.expect import evaluate
+from scenarios.engine.handle import ComponentAction
 from scenarios.engine.jsonpath import JSONPath, as_text
 from scenarios.engine.model import Case, Step
 from scenarios.engine.results import ExpectationResult, StepResult
@@ -122,7 +124,7 @@ def delete(stage: Stage, step: Step) -> Done:
     if options.get("wait", True):
         for (resource, name, namespace), uid in uids.items():
             what = f"{resource.plural}/{name} gone"
-            poll(lambda i=(resource, name, namespace), u=uid: _still(scene, i, u), DEFAULT_WAIT, what)
+            poll(partial(_still, scene, (resource, name, namespace), uid), DEFAULT_WAIT, what)
     return Done(f"deleted {listed(texts)}")
 
 
@@ -142,7 +144,7 @@ def scale(stage: Stage, step: Step) -> Done:
         resource, name, namespace = _object(scene, text)
         scene.cluster.patch(resource, name, {"spec": {"replicas": replicas}}, namespace)
         if resource.plural in ROLLOUTS:
-            poll(lambda t=text: _rollout(scene, t), DEFAULT_WAIT, f"{text} with {replicas} replicas")
+            poll(partial(_rollout, scene, text), DEFAULT_WAIT, f"{text} with {replicas} replicas")
     return Done("scaled " + listed(f"{text} to {replicas}" for text, replicas in step.args.items()))
 
 
@@ -297,7 +299,7 @@ def component(stage: Stage, step: Step) -> Done:
     names = [end.name for host in hosts for end in scene.source(host)]
     for host in names:
         key = (args["name"], host)
-        actions = ("kill", "start") if args["action"] == "restart" else (args["action"],)
+        actions: tuple[ComponentAction, ...] = ("kill", "start") if args["action"] == "restart" else (args["action"],)
         for action in actions:
             scene.lab.component(args["name"], host, action)
         if actions[-1] == "start":

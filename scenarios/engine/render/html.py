@@ -55,7 +55,7 @@ def render(result: RunResult, folder: Path) -> str:
     return environment.get_template("report.html.j2").render(
         result=result,
         topics=_topics(result.cases),
-        counts={status: result.count(status) for status in ("passed", "failed", "error", "skipped")},  # type: ignore[arg-type]
+        counts={status: result.count(status) for status in ("passed", "failed", "error", "skipped")},
         picture=lambda capture: Markup(svg(capture.points, capture.sightings)),  # svg() escapes all texts
         link=lambda capture: capture_link(capture, folder),
         packets=packet_rows,

@@ -59,7 +59,7 @@ class JsonFile:
                         self.cases[one.case.id] = self.before[one.case.id]
                     else:
                         self.cases[one.case.id] = case_dict(one)
-                counts = {s: result.count(s) for s in ("passed", "failed", "error", "skipped")}  # type: ignore[arg-type]
+                counts = {s: result.count(s) for s in ("passed", "failed", "error", "skipped")}
                 self._write({**counts, "seconds": round(result.seconds, 3), "interrupted": result.interrupted})
             case _:
                 pass

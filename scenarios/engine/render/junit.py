@@ -35,7 +35,8 @@ def render(result: RunResult) -> bytes:
         for case in cases:
             _case(suite, case)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def _totals(cases: list[CaseResult] | tuple[CaseResult, ...], seconds: float) -> dict[str, str]:

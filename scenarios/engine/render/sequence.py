@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from scenarios.engine.capturing import Sighting
 from scenarios.engine.packets import Identity, describe, identity
@@ -105,7 +106,7 @@ def _row(way: Way, y: int, points: Sequence[str], began: int) -> Iterator[str]:
     yield f'<g class="way {way.kind}"><title>{escape(way.text)}</title>'
     yield f'<text class="time" x="{LEFT - 8}" y="{y + 4}">{(way.sightings[0].time - began) / 1e6:.2f} ms</text>'
     lanes = [points.index(one.point) for one in way.sightings]
-    for before, after in zip(lanes, lanes[1:], strict=False):
+    for before, after in pairwise(lanes):
         yield f'<line class="hop" x1="{_x(before)}" y1="{y}" x2="{_x(after)}" y2="{y}"/>'
     yield from _marks(way, lanes, y)
     if len(lanes) > 1:

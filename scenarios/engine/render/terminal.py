@@ -285,14 +285,9 @@ class Terminal:
         for reason, count in Counter(case.reason for case in skipped).items():
             yield f"{self.style.mark('skipped')} {count} skipped: {reason}"
         counts = [
-            paint(f"{result.count(status)} {word}", color, "bold")
-            for status, word, color in (
-                ("passed", "passed", "green"),
-                ("failed", "failed", "red"),
-                ("error", "could not run", "red"),
-                ("skipped", "skipped", "yellow"),
-            )
-            if result.count(status)  # type: ignore[arg-type]
+            paint(f"{result.count(status)} {'could not run' if status == 'error' else status}", color, "bold")
+            for status, (_, color) in MARKS.items()
+            if result.count(status)
         ]
         stopped = paint("  interrupted", "yellow", "bold") if result.interrupted else ""
         yield f"{', '.join(counts) or 'nothing ran'} in {shown(result.seconds)}{stopped}"
