@@ -180,8 +180,7 @@ def taint(text: str) -> Taint:
     key, _, held = pair.partition("=")
     if effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute") or not key:
         raise ValueError(
-            f"invalid taint spec: {text}, want KEY=VALUE:EFFECT, "
-            "EFFECT one of NoSchedule, PreferNoSchedule, NoExecute"
+            f"invalid taint spec: {text}, want KEY=VALUE:EFFECT, EFFECT one of NoSchedule, PreferNoSchedule, NoExecute"
         )
     return Taint(key, held, effect)
 

@@ -79,4 +79,4 @@ def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any], n
     if amount is None:
         amount = node.allocatable.get(resource, "0") if kind == "limits" else "0"
     divisor = parse_quantity(reference.get("divisor") or "1") or Decimal(1)
-    return str((parse_quantity(amount) / divisor).to_integral_value(ROUND_CEILING))
+    return str(int((parse_quantity(amount) / divisor).to_integral_value(ROUND_CEILING)))

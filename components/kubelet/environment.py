@@ -95,9 +95,7 @@ def environment(pod: KubeObject, container: Mapping[str, Any], sources: Sources)
     result: dict[str, str] = {}
     for entry in container.get("envFrom") or []:
         result.update(_from_object(pod, entry, sources))
-    links = service_variables(
-        sources.services, pods.namespace(pod), pod["spec"].get("enableServiceLinks") is not False
-    )
+    links = service_variables(sources.services, pods.namespace(pod), pod["spec"].get("enableServiceLinks") is not False)
     known = dict(result)
     for entry in container.get("env") or []:
         value = _value(pod, container, entry, sources, {**links, **known})

@@ -51,9 +51,7 @@ def kernel_hostname(pod: KubeObject, node_name: str, cluster_domain: str) -> str
     return full
 
 
-def render(
-    pod: KubeObject, ips: Sequence[str], node_name: str, cluster_domain: str, node_hosts: str = ""
-) -> str:
+def render(pod: KubeObject, ips: Sequence[str], node_name: str, cluster_domain: str, node_hosts: str = "") -> str:
     """The file's text. node_hosts is the node's own /etc/hosts, which host network pods start from."""
     aliases = _alias_lines(pod["spec"].get("hostAliases") or [])
     if pods.host_network(pod):

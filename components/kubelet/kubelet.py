@@ -58,9 +58,7 @@ def slim_service(service: KubeObject) -> KubeObject:
 class Kubelet:
     """run() until cancelled; the pods go on running when it ends, as upstream's do."""
 
-    def __init__(
-        self, settings: Settings, client: Client, runtime: AsyncRuntimeClient, catalogue: Catalogue
-    ) -> None:
+    def __init__(self, settings: Settings, client: Client, runtime: AsyncRuntimeClient, catalogue: Catalogue) -> None:
         self.settings, self.client, self.runtime = settings, client, runtime
         self.directories = Directories(settings.root_dir, settings.pod_logs_dir)
         self.directories.pod("").mkdir(parents=True, exist_ok=True)
@@ -144,9 +142,7 @@ class Kubelet:
         try:
             await self.pods.synced.wait()
             wanted = frozenset(self.workers)
-            await orphans.end_unwanted(
-                self._left_behind, wanted, self.runtime, self.network, self.directories
-            )
+            await orphans.end_unwanted(self._left_behind, wanted, self.runtime, self.network, self.directories)
             self._left_behind.clear()
             await self._collect_garbage(orphans.sandboxes(everything))
             await watching

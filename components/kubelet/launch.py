@@ -68,7 +68,7 @@ def pod_uid(process: Process) -> str:
 
 
 def container_name(process: Process) -> str:
-    """"" for a pause."""
+    """ "" for a pause."""
     return process.labels.get(_CONTAINER, "")
 
 

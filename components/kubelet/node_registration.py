@@ -122,9 +122,7 @@ class NodeRegistration:
         return found
 
     def _status(self, old: Mapping[str, Any]) -> dict[str, Any]:
-        return node_status(
-            self._settings, self._machine, self._health(), self._images(), old, time.time()
-        )
+        return node_status(self._settings, self._machine, self._health(), self._images(), old, time.time())
 
     async def _write_status(self) -> None:
         old = self._node.get("status") or {}

@@ -25,9 +25,7 @@ from components.runtime.api import AsyncRuntimeClient
 
 
 class Recorder(Protocol):
-    def event(
-        self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = ""
-    ) -> None: ...
+    def event(self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = "") -> None: ...
 
 
 @dataclass(frozen=True)

@@ -71,19 +71,14 @@ def plan(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
 
 def _without_sandbox(pod: KubeObject, record: PodRecord) -> Actions:
     policy = pods.restart_policy(pod)
-    wanted = [item for item in pods.containers(pod) if should_restart(policy, record.current.get(item["name"]))]
-    wanted_unfinished = [
-        item for item in pods.containers(pod)
-        if policy != "Never" or item["name"] not in record.current or record.current[item["name"]].running
-    ]  # fmt: skip
-    if record.current and not wanted and not [item for item in wanted_unfinished if _runs(record, item)]:
+    held = [record.current.get(item["name"]) for item in pods.containers(pod)]
+    # A container that still runs cannot outlive its namespaces: it counts as one that failed.
+    wanted = policy != "Never" and any(
+        current is None or current.running or should_restart(policy, current) for current in held
+    )
+    if record.current and not wanted:
         return Actions(kill_pod=True, finished=True)
     return Actions(kill_pod=record.sandbox is not None, create_sandbox=True)
-
-
-def _runs(record: PodRecord, item: pods.Container) -> bool:
-    current = record.current.get(item["name"])
-    return current is not None and current.running
 
 
 def _in_sandbox(record: PodRecord, name: str) -> ContainerRecord | None:
@@ -152,9 +147,7 @@ def _run(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
     return Actions(start=tuple(start), kill=tuple(kill))
 
 
-def _to_kill(
-    item: pods.Container, current: ContainerRecord, probes: ProbeView, *, restart: bool
-) -> Kill | None:
+def _to_kill(item: pods.Container, current: ContainerRecord, probes: ProbeView, *, restart: bool) -> Kill | None:
     name = item["name"]
     suffix = ", will be restarted" if restart else ""
     if current.spec_hash != spec_hash(item):

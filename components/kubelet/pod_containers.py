@@ -144,9 +144,7 @@ class PodContainers:
         return now
 
     def _is_regular_init(self, name: str) -> bool:
-        return any(
-            item["name"] == name and not pods.is_sidecar(item) for item in pods.init_containers(self._state.pod)
-        )
+        return any(item["name"] == name and not pods.is_sidecar(item) for item in pods.init_containers(self._state.pod))
 
     async def start(self, name: str) -> float | None:
         """Starts a container. Returns None when it runs, else when to try again (seconds since 1970)."""
@@ -333,8 +331,9 @@ class PodContainers:
         async def run(argv: list[str], timeout: float) -> tuple[int, bytes]:
             try:
                 program = self._node.images.program(record.image, argv)
-                done = await self._node.runtime.run(launch.exec_spec(program, record.id),
-                    timeout=timeout, limit=16 * 1024)
+                done = await self._node.runtime.run(
+                    launch.exec_spec(program, record.id), timeout=timeout, limit=16 * 1024
+                )
             except (RuntimeApiError, LookupError) as error:
                 raise OSError(f"rpc error: code = Unknown desc = failed to exec in container: {error}") from error
             return done.exit.shell_code, done.stdout + done.stderr

@@ -62,9 +62,7 @@ class PodFiles:
     def write_managed(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> dict[str, Path]:
         """Target in the container -> file on the node. Warnings about DNS limits become events."""
         node, settings = self._node, self._node.settings
-        resolution = pod_resolver(
-            pod, node.resolver, settings.cluster_dns, settings.cluster_domain, settings.node_ips
-        )
+        resolution = pod_resolver(pod, node.resolver, settings.cluster_dns, settings.cluster_domain, settings.node_ips)
         for warning in resolution.warnings:
             node.recorder.event(pod, "Warning", "DNSConfigForming", warning)
         node_hosts = _text(settings.hosts_file) if pods.host_network(pod) else ""

@@ -42,9 +42,7 @@ class PodState:
         previous = dict(self.record.previous)
         if before is not None:
             previous[current.name] = before
-        self.record = replace(
-            self.record, current={**self.record.current, current.name: current}, previous=previous
-        )
+        self.record = replace(self.record, current={**self.record.current, current.name: current}, previous=previous)
         self.kept.setdefault(current.name, []).append(current.id)
         self.set_waiting(current.name, None)
 

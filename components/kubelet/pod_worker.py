@@ -1,10 +1,10 @@
 """One pod's life on this node: one task, which takes the steps of this table.
 
-    stage       what it does                                       next
-    SYNC        plan, act, until nothing is left to do; wait       TERMINATE when deleted, over or overdue
-    TERMINATE   preStop, SIGTERM, grace, SIGKILL                   CLEAN_UP
-    CLEAN_UP    CNI DEL, volumes, last status, API delete          FINISHED
-    FINISHED    keeps logs and exit codes until the API forgets    GONE
+stage       what it does                                       next
+SYNC        plan, act, until nothing is left to do; wait       TERMINATE when deleted, over or overdue
+TERMINATE   preStop, SIGTERM, grace, SIGKILL                   CLEAN_UP
+CLEAN_UP    CNI DEL, volumes, last status, API delete          FINISHED
+FINISHED    keeps logs and exit codes until the API forgets    GONE
 """
 
 from __future__ import annotations
@@ -232,9 +232,7 @@ class PodWorker:
         """None when there is one now, else when to try again."""
         before = self.state.record.sandbox
         if actions.kill_pod and before is not None:
-            self.containers.event(
-                "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
-            )
+            self.containers.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
             await self._stop_all(lambda: float(pods.grace_period(self.state.pod)))
             await self._whole(self.containers.stop_sandbox())
         try:
@@ -299,7 +297,6 @@ class PodWorker:
     async def _stop_all(self, grace: Callable[[], float]) -> None:
         begun = time.monotonic()
         for group in termination_order(self.state.pod, self.state.record.running()):
-
             spent = time.monotonic() - begun
 
             def left(spent: float = spent) -> float:

@@ -94,9 +94,7 @@ def _default(node: ResolverConfig, host_ips: Sequence[str]) -> ResolverConfig:
     return ResolverConfig(servers, node.searches, node.options)
 
 
-def _cluster(
-    namespace: str, node: ResolverConfig, cluster_dns: Sequence[str], domain: str
-) -> ResolverConfig:
+def _cluster(namespace: str, node: ResolverConfig, cluster_dns: Sequence[str], domain: str) -> ResolverConfig:
     own = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain) if domain else ()
     searches = tuple(dict.fromkeys([*own, *node.searches]))
     return ResolverConfig(tuple(cluster_dns), searches, CLUSTER_OPTIONS)

@@ -22,6 +22,8 @@ from components.kubelet.configuration import Settings
 from components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
 from components.kubelet.pod_worker import PodWorker
 from components.kubelet.stats import summary
+from components.kubelet.streaming.server import spdy, websocket
+from components.kubelet.streaming.upgrade import UpgradeRequest, protocol_factory
 from components.machinery.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -30,14 +32,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+#: Where a WebSocket may be asked for; SPDY requests never reach aiohttp's router.
+STREAM_PATHS = (
+    "/exec/{namespace}/{pod}/{container}",
+    "/exec/{namespace}/{pod}/{uid}/{container}",
+    "/attach/{namespace}/{pod}/{container}",
+    "/attach/{namespace}/{pod}/{uid}/{container}",
+    "/portForward/{namespace}/{pod}",
+    "/portForward/{namespace}/{pod}/{uid}",
+)
+
 
 class KubeletServer:
-    """start() listens; mount() lets streaming/ add its routes before that."""
+    """start() listens, stop() ends it; exec, attach and port-forward are streaming/'s."""
 
     def __init__(self, kubelet: Kubelet, settings: Settings) -> None:
         self._kubelet, self._settings = kubelet, settings
         self.application = web.Application(middlewares=[self._authenticate])
         self._runners: list[web.AppRunner] = []
+        self._listeners: list[asyncio.Server] = []
         routes: list[tuple[str, Handler]] = [
             ("/healthz", self._healthz),
             ("/healthz/{check}", self._healthz),
@@ -47,6 +60,7 @@ class KubeletServer:
             ("/stats/summary", self._summary),
             ("/containerLogs/{namespace}/{pod}/{container}", self._logs),
         ]
+        routes += [(path, self._stream) for path in STREAM_PATHS]
         for path, handler in routes:
             self.application.router.add_get(path, handler)
 
@@ -76,16 +90,33 @@ class KubeletServer:
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        await web.TCPSite(runner, host, port, ssl_context=tls, reuse_address=True).start()
+        assert runner.server is not None, "set up above"
+        factory = protocol_factory(runner.server, self._spdy)
+        listener = await asyncio.get_running_loop().create_server(factory, host, port, ssl=tls, reuse_address=True)
+        self._listeners.append(listener)
 
     async def stop(self) -> None:
+        for listener in self._listeners:
+            listener.close()
         for runner in self._runners:
             await runner.cleanup()
 
+    def _known(self, transport: asyncio.BaseTransport | asyncio.StreamWriter | None) -> bool:
+        certificate = transport.get_extra_info("peercert") if transport else None
+        return bool(certificate) or self._settings.anonymous
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        return await websocket(request, self._kubelet.target)
+
+    async def _spdy(self, request: UpgradeRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._known(writer):
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        await spdy(request, reader, writer, self._kubelet.target)
+
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        certificate = request.transport.get_extra_info("peercert") if request.transport else None
-        if not certificate and not self._settings.anonymous:
+        if not self._known(request.transport):
             return web.Response(status=401, text="Unauthorized")
         return await handler(request)
 

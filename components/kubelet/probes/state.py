@@ -1,8 +1,8 @@
 """One probe's thresholds as a state machine without clock or I/O (upstream: pkg/kubelet/prober/worker.go).
 
-    verdict before the first result: readiness False, liveness True, startup none
-    N results in a row of one kind (successThreshold / failureThreshold) -> the verdict changes
-    a failed liveness or startup probe is on hold until there is a new container
+verdict before the first result: readiness False, liveness True, startup none
+N results in a row of one kind (successThreshold / failureThreshold) -> the verdict changes
+a failed liveness or startup probe is on hold until there is a new container
 """
 
 from __future__ import annotations

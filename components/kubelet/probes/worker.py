@@ -89,9 +89,7 @@ class Prober:
             if kind != "readiness":
                 task.cancel()
 
-    async def _run(
-        self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec, age: float
-    ) -> None:
+    async def _run(self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec, age: float) -> None:
         if spec.kind != "startup":
             await self._started[record.name].wait()
         if (wait := spec.initial_delay - age) > 0:

@@ -31,7 +31,7 @@ def conditions(
 
 
 def _condition(kind: str, status: bool, reason: str = "", message: str = "") -> Condition:
-    found: Condition = {"type": kind, "status": "True" if status else "False", "lastProbeTime": None}
+    found: Condition = {"type": kind, "status": "True" if status else "False"}
     if reason:
         found["reason"] = reason
     if message:
@@ -91,8 +91,7 @@ def initialized(pod: KubeObject, init_statuses: Statuses, statuses: Statuses, ph
     incomplete = [
         item["name"]
         for item in wanted
-        if item["name"] in by_name
-        and not by_name[item["name"]]["started" if pods.is_sidecar(item) else "ready"]
+        if item["name"] in by_name and not by_name[item["name"]]["started" if pods.is_sidecar(item) else "ready"]
     ]
     if phase == "Succeeded" and not unknown:
         return _condition("Initialized", True, "PodCompleted")
@@ -107,9 +106,7 @@ def _has_run(status: Mapping[str, Any]) -> bool:
     return bool({"running", "terminated"} & {*status["state"], *(status.get("lastState") or {})})
 
 
-def stamp(
-    fresh: Sequence[Condition], old: Sequence[Condition], now: str, generation: int | None
-) -> list[Condition]:
+def stamp(fresh: Sequence[Condition], old: Sequence[Condition], now: str, generation: int | None) -> list[Condition]:
     """Transition times: a condition whose status did not change keeps the time it had."""
     before = {item["type"]: item for item in old}
     stamped = []

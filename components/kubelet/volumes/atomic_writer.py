@@ -54,12 +54,9 @@ def _write_file(path: Path, content: FileContent) -> None:
 
 
 def _same(directory: Path, payload: Payload) -> bool:
-    held = {
-        str(Path(base, name).relative_to(directory)) for base, _, names in os.walk(directory) for name in names
-    }
+    held = {str(Path(base, name).relative_to(directory)) for base, _, names in os.walk(directory) for name in names}
     return held == payload.keys() and all(
-        (directory / path).read_bytes() == content.data
-        and (directory / path).stat().st_mode & 0o7777 == content.mode
+        (directory / path).read_bytes() == content.data and (directory / path).stat().st_mode & 0o7777 == content.mode
         for path, content in payload.items()
     )
 

@@ -32,9 +32,7 @@ def set_up(pod: KubeObject, directories: Directories, sources: VolumeSources) ->
             raise MountProblem(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
 
 
-def _set_up_one(
-    pod: KubeObject, volume: Mapping[str, Any], directories: Directories, sources: VolumeSources
-) -> None:
+def _set_up_one(pod: KubeObject, volume: Mapping[str, Any], directories: Directories, sources: VolumeSources) -> None:
     path = directories.volume(pods.uid(pod), volume)
     if path is None:
         kinds = ", ".join(key for key in volume if key != "name")
