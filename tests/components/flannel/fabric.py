@@ -127,7 +127,7 @@ class Node:
         os.close(write)
         with os.fdopen(read) as answer:
             state, _, text = (await asyncio.to_thread(answer.read)).partition(" ")
-        os.waitpid(pid, 0)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 (it has answered and ends)
         assert state == "ok", text
         return text
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -77,7 +78,7 @@ def applied(now, commands):
     fdb = {entry.mac: entry for entry in now.fdb}
     for line in (commands.fdb_set + commands.ip + commands.fdb_delete).splitlines():
         kind, verb, key, *rest = line.split()
-        words = dict(zip(rest, rest[1:], strict=False))
+        words = dict(pairwise(rest))
         if verb == "del":
             {"route": routes, "neigh": neighbours, "fdb": fdb}[kind].pop(key)
         elif kind == "route":

@@ -36,5 +36,5 @@ def test_mistakes_are_named(text, said):
 
 
 def test_a_missing_file_has_upstreams_text(tmp_path):
-    with pytest.raises(NetConfError, match="^failed to read net conf: open .*/x.json: no such file or directory$"):
+    with pytest.raises(NetConfError, match=r"^failed to read net conf: open .*/x\.json: no such file or directory$"):
         load(tmp_path / "x.json")

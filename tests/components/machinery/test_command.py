@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,11 +38,10 @@ def test_a_program_that_does_not_end_is_killed_with_its_children():
 
 
 def _running(argument):
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if file.read().split(b"\0")[:2] == [b"sleep", argument.encode()]:
-                    return True
+            if path.read_bytes().split(b"\0")[:2] == [b"sleep", argument.encode()]:
+                return True
         except OSError:
             continue
     return False

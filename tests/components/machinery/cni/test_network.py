@@ -117,7 +117,7 @@ def test_before_0_4_0_there_is_no_prev_result_on_delete_and_no_check(bench):
     bench.calls()
     bench.delete(network)
     assert "prevResult" not in bench.calls()[1][0]["conf"]
-    with pytest.raises(cni.CNIError, match='configuration version "0.3.1" does not support the CHECK command'):
+    with pytest.raises(cni.CNIError, match=r'configuration version "0\.3\.1" does not support the CHECK command'):
         bench.check(network)
 
 
@@ -205,7 +205,7 @@ def test_gc_deletes_stale_attachments_and_tells_the_plugins_which_are_valid(benc
 
 
 def test_validate_asks_each_plugin_for_its_versions(bench):
-    with pytest.raises(cni.CNIError, match='plugin second does not support config version "0.3.1"'):
+    with pytest.raises(cni.CNIError, match=r'plugin second does not support config version "0\.3\.1"'):
         bench.run(cni.validate, bench.network(FIRST, SECOND, version="0.3.1"))
     wanted = bench.network(FIRST | {"capabilities": {"ips": True}})
     assert bench.run(cni.validate, wanted) == {"ips"}
