@@ -1,8 +1,12 @@
-"""What bring-up puts into the cluster through its API, and how it knows that the cluster is ready."""
+"""What bring-up puts into the cluster through its API, and how it knows that the cluster is ready.
+
+Forked onto the control-plane node; notes on progress go to stdout, a line each.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +26,15 @@ from scenarios.engine.spec import LabSpec
 Note = Callable[[str], None]
 
 
-async def install_and_wait(kubeconfig: Path, spec: LabSpec, note: Note) -> None:
+def main(argv: list[str]) -> int:
+    """argv: kubeconfig, lab.json. Returns 0 when the cluster is ready."""
+    record = json.loads(Path(argv[1]).read_text())
+    spec = LabSpec.parse(record["spec"], argv[1])
+    asyncio.run(install_and_wait(argv[0], spec, lambda text: print(text, flush=True)))
+    return 0
+
+
+async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
     """Install cluster DNS; return when every node is Ready, the default service account exists and DNS has endpoints.
 
     Readiness is what the API shows: node conditions and ready endpoints, not that we have started something.

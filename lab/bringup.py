@@ -5,10 +5,11 @@ Nothing here undoes anything: when a step fails the lab process ends, and with i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import re
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -21,8 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
-from lab import addons
-from lab.components import ComponentSpec, NodeFile, component_specs, node_files
+from lab.components import ADMIN_CONF, DOOR_FD, ComponentSpec, NodeFile, component_specs, node_files
 from lab.errors import BringUpFailed
 from lab.pki import Authority
 from lab.sandbox import Progress
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mininet.net import Mininet
 
 _DEADLINE = 60.0
+_READY_STEP = "nodes ready, cluster DNS answering"
+_COMPLAINT = re.compile(r"\b[WE]\b|^[WE]\d|WARN|ERROR|Traceback|Error")
 
 
 class Lab:
@@ -63,8 +65,8 @@ class Lab:
             self._start_components(lambda component: component.name == "apiserver")
         with self._step("controllers, kubelets, kube-proxies, network agents"):
             self._start_components(lambda component: component.name != "apiserver")
-        with self._step("nodes ready, cluster DNS answering"):
-            asyncio.run(self._cluster_ready())
+        with self._step(_READY_STEP):
+            self._cluster_ready()
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -104,8 +106,7 @@ class Lab:
                 time.sleep(0.005)
 
     def _build_network(self) -> None:
-        # Mininet and the API client are imported only here: the command line must not wait for them.
-        threading.Thread(target=_import_client, name="import").start()
+        # Mininet is imported only here: PID 1 and the command line have no use for it.
         from topologies import network
 
         _raise_limits()
@@ -156,8 +157,6 @@ class Lab:
         )
         log = os.open(self.state.logs / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            from lab.components import DOOR_FD
-
             fds = {DOOR_FD: self.door.fileno()} if component.door else None
             with self._lock:
                 self.processes[component_id] = self.runtime.spawn(spec, stdout=log, stderr=log, fds=fds)
@@ -190,37 +189,59 @@ class Lab:
             output=_tail(self.state.logs / f"{component.id}.log"),
         )
 
-    async def _cluster_ready(self) -> None:
-        ready = asyncio.ensure_future(addons.install_and_wait(self.state.kubeconfig, self.spec, self._note))
-        deadline = time.monotonic() + _DEADLINE + 2 * len(self.plan.nodes)
+    def _cluster_ready(self) -> None:
+        """Runs lab.addons on the control-plane node, as kubeadm would: the sandbox itself has no way to the API."""
+        node = self.plan.nodes[0].name
+        read_end, write_end = os.pipe()
+        log = os.open(self.state.logs / "addons.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        spec = ProcessSpec(
+            main="lab.addons:main",
+            args=(ADMIN_CONF, str(self.state.path / "lab.json")),
+            name="kubewire-addons",
+            preload="components",
+            join={"net": self.pid(node), "mnt": self.pid(node)},
+        )
         try:
-            while not ready.done():
-                await asyncio.wait({ready}, timeout=1.0)
-                if not ready.done() and (dead := self.dead_component()):
-                    raise dead
-                if not ready.done() and time.monotonic() > deadline:
-                    raise BringUpFailed("nodes ready, cluster DNS answering", f"not ready in time: {self._last_note}")
-            ready.result()
+            process = self.runtime.spawn(spec, stdout=write_end, stderr=log)
         finally:
-            ready.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await ready
+            os.close(write_end)
+            os.close(log)
+        with os.fdopen(read_end, "rb", buffering=0) as notes:
+            self._follow_notes(notes.fileno(), time.monotonic() + _DEADLINE + 2 * len(self.plan.nodes))
+        status = self.runtime.wait(process.id, timeout=5.0)
+        if status.shell_code:
+            output = _tail(self.state.logs / "addons.log")
+            raise BringUpFailed(_READY_STEP, f"exit code {status.shell_code}", node=node, output=output)
+        self.runtime.remove(process.id)
 
-    _last_note = "the API server has not answered yet"
+    def _follow_notes(self, descriptor: int, deadline: float) -> None:
+        last = "the API server has not answered yet"
+        while True:
+            readable, _, _ = select.select([descriptor], [], [], 1.0)
+            if readable:
+                text = os.read(descriptor, 65536).decode()
+                if not text:
+                    return
+                last = text.splitlines()[-1]
+                self._progress.send(note=last)
+            elif dead := self.dead_component():
+                raise dead
+            if time.monotonic() > deadline:
+                raise BringUpFailed(_READY_STEP, f"not ready in time: {last}", output=self._complaints())
 
-    def _note(self, text: str) -> None:
-        self._last_note = text
-        self._progress.send(note=text)
+    def _complaints(self) -> str:
+        """The last warning or error of each component's log."""
+        found = []
+        for log in sorted(self.state.logs.glob("*@*.log")):
+            lines = [line for line in _tail(log).splitlines() if _COMPLAINT.search(line)]
+            found += [f"{log.stem}: {line}" for line in lines[-1:]]
+        return "\n".join(found)
 
 
 def _command_errors() -> tuple[type[Any], ...]:
     from topologies.network import CommandFailed
 
     return (CommandFailed,)
-
-
-def _import_client() -> None:
-    import components.machinery.client  # noqa: F401
 
 
 def _raise_limits() -> None:

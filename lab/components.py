@@ -16,6 +16,7 @@ from topologies.plan import Machine, TopologyPlan
 API_PORT = 6443
 ETC = "/etc/kubernetes"
 PKI = f"{ETC}/pki"
+ADMIN_CONF = f"{ETC}/admin.conf"
 #: The descriptor under which the API server finds the door, a listening socket on the machine's loopback.
 DOOR_FD = 10
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
@@ -69,7 +70,8 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     )
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
-    yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+    if False:
+        yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
 
 
 def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
@@ -114,8 +116,9 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         "--node-ip": node.address,
         "--config": "/var/lib/kubelet/config.yaml",
         "--container-runtime-endpoint": f"unix://{runtime_socket}",
-        "--image-catalogue": catalogue,
     }
+    if catalogue:
+        kubelet["--image-catalogue"] = catalogue
     if node.role == "control-plane":
         labels.append("node-role.kubernetes.io/control-plane=")
         kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
@@ -200,7 +203,7 @@ def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, nam
         f"{PKI}/apiserver-kubelet-client.key": client.key,
         f"{PKI}/sa.key": private,
         f"{PKI}/sa.pub": public,
-        f"{ETC}/admin.conf": kubeconfig_for(authority, name, server, "kubernetes-admin", ("system:masters",)),
+        ADMIN_CONF: kubeconfig_for(authority, name, server, "kubernetes-admin", ("system:masters",)),
         f"{ETC}/controller-manager.conf": kubeconfig_for(authority, name, server, "system:kube-controller-manager", ()),
         f"{ETC}/scheduler.conf": kubeconfig_for(authority, name, server, "system:kube-scheduler", ()),
     }.items():
