@@ -1,5 +1,5 @@
-"""Content types in and out (apiserver/pkg/endpoints/handlers/negotiation): JSON and YAML; protobuf and CBOR are
-refused in the way that lets clients fall back to JSON."""
+"""Content types in and out (apiserver/pkg/endpoints/handlers/negotiation): JSON and YAML in and
+out, protobuf in only: its clients accept JSON as well. CBOR is refused, which makes its clients fall back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import status
+from components.apiserver import protobuf, status
 
 ACCEPTED_OUT = ("application/json", "application/yaml")
-_ACCEPTED_IN = ("application/json", "application/yaml")
+_ACCEPTED_IN = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
 _JSON = frozenset({"application/json", "application/*", "*/*"})
 
 
@@ -81,6 +81,8 @@ def decode_body(body: bytes, content_type: str) -> Any:
         return decode_json(body)
     if media_type in ("application/yaml", "text/yaml"):
         return decode_yaml(body)
+    if media_type == protobuf.MEDIA_TYPE:
+        return _decode_protobuf(body)
     raise status.unsupported_media_type(_ACCEPTED_IN)
 
 
@@ -90,6 +92,13 @@ def decode_object(body: bytes, content_type: str) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise status.bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal into Go value")
     return decoded
+
+
+def _decode_protobuf(body: bytes) -> Any:
+    try:
+        return protobuf.decode(body)
+    except protobuf.ProtobufError as error:
+        raise status.bad_request(str(error)) from error
 
 
 def decode_json(body: bytes) -> Any:

@@ -1,0 +1,259 @@
+"""Kubernetes' protobuf encoding of requests (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
+
+client-go's typed clients, so `kubectl create` too, send it without asking. We read it and always answer in JSON,
+which the same clients accept. protobuf_fields.json has, for each message, field number -> "jsonName type"
+(facts of the API's published .proto files; how it was made is in the README).
+
+Go leaves zero values out of JSON by omitempty but writes them into protobuf unless the field is a pointer, and
+the wire does not tell which. _POINTERS names the fields whose zero means something."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
+_MAGIC = b"k8s\x00"
+
+#: Go embeds these structs in JSON ("inline").
+_INLINE = frozenset(
+    {
+        "core.v1.VolumeSource",
+        "core.v1.PersistentVolumeSource",
+        "core.v1.ProbeHandler",
+        "core.v1.EphemeralContainerCommon",
+        "admissionregistration.v1.Rule",
+        "admissionregistration.v1.RuleWithOperations",
+    }
+)
+_POINTERS = frozenset(
+    {
+        "activeDeadlineSeconds", "allocateLoadBalancerNodePorts", "allowPrivilegeEscalation",
+        "automountServiceAccountToken", "backoffLimit", "backoffLimitPerIndex", "blockOwnerDeletion", "completions",
+        "controller", "defaultMode", "deletionGracePeriodSeconds", "enableServiceLinks", "expirationSeconds",
+        "failedJobsHistoryLimit", "fsGroup", "gracePeriodSeconds", "hostUsers", "immutable", "leaseDurationSeconds",
+        "leaseTransitions", "maxFailedIndexes", "maxSurge", "maxUnavailable", "minAvailable", "minReplicas", "mode",
+        "optional", "orphanDependents", "parallelism", "partition", "priority", "privileged",
+        "progressDeadlineSeconds", "readOnlyRootFilesystem", "ready", "replicas", "revisionHistoryLimit", "runAsGroup",
+        "runAsNonRoot", "runAsUser", "serving", "setHostnameAsFQDN", "shareProcessNamespace", "startingDeadlineSeconds",
+        "storageClassName", "successfulJobsHistoryLimit", "suspend", "terminating", "terminationGracePeriodSeconds",
+        "tolerationSeconds", "ttlSecondsAfterFinished",
+    }
+)  # fmt: skip
+
+
+class ProtobufError(ValueError):
+    """Bytes that are not the message they should be."""
+
+
+Field = tuple[str, str]
+
+
+@lru_cache(maxsize=1)
+def _schema() -> dict[str, dict[int, Field]]:
+    raw = orjson.loads(Path(__file__).with_name("protobuf_fields.json").read_bytes())
+    return {
+        message: {int(number): tuple(text.split(" ", 1)) for number, text in fields.items()}
+        for message, fields in raw.items()
+    }
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """The object of a request body as decoded JSON. Raises ProtobufError."""
+    if not body.startswith(_MAGIC):
+        raise ProtobufError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+    try:
+        envelope = _message("runtime.Unknown", body[4:])
+        type_meta = envelope.get("typeMeta") or {}
+        api_version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
+        name = message_name(api_version, kind)
+        if name not in _schema():
+            raise ProtobufError(f'no kind "{kind}" is registered for version "{api_version}"')
+        decoded = _message(name, base64.b64decode(envelope.get("raw", "")))
+    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        raise ProtobufError(f"proto: {error}") from error
+    return {"kind": kind, "apiVersion": api_version} | decoded
+
+
+def message_name(api_version: str, kind: str) -> str:
+    """apps/v1, Deployment -> apps.v1.Deployment; rbac.authorization.k8s.io/v1 -> rbac.v1."""
+    if kind == "DeleteOptions":
+        return "meta.v1.DeleteOptions"
+    group, _, version = api_version.rpartition("/")
+    return f"{group.split('.')[0] or 'core'}.{version}.{kind}"
+
+
+def _message(name: str, data: bytes) -> Any:
+    if special := _SPECIAL.get(name):
+        return special(data)
+    fields = _schema()[name]
+    result: dict[str, Any] = {}
+    for number, raw in _wire(data):
+        field = fields.get(number)
+        if field is not None:
+            _add(result, field[0], field[1], raw)
+    return {key: value for key, value in result.items() if _means_something(key, value)}
+
+
+def _means_something(key: str, value: Any) -> bool:
+    if value is None:
+        return False
+    if value in ("", 0) and not isinstance(value, dict | list):
+        return key in _POINTERS
+    return True
+
+
+def _add(result: dict[str, Any], name: str, kind: str, raw: int | bytes) -> None:
+    if kind.startswith("map "):
+        key, value = _entry(kind.removeprefix("map "), raw)
+        result.setdefault(name, {})[key] = value
+    elif kind.startswith("list "):
+        result.setdefault(name, []).extend(_items(kind.removeprefix("list "), raw))
+    elif kind in _INLINE or (kind == "core.v1.LocalObjectReference" and name == "localObjectReference"):
+        result.update(_value(kind, raw))
+    else:
+        result[name] = _value(kind, raw)
+
+
+def _entry(kind: str, raw: int | bytes) -> tuple[str, Any]:
+    key, value = "", _ZERO.get(kind, {} if "." in kind else "")
+    for number, part in _wire(_bytes(raw)):
+        if number == 1:
+            key = _bytes(part).decode()
+        elif number == 2:
+            value = _value(kind, part)
+    return key, value
+
+
+def _items(kind: str, raw: int | bytes) -> Iterator[Any]:
+    if kind == "int" and isinstance(raw, bytes):
+        position = 0
+        while position < len(raw):
+            number, position = _varint(raw, position)
+            yield _signed(number)
+    else:
+        yield _value(kind, raw)
+
+
+_ZERO: dict[str, Any] = {"string": "", "bytes": "", "int": 0, "bool": False, "Quantity": "0"}
+
+
+def _value(kind: str, raw: int | bytes) -> Any:
+    match kind:
+        case "string":
+            return _bytes(raw).decode()
+        case "bytes":
+            return base64.b64encode(_bytes(raw)).decode()
+        case "bool":
+            return bool(raw)
+        case "int":
+            return _signed(raw) if isinstance(raw, int) else 0
+        case "double":
+            return struct.unpack("<d", _bytes(raw))[0]
+    return _message(kind, _bytes(raw))
+
+
+def _bytes(raw: int | bytes) -> bytes:
+    if isinstance(raw, int):
+        raise ProtobufError("proto: wrong wireType = 0")
+    return raw
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    result = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+        if shift > 63:
+            raise ProtobufError("proto: integer overflow")
+
+
+def _wire(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers with their raw values (https://protobuf.dev/programming-guides/encoding/)."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            value, position = _varint(data, position)
+            yield number, value
+            continue
+        if wire_type == 2:
+            size, position = _varint(data, position)
+        elif wire_type in (1, 5):
+            size = 8 if wire_type == 1 else 4
+        else:
+            raise ProtobufError(f"proto: illegal wireType {wire_type}")
+        if position + size > len(data):
+            raise ProtobufError("unexpected EOF")
+        yield number, data[position : position + size]
+        position += size
+
+
+# --- types whose JSON is not an object
+
+
+def _time(data: bytes) -> str | None:
+    """meta.v1.Time: seconds; a zero time is an empty message and null in JSON."""
+    seconds = dict(_wire(data)).get(1)
+    if not isinstance(seconds, int):
+        return None
+    return datetime.fromtimestamp(_signed(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(data: bytes) -> str | None:
+    parts = dict(_wire(data))
+    seconds, nanos = parts.get(1), parts.get(2, 0)
+    if not isinstance(seconds, int) or not isinstance(nanos, int):
+        return None
+    moment = datetime.fromtimestamp(_signed(seconds), UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos // 1000:06d}Z"
+
+
+def _int_or_string(data: bytes) -> int | str:
+    parts = dict(_wire(data))
+    if parts.get(1, 0) == 1:
+        return _bytes(parts.get(3, b"")).decode()
+    number = parts.get(2, 0)
+    return _signed(number) if isinstance(number, int) else 0
+
+
+def _quantity(data: bytes) -> str:
+    return _bytes(dict(_wire(data)).get(1, b"0")).decode() or "0"
+
+
+def _raw_json(data: bytes) -> Any:
+    raw = dict(_wire(data)).get(1, b"")
+    return orjson.loads(_bytes(raw)) if raw else None
+
+
+def _strings(data: bytes) -> list[str]:
+    return [_bytes(raw).decode() for number, raw in _wire(data) if number == 1]
+
+
+_SPECIAL: dict[str, Callable[[bytes], Any]] = {
+    "meta.v1.Time": _time,
+    "meta.v1.MicroTime": _micro_time,
+    "IntOrString": _int_or_string,
+    "Quantity": _quantity,
+    "meta.v1.FieldsV1": _raw_json,
+    "runtime.RawExtension": _raw_json,
+    "authentication.v1.ExtraValue": _strings,
+    "authorization.v1.ExtraValue": _strings,
+    "certificates.v1.ExtraValue": _strings,
+}
