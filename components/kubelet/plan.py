@@ -99,7 +99,9 @@ def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Action
         if current is None:
             return Actions(start=(name,))
         if current.running:
-            return _watch_sidecar(item, current, probes)
+            if held_by := _watch_sidecar(item, current, probes):
+                return held_by
+            continue
         if pods.is_sidecar(item):
             return Actions(start=(name,))
         if not current.succeeded:
@@ -110,6 +112,7 @@ def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Action
 
 
 def _watch_sidecar(item: pods.Container, current: ContainerRecord, probes: ProbeView) -> Actions | None:
+    """What to do about a running init container; None when it is a sidecar that has started."""
     if not pods.is_sidecar(item):
         return Actions()
     if kill := _to_kill(item, current, probes, restart=True):
