@@ -1,11 +1,12 @@
 """YAML that remembers on which line each key stands, so that an error can point at it.
 
-Source: YAML 1.1 as PyYAML's SafeLoader reads it, with one difference: a key given twice in one mapping is
-an error (YAML 1.1 section 3.2.1.3; PyYAML keeps the last).
+Source: the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema): on, off, yes and no are texts
+and 1:30 is no number, unlike in the YAML 1.1 that PyYAML reads by default. A key given twice is an error.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,20 @@ import yaml
 
 KeyPath = tuple[str | int, ...]
 
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(_Base):  # type: ignore[misc]
+    """PyYAML's safe loader, with the booleans and numbers of YAML 1.2."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":int", ":timestamp"))]
+        for first, known in _Base.yaml_implicit_resolvers.items()
+    }
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789")
 
 
 class SpecError(ValueError):
