@@ -1,20 +1,238 @@
-"""Field ownership for server-side apply (metadata.managedFields)."""
+"""Who owns which field: server-side apply, and how other writes take fields over
+(https://kubernetes.io/docs/reference/using-api/server-side-apply/).
+
+Ownership is recorded from the first apply on; an object that nobody applied has no managedFields, and its
+writers pay nothing for it. At the first apply all that is there belongs to "before-first-apply", as upstream."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from components.apiserver import status
 from components.apiserver.catalog import Served
+from components.apiserver.fieldsets import (
+    FieldSet,
+    changed,
+    from_fields_v1,
+    merged,
+    owned_fields,
+    readable,
+    to_fields_v1,
+    value_at,
+    without,
+)
+from components.apiserver.kinds.spec import FieldError
+from components.apiserver.metadata import timestamp
+from components.apiserver.store import Key
+from components.machinery.patch import MergeKey
 from components.machinery.resources import KubeObject
+
+if TYPE_CHECKING:
+    from components.apiserver.registry import Registry, Result, WriteOptions
+
+MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]
+_BEFORE = "before-first-apply"
+
+
+@dataclass(frozen=True)
+class Manager:
+    """One entry of metadata.managedFields."""
+
+    name: str
+    operation: str
+    api_version: str
+    fields: FieldSet
+    subresource: str = ""
+    time: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        return (self.name, self.operation, self.subresource)
+
+    @classmethod
+    def parse(cls, entry: dict[str, Any]) -> Manager:
+        return cls(
+            entry.get("manager", ""),
+            entry.get("operation", ""),
+            entry.get("apiVersion", ""),
+            from_fields_v1(entry.get("fieldsV1") or {}),
+            entry.get("subresource", ""),
+            entry.get("time", ""),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "manager": self.name,
+            "operation": self.operation,
+            "apiVersion": self.api_version,
+            "time": self.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": to_fields_v1(self.fields),
+        }
+        return entry | ({"subresource": self.subresource} if self.subresource else {})
+
+
+def managers_of(obj: KubeObject) -> list[Manager]:
+    return [Manager.parse(entry) for entry in obj["metadata"].get("managedFields") or []]
+
+
+def _record(obj: KubeObject, managers: list[Manager]) -> None:
+    entries = [manager.dump() for manager in managers if manager.fields]
+    if entries:
+        obj["metadata"]["managedFields"] = entries
+    else:
+        obj["metadata"].pop("managedFields", None)
+
+
+def _with(managers: list[Manager], identity: tuple[str, str, str], api_version: str, fields: FieldSet) -> list[Manager]:
+    """The managers with one's fields set; its time changes only when they do."""
+    for index, manager in enumerate(managers):
+        if manager.identity == identity:
+            if manager.fields == fields:
+                return managers
+            fresh = replace(manager, fields=fields, api_version=api_version, time=timestamp())
+            return [*managers[:index], fresh, *managers[index + 1 :]]
+    name, operation, subresource = identity
+    return [*managers, Manager(name, operation, api_version, fields, subresource, timestamp())]
+
+
+def merge_key_for(served: Served, merge_key_of: MergeKeyOf) -> MergeKey:
+    """How the lists of this resource merge."""
+    return served.list_key or partial(merge_key_of, served.group, served.version, served.kind)
 
 
 @dataclass(frozen=True)
 class OwnershipTracker:
-    def on_update(
-        self, served: Served, new: KubeObject, old: KubeObject, manager: str, subresource: str
-    ) -> None:
-        return None
+    """Keeps managedFields true when objects are written by other means than apply."""
+
+    merge_key: MergeKeyOf
+
+    def on_update(self, served: Served, new: KubeObject, old: KubeObject, manager: str, subresource: str) -> None:
+        """Sets new's managedFields: what it changed belongs to its writer alone from now on."""
+        sent = new["metadata"].pop("managedFields", None)
+        before = managers_of(old)
+        if not before or sent == [{}]:
+            return
+        key = merge_key_for(served, self.merge_key)
+        taken, present = changed(new, old, key), owned_fields(new, key)
+        identity = (manager, "Update", subresource)
+        after = [
+            replace(one, fields=kept, time=one.time if kept == one.fields else timestamp())
+            for one in before
+            if (kept := frozenset(path for path in one.fields if path in present and path not in taken))
+            or one.identity == identity
+        ]
+        mine = next((one.fields for one in after if one.identity == identity), frozenset())
+        _record(new, _with(after, identity, served.api_version, mine | taken) if taken else after)
 
 
-def apply_patch(registry, served, namespace, name, patch, options, subresource, merge_key):  # type: ignore
-    raise NotImplementedError
+def apply_patch(
+    registry: Registry,
+    served: Served,
+    namespace: str,
+    name: str,
+    patch: Any,
+    options: WriteOptions,
+    subresource: str,
+    merge_key_of: MergeKeyOf,
+) -> Result:
+    """PATCH with application/apply-patch+yaml: creates, or merges what the manager wants. Raises 400, 409, 422."""
+    config = _checked(patch, name, options)
+    key = merge_key_for(served, merge_key_of)
+    # The status is applied through its subresource, and nothing else is.
+    config = {
+        field: value
+        for field, value in config.items()
+        if field in ("kind", "apiVersion", "metadata") or (field == "status") is (subresource == "status")
+    }
+    fields = owned_fields(config, key)
+    identity = (options.field_manager, "Apply", subresource)
+    stored = registry.store.get(Key(served.storage, namespace if served.namespaced else "", name))
+    if stored is None:
+        if subresource:
+            raise status.not_found(served.group, served.plural, name)
+        config["metadata"]["name"] = name
+        _record(config, _with([], identity, served.api_version, fields))
+        return registry.create(served, namespace, config, options)
+
+    def transform(live: KubeObject) -> KubeObject:
+        return applied(live, config, fields, identity, served.api_version, key, options.force)
+
+    strategy = "status" if subresource == "status" else "main"
+    return registry.update(served, namespace, name, transform, options, strategy, track=False)  # type: ignore[arg-type]
+
+
+def _checked(patch: Any, name: str, options: WriteOptions) -> KubeObject:
+    if options.field_manager in ("", "unknown"):
+        error = FieldError("Required", "fieldManager", "", "is required for apply patch")
+        raise status.invalid("meta.k8s.io", "PatchOptions", "", [error])
+    if not isinstance(patch, dict):
+        raise status.bad_request("error decoding YAML: the applied configuration is not an object")
+    config: KubeObject = patch
+    metadata = config.setdefault("metadata", {})
+    if metadata.get("managedFields"):
+        raise status.bad_request("metadata.managedFields must be nil")
+    if metadata.get("name", name) != name:
+        raise status.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+        )
+    return config
+
+
+def applied(
+    live: KubeObject,
+    config: KubeObject,
+    fields: FieldSet,
+    identity: tuple[str, str, str],
+    api_version: str,
+    merge_key: MergeKey,
+    force: bool,
+) -> KubeObject:
+    """The live object after one manager applied its configuration. Raises 409 on conflicts unless forced."""
+    managers = managers_of(live) or [
+        Manager(_BEFORE, "Update", api_version, owned_fields(live, merge_key), "", live["metadata"]["creationTimestamp"])
+    ]
+    others = [manager for manager in managers if manager.identity != identity]
+    disputed = {
+        manager.identity: contested
+        for manager in others
+        if (contested := _contested(live, config, fields & manager.fields))
+    }
+    if disputed and not force:
+        raise _conflict([(manager, disputed[manager.identity]) for manager in others if manager.identity in disputed])
+    managers = [replace(one, fields=one.fields - disputed.get(one.identity, frozenset())) for one in managers]
+    result: KubeObject = merged(live, config, merge_key)
+    previous = next((one.fields for one in managers if one.identity == identity), frozenset())
+    for path in sorted(previous - fields, key=len, reverse=True):
+        if not any(_owns(other, path) for other in others):
+            result = without(result, path)
+    _record(result, _with(managers, identity, api_version, fields))
+    return result
+
+
+def _owns(manager: Manager, path: tuple[str, ...]) -> bool:
+    """The field itself or something below it."""
+    return any(other[: len(path)] == path for other in manager.fields)
+
+
+def _contested(live: KubeObject, config: KubeObject, shared: FieldSet) -> FieldSet:
+    return frozenset(path for path in shared if path[-1][0] == "f" and value_at(live, path) != value_at(config, path))
+
+
+def _conflict(disputed: list[tuple[Manager, FieldSet]]) -> status.StatusError:
+    causes, texts = [], []
+    for manager, fields in disputed:
+        using = f" using {manager.api_version}" if manager.api_version else ""
+        paths = sorted(readable(path) for path in fields)
+        causes += [
+            {"reason": "FieldManagerConflict", "message": f'conflict with "{manager.name}"{using}', "field": path}
+            for path in paths
+        ]
+        where = f": {paths[0]}" if len(paths) == 1 else ":\n- " + "\n- ".join(paths)
+        texts.append(f'conflict{"s" if len(paths) > 1 else ""} with "{manager.name}"{using}{where}')
+    number = len(causes)
+    message = f"Apply failed with {number} conflict{'s' if number > 1 else ''}: " + "\n".join(texts)
+    return status.StatusError(status.status(409, "Conflict", message, {"causes": causes}))

@@ -18,6 +18,7 @@ from components.apiserver.authentication import Authenticator, load_token_file
 from components.apiserver.bootstrap import Bootstrap
 from components.apiserver.catalog import Catalog
 from components.apiserver.connect import Connector
+from components.apiserver.customresources import Definitions
 from components.apiserver.documents import Documents
 from components.apiserver.endpoints import Endpoints
 from components.apiserver.fieldownership import OwnershipTracker
@@ -53,7 +54,8 @@ async def _run(settings: Options) -> int:
     sockets = _listening(settings)
     store = Store(settings.storage_path)
     try:
-        server, bootstrap = build(settings, store, sockets[0].getsockname()[1])
+        server, bootstrap, definitions = build(settings, store, sockets[0].getsockname()[1])
+        definitions.start()
         bootstrap.reconcile()
         bootstrap.keep()
         # What is loaded by now stays; collections need not look at it again.
@@ -94,10 +96,10 @@ def _listening(settings: Options) -> list[socket.socket]:
     return sockets
 
 
-def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap]:
+def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap, Definitions]:
     """Puts the parts together. port: where default/kubernetes leads to, --secure-port if there is one."""
     catalog = Catalog.of(KINDS)
-    registry = Registry(store, catalog, Admission(store, _allocator(settings)), _stand_in.unknown_fields, OwnershipTracker())
+    registry = Registry(store, catalog, Admission(store, _allocator(settings)), _stand_in.unknown_fields, OwnershipTracker(_stand_in.merge_key))
     tokens = ServiceAccountTokens(
         settings.service_account_issuer,
         settings.api_audiences,
@@ -105,11 +107,12 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
         settings.service_account_key_files,
         lambda claims: _bound_objects_exist(store, claims),
     )
+    definitions = Definitions(registry, catalog)
     metrics = Metrics(lambda: [(name, store.count(name)) for name in store.resources()])
     port = settings.secure_port or port
     authority = f"{settings.advertised}:{port}"
     documents = Documents(
-        catalog, KINDS, lambda: [], openapi, tokens, metrics, authority, settings.service_account_issuer
+        catalog, KINDS, definitions.established, openapi, tokens, metrics, authority, settings.service_account_issuer
     )
     static = load_token_file(settings.token_auth_file) if settings.token_auth_file else {}
     server = ApiServer(
@@ -126,7 +129,8 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
         metrics,
         _tls(settings),
     )
-    return server, Bootstrap(registry, catalog, settings.advertised, port, settings.service_cluster_ip_range)
+    bootstrap = Bootstrap(registry, catalog, settings.advertised, port, settings.service_cluster_ip_range)
+    return server, bootstrap, definitions
 
 
 def _allocator(settings: Options) -> Any:
