@@ -1,0 +1,63 @@
+"""OpenAPI documents of the served kinds, and what their types say about an object.
+
+Nothing is read before it is asked for; models.json takes a few milliseconds then and stays in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from components.apiserver.openapi.decoding import list_map_keys, merge_key, prune, type_errors, unknown_fields
+from components.machinery.resources import KubeObject
+
+if TYPE_CHECKING:
+    from components.apiserver.kinds.spec import KindSpec
+
+__all__ = [
+    "list_map_keys",
+    "merge_key",
+    "prune",
+    "type_errors",
+    "unknown_fields",
+    "v2_json",
+    "v2_protobuf",
+    "v3",
+    "v3_index",
+    "v3_protobuf",
+]
+
+
+def v2_json(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
+    """The OpenAPI v2 document of everything. crds: the established CustomResourceDefinitions."""
+    from components.apiserver.openapi import document_v2
+
+    return document_v2.document(kinds, crds)
+
+
+def v2_protobuf(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes:
+    """The same as gnostic's openapi_v2.Document, which kubectl before 1.27 downloads."""
+    from components.apiserver.openapi import document_v2, gnostic_v2
+
+    return gnostic_v2.encode(document_v2.document(kinds, crds))
+
+
+def v3_index(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
+    """What /openapi/v3 answers: the documents there are."""
+    from components.apiserver.openapi import document_v3
+
+    return document_v3.index(kinds, crds)
+
+
+def v3(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
+    """The OpenAPI v3 document of one group version: `v1`, `apps/v1`."""
+    from components.apiserver.openapi import document_v3
+
+    return document_v3.document(group_version, kinds, crds)
+
+
+def v3_protobuf(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes:
+    """The same as gnostic's openapi_v3.Document."""
+    from components.apiserver.openapi import document_v3, gnostic_v3
+
+    return gnostic_v3.encode(document_v3.document(group_version, kinds, crds))

@@ -1,0 +1,115 @@
+"""The schemas of custom resources in the OpenAPI documents: apiextensions-apiserver's controller/openapi/builder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.apiserver.openapi.models import LIST_META, OBJECT_META
+from components.apiserver.openapi.schemas import V2_PREFIX, JSONSchema
+from components.machinery.resources import KubeObject
+
+#: What OpenAPI v2 cannot say; kubectl 1.20 refuses a document that has it.
+_NOT_IN_V2 = frozenset({"oneOf", "anyOf", "not", "nullable", "allOf", "default", "x-kubernetes-validations"})
+
+
+@dataclass(frozen=True)
+class CustomVersion:
+    """One served version of a CustomResourceDefinition."""
+
+    group: str
+    version: str
+    kind: str
+    list_kind: str
+    plural: str
+    namespaced: bool
+    schema: JSONSchema
+    subresources: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """com.example.v1.Widget: the group turned round."""
+        return f"{'.'.join(reversed(self.group.split('.')))}.{self.version}.{self.kind}"
+
+    @property
+    def list_name(self) -> str:
+        return self.name.removesuffix(self.kind) + self.list_kind
+
+
+def custom_versions(crds: Sequence[KubeObject]) -> Iterator[CustomVersion]:
+    for crd in crds:
+        spec = crd.get("spec") or {}
+        names = spec.get("names") or {}
+        for version in spec.get("versions") or ():
+            if not version.get("served"):
+                continue
+            kind = names.get("kind", "")
+            yield CustomVersion(
+                group=spec.get("group", ""),
+                version=version.get("name", ""),
+                kind=kind,
+                list_kind=names.get("listKind") or f"{kind}List",
+                plural=names.get("plural", ""),
+                namespaced=spec.get("scope") == "Namespaced",
+                schema=(version.get("schema") or {}).get("openAPIV3Schema") or {},
+                subresources=tuple(sorted(version.get("subresources") or {})),
+            )
+
+
+def custom_schemas(one: CustomVersion, prefix: str) -> dict[str, JSONSchema]:
+    """The kind and its list. A schema that keeps unknown fields at its top is any object."""
+    schema = dict(one.schema)
+    properties = dict(schema.get("properties") or {})
+    properties["apiVersion"] = {"type": "string"}
+    properties["kind"] = {"type": "string"}
+    properties["metadata"] = _reference(OBJECT_META, prefix)
+    schema["properties"] = properties
+    schema.setdefault("type", "object")
+    if prefix == V2_PREFIX:
+        schema = _for_v2(schema)
+    schema["x-kubernetes-group-version-kind"] = [_kind(one, one.kind)]
+    items = {"type": "array", "items": {"$ref": prefix + one.name}}
+    listing: JSONSchema = {
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "items": items,
+            "kind": {"type": "string"},
+            "metadata": _reference(LIST_META, prefix),
+        },
+        "x-kubernetes-group-version-kind": [_kind(one, one.list_kind)],
+    }
+    return {one.name: schema, one.list_name: listing}
+
+
+def _reference(name: str, prefix: str) -> JSONSchema:
+    return {"$ref": prefix + name}
+
+
+def _kind(one: CustomVersion, kind: str) -> dict[str, str]:
+    return {"group": one.group, "kind": kind, "version": one.version}
+
+
+def _for_v2(schema: Any) -> Any:
+    """Without what v2 has no word for; what may be more than one type becomes untyped."""
+    if isinstance(schema, list):
+        return [_for_v2(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: value for key, value in schema.items() if key not in _NOT_IN_V2}
+    if schema.get("x-kubernetes-int-or-string"):
+        plain.pop("type", None)
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        plain.pop("properties", None)
+        plain.pop("items", None)
+    result = {}
+    for key, value in plain.items():
+        if key == "properties":
+            result[key] = {name: _for_v2(inner) for name, inner in value.items()}
+        elif key in ("items", "additionalProperties"):
+            result[key] = _for_v2(value)
+        else:
+            result[key] = value
+    return result

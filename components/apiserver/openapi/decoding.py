@@ -1,0 +1,250 @@
+"""What Go's decoder makes of a JSON object of a built-in kind: fields it does not know, values of the wrong type
+(sigs.k8s.io/json, with the texts of encoding/json), and which list is merged by which key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from components.apiserver.openapi.models import Model, of_kind, referenced
+from components.machinery.quantity import parse_quantity
+from components.machinery.resources import KubeObject
+
+_BOUNDS = {"i": 2**31, "l": 2**63}
+_INTEGERS = {"i": "int32", "l": "int64"}
+_PLAIN = {
+    "s": "string",
+    "b": "bool",
+    "n": "float64",
+    "i": "int32",
+    "l": "int64",
+    "y": "uint8",
+    "x": "intstr.IntOrString",
+}
+
+
+def unknown_fields(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
+    """Dotted paths of fields the kind has not, `spec.containers[0].foo`; none for kinds that are not built in."""
+    model = of_kind(group, version, kind)
+    return [] if model is None else [path for path, _, _ in _unknown(obj, model, "")]
+
+
+def prune(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
+    """Removes the unknown fields, as decoding into a Go struct does; returns their paths."""
+    model = of_kind(group, version, kind)
+    found = [] if model is None else list(_unknown(obj, model, ""))
+    for _, owner, key in found:
+        del owner[key]
+    return [path for path, _, _ in found]
+
+
+def _unknown(obj: dict[str, Any], model: Model, prefix: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    for key, value in obj.items():
+        path = f"{prefix}.{key}" if prefix else key
+        kind = model.fields.get(key)
+        if kind is None:
+            yield path, obj, key
+        elif kind[0] in "#[{":
+            inner = referenced(kind)
+            if inner is not None:
+                yield from _unknown_inside(value, inner, path)
+
+
+def _unknown_inside(value: Any, model: Model, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """value: an object of this model, or a list of them."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                yield from _unknown(item, model, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        yield from _unknown(value, model, path)
+
+
+def type_errors(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
+    """Why the object cannot be decoded: at most one text, as Go stops at the first; empty when it can be.
+
+    `json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32`
+    """
+    model = of_kind(group, version, kind)
+    if model is None:
+        return []
+    return [text for text in [_object_error(obj, model, "")] if text]
+
+
+def _object_error(obj: dict[str, Any], model: Model, prefix: str) -> str:
+    for key, value in obj.items():
+        kind = model.fields.get(key)
+        if kind is None or value is None:
+            continue
+        path = f"{prefix}.{key}" if prefix else key
+        if text := _value_error(value, kind, model, key, path):
+            return text
+    return ""
+
+
+def _value_error(value: Any, kind: str, model: Model, key: str, path: str) -> str:
+    match kind[0]:
+        case "#":
+            inner = referenced(kind)
+            if inner is None:
+                return ""
+            return (
+                _object_error(value, inner, path)
+                if isinstance(value, dict)
+                else _mismatch(value, kind, model, key, path)
+            )
+        case "[":
+            if not isinstance(value, list):
+                return _mismatch(value, kind, model, key, path)
+            errors = (_value_error(item, kind[1:], model, key, path) for item in value if item is not None)
+            return next(filter(None, errors), "")
+        case "{":
+            if not isinstance(value, dict):
+                return _mismatch(value, kind, model, key, path)
+            errors = (_value_error(item, kind[1:], model, key, path) for item in value.values() if item is not None)
+            return next(filter(None, errors), "")
+    return _scalar_error(value, kind, model, key, path)
+
+
+def _scalar_error(value: Any, kind: str, model: Model, key: str, path: str) -> str:
+    match kind:
+        case "s":
+            right = isinstance(value, str)
+        case "b":
+            right = isinstance(value, bool)
+        case "n":
+            right = isinstance(value, int | float) and not isinstance(value, bool)
+        case "i" | "l":
+            right = isinstance(value, int) and not isinstance(value, bool) and -_BOUNDS[kind] <= value < _BOUNDS[kind]
+        case "x":
+            return _int_or_string_error(value)
+        case "t" | "u":
+            return _time_error(value)
+        case "q":
+            return _quantity_error(value)
+        case "y":
+            return _bytes_error(value, model, key, path)
+        case _:
+            return ""
+    return "" if right else _mismatch(value, kind, model, key, path)
+
+
+def _int_or_string_error(value: Any) -> str:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31):
+        return ""
+    return f"json: cannot unmarshal {_json_kind(value)} into Go value of type int32"
+
+
+def _time_error(value: Any) -> str:
+    if not isinstance(value, str):
+        return f"json: cannot unmarshal {_json_kind(value)} into Go value of type string"
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        parsed = None
+    if parsed is not None and parsed.tzinfo is not None and "T" in value:
+        return ""
+    return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+
+
+def _quantity_error(value: Any) -> str:
+    if isinstance(value, int | float | str) and not isinstance(value, bool) and not _not_finite(value):
+        try:
+            parse_quantity(value)
+        except ValueError as error:
+            return str(error)
+        return ""
+    return "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+
+
+def _not_finite(value: int | float | str) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _bytes_error(value: Any, model: Model, key: str, path: str) -> str:
+    if not isinstance(value, str):
+        return _mismatch(value, "[y", model, key, path)
+    try:
+        base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
+    except (binascii.Error, ValueError):
+        return f"illegal base64 data at input byte {_first_illegal(value)}"
+    return ""
+
+
+def _first_illegal(value: str) -> int:
+    """Where Go's base64 decoder stops: the first byte outside the alphabet, else the end of the last whole quantum."""
+    for index, char in enumerate(value.rstrip("=")):
+        if not (char.isascii() and (char.isalnum() or char in "+/\r\n")):
+            return index
+    return len(value) // 4 * 4
+
+
+def _mismatch(value: Any, kind: str, model: Model, key: str, path: str) -> str:
+    what = _json_kind(value)
+    if what == "number" and kind in _INTEGERS:
+        what = f"number {value}"
+    return (
+        f"json: cannot unmarshal {what} into Go struct field {model.short}.{path} of type {_go_type(kind, model, key)}"
+    )
+
+
+def _go_type(kind: str, model: Model, key: str) -> str:
+    match kind[0]:
+        case "#":
+            inner = referenced(kind)
+            return inner.go_type if inner is not None else ""
+        case "[":
+            return "[]" + _go_type(kind[1:], model, key)
+        case "{":
+            return "v1.ResourceList" if kind == "{q" else "map[string]" + _go_type(kind[1:], model, key)
+        case "s" if key in model.named:
+            package = "types" if model.named[key] == "UID" else model.name.split(".")[-2]
+            return f"{package}.{model.named[key]}"
+        case "y":
+            return "uint8" if kind == "y" else "[]uint8"
+    return _PLAIN.get(kind, kind)
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
+
+
+def merge_key(group: str, version: str, kind: str, path: tuple[str, ...]) -> str | None:
+    """The key that merges the items of the list at a path of field names in a strategic merge patch: "set" for
+    lists of plain values merged as sets, None for lists that are replaced (and for anything unknown)."""
+    owner, key = _owner(group, version, kind, path)
+    if owner is None or key not in owner.patch or not owner.fields[key].startswith("["):
+        return None
+    return owner.patch[key].merge_key or "set"
+
+
+def list_map_keys(group: str, version: str, kind: str, path: tuple[str, ...]) -> tuple[str, ...] | None:
+    """x-kubernetes-list-map-keys: what identifies an item for server-side apply. () for sets, None for atomic lists."""
+    owner, key = _owner(group, version, kind, path)
+    if owner is None:
+        return None
+    if key in owner.list_keys:
+        return owner.list_keys[key]
+    one = merge_key(group, version, kind, path)
+    return None if one is None else (() if one == "set" else (one,))
+
+
+def _owner(group: str, version: str, kind: str, path: tuple[str, ...]) -> tuple[Model | None, str]:
+    """The model that has the last field of the path."""
+    model = of_kind(group, version, kind)
+    for key in path[:-1]:
+        if model is None or key not in model.fields:
+            return None, ""
+        model = referenced(model.fields[key])
+    key = path[-1] if path else ""
+    return (model, key) if model is not None and key in model.fields else (None, "")

@@ -1,0 +1,122 @@
+"""An OpenAPI v2 document as gnostic's openapi_v2.Document (github.com/google/gnostic-models, OpenAPIv2.proto).
+
+Numbers are the field numbers of that file. Vendor extensions carry YAML; JSON is YAML.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
+
+JSON = dict[str, Any]
+
+_METHODS = {"get": 2, "put": 3, "post": 4, "delete": 5, "patch": 8}
+_NUMBERS = {
+    "maxLength": 11,
+    "minLength": 12,
+    "maxItems": 14,
+    "minItems": 15,
+    "maxProperties": 17,
+    "minProperties": 18,
+}
+
+
+def encode(document: JSON) -> bytes:
+    info = document["info"]
+    return b"".join(
+        [
+            text(1, document["swagger"]),
+            message(2, text(1, info["title"]) + text(2, info["version"])),
+            message(8, b"".join(_named(2, path, _path_item(item)) for path, item in document["paths"].items())),
+            message(9, b"".join(_named(1, name, _schema(one)) for name, one in document["definitions"].items())),
+        ]
+    )
+
+
+def _named(field: int, name: str, value: bytes) -> bytes:
+    """NamedSchema, NamedPathItem, ...: name = 1, value = 2."""
+    return message(field, text(1, name) + message(2, value))
+
+
+def _any(value: Any) -> bytes:
+    return text(2, orjson.dumps(value).decode())
+
+
+def _extensions(field: int, value: JSON) -> bytes:
+    return b"".join(_named(field, key, _any(one)) for key, one in value.items() if key.startswith("x-"))
+
+
+def _path_item(item: JSON) -> bytes:
+    operations = b"".join(message(_METHODS[key], _operation(item[key])) for key in _METHODS if key in item)
+    return operations + b"".join(message(9, _parameter(one)) for one in item.get("parameters", ()))
+
+
+def _operation(operation: JSON) -> bytes:
+    return b"".join(
+        [
+            text(5, operation["operationId"]),
+            texts(6, operation["produces"]),
+            texts(7, operation["consumes"]),
+            *(message(8, _parameter(one)) for one in operation["parameters"]),
+            message(9, b"".join(_named(1, code, _response(one)) for code, one in operation["responses"].items())),
+            texts(10, operation["schemes"]),
+            _extensions(13, operation),
+        ]
+    )
+
+
+def _response(response: JSON) -> bytes:
+    """ResponseValue.response, with its SchemaItem.schema."""
+    schema = message(2, message(1, _schema(response["schema"]))) if "schema" in response else b""
+    return message(1, text(1, response["description"]) + schema)
+
+
+def _parameter(parameter: JSON) -> bytes:
+    """ParametersItem.parameter: a body, a query or a path parameter."""
+    if parameter["in"] == "body":
+        body = text(2, parameter["name"]) + text(3, "body") + boolean(4, parameter.get("required", False))
+        return message(1, message(1, body + message(5, _schema(parameter["schema"]))))
+    common = boolean(1, parameter.get("required", False)) + text(2, parameter["in"]) + text(4, parameter["name"])
+    if parameter["in"] == "query":
+        return message(1, message(2, message(3, common + text(6, parameter["type"]) + boolean(20, True))))
+    return message(1, message(2, message(4, common + text(5, parameter["type"]) + boolean(19, True))))
+
+
+def _schema(schema: JSON) -> bytes:
+    return b"".join(
+        [
+            text(1, schema.get("$ref", "")),
+            text(2, schema.get("format", "")),
+            text(3, schema.get("title", "")),
+            text(4, schema.get("description", "")),
+            double(7, schema.get("maximum", 0)),
+            boolean(8, schema.get("exclusiveMaximum", False)),
+            double(9, schema.get("minimum", 0)),
+            boolean(10, schema.get("exclusiveMinimum", False)),
+            text(13, schema.get("pattern", "")),
+            *(integer(number, schema.get(key, 0)) for key, number in _NUMBERS.items()),
+            boolean(16, schema.get("uniqueItems", False)),
+            texts(19, schema.get("required", [])),
+            *(message(20, _any(one)) for one in schema.get("enum", ())),
+            _additional(schema.get("additionalProperties")),
+            message(22, text(1, schema["type"])) if "type" in schema else b"",
+            message(23, message(1, _schema(schema["items"]))) if "items" in schema else b"",
+            _properties(schema.get("properties")),
+            _extensions(31, schema),
+        ]
+    )
+
+
+def _additional(value: JSON | bool | None) -> bytes:
+    if value is None:
+        return b""
+    return message(21, boolean(2, value) if isinstance(value, bool) else message(1, _schema(value)))
+
+
+def _properties(properties: JSON | None) -> bytes:
+    if not properties:
+        return b""
+    return message(25, b"".join(_named(1, name, _schema(one)) for name, one in properties.items()))

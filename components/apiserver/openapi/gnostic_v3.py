@@ -1,0 +1,154 @@
+"""An OpenAPI v3 document as gnostic's openapi_v3.Document (github.com/google/gnostic-models, OpenAPIv3.proto).
+
+Numbers are the field numbers of that file. Nearly everything is a `...OrReference`: 1 is the thing, 2 the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
+
+JSON = dict[str, Any]
+
+_METHODS = {"get": 4, "put": 5, "post": 6, "delete": 7, "patch": 10}
+_NUMBERS = {
+    "maxLength": 15,
+    "minLength": 16,
+    "maxItems": 18,
+    "minItems": 19,
+    "maxProperties": 21,
+    "minProperties": 22,
+}
+_ALTERNATIVES = {"allOf": 26, "oneOf": 27, "anyOf": 28}
+
+
+def encode(document: JSON) -> bytes:
+    info = document["info"]
+    schemas = b"".join(
+        _named(1, name, _schema_or_reference(one)) for name, one in document["components"]["schemas"].items()
+    )
+    return b"".join(
+        [
+            text(1, document["openapi"]),
+            message(2, text(1, info["title"]) + text(6, info["version"])),
+            message(4, b"".join(_named(1, path, _path_item(item)) for path, item in document["paths"].items())),
+            message(5, message(1, schemas)),
+        ]
+    )
+
+
+def _named(field: int, name: str, value: bytes) -> bytes:
+    """NamedPathItem, NamedSchemaOrReference, ...: name = 1, value = 2."""
+    return message(field, text(1, name) + message(2, value))
+
+
+def _any(value: Any) -> bytes:
+    return text(2, orjson.dumps(value).decode())
+
+
+def _extensions(field: int, value: JSON) -> bytes:
+    return b"".join(_named(field, key, _any(one)) for key, one in value.items() if key.startswith("x-"))
+
+
+def _path_item(item: JSON) -> bytes:
+    operations = b"".join(message(_METHODS[key], _operation(item[key])) for key in _METHODS if key in item)
+    return operations + b"".join(message(13, _parameter(one)) for one in item.get("parameters", ()))
+
+
+def _operation(operation: JSON) -> bytes:
+    responses = b"".join(_named(2, code, _response(one)) for code, one in operation["responses"].items())
+    return b"".join(
+        [
+            text(5, operation["operationId"]),
+            *(message(6, _parameter(one)) for one in operation.get("parameters", ())),
+            message(7, _request_body(operation["requestBody"])) if "requestBody" in operation else b"",
+            message(8, responses),
+            _extensions(13, operation),
+        ]
+    )
+
+
+def _parameter(parameter: JSON) -> bytes:
+    return message(
+        1,
+        text(1, parameter["name"])
+        + text(2, parameter["in"])
+        + boolean(4, parameter.get("required", False))
+        + message(10, _schema_or_reference(parameter["schema"])),
+    )
+
+
+def _request_body(body: JSON) -> bytes:
+    return message(1, message(2, _media_types(body["content"])) + boolean(3, body.get("required", False)))
+
+
+def _response(response: JSON) -> bytes:
+    content = message(3, _media_types(response["content"])) if "content" in response else b""
+    return message(1, text(1, response["description"]) + content)
+
+
+def _media_types(content: JSON) -> bytes:
+    return b"".join(
+        _named(1, kind, message(1, _schema_or_reference(one["schema"])) if "schema" in one else b"")
+        for kind, one in content.items()
+    )
+
+
+def _schema_or_reference(schema: JSON) -> bytes:
+    return message(2, text(1, schema["$ref"])) if "$ref" in schema else message(1, _schema(schema))
+
+
+def _schema(schema: JSON) -> bytes:
+    return b"".join(
+        [
+            boolean(1, schema.get("nullable", False)),
+            text(9, schema.get("title", "")),
+            double(11, schema.get("maximum", 0)),
+            boolean(12, schema.get("exclusiveMaximum", False)),
+            double(13, schema.get("minimum", 0)),
+            boolean(14, schema.get("exclusiveMinimum", False)),
+            text(17, schema.get("pattern", "")),
+            *(integer(number, schema.get(key, 0)) for key, number in _NUMBERS.items()),
+            boolean(20, schema.get("uniqueItems", False)),
+            texts(23, schema.get("required", [])),
+            *(message(24, _any(one)) for one in schema.get("enum", ())),
+            text(25, schema.get("type", "")),
+            *(
+                message(number, _schema_or_reference(one))
+                for key, number in _ALTERNATIVES.items()
+                for one in schema.get(key, ())
+            ),
+            message(29, _schema(schema["not"])) if "not" in schema else b"",
+            message(30, message(1, _schema_or_reference(schema["items"]))) if "items" in schema else b"",
+            _properties(schema.get("properties")),
+            _additional(schema.get("additionalProperties")),
+            _default(schema.get("default")),
+            text(34, schema.get("description", "")),
+            text(35, schema.get("format", "")),
+            _extensions(36, schema),
+        ]
+    )
+
+
+def _properties(properties: JSON | None) -> bytes:
+    if not properties:
+        return b""
+    return message(31, b"".join(_named(1, name, _schema_or_reference(one)) for name, one in properties.items()))
+
+
+def _additional(value: JSON | bool | None) -> bytes:
+    if value is None:
+        return b""
+    return message(32, boolean(2, value) if isinstance(value, bool) else message(1, _schema_or_reference(value)))
+
+
+def _default(value: Any) -> bytes:
+    """DefaultType can only be a number, a boolean or a string."""
+    if isinstance(value, bool):
+        return message(33, boolean(2, value))
+    if isinstance(value, int | float):
+        return message(33, double(1, float(value)))
+    return message(33, text(3, value)) if isinstance(value, str) else b""

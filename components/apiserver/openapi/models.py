@@ -1,0 +1,88 @@
+"""The field schemas of the built-in types, read from models.json when they are first needed.
+
+A field's type is one letter, or a letter and what it holds:
+    s string   i int32   l int64   n double   b boolean   t date-time   u date-time with microseconds
+    y bytes (base64)   q quantity   x int-or-string   o any JSON   [T list   {T map from strings   #NAME definition
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+OBJECT_META = META + "ObjectMeta"
+LIST_META = META + "ListMeta"
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+
+GroupVersionKind = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """x-kubernetes-patch-strategy and x-kubernetes-patch-merge-key ("" for sets) of one field."""
+
+    strategy: str
+    merge_key: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One definition. name is its full name; fields maps JSON names to types."""
+
+    name: str
+    fields: dict[str, str]
+    required: tuple[str, ...] = ()
+    patch: dict[str, Patch] = field(default_factory=dict)
+    list_keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+    kind: GroupVersionKind | None = None
+
+    @property
+    def short(self) -> str:
+        """The Go type's name."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def go_type(self) -> str:
+        """v1.PodSpec: the Go package of a version is named after it."""
+        return ".".join(self.name.split(".")[-2:])
+
+
+@cache
+def all_models() -> dict[str, Model]:
+    raw = orjson.loads(Path(__file__).with_name("models.json").read_bytes())
+    return {name: _model(name, body) for name, body in raw.items()}
+
+
+def _model(name: str, body: dict[str, Any]) -> Model:
+    return Model(
+        name=name,
+        fields=body["fields"],
+        required=tuple(body.get("required", ())),
+        patch={key: Patch(*pair) for key, pair in body.get("patch", {}).items()},
+        list_keys={key: tuple(keys) for key, keys in body.get("keys", {}).items()},
+        named=body.get("named", {}),
+        kind=tuple(body["kind"]) if "kind" in body else None,
+    )
+
+
+@cache
+def _by_kind() -> dict[GroupVersionKind, Model]:
+    return {model.kind: model for model in all_models().values() if model.kind is not None}
+
+
+def of_kind(group: str, version: str, kind: str) -> Model | None:
+    """The definition of a kind, None for custom resources."""
+    return _by_kind().get((group, version, kind))
+
+
+def referenced(kind: str) -> Model | None:
+    """The definition at the core of a type: of `#NAME`, `[#NAME`, `{#NAME`."""
+    text = kind.lstrip("[{")
+    return all_models()[text[1:]] if text.startswith("#") else None

@@ -1,0 +1,165 @@
+"""The REST paths of the kinds as OpenAPI operations. kubectl reads from them which kinds take dryRun and
+fieldValidation, and which kind is behind a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.apiserver.kinds.spec import KindSpec
+from components.apiserver.openapi.custom import CustomVersion
+from components.apiserver.openapi.models import META, of_kind
+
+STATUS = META + "Status"
+DELETE_OPTIONS = META + "DeleteOptions"
+
+#: Query parameters by the verbs that take them: name, JSON type.
+_WRITE = (("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"))
+_PATCH = (*_WRITE, ("force", "boolean"))
+_DELETE = (
+    ("dryRun", "string"),
+    ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
+    ("orphanDependents", "boolean"),
+    ("propagationPolicy", "string"),
+)
+_LIST = (
+    ("allowWatchBookmarks", "boolean"),
+    ("continue", "string"),
+    ("fieldSelector", "string"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("timeoutSeconds", "integer"),
+    ("watch", "boolean"),
+)
+PATCH_TYPES = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What the paths need to know: definition names "" where the kind has none."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    subresources: tuple[str, ...]
+    definition: str
+    list_definition: str
+
+    @property
+    def group_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def root(self) -> str:
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One verb on one path. body and response are definition names."""
+
+    method: str
+    action: str
+    resource: Resource
+    query: tuple[tuple[str, str], ...]
+    body: str
+    response: str
+
+    @property
+    def kind(self) -> dict[str, str]:
+        """x-kubernetes-group-version-kind."""
+        return {"group": self.resource.group, "kind": self.resource.kind, "version": self.resource.version}
+
+
+@dataclass(frozen=True)
+class Path:
+    template: str
+    parameters: tuple[str, ...]
+    operations: tuple[Operation, ...]
+
+
+def builtin_resources(kinds: Sequence[KindSpec]) -> Iterator[Resource]:
+    for spec in kinds:
+        one = spec.resource
+        model, listing = of_kind(one.group, one.version, one.kind), of_kind(one.group, one.version, f"{one.kind}List")
+        yield Resource(
+            one.group,
+            one.version,
+            one.kind,
+            one.plural,
+            one.namespaced,
+            spec.subresources,
+            model.name if model else "",
+            listing.name if listing else "",
+        )
+
+
+def custom_resource(one: CustomVersion) -> Resource:
+    return Resource(
+        one.group, one.version, one.kind, one.plural, one.namespaced, one.subresources, one.name, one.list_name
+    )
+
+
+def resource_paths(resource: Resource) -> Iterator[Path]:
+    scope = "/namespaces/{namespace}" if resource.namespaced else ""
+    outer = ("namespace",) if resource.namespaced else ()
+    collection = f"{resource.root}{scope}/{resource.plural}"
+    if resource.namespaced:
+        yield Path(f"{resource.root}/{resource.plural}", (), (_list(resource),))
+    yield Path(collection, outer, (_list(resource), _create(resource), _delete_collection(resource)))
+    item = f"{collection}/{{name}}"
+    yield Path(item, ("name", *outer), (*_item(resource), _delete(resource)))
+    for subresource in resource.subresources:
+        yield Path(f"{item}/{subresource}", ("name", *outer), _item(resource, subresource))
+
+
+def _list(resource: Resource) -> Operation:
+    return Operation("get", "list", resource, _LIST, "", resource.list_definition)
+
+
+def _create(resource: Resource) -> Operation:
+    return Operation("post", "post", resource, _WRITE, resource.definition, resource.definition)
+
+
+def _delete(resource: Resource) -> Operation:
+    return Operation("delete", "delete", resource, _DELETE, DELETE_OPTIONS, STATUS)
+
+
+def _delete_collection(resource: Resource) -> Operation:
+    query = tuple(sorted({*_LIST, *_DELETE}))
+    return Operation("delete", "deletecollection", resource, query, DELETE_OPTIONS, STATUS)
+
+
+def _item(resource: Resource, subresource: str = "") -> tuple[Operation, ...]:
+    definition = resource.definition
+    if subresource == "scale":
+        scale = of_kind("autoscaling", "v1", "Scale")
+        definition = scale.name if scale else ""
+        resource = Resource("autoscaling", "v1", "Scale", resource.plural, resource.namespaced, (), definition, "")
+    return (
+        Operation("get", "get", resource, (), "", definition),
+        Operation("put", "put", resource, _WRITE, definition, definition),
+        Operation("patch", "patch", resource, _PATCH, "", definition),
+    )
+
+
+def operation_id(operation: Operation, path: Path) -> str:
+    """Unique per document, and telling: verb and path."""
+    words = [word.strip("{}") for word in path.template.split("/") if word]
+    return operation.action + "".join(word[:1].upper() + word[1:] for word in words)
+
+
+def query_schema(kind: str) -> dict[str, Any]:
+    return {"type": kind, "uniqueItems": True}
