@@ -15,6 +15,7 @@ from typing import Any
 
 from lab.errors import UsageError
 
+_SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its end
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
 
 
@@ -145,7 +146,13 @@ def find(name: str) -> StateDirectory:
     """The state directory a name stands for, whether or not anything is there. Raises UsageError for a bad name."""
     if not NAME.match(name):
         raise UsageError(f"{name!r} is not a lab name: up to 40 lower-case letters, digits and '-', e.g. demo-1")
-    return StateDirectory(base_directory() / name)
+    state = StateDirectory(base_directory() / name)
+    if len(os.fsencode(state.control_socket)) > _SOCKET_PATH_MAX:
+        raise UsageError(
+            f"the state directory {state.path} is too long for unix sockets ({_SOCKET_PATH_MAX} bytes with the "
+            "socket's name); set KUBEWIRE_STATE_DIR to a shorter path"
+        )
+    return state
 
 
 def all_labs() -> Iterator[StateDirectory]:

@@ -63,15 +63,15 @@ def mounts() -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_killed_at_three_random_moments_nothing_is_left(seed: int, tmp_path: Path) -> None:
+def test_killed_at_three_random_moments_nothing_is_left(seed: int, short_path: Path) -> None:
     """Ten seeds of three: a moment of bring-up, one for the command that started it, one of teardown."""
     moments = random.Random(seed)
-    lab_file = tmp_path / "lab.yaml"
+    lab_file = short_path / "lab.yaml"
     lab_file.write_text(_LAB)
     network, mounted = machine_network(), mounts()
-    kill_first_process(Cli(tmp_path / "a"), lab_file, moments.uniform(0, _BRING_UP))
-    kill_command(Cli(tmp_path / "b"), lab_file, moments.uniform(0, _BRING_UP))
-    kill_during_teardown(Cli(tmp_path / "c"), lab_file, moments.uniform(0, _BRING_UP), moments.uniform(0, 0.05))
+    kill_first_process(Cli(short_path / "a"), lab_file, moments.uniform(0, _BRING_UP))
+    kill_command(Cli(short_path / "b"), lab_file, moments.uniform(0, _BRING_UP))
+    kill_during_teardown(Cli(short_path / "c"), lab_file, moments.uniform(0, _BRING_UP), moments.uniform(0, 0.05))
     assert machine_network() == network
     assert mounts() == mounted
 
@@ -136,8 +136,8 @@ def assert_gone(cli: Cli, spaces: dict[str, int]) -> None:
     assert list(cli.temporary.iterdir()) == []
 
 
-def test_an_interrupted_up_leaves_nothing_and_says_so(tmp_path: Path) -> None:
-    cli = Cli(tmp_path)
+def test_an_interrupted_up_leaves_nothing_and_says_so(short_path: Path) -> None:
+    cli = Cli(short_path / "cli")
     up = cli.popen("up", "--name", "victim", "--workers", "1")
     until(lambda: cli.record("victim") is not None, "a sandbox")
     record = cli.record("victim")

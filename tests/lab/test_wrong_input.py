@@ -11,8 +11,14 @@ from tests.lab.kubewire_cli import Cli
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "cli")
+def cli(short_path: Path) -> Cli:
+    return Cli(short_path / "cli")
+
+
+def test_a_state_directory_too_long_for_sockets_is_said(tmp_path: Path) -> None:
+    done = Cli(tmp_path / ("x" * 100)).run("up")
+    assert done.returncode == 2
+    assert "set KUBEWIRE_STATE_DIR to a shorter path" in done.stderr
 
 
 @pytest.mark.parametrize(
