@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from components.controllers.actions import Action, Create, Delete, Patch
 from components.controllers.meta import controller_reference
 from components.controllers.podtemplate import CONTROLLER_REVISION_HASH, compute_hash
-from components.machinery.resources import KubeObject, Resource
-
-CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+from components.machinery.resources import CONTROLLERREVISIONS, KubeObject
 
 
 @dataclass(frozen=True)

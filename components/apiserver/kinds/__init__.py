@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from components.apiserver.kinds import (
     configmap,
+    controllerrevision,
     daemonset,
     deployment,
     endpoints,
@@ -55,6 +56,7 @@ KINDS: tuple[KindSpec, ...] = tuple(
         replicaset.KIND,
         daemonset.KIND,
         statefulset.KIND,
+        controllerrevision.KIND,
         job.KIND,
         lease.KIND,
         endpointslice.KIND,

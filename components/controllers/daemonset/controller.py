@@ -6,9 +6,8 @@ from components.controllers.claims import claim
 from components.controllers.controller import Context, KeyedController
 from components.controllers.daemonset.plan import plan
 from components.controllers.meta import Key, controller_of, labels_of
-from components.controllers.revisions import CONTROLLERREVISIONS
 from components.controllers.sharedinformers import orphans_in, owner_values
-from components.machinery.resources import DAEMONSETS, NODES, PODS, KubeObject
+from components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, KubeObject
 from components.machinery.selectors import LabelSelector
 
 

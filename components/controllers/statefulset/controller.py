@@ -5,11 +5,10 @@ from __future__ import annotations
 from components.controllers.claims import claim
 from components.controllers.controller import Context, KeyedController
 from components.controllers.meta import Key, controller_of, labels_of
-from components.controllers.revisions import CONTROLLERREVISIONS
 from components.controllers.sharedinformers import orphans_in, owner_values
 from components.controllers.statefulset.identity import ordinal_of
 from components.controllers.statefulset.plan import plan
-from components.machinery.resources import PODS, STATEFULSETS, KubeObject
+from components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS, KubeObject
 from components.machinery.selectors import LabelSelector
 
 

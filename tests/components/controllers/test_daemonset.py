@@ -7,8 +7,7 @@ import pytest
 from components.controllers.daemonset.nodes import new_pod, node_of, verdict
 from components.controllers.daemonset.plan import plan
 from components.controllers.pods import is_ready
-from components.controllers.revisions import CONTROLLERREVISIONS
-from components.machinery.resources import DAEMONSETS, NODES, PODS
+from components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
 from tests.components.controllers.objects import node, template, workload
 from tests.components.controllers.world import World
 

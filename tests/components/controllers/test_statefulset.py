@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from components.controllers.pods import is_ready
-from components.controllers.revisions import CONTROLLERREVISIONS
 from components.controllers.statefulset.plan import plan
-from components.machinery.resources import PODS, STATEFULSETS
+from components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS
 from tests.components.controllers.objects import template, workload
 from tests.components.controllers.world import World
 

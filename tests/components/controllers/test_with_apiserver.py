@@ -1,0 +1,262 @@
+"""kubectl, the real API server, the controllers and the scheduler; only the kubelets are played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.components.controllers.cluster import Cluster, fake_node
+from tests.components.controllers.objects import template
+
+CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    nodes = [fake_node("control-plane", taints=[CONTROL_PLANE]), *(fake_node(f"worker-{n}") for n in (1, 2, 3))]
+    flags = ["--node-monitor-grace-period=3s", "--node-monitor-period=500ms"]
+    with Cluster(nodes, controller_flags=flags) as running:
+        yield running
+
+
+def manifest(kind: str, name: str, **spec) -> dict:
+    labels = {"app": name}
+    body = {"selector": {"matchLabels": labels}, "template": template("nginx:1", labels), **spec}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": body}
+
+
+def names(cluster: Cluster, *args: str) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in cluster.objects(*args))
+
+
+def test_nodes_get_their_pod_cidr(cluster):
+    path = '{range .items[*]}{.metadata.name}: podCIDR={.spec.podCIDR}{"\\n"}{end}'
+
+    def assigned():
+        lines = cluster.kubectl("get", "node", "-o", f"jsonpath={path}").split("\n")
+        return sorted(line.partition("=")[2] for line in lines if line)
+
+    cluster.wait(lambda: assigned() == [f"10.244.{n}.0/24" for n in range(4)], "podCIDRs")
+
+
+def test_a_namespace_comes_with_service_account_and_root_ca_and_goes_with_all_it_holds(cluster):
+    cluster.kubectl("create", "namespace", "short")
+    cluster.wait(lambda: names(cluster, "serviceaccount", "-n", "short") == ["default"], "ServiceAccount")
+    cluster.wait(lambda: "kube-root-ca.crt" in names(cluster, "configmap", "-n", "short"), "root CA")
+    cluster.kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2", "-n", "short")
+    cluster.kubectl("rollout", "status", "deployment/web", "-n", "short", "--timeout=20s")
+    cluster.kubectl("delete", "namespace", "short", "--timeout=20s")
+    assert "not found" in cluster.kubectl("get", "namespace", "short", check=False)
+
+
+def test_a_deployment_from_create_to_cascading_delete(cluster):
+    cluster.kubectl("create", "deployment", "web", "--image=nginx:1", "--replicas=3")
+    out = cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    assert 'deployment "web" successfully rolled out' in out
+    nodes = [item["spec"]["nodeName"] for item in cluster.objects("pods", "-l", "app=web")]
+    assert sorted(nodes) == ["worker-1", "worker-2", "worker-3"], "spread over the workers"
+    cluster.kubectl("scale", "deployment/web", "--replicas=5")
+    cluster.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=5", "deployment/web", "--timeout=20s")
+    cluster.kubectl("set", "image", "deployment/web", "nginx=nginx:2")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    cluster.wait(
+        lambda: {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=web")} == {"nginx:2"},
+        "new pods only",
+    )
+    history = cluster.kubectl("rollout", "history", "deployment/web")
+    assert "1 " in history
+    assert "2 " in history
+    cluster.kubectl("rollout", "undo", "deployment/web")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    cluster.wait(
+        lambda: {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=web")} == {"nginx:1"},
+        "old image again",
+    )
+    assert len(cluster.objects("replicasets", "-l", "app=web")) == 2
+    described = cluster.kubectl("describe", "deployment", "web")
+    assert "ScalingReplicaSet" in described
+    assert "NewReplicaSetAvailable" in described
+    cluster.kubectl("delete", "deployment", "web", "--cascade=foreground", "--timeout=20s")
+    assert cluster.objects("pods", "-l", "app=web") == []
+    assert cluster.objects("replicasets", "-l", "app=web") == []
+
+
+def test_background_delete_collects_pods_and_orphan_delete_leaves_them(cluster):
+    for name in ("gone", "kept"):
+        cluster.kubectl("create", "deployment", name, "--image=nginx", "--replicas=2")
+        cluster.kubectl("rollout", "status", f"deployment/{name}", "--timeout=20s")
+    cluster.kubectl("delete", "deployment", "gone")
+    cluster.wait(lambda: not cluster.objects("pods", "-l", "app=gone"), "pods of the deleted deployment gone")
+    cluster.kubectl("delete", "deployment", "kept", "--cascade=orphan", "--timeout=20s")
+    (replicaset,) = cluster.objects("replicasets", "-l", "app=kept")
+    assert not replicaset["metadata"].get("ownerReferences")
+    assert len(cluster.objects("pods", "-l", "app=kept")) == 2
+    cluster.kubectl("delete", "replicaset", replicaset["metadata"]["name"])
+    cluster.wait(lambda: not cluster.objects("pods", "-l", "app=kept"), "pods of the replicaset gone")
+
+
+def test_exactly_the_wanted_number_of_pods_is_ever_made(cluster):
+    cluster.kubectl("create", "deployment", "exact", "--image=nginx", "--replicas=30")
+    cluster.kubectl("rollout", "status", "deployment/exact", "--timeout=20s")
+    (replicaset,) = cluster.objects("replicasets", "-l", "app=exact")
+    name = replicaset["metadata"]["name"]
+    events = cluster.objects("events", "--field-selector", f"involvedObject.name={name},reason=SuccessfulCreate")
+    assert sum(item.get("count", 1) for item in events) == 30
+    cluster.kubectl("delete", "deployment", "exact")
+
+
+def test_a_statefulset_starts_in_order_updates_from_the_top_and_shrinks(cluster):
+    cluster.apply(manifest("StatefulSet", "db", replicas=3, serviceName="db"))
+    assert "roll" in cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=20s")
+    pods = {item["metadata"]["name"]: item for item in cluster.objects("pods", "-l", "app=db")}
+    assert sorted(pods) == ["db-0", "db-1", "db-2"]
+    starts = [int(pods[name]["metadata"]["resourceVersion"]) for name in sorted(pods)]
+    assert starts == sorted(starts)
+    assert pods["db-1"]["metadata"]["labels"]["apps.kubernetes.io/pod-index"] == "1"
+    cluster.apply(manifest("StatefulSet", "db", replicas=3, serviceName="db", template=template("nginx:2", {"app": "db"})))
+    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=20s")
+    assert {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=db")} == {"nginx:2"}
+    cluster.kubectl("rollout", "undo", "statefulset/db")
+    cluster.wait(
+        lambda: {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=db")} == {"nginx:1"},
+        "the first revision",
+    )
+    cluster.kubectl("scale", "statefulset/db", "--replicas=1")
+    cluster.wait(lambda: names(cluster, "pods", "-l", "app=db") == ["db-0"], "one pod left")
+    cluster.kubectl("delete", "statefulset", "db")
+    cluster.wait(lambda: not cluster.objects("pods", "-l", "app=db"), "no pod left")
+
+
+def test_a_daemonset_runs_on_every_node_it_tolerates(cluster):
+    cluster.apply(manifest("DaemonSet", "agent"))
+    cluster.kubectl("rollout", "status", "daemonset/agent", "--timeout=20s")
+    where = sorted(item["spec"]["nodeName"] for item in cluster.objects("pods", "-l", "app=agent"))
+    assert where == ["worker-1", "worker-2", "worker-3"]
+    tolerant = template("nginx:2", {"app": "agent"}, tolerations=[{"operator": "Exists"}])
+    cluster.apply(manifest("DaemonSet", "agent", template=tolerant))
+    cluster.kubectl("rollout", "status", "daemonset/agent", "--timeout=20s")
+    cluster.wait(lambda: len(cluster.objects("pods", "-l", "app=agent")) == 4, "the control plane, too")
+    cluster.kubectl("delete", "daemonset", "agent")
+
+
+def test_a_service_gets_slices_and_endpoints_that_follow_its_pods(cluster):
+    cluster.kubectl("create", "deployment", "api", "--image=nginx", "--replicas=3", "--port=8080")
+    cluster.kubectl("expose", "deployment", "api", "--port=80", "--target-port=8080")
+
+    def ready_addresses():
+        slices = cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=api")
+        return sorted(e["addresses"][0] for s in slices for e in s.get("endpoints") or [] if e["conditions"]["ready"])
+
+    def pod_addresses():
+        return sorted(p["status"].get("podIP", "") for p in cluster.objects("pods", "-l", "app=api"))
+
+    cluster.wait(lambda: len(ready_addresses()) == 3 and ready_addresses() == pod_addresses(), "3 endpoints")
+    (one,) = cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=api")
+    assert one["ports"] == [{"name": "", "port": 8080, "protocol": "TCP"}]
+    assert one["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "endpointslice-controller.k8s.io"
+    endpoints = json.loads(cluster.kubectl("get", "endpoints", "api", "-o", "json"))
+    assert sorted(a["ip"] for a in endpoints["subsets"][0]["addresses"]) == pod_addresses()
+    cluster.kubectl("scale", "deployment/api", "--replicas=1")
+    cluster.wait(lambda: len(ready_addresses()) == 1, "one endpoint left")
+    cluster.kubectl("delete", "service,deployment", "api")
+    cluster.wait(
+        lambda: not cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=api"), "slices collected"
+    )
+
+
+def test_hand_made_endpoints_of_a_service_without_selector_are_mirrored(cluster):
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ext"}, "spec": {"ports": [{"port": 80}]}},
+        {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {"name": "ext"},
+            "subsets": [{"addresses": [{"ip": "203.0.113.9"}], "ports": [{"port": 8080}]}],
+        },
+    )
+    (mirrored,) = cluster.wait(
+        lambda: cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=ext"), "a mirrored slice"
+    )
+    assert mirrored["endpoints"][0]["addresses"] == ["203.0.113.9"]
+    cluster.kubectl("delete", "service", "ext")
+    cluster.wait(lambda: not cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=ext"), "gone")
+
+
+def test_custom_resources_are_collected_by_their_owner(cluster):
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                }
+            ],
+        },
+    }
+    cluster.apply(crd)
+    cluster.kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=20s")
+    cluster.kubectl("create", "configmap", "owner")
+    uid = cluster.kubectl("get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}")
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}
+    metadata = {"name": "w", "ownerReferences": [owner]}
+    cluster.apply({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata})
+    assert names(cluster, "widgets") == ["w"]
+    cluster.kubectl("delete", "configmap", "owner")
+    cluster.wait(lambda: names(cluster, "widgets") == [], "the widget collected")
+    cluster.kubectl("delete", "crd", "widgets.example.com", "--timeout=20s")
+
+
+def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
+    seconds = [
+        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+        for key in ("unreachable", "not-ready")
+    ]
+    cluster.apply(manifest("Deployment", "nomad", replicas=3, template=template("n:1", {"app": "nomad"}, tolerations=seconds)))
+    cluster.kubectl("rollout", "status", "deployment/nomad", "--timeout=20s")
+    cluster.kubelet.silent.add("worker-2")
+
+    def taints():
+        spec = json.loads(cluster.kubectl("get", "node", "worker-2", "-o", "json"))["spec"]
+        return {(item["key"], item["effect"]) for item in spec.get("taints") or []}
+
+    key = "node.kubernetes.io/unreachable"
+    try:
+        cluster.wait(lambda: taints() == {(key, "NoSchedule"), (key, "NoExecute")}, "taints")
+
+        def elsewhere():
+            pods = [p for p in cluster.objects("pods", "-l", "app=nomad") if not p["metadata"].get("deletionTimestamp")]
+            ready = [p for p in pods if p["status"]["phase"] == "Running" and p["spec"]["nodeName"] != "worker-2"]
+            return len(ready) == 3
+
+        cluster.wait(elsewhere, "pods on the other nodes")
+    finally:
+        cluster.kubelet.silent.discard("worker-2")
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    patch = {"status": {"conditions": [ready]}}
+    cluster.kubectl("patch", "node", "worker-2", "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+    cluster.wait(lambda: taints() == set(), "taints gone")
+    cluster.kubectl("delete", "deployment", "nomad")
+
+
+def test_controllers_can_be_stopped_and_started_again_at_any_time(cluster):
+    cluster.kubectl("create", "deployment", "stay", "--image=nginx", "--replicas=2")
+    cluster.kubectl("rollout", "status", "deployment/stay", "--timeout=20s")
+    before = names(cluster, "pods", "-l", "app=stay")
+    cidrs = cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}")
+    assert cluster.stop("controllers") == 0
+    cluster.kubectl("scale", "deployment/stay", "--replicas=4")
+    cluster.start("controllers")
+    cluster.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/stay", "--timeout=20s")
+    assert set(before) <= set(names(cluster, "pods", "-l", "app=stay"))
+    assert cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}") == cidrs
+    cluster.kubectl("delete", "deployment", "stay")
