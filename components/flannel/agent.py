@@ -180,18 +180,17 @@ class Agent:
             delay = min(2 * delay, _RETRY)
 
     async def _keep_announced(self, overlay: HostGateway | Vxlan, link: Link) -> None:
-        """A Node object that is made anew (kubectl delete node, then the kubelet registers) is annotated again."""
+        """A Node object that is made anew (kubectl delete node, then the kubelet registers) is annotated again.
+        Annotations that somebody edits stay as they are, as upstream leaves them until its next start."""
         node = self._nodes.get(self.options.node_name)
         uid = node["metadata"].get("uid") if node else None
         while True:
             await self._own_changed.wait()
             self._own_changed.clear()
             node = self._nodes.get(self.options.node_name)
-            if node is None:
-                continue
-            await self._announce(overlay, link)
-            if node["metadata"].get("uid") != uid:
+            if node is not None and node["metadata"].get("uid") != uid:
                 uid = node["metadata"].get("uid")
+                await self._announce(overlay, link)
                 await self._set_network_available()
 
     # The kernel ----------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"flanneld: {error}", file=sys.stderr)
         return 2
     level = logging.DEBUG if chosen.verbosity > 1 else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=level, format=form, force=True)
     return asyncio.run(_until_signal(chosen))
 
 

@@ -1,0 +1,100 @@
+"""The appliers against the kernel, in a scratch namespace."""
+
+import asyncio
+import ipaddress
+import subprocess
+
+import pytest
+
+from components.flannel import iptables, kernel
+from components.machinery.command import CommandError
+from tests.scratch import isolated
+
+pytestmark = pytest.mark.packet
+
+NETWORK, SUBNET = ipaddress.IPv4Network("10.244.0.0/16"), ipaddress.IPv4Network("10.244.1.0/24")
+CHAINS = [iptables.masquerade(NETWORK, SUBNET), iptables.forward(NETWORK)]
+
+
+def ip(text):
+    subprocess.run(["ip", *text.split()], check=True)
+
+
+def rules():
+    assert asyncio.run(iptables.ensure(CHAINS)) is True
+    # What iptables-save prints is what we compare with, word by word.
+    assert asyncio.run(iptables.ensure(CHAINS)) is False
+    subprocess.run(["iptables", "-A", "FORWARD", "-j", "ACCEPT"], check=True)
+    assert asyncio.run(iptables.ensure(CHAINS)) is False
+
+
+def test_rules_are_set_once_and_then_left_alone():
+    isolated(rules)
+
+
+def generations():
+    first = iptables.generation()
+    assert isinstance(first, int) and iptables.generation() == first
+    subprocess.run(["iptables", "-N", "SOMEBODYS"], check=True)
+    assert iptables.generation() > first
+
+
+def test_the_generation_moves_with_every_change_and_only_then():
+    isolated(generations)
+
+
+def links():
+    ip("link add eth0 type veth peer name eth1")
+    ip("address add 172.18.0.3/16 dev eth0")
+    ip("address add 192.0.2.7/24 dev eth1")
+    ip("address add 192.0.2.8/24 dev eth1")
+    ip("link set eth0 up")
+    ip("link set eth1 up")
+    ip("route add default via 172.18.0.1")
+
+    def found(*arguments, **options):
+        link = asyncio.run(kernel.outer_link(*arguments, **options))
+        return link.name, str(link.address)
+
+    assert found() == ("eth0", "172.18.0.3")
+    assert found(["eth9", "eth1"]) == ("eth1", "192.0.2.7")
+    assert found(["192.0.2.8"]) == ("eth1", "192.0.2.8")
+    assert found((), [r"192\.0\.2\."]) == ("eth1", "192.0.2.7")
+    assert found(reachable="192.0.2.99") == ("eth1", "192.0.2.7")
+    with pytest.raises(kernel.LinkError, match=r"failed to find interface to use that matches .*: eth9"):
+        found(["eth9"])
+    ip("route del default")
+    with pytest.raises(kernel.LinkError, match="unable to find default route"):
+        found()
+
+
+def test_the_outer_interface_is_found_by_name_address_pattern_route_or_default():
+    isolated(links)
+
+
+def foreign_routes():
+    ip("link add eth0 type veth peer name eth1")
+    ip("address add 172.18.0.3/16 dev eth0")
+    ip("link set eth1 up")
+    ip("link set eth0 up")
+    for route in ("default", "192.0.2.0/24", "10.244.7.0/24"):
+        ip(f"route add {route} via 172.18.0.1")
+    now = asyncio.run(kernel.forwarding(NETWORK, outer="eth0"))
+    return {route.destination for route in now.routes}
+
+
+def test_only_routes_into_the_flannel_network_are_flannels():
+    assert isolated(foreign_routes) == {"10.244.7.0/24"}
+
+
+def broken_batch():
+    with pytest.raises(CommandError, match="Cannot find device"):
+        asyncio.run(kernel.batch("ip", "link set nowhere up\nlink set lo down\n"))
+    assert "UP" not in subprocess.check_output(["ip", "link", "show", "lo"], text=True).split(">")[0].split(",")
+    assert asyncio.run(kernel.vxlan_device("nowhere")) is None
+    with pytest.raises(kernel.LinkError, match="lo exists and is not a vxlan device"):
+        asyncio.run(kernel.vxlan_device("lo"))
+
+
+def test_a_batch_goes_on_after_a_line_that_fails_and_says_which_did():
+    isolated(broken_batch)
