@@ -12,7 +12,7 @@ from components.apiserver import status
 from components.apiserver.catalog import Served
 from components.apiserver.kinds.spec import FieldError
 from components.apiserver.metadata import random_suffix
-from components.apiserver.store import Key, Store
+from components.apiserver.store import Event, Key, Store
 from components.machinery.resources import KubeObject
 
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -37,8 +37,12 @@ class Admission:
         self._allocator = allocator
         self._steps: dict[str, Callable[[KubeObject], None]] = {"pods": self._admit_pod, "namespaces": _admit_namespace}
         if allocator is not None:
-            allocator.rebuild([stored.copy() for stored in store.list("services")])
-            store.subscribe("services", lambda event: event.type == "DELETED" and allocator.release(event.stored.obj))
+            allocator.rebuild([stored.copy() for stored in store.items("services")])
+            store.subscribe("services", self._release)
+
+    def _release(self, event: Event) -> None:
+        if event.type == "DELETED" and self._allocator is not None:
+            self._allocator.release(event.stored.obj)
 
     # --- NamespaceLifecycle
 
@@ -85,7 +89,7 @@ class Admission:
             kept = not dry_run
         finally:
             if not kept:
-                allocator.rebuild([stored.copy() for stored in self._store.list("services")])
+                allocator.rebuild([stored.copy() for stored in self._store.items("services")])
 
     # --- pods
 
@@ -136,7 +140,7 @@ class Admission:
         if name:
             found = self._store.get(Key(resource, "", name))
             return found.obj if found else None
-        defaults = [stored.obj for stored in self._store.list(resource) if stored.obj.get("globalDefault")]
+        defaults = [stored.obj for stored in self._store.items(resource) if stored.obj.get("globalDefault")]
         return min(defaults, key=lambda one: int(one.get("value", 0)), default=None)
 
 

@@ -171,7 +171,7 @@ def group_rank(group: str) -> tuple[int, str]:
 
 
 def version_rank(version: str) -> tuple[int, int, int, str]:
-    """Sort key of versions, best first: v2, v1, v1beta1, v1alpha1, others (apimachinery's CompareKubeAwareVersionStrings)."""
+    """Sort key of versions, best first: v2, v1, v1beta1, v1alpha1, others (as kubectl orders them)."""
     match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if match is None:
         return (3, 0, 0, version)

@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
+from yarl import URL
 
 from components.apiserver import status
 from components.apiserver.registry import Registry
@@ -33,7 +34,7 @@ _HOP_BY_HOP = frozenset(
 _ADDRESS_ORDER = ("InternalIP", "ExternalIP", "Hostname")
 
 
-class Connection(RequestHandler):  # type: ignore[type-arg]
+class Connection(RequestHandler):
     """An aiohttp connection that can stop speaking HTTP. aiohttp upgrades only to WebSocket; a client of either
     upgrade sends nothing before the 101, so taking the bytes over from there on is enough."""
 
@@ -101,7 +102,9 @@ class Connector:
         if self._session is not None:
             await self._session.close()
 
-    async def serve(self, request: web.BaseRequest, info: RequestInfo, query: list[tuple[str, str]]) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, info: RequestInfo, query: list[tuple[str, str]]
+    ) -> web.StreamResponse:
         """exec, attach, portforward, log and proxy. Raises StatusError."""
         target = self._target(info, query)
         if target is None:
@@ -127,9 +130,7 @@ class Connector:
                 return self._kubelet_stream(info, query)
         raise status.no_such_path()
 
-    def _kubelet(
-        self, node_name: str, path: str, query: Sequence[tuple[str, str]], port: int | None = None
-    ) -> Target:
+    def _kubelet(self, node_name: str, path: str, query: Sequence[tuple[str, str]], port: int | None = None) -> Target:
         node = self.registry.store.get(Key("nodes", "", node_name))
         if node is None:
             raise status.not_found("", "nodes", node_name)
@@ -190,11 +191,13 @@ class Connector:
         return Target(scheme or "http", address, number, info.rest or "/", query)
 
     def _ready_endpoint(self, namespace: str, service: str, port: KubeObject) -> tuple[str, int]:
-        for stored in self.registry.store.list("endpointslices.discovery.k8s.io"):
+        for stored in self.registry.store.items("endpointslices.discovery.k8s.io"):
             labels = stored.obj["metadata"].get("labels") or {}
             if stored.key.namespace != namespace or labels.get("kubernetes.io/service-name") != service:
                 continue
-            numbers = [one["port"] for one in stored.obj.get("ports") or [] if one.get("name", "") == port.get("name", "")]
+            numbers = [
+                one["port"] for one in stored.obj.get("ports") or [] if one.get("name", "") == port.get("name", "")
+            ]
             for endpoint in stored.obj.get("endpoints") or []:
                 if numbers and (endpoint.get("conditions") or {}).get("ready", True):
                     return endpoint["addresses"][0], numbers[0]
@@ -226,7 +229,7 @@ class Connector:
         try:
             async with self._session.request(
                 request.method,
-                aiohttp.client.URL(url, encoded=True),
+                URL(url, encoded=True),
                 data=body,
                 headers=_end_to_end(request.headers),
                 ssl=self._tls() if target.scheme == "https" else True,
@@ -283,14 +286,19 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 def _request_head(request: web.BaseRequest, target: Target) -> bytes:
     lines = [f"{request.method} {target.path_and_query} HTTP/1.1", f"Host: {target.authority}"]
-    lines += [f"{key}: {value}" for key, value in request.headers.items() if key.lower() not in ("host", "authorization")]
+    lines += [
+        f"{key}: {value}" for key, value in request.headers.items() if key.lower() not in ("host", "authorization")
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 async def _refused(head: bytes, reader: asyncio.StreamReader) -> web.Response:
     """The kubelet's answer that is no 101, with its body."""
     status_line, *lines = head.decode("latin-1").rstrip().split("\r\n")
-    headers = CIMultiDict(line.split(": ", 1) for line in lines if ": " in line)
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in lines:
+        key, _, value = line.partition(":")
+        headers.add(key, value.strip())
     length = headers.get("Content-Length")
     if length is not None:
         body = await reader.readexactly(int(length))

@@ -59,7 +59,9 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         prepare_status_update=_only_status,
         columns=_columns(version),
         row=partial(_row, columns=version.get("additionalPrinterColumns") or []),
-        selectable_fields=partial(_selectable, paths=[one["jsonPath"] for one in version.get("selectableFields") or []]),
+        selectable_fields=partial(
+            _selectable, paths=[one["jsonPath"] for one in version.get("selectableFields") or []]
+        ),
         scale=_scale_paths(subresources.get("scale")),
     )
     return Served(
@@ -139,7 +141,13 @@ def _columns(version: dict[str, Any]) -> tuple[Column, ...]:
     if not extra:
         return NAME_COLUMNS
     columns = [
-        Column(one["name"], one.get("type", "string"), one.get("format", ""), one.get("description", ""), one.get("priority", 0))
+        Column(
+            one["name"],
+            one.get("type", "string"),
+            one.get("format", ""),
+            one.get("description", ""),
+            one.get("priority", 0),
+        )
         for one in extra
     ]
     return (NAME_COLUMNS[0], *columns)
@@ -194,6 +202,13 @@ def _condition(kind: str, state: bool, reason: str, message: str) -> dict[str, A
     }
 
 
+_NAMES = {True: ("NoConflicts", "no conflicts found"), False: ("Conflict", "")}
+_ESTABLISHED = {
+    True: ("InitialNamesAccepted", "the initial names have been accepted"),
+    False: ("NotAccepted", "not all names are accepted"),
+}
+
+
 def with_conditions(crd: KubeObject, conflict: str) -> KubeObject:
     """The definition with acceptedNames, storedVersions and its conditions. conflict: why the names are refused."""
     result = copy.deepcopy(crd)
@@ -210,10 +225,9 @@ def with_conditions(crd: KubeObject, conflict: str) -> KubeObject:
     stored = state.get("storedVersions") or []
     state["storedVersions"] = stored if storage in stored or storage is None else [*stored, storage]
     wanted = [
-        _condition("NamesAccepted", accepted, "NoConflicts" if accepted else "Conflict", conflict or "no conflicts found"),
-        _condition("Established", accepted, "InitialNamesAccepted" if accepted else "NotAccepted",
-                   "the initial names have been accepted" if accepted else "not all names are accepted"),
-    ]  # fmt: skip
+        _condition("NamesAccepted", accepted, *_NAMES[accepted]) | ({"message": conflict} if conflict else {}),
+        _condition("Established", accepted, *_ESTABLISHED[accepted]),
+    ]
     state["conditions"] = [_kept(one, state.get("conditions") or []) for one in wanted] + [
         one for one in state.get("conditions") or [] if one.get("type") not in ("NamesAccepted", "Established")
     ]
@@ -247,10 +261,10 @@ class Definitions:
         self.registry.store.subscribe(STORAGE, self._on_event)
 
     def established(self) -> list[KubeObject]:
-        return [stored.obj for stored in self.registry.store.list(STORAGE) if is_established(stored.obj)]
+        return [stored.obj for stored in self.registry.store.items(STORAGE) if is_established(stored.obj)]
 
     def reconcile(self) -> None:
-        for stored in self.registry.store.list(STORAGE):
+        for stored in self.registry.store.items(STORAGE):
             try:
                 self._sync(stored)
             except (StatusError, KeyError, TypeError, ValueError):
@@ -305,7 +319,7 @@ class Definitions:
         crd = stored.obj
         served = next(iter(served_versions(crd)), None)
         if served is not None:
-            for one in self.registry.store.list(served.storage):
+            for one in self.registry.store.items(served.storage):
                 if not one.obj["metadata"].get("deletionTimestamp"):
                     deletion.delete(self.registry, served, one.key.namespace, one.key.name, deletion.DeleteOptions())
             if self.registry.store.count(served.storage):
@@ -330,4 +344,3 @@ class Definitions:
                 self._on_event(event)
 
         stop.append(self.registry.store.subscribe(storage, gone))
-

@@ -74,12 +74,10 @@ def delete(registry: Registry, served: Served, namespace: str, name: str, option
     return registry.result(served, current)
 
 
-def delete_collection(
-    registry: Registry, selection: Selection, options: DeleteOptions
-) -> list[Stored]:
+def delete_collection(registry: Registry, selection: Selection, options: DeleteOptions) -> list[Stored]:
     """Every object of the selection; those that went away in the meantime are skipped."""
     served = selection.served
-    found = [stored for stored in registry.store.list(served.storage) if selection.matches(stored)]
+    found = [stored for stored in registry.store.items(served.storage) if selection.matches(stored)]
     for stored in found:
         try:
             delete(registry, served, stored.key.namespace, stored.key.name, options)

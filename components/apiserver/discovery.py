@@ -84,8 +84,10 @@ def verbs(served: Served) -> list[str]:
 def group_versions(catalog: Catalog) -> dict[str, list[str]]:
     """Group to versions, best first; groups in upstream's order."""
     found: dict[str, set[str]] = {}
-    for one in [*catalog.all(), *VIRTUAL_KINDS]:
-        found.setdefault(one.group, set()).add(one.version)
+    for group, version in [(one.group, one.version) for one in catalog.all()] + [
+        (one.group, one.version) for one in VIRTUAL_KINDS
+    ]:
+        found.setdefault(group, set()).add(version)
     return {group: sorted(found[group], key=version_rank) for group in sorted(found, key=group_rank)}
 
 

@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -111,14 +112,15 @@ class Documents:
             if entry.asks_for("APIGroupDiscoveryList", "apidiscovery.k8s.io") and version in ("v2", "v2beta1"):
                 name = f"{'api' if core else 'apis'}/{version}"
                 media_type = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
-                return self._cached(
-                    name, lambda: orjson.dumps(discovery.aggregated(self.catalog, core, version)), request, media_type
-                )
+                return self._cached(name, partial(self._aggregated, core, version), request, media_type)
             if entry.type in ("application/json", "*/*", "application/*") and "as" not in entry.parameters:
                 break
         if core:
             return self._json(discovery.api_versions(self.advertised))
         return self._cached("apis", lambda: orjson.dumps(discovery.api_group_list(self.catalog)), request)
+
+    def _aggregated(self, core: bool, version: str) -> bytes:
+        return orjson.dumps(discovery.aggregated(self.catalog, core, version))
 
     # --- OpenAPI
 

@@ -111,7 +111,7 @@ class Endpoints:
         stored = self.registry.get(call.served, info.namespace, info.name)
         return self._answer(call, self.registry.result(call.served, stored), shape)
 
-    def list(self, call: Call) -> web.Response:
+    def list_objects(self, call: Call) -> web.Response:
         shape, served = call.shape, call.served
         selection = call.selection()
         found, revision = self._snapshot(call)
@@ -146,7 +146,7 @@ class Endpoints:
                 return store.list_at(served.storage, int(asked)), int(asked)
             except RevisionExpired as error:
                 raise watching.too_old(int(asked), error.oldest) from error
-        return store.list(served.storage), store.revision
+        return store.items(served.storage), store.revision
 
     def _not_in_future(self, asked: str) -> None:
         if asked and (revision := watching.parse_revision(asked)) > self.registry.store.revision:
@@ -247,9 +247,7 @@ class Endpoints:
             case "pods", "binding":
                 result = subresources.bind(self.registry, served, info.namespace, info.name, body, options)
             case "pods", "eviction":
-                result = subresources.evict(
-                    self.registry, served, info.namespace, info.name, body, options.dry_run
-                )
+                result = subresources.evict(self.registry, served, info.namespace, info.name, body, options.dry_run)
             case "serviceaccounts", "token":
                 result = subresources.issue_token(self.registry, self.tokens, info.namespace, info.name, body)
             case _:
@@ -297,7 +295,10 @@ def _list_body(
     if not shape.kind:
         head = orjson.dumps({"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata})
         return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
-    objects = [stored.obj if served.stored_as_served else orjson.loads(body) for stored, body in zip(items, bodies, strict=True)]
+    objects = [
+        stored.obj if served.stored_as_served else orjson.loads(body)
+        for stored, body in zip(items, bodies, strict=True)
+    ]
     if shape.kind == "Table":
         include = query.get("includeObject") or "Metadata"
         return orjson.dumps(tables.table(served, objects, metadata, shape.version, include))
@@ -311,9 +312,7 @@ def _list_body(
     )
 
 
-def _respond(
-    body: bytes, shape: Representation, code: int = 200, warnings: tuple[str, ...] = ()
-) -> web.Response:
+def _respond(body: bytes, shape: Representation, code: int = 200, warnings: tuple[str, ...] = ()) -> web.Response:
     response = web.Response(
         body=encode_yaml(body) if shape.yaml else body, status=code, headers={"Content-Type": shape.content_type}
     )

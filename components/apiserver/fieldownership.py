@@ -193,7 +193,9 @@ def applied(
 ) -> KubeObject:
     """The live object after one manager applied its configuration. Raises 409 on conflicts unless forced."""
     managers = managers_of(live) or [
-        Manager(_BEFORE, "Update", api_version, owned_fields(live, merge_key), "", live["metadata"]["creationTimestamp"])
+        Manager(
+            _BEFORE, "Update", api_version, owned_fields(live, merge_key), "", live["metadata"]["creationTimestamp"]
+        )
     ]
     others = [manager for manager in managers if manager.identity != identity]
     disputed = {

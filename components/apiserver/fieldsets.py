@@ -82,7 +82,8 @@ def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
 def _without_leaf_dots(node: dict[str, Any]) -> dict[str, Any]:
     # A leaf is {}; "." only says that a path with children is itself in the set.
     return {
-        key: {} if set(child) == {"."} else _without_leaf_dots(child) if key != "." else {} for key, child in node.items()
+        key: {} if set(child) == {"."} else _without_leaf_dots(child) if key != "." else {}
+        for key, child in node.items()
     }
 
 
@@ -161,7 +162,7 @@ def without(obj: KubeObject, path: Path) -> KubeObject:
         kept = {key: value for key, value in obj.items() if f"f:{key}" != element}
         return kept if gone else {**obj, element[2:]: smaller}
     index = _index(obj, element)
-    return [item for at, item in enumerate(obj) if at != index] if gone else [  # type: ignore[return-value]
+    return [item for at, item in enumerate(obj) if at != index] if gone else [
         smaller if at == index else item for at, item in enumerate(obj)
     ]  # fmt: skip
 

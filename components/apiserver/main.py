@@ -99,7 +99,13 @@ def _listening(settings: Options) -> list[socket.socket]:
 def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap, Definitions]:
     """Puts the parts together. port: where default/kubernetes leads to, --secure-port if there is one."""
     catalog = Catalog.of(KINDS)
-    registry = Registry(store, catalog, Admission(store, _allocator(settings)), _stand_in.unknown_fields, OwnershipTracker(_stand_in.merge_key))
+    registry = Registry(
+        store,
+        catalog,
+        Admission(store, _allocator(settings)),
+        _stand_in.unknown_fields,
+        OwnershipTracker(_stand_in.merge_key),
+    )
     tokens = ServiceAccountTokens(
         settings.service_account_issuer,
         settings.api_audiences,

@@ -267,7 +267,8 @@ def type_error(metadata: Any) -> str:
     for key in _STRINGS:
         value = metadata.get(key)
         if value is not None and not isinstance(value, str):
-            return f"json: cannot unmarshal {_go_type(value)} into Go struct field ObjectMeta.metadata.{key} of type string"
+            have = _go_type(value)
+            return f"json: cannot unmarshal {have} into Go struct field ObjectMeta.metadata.{key} of type string"
     for key in ("labels", "annotations"):
         value = metadata.get(key)
         if value is None:
@@ -291,4 +292,5 @@ def _go_type(value: Any) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")

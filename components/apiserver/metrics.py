@@ -24,7 +24,14 @@ _VERBS = {
 
 
 def _where(info: RequestInfo) -> tuple[str, ...]:
-    return (info.group, info.version, info.plural, info.subresource, info.scope if info.is_resource else "", "apiserver")
+    return (
+        info.group,
+        info.version,
+        info.plural,
+        info.subresource,
+        info.scope if info.is_resource else "",
+        "apiserver",
+    )
 
 
 def _verb(info: RequestInfo) -> str:

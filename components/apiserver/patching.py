@@ -23,7 +23,9 @@ def transform(
     if content_type == JSON_PATCH:
         return lambda obj: _checked(lambda: patches.json_patch(obj, patch))
     if not isinstance(patch, dict):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+        raise status.bad_request(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
+        )
     if content_type == MERGE_PATCH:
         return lambda obj: _checked(lambda: patches.merge_patch(obj, patch))
     if content_type == STRATEGIC_MERGE_PATCH and not served.custom:

@@ -79,7 +79,8 @@ def decode(body: bytes) -> dict[str, Any]:
         decoded = _message(name, base64.b64decode(envelope.get("raw", "")))
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise ProtobufError(f"proto: {error}") from error
-    return {"kind": kind, "apiVersion": api_version} | decoded
+    obj: dict[str, Any] = {"kind": kind, "apiVersion": api_version}
+    return obj | decoded
 
 
 def message_name(api_version: str, kind: str) -> str:

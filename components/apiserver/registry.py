@@ -129,7 +129,8 @@ class Registry:
             if self.store.get(_key(served, obj)) is None:
                 break
         self.admission.namespace_exists(served, namespace, obj["metadata"].get("name", ""))
-        self._prepare(served, obj, lambda: (served.spec.prepare_create(obj), served.spec.default(obj)))
+        self._prepare(served, lambda: served.spec.prepare_create(obj))
+        self._prepare(served, lambda: served.spec.default(obj))
         object_meta.set_generation(obj, None, served.counts_generation)
         with self.admission.create(served, obj, options.dry_run):
             self._validate(served, obj, lambda: served.spec.validate_create(obj))
@@ -190,7 +191,8 @@ class Registry:
             return
         spec = served.spec
         prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
-        self._prepare(served, new, lambda: (spec.default(new), prepare(new, old)))
+        self._prepare(served, lambda: spec.default(new))
+        self._prepare(served, lambda: prepare(new, old))
         if strategy == "main":
             object_meta.set_generation(new, old, served.counts_generation)
         elif "generation" in old["metadata"]:
@@ -223,7 +225,7 @@ class Registry:
         Returns the warnings. Raises 400."""
         _check_kind(served, obj)
         if text := object_meta.type_error(obj.setdefault("metadata", {})):
-            raise status.bad_request(f'{_handled_as(served)}: {text}')
+            raise status.bad_request(f"{_handled_as(served)}: {text}")
         unknown = served.prune(obj) if served.custom else []
         if options.field_validation == "Ignore":
             return ()
@@ -248,7 +250,7 @@ class Registry:
             )
         metadata["name"] = name
 
-    def _prepare(self, served: Served, obj: KubeObject, step: Callable[[], object]) -> None:
+    def _prepare(self, served: Served, step: Callable[[], None]) -> None:
         try:
             step()
         except (TypeError, AttributeError, KeyError, ValueError) as error:

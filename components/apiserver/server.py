@@ -67,9 +67,7 @@ class ApiServer:
         )
         loop = asyncio.get_running_loop()
         for listening in sockets:
-            self._listeners.append(
-                await loop.create_server(self._server, sock=listening, ssl=self.tls, backlog=1024)
-            )
+            self._listeners.append(await loop.create_server(self._server, sock=listening, ssl=self.tls, backlog=1024))
 
     async def close(self) -> None:
         """Stops listening and ends every request, watches included."""
@@ -141,7 +139,7 @@ class ApiServer:
             raise status.method_not_allowed()
         routes: dict[str, Callable[[Call], web.Response]] = {
             "get": self.endpoints.get,
-            "list": self.endpoints.list,
+            "list": self.endpoints.list_objects,
             "create": self.endpoints.create,
             "update": self.endpoints.update,
             "patch": self.endpoints.patch,
@@ -189,7 +187,9 @@ class ApiServer:
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         user = self.authenticator.authenticate(certificate, authorization)
         if user is None:
-            open_to_all = request.path in ANONYMOUS_PATHS or request.path.startswith(("/livez/", "/readyz/", "/healthz/"))
+            open_to_all = request.path in ANONYMOUS_PATHS or request.path.startswith(
+                ("/livez/", "/readyz/", "/healthz/")
+            )
             if authorization or not open_to_all:
                 raise status.unauthorized()
             return ANONYMOUS
@@ -216,5 +216,3 @@ def _failure(error: status.StatusError) -> web.Response:
     response = _json(error.body, error.code)
     response.headers.update(error.headers)
     return response
-
-

@@ -165,7 +165,7 @@ class Store:
         table = self._tables.get(key.resource)
         return table.items.get((key.namespace, key.name)) if table else None
 
-    def list(self, resource: str) -> list[Stored]:
+    def items(self, resource: str) -> list[Stored]:
         """The current objects, in order of (namespace, name)."""
         table = self._tables.get(resource)
         return table.in_order() if table else []
@@ -183,7 +183,7 @@ class Store:
             raise RevisionExpired(self.compacted)
         table = self._tables.get(resource)
         if table is None or not table.history or table.history[-1].revision <= revision:
-            return self.list(resource)
+            return self.items(resource)
         items = dict(table.items)
         for event in reversed(table.history):
             if event.revision <= revision:

@@ -30,9 +30,7 @@ def prune(value: Any, schema: Schema, path: str = "", *, root: bool = True) -> l
     """Removes, in place, what the schema does not name; returns the removed paths."""
     if isinstance(value, list):
         items = schema.get("items") or {}
-        return [
-            gone for index, item in enumerate(value) for gone in prune(item, items, f"{path}[{index}]", root=False)
-        ]
+        return [gone for index, item in enumerate(value) for gone in prune(item, items, f"{path}[{index}]", root=False)]
     if not isinstance(value, dict):
         return []
     properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
@@ -126,7 +124,9 @@ def _type_error(value: Any, schema: Schema, path: str) -> FieldError | None:
         return None
     else:
         whole = wanted == "integer" and isinstance(value, float) and value.is_integer()
-        if whole or (isinstance(value, _TYPES.get(wanted, (object,))) and (wanted == "boolean") == isinstance(value, bool)):
+        if whole or (
+            isinstance(value, _TYPES.get(wanted, (object,))) and (wanted == "boolean") == isinstance(value, bool)
+        ):
             return None
     have = _type_name(value)
     return FieldError("TypeInvalid", path, have, f'{path} in body must be of type {wanted}: "{have}"')

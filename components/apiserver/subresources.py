@@ -22,7 +22,9 @@ _SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
 # --- pods/binding
 
 
-def bind(registry: Registry, served: Served, namespace: str, name: str, body: KubeObject, options: WriteOptions) -> Result:
+def bind(
+    registry: Registry, served: Served, namespace: str, name: str, body: KubeObject, options: WriteOptions
+) -> Result:
     """The scheduler's decision: spec.nodeName and PodScheduled, once (core/pod/storage's BindingREST)."""
     target = body.get("target") or {}
     if not target.get("name"):
@@ -34,8 +36,12 @@ def bind(registry: Registry, served: Served, namespace: str, name: str, body: Ku
 
     def assign(pod: KubeObject) -> KubeObject:
         if wanted_uid and wanted_uid != pod["metadata"]["uid"]:
-            raise status.conflict("", "pods/binding", name, f"Precondition failed: UID in precondition: {wanted_uid}, "
-                                  f"UID in object meta: {pod['metadata']['uid']}")
+            raise status.conflict(
+                "",
+                "pods/binding",
+                name,
+                f"Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {pod['metadata']['uid']}",
+            )
         return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
 
     registry.update(served, namespace, name, assign, options, "raw", track=False)
@@ -88,12 +94,14 @@ def _spend_budgets(registry: Registry, pod: Stored, dry_run: bool) -> None:
     labels = pod.obj["metadata"].get("labels") or {}
     budgets = [
         stored
-        for stored in registry.store.list("poddisruptionbudgets.policy")
+        for stored in registry.store.items("poddisruptionbudgets.policy")
         if stored.key.namespace == pod.key.namespace
         and LabelSelector.from_object(stored.obj.get("spec", {}).get("selector")).matches(labels)
     ]
     if len(budgets) > 1:
-        raise status.internal_error("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+        raise status.internal_error(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        )
     for stored in budgets:
         _spend(registry, stored, pod.key.name, dry_run)
 
@@ -111,9 +119,7 @@ def _spend(registry: Registry, stored: Stored, pod: str, dry_run: bool) -> None:
             f"{state.get('currentHealthy', 0)} currently"
         )
         causes = [{"reason": "DisruptionBudget", "message": message}]
-        raise status.too_many_requests(
-            "Cannot evict pod as it would violate the pod's disruption budget.", 0, causes
-        )
+        raise status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0, causes)
     if dry_run:
         return
     state["disruptionsAllowed"] = allowed - 1
@@ -237,19 +243,22 @@ def _bound_claims(registry: Registry, namespace: str, account: str, reference: A
     kind, name = reference.get("kind", ""), reference.get("name", "")
     storage = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}.get(kind)
     if storage is None:
-        raise status.bad_request(f'cannot bind token to object of type {reference.get("apiVersion", "")}, Kind={kind}')
+        raise status.bad_request(f"cannot bind token to object of type {reference.get('apiVersion', '')}, Kind={kind}")
     stored = registry.store.get(Key(storage, "" if kind == "Node" else namespace, name))
     if stored is None:
         raise status.not_found("", storage, name)
     uid = stored.obj["metadata"]["uid"]
     if reference.get("uid") and reference["uid"] != uid:
-        why = f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record. The object might have been deleted and then recreated"
+        why = (
+            f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record. "
+            "The object might have been deleted and then recreated"
+        )
         raise status.conflict("", storage, name, why)
     claims: dict[str, Any] = {kind.lower(): {"name": name, "uid": uid}}
     if kind == "Pod":
         if stored.obj["spec"].get("serviceAccountName") != account:
             raise status.bad_request(
-                f"cannot bind token for serviceaccount \"{account}\" to pod running with different serviceaccount name."
+                f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
             )
         node = registry.store.get(Key("nodes", "", stored.obj["spec"].get("nodeName", "")))
         if node is not None:

@@ -161,7 +161,7 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
     store = registry.store
     if options.initial_events or options.resource_version in ("", "0"):
         served = selection.served
-        frames = [encoder.event("ADDED", one) for one in store.list(served.storage) if selection.matches(one)]
+        frames = [encoder.event("ADDED", one) for one in store.items(served.storage) if selection.matches(one)]
         if options.initial_events and options.bookmarks:
             frames.append(encoder.bookmark(store.revision, end_of_initial=True))
         return frames

@@ -211,7 +211,8 @@ def strategic_merge(
     $setElementOrder/FIELD, $deleteFromPrimitiveList/FIELD. Raises PatchError."""
     directive = patch.get(_DIRECTIVE, "merge")
     if directive == "replace":
-        return _without_directives({key: value for key, value in patch.items() if key != _DIRECTIVE})
+        replacement: dict[str, Any] = _without_directives({key: value for key, value in patch.items() if key != _DIRECTIVE})
+        return replacement
     if directive == "delete":
         return {}
     if directive != "merge":
@@ -234,7 +235,9 @@ def _retained(result: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any
     if _RETAIN not in patch:
         return result
     kept = set(patch[_RETAIN])
-    if extra := [key for key, value in patch.items() if not key.startswith("$") and value is not None and key not in kept]:
+    if extra := [
+        key for key, value in patch.items() if not key.startswith("$") and value is not None and key not in kept
+    ]:
         raise PatchError(f"{_RETAIN} does not name {', '.join(sorted(extra))}, which the patch sets")
     return {key: value for key, value in result.items() if key in kept}
 
@@ -273,7 +276,9 @@ def _merge_list(
     if key is None:
         return [_without_directives(item) for item in patch]
     if key == "set":
-        merged = current + [item for index, item in enumerate(patch) if item not in current and item not in patch[:index]]
+        merged = current + [
+            item for index, item in enumerate(patch) if item not in current and item not in patch[:index]
+        ]
     else:
         merged = _merge_maps(current, patch, key, merge_key, path)
     return _ordered(merged, current, order, key) if isinstance(order, list) else merged
