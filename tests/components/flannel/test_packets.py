@@ -131,6 +131,24 @@ def test_host_gw_routes_pods_packets_as_they_are():
     isolated(lambda: asyncio.run(host_gateway_end_to_end()))
 
 
+async def direct_routing():
+    async with Cluster('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}') as cluster:
+        async with Capture("p-a", "icmp or udp port 8472") as capture:
+            assert await cluster.a.ping("pod-a", cluster.pod_b) == 1
+            await until(lambda: len(capture.packets()) >= 2, "request and reply")
+        # A node beyond the segment still is reached through the overlay.
+        cluster.api.put(node("far", "10.244.9.0/24", "203.0.113.9", "5e:00:00:00:00:09"))
+        await until(lambda: cluster.has_route(cluster.a, "10.244.9.0/24 via 10.244.9.0 dev flannel.1 onlink"), "far")
+        return {headers(packet)[:3] for packet in capture.packets()} == {
+            (cluster.pod_a, cluster.pod_b, 1),
+            (cluster.pod_b, cluster.pod_a, 1),
+        }
+
+
+def test_direct_routing_encapsulates_only_what_leaves_the_segment():
+    assert isolated(lambda: asyncio.run(direct_routing()))
+
+
 async def overlay_entries(on):
     """Routes, permanent neighbours and remote FDB entries of flannel.1."""
     routes = await on.sh("ip route show dev flannel.1 2>&1 || true")
