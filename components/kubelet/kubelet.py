@@ -25,6 +25,7 @@ from components.kubelet.pod_network import PodNetwork
 from components.kubelet.pod_state import PodState, adopt
 from components.kubelet.pod_worker import PodWorker
 from components.kubelet.resolvconf import ResolverConfig, parse
+from components.kubelet.static_pods import StaticPods
 from components.kubelet.status.generate import PodStatus
 from components.kubelet.status.writer import StatusWriter
 from components.kubelet.tokens import TokenCache
@@ -66,7 +67,7 @@ class Kubelet:
         self.metrics = Metrics(settings.node_name)
         self.recorder = EventRecorder(client, "kubelet", settings.node_name)
         self.network = PodNetwork(settings.cni_conf_dir, (str(settings.cni_bin_dir),), settings.netns_dir)
-        self.status = StatusWriter(client)
+        self.status = StatusWriter(client, self._api_uid)
         self.objects = ReferencedObjects(client, self._objects_changed)
         self.images = ImagePuller(catalogue, settings.backoff)
         self.workers: dict[str, PodWorker] = {}
@@ -85,6 +86,10 @@ class Kubelet:
         self.registration = NodeRegistration(
             client, settings, self.machine, self.recorder, self.network.ready, self._node_images
         )
+        self.static_pods: StaticPods | None = None
+        if settings.static_pod_path is not None:
+            folder = settings.static_pod_path
+            self.static_pods = StaticPods(folder, settings.node_name, client, self._static_pod_changed)
         self.target = RuntimeTarget(runtime, self.images, self.find)
         self.node = self._services()
 
@@ -126,6 +131,8 @@ class Kubelet:
             self._follow_exits(exits),
             self._watch_network(),
         ]
+        if self.static_pods is not None:
+            jobs.append(self._run_static_pods(self.static_pods))
         try:
             async with asyncio.TaskGroup() as group:
                 for job in jobs:
@@ -141,13 +148,19 @@ class Kubelet:
         watching = asyncio.create_task(self.pods.run(), name="watch pods")
         try:
             await self.pods.synced.wait()
-            wanted = frozenset(self.workers)
+            wanted = frozenset(self.workers) | self._static_uids()
             await orphans.end_unwanted(self._left_behind, wanted, self.runtime, self.network, self.directories)
-            self._left_behind.clear()
+            self._left_behind = {uid: left for uid, left in self._left_behind.items() if uid in wanted}
             await self._collect_garbage(orphans.sandboxes(everything))
             await watching
         finally:
             watching.cancel()
+
+    def _static_uids(self) -> frozenset[str]:
+        """Static pods that an earlier kubelet ran and that are still in the folder."""
+        if self.static_pods is None:
+            return frozenset()
+        return frozenset(pods.uid(pod) for pod in self.static_pods.scan().values())
 
     async def _collect_garbage(self, adopted: dict[str, str]) -> None:
         """Attachments whose sandbox was never finished; those being made right now are not touched."""
@@ -194,9 +207,38 @@ class Kubelet:
 
     # Pods
 
+    def _api_uid(self, pod: KubeObject) -> str | None:
+        if pods.is_static(pod):
+            return self.static_pods.mirror_uid(pod) if self.static_pods else None
+        return pods.uid(pod)
+
+    async def _run_static_pods(self, static_pods: StaticPods) -> None:
+        await self.registration.registered.wait()
+        await self.pods.synced.wait()
+        static_pods.node_uid = self.registration.node_uid
+        await static_pods.run()
+
+    def _static_pod_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if new is not None:
+            self._start_worker(new)
+        elif old is not None and (worker := self.workers.get(pods.uid(old))):
+            worker.update(old, deleted=True)
+
+    def _mirror_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if self.static_pods is None:
+            return
+        static = self.static_pods.saw_mirror(old, new)
+        if static is not None and (worker := self.workers.get(pods.uid(static))):
+            if old is None:
+                self.status.forget(worker.state.uid)
+            worker.wake()
+
     def _pod_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         pod = new or old
         assert pod is not None
+        if pods.is_mirror(pod):
+            self._mirror_changed(old, new)
+            return
         uid = pods.uid(pod)
         if uid in self.workers:
             self.workers[uid].update(pod, deleted=new is None)

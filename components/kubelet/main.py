@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
         return 2
     level = logging.DEBUG if verbosity >= 4 else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     try:
         return asyncio.run(_serve(found, found.kubeconfig, catalogue))
     except KeyboardInterrupt:

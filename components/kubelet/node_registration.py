@@ -61,6 +61,11 @@ class NodeRegistration:
         self._written_at = 0.0
         self.registered = asyncio.Event()
 
+    @property
+    def node_uid(self) -> str:
+        """Known once registered is set."""
+        return str(self._node["metadata"].get("uid", ""))
+
     def changed(self) -> None:
         """Something the status tells of may be different now."""
         self._changed.set()

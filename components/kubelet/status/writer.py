@@ -37,9 +37,10 @@ def urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 class StatusWriter:
     """set() returns at once; run_pod keeps the API in step until the pod is forgotten."""
 
-    def __init__(self, client: Client, wrote: Callable[[KubeObject], None] | None = None) -> None:
+    def __init__(self, client: Client, api_uid: Callable[[KubeObject], str | None] = pods.uid) -> None:
+        """api_uid: what the API calls the pod (a static pod is its mirror there); None: it has no such pod yet."""
         self._client = client
-        self._wrote = wrote
+        self._api_uid = api_uid
         self._wanted: dict[str, tuple[KubeObject, PodStatus]] = {}
         self._written: dict[str, PodStatus] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -111,8 +112,11 @@ class StatusWriter:
                 return
 
     async def _write(self, uid: str, pod: KubeObject, status: PodStatus, patch: PodStatus) -> None:
+        api_uid = self._api_uid(pod)
+        if api_uid is None:
+            return
         self.requests += 1
-        body = {"metadata": {"uid": uid}, "status": patch}
+        body = {"metadata": {"uid": api_uid}, "status": patch}
         written = await self._client.patch(
             PODS,
             pods.name(pod),
@@ -123,5 +127,3 @@ class StatusWriter:
         )
         if uid in self._written:
             self._written[uid] = written.get("status") or status
-        if self._wrote:
-            self._wrote(written)

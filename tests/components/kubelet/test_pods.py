@@ -313,9 +313,7 @@ async def test_liveness_restarts_and_readiness_takes_out(node: Node) -> None:
     app = {"name": "app", "command": ["sh", "-c", script], "livenessProbe": live, "readinessProbe": ready}
     pod = await node.running(simple_pod("probed", app))
     await node.output(pod, "app", "rm", "/tmp/alive")
-    again = await node.pod_where(
-        "probed", lambda p: is_ready(p) and status(p, "app")["restartCount"] == 1, "restarted"
-    )
+    again = await node.pod_where("probed", lambda p: is_ready(p) and status(p, "app")["restartCount"] == 1, "restarted")
     await node.event("probed", "Killing", "Container app failed liveness probe, will be restarted")
     await node.output(again, "app", "rm", "/tmp/ready")
     out = await node.pod_where("probed", lambda p: not is_ready(p), "not ready", 20)
@@ -372,7 +370,9 @@ async def test_volumes_live_updates_and_what_is_missing(node: Node) -> None:
     keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"}}
     await node.client.create(SECRETS, {**keys, "data": {"p": "c2VjcmV0"}})
     pod = await node.pod_where("voluminous", is_ready, "starts when they are there")
-    read = "cat /v/c/deep/k /v/s/p /v/one /v/d/ip; stat -L -c ' %a' /v/s/p; grep -c 'tmpfs /v/m\\|/v/m tmpfs' /proc/mounts"
+    read = (
+        "cat /v/c/deep/k /v/s/p /v/one /v/d/ip; stat -L -c ' %a' /v/s/p; grep -c 'tmpfs /v/m\\|/v/m tmpfs' /proc/mounts"
+    )
     assert await node.output(pod, "app", "sh", "-c", read) == "oldsecretoldvoluminous 400\n1\n"
     await node.client.patch(CONFIGMAPS, "settings", {"data": {"k": "new"}}, "default")
 
@@ -388,9 +388,7 @@ async def test_a_missing_config_map_in_env_is_a_config_error(node: Node) -> None
     await node.ready_node()
     app = {**sleeper(), "envFrom": [{"configMapRef": {"name": "absent"}}]}
     await node.create(simple_pod("misconfigured", app))
-    pod = await node.pod_where(
-        "misconfigured", lambda p: "waiting" in status(p, "app").get("state", {}), "waits"
-    )
+    pod = await node.pod_where("misconfigured", lambda p: "waiting" in status(p, "app").get("state", {}), "waits")
     await node.event("misconfigured", "Failed", 'Error: configmap "absent" not found')
     pod = await node.get("misconfigured")
     assert status(pod, "app")["state"]["waiting"] == {
