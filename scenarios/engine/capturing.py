@@ -215,6 +215,25 @@ def sightings(capture: pcapng.Capture) -> list[Sighting]:
     ]
 
 
+def _accept(listener: socket.socket, background: Background, host: str) -> socket.socket:
+    """The program's connection; notices when it dies before it makes one."""
+    listener.settimeout(0.2)
+    deadline = time.monotonic() + READY_WITHIN
+    while time.monotonic() < deadline:
+        try:
+            return listener.accept()[0]
+        except TimeoutError:
+            pass
+        try:
+            done = background.wait(0.01)
+        except TimeoutError:
+            continue
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise CaptureFailed(f"the capture on {host} did not start: {words[-1] if words else done.returncode}")
+    background.stop()
+    raise CaptureFailed(f"the capture on {host} did not start within {READY_WITHIN:g} s")
+
+
 def _launch(lab: LabHandle, host: str, order: Order) -> _Program:
     """Start the program; it connects to us before it says anything, so a death at start is noticed."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -225,12 +244,7 @@ def _launch(lab: LabHandle, host: str, order: Order) -> _Program:
         listener.bind(f"/proc/self/fd/{directory}/{path.name}")  # sun_path holds 107 bytes only
         listener.listen(1)
         background = lab.start(host, main="scenarios.engine.capture:main", args=[order.as_json()])
-        listener.settimeout(READY_WITHIN)
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            words = background.stop().stderr.decode(errors="replace").strip()[-500:]
-            raise CaptureFailed(f"the capture on {host} did not start: {words or 'it says nothing'}") from None
+        connection = _accept(listener, background, host)
     finally:
         listener.close()
         os.close(directory)

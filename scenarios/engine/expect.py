@@ -198,11 +198,12 @@ def _without_port(text: str) -> str:
 
 
 def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[str, Any]:
+    """The verb's arguments for a pair. A probe's "to" is the target's address (with its port, if it has one)."""
     bare = replace(pair.target, ip=split_port(pair.target.ip, 0)[0]) if _has_port(pair.target.ip) else pair.target
-    ends = {"from": pair.source, "to": bare}
-    args = {key: value for key, value in expectation.args.items() if key != "to"}
-    resolved: dict[str, Any] = scene.resolve(args, ends)
-    return {**resolved, "to": pair.target.ip} if "to" in expectation.args and expectation.verb in PROBES else resolved
+    args = dict(expectation.args)
+    target = {"to": pair.target.ip} if expectation.verb in PROBES and args.pop("to", None) else {}
+    resolved: dict[str, Any] = scene.resolve(args, {"from": pair.source, "to": bare})
+    return {**resolved, **target}
 
 
 def _has_port(text: str) -> bool:

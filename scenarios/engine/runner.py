@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,6 +258,9 @@ class Run:
             steps.append(self._prepare(stage))
             if steps[-1].status == "passed":
                 self._run_steps(stage, steps, began + case.scenario.timeouts.case)
+        except Exception as error:  # a fault of the engine or the lab fails this case, not the others
+            text = "".join(traceback.format_exception(error))
+            steps.append(StepResult(PREPARE, "error", 0.0, f"{type(error).__name__}: {error}", text))
         finally:
             self._put_back(stage)
         captures = tuple(self._keep_capture(stage, capture) for capture in stage.scene.captures.values())

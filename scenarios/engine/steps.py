@@ -11,7 +11,7 @@ from typing import Any
 
 from components.machinery.resources import PODS, KubeObject, Resource
 from scenarios.engine.api import ApiError
-from scenarios.engine.capturing import RunningCapture, compile_filter, locate
+from scenarios.engine.capturing import CaptureFailed, RunningCapture, compile_filter, locate
 from scenarios.engine.duration import seconds, shown
 from scenarios.engine.expect import evaluate
 from scenarios.engine.handle import ComponentAction
@@ -52,7 +52,7 @@ def perform(stage: Stage, step: Step) -> StepResult:
     began = time.monotonic()
     try:
         done = ACTIONS[step.action](stage, step)
-    except (StepFailed, NotYet, SceneError, ApiError, LookupError, OSError) as error:
+    except (StepFailed, CaptureFailed, NotYet, SceneError, ApiError, LookupError, OSError, ValueError) as error:
         return StepResult(step, "failed", time.monotonic() - began, _sentence(error))
     failed = [result for result in done.expectations if result.status != "passed"]
     status = failed[0].status if failed else "passed"

@@ -241,7 +241,7 @@ class Terminal:
         yield f"{' ' * indent}{mark}{source}{item.seen}{tail}"
         if not item.holds and item.why and item.why not in item.seen:
             yield from (paint(line, "red") for line in self._wrapped(item.why, indent + 2))
-        if item.sightings:
+        if len(item.sightings) > 1:  # a single one is already in what was seen
             yield from (self._packet(line, indent + 2) for line in packet_lines(item.sightings))
         elif item.detail and (self.options.verbose or not item.holds):
             limit = 40 if self.options.verbose else 12

@@ -148,9 +148,12 @@ class Fdb(_Table):
     def title(self) -> str:
         return "forwarding entries"
 
+    def _fits(self, row: Row) -> bool:
+        return super()._fits({"ifname": self.dev, **row})  # asked for one device, `bridge` does not repeat it
+
     def line(self, row: Row) -> str:
         behind = f" dst {row['dst']}" if "dst" in row else ""
-        return f"{row.get('mac')} dev {row.get('ifname')}{behind} {row.get('state', '')}".rstrip()
+        return f"{row.get('mac')} dev {row.get('ifname', self.dev)}{behind} {row.get('state', '')}".rstrip()
 
 
 @dataclass(frozen=True)

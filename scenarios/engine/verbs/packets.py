@@ -143,10 +143,10 @@ class Packets(Arguments):
         good = [w for w in ways if not self._way_problem(w)]
         if not problem and not self.count.holds(len(good)):
             problem = f"expected {self.count} packets on this path, got {len(good)}"
-        text = f"packets: {len(good)} seen at {len(self.path)} interfaces in order, {took:.0f} us end to end"
         if problem:
-            text = f"packets: seen at {len(way)} of {len(self.path)} interfaces"
-        return _Seen(f"{text}  {summary(way[0].packet.innermost)}", problem, tuple(way))
+            return _Seen(f"packets: seen at {len(way)} of {len(self.path)} interfaces", problem, tuple(way))
+        text = f"packets: {len(good)} seen at {len(self.path)} interfaces in order, {took:.0f} us end to end"
+        return _Seen(text, "", tuple(way))
 
     def _way_problem(self, way: Sequence[Sighting]) -> str:
         if len(way) < len(self.path):
