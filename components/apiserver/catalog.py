@@ -81,8 +81,8 @@ class Served:
     from_storage: Callable[[KubeObject], KubeObject] = _same
     prune: Callable[[KubeObject], list[str]] = _no_unknown_fields
     schema_errors: Callable[[KubeObject], list[FieldError]] = _no_errors
-    #: How the lists of a custom resource merge (machinery.patch.MergeKey); built-in kinds have the openapi package's.
-    list_key: Callable[[tuple[str, ...]], str | None] | None = None
+    #: How the lists of a custom resource merge; built-in kinds have the openapi package's list_map_keys.
+    list_keys: Callable[[tuple[str, ...]], tuple[str, ...] | None] | None = None
     deprecation: str = ""
 
     @property

@@ -72,7 +72,7 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         from_storage=partial(_at_version, api_version=resource.api_version),
         prune=(lambda obj: []) if preserve else partial(_prune, schema=schema),
         schema_errors=partial(_validate, schema=schema),
-        list_key=partial(structural.list_key, schema),
+        list_keys=partial(structural.list_keys, schema),
         deprecation=_deprecation(resource, version),
     )
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from components.apiserver import deletion, patching, status, subresources, tables, watching
 from components.apiserver.catalog import Served
-from components.apiserver.fieldownership import apply_patch
+from components.apiserver.fieldownership import ListKeysOf, apply_patch
 from components.apiserver.kinds.spec import FieldError
 from components.apiserver.negotiation import (
     Representation,
@@ -102,6 +102,7 @@ class Endpoints:
     registry: Registry
     tokens: ServiceAccountTokens
     merge_key: patching.MergeKeyOf
+    list_keys: ListKeysOf
 
     # --- reads
 
@@ -197,7 +198,7 @@ class Endpoints:
         if media_type == APPLY_PATCH:
             patch = decode_yaml(call.body)
             result = apply_patch(
-                self.registry, served, info.namespace, info.name, patch, options, info.subresource, self.merge_key
+                self.registry, served, info.namespace, info.name, patch, options, info.subresource, self.list_keys
             )
             return self._answer(call, result, shape)
         transform = patching.transform(served, media_type, call.body, self.merge_key)

@@ -15,6 +15,7 @@ from components.apiserver import status
 from components.apiserver.catalog import Served
 from components.apiserver.fieldsets import (
     FieldSet,
+    ListKeys,
     changed,
     from_fields_v1,
     merged,
@@ -27,13 +28,13 @@ from components.apiserver.fieldsets import (
 from components.apiserver.kinds.spec import FieldError
 from components.apiserver.metadata import timestamp
 from components.apiserver.store import Key
-from components.machinery.patch import MergeKey
 from components.machinery.resources import KubeObject
 
 if TYPE_CHECKING:
     from components.apiserver.registry import Registry, Result, WriteOptions
 
-MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]
+#: list_map_keys(group, version, kind, path) of the openapi package.
+ListKeysOf = Callable[[str, str, str, tuple[str, ...]], tuple[str, ...] | None]
 _BEFORE = "before-first-apply"
 
 
@@ -99,16 +100,16 @@ def _with(managers: list[Manager], identity: tuple[str, str, str], api_version: 
     return [*managers, Manager(name, operation, api_version, fields, subresource, timestamp())]
 
 
-def merge_key_for(served: Served, merge_key_of: MergeKeyOf) -> MergeKey:
+def list_keys_for(served: Served, list_keys_of: ListKeysOf) -> ListKeys:
     """How the lists of this resource merge."""
-    return served.list_key or partial(merge_key_of, served.group, served.version, served.kind)
+    return served.list_keys or partial(list_keys_of, served.group, served.version, served.kind)
 
 
 @dataclass(frozen=True)
 class OwnershipTracker:
     """Keeps managedFields true when objects are written by other means than apply."""
 
-    merge_key: MergeKeyOf
+    list_keys_of: ListKeysOf
 
     def on_update(self, served: Served, new: KubeObject, old: KubeObject, manager: str, subresource: str) -> None:
         """Sets new's managedFields: what it changed belongs to its writer alone from now on."""
@@ -116,7 +117,7 @@ class OwnershipTracker:
         before = managers_of(old)
         if not before or sent == [{}]:
             return
-        key = merge_key_for(served, self.merge_key)
+        key = list_keys_for(served, self.list_keys_of)
         taken, present = changed(new, old, key), owned_fields(new, key)
         identity = (manager, "Update", subresource)
         after = [
@@ -137,11 +138,11 @@ def apply_patch(
     patch: Any,
     options: WriteOptions,
     subresource: str,
-    merge_key_of: MergeKeyOf,
+    list_keys_of: ListKeysOf,
 ) -> Result:
     """PATCH with application/apply-patch+yaml: creates, or merges what the manager wants. Raises 400, 409, 422."""
     config = _checked(patch, name, options)
-    key = merge_key_for(served, merge_key_of)
+    key = list_keys_for(served, list_keys_of)
     # The status is applied through its subresource, and nothing else is.
     config = {
         field: value
@@ -188,13 +189,13 @@ def applied(
     fields: FieldSet,
     identity: tuple[str, str, str],
     api_version: str,
-    merge_key: MergeKey,
+    list_keys: ListKeys,
     force: bool,
 ) -> KubeObject:
     """The live object after one manager applied its configuration. Raises 409 on conflicts unless forced."""
     managers = managers_of(live) or [
         Manager(
-            _BEFORE, "Update", api_version, owned_fields(live, merge_key), "", live["metadata"]["creationTimestamp"]
+            _BEFORE, "Update", api_version, owned_fields(live, list_keys), "", live["metadata"]["creationTimestamp"]
         )
     ]
     others = [manager for manager in managers if manager.identity != identity]
@@ -206,7 +207,7 @@ def applied(
     if disputed and not force:
         raise _conflict([(manager, disputed[manager.identity]) for manager in others if manager.identity in disputed])
     managers = [replace(one, fields=one.fields - disputed.get(one.identity, frozenset())) for one in managers]
-    result: KubeObject = merged(live, config, merge_key)
+    result: KubeObject = merged(live, config, list_keys)
     previous = next((one.fields for one in managers if one.identity == identity), frozenset())
     for path in sorted(previous - fields, key=len, reverse=True):
         if not any(_owns(other, path) for other in others):

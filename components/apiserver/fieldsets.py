@@ -6,15 +6,16 @@ a set. Lists without a merge key are one value. All functions are pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
 
-from components.machinery.patch import MergeKey
 from components.machinery.resources import KubeObject
 
 Path = tuple[str, ...]
+#: Path of a list field (names only) -> the keys that identify its items, () for a set, None for one value.
+ListKeys = Callable[[tuple[str, ...]], tuple[str, ...] | None]
 FieldSet = frozenset[Path]
 
 #: Nobody owns what the server gives or what names the object.
@@ -33,33 +34,41 @@ _UNOWNED = frozenset(
 )  # fmt: skip
 
 
-def owned_fields(obj: KubeObject, merge_key: MergeKey) -> FieldSet:
+def owned_fields(obj: KubeObject, list_keys: ListKeys) -> FieldSet:
     """Every field of an object that a manager can own."""
     found: set[Path] = set()
-    _collect(obj, (), (), merge_key, found)
+    _collect(obj, (), (), list_keys, found)
     return frozenset(path for path in found if path[:2] not in _UNOWNED and path[:1] not in _UNOWNED)
 
 
-def _collect(value: Any, path: Path, names: Path, merge_key: MergeKey, found: set[Path]) -> None:
+def _collect(value: Any, path: Path, names: Path, list_keys: ListKeys, found: set[Path]) -> None:
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            _collect(item, (*path, f"f:{key}"), (*names, key), merge_key, found)
+            _collect(item, (*path, f"f:{key}"), (*names, key), list_keys, found)
         return
-    key = merge_key(names) if isinstance(value, list) and value else None
-    if key is None:
+    keys = list_keys(names) if isinstance(value, list) and value else None
+    if keys is None:
         found.add(path)
-    elif key == "set":
+    elif not keys:
         found.update((*path, value_element(item)) for item in value)
     else:
         for item in value:
-            place = (*path, item_element(item, key))
+            place = (*path, item_element(item, keys))
             found.add(place)
-            _collect(item, place, names, merge_key, found)
+            _collect(item, place, names, list_keys, found)
 
 
-def item_element(item: Any, key: str) -> str:
-    value = item.get(key) if isinstance(item, dict) else item
-    return "k:" + orjson.dumps({key: value}).decode()
+#: Keys whose default stands for them when they are left out (x-kubernetes-list-map-keys with a default).
+_KEY_DEFAULTS = {"protocol": "TCP"}
+
+
+def item_element(item: Any, keys: tuple[str, ...]) -> str:
+    values = {key: _key_value(item, key) for key in sorted(keys)}
+    return "k:" + orjson.dumps({key: value for key, value in values.items() if value is not None}).decode()
+
+
+def _key_value(item: Any, key: str) -> Any:
+    return item.get(key, _KEY_DEFAULTS.get(key)) if isinstance(item, dict) else None
 
 
 def value_element(item: Any) -> str:
@@ -145,7 +154,11 @@ def _index(items: Any, element: str) -> int | None:
     for index, item in enumerate(items):
         if element[0] == "v" and item == wanted:
             return index
-        if element[0] == "k" and isinstance(item, dict) and all(item.get(key) == val for key, val in wanted.items()):
+        if (
+            element[0] == "k"
+            and isinstance(item, dict)
+            and all(_key_value(item, key) == val for key, val in wanted.items())
+        ):
             return index
     return None
 
@@ -167,33 +180,33 @@ def without(obj: KubeObject, path: Path) -> KubeObject:
     ]  # fmt: skip
 
 
-def merged(live: Any, applied: Any, merge_key: MergeKey, names: Path = ()) -> Any:
+def merged(live: Any, applied: Any, list_keys: ListKeys, names: Path = ()) -> Any:
     """live with everything applied says."""
     if isinstance(live, dict) and isinstance(applied, dict):
         result = dict(live)
         for key, value in applied.items():
-            result[key] = merged(live[key], value, merge_key, (*names, key)) if key in live else value
+            result[key] = merged(live[key], value, list_keys, (*names, key)) if key in live else value
         return result
     if not (isinstance(live, list) and isinstance(applied, list)):
         return applied
-    key = merge_key(names)
-    if key is None:
+    keys = list_keys(names)
+    if keys is None:
         return applied
-    if key == "set":
+    if not keys:
         return live + [item for item in applied if item not in live]
     result_items = list(live)
     for item in applied:
-        index = _index(result_items, item_element(item, key))
+        index = _index(result_items, item_element(item, keys))
         if index is None:
             result_items.append(item)
         else:
-            result_items[index] = merged(result_items[index], item, merge_key, names)
+            result_items[index] = merged(result_items[index], item, list_keys, names)
     return result_items
 
 
-def changed(new: KubeObject, old: KubeObject, merge_key: MergeKey) -> FieldSet:
+def changed(new: KubeObject, old: KubeObject, list_keys: ListKeys) -> FieldSet:
     """Fields of new whose value is not that of old."""
-    fields = owned_fields(new, merge_key)
+    fields = owned_fields(new, list_keys)
     return frozenset(
         path
         for path in fields

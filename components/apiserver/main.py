@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from components.apiserver import _stand_in, openapi, options
+from components.apiserver import openapi, options
 from components.apiserver.admission import Admission
 from components.apiserver.authentication import Authenticator, load_token_file
 from components.apiserver.bootstrap import Bootstrap
@@ -103,8 +103,8 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
         store,
         catalog,
         Admission(store, _allocator(settings)),
-        _stand_in.unknown_fields,
-        OwnershipTracker(_stand_in.merge_key),
+        openapi,
+        OwnershipTracker(openapi.list_map_keys),
     )
     tokens = ServiceAccountTokens(
         settings.service_account_issuer,
@@ -123,7 +123,7 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
     static = load_token_file(settings.token_auth_file) if settings.token_auth_file else {}
     server = ApiServer(
         catalog,
-        Endpoints(registry, tokens, _stand_in.merge_key),
+        Endpoints(registry, tokens, openapi.merge_key, openapi.list_map_keys),
         Connector(
             registry,
             settings.kubelet_client_certificate,

@@ -80,7 +80,8 @@ def decode(body: bytes) -> dict[str, Any]:
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise ProtobufError(f"proto: {error}") from error
     obj: dict[str, Any] = {"kind": kind, "apiVersion": api_version}
-    return obj | decoded
+    obj.update(decoded)
+    return obj
 
 
 def message_name(api_version: str, kind: str) -> str:

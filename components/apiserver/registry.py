@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import orjson
 
@@ -85,6 +85,13 @@ def check_field_selector(served: Served, selector: FieldSelector) -> None:
             raise status.bad_request(f"field label not supported: {name}")
 
 
+class Types(Protocol):
+    """What the openapi package knows about the built-in types."""
+
+    def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+    def prune(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+
+
 @dataclass
 class Registry:
     """Reads and writes of all resources."""
@@ -92,8 +99,7 @@ class Registry:
     store: Store
     catalog: Catalog
     admission: Admission
-    #: unknown_fields(obj, group, version, kind) of the openapi package.
-    unknown_fields: Callable[[KubeObject, str, str, str], list[str]]
+    types: Types
     ownership: OwnershipTracker
     _generate_attempts: int = field(default=8, init=False)
 
@@ -224,16 +230,21 @@ class Registry:
 
         Returns the warnings. Raises 400."""
         _check_kind(served, obj)
-        if text := object_meta.type_error(obj.setdefault("metadata", {})):
-            raise status.bad_request(f"{_handled_as(served)}: {text}")
-        unknown = served.prune(obj) if served.custom else []
+        texts = [object_meta.type_error(obj.setdefault("metadata", {}))]
+        if not served.custom:
+            texts += self.types.type_errors(obj, served.group, served.version, served.kind)
+        if found := [text for text in texts if text]:
+            raise status.bad_request(f"{_handled_as(served)}: {found[0]}")
+        # Decoding drops what the type does not have, whatever fieldValidation says about it.
+        if served.custom:
+            unknown = served.prune(obj)
+        else:
+            unknown = self.types.prune(obj, served.group, served.version, served.kind)
         if options.field_validation == "Ignore":
             return ()
-        if not served.custom:
-            unknown = self.unknown_fields(obj, served.group, served.version, served.kind)
         if unknown and options.field_validation == "Strict":
-            texts = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {texts}")
+            fields = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {fields}")
         return tuple(f'unknown field "{path}"' for path in unknown)
 
     def _check_address(self, served: Served, obj: KubeObject, namespace: str, name: str) -> None:

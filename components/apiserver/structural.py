@@ -259,14 +259,14 @@ _FORMATS: dict[str, Any] = {
 }
 
 
-def list_key(schema: Schema, names: tuple[str, ...]) -> str | None:
-    """How the list at a path of names merges: the first map key, "set", or None (machinery.patch.MergeKey)."""
+def list_keys(schema: Schema, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What identifies the items of the list at a path of names: the map keys, () for a set, None for one value."""
     node: Any = schema
     for name in names:
         node = (node or {}).get("items") or node or {}
         properties, additional = node.get("properties") or {}, node.get("additionalProperties")
         node = properties.get(name) or (additional if isinstance(additional, dict) else {})
-    if node.get("x-kubernetes-list-type") == "set":
-        return "set"
-    keys = node.get("x-kubernetes-list-map-keys") or []
-    return str(keys[0]) if node.get("x-kubernetes-list-type") == "map" and keys else None
+    kind = node.get("x-kubernetes-list-type")
+    if kind == "map":
+        return tuple(node.get("x-kubernetes-list-map-keys") or ()) or None
+    return () if kind == "set" else None

@@ -50,7 +50,12 @@ def _unknown(obj: dict[str, Any], model: Model, prefix: str) -> Iterator[tuple[s
             yield path, obj, key
         elif kind[0] in "#[{":
             inner = referenced(kind)
-            if inner is not None:
+            if inner is None:
+                continue
+            if kind[0] == "{":
+                for name, item in value.items() if isinstance(value, dict) else ():
+                    yield from _unknown_inside(item, inner, f"{path}.{name}")
+            else:
                 yield from _unknown_inside(value, inner, path)
 
 
