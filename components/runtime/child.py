@@ -22,7 +22,7 @@ import sys
 import termios
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.machinery import namespaces as ns
@@ -52,7 +52,7 @@ class Task:
 
 def payload_json(spec: dict[str, Any], names: Sequence[str], layout: rootfs.Layout) -> bytes:
     """The request as it travels in a memfd: the spec, the names of the descriptors, the machine's layout."""
-    body = {"spec": spec, "fds": list(names), "layout": [layout.lower, layout.bases, layout.binds, layout.tools]}
+    body = {"spec": spec, "fds": list(names), "layout": asdict(layout)}
     return json.dumps(body, separators=(",", ":")).encode()
 
 
@@ -77,8 +77,7 @@ def _prepare(task: Task, status: socket.socket, area: ArgvArea | None) -> Callab
         body = json.load(file)
     spec = spec_from_json(body["spec"])
     named = dict(zip(body["fds"], task.fds, strict=True))
-    lower, bases, binds, tools = body["layout"]
-    layout = rootfs.Layout(lower, tuple(bases), tuple(binds), tools)
+    layout = rootfs.Layout(**body["layout"])
     function = _import_main(spec.main) if spec.main else None
     _reset_signals()
     os.setsid()

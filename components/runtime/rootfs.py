@@ -5,9 +5,10 @@ only in the container's mount namespace: the kernel removes it with the last pro
 """
 
 # pathlib would cost every container memory; paths here are the kernel's strings.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH110, PTH112, PTH116, PTH120, PTH121, PTH211
+# ruff: noqa: PTH101, PTH102, PTH103, PTH110, PTH112, PTH115, PTH116, PTH120, PTH121, PTH211
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -40,6 +41,9 @@ DEFAULT_MOUNTS = (
     Mount("/tmp", "", "scratch"),
     Mount("/run", "", "scratch"),
 )
+_SYS_MOUNT_SETATTR = 442  # the same number on every architecture
+_MOUNT_ATTR_RDONLY = 0x1
+_AT_RECURSIVE = 0x8000
 _FLAGS = {
     "proc": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
     "sysfs": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
@@ -64,6 +68,7 @@ class Layout:
     bases: tuple[str, ...]
     binds: tuple[str, ...] = ()
     tools: str = ""
+    user_namespace: bool = False
 
 
 def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
@@ -117,7 +122,7 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
         ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
     lower = rootfs.lower or layout.lower
     scratch = _mount_scratch(layout)
-    root = _mount_root(lower, scratch, warn)
+    root = _mount_root(lower, scratch, layout, warn)
     for mount in plan(rootfs, layout):
         with _stage(f"mount {mount.target}", mount.target in _OPTIONAL):
             _mount_one(mount, root, scratch, rootfs.privileged)
@@ -147,20 +152,55 @@ def _mount_scratch(layout: Layout) -> str:
     raise StartError(f"none of {', '.join(layout.bases)} is a directory here", "mount root")
 
 
-def _mount_root(lower: str, scratch: str, warn: Callable[[str], None]) -> str:
+def _mount_root(lower: str, scratch: str, layout: Layout, warn: Callable[[str], None]) -> str:
     root = f"{scratch}/root"
-    data = f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work"
     try:
-        try:
-            ns.mount("overlay", root, "overlay", 0, data)
-        except PermissionError:
-            # In a user namespace overlay keeps its marks in user.* attributes (Documentation/filesystems/overlayfs).
-            ns.mount("overlay", root, "overlay", 0, f"{data},userxattr")
+        _mount_overlay(lower, root, scratch, "", layout)
     except OSError as refused:
-        warn(f"no overlay here ({refused.strerror}): containers share the node's root read-write")
-        with _stage("bind /"):
-            ns.bind("/", root, recursive=True)
+        warn(f"overlay over {lower} refused ({os.strerror(refused.errno or 0)}): one for each of its directories instead")
+        with _stage("mount /"):
+            _mount_pieces(lower, root, scratch, layout)
     return root
+
+
+def _mount_overlay(lower: str, target: str, scratch: str, name: str, layout: Layout) -> None:
+    upper, work = f"{scratch}/upper{name}", f"{scratch}/work{name}"
+    for directory in (upper, work):
+        if not os.path.isdir(directory):
+            os.mkdir(directory)
+    # In a user namespace overlay keeps its marks in user.* attributes (Documentation/filesystems/overlayfs.rst).
+    marks = ",userxattr" if layout.user_namespace else ""
+    ns.mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}{marks}")
+
+
+def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> None:
+    """A root of single overlays. In a user namespace the machine's mounts are locked (mount_namespaces(7)), and a
+    directory with a locked mount below it cannot be a lower layer; "/" always has some. Such a directory is bound
+    read-only."""
+    covered = {mount.target for mount in DEFAULT_MOUNTS}
+    ns.bind(root, root)  # pivot_root(2) wants a mount point
+    for entry in os.scandir(lower):
+        target = f"{root}/{entry.name}"
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), target)
+        elif entry.is_dir():
+            os.mkdir(target)
+            if f"/{entry.name}" in covered:
+                continue
+            try:
+                _mount_overlay(entry.path, target, scratch, f"/{entry.name}", layout)
+            except OSError:
+                ns.bind(entry.path, target, recursive=True)
+                set_read_only(target)
+
+
+def set_read_only(target: str) -> None:
+    """mount_setattr(2): a mount and all below it read-only. Raises OSError."""
+    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    if libc.syscall(_SYS_MOUNT_SETATTR, -100, target.encode(), _AT_RECURSIVE, attributes, size) < 0:
+        raise OSError(ctypes.get_errno(), f"mount_setattr {target}: {os.strerror(ctypes.get_errno())}")
 
 
 def _mount_one(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
@@ -173,7 +213,9 @@ def _mount_one(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
     is_file = mount.type == "bind" and not stat.S_ISDIR(os.stat(source).st_mode)
     _make_target(target, is_file)
     if mount.type in ("bind", "scratch"):
-        ns.bind(source, target, recursive=mount.recursive and not is_file, read_only=mount.read_only)
+        ns.bind(source, target, recursive=mount.recursive and not is_file)
+        if mount.read_only:
+            set_read_only(target)
         return
     flags = _FLAGS.get(mount.type, 0)
     if mount.read_only and not (mount.type == "sysfs" and privileged):

@@ -66,7 +66,8 @@ def _layout(lower: str, state: str) -> Layout:
         install(Path(tools))
     checkout = Path(__file__).resolve().parents[2]
     binds = program_binds(lower, [sys.prefix, sys.base_prefix, str(checkout)])
-    return Layout(lower.rstrip("/") or "/", bases, binds, tools)
+    full_map = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    return Layout(lower.rstrip("/") or "/", bases, binds, tools, not full_map)
 
 
 def _stop_on_signals(loop: Loop) -> None:

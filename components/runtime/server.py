@@ -4,6 +4,7 @@
 # ruff: noqa: PTH108, PTH119
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -410,15 +411,16 @@ class Server:
             if (warning := told.get("warning")) and warning not in self._warned:
                 self._warned.add(warning)
                 print(f"runtime: {warning}", file=sys.stderr, flush=True)
-        record.status_text = b""
-        answer, record.spawn_answer = record.spawn_answer, None
         if error is None:
+            record.status_text = b""
+            answer, record.spawn_answer = record.spawn_answer, None
             answer({"result": to_json(record.process)})
-        else:
+        elif record.process.exit is not None:
+            # Told only now, so that nothing of it is left when the client hears of it.
+            answer, record.spawn_answer = record.spawn_answer, None
             answer(_error(StartError(error["message"], error["stage"], error["errno"])))
             record.remove_at_exit = True
-            if record.process.exit is not None:
-                self._forget(record)
+            self._forget(record)
 
     # Forking parents
 
@@ -450,6 +452,7 @@ class Server:
         if record.streams is not None:
             record.streams.finish()
         record.process = replace(record.process, exit=status)
+        self._started(record)
         body = {"result": to_json(record.process)}
         waiting, record.waiting = record.waiting, []
         if record.remove_at_exit:
@@ -487,13 +490,25 @@ class Server:
 
 
 def _open_namespaces(join: Mapping[str, int | str], opened: dict[str, int]) -> None:
-    """Open /proc/PID/ns/NAME for those that are given as pids. Raises StartError."""
+    """Open /proc/PID/ns/NAME for those that are given as pids. Raises StartError.
+
+    Those that we are in ourselves are left out: joining them would need rights over them that a user namespace lacks.
+    """
     for name, pid in join.items():
         try:
-            opened[f"ns:{name}"] = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as err:
             message = f"join {name} namespace of pid {pid}: {err.strerror}"
             raise StartError(message, f"join {name}", err.errno or 0) from None
+        if os.path.sameopenfile(fd, _own_namespace(name)):
+            os.close(fd)
+        else:
+            opened[f"ns:{name}"] = fd
+
+
+@functools.cache
+def _own_namespace(name: str) -> int:
+    return os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _carries(process: Process, labels: Mapping[str, str]) -> bool:

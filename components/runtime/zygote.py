@@ -6,6 +6,7 @@ keeps anything but pids, so its pages stay shared with all its children. Single-
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -25,6 +26,7 @@ from .wire import receive_once
 #: kind, serial number of the child, value. To us: S spawn (value: PID_*), K signal one, G signal its group
 #: (value: signal). From us: P spawned (value: pid), E not forked (value: errno), X exited (value: wait status).
 MESSAGE = struct.Struct("<cIi")
+_PR_SET_CHILD_SUBREAPER = 36
 PID_SAME, PID_NEW, PID_JOIN = 0, 1, 2
 
 
@@ -33,6 +35,8 @@ def run(channel: socket.socket, name: str, modules: Sequence[str], area: ArgvAre
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ns.set_parent_death_signal(signal.SIGKILL)
+    # What our children leave behind is ours to reap, whoever is PID 1.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     set_title(area, name)
     for module in modules:
         importlib.import_module(module)
@@ -118,7 +122,7 @@ class _Zygote:
         return pid
 
     def _reap(self) -> None:
-        while self._children:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
