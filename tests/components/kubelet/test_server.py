@@ -1,0 +1,105 @@
+"""The kubelet's HTTPS API as the API server uses it, and kubectl through both."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import aiohttp
+from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper
+
+CHATTY = {
+    "name": "app",
+    "command": ["sh", "-c", "echo one; echo two >&2; trap 'exit 0' TERM; while ! test -e /tmp/go; do sleep 0.05; done; "
+                "echo three; sleep 3600 & wait"],
+}  # fmt: skip
+
+
+async def kubectl(node: Node, *args: str, stdin: bytes = b"") -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        "kubectl", "--kubeconfig", str(node.api.kubeconfig), *args,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(process.communicate(stdin), 10)
+    return process.returncode or 0, output.decode()
+
+
+def certified(node: Node) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(node.api.authority.certificate))
+    context.load_cert_chain(node.api.kubelet_client.certificate, node.api.kubelet_client.key)
+    return context
+
+
+@on_node
+async def test_logs_exec_and_their_exit_codes(node: Node) -> None:
+    await node.ready_node()
+    pod = await node.running(simple_pod("chatty", CHATTY))
+    assert sorted((await kubectl(node, "logs", "chatty"))[1].split()) == ["one", "two"]
+    assert await kubectl(node, "exec", "-i", "chatty", "--", "cat", stdin=b"hello") == (0, "hello")
+    code, said = await kubectl(node, "exec", "chatty", "--", "sh", "-c", "exit 3")
+    assert code == 3 and "exit code 3" in said
+    assert pod["status"]["podIP"] in (await kubectl(node, "get", "pods", "-o", "wide"))[1]
+    code, said = await kubectl(node, "exec", "chatty", "-c", "none", "--", "true")
+    assert code != 0 and "none" in said
+
+
+@on_node
+async def test_followed_logs_come_at_once_and_end_with_the_container(node: Node) -> None:
+    await node.ready_node()
+    pod = await node.running(simple_pod("followed", CHATTY))
+    url = f"https://{NODE_IP}:10250/containerLogs/default/followed/app?follow=true&timestamps=true"
+    connector = aiohttp.TCPConnector(ssl=certified(node))
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as response:
+        seen = await asyncio.wait_for(response.content.readline(), 5)
+        assert seen.endswith(b" one\n") and seen.startswith(b"20")
+        await asyncio.wait_for(response.content.readline(), 5)
+        await node.output(pod, "app", "touch", "/tmp/go")
+        assert (await asyncio.wait_for(response.content.readline(), 5)).endswith(b" three\n")
+        await node.delete("followed")
+        assert await asyncio.wait_for(response.content.read(), 5) == b""
+
+
+@on_node
+async def test_who_has_no_certificate_is_sent_away(node: Node) -> None:
+    await node.ready_node()
+    await node.running(simple_pod("known", sleeper()))
+    anonymous = ssl.create_default_context(cafile=str(node.api.authority.certificate))
+    async with aiohttp.ClientSession() as session:
+        for path in ("pods", "metrics", "containerLogs/default/known/app", "exec/default/known/app?command=id"):
+            async with session.get(f"https://{NODE_IP}:10250/{path}", ssl=anonymous) as refused:
+                assert refused.status == 401, path
+        async with session.get("http://127.0.0.1:10248/healthz") as healthy:
+            assert await healthy.text() == "ok"
+        async with session.get(f"https://{NODE_IP}:10250/pods", ssl=certified(node)) as listed:
+            names = [item["metadata"]["name"] for item in (await listed.json())["items"]]
+        async with session.get(f"https://{NODE_IP}:10250/metrics", ssl=certified(node)) as shown:
+            text = await shown.text()
+        async with session.get(f"https://{NODE_IP}:10250/stats/summary", ssl=certified(node)) as shown:
+            stats = await shown.json()
+    assert "known" in names
+    assert "kubelet_running_pods " in text and 'kubelet_node_name{node="worker-1"} 1' in text
+    mine = next(pod for pod in stats["pods"] if pod["podRef"]["name"] == "known")
+    assert mine["network"]["name"] == "eth0" and mine["containers"][0]["memory"]["rssBytes"] > 0
+
+
+@on_node
+async def test_port_forward_reaches_what_listens_on_localhost_only(node: Node) -> None:
+    await node.ready_node()
+    command = [
+        "sh",
+        "-c",
+        "mkdir /tmp/w; echo inside > /tmp/w/index.html; exec busybox httpd -f -p 127.0.0.1:8080 -h /tmp/w",
+    ]
+    await node.running(simple_pod("local", {"name": "app", "command": command}, terminationGracePeriodSeconds=1))
+    process = await asyncio.create_subprocess_exec(
+        "kubectl", "--kubeconfig", str(node.api.kubeconfig), "port-forward", "pod/local", "18081:8080",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        await asyncio.wait_for(process.stdout.readline(), 10)
+        async with aiohttp.ClientSession() as session, session.get("http://127.0.0.1:18081/") as response:
+            assert await response.text() == "inside\n"
+    finally:
+        process.terminate()
+        await process.wait()
