@@ -12,6 +12,7 @@ from components.controllers.endpointslice.controller import EndpointSliceControl
 from components.controllers.endpointslice.mirroring import EndpointSliceMirroringController
 from components.controllers.garbage.collector import GarbageCollector
 from components.controllers.garbage.podgc import PodGarbageCollector
+from components.controllers.job.controller import JobController, TtlAfterFinishedController
 from components.controllers.namespaces.defaults import RootCaPublisher, ServiceAccountController
 from components.controllers.namespaces.deletion import NamespaceController
 from components.controllers.nodes.ipam import NodeIpamController
@@ -30,6 +31,8 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "replicaset-controller": ReplicaSetController,
     "daemonset-controller": DaemonSetController,
     "statefulset-controller": StatefulSetController,
+    "job-controller": JobController,
+    "ttl-after-finished-controller": TtlAfterFinishedController,
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
@@ -48,6 +51,8 @@ ALIASES = {
     "replicaset": "replicaset-controller",
     "daemonset": "daemonset-controller",
     "statefulset": "statefulset-controller",
+    "job": "job-controller",
+    "ttl-after-finished": "ttl-after-finished-controller",
     "endpoint": "endpoints-controller",
     "endpointslice": "endpointslice-controller",
     "endpointslicemirroring": "endpointslice-mirroring-controller",

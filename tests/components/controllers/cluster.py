@@ -106,8 +106,8 @@ class FakeKubelet:
                 raise
 
     def _running(self, pod: KubeObject) -> KubeObject:
-        uid = pod["metadata"]["uid"]
-        address = self._addresses.setdefault(uid, f"10.244.{len(self._addresses) // 250}.{len(self._addresses) % 250 + 2}")
+        uid, count = pod["metadata"]["uid"], len(self._addresses)
+        address = self._addresses.setdefault(uid, f"10.244.{count // 250}.{count % 250 + 2}")
         if (pod["metadata"].get("labels") or {}).get("finish"):
             return {"phase": pod["metadata"]["labels"]["finish"], "podIP": address, "podIPs": [{"ip": address}]}
         ready = (pod["metadata"].get("labels") or {}).get("app") not in self.unready
@@ -174,8 +174,9 @@ class Cluster:
             "scheduler": [],
         }[name]
         with (self.api.folder / f"{name}.log").open("ab") as output:
+            command = [sys.executable, "-m", f"components.{name}", "--kubeconfig", self.kubeconfig]
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"components.{name}", "--kubeconfig", self.kubeconfig, "--secure-port=0", *flags],
+                [*command, "--secure-port=0", *flags],
                 cwd=CHECKOUT,
                 env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
                 stdin=subprocess.DEVNULL,
@@ -205,7 +206,8 @@ class Cluster:
         return done.stdout + ("" if check else done.stderr)
 
     def apply(self, *objects: KubeObject) -> None:
-        self.kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+        self.kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(listed))
 
     def objects(self, *args: str) -> list[KubeObject]:
         """kubectl get ... -o json."""

@@ -115,7 +115,8 @@ def test_a_statefulset_starts_in_order_updates_from_the_top_and_shrinks(cluster)
     starts = [int(pods[name]["metadata"]["resourceVersion"]) for name in sorted(pods)]
     assert starts == sorted(starts)
     assert pods["db-1"]["metadata"]["labels"]["apps.kubernetes.io/pod-index"] == "1"
-    cluster.apply(manifest("StatefulSet", "db", replicas=3, serviceName="db", template=template("nginx:2", {"app": "db"})))
+    newer = template("nginx:2", {"app": "db"})
+    cluster.apply(manifest("StatefulSet", "db", replicas=3, serviceName="db", template=newer))
     cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=20s")
     assert {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=db")} == {"nginx:2"}
     cluster.kubectl("rollout", "undo", "statefulset/db")
@@ -164,6 +165,24 @@ def test_a_service_gets_slices_and_endpoints_that_follow_its_pods(cluster):
     cluster.wait(
         lambda: not cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=api"), "slices collected"
     )
+
+
+@pytest.mark.parametrize("mode", ["NonIndexed", "Indexed"])
+def test_a_job_completes_and_its_pods_go_with_it(cluster, mode):
+    name = f"batch-{mode.lower()}"
+    spec = {
+        "completions": 4,
+        "parallelism": 2,
+        "completionMode": mode,
+        "template": template("x:1", {"finish": "Succeeded"}, restartPolicy="Never"),
+    }
+    cluster.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
+    cluster.kubectl("wait", "--for=condition=Complete", f"job/{name}", "--timeout=20s")
+    job = json.loads(cluster.kubectl("get", "job", name, "-o", "json"))
+    assert job["status"]["succeeded"] == 4
+    assert len(cluster.objects("pods", "-l", f"job-name={name}")) == 4
+    cluster.kubectl("delete", "job", name)
+    cluster.wait(lambda: not cluster.objects("pods", "-l", f"job-name={name}"), "pods of the job gone")
 
 
 def test_hand_made_endpoints_of_a_service_without_selector_are_mirrored(cluster):
@@ -221,7 +240,8 @@ def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
         {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
         for key in ("unreachable", "not-ready")
     ]
-    cluster.apply(manifest("Deployment", "nomad", replicas=3, template=template("n:1", {"app": "nomad"}, tolerations=seconds)))
+    brief = template("n:1", {"app": "nomad"}, tolerations=seconds)
+    cluster.apply(manifest("Deployment", "nomad", replicas=3, template=brief))
     cluster.kubectl("rollout", "status", "deployment/nomad", "--timeout=20s")
     cluster.kubelet.silent.add("worker-2")
 

@@ -1,0 +1,1 @@
+"""Job (https://kubernetes.io/docs/concepts/workloads/controllers/job/)."""

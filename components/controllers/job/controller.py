@@ -1,0 +1,67 @@
+"""The loops: Jobs, and their removal some time after they finished."""
+
+from __future__ import annotations
+
+from components.controllers.actions import Delete
+from components.controllers.claims import claim
+from components.controllers.controller import Context, KeyedController
+from components.controllers.job.plan import has_finalizer, plan, remove_finalizer, until_expired
+from components.controllers.meta import Key, controller_of
+from components.controllers.sharedinformers import namespace_values, orphans_in, owner_values
+from components.machinery.client import ApiError
+from components.machinery.resources import JOBS, PODS
+from components.machinery.selectors import LabelSelector
+
+
+class JobController(KeyedController):
+    component = "job-controller"
+    workers = 5
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.jobs = self.follow(JOBS, self.enqueue)
+        self.pods_by_owner = self.informers.index(PODS, owner_values)
+        self.pods_by_namespace = self.informers.index(PODS, namespace_values)
+        self.follow(PODS, self.enqueue_owner("Job"))
+
+    async def sync(self, key: Key) -> None:
+        job = self.jobs.store.get(key)
+        if job is None:
+            await self._release_orphans(key)
+            return
+        pods = self.pods_by_owner.get(job["metadata"]["uid"]) + self.pods_by_owner.get(orphans_in(key[0]))
+        selector = LabelSelector.from_object(job["spec"].get("selector"))
+        claimed = claim(job, selector, PODS, pods)
+        await self.apply(key, claimed.changes)
+        step = plan(job, claimed.owned, self.context.now())
+        await self.apply(key, step.actions, step.requeue_after)
+
+    async def _release_orphans(self, key: Key) -> None:
+        """Nobody will count these pods any more: their finalizers must not keep them."""
+        for pod in self.pods_by_namespace.get(key[0]):
+            owner = controller_of(pod)
+            if owner and owner["kind"] == "Job" and owner["name"] == key[1] and has_finalizer(pod):
+                try:
+                    await self.apply(key, [remove_finalizer(pod)])
+                except ApiError as error:
+                    if error.status != 404:
+                        raise
+
+
+class TtlAfterFinishedController(KeyedController):
+    component = "ttl-after-finished-controller"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.jobs = self.follow(JOBS, self.enqueue)
+
+    async def sync(self, key: Key) -> None:
+        job = self.jobs.store.get(key)
+        left = until_expired(job, self.context.now()) if job else None
+        if job is None or left is None:
+            return
+        if left > 0:
+            self.queue.add_after(key, left)
+            return
+        delete = Delete(JOBS, *key, job["metadata"]["uid"], propagation_policy="Foreground")
+        await self.apply(key, [delete])

@@ -1,0 +1,75 @@
+"""Completion indexes of Indexed Jobs: status.completedIndexes ("0,2-5") and the pod of an index."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+from components.controllers.meta import annotations_of
+from components.controllers.podtemplate import pod_from_template
+from components.machinery.resources import KubeObject
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+FINALIZER = "batch.kubernetes.io/job-tracking"
+
+
+def is_indexed(job: KubeObject) -> bool:
+    return bool(job["spec"].get("completionMode") == "Indexed")
+
+
+def parse_indexes(text: str) -> set[int]:
+    """"1,3-5" is {1, 3, 4, 5}."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def format_indexes(indexes: Iterable[int]) -> str:
+    """Sorted; three or more in a row are written as a range, as upstream writes them."""
+    parts: list[str] = []
+    run: list[int] = []
+    for index in [*sorted(indexes), None]:
+        if run and (index is None or index != run[-1] + 1):
+            parts += [str(run[0])] if len(run) == 1 else [f"{run[0]}{'-' if len(run) > 2 else ','}{run[-1]}"]
+            run = []
+        if index is not None:
+            run.append(index)
+    return ",".join(parts)
+
+
+def index_of(pod: KubeObject) -> int | None:
+    text = annotations_of(pod).get(INDEX, "")
+    return int(text) if text.isdigit() else None
+
+
+def new_pod(job: KubeObject, index: int | None) -> KubeObject:
+    """A pod of the Job, with the tracking finalizer; with its index in name, host name, label and environment."""
+    pod = pod_from_template(job, job["spec"]["template"])
+    metadata, name = pod["metadata"], job["metadata"]["name"]
+    metadata["finalizers"] = [*metadata["finalizers"], FINALIZER]
+    metadata["labels"] = _labels(job) | metadata["labels"]
+    if index is None:
+        return pod
+    metadata["generateName"] = f"{name}-{index}-"
+    metadata["annotations"][INDEX] = metadata["labels"][INDEX] = str(index)
+    pod["spec"].setdefault("hostname", f"{name}-{index}")
+    path = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
+    variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": path}
+    for container in [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]:
+        given = container.get("env") or []
+        if not any(item["name"] == variable["name"] for item in given):
+            container["env"] = [*given, copy.deepcopy(variable)]
+    return pod
+
+
+def _labels(job: KubeObject) -> dict[str, str]:
+    """Normally already in the template, put there by the API server."""
+    uid, name = job["metadata"]["uid"], job["metadata"]["name"]
+    return {
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid,
+        "job-name": name,
+    }

@@ -1,0 +1,374 @@
+"""One sync of a Job: count what ended, decide whether it is over, make or delete pods.
+
+Counting is in three steps, so that no pod is counted twice or missed, whatever is killed when (KEP-2307):
+1. uids of ended pods go to status.uncountedTerminatedPods; 2. their finalizers are removed; 3. the uids become
+numbers. Each step waits until the one before is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Report, SlowStart, Update
+from components.controllers.job.indexes import (
+    FINALIZER,
+    format_indexes,
+    index_of,
+    is_indexed,
+    new_pod,
+    parse_indexes,
+)
+from components.controllers.meta import by_age, condition, format_time, is_deleting, parse_time
+from components.controllers.pods import is_active, is_ready, phase, restarts
+from components.machinery.resources import JOBS, PODS, KubeObject
+
+_FIRST_BACKOFF, _LAST_BACKOFF = 10.0, 600.0
+_BURST = 500
+
+
+@dataclass(frozen=True)
+class Tally:
+    """uncounted_*: uids to stand in the status; release: pods whose finalizer may go now."""
+
+    succeeded: int
+    failed: int
+    uncounted_succeeded: tuple[str, ...]
+    uncounted_failed: tuple[str, ...]
+    indexes: frozenset[int]
+    release: tuple[KubeObject, ...]
+
+    @property
+    def all_succeeded(self) -> int:
+        return self.succeeded + len(self.uncounted_succeeded)
+
+    @property
+    def all_failed(self) -> int:
+        return self.failed + len(self.uncounted_failed)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a Job is over. kind: Complete or Failed."""
+
+    kind: str
+    reason: str
+    message: str
+
+
+def has_finalizer(pod: KubeObject) -> bool:
+    return FINALIZER in (pod["metadata"].get("finalizers") or ())
+
+
+def is_finished(job: KubeObject) -> bool:
+    return any(
+        (condition(job.get("status"), kind) or {}).get("status") == "True" for kind in ("Complete", "Failed")
+    )
+
+
+def remove_finalizer(pod: KubeObject) -> Patch:
+    metadata = pod["metadata"]
+    kept = [item for item in metadata.get("finalizers") or [] if item != FINALIZER]
+    patch = {
+        "metadata": {
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+            "finalizers": kept or None,
+        }
+    }
+    return Patch(PODS, metadata["namespace"], metadata["name"], patch)
+
+
+def plan(job: KubeObject, pods: Sequence[KubeObject], now: datetime) -> Plan:
+    """Actions of this sync; pods: all that the Job controls."""
+    if is_finished(job) or is_deleting(job):
+        return Plan(tuple(remove_finalizer(pod) for pod in pods if has_finalizer(pod)))
+    tally = count(job, pods)
+    active = [pod for pod in by_age(pods) if is_active(pod)]
+    ending = _ending(job, tally, active, now)
+    wait: float | None = None
+    if ending is not None:
+        step: tuple[Action, ...] = tuple(_delete(job, pod) for pod in active)
+    elif job["spec"].get("suspend"):
+        step = tuple(_delete(job, pod) for pod in active)
+    else:
+        step, wait = _manage(job, pods, active, tally, now)
+    status, events = _status(job, pods, active, tally, ending, now)
+    actions: tuple[Action, ...] = ()
+    if _differs(job.get("status") or {}, status):
+        actions = (Update(JOBS, {**job, "status": status}, "status"),)
+    actions += tuple(remove_finalizer(pod) for pod in tally.release) + step + events
+    return Plan(actions, _sooner(wait, _until_deadline(job, status, now)))
+
+
+def _sooner(*waits: float | None) -> float | None:
+    return min((item for item in waits if item is not None), default=None)
+
+
+def _has_failed(pod: KubeObject) -> bool:
+    """A pod on its way out counts as failed unless it succeeded."""
+    return phase(pod) == "Failed" or (is_deleting(pod) and phase(pod) != "Succeeded")
+
+
+def count(job: KubeObject, pods: Sequence[KubeObject]) -> Tally:
+    status = job.get("status") or {}
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    tracked = {pod["metadata"]["uid"]: pod for pod in pods if has_finalizer(pod)}
+    indexes = parse_indexes(status.get("completedIndexes") or "") if is_indexed(job) else set()
+    waiting: dict[str, list[str]] = {"succeeded": [], "failed": []}
+    numbers = {kind: int(status.get(kind) or 0) for kind in waiting}
+    for kind in waiting:
+        for uid in uncounted.get(kind) or []:
+            if uid in tracked:
+                waiting[kind].append(uid)
+            else:
+                numbers[kind] += 1
+    written = {*waiting["succeeded"], *waiting["failed"]}
+    for uid, pod in tracked.items():
+        if uid in written:
+            continue
+        if phase(pod) == "Succeeded":
+            _count_success(job, pod, indexes, waiting)
+        elif _has_failed(pod):
+            waiting["failed"].append(uid)
+    if is_indexed(job):
+        numbers["succeeded"] = len(indexes)
+        waiting["succeeded"] = []
+    # Indexes are a set, so counting them needs no uids; their finalizers go when the index is written.
+    settled = parse_indexes(status.get("completedIndexes") or "") if is_indexed(job) else set()
+    release = [
+        pod
+        for uid, pod in tracked.items()
+        if uid in written or (is_indexed(job) and phase(pod) == "Succeeded" and index_of(pod) in settled)
+    ]
+    return Tally(
+        numbers["succeeded"],
+        numbers["failed"],
+        tuple(waiting["succeeded"]),
+        tuple(waiting["failed"]),
+        frozenset(indexes),
+        tuple(release),
+    )
+
+
+def _count_success(job: KubeObject, pod: KubeObject, indexes: set[int], waiting: dict[str, list[str]]) -> None:
+    index = index_of(pod)
+    if not is_indexed(job):
+        waiting["succeeded"].append(pod["metadata"]["uid"])
+    elif index is not None and index < int(job["spec"].get("completions") or 0):
+        indexes.add(index)
+
+
+def _ending(job: KubeObject, tally: Tally, active: Sequence[KubeObject], now: datetime) -> Ending | None:
+    spec, status = job["spec"], job.get("status") or {}
+    for kind, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
+        standing = condition(status, kind)
+        if standing is not None and standing["status"] == "True":
+            return Ending(final, standing["reason"], standing["message"])
+    limit = int(spec.get("backoffLimit", 6))
+    if tally.all_failed > limit or _restarted_too_often(job, active, limit):
+        return Ending("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    deadline = spec.get("activeDeadlineSeconds")
+    started = status.get("startTime")
+    if deadline is not None and started and not spec.get("suspend"):
+        if now >= parse_time(started) + timedelta(seconds=int(deadline)):
+            return Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+    completions = spec.get("completions")
+    done = tally.all_succeeded > 0 if completions is None else tally.all_succeeded >= int(completions)
+    if done and not active:
+        return Ending("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+    return None
+
+
+def _restarted_too_often(job: KubeObject, active: Sequence[KubeObject], limit: int) -> bool:
+    """restartPolicy OnFailure: containers restart in place, so restarts count instead of failed pods."""
+    if job["spec"]["template"]["spec"].get("restartPolicy") != "OnFailure":
+        return False
+    total = sum(restarts(pod) for pod in active)
+    return total > 0 if limit == 0 else total >= limit
+
+
+def _manage(
+    job: KubeObject, pods: Sequence[KubeObject], active: Sequence[KubeObject], tally: Tally, now: datetime
+) -> tuple[tuple[Action, ...], float | None]:
+    """(creations or deletions, seconds of back-off left)."""
+    spec = job["spec"]
+    parallelism = int(spec.get("parallelism", 1))
+    if spec.get("completions") is None:
+        wanted = min(parallelism, len(active)) if tally.all_succeeded else parallelism
+    else:
+        wanted = min(int(spec["completions"]) - tally.all_succeeded, parallelism)
+    doomed = _duplicates(job, active, tally)
+    kept = [pod for pod in active if pod not in doomed]
+    # Not ready and young pods first: they lose the least work.
+    ordered = sorted(kept[::-1], key=is_ready)
+    doomed += ordered[: max(len(kept) - wanted, 0)]
+    missing = min(max(wanted - len(kept), 0), _BURST)
+    deletions = tuple(_delete(job, pod) for pod in doomed)
+    if not missing:
+        return deletions, None
+    wait = _backoff(pods, now)
+    if wait > 0:
+        return deletions, wait
+    creates = tuple(_create(job, index) for index in _free_indexes(job, kept, tally, missing))
+    return (*deletions, *((SlowStart(creates),) if creates else ())), None
+
+
+def _duplicates(job: KubeObject, active: Sequence[KubeObject], tally: Tally) -> list[KubeObject]:
+    """Indexed: pods of indexes that are done, out of range, or taken by an older pod."""
+    if not is_indexed(job):
+        return []
+    taken, doomed = set(tally.indexes), []
+    for pod in active:
+        index = index_of(pod)
+        if index is None or index in taken or index >= int(job["spec"].get("completions") or 0):
+            doomed.append(pod)
+        else:
+            taken.add(index)
+    return doomed
+
+
+def _free_indexes(job: KubeObject, kept: Sequence[KubeObject], tally: Tally, count: int) -> list[int | None]:
+    if not is_indexed(job):
+        return [None] * count
+    taken = {index_of(pod) for pod in kept} | tally.indexes
+    free: list[int | None] = [index for index in range(int(job["spec"].get("completions") or 0)) if index not in taken]
+    return free[:count]
+
+
+def _ended_at(pod: KubeObject) -> datetime:
+    """The end of the last container; of a pod without such a report, its deletion or creation."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    ends = [((item.get("state") or {}).get("terminated") or {}).get("finishedAt") for item in statuses]
+    known = [parse_time(end) for end in ends if end]
+    metadata = pod["metadata"]
+    return max(known, default=parse_time(metadata.get("deletionTimestamp") or metadata.get("creationTimestamp")))
+
+
+def _backoff(pods: Sequence[KubeObject], now: datetime) -> float:
+    """Seconds to wait: 10, 20, 40 ... up to 600 after the last of the failures since the last success."""
+    success = max((_ended_at(pod) for pod in pods if phase(pod) == "Succeeded"), default=parse_time(None))
+    failures = [end for end in (_ended_at(pod) for pod in pods if phase(pod) == "Failed") if end > success]
+    if not failures:
+        return 0.0
+    delay = min(_FIRST_BACKOFF * 2.0 ** (len(failures) - 1), _LAST_BACKOFF)
+    return max((max(failures) - now).total_seconds() + delay, 0.0)
+
+
+def _create(job: KubeObject, index: int | None) -> Create:
+    report = Report(job, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}")
+    return Create(PODS, new_pod(job, index), report)
+
+
+def _delete(job: KubeObject, pod: KubeObject) -> Delete:
+    metadata = pod["metadata"]
+    report = Report(job, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}")
+    return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
+
+
+def _status(
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    active: Sequence[KubeObject],
+    tally: Tally,
+    ending: Ending | None,
+    now: datetime,
+) -> tuple[dict[str, Any], tuple[Emit, ...]]:
+    held = job.get("status") or {}
+    status: dict[str, Any] = {
+        "active": len(active),
+        "ready": sum(is_ready(pod) for pod in active),
+        "terminating": sum(is_deleting(pod) and phase(pod) not in ("Succeeded", "Failed") for pod in pods),
+        "succeeded": tally.succeeded,
+        "failed": tally.failed,
+        "uncountedTerminatedPods": {
+            key: list(uids)
+            for key, uids in (("succeeded", tally.uncounted_succeeded), ("failed", tally.uncounted_failed))
+            if uids
+        },
+    }
+    if is_indexed(job):
+        status["completedIndexes"] = format_indexes(tally.indexes)
+    suspended = bool(job["spec"].get("suspend"))
+    if held.get("startTime") and not suspended:
+        status["startTime"] = held["startTime"]
+    elif not suspended:
+        status["startTime"] = format_time(now)
+    conditions, events = _suspension(job, list(held.get("conditions") or []), now)
+    if ending is not None:
+        settled = not active and not status["terminating"] and not status["uncountedTerminatedPods"]
+        conditions, events = _ended(job, conditions, ending, settled, now)
+        if settled and ending.kind == "Complete":
+            status["completionTime"] = format_time(now)
+    if conditions:
+        status["conditions"] = conditions
+    return status, events
+
+
+def _condition(kind: str, status: str, reason: str, message: str, now: datetime) -> KubeObject:
+    when = format_time(now)
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastProbeTime": when,
+        "lastTransitionTime": when,
+    }
+
+
+def _suspension(
+    job: KubeObject, conditions: list[KubeObject], now: datetime
+) -> tuple[list[KubeObject], tuple[Emit, ...]]:
+    standing = next((item for item in conditions if item["type"] == "Suspended"), None)
+    wanted = "True" if job["spec"].get("suspend") else "False"
+    if (standing["status"] if standing else "False") == wanted:
+        return conditions, ()
+    reason, text = ("JobSuspended", "Job suspended") if wanted == "True" else ("JobResumed", "Job resumed")
+    others = [item for item in conditions if item["type"] != "Suspended"]
+    event = Emit(job, "Normal", reason.removeprefix("Job"), text)
+    return [*others, _condition("Suspended", wanted, reason, text, now)], (event,)
+
+
+def _ended(
+    job: KubeObject, conditions: list[KubeObject], ending: Ending, settled: bool, now: datetime
+) -> tuple[list[KubeObject], tuple[Emit, ...]]:
+    """First the decision, then, when all pods are gone and counted, the end (KEP-3998)."""
+    present = {item["type"] for item in conditions}
+    target = "SuccessCriteriaMet" if ending.kind == "Complete" else "FailureTarget"
+    fresh = [] if target in present else [_condition(target, "True", ending.reason, ending.message, now)]
+    if not settled:
+        return [*conditions, *fresh], ()
+    final = _condition(ending.kind, "True", ending.reason, ending.message, now)
+    if ending.kind == "Complete":
+        event = Emit(job, "Normal", "Completed", "Job completed")
+    else:
+        event = Emit(job, "Warning", ending.reason, ending.message)
+    return [*conditions, *fresh, final], (event,)
+
+
+def _until_deadline(job: KubeObject, status: dict[str, Any], now: datetime) -> float | None:
+    seconds = job["spec"].get("activeDeadlineSeconds")
+    if seconds is None or not status.get("startTime"):
+        return None
+    end = parse_time(status["startTime"]) + timedelta(seconds=int(seconds))
+    return max((end - now).total_seconds(), 0.0)
+
+
+def _differs(held: dict[str, Any], fresh: dict[str, Any]) -> bool:
+    return any((held.get(key) or None) != (fresh.get(key) or None) for key in {*held, *fresh})
+
+
+def until_expired(job: KubeObject, now: datetime) -> float | None:
+    """Seconds until ttlSecondsAfterFinished is over (0 or less: now); None when it does not apply."""
+    ttl = job["spec"].get("ttlSecondsAfterFinished")
+    if ttl is None or not is_finished(job):
+        return None
+    ends = [
+        parse_time(item["lastTransitionTime"])
+        for item in (job.get("status") or {}).get("conditions") or []
+        if item["type"] in ("Complete", "Failed") and item["status"] == "True"
+    ]
+    return (max(ends) + timedelta(seconds=int(ttl)) - now).total_seconds()
