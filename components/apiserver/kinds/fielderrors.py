@@ -27,7 +27,7 @@ def duplicate(field: str, value: Any) -> FieldError:
 
 
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
-    quoted = ", ".join(f'"{one}"' for one in sorted(supported))
+    quoted = ", ".join(f'"{one}"' for one in supported)
     return FieldError("NotSupported", field, value, f"supported values: {quoted}")
 
 

@@ -40,7 +40,7 @@ def validate_cluster_ips(spec: Spec) -> list[FieldError]:
         seen.add(one)
     policy = spec.get("ipFamilyPolicy")
     if policy is not None and policy not in (SINGLE, PREFER_DUAL, REQUIRE_DUAL):
-        errors.append(not_supported(_POLICY, policy, (SINGLE, PREFER_DUAL, REQUIRE_DUAL)))
+        errors.append(not_supported(_POLICY, policy, (PREFER_DUAL, REQUIRE_DUAL, SINGLE)))
     malformed = _malformed_ips(spec)
     errors += malformed
     if len(spec.get("clusterIPs") or ()) > 2:

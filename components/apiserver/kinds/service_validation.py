@@ -113,8 +113,8 @@ def _ip_mode(ingress: Mapping[str, Any], at: str) -> list[FieldError]:
         return [required(f"{at}.ipMode", "must be specified when `ip` is set")]
     if mode is not None and not ingress.get("ip"):
         return [forbidden(f"{at}.ipMode", "may not be specified when `ip` is not set")]
-    if mode is not None and mode not in ("VIP", "Proxy"):
-        return [not_supported(f"{at}.ipMode", mode, ("VIP", "Proxy"))]
+    if mode is not None and mode not in ("Proxy", "VIP"):
+        return [not_supported(f"{at}.ipMode", mode, ("Proxy", "VIP"))]
     return []
 
 
