@@ -114,9 +114,20 @@ def decode_yaml(body: bytes) -> Any:
     import yaml  # late: only apply and few clients send YAML
 
     try:
-        return yaml.load(body, Loader=_yaml_loader())
+        return _json_keys(yaml.load(body, Loader=_yaml_loader()))
     except yaml.YAMLError as error:
         raise status.bad_request(f"error decoding YAML: {error}") from error
+
+
+def _json_keys(value: Any) -> Any:
+    """JSON's keys are strings: a bare `on:` is "true", `80:` is "80"."""
+    if isinstance(value, dict):
+        return {_json_key(key): _json_keys(item) for key, item in value.items()}
+    return [_json_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def _json_key(key: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 @lru_cache(maxsize=1)

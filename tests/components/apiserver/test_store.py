@@ -1,0 +1,173 @@
+"""The store: revisions, history, compaction, and what a crash leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.apiserver.store import (
+    Event,
+    Key,
+    KeyExists,
+    RevisionExpired,
+    RevisionMismatch,
+    Store,
+    StoreError,
+)
+from components.machinery.resources import KubeObject
+
+A, B = Key("pods", "default", "a"), Key("pods", "default", "b")
+
+
+def pod(name: str, value: int = 0) -> KubeObject:
+    return {"metadata": {"name": name}, "value": value}
+
+
+def values(store: Store) -> dict[str, int]:
+    return {stored.key.name: stored.obj["value"] for stored in store.items("pods")}
+
+
+def test_revisions_grow_over_all_resources_and_stand_in_the_object(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    first = store.create(A, pod("a"))
+    second = store.create(Key("nodes", "", "n"), pod("n"))
+    assert (first.revision, second.revision, store.revision) == (1, 2, 2)
+    assert second.obj["metadata"]["resourceVersion"] == "2"
+    assert b'"resourceVersion":"2"' in second.body
+
+
+def test_writes_compare_and_swap(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    store.create(A, pod("a"))
+    with pytest.raises(KeyExists):
+        store.create(A, pod("a"))
+    with pytest.raises(RevisionMismatch):
+        store.update(A, pod("a", 1), expected=7)
+    store.update(A, pod("a", 1), expected=1)
+    with pytest.raises(RevisionMismatch):
+        store.delete(A, pod("a"), expected=1)
+    store.delete(A, pod("a"), expected=2)
+    assert store.get(A) is None
+    with pytest.raises(RevisionMismatch):
+        store.delete(A, pod("a"), expected=3)
+
+
+def test_listeners_hear_each_write_once_and_no_more_after_they_stop(tmp_path: Path) -> None:
+    store, heard = Store(tmp_path / "db"), list[Event]()
+    stop = store.subscribe("pods", heard.append)
+    store.create(A, pod("a"))
+    store.create(Key("nodes", "", "n"), pod("n"))
+    store.update(A, pod("a", 1), 1)
+    store.delete(A, pod("a", 1), 3)
+    stop()
+    store.create(B, pod("b"))
+    assert [(event.type, event.revision) for event in heard] == [("ADDED", 1), ("MODIFIED", 3), ("DELETED", 4)]
+    assert heard[1].previous is not None
+    assert heard[1].previous.revision == 1
+
+
+def test_an_old_state_can_be_listed_while_its_history_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    store.create(B, pod("b"))
+    store.create(A, pod("a", 1))
+    store.update(A, pod("a", 2), 2)
+    store.delete(B, pod("b"), 1)
+
+    def names(revision: int) -> list[tuple[str, int]]:
+        return [(one.key.name, one.obj["value"]) for one in store.list_at("pods", revision)]
+
+    assert names(1) == [("b", 0)]
+    assert names(2) == [("a", 1), ("b", 0)]
+    assert names(3) == [("a", 2), ("b", 0)]
+    assert names(4) == [("a", 2)]
+
+
+def test_history_beyond_the_window_is_expired(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db", window=3)
+    store.create(A, pod("a"))
+    for value in range(1, 6):
+        store.update(A, pod("a", value), store.revision)
+    assert store.compacted == 3
+    assert [event.revision for event in store.events_since("pods", 3)] == [4, 5, 6]
+    with pytest.raises(RevisionExpired):
+        store.events_since("pods", 2)
+    with pytest.raises(RevisionExpired):
+        store.list_at("pods", 2)
+
+
+def test_a_restart_keeps_objects_revision_and_history(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    store.create(A, pod("a"))
+    store.create(B, pod("b"))
+    store.update(A, pod("a", 5), 1)
+    store.delete(B, pod("b"), 2)
+    store.close()
+    store = Store(tmp_path / "db")
+    assert (store.revision, values(store)) == (4, {"a": 5})
+    kinds = [(event.type, event.stored.key.name) for event in store.events_since("pods", 1)]
+    assert kinds == [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+    assert store.create(B, pod("b")).revision == 5
+
+
+@pytest.mark.parametrize("extra", [0, 100, 511, 700], ids="{} writes past the first compaction".format)
+def test_compaction_keeps_the_file_small_and_loses_nothing(tmp_path: Path, extra: int) -> None:
+    store = Store(tmp_path / "db", window=10)
+    store.create(B, pod("b", 7))
+    store.create(A, pod("a"))
+    for value in range(600 + extra):
+        store.update(A, pod("a", value), store.revision)
+    store.create(Key("pods", "default", "c"), pod("c"))
+    store.delete(Key("pods", "default", "c"), pod("c"), store.revision)
+    expected, revision = values(store), store.revision
+    store.close()
+    store = Store(tmp_path / "db", window=10)
+    assert values(store) == expected == {"a": 599 + extra, "b": 7}
+    assert store.revision == revision
+    rows = store._database.execute("SELECT count(*) FROM log").fetchone()[0]
+    assert rows < 10 + 512 + 2
+
+
+def test_two_servers_cannot_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, **(kwargs | {"timeout": 0.05})))
+    store = Store(tmp_path / "db")
+    with pytest.raises(StoreError, match="db.*locked"):
+        Store(tmp_path / "db")
+    store.close()
+
+
+_WRITER = """
+import sys
+from components.apiserver.store import Key, Store
+store = Store(sys.argv[1])
+number = 0
+while True:
+    number += 1
+    store.create(Key("pods", "default", str(number)), {"metadata": {"name": str(number)}, "value": number})
+    print(number, flush=True)
+"""
+
+
+def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(tmp_path / "db")],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    assert writer.stdout is not None
+    acknowledged = 0
+    while acknowledged < 400:
+        acknowledged = int(writer.stdout.readline())
+    writer.send_signal(signal.SIGKILL)
+    acknowledged = max([acknowledged, *(int(line) for line in writer.stdout.read().split())])
+    writer.wait()
+    store = Store(tmp_path / "db")
+    assert set(range(1, acknowledged + 1)) <= set(values(store).values())
