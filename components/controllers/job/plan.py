@@ -170,11 +170,9 @@ def _ending(job: KubeObject, tally: Tally, active: Sequence[KubeObject], now: da
     limit = int(spec.get("backoffLimit", 6))
     if tally.all_failed > limit or _restarted_too_often(job, active, limit):
         return Ending("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    deadline = spec.get("activeDeadlineSeconds")
-    started = status.get("startTime")
-    if deadline is not None and started and not spec.get("suspend"):
-        if now >= parse_time(started) + timedelta(seconds=int(deadline)):
-            return Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+    left = None if spec.get("suspend") else _until_deadline(job, status, now)
+    if left is not None and left <= 0:
+        return Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     completions = spec.get("completions")
     done = tally.all_succeeded > 0 if completions is None else tally.all_succeeded >= int(completions)
     if done and not active:
@@ -203,8 +201,9 @@ def _manage(
     doomed = _duplicates(job, active, tally)
     kept = [pod for pod in active if pod not in doomed]
     # Not ready and young pods first: they lose the least work.
-    ordered = sorted(kept[::-1], key=is_ready)
-    doomed += ordered[: max(len(kept) - wanted, 0)]
+    youngest_first = list(reversed(kept))
+    youngest_first.sort(key=is_ready)
+    doomed += youngest_first[: max(len(kept) - wanted, 0)]
     missing = min(max(wanted - len(kept), 0), _BURST)
     deletions = tuple(_delete(job, pod) for pod in doomed)
     if not missing:

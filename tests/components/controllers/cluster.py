@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -208,6 +209,13 @@ class Cluster:
     def apply(self, *objects: KubeObject) -> None:
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(listed))
+
+    def run_readme(self, component: str) -> dict[str, str]:
+        """Runs the kubectl lines of a component's README; output by line."""
+        text = (CHECKOUT / "components" / component / "README.md").read_text()
+        lines = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+        assert lines, "the README has no example"
+        return {line: self.kubectl(*shlex.split(line)[1:]) for line in lines}
 
     def objects(self, *args: str) -> list[KubeObject]:
         """kubectl get ... -o json."""

@@ -280,3 +280,10 @@ def test_controllers_can_be_stopped_and_started_again_at_any_time(cluster):
     assert set(before) <= set(names(cluster, "pods", "-l", "app=stay"))
     assert cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}") == cidrs
     cluster.kubectl("delete", "deployment", "stay")
+
+
+def test_the_example_of_the_readme_runs(cluster):
+    output = cluster.run_readme("controllers")
+    (slices,) = (text for line, text in output.items() if "endpointslices" in line)
+    assert "8080" in slices
+    assert cluster.objects("pods", "-l", "app=readme") == []

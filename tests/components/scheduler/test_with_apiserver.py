@@ -93,3 +93,9 @@ def test_it_stops_on_sigterm_and_goes_on_after_a_restart(cluster):
     cluster.apply(bare_pod("later"))
     cluster.start("scheduler")
     cluster.kubectl("wait", "--for=condition=Ready", "pod/later", "--timeout=20s")
+
+
+def test_the_example_of_the_readme_runs(cluster):
+    output = cluster.run_readme("scheduler")
+    (pods,) = (text for line, text in output.items() if "-o wide" in line)
+    assert all(f"w{number}" in pods for number in range(4)), "one pod on each worker"
