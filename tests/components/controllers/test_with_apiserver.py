@@ -287,3 +287,13 @@ def test_the_example_of_the_readme_runs(cluster):
     (slices,) = (text for line, text in output.items() if "endpointslices" in line)
     assert "8080" in slices
     assert cluster.objects("pods", "-l", "app=readme") == []
+
+
+def test_work_goes_on_when_the_api_server_crashes_and_comes_back(cluster):
+    cluster.kubectl("create", "deployment", "through", "--image=nginx", "--replicas=2")
+    cluster.api.restart()
+    cluster.kubectl("scale", "deployment/through", "--replicas=4")
+    cluster.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/through", "--timeout=20s")
+    assert len(cluster.objects("pods", "-l", "app=through")) == 4
+    cluster.kubectl("delete", "deployment", "through", "--cascade=foreground", "--timeout=20s")
+    assert all(process.poll() is None for process in cluster.processes.values())
