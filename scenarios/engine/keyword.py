@@ -22,7 +22,7 @@ def matches(expression: str, case: Case) -> bool:
     if not expression.strip():
         return True
     scenario = case.scenario
-    text = " ".join([case.id, scenario.title, scenario.topic, *scenario.tags, str(scenario.file)]).lower()
+    text = " ".join([case.id, scenario.title, scenario.topic, *scenario.tags, scenario.file.name]).lower()
     return _Reader(expression, lambda word: word.lower() in text).read()
 
 

@@ -28,7 +28,10 @@ from scenarios.engine.loader import merge
 from scenarios.engine.spec import LabSpec
 
 ROOT = Path(__file__).parents[2]
-CALL = "import importlib, sys; m, f = sys.argv[1].split(':'); sys.exit(getattr(importlib.import_module(m), f)(sys.argv[2:]))"
+CALL = (
+    "import importlib, sys; m, f = sys.argv[1].split(':'); "
+    "sys.exit(getattr(importlib.import_module(m), f)(sys.argv[2:]))"
+)
 SERVICE_IP = "10.96.0.50"
 
 
@@ -79,6 +82,8 @@ class Program:
 class Pod:
     pid: int
     ip: str
+    node: int
+    undo: str
     server: subprocess.Popen[bytes] | None = None
 
 
@@ -123,7 +128,8 @@ class NetLab:
             ip link set lo up
             ip address add {address}/16 dev eth0 ; ip link set eth0 up
             ip link add cni0 type bridge ; ip address add 10.244.{number}.1/24 dev cni0 ; ip link set cni0 up
-            ip link add flannel.1 address 02:00:00:00:01:0{number} type vxlan id 1 local {address} dev eth0 dstport 8472 nolearning
+            ip link add flannel.1 address 02:00:00:00:01:0{number} type vxlan id 1 local {address} dev eth0 \
+                dstport 8472 nolearning
             ip address add 10.244.{number}.0/32 dev flannel.1 ; ip link set flannel.1 up
             ip route add 10.244.{other}.0/24 via 10.244.{other}.0 dev flannel.1 onlink
             ip neigh add 10.244.{other}.0 lladdr 02:00:00:00:01:0{other} dev flannel.1 nud permanent
@@ -154,7 +160,8 @@ class NetLab:
     def run_pod(self, namespace: str, name: str, node: str, image: str) -> str:
         """Make the pod; its IP."""
         number = int(node[-1])
-        index = sum(item.ip.startswith(f"10.244.{number}.") for item in self.pods.values()) + 2
+        used = {item.ip for item in self.pods.values()}
+        index = next(n for n in range(2, 250) if f"10.244.{number}.{n}" not in used)
         ip, veth = f"10.244.{number}.{index}", f"veth{index}"
         pid = holder(namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS)
         node_pid = self.pids[node]
@@ -168,10 +175,16 @@ class NetLab:
         )
         pin = f"/run/netns/cni-{name}"
         self._inside(node_pid, f"touch {pin} ; mount --bind /proc/{pid}/ns/net {pin}")
-        self.pods[namespace, name] = pod = Pod(pid, ip)
+        self.pods[namespace, name] = pod = Pod(pid, ip, node_pid, f"umount {pin} ; rm {pin} ; ip link del {veth}")
         if "agnhost" in image:
             pod.server = self._serve(pid, name)
         return ip
+
+    def end_pod(self, pod: Pod) -> None:
+        self._inside(pod.node, pod.undo)
+        os.kill(pod.pid, signal.SIGKILL)
+        if pod.server:
+            pod.server.kill()
 
     def _serve(self, pid: int, name: str) -> subprocess.Popen[bytes]:
         argv = ["nsenter", "-t", str(pid), "-n", "-m", "unshare", "--uts", "sh", "-c"]
@@ -291,8 +304,7 @@ class Api:
     def _delete(self, plural: str, namespace: str, name: str) -> None:
         del self.objects[plural, namespace, name]
         if plural == "pods":
-            pod = self.lab.pods.pop((namespace, name))
-            os.kill(pod.pid, signal.SIGKILL)
+            self.lab.end_pod(self.lab.pods.pop((namespace, name)))
         if plural == "namespaces":
             for key in [key for key in self.objects if key[1] == name]:
                 self._delete(*key)

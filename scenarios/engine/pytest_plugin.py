@@ -1,0 +1,171 @@
+"""Scenario files as pytest tests, and labs for Python tests.
+
+    pytest -p scenarios.engine.pytest_plugin scenarios/catalogue          each case is a test
+
+    @pytest.mark.lab_spec({"cni": {"backend": "host-gw"}})                without: the default lab
+    def test_something(lab):                                              a LabHandle
+        assert lab.exec("worker-1", ["ip", "route"]).returncode == 0
+
+Tests with an equal lab share it, one after another; it ends when a test wants another one, or with the session.
+Who starts labs is named by --lab-factory or the ini option lab_factory ("package.module:name", called without
+arguments), or else by the entry point group "kubewire.lab_factory": scenarios do not import the lab.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenarios.engine.document import SpecError
+from scenarios.engine.handle import LabFactory, LabHandle
+from scenarios.engine.loader import SUFFIX, load
+from scenarios.engine.model import Case
+from scenarios.engine.options import RunOptions
+from scenarios.engine.render.junit import evidence_lines
+from scenarios.engine.results import CaseResult
+from scenarios.engine.runner import Run
+from scenarios.engine.spec import LabSpec
+
+ENTRY_POINTS = "kubewire.lab_factory"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kubewire")
+    group.addoption("--lab-factory", default="", help="who starts labs: package.module:name")
+    group.addoption("--scenario-results", default="results/pytest", help="where captures of scenarios go")
+    parser.addini("lab_factory", "who starts labs: package.module:name", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "lab_spec(mapping): the lab that the `lab` fixture brings up")
+    config.stash[POOL] = LabPool(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if pool := config.stash.get(POOL, None):
+        pool.close()
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if file_path.name.endswith(SUFFIX):
+        return ScenarioFile.from_parent(parent, path=file_path)
+    return None
+
+
+@dataclass
+class LabPool:
+    """At most one lab of this process, kept while the tests ask for an equal one."""
+
+    config: pytest.Config
+    stack: ExitStack = field(default_factory=ExitStack)
+    lab: LabHandle | None = None
+    spec: LabSpec | None = None
+    started: int = 0
+
+    def get(self, spec: LabSpec) -> LabHandle:
+        """The lab of this spec. Raises what the factory raises."""
+        if self.lab is None or self.spec != spec:
+            self.close()
+            self.started += 1
+            factory = find_factory(self.config)
+            name = f"pytest-{self._worker()}{self.started}"
+            self.lab, self.spec = self.stack.enter_context(factory(spec, name)), spec
+        return self.lab
+
+    def _worker(self) -> str:
+        workerinput: dict[str, Any] = getattr(self.config, "workerinput", {})
+        return f"{workerinput['workerid']}-" if workerinput else ""
+
+    @contextmanager
+    def borrow(self, spec: LabSpec, name: str) -> Iterator[LabHandle]:
+        """A LabFactory that leaves the lab up."""
+        yield self.get(spec)
+
+    def close(self) -> None:
+        """End the lab, if there is one."""
+        self.lab = self.spec = None
+        self.stack.close()
+
+
+POOL = pytest.StashKey[LabPool]()
+
+
+def find_factory(config: pytest.Config) -> LabFactory:
+    """Named by option, ini file or entry point. Raises pytest.UsageError."""
+    text = config.getoption("--lab-factory") or config.getini("lab_factory")
+    if not text:
+        found = list(entry_points(group=ENTRY_POINTS))
+        if not found:
+            raise pytest.UsageError("who starts labs? give --lab-factory package.module:name")
+        text = found[0].value
+    module, _, name = text.partition(":")
+    try:
+        made: LabFactory = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise pytest.UsageError(f"--lab-factory {text}: {error}") from error
+    return made
+
+
+class ScenarioFile(pytest.File):
+    """A *.scenario.yaml file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        try:
+            for case in load(self.path):
+                yield ScenarioItem.from_parent(self, name=case.id, case=case)
+        except SpecError as error:
+            raise self.CollectError(str(error)) from error
+
+
+class ScenarioFailed(Exception):
+    """A case that did not pass."""
+
+    def __init__(self, result: CaseResult) -> None:
+        super().__init__(result.problem)
+        self.result = result
+
+
+class ScenarioItem(pytest.Item):
+    """One case."""
+
+    def __init__(self, *, case: Case, **others: Any) -> None:
+        super().__init__(**others)
+        self.case = case
+        self.add_marker("lab")
+
+    def runtest(self) -> None:
+        options = RunOptions(results=Path(self.config.getoption("--scenario-results")))
+        run = Run([self.case], self.config.stash[POOL].borrow, options, [])
+        result = run.run()
+        if result.interrupted:
+            raise KeyboardInterrupt
+        one = result.cases[0]
+        if one.status == "skipped":
+            pytest.skip(one.reason)
+        self.add_report_section("call", "evidence", "\n".join(evidence_lines(one)))
+        if one.status != "passed":
+            raise ScenarioFailed(one)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, ScenarioFailed):
+            result = excinfo.value.result
+            return "\n".join([f"{result.case.id}: {result.problem}", "", *evidence_lines(result, failed_only=True)])
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.case.scenario.title} [{self.case.id}]"
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> LabHandle:
+    """A running lab; @pytest.mark.lab_spec says which."""
+    marker = request.node.get_closest_marker("lab_spec")
+    spec = LabSpec.parse(marker.args[0] if marker else {}, f"{request.node.nodeid} lab_spec")
+    return request.config.stash[POOL].get(spec)

@@ -1,0 +1,371 @@
+"""Whole runs on a real small network (tests.scenarios.netlab): what passes, what fails, and what is left."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from scenarios.engine.loader import load_all
+from scenarios.engine.options import RunOptions
+from scenarios.engine.results import CaseFinished, LabReady, LabStopped, RunFinished, StepStarted
+from scenarios.engine.runner import Run, run
+from tests.scenarios.netlab import SERVICE_IP, NetLabs
+from tests.scratch import isolated
+
+pytestmark = pytest.mark.packet
+CATALOGUE = Path(__file__).parents[2] / "scenarios" / "catalogue"
+
+
+class Recorder:
+    """A renderer that keeps what it is told."""
+
+    def __init__(self):
+        self.events = []
+
+    def handle(self, event):
+        self.events.append(event)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def recorded(text: str, results: str = "/tmp/results", **options):
+    """A scenario as text, run in this process' namespaces: (RunResult, Recorder, NetLabs)."""
+    file = Path("/tmp/x.scenario.yaml")
+    file.write_text(f"name: x\ntitle: t\n{text}")
+    recorder, labs = Recorder(), NetLabs()
+    result = Run(load_all([file]), labs, RunOptions(results=Path(results), **options), [recorder]).run()
+    return result, recorder, labs
+
+
+def outcome(text: str):
+    """(status, problem) of the only case, from fresh namespaces."""
+
+    def body():
+        result, _, _ = recorded(text)
+        (case,) = result.cases
+        return case.status, case.problem, [item.seen for one in case.expectations for item in one.evidence]
+
+    return isolated(body)
+
+
+PODS = "fixtures: {pods: {a: {node: worker-1, image: netshoot}, b: {node: worker-2}}}\n"
+
+
+def test_the_packet_life_cycle_passes_and_leaves_reports_and_a_capture():
+    def body():
+        code = run(
+            [CATALOGUE / "packet-life" / "pod-to-pod-across-nodes.scenario.yaml"],
+            NetLabs(),
+            RunOptions(results=Path("/tmp/results"), quiet=True),
+        )
+        results = Path("/tmp/results")
+        capture = results / "captures" / "pod-to-pod-across-nodes-path.pcapng"
+        lines = os.popen(f"tcpdump -nr {capture} 2>/dev/null").read().splitlines()
+        return (
+            code,
+            len(lines),
+            (results / "report.html").read_text(),
+            (results / "junit.xml").read_bytes(),
+            json.loads((results / "results.json").read_text()),
+        )
+
+    code, packets, html, junit, results = isolated(body)
+    assert code == 0
+    assert packets > 20
+    assert html.count("<svg") == 1 and "http-equiv" not in html and 'src="http' not in html
+    suite = ElementTree.fromstring(junit)
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
+    (case,) = results["cases"]
+    path = next(e for s in case["steps"] for e in s["expectations"] if e["name"].startswith("the same packet, at ten"))
+    interfaces = [one["interface"] for one in path["evidence"][0]["packets"]]
+    assert len(interfaces) == 10 and interfaces[3] == "worker-1:flannel.1"
+
+
+def test_a_service_is_translated_on_the_clients_node_and_back():
+    text = f"""{PODS}
+steps:
+  - capture: {{start: way, on: ["pod:a:eth0", "worker-1:cni0", "worker-1:eth0", "pod:b:eth0"], filter: not arp}}
+  - expect:
+      - from: pod:a
+        http: {{url: "http://{SERVICE_IP}/clientip", matches: "^${{pod/a.ip}}:"}}
+      - packets:
+          path: ["pod:a:eth0", "worker-1:cni0", "worker-1:eth0", "pod:b:eth0"]
+          match: {{protocol: tcp, flags: S, destination: "{SERVICE_IP}", dport: 80}}
+          nat: destination
+      - packets:
+          path: ["pod:b:eth0", "worker-1:eth0", "worker-1:cni0", "pod:a:eth0"]
+          match: {{protocol: tcp, flags: SA}}
+          nat: source
+      - packets: {{on: [worker-1:eth0, "pod:b:eth0"], match: {{destination: "{SERVICE_IP}"}}, count: 0}}
+      - from: worker-1
+        conntrack: {{protocol: tcp, destination: "{SERVICE_IP}", dport: 80, replySource: "${{pod/b.ip}}", nat: destination}}
+      - from: worker-2
+        conntrack: {{protocol: tcp, destination: "${{pod/b.ip}}", dport: 8080, nat: none}}
+      - from: worker-1
+        rules:
+          table: nat
+          walk: {{chain: PREROUTING, protocol: tcp, destination: "{SERVICE_IP}", dport: 80}}
+          reaches: ["-j KUBE-SVC-TEST", "--to-destination ${{pod/b.ip}}:8080"]
+          avoids: "10.96.0.99"
+      - addresses: {{address: "{SERVICE_IP}", count: 0}}
+"""
+    status, problem, _ = outcome(text)
+    assert (status, problem) == ("passed", "")
+
+
+@pytest.mark.parametrize(
+    ("expectation", "said"),
+    [
+        pytest.param("{from: pod:a, http: 'http://${pod/b.ip}:8099/'}", "refused", id="http refused"),
+        pytest.param("{from: pod:a, http: {url: 'http://${pod/b.ip}:8080/hostname', equals: c}}", 'expected "c", got "b"', id="http body"),
+        pytest.param("{from: pod:a, udp: {to: 'pod:b', port: 8081, equals: c}}", 'expected "c", got "b"', id="udp body"),
+        pytest.param("{from: pod:a, tcp: {to: 'pod:b', port: 8080, error: refused}}", "expected it to fail", id="tcp connects"),
+        pytest.param("{from: pod:a, ping: {to: 10.244.2.77, timeout: 300ms}}", "timeout", id="ping nobody"),
+        pytest.param("{from: pod:a, ping: {to: 'pod:b', size: 1600, df: true}}", "too-big", id="ping too big"),
+        pytest.param("{from: pod:a, not: true, ping: 'pod:b'}", "should not be so", id="negated"),
+        pytest.param("{from: worker-1, routes: {to: 10.9.0.0/16}}", "expected 1 or more, got 0", id="no route"),
+        pytest.param("{from: worker-1, exec: {command: 'exit 3'}}", "expected exit code 0, got 3", id="exec"),
+        pytest.param("{from: worker-1, rules: {contains: KUBE-SVC-NONE}}", "no rule of", id="no rule"),
+        pytest.param("{from: worker-1, conntrack: {destination: 9.9.9.9}}", "expected 1 or more such entries, got 0", id="conntrack"),
+        pytest.param("{addresses: {address: '${pod/b.ip}', on: 'pod:a:eth0'}}", "expected pod:a:eth0, got pod:b:eth0", id="address"),
+        pytest.param("{resource: {of: pod/b, jsonpath: '{.status.phase}', equals: Failed}}", "expected \"Failed\", got \"Running\"", id="state"),
+        pytest.param("{from: 'pod:none', ping: 10.0.0.1}", "not found", id="no such pod"),
+        pytest.param("{from: moon, ping: 10.0.0.1}", "is no place to look from", id="no such host"),
+        pytest.param("{from: pod:a, ping: '${pod/bb.ip}'}", "not found", id="no such reference"),
+    ],
+)  # fmt: skip
+def test_an_expectation_that_does_not_hold_says_what_was_seen_instead(expectation, said):
+    status, problem, _ = outcome(f"{PODS}timeouts: {{within: 200ms}}\nsteps: [{{expect: {expectation}}}]\n")
+    assert status in ("failed", "error")
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("packets", "said"),
+    [
+        ("{on: 'pod:b:eth0', match: {dport: 9}}", "expected 1 or more, got 0"),
+        ("{on: 'pod:b:eth0', match: {protocol: tcp, flags: S}, count: 0}", "expected exactly 0, got 1"),
+        ("{on: 'worker-1:eth0', match: {flags: S}, outer: {vni: 2}}", "expected 1 or more, got 0"),
+        ("{on: 'worker-1:eth0', match: {flags: S}, encapsulated: false}", "expected 1 or more, got 0"),
+        ("{path: ['pod:b:eth0', 'worker-1:eth0', 'pod:a:eth0'], match: {flags: S}}", "then not at worker-1:eth0"),
+        (
+            "{path: ['pod:a:eth0', 'pod:b:eth0'], match: {flags: S}, nat: destination}",
+            "expected NAT destination, got none",
+        ),
+        ("{on: 'worker-2:eth0'}", "does not listen on worker-2:eth0"),
+    ],
+    ids=["port", "forbidden", "vni", "bare", "wrong way round", "no NAT", "other interface"],
+)
+def test_a_packet_expectation_can_fail(packets, said):
+    text = f"""{PODS}timeouts: {{within: 200ms}}
+steps:
+  - capture: {{start: c, on: ["pod:a:eth0", "worker-1:eth0", "pod:b:eth0"]}}
+  - expect: {{from: pod:a, http: "http://${{pod/b.ip}}:8080/", within: 10s}}
+  - expect: {{packets: {packets}}}
+"""
+    status, problem, _ = outcome(text)
+    assert status in ("failed", "error")
+    assert said in problem
+
+
+def test_all_pairs_are_looked_at():
+    _, problem, seen = outcome(
+        "fixtures: {pods: {p: {on: workers}}}\nlab: {topology: {workers: 2}}\n"
+        'steps: [{expect: {from: "pods:app=p", http: {to: "pods:app=p", port: 8080, path: /clientip, matches: "^${from.ip}:"}}}]\n'
+    )
+    assert problem == ""
+    assert len(seen) == 4
+
+
+def test_a_variant_whose_expectation_must_fail_fails_when_it_holds():
+    shared = f"{PODS}steps: [{{expect: {{id: up, from: pod:a, ping: 'pod:b', within: 300ms}}}}]\n"
+
+    def body():
+        result, _, _ = recorded(shared + "variants: {broken: {fails: up}, control: {}}\n")
+        return {case.case.variant.name: (case.status, case.problem) for case in result.cases}
+
+    assert isolated(body) == {
+        "broken": ("failed", "ping: holds, though this variant says that it fails here"),
+        "control": ("passed", ""),
+    }
+
+
+def test_cases_with_one_lab_share_it_and_each_has_a_namespace_of_its_own():
+    def body():
+        text = f"{PODS}steps: [{{expect: {{from: pod:a, ping: 'pod:b'}}}}]\nvariants: {{fixed: {{}}, control: {{}}}}\n"
+        result, recorder, labs = recorded(text)
+        left = [key for key in labs.labs[0].api.objects if key[0] in ("namespaces", "pods")]
+        return result.labs, len(recorder.of(LabReady)), {case.namespace for case in result.cases}, left
+
+    assert isolated(body) == (1, 1, {"x-fixed", "x-control"}, [])
+
+
+def test_an_isolated_scenario_has_a_lab_to_itself():
+    def body():
+        text = "isolated: true\nsteps: [{note: hi}]\nvariants: {fixed: {}, control: {}}\n"
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text(f"name: x\ntitle: t\n{text}")
+        recorder = Recorder()
+        result = Run(load_all([file]), FakeLabs(), RunOptions(results=Path("/tmp/r")), [recorder]).run()
+        return result.labs, len(recorder.of(LabStopped))
+
+    assert isolated(body) == (2, 2)
+
+
+class FakeLabs(NetLabs):
+    """Labs that cannot be entered a second time in one network namespace are made once."""
+
+    def __call__(self, spec, name):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def same():
+            if not self.labs:
+                with NetLabs.__call__(self, spec, name) as lab:
+                    pass
+            lab = self.labs[0]
+            yield lab
+
+        return same()
+
+
+def test_a_component_that_a_step_took_down_is_started_again():
+    def body():
+        text = "steps:\n  - component: {name: kube-proxy, on: workers, action: kill}\n  - component: {name: kube-proxy, on: worker-1, action: start}\n"
+        _, _, labs = recorded(text)
+        return labs.labs[0].components
+
+    assert isolated(body) == [
+        ("kube-proxy", "worker-1", "kill"),
+        ("kube-proxy", "worker-2", "kill"),
+        ("kube-proxy", "worker-1", "start"),
+        ("kube-proxy", "worker-2", "start"),
+    ]
+
+
+def test_resume_runs_only_what_has_not_passed():
+    def body():
+        text = f"{PODS}timeouts: {{within: 100ms}}\nsteps: [{{expect: {{id: up, from: pod:a, ping: 'pod:b'}}}}]\n"
+        text += "variants: {fixed: {}, broken: {fails: up}}\n"
+        from scenarios.engine.render.jsonfile import JsonFile
+
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text(f"name: x\ntitle: t\n{text}")
+        labs, runs = FakeLabs(), []
+        for resume in (False, True, True):
+            options = RunOptions(results=Path("/tmp/results"), resume=resume)
+            recorder = Recorder()
+            Run(load_all([file]), labs, options, [JsonFile(options.results), recorder]).run()
+            runs.append([(event.result.case.id, event.result.status) for event in recorder.of(CaseFinished)])
+            if len(runs) == 2:
+                file.write_text(file.read_text() + "tags: [changed]\n")
+        return runs
+
+    everything = [("x[fixed]", "passed"), ("x[broken]", "failed")]
+    assert isolated(body) == [everything, [("x[broken]", "failed")], everything]
+
+
+def test_ctrl_c_ends_the_run_and_the_lab():
+    def body():
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text(
+            f"name: x\ntitle: t\n{PODS}steps: [{{expect: {{from: pod:a, within: 60s, ping: {{to: 10.244.2.77}}}}}}]\n"
+        )
+
+        class Interrupter(Recorder):
+            def handle(self, event):
+                super().handle(event)
+                if isinstance(event, StepStarted) and event.number == 1:
+                    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        recorder = Interrupter()
+        ended = []
+
+        class Labs(NetLabs):
+            def __call__(self, spec, name):
+                from contextlib import contextmanager
+
+                @contextmanager
+                def inner():
+                    with NetLabs.__call__(self, spec, name) as lab:
+                        try:
+                            yield lab
+                        finally:
+                            ended.append(name)
+
+                return inner()
+
+        result = Run(load_all([file]), Labs(), RunOptions(results=Path("/tmp/results")), [recorder]).run()
+        return (
+            result.interrupted,
+            result.seconds < 20,
+            len(ended),
+            result.cases[0].status,
+            len(recorder.of(RunFinished)),
+        )
+
+    assert isolated(body) == (True, True, 1, "skipped", 1)
+
+
+def test_keep_waits_inside_the_failed_lab():
+    def body():
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text(
+            f"name: x\ntitle: t\n{PODS}timeouts: {{within: 100ms}}\nsteps: [{{expect: {{from: pod:a, tcp: 'pod:b:99'}}}}]\n"
+        )
+        asked, labs = [], NetLabs()
+
+        def wait(prompt):
+            asked.append((prompt[:11], ("pods", "x", "a") in labs.labs[0].api.objects))
+
+        recorder = Recorder()
+        Run(load_all([file]), labs, RunOptions(results=Path("/tmp/r"), keep=True), [recorder], wait).run()
+        (kept,) = [event for event in recorder.events if type(event).__name__ == "LabKept"]
+        return asked, kept.commands[1]
+
+    asked, command = isolated(body)
+    assert asked == [("Press Enter", True)]
+    assert command == "kubectl get pods -o wide -n x"
+
+
+def test_a_lab_that_does_not_come_up_fails_its_cases():
+    def body():
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text("name: x\ntitle: t\nsteps: [{note: hi}]\n")
+
+        def factory(spec, name):
+            raise RuntimeError("worker-1: no such device")
+
+        result = Run(load_all([file]), factory, RunOptions(results=Path("/tmp/r")), []).run()
+        return result.cases[0].status, result.cases[0].reason
+
+    assert isolated(body) == ("error", "the lab did not come up: worker-1: no such device")
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ("worker-1:nope", "no interface nope; there are lo"),
+        ("moon:eth0", "no host moon"),
+        ("pod:none:eth0", "not found"),
+        ("eth0", "names no interface; write HOST:INTERFACE"),
+        ("worker-2:veth@pod:a", "the pod runs on worker-1"),
+    ],
+)
+def test_a_capture_that_cannot_be_says_why(point, said):
+    status, problem, _ = outcome(f'{PODS}steps: [{{capture: {{start: c, on: ["{point}"]}}}}]\n')
+    assert status == "failed"
+    assert said in problem
+
+
+def test_a_bad_filter_is_told():
+    status, problem, _ = outcome(
+        f'{PODS}steps: [{{capture: {{start: c, on: ["worker-1:eth0"], filter: "tpc port 1"}}}}]\n'
+    )
+    assert status == "failed"
+    assert "filter 'tpc port 1'" in problem

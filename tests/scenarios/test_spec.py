@@ -1,0 +1,127 @@
+"""Lab files: what is read, and what is said about mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from scenarios.engine.spec import CNI, Image, LabSpec, Links, SpecError, Topology
+
+
+def test_defaults_are_those_of_the_address_table():
+    spec = LabSpec.parse({})
+    assert (spec.network.nodeCIDR, spec.network.clusterCIDR, spec.network.serviceCIDR) == (
+        "172.18.0.0/16",
+        "10.244.0.0/16",
+        "10.96.0.0/12",
+    )
+    assert spec.topology == Topology("one-segment", 3, Links(None))
+
+
+def test_a_spec_written_out_reads_as_the_same_spec():
+    spec = LabSpec.parse(
+        {
+            "topology": {"workers": 5, "links": {"bandwidth": 100}},
+            "cni": {"backend": "host-gw"},
+            "images": {"app:1": {"argv": ["/bin/app"], "env": {"A": "b"}}},
+        }
+    )
+    assert LabSpec.parse(spec.as_dict()) == spec
+    assert spec.images == (("app:1", Image(("/bin/app",), "", (("A", "b"),))),)
+
+
+def test_labs_that_differ_in_name_only_are_equal():
+    assert LabSpec.parse({"name": "a"}) == LabSpec.parse({"name": "b"})
+    assert LabSpec.parse({}) != LabSpec.parse({"cni": {"backend": "host-gw"}})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(
+            {"tpology": {}}, "tpology: unknown key (did you mean topology?); allowed here: cni", id="unknown key"
+        ),
+        pytest.param(
+            {"topology": {"worker": 3}}, "topology.worker: unknown key (did you mean workers?)", id="nested key"
+        ),
+        pytest.param({"topology": {"workers": "3"}}, 'topology.workers: must be a whole number, not "3"', id="type"),
+        pytest.param({"topology": {"workers": -1}}, "topology.workers: must be 0 or more, not -1", id="minimum"),
+        pytest.param(
+            {"cni": {"plugin": "flanel"}},
+            'cni.plugin: "flanel" is not known (did you mean flannel?); allowed: flannel, none',
+            id="unknown CNI",
+        ),
+        pytest.param({"kubeProxy": {"mode": "ipvs!"}}, "kubeProxy.mode: ", id="unknown proxy mode"),
+        pytest.param(
+            {"network": {"clusterCIDR": "10.100.0.0/16"}},
+            "network.serviceCIDR: 10.96.0.0/12 overlaps clusterCIDR 10.100.0.0/16",
+            id="pods overlap Services",
+        ),
+        pytest.param(
+            {"network": {"nodeCIDR": "10.244.3.0/24"}},
+            "network.clusterCIDR: 10.244.0.0/16 overlaps nodeCIDR",
+            id="nodes",
+        ),
+        pytest.param({"network": {"nodeCIDR": "203.0.113.0/24"}}, "lies outside the cluster", id="outside network"),
+        pytest.param(
+            {"network": {"clusterCIDR": "10.244.1.0/16"}},
+            "has host bits set; the range it lies in is 10.244.0.0/16",
+            id="host bits",
+        ),
+        pytest.param({"network": {"clusterCIDR": "10.244.0.0/40"}}, "is not an IPv4 range", id="no range"),
+        pytest.param(
+            {"network": {"nodeCIDRMaskSize": 12}},
+            "network.nodeCIDRMaskSize: /12 does not fit in clusterCIDR",
+            id="mask",
+        ),
+        pytest.param(
+            {"network": {"nodeCIDRMaskSize": 17}},
+            "10.244.0.0/16 holds 2 ranges of /17, but there are 4 nodes",
+            id="few",
+        ),
+        pytest.param(
+            {"network": {"nodeCIDR": "172.18.0.0/30"}}, "too few addresses for 4 nodes", id="nodes do not fit"
+        ),
+        pytest.param({"network": {"serviceNodePortRange": "9-3"}}, "must be LOW-HIGH", id="ports the wrong way round"),
+        pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_what_is_allowed(data, said):
+    with pytest.raises(SpecError) as error:
+        LabSpec.parse(data, "lab.yaml")
+    assert said in str(error.value)
+    assert str(error.value).startswith("lab.yaml: ")
+
+
+def test_mistakes_in_a_file_are_named_with_their_lines(tmp_path: Path):
+    file = tmp_path / "lab.yaml"
+    file.write_text("topology:\n  workers: 3\n  shap: one-segment\ncni:\n  plugin: calico\n")
+    with pytest.raises(SpecError) as error:
+        LabSpec.load(file)
+    assert [problem.split(" ")[0] for problem in error.value.problems] == [f"{file}:3:", f"{file}:5:"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("cni: {plugin: flannel\n", "lab.yaml:", id="no YAML"),
+        pytest.param("cni: {}\ncni: {}\n", "lab.yaml:2: cni: given twice", id="key twice"),
+        pytest.param("- 1\n", "must be a mapping, not [1]", id="a list"),
+    ],
+)
+def test_what_is_no_lab_file_is_refused(tmp_path: Path, text: str, said: str):
+    file = tmp_path / "lab.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError) as error:
+        LabSpec.load(file)
+    assert said in str(error.value)
+
+
+def test_on_and_off_are_texts_as_in_yaml_1_2(tmp_path: Path):
+    file = tmp_path / "lab.yaml"
+    file.write_text("name: on\n")
+    assert LabSpec.load(file).name == "on"
+
+
+def test_label_says_what_matters():
+    assert LabSpec.parse({"topology": {"workers": 1}}).label() == "flannel/vxlan · kube-proxy iptables · 1 worker"
+    assert CNI().plugin == "flannel"
