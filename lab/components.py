@@ -70,8 +70,7 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     )
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
-    if False:
-        yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+    yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
 
 
 def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
