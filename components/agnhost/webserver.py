@@ -165,3 +165,7 @@ def _contents(request: Request, path: Path, headers: dict[str, str]) -> Response
     if kind is not None:
         headers["Content-Type"] = kind
     return Response(200, body, headers)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ LIGHT = (
 #: own modules are imported after the fork, so that a lab started again runs the code as it is now.
 COMPONENTS = (
     "aiohttp",
+    "aiohttp.web",
     "argparse",
     "asyncio",
     "cryptography.hazmat.primitives.asymmetric.rsa",
@@ -24,8 +25,11 @@ COMPONENTS = (
     "ssl",
     "yaml",
     "components.machinery.client",
+    "components.machinery.cni",
     "components.machinery.events",
+    "components.machinery.images",
     "components.machinery.informer",
+    "components.machinery.prometheus",
     "components.machinery.selectors",
     "components.machinery.workqueue",
 )

@@ -122,7 +122,7 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
         ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
     lower = rootfs.lower or layout.lower
     scratch = _mount_scratch(layout)
-    root = _mount_root(lower, scratch, layout, warn)
+    root, layers = _mount_root(lower, scratch, layout, warn)
     for mount in plan(rootfs, layout):
         with _stage(f"mount {mount.target}", mount.target in _OPTIONAL):
             _mount_one(mount, root, scratch, rootfs.privileged)
@@ -132,7 +132,8 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
             ns.bind(f"{root}/proc/sys", f"{root}/proc/sys", read_only=True)
     if rootfs.read_only:
         with _stage("remount / read-only"):
-            ns.mount("none", root, "", ns.MS_REMOUNT | ns.MS_BIND | ns.MS_RDONLY)
+            for layer in layers:
+                ns.mount("none", layer, "", ns.MS_REMOUNT | ns.MS_BIND | ns.MS_RDONLY)
     with _stage("pivot_root"):
         # pivot_root(2): with new_root and put_old the same, the old root is stacked on top and can be detached.
         os.chdir(root)
@@ -152,15 +153,18 @@ def _mount_scratch(layout: Layout) -> str:
     raise StartError(f"none of {', '.join(layout.bases)} is a directory here", "mount root")
 
 
-def _mount_root(lower: str, scratch: str, layout: Layout, warn: Callable[[str], None]) -> str:
+def _mount_root(
+    lower: str, scratch: str, layout: Layout, warn: Callable[[str], None]
+) -> tuple[str, list[str]]:
+    """The root and the writable mounts that it consists of."""
     root = f"{scratch}/root"
     try:
         _mount_overlay(lower, root, scratch, "", layout)
+        return root, [root]
     except OSError as refused:
         warn(f"overlay over {lower} refused ({os.strerror(refused.errno or 0)}): one for each of its directories instead")
         with _stage("mount /"):
-            _mount_pieces(lower, root, scratch, layout)
-    return root
+            return root, _mount_pieces(lower, root, scratch, layout)
 
 
 def _mount_overlay(lower: str, target: str, scratch: str, name: str, layout: Layout) -> None:
@@ -173,12 +177,13 @@ def _mount_overlay(lower: str, target: str, scratch: str, name: str, layout: Lay
     ns.mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}{marks}")
 
 
-def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> None:
+def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> list[str]:
     """A root of single overlays. In a user namespace the machine's mounts are locked (mount_namespaces(7)), and a
     directory with a locked mount below it cannot be a lower layer; "/" always has some. Such a directory is bound
     read-only."""
     covered = {mount.target for mount in DEFAULT_MOUNTS}
     ns.bind(root, root)  # pivot_root(2) wants a mount point
+    layers = [root]
     for entry in os.scandir(lower):
         target = f"{root}/{entry.name}"
         if entry.is_symlink():
@@ -189,9 +194,11 @@ def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> None:
                 continue
             try:
                 _mount_overlay(entry.path, target, scratch, f"/{entry.name}", layout)
+                layers.append(target)
             except OSError:
                 ns.bind(entry.path, target, recursive=True)
                 set_read_only(target)
+    return layers
 
 
 def set_read_only(target: str) -> None:

@@ -343,7 +343,11 @@ class Server:
         if container.process.exit is not None:
             raise StartError("cannot exec in a stopped container", "container")
         names = [name for name in NAMESPACE_NAMES if name != "user"]
-        _open_namespaces(dict.fromkeys(names, container.process.pid), opened)
+        try:
+            _open_namespaces(dict.fromkeys(names, container.process.pid), opened)
+        except StartError as err:
+            # It has ended, and we have not been told yet.
+            raise StartError("cannot exec in a stopped container", "container", err.errno) from None
         return inherit(spec, container.spec)
 
     def _make_streams(self, spec: ProcessSpec, opened: dict[str, int]) -> tuple[Streams | None, dict[str, int]]:
@@ -356,7 +360,7 @@ class Server:
             log = LogFile(directory, os.path.basename(spec.log_path), spec.log_max_bytes, spec.log_max_files)
         attached: dict[str, int] = {n: opened.pop(n) for n in ("stdin", "stdout", "stderr") if n in opened}
         if spec.tty is not None:
-            return Streams(self.loop, log=log, stdin=None, stdin_once=False), attached
+            return Streams(self.loop, log=log, tty=True), attached
         stdin = None
         if spec.stdin_open:
             opened["stdin"], stdin = os.pipe2(os.O_CLOEXEC)

@@ -144,12 +144,16 @@ class _Source:
 class Streams:
     """All streams of one process. Takes over every descriptor it is given."""
 
-    def __init__(self, loop: Loop, *, log: LogFile | None, stdin: int | None, stdin_once: bool) -> None:
+    def __init__(
+        self, loop: Loop, *, log: LogFile | None, stdin: int | None = None, stdin_once: bool = False, tty: bool = False
+    ) -> None:
         self._loop = loop
         self._log = log
         self._stdin = stdin
         self._stdin_once = stdin_once
         self._terminal: int | None = None
+        # With a terminal, clients wait until the child has made it.
+        self._waiting: list[tuple[int | None, int | None, int | None]] | None = [] if tty else None
         self._owned: set[int] = set()
         self._sources: dict[str, _Source] = {}
         self._inputs: dict[int, bytearray] = {}
@@ -165,10 +169,15 @@ class Streams:
         """The pty master: both stdin and stdout."""
         self._terminal = self._stdin = master
         self.add_output("stdout", master)
-        for fd in list(self._inputs):
-            self._loop.set_reader(fd, lambda fd=fd: self._read_input(fd))  # type: ignore[misc]
+        waiting, self._waiting = self._waiting or [], None
+        for fds in waiting:
+            self.attach(*fds)
 
     def attach(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
+        """Connect a client's pipes or sockets; those for which there is no stream are closed."""
+        if self._waiting is not None:
+            self._waiting.append((stdin, stdout, stderr))
+            return
         if stdin is not None:
             os.set_blocking(stdin, False)
             self._inputs[stdin] = bytearray()
@@ -201,6 +210,11 @@ class Streams:
     def close(self) -> None:
         """Let go of everything."""
         self._close_stdin()
+        for fds in self._waiting or ():
+            for fd in fds:
+                if fd is not None:
+                    os.close(fd)
+        self._waiting = None
         for source in self._sources.values():
             source.abandon()
         for fd in self._owned:
