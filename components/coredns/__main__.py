@@ -1,0 +1,5 @@
+import sys
+
+from components.coredns.main import main
+
+sys.exit(main(sys.argv[1:]))

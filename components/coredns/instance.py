@@ -1,0 +1,200 @@
+"""One configuration at work: server blocks -> chains, listeners and pages; replaced as a whole on reload."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from components.coredns.corefile import CorefileError, Line, ServerBlock, Token, fail
+from components.coredns.message import REFUSED, Request, Response
+from components.coredns.plugin import (
+    Factory,
+    Next,
+    Plugin,
+    PluginError,
+    Setup,
+    Site,
+    chain,
+    longest_zone,
+    normalize,
+)
+from components.coredns.plugins import PLUGINS
+from components.coredns.server import Listener, respond
+from components.machinery.prometheus import Registry
+
+log = logging.getLogger("coredns")
+VERSION = "1.12.1"
+
+
+@dataclass
+class Instance:
+    """build() checks a configuration without touching anything; start() listens; stop() ends it."""
+
+    servers: dict[int, dict[str, Next]] = field(default_factory=dict)
+    plugins: list[Plugin] = field(default_factory=list)
+    site: Site = field(default_factory=Site)
+    registry: Registry = field(default_factory=Registry)
+    lameduck_seconds: float = 0.0
+    #: (interval, jitter) in seconds of plugin reload, or None.
+    reload: tuple[float, float] | None = None
+    fatal: Callable[[str], None] = lambda _: None
+    _listeners: list[Listener] = field(default_factory=list)
+    _runners: list[web.AppRunner] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @classmethod
+    def build(
+        cls,
+        blocks: list[ServerBlock],
+        *,
+        port: int = 53,
+        fatal: Callable[[str], None] = lambda _: None,
+        known: Mapping[str, Factory] = PLUGINS,
+    ) -> Instance:
+        """Raises CorefileError or PluginError with file and line."""
+        self = cls(fatal=fatal)
+        self.registry.gauge(
+            "coredns_build_info",
+            "A metric with a constant '1' value labeled by version, revision, and goversion from which CoreDNS was "
+            "built.",
+            "goversion", "revision", "version",
+        ).set(1, "", "kubewire", VERSION)  # fmt: skip
+        readiness: dict[str, object] = {}
+        for block in blocks:
+            zones_by_port: dict[int, list[str]] = {}
+            for key in block.keys:
+                zone_port, zones = _address(key, port)
+                zones_by_port.setdefault(zone_port, []).extend(zones)
+            for number, zones in zones_by_port.items():
+                self._add(block, number, tuple(zones), readiness, known)
+        return self
+
+    def _add(
+        self,
+        block: ServerBlock,
+        port: int,
+        zones: tuple[str, ...],
+        readiness: dict[str, object],
+        known: Mapping[str, Factory],
+    ) -> None:
+        lines: dict[str, list[Line]] = {}
+        for line in block.directives:
+            lines.setdefault(line.name, []).append(line)
+        made = [
+            self._plugin(name, factory, lines[name], port, zones, readiness)
+            for name, factory in known.items()
+            if name in lines
+        ]
+        self.plugins += made
+        served = self.servers.setdefault(port, {})
+        for zone in zones:
+            if zone in served:
+                fail(block.keys[0], f"cannot serve dns://{zone}:{port} - it is already defined")
+            served[zone] = chain(made)
+
+    def _plugin(
+        self,
+        name: str,
+        factory: Factory,
+        lines: list[Line],
+        port: int,
+        zones: tuple[str, ...],
+        readiness: dict[str, object],
+    ) -> Plugin:
+        setup = Setup(
+            lines=lines,
+            zones=zones,
+            server=f"dns://:{port}",
+            registry=self.registry,
+            site=self.site,
+            resolve=lambda request: self.resolve(port, request),
+            readiness=readiness,  # type: ignore[arg-type]
+            port=port,
+            fatal=self.fatal,
+            reload_every=lambda interval, jitter: setattr(self, "reload", (interval, jitter)),
+            lameduck=lambda seconds: setattr(self, "lameduck_seconds", seconds),
+        )
+        try:
+            return factory(setup)
+        except CorefileError as error:
+            raise PluginError(f"plugin/{name}: {error}") from error
+
+    async def resolve(self, port: int, request: Request) -> Response:
+        """The answer of the server block with the longest zone; REFUSED when none is for that name."""
+        served = self.servers[port]
+        zone = longest_zone(request.name, tuple(served))
+        return await respond(request, served[zone]) if zone else Response(REFUSED)
+
+    async def start(self) -> None:
+        """Raises OSError when a port is taken; what was opened is then closed again."""
+        try:
+            for port in self.servers:
+                listener = Listener(port, self._server(port))
+                await listener.start()
+                self._listeners.append(listener)
+            for address, pages in self.site.pages.items():
+                await self._serve_pages(address, pages)
+        except OSError:
+            await self.stop()
+            raise
+        for plugin in self.plugins:
+            run = getattr(plugin, "run", None)
+            if run is not None:
+                self._tasks.append(asyncio.get_running_loop().create_task(self._background(plugin.name, run)))
+
+    def _server(self, port: int) -> Next:
+        async def serve(request: Request) -> Response:
+            return await self.resolve(port, request)
+
+        return serve
+
+    async def _background(self, name: str, run: Callable[[], object]) -> None:
+        try:
+            await run()  # type: ignore[misc]
+        except RuntimeError as error:
+            self.fatal(str(error))
+        except Exception as error:
+            self.fatal(f"plugin/{name}: {error!r}")
+
+    async def _serve_pages(self, address: str, pages: Mapping[str, object]) -> None:
+        host, _, port = address.rpartition(":")
+        app = web.Application()
+        app.add_routes([web.get(path, handler) for path, handler in pages.items()])  # type: ignore[arg-type]
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        await runner.setup()
+        self._runners.append(runner)
+        # A reload opens the new pages before the old ones close.
+        await web.TCPSite(runner, host.strip("[]") or None, int(port), reuse_port=True).start()
+
+    async def stop(self) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for runner in self._runners:
+            await runner.cleanup()
+        self._listeners, self._tasks, self._runners = [], [], []
+
+
+def _address(key: Token, default_port: int) -> tuple[int, list[str]]:
+    """`[dns://]ZONE[:PORT]`; ZONE may be a CIDR."""
+    text = key.text
+    if "://" in text:
+        scheme, _, text = text.partition("://")
+        if scheme != "dns":
+            fail(key, f"unsupported server type {scheme}://: only dns:// is known here")
+    found = re.fullmatch(r"(?P<zone>.*?)(:(?P<port>\d+))?", text)
+    assert found is not None
+    zone = found["zone"] or "."
+    if found["port"] and ":" in zone and "/" not in zone:
+        fail(key, f"invalid server address {key.text}")
+    try:
+        return int(found["port"] or default_port), normalize(zone)
+    except ValueError as error:
+        fail(key, str(error))

@@ -1,0 +1,19 @@
+"""The objects kubeadm applies for CoreDNS, rendered for one cluster. Pure but for reading coredns.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TEMPLATE = Path(__file__).parent / "manifests" / "coredns.yaml"
+
+
+def render(cluster_domain: str, dns_ip: str, replicas: int = 2) -> list[dict[str, Any]]:
+    """ServiceAccount, RBAC, ConfigMap, Deployment and Service, in the order in which to apply them.
+    dns_ip: the kube-dns Service's clusterIP, by custom the tenth address of the Service range."""
+    text = TEMPLATE.read_text()
+    for mark, value in (("CLUSTER_DOMAIN", cluster_domain), ("DNS_IP", dns_ip), ("REPLICAS", str(replicas))):
+        text = text.replace(f"${mark}$", value)
+    return list(yaml.safe_load_all(text))

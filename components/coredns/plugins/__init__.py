@@ -1,0 +1,39 @@
+"""The plugins in the order in which a question meets them (CoreDNS's plugin.cfg); adding one is a file and
+a line. The order in the Corefile does not matter."""
+
+from __future__ import annotations
+
+from components.coredns.plugin import Factory
+from components.coredns.plugins import (
+    cache,
+    errors,
+    forward,
+    health,
+    hosts,
+    kubernetes,
+    loadbalance,
+    log,
+    loop,
+    prometheus,
+    ready,
+    reload,
+    rewrite,
+    template,
+)
+
+PLUGINS: dict[str, Factory] = {
+    "reload": reload.setup,
+    "ready": ready.setup,
+    "health": health.setup,
+    "prometheus": prometheus.setup,
+    "errors": errors.setup,
+    "log": log.setup,
+    "loadbalance": loadbalance.setup,
+    "cache": cache.setup,
+    "rewrite": rewrite.setup,
+    "template": template.setup,
+    "hosts": hosts.setup,
+    "kubernetes": kubernetes.setup,
+    "loop": loop.setup,
+    "forward": forward.setup,
+}

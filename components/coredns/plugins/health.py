@@ -1,0 +1,32 @@
+"""health: /health answers OK while the process lives; lameduck delays its end."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from components.coredns.message import Request, Response
+from components.coredns.plugin import Next, Setup
+from components.coredns.plugins import parsing
+
+
+class Health:
+    name = "health"
+
+    async def serve(self, request: Request, following: Next) -> Response:
+        return await following(request)
+
+
+async def _ok(_: web.Request) -> web.Response:
+    return web.Response(text="OK")
+
+
+def setup(setup: Setup) -> Health:
+    (line,) = setup.lines[:1]
+    if len(line.args) > 1:
+        line.wrong_arguments()
+    for item in line.block:
+        if item.name != "lameduck":
+            parsing.unknown(item)
+        setup.lameduck(parsing.duration(item, parsing.one(item)))
+    setup.site.page(line.args[0] if line.args else ":8080", "/health", _ok)
+    return Health()

@@ -1,0 +1,34 @@
+"""ready: /ready answers OK once every plugin that can tell has said it is ready."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from components.coredns.message import Request, Response
+from components.coredns.plugin import Next, Readiness, Setup
+
+
+class Ready:
+    name = "ready"
+
+    def __init__(self, readiness: dict[str, Readiness]) -> None:
+        self._waiting = readiness
+
+    async def serve(self, request: Request, following: Next) -> Response:
+        return await following(request)
+
+    async def page(self, _: web.Request) -> web.Response:
+        for name in [name for name, plugin in self._waiting.items() if plugin.ready()]:
+            del self._waiting[name]
+        if self._waiting:
+            return web.Response(status=503, text=",".join(sorted(name.partition("@")[0] for name in self._waiting)))
+        return web.Response(text="OK")
+
+
+def setup(setup: Setup) -> Ready:
+    (line,) = setup.lines[:1]
+    if len(line.args) > 1:
+        line.wrong_arguments()
+    plugin = Ready(setup.readiness)
+    setup.site.page(line.args[0] if line.args else ":8181", "/ready", plugin.page)
+    return plugin

@@ -1,0 +1,155 @@
+"""Sockets: UDP datagrams and TCP streams of DNS messages; everything else is in functions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import cast
+
+from components.coredns.message import (
+    BADVERS,
+    IN,
+    REFUSED,
+    SERVFAIL,
+    Ignored,
+    Rejected,
+    Request,
+    Response,
+    decode,
+    encode,
+)
+from components.coredns.plugin import Next
+
+log = logging.getLogger("coredns")
+_LENGTH = struct.Struct("!H")
+_IDLE_SECONDS = 10.0
+#: More questions than this under way at once are not taken: memory is bounded.
+_MAX_ACTIVE = 10000
+
+
+async def answer(data: bytes, serve: Next, transport: str, peer: str) -> bytes | None:
+    """The reply to one message, or None for what gets none."""
+    try:
+        request = decode(data, transport, peer)
+    except Ignored:
+        return None
+    except Rejected as rejected:
+        return rejected.reply
+    return encode(request, await respond(request, serve))
+
+
+async def respond(request: Request, serve: Next) -> Response:
+    if request.edns_version:
+        return Response(BADVERS)
+    if request.qclass != IN:
+        return Response(REFUSED)
+    try:
+        return await serve(request)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError):
+            log.debug("%s %s", request.name, request.type_name, exc_info=True)
+        return Response(SERVFAIL)
+
+
+def _peer(host: str, port: int) -> str:
+    """IPv4 clients of a socket for both families show as ::ffff:a.b.c.d."""
+    host = host.removeprefix("::ffff:")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class UdpServer(asyncio.DatagramProtocol):
+    def __init__(self, serve: Next) -> None:
+        self._serve = serve
+        self._transport: asyncio.DatagramTransport | None = None
+        self._active: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # The event loop's own class is no subclass of DatagramTransport in Python 3.11.
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if len(self._active) >= _MAX_ACTIVE:
+            return
+        task = asyncio.get_running_loop().create_task(self._reply(data, addr))
+        self._active.add(task)
+        task.add_done_callback(self._active.discard)
+
+    async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
+        reply = await answer(data, self._serve, "udp", _peer(addr[0], addr[1]))
+        if reply is not None and self._transport is not None and not self._transport.is_closing():
+            self._transport.sendto(reply, addr)
+
+
+async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serve: Next) -> None:
+    """Questions of one TCP connection, answered as they are done (RFC 7766)."""
+    host, port, *_ = writer.get_extra_info("peername") or ("", 0)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(data: bytes) -> None:
+        reply = await answer(data, serve, "tcp", _peer(host, port))
+        if reply is not None and not writer.is_closing():
+            writer.write(_LENGTH.pack(len(reply)) + reply)
+            await writer.drain()
+
+    try:
+        while True:
+            (size,) = _LENGTH.unpack(await asyncio.wait_for(reader.readexactly(2), _IDLE_SECONDS))
+            data = await asyncio.wait_for(reader.readexactly(size), _IDLE_SECONDS)
+            task = asyncio.get_running_loop().create_task(one(data))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    except (asyncio.IncompleteReadError, OSError):
+        pass
+    finally:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        writer.close()
+
+
+class Listener:
+    """UDP and TCP on one port, on all addresses of both families."""
+
+    def __init__(self, port: int, serve: Next) -> None:
+        self._port, self._serve = port, serve
+        self._close: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        """Raises OSError with the port. SO_REUSEPORT lets the next configuration listen before this one stops."""
+        loop = asyncio.get_running_loop()
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sock = _bound(self._port, kind)
+            if kind == socket.SOCK_DGRAM:
+                transport, _ = await loop.create_datagram_endpoint(lambda: UdpServer(self._serve), sock=sock)
+                self._close.append(transport.close)
+            else:
+                server = await asyncio.start_server(lambda r, w: serve_stream(r, w, self._serve), sock=sock)
+                self._close.append(server.close)
+
+    def stop(self) -> None:
+        for close in self._close:
+            close()
+        self._close.clear()
+
+
+def _bound(port: int, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", port))
+        sock.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(128)
+    except OSError as error:
+        sock.close()
+        kind_name = "udp" if kind == socket.SOCK_DGRAM else "tcp"
+        raise OSError(error.errno, f"listen {kind_name} :{port}: bind: {error.strerror}") from error
+    return sock
