@@ -1,0 +1,238 @@
+"""exec, logs and proxies against a kubelet that the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from components.apiserver.connect import container_of, split_scheme_name_port, stream_parameters
+from components.apiserver.status import StatusError
+from components.machinery.client import ApiError, Client
+from components.machinery.resources import NODES, PODS
+from tests.components.apiserver.conftest import Run
+from tests.components.apiserver.running import RunningApiServer
+
+Handler = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Kubelet:
+    """A TLS server on 127.0.0.1 that demands the API server's client certificate."""
+
+    def __init__(self, server: RunningApiServer, handler: Handler) -> None:
+        issued = server.authority.issue("system:node:fake", addresses=("127.0.0.1",))
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(issued.certificate, issued.key)
+        self._context.load_verify_locations(server.authority.certificate)
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._handler = handler
+        self.heads: list[str] = []
+        self.clients: list[str] = []
+
+    async def __aenter__(self) -> Kubelet:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head.decode())
+        subject = dict(pair for part in writer.get_extra_info("peercert")["subject"] for pair in part)
+        self.clients.append(subject["commonName"])
+        await self._handler(head, reader, writer)
+        writer.close()
+
+
+async def pod_on(client: Client, name: str, kubelet: Kubelet) -> None:
+    node, at = f"node-{name}", {"Port": kubelet.port}
+    await client.create(NODES, {"metadata": {"name": node}})
+    addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
+    status = {"status": {"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": at}}}
+    await client.patch(NODES, node, status, subresource="status")
+    containers = [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]
+    obj = {"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": node, "containers": containers}}
+    await client.create(PODS, obj)
+
+
+async def switch_and_shout(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    protocol = next(line for line in head.decode().split("\r\n") if line.lower().startswith("upgrade:"))
+    writer.write(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{protocol}\r\nX-Kept: yes\r\n\r\n".encode())
+    while data := await reader.read(65536):
+        writer.write(data.upper())
+        await writer.drain()
+
+
+async def dial(server: RunningApiServer, client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", server.port, ssl=client.credentials.ssl_context(), limit=1 << 20)
+
+
+@pytest.mark.parametrize(("method", "protocol"), [("POST", "SPDY/3.1"), ("GET", "websocket")])
+def test_exec_tunnels_the_upgraded_bytes_both_ways(
+    server: RunningApiServer, run: Run, method: str, protocol: str
+) -> None:
+    async def act(client: Client) -> None:
+        name = f"exec-{method.lower()}"
+        async with Kubelet(server, switch_and_shout) as kubelet:
+            await pod_on(client, name, kubelet)
+            reader, writer = await dial(server, client)
+            path = f"/api/v1/namespaces/default/pods/{name}/exec"
+            query = "container=b&command=sh&command=-c&command=echo+hi&stdin=true&stdout=true&tty=true"
+            writer.write(
+                f"{method} {path}?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n"
+                "Authorization: \r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            assert head.startswith("HTTP/1.1 101 ")
+            assert "X-Kept: yes" in head
+            sent = b"a" * 3_000_000
+            writer.write(sent)
+            assert await reader.readexactly(len(sent)) == sent.upper()
+            writer.close()
+        request = kubelet.heads[0]
+        expected = f"{method} /exec/default/{name}/b?input=1&output=1&tty=1&command=sh&command=-c&command=echo+hi HTTP/1.1"
+        assert request.startswith(expected)
+        assert "X-Stream-Protocol-Version: v4.channel.k8s.io" in request
+        assert "Authorization" not in request
+        assert kubelet.clients == ["kube-apiserver-kubelet-client"]
+
+    run(act)
+
+
+def test_a_kubelet_that_refuses_the_upgrade_is_heard(server: RunningApiServer, run: Run) -> None:
+    async def refuse(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 20\r\n\r\ncontainer not found\n")
+
+    async def act(client: Client) -> None:
+        async with Kubelet(server, refuse) as kubelet:
+            await pod_on(client, "refused", kubelet)
+            headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+            path = "/api/v1/namespaces/default/pods/refused/portforward?ports=8080"
+            with pytest.raises(ApiError) as error:
+                await client.request("POST", path, headers=headers)
+        assert (error.value.status, error.value.message) == (404, "container not found\n")
+        assert kubelet.heads[0].startswith("POST /portForward/default/refused?port=8080 HTTP/1.1")
+
+    run(act)
+
+
+def test_logs_are_streamed_as_they_come(server: RunningApiServer, run: Run) -> None:
+    more = asyncio.Event
+
+    async def act(client: Client) -> None:
+        goes_on = more()
+
+        async def logs(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n")
+            await goes_on.wait()
+            writer.write(b"7\r\nsecond\n\r\n0\r\n\r\n")
+            await writer.drain()
+
+        async with Kubelet(server, logs) as kubelet:
+            await pod_on(client, "logs", kubelet)
+            url = client.credentials.server + "/api/v1/namespaces/default/pods/logs/log"
+            async with client.session().get(url, params={"container": "a", "follow": "true"}) as answer:
+                assert await answer.content.readline() == b"first\n"
+                goes_on.set()
+                assert await answer.content.read() == b"second\n"
+        assert kubelet.heads[0].startswith("GET /containerLogs/default/logs/a?follow=true HTTP/1.1")
+
+    run(act)
+
+
+def test_logs_of_a_pod_on_no_node_are_empty_and_exec_there_is_refused(run: Run) -> None:
+    async def act(client: Client) -> None:
+        spec = {"containers": [{"name": "a", "image": "i"}]}
+        await client.create(PODS, {"metadata": {"name": "lost", "namespace": "default"}, "spec": spec})
+        path = "/api/v1/namespaces/default/pods/lost"
+        assert await client.request("GET", f"{path}/log") == b""
+        with pytest.raises(ApiError) as error:
+            await client.request("POST", f"{path}/exec?command=ls")
+        assert (error.value.status, error.value.message) == (400, "pod lost does not have a host assigned")
+
+    run(act)
+
+
+def test_a_kubelet_that_is_not_there_is_an_internal_error(server: RunningApiServer, run: Run) -> None:
+    async def act(client: Client) -> None:
+        async with Kubelet(server, switch_and_shout) as kubelet:
+            await pod_on(client, "unreached", kubelet)
+        headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+        with pytest.raises(ApiError) as error:
+            await client.request("POST", "/api/v1/namespaces/default/pods/unreached/attach?container=a", headers=headers)
+        assert error.value.reason == "InternalError"
+        assert "error dialing backend: dial tcp 127.0.0.1:" in error.value.message
+
+    run(act)
+
+
+def test_pods_and_nodes_are_proxied(server: RunningApiServer, run: Run) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        body = head.split("\r\n")[0].encode()
+        writer.write(b"HTTP/1.1 418 Teapot\r\nContent-Length: %d\r\nX-From: pod\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async def shout(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer_head(head, writer)
+
+    async def answer_head(head: bytes, writer: asyncio.StreamWriter) -> None:
+        body = head.split(b"\r\n")[0]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+
+    async def act(client: Client) -> None:
+        web = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = web.sockets[0].getsockname()[1]
+        async with Kubelet(server, shout) as kubelet:
+            await pod_on(client, "proxied", kubelet)
+            status = {"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}}
+            await client.patch(PODS, "proxied", status, "default", subresource="status")
+            url = f"{client.credentials.server}/api/v1/namespaces/default/pods/proxied:{port}/proxy/a%20b/?q=1&q=2"
+            async with client.session().get(url) as response:
+                assert response.status == 418
+                assert response.headers["X-From"] == "pod"
+                assert await response.text() == "GET /a%20b/?q=1&q=2 HTTP/1.1"
+            metrics = await client.request("GET", "/api/v1/nodes/node-proxied/proxy/metrics")
+            assert metrics == b"GET /metrics HTTP/1.1"
+        web.close()
+
+    run(act)
+
+
+def test_the_kubelet_gets_its_own_parameter_names() -> None:
+    query = [("stdin", "true"), ("stdout", "true"), ("stderr", "false"), ("tty", "1"), ("command", "a b")]
+    assert stream_parameters(query) == [("input", "1"), ("output", "1"), ("tty", "1"), ("command", "a b")]
+
+
+POD: dict[str, Any] = {
+    "metadata": {"name": "p"},
+    "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("x", "container x is not valid for pod p"),
+        ("", "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"),
+    ],
+)
+def test_a_container_must_be_known(asked: str, text: str) -> None:
+    with pytest.raises(StatusError) as error:
+        container_of(POD, asked)
+    assert str(error.value) == text
+    assert container_of(POD, "i") == "i"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("web", ("", "web", "")), ("web:80", ("", "web", "80")), ("https:web:port", ("https", "web", "port"))],
+)
+def test_proxied_names_have_scheme_and_port(text: str, parts: tuple[str, str, str]) -> None:
+    assert split_scheme_name_port(text) == parts
