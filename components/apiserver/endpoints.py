@@ -56,6 +56,10 @@ class Call:
         return self.request.headers.get("Content-Type", "")
 
     @property
+    def media_type(self) -> str:
+        return self.content_type.partition(";")[0].strip().lower()
+
+    @property
     def shape(self) -> Representation:
         return representation(self.request.headers.get("Accept", ""))
 
@@ -71,7 +75,7 @@ class Call:
         dry_run = self.query.get("dryRun", "")
         if dry_run not in ("", "All"):
             raise self._invalid_options("dryRun", [dry_run], '"All"')
-        manager = self.query.get("fieldManager") or self.agent
+        manager = self.query.get("fieldManager") or ("" if self.media_type == APPLY_PATCH else self.agent)
         force = self.query.get("force", "").lower() in ("true", "1")
         return WriteOptions(dry_run == "All", manager, validation, force, self.user)
 
@@ -194,14 +198,13 @@ class Endpoints:
     def patch(self, call: Call) -> web.Response:
         shape, info, served = call.shape, call.info, call.served
         options = call.write_options()
-        media_type = call.content_type.partition(";")[0].strip().lower()
-        if media_type == APPLY_PATCH:
+        if call.media_type == APPLY_PATCH:
             patch = decode_yaml(call.body)
             result = apply_patch(
                 self.registry, served, info.namespace, info.name, patch, options, info.subresource, self.list_keys
             )
             return self._answer(call, result, shape)
-        transform = patching.transform(served, media_type, call.body, self.merge_key)
+        transform = patching.transform(served, call.media_type, call.body, self.merge_key)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, shape)
         strategy = "status" if info.subresource == "status" else "main"

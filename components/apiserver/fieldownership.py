@@ -167,7 +167,7 @@ def apply_patch(
 
 
 def _checked(patch: Any, name: str, options: WriteOptions) -> KubeObject:
-    if options.field_manager in ("", "unknown"):
+    if not options.field_manager:
         error = FieldError("Required", "fieldManager", "", "is required for apply patch")
         raise status.invalid("meta.k8s.io", "PatchOptions", "", [error])
     if not isinstance(patch, dict):
@@ -209,7 +209,8 @@ def applied(
     managers = [replace(one, fields=one.fields - disputed.get(one.identity, frozenset())) for one in managers]
     result: KubeObject = merged(live, config, list_keys)
     previous = next((one.fields for one in managers if one.identity == identity), frozenset())
-    for path in sorted(previous - fields, key=len, reverse=True):
+    # A list item goes before its fields: without its keys it could not be found any more.
+    for path in sorted(previous - fields, key=len):
         if not any(_owns(other, path) for other in others):
             result = without(result, path)
     _record(result, _with(managers, identity, api_version, fields))

@@ -62,7 +62,9 @@ async def pod_on(client: Client, name: str, kubelet: Kubelet) -> None:
 
 async def switch_and_shout(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     protocol = next(line for line in head.decode().split("\r\n") if line.lower().startswith("upgrade:"))
-    writer.write(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{protocol}\r\nX-Kept: yes\r\n\r\n".encode())
+    writer.write(
+        f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{protocol}\r\nX-Kept: yes\r\n\r\n".encode()
+    )
     while data := await reader.read(65536):
         writer.write(data.upper())
         await writer.drain()
@@ -95,7 +97,9 @@ def test_exec_tunnels_the_upgraded_bytes_both_ways(
             assert await reader.readexactly(len(sent)) == sent.upper()
             writer.close()
         request = kubelet.heads[0]
-        expected = f"{method} /exec/default/{name}/b?input=1&output=1&tty=1&command=sh&command=-c&command=echo+hi HTTP/1.1"
+        expected = (
+            f"{method} /exec/default/{name}/b?input=1&output=1&tty=1&command=sh&command=-c&command=echo+hi HTTP/1.1"
+        )
         assert request.startswith(expected)
         assert "X-Stream-Protocol-Version: v4.channel.k8s.io" in request
         assert "Authorization" not in request
@@ -128,7 +132,9 @@ def test_logs_are_streamed_as_they_come(server: RunningApiServer, run: Run) -> N
         goes_on = more()
 
         async def logs(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n"
+            )
             await goes_on.wait()
             writer.write(b"7\r\nsecond\n\r\n0\r\n\r\n")
             await writer.drain()
@@ -164,7 +170,9 @@ def test_a_kubelet_that_is_not_there_is_an_internal_error(server: RunningApiServ
             await pod_on(client, "unreached", kubelet)
         headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
         with pytest.raises(ApiError) as error:
-            await client.request("POST", "/api/v1/namespaces/default/pods/unreached/attach?container=a", headers=headers)
+            await client.request(
+                "POST", "/api/v1/namespaces/default/pods/unreached/attach?container=a", headers=headers
+            )
         assert error.value.reason == "InternalError"
         assert "error dialing backend: dial tcp 127.0.0.1:" in error.value.message
 
