@@ -31,7 +31,8 @@ NOT_READY = (
 
 
 def httpd(name: str = "app", **fields: Any) -> dict[str, Any]:
-    command = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/srv"]
+    # By a shell that ends on SIGTERM: as PID 1 httpd itself would be killed only after the grace period.
+    command = ["sh", "-c", "trap 'exit 0' TERM; busybox httpd -f -p 8080 -h /srv & wait"]
     return {"name": name, "command": command, "volumeMounts": [{"name": "www", "mountPath": "/srv"}], **fields}
 
 
@@ -308,7 +309,7 @@ async def test_a_container_that_ignores_sigterm_is_killed_after_its_grace_period
 async def test_liveness_restarts_and_readiness_takes_out(node: Node) -> None:
     await node.ready_node()
     live = {"exec": {"command": ["test", "-e", "/tmp/alive"]}, "periodSeconds": 1, "failureThreshold": 1}
-    ready = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}
+    ready = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
     script = "touch /tmp/alive /tmp/ready; trap 'exit 0' TERM; sleep 3600 & wait"
     app = {"name": "app", "command": ["sh", "-c", script], "livenessProbe": live, "readinessProbe": ready}
     pod = await node.running(simple_pod("probed", app))
