@@ -109,6 +109,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: pod-a}
 spec:
+  terminationGracePeriodSeconds: 0  # sleep as PID 1 ignores SIGTERM
   containers: [{name: shell, image: nicolaka/netshoot, command: [sleep, "3600"]}]
 """
 
@@ -133,6 +134,8 @@ def shell(running_lab: RunningLab, program: str, tmp_path_factory: pytest.TempPa
     shell("kubectl apply -f world.yaml")
     shell("kubectl rollout status deployment/my-service --timeout=60s")
     shell("kubectl wait --for=condition=Ready pod/pod-a --timeout=60s")
+    # Ready is the API's word; kube-proxy has its own pace (at most one sync a second, as upstream).
+    shell("kubectl exec pod-a -- timeout 20 sh -c 'until curl -s -m 1 http://my-service/hostname; do :; done'")
     yield shell
     shell(f"kubectl delete namespace {namespace} --timeout=60s", timeout=90)
 
@@ -211,8 +214,8 @@ def test_a_watch_of_endpoint_slices_shows_a_scaling(shell: Shell) -> None:
 
 def test_rules_of_a_cluster_ip_on_a_node(shell: Shell, running_lab: RunningLab) -> None:
     shell(
-        "kubectl apply -f - <<< '{apiVersion: v1, kind: Service, metadata: {name: fixed}, "
-        "spec: {clusterIP: 10.96.0.100, selector: {app: my-service}, ports: [{port: 80, targetPort: 8080}]}}'"
+        "kubectl apply -f - <<< $'apiVersion: v1\\nkind: Service\\nmetadata: {name: fixed}\\n"
+        "spec: {clusterIP: 10.96.0.100, selector: {app: my-service}, ports: [{port: 80, targetPort: 8080}]}'"
     )
     try:
         command = ["sh", "-c", 'until iptables-save | grep "10.96.0.100"; do :; done']
@@ -226,6 +229,8 @@ def test_describe_logs_and_delete(shell: Shell) -> None:
     described = shell("kubectl describe pod pod-a")
     assert re.search(r"Normal +Scheduled .*Successfully assigned", described)
     shell("kubectl run talker --image=busybox:1.36 --restart=Never -- sh -c 'echo one; echo two'")
+    phase = "kubectl get pod talker -o jsonpath='{.status.phase}'"
+    shell(f"until [ $({phase}) = Succeeded ]; do :; done", timeout=20)
     assert shell("kubectl logs -f --pod-running-timeout=20s talker") == "one\ntwo\n"
     shell("kubectl delete pod talker")
     assert 'pods "talker" not found' in shell("kubectl get pod talker", code=1)
@@ -249,8 +254,8 @@ def test_apply_is_idempotent_and_an_unknown_field_is_an_error(shell: Shell) -> N
 
 def test_the_api_says_what_is_wrong_as_upstream_does(shell: Shell) -> None:
     output = shell(
-        "kubectl create -f - <<< '{apiVersion: v1, kind: Service, metadata: {name: a}, "
-        "spec: {type: NodePort, ports: [{port: 80, nodePort: 80}]}}'",
+        "kubectl create -f - <<< $'apiVersion: v1\\nkind: Service\\nmetadata: {name: a}\\n"
+        "spec: {type: NodePort, ports: [{port: 80, nodePort: 80}]}'",
         code=1,
     )
     assert (
