@@ -41,9 +41,7 @@ def main(argv: list[str]) -> int:
     return _datagram(family, address, seconds, f"{values['udp-data']}\n".encode())
 
 
-def _stream(
-    family: int, address: tuple[str, int], seconds: float | None, protocol: int, data: bytes, name: str
-) -> int:
+def _stream(family: int, address: tuple[str, int], seconds: float | None, protocol: int, data: bytes, name: str) -> int:
     try:
         with socket.socket(family, socket.SOCK_STREAM, protocol) as sock:
             sock.settimeout(seconds)

@@ -335,6 +335,8 @@ class _Connection:
         close = response.close or not request.keep_alive or self._closing
         self._closing = close
         self._send(encode(response, head_only=request.method == "HEAD", close=close))
+        # The next request may be here already (pipelining); not by recursion, which a client could make deep.
+        self._server.loop.later(0, self._next)
 
     def _send(self, data: bytes) -> None:
         self._out += data
@@ -356,8 +358,6 @@ class _Connection:
             self._close()
             return
         self._watch()
-        if self._parser._buffer and not self._busy:
-            self._server.loop.later(0, self._next)
 
 
 def _would_block(err: OSError) -> bool:

@@ -83,7 +83,8 @@ class Loop:
                     read()
                 if mask & selectors.EVENT_WRITE and write and self._selector.get_map().get(key.fd) == key:
                     write()
-            while self._timers and self._timers[0][0] <= time.monotonic():
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
                 heapq.heappop(self._timers)[2]()
 
     def _timeout(self) -> float | None:

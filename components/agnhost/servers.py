@@ -136,7 +136,7 @@ def no_snat_test(argv: list[str]) -> int:
 
 
 def _check_no_snat(ips: list[str], pod_ip: str) -> str:
-    """"" when every address saw pod_ip, else what is wrong."""
+    """ "" when every address saw pod_ip, else what is wrong."""
     for target in ips:
         host, _, port = target.rpartition(":")
         try:

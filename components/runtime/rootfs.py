@@ -153,16 +153,16 @@ def _mount_scratch(layout: Layout) -> str:
     raise StartError(f"none of {', '.join(layout.bases)} is a directory here", "mount root")
 
 
-def _mount_root(
-    lower: str, scratch: str, layout: Layout, warn: Callable[[str], None]
-) -> tuple[str, list[str]]:
+def _mount_root(lower: str, scratch: str, layout: Layout, warn: Callable[[str], None]) -> tuple[str, list[str]]:
     """The root and the writable mounts that it consists of."""
     root = f"{scratch}/root"
     try:
         _mount_overlay(lower, root, scratch, "", layout)
         return root, [root]
     except OSError as refused:
-        warn(f"overlay over {lower} refused ({os.strerror(refused.errno or 0)}): one for each of its directories instead")
+        warn(
+            f"overlay over {lower} refused ({os.strerror(refused.errno or 0)}): one for each of its directories instead"
+        )
         with _stage("mount /"):
             return root, _mount_pieces(lower, root, scratch, layout)
 

@@ -20,7 +20,11 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("5", 'time: missing unit in duration "5"'), ("x", 'time: invalid duration "x"'), ("", 'time: invalid duration ""')],
+    [
+        ("5", 'time: missing unit in duration "5"'),
+        ("x", 'time: invalid duration "x"'),
+        ("", 'time: invalid duration ""'),
+    ],
 )
 def test_wrong_durations_are_refused_in_gos_words(text: str, message: str) -> None:
     with pytest.raises(ValueError) as raised:
@@ -81,7 +85,9 @@ def test_wrong_flags(argv: list[str], message: str, capsys: pytest.CaptureFixtur
 
 def test_requests_arrive_in_pieces_and_in_a_row() -> None:
     parser = RequestParser()
-    wire = b"GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /c HTTP/1.0\r\n\r\n"
+    wire = (
+        b"GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /c HTTP/1.0\r\n\r\n"
+    )
     found: list[Request] = []
     for byte in wire:
         parser.feed(bytes([byte]))
@@ -138,6 +144,8 @@ def test_redirects_resolve_relative_locations() -> None:
 
 
 def test_resolv_conf() -> None:
-    text = "# made by kubelet\nnameserver 10.96.0.10\nsearch a.svc.cluster.local svc.cluster.local\nnameserver fd00::a\n"
+    text = (
+        "# made by kubelet\nnameserver 10.96.0.10\nsearch a.svc.cluster.local svc.cluster.local\nnameserver fd00::a\n"
+    )
     assert resolv.servers(text) == ["10.96.0.10", "fd00::a"]
     assert resolv.suffixes(text) == ["a.svc.cluster.local", "svc.cluster.local"]

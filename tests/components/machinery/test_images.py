@@ -34,7 +34,7 @@ def test_names_are_normalised(name: str, normalised: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "UPPER", "a//b", "a:b:c", "-a", "a b"])
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(InvalidImageName, match="couldn't parse image name .*: invalid reference format"):
+    with pytest.raises(InvalidImageName, match=r"couldn't parse image name .*: invalid reference format"):
         Reference.parse(name)
 
 

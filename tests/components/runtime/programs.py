@@ -1,5 +1,6 @@
 """Programs that the tests start by fork (`main=`)."""
 
+# ruff: noqa: PTH208
 from __future__ import annotations
 
 import json
@@ -7,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 
 def show(argv: list[str]) -> int:
@@ -15,13 +17,13 @@ def show(argv: list[str]) -> int:
         "argv": argv,
         "sys.argv": sys.argv,
         "env": dict(os.environ),
-        "cwd": os.getcwd(),
+        "cwd": str(Path.cwd()),
         "pid": os.getpid(),
         "ids": [os.getuid(), os.getgid(), os.getgroups()],
         "hostname": socket.gethostname(),
         "fds": sorted(int(name) for name in os.listdir("/proc/self/fd"))[:-1],
-        "comm": open("/proc/self/comm").read().strip(),
-        "cmdline": open("/proc/self/cmdline").read().rstrip("\0"),
+        "comm": Path("/proc/self/comm").read_text().strip(),
+        "cmdline": Path("/proc/self/cmdline").read_text().rstrip("\0"),
         "sigterm": str(signal.getsignal(signal.SIGTERM)),
         "masked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
     }

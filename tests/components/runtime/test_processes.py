@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -23,8 +22,7 @@ from components.runtime.api import (
     StartError,
     UnknownProcess,
 )
-
-from .conftest import Sandbox, eventually, start, stop
+from tests.components.runtime.conftest import Sandbox, eventually, start, stop
 
 pytestmark = pytest.mark.packet
 PROGRAMS = "tests.components.runtime.programs"
@@ -222,7 +220,10 @@ def test_asyncio_client_runs_many_things_on_one_connection(sandbox: Sandbox) -> 
         client = await AsyncRuntimeClient.connect(sandbox.socket)
         exits = await client.subscribe({"batch": "1"})
         done = await asyncio.gather(
-            *(client.run(ProcessSpec(argv=("cat",), labels={"batch": "1"}), stdin=b"x" * n, timeout=20) for n in range(10))
+            *(
+                client.run(ProcessSpec(argv=("cat",), labels={"batch": "1"}), stdin=b"x" * n, timeout=20)
+                for n in range(10)
+            )
         )
         assert [len(d.stdout) for d in done] == list(range(10))
         sleeper = await client.spawn(ProcessSpec(argv=("sleep", "1000"), labels={"batch": "1"}))
@@ -254,17 +255,12 @@ def test_components_parent_has_the_libraries_in_memory(client: RuntimeClient) ->
     assert "aiohttp" not in client.run(light, timeout=30).stdout.decode().split()
 
 
-
-
-def test_sigterm_of_the_server_kills_everything_and_removes_the_socket(tmp_path: Path) -> None:
+def test_sigterm_of_the_server_kills_everything_and_removes_the_socket() -> None:
     unshare = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     sandbox = start(*unshare)
     try:
         sandbox.client.spawn(ProcessSpec(argv=("sleep", "1000")))
         sandbox.client.spawn(ProcessSpec(argv=("sh", "-c", "trap '' TERM; sleep 1000"), unshare=("pid",)))
-        server = int(sandbox.inside("sh", "-c", "ps -o ppid= -p $PPID").strip() or 0)
-        assert server == 1, "unshare --fork makes the fork server PID 1 of the sandbox"
-        sandbox.client.signal  # noqa: B018
         os.kill(_child_of(sandbox.process.pid), signal.SIGTERM)
         assert sandbox.process.wait(10) == 0
         assert not sandbox.socket.exists()
