@@ -211,7 +211,9 @@ def strategic_merge(
     $setElementOrder/FIELD, $deleteFromPrimitiveList/FIELD. Raises PatchError."""
     directive = patch.get(_DIRECTIVE, "merge")
     if directive == "replace":
-        replacement: dict[str, Any] = _without_directives({key: value for key, value in patch.items() if key != _DIRECTIVE})
+        replacement: dict[str, Any] = _without_directives(
+            {key: value for key, value in patch.items() if key != _DIRECTIVE}
+        )
         return replacement
     if directive == "delete":
         return {}

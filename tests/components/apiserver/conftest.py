@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from tests.components.apiserver.running import RunningApiServer
 
 from components.machinery.client import Client
 from components.machinery.resources import SERVICEACCOUNTS
+from tests.components.apiserver.running import RunningApiServer
 
 T = TypeVar("T")
 Run = Callable[[Callable[[Client], Awaitable[Any]]], Any]

@@ -120,7 +120,8 @@ def test_an_update_needs_the_version(run: Run) -> None:
         with pytest.raises(ApiError) as error:
             await client.update(things, obj("Thing", "t", size=2))
         assert error.value.message == (
-            'Thing.example.com "t" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update'
+            'Thing.example.com "t" is invalid: metadata.resourceVersion: Invalid value: 0: '
+            "must be specified for an update"
         )
 
     run(act)

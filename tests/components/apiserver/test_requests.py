@@ -88,8 +88,11 @@ ERRORS = {
     ),
     "pod of a missing account": (
         lambda client: client.create(PODS, pod("x", serviceAccountName="who")),
-        (403, "Forbidden", 'pods "x" is forbidden: error looking up service account default/who: '
-         'serviceaccount "who" not found'),
+        (
+            403,
+            "Forbidden",
+            'pods "x" is forbidden: error looking up service account default/who: serviceaccount "who" not found',
+        ),
     ),
     "pod without containers": (
         lambda client: client.create(PODS, pod("x", containers=[])),
@@ -97,10 +100,14 @@ ERRORS = {
     ),
     "a name that is none": (
         lambda client: client.create(CONFIGMAPS, configmap("A_b")),
-        (422, "Invalid", 'ConfigMap "A_b" is invalid: metadata.name: Invalid value: "A_b": a lowercase RFC 1123 '
-         "subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an "
-         "alphanumeric character (e.g. 'example.com', regex used for validation is "
-         r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"),
+        (
+            422,
+            "Invalid",
+            'ConfigMap "A_b" is invalid: metadata.name: Invalid value: "A_b": a lowercase RFC 1123 '
+            "subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an "
+            "alphanumeric character (e.g. 'example.com', regex used for validation is "
+            r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ),
     ),
     "no name": (
         lambda client: client.create(CONFIGMAPS, {"metadata": {"namespace": "default"}}),
@@ -111,26 +118,39 @@ ERRORS = {
         (400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request"),
     ),
     "another name in the object": (
-        lambda client: client.request("PUT", "/api/v1/namespaces/kube-system/serviceaccounts/x", body={
-            "metadata": {"name": "y"}}),
+        lambda client: client.request(
+            "PUT", "/api/v1/namespaces/kube-system/serviceaccounts/x", body={"metadata": {"name": "y"}}
+        ),
         (404, "NotFound", 'serviceaccounts "x" not found'),
     ),
     "another kind": (
-        lambda client: client.request("POST", "/api/v1/namespaces/default/configmaps", body=configmap("x") | {
-            "kind": "ConfigMap", "apiVersion": "v2"}),
+        lambda client: client.request(
+            "POST",
+            "/api/v1/namespaces/default/configmaps",
+            body=configmap("x") | {"kind": "ConfigMap", "apiVersion": "v2"},
+        ),
         (400, "BadRequest", "the API version in the data (v2) does not match the expected API version (v1)"),
     ),
     "a field of another type": (
-        lambda client: client.create(SERVICES, {"metadata": {"name": "x", "namespace": "default"}, "spec": {
-            "ports": [{"port": "80"}]}}),
-        (400, "BadRequest", 'Service in version "v1" cannot be handled as a Service: json: cannot unmarshal string '
-         "into Go struct field ServicePort.spec.ports.port of type int32"),
+        lambda client: client.create(
+            SERVICES, {"metadata": {"name": "x", "namespace": "default"}, "spec": {"ports": [{"port": "80"}]}}
+        ),
+        (
+            400,
+            "BadRequest",
+            'Service in version "v1" cannot be handled as a Service: json: cannot unmarshal string '
+            "into Go struct field ServicePort.spec.ports.port of type int32",
+        ),
     ),
     "an unknown field, strictly": (
-        lambda client: client.request("POST", "/api/v1/namespaces/default/pods?fieldValidation=Strict", body=pod(
-            "x", foo=1)),
-        (400, "BadRequest", 'Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field '
-         '"spec.foo"'),
+        lambda client: client.request(
+            "POST", "/api/v1/namespaces/default/pods?fieldValidation=Strict", body=pod("x", foo=1)
+        ),
+        (
+            400,
+            "BadRequest",
+            'Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.foo"',
+        ),
     ),
     "an unknown field label": (
         lambda client: client.list(PODS, field_selector="spec.foo=x"),
@@ -154,8 +174,12 @@ ERRORS = {
     ),
     "a body of another type": (
         lambda client: client.request("POST", "/api/v1/namespaces", body=b"{}", headers={"Content-Type": "text/html"}),
-        (415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: "
-         "application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+        (
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
     ),
     "an answer in CBOR only": (
         lambda client: client.request("GET", "/api/v1/namespaces", headers={"Accept": "application/cbor"}),
@@ -167,11 +191,15 @@ ERRORS = {
     ),
     "a patch of another type": (
         lambda client: client.patch(NAMESPACES, "default", {}, content_type="application/json"),
-        (415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: "
-         "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, "
-         "application/apply-patch+yaml"),
+        (
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, "
+            "application/apply-patch+yaml",
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("action", "expected"), ERRORS.values(), ids=ERRORS.keys())
@@ -503,9 +531,14 @@ def test_events_are_one_storage_in_two_groups(run: Run) -> None:
         event = {
             "metadata": {"name": "e.1", "namespace": "default"},
             "regarding": {"kind": "Pod", "name": "x", "namespace": "default"},
-            "reason": "Started", "type": "Normal", "note": "Started container", "action": "Start",
-            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "kubelet", "reportingInstance": "n1",
-        }  # fmt: skip
+            "reason": "Started",
+            "type": "Normal",
+            "note": "Started container",
+            "action": "Start",
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "kubelet",
+            "reportingInstance": "n1",
+        }
         made = await client.create(EVENTS_V1, event)
         assert made["note"] == "Started container"
         core = await client.get(EVENTS, "e.1", "default")

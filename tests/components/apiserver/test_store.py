@@ -138,7 +138,7 @@ def test_two_servers_cannot_share_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     real = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, **(kwargs | {"timeout": 0.05})))
     store = Store(tmp_path / "db")
-    with pytest.raises(StoreError, match="db.*locked"):
+    with pytest.raises(StoreError, match=r"db.*locked"):
         Store(tmp_path / "db")
     store.close()
 

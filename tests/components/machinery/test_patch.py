@@ -32,21 +32,49 @@ def test_merge_patch_does_what_the_rfc_lists(target: object, patch: object, expe
 
 
 JSON_PATCHES = {
-    "add an object member": ({"foo": "bar"}, [{"op": "add", "path": "/baz", "value": "qux"}], {"foo": "bar", "baz": "qux"}),
-    "add an array element": ({"foo": ["bar", "baz"]}, [{"op": "add", "path": "/foo/1", "value": "qux"}], {"foo": ["bar", "qux", "baz"]}),
+    "add an object member": (
+        {"foo": "bar"},
+        [{"op": "add", "path": "/baz", "value": "qux"}],
+        {"foo": "bar", "baz": "qux"},
+    ),
+    "add an array element": (
+        {"foo": ["bar", "baz"]},
+        [{"op": "add", "path": "/foo/1", "value": "qux"}],
+        {"foo": ["bar", "qux", "baz"]},
+    ),
     "add to the end": ({"foo": ["bar"]}, [{"op": "add", "path": "/foo/-", "value": ["a"]}], {"foo": ["bar", ["a"]]}),
     "add replaces a member": ({"foo": 1}, [{"op": "add", "path": "/foo", "value": 2}], {"foo": 2}),
-    "add a nested member": ({"foo": "bar"}, [{"op": "add", "path": "/child", "value": {"g": {}}}], {"foo": "bar", "child": {"g": {}}}),
+    "add a nested member": (
+        {"foo": "bar"},
+        [{"op": "add", "path": "/child", "value": {"g": {}}}],
+        {"foo": "bar", "child": {"g": {}}},
+    ),
     "remove a member": ({"baz": 1, "foo": 2}, [{"op": "remove", "path": "/baz"}], {"foo": 2}),
     "remove an element": ({"foo": [1, 2, 3]}, [{"op": "remove", "path": "/foo/1"}], {"foo": [1, 3]}),
     "replace the whole": ({"a": 1}, [{"op": "replace", "path": "", "value": {"b": 2}}], {"b": 2}),
-    "move a member": ({"foo": {"bar": 1}, "qux": {}}, [{"op": "move", "from": "/foo/bar", "path": "/qux/x"}], {"foo": {}, "qux": {"x": 1}}),
-    "move an element": ({"foo": ["all", "grass", "cows", "eat"]}, [{"op": "move", "from": "/foo/1", "path": "/foo/3"}], {"foo": ["all", "cows", "eat", "grass"]}),
+    "move a member": (
+        {"foo": {"bar": 1}, "qux": {}},
+        [{"op": "move", "from": "/foo/bar", "path": "/qux/x"}],
+        {"foo": {}, "qux": {"x": 1}},
+    ),
+    "move an element": (
+        {"foo": ["all", "grass", "cows", "eat"]},
+        [{"op": "move", "from": "/foo/1", "path": "/foo/3"}],
+        {"foo": ["all", "cows", "eat", "grass"]},
+    ),
     "copy": ({"a": [1]}, [{"op": "copy", "from": "/a", "path": "/b"}], {"a": [1], "b": [1]}),
-    "test, then act": ({"a": {"b": [1, "2"]}}, [{"op": "test", "path": "/a/b/1", "value": "2"}, {"op": "remove", "path": "/a/b/0"}], {"a": {"b": ["2"]}}),
-    "escaped names": ({"m~n": 1, "a/b": 2}, [{"op": "replace", "path": "/a~1b", "value": 3}, {"op": "remove", "path": "/m~0n"}], {"a/b": 3}),
+    "test, then act": (
+        {"a": {"b": [1, "2"]}},
+        [{"op": "test", "path": "/a/b/1", "value": "2"}, {"op": "remove", "path": "/a/b/0"}],
+        {"a": {"b": ["2"]}},
+    ),
+    "escaped names": (
+        {"m~n": 1, "a/b": 2},
+        [{"op": "replace", "path": "/a~1b", "value": 3}, {"op": "remove", "path": "/m~0n"}],
+        {"a/b": 3},
+    ),
     "absent tests equal to null": ({}, [{"op": "test", "path": "/a", "value": None}], {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("document", "patch", "expected"), JSON_PATCHES.values(), ids=JSON_PATCHES.keys())
@@ -113,10 +141,18 @@ STRATEGIC = {
     "unites a set": ({"finalizers": ["a", "b"]}, {"finalizers": ["b", "c"]}, {"finalizers": ["a", "b", "c"]}),
     "removes by null": ({"a": 1, "b": {"c": 1, "d": 2}}, {"a": None, "b": {"c": None}}, {"b": {"d": 2}}),
     "drops nulls in what is new": ({}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
-    "$patch: delete takes an item": ({"l": items("a", "b")}, {"l": [{"name": "a", "$patch": "delete"}]}, {"l": items("b")}),
+    "$patch: delete takes an item": (
+        {"l": items("a", "b")},
+        {"l": [{"name": "a", "$patch": "delete"}]},
+        {"l": items("b")},
+    ),
     "$patch: delete takes a map": ({"m": {"a": 1}, "n": 1}, {"m": {"$patch": "delete"}}, {"n": 1}),
     "$patch: replace of a map": ({"m": {"a": 1}}, {"m": {"b": 2, "$patch": "replace"}}, {"m": {"b": 2}}),
-    "$patch: replace of a list": ({"l": items("a", "b")}, {"l": [{"name": "c"}, {"$patch": "replace"}]}, {"l": items("c")}),
+    "$patch: replace of a list": (
+        {"l": items("a", "b")},
+        {"l": [{"name": "c"}, {"$patch": "replace"}]},
+        {"l": items("c")},
+    ),
     "$retainKeys keeps only those": (
         {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"x": 1}}},
         {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}},
@@ -142,9 +178,13 @@ STRATEGIC = {
         {"$setElementOrder/finalizers": ["b", "a"]},
         {"finalizers": ["b", "a"]},
     ),
-    "keys are found by the path of names": ({"spec": {"l": items("a")}}, {"spec": {"l": items("b")}}, {"spec": {"l": items("a", "b")}}),
+    "keys are found by the path of names": (
+        {"spec": {"l": items("a")}},
+        {"spec": {"l": items("b")}},
+        {"spec": {"l": items("a", "b")}},
+    ),
     "a scalar becomes a map": ({"a": 1}, {"a": {"b": 1}}, {"a": {"b": 1}}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("original", "patch", "expected"), STRATEGIC.values(), ids=STRATEGIC.keys())

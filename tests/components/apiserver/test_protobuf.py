@@ -1,0 +1,117 @@
+"""Protobuf requests, as client-go's typed clients send them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import orjson
+import pytest
+
+from components.apiserver import protobuf
+from components.machinery.client import Client
+from components.machinery.resources import DEPLOYMENTS
+from tests.components.apiserver.conftest import Kubectl, Run
+
+# What kubectl 1.32 sent for `create namespace foo`.
+NAMESPACE = bytes.fromhex(
+    "6b3873000a0f0a02763112094e616d657370616365121b0a130a03666f6f12001a0022002a0032003800420012001a020a001a002200"
+)
+
+
+def field(number: int, value: int | bytes | str) -> bytes:
+    """One field as it is on the wire."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def envelope(api_version: str, kind: str, raw: bytes) -> bytes:
+    return b"k8s\x00" + field(1, field(1, api_version) + field(2, kind)) + field(2, raw)
+
+
+def entry(key: str, value: str | bytes) -> bytes:
+    return field(1, key) + field(2, value)
+
+
+def test_what_kubectl_sends_for_a_namespace() -> None:
+    decoded = protobuf.decode(NAMESPACE)
+    assert decoded["kind"] == "Namespace"
+    assert decoded["metadata"] == {"name": "foo"}
+
+
+def test_zero_values_are_kept_only_where_go_has_pointers() -> None:
+    spec = field(1, 0) + field(9, 0)  # replicas, progressDeadlineSeconds
+    spec += field(5, 0)  # minReadySeconds is no pointer
+    decoded = protobuf.decode(envelope("apps/v1", "Deployment", field(2, spec)))
+    assert decoded["spec"] == {"replicas": 0, "progressDeadlineSeconds": 0}
+
+
+def test_maps_bytes_and_booleans() -> None:
+    raw = field(2, entry("k", b"\x00\xff")) + field(2, entry("empty", b"")) + field(3, "Opaque") + field(5, 0)
+    decoded = protobuf.decode(envelope("v1", "Secret", raw))
+    assert decoded["data"] == {"k": base64.b64encode(b"\x00\xff").decode(), "empty": ""}
+    assert (decoded["type"], decoded["immutable"]) == ("Opaque", False)
+
+
+def test_embedded_structs_quantities_and_int_or_strings() -> None:
+    volume = field(1, "v") + field(2, field(2, field(1, "Memory")))  # emptyDir.medium
+    probe = field(1, field(2, field(1, "/ok") + field(2, field(1, 0) + field(2, 8080) + field(3, ""))))
+    limits = field(8, field(1, entry("cpu", field(1, "500m"))))
+    container = field(1, "c") + field(10, probe) + limits
+    decoded = protobuf.decode(envelope("v1", "Pod", field(2, field(1, volume) + field(2, container))))
+    assert decoded["spec"]["volumes"] == [{"name": "v", "emptyDir": {"medium": "Memory"}}]
+    found = decoded["spec"]["containers"][0]
+    assert found["livenessProbe"] == {"httpGet": {"path": "/ok", "port": 8080}}
+    assert found["resources"] == {"limits": {"cpu": "500m"}}
+
+
+def test_times_and_negative_numbers() -> None:
+    metadata = field(8, field(1, 1_700_000_000) + field(2, 0)) + field(10, -1)
+    decoded = protobuf.decode(envelope("v1", "ConfigMap", field(1, metadata)))
+    assert decoded["metadata"]["creationTimestamp"] == "2023-11-14T22:13:20Z"
+    assert decoded["metadata"]["deletionGracePeriodSeconds"] == -1
+
+
+def test_unknown_fields_are_skipped() -> None:
+    raw = field(1, field(1, "n") + field(999, "future") + varint(998 << 3 | 1) + bytes(8))
+    assert protobuf.decode(envelope("v1", "ConfigMap", raw))["metadata"] == {"name": "n"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b"k8s\x00\x0a\xff", envelope("v1", "Nonsense", b""), envelope("v1", "ConfigMap", b"\x0a\x7f")],
+    ids=["JSON", "cut off", "an unknown kind", "a length beyond the end"],
+)
+def test_other_bytes_are_refused(body: bytes) -> None:
+    with pytest.raises(protobuf.ProtobufError):
+        protobuf.decode(body)
+
+
+def test_a_protobuf_create_is_answered_in_json(run: Run) -> None:
+    async def act(client: Client) -> dict[str, Any]:
+        headers = {"Content-Type": protobuf.MEDIA_TYPE, "Accept": f"{protobuf.MEDIA_TYPE},application/json"}
+        answer: dict[str, Any] = orjson.loads(
+            await client.request("POST", "/api/v1/namespaces", body=NAMESPACE, headers=headers)
+        )
+        return answer
+
+    assert run(act)["status"] == {"phase": "Active"}
+
+
+def test_kubectl_create_deployment(kubectl: Kubectl, run: Run) -> None:
+    done = kubectl("create", "deployment", "pb", "--image=nginx", "--replicas=2", "--port=8080")
+    assert done.returncode == 0, done.stderr
+    found = run(lambda client: client.get(DEPLOYMENTS, "pb", "default"))
+    assert found["spec"]["replicas"] == 2
+    assert found["spec"]["template"]["spec"]["containers"][0]["ports"] == [{"containerPort": 8080, "protocol": "TCP"}]
