@@ -181,10 +181,10 @@ def tcp_reset(argv: list[str]) -> int:
 
 def pause(argv: list[str]) -> int:
     """Sleep; SIGINT ends it with code 1, SIGTERM with 2."""
-    print("Paused", flush=True)
     awaited = {signal.SIGINT: 1, signal.SIGTERM: 2}
     for number in awaited:
         # PID 1 of a container gets only signals that it has a handler for.
         signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    print("Paused", flush=True)
     return awaited[signal.Signals(signal.sigwait(awaited))]

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -185,16 +186,18 @@ class RuntimeClient:
         deadline = None if timeout is None else time.monotonic() + timeout
         with ExitStack() as stack:
             ends = [os.pipe() for _ in range(3)]
-            theirs, ours = [ends[0][0], ends[1][1], ends[2][1]], [ends[0][1], ends[1][0], ends[2][0]]
-            for fd in ours:
-                stack.callback(_close_quietly, fd)
+            theirs = [ends[0][0], ends[1][1], ends[2][1]]
+            # A file, for it is closed when fed: a number closed twice may by then be another thread's descriptor.
+            feed = stack.enter_context(os.fdopen(ends[0][1], "wb", buffering=0))
+            for fd in (ends[1][0], ends[2][0]):
+                stack.callback(os.close, fd)
             try:
                 process = self.spawn(spec, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2], fds=fds)
             finally:
                 for fd in theirs:
                     os.close(fd)
             try:
-                stdout, stderr = _communicate(ours[0], ours[1], ours[2], stdin, deadline)
+                stdout, stderr = _communicate(feed, ends[1][0], ends[2][0], stdin, deadline)
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
                 status = self.wait(process.id, left)
             finally:
@@ -238,16 +241,10 @@ class RuntimeClient:
             self._replies.pop(next(iter(self._replies)))
 
 
-def _close_quietly(fd: int) -> None:
-    try:
-        os.close(fd)
-    except OSError:
-        pass
-
-
-def _communicate(stdin: int, stdout: int, stderr: int, data: bytes, deadline: float | None) -> tuple[bytes, bytes]:
+def _communicate(feed: FileIO, stdout: int, stderr: int, data: bytes, deadline: float | None) -> tuple[bytes, bytes]:
     """Feed data to stdin and read stdout and stderr until both are closed; stdin is closed when fed."""
     collected: dict[int, bytearray] = {stdout: bytearray(), stderr: bytearray()}
+    stdin = feed.fileno()
     rest = memoryview(data)
     os.set_blocking(stdin, False)
     with selectors.DefaultSelector() as selector:
@@ -256,7 +253,7 @@ def _communicate(stdin: int, stdout: int, stderr: int, data: bytes, deadline: fl
         if rest:
             selector.register(stdin, selectors.EVENT_WRITE)
         else:
-            os.close(stdin)
+            feed.close()
         while selector.get_map():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -269,7 +266,7 @@ def _communicate(stdin: int, stdout: int, stderr: int, data: bytes, deadline: fl
                         rest = rest[:0]
                     if not rest:
                         selector.unregister(stdin)
-                        os.close(stdin)
+                        feed.close()
                 elif chunk := os.read(key.fd, 64 * 1024):
                     collected[key.fd] += chunk
                 else:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from .loop import Loop
 from .rootfs import Layout, program_binds
-from .server import Server, listen
+from .server import Server
 from .tools import install
 
 
@@ -78,3 +80,27 @@ def _stop_on_signals(loop: Loop) -> None:
     # A forking parent that dies is noticed by its channel; as children of ours they need not be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     loop.set_reader(reader, loop.stop)
+
+
+def listen(path: str) -> socket.socket:
+    """A listening unix socket at path, for its owner only; an old one that nobody serves is replaced.
+
+    Raises OSError (EADDRINUSE when somebody answers there).
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with suppress(FileNotFoundError, ConnectionRefusedError):
+        sock.connect(path)
+        sock.close()
+        raise OSError(errno.EADDRINUSE, f"{path}: another fork server answers here")
+    sock.close()
+    with suppress(FileNotFoundError):
+        Path(path).unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The lab's directory is 0700 already; this is for sockets elsewhere.
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    sock.listen(128)
+    return sock

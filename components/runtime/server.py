@@ -1,26 +1,24 @@
 """The fork server proper: clients on a unix socket, the table of processes, the two forking parents."""
 
 # pathlib would cost every container memory; paths here are the kernel's strings.
-# ruff: noqa: PTH108, PTH119
+# ruff: noqa: PTH119
 from __future__ import annotations
 
 import functools
 import json
 import os
-import re
 import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import child, wire, zygote
 from .cri_log import LogFile
 from .loop import Loop
+from .peers import Connection, Parent
 from .rootfs import Layout
 from .spec import (
     NAMESPACE_NAMES,
@@ -46,12 +44,12 @@ class _Record:
     process: Process
     spec: ProcessSpec
     serial: int
-    parent: _Parent
+    parent: Parent
     streams: Streams | None = None
     status: socket.socket | None = None
     status_text: bytes = b""
     spawn_answer: Answer | None = None
-    owner: _Connection | None = None
+    owner: Connection | None = None
     remove_at_exit: bool = False
     waiting: list[Answer] = field(default_factory=list)
 
@@ -75,111 +73,6 @@ def inherit(spec: ProcessSpec, container: ProcessSpec) -> ProcessSpec:
     )
 
 
-class _Parent:
-    """Our end of the channel to a forking parent. Its sends never block us."""
-
-    def __init__(self, server: Server, name: str, channel: socket.socket) -> None:
-        self.name = name
-        self._server = server
-        self._channel = channel
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
-        channel.setblocking(False)
-        server.loop.set_reader(channel.fileno(), self._readable)
-
-    def send(self, kind: bytes, serial: int, value: int, fds: list[int] | None = None) -> None:
-        """Takes over fds."""
-        self._queue.append((zygote.MESSAGE.pack(kind, serial, value), fds or []))
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._queue:
-            data, fds = self._queue[0]
-            try:
-                wire.send_once(self._channel, data, fds)
-            except BlockingIOError:
-                self._server.loop.set_writer(self._channel.fileno(), self._flush)
-                return
-            except OSError:
-                self._server.parent_died(self.name)
-                return
-            self._queue.popleft()
-            for fd in fds:
-                os.close(fd)
-        self._server.loop.set_writer(self._channel.fileno(), None)
-
-    def _readable(self) -> None:
-        try:
-            data = self._channel.recv(zygote.MESSAGE.size)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._server.parent_died(self.name)
-            return
-        kind, serial, value = zygote.MESSAGE.unpack(data)
-        self._server.parent_told(kind, serial, value)
-
-
-class _Connection:
-    """One client."""
-
-    def __init__(self, server: Server, sock: socket.socket) -> None:
-        self._server = server
-        self._socket = sock
-        self._reader = wire.FrameReader()
-        self._out = bytearray()
-        self.open = True
-        self.subscriptions: list[dict[str, str]] = []
-        sock.setblocking(False)
-        server.loop.set_reader(sock.fileno(), self._readable)
-
-    def send(self, message: dict[str, Any]) -> None:
-        if self.open:
-            self._out += wire.encode(message)
-            self._flush()
-
-    def close(self) -> None:
-        if not self.open:
-            return
-        self.open = False
-        self._server.loop.forget(self._socket.fileno())
-        self._reader.close()
-        self._socket.close()
-        self._server.disconnected(self)
-
-    def _flush(self) -> None:
-        try:
-            while self._out:
-                del self._out[: self._socket.send(self._out, socket.MSG_NOSIGNAL)]
-        except BlockingIOError:
-            self._server.loop.set_writer(self._socket.fileno(), self._flush)
-            return
-        except OSError:
-            self.close()
-            return
-        self._server.loop.set_writer(self._socket.fileno(), None)
-
-    def _readable(self) -> None:
-        try:
-            data, fds = wire.receive_once(self._socket)
-        except BlockingIOError:
-            return
-        except OSError:
-            data, fds = b"", []
-        if not data:
-            self.close()
-            return
-        try:
-            for message, descriptors in self._reader.feed(data, fds):
-                self._server.request(self, message, descriptors)
-                if not self.open:
-                    return
-        except (ValueError, KeyError, TypeError) as err:
-            print(f"runtime: bad request: {err!r}", file=sys.stderr, flush=True)
-            self.close()
-
-
 class Server:
     """Serve until SIGTERM. `parents` maps preload -> our end of the channel to that forking parent."""
 
@@ -196,19 +89,19 @@ class Server:
         self._records: dict[str, _Record] = {}
         self._serials: dict[int, _Record] = {}
         self._next_serial = 0
-        self._connections: list[_Connection] = []
+        self._connections: list[Connection] = []
         self._warned: set[str] = set()
         self.failed = ""
-        self._parents = {name: _Parent(self, name, channel) for name, channel in parents.items()}
+        self._parents = {name: Parent(self, name, channel) for name, channel in parents.items()}
         listener.setblocking(False)
         loop.set_reader(listener.fileno(), self._accept)
 
     # Clients
 
-    def request(self, connection: _Connection, message: dict[str, Any], fds: list[int]) -> None:
+    def request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
         """One request; its answer may come later."""
         number = message["n"]
-        handler: Callable[[_Connection, dict[str, Any], dict[str, int], Answer], None] | None
+        handler: Callable[[Connection, dict[str, Any], dict[str, int], Answer], None] | None
         handler = getattr(self, f"_on_{message['op']}", None)
         owned = dict(zip(message.get("fds", ()), fds, strict=True))
 
@@ -228,7 +121,7 @@ class Server:
             for fd in owned.values():
                 os.close(fd)
 
-    def disconnected(self, connection: _Connection) -> None:
+    def disconnected(self, connection: Connection) -> None:
         self._connections.remove(connection)
         for record in list(self._records.values()):
             if record.owner is connection:
@@ -239,7 +132,7 @@ class Server:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        self._connections.append(_Connection(self, sock))
+        self._connections.append(Connection(self, sock))
 
     def _record(self, message: dict[str, Any]) -> _Record:
         record = self._records.get(message["id"])
@@ -247,21 +140,21 @@ class Server:
             raise UnknownProcess(f"process {message['id']!r} does not exist")
         return record
 
-    def _on_get(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_get(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         answer({"result": to_json(self._record(message).process)})
 
-    def _on_list(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_list(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         found = [r.process for r in self._records.values() if r.spawn_answer is None]
         answer({"result": [to_json(p) for p in found if _carries(p, message["labels"])]})
 
-    def _on_wait(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_wait(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         record = self._record(message)
         if record.process.exit is None:
             record.waiting.append(answer)
         else:
             answer({"result": to_json(record.process)})
 
-    def _on_signal(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_signal(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         record = self._record(message)
         if not 0 < message["signal"] < signal.NSIG:
             raise RuntimeApiError(f"signal {message['signal']}: no such signal")
@@ -269,7 +162,7 @@ class Server:
             record.parent.send(b"K", record.serial, message["signal"])
         answer({"result": None})
 
-    def _on_remove(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_remove(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         record = self._records.get(message["id"])
         if record is not None and record.process.exit is None:
             if not message.get("force"):
@@ -281,12 +174,12 @@ class Server:
             self._remove(record)
         answer({"result": None})
 
-    def _on_resize(self, _c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_resize(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         if (streams := self._record(message).streams) is not None:
             streams.resize(message["rows"], message["columns"])
         answer({"result": None})
 
-    def _on_attach(self, _c: _Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
+    def _on_attach(self, _c: Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
         record = self._record(message)
         if record.streams is None:
             raise RuntimeApiError(f"process {message['id']!r} has no streams to attach to: started without log or tty")
@@ -297,13 +190,13 @@ class Server:
         record.streams.attach(taken["stdin"], taken["stdout"], taken["stderr"])
         answer({"result": None})
 
-    def _on_subscribe(self, c: _Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_subscribe(self, c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         c.subscriptions.append(message["labels"])
         answer({"result": None})
 
     # Starting
 
-    def _on_spawn(self, c: _Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
+    def _on_spawn(self, c: Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
         spec = spec_from_json(message["spec"])
         check(spec)
         opened = {name: fds.pop(name) for name in list(fds)}
@@ -524,32 +417,3 @@ def _error(err: RuntimeApiError) -> dict[str, Any]:
     if isinstance(err, StartError):
         body |= {"stage": err.stage, "errno": err.errno}
     return {"error": body}
-
-
-def listen(path: str) -> socket.socket:
-    """A listening unix socket at path, for its owner only; an old one that nobody serves is replaced.
-
-    Raises OSError (EADDRINUSE when somebody answers there).
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with suppress(FileNotFoundError, ConnectionRefusedError):
-        sock.connect(path)
-        sock.close()
-        raise OSError(98, f"{path}: another fork server answers here")
-    sock.close()
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The lab's directory is 0700 already; this is for sockets elsewhere.
-    before = os.umask(0o177)
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(before)
-    sock.listen(128)
-    return sock
-
-
-def safe_name(text: str) -> str:
-    """text as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)

@@ -1,0 +1,119 @@
+"""Whom the fork server talks to: clients on its socket, and the forking parents. Nothing here blocks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from . import wire, zygote
+
+if TYPE_CHECKING:
+    from .server import Server
+
+
+class Parent:
+    """Our end of the channel to a forking parent. Its sends never block us."""
+
+    def __init__(self, server: Server, name: str, channel: socket.socket) -> None:
+        self.name = name
+        self._server = server
+        self._channel = channel
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        channel.setblocking(False)
+        server.loop.set_reader(channel.fileno(), self._readable)
+
+    def send(self, kind: bytes, serial: int, value: int, fds: list[int] | None = None) -> None:
+        """Takes over fds."""
+        self._queue.append((zygote.MESSAGE.pack(kind, serial, value), fds or []))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                wire.send_once(self._channel, data, fds)
+            except BlockingIOError:
+                self._server.loop.set_writer(self._channel.fileno(), self._flush)
+                return
+            except OSError:
+                self._server.parent_died(self.name)
+                return
+            self._queue.popleft()
+            for fd in fds:
+                os.close(fd)
+        self._server.loop.set_writer(self._channel.fileno(), None)
+
+    def _readable(self) -> None:
+        try:
+            data = self._channel.recv(zygote.MESSAGE.size)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._server.parent_died(self.name)
+            return
+        kind, serial, value = zygote.MESSAGE.unpack(data)
+        self._server.parent_told(kind, serial, value)
+
+
+class Connection:
+    """One client."""
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self._server = server
+        self._socket = sock
+        self._reader = wire.FrameReader()
+        self._out = bytearray()
+        self.open = True
+        self.subscriptions: list[dict[str, str]] = []
+        sock.setblocking(False)
+        server.loop.set_reader(sock.fileno(), self._readable)
+
+    def send(self, message: dict[str, Any]) -> None:
+        if self.open:
+            self._out += wire.encode(message)
+            self._flush()
+
+    def close(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        self._server.loop.forget(self._socket.fileno())
+        self._reader.close()
+        self._socket.close()
+        self._server.disconnected(self)
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._socket.send(self._out, socket.MSG_NOSIGNAL)]
+        except BlockingIOError:
+            self._server.loop.set_writer(self._socket.fileno(), self._flush)
+            return
+        except OSError:
+            self.close()
+            return
+        self._server.loop.set_writer(self._socket.fileno(), None)
+
+    def _readable(self) -> None:
+        try:
+            data, fds = wire.receive_once(self._socket)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self.close()
+            return
+        try:
+            for message, descriptors in self._reader.feed(data, fds):
+                self._server.request(self, message, descriptors)
+                if not self.open:
+                    return
+        except (ValueError, KeyError, TypeError) as err:
+            print(f"runtime: bad request: {err!r}", file=sys.stderr, flush=True)
+            self.close()
