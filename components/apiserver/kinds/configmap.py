@@ -6,10 +6,29 @@ from datetime import datetime
 from typing import Any
 
 from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
+from components.apiserver.kinds.datakeys import MOST_BYTES, decoded_size, immutable_data, validate_keys
+from components.apiserver.kinds.fielderrors import invalid
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.machinery.resources import CONFIGMAPS, KubeObject
 
 COLUMNS = (cells.NAME, Column("Data", "string", "", "How many keys the map has."), cells.AGE)
+
+
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
+    errors = validate_keys(data, "data") + validate_keys(binary, "binaryData")
+    for key in data:
+        if key in binary:
+            errors.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
+    size = sum(len(value.encode()) for value in data.values()) + decoded_size(binary)
+    if size > MOST_BYTES:
+        # "[]" is how field.Path prints the whole object.
+        errors.append(FieldError("TooLong", "[]", "", f"may not be more than {MOST_BYTES} bytes"))
+    return errors
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return immutable_data(new, old, ("data", "binaryData")) + validate_create(new)
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
@@ -21,6 +40,8 @@ KIND = KindSpec(
     resource=CONFIGMAPS,
     singular="configmap",
     short_names=("cm",),
+    validate_create=validate_create,
+    validate_update=validate_update,
     columns=COLUMNS,
     row=row,
 )

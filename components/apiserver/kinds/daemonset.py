@@ -6,9 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from components.apiserver.kinds import cells
+from components.apiserver.kinds.fielderrors import invalid, not_supported, required
 from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, KindSpec
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from components.apiserver.kinds.workloads import (
+    as_number,
+    at_most_all,
+    int_or_percent,
+    not_negative_fields,
+    selector_is_immutable,
+    validate_selector_and_template,
+)
 from components.machinery.resources import DAEMONSETS, KubeObject
 
 COLUMNS = (
@@ -68,6 +77,39 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
     ]
 
 
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    spec = obj.get("spec") or {}
+    errors = validate_selector_and_template(spec, "daemonset")
+    errors += not_negative_fields(spec, "spec", "minReadySeconds", "revisionHistoryLimit")
+    return errors + _strategy(spec.get("updateStrategy") or {})
+
+
+def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
+    kind, rolling, path = strategy.get("type"), strategy.get("rollingUpdate"), "spec.updateStrategy"
+    if kind == "OnDelete":
+        return []
+    if kind != "RollingUpdate":
+        return [not_supported(path, strategy, ("OnDelete", "RollingUpdate"))]
+    if rolling is None:
+        return [required(f"{path}.rollingUpdate")]
+    path += ".rollingUpdate"
+    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
+    errors = int_or_percent(f"{path}.maxUnavailable", unavailable) + int_or_percent(f"{path}.maxSurge", surge)
+    if as_number(unavailable) and as_number(surge):
+        errors.append(invalid(f"{path}.maxSurge", surge, "may not be set when maxUnavailable is non-zero"))
+    if not as_number(unavailable) and not as_number(surge):
+        errors.append(required(f"{path}.maxUnavailable", "cannot be 0 when maxSurge is 0"))
+    return errors + at_most_all(f"{path}.maxUnavailable", unavailable) + at_most_all(f"{path}.maxSurge", surge)
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return validate_create(new) + selector_is_immutable(new, old)
+
+
+def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return not_negative_fields(new.get("status") or {}, "status", *_COUNTS, "numberMisscheduled", "numberUnavailable")
+
+
 KIND = KindSpec(
     resource=DAEMONSETS,
     singular="daemonset",
@@ -78,6 +120,9 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
     columns=COLUMNS,
     row=row,
 )

@@ -6,9 +6,19 @@ from datetime import datetime
 from typing import Any
 
 from components.apiserver.kinds import cells
+from components.apiserver.kinds.fielderrors import forbidden, invalid, not_supported, required
 from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from components.apiserver.kinds.strategy import empty_status, keep_all_but_status_and_labels, keep_status
+from components.apiserver.kinds.workloads import (
+    as_number,
+    at_most_all,
+    int_or_percent,
+    not_negative_fields,
+    replica_status,
+    selector_is_immutable,
+    validate_selector_and_template,
+)
 from components.machinery.resources import DEPLOYMENTS, KubeObject
 from components.machinery.selectors import LabelSelector
 
@@ -52,6 +62,42 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
     ]
 
 
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    spec = obj.get("spec") or {}
+    counts = ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds")
+    errors = not_negative_fields(spec, "spec", *counts)
+    errors += validate_selector_and_template(spec, "deployment") + _strategy(spec.get("strategy") or {})
+    deadline = spec.get("progressDeadlineSeconds")
+    if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
+        errors.append(invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"))
+    return errors
+
+
+def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
+    kind, rolling, path = strategy.get("type"), strategy.get("rollingUpdate"), "spec.strategy"
+    if kind == "Recreate":
+        text = "may not be specified when strategy `type` is 'Recreate'"
+        return [forbidden(f"{path}.rollingUpdate", text)] if rolling is not None else []
+    if kind != "RollingUpdate":
+        return [not_supported(path, strategy, ("Recreate", "RollingUpdate"))]
+    if rolling is None:
+        return [required(f"{path}.rollingUpdate", "this should be defaulted and never be nil")]
+    path += ".rollingUpdate"
+    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
+    errors = int_or_percent(f"{path}.maxUnavailable", unavailable) + int_or_percent(f"{path}.maxSurge", surge)
+    if as_number(unavailable) == 0 and as_number(surge) == 0:
+        errors.append(invalid(f"{path}.maxUnavailable", unavailable, "may not be 0 when `maxSurge` is 0"))
+    return errors + at_most_all(f"{path}.maxUnavailable", unavailable)
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return validate_create(new) + selector_is_immutable(new, old)
+
+
+def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return replica_status(new)
+
+
 KIND = KindSpec(
     resource=DEPLOYMENTS,
     singular="deployment",
@@ -62,6 +108,9 @@ KIND = KindSpec(
     prepare_create=empty_status,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status_and_labels,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
     columns=COLUMNS,
     row=row,
     scale=ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector"),

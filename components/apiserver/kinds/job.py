@@ -8,9 +8,15 @@ from typing import Any
 
 from components.apiserver.kinds import cells
 from components.apiserver.kinds.duration import human_duration, parse_time
+from components.apiserver.kinds.fielderrors import immutable, one_of, required
 from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, KindSpec
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from components.apiserver.kinds.workloads import (
+    not_negative_fields,
+    selector_is_immutable,
+    validate_selector_and_template,
+)
 from components.machinery.resources import JOBS, KubeObject
 
 COLUMNS = (
@@ -112,6 +118,46 @@ def selectable_fields(job: KubeObject) -> dict[str, str]:
     return {"status.successful": str(cells.at(job, "status", "succeeded") or 0)}
 
 
+def validate_create(job: KubeObject) -> list[FieldError]:
+    spec = job.get("spec") or {}
+    counts = (
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    )
+    errors = not_negative_fields(spec, "spec", *counts)
+    errors += one_of("spec.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
+    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
+        errors.append(required("spec.completions", "when completion mode is Indexed"))
+    errors += validate_selector_and_template(spec, "job", ("Always", "OnFailure", "Never"))
+    if cells.at(spec, "template", "spec", "restartPolicy") == "Always":
+        # kubectl users meet this text first: a pod's default policy does not suit a job.
+        errors.append(required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'))
+    return errors
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    """selector, template and completionMode stay; the template may change while the job is suspended and has not
+    started, completions of Indexed jobs may change with parallelism."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    errors = validate_create(new)
+    elastic = after.get("completionMode") == "Indexed" and after.get("completions") == after.get("parallelism")
+    if not elastic:
+        errors += immutable("spec.completions", after.get("completions"), before.get("completions"))
+    errors += selector_is_immutable(new, old)
+    waiting = before.get("suspend") and not (old.get("status") or {}).get("startTime")
+    if not waiting:
+        errors += immutable("spec.template", after.get("template"), before.get("template"))
+    errors += immutable("spec.completionMode", after.get("completionMode"), before.get("completionMode"))
+    for key in ("podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
+        errors += immutable(f"spec.{key}", after.get(key), before.get(key))
+    return errors
+
+
 KIND = KindSpec(
     resource=JOBS,
     singular="job",
@@ -121,6 +167,8 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
+    validate_create=validate_create,
+    validate_update=validate_update,
     columns=COLUMNS,
     row=row,
     selectable_fields=selectable_fields,

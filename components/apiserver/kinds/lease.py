@@ -6,8 +6,22 @@ from datetime import datetime
 from typing import Any
 
 from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
+from components.apiserver.kinds.fielderrors import invalid, not_negative
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.machinery.resources import LEASES, KubeObject
+
+
+def validate_create(lease: KubeObject) -> list[FieldError]:
+    spec = lease.get("spec") or {}
+    seconds = spec.get("leaseDurationSeconds")
+    errors = []
+    if seconds is not None and seconds <= 0:
+        errors.append(invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
+    return errors + not_negative("spec.leaseTransitions", spec.get("leaseTransitions"))
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return validate_create(new)
 
 
 def row(lease: KubeObject, now: datetime) -> list[Any]:
@@ -17,6 +31,8 @@ def row(lease: KubeObject, now: datetime) -> list[Any]:
 KIND = KindSpec(
     resource=LEASES,
     singular="lease",
+    validate_create=validate_create,
+    validate_update=validate_update,
     columns=(cells.NAME, Column("Holder", "string", "", "Who holds the lease."), cells.AGE),
     row=row,
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
+from components.apiserver.kinds import cells, names
+from components.apiserver.kinds.fielderrors import by_rule, invalid
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.machinery.resources import NAMESPACES, KubeObject
 
 FINALIZER = "kubernetes"
@@ -44,6 +45,26 @@ def prepare_status_update(new: KubeObject, old: KubeObject) -> None:
     new["spec"] = old.get("spec") or {}
 
 
+def validate_create(namespace: KubeObject) -> list[FieldError]:
+    errors = []
+    for name in cells.at(namespace, "spec", "finalizers") or ():
+        errors += by_rule(names.qualified_name, "spec.finalizers", name)
+        if "/" not in name and name not in (FINALIZER, "orphan", "foregroundDeletion"):
+            text = "name is neither a standard finalizer name nor is it fully qualified"
+            errors.append(invalid("spec.finalizers", name, text))
+    return errors
+
+
+def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    phase, deleted = cells.at(new, "status", "phase") or "", bool(new["metadata"].get("deletionTimestamp"))
+    if phase == ("Terminating" if deleted else "Active"):
+        return []
+    text = "may only be 'Terminating' if `deletionTimestamp` is not empty"
+    if not deleted:
+        text = "may only be 'Active' if `deletionTimestamp` is empty"
+    return [invalid("status.Phase", phase, text)]
+
+
 def row(namespace: KubeObject, now: datetime) -> list[Any]:
     return [cells.name(namespace), cells.at(namespace, "status", "phase") or "", cells.age(namespace, now)]
 
@@ -61,6 +82,8 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=prepare_update,
     prepare_status_update=prepare_status_update,
+    validate_create=validate_create,
+    validate_status_update=validate_status_update,
     columns=COLUMNS,
     row=row,
     selectable_fields=selectable_fields,

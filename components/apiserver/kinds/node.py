@@ -6,7 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
+from components.apiserver.kinds.addresses import family, validate_legacy_cidr
+from components.apiserver.kinds.fielderrors import duplicate, forbidden, invalid
+from components.apiserver.kinds.pod_validation import validate_taints
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.apiserver.kinds.strategy import keep_status
 from components.machinery.resources import NODES, KubeObject
 
@@ -45,6 +48,45 @@ def _pod_cidrs(spec: dict[str, Any]) -> None:
 
 def prepare_status_update(new: KubeObject, old: KubeObject) -> None:
     new["spec"] = old.get("spec") or {}
+
+
+def validate_create(node: KubeObject) -> list[FieldError]:
+    spec = node.get("spec") or {}
+    # Upstream really has the taints under metadata.
+    return validate_taints(spec.get("taints") or (), "metadata.taints") + _validate_pod_cidrs(
+        spec.get("podCIDRs") or []
+    )
+
+
+def _validate_pod_cidrs(cidrs: list[str]) -> list[FieldError]:
+    path = "spec.podCIDRs"
+    errors = [error for index, cidr in enumerate(cidrs) for error in validate_legacy_cidr(f"{path}[{index}]", cidr)]
+    if len(cidrs) < 2:
+        return errors
+    if len(cidrs) > 2 or len({family(cidr.partition("/")[0]) for cidr in cidrs}) < 2:
+        errors.append(invalid(path, cidrs, "may specify no more than one CIDR for each IP family"))
+    for index, cidr in enumerate(cidrs):
+        if cidr in cidrs[:index]:
+            errors.append(duplicate(f"{path}[{index}]", cidr))
+    return errors
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    """The node's ranges and its provider's name for it are set once."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    errors = validate_status_update(new, old)
+    if before.get("podCIDRs") and before["podCIDRs"] != after.get("podCIDRs"):
+        errors.append(forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid'))
+    if before.get("providerID") and before["providerID"] != after.get("providerID"):
+        errors.append(forbidden("spec.providerID", 'node updates may not change providerID except from "" to valid'))
+    return errors + validate_create(new)
+
+
+def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    addresses = cells.at(new, "status", "addresses") or []
+    return [
+        duplicate(f"status.addresses[{index}]", one) for index, one in enumerate(addresses) if one in addresses[:index]
+    ]
 
 
 def row(node: KubeObject, now: datetime) -> list[Any]:
@@ -92,6 +134,9 @@ KIND = KindSpec(
     default=default,
     prepare_update=keep_status,
     prepare_status_update=prepare_status_update,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
     columns=COLUMNS,
     row=row,
     selectable_fields=selectable_fields,

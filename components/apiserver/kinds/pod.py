@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from components.apiserver.kinds import pod_columns
 from components.apiserver.kinds.pod_defaults import default_pod
+from components.apiserver.kinds.pod_update import validate_status_update, validate_update
+from components.apiserver.kinds.pod_validation import validate_pod
 from components.apiserver.kinds.qos import qos_class
 from components.apiserver.kinds.spec import KindSpec
 from components.machinery.resources import PODS, KubeObject
@@ -57,6 +59,9 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=prepare_update,
     prepare_status_update=prepare_status_update,
+    validate_create=validate_pod,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
     columns=pod_columns.COLUMNS,
     row=pod_columns.row,
     selectable_fields=selectable_fields,

@@ -7,8 +7,14 @@ from typing import Any
 
 from components.apiserver.kinds import cells
 from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from components.apiserver.kinds.workloads import (
+    not_negative_fields,
+    replica_status,
+    selector_is_immutable,
+    validate_selector_and_template,
+)
 from components.machinery.resources import REPLICASETS, KubeObject
 
 COLUMNS = (
@@ -50,6 +56,22 @@ def selectable_fields(obj: KubeObject) -> dict[str, str]:
     return {"status.replicas": str(cells.at(obj, "status", "replicas") or 0)}
 
 
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    spec = obj.get("spec") or {}
+    errors = not_negative_fields(spec, "spec", "replicas", "minReadySeconds")
+    return errors + validate_selector_and_template(
+        spec, "ReplicaSet", empty_text="empty selector is invalid for deployment"
+    )
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return validate_create(new) + selector_is_immutable(new, old)
+
+
+def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    return replica_status(new)
+
+
 KIND = KindSpec(
     resource=REPLICASETS,
     singular="replicaset",
@@ -60,6 +82,9 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    validate_status_update=validate_status_update,
     columns=COLUMNS,
     row=row,
     selectable_fields=selectable_fields,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
+from components.apiserver.kinds import cells, names
+from components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_negative, one_of, required
 from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from components.apiserver.kinds.workloads import int_or_percent, not_negative_fields, validate_selector_and_template
 from components.machinery.resources import STATEFULSETS, KubeObject
 
 COLUMNS = (
@@ -57,6 +59,56 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
     ]
 
 
+_MUTABLE = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+)
+
+
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    spec = obj.get("spec") or {}
+    errors = one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
+    errors += _strategy(spec.get("updateStrategy") or {})
+    errors += not_negative_fields(spec, "spec", "replicas", "minReadySeconds", "revisionHistoryLimit")
+    start = (spec.get("ordinals") or {}).get("start")
+    errors += not_negative("spec.ordinals.start", start)
+    if spec.get("serviceName"):
+        errors += by_rule(names.dns1123_subdomain, "spec.serviceName", spec["serviceName"])
+    return errors + validate_selector_and_template(spec, "statefulset")
+
+
+def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
+    kind, rolling, path = strategy.get("type"), strategy.get("rollingUpdate"), "spec.updateStrategy"
+    if kind == "OnDelete":
+        if rolling is None:
+            return []
+        text = "only allowed for updateStrategy 'RollingUpdate'"
+        return [invalid(f"{path}.rollingUpdate", rolling, text)]
+    if kind != "RollingUpdate":
+        text = "must be 'RollingUpdate' or 'OnDelete'"
+        return [invalid(path, strategy, text)] if kind else [required(path)]
+    errors = not_negative(f"{path}.rollingUpdate.partition", (rolling or {}).get("partition"))
+    return errors + int_or_percent(f"{path}.rollingUpdate.maxUnavailable", (rolling or {}).get("maxUnavailable"))
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    errors = validate_create(new)
+    if _fixed(new) != _fixed(old):
+        fields = ", ".join(f"'{name}'" for name in _MUTABLE[:-1])
+        text = f"updates to statefulset spec for fields other than {fields} and '{_MUTABLE[-1]}' are forbidden"
+        errors.append(forbidden("spec", text))
+    return errors
+
+
+def _fixed(obj: KubeObject) -> dict[str, Any]:
+    return {key: value for key, value in (obj.get("spec") or {}).items() if key not in _MUTABLE and value}
+
+
 KIND = KindSpec(
     resource=STATEFULSETS,
     singular="statefulset",
@@ -67,6 +119,8 @@ KIND = KindSpec(
     prepare_create=prepare_create,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
+    validate_create=validate_create,
+    validate_update=validate_update,
     columns=COLUMNS,
     row=row,
     scale=ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector"),

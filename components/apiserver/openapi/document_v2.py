@@ -11,7 +11,6 @@ from components.apiserver.openapi.custom import custom_schemas, custom_versions
 from components.apiserver.openapi.document_v3 import INFO
 from components.apiserver.openapi.models import LIST_META, OBJECT_META, all_models
 from components.apiserver.openapi.paths import (
-    PATCH_TYPES,
     Operation,
     Path,
     builtin_resources,
@@ -62,7 +61,7 @@ def _operation(operation: Operation, path: Path) -> dict[str, Any]:
         answer["schema"] = {"$ref": V2_PREFIX + operation.response}
     return {
         "operationId": operation_id(operation, path),
-        "consumes": list(PATCH_TYPES) if operation.method == "patch" else ["*/*"],
+        "consumes": list(operation.resource.patch_types) if operation.method == "patch" else ["*/*"],
         "produces": ["application/json"],
         "schemes": ["https"],
         "parameters": parameters,

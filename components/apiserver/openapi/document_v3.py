@@ -14,7 +14,6 @@ from components.apiserver.openapi.custom import custom_schemas, custom_versions
 from components.apiserver.openapi.models import LIST_META, OBJECT_META
 from components.apiserver.openapi.paths import (
     DELETE_OPTIONS,
-    PATCH_TYPES,
     STATUS,
     Operation,
     Path,
@@ -98,7 +97,10 @@ def _operation(operation: Operation, path: Path) -> dict[str, Any]:
             {"name": name, "in": "query", "schema": query_schema(kind)} for name, kind in operation.query
         ]
     if operation.method == "patch":
-        result["requestBody"] = {"content": {kind: _schema(_PATCH_BODY) for kind in PATCH_TYPES}, "required": True}
+        result["requestBody"] = {
+            "content": {kind: _schema(_PATCH_BODY) for kind in operation.resource.patch_types},
+            "required": True,
+        }
     elif operation.body:
         result["requestBody"] = {"content": {"*/*": _schema(operation.body)}}
     result["responses"] = {

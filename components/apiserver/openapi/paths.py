@@ -36,10 +36,11 @@ _LIST = (
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 )
-PATCH_TYPES = (
+_STRATEGIC = "application/strategic-merge-patch+json"
+_PATCH_TYPES = (
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    _STRATEGIC,
     "application/apply-patch+yaml",
 )
 
@@ -56,6 +57,12 @@ class Resource:
     subresources: tuple[str, ...]
     definition: str
     list_definition: str
+    custom: bool = False
+
+    @property
+    def patch_types(self) -> tuple[str, ...]:
+        """Custom resources have no strategic merge patch; kubectl looks here before it sends one."""
+        return tuple(kind for kind in _PATCH_TYPES if not self.custom or kind != _STRATEGIC)
 
     @property
     def group_version(self) -> str:
@@ -108,7 +115,7 @@ def builtin_resources(kinds: Sequence[KindSpec]) -> Iterator[Resource]:
 
 def custom_resource(one: CustomVersion) -> Resource:
     return Resource(
-        one.group, one.version, one.kind, one.plural, one.namespaced, one.subresources, one.name, one.list_name
+        one.group, one.version, one.kind, one.plural, one.namespaced, one.subresources, one.name, one.list_name, True
     )
 
 
@@ -147,7 +154,8 @@ def _item(resource: Resource, subresource: str = "") -> tuple[Operation, ...]:
     if subresource == "scale":
         scale = of_kind("autoscaling", "v1", "Scale")
         definition = scale.name if scale else ""
-        resource = Resource("autoscaling", "v1", "Scale", resource.plural, resource.namespaced, (), definition, "")
+        custom, plural, namespaced = resource.custom, resource.plural, resource.namespaced
+        resource = Resource("autoscaling", "v1", "Scale", plural, namespaced, (), definition, "", custom)
     return (
         Operation("get", "get", resource, (), "", definition),
         Operation("put", "put", resource, _WRITE, definition, definition),
