@@ -101,12 +101,17 @@ class _Tracker:
                 seconds=time.monotonic() - self.began,
                 sightings=seen.sightings,
                 blind=seen.blind,
+                final=seen.final,
             )
         self.last = {pair: self.last[pair] for pair in current if pair in self.last}
 
     @property
     def holding(self) -> bool:
         return bool(self.last) and all(item.holds for item in self.last.values())
+
+    @property
+    def final(self) -> bool:
+        return any(item.final and not item.holds for item in self.last.values())
 
     def evidence(self) -> tuple[Evidence, ...]:
         return tuple(self.last.values())
@@ -127,7 +132,7 @@ def _until(scene: Scene, expectation: Expectation, tracker: _Tracker, deadline: 
         if tracker.holding:
             return True
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or tracker.final:
             return False
         time.sleep(min(pause, left))  # polling: the time between two looks, not a wait for something
         pause = min(pause * 1.5, LONGEST_PAUSE)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def perform(request: Mapping[str, Any]) -> dict[str, Any]:
     """name, type, server (default: resolv.conf's), search (default true), transport udp|tcp, timeout (seconds)."""
     started = time.monotonic()
     config = ResolverConfig.parse(Path("/etc/resolv.conf").read_text())
-    names = list(config.candidates(request["name"])) if request.get("search", True) else [_fqdn(request["name"])]
+    wanted = reverse_name(request["name"]) if request["type"] == "PTR" else request["name"]
+    names = list(config.candidates(wanted)) if request.get("search", True) else [_fqdn(wanted)]
     server = request.get("server") or config.nameservers[0]
     result: dict[str, Any] = {"server": server, "asked": []}
     for name in names:
@@ -79,6 +81,14 @@ def perform(request: Mapping[str, Any]) -> dict[str, Any]:
         if result.get("answers") or "error" in result:
             break
     return {**result, "ms": (time.monotonic() - started) * 1000}
+
+
+def reverse_name(text: str) -> str:
+    """10.96.0.1 -> 1.0.96.10.in-addr.arpa. (RFC 1035 section 3.5, RFC 3596 for IPv6); names stay as they are."""
+    try:
+        return f"{ip_address(text).reverse_pointer}."
+    except ValueError:
+        return text
 
 
 def _fqdn(name: str) -> str:

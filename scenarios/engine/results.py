@@ -16,7 +16,7 @@ Status = Literal["passed", "failed", "error", "skipped"]
 class Evidence:
     """The last look from one source (at one target). tries: looks; seconds: until it held, or until given up.
 
-    blind: there was nothing to look at.
+    blind: there was nothing to look at. final: another look could not have changed it.
     """
 
     source: str
@@ -31,6 +31,7 @@ class Evidence:
     seconds: float = 0.0
     sightings: tuple[Sighting, ...] = ()
     blind: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True)

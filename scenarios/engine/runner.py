@@ -7,6 +7,7 @@ has a lab to itself). Labs run side by side when jobs allow.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -54,7 +55,7 @@ from scenarios.engine.results import (
 )
 from scenarios.engine.scene import NotYet, Scene, SceneError
 from scenarios.engine.spec import LabSpec
-from scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, poll, ready
+from scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, ready, usable
 
 EXIT_PASSED, EXIT_FAILED, EXIT_BAD_FILE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PREPARE = Step("prepare", None, name="Preparation")
@@ -111,7 +112,7 @@ def group(cases: Sequence[Case]) -> list[Group]:
         else:
             shared[case.lab] = [case]
             groups.append((case.lab, shared[case.lab]))
-    return [Group(f"run-{number}", spec, tuple(members)) for number, (spec, members) in enumerate(groups, 1)]
+    return [Group(str(number), spec, tuple(members)) for number, (spec, members) in enumerate(groups, 1)]
 
 
 def slug(case: Case, taken: set[str]) -> str:
@@ -211,7 +212,7 @@ class Run:
 
     def _run_group(self, item: Group) -> None:
         began = time.monotonic()
-        name = f"{item.name}-{self._slugs[item.cases[0].id]}"[:40].strip("-")
+        name = f"run-{os.getpid()}-{item.name}"  # several runs may go on at once on one machine
         self.tell(LabStarting(name, item.spec, len(item.cases)))
         try:
             with self.factory(item.spec, name) as lab:
@@ -275,11 +276,9 @@ class Run:
         try:
             namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scene.namespace}}
             scene.cluster.apply(namespace, "")
-            poll(lambda: _no_service_account(scene), case.scenario.timeouts.ready, "namespace usable")
+            usable(scene, scene.namespace, case.scenario.timeouts.ready)
             names = apply_objects(scene, case.variant.objects)
-            pods = [name.partition("/")[2] for name in names if name.startswith("pod/")]
-            if pods:
-                ready(scene, pods, case.scenario.timeouts.ready)
+            ready(scene, case.variant.objects, case.scenario.timeouts.ready)
             message = f"{', '.join(names)} ready" if names else "nothing to prepare"
             result = StepResult(PREPARE, "passed", time.monotonic() - began, message)
         except (StepFailed, NotYet, SceneError, ApiError, LookupError, OSError, KubeconfigError) as error:
@@ -348,12 +347,6 @@ def _wait_for_user(prompt: str) -> None:
         return
     print(prompt.replace("Press Enter (or ctrl-C)", "Send SIGINT"), flush=True)
     signal.pause()
-
-
-def _no_service_account(scene: Scene) -> str:
-    """Pods are refused until the namespace has its default ServiceAccount (admission plugin ServiceAccount)."""
-    resource = scene.cluster.resource("serviceaccounts")
-    return "" if scene.cluster.find(resource, "default", scene.namespace) else "no default ServiceAccount yet"
 
 
 def _worst(steps: Sequence[StepResult]) -> Status:

@@ -1,6 +1,7 @@
 """Where a case runs: its lab, its namespace, what it has saved, and what names and ${references} mean there.
 
-Names of places ("from", "to"):  worker-1, client, router ... | pod:NAME, pod:NS/NAME[/CONTAINER] | service:NAME
+Names of places ("from", "to"):  worker-1, client, router ... | pod:NAME, pod:NS/NAME, pod:NAME(CONTAINER)
+only as "to":                    service:NAME, an address, a DNS name
 and for several at once:         workers, nodes, pods:LABEL=VALUE
 
 References:  ${pod/web.ip}  ${pod/NS/web.node}  ${service/web.nodePort}  ${node/worker-1.podCIDR}  ${host/client.ip}
@@ -22,6 +23,7 @@ from scenarios.engine.check import nearest
 from scenarios.engine.handle import Host, LabHandle
 from scenarios.engine.jsonpath import JSONPath, as_text
 
+POD = re.compile(r"(?P<pod>[a-z0-9./-]+)(?:\((?P<container>[a-z0-9-]+)\))?")
 REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 
 
@@ -129,10 +131,11 @@ class Scene:
         return End(host.name, host.name, host.address, host.name)
 
     def _pod_end(self, text: str) -> End:
-        parts = text.split("/")
-        namespace, name = (self.namespace, parts[0]) if len(parts) == 1 else (parts[0], parts[1])
-        pod = self.existing(PODS.plural, name, namespace)
-        return _end_of(pod, "/".join(parts[2:]), self.namespace)
+        match = POD.fullmatch(text)
+        if not match:
+            raise SceneError(f"pod:{text}: write pod:NAME, pod:NAMESPACE/NAME or pod:NAME(CONTAINER)")
+        namespace, name = self.qualified(match["pod"])
+        return _end_of(self.existing(PODS.plural, name, namespace), match["container"] or "", self.namespace)
 
     def _pods_by_label(self, selector: str) -> list[End]:
         pods = self.cluster.list(PODS, self.namespace, selector)
@@ -207,7 +210,7 @@ def _end_of(pod: KubeObject, container: str, home: str) -> End:
     full = f"{metadata['namespace']}/{metadata['name']}"
     target = f"pod:{full}" + (f"/{container}" if container else "")
     shown = metadata["name"] if metadata["namespace"] == home else full
-    return End(f"pod:{shown}" + (f"/{container}" if container else ""), target, ip, pod["spec"].get("nodeName", ""))
+    return End(f"pod:{shown}" + (f"({container})" if container else ""), target, ip, pod["spec"].get("nodeName", ""))
 
 
 def typed(source: End, command: str) -> str:

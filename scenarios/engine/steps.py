@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from components.machinery.resources import PODS, KubeObject, Resource
+from components.machinery.resources import PODS, SERVICEACCOUNTS, KubeObject, Resource
 from scenarios.engine.api import ApiError
 from scenarios.engine.capturing import CaptureFailed, RunningCapture, compile_filter, locate
 from scenarios.engine.duration import seconds, shown
@@ -98,8 +98,19 @@ def apply_objects(scene: Scene, objects: tuple[Mapping[str, Any], ...]) -> list[
             scene.cluster.apply(resolved, scene.namespace)
         except LookupError as error:
             raise StepFailed(str(error.args[0])) from error
+        if item["kind"] == "Namespace":
+            usable(scene, resolved["metadata"]["name"])
         names.append(f"{item['kind'].lower()}/{item['metadata']['name']}")
     return names
+
+
+def usable(scene: Scene, namespace: str, within: float = DEFAULT_WAIT) -> None:
+    """Wait for a namespace's default ServiceAccount: until then its pods are refused (admission ServiceAccount)."""
+
+    def look() -> str:
+        return "" if scene.cluster.find(SERVICEACCOUNTS, "default", namespace) else "no default ServiceAccount yet"
+
+    poll(look, within, f"namespace {namespace} usable")
 
 
 def _object(scene: Scene, text: str) -> tuple[Resource, str, str]:
@@ -334,16 +345,22 @@ ACTIONS: Mapping[str, Callable[[Stage, Step], Done]] = {
 }
 
 
-def ready(scene: Scene, names: list[str], within: float) -> float:
-    """Wait until the pods of these names (in the case's namespace) are Ready; seconds that took."""
+def ready(scene: Scene, objects: Sequence[Mapping[str, Any]], within: float) -> float:
+    """Wait until the pods among these manifests are Ready; seconds that took."""
+    metadata = [scene.resolve(item["metadata"]) for item in objects if item["kind"] == "Pod"]
+    wanted = [(item.get("namespace", scene.namespace), item["name"]) for item in metadata]
 
     def look() -> str:
-        found = {pod["metadata"]["name"]: pod for pod in scene.cluster.list(PODS, scene.namespace)}
-        for name in names:
-            if name not in found:
-                return f"{name} not there"
-            if problem := _lacks(scene, found[name], {"condition": "Ready"}):
-                return f"{name} {problem}"
+        found = {
+            (namespace, pod["metadata"]["name"]): pod
+            for namespace in {namespace for namespace, _ in wanted}
+            for pod in scene.cluster.list(PODS, namespace)
+        }
+        for key in wanted:
+            if key not in found:
+                return f"{key[1]} not there"
+            if problem := _lacks(scene, found[key], {"condition": "Ready"}):
+                return f"{key[1]} {problem}"
         return ""
 
     return poll(look, within, "pods ready")

@@ -18,7 +18,7 @@ class Observation:
 
     why: when it does not hold, what is missing. latency: seconds that the observed thing took.
     sightings: packets that prove it, in the packet's order. blind: there was nothing to look at (no such pod
-    yet), which proves nothing, also not the contrary.
+    yet), which proves nothing, also not the contrary. final: looking again cannot change it.
     """
 
     holds: bool
@@ -29,6 +29,7 @@ class Observation:
     latency: float | None = None
     sightings: tuple[Sighting, ...] = ()
     blind: bool = False
+    final: bool = False
 
 
 class Verb(Protocol):

@@ -89,11 +89,12 @@ class Packets(Arguments):
         observed = self._along(seen) if self.path else self._at(seen)
         return Observation(
             holds=not observed.why,
-            command=f"tcpdump -nr {scene.slug}-{capture.name}.pcapng",
+            command=f"tcpdump -nr {capture.name}.pcapng",
             seen=observed.seen,
             why=observed.why,
             detail=first_lines("\n".join(lines(observed.sightings))),
             sightings=observed.sightings,
+            final=observed.too_many,
         )
 
     def _capture(self, scene: Scene) -> RunningCapture:
@@ -128,7 +129,9 @@ class Packets(Arguments):
         why = listed(wrong, "")
         if wrong and not example:
             why += _others(seen, self.on)
-        return _Seen(text, why, tuple(one for found in by_point.values() for one in found[:3]))
+        limit = self.count.high
+        too_many = limit is not None and any(len(found) > limit for found in by_point.values())
+        return _Seen(text, why, tuple(one for found in by_point.values() for one in found[:3]), too_many)
 
     def _along(self, seen: Sequence[Sighting]) -> _Seen:
         first = [one for one in seen if one.point == self.path[0] and self._fits(one)]
@@ -164,6 +167,7 @@ class _Seen:
     seen: str
     why: str
     sightings: tuple[Sighting, ...]
+    too_many: bool = False
 
 
 def _way(path: Sequence[str], start: Sighting, sightings: Sequence[Sighting]) -> list[Sighting]:

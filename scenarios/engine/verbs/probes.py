@@ -16,11 +16,9 @@ PROBE = "scenarios.engine.probe:main"
 RESOLVE = "scenarios.engine.resolve:main"
 
 
-def _timeout(given: float | str | None, error: str) -> float:
-    """Seconds for one try. Who expects silence should not wait long for it, again and again."""
-    if given is not None:
-        return seconds(given)
-    return 1.0 if error in ("timeout", "any") else 3.0
+def _timeout(given: float | str | None) -> float:
+    """Seconds for one try: short, for a SYN that met unfinished rules is lost and a new one gets through at once."""
+    return 1.0 if given is None else seconds(given)
 
 
 def _error_problem(result: Mapping[str, Any], wanted: str, success: str) -> str:
@@ -90,7 +88,7 @@ class Http(Arguments):
             "headers": dict(self.headers or {}),
             "body": self.body,
             "repeat": self.repeat,
-            "timeout": _timeout(self.timeout, self.error),
+            "timeout": _timeout(self.timeout),
         }
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
@@ -131,7 +129,7 @@ class Http(Arguments):
         return f"{self.address}  {last['status']} {quoted(last['body'], 60)}"
 
     def _command(self) -> str:
-        words = ["curl", "-sS", "-m", f"{_timeout(self.timeout, self.error):g}"]
+        words = ["curl", "-sS", "-m", f"{_timeout(self.timeout):g}"]
         if self.method != "GET":
             words += ["-X", self.method]
         for name, value in (self.headers or {}).items():
@@ -177,7 +175,7 @@ class Tcp(Arguments):
 
     def request(self) -> dict[str, Any]:
         host, port = split_port(self.to, self.port)
-        request = {"probe": self.probe, "host": host, "port": port, "timeout": _timeout(self.timeout, self.error)}
+        request = {"probe": self.probe, "host": host, "port": port, "timeout": _timeout(self.timeout)}
         return request if self.text is None else {**request, "send": self.text}
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
@@ -228,14 +226,14 @@ class Ping(Arguments):
     except_self: bool = False
 
     def request(self) -> dict[str, Any]:
-        wait = _timeout(self.timeout, self.error)
+        wait = _timeout(self.timeout)
         return {
             "probe": "ping",
             "host": self.to,
             "size": self.size,
             "df": self.df,
             "ttl": self.ttl,
-            "timeout": min(wait, 1.0),
+            "timeout": wait,
         }
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
@@ -279,13 +277,14 @@ class Dns(Arguments):
             "server": self.server,
             "search": self.search,
             "transport": self.transport,
-            "timeout": _timeout(self.timeout, self.error),
+            "timeout": _timeout(self.timeout),
         }
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
         found = [f"{item['type']} {item['data']}" for item in result.get("answers", ())]
         outcome = _failure(result) if "error" in result else f"{result['rcode']} {listed(found, 'no records')}"
         via = f" as {result['name']}" if result.get("name", "").rstrip(".") != self.name.rstrip(".") else ""
+        via = "" if self.type == "PTR" else via
         why = self._problem(result)
         return Observation(
             holds=not why,
