@@ -32,6 +32,8 @@ def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[s
 def _exec(pid: int, host: str, command: Sequence[str]) -> None:
     try:
         ns.enter(pid, ["net", "mnt"])
+        ns.unshare(ns.CLONE_NEWUTS)  # Mininet hosts share one; a shell on a node should say where it is
+        ns.set_hostname(host)
         os.chdir("/")
         os.environ.update(HOME="/root", PS1=f"{host}:\\w# ", KUBEWIRE_HOST=host)
         os.execvp(command[0], list(command))
