@@ -73,7 +73,7 @@ def place(point: str) -> tuple[str, str]:
     """(host or pod, interface) of a point's name."""
     if "veth@" in point:
         host, _, rest = point.rpartition("veth@")
-        return (host.rstrip(":") or rest, "veth" if host else "host side")
+        return (host.rstrip(":") or rest, "veth of pod" if host else "host side")
     owner, _, interface = point.rpartition(":")
     return owner, interface
 
