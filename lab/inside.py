@@ -52,9 +52,11 @@ def run(state: StateDirectory, door: socket.socket, progress: Progress, *, attac
         progress.send(failed={name: getattr(error, name) for name in fields})
         return 1
     server = ControlServer(lab)
-    progress.send(ready=[asdict(host) for host in lab.host_records()])
-    if not attached:
-        progress.release()
+    ready = [asdict(host) for host in lab.host_records()]
+    if attached:
+        progress.send(ready=ready)
+    else:
+        progress.release(ready=ready)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -41,9 +41,11 @@ class Progress:
         with contextlib.suppress(OSError):
             os.write(self._descriptor, json.dumps(event).encode() + b"\n")
 
-    def release(self) -> None:
-        """The lab stands on its own from here on."""
+    def release(self, **event: Any) -> None:
+        """A last event; the lab stands on its own from here on."""
+        # First of all: the reader may end as soon as it has the event.
         self._released.set()
+        self.send(**event)
         os.close(self._descriptor)
 
     def watch_lifeline(self) -> None:
