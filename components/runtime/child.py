@@ -259,6 +259,8 @@ def _lower(err: OSError) -> str:
 
 def _forked(function: Callable[[list[str]], Any], spec: ProcessSpec, area: ArgvArea | None) -> Callable[[], Any]:
     name = spec.name or spec.main.partition(":")[0].rpartition(".")[2]
+    # As Python's own start-up does: a peer that has hung up is an OSError, not the end of the process.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     set_title(area, name, spec.args)
     args = list(spec.args)
     sys.argv = [name, *args]

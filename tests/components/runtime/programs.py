@@ -58,3 +58,14 @@ def accept_one(argv: list[str]) -> int:
 def print_modules(argv: list[str]) -> int:
     print(*sys.modules)
     return 0
+
+
+def write_to_hung_up_peer(argv: list[str]) -> int:
+    """0 when Python's usual exception came."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    try:
+        ours.send(b"x")
+    except BrokenPipeError:
+        return 0
+    return 1

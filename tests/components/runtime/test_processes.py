@@ -53,9 +53,18 @@ def test_a_forked_main_gets_args_environment_directory_and_a_clean_slate(client:
         (ProcessSpec(main=f"{PROGRAMS}:show", args=("41",)), 41, ""),
         (ProcessSpec(main=f"{PROGRAMS}:fail"), 1, "RuntimeError: as the test asked"),
         (ProcessSpec(main=f"{PROGRAMS}:leave"), 1, "words for stderr"),
+        (ProcessSpec(main=f"{PROGRAMS}:write_to_hung_up_peer"), 0, ""),
         (ProcessSpec(argv=("sh", "-c", "exit 12")), 12, ""),
+        (ProcessSpec(argv=("sh", "-c", "sh -c 'kill -PIPE $$'")), 141, ""),
     ],
-    ids=["result of main", "exception", "sys.exit with words", "executed program"],
+    ids=[
+        "result of main",
+        "exception",
+        "sys.exit with words",
+        "SIGPIPE is an exception in Python",
+        "executed program",
+        "SIGPIPE ends an executed program",
+    ],
 )
 def test_exit_codes(client: RuntimeClient, spec: ProcessSpec, code: int, stderr: str) -> None:
     done = client.run(spec, timeout=10)
