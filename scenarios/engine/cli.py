@@ -62,9 +62,13 @@ def options_of(arguments: argparse.Namespace, missing: MissingFeature = everythi
 
 def files_of(given: Sequence[str]) -> list[Path]:
     """Paths as they are; a bare name is looked for in the catalogue; nothing means all of it."""
-    if not given:
-        return [CATALOGUE]
-    return [_catalogued(text) for text in given]
+    return [_short(path) for path in (map(_catalogued, given) if given else [CATALOGUE])]
+
+
+def _short(path: Path) -> Path:
+    """Below the working directory: relative, for that is what people read in reports."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 
 
 def _catalogued(text: str) -> Path:

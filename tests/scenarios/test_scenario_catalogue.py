@@ -1,0 +1,57 @@
+"""The catalogue: every file can be read and is described, the README's example runs, and all of it passes."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from scenarios.engine.loader import load_all
+from scenarios.engine.options import RunOptions
+from scenarios.engine.runner import run
+from tests.scenarios.netlab import NetLabs
+from tests.scratch import isolated
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+CATALOGUE = SCENARIOS / "catalogue"
+CASES = load_all([CATALOGUE])
+
+
+@pytest.mark.parametrize("name", sorted({case.scenario.name for case in CASES}))
+def test_a_scenario_says_what_it_is_about(name):
+    scenario = next(case.scenario for case in CASES if case.scenario.name == name)
+    assert len(scenario.description) > 80
+    assert scenario.tags
+    assert f"**{name}**" in (scenario.file.parent / "README.md").read_text()
+
+
+def test_pitfalls_come_as_broken_fixed_and_control():
+    variants = {}
+    for case in CASES:
+        variants.setdefault(case.scenario.name, set()).add(case.variant.name)
+    assert all(names in ({""}, {"broken", "fixed", "control"}) for names in variants.values())
+
+
+def test_the_whole_catalogue_shares_one_lab():
+    assert len({case.lab for case in CASES}) == 1
+
+
+@pytest.mark.packet
+def test_the_example_of_the_readme_runs():
+    (example,) = re.findall(r"```yaml\n(name: .*?)```", (SCENARIOS / "engine" / "README.md").read_text(), re.S)
+
+    def body():
+        file = Path("/tmp/two-pods.scenario.yaml")
+        file.write_text(example)
+        return run([file], NetLabs(), RunOptions(results=Path("/tmp/results"), quiet=True))
+
+    assert isolated(body) == 0
+
+
+@pytest.mark.lab
+def test_the_whole_catalogue_passes_within_a_minute(tmp_path):
+    from lab.handle import LabStarter
+
+    began = time.monotonic()
+    assert run([CATALOGUE], LabStarter(), RunOptions(results=tmp_path, quiet=True)) == 0
+    assert time.monotonic() - began < 60
