@@ -69,7 +69,9 @@ class MachineHost(Host):  # type: ignore[misc]
         # The lab's state directory is under /run and stays visible: hold it while /run is replaced.
         shared = shlex.quote(self._shared_directory)
         hold = f"exec 9<{shared}; " if self._shared_directory else ""
-        back = f"mkdir -p {shared}; mount --no-canonicalize --bind /proc/self/fd/9/. {shared}; exec 9<&-; " if hold else ""
+        back = (
+            f"mkdir -p {shared}; mount --no-canonicalize --bind /proc/self/fd/9/. {shared}; exec 9<&-; " if hold else ""
+        )
         names = " ".join(self.privateDirs)
         self.run(
             f"{hold}for d in {names}; do mkdir -p $d; mount -n -t tmpfs -o mode=755 tmpfs $d; done; "

@@ -59,9 +59,7 @@ def until_available(pods: Sequence[KubeObject], min_ready_seconds: int, now: dat
     if not min_ready_seconds:
         return None
     waiting = [
-        (ready_since(pod) + timedelta(seconds=min_ready_seconds) - now).total_seconds()
-        for pod in pods
-        if is_ready(pod)
+        (ready_since(pod) + timedelta(seconds=min_ready_seconds) - now).total_seconds() for pod in pods if is_ready(pod)
     ]
     return min((seconds for seconds in waiting if seconds > 0), default=None)
 

@@ -54,9 +54,7 @@ def plan_history(owner: KubeObject, revisions: Sequence[KubeObject]) -> History:
         return History(current, old, ())
     metadata = current["metadata"]
     renumbered = {**current, "revision": newest + 1}
-    patch = Patch(
-        CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], {"revision": newest + 1}
-    )
+    patch = Patch(CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], {"revision": newest + 1})
     return History(renumbered, old, (patch,))
 
 
@@ -83,16 +81,12 @@ def revision_hash(revision: KubeObject) -> str:
     return str(revision["metadata"].get("labels", {}).get(CONTROLLER_REVISION_HASH, ""))
 
 
-def plan_truncation(
-    owner: KubeObject, old: Sequence[KubeObject], live: Iterable[str]
-) -> tuple[Delete, ...]:
+def plan_truncation(owner: KubeObject, old: Sequence[KubeObject], live: Iterable[str]) -> tuple[Delete, ...]:
     """Drop the oldest revisions beyond revisionHistoryLimit. live: names or hashes still in use by pods."""
     limit = int(owner["spec"].get("revisionHistoryLimit", 10))
     used = set(live)
     idle = [
-        item
-        for item in by_revision(old)
-        if item["metadata"]["name"] not in used and revision_hash(item) not in used
+        item for item in by_revision(old) if item["metadata"]["name"] not in used and revision_hash(item) not in used
     ]
     return tuple(
         Delete(

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-TEMPLATE = Path(__file__).parent / "manifests" / "coredns.yaml"
+TEMPLATE = Path(__file__).parent / "coredns.yaml"
 
 
 def render(cluster_domain: str, dns_ip: str, replicas: int = 2) -> list[dict[str, Any]]:

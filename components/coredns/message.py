@@ -226,6 +226,4 @@ def with_ttl(rr: RR, ttl: int) -> RR:
 
 def type_number(name: str) -> int:
     """Raises KeyError for a type that dnslib does not know."""
-    return (
-        int(name[4:]) if name.upper().startswith("TYPE") and name[4:].isdigit() else int(QTYPE.reverse[name.upper()])
-    )
+    return int(name[4:]) if name.upper().startswith("TYPE") and name[4:].isdigit() else int(QTYPE.reverse[name.upper()])

@@ -71,9 +71,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="kube-proxy", description="Kubernetes network proxy: Services on this node.")
     out.add_argument("--config", default="", help="KubeProxyConfiguration file; the flags below then do not count")
     out.add_argument("--hostname-override", default="", help="name of our Node object (default: the host name)")
-    out.add_argument(
-        "--cleanup", nargs="?", type=_boolean, const=True, default=False, help="remove our rules and exit"
-    )
+    out.add_argument("--cleanup", nargs="?", type=_boolean, const=True, default=False, help="remove our rules and exit")
     out.add_argument("-v", "--v", dest="verbosity", type=int, default=0, help="log verbosity")
     for flag, (_, _, kind) in _SETTINGS.items():
         constant = {"nargs": "?", "const": True} if kind is _boolean else {}

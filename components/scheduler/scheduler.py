@@ -194,9 +194,7 @@ class Scheduler:
     def _is_ours(self, pod: KubeObject) -> bool:
         spec = pod["spec"]
         wanted = spec.get("schedulerName") or DEFAULT_NAME
-        return (
-            wanted == self.name and not spec.get("schedulingGates") and not pod["metadata"].get("deletionTimestamp")
-        )
+        return wanted == self.name and not spec.get("schedulingGates") and not pod["metadata"].get("deletionTimestamp")
 
     def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if new is None:
@@ -220,9 +218,7 @@ class Scheduler:
             services[metadata["name"]] = new
 
 
-def unschedulable_conditions(
-    conditions: list[KubeObject], message: str, now: datetime
-) -> list[KubeObject] | None:
+def unschedulable_conditions(conditions: list[KubeObject], message: str, now: datetime) -> list[KubeObject] | None:
     """status.conditions with PodScheduled False, reason Unschedulable; None when that is what they say."""
     standing = next((item for item in conditions if item["type"] == "PodScheduled"), None)
     fresh = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}

@@ -21,9 +21,7 @@ _HARD_WEIGHT = 1
 Scores = list[float]
 
 
-def total_scores(
-    pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spread: LabelSelector | None
-) -> Scores:
+def total_scores(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spread: LabelSelector | None) -> Scores:
     """Weighted sums, one for each node. spread: selector of the pod's siblings for the default constraints."""
     parts = (
         (3, taint_toleration(pod, nodes)),
@@ -101,9 +99,7 @@ def default_constraints(spread: LabelSelector) -> tuple[Constraint, ...]:
     return (Constraint(3, HOSTNAME, False, spread), Constraint(5, ZONE, False, spread))
 
 
-def topology_spread(
-    pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spread: LabelSelector | None
-) -> Scores:
+def topology_spread(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spread: LabelSelector | None) -> Scores:
     """ScheduleAnyway constraints: emptier domains are better, the more so the more domains there are."""
     soft = tuple(item for item in pod.constraints if not item.hard)
     by_default = not pod.constraints and spread is not None
@@ -112,9 +108,7 @@ def topology_spread(
     if not soft:
         return [0.0] * len(nodes)
     raw = [0.0] * len(nodes)
-    ignored = [
-        not by_default and any(item.topology_key not in node.labels for item in soft) for node in nodes
-    ]
+    ignored = [not by_default and any(item.topology_key not in node.labels for item in soft) for node in nodes]
     for item in soft:
         counts = _soft_counts(pod, item, nodes, cluster)
         weight = math.log(len({node.labels.get(item.topology_key) for node in nodes} - {None}) + 2)
@@ -164,8 +158,6 @@ def pod_affinity(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster) -> 
                 add(group.term, group.by_node, sign * (group.term.weight or _HARD_WEIGHT))
     if not domains:
         return [0.0] * len(nodes)
-    raw = [
-        sum(weight for (key, domain), weight in domains.items() if node.labels.get(key) == domain) for node in nodes
-    ]
+    raw = [sum(weight for (key, domain), weight in domains.items() if node.labels.get(key) == domain) for node in nodes]
     low, high = min(raw), max(raw)
     return [100 * (number - low) / (high - low) if high > low else 0.0 for number in raw]

@@ -9,9 +9,7 @@ from components.machinery.selectors import LabelSelector, Requirement
 from components.scheduler.podspec import PodInfo
 
 
-def default_selector(
-    pod: PodInfo, services: Iterable[KubeObject], owner: KubeObject | None
-) -> LabelSelector | None:
+def default_selector(pod: PodInfo, services: Iterable[KubeObject], owner: KubeObject | None) -> LabelSelector | None:
     """services: those of the pod's namespace; owner: its ReplicaSet or StatefulSet. None when neither selects it
     (helper.DefaultSelector)."""
     labels: dict[str, str] = {}

@@ -121,17 +121,13 @@ def _beyond_one(daemonset: KubeObject, world: World, running: list[KubeObject]) 
 
 
 def _create(daemonset: KubeObject, node: str, digest: str) -> Create:
-    report = Report(
-        daemonset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}"
-    )
+    report = Report(daemonset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}")
     return Create(PODS, new_pod(daemonset, node, digest), report)
 
 
 def _delete(daemonset: KubeObject, pod: KubeObject) -> Delete:
     metadata = pod["metadata"]
-    report = Report(
-        daemonset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}"
-    )
+    report = Report(daemonset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}")
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 

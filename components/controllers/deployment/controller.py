@@ -55,9 +55,7 @@ class DeploymentController(KeyedController):
         if deployment is None:
             return
         metadata = deployment["metadata"]
-        candidates = self.sets_by_owner.get(metadata["uid"]) + self.sets_by_owner.get(
-            orphans_in(metadata["namespace"])
-        )
+        candidates = self.sets_by_owner.get(metadata["uid"]) + self.sets_by_owner.get(orphans_in(metadata["namespace"]))
         selector = LabelSelector.from_object(deployment["spec"]["selector"])
         claimed = claim(deployment, selector, REPLICASETS, candidates)
         if claimed.changes:

@@ -56,9 +56,7 @@ def sort_sets(deployment: KubeObject, replicasets: Sequence[KubeObject]) -> Sets
     return Sets(newest, tuple(item for item in replicasets if item is not newest))
 
 
-def plan(
-    deployment: KubeObject, replicasets: Sequence[KubeObject], pods: Sequence[KubeObject], now: datetime
-) -> Plan:
+def plan(deployment: KubeObject, replicasets: Sequence[KubeObject], pods: Sequence[KubeObject], now: datetime) -> Plan:
     """The next step. pods: all pods of the ReplicaSets (Recreate waits until the old ones are gone)."""
     sets = sort_sets(deployment, replicasets)
     if not (deployment["spec"].get("selector") or {}):
@@ -76,9 +74,7 @@ def plan(
     return _finish(deployment, sets, step(deployment, sets, pods, now), now, rolling=True)
 
 
-def _rolling(
-    deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now: datetime
-) -> tuple[Action, ...]:
+def _rolling(deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now: datetime) -> tuple[Action, ...]:
     if sets.newest is None:
         return _create(deployment, sets)
     actions = _sync_revision(deployment, sets, now)
@@ -92,9 +88,7 @@ def _rolling(
     return actions + _cleanup_when_complete(deployment, sets)
 
 
-def _recreate(
-    deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now: datetime
-) -> tuple[Action, ...]:
+def _recreate(deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now: datetime) -> tuple[Action, ...]:
     running = {sizes.name_of(item): 0 for item in sets.old if sizes.replicas_of(item) > 0}
     if running:
         return _resize(deployment, sets, running)
@@ -258,9 +252,7 @@ def _is_empty(item: KubeObject) -> bool:
     return sizes.replicas_of(item) == 0 and not held.get("replicas") and settled
 
 
-def _finish(
-    deployment: KubeObject, sets: Sets, actions: tuple[Action, ...], now: datetime, *, rolling: bool
-) -> Plan:
+def _finish(deployment: KubeObject, sets: Sets, actions: tuple[Action, ...], now: datetime, *, rolling: bool) -> Plan:
     held = deployment.get("status") or {}
     fresh = status.counts(deployment, sets.everything, sets.newest)
     conditions = list(held.get("conditions") or [])

@@ -71,9 +71,7 @@ def new_size(deployment: KubeObject, everything: Sequence[KubeObject], newest: K
     return current + min(room, desired - current)
 
 
-def old_sizes(
-    deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject
-) -> dict[str, int]:
+def old_sizes(deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject) -> dict[str, int]:
     """New sizes of the old ReplicaSets that shrink in this step: unhealthy pods first, then the oldest."""
     everything = [*old, newest]
     unavailable_new = replicas_of(newest) - available_of(newest)
@@ -113,9 +111,7 @@ def is_scaling(deployment: KubeObject, everything: Iterable[KubeObject]) -> bool
     return False
 
 
-def proportional_sizes(
-    deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject | None
-) -> dict[str, int]:
+def proportional_sizes(deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject | None) -> dict[str, int]:
     """Sizes after a change of spec.replicas in the middle of a rollout, or while paused.
 
     One live ReplicaSet takes it all; with several, each keeps its share and the largest gets what rounding left.

@@ -51,9 +51,7 @@ def without_condition(conditions: Iterable[KubeObject], kind: str) -> Conditions
     return [item for item in conditions if item["type"] != kind]
 
 
-def counts(
-    deployment: KubeObject, everything: Sequence[KubeObject], newest: KubeObject | None
-) -> dict[str, Any]:
+def counts(deployment: KubeObject, everything: Sequence[KubeObject], newest: KubeObject | None) -> dict[str, Any]:
     """The numbers, from the ReplicaSets' statuses (calculateStatus)."""
     held = deployment.get("status") or {}
 
@@ -151,9 +149,7 @@ def with_progress(
     return conditions
 
 
-def _with_fresh_progress(
-    conditions: Conditions, standing: KubeObject | None, text: str, now: datetime
-) -> Conditions:
+def _with_fresh_progress(conditions: Conditions, standing: KubeObject | None, text: str, now: datetime) -> Conditions:
     # Progress renews lastUpdateTime even when status and reason stay: the deadline counts from here.
     fresh = with_condition(
         without_condition(conditions, "Progressing"), "Progressing", "True", "ReplicaSetUpdated", text, now
@@ -185,13 +181,9 @@ def with_pause(deployment: KubeObject, conditions: Conditions, now: datetime) ->
     paused = bool(deployment["spec"].get("paused"))
     was_paused = standing is not None and standing.get("reason") == "DeploymentPaused"
     if paused and not was_paused:
-        return with_condition(
-            conditions, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", now
-        )
+        return with_condition(conditions, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", now)
     if not paused and was_paused:
-        return with_condition(
-            conditions, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", now
-        )
+        return with_condition(conditions, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", now)
     return conditions
 
 

@@ -131,8 +131,6 @@ def _named(service: KubeObject) -> KubeObject:
     return {"name": service["metadata"]["name"], "namespace": service["metadata"]["namespace"]}
 
 
-def _same(
-    existing: KubeObject, wanted: list[KubeObject], labels: dict[str, str], truncated: bool
-) -> bool:
+def _same(existing: KubeObject, wanted: list[KubeObject], labels: dict[str, str], truncated: bool) -> bool:
     marked = annotations_of(existing).get(OVER_CAPACITY) == "truncated"
     return (existing.get("subsets") or []) == wanted and labels_of(existing) == labels and marked == truncated

@@ -90,9 +90,7 @@ class EndpointSliceController(KeyedController):
         pods = selected_pods(service, self.pods_by_namespace)
         nodes = {name: node for (_, name), node in self.nodes.store.items()}
         existing = [
-            item
-            for item in self.slices_by_service.get("/".join(key))
-            if labels_of(item).get(MANAGED_BY) == MANAGER
+            item for item in self.slices_by_service.get("/".join(key)) if labels_of(item).get(MANAGED_BY) == MANAGER
         ]
         shape = shape_of(
             service, self.context.options.max_endpoints_per_slice, self.trigger_times.compute(service, pods)

@@ -33,9 +33,7 @@ def ports_key(ports: Sequence[KubeObject] | None) -> str:
     return json.dumps(sorted(json.dumps(port, sort_keys=True) for port in full))
 
 
-def desired_groups(
-    service: KubeObject, pods: Sequence[KubeObject], nodes: Mapping[str, KubeObject]
-) -> list[Group]:
+def desired_groups(service: KubeObject, pods: Sequence[KubeObject], nodes: Mapping[str, KubeObject]) -> list[Group]:
     """One group per address type and port list. A pod on a node that does not exist is left out,
     unless publishNotReadyAddresses asks for everything."""
     found: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
@@ -72,9 +70,7 @@ def endpoint_key(endpoint: KubeObject) -> str:
     return json.dumps(parts)
 
 
-def new_endpoint(
-    service: KubeObject, pod: KubeObject, node: KubeObject | None, address: str
-) -> KubeObject:
+def new_endpoint(service: KubeObject, pod: KubeObject, node: KubeObject | None, address: str) -> KubeObject:
     """serving: the pod is ready; terminating: it is being deleted; ready: serving and not terminating,
     or publishNotReadyAddresses."""
     metadata = pod["metadata"]

@@ -110,9 +110,7 @@ class EndpointSliceMirroringController(KeyedController):
 
     async def sync(self, key: Key) -> None:
         existing = [
-            item
-            for item in self.slices_by_service.get("/".join(key))
-            if labels_of(item).get(MANAGED_BY) == MIRRORED
+            item for item in self.slices_by_service.get("/".join(key)) if labels_of(item).get(MANAGED_BY) == MIRRORED
         ]
         endpoints = self.endpoints.store.get(key)
         if endpoints is None or not is_mirrored(endpoints, self.services.store.get(key)):

@@ -22,9 +22,7 @@ def selected_pods(service: KubeObject, pods_by_namespace: Index) -> list[KubeObj
     return [pod for pod in pods if selects(service, labels_of(pod))]
 
 
-def affected_services(
-    old: KubeObject | None, new: KubeObject | None, services_by_namespace: Index
-) -> Iterator[Key]:
+def affected_services(old: KubeObject | None, new: KubeObject | None, services_by_namespace: Index) -> Iterator[Key]:
     """Services whose endpoints may change when the pod goes from old to new."""
     if old is not None and new is not None and _visible(old) == _visible(new):
         return

@@ -107,9 +107,7 @@ class Decision:
     policy: str = ""
 
 
-def decide(
-    node: Node, dependents: Iterable[Node], state_of: Callable[[KubeObject], OwnerState]
-) -> Decision:
+def decide(node: Node, dependents: Iterable[Node], state_of: Callable[[KubeObject], OwnerState]) -> Decision:
     """attemptToDeleteItem: an object goes when no owner is left, or when all that are left wait for it."""
     children = list(dependents)
     if node.orphans_dependents:

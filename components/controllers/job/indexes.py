@@ -18,7 +18,7 @@ def is_indexed(job: KubeObject) -> bool:
 
 
 def parse_indexes(text: str) -> set[int]:
-    """"1,3-5" is {1, 3, 4, 5}."""
+    """ "1,3-5" is {1, 3, 4, 5}."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")

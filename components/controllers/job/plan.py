@@ -63,9 +63,7 @@ def has_finalizer(pod: KubeObject) -> bool:
 
 
 def is_finished(job: KubeObject) -> bool:
-    return any(
-        (condition(job.get("status"), kind) or {}).get("status") == "True" for kind in ("Complete", "Failed")
-    )
+    return any((condition(job.get("status"), kind) or {}).get("status") == "True" for kind in ("Complete", "Failed"))
 
 
 def remove_finalizer(pod: KubeObject) -> Patch:

@@ -172,5 +172,3 @@ def _deletable(found: Discovered) -> list[Resource]:
 
 def _title(resource: Resource) -> str:
     return f"{resource.plural}.{resource.group}"
-
-

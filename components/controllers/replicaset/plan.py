@@ -29,17 +29,13 @@ def plan_replicas(
 
 
 def _create(replicaset: KubeObject) -> Create:
-    report = Report(
-        replicaset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}"
-    )
+    report = Report(replicaset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}")
     return Create(PODS, pod_from_template(replicaset, replicaset["spec"]["template"]), report)
 
 
 def _delete(replicaset: KubeObject, pod: KubeObject) -> Delete:
     metadata = pod["metadata"]
-    report = Report(
-        replicaset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}"
-    )
+    report = Report(replicaset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}")
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
@@ -77,9 +73,7 @@ def _is_terminating(pod: KubeObject) -> bool:
     return bool(pod["metadata"].get("deletionTimestamp")) and phase(pod) not in ("Succeeded", "Failed")
 
 
-def _conditions(
-    replicaset: KubeObject, active: int, error: str | None, now: datetime
-) -> list[KubeObject]:
+def _conditions(replicaset: KubeObject, active: int, error: str | None, now: datetime) -> list[KubeObject]:
     status = replicaset.get("status") or {}
     others = [item for item in status.get("conditions") or [] if item["type"] != "ReplicaFailure"]
     if error is None:

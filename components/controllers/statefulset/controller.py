@@ -42,9 +42,7 @@ class StatefulSetController(KeyedController):
         uid, orphans = statefulset["metadata"]["uid"], orphans_in(key[0])
         selector = LabelSelector.from_object(statefulset["spec"]["selector"])
         candidates = self.pods_by_owner.get(uid) + self.pods_by_owner.get(orphans)
-        claimed = claim(
-            statefulset, selector, PODS, candidates, admits=lambda pod: ordinal_of(statefulset, pod) >= 0
-        )
+        claimed = claim(statefulset, selector, PODS, candidates, admits=lambda pod: ordinal_of(statefulset, pod) >= 0)
         revisions = self.revisions_by_owner.get(uid) + self.revisions_by_owner.get(orphans)
         histories = claim(statefulset, selector, CONTROLLERREVISIONS, revisions)
         await self.apply(key, claimed.changes + histories.changes)

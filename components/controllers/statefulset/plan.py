@@ -30,9 +30,7 @@ class Roster:
     condemned: tuple[KubeObject, ...]
 
 
-def plan(
-    statefulset: KubeObject, pods: Sequence[KubeObject], revisions: Sequence[KubeObject], now: datetime
-) -> Plan:
+def plan(statefulset: KubeObject, pods: Sequence[KubeObject], revisions: Sequence[KubeObject], now: datetime) -> Plan:
     """Actions of this sync, the status last."""
     history = plan_history(statefulset, revisions)
     named = _named(statefulset, history)
@@ -89,9 +87,7 @@ def _is_healthy(statefulset: KubeObject, pod: KubeObject | None, now: datetime) 
     )
 
 
-def plan_pods(
-    statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime
-) -> tuple[Action, ...]:
+def plan_pods(statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime) -> tuple[Action, ...]:
     monotonic = _is_monotonic(statefulset)
     actions: list[Action] = []
     for index, pod in enumerate(members.replicas):
@@ -108,9 +104,7 @@ def plan_pods(
     return (*actions, *_update(statefulset, members, revisions, now))
 
 
-def _tend(
-    statefulset: KubeObject, pod: KubeObject | None, ordinal: int, revisions: Revisions
-) -> list[Action]:
+def _tend(statefulset: KubeObject, pod: KubeObject | None, ordinal: int, revisions: Revisions) -> list[Action]:
     if pod is None:
         return [_create(statefulset, ordinal, revisions)]
     if is_finished(pod):
@@ -165,9 +159,7 @@ def _condemn(statefulset: KubeObject, members: Roster, monotonic: bool, now: dat
     return [_delete(statefulset, highest)]
 
 
-def _update(
-    statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime
-) -> list[Action]:
+def _update(statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime) -> list[Action]:
     """From the highest ordinal to the partition, keeping at most maxUnavailable (1) pods away."""
     rolling = (statefulset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
     count = len(members.replicas)

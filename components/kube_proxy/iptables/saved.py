@@ -50,9 +50,7 @@ def stale_chains(tables: dict[str, Table], needed: frozenset[str]) -> list[str]:
 
 
 def missing_canaries(tables: dict[str, Table]) -> list[str]:
-    return [
-        table for table in chains.CANARY_TABLES if table not in tables or chains.CANARY not in tables[table].chains
-    ]
+    return [table for table in chains.CANARY_TABLES if table not in tables or chains.CANARY not in tables[table].chains]
 
 
 def cleanup_text(tables: dict[str, Table]) -> str:
@@ -64,9 +62,7 @@ def cleanup_text(tables: dict[str, Table]) -> str:
             chain for chain in table.chains if chain in owned or (name == "nat" and chains.is_service_chain(chain))
         )
         if doomed:
-            jumps = [
-                f"-D {rule[3:]}" for rule in table.rules for j in chains.JUMPS if j.table == name and _is(rule, j)
-            ]
+            jumps = [f"-D {rule[3:]}" for rule in table.rules for j in chains.JUMPS if j.table == name and _is(rule, j)]
             out += [f"*{name}", *(f":{chain} - [0:0]" for chain in doomed), *jumps]
             out += [*(f"-X {chain}" for chain in doomed), "COMMIT"]
     return "\n".join(out) + "\n" if out else ""

@@ -49,9 +49,7 @@ class _Paths:
 
 def build(name: ServicePortName, service: ServicePort, chosen: Reachable, context: Context) -> Block:
     paths = _paths(str(name), service, chosen)
-    endpoint_chains = {
-        str(ep): chains.endpoint_chain(paths.name, service.protocol, str(ep)) for ep in chosen.reachable
-    }
+    endpoint_chains = {str(ep): chains.endpoint_chain(paths.name, service.protocol, str(ep)) for ep in chosen.reachable}
     own: list[str] = _internal_rules(paths, service, context)
     names: list[str] = []
     if chosen.anywhere and service.externally_accessible:

@@ -31,9 +31,7 @@ FOR_NODES = [Endpoint(f"10.244.{i}.6", 80, f"n{i}", node_hints=frozenset({f"n{i}
     ("service", "endpoints", "cluster", "local", "anywhere"),
     [
         pytest.param(CLUSTER, [READY_HERE, READY_THERE, GONE], [READY_HERE, READY_THERE], [], True, id="ready ones"),
-        pytest.param(
-            CLUSTER, [READY_HERE, DRAINING_HERE], [READY_HERE], [], True, id="draining only as a last resort"
-        ),
+        pytest.param(CLUSTER, [READY_HERE, DRAINING_HERE], [READY_HERE], [], True, id="draining only as a last resort"),
         pytest.param(CLUSTER, [DRAINING_HERE, GONE], [DRAINING_HERE], [], True, id="draining when none is ready"),
         pytest.param(CLUSTER, [GONE], [], [], False, id="nothing"),
         pytest.param(EXT_LOCAL, [READY_HERE, READY_THERE], [READY_HERE, READY_THERE], [READY_HERE], True, id="local"),

@@ -179,9 +179,7 @@ def test_a_large_cluster_goes_without_comments_in_service_chains():
 
 
 def test_a_thousand_services_are_rendered_well_under_100_ms_when_little_changes():
-    services = {
-        name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.{i // 250}.{i % 250}") for i in range(1000)
-    }
+    services = {name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.{i // 250}.{i % 250}") for i in range(1000)}
     endpoints = {
         key: tuple(endpoint(f"10.{i // 250}.{i % 250}.{j}") for j in (1, 2, 3)) for i, key in enumerate(services)
     }
