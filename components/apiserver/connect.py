@@ -6,6 +6,7 @@ An upgrade (SPDY/3.1, WebSocket) is replayed to the kubelet; after its 101 the b
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ from components.machinery.resources import KubeObject
 _KUBELET_PORT = 10250
 _DIAL_SECONDS = 10.0
 _BUFFER = 256 * 1024
+#: How much of a kubelet's error is passed on, in bytes.
+_ERROR_TEXT = 10_000
+_PROTOCOL = "Sec-WebSocket-Protocol"
+_STREAM_CLOSE = "v5.channel.k8s.io"
+_ERROR_CHANNEL = b"\x03"
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
      "upgrade"}
@@ -113,7 +119,7 @@ class Connector:
             return await self._upgrade(request, target)
         if info.subresource in ("exec", "attach", "portforward"):
             raise status.bad_request("Upgrade request required")
-        return await self._forward(request, target)
+        return await self._forward(request, target, info)
 
     # --- where to
 
@@ -217,7 +223,7 @@ class Connector:
             self._context = context
         return self._context
 
-    async def _forward(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+    async def _forward(self, request: web.BaseRequest, target: Target, info: RequestInfo) -> web.StreamResponse:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, force_close=True)
             self._session = aiohttp.ClientSession(
@@ -235,6 +241,8 @@ class Connector:
                 ssl=self._tls() if target.scheme == "https" else True,
                 allow_redirects=False,
             ) as answer:
+                if info.subresource == "log":
+                    await _check_log_answer(answer, info.name)
                 return await _relay(request, answer)
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             raise _dial_error(request, target, error) from error
@@ -250,7 +258,8 @@ class Connector:
             writer.write(_request_head(request, target))
             head = await reader.readuntil(b"\r\n\r\n")
             if head.split(b" ", 2)[1] != b"101":
-                return await _refused(head, reader)
+                refused = await _refused(head, reader)
+                return await _say_on_error_channel(request, refused) if _stream_close(request) else refused
             await _tunnel(request, head, reader, writer)
             return Hijacked()
         except (asyncio.IncompleteReadError, OSError) as error:
@@ -265,6 +274,36 @@ def _dial_error(request: web.BaseRequest, target: Target, error: BaseException) 
         url = f"https://{target.authority}{target.path_and_query}"
         return status.internal_error(f'Get "{url}": dial tcp {target.authority}: {reason}')
     return status.internal_error(f"error dialing backend: dial tcp {target.authority}: {reason}")
+
+
+async def _check_log_answer(answer: aiohttp.ClientResponse, pod: str) -> None:
+    """The kubelet's plain text as a Status (registry/generic/rest's GenericHttpResponseChecker). Raises StatusError."""
+    if 200 <= answer.status <= 206:
+        return
+    text = (await answer.content.read(_ERROR_TEXT)).decode(errors="replace")
+    if answer.status == 400:
+        raise status.bad_request(text)
+    if answer.status == 500:
+        raise status.internal_error(text)
+    raise status.backend_response(answer.status, text, f"pods/log {pod}")
+
+
+def _stream_close(request: web.BaseRequest) -> bool:
+    """A WebSocket client of remotecommand v5, which upstream's API server answers itself (StreamTranslator)."""
+    offered = [one.strip() for line in request.headers.getall(_PROTOCOL, ()) for one in line.split(",")]
+    return request.headers.get("Upgrade", "").lower() == "websocket" and _STREAM_CLOSE in offered
+
+
+async def _say_on_error_channel(request: web.BaseRequest, refused: web.Response) -> web.StreamResponse:
+    """By the time the kubelet is asked upstream has accepted the WebSocket, so a refusal comes as a Status on it."""
+    socket = web.WebSocketResponse(protocols=(_STREAM_CLOSE,))
+    await socket.prepare(request)
+    body = refused.body if isinstance(refused.body, bytes) else b""
+    text = body.decode(errors="replace").strip()
+    said = status.internal_error(f"unable to upgrade connection: {text}").body
+    await socket.send_bytes(_ERROR_CHANNEL + json.dumps(said).encode())
+    await socket.close()
+    return socket
 
 
 async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -75,6 +75,7 @@ def already_exists(group: str, plural: str, name: str) -> StatusError:
     return StatusError(status(409, "AlreadyExists", message, _details(group, plural, name)))
 
 
+_REJECTED = "the server rejected our request due to an error in our request"
 MODIFIED_TEXT = "the object has been modified; please apply your changes to the latest version and try again"
 
 
@@ -139,6 +140,20 @@ def too_many_requests(message: str, retry_after: int, causes: Sequence[KubeObjec
 def internal_error(message: str) -> StatusError:
     text = f"Internal error occurred: {message}"
     return StatusError(status(500, "InternalError", text, {"causes": [{"message": message}]}))
+
+
+def backend_response(code: int, said: str, subject: str) -> StatusError:
+    """errors.NewGenericServerResponse: a backend answered with what is no Status. subject: plural and name."""
+    causes = [{"reason": "UnexpectedServerResponse", "message": said}]
+    if code == 404:
+        reason, message = "NotFound", "the server could not find the requested resource"
+    elif code >= 500:
+        text = f'an error on the server ("{said}") has prevented the request from succeeding'
+        reason, message = "InternalError", text
+    else:
+        text = f"the server responded with the status code {code} but did not return more information"
+        reason, message = ("Invalid", _REJECTED) if code == 422 else ("", text)
+    return StatusError(status(code, reason, f"{message} ( {subject})", {"causes": causes}))
 
 
 def service_unavailable(message: str) -> StatusError:

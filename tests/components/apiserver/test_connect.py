@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -121,6 +122,53 @@ def test_a_kubelet_that_refuses_the_upgrade_is_heard(server: RunningApiServer, r
                 await client.request("POST", path, headers=headers)
         assert (error.value.status, error.value.message) == (404, "container not found\n")
         assert kubelet.heads[0].startswith("POST /portForward/default/refused?port=8080 HTTP/1.1")
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        (400, "BadRequest", 'container "a" in pod "p" is waiting to start: ContainerCreating'),
+        (500, "InternalError", 'Internal error occurred: container "a" in pod "p" is waiting to start: '
+                               "ContainerCreating"),
+        (404, "NotFound", "the server could not find the requested resource ( pods/log refused-log-404)"),
+    ],
+)  # fmt: skip
+def test_what_the_kubelet_says_instead_of_a_log_becomes_a_status(
+    server: RunningApiServer, run: Run, code: int, reason: str, message: str
+) -> None:
+    async def refuse(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        text = b'container "a" in pod "p" is waiting to start: ContainerCreating'
+        writer.write(f"HTTP/1.1 {code} No\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+
+    async def act(client: Client) -> None:
+        name = f"refused-log-{code}"
+        async with Kubelet(server, refuse) as kubelet:
+            await pod_on(client, name, kubelet)
+            with pytest.raises(ApiError) as error:
+                await client.request("GET", f"/api/v1/namespaces/default/pods/{name}/log?container=a")
+        assert (error.value.status, error.value.reason, error.value.message) == (code, reason, message)
+
+    run(act)
+
+
+def test_a_refusal_reaches_a_websocket_client_of_v5_on_its_error_channel(server: RunningApiServer, run: Run) -> None:
+    async def refuse(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'HTTP/1.1 404 Not Found\r\nContent-Length: 25\r\n\r\ncontainer not found ("a")\n')
+
+    async def act(client: Client) -> None:
+        async with Kubelet(server, refuse) as kubelet:
+            await pod_on(client, "refused-v5", kubelet)
+            url = client.credentials.server + "/api/v1/namespaces/default/pods/refused-v5/exec"
+            query = {"container": "a", "command": "ls", "stdout": "true"}
+            protocols = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+            async with client.session().ws_connect(url, params=query, protocols=protocols) as socket:
+                assert socket.protocol == "v5.channel.k8s.io"
+                message = await socket.receive_bytes()
+                assert message[:1] == b"\x03"
+                said = json.loads(message[1:])["message"]
+        assert said == 'Internal error occurred: unable to upgrade connection: container not found ("a")'
 
     run(act)
 
