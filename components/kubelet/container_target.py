@@ -33,7 +33,8 @@ class RuntimeSession:
         self.stdin, self.stdout, self.stderr = ends
 
     async def wait(self) -> int:
-        return (await self._runtime.wait(self._id)).shell_code
+        code = (await self._runtime.wait(self._id)).shell_code
+        return code if self._owned else 0
 
     async def resize(self, rows: int, columns: int) -> None:
         await self._runtime.resize(self._id, rows, columns)
@@ -75,17 +76,15 @@ class RuntimeTarget:
     def __init__(self, runtime: AsyncRuntimeClient, images: ImagePuller, find: Find) -> None:
         self._runtime, self._images, self._find = runtime, images, find
 
-    def running(self, namespace: str, pod: str, container: str) -> ContainerRecord:
-        """The container's process. Raises TargetError 404 or 400."""
+    def running(self, namespace: str, pod: str, container: str) -> ContainerRecord | None:
+        """The container's process; None when it does not run. Raises TargetError 404."""
         worker = self._find(namespace, pod)
         if worker is None:
             raise TargetError(404, f"pod does not exist: {pod}_{namespace}")
         name = container or default_container(worker)
         record = worker.state.record.current.get(name)
         if record is None or not record.running:
-            if pods.container(worker.state.pod, name) is None:
-                raise TargetError(404, f"container {name} not found in pod {pod}_{namespace}")
-            raise TargetError(400, f'container not found ("{name}")')
+            return None
         return record
 
     async def exec(
@@ -101,6 +100,8 @@ class RuntimeTarget:
         tty: bool,
     ) -> RuntimeSession:
         record = self.running(namespace, pod, container)
+        if record is None:
+            raise TargetError(404, f'container not found ("{container}")')
         program = self._images.program(record.image, argv)
         spec = exec_spec(program, record.id, Tty() if tty else None, stdin_open=tty and stdin)
         theirs, ours = _pipes(stdin, stdout, stderr and not tty)
@@ -129,6 +130,8 @@ class RuntimeTarget:
         self, namespace: str, pod: str, container: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
     ) -> RuntimeSession:
         record = self.running(namespace, pod, container)
+        if record is None:
+            raise TargetError(404, f"container {container} not found in pod {pod}_{namespace}")
         theirs, ours = _pipes(stdin, stdout, stderr and not tty)
         try:
             await self._attach(record.id, theirs)

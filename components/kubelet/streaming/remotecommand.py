@@ -134,4 +134,6 @@ async def _input(session: ExecSession, channels: Channels) -> None:
 async def _resize(session: ExecSession, data: bytes) -> None:
     with suppress(ValueError, KeyError, TypeError):
         size = json.loads(data)
-        await session.resize(int(size["Height"]), int(size["Width"]))
+        rows, columns = int(size["Height"]), int(size["Width"])
+        if rows > 0 and columns > 0:  # a client whose own terminal has no size says 0 (HandleResizing skips it too)
+            await session.resize(rows, columns)

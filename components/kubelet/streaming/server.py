@@ -7,7 +7,6 @@ Paths and query parameters are the kubelet's (command, input, output, error, tty
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
             return await _tunnel(request, target, asked)
         opened = await _opened(target, asked)
     except TargetError as error:
-        return web.Response(status=error.status, text=error.message + "\n")
+        return web.Response(status=error.status, text=error.message)
     socket = web.WebSocketResponse(protocols=REMOTECOMMAND_WEBSOCKET, max_msg_size=0)
     try:
         await socket.prepare(request)
@@ -200,7 +199,7 @@ def _negotiate(asked: StreamRequest, request: UpgradeRequest) -> str:
 
 
 def _refuse(writer: asyncio.StreamWriter, error: TargetError) -> None:
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    body = json.dumps(status | {"message": error.message, "code": error.status}).encode()
-    head = f"HTTP/1.1 {error.status} Error\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    """Plain text, as the kubelet's: clients put "unable to upgrade connection: " in front."""
+    body = error.message.encode()
+    head = f"HTTP/1.1 {error.status} Error\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)

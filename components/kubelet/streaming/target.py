@@ -38,7 +38,7 @@ class ExecSession(Protocol):
     def stderr(self) -> int: ...
 
     async def wait(self) -> int:
-        """The exit code, 128 + N after signal N; for an attachment that of the container's process."""
+        """The exit code, 128 + N after signal N; 0 for an attachment: its client looks at the pod's status."""
 
     async def resize(self, rows: int, columns: int) -> None:
         """TIOCSWINSZ and SIGWINCH; nothing without a terminal."""

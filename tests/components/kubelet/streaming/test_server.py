@@ -235,9 +235,20 @@ def test_a_command_that_is_not_there_is_said_on_the_error_channel() -> None:
     run(body)
 
 
+def test_a_refused_spdy_upgrade_is_plain_text() -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        client = SpdyClient()
+        head = await client.connect(port, "/exec/default/missing/app?command=cat&output=1")
+        assert head.startswith(b"HTTP/1.1 404 ") and b"Content-Type: text/plain" in head
+        assert await client.reader.read() == b'pods "missing" not found'
+
+    run(body)
+
+
 def test_a_terminals_size_reaches_the_session() -> None:
     async def body(target: LocalTarget, port: int) -> None:
         async def script(socket: aiohttp.ClientWebSocketResponse) -> None:
+            await socket.send_bytes(b"\x04" + json.dumps({"Width": 0, "Height": 0}).encode())  # no size: nothing
             await socket.send_bytes(b"\x04" + json.dumps({"Width": 132, "Height": 43}).encode())
             await socket.send_bytes(b"\xff\x00")
 
