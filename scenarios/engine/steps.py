@@ -301,7 +301,7 @@ def capture(stage: Stage, step: Step) -> Done:
         max_packets=args.get("maxPackets", 20_000),
         max_seconds=args.get("maxSeconds", 600.0),
     )
-    return Done(f"capturing at {len(points)} interfaces: {listed(points)}")
+    return Done(f"capturing at {listed(points)}")
 
 
 def component(stage: Stage, step: Step) -> Done:

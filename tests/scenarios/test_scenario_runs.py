@@ -9,10 +9,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from scenarios.engine.api import Cluster
 from scenarios.engine.loader import load_all
 from scenarios.engine.options import RunOptions
 from scenarios.engine.results import CaseFinished, LabReady, LabStopped, RunFinished, StepStarted
 from scenarios.engine.runner import Run, run
+from scenarios.engine.scene import Scene
+from scenarios.engine.steps import Stage, apply_objects, perform
 from tests.scenarios.netlab import SERVICE_IP, NetLabs
 from tests.scratch import isolated
 
@@ -118,59 +121,77 @@ steps:
     assert (status, problem) == ("passed", "")
 
 
-@pytest.mark.parametrize(
-    ("expectation", "said"),
-    [
-        pytest.param("{from: pod:a, http: 'http://${pod/b.ip}:8099/'}", "refused", id="http refused"),
-        pytest.param("{from: pod:a, http: {url: 'http://${pod/b.ip}:8080/hostname', equals: c}}", 'expected "c", got "b"', id="http body"),
-        pytest.param("{from: pod:a, udp: {to: 'pod:b', port: 8081, equals: c}}", 'expected "c", got "b"', id="udp body"),
-        pytest.param("{from: pod:a, tcp: {to: 'pod:b', port: 8080, error: refused}}", "expected it to fail", id="tcp connects"),
-        pytest.param("{from: pod:a, ping: {to: 10.244.2.77, timeout: 300ms}}", "timeout", id="ping nobody"),
-        pytest.param("{from: pod:a, ping: {to: 'pod:b', size: 1600, df: true}}", "too-big", id="ping too big"),
-        pytest.param("{from: pod:a, not: true, ping: 'pod:b'}", "should not be so", id="negated"),
-        pytest.param("{from: worker-1, routes: {to: 10.9.0.0/16}}", "expected 1 or more, got 0", id="no route"),
-        pytest.param("{from: worker-1, exec: {command: 'exit 3'}}", "expected exit code 0, got 3", id="exec"),
-        pytest.param("{from: worker-1, rules: {contains: KUBE-SVC-NONE}}", "no rule of", id="no rule"),
-        pytest.param("{from: worker-1, conntrack: {destination: 9.9.9.9}}", "expected 1 or more such entries, got 0", id="conntrack"),
-        pytest.param("{addresses: {address: '${pod/b.ip}', on: 'pod:a:eth0'}}", "expected pod:a:eth0, got pod:b:eth0", id="address"),
-        pytest.param("{resource: {of: pod/b, jsonpath: '{.status.phase}', equals: Failed}}", "expected \"Failed\", got \"Running\"", id="state"),
-        pytest.param("{from: 'pod:none', ping: 10.0.0.1}", "not found", id="no such pod"),
-        pytest.param("{from: moon, ping: 10.0.0.1}", "is no place to look from", id="no such host"),
-        pytest.param("{from: pod:a, ping: '${pod/bb.ip}'}", "not found", id="no such reference"),
-    ],
-)  # fmt: skip
-def test_an_expectation_that_does_not_hold_says_what_was_seen_instead(expectation, said):
-    status, problem, _ = outcome(f"{PODS}timeouts: {{within: 200ms}}\nsteps: [{{expect: {expectation}}}]\n")
-    assert status in ("failed", "error")
-    assert said in problem
+#: expectation -> what is said when it does not hold
+WRONG = {
+    "{from: pod:a, http: 'http://${pod/b.ip}:8099/'}": "refused",
+    "{from: pod:a, http: {url: 'http://${pod/b.ip}:8080/hostname', equals: c}}": 'expected "c", got "b"',
+    "{from: pod:a, udp: {to: 'pod:b', port: 8081, equals: c}}": 'expected "c", got "b"',
+    "{from: pod:a, tcp: {to: 'pod:b', port: 8080, error: refused}}": "expected it to fail",
+    "{from: pod:a, ping: {to: 10.244.2.77, timeout: 300ms}}": "timeout",
+    "{from: pod:a, ping: {to: 'pod:b', size: 1600, df: true}}": "too-big",
+    "{from: pod:a, not: true, ping: 'pod:b'}": "should not be so",
+    "{from: pod:a, consistently: 300ms, not: true, ping: {to: 'pod:b'}}": "should not be so",
+    "{from: pod:none, not: true, ping: 10.0.0.1}": "not found",
+    "{from: worker-1, routes: {to: 10.9.0.0/16}}": "expected 1 or more, got 0",
+    "{from: worker-1, neighbours: {to: 10.244.2.0, count: 0}}": "expected exactly 0, got 1",
+    "{from: worker-1, fdb: {dev: flannel.1, dst: 172.18.0.9}}": "expected 1 or more, got 0",
+    "{from: worker-1, exec: {command: 'exit 3'}}": "expected exit code 0, got 3",
+    "{from: worker-1, rules: {contains: KUBE-SVC-NONE}}": "no rule of",
+    "{from: worker-1, rules: {absent: KUBE-SVC-TEST}}": "should not be there",
+    "{from: worker-1, rules: {table: nat, walk: {chain: PREROUTING, dport: 81}, reaches: DNAT}}": "does not come to DNAT",
+    "{from: worker-1, conntrack: {destination: 9.9.9.9}}": "expected 1 or more such entries, got 0",
+    "{addresses: {address: '${pod/b.ip}', on: 'pod:a:eth0'}}": "expected pod:a:eth0, got pod:b:eth0",
+    "{resource: {of: pod/b, jsonpath: '{.status.phase}', equals: Failed}}": 'expected "Failed", got "Running"',
+    "{resource: {of: pod/b, exists: false}}": "should not be there",
+    "{events: {about: pod/b, reason: Started}}": "expected 1 or more such events, got 0",
+    "{from: 'pod:none', ping: 10.0.0.1}": "not found",
+    "{from: moon, ping: 10.0.0.1}": "is no place to look from",
+    "{from: pod:a, ping: '${pod/bb.ip}'}": "not found",
+    "{from: pod:a, ping: '${pdo/b.ip}'}": "resource type",
+    "{packets: {on: 'pod:b:eth0', match: {dport: 9}}}": "expected 1 or more, got 0",
+    "{packets: {on: 'pod:b:eth0', match: {protocol: tcp, flags: S, dport: 8080}, count: 0}}": "expected exactly 0, got",
+    "{packets: {on: 'worker-1:eth0', match: {flags: S}, outer: {vni: 2}}}": "the most similar: 172.18.0.3",
+    "{packets: {on: 'worker-1:eth0', match: {flags: S}, encapsulated: false}}": "expected 1 or more, got 0",
+    "{packets: {path: ['pod:b:eth0', 'worker-1:eth0', 'pod:a:eth0'], match: {flags: S}}}": "then not at worker-1:eth0",
+    "{packets: {path: ['pod:a:eth0', 'pod:b:eth0'], match: {flags: S}, nat: destination}}": "expected NAT destination, got none",
+    "{packets: {on: 'worker-2:eth0'}}": "does not listen on worker-2:eth0",
+    "{packets: {capture: d, on: 'worker-2:eth0'}}": "no capture 'd'; there are c",
+}
 
 
-@pytest.mark.parametrize(
-    ("packets", "said"),
-    [
-        ("{on: 'pod:b:eth0', match: {dport: 9}}", "expected 1 or more, got 0"),
-        ("{on: 'pod:b:eth0', match: {protocol: tcp, flags: S}, count: 0}", "expected exactly 0, got 1"),
-        ("{on: 'worker-1:eth0', match: {flags: S}, outer: {vni: 2}}", "expected 1 or more, got 0"),
-        ("{on: 'worker-1:eth0', match: {flags: S}, encapsulated: false}", "expected 1 or more, got 0"),
-        ("{path: ['pod:b:eth0', 'worker-1:eth0', 'pod:a:eth0'], match: {flags: S}}", "then not at worker-1:eth0"),
-        (
-            "{path: ['pod:a:eth0', 'pod:b:eth0'], match: {flags: S}, nat: destination}",
-            "expected NAT destination, got none",
-        ),
-        ("{on: 'worker-2:eth0'}", "does not listen on worker-2:eth0"),
-    ],
-    ids=["port", "forbidden", "vni", "bare", "wrong way round", "no NAT", "other interface"],
-)
-def test_a_packet_expectation_can_fail(packets, said):
-    text = f"""{PODS}timeouts: {{within: 200ms}}
+@pytest.fixture(scope="module")
+def wrong():
+    """expectation -> (status, message), all looked at in one lab after one request from a to b."""
+    steps = "".join(f"  - expect: {text}\n" for text in WRONG)
+    text = f"""{PODS}timeouts: {{within: 100ms}}
 steps:
   - capture: {{start: c, on: ["pod:a:eth0", "worker-1:eth0", "pod:b:eth0"]}}
   - expect: {{from: pod:a, http: "http://${{pod/b.ip}}:8080/", within: 10s}}
-  - expect: {{packets: {packets}}}
-"""
-    status, problem, _ = outcome(text)
+{steps}"""
+
+    def body():
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text(f"name: x\ntitle: t\n{text}")
+        (case,) = load_all([file])
+        with NetLabs()(case.lab, "x") as lab:
+            scene = Scene(lab, Cluster.of(lab.kubeconfig), "x", "x")
+            apply_objects(scene, ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}},))
+            apply_objects(scene, case.variant.objects)
+            stage = Stage(scene, case, [])
+            start, request, *others = [perform(stage, step) for step in case.variant.steps]
+            scene.captures["c"].stop()
+            return (start.status, request.status), [(one.status, one.expectations[0].message) for one in others]
+
+    prepared, results = isolated(body)
+    assert prepared == ("passed", "passed")
+    return dict(zip(WRONG, results, strict=True))
+
+
+@pytest.mark.parametrize("expectation", WRONG)
+def test_an_expectation_that_does_not_hold_says_what_was_seen_instead(expectation, wrong):
+    status, message = wrong[expectation]
     assert status in ("failed", "error")
-    assert said in problem
+    assert WRONG[expectation] in message
 
 
 def test_all_pairs_are_looked_at():
@@ -347,25 +368,32 @@ def test_a_lab_that_does_not_come_up_fails_its_cases():
     assert isolated(body) == ("error", "the lab did not come up: worker-1: no such device")
 
 
-@pytest.mark.parametrize(
-    ("point", "said"),
-    [
-        ("worker-1:nope", "no interface nope; there are lo"),
-        ("moon:eth0", "no host moon"),
-        ("pod:none:eth0", "not found"),
-        ("eth0", "names no interface; write HOST:INTERFACE"),
-        ("worker-2:veth@pod:a", "the pod runs on worker-1"),
-    ],
-)
-def test_a_capture_that_cannot_be_says_why(point, said):
-    status, problem, _ = outcome(f'{PODS}steps: [{{capture: {{start: c, on: ["{point}"]}}}}]\n')
-    assert status == "failed"
-    assert said in problem
+BAD_CAPTURES = {
+    'on: ["worker-1:nope"]': "no interface nope; there are lo",
+    'on: ["moon:eth0"]': "no host moon",
+    'on: ["pod:none:eth0"]': "not found",
+    'on: ["eth0"]': "names no interface; write HOST:INTERFACE",
+    'on: ["worker-2:veth@pod:a"]': "the pod runs on worker-1",
+    'on: ["worker-1:eth0"], filter: "tpc port 1"': "filter 'tpc port 1'",
+}
 
 
-def test_a_bad_filter_is_told():
-    status, problem, _ = outcome(
-        f'{PODS}steps: [{{capture: {{start: c, on: ["worker-1:eth0"], filter: "tpc port 1"}}}}]\n'
-    )
-    assert status == "failed"
-    assert "filter 'tpc port 1'" in problem
+def test_a_capture_that_cannot_be_says_why_and_leaves_no_program():
+    def body():
+        text = f"{PODS}steps:\n" + "".join(f"  - capture: {{start: c, {args}}}\n" for args in BAD_CAPTURES)
+        file = Path("/tmp/x.scenario.yaml")
+        file.write_text(f"name: x\ntitle: t\n{text}")
+        (case,) = load_all([file])
+        with NetLabs()(case.lab, "x") as lab:
+            scene = Scene(lab, Cluster.of(lab.kubeconfig), "x", "x")
+            apply_objects(scene, ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}},))
+            apply_objects(scene, case.variant.objects)
+            results = [perform(Stage(scene, case, []), step) for step in case.variant.steps]
+        left = os.popen("ps -eo args").read().count("scenarios.engine.capture")
+        return [(one.status, one.message) for one in results], left
+
+    results, left = isolated(body)
+    for (status, message), said in zip(results, BAD_CAPTURES.values(), strict=True):
+        assert status == "failed"
+        assert said in message
+    assert left == 0

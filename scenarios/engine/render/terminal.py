@@ -61,6 +61,7 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 #: an expectation over many pairs shows a summary instead of a line for each
 PAIRS_SHOWN = 3
 ANSI = re.compile(r"\033\[[0-9;]*[mK]")
+CONTROL = re.compile(r"(?!\033\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Style:
         if not self.colors or not text:
             return text
         return f"\033[{';'.join(COLORS[name] for name in names)}m{text}\033[0m"
+
+    def safe(self, line: str) -> str:
+        """Without control characters that some command printed; our own colours stay."""
+        return CONTROL.sub("?", line if self.colors else ANSI.sub("", line))
 
     def mark(self, status: Status) -> str:
         symbol, color = MARKS[status]
@@ -110,7 +115,7 @@ class Terminal:
 
     def _print(self, lines: Iterable[str]) -> None:
         for line in lines:
-            self.stream.write(line + "\n")
+            self.stream.write(self.style.safe(line) + "\n")
         self.stream.flush()
 
     def _show_live(self, text: str) -> None:

@@ -89,7 +89,7 @@ class Packets(Arguments):
         observed = self._along(seen) if self.path else self._at(seen)
         return Observation(
             holds=not observed.why,
-            command=f"tcpdump -nr {capture.name}.pcapng",
+            command=f"tcpdump -nr captures/{capture.name}.pcapng",
             seen=observed.seen,
             why=observed.why,
             detail=first_lines("\n".join(lines(observed.sightings))),
@@ -128,7 +128,7 @@ class Packets(Arguments):
         text = f"packets: {shown}" + (f"  {summary(example.packet)}" if example else "")
         why = listed(wrong, "")
         if wrong and not example:
-            why += _others(seen, self.on)
+            why += _others(seen, self.on, self.match or {})
         limit = self.count.high
         too_many = limit is not None and any(len(found) > limit for found in by_point.values())
         return _Seen(text, why, tuple(one for found in by_point.values() for one in found[:3]), too_many)
@@ -136,7 +136,9 @@ class Packets(Arguments):
     def _along(self, seen: Sequence[Sighting]) -> _Seen:
         first = [one for one in seen if one.point == self.path[0] and self._fits(one)]
         if not first:
-            return _Seen("packets: none", f"none that fits at {self.path[0]}{_others(seen, self.path[:1])}", ())
+            return _Seen(
+                "packets: none", f"none that fits at {self.path[0]}{_others(seen, self.path[:1], self.match or {})}", ()
+            )
         by_identity: dict[Identity, list[Sighting]] = {}
         for one in seen:
             by_identity.setdefault(identity(one.packet), []).append(one)
@@ -194,9 +196,13 @@ def nat_between(first: Packet, last: Packet) -> str:
     return changed[0] if len(changed) == 1 else ("both" if changed else "none")
 
 
-def _others(seen: Sequence[Sighting], points: Sequence[str]) -> str:
-    there = [summary(one.packet) for one in seen if one.point in points]
-    return f"; {len(there)} others there, such as {there[-1]}" if there else "; nothing at all was seen there"
+def _others(seen: Sequence[Sighting], points: Sequence[str], wanted: Mapping[str, Any]) -> str:
+    """What was there instead: the packet that has most of the wanted headers."""
+    there = [one for one in seen if one.point in points]
+    if not there:
+        return "; nothing at all was seen there"
+    nearest = max(there, key=lambda one: sum(CHECKS[key](one.packet.innermost, wanted[key]) for key in wanted))
+    return f"; {len(there)} others there, the most similar: {summary(nearest.packet)}"
 
 
 def lines(sightings: Sequence[Sighting]) -> list[str]:
