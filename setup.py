@@ -22,10 +22,14 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lab*", "components*", "scenarios*", "topologies*", "vm*"]),
     include_package_data=True,
-    package_data={"": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"]},
+    package_data={
+        "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],
+        "scenarios": ["catalogue/*.md", "catalogue/*/*"],
+    },
     install_requires=runtime_requirements(),
     entry_points={
         "console_scripts": ["kubewire=lab.cli:main"],
         "pytest11": ["kubewire=scenarios.engine.pytest_plugin"],
+        "kubewire.lab_factory": ["mininet=lab.handle:LabStarter"],
     },
 )
