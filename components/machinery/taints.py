@@ -41,8 +41,3 @@ def untolerated(
         if taint.get("effect") in effects and not is_tolerated(taint, tolerations):
             return taint
     return None
-
-
-def describe(taint: KubeObject) -> str:
-    """key: value, the form of FailedScheduling messages."""
-    return f"{taint.get('key', '')}: {taint.get('value') or ''}"

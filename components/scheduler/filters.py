@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from components.machinery.nodeaffinity import pod_admits_node, required_terms
-from components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, describe, is_tolerated, untolerated
+from components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, is_tolerated, untolerated
 from components.scheduler.cluster import Cluster, NodeState
 from components.scheduler.podspec import Constraint, PodInfo, Term
 
@@ -40,7 +40,7 @@ def node_name(pod: PodInfo, node: NodeState) -> Rejection | None:
 
 def taint_toleration(pod: PodInfo, node: NodeState) -> Rejection | None:
     taint = untolerated(node.taints, pod.tolerations, (NO_SCHEDULE, NO_EXECUTE))
-    return Rejection((f"node(s) had untolerated taint {{{describe(taint)}}}",)) if taint else None
+    return Rejection(("node(s) had untolerated taint(s)",)) if taint else None
 
 
 def node_affinity(pod: PodInfo, node: NodeState) -> Rejection | None:

@@ -81,7 +81,9 @@ def _first(filters: tuple[Filter, ...], pod: PodInfo, node: NodeState) -> Reject
 
 
 def failure(rejected: Mapping[str, Rejection]) -> str:
-    """0/4 nodes are available: 1 node(s) had ..., 3 Insufficient cpu. preemption: ..."""
+    """0/4 nodes are available: 1 node(s) had ..., 3 Insufficient cpu. no new claims to deallocate, preemption: ...
+
+    The part before the comma is what the DynamicResources plugin says of a pod without resource claims."""
     total = len(rejected)
     reasons = Counter(reason for item in rejected.values() for reason in item.reasons)
     resolvable = sum(item.resolvable for item in rejected.values())
@@ -91,7 +93,8 @@ def failure(rejected: Mapping[str, Rejection]) -> str:
             "Preemption is not helpful for scheduling.": total - resolvable,
         }
     )
-    return f"{_summary(total, reasons)}. preemption: {_summary(total, preemption).rstrip('.')}."
+    after = f"no new claims to deallocate, preemption: {_summary(total, preemption).rstrip('.')}"
+    return f"{_summary(total, reasons)}. {after}."
 
 
 def _summary(total: int, reasons: Counter[str]) -> str:

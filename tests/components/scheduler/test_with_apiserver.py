@@ -46,8 +46,8 @@ def test_a_pod_that_fits_nowhere_says_why_and_starts_when_a_node_comes(cluster):
     cluster.apply(bare_pod("large", **requesting("6")))
     messages = cluster.wait(lambda: events(cluster, "large", "FailedScheduling"), "event")
     assert messages[0].startswith(
-        "0/5 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
-        "4 Insufficient cpu. preemption: "
+        "0/5 nodes are available: 1 node(s) had untolerated taint(s), "
+        "4 Insufficient cpu. no new claims to deallocate, preemption: "
     )
 
     def condition():
