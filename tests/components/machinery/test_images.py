@@ -43,6 +43,23 @@ def test_any_tag_and_any_spelling_of_the_registry_finds_the_entry(catalogue: Cat
     assert catalogue.resolve(name).argv == ("sh",)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("registry.k8s.io/serve_hostname", ("components.agnhost.serve_hostname:main", ())),
+        ("gcr.io/google-containers/busybox", ("", ("sh",))),
+        ("registry.k8s.io/busybox:1.27.2", ("", ("sh",))),
+        ("radial/busyboxplus:curl", ("", ("sh",))),
+        ("perl:5.34.0", ("", ("perl",))),
+    ],
+)
+def test_images_of_the_documentation_are_there(
+    catalogue: Catalogue, name: str, expected: tuple[str, tuple[str, ...]]
+) -> None:
+    program = catalogue.resolve(name)
+    assert (program.main, program.argv) == expected
+
+
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 
 
