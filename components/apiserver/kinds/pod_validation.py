@@ -48,11 +48,17 @@ def validate_pod(pod: KubeObject) -> list[FieldError]:
     return errors + validate_pod_spec(spec, "spec", is_pod=True)
 
 
-def validate_pod_template(template: Mapping[str, Any], path: str) -> list[FieldError]:
-    metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
+def validate_template_metadata(template: Mapping[str, Any], path: str) -> list[FieldError]:
+    metadata = template.get("metadata") or {}
     errors = labels(f"{path}.labels", metadata.get("labels"))
     for key in metadata.get("annotations") or {}:
         errors += [invalid(f"{path}.annotations", key, text) for text in names.qualified_name(key.lower())]
+    return errors
+
+
+def validate_pod_template(template: Mapping[str, Any], path: str) -> list[FieldError]:
+    spec = template.get("spec") or {}
+    errors = validate_template_metadata(template, path)
     errors += validate_pod_spec(spec, f"{path}.spec", is_pod=False)
     if spec.get("ephemeralContainers"):
         errors.append(forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))

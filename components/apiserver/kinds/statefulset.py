@@ -79,7 +79,9 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
     errors += not_negative("spec.ordinals.start", start)
     if spec.get("serviceName"):
         errors += by_rule(names.dns1123_subdomain, "spec.serviceName", spec["serviceName"])
-    return errors + validate_selector_and_template(spec, "statefulset")
+    # As upstream the pod itself is not looked at before a Pod is made of it: its volumes may come from
+    # volumeClaimTemplates (ValidatePodTemplateSpecForStatefulSet).
+    return errors + validate_selector_and_template(spec, "statefulset", whole=False)
 
 
 def _strategy(strategy: dict[str, Any]) -> list[FieldError]:

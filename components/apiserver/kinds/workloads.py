@@ -9,7 +9,7 @@ from typing import Any
 from components.apiserver.kinds.fielderrors import forbidden, immutable, invalid, not_negative, not_supported, required
 from components.apiserver.kinds.labelselectors import is_empty, validate_selector
 from components.apiserver.kinds.names import percent
-from components.apiserver.kinds.pod_validation import validate_pod_template
+from components.apiserver.kinds.pod_validation import validate_pod_template, validate_template_metadata
 from components.apiserver.kinds.spec import FieldError
 from components.machinery.resources import KubeObject
 from components.machinery.selectors import LabelSelector, SelectorError
@@ -20,9 +20,9 @@ _MISMATCH = "`selector` does not match template `labels`"
 
 
 def validate_selector_and_template(
-    spec: Spec, what: str, restart_policies: Sequence[str] = ("Always",), *, empty_text: str = ""
+    spec: Spec, what: str, restart_policies: Sequence[str] = ("Always",), *, empty_text: str = "", whole: bool = True
 ) -> list[FieldError]:
-    """what: `deployment`, ...: named in the complaint about an empty selector."""
+    """what: `deployment`, ...: named in the complaint about an empty selector. whole: the template's pod as well."""
     selector, template = spec.get("selector"), spec.get("template") or {}
     if selector is None:
         errors = [required("spec.selector")]
@@ -32,7 +32,7 @@ def validate_selector_and_template(
             text = empty_text or f"empty selector is invalid for {what}"
             errors.append(invalid("spec.selector", selector, text))
     errors += _match(selector, template)
-    errors += validate_pod_template(template, "spec.template")
+    errors += (validate_pod_template if whole else validate_template_metadata)(template, "spec.template")
     return errors + _template_pod(template.get("spec") or {}, what, restart_policies)
 
 

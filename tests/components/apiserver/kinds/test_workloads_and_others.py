@@ -18,6 +18,7 @@ def workload(**spec: Any) -> dict[str, Any]:
 
 JOB_TEMPLATE = {"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}
 MISMATCH = 'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`'
+MOUNTING = {"containers": [{"name": "a", "image": "x", "volumeMounts": [{"name": "www", "mountPath": "/www"}]}]}
 OTHER = {"matchLabels": {"app": "other"}}
 
 CASES = [
@@ -29,6 +30,18 @@ CASES = [
         pytest.param(kind, workload(selector=OTHER), [MISMATCH], id=f"a {kind} selects its own pods")
         for kind in ("Deployment", "ReplicaSet", "DaemonSet", "StatefulSet")
     ],
+    pytest.param(
+        "StatefulSet",
+        workload(template={**TEMPLATE, "spec": MOUNTING}),
+        [],
+        id="a StatefulSet's volumes may come from its claim templates",
+    ),
+    pytest.param(
+        "Deployment",
+        workload(template={**TEMPLATE, "spec": MOUNTING}),
+        ['spec.template.spec.containers[0].volumeMounts[0].name: Not found: "www"'],
+        id="a Deployment's may not",
+    ),
     pytest.param(
         "Deployment",
         {"spec": {"template": TEMPLATE}},
