@@ -338,14 +338,16 @@ class Run:
             f"ls {lab.state_dir}/logs",
         )
         self.tell(LabKept(lab.name, commands))
-        (self.wait_for_user or _wait_for_user)("Press Enter (or ctrl-C) to go on; the lab is torn down then. ")
+        (self.wait_for_user or _wait_for_user)(
+            "Press Enter to go on, ctrl-C to end the run; the lab is torn down then. "
+        )
 
 
 def _wait_for_user(prompt: str) -> None:
     if sys.stdin.isatty():
         input(prompt)
         return
-    print(prompt.replace("Press Enter (or ctrl-C)", "Send SIGINT"), flush=True)
+    print("Not on a terminal: SIGINT ends the run and tears the lab down.", flush=True)
     signal.pause()
 
 
