@@ -127,10 +127,16 @@ class Served:
 _STORED_AS = {"events.k8s.io/v1/events": "events"}
 
 
+#: What a request for a built-in kind is warned of (k8s.io/api's prerelease-lifecycle tags).
+_DEPRECATIONS = {"v1/endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
+
+
 def _built_in(spec: KindSpec) -> Served:
     if spec.resource.group == "events.k8s.io":
         return Served(spec, "v1", to_storage=eventconversion.to_core, from_storage=eventconversion.from_core)
-    return Served(spec, spec.resource.api_version)
+    resource = spec.resource
+    deprecation = _DEPRECATIONS.get(f"{resource.api_version}/{resource.plural}", "")
+    return Served(spec, resource.api_version, deprecation=deprecation)
 
 
 @dataclass

@@ -321,9 +321,14 @@ def _respond(body: bytes, shape: Representation, code: int = 200, warnings: tupl
         body=encode_yaml(body) if shape.yaml else body, status=code, headers={"Content-Type": shape.content_type}
     )
     for text in warnings:
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{escaped}"')
+        response.headers.add("Warning", warning_header(text))
     return response
+
+
+def warning_header(text: str) -> str:
+    """As a miscellaneous persistent warning (RFC 7234, 5.5)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
 
 
 def _continue_token(revision: int, last: Stored) -> str:

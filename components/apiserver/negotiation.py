@@ -74,6 +74,14 @@ def representation(header: str) -> Representation:
     raise status.not_acceptable(ACCEPTED_OUT)
 
 
+def wants_pretty(query: Mapping[str, str], agent: str) -> bool:
+    """Whether JSON is indented: what ?pretty= says, else for browsers and tools that people look through."""
+    asked = query.get("pretty", "")
+    if asked:
+        return asked in ("1", "t", "T", "true", "TRUE", "True")
+    return agent.startswith(("curl", "Wget", "Mozilla/5.0"))
+
+
 def decode_body(body: bytes, content_type: str) -> Any:
     """The decoded body of a write. Raises 400 and 415."""
     media_type = content_type.partition(";")[0].strip().lower()

@@ -23,9 +23,9 @@ from components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Auth
 from components.apiserver.catalog import Catalog, Served
 from components.apiserver.connect import Connection, Connector
 from components.apiserver.documents import Documents
-from components.apiserver.endpoints import Call, Endpoints
+from components.apiserver.endpoints import Call, Endpoints, warning_header
 from components.apiserver.metrics import Metrics
-from components.apiserver.negotiation import decode_object
+from components.apiserver.negotiation import decode_object, wants_pretty
 from components.apiserver.requestinfo import RequestInfo
 from components.apiserver.reviews import review
 
@@ -107,6 +107,8 @@ class ApiServer:
         finally:
             self.metrics.end(info, long_running, code, time.perf_counter() - started, "dryRun" in query)
         log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, (time.perf_counter() - started) * 1e3)
+        if wants_pretty(query, request.headers.get("User-Agent", "")):
+            _indent(response)
         return response
 
     async def _answer(self, request: web.BaseRequest, info: RequestInfo, query: dict[str, str]) -> web.StreamResponse:
@@ -126,7 +128,10 @@ class ApiServer:
         call = Call(request, info, served, query, body, user.name)
         if info.verb == "watch" and not info.subresource:
             return await self.endpoints.watch(call)
-        return self._route(call)(call)
+        response = self._route(call)(call)
+        if served.deprecation:
+            response.headers.add("Warning", warning_header(served.deprecation))
+        return response
 
     def _route(self, call: Call) -> Callable[[Call], web.Response]:
         """The handler of a verb, or 404 and 405 as the generic API server answers them."""
@@ -206,6 +211,14 @@ def _make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: 
 
 def _has_subresource(served: Served, name: str) -> bool:
     return any(one.name == name for one in discovery.subresources(served))
+
+
+def _indent(response: web.StreamResponse) -> None:
+    if not isinstance(response, web.Response) or response.content_type != "application/json" or response.prepared:
+        return
+    if isinstance(response.body, bytes) and "Content-Encoding" not in response.headers:
+        style = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        response.body = orjson.dumps(orjson.loads(response.body), option=style)
 
 
 def _json(body: Any, code: int = 200) -> web.Response:

@@ -566,6 +566,38 @@ def test_tables_have_the_kinds_columns(run: Run) -> None:
     run(act)
 
 
+@pytest.mark.parametrize(
+    ("agent", "query", "indented"),
+    [
+        ("curl/7.88.1", "", True),
+        ("Mozilla/5.0 (X11)", "", True),
+        ("curl/7.88.1", "?pretty=false", False),
+        ("kubectl/v1.32", "", False),
+        ("kubectl/v1.32", "?pretty=true", True),
+    ],
+)
+def test_people_get_indented_json(run: Run, agent: str, query: str, indented: bool) -> None:
+    async def act(client: Client) -> None:
+        for path in ("/api/v1/namespaces/default", "/api", "/version"):
+            body = await client.request("GET", path + query, headers={"User-Agent": agent})
+            assert (b'{\n  "' in body) == indented, path
+            assert isinstance(orjson.loads(body), dict)
+
+    run(act)
+
+
+def test_endpoints_come_with_a_deprecation_warning(run: Run) -> None:
+    async def act(client: Client) -> None:
+        url = client.credentials.server + "/api/v1/namespaces/default/endpoints"
+        async with client.session().get(url) as answer:
+            text = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+            assert answer.headers.getall("Warning") == [f'299 - "{text}"']
+        async with client.session().get(url.replace("endpoints", "services")) as answer:
+            assert "Warning" not in answer.headers
+
+    run(act)
+
+
 def test_yaml_in_and_out(run: Run) -> None:
     async def act(client: Client) -> None:
         body = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: from-yaml}\ndata: {day: '2026-01-01', on: 'x'}\n"
