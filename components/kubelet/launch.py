@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,8 +242,11 @@ def mounts(
     files: Mapping[str, Path],
     volume_path: Mapping[str, Path],
     termination_message: Path,
+    written: Collection[str] = (),
 ) -> tuple[Mount, ...]:
-    """The container's mounts: the managed files (target -> file on the node), then its volumeMounts."""
+    """The container's mounts: the managed files (target -> file on the node), then its volumeMounts.
+
+    written: volumes that the kubelet keeps up to date, which no container may write to."""
     found: dict[str, Mount] = {target: Mount(target, str(source)) for target, source in files.items()}
     message_target = container.get("terminationMessagePath") or "/dev/termination-log"
     found[message_target] = Mount(message_target, str(termination_message))
@@ -252,6 +255,7 @@ def mounts(
         target = target if target.startswith("/") else f"/{target}"
         if wanted["name"] not in volume_path:
             raise LaunchError(f'cannot find volume "{wanted["name"]}" to mount into container "{container["name"]}"')
-        found[target] = Mount(target, str(volume_path[wanted["name"]]), read_only=bool(wanted.get("readOnly")))
+        read_only = bool(wanted.get("readOnly")) or wanted["name"] in written
+        found[target] = Mount(target, str(volume_path[wanted["name"]]), read_only=read_only)
     # A mount below another one has to come after it.
     return tuple(found[target] for target in sorted(found, key=lambda path: path.rstrip("/").count("/")))

@@ -30,6 +30,10 @@ from components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartE
 
 log = logging.getLogger(__name__)
 
+#: Upstream notices the end of a container at its next look at the runtime (PLEG, once a second) and restarts it
+#: then. Whoever asks for its logs in between, as `kubectl run -it` does, gets those of the run that has ended.
+RELIST_SECONDS = 1.0
+
 #: Bytes of a termination message that are reported (upstream's limit for one container).
 MAX_MESSAGE = 4096
 
@@ -43,6 +47,8 @@ class PodContainers:
 
     def __init__(self, node: NodeServices, state: PodState, files: PodFiles) -> None:
         self._node, self._state, self._files = node, state, files
+        # The runtime may tell the end of a process before whoever started it has been told its id.
+        self._ended_unknown: dict[str, Process] = {}
 
     def pod_ips(self) -> tuple[str, ...]:
         if pods.host_network(self._state.pod):
@@ -85,6 +91,14 @@ class PodContainers:
             sandbox_id, attempt, str(netns or ""), ips, process.started_at or time.time(), process.pid
         )
         self._state.set_sandbox(sandbox, process.id)
+        self._settle(process)
+
+    def _settle(self, process: Process) -> None:
+        """Now that a process is known: has its end been told already?"""
+        early = self._ended_unknown.pop(process.id, None)
+        self._ended_unknown.clear()
+        if early is not None:
+            self.ended(early)
 
     async def _spawn(self, spec: ProcessSpec, operation: str) -> Process:
         self._node.metrics.operations.inc(operation)
@@ -127,6 +141,8 @@ class PodContainers:
         policy = self._node.settings.backoff
         held = self._state.backoffs.get(name, Backoff())
         ready_at = held.ready_at(policy, current.finished_at)
+        if now < (noticed := current.finished_at + RELIST_SECONDS) and ready_at <= noticed:
+            return noticed
         if now < ready_at and not (current.succeeded and self._is_regular_init(name)):
             pod = self._state.pod
             where = f"container={name} pod={pods.full_name(pod)}({self._state.uid})"
@@ -220,6 +236,7 @@ class PodContainers:
         self._state.started(record)
         self._link_log(record, spec.log_path)
         self.event("Normal", "Started", "Container started", name)
+        self._settle(process)
         for old in self._state.forgettable(name):
             await self._remove(old)
         self._forget_files(name, record.attempt)
@@ -297,9 +314,12 @@ class PodContainers:
             sandbox = self._state.record.sandbox
             if sandbox and self._state.pauses.get(sandbox.id) == process.id:
                 self._state.sandbox_ended()
+            else:
+                self._ended_unknown[process.id] = process
             return
         record = launch.container_record(process)
         if (known := self._state.record.current.get(record.name)) is None or known.id != record.id:
+            self._ended_unknown[process.id] = process
             return
         self._state.ended(replace(record, message=self._message(record)))
 

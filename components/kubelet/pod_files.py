@@ -17,7 +17,7 @@ from components.kubelet.volumes.payload import (
     secret_bytes,
     token_requests,
 )
-from components.kubelet.volumes.setup import set_up, sub_path
+from components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
 from components.machinery.resources import KubeObject
 from components.runtime.api import Mount
 
@@ -89,6 +89,7 @@ class PodFiles:
         message.touch()
         message.chmod(0o666)
         by_name = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+        kept_up = {name for name, volume in by_name.items() if any(kind in volume for kind in WRITTEN)}
         found: list[Mount] = []
         plain: dict[str, Path] = {}
         for wanted in container.get("volumeMounts") or []:
@@ -99,7 +100,8 @@ class PodFiles:
             relative = wanted.get("subPath") or expand(wanted.get("subPathExpr") or "", env)
             if relative:
                 source = str(sub_path(path, relative))
-                found.append(Mount(wanted["mountPath"], source, read_only=bool(wanted.get("readOnly"))))
+                read_only = bool(wanted.get("readOnly")) or wanted["name"] in kept_up
+                found.append(Mount(wanted["mountPath"], source, read_only=read_only))
             else:
                 plain[wanted["name"]] = path
         whole = {
@@ -112,7 +114,7 @@ class PodFiles:
         }
         managed = self.write_managed(pod, pod_ips)
         taken = {mount.target for mount in found}
-        rest = [mount for mount in mounts(whole, managed, plain, message) if mount.target not in taken]
+        rest = [mount for mount in mounts(whole, managed, plain, message, kept_up) if mount.target not in taken]
         return tuple(sorted([*rest, *found], key=lambda mount: mount.target.rstrip("/").count("/")))
 
 

@@ -22,6 +22,7 @@ from components.kubelet.configuration import Settings
 from components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
 from components.kubelet.pod_worker import PodWorker
 from components.kubelet.stats import summary
+from components.kubelet.status.generate import PodStatus
 from components.kubelet.streaming.server import spdy, websocket
 from components.kubelet.streaming.upgrade import UpgradeRequest, protocol_factory
 from components.machinery.prometheus import CONTENT_TYPE
@@ -155,7 +156,8 @@ class KubeletServer:
         record = worker.state.record
         current = (record.previous if options.previous else record.current).get(name)
         if current is None:
-            return web.Response(status=400, text=_no_log(worker, name, previous=options.previous))
+            text = no_log(found["pod"], name, self._kubelet.status_of(worker), previous=options.previous)
+            return web.Response(status=400, text=text)
         path = self._kubelet.directories.container_log(worker.state.pod, name, current.attempt)
         response = web.StreamResponse(headers={"Content-Type": "text/plain", "Transfer-Encoding": "chunked"})
         await response.prepare(request)
@@ -202,11 +204,15 @@ def _running(worker: PodWorker, name: str, container_id: str) -> bool:
     return current is not None and current.id == container_id and current.running
 
 
-def _no_log(worker: PodWorker, name: str, *, previous: bool) -> str:
-    pod = pods.name(worker.state.pod)
+#: validateContainerLogStatus of upstream's kubelet; other reasons are said as they are.
+_WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
+
+
+def no_log(pod: str, name: str, status: PodStatus, *, previous: bool) -> str:
+    """Why there is no log of this container (yet). status: the pod's."""
     if previous:
         return f'previous terminated container "{name}" in pod "{pod}" not found'
-    waiting = worker.state.record.waiting.get(name)
-    reason = waiting.reason if waiting else "ContainerCreating"
-    said = f"{'trying and failing to pull image' if reason in ('ErrImagePull', 'ImagePullBackOff') else reason}"
-    return f'container "{name}" in pod "{pod}" is waiting to start: {said}'
+    listed = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    state = next((one.get("state") or {} for one in listed if one["name"] == name), {})
+    reason = (state.get("waiting") or {}).get("reason") or "ContainerCreating"
+    return f'container "{name}" in pod "{pod}" is waiting to start: {_WAITING.get(reason, reason)}'

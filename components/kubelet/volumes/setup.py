@@ -17,7 +17,8 @@ from components.machinery import namespaces
 from components.machinery.quantity import value
 from components.machinery.resources import KubeObject
 
-_WRITTEN = ("configMap", "secret", "projected", "downwardAPI")
+#: Volumes that the kubelet writes, and containers only read.
+WRITTEN = ("configMap", "secret", "projected", "downwardAPI")
 
 
 def set_up(pod: KubeObject, directories: Directories, sources: VolumeSources) -> None:
@@ -41,7 +42,7 @@ def _set_up_one(pod: KubeObject, volume: Mapping[str, Any], directories: Directo
         check_host_path(path, volume["hostPath"].get("type") or "")
     elif "emptyDir" in volume:
         _empty_dir(path, volume["emptyDir"] or {})
-    elif any(kind in volume for kind in _WRITTEN):
+    elif any(kind in volume for kind in WRITTEN):
         atomic_writer.write(path, volume_payload(pod, volume, sources))
 
 

@@ -375,6 +375,8 @@ async def test_volumes_live_updates_and_what_is_missing(node: Node) -> None:
         "cat /v/c/deep/k /v/s/p /v/one /v/d/ip; stat -L -c ' %a' /v/s/p; grep -c 'tmpfs /v/m\\|/v/m tmpfs' /proc/mounts"
     )
     assert await node.output(pod, "app", "sh", "-c", read) == "oldsecretoldvoluminous 400\n1\n"
+    write = "for f in /v/c/x /v/s/x /v/d/x /v/one /v/m/x; do (echo new > $f) 2>/dev/null && echo $f; done"
+    assert await node.output(pod, "app", "sh", "-c", write) == "/v/m/x\n", "what the kubelet writes is read-only"
     await node.client.patch(CONFIGMAPS, "settings", {"data": {"k": "new"}}, "default")
 
     async def updated() -> bool:

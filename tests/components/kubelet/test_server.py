@@ -8,6 +8,8 @@ import ssl
 import aiohttp
 from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper
 
+from components.kubelet.server import no_log
+
 CHATTY = {
     "name": "app",
     "command": ["sh", "-c", "echo one; echo two >&2; trap 'exit 0' TERM; while ! test -e /tmp/go; do sleep 0.05; done; "
@@ -28,6 +30,18 @@ def certified(node: Node) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(node.api.authority.certificate))
     context.load_cert_chain(node.api.kubelet_client.certificate, node.api.kubelet_client.key)
     return context
+
+
+def test_why_there_is_no_log_yet() -> None:
+    def said(reason: str) -> str:
+        waiting = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]}
+        return no_log("p", "app", waiting, previous=False)
+
+    prefix = 'container "app" in pod "p" is waiting to start: '
+    assert said("PodInitializing") == prefix + "PodInitializing"
+    assert said("ErrImagePull") == prefix + "image can't be pulled"
+    assert said("ImagePullBackOff") == prefix + "trying and failing to pull image"
+    assert no_log("p", "app", {}, previous=True) == 'previous terminated container "app" in pod "p" not found'
 
 
 @on_node
