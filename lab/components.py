@@ -177,7 +177,11 @@ def upstream_dns(plan: TopologyPlan) -> NodeFile:
         if machine.role == "outside"
     ]
     www = f"        {plan.machine('client').address} example.com www.example.com"
-    corefile = "\n".join([".:53 {", "    errors", "    hosts {", www, *names, "    }", "}", ""])
+    hosts = ["    hosts {", www, *names, "        fallthrough", "    }"]
+    # hosts alone says SERVFAIL of what it does not know; a world that is whole says NXDOMAIN, with how long to keep it.
+    soa = '". 60 IN SOA ns.example.com. hostmaster.example.com. 1 7200 1800 86400 60"'
+    nothing = ["    template ANY ANY {", "        rcode NXDOMAIN", f"        authority {soa}", "    }"]
+    corefile = "\n".join([".:53 {", "    errors", *hosts, *nothing, "}", ""])
     return NodeFile("dns", UPSTREAM_COREFILE, corefile.encode(), 0o644)
 
 

@@ -107,6 +107,13 @@ def test_nobody_gets_in_without_credentials(running_lab: RunningLab) -> None:
     assert (json.loads(done.stdout)["code"], json.loads(done.stdout)["reason"]) == (401, "Unauthorized")
 
 
+def test_the_outside_world_knows_its_names_and_that_there_are_no_others(running_lab: RunningLab) -> None:
+    known = running_lab.exec("worker-1", ["dig", "+short", "www.example.com"])
+    assert known.text.strip() == "203.0.113.10"
+    unknown = running_lab.exec("worker-1", ["dig", "+noall", "+comments", "+authority", "no.such.test"]).text
+    assert "status: NXDOMAIN" in unknown and "SOA" in unknown
+
+
 def test_a_command_on_a_node_has_its_namespaces_hostname_and_exit_code(running_lab: RunningLab) -> None:
     environment = os.environ | {"KUBEWIRE_STATE_DIR": str(running_lab.state_dir.parent), "PYTHONPATH": str(ROOT)}
     script = "hostname; ip -4 -o addr show eth0; exit 5"
