@@ -253,7 +253,7 @@ class Server:
             log = LogFile(directory, os.path.basename(spec.log_path), spec.log_max_bytes, spec.log_max_files)
         attached: dict[str, int] = {n: opened.pop(n) for n in ("stdin", "stdout", "stderr") if n in opened}
         if spec.tty is not None:
-            return Streams(self.loop, log=log, tty=True), attached
+            return Streams(self.loop, log=log, stdin_once=spec.stdin_once, tty=True), attached
         stdin = None
         if spec.stdin_open:
             opened["stdin"], stdin = os.pipe2(os.O_CLOEXEC)

@@ -66,19 +66,24 @@ class _Sink:
 class _Source:
     """One output stream of the process: read, logged, copied to sinks."""
 
-    def __init__(self, loop: Loop, fd: int, stream: str, log: LogFile | None) -> None:
+    def __init__(self, loop: Loop, fd: int, stream: str, log: LogFile | None, *, keep: bool) -> None:
         os.set_blocking(fd, False)
         self._loop = loop
         self._fd = fd
         self._log = log
         self._splitter = LineSplitter(stream)
         self._sinks: list[_Sink] = []
+        # `kubectl run -i` attaches after the start; a fast program has spoken by then.
+        self._unheard: bytearray | None = bytearray() if keep else None
         self.open = True
         self.resume()
 
     def attach(self, fd: int) -> None:
         sink = _Sink(self._loop, fd, self)
         self._sinks.append(sink)
+        if self._unheard:
+            sink.write(bytes(self._unheard))
+        self._unheard = None
         if not self.open:
             sink.end()
 
@@ -126,6 +131,8 @@ class _Source:
             self.close()
             return False
         self._write_log(self._splitter.feed(data, time.time_ns()))
+        if self._unheard is not None:
+            self._unheard += data[: PENDING_MAX - len(self._unheard)]
         for sink in list(self._sinks):
             sink.write(data)
         if any(len(sink.pending) >= PENDING_MAX for sink in self._sinks):
@@ -163,7 +170,7 @@ class Streams:
     def add_output(self, stream: str, fd: int) -> None:
         """Read fd as the process's stdout or stderr."""
         self._owned.add(fd)
-        self._sources[stream] = _Source(self._loop, fd, stream, self._log)
+        self._sources[stream] = _Source(self._loop, fd, stream, self._log, keep=self._stdin_once)
 
     def set_terminal(self, master: int) -> None:
         """The pty master: both stdin and stdout."""

@@ -20,6 +20,7 @@ from typing import NoReturn
 from components.machinery import namespaces as ns
 
 from .child import Task, become
+from .heap import fill_holes
 from .title import ArgvArea, set_title
 from .wire import receive_once
 
@@ -41,6 +42,7 @@ def run(channel: socket.socket, name: str, modules: Sequence[str], area: ArgvAre
     for module in modules:
         importlib.import_module(module)
     gc.collect()
+    fill_holes()
     gc.freeze()
     gc.disable()
     task = _Zygote(channel).serve()

@@ -62,9 +62,7 @@ class StatusWriter:
         if urgent(known, status):
             event.set()
         if uid not in self._tasks:
-            task = asyncio.create_task(self._write_until_equal(uid), name=f"status {pods.full_name(pod)}")
-            self._tasks[uid] = task
-            task.add_done_callback(lambda _: self._tasks.pop(uid, None))
+            self._tasks[uid] = asyncio.create_task(self._run(uid), name=f"status {pods.full_name(pod)}")
 
     def saw(self, pod: KubeObject) -> None:
         """The pod as the API has it now: what others wrote is not ours to compare with any more."""
@@ -84,6 +82,14 @@ class StatusWriter:
             table.pop(uid, None)
         if task := self._tasks.pop(uid, None):
             task.cancel()
+
+    async def _run(self, uid: str) -> None:
+        try:
+            await self._write_until_equal(uid)
+        finally:
+            # In the same step as the last comparison: a set() in between would start no task, and be lost.
+            if self._tasks.get(uid) is asyncio.current_task():
+                del self._tasks[uid]
 
     async def _write_until_equal(self, uid: str) -> None:
         delay = _RETRY_FIRST
