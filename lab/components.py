@@ -177,11 +177,13 @@ def upstream_dns(plan: TopologyPlan) -> NodeFile:
         if machine.role == "outside"
     ]
     www = f"        {plan.machine('client').address} example.com www.example.com"
-    hosts = ["    hosts {", www, *names, "        fallthrough", "    }"]
-    # hosts alone says SERVFAIL of what it does not know; a world that is whole says NXDOMAIN, with how long to keep it.
+    # hosts alone says SERVFAIL of what it does not know; a world that is whole says NXDOMAIN, with how long to keep
+    # it. That is template's to say, and template comes before hosts: so it has a server of its own behind.
     soa = '". 60 IN SOA ns.example.com. hostmaster.example.com. 1 7200 1800 86400 60"'
-    nothing = ["    template ANY ANY {", "        rcode NXDOMAIN", f"        authority {soa}", "    }"]
-    corefile = "\n".join([".:53 {", "    errors", *hosts, *nothing, "}", ""])
+    hosts = [".:53 {", "    errors", "    hosts {", www, *names, "        fallthrough", "    }"]
+    others = ["    forward . 127.0.0.1:5300", "}", ".:5300 {", "    template ANY ANY {"]
+    nothing = ["        rcode NXDOMAIN", f"        authority {soa}", "    }", "}", ""]
+    corefile = "\n".join([*hosts, *others, *nothing])
     return NodeFile("dns", UPSTREAM_COREFILE, corefile.encode(), 0o644)
 
 
