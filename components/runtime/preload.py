@@ -6,9 +6,9 @@ LIGHT = (
     "components.agnhost.main",
 )
 
-#: For components on nodes and for CoreDNS's pods: the libraries, then the components themselves. Imported after the
-#: fork a component would cost each node 20 to 100 ms and 5 to 10 MiB of its own. (A component that is killed and started
-#: again runs the code with which its lab was brought up.)
+#: For components on nodes and for CoreDNS's pods: the libraries, then the components themselves; imported after the
+#: fork they would cost 20 to 100 ms and 5 to 10 MiB each. (A component that is killed and started again runs the code
+#: with which its lab was brought up.)
 COMPONENTS = (
     "aiohttp",
     "aiohttp.web",
