@@ -22,20 +22,31 @@ _BRING_UP = 3.5
 _LAB = "topology: {workers: 1}\ndns: {replicas: 1}\n"
 
 
-def namespaces_of(pid: int) -> dict[str, int]:
-    """Inode numbers of a process's namespaces; empty when it is gone."""
+class Namespaces:
+    """A process's namespaces, held open: their inode numbers would be given to the next lab's otherwise."""
+
+    def __init__(self, pid: int) -> None:
+        self._held = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt", "pid", "ipc")}
+
+    def processes(self) -> list[int]:
+        """Those in any of them."""
+        wanted = {kind: os.fstat(descriptor).st_ino for kind, descriptor in self._held.items()}
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and any(inode_of(entry, kind) == inode for kind, inode in wanted.items()):
+                found.append(int(entry.name))
+        return found
+
+    def release(self) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
+
+
+def inode_of(process: Path, kind: str) -> int | None:
     try:
-        return {kind: Path(f"/proc/{pid}/ns/{kind}").stat().st_ino for kind in ("net", "mnt", "pid", "ipc", "uts")}
+        return (process / "ns" / kind).stat().st_ino
     except OSError:
-        return {}
-
-
-def processes_in(namespace: int, kind: str) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and namespaces_of(int(entry.name)).get(kind) == namespace:
-            found.append(int(entry.name))
-    return found
+        return None
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
@@ -81,7 +92,7 @@ def kill_first_process(cli: Cli, lab_file: Path, after: float) -> None:
     until(lambda: cli.record("victim") is not None or up.poll() is not None, "a sandbox")
     record = cli.record("victim")
     assert record is not None, up.communicate()
-    spaces = namespaces_of(record["init_pid"])
+    spaces = Namespaces(record["init_pid"])
     wait_or_end(up, after)
     os.kill(record["init_pid"], signal.SIGKILL)
     up.communicate(timeout=30)
@@ -96,7 +107,7 @@ def kill_command(cli: Cli, lab_file: Path, after: float) -> None:
     until(lambda: cli.record("victim") is not None or up.poll() is not None, "a sandbox")
     record = cli.record("victim")
     assert record is not None, up.communicate()
-    spaces = namespaces_of(record["init_pid"])
+    spaces = Namespaces(record["init_pid"])
     wait_or_end(up, after)
     finished = up.poll() is not None
     up.kill()
@@ -111,7 +122,7 @@ def kill_during_teardown(cli: Cli, lab_file: Path, after: float, between: float)
     until(lambda: cli.record("victim") is not None or up.poll() is not None, "a sandbox")
     record = cli.record("victim")
     assert record is not None, up.communicate()
-    spaces = namespaces_of(record["init_pid"])
+    spaces = Namespaces(record["init_pid"])
     wait_or_end(up, after)
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -130,9 +141,9 @@ def wait_or_end(process: subprocess.Popen[str], seconds: float) -> None:
         pass
 
 
-def assert_gone(cli: Cli, spaces: dict[str, int]) -> None:
-    for kind, inode in spaces.items():
-        until(lambda kind=kind, inode=inode: not processes_in(inode, kind), f"nobody in the lab's {kind} namespace")  # type: ignore[misc]
+def assert_gone(cli: Cli, spaces: Namespaces) -> None:
+    until(lambda: not spaces.processes(), "nobody in the lab's namespaces")
+    spaces.release()
     assert list(cli.temporary.iterdir()) == []
 
 
@@ -142,7 +153,7 @@ def test_an_interrupted_up_leaves_nothing_and_says_so(short_path: Path) -> None:
     until(lambda: cli.record("victim") is not None, "a sandbox")
     record = cli.record("victim")
     assert record is not None
-    spaces = namespaces_of(record["init_pid"])
+    spaces = Namespaces(record["init_pid"])
     up.send_signal(signal.SIGINT)
     output, _ = up.communicate(timeout=30)
     assert up.returncode == 130

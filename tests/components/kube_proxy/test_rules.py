@@ -209,7 +209,7 @@ COMMIT
 :CNI-DN-0123456789abcdef - [0:0]
 :KUBE-MARK-DROP - [0:0]
 COMMIT
-"""  # noqa: E501
+"""
 
 
 def test_stale_chains_are_only_ours():

@@ -134,8 +134,8 @@ def test_signals_and_waiting(client: RuntimeClient) -> None:
     reader, writer = os.pipe()
     process = client.spawn(ProcessSpec(main=f"{PROGRAMS}:sleep_until_term"), stdout=writer)
     os.close(writer)
-    assert os.read(reader, 100) == b"ready\n"
-    os.close(reader)
+    with os.fdopen(reader, "rb") as output:
+        assert output.readline() == b"ready\n"
     with pytest.raises(TimeoutError):
         client.wait(process.id, timeout=0.05)
     client.signal(process.id, signal.SIGTERM)

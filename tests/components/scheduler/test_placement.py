@@ -100,7 +100,9 @@ FILTERS = [
 
 @pytest.mark.parametrize(("target", "spec", "reason"), [row[1:] for row in FILTERS], ids=[row[0] for row in FILTERS])
 def test_reasons_of_the_filters(target, spec, reason):
-    assert where(pending(**spec), cluster_of(target)).startswith(f"0/1 nodes are available: 1 {reason}. no new claims to deallocate, preemption: ")
+    assert where(pending(**spec), cluster_of(target)).startswith(
+        f"0/1 nodes are available: 1 {reason}. no new claims to deallocate, preemption: "
+    )
 
 
 @pytest.mark.parametrize(
