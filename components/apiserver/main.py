@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio.sslproto
 import gc
 import logging
 import signal
@@ -30,10 +29,9 @@ from components.apiserver.registry import Registry
 from components.apiserver.server import ApiServer
 from components.apiserver.store import Key, Store, StoreError
 from components.apiserver.tokens import ServiceAccountTokens
+from components.machinery import tls
 
 log = logging.getLogger(__name__)
-
-_TLS_BUFFER = 32 * 1024
 
 
 def main(argv: list[str]) -> int:
@@ -53,14 +51,8 @@ def main(argv: list[str]) -> int:
         return 1
 
 
-def _spare_tls_buffers() -> None:
-    # asyncio gives every TLS connection a read buffer of 256 KiB. A hundred nodes keep more than a thousand
-    # connections open, nearly all of them idle watches.
-    asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER
-
-
 async def _run(settings: Options) -> int:
-    _spare_tls_buffers()
+    tls.small_buffers()
     sockets = _listening(settings)
     store = Store(settings.storage_path)
     try:

@@ -6,21 +6,17 @@ import asyncio
 import logging
 import signal
 import sys
-from asyncio import sslproto
 from pathlib import Path
 
 from components.kubelet.configuration import ConfigurationError, Settings, settings
 from components.kubelet.kubelet import Kubelet
 from components.kubelet.server import KubeletServer
+from components.machinery import tls
 from components.machinery.client import Client
 from components.machinery.images import Catalogue, InvalidCatalogue
 from components.runtime.api import AsyncRuntimeClient, Disconnected
 
 log = logging.getLogger("kubelet")
-
-#: asyncio gives every TLS connection a read buffer of 256 KiB at once; a TLS record has 16 KiB at most. With ten
-#: connections to the API server on each of a hundred nodes that is the difference between 30 and 250 MiB.
-TLS_BUFFER = 32 * 1024
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +33,7 @@ def main(argv: list[str]) -> int:
     level = logging.DEBUG if verbosity >= 4 else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    sslproto.SSLProtocol.max_size = TLS_BUFFER
+    tls.small_buffers()
     try:
         return asyncio.run(_serve(found, found.kubeconfig, catalogue))
     except KeyboardInterrupt:

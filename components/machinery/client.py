@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from components.machinery import kubeconfig
+from components.machinery import kubeconfig, tls
 from components.machinery.resources import KubeObject, Resource
 
 JSON_PATCH = "application/json-patch+json"
@@ -94,6 +94,7 @@ class Client:
     def session(self) -> aiohttp.ClientSession:
         """The pool, for callers that need more than the verbs (exec streams). Made on first use, in the loop."""
         if self._session is None:
+            tls.small_buffers()
             context = self.credentials.ssl_context() if self.credentials.server.startswith("https") else False
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=60),
