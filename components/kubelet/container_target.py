@@ -154,8 +154,21 @@ class RuntimeTarget:
         netns = Path(sandbox.netns)
         try:
             return await _connect(netns, socket.AF_INET, "127.0.0.1", port)
-        except ConnectionRefusedError:
+        except OSError as error:
+            first = error
+        try:
             return await _connect(netns, socket.AF_INET6, "::1", port)
+        except OSError as error:
+            # As containerd says it.
+            raise OSError(
+                f'failed to execute portforward in network namespace "{netns}": failed to connect to localhost:{port} '
+                f'inside namespace "{netns}", IPv4: dial tcp4 127.0.0.1:{port}: connect: {_reason(first)} '
+                f"IPv6 dial tcp6 [::1]:{port}: connect: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def _connect(

@@ -128,3 +128,26 @@ async def test_port_forward_reaches_what_listens_on_localhost_only(node: Node) -
     finally:
         process.terminate()
         await process.wait()
+
+
+@on_node
+async def test_port_forward_to_a_port_where_nothing_listens_says_so_as_containerd_does(node: Node) -> None:
+    await node.ready_node()
+    await node.running(simple_pod("mute", sleeper()))
+    process = await asyncio.create_subprocess_exec(
+        "kubectl", "--kubeconfig", str(node.api.kubeconfig), "port-forward", "pod/mute", "18082:81",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        await asyncio.wait_for(process.stdout.readline(), 10)
+        _, writer = await asyncio.open_connection("127.0.0.1", 18082)
+        writer.write(b"x")
+        said = (await asyncio.wait_for(process.stderr.readline(), 10)).decode()
+        writer.close()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+    assert "failed to execute portforward in network namespace" in said
+    assert "IPv4: dial tcp4 127.0.0.1:81: connect: connection refused" in said
