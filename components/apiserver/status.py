@@ -16,7 +16,7 @@ def qualified(group: str, plural: str) -> str:
 
 
 def status(code: int, reason: str, message: str, details: KubeObject | None = None) -> KubeObject:
-    """A failure. reason "" is left out, as metav1.StatusReasonUnknown is."""
+    """A failure. reason "" is left out, as metav1.StatusReasonUnknown is; details {} is not: clients look into it."""
     body: KubeObject = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -26,7 +26,7 @@ def status(code: int, reason: str, message: str, details: KubeObject | None = No
     }
     if reason:
         body["reason"] = reason
-    if details:
+    if details is not None:
         body["details"] = details
     body["code"] = code
     return body

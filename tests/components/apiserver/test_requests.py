@@ -586,6 +586,15 @@ def test_people_get_indented_json(run: Run, agent: str, query: str, indented: bo
     run(act)
 
 
+def test_a_path_that_is_not_served_has_empty_details_for_clients_to_look_into(run: Run) -> None:
+    async def act(client: Client) -> None:
+        with pytest.raises(ApiError) as error:
+            await client.request("GET", "/api/v1/namespaces/default/pods/a/nope")
+        assert (error.value.status, error.value.reason, error.value.body["details"]) == (404, "NotFound", {})
+
+    run(act)
+
+
 def test_endpoints_come_with_a_deprecation_warning(run: Run) -> None:
     async def act(client: Client) -> None:
         url = client.credentials.server + "/api/v1/namespaces/default/endpoints"
