@@ -97,15 +97,19 @@ async def test_a_host_port_leads_to_the_pod(node: Node) -> None:
     await node.ready_node()
     ports = [{"containerPort": 8080, "hostPort": 18080}]
     await node.running(simple_pod("hostport", httpd(ports=ports), volumes=WWW, terminationGracePeriodSeconds=1))
-    _, writer = await asyncio.open_connection(NODE_IP, 18080)
-    writer.close()
+
+    async def answers() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(NODE_IP, 18080)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await node.until(answers, "the host port to lead to the pod's server")
     await node.delete("hostport")
     await node.gone("hostport")
-    try:
-        await asyncio.open_connection(NODE_IP, 18080)
-    except OSError:
-        return
-    raise AssertionError("the host port still leads somewhere")
+    assert not await answers(), "the host port still leads somewhere"
 
 
 @on_node
