@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,8 +81,9 @@ class Lab:
             raise BringUpFailed(
                 name, "a command failed", node=error.host, command=error.command, output=error.output
             ) from error
-        except (OSError, RuntimeApiError) as error:
-            raise BringUpFailed(name, str(error)) from error
+        except Exception as error:  # Mininet raises plain Exception; whatever it is, the step is named
+            traceback.print_exc()
+            raise BringUpFailed(name, str(error) or type(error).__name__) from error
         self._progress.send(step=name, state="done", seconds=round(time.monotonic() - began, 3))
 
     def _start_runtime(self) -> None:
