@@ -29,6 +29,7 @@ _INLINE = frozenset(
         "core.v1.PersistentVolumeSource",
         "core.v1.ProbeHandler",
         "core.v1.EphemeralContainerCommon",
+        "networking.v1.IngressRuleValue",
         "admissionregistration.v1.Rule",
         "admissionregistration.v1.RuleWithOperations",
     }

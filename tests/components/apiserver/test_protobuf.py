@@ -109,6 +109,13 @@ def test_a_protobuf_create_is_answered_in_json(run: Run) -> None:
     assert run(act)["status"] == {"phase": "Active"}
 
 
+def test_kubectl_create_ingress(kubectl: Kubectl) -> None:
+    done = kubectl("create", "ingress", "proto", "--rule=foo.com/bar=svc:80")
+    assert done.returncode == 0, done.stderr
+    shown = kubectl("get", "ingress", "proto", "-o", "jsonpath={.spec.rules[0].http.paths[0].backend.service}")
+    assert orjson.loads(shown.stdout) == {"name": "svc", "port": {"number": 80}}
+
+
 def test_kubectl_create_deployment(kubectl: Kubectl, run: Run) -> None:
     done = kubectl("create", "deployment", "pb", "--image=nginx", "--replicas=2", "--port=8080")
     assert done.returncode == 0, done.stderr
