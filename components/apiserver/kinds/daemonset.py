@@ -13,6 +13,7 @@ from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from components.apiserver.kinds.workloads import (
     as_number,
     at_most_all,
+    drop_zero_counts,
     int_or_percent,
     not_negative_fields,
     selector_is_immutable,
@@ -42,7 +43,11 @@ _COUNTS = (
 )
 
 
+_OMITTED_ZEROS = ("observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable")
+
+
 def default(obj: KubeObject) -> None:
+    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     strategy = spec.setdefault("updateStrategy", {})
     if not strategy.get("type"):

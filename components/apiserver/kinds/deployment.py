@@ -13,6 +13,7 @@ from components.apiserver.kinds.strategy import empty_status, keep_all_but_statu
 from components.apiserver.kinds.workloads import (
     as_number,
     at_most_all,
+    drop_zero_counts,
     int_or_percent,
     not_negative_fields,
     replica_status,
@@ -34,7 +35,18 @@ COLUMNS = (
 )
 
 
+_OMITTED_ZEROS = (
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+)
+
+
 def default(obj: KubeObject) -> None:
+    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     strategy = spec.setdefault("strategy", {})

@@ -13,6 +13,7 @@ from components.apiserver.kinds.pod_defaults import default_pod_template
 from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from components.apiserver.kinds.workloads import (
+    drop_zero_counts,
     not_negative_fields,
     selector_is_immutable,
     validate_selector_and_template,
@@ -34,6 +35,7 @@ _NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
 def default(job: KubeObject) -> None:
+    drop_zero_counts(job, "active", "succeeded", "failed")
     default_spec(job.setdefault("spec", {}))
     _generate_selector(job)
 

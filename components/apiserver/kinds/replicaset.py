@@ -10,6 +10,7 @@ from components.apiserver.kinds.pod_defaults import default_pod_template
 from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from components.apiserver.kinds.workloads import (
+    drop_zero_counts,
     not_negative_fields,
     replica_status,
     selector_is_immutable,
@@ -29,7 +30,11 @@ COLUMNS = (
 )
 
 
+_OMITTED_ZEROS = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration")
+
+
 def default(obj: KubeObject) -> None:
+    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     default_pod_template(spec.setdefault("template", {}))

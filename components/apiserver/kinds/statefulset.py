@@ -10,7 +10,12 @@ from components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, 
 from components.apiserver.kinds.pod_defaults import default_pod_template
 from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.apiserver.kinds.workloads import int_or_percent, not_negative_fields, validate_selector_and_template
+from components.apiserver.kinds.workloads import (
+    drop_zero_counts,
+    int_or_percent,
+    not_negative_fields,
+    validate_selector_and_template,
+)
 from components.machinery.resources import STATEFULSETS, KubeObject
 
 COLUMNS = (
@@ -22,7 +27,12 @@ COLUMNS = (
 )
 
 
+#: Not availableReplicas, which is always shown.
+_OMITTED_ZEROS = ("observedGeneration", "readyReplicas", "currentReplicas", "updatedReplicas")
+
+
 def default(obj: KubeObject) -> None:
+    drop_zero_counts(obj, *_OMITTED_ZEROS)
     spec = obj.setdefault("spec", {})
     if not spec.get("podManagementPolicy"):
         spec["podManagementPolicy"] = "OrderedReady"

@@ -36,6 +36,16 @@ def validate_selector_and_template(
     return errors + _template_pod(template.get("spec") or {}, what, restart_policies)
 
 
+def drop_zero_counts(obj: KubeObject, *names: str) -> None:
+    """Numbers of the status that Go leaves out of JSON when they are 0 (omitempty without a pointer)."""
+    status = obj.get("status")
+    if not isinstance(status, dict):
+        return
+    for name in names:
+        if status.get(name) == 0:
+            del status[name]
+
+
 def _match(selector: Spec | None, template: Spec) -> list[FieldError]:
     if selector is None or is_empty(selector):
         return []

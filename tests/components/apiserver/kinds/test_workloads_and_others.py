@@ -199,6 +199,28 @@ def test_update(update_complaints: Any, kind: str, old: Any, new: Any, messages:
     assert update_complaints(kind, old, new) == messages
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "shown"),
+    [
+        ("Deployment", {"replicas": 0, "readyReplicas": 0, "terminatingReplicas": 0}, {"terminatingReplicas": 0}),
+        ("ReplicaSet", {"replicas": 0, "readyReplicas": 0}, {"replicas": 0}),
+        (
+            "StatefulSet",
+            {"replicas": 0, "availableReplicas": 0, "currentReplicas": 0, "readyReplicas": 1},
+            {"replicas": 0, "availableReplicas": 0, "readyReplicas": 1},
+        ),
+        ("DaemonSet", {"numberReady": 0, "numberUnavailable": 0}, {"numberReady": 0}),
+        ("Job", {"active": 0, "ready": 0, "failed": 2}, {"ready": 0, "failed": 2}),
+    ],
+)
+def test_zeros_that_go_omits_are_not_in_the_status(
+    created: Any, kind: str, status: dict[str, int], shown: dict[str, int]
+) -> None:
+    obj = workload() | {"metadata": {"name": "a", "uid": "u"}, "status": dict(status)}
+    kind_of(kind).default(obj)
+    assert obj["status"] == shown
+
+
 def test_deployment_defaults(created: Any) -> None:
     spec = created("Deployment", workload())["spec"]
     assert {key: spec[key] for key in ("replicas", "strategy", "revisionHistoryLimit", "progressDeadlineSeconds")} == {
