@@ -236,6 +236,59 @@ def test_describe_logs_and_delete(shell: Shell) -> None:
     assert 'pods "talker" not found' in shell("kubectl get pod talker", code=1)
 
 
+WAITING = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: waiting}
+spec:
+  terminationGracePeriodSeconds: 0
+  initContainers: [{name: first, image: busybox, command: [sleep, "3600"]}]
+  containers: [{name: main, image: busybox, command: [sleep, "3600"]}]
+"""
+
+
+def test_a_container_that_has_not_started_has_no_log_and_no_exec(shell: Shell) -> None:
+    (shell.folder / "waiting.yaml").write_text(WAITING)
+    shell("kubectl apply -f waiting.yaml")
+    try:
+        started = "kubectl get pod waiting -o jsonpath='{.status.initContainerStatuses[0].state.running}'"
+        shell(f"until [ -n \"$({started})\" ]; do :; done", timeout=20)
+        said = shell("kubectl logs waiting -c main", code=1)
+        text = 'container "main" in pod "waiting" is waiting to start: PodInitializing'
+        assert said == f"Error from server (BadRequest): {text}\n"
+        said = shell("kubectl exec waiting -c main -- ls", code=1)
+        assert said.endswith('unable to upgrade connection: container not found ("main")\n')
+    finally:
+        shell("kubectl delete pod waiting")
+
+
+def test_run_with_a_terminal_ends_with_the_commands_exit_code(shell: Shell) -> None:
+    script = (
+        "kubectl run failing --image=busybox:1.36 --restart=Never --rm -it -- sh -c 'sleep 1; stty size; exit 3'; "
+        "[ $? = 3 ]"
+    )
+    output = shell.on_a_terminal(f"stty rows 40 cols 120; {script}")
+    assert "40 120" in output
+    assert "couldn't attach" not in output
+
+
+def test_stateful_identity_of_the_basic_tutorial(shell: Shell) -> None:
+    shell("kubectl create service clusterip nginx --clusterip=None --tcp=80")
+    shell(
+        "kubectl create -f - <<< $'apiVersion: apps/v1\\nkind: StatefulSet\\nmetadata: {name: web}\\n"
+        "spec: {serviceName: nginx, replicas: 2, selector: {matchLabels: {app: nginx}}, template: "
+        "{metadata: {labels: {app: nginx}}, spec: {containers: [{name: nginx, image: nginx}]}}}'"
+    )
+    try:
+        shell("kubectl rollout status statefulset/web --timeout=30s")
+        for ordinal in (0, 1):
+            address = shell(f"kubectl get pod web-{ordinal} -o jsonpath='{{.status.podIP}}'")
+            lookup = f"until nslookup web-{ordinal}.nginx.{shell.namespace}.svc.cluster.local; do :; done"
+            assert address in shell(f"kubectl exec pod-a -- timeout 10 sh -c '{lookup}'")
+    finally:
+        shell("kubectl delete statefulset/web service/nginx")
+
+
 def test_an_exit_code_comes_back_through_exec(shell: Shell) -> None:
     assert "command terminated with exit code 42" in shell("kubectl exec pod-a -- sh -c 'exit 42'", code=42)
 
