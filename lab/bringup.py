@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
 from lab.components import ADMIN_CONF, DOOR_FD, ComponentSpec, NodeFile, component_specs, node_files
 from lab.errors import BringUpFailed
+from lab.mounts import hidden
 from lab.pki import Authority
-from lab.sandbox import Progress
+from lab.sandbox import Progress, own_folders
 from lab.state import HostRecord, StateDirectory
 from scenarios.engine.spec import LabSpec
 from topologies.plan import SHAPES, TopologyPlan
@@ -114,7 +115,9 @@ class Lab:
         from topologies import network
 
         _raise_limits()
-        self.network = network.build(self.plan, str(self.state.path))
+        # kubewire itself may lie in /tmp, which is private to every node.
+        own = [str(path) for path in hidden(own_folders())]
+        self.network = network.build(self.plan, str(self.state.path), *own)
 
     def pid(self, host: str) -> int:
         """The pid whose net and mount namespaces are the host's."""

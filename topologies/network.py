@@ -6,6 +6,7 @@ Runs inside a lab's sandbox, where it is root of its own network namespace.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from mininet.link import Link, TCIntf
@@ -52,9 +53,9 @@ class CommandFailed(Exception):
 class MachineHost(Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan in two shell commands instead of a dozen."""
 
-    def __init__(self, name: str, machine: Machine, shared_directory: str = "", **params: Any) -> None:
+    def __init__(self, name: str, machine: Machine, shared: Sequence[str] = (), **params: Any) -> None:
         self.machine = machine
-        self._shared_directory = shared_directory
+        self._shared = tuple(shared)
         private = list(PRIVATE_DIRECTORIES) if machine.is_node else ["/run", "/tmp"]
         super().__init__(name, privateDirs=private, **params)
 
@@ -66,11 +67,12 @@ class MachineHost(Host):  # type: ignore[misc]
         return output
 
     def mountPrivateDirs(self) -> None:
-        # The lab's state directory is under /run and stays visible: hold it while /run is replaced.
-        shared = shlex.quote(self._shared_directory)
-        hold = f"exec 9<{shared}; " if self._shared_directory else ""
-        back = (
-            f"mkdir -p {shared}; mount --no-canonicalize --bind /proc/self/fd/9/. {shared}; exec 9<&-; " if hold else ""
+        # What lies below them and must stay visible (the lab's state directory) is held while they are replaced.
+        held = [(descriptor, shlex.quote(path)) for descriptor, path in enumerate(self._shared, start=60)]
+        hold = "".join(f"exec {descriptor}<{path}; " for descriptor, path in held)
+        back = "".join(
+            f"mkdir -p {path}; mount --no-canonicalize --bind /proc/self/fd/{descriptor}/. {path}; exec {descriptor}<&-; "
+            for descriptor, path in held
         )
         names = " ".join(self.privateDirs)
         self.run(
@@ -115,12 +117,12 @@ class PlainLink(Link):  # type: ignore[misc]
 class PlanTopo(Topo):  # type: ignore[misc]
     """A TopologyPlan as a Mininet Topo."""
 
-    def build(self, plan: TopologyPlan | None = None, shared_directory: str = "", **_: Any) -> None:
+    def build(self, plan: TopologyPlan | None = None, shared: Sequence[str] = (), **_: Any) -> None:
         assert plan is not None
         for number, switch in enumerate(plan.switches, start=1):
             self.addSwitch(switch, dpid=f"{number:x}")
         for machine in plan.machines:
-            self.addHost(machine.name, machine=machine, shared_directory=shared_directory)
+            self.addHost(machine.name, machine=machine, shared=shared)
             for interface in machine.interfaces:
                 options: dict[str, Any] = {
                     "intfName1": interface.name,
@@ -138,12 +140,13 @@ def _port(switch: str, machine: str) -> str:
     return f"{short}@{switch}"[:15]
 
 
-def build(plan: TopologyPlan, shared_directory: str = "") -> Mininet:
-    """Build and start the network. Raises CommandFailed when a command on a host says anything."""
+def build(plan: TopologyPlan, *shared: str) -> Mininet:
+    """Build and start the network. shared: directories that every host sees although its own /run or /tmp covers
+    their place. Raises CommandFailed when a command on a host says anything."""
     # Mininet.init() would raise sysctls of the whole machine (fs.file-max, kernel.pty.max ...).
     Mininet.inited = True
     network = Mininet(
-        topo=PlanTopo(plan=plan, shared_directory=shared_directory),
+        topo=PlanTopo(plan=plan, shared=shared),
         host=MachineHost,
         switch=Bridge,
         link=PlainLink,
