@@ -21,7 +21,7 @@ from yarl import URL
 
 from components.apiserver import status
 from components.apiserver.registry import Registry
-from components.apiserver.requestinfo import RequestInfo
+from components.apiserver.requestinfo import RequestInfo, flag
 from components.apiserver.store import Key
 from components.machinery.resources import KubeObject
 
@@ -393,7 +393,7 @@ async def _tunnel(
 def stream_parameters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """PodExecOptions as the kubelet takes them (core/pod/strategy.go's streamParams)."""
     names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-    found = [(names[key], "1") for key, value in query if key in names and value in ("true", "1")]
+    found = [(names[key], "1") for key, value in query if key in names and flag(value)]
     return found + [(key, value) for key, value in query if key == "command"]
 
 

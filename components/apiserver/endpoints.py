@@ -30,7 +30,7 @@ from components.apiserver.registry import (
     WriteOptions,
     check_field_selector,
 )
-from components.apiserver.requestinfo import RequestInfo
+from components.apiserver.requestinfo import RequestInfo, flag
 from components.apiserver.store import RevisionExpired, Stored
 from components.apiserver.tokens import ServiceAccountTokens
 from components.machinery.client import APPLY_PATCH
@@ -76,7 +76,7 @@ class Call:
         if dry_run not in ("", "All"):
             raise self._invalid_options("dryRun", [dry_run], '"All"')
         manager = self.query.get("fieldManager") or ("" if self.media_type == APPLY_PATCH else self.agent)
-        force = self.query.get("force", "").lower() in ("true", "1")
+        force = flag(self.query.get("force"))
         return WriteOptions(dry_run == "All", manager, validation, force, self.user)
 
     def _invalid_options(self, name: str, value: Any, supported: str) -> status.StatusError:
@@ -159,7 +159,7 @@ class Endpoints:
 
     async def watch(self, call: Call) -> web.StreamResponse:
         query = call.query
-        initial = query.get("sendInitialEvents") == "true"
+        initial = flag(query.get("sendInitialEvents"))
         if initial and query.get("resourceVersionMatch") != "NotOlderThan":
             text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             errors = [FieldError("Forbidden", "resourceVersionMatch", "", text)]
@@ -167,7 +167,7 @@ class Endpoints:
         timeout = float(query.get("timeoutSeconds") or 0) or _MIN_WATCH_SECONDS * (1 + random.random())
         options = watching.WatchOptions(
             query.get("resourceVersion", ""),
-            query.get("allowWatchBookmarks") in ("true", "1"),
+            flag(query.get("allowWatchBookmarks")),
             initial,
             timeout,
             query.get("includeObject") or "Metadata",

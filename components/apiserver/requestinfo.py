@@ -58,7 +58,7 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
     subresource = rest[2] if len(rest) > 2 else ""
     marker = f"/{name}/{subresource}" if subresource else ""
     tail = raw_path[raw_path.index(marker) + len(marker) :] if marker and marker in raw_path else ""
-    verb = _verb(method, name, watching or _flag(query.get("watch")))
+    verb = _verb(method, name, watching or flag(query.get("watch")))
     return RequestInfo(True, verb, raw_path, group, version, namespace, plural, name, subresource, tail)
 
 
@@ -72,5 +72,6 @@ def _verb(method: str, name: str, watching: bool) -> str:
     return _VERBS.get(method, method.lower())
 
 
-def _flag(value: str | None) -> bool:
-    return value is not None and value.lower() in ("", "1", "t", "true")
+def flag(value: str | None) -> bool:
+    """A boolean query parameter: given, and neither "false" (in any case) nor "0" (apimachinery's conversion)."""
+    return value is not None and value.lower() not in ("false", "0")

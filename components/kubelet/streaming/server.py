@@ -55,7 +55,7 @@ def parse(path: str, query: Mapping[str, Sequence[str]]) -> StreamRequest:
         raise TargetError(404, "404 page not found")
 
     def flag(*names: str) -> bool:
-        return any(value in ("1", "true") for name in names for value in query.get(name, ()))
+        return any(value.lower() not in ("false", "0") for name in names for value in query.get(name, ()))
 
     request = StreamRequest(
         verb,

@@ -25,10 +25,6 @@ class UpgradeRequest:
     query: Mapping[str, list[str]]
     headers: Mapping[str, list[str]]
 
-    def flag(self, name: str) -> bool:
-        """A boolean query parameter as kubectl and the API server write it (true, 1)."""
-        return self.query.get(name, [""])[0] in ("true", "1")
-
 
 def parse_head(head: bytes) -> UpgradeRequest:
     """Raises ValueError when this is no HTTP request."""
