@@ -27,7 +27,7 @@ from typing import Any
 
 from components.machinery import namespaces as ns
 
-from . import credentials, rootfs
+from . import builder, credentials, rootfs
 from .spec import ProcessSpec, StartError, spec_from_json
 from .title import ArgvArea, set_title
 
@@ -43,11 +43,15 @@ _IFF_UP = 0x1
 
 @dataclass(frozen=True)
 class Task:
-    """A child to become: the request read by the forking parent, untouched, and its descriptors."""
+    """A child to become: the request read by the forking parent, untouched, and its descriptors.
+
+    built: a helper is to make its namespaces and root (builder.py).
+    """
 
     payload: int
     status: int
     fds: tuple[int, ...]
+    built: bool = False
 
 
 def payload_json(spec: dict[str, Any], names: Sequence[str], layout: rootfs.Layout) -> bytes:
@@ -60,7 +64,11 @@ def become(task: Task, area: ArgvArea | None) -> int:
     """Turn this forked child into the program of the task; returns main's exit code (exec does not return)."""
     status = socket.socket(fileno=fcntl.fcntl(task.status, fcntl.F_DUPFD_CLOEXEC, RESERVED))
     try:
-        program = _prepare(task, status, area)
+        program = _prepare_built(task, status, area) if task.built else _prepare(task, status, area)
+    except builder.Failed as err:
+        if not err.reported:
+            _report(status, {"error": {"message": str(err), "stage": "rootfs", "errno": 0}})
+        return 128
     except StartError as err:
         _report(status, {"error": {"message": str(err), "stage": err.stage, "errno": err.errno}})
         return 128
@@ -72,32 +80,84 @@ def become(task: Task, area: ArgvArea | None) -> int:
     return _call(program)
 
 
+def to_be_built(spec: ProcessSpec) -> bool:
+    """Whether a helper is worth its fork: for a Python program (exec starts with clean pages anyway) with its own root.
+
+    A terminal is opened in the new root by the session that it is to control, and a joined user namespace counts for
+    what comes after it: these do it all by themselves.
+    """
+    return bool(spec.main) and spec.rootfs is not None and spec.tty is None and "user" not in spec.join
+
+
 def _prepare(task: Task, status: socket.socket, area: ArgvArea | None) -> Callable[[], Any]:
-    with open(task.payload, "rb") as file:
-        body = json.load(file)
-    spec = spec_from_json(body["spec"])
-    named = dict(zip(body["fds"], task.fds, strict=True))
-    layout = rootfs.Layout(**body["layout"])
+    spec, named, layout = _read(task)
     function = _import_main(spec.main) if spec.main else None
     _reset_signals()
     os.setsid()
     _set_environment(spec)
+    _enter(spec, named, layout, status)
+    _install_descriptors(spec, named, status)
+    _become_user(spec)
+    if function is not None:
+        return _forked(function, spec, area)
+    _exec(spec.argv)
+    raise AssertionError("unreachable")
+
+
+#: What a process itself still has to do when its namespaces and its root are built.
+_OWN = ("main", "args", "name", "env", "add_env", "cwd", "user", "group", "groups", "capabilities")
+
+
+def _prepare_built(task: Task, status: socket.socket, area: ArgvArea | None) -> Callable[[], Any]:
+    fields, names = builder.build(lambda: _build(task, status))
+    spec = ProcessSpec(**fields)
+    function = _import_main(spec.main)
+    _reset_signals()
+    os.setsid()
+    _set_environment(spec)
+    _install_descriptors(spec, dict(zip(names, task.fds, strict=True)), status)
+    _become_user(spec)
+    return _forked(function, spec, area)
+
+
+def _build(task: Task, status: socket.socket) -> tuple[int, Any]:
+    """In the helper: reports what fails."""
+    try:
+        spec, named, layout = _read(task)
+        _enter(spec, named, layout, status)
+    except StartError as err:
+        _report(status, {"error": {"message": str(err), "stage": err.stage, "errno": err.errno}})
+        raise
+    except Exception as err:
+        _report(status, {"error": {"message": f"{type(err).__name__}: {err}", "stage": "start", "errno": 0}})
+        raise
+    kinds = {name.removeprefix("ns:") for name in named if name.startswith("ns:")} | set(spec.unshare)
+    flags = sum(ns.NAMESPACES[name] for name in kinds - {"pid"})
+    return flags, ({name: getattr(spec, name) for name in _OWN}, list(named))
+
+
+def _read(task: Task) -> tuple[ProcessSpec, dict[str, int], rootfs.Layout]:
+    with open(task.payload, "rb") as file:
+        body = json.load(file)
+    named = dict(zip(body["fds"], task.fds, strict=True))
+    return spec_from_json(body["spec"]), named, rootfs.Layout(**body["layout"])
+
+
+def _enter(spec: ProcessSpec, named: Mapping[str, int], layout: rootfs.Layout, status: socket.socket) -> None:
     _join(spec, named)
     _write_sysctls(spec.sysctls)
     if spec.rootfs is not None:
         if spec.rootfs.hostname:
             ns.set_hostname(spec.rootfs.hostname)
         rootfs.enter(spec.rootfs, layout, lambda text: _report(status, {"warning": text}))
-    _install_descriptors(spec, named, status)
+
+
+def _become_user(spec: ProcessSpec) -> None:
     _change_directory(spec.cwd)
     credentials.apply(spec)
     os.umask(0o022)
     # After setuid, which clears it: nothing may outlive the fork server.
     ns.set_parent_death_signal(signal.SIGKILL)
-    if function is not None:
-        return _forked(function, spec, area)
-    _exec(spec.argv)
-    raise AssertionError("unreachable")
 
 
 def _import_main(path: str) -> Callable[[list[str]], Any]:

@@ -227,7 +227,7 @@ class Server:
             streams.attach(attached.get("stdin"), attached.get("stdout"), attached.get("stderr"))
         self._records[record.process.id] = self._serials[record.serial] = record
         self.loop.set_reader(ours.fileno(), lambda: self._read_status(record))
-        record.parent.send(b"S", record.serial, pid_mode, [payload, *descriptors])
+        record.parent.send(b"B" if child.to_be_built(spec) else b"S", record.serial, pid_mode, [payload, *descriptors])
 
     def _join_container(self, spec: ProcessSpec, opened: dict[str, int]) -> ProcessSpec:
         container = self._records.get(spec.container)

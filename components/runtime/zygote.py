@@ -24,8 +24,9 @@ from .heap import fill_holes
 from .title import ArgvArea, set_title
 from .wire import receive_once
 
-#: kind, serial number of the child, value. To us: S spawn (value: PID_*), K signal one, G signal its group
-#: (value: signal). From us: P spawned (value: pid), E not forked (value: errno), X exited (value: wait status).
+#: kind, serial number of the child, value. To us: S spawn (value: PID_*), B the same with builder.py, K signal one,
+#: G signal its group (value: signal). From us: P spawned (value: pid), E not forked (value: errno), X exited (value:
+#: wait status).
 MESSAGE = struct.Struct("<cIi")
 _PR_SET_CHILD_SUBREAPER = 36
 PID_SAME, PID_NEW, PID_JOIN = 0, 1, 2
@@ -77,13 +78,13 @@ class _Zygote:
                 if not data:
                     return None
                 kind, serial, value = MESSAGE.unpack(data)
-                if kind == b"S":
-                    if (task := self._spawn(serial, value, fds)) is not None:
+                if kind in (b"S", b"B"):
+                    if (task := self._spawn(serial, value, fds, built=kind == b"B")) is not None:
                         return task
                 elif (pid := self._serials.get(serial)) is not None:
                     self._kill(-pid if kind == b"G" else pid, value)
 
-    def _spawn(self, serial: int, pid_mode: int, fds: list[int]) -> Task | None:
+    def _spawn(self, serial: int, pid_mode: int, fds: list[int], built: bool) -> Task | None:
         # A signal between fork and the reset of handlers in the child would write to our wakeup pipe.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
         try:
@@ -93,7 +94,7 @@ class _Zygote:
             pid = -1
         if pid == 0:
             payload, status, *rest = fds
-            return Task(payload, status, tuple(rest))
+            return Task(payload, status, tuple(rest), built)
         if pid > 0:
             self._children[pid] = serial
             self._serials[serial] = pid
