@@ -252,7 +252,7 @@ def test_a_container_that_has_not_started_has_no_log_and_no_exec(shell: Shell) -
     shell("kubectl apply -f waiting.yaml")
     try:
         started = "kubectl get pod waiting -o jsonpath='{.status.initContainerStatuses[0].state.running}'"
-        shell(f"until [ -n \"$({started})\" ]; do :; done", timeout=20)
+        shell(f'until [ -n "$({started})" ]; do :; done', timeout=20)
         said = shell("kubectl logs waiting -c main", code=1)
         text = 'container "main" in pod "waiting" is waiting to start: PodInitializing'
         assert said == f"Error from server (BadRequest): {text}\n"
