@@ -26,6 +26,7 @@ setup(
         "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],
         "scenarios": ["catalogue/*.md", "catalogue/*/*"],
     },
+    data_files=[("share/kubewire", ["debian-packages.txt"])],  # for kubewire doctor
     install_requires=runtime_requirements(),
     entry_points={
         "console_scripts": ["kubewire=lab.cli:main"],

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ class Finding:
     needed: bool = False
     without: str = ""
 
+
+#: The Debian packages, in a checkout and where `pip install` puts them (setup.py).
+_LISTINGS = (
+    Path(__file__).parent.parent / "debian-packages.txt",
+    Path(sysconfig.get_path("data"), "share/kubewire/debian-packages.txt"),
+)
 
 #: feature -> command that succeeds where the kernel has it, and what a lab lacks otherwise.
 _FEATURES: dict[str, tuple[str, bool, str]] = {
@@ -80,8 +87,8 @@ def _machine() -> list[Finding]:
 
 
 def _tools() -> list[Finding]:
-    listing = Path(__file__).parent.parent / "debian-packages.txt"
-    if not listing.exists():
+    listing = next(filter(Path.exists, _LISTINGS), None)
+    if listing is None:
         return []
     found = []
     for package, witness in packages(listing.read_text()):
@@ -149,4 +156,4 @@ def _line(finding: Finding) -> str:
     text = finding.detail
     if not finding.works:
         text = "needed" if finding.needed else f"not in this kernel; without it: {finding.without}"
-    return f"  {mark} {finding.name:<26} {text}".rstrip()
+    return f"  {mark} {finding.name:<27} {text}".rstrip()

@@ -1,0 +1,55 @@
+"""What `pip install .` puts on a machine: everything a lab needs, and a lab that comes up from there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab.kubewire_cli import ROOT, Cli
+
+PACKAGES = ("lab", "components", "scenarios", "topologies")
+
+
+def install(folder: Path) -> Path:
+    """setup.py's own install, since the venv has no wheel package; returns the folder that stands on PYTHONPATH."""
+    steps = ["egg_info", "-e", str(folder), "build", "-b", str(folder / "build")]
+    steps += ["install", "--root", str(folder / "root"), "--single-version-externally-managed"]
+    steps += ["--record", str(folder / "record")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "setup.py", "-q", *steps], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (cli,) = (folder / "root").rglob("lab/cli.py")
+    return cli.parent.parent
+
+
+def files(root: Path) -> set[str]:
+    found = (path for package in PACKAGES for path in (root / package).rglob("*") if path.is_file())
+    return {str(path.relative_to(root)) for path in found if path.suffix != ".pyc"}
+
+
+def test_every_file_of_the_packages_is_installed(tmp_path: Path) -> None:
+    installed = install(tmp_path)
+    assert files(ROOT) - files(installed) == set()
+    assert [path.read_text() for path in tmp_path.rglob("share/kubewire/debian-packages.txt")] == [
+        (ROOT / "debian-packages.txt").read_text()
+    ]
+    scripts = {path.name for path in tmp_path.rglob("bin/*")}
+    assert "kubewire" in scripts
+
+
+@pytest.mark.lab
+def test_a_lab_comes_up_from_an_installation_in_tmp(short_path: Path) -> None:
+    """Nodes have a /tmp of their own; kubewire's code must stay visible on them and in their pods."""
+    cli = Cli(short_path)
+    cli.environment["PYTHONPATH"] = str(install(short_path))
+    up = cli.run("up", "--workers", "1", cwd="/")
+    assert up.returncode == 0, up.stderr
+    try:
+        pods = cli.run("kubectl", "get", "deployment", "-n", "kube-system", "coredns", "-o", "name", cwd="/")
+        assert pods.stdout.strip() == "deployment.apps/coredns"
+    finally:
+        assert cli.run("down", cwd="/").returncode == 0
