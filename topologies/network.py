@@ -71,7 +71,8 @@ class MachineHost(Host):  # type: ignore[misc]
         held = [(descriptor, shlex.quote(path)) for descriptor, path in enumerate(self._shared, start=60)]
         hold = "".join(f"exec {descriptor}<{path}; " for descriptor, path in held)
         back = "".join(
-            f"mkdir -p {path}; mount --no-canonicalize --bind /proc/self/fd/{descriptor}/. {path}; exec {descriptor}<&-; "
+            f"mkdir -p {path}; mount --no-canonicalize --bind /proc/self/fd/{descriptor}/. {path}; "
+            f"exec {descriptor}<&-; "
             for descriptor, path in held
         )
         names = " ".join(self.privateDirs)
