@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
-from components.apiserver import discovery, requestinfo, status
+from components.apiserver import discovery, ephemeral, patching, requestinfo, status
 from components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
 from components.apiserver.catalog import Catalog, Served
 from components.apiserver.connect import Connection, Connector
@@ -168,11 +168,25 @@ class ApiServer:
             return self.endpoints.scale
         if name in ("status", "scale") and verb in ("get", "update", "patch"):
             return {"get": self.endpoints.get, "update": self.endpoints.update, "patch": self.endpoints.patch}[verb]
+        if name == "ephemeralcontainers" and verb in ("get", "update", "patch"):
+            return self.endpoints.get if verb == "get" else self._add_containers
         if name == "finalize" and verb == "update":
             return self.endpoints.update
         if name in ("binding", "eviction", "token") and verb == "create":
             return self.endpoints.create_subresource
         raise status.method_not_allowed()
+
+    def _add_containers(self, call: Call) -> web.Response:
+        """PUT and PATCH of pods/ephemeralcontainers."""
+        if call.info.verb == "update":
+            sent = decode_object(call.body, call.content_type)
+            transform: ephemeral.Transform = lambda pod: sent  # noqa: E731
+        else:
+            merge_key = self.endpoints.merge_key
+            transform = patching.transform(call.served, call.media_type, call.body, merge_key)
+        where = call.info.namespace, call.info.name
+        result = ephemeral.update(self.endpoints.registry, call.served, *where, transform, call.write_options())
+        return web.Response(body=result.body, headers={"Content-Type": "application/json"})
 
     async def _review(
         self, request: web.BaseRequest, info: RequestInfo, virtual: discovery.VirtualKind, user: User

@@ -1,0 +1,39 @@
+"""Ephemeral containers, as kubectl debug adds them."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from components.machinery.resources import PODS
+from tests.components.apiserver.conftest import Run
+
+
+def adding(name: str, image: str = "i") -> dict[str, object]:
+    return {"spec": {"ephemeralContainers": [{"name": name, "image": image}]}}
+
+
+def test_an_ephemeral_container_is_added_by_its_subresource_alone_and_stays(run: Run) -> None:
+    async def act(client: Client) -> None:
+        spec = {"containers": [{"name": "a", "image": "i"}]}
+        await client.create(PODS, {"metadata": {"name": "debugged", "namespace": "default"}, "spec": spec})
+
+        async def patch(body: dict[str, object], subresource: str = "ephemeralcontainers") -> dict[str, object]:
+            options = {"subresource": subresource, "content_type": STRATEGIC_MERGE_PATCH}
+            return await client.patch(PODS, "debugged", body, "default", **options)
+
+        with pytest.raises(ApiError, match="pod updates may not change fields other than"):
+            await patch(adding("shell"), "")
+        pod = await patch(adding("shell"))
+        assert [one["name"] for one in pod["spec"]["ephemeralContainers"]] == ["shell"]
+        assert pod["spec"]["ephemeralContainers"][0]["terminationMessagePolicy"] == "File"
+        pod = await patch(adding("second"))
+        assert {one["name"] for one in pod["spec"]["ephemeralContainers"]} == {"shell", "second"}
+        with pytest.raises(ApiError, match='existing ephemeral containers "shell" may not be changed'):
+            await patch(adding("shell", "other"))
+        with pytest.raises(ApiError, match=r'spec.ephemeralContainers\[\d\].name: Duplicate value: "a"'):
+            await patch(adding("a"))
+        await patch({"metadata": {"labels": {"x": "y"}}, **adding("third")})
+        assert "labels" not in (await client.get(PODS, "debugged", "default"))["metadata"]
+
+    run(act)
