@@ -48,6 +48,8 @@ class Launch:
     spec_hash: str
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
+    #: A process whose pid namespace an ephemeral container shares (targetContainerName).
+    target_pid: int = 0
 
 
 def labels(pod: KubeObject, node_name: str, kind: str, state: Mapping[str, Any], container: str = "") -> dict[str, str]:
@@ -131,7 +133,7 @@ def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -
         groups=_groups(context),
         capabilities=None if privileged else _capabilities(context),
         join=_joined(pod, launch),
-        unshare=_own(pod),
+        unshare=("mnt",) if launch.target_pid else _own(pod),
         rootfs=Rootfs(
             mounts=launch.mounts,
             read_only=bool(context.get("readOnlyRootFilesystem")),
@@ -158,6 +160,8 @@ def _joined(pod: KubeObject, launch: Launch) -> dict[str, int | str]:
         join["ipc"] = pause
     if pod["spec"].get("shareProcessNamespace"):
         join["pid"] = pause
+    elif launch.target_pid:
+        join["pid"] = launch.target_pid
     return join
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.kubelet import pods
 from components.kubelet.records import ContainerRecord, PodRecord, ProbeView
@@ -66,7 +66,12 @@ def plan(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
     """The next actions. Calling again after they are done leads on; without a change it returns Actions()."""
     if record.sandbox is None or not record.sandbox.ready:
         return _without_sandbox(pod, record)
-    return _initialize(pod, record, probes) or _run(pod, record, probes)
+    actions = _initialize(pod, record, probes) or _run(pod, record, probes)
+    if actions.kill_pod:
+        return actions
+    # Ephemeral containers run once, whatever the others do.
+    added = [item["name"] for item in pods.ephemeral_containers(pod) if item["name"] not in record.current]
+    return replace(actions, start=(*actions.start, *added)) if added else actions
 
 
 def _without_sandbox(pod: KubeObject, record: PodRecord) -> Actions:

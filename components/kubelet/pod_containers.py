@@ -59,8 +59,10 @@ class PodContainers:
         """About the pod, or about one of its containers."""
         path = ""
         if container:
-            init = any(item["name"] == container for item in pods.init_containers(self._state.pod))
-            path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}"
+            kinds = ("initContainers", "ephemeralContainers")
+            spec = self._state.pod["spec"]
+            found = (kind for kind in kinds if any(item["name"] == container for item in spec.get(kind) or []))
+            path = f"spec.{next(found, 'containers')}{{{container}}}"
         self._node.recorder.event(self._state.pod, kind, reason, message, field_path=path)
 
     # Sandbox
@@ -210,8 +212,13 @@ class PodContainers:
             spec_hash(container),
             node.settings.container_log_max_size,
             node.settings.container_log_max_files,
+            self._target_pid(container),
         )
         return launch.container_spec(pod, container, wanted)
+
+    def _target_pid(self, container: pods.Container) -> int:
+        target = self._state.record.current.get(container.get("targetContainerName") or "")
+        return target.pid if target and target.running else 0
 
     async def _run(self, container: pods.Container, spec: ProcessSpec) -> None:
         name, now = container["name"], time.time()

@@ -45,9 +45,14 @@ def init_containers(pod: KubeObject) -> list[Container]:
     return pod["spec"].get("initContainers") or []
 
 
+def ephemeral_containers(pod: KubeObject) -> list[Container]:
+    return pod["spec"].get("ephemeralContainers") or []
+
+
 def all_containers(pod: KubeObject) -> Iterator[Container]:
     yield from init_containers(pod)
     yield from containers(pod)
+    yield from ephemeral_containers(pod)
 
 
 def container(pod: KubeObject, container_name: str) -> Container | None:
@@ -116,7 +121,7 @@ def qos_class(pod: KubeObject) -> str:
     requests: dict[str, Decimal] = {}
     limits: dict[str, Decimal] = {}
     guaranteed = True
-    for item in all_containers(pod):
+    for item in (*init_containers(pod), *containers(pod)):
         resources = item.get("resources") or {}
         own_limits = _sized(resources.get("limits"))
         # The API server defaults a missing request to the limit.

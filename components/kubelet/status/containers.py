@@ -24,6 +24,12 @@ def init_container_statuses(pod: KubeObject, record: PodRecord, probes: ProbeVie
     return [_status(item, record, probes, "PodInitializing", init=True) for item in pods.init_containers(pod)]
 
 
+def ephemeral_container_statuses(pod: KubeObject, record: PodRecord, probes: ProbeView) -> list[ContainerStatus]:
+    """Of the ephemeral containers, which are never ready."""
+    found = [_status(item, record, probes, "ContainerCreating", init=False) for item in pods.ephemeral_containers(pod)]
+    return [{key: value for key, value in one.items() if key != "started"} | {"ready": False} for one in found]
+
+
 def initialization_done(pod: KubeObject, record: PodRecord, probes: ProbeView) -> bool:
     """Every init container has succeeded and every sidecar has started; or an app container ran already."""
     if any(item["name"] in record.current for item in pods.containers(pod)):

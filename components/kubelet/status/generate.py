@@ -9,7 +9,11 @@ from typing import Any
 from components.kubelet import pods
 from components.kubelet.records import PodRecord, ProbeView
 from components.kubelet.status.conditions import OWNED, conditions, stamp
-from components.kubelet.status.containers import container_statuses, init_container_statuses
+from components.kubelet.status.containers import (
+    container_statuses,
+    ephemeral_container_statuses,
+    init_container_statuses,
+)
 from components.kubelet.status.phase import phase
 from components.machinery.resources import KubeObject
 
@@ -66,6 +70,8 @@ def pod_status(
         status["observedGeneration"] = generation
     if init:
         status["initContainerStatuses"] = init
+    if added := ephemeral_container_statuses(pod, record, probes):
+        status["ephemeralContainerStatuses"] = added
     ips = tuple(host_ips) if pods.host_network(pod) and record.sandbox else record.ips
     if not ips:
         # A finished pod keeps the address it had.

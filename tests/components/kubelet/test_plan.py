@@ -94,6 +94,15 @@ def test_the_next_action(wanted: dict[str, Any], held: PodRecord, expected: Acti
     assert plan(wanted, held, ProbeView()) == expected
 
 
+def test_an_ephemeral_container_runs_once_whatever_the_others_do() -> None:
+    added = [{"name": "shell", "image": "busybox"}]
+    assert plan(pod(ephemeralContainers=added), record(run("app")), ProbeView()) == Actions(start=("shell",))
+    initializing = plan(pod("Always", INIT, ephemeralContainers=added), record(run("i1")), ProbeView())
+    assert initializing == Actions(start=("shell",))
+    assert plan(pod(ephemeralContainers=added), record(run("app"), run("shell", 1)), ProbeView()) == NOTHING
+    assert plan(pod("Never", ephemeralContainers=added), record(run("app", 0), run("shell")), ProbeView()) == OVER
+
+
 def test_several_containers_start_together_in_the_order_of_the_spec() -> None:
     two = [{"name": "b", "image": "nginx"}, {"name": "a", "image": "nginx"}]
     assert plan(pod(containers=two), record(), ProbeView()).start == ("b", "a")
