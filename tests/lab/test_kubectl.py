@@ -272,6 +272,19 @@ def test_run_with_a_terminal_ends_with_the_commands_exit_code(shell: Shell) -> N
     assert "couldn't attach" not in output
 
 
+def test_debug_adds_a_container_that_shares_the_pods_network_and_processes(shell: Shell) -> None:
+    if "v1.20" in shell("kubectl version --client 2>&1 || true"):
+        pytest.skip("this kubectl speaks the alpha version of ephemeral containers")
+    script = "sleep 1; ps; ip -4 -o addr show eth0; exit"
+    output = shell.on_a_terminal(
+        f"kubectl debug -it pod-a --image=busybox:1.36 --target=shell --container=dbg -- sh -c '{script}'"
+    )
+    assert "sleep 3600" in output
+    assert shell("kubectl get pod pod-a -o jsonpath='{.status.podIP}'") in output
+    ended = "kubectl get pod pod-a -o jsonpath='{.status.ephemeralContainerStatuses[0].state.terminated.reason}'"
+    shell(f"until [ \"$({ended})\" = Completed ]; do :; done", timeout=20)
+
+
 def test_stateful_identity_of_the_basic_tutorial(shell: Shell) -> None:
     shell("kubectl create service clusterip nginx --clusterip=None --tcp=80")
     shell(
