@@ -1,7 +1,6 @@
 """The catalogue: every file can be read and is described, the README's example runs, and all of it passes."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,8 @@ def test_pitfalls_come_as_broken_fixed_and_control():
     assert all(names in ({""}, {"broken", "fixed", "control"}) for names in variants.values())
 
 
-def test_the_whole_catalogue_shares_one_lab():
-    assert len({case.lab for case in CASES}) == 1
+def test_scenarios_without_a_matrix_share_one_lab():
+    assert len({case.lab for case in CASES if "[" not in case.id or case.variant.name}) == 1
 
 
 @pytest.mark.packet
@@ -49,9 +48,7 @@ def test_the_example_of_the_readme_runs():
 
 
 @pytest.mark.lab
-def test_the_whole_catalogue_passes_within_a_minute(tmp_path):
+def test_the_whole_catalogue_passes(tmp_path):
     from lab.handle import LabStarter
 
-    began = time.monotonic()
     assert run([CATALOGUE], LabStarter(), RunOptions(results=tmp_path, quiet=True)) == 0
-    assert time.monotonic() - began < 60
