@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, UsageError
@@ -162,7 +161,7 @@ def _up(options: argparse.Namespace) -> int:
     name = options.name or spec.name or "default"
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()
-    state = up(spec, name, printer, api_port=options.api_port)
+    state = up(spec, name, printer, api_port=options.api_port).state
     printer.finish()
     flag = "" if name == "default" else f" --name {name}"
     print(f"lab {name} is up ({spec.label()}) after {time.monotonic() - began:.1f} s")
@@ -174,20 +173,15 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _load_spec(options: argparse.Namespace) -> LabSpec:
-    import yaml
-
     from scenarios.engine.spec import LabSpec, SpecError
 
     try:
-        data = yaml.safe_load(Path(options.file).read_text()) if options.file and options.workers else None
-        if data is not None:
-            data.setdefault("topology", {})["workers"] = options.workers
-            return LabSpec.parse(data, options.file)
-        if options.file:
-            return LabSpec.load(options.file)
-        return LabSpec.parse(
-            {"topology": {"workers": options.workers}} if options.workers is not None else {}, "--workers"
-        )
+        spec = LabSpec.load(options.file) if options.file else LabSpec()
+        if options.workers is None:
+            return spec
+        data = spec.as_dict()
+        data["topology"]["workers"] = options.workers
+        return LabSpec.parse(data, f"{options.file} with --workers" if options.file else "--workers")
     except OSError as error:
         raise UsageError(f"lab file {options.file}: {error.strerror}") from None
     except SpecError as error:

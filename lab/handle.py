@@ -99,12 +99,19 @@ class RunningLab:
         return RunningProgram(self._state.runtime_socket, spec)
 
     def component(self, name: str, host: str, action: ComponentAction) -> None:
-        """LabHandle.component. Raises LabError for a component that there is not."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.connect(str(self._state.control_socket))
-            request = {"op": "component", "name": name, "host": host, "action": action}
-            sock.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(sock.makefile().readline())
+        """LabHandle.component. Raises LabError for a component that there is not, or a lab that has ended."""
+        request = {"op": "component", "name": name, "host": host, "action": action}
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.connect(str(self._state.control_socket))
+                sock.sendall(json.dumps(request).encode() + b"\n")
+                with sock.makefile() as lines:
+                    line = lines.readline()
+        except OSError as error:
+            raise LabError(f"lab {self.name!r} does not answer: {error.strerror}") from error
+        if not line:
+            raise LabError(f"lab {self.name!r} ended before it answered")
+        answer = json.loads(line)
         if "error" in answer:
             raise LabError(answer["error"])
 
@@ -173,10 +180,8 @@ class LabStarter:
             if self._report:
                 self._report(name, event)
 
-        state = launch.up(spec, name, report, attached=True)
+        started = launch.up(spec, name, report, attached=True)
         try:
-            record = state.record()
-            assert record is not None
-            yield RunningLab(state, record)
+            yield RunningLab(started.state, started.record)
         finally:
-            launch.down(state)
+            started.end()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from lab.errors import BringUpFailed, LabError, UsageError
 from lab.sandbox import events, start
-from lab.state import LabRecord, StateDirectory, find, start_time
+from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
 from scenarios.engine.spec import LabSpec
 
 #: Called with each progress event: {"step", "state"}, {"note"}, {"ready"} ...
@@ -38,67 +38,82 @@ def open_door(port: int) -> socket.socket:
     return door
 
 
-def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached: bool = False) -> StateDirectory:
+@dataclass(frozen=True)
+class StartedLab:
+    """A lab that this process has brought up. lifeline: while it is open, an attached lab goes on."""
+
+    state: StateDirectory
+    record: LabRecord
+    lifeline: BinaryIO
+
+    def end(self) -> None:
+        """End it and remove its state directory; a later lab of the same name is left alone. Idempotent."""
+        self.lifeline.close()
+        _end(self.state, self.record)
+
+
+def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached: bool = False) -> StartedLab:
     """Bring a lab up; returns when it is ready. attached: it ends with this process.
 
     Raises UsageError (a lab of this name runs, the port is taken) and BringUpFailed; nothing is left behind then.
     """
     state = find(name)
-    if state.path.exists():
-        if state.alive():
+    record = LabRecord.new(name, spec.as_dict())
+    try:
+        if not state.claim(record):
             raise UsageError(f"lab {name!r} is already running; end it with: kubewire down --name {name}")
-        state.remove()
-    door = open_door(api_port)
-    try:
-        state.create()
-        return _start(spec, state, door, report, attached)
-    except BaseException:
-        state.kill()
-        state.remove()
+        with open_door(api_port) as door:
+            lifeline = _start(state, record, door, report, attached)
+    except BaseException as error:
+        _end(state, record)
+        if isinstance(error, OSError):  # a full disk, no right to write there
+            raise BringUpFailed("make the state directory", str(error)) from error
         raise
-    finally:
-        door.close()
+    if not attached:
+        lifeline.close()
+    return StartedLab(state, record, lifeline)
 
 
-def _start(spec: LabSpec, state: StateDirectory, door: socket.socket, report: Report, attached: bool) -> StateDirectory:
-    port = door.getsockname()[1]
-    record = LabRecord(state.name, 0, 0, port, spec.as_dict())
-    state.write(record)
-    mode = "attached" if attached else "detached"
+def _end(state: StateDirectory, record: LabRecord) -> None:
+    record.kill()
+    state.release(record.token)
+
+
+def _start(state: StateDirectory, record: LabRecord, door: socket.socket, report: Report, attached: bool) -> BinaryIO:
+    """Make the sandbox and wait until the lab in it is ready, keeping the record up to date; returns the lifeline."""
+    record.port = door.getsockname()[1]
+    state.update(record)
+    arguments = [str(state.path), str(door.fileno()), "attached" if attached else "detached"]
     try:
-        arguments = [str(state.path), str(door.fileno()), mode]
         init, stream = start(arguments, state.logs / "lab.log", [door.fileno()])
     except OSError as error:
         raise BringUpFailed("make the sandbox", str(error)) from error
-    began = start_time(init)
-    if began is None:
-        os.close(stream)
-        raise BringUpFailed("make the sandbox", "its first process ended at once", output=_log(state))
-    record.init_pid, record.init_start = init, began
-    state.write(record)
-    return _follow(state, record, stream, report, attached)
+    try:
+        began = start_time(init)
+        if began is None:
+            raise BringUpFailed("make the sandbox", "its first process ended at once", output=_log(state))
+        record.init_pid, record.init_start = init, began
+        state.update(record)
+        record.hosts = [HostRecord(**host) for host in _follow(state, record, stream, report)]
+        record.ready = True
+        state.update(record)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
-def _follow(state: StateDirectory, record: LabRecord, stream: int, report: Report, attached: bool) -> StateDirectory:
-    source = events(stream)
-    for event in source:
+def _follow(state: StateDirectory, record: LabRecord, stream: BinaryIO, report: Report) -> list[dict[str, Any]]:
+    """Report bring-up's events until it is done; returns the lab's hosts."""
+    for event in events(stream):
         report(event)
         if failed := event.get("failed"):
             raise BringUpFailed(**failed)
         if "ready" in event:
-            from lab.state import HostRecord
-
-            record.hosts = [HostRecord(**host) for host in event["ready"]]
-            record.ready = True
-            state.write(record)
-            if attached:
-                # The pipe stays open as the lab's lifeline for as long as this process lives.
-                _LIFELINES[state.name] = source
-            return state
-    raise BringUpFailed("bring up the lab", "the sandbox ended without saying why", output=_log(state))
-
-
-_LIFELINES: dict[str, Any] = {}
+            hosts: list[dict[str, Any]] = event["ready"]
+            return hosts
+    why = "the sandbox ended without saying why" if state.holds(record.token) else "`kubewire down` ended it"
+    raise BringUpFailed("bring up the lab", why, output=_log(state))
 
 
 def _log(state: StateDirectory) -> str:
@@ -108,11 +123,12 @@ def _log(state: StateDirectory) -> str:
 
 
 def down(state: StateDirectory) -> bool:
-    """End a lab and remove its state directory; says whether there was one. Idempotent."""
+    """End a lab, also one that is coming up, and remove its state directory; says whether there was one. Idempotent."""
     existed = state.path.exists()
-    state.kill()
-    state.remove()
-    _LIFELINES.pop(state.name, None)
+    record = state.settled()
+    if record is not None:
+        record.kill()
+    state.release(record.token if record else "")
     return existed
 
 
@@ -123,11 +139,14 @@ class Interrupted(LabError):
 
 
 def raise_on_signals() -> None:
-    """SIGTERM and SIGHUP unwind like ctrl-C, so that every `finally` runs."""
+    """SIGTERM and SIGHUP unwind like ctrl-C, so that every `finally` runs; once, for a second must not stop those."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, _: object) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)
         raise Interrupted(f"interrupted by {signal.Signals(number).name}")
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in numbers:
             signal.signal(number, interrupt)

@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from components.machinery import namespaces as ns
 from lab import mounts
@@ -63,35 +63,52 @@ class Progress:
         threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, int]:
+def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, BinaryIO]:
     """Run `python -m lab.inside PROGRESS_FD arguments...` as a daemon; it makes the sandbox with enter().
 
     A program of its own, not a fork: the caller may have threads, and PID 1 should be small.
-    Returns (host pid of the sandbox's PID 1, descriptor to read progress from).
+    Returns (host pid of the sandbox's PID 1, stream to read progress from).
     keep: descriptors to pass on (the API door). Raises OSError when the namespaces are refused.
     """
     read_end, write_end = os.pipe()
+    stream: BinaryIO = os.fdopen(read_end, "rb", buffering=0)
     command = [sys.executable, "-m", "lab.inside", str(write_end), *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
-    with log.open("ab") as output:
-        outer = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[write_end, *keep],
-            start_new_session=True,
-            env=environment,
-            cwd="/",
-        )
-    os.close(write_end)
-    first = _read_line(read_end)
+    try:
+        with log.open("ab") as output:
+            outer = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[write_end, *keep],
+                start_new_session=True,
+                env=environment,
+                cwd="/",
+            )
+    finally:
+        os.close(write_end)
+    try:
+        first = _read_line(read_end)
+        outer.wait()
+        event = json.loads(first) if first else {"error": f"it ended at once: {log.read_text(errors='replace')}"}
+        if "error" in event:
+            raise OSError(event["error"])
+        return int(event["init"]), stream
+    except BaseException:
+        _abandon(outer, stream)
+        raise
+
+
+def _abandon(outer: subprocess.Popen[bytes], stream: BinaryIO) -> None:
+    """End a sandbox that is being made (it leads a session of its own) and wait until nobody in it is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(outer.pid, signal.SIGKILL)
     outer.wait()
-    event = json.loads(first) if first else {"error": f"the sandbox ended at once: {log.read_text(errors='replace')}"}
-    if "error" in event:
-        os.close(read_end)
-        raise OSError(event["error"])
-    return int(event["init"]), read_end
+    poller = select.poll()
+    poller.register(stream, 0)  # POLLHUP, when the last one that could report has ended
+    poller.poll(10_000)
+    stream.close()
 
 
 def _read_line(descriptor: int) -> bytes:
@@ -198,10 +215,9 @@ def _fabric_sysctls() -> None:
         Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
 
 
-def events(descriptor: int) -> Iterator[dict[str, Any]]:
+def events(stream: BinaryIO) -> Iterator[dict[str, Any]]:
     """The progress events until the lab releases the pipe or ends."""
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        pending = b""
-        while chunk := stream.read(65536):
-            *lines, pending = (pending + chunk).split(b"\n")
-            yield from (json.loads(line) for line in lines if line)
+    pending = b""
+    while chunk := stream.read(65536):
+        *lines, pending = (pending + chunk).split(b"\n")
+        yield from (json.loads(line) for line in lines if line)

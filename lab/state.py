@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import signal
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 
 _SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its end
+_DEADLINE = 30.0
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
 
 
@@ -52,7 +57,10 @@ class HostRecord:
 
 @dataclass
 class LabRecord:
-    """lab.json. init_pid and init_start are the host's view of the sandbox's PID 1."""
+    """lab.json. init_pid and init_start are the host's view of the sandbox's PID 1; 0 until it has one.
+
+    starter and starter_start: the process that makes the sandbox. token: tells this lab from a later one of its name.
+    """
 
     name: str
     init_pid: int
@@ -61,6 +69,38 @@ class LabRecord:
     spec: dict[str, Any]
     ready: bool = False
     hosts: list[HostRecord] = field(default_factory=list)
+    starter: int = 0
+    starter_start: int = 0
+    token: str = ""
+
+    @classmethod
+    def new(cls, name: str, spec: dict[str, Any]) -> LabRecord:
+        """Of a lab that this process is about to start."""
+        starter = os.getpid()
+        return cls(name, 0, 0, 0, spec, starter=starter, starter_start=start_time(starter) or 0, token=uuid.uuid4().hex)
+
+    def alive(self) -> bool:
+        """The lab runs, or its starter is at work on it."""
+        if self.init_pid:
+            return start_time(self.init_pid) == self.init_start
+        return self.starter != 0 and start_time(self.starter) == self.starter_start
+
+    def kill(self) -> None:
+        """End the sandbox's PID 1, and with it, by the kernel's hand, everything in the lab; wait until it is gone.
+
+        Raises LabError when it is not gone after 30 s.
+        """
+        if not self.init_pid:
+            return
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(self.init_pid)
+            try:
+                if start_time(self.init_pid) == self.init_start:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    if not _gone(handle):
+                        raise LabError(f"lab {self.name!r}: process {self.init_pid} was killed but does not end")
+            finally:
+                os.close(handle)
 
 
 class StateDirectory:
@@ -90,56 +130,96 @@ class StateDirectory:
     def control_socket(self) -> Path:
         return self.path / "control.sock"
 
-    def create(self) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.mkdir(mode=0o700)
-        for folder in (self.logs, self.captures):
-            folder.mkdir(mode=0o700)
+    def claim(self, record: LabRecord) -> bool:
+        """Make the directory with this record in it, in place of what a dead lab has left there.
 
-    def write(self, record: LabRecord) -> None:
+        False, and nothing is changed: a lab of this name runs or is coming up. Raises OSError.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._alone():
+            if self.alive():
+                return False
+            self._remove()
+            self.path.mkdir(mode=0o700)
+            for folder in (self.logs, self.captures):
+                folder.mkdir(mode=0o700)
+            self._write(record)
+        return True
+
+    def update(self, record: LabRecord) -> None:
+        """Replace the record of a lab that still has its name. Raises LabError when it was ended meanwhile, OSError."""
+        with self._alone():
+            if not self.holds(record.token):
+                raise LabError(f"lab {self.name!r} was ended by somebody else while it was coming up")
+            self._write(record)
+
+    def release(self, token: str) -> None:
+        """Remove the directory, unless the name belongs to another lab by now. Idempotent.
+
+        Raises LabError when something in it cannot be removed.
+        """
+        if not self.path.exists():
+            return
+        with self._alone():
+            record = self.record()
+            if record is None or record.token == token:
+                self._remove()
+
+    def holds(self, token: str) -> bool:
+        """Is the directory that of the lab with this token?"""
+        record = self.record()
+        return record is not None and record.token == token
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of all processes, only one at a time decides whom a name belongs to: flock(2) on the base directory."""
+        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, record: LabRecord) -> None:
         """Atomically: a reader sees the old record or the new one."""
         temporary = self.path / ".lab.json"
+        temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(asdict(record), indent=1))
-        temporary.chmod(0o600)
         temporary.replace(self.path / "lab.json")
 
     def record(self) -> LabRecord | None:
+        """None: there is none, or it is not a whole one (the machine went down while it was written)."""
         try:
             raw = json.loads((self.path / "lab.json").read_text())
-        except (OSError, json.JSONDecodeError):
+            raw["hosts"] = [HostRecord(**host) for host in raw["hosts"]]
+            return LabRecord(**raw)
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        raw["hosts"] = [HostRecord(**host) for host in raw["hosts"]]
-        return LabRecord(**raw)
+
+    def settled(self) -> LabRecord | None:
+        """The record, once its starter has made the sandbox or is gone. Raises LabError when it does not get on."""
+        deadline = time.monotonic() + _DEADLINE
+        while (record := self.record()) is not None and not record.init_pid and record.alive():
+            if time.monotonic() > deadline:
+                raise LabError(f"lab {self.name!r} is being started by process {record.starter}; end that first")
+            time.sleep(0.01)
+        return record
 
     def alive(self) -> bool:
         record = self.record()
-        return record is not None and start_time(record.init_pid) == record.init_start
+        return record is not None and record.alive()
 
-    def kill(self) -> None:
-        """End the sandbox's PID 1, and with it, by the kernel's hand, everything in the lab; wait until it is gone."""
-        record = self.record()
-        if record is None:
-            return
-        with suppress(ProcessLookupError):
-            handle = os.pidfd_open(record.init_pid)
-            try:
-                if start_time(record.init_pid) == record.init_start:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    _wait_gone(handle)
-            finally:
-                os.close(handle)
-
-    def remove(self) -> None:
+    def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            raise LabError(f"cannot remove all of {self.path}; look what is in it and remove it by hand")
 
 
-def _wait_gone(pidfd: int) -> None:
+def _gone(pidfd: int) -> bool:
     # A pidfd becomes readable when the process has ended; for PID 1 that is after all its children have.
-    import select
-
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    poller.poll(30_000)
+    return bool(poller.poll(int(_DEADLINE * 1000)))
 
 
 def find(name: str) -> StateDirectory:
@@ -165,8 +245,10 @@ def running(name: str) -> tuple[StateDirectory, LabRecord]:
     """A lab that runs. Raises UsageError that says which labs there are."""
     state = find(name)
     record = state.record()
-    if record is None or not state.alive():
+    if record is None or not record.alive():
         others = [lab.name for lab in all_labs() if lab.alive()]
         known = f"running labs: {', '.join(others)} (choose with --name)" if others else "start one with: kubewire up"
         raise UsageError(f"lab {name!r} is not running; {known}")
+    if not record.init_pid:
+        raise UsageError(f"lab {name!r} is still coming up")
     return state, record

@@ -1,12 +1,17 @@
 """State directories: names, records, liveness."""
 
+import json
 import os
+import signal
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 from lab.state import HostRecord, LabRecord, StateDirectory, all_labs, find, running, start_time
 
 
@@ -22,39 +27,146 @@ def test_a_name_that_is_not_one_is_refused(base: Path, name: str) -> None:
         find(name)
 
 
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def running_in(process: subprocess.Popen[bytes], **fields: Any) -> LabRecord:
+    """The record of a lab whose PID 1 is this process."""
+    began = start_time(process.pid)
+    assert began is not None
+    return LabRecord("demo", process.pid, began, 0, {}, **fields)
+
+
 def test_a_state_directory_is_its_owners_alone(base: Path) -> None:
     state = find("demo")
-    state.create()
+    assert state.claim(LabRecord.new("demo", {}))
     assert state.path.stat().st_mode & 0o777 == 0o700
+    assert (state.path / "lab.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_record_survives_writing_and_reading(base: Path) -> None:
     state = find("demo")
-    state.create()
     record = LabRecord("demo", 1, 2, 3, {"name": "x"}, True, [HostRecord("worker-1", "worker", "172.18.0.3", 9)])
-    state.write(record)
+    assert state.claim(record)
     assert state.record() == record
 
 
-def test_a_lab_lives_as_long_as_its_first_process(base: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"name": "demo", "init_p', "[]", '{"name": "demo"}', '{"hosts": [{"nam": 1}]}'],
+    ids=["empty", "cut off", "not a mapping", "keys missing", "hosts of another shape"],
+)
+def test_a_record_that_is_not_whole_is_none_and_gives_way(base: Path, text: str) -> None:
     state = find("demo")
-    state.create()
-    with subprocess.Popen(["sleep", "60"]) as process:
-        began = start_time(process.pid)
-        assert began is not None
-        state.write(LabRecord("demo", process.pid, began, 0, {}))
-        assert state.alive()
-        process.kill()
-        process.wait()
-        assert not state.alive()
+    assert state.claim(LabRecord.new("demo", {}))
+    (state.path / "lab.json").write_text(text)
+    assert state.record() is None
+    assert not state.alive()
+    successor = LabRecord.new("demo", {})
+    assert state.claim(successor)
+    assert state.record() == successor
+
+
+def test_a_directory_without_a_record_gives_way(base: Path) -> None:
+    (base / "demo/logs").mkdir(parents=True)
+    assert find("demo").claim(LabRecord.new("demo", {}))
+
+
+def test_a_lab_lives_as_long_as_its_first_process(base: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    state = find("demo")
+    assert state.claim(running_in(sleeper))
+    assert state.alive()
+    assert not state.claim(LabRecord.new("demo", {}))
+    sleeper.kill()
+    sleeper.wait()
+    assert not state.alive()
+    assert state.claim(LabRecord.new("demo", {}))
+
+
+def test_a_lab_that_is_coming_up_has_its_name(base: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    state, began = find("demo"), start_time(sleeper.pid)
+    assert began is not None
+    coming = LabRecord("demo", 0, 0, 0, {}, starter=sleeper.pid, starter_start=began, token="first")
+    assert state.claim(coming)
+    assert not state.claim(LabRecord.new("demo", {}))
+    with pytest.raises(UsageError, match="still coming up"):
+        running("demo")
+    sleeper.kill()
+    sleeper.wait()
+    assert state.claim(LabRecord.new("demo", {}))
+
+
+def test_of_many_that_claim_a_name_at_once_one_gets_it(base: Path) -> None:
+    start, got = threading.Barrier(8), []
+
+    def claim() -> None:
+        record = LabRecord.new("demo", {})
+        start.wait()
+        if find("demo").claim(record):
+            got.append(record)
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+    assert find("demo").record() == got[0]
+
+
+def test_who_lost_the_name_neither_writes_nor_removes(base: Path) -> None:
+    state, first, second = find("demo"), LabRecord.new("demo", {}), LabRecord.new("demo", {})
+    assert state.claim(first)
+    state.release(first.token)
+    assert state.claim(second)
+    with pytest.raises(LabError, match="ended by somebody else"):
+        state.update(first)
+    state.release(first.token)
+    assert state.record() == second
+
+
+def test_ending_a_lab_waits_until_its_starter_has_made_the_sandbox(
+    base: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    state, record = find("demo"), LabRecord.new("demo", {})
+    assert state.claim(record)
+    found: list[LabRecord | None] = []
+    waiting = threading.Thread(target=lambda: found.append(state.settled()))
+    waiting.start()
+    started = running_in(sleeper, token=record.token)
+    state.update(started)
+    waiting.join(10)
+    assert found == [started]
+
+
+def test_killing_a_lab_ends_its_first_process(base: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    running_in(sleeper).kill()
+    assert sleeper.wait(10) == -signal.SIGKILL
+
+
+def test_a_lab_without_a_first_process_is_killed_without_harm(base: Path) -> None:
+    LabRecord.new("demo", {}).kill()
 
 
 def test_a_later_process_with_the_same_number_is_not_the_lab_and_is_not_killed(base: Path) -> None:
-    state = find("demo")
-    state.create()
-    state.write(LabRecord("demo", os.getpid(), 1, 0, {}))
-    assert not state.alive()
-    state.kill()  # would end this test
+    record = LabRecord("demo", os.getpid(), 1, 0, {})
+    assert not record.alive()
+    record.kill()  # would end this test
+
+
+def test_a_record_of_before_tokens_is_read_and_released(base: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """A lab that an older kubewire has started can be ended by this one."""
+    state, record = find("demo"), running_in(sleeper)
+    assert state.claim(record)
+    old = {key: value for key, value in record.__dict__.items() if key not in ("token", "starter", "starter_start")}
+    (state.path / "lab.json").write_text(json.dumps(old))
+    assert state.record() == record
+    state.release("")
+    assert not state.path.exists()
 
 
 def test_an_unknown_lab_is_an_error_that_says_how_to_start_one(base: Path) -> None:
@@ -64,5 +176,5 @@ def test_an_unknown_lab_is_an_error_that_says_how_to_start_one(base: Path) -> No
 
 def test_foreign_files_in_the_base_directory_are_not_labs(base: Path) -> None:
     (base / "Not A Lab").mkdir()
-    StateDirectory(base / "demo").create()
+    assert StateDirectory(base / "demo").claim(LabRecord.new("demo", {}))
     assert [lab.name for lab in all_labs()] == ["demo"]

@@ -45,6 +45,16 @@ def test_a_wrong_lab_file_is_named_with_its_key(cli: Cli, tmp_path: Path, text: 
     assert not (cli.state / "default").exists()
 
 
+@pytest.mark.parametrize("text", ["", "topology:", "[1]", "topology: ["], ids=["empty", "null", "a list", "no YAML"])
+def test_workers_on_the_command_line_are_checked_with_the_lab_file(cli: Cli, tmp_path: Path, text: str) -> None:
+    lab_file = tmp_path / "lab.yaml"
+    lab_file.write_text(text)
+    done = cli.run("up", "-f", str(lab_file), "--workers", "-1")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"kubewire: {lab_file}")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_missing_lab_file_is_named(cli: Cli) -> None:
     done = cli.run("up", "-f", "no-such.yaml")
     assert done.returncode == 2

@@ -1,0 +1,143 @@
+"""Starting and ending labs of one name from several commands at once, and what a start that fails takes back."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import launch
+from lab.errors import BringUpFailed, UsageError
+from lab.state import LabRecord, find
+from scenarios.engine.spec import LabSpec
+from tests.lab.kubewire_cli import Cli
+from tests.lab.test_kill import Namespaces, assert_gone, until
+
+
+@pytest.fixture
+def base(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KUBEWIRE_STATE_DIR", str(short_path))
+    return short_path
+
+
+def silent(event: object) -> None:
+    """No progress shown."""
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """What is longer cannot be written: as on a full disk, a write ends with an OSError (setrlimit(2))."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_disk_without_room_for_the_record_fails_the_step_and_leaves_nothing(base: Path) -> None:
+    with largest_file(100), pytest.raises(BringUpFailed, match=r"(?s)make the state directory.*File too large"):
+        launch.up(LabSpec(), "demo", silent)
+    assert list(base.iterdir()) == []
+
+
+def test_a_base_directory_that_is_a_file_is_said(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "file").touch()
+    monkeypatch.setenv("KUBEWIRE_STATE_DIR", str(base / "file"))
+    with pytest.raises(BringUpFailed, match=r"(?s)make the state directory.*File exists"):
+        launch.up(LabSpec(), "demo", silent)
+
+
+def test_a_start_that_fails_leaves_no_descriptor_open(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    before = open_descriptors()
+    with pytest.raises(BringUpFailed, match="make the sandbox"):
+        launch.up(LabSpec(), "demo", silent)
+    assert open_descriptors() == before
+    assert list(base.iterdir()) == []
+
+
+def test_a_second_up_of_a_name_leaves_the_first_alone(base: Path) -> None:
+    first = LabRecord.new("demo", {})  # this process is at work on it
+    assert find("demo").claim(first)
+    with pytest.raises(UsageError, match="already running"):
+        launch.up(LabSpec(), "demo", silent)
+    assert find("demo").record() == first
+
+
+def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    state = find("demo")
+    assert state.claim(LabRecord("demo", 0, 0, 0, {}, starter=ended.pid, starter_start=1, token="x"))
+    assert launch.down(state)
+    assert not launch.down(state)
+    assert list(base.iterdir()) == []
+
+
+@pytest.mark.lab
+def test_two_ups_of_one_name_at_the_same_moment_make_one_lab(short_path: Path) -> None:
+    cli = Cli(short_path / "cli")
+    both = [cli.popen("up", "--name", "twin", "--workers", "1") for _ in range(2)]
+    outputs = [up.communicate(timeout=120)[0] for up in both]
+    assert sorted(up.returncode for up in both) == [0, 2], outputs
+    assert "lab 'twin' is already running" in outputs[both.index(next(up for up in both if up.returncode))]
+    assert cli.run("kubectl", "--name", "twin", "get", "--raw", "/readyz").stdout == "ok"
+    assert cli.run("down", "--name", "twin").stdout == "lab twin is down\n"
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("with_sandbox", [False, True], ids=["from its first moment", "when it has its sandbox"])
+def test_down_ends_a_lab_that_is_coming_up(short_path: Path, with_sandbox: bool) -> None:
+    cli = Cli(short_path / "cli")
+    up = cli.popen("up", "--name", "victim", "--workers", "1")
+    if with_sandbox:
+        until(lambda: cli.record("victim") is not None, "a sandbox")
+    else:
+        until(lambda: (cli.state / "victim/lab.json").exists(), "a record")
+    down = cli.run("down", "--name", "victim")
+    output, _ = up.communicate(timeout=30)
+    assert down.stdout == "lab victim is down\n", down.stderr
+    assert up.returncode == 1
+    assert "Traceback" not in output
+    assert not (cli.state / "victim").exists()
+
+
+@pytest.mark.lab
+def test_a_second_signal_does_not_stop_the_clean_up(short_path: Path) -> None:
+    cli = Cli(short_path / "cli")
+    up = cli.popen("up", "--name", "victim", "--workers", "1")
+    until(lambda: cli.record("victim") is not None, "a sandbox")
+    record = cli.record("victim")
+    assert record is not None
+    spaces = Namespaces(record["init_pid"])
+    while up.poll() is None:
+        up.send_signal(signal.SIGTERM)
+    output, _ = up.communicate()
+    assert up.returncode == 130
+    assert "interrupted by SIGTERM" in output
+    assert not (cli.state / "victim").exists()
+    assert_gone(cli, spaces)
+
+
+@pytest.mark.lab
+def test_sigterm_while_the_sandbox_is_being_made_leaves_nothing(short_path: Path) -> None:
+    cli = Cli(short_path / "cli")
+    up = cli.popen("up", "--name", "victim", "--workers", "1")
+    until(lambda: (cli.state / "victim/lab.json").exists(), "a record")
+    up.terminate()
+    output, _ = up.communicate(timeout=30)
+    assert up.returncode == 130, output
+    assert "interrupted by SIGTERM" in output
+    assert list(cli.state.iterdir()) == []
