@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
 from lab.components import ADMIN_CONF, DOOR_FD, ComponentSpec, NodeFile, component_specs, node_files
-from lab.errors import BringUpFailed
+from lab.errors import BringUpFailed, LabError
 from lab.mounts import hidden
 from lab.pki import Authority
 from lab.sandbox import Progress, own_folders
@@ -151,7 +151,7 @@ class Lab:
                 self.start_component(component.id)
 
     def start_component(self, component_id: str) -> None:
-        """Fork a component into its host. Raises BringUpFailed with the fork server's reason."""
+        """Fork a component into its host. Raises BringUpFailed with the fork server's reason, LabError if it runs."""
         component = self.components[component_id]
         pid = self.pid(component.host)
         spec = ProcessSpec(
@@ -166,16 +166,28 @@ class Lab:
         try:
             fds = {DOOR_FD: self.door.fileno()} if component.door else None
             with self._lock:
+                self._forget_ended(component_id)
                 self.processes[component_id] = self.runtime.spawn(spec, stdout=log, stderr=log, fds=fds)
         except RuntimeApiError as error:
             raise BringUpFailed("start a component", str(error), node=component.host, command=component.main) from error
         finally:
             os.close(log)
 
+    def _forget_ended(self, component_id: str) -> None:
+        before = self.processes.get(component_id)
+        if before is None:
+            return
+        if self.runtime.get(before.id).running:
+            raise LabError(f"{component_id} is already running; stop it first")
+        self.runtime.remove(before.id)
+        del self.processes[component_id]
+
     def signal_component(self, component_id: str, number: signal.Signals) -> None:
         """Signal it and wait until it has ended."""
         with self._lock:
-            process = self.processes[component_id]
+            process = self.processes.get(component_id)
+            if process is None:
+                raise LabError(f"{component_id} has not been started")
             self.runtime.signal(process.id, number)
             self.runtime.wait(process.id, timeout=15.0)
 

@@ -82,7 +82,7 @@ def write_kubeconfig(lab: Lab, port: int) -> None:
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
-    """control.sock: one JSON request per line, one JSON answer: {"result": ...} or {"error": text}.
+    """control.sock: one JSON request per line, one JSON answer: {"result": null} or {"error": text}.
 
     Operations: component (name, host, action kill|stop|start).
     """
@@ -93,18 +93,21 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         self.lab = lab
         super().__init__(str(lab.state.control_socket), _Request)
 
-    def answer(self, request: dict[str, Any]) -> Any:
+    def answer(self, request: dict[str, Any]) -> None:
+        """Do what a request asks for. Raises LabError that says what is possible, RuntimeApiError, TimeoutError."""
         if request.get("op") != "component":
             raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
-        component_id = f"{request['name']}@{request['host']}"
+        component_id = f"{request.get('name')}@{request.get('host')}"
         if component_id not in self.lab.components:
             known = ", ".join(sorted(self.lab.components))
             raise LabError(f"no component {component_id!r}; there are {known}")
-        if request["action"] == "start":
+        action = request.get("action")
+        if action == "start":
             self.lab.start_component(component_id)
+        elif action in _SIGNALS:
+            self.lab.signal_component(component_id, _SIGNALS[action])
         else:
-            self.lab.signal_component(component_id, _SIGNALS[request["action"]])
-        return None
+            raise LabError(f"unknown action {action!r}; there are start, {', '.join(_SIGNALS)}")
 
 
 class _Request(socketserver.StreamRequestHandler):
@@ -112,9 +115,10 @@ class _Request(socketserver.StreamRequestHandler):
         server: Any = self.server
         for line in self.rfile:
             try:
-                answer = {"result": server.answer(json.loads(line))}
-            except Exception as error:
-                answer = {"error": f"{error}"}
+                server.answer(json.loads(line))
+                answer: dict[str, Any] = {"result": None}
+            except Exception as error:  # whatever it is, whoever asked waits for an answer
+                answer = {"error": str(error) or type(error).__name__}
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 

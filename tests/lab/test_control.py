@@ -1,0 +1,85 @@
+"""control.sock: every question gets one answer, also one that makes no sense."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.errors import LabError
+from lab.handle import RunningLab
+from lab.inside import ControlServer
+from lab.state import LabRecord, StateDirectory
+
+
+class FakeLab:
+    """Takes the place of lab.bringup.Lab: notes what it was asked to do."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        self.state = state
+        self.components = {"kubelet@worker-1": None}
+        self.done: list[tuple[str, str]] = []
+
+    def start_component(self, component_id: str) -> None:
+        raise RuntimeError  # an error without a text
+
+    def signal_component(self, component_id: str, number: signal.Signals) -> None:
+        self.done.append((component_id, number.name))
+
+
+@pytest.fixture
+def lab(short_path: Path) -> Iterator[FakeLab]:
+    lab: Any = FakeLab(StateDirectory(short_path))
+    server = ControlServer(lab)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield lab
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def ask(lab: FakeLab, line: bytes) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(lab.state.control_socket))
+        sock.sendall(line + b"\n")
+        with sock.makefile() as lines:
+            answer: dict[str, Any] = json.loads(lines.readline())
+            return answer
+
+
+def test_an_action_is_done_and_acknowledged(lab: FakeLab) -> None:
+    request = {"op": "component", "name": "kubelet", "host": "worker-1", "action": "stop"}
+    assert ask(lab, json.dumps(request).encode()) == {"result": None}
+    assert lab.done == [("kubelet@worker-1", "SIGTERM")]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "error"),
+    [
+        (b'{"op": "dance"}', "unknown operation 'dance'; there is: component"),
+        (b'{"op": "component", "name": "kubelet"}', "no component 'kubelet@None'; there are kubelet@worker-1"),
+        (
+            b'{"op": "component", "name": "kubelet", "host": "worker-1", "action": "freeze"}',
+            "unknown action 'freeze'; there are start, kill, stop",
+        ),
+        (b'{"op": "component", "name": "kubelet", "host": "worker-1", "action": "start"}', "RuntimeError"),
+        (b"no JSON", "Expecting value: line 1 column 1 (char 0)"),
+    ],
+    ids=["operation", "host is missing", "action", "an error without a text", "no JSON"],
+)
+def test_what_cannot_be_done_is_answered_with_what_can(lab: FakeLab, request_line: bytes, error: str) -> None:
+    assert ask(lab, request_line) == {"error": error}
+    assert lab.done == []
+
+
+def test_a_lab_that_has_ended_is_an_error_and_no_riddle(short_path: Path) -> None:
+    ended = RunningLab(StateDirectory(short_path), LabRecord("demo", 1, 1, 0, {}))
+    with pytest.raises(LabError, match="does not answer: No such file or directory"):
+        ended.component("kubelet", "worker-1", "stop")
