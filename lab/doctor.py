@@ -5,6 +5,7 @@ Each kernel feature is tried in a fresh network namespace of a child process, wh
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -36,8 +37,9 @@ _LISTINGS = (
     Path(sysconfig.get_path("data"), "share/kubewire/debian-packages.txt"),
 )
 
-#: feature -> command that succeeds where the kernel has it, and what a lab lacks otherwise.
-_FEATURES: dict[str, tuple[str, bool, str]] = {
+#: feature -> command that succeeds where the kernel has it, is it needed, and what a lab lacks otherwise.
+#: A scenario may require any of them: scenario.schema.json has the same names.
+FEATURES: dict[str, tuple[str, bool, str]] = {
     "veth": ("ip link add x0 type veth peer name x1", True, ""),
     "bridge": ("ip link add x0 type bridge", True, ""),
     "vxlan": ("ip link add x0 type vxlan id 1 dstport 8472", False, "cni.backend: vxlan (use host-gw)"),
@@ -100,7 +102,7 @@ def _tools() -> list[Finding]:
 def _kernel() -> list[Finding]:
     return [
         Finding(name, _in_child(lambda command=command: _try(command)), "", needed, without)  # type: ignore[misc]
-        for name, (command, needed, without) in _FEATURES.items()
+        for name, (command, needed, without) in FEATURES.items()
     ]
 
 
@@ -124,19 +126,23 @@ def _try(command: str) -> None:
 def _in_child(action: Callable[[], None]) -> bool:
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             action()
+            code = 0
         except (OSError, subprocess.SubprocessError):
-            os._exit(1)
-        os._exit(0)
+            pass
+        finally:  # whatever happens, this copy of the caller goes no further
+            os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@functools.cache
 def missing_feature(name: str) -> str:
-    """Why a kernel feature that a scenario requires is not there; "" when it is."""
-    if name not in _FEATURES:
-        return f"unknown feature {name!r}; known are {', '.join(_FEATURES)}"
-    return "" if _in_child(lambda: _try(_FEATURES[name][0])) else f"this kernel has no {name}"
+    """Why a kernel feature that a scenario requires is not there; "" when it is. Raises LookupError for no feature."""
+    if name not in FEATURES:
+        raise LookupError(f"no kernel feature {name!r}; there are {', '.join(FEATURES)}")
+    return "" if _in_child(lambda: _try(FEATURES[name][0])) else f"this kernel has no {name}"
 
 
 def show(*, as_json: bool = False) -> int:

@@ -1,0 +1,70 @@
+"""What a machine can do, and the names under which scenarios may ask for it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import scenarios.engine
+from lab import doctor
+from scenarios.engine.document import SpecError
+from scenarios.engine.loader import load
+
+_SCENARIO = """\
+name: needs-something
+title: A scenario that needs something of the kernel
+requires: [{feature}]
+steps:
+  - expect: {{ping: router, from: worker-1}}
+"""
+
+
+def test_a_scenario_may_require_exactly_what_doctor_can_try() -> None:
+    schema = json.loads(Path(scenarios.engine.__path__[0], "scenario.schema.json").read_text())
+    assert schema["properties"]["requires"]["items"]["enum"] == list(doctor.FEATURES)
+
+
+def test_a_misspelt_feature_is_an_error_that_names_file_line_and_the_right_one(tmp_path: Path) -> None:
+    file = tmp_path / "needs.scenario.yaml"
+    file.write_text(_SCENARIO.format(feature="vxlam"))
+    with pytest.raises(
+        SpecError, match=r"needs\.scenario\.yaml:3: requires\[0\]: \"vxlam\" is not known \(did you mean vxlan\?\)"
+    ):
+        load(file)
+
+
+def test_a_known_feature_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "needs.scenario.yaml"
+    file.write_text(_SCENARIO.format(feature="vxlan"))
+    assert [case.scenario.requires for case in load(file)] == [("vxlan",)]
+
+
+def test_what_is_no_feature_is_never_just_missing() -> None:
+    with pytest.raises(LookupError, match="there are veth, bridge"):
+        doctor.missing_feature("vxlam")
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"), [("true", ""), ("false", "this kernel has no tried")], ids=["works", "fails"]
+)
+def test_a_feature_is_missing_when_its_command_fails(
+    monkeypatch: pytest.MonkeyPatch, command: str, missing: str
+) -> None:
+    doctor.missing_feature.cache_clear()
+    monkeypatch.setitem(doctor.FEATURES, "tried", (command, False, ""))
+    try:
+        assert doctor.missing_feature("tried") == missing
+    finally:
+        doctor.missing_feature.cache_clear()
+
+
+def test_a_try_that_breaks_in_a_way_nobody_thought_of_does_not_go_on_as_a_second_caller() -> None:
+    caller = os.getpid()
+
+    def broken() -> None:
+        raise ValueError
+
+    works = doctor._in_child(broken)
+    assert os.getpid() == caller
+    assert not works
