@@ -275,14 +275,19 @@ def test_run_with_a_terminal_ends_with_the_commands_exit_code(shell: Shell) -> N
 def test_debug_adds_a_container_that_shares_the_pods_network_and_processes(shell: Shell) -> None:
     if "v1.20" in shell("kubectl version --client 2>&1 || true"):
         pytest.skip("this kubectl speaks the alpha version of ephemeral containers")
-    script = "sleep 1; ps; ip -4 -o addr show eth0; exit"
-    output = shell.on_a_terminal(
-        f"kubectl debug -it pod-a --image=busybox:1.36 --target=shell --container=dbg -- sh -c '{script}'"
-    )
-    assert "sleep 3600" in output
-    assert shell("kubectl get pod pod-a -o jsonpath='{.status.podIP}'") in output
-    ended = "kubectl get pod pod-a -o jsonpath='{.status.ephemeralContainerStatuses[0].state.terminated.reason}'"
-    shell(f"until [ \"$({ended})\" = Completed ]; do :; done", timeout=20)
+    shell("kubectl run debugged --image=busybox:1.36 -- sleep 4321")
+    shell("kubectl wait --for=condition=Ready pod/debugged --timeout=20s")
+    try:
+        script = "sleep 1; ps; ip -4 -o addr show eth0; exit"
+        output = shell.on_a_terminal(
+            f"kubectl debug -it debugged --image=busybox:1.36 --target=debugged -c dbg -- sh -c '{script}'"
+        )
+        assert "sleep 4321" in output
+        assert shell("kubectl get pod debugged -o jsonpath='{.status.podIP}'") in output
+        reason = "{.status.ephemeralContainerStatuses[0].state.terminated.reason}"
+        shell(f"kubectl wait --for=jsonpath='{reason}'=Completed pod/debugged --timeout=20s")
+    finally:
+        shell("kubectl delete pod debugged --grace-period=1")
 
 
 def test_stateful_identity_of_the_basic_tutorial(shell: Shell) -> None:
