@@ -69,12 +69,23 @@ class FieldError:
         """The message without the field: `Invalid value: "x": must be ...`."""
         text = _TEXTS[self.type][0]
         if self.type not in _WITHOUT_VALUE:
-            text += ": " + _value_text(self.value)
+            text += ": " + _value_text(_go_order(self.value, self.field.rpartition(".")[2]))
         return f"{text}: {self.detail}" if self.detail else text
 
     def message(self) -> str:
         """`spec.containers: Required value`, `spec.type: Unsupported value: "x": supported values: "A", "B"`."""
         return f"{self.field}: {self.cause_message()}"
+
+
+#: Fields that are maps in Go, whose keys its JSON sorts; the fields of a struct keep their order.
+_MAPS = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
+
+
+def _go_order(value: Any, field: str) -> Any:
+    if isinstance(value, dict):
+        items = sorted(value.items()) if field in _MAPS else value.items()
+        return {key: _go_order(item, key) for key, item in items}
+    return [_go_order(item, field) for item in value] if isinstance(value, list) else value
 
 
 def _value_text(value: Any) -> str:

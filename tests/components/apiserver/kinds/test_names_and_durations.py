@@ -12,6 +12,7 @@ from components.apiserver.kinds.addresses import (
     validate_non_special_ip,
 )
 from components.apiserver.kinds.duration import human_duration
+from components.apiserver.kinds.spec import FieldError
 
 LABEL = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
@@ -57,6 +58,18 @@ NAME_PART = (
 )
 def test_rules(rule: names.NameRule, value: str, texts: list[str]) -> None:
     assert rule(value) == texts
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "text"),
+    [
+        ({"matchLabels": {"b": "1", "a": "2"}}, "spec.selector", '{"matchLabels":{"a":"2","b":"1"}}'),
+        ({"b": "1", "a": "2"}, "spec.template.metadata.labels", '{"a":"2","b":"1"}'),
+        ({"name": "x", "key": "y"}, "spec.ref", '{"name":"x","key":"y"}'),
+    ],
+)
+def test_maps_are_shown_sorted_and_structs_in_their_order(value: object, field: str, text: str) -> None:
+    assert FieldError("Invalid", field, value, "no").message() == f"{field}: Invalid value: {text}: no"
 
 
 @pytest.mark.parametrize(
