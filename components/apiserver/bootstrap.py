@@ -1,5 +1,5 @@
-"""What a cluster has from the first moment, and keeps: the system namespaces and default/kubernetes
-(k8s.io/kubernetes/pkg/controlplane/controller/{systemnamespaces,kubernetesservice})."""
+"""What a cluster has from the first moment, and keeps: the system namespaces, default/kubernetes and the default
+ServiceCIDR (k8s.io/kubernetes/pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr})."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from components.apiserver.catalog import Catalog, Served
+from components.apiserver.kinds.servicecidr import SERVICECIDRS
+from components.apiserver.metadata import timestamp
 from components.apiserver.registry import Registry, WriteOptions
 from components.apiserver.status import StatusError
 from components.apiserver.store import Event, Key
@@ -30,8 +32,12 @@ _NAME = "kubernetes"
 
 
 def first_address(cidr: str) -> str:
-    network = ipaddress.ip_network(cidr.split(",")[0].strip())
+    network = ipaddress.ip_network(_cidrs(cidr)[0])
     return str(network.network_address + 1)
+
+
+def _cidrs(flag: str) -> list[str]:
+    return [cidr.strip() for cidr in flag.split(",")]
 
 
 @dataclass
@@ -49,17 +55,19 @@ class Bootstrap:
         """Idempotent. A refusal is logged, not raised: the server is of use without it."""
         for name in SYSTEM_NAMESPACES:
             self._ensure(NAMESPACES, "", name, lambda obj: obj)
+        self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
+        self._ensure_service_cidr_ready()
         self._ensure(SERVICES, "default", _NAME, self._service)
         self._ensure(ENDPOINTS, "default", _NAME, self._endpoints)
         self._ensure(ENDPOINTSLICES, "default", _NAME, self._slice)
 
     def keep(self) -> None:
-        for resource in (SERVICES, ENDPOINTS, ENDPOINTSLICES, NAMESPACES):
+        for resource in (SERVICES, ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICECIDRS):
             if served := self._served(resource):
                 self.registry.store.subscribe(served.storage, self._on_event)
 
     def _on_event(self, event: Event) -> None:
-        ours = event.stored.key.namespace == "default" and event.stored.key.name == _NAME
+        ours = event.stored.key.namespace in ("default", "") and event.stored.key.name == _NAME
         if not (ours or event.stored.key.resource == "namespaces") or self._due:
             return
         self._due = True
@@ -87,6 +95,25 @@ class Bootstrap:
                 self.registry.update(served, namespace, name, wanted, _OPTIONS)
         except StatusError as error:
             log.error("%s %s/%s: %s", resource.plural, namespace, name, error)
+
+    def _service_cidr(self, obj: KubeObject) -> KubeObject:
+        return obj | {"spec": obj.get("spec") or {"cidrs": _cidrs(self.service_cidr)}}
+
+    def _ensure_service_cidr_ready(self) -> None:
+        """Ready once, and only while it says what this server allocates from."""
+        served = self._served(SERVICECIDRS)
+        if served is None:
+            return
+        stored = self.registry.store.get(Key(served.storage, "", _NAME))
+        if stored is None:
+            return
+        conditions = stored.obj.get("status", {}).get("conditions") or ()
+        if stored.obj["spec"]["cidrs"] != _cidrs(self.service_cidr) or any(c["type"] == "Ready" for c in conditions):
+            return
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp(), "reason": ""}
+        ready["message"] = "Kubernetes default Service CIDR is ready"
+        wanted = {"conditions": [*conditions, ready]}
+        self.registry.update(served, "", _NAME, lambda obj: obj | {"status": wanted}, _OPTIONS, "status")
 
     def _service(self, obj: KubeObject) -> KubeObject:
         labels = {"component": "apiserver", "provider": "kubernetes"}

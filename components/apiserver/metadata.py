@@ -4,46 +4,16 @@
 from __future__ import annotations
 
 import random
-import re
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from components.apiserver.kinds import names
+from components.apiserver.kinds.fielderrors import by_rule, invalid, labels, required
+from components.apiserver.kinds.names import NameRule
 from components.apiserver.kinds.spec import FieldError
 from components.machinery.resources import KubeObject
 
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_DNS_LABEL = re.compile(_LABEL)
-_DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_QUALIFIED_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-
-_SUBDOMAIN_TEXT = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
-    "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-_LABEL_TEXT = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
-    "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_1035_TEXT = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
-    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
-    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
-)
-_NAME_PART_TEXT = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-)
-_LABEL_VALUE_TEXT = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-)
 _TOTAL_ANNOTATIONS = 256 * 1024
 
 # apiserver/pkg/storage/names: no vowels, so no words; at most 63 characters in all.
@@ -65,35 +35,15 @@ def generate_name(base: str) -> str:
     return base[:_BASE_LENGTH] + random_suffix()
 
 
-def dns_subdomain(name: str) -> list[str]:
-    errors = ["must be no more than 253 characters"] if len(name) > 253 else []
-    return errors if _DNS_SUBDOMAIN.fullmatch(name) else [*errors, _SUBDOMAIN_TEXT]
-
-
-def dns_label(name: str) -> list[str]:
-    errors = ["must be no more than 63 characters"] if len(name) > 63 else []
-    return errors if _DNS_LABEL.fullmatch(name) else [*errors, _LABEL_TEXT]
-
-
-def dns_1035_label(name: str) -> list[str]:
-    errors = ["must be no more than 63 characters"] if len(name) > 63 else []
-    return errors if _DNS_1035.fullmatch(name) else [*errors, _1035_TEXT]
-
-
-def path_segment(name: str) -> list[str]:
-    """RBAC names: whatever can stand in a URL path."""
-    if name in (".", ".."):
-        return [f"may not be '{name}'"]
-    return [f"may not contain '{char}'" for char in "/%" if char in name]
-
-
-_NAME_RULES: dict[str, Callable[[str], list[str]]] = {
-    "services": dns_1035_label,
-    "namespaces": dns_label,
-    "roles.rbac.authorization.k8s.io": path_segment,
-    "clusterroles.rbac.authorization.k8s.io": path_segment,
-    "rolebindings.rbac.authorization.k8s.io": path_segment,
-    "clusterrolebindings.rbac.authorization.k8s.io": path_segment,
+#: metadata.name per storage; all others are DNS subdomains.
+_NAME_RULES: dict[str, NameRule] = {
+    "services": names.dns1123_label,  # RelaxedServiceNameValidation, on by default since 1.36 (KEP-5311)
+    "namespaces": names.dns1123_label,
+    "ipaddresses.networking.k8s.io": names.path_segment,  # its own validation says that it must be an address
+    "roles.rbac.authorization.k8s.io": names.path_segment,
+    "clusterroles.rbac.authorization.k8s.io": names.path_segment,
+    "rolebindings.rbac.authorization.k8s.io": names.path_segment,
+    "clusterrolebindings.rbac.authorization.k8s.io": names.path_segment,
 }
 
 
@@ -160,7 +110,7 @@ def validate(metadata: dict[str, Any], storage: str) -> list[FieldError]:
     """Name, labels, annotations, finalizers and ownerReferences of an object about to be written."""
     return [
         *_validate_name(metadata, storage),
-        *validate_labels(metadata.get("labels"), "metadata.labels"),
+        *labels("metadata.labels", metadata.get("labels")),
         *_validate_annotations(metadata.get("annotations") or {}),
         *_validate_finalizers(metadata.get("finalizers") or []),
         *_validate_owners(metadata.get("ownerReferences") or []),
@@ -168,55 +118,19 @@ def validate(metadata: dict[str, Any], storage: str) -> list[FieldError]:
 
 
 def _validate_name(metadata: dict[str, Any], storage: str) -> list[FieldError]:
+    rule = _NAME_RULES.get(storage, names.dns1123_subdomain)
+    errors = []
+    if prefix := metadata.get("generateName"):
+        errors += [invalid("metadata.generateName", prefix, text) for text in rule(names.masked_trailing_dash(prefix))]
     name = metadata.get("name")
     if not name:
-        return [FieldError("Required", "metadata.name", "", "name or generateName is required")]
-    rule = _NAME_RULES.get(storage, dns_subdomain)
-    return [FieldError("Invalid", "metadata.name", name, text) for text in rule(str(name))]
-
-
-def validate_labels(labels: dict[str, Any] | None, field: str) -> list[FieldError]:
-    errors = []
-    for key, value in (labels or {}).items():
-        errors += [FieldError("Invalid", field, key, text) for text in qualified_name(key)]
-        errors += [FieldError("Invalid", field, value, text) for text in label_value(value)]
-    return errors
-
-
-def qualified_name(name: str) -> list[str]:
-    """A label or annotation key: [prefix/]name."""
-    prefix, slash, part = name.rpartition("/")
-    if not slash:
-        part = name
-    elif not prefix:
-        return ["prefix part must be non-empty"]
-    elif "/" in prefix:
-        return [
-            "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
-            "an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-            "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' "
-            "(e.g. 'example.com/MyName')"
-        ]
-    errors = [f"prefix part {text}" for text in dns_subdomain(prefix)] if slash else []
-    if not part:
-        return [*errors, "name part must be non-empty"]
-    if len(part) > 63:
-        errors.append("name part must be no more than 63 characters")
-    return errors if _QUALIFIED_NAME.fullmatch(part) else [*errors, _NAME_PART_TEXT]
-
-
-def label_value(value: str) -> list[str]:
-    errors = ["must be no more than 63 characters"] if len(value) > 63 else []
-    if value and not _QUALIFIED_NAME.fullmatch(value):
-        errors.append(_LABEL_VALUE_TEXT)
-    return errors
+        return [*errors, required("metadata.name", "name or generateName is required")]
+    return errors + by_rule(rule, "metadata.name", name)
 
 
 def _validate_annotations(annotations: dict[str, Any]) -> list[FieldError]:
     errors = [
-        FieldError("Invalid", "metadata.annotations", key, text)
-        for key in annotations
-        for text in qualified_name(key.lower())
+        invalid("metadata.annotations", key, text) for key in annotations for text in names.qualified_name(key.lower())
     ]
     size = sum(len(key) + len(value) for key, value in annotations.items())
     if size > _TOTAL_ANNOTATIONS:
@@ -226,9 +140,7 @@ def _validate_annotations(annotations: dict[str, Any]) -> list[FieldError]:
 
 
 def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
-    errors = [
-        FieldError("Invalid", "metadata.finalizers", name, text) for name in finalizers for text in qualified_name(name)
-    ]
+    errors = [error for name in finalizers for error in by_rule(names.qualified_name, "metadata.finalizers", name)]
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         text = 'finalizer "orphan" and "foregroundDeletion" cannot be both set'
         errors.append(FieldError("Invalid", "metadata.finalizers", finalizers, text))

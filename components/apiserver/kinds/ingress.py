@@ -124,7 +124,7 @@ def _backend(backend: Mapping[str, Any], path: str) -> list[FieldError]:
     if not service.get("name"):
         errors.append(required(f"{path}.service.name"))
     else:
-        errors += by_rule(names.dns1035_label, f"{path}.service.name", service["name"])
+        errors += by_rule(names.dns1123_label, f"{path}.service.name", service["name"])
     port = service.get("port") or {}
     if port.get("name") and port.get("number"):
         errors.append(invalid(path, "", "cannot set both port name & port number"))
