@@ -42,7 +42,7 @@ spec:
   containers:
   - name: shell
     image: nicolaka/netshoot
-    command: [sh, -c, "until curl -sf -m 1 http://web.default.svc.cluster.local/hostname; do :; done; sleep 3600"]
+    command: [sh, -c, "until curl -sf -m 1 http://web.default.svc.cluster.local/hostname; do :; done; echo; sleep 3600"]
 """
 
 
@@ -67,7 +67,7 @@ def one_run(name: str, figures: dict[str, list[float]]) -> None:
 def main(runs: int) -> None:
     figures: dict[str, list[float]] = {"up": [], "answer": [], "down": []}
     for number in range(runs):
-        one_run(f"bench-{number}", figures)
+        one_run(f"perf-up-{number}", figures)
         print({name: round(values[-1], 2) for name, values in figures.items()}, file=sys.stderr)
     print(machine())
     print(row("up (nodes Ready, CoreDNS ready)", figures["up"]))

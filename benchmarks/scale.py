@@ -1,6 +1,6 @@
 """20 nodes and 200 pods: time until all are Ready and reachable, memory, and time to end the lab.
 
-usage: python benchmarks/scale.py [NODES] [PODS]      (as root)
+usage: python benchmarks/scale.py [NODES [PODS [RUNS]]]      (as root; each run is a cold lab of its own)
 Reachable: one pod asks every other by its address over HTTP, at the end, and counts the answers.
 """
 
@@ -51,34 +51,40 @@ def reachable(name: str, items: list[dict[str, object]]) -> int:
     return done.text.split().count("200")
 
 
-def main(nodes: int, count: int) -> None:
-    up: list[float] = []
-    ready: list[float] = []
-    down: list[float] = []
-    name = "bench-scale"
+def one_run(name: str, nodes: int, count: int, figures: dict[str, list[float]]) -> None:
     try:
         began = time.monotonic()
-        with stopwatch(up):
+        with stopwatch(figures["up"]):
             kubewire("up", "--name", name, "--workers", str(nodes - 1))
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as manifest:
             manifest.write(MANIFEST.format(pods=count))
             manifest.flush()
             kubewire("kubectl", "--name", name, "apply", "-f", manifest.name)
             kubewire("kubectl", "--name", name, "rollout", "status", "deployment/many", "--timeout=120s")
-        ready.append(time.monotonic() - began)
-        memory = proportional_memory(int(str(lab_record(name)["init_pid"])))
-        answered = reachable(name, pods(name))
+        figures["ready"].append(time.monotonic() - began)
+        figures["memory"].append(proportional_memory(int(str(lab_record(name)["init_pid"]))))
+        figures["answered"].append(reachable(name, pods(name)))
+        figures["reachable"].append(time.monotonic() - began)
     finally:
-        with stopwatch(down):
+        with stopwatch(figures["down"]):
             kubewire("down", "--name", name)
+
+
+def main(nodes: int, count: int, runs: int) -> None:
+    figures: dict[str, list[float]] = {name: [] for name in ("up", "ready", "reachable", "answered", "memory", "down")}
+    for number in range(runs):
+        one_run(f"perf-scale-{number}", nodes, count, figures)
+        print({name: round(values[-1], 2) for name, values in figures.items()}, file=sys.stderr)
     print(machine())
-    print(row(f"up with {nodes} nodes", up))
-    print(row(f"up until {count} pods on them are Ready", ready))
-    print(f"pods that answered: {answered} of {count}")
-    print(f"memory of the whole lab (PSS): {memory:.0f} MiB")
-    print(row("down", down))
+    print(row(f"up with {nodes} nodes", figures["up"]))
+    print(row(f"up until {count} pods on them are Ready", figures["ready"]))
+    print(row("up until one of them has had an answer from every other", figures["reachable"]))
+    print(row(f"pods of {count} that answered", figures["answered"], ""))
+    print(row("memory of the whole lab (PSS)", figures["memory"], "MiB"))
+    print(row("down", figures["down"]))
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20, int(sys.argv[2]) if len(sys.argv) > 2 else 200)
+    given = [int(argument) for argument in sys.argv[1:]]
+    main(*given, *(20, 200, 3)[len(given) :])
