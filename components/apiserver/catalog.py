@@ -163,13 +163,6 @@ class Catalog:
     def all(self) -> list[Served]:
         return [*self.builtin.values(), *self.custom.values()]
 
-    def by_storage(self, storage: str) -> Served | None:
-        """The version that objects of this storage name are stored with."""
-        for one in self.all():
-            if one.storage == storage and one.stored_as_served:
-                return one
-        return None
-
 
 def group_rank(group: str) -> tuple[int, str]:
     """Sort key of groups: upstream's order, then the custom ones by name."""

@@ -1,21 +1,16 @@
 """Connecting subresources: exec, attach, port-forward and logs by way of the kubelet, and the HTTP proxies.
 
-An upgrade (SPDY/3.1, WebSocket) is replayed to the kubelet; after its 101 the bytes pass both ways untouched
-(https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#apiserver-to-kubelet)."""
+Where each leads, and plain requests; an upgraded connection is upgrade.py's."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 import aiohttp
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -23,74 +18,24 @@ from components.apiserver import status
 from components.apiserver.registry import Registry
 from components.apiserver.requestinfo import RequestInfo, flag
 from components.apiserver.store import Key
+from components.apiserver.upgrade import (
+    BUFFER,
+    DIAL_SECONDS,
+    HOP_BY_HOP,
+    Hijacked,
+    Target,
+    read_refusal,
+    request_head,
+    say_on_error_channel,
+    tunnel,
+    wants_stream_close,
+)
 from components.machinery.resources import KubeObject
 
 _KUBELET_PORT = 10250
-_DIAL_SECONDS = 10.0
-_BUFFER = 256 * 1024
 #: How much of a kubelet's error is passed on, in bytes.
 _ERROR_TEXT = 10_000
-_PROTOCOL = "Sec-WebSocket-Protocol"
-_STREAM_CLOSE = "v5.channel.k8s.io"
-_ERROR_CHANNEL = b"\x03"
-_HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-     "upgrade"}
-)  # fmt: skip
 _ADDRESS_ORDER = ("InternalIP", "ExternalIP", "Hostname")
-
-
-class Connection(RequestHandler):
-    """An aiohttp connection that can stop speaking HTTP. aiohttp upgrades only to WebSocket; a client of either
-    upgrade sends nothing before the 101, so taking the bytes over from there on is enough."""
-
-    __slots__ = ("tunnel", "user")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.tunnel: asyncio.StreamReader | None = None
-        self.user: Any = None
-
-    def data_received(self, data: bytes) -> None:
-        if self.tunnel is not None:
-            self.tunnel.feed_data(data)
-        else:
-            super().data_received(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self.tunnel is not None:
-            self.tunnel.feed_eof()
-        super().connection_lost(exc)
-
-
-class Hijacked(web.StreamResponse):
-    """Stands for a connection that was taken over; nothing is left to send."""
-
-    async def prepare(self, request: web.BaseRequest) -> Any:
-        self.force_close()
-        return None
-
-    async def write_eof(self, data: Any = b"") -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a request goes on to. path starts with a slash and has no query; what names it in errors."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-    query: Sequence[tuple[str, str]] = ()
-
-    @property
-    def path_and_query(self) -> str:
-        return f"{self.path}?{urlencode(list(self.query))}" if self.query else self.path
-
-    @property
-    def authority(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass
@@ -228,7 +173,7 @@ class Connector:
             connector = aiohttp.TCPConnector(limit=0, force_close=True)
             self._session = aiohttp.ClientSession(
                 connector=connector, auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_DIAL_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=DIAL_SECONDS),
             )  # fmt: skip
         body = await request.read() if request.body_exists else None
         url = f"{target.scheme}://{target.authority}{target.path_and_query}"
@@ -250,17 +195,17 @@ class Connector:
     async def _upgrade(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         context = self._tls() if target.scheme == "https" else None
         try:
-            async with asyncio.timeout(_DIAL_SECONDS):
-                reader, writer = await asyncio.open_connection(target.host, target.port, ssl=context, limit=_BUFFER)
+            async with asyncio.timeout(DIAL_SECONDS):
+                reader, writer = await asyncio.open_connection(target.host, target.port, ssl=context, limit=BUFFER)
         except (OSError, TimeoutError) as error:
             raise _dial_error(request, target, error) from error
         try:
-            writer.write(_request_head(request, target))
+            writer.write(request_head(request, target))
             head = await reader.readuntil(b"\r\n\r\n")
             if head.split(b" ", 2)[1] != b"101":
-                refused = await _refused(head, reader)
-                return await _say_on_error_channel(request, refused) if _stream_close(request) else refused
-            await _tunnel(request, head, reader, writer)
+                refused = await read_refusal(head, reader)
+                return await say_on_error_channel(request, refused) if wants_stream_close(request) else refused
+            await tunnel(request, head, reader, writer)
             return Hijacked()
         except (asyncio.IncompleteReadError, OSError) as error:
             raise status.internal_error(f"error dialing backend: {error}") from error
@@ -288,26 +233,8 @@ async def _check_log_answer(answer: aiohttp.ClientResponse, pod: str) -> None:
     raise status.backend_response(answer.status, text, f"pods/log {pod}")
 
 
-def _stream_close(request: web.BaseRequest) -> bool:
-    """A WebSocket client of remotecommand v5, which upstream's API server answers itself (StreamTranslator)."""
-    offered = [one.strip() for line in request.headers.getall(_PROTOCOL, ()) for one in line.split(",")]
-    return request.headers.get("Upgrade", "").lower() == "websocket" and _STREAM_CLOSE in offered
-
-
-async def _say_on_error_channel(request: web.BaseRequest, refused: web.Response) -> web.StreamResponse:
-    """By the time the kubelet is asked upstream has accepted the WebSocket, so a refusal comes as a Status on it."""
-    socket = web.WebSocketResponse(protocols=(_STREAM_CLOSE,))
-    await socket.prepare(request)
-    body = refused.body if isinstance(refused.body, bytes) else b""
-    text = body.decode(errors="replace").strip()
-    said = status.internal_error(f"unable to upgrade connection: {text}").body
-    await socket.send_bytes(_ERROR_CHANNEL + json.dumps(said).encode())
-    await socket.close()
-    return socket
-
-
 async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = CIMultiDict((key, value) for key, value in answer.headers.items() if key.lower() not in _HOP_BY_HOP)
+    headers = CIMultiDict((key, value) for key, value in answer.headers.items() if key.lower() not in HOP_BY_HOP)
     response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     if "Content-Length" not in headers:
         response.enable_chunked_encoding()
@@ -319,75 +246,8 @@ async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> we
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    dropped = _HOP_BY_HOP | {"authorization", "host", "content-length"}
+    dropped = HOP_BY_HOP | {"authorization", "host", "content-length"}
     return CIMultiDict((key, value) for key, value in headers.items() if key.lower() not in dropped)
-
-
-def _request_head(request: web.BaseRequest, target: Target) -> bytes:
-    lines = [f"{request.method} {target.path_and_query} HTTP/1.1", f"Host: {target.authority}"]
-    lines += [
-        f"{key}: {value}" for key, value in request.headers.items() if key.lower() not in ("host", "authorization")
-    ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-async def _refused(head: bytes, reader: asyncio.StreamReader) -> web.Response:
-    """The kubelet's answer that is no 101, with its body."""
-    status_line, *lines = head.decode("latin-1").rstrip().split("\r\n")
-    headers: CIMultiDict[str] = CIMultiDict()
-    for line in lines:
-        key, _, value = line.partition(":")
-        headers.add(key, value.strip())
-    length = headers.get("Content-Length")
-    if length is not None:
-        body = await reader.readexactly(int(length))
-    else:
-        async with asyncio.timeout(_DIAL_SECONDS):
-            body = await reader.read(_BUFFER) if headers.get("Transfer-Encoding") is None else await _dechunked(reader)
-    kept = {key: value for key, value in headers.items() if key.lower() not in _HOP_BY_HOP | {"content-length"}}
-    return web.Response(status=int(status_line.split(" ", 2)[1]), body=body, headers=kept)
-
-
-async def _dechunked(reader: asyncio.StreamReader) -> bytes:
-    body = b""
-    while size := int((await reader.readline()).split(b";")[0], 16):
-        body += await reader.readexactly(size)
-        await reader.readline()
-    return body
-
-
-async def _tunnel(
-    request: web.BaseRequest, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    connection, transport = request.protocol, request.transport
-    if not isinstance(connection, Connection) or transport is None:
-        raise status.internal_error("the connection cannot be taken over")
-    inward = asyncio.StreamReader(limit=_BUFFER)
-    inward.set_transport(transport)
-    connection.tunnel = inward
-    transport.write(head)
-
-    async def to_client() -> None:
-        while data := await reader.read(_BUFFER):
-            transport.write(data)
-            await connection._drain_helper()
-
-    async def to_kubelet() -> None:
-        while data := await inward.read(_BUFFER):
-            writer.write(data)
-            await writer.drain()
-
-    pumps = [asyncio.create_task(to_client()), asyncio.create_task(to_kubelet())]
-    try:
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        transport.close()
-
-
-# --- parameters
 
 
 def stream_parameters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -449,7 +309,3 @@ def _service_port(service: KubeObject, wanted: str) -> KubeObject:
         if not wanted or wanted in (port.get("name"), str(port["port"])):
             return dict(port)
     raise status.service_unavailable(f'no service port "{wanted}" found for service "{service["metadata"]["name"]}"')
-
-
-def parse_query(raw: str) -> list[tuple[str, str]]:
-    return parse_qsl(raw, keep_blank_values=True)

@@ -21,13 +21,14 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from components.apiserver import discovery, ephemeral, patching, requestinfo, status
 from components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
 from components.apiserver.catalog import Catalog, Served
-from components.apiserver.connect import Connection, Connector
+from components.apiserver.connect import Connector
 from components.apiserver.documents import Documents
 from components.apiserver.endpoints import Call, Endpoints, warning_header
 from components.apiserver.metrics import Metrics
 from components.apiserver.negotiation import decode_object, wants_pretty
 from components.apiserver.requestinfo import RequestInfo
 from components.apiserver.reviews import review
+from components.apiserver.upgrade import Connection
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class ApiServer:
             response = _failure(status.StatusError(status.status(413, "RequestEntityTooLarge", text)))
         except ConnectionError:
             raise
-        except Exception as error:
+        except Exception as error:  # as upstream's WithPanicRecovery: 500 for this request alone
             log.exception("%s %s", request.method, request.path_qs)
             response = _failure(status.internal_error(f"{type(error).__name__}: {error}"))
         finally:

@@ -97,11 +97,6 @@ def unauthorized() -> StatusError:
     return StatusError(status(401, "Unauthorized", "Unauthorized"), {"WWW-Authenticate": 'Basic realm="kubernetes"'})
 
 
-def method_not_supported(group: str, plural: str, action: str) -> StatusError:
-    message = f'{action} is not supported on resources of kind "{qualified(group, plural)}"'
-    return StatusError(status(405, "MethodNotAllowed", message, _details(group, plural, "")))
-
-
 def method_not_allowed() -> StatusError:
     """The verb has no route at all; the generic text of errors.NewGenericServerResponse."""
     message = "the server does not allow this method on the requested resource"

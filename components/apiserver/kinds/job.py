@@ -36,12 +36,11 @@ _NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 def default(job: KubeObject) -> None:
     drop_zero_counts(job, "active", "succeeded", "failed")
-    default_spec(job.setdefault("spec", {}))
+    _default_spec(job.setdefault("spec", {}))
     _generate_selector(job)
 
 
-def default_spec(spec: dict[str, Any]) -> None:
-    """The defaults of a JobSpec; a CronJob's template gets them too."""
+def _default_spec(spec: dict[str, Any]) -> None:
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)

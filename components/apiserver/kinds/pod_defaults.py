@@ -11,11 +11,6 @@ from typing import Any
 from components.machinery.resources import KubeObject
 
 _MODE = 0o644
-_SPEC_DEFAULTS = (
-    ("dnsPolicy", "ClusterFirst"),
-    ("restartPolicy", "Always"),
-    ("schedulerName", "default-scheduler"),
-)
 _DEFAULT_MODE_SOURCES = ("secret", "configMap", "downwardAPI", "projected")
 
 
