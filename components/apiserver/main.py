@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
 import socket
 import ssl
 import sys
@@ -30,6 +29,7 @@ from components.apiserver.server import ApiServer
 from components.apiserver.store import Key, Store, StoreError
 from components.apiserver.tokens import ServiceAccountTokens
 from components.machinery import tls
+from components.machinery.daemon import termination
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,7 @@ async def _run(settings: Options) -> int:
 
 
 async def _until_signal() -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = termination()
     await stop.wait()
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 
 from components.controllers import flags
@@ -16,6 +15,7 @@ from components.controllers.registry import ALIASES, CONTROLLERS, enabled
 from components.controllers.sharedinformers import SharedInformers
 from components.machinery import health
 from components.machinery.client import ApiError, Client
+from components.machinery.daemon import log_to_stderr, termination
 from components.machinery.events import EventRecorder
 from components.machinery.resources import LEASES, KubeObject
 
@@ -26,16 +26,12 @@ _LEASE, _LEASE_DURATION, _RENEW = "kube-controller-manager", 15, 5.0
 def main(argv: list[str]) -> int:
     """Runs until SIGTERM or SIGINT: exit code 0. 2: bad flags. 1: a controller failed."""
     options = flags.parse(argv, [*CONTROLLERS, *ALIASES])
-    level = logging.DEBUG if options.verbosity >= 4 else logging.INFO
-    logging.basicConfig(level=level, format="%(levelname).1s%(asctime)s %(name)s] %(message)s")
+    log_to_stderr(options.verbosity)
     return asyncio.run(run(options))
 
 
 async def run(options: Options) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = termination()
     client = Client.from_kubeconfig(options.kubeconfig, user_agent="kube-controller-manager")
     server = await health.serve(options.bind_address, options.secure_port) if options.secure_port else None
     async with client:

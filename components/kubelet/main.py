@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from components.kubelet.kubelet import Kubelet
 from components.kubelet.server import KubeletServer
 from components.machinery import tls
 from components.machinery.client import Client
+from components.machinery.daemon import termination
 from components.machinery.images import Catalogue, InvalidCatalogue
 from components.runtime.api import AsyncRuntimeClient, Disconnected
 
@@ -47,10 +47,7 @@ def _catalogue(path: Path | None) -> Catalogue:
 
 
 async def _serve(found: Settings, kubeconfig: Path, catalogue: Catalogue) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = termination()
     try:
         runtime = await AsyncRuntimeClient.connect(found.runtime_endpoint)
     except Disconnected as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.machinery import health
 from components.machinery.client import Client
+from components.machinery.daemon import log_to_stderr, termination
 from components.scheduler.scheduler import DEFAULT_NAME, Scheduler
 
 log = logging.getLogger("kube-scheduler")
@@ -42,16 +42,12 @@ def parse(argv: Sequence[str]) -> Options:
 def main(argv: list[str]) -> int:
     """Runs until SIGTERM or SIGINT: exit code 0. 2: bad flags. 1: the loop failed."""
     options = parse(argv)
-    level = logging.DEBUG if options.verbosity >= 4 else logging.INFO
-    logging.basicConfig(level=level, format="%(levelname).1s%(asctime)s %(name)s] %(message)s")
+    log_to_stderr(options.verbosity)
     return asyncio.run(run(options))
 
 
 async def run(options: Options) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = termination()
     client = Client.from_kubeconfig(options.kubeconfig, user_agent="kube-scheduler")
     server = await health.serve(options.bind_address, options.secure_port) if options.secure_port else None
     async with client:
