@@ -100,7 +100,7 @@ def _run_and_exit(work: Callable[[], Any], writer: int) -> None:
     result: Any
     try:
         result = work()
-    except Exception as err:
+    except Exception as err:  # handed to the parent, which raises it
         result = err
     data = memoryview(pickle.dumps(result))
     while data:

@@ -158,7 +158,7 @@ class Instance:
             await run()  # type: ignore[misc]
         except RuntimeError as error:
             self.fatal(str(error))
-        except Exception as error:
+        except Exception as error:  # a plugin that died unseen would leave a server without it
             self.fatal(f"plugin/{name}: {error!r}")
 
     async def _serve_pages(self, address: str, pages: Mapping[str, object]) -> None:

@@ -50,7 +50,7 @@ async def respond(request: Request, serve: Next) -> Response:
         return await serve(request)
     except asyncio.CancelledError:
         raise
-    except Exception as error:
+    except Exception as error:  # a plugin's mistake is SERVFAIL (RFC 1035, 4.1.1), not silence
         if not isinstance(error, OSError):
             log.debug("%s %s", request.name, request.type_name, exc_info=True)
         return Response(SERVFAIL)

@@ -78,12 +78,6 @@ def is_sandbox(process: Process) -> bool:
     return process.labels.get(_KIND) == "sandbox"
 
 
-def pod_reference(process: Process) -> KubeObject:
-    """Enough of a Pod to end its processes when the API no longer knows it."""
-    metadata = {"uid": pod_uid(process), "name": process.labels[_NAME], "namespace": process.labels[_NAMESPACE]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
-
-
 def pause_spec(
     pod: KubeObject, node_name: str, node_pid: int, sandbox_id: str, attempt: int, netns: str,
     ips: Sequence[str], hostname: str,

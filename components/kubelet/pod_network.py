@@ -48,7 +48,7 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result, error = work(), None
-        except BaseException as caught:
+        except BaseException as caught:  # handed to the waiting task, which raises it
             result, error = None, caught
         loop.call_soon_threadsafe(finish, result, error)
 

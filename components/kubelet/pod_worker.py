@@ -148,7 +148,7 @@ class PodWorker:
         except (RuntimeApiError, ApiError, OSError) as error:
             log.warning("pod %s: %s", pods.full_name(self.state.pod), error)
             return self._backed_off()
-        except Exception:
+        except Exception:  # one pod's trouble is tried again, and is not the others'
             log.exception("pod %s: %s failed", pods.full_name(self.state.pod), self.stage.name)
             return self._backed_off()
         finally:

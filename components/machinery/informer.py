@@ -129,7 +129,7 @@ class Informer:
         for handler in self._handlers:
             try:
                 handler(old, new)
-            except Exception:
+            except Exception:  # one handler's mistake must not end the watch for the others
                 log.exception("a handler of %s failed on %s", self.resource.plural, key_of(new or old or {}))
 
 

@@ -87,7 +87,7 @@ class WorkQueue(Generic[K]):
                 await work(key)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever one key meets, it is tried again and the others go on
                 level = logging.DEBUG if getattr(error, "status", None) in (0, 409) else logging.WARNING
                 log.log(level, "%s: %s", key, error, exc_info=level == logging.WARNING)
                 self.add_rate_limited(key)

@@ -128,7 +128,7 @@ def _build(task: Task, status: socket.socket) -> tuple[int, Any]:
     except StartError as err:
         _report(status, {"error": {"message": str(err), "stage": err.stage, "errno": err.errno}})
         raise
-    except Exception as err:
+    except Exception as err:  # whoever asked must hear why, whatever it was
         _report(status, {"error": {"message": f"{type(err).__name__}: {err}", "stage": "start", "errno": 0}})
         raise
     kinds = {name.removeprefix("ns:") for name in named if name.startswith("ns:")} | set(spec.unshare)

@@ -85,7 +85,7 @@ class Scheduler:
             pod = await self.queue.pop()
             try:
                 self._schedule(pod)
-            except Exception:
+            except Exception:  # one pod's trouble is tried again, and is not the others'
                 log.exception("scheduling %s/%s", *pod.key)
                 self.queue.failed(pod.key)
             # Decisions are CPU only: let bindings and watches have their turn.

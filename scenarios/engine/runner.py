@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -380,8 +379,3 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-def clear_results(folder: Path) -> None:
-    """Remove the captures of an earlier run; reports are overwritten."""
-    shutil.rmtree(folder / "captures", ignore_errors=True)

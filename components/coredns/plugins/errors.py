@@ -17,7 +17,7 @@ class Errors:
     async def serve(self, request: Request, following: Next) -> Response:
         try:
             return await following(request)
-        except Exception as error:
+        except Exception as error:  # the plugin's purpose: all that goes wrong behind it
             log.error("plugin/errors: 2 %s %s: %s", request.name, request.type_name, error)
             raise
 

@@ -188,9 +188,6 @@ class Connection:
     def ping(self, number: int) -> bytes:
         return _control_frame(PING, struct.pack(">I", number))
 
-    def go_away(self, last_stream: int) -> bytes:
-        return _control_frame(GOAWAY, struct.pack(">II", last_stream, 0))
-
 
 def _control_frame(kind: int, body: bytes, fin: bool = False) -> bytes:
     first = 0x80000000 | VERSION << 16 | kind
