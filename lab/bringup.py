@@ -140,8 +140,7 @@ class Lab:
         self._connect_runtime()
 
     def _write_catalogue(self) -> None:
-        images = self.spec.as_dict()["images"]
-        (self.state.path / "images.yaml").write_text(json.dumps({"images": images}))
+        (self.state.path / "images.yaml").write_text(json.dumps(self.spec.as_dict()["images"]))
 
     def _start_components(self, chosen: Callable[[ComponentSpec], bool]) -> None:
         catalogue = str(self.state.path / "images.yaml") if self.spec.images else ""

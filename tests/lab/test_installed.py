@@ -10,6 +10,12 @@ import pytest
 
 from tests.lab.kubewire_cli import ROOT, Cli
 
+LAB_FILE = """
+images:
+  "example/app:1":
+    argv: [/usr/bin/python3, -c, 'import os; print(os.environ["GREETING"], "from python")']
+    env: {GREETING: hello}
+"""
 PACKAGES = ("lab", "components", "scenarios", "topologies")
 
 
@@ -46,10 +52,13 @@ def test_a_lab_comes_up_from_an_installation_in_tmp(short_path: Path) -> None:
     """Nodes have a /tmp of their own; kubewire's code must stay visible on them and in their pods."""
     cli = Cli(short_path)
     cli.environment["PYTHONPATH"] = str(install(short_path))
-    up = cli.run("up", "--workers", "1", cwd="/")
+    lab_file = short_path / "lab.yaml"
+    lab_file.write_text(LAB_FILE)
+    up = cli.run("up", "-f", str(lab_file), "--workers", "1", cwd="/")
     assert up.returncode == 0, up.stderr
     try:
-        pods = cli.run("kubectl", "get", "deployment", "-n", "kube-system", "coredns", "-o", "name", cwd="/")
-        assert pods.stdout.strip() == "deployment.apps/coredns"
+        cli.run("kubectl", "run", "hello", "--image=example/app:1", "--restart=Never", cwd="/")
+        cli.run("kubectl", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/hello", "--timeout=20s", cwd="/")
+        assert cli.run("kubectl", "logs", "hello", cwd="/").stdout == "hello from python\n"
     finally:
         assert cli.run("down", cwd="/").returncode == 0
