@@ -1,17 +1,12 @@
 """An OpenAPI v2 document as gnostic's openapi_v2.Document (github.com/google/gnostic-models, OpenAPIv2.proto).
 
-Numbers are the field numbers of that file. Vendor extensions carry YAML; JSON is YAML.
+Numbers are the field numbers of that file.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-
+from components.apiserver.openapi.gnostic import JSON, any_value, extensions, named
 from components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
-
-JSON = dict[str, Any]
 
 _METHODS = {"get": 2, "put": 3, "post": 4, "delete": 5, "patch": 8}
 _NUMBERS = {
@@ -30,23 +25,10 @@ def encode(document: JSON) -> bytes:
         [
             text(1, document["swagger"]),
             message(2, text(1, info["title"]) + text(2, info["version"])),
-            message(8, b"".join(_named(2, path, _path_item(item)) for path, item in document["paths"].items())),
-            message(9, b"".join(_named(1, name, _schema(one)) for name, one in document["definitions"].items())),
+            message(8, b"".join(named(2, path, _path_item(item)) for path, item in document["paths"].items())),
+            message(9, b"".join(named(1, name, _schema(one)) for name, one in document["definitions"].items())),
         ]
     )
-
-
-def _named(field: int, name: str, value: bytes) -> bytes:
-    """NamedSchema, NamedPathItem, ...: name = 1, value = 2."""
-    return message(field, text(1, name) + message(2, value))
-
-
-def _any(value: Any) -> bytes:
-    return text(2, orjson.dumps(value).decode())
-
-
-def _extensions(field: int, value: JSON) -> bytes:
-    return b"".join(_named(field, key, _any(one)) for key, one in value.items() if key.startswith("x-"))
 
 
 def _path_item(item: JSON) -> bytes:
@@ -61,9 +43,9 @@ def _operation(operation: JSON) -> bytes:
             texts(6, operation["produces"]),
             texts(7, operation["consumes"]),
             *(message(8, _parameter(one)) for one in operation["parameters"]),
-            message(9, b"".join(_named(1, code, _response(one)) for code, one in operation["responses"].items())),
+            message(9, b"".join(named(1, code, _response(one)) for code, one in operation["responses"].items())),
             texts(10, operation["schemes"]),
-            _extensions(13, operation),
+            extensions(13, operation),
         ]
     )
 
@@ -100,12 +82,12 @@ def _schema(schema: JSON) -> bytes:
             *(integer(number, schema.get(key, 0)) for key, number in _NUMBERS.items()),
             boolean(16, schema.get("uniqueItems", False)),
             texts(19, schema.get("required", [])),
-            *(message(20, _any(one)) for one in schema.get("enum", ())),
+            *(message(20, any_value(one)) for one in schema.get("enum", ())),
             _additional(schema.get("additionalProperties")),
             message(22, text(1, schema["type"])) if "type" in schema else b"",
             message(23, message(1, _schema(schema["items"]))) if "items" in schema else b"",
             _properties(schema.get("properties")),
-            _extensions(31, schema),
+            extensions(31, schema),
         ]
     )
 
@@ -119,4 +101,4 @@ def _additional(value: JSON | bool | None) -> bytes:
 def _properties(properties: JSON | None) -> bytes:
     if not properties:
         return b""
-    return message(25, b"".join(_named(1, name, _schema(one)) for name, one in properties.items()))
+    return message(25, b"".join(named(1, name, _schema(one)) for name, one in properties.items()))

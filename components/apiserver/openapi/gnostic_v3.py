@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
+from components.apiserver.openapi.gnostic import JSON, any_value, extensions, named
 from components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
-
-JSON = dict[str, Any]
 
 _METHODS = {"get": 4, "put": 5, "post": 6, "delete": 7, "patch": 10}
 _NUMBERS = {
@@ -28,29 +25,16 @@ _ALTERNATIVES = {"allOf": 26, "oneOf": 27, "anyOf": 28}
 def encode(document: JSON) -> bytes:
     info = document["info"]
     schemas = b"".join(
-        _named(1, name, _schema_or_reference(one)) for name, one in document["components"]["schemas"].items()
+        named(1, name, _schema_or_reference(one)) for name, one in document["components"]["schemas"].items()
     )
     return b"".join(
         [
             text(1, document["openapi"]),
             message(2, text(1, info["title"]) + text(6, info["version"])),
-            message(4, b"".join(_named(1, path, _path_item(item)) for path, item in document["paths"].items())),
+            message(4, b"".join(named(1, path, _path_item(item)) for path, item in document["paths"].items())),
             message(5, message(1, schemas)),
         ]
     )
-
-
-def _named(field: int, name: str, value: bytes) -> bytes:
-    """NamedPathItem, NamedSchemaOrReference, ...: name = 1, value = 2."""
-    return message(field, text(1, name) + message(2, value))
-
-
-def _any(value: Any) -> bytes:
-    return text(2, orjson.dumps(value).decode())
-
-
-def _extensions(field: int, value: JSON) -> bytes:
-    return b"".join(_named(field, key, _any(one)) for key, one in value.items() if key.startswith("x-"))
 
 
 def _path_item(item: JSON) -> bytes:
@@ -59,14 +43,14 @@ def _path_item(item: JSON) -> bytes:
 
 
 def _operation(operation: JSON) -> bytes:
-    responses = b"".join(_named(2, code, _response(one)) for code, one in operation["responses"].items())
+    responses = b"".join(named(2, code, _response(one)) for code, one in operation["responses"].items())
     return b"".join(
         [
             text(5, operation["operationId"]),
             *(message(6, _parameter(one)) for one in operation.get("parameters", ())),
             message(7, _request_body(operation["requestBody"])) if "requestBody" in operation else b"",
             message(8, responses),
-            _extensions(13, operation),
+            extensions(13, operation),
         ]
     )
 
@@ -92,7 +76,7 @@ def _response(response: JSON) -> bytes:
 
 def _media_types(content: JSON) -> bytes:
     return b"".join(
-        _named(1, kind, message(1, _schema_or_reference(one["schema"])) if "schema" in one else b"")
+        named(1, kind, message(1, _schema_or_reference(one["schema"])) if "schema" in one else b"")
         for kind, one in content.items()
     )
 
@@ -114,7 +98,7 @@ def _schema(schema: JSON) -> bytes:
             *(integer(number, schema.get(key, 0)) for key, number in _NUMBERS.items()),
             boolean(20, schema.get("uniqueItems", False)),
             texts(23, schema.get("required", [])),
-            *(message(24, _any(one)) for one in schema.get("enum", ())),
+            *(message(24, any_value(one)) for one in schema.get("enum", ())),
             text(25, schema.get("type", "")),
             *(
                 message(number, _schema_or_reference(one))
@@ -128,7 +112,7 @@ def _schema(schema: JSON) -> bytes:
             _default(schema.get("default")),
             text(34, schema.get("description", "")),
             text(35, schema.get("format", "")),
-            _extensions(36, schema),
+            extensions(36, schema),
         ]
     )
 
@@ -136,7 +120,7 @@ def _schema(schema: JSON) -> bytes:
 def _properties(properties: JSON | None) -> bytes:
     if not properties:
         return b""
-    return message(31, b"".join(_named(1, name, _schema_or_reference(one)) for name, one in properties.items()))
+    return message(31, b"".join(named(1, name, _schema_or_reference(one)) for name, one in properties.items()))
 
 
 def _additional(value: JSON | bool | None) -> bytes:
