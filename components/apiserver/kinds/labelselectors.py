@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.apiserver.kinds import names
@@ -24,18 +24,20 @@ def is_empty(selector: Mapping[str, Any] | None) -> bool:
     return not (selector or {}).get("matchLabels") and not (selector or {}).get("matchExpressions")
 
 
+def values_fit_operator(operator: str, values: Sequence[Any], path: str) -> list[FieldError]:
+    """What requirements on labels and on nodes have in common: which operator goes with values."""
+    if operator in ("In", "NotIn"):
+        text = "must be specified when `operator` is 'In' or 'NotIn'"
+        return [] if values else [required(f"{path}.values", text)]
+    if operator in ("Exists", "DoesNotExist"):
+        text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+        return [forbidden(f"{path}.values", text)] if values else []
+    return [invalid(f"{path}.operator", operator, "not a valid selector operator")]
+
+
 def _requirement(expression: Mapping[str, Any], path: str) -> list[FieldError]:
     operator, values = expression.get("operator", ""), expression.get("values") or []
-    errors = []
-    if operator in ("In", "NotIn"):
-        if not values:
-            errors.append(required(f"{path}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
-    elif operator in ("Exists", "DoesNotExist"):
-        if values:
-            text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-            errors.append(forbidden(f"{path}.values", text))
-    else:
-        errors.append(invalid(f"{path}.operator", operator, "not a valid selector operator"))
+    errors = values_fit_operator(operator, values, path)
     errors += by_rule(names.qualified_name, f"{path}.key", expression.get("key", ""))
     for index, value in enumerate(values):
         errors += [invalid(f"{path}.values[{index}]", value, text) for text in names.label_value(value)]

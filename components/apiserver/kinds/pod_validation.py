@@ -25,7 +25,7 @@ from components.apiserver.kinds.fielderrors import (
     one_of,
     required,
 )
-from components.apiserver.kinds.labelselectors import validate_selector
+from components.apiserver.kinds.labelselectors import validate_selector, values_fit_operator
 from components.apiserver.kinds.spec import FieldError
 from components.apiserver.kinds.volume_validation import validate_volumes
 from components.machinery.resources import KubeObject
@@ -339,18 +339,9 @@ def _node_term(term: Mapping[str, Any], path: str) -> list[FieldError]:
 
 def _node_requirement(one: Mapping[str, Any], path: str) -> list[FieldError]:
     operator, values = one.get("operator", ""), one.get("values") or []
-    errors = []
-    if operator in ("In", "NotIn"):
-        if not values:
-            errors.append(required(f"{path}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
-    elif operator in ("Exists", "DoesNotExist"):
-        if values:
-            text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-            errors.append(forbidden(f"{path}.values", text))
-    elif operator in ("Gt", "Lt"):
-        if len(values) != 1:
-            text = "must be specified single value when `operator` is 'Lt' or 'Gt'"
-            errors.append(required(f"{path}.values", text))
+    if operator in ("Gt", "Lt"):
+        text = "must be specified single value when `operator` is 'Lt' or 'Gt'"
+        errors = [] if len(values) == 1 else [required(f"{path}.values", text)]
     else:
-        errors.append(invalid(f"{path}.operator", operator, "not a valid selector operator"))
+        errors = values_fit_operator(operator, values, path)
     return errors + by_rule(names.qualified_name, f"{path}.key", one.get("key") or "")
