@@ -156,26 +156,12 @@ class NetExec:
     def _echo(self, request: Request, respond: Respond) -> None:
         message, code = request.form("msg"), request.form("code")
         log(f"GET /echo?msg={message}&code={code}")
-        status = 200
-        if code:
-            try:
-                status = atoi(code)
-            except ValueError:
-                respond(text(f"argument 'code' must be an integer or empty, got {quote(code)}\n"))
-                return
-        respond(text(message, status))
+        respond(_with_status(code, 200, lambda status: text(message, status)))
 
     def _redirect(self, request: Request, respond: Respond) -> None:
         location, code = request.form("location"), request.form("code")
         log(f"{request.method} /redirect?msg={location}&code={code}")
-        status = 302
-        if code:
-            try:
-                status = atoi(code)
-            except ValueError:
-                respond(text(f"argument 'code' must be an integer or empty, got {quote(code)}\n"))
-                return
-        respond(redirect(request, location, status))
+        respond(_with_status(code, 302, lambda status: redirect(request, location, status)))
 
     def _shutdown(self, request: Request, respond: Respond) -> None:
         log("GET /shutdown")
@@ -338,6 +324,15 @@ def listen_udp(port: int, address: str = "") -> socket.socket:
         raise fatal(f"Error occurred: {message}") from None
     sock.setblocking(False)
     return sock
+
+
+def _with_status(code: str, default: int, answer: Callable[[int], Response]) -> Response:
+    """The answer with the status that the form's `code` asks for; a complaint when that is no number."""
+    try:
+        status = atoi(code) if code else default
+    except ValueError:
+        return text(f"argument 'code' must be an integer or empty, got {quote(code)}\n")
+    return answer(status)
 
 
 def _dialled(respond: Respond, result: object) -> None:

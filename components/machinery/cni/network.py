@@ -121,10 +121,6 @@ async def _take_back(
             log.warning("DEL after a failed ADD of %s: plugin %s: %s", attachment.container_id, plugin.type, error)
 
 
-def _cached(cache_dir: str, network: NetworkConfigList, attachment: Attachment) -> cache.CachedAttachment | None:
-    return cache.load(cache_dir, network.name, attachment)
-
-
 async def delete(
     network: NetworkConfigList,
     container_id: str,
@@ -144,7 +140,7 @@ async def delete(
     """
     attachment = Attachment(container_id, netns_path, ifname, args or {}, capability_args or {})
     try:
-        cached = _cached(cache_dir, network, attachment)
+        cached = cache.load(cache_dir, network.name, attachment)
     except CNIError as error:
         log.warning("%s", error)
         cached = None
@@ -188,7 +184,7 @@ async def check(
     if network.disable_check:
         return
     attachment = Attachment(container_id, netns_path, ifname, args or {}, capability_args or {})
-    cached = _cached(cache_dir, network, attachment)
+    cached = cache.load(cache_dir, network.name, attachment)
     if cached is not None:
         attachment = _completed(attachment, cached.attachment)
     previous = cached.result if cached else None
