@@ -35,24 +35,13 @@ def sync(world):
     return world.apply(step.actions)
 
 
-def settle(world, check=lambda: None):
-    for _ in range(100):
-        writes = sync(world)
-        check()
-        world.run_pods()
-        world.tick(1)
-        if not writes:
-            return
-    raise AssertionError("does not settle")
-
-
 def by_node(world):
     return sorted(node_of(item) for item in world.all(PODS))
 
 
 def test_every_node_gets_one_pod_bound_by_affinity_to_its_name():
     world = start(3)
-    settle(world)
+    world.settle(sync)
     assert by_node(world) == ["n0", "n1", "n2"]
     assert all("nodeName" not in item["spec"] for item in world.all(PODS))
     status = world.get(DAEMONSETS, "web")["status"]
@@ -62,12 +51,12 @@ def test_every_node_gets_one_pod_bound_by_affinity_to_its_name():
 
 def test_a_new_node_gets_its_pod_and_a_tainted_one_loses_nothing_it_has():
     world = start(2)
-    settle(world)
+    world.settle(sync)
     world.put(NODES, node("n9"))
-    settle(world)
+    world.settle(sync)
     assert by_node(world) == ["n0", "n1", "n9"]
     world.get(NODES, "n0")["spec"]["taints"] = [CONTROL_PLANE]
-    settle(world)
+    world.settle(sync)
     assert by_node(world) == ["n0", "n1", "n9"]
     assert world.get(DAEMONSETS, "web")["status"]["numberMisscheduled"] == 1
 
@@ -96,9 +85,9 @@ def test_which_nodes_a_daemon_belongs_on(target, spec, run, stay):
 def test_pods_on_nodes_that_no_longer_match_are_deleted():
     world = start(nodes=[node("a", labels={"disk": "ssd"}), node("b", labels={"disk": "ssd"})])
     world.get(DAEMONSETS, "web")["spec"]["template"] = template(nodeSelector={"disk": "ssd"})
-    settle(world)
+    world.settle(sync)
     world.get(NODES, "a")["metadata"]["labels"].pop("disk")
-    settle(world)
+    world.settle(sync)
     assert by_node(world) == ["b"]
 
 
@@ -106,14 +95,14 @@ def test_pods_on_nodes_that_no_longer_match_are_deleted():
 def test_a_rolling_update_keeps_its_budget(unavailable, floor):
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": 0}}
     world = start(10, updateStrategy=strategy)
-    settle(world)
+    world.settle(sync)
     world.get(DAEMONSETS, "web")["spec"]["template"] = template("nginx:2")
 
     def check():
         living = [item for item in world.all(PODS) if not item["metadata"].get("deletionTimestamp")]
         assert sum(is_ready(item) for item in living) >= floor
 
-    settle(world, check)
+    world.settle(sync, check)
     assert {item["spec"]["containers"][0]["image"] for item in world.all(PODS)} == {"nginx:2"}
     assert len(world.all(PODS)) == 10
 
@@ -121,7 +110,7 @@ def test_a_rolling_update_keeps_its_budget(unavailable, floor):
 def test_with_surge_the_old_pod_goes_when_the_new_one_is_available():
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 2}}
     world = start(5, updateStrategy=strategy)
-    settle(world)
+    world.settle(sync)
     world.get(DAEMONSETS, "web")["spec"]["template"] = template("nginx:2")
 
     def check():
@@ -129,17 +118,17 @@ def test_with_surge_the_old_pod_goes_when_the_new_one_is_available():
         assert len({node_of(item) for item in living if is_ready(item)}) == 5
         assert len(living) <= 7
 
-    settle(world, check)
+    world.settle(sync, check)
     assert {item["spec"]["containers"][0]["image"] for item in world.all(PODS)} == {"nginx:2"}
     assert len(world.all(PODS)) == 5
 
 
 def test_a_failed_pod_is_replaced_and_said_so():
     world = start(1)
-    settle(world)
+    world.settle(sync)
     (failed,) = world.names(PODS)
     world.get(PODS, failed)["status"]["phase"] = "Failed"
-    settle(world)
+    world.settle(sync)
     assert world.names(PODS) != [failed]
     assert f"FailedDaemonPod: Found failed daemon pod default/{failed} on node n0, will try to kill it" in world.events
 

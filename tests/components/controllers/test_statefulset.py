@@ -26,17 +26,6 @@ def sync(world):
     return world.apply(plan(statefulset, world.all(PODS), world.all(CONTROLLERREVISIONS), world.now).actions)
 
 
-def settle(world, check=lambda: None):
-    for _ in range(100):
-        writes = sync(world)
-        check()
-        world.run_pods()
-        world.tick(1)
-        if not writes:
-            return
-    raise AssertionError("does not settle")
-
-
 def images(world):
     return {name: world.get(PODS, name)["spec"]["containers"][0]["image"] for name in world.names(PODS)}
 
@@ -56,13 +45,13 @@ def test_pods_start_one_after_the_other_each_when_the_one_before_is_ready():
     world.run_pods()
     sync(world)
     assert world.names(PODS) == ["web-0", "web-1"]
-    settle(world)
+    world.settle(sync)
     assert world.names(PODS) == ["web-0", "web-1", "web-2"]
 
 
 def test_pods_have_stable_names_host_names_and_index_labels():
     world = start(1, ordinals={"start": 5})
-    settle(world)
+    world.settle(sync)
     (pod,) = world.all(PODS)
     (revision,) = world.names(CONTROLLERREVISIONS)
     assert pod["spec"]["hostname"] == pod["metadata"]["name"] == "web-5"
@@ -87,7 +76,7 @@ def test_parallel_starts_and_stops_all_at_once():
 
 def test_scaling_down_goes_from_the_top_one_at_a_time():
     world = start(4)
-    settle(world)
+    world.settle(sync)
     change(world, replicas=1)
     seen = []
 
@@ -96,14 +85,14 @@ def test_scaling_down_goes_from_the_top_one_at_a_time():
         assert len(going) <= 1
         seen.extend(going)
 
-    settle(world, check)
+    world.settle(sync, check)
     assert list(dict.fromkeys(seen)) == ["web-3", "web-2", "web-1"]
     assert world.names(PODS) == ["web-0"]
 
 
 def test_a_rolling_update_goes_from_the_top_and_completes():
     world = start(3)
-    settle(world)
+    world.settle(sync)
     change(world, template=template("nginx:2"))
     seen = []
 
@@ -112,7 +101,7 @@ def test_a_rolling_update_goes_from_the_top_and_completes():
         assert sum(is_ready(item) for item in world.all(PODS)) - len(going) >= 2
         seen.extend(going)
 
-    settle(world, check)
+    world.settle(sync, check)
     assert list(dict.fromkeys(seen)) == ["web-2", "web-1", "web-0"]
     assert set(images(world).values()) == {"nginx:2"}
     status = world.get(STATEFULSETS, "web")["status"]
@@ -122,13 +111,13 @@ def test_a_rolling_update_goes_from_the_top_and_completes():
 
 def test_the_partition_keeps_lower_ordinals_at_the_old_revision_even_when_they_are_made_again():
     world = start(3, updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 2}})
-    settle(world)
+    world.settle(sync)
     change(world, template=template("nginx:2"))
-    settle(world)
+    world.settle(sync)
     assert images(world) == {"web-0": "nginx:1", "web-1": "nginx:1", "web-2": "nginx:2"}
     world.get(PODS, "web-0")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     world.run_pods()
-    settle(world)
+    world.settle(sync)
     assert images(world)["web-0"] == "nginx:1"
     status = world.get(STATEFULSETS, "web")["status"]
     assert status["currentRevision"] != status["updateRevision"]
@@ -137,42 +126,42 @@ def test_the_partition_keeps_lower_ordinals_at_the_old_revision_even_when_they_a
 
 def test_on_delete_waits_for_people():
     world = start(2, updateStrategy={"type": "OnDelete"})
-    settle(world)
+    world.settle(sync)
     change(world, template=template("nginx:2"))
-    settle(world)
+    world.settle(sync)
     assert set(images(world).values()) == {"nginx:1"}
     world.get(PODS, "web-1")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     world.run_pods()
-    settle(world)
+    world.settle(sync)
     assert images(world) == {"web-0": "nginx:1", "web-1": "nginx:2"}
 
 
 @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
 def test_a_pod_that_ended_is_replaced(phase):
     world = start(1)
-    settle(world)
+    world.settle(sync)
     before = world.get(PODS, "web-0")["metadata"]["uid"]
     world.get(PODS, "web-0")["status"]["phase"] = phase
-    settle(world)
+    world.settle(sync)
     assert world.get(PODS, "web-0")["metadata"]["uid"] != before
 
 
 def test_undoing_a_change_renumbers_the_old_revision():
     world = start(1)
-    settle(world)
+    world.settle(sync)
     (first,) = world.names(CONTROLLERREVISIONS)
     change(world, template=template("nginx:2"))
-    settle(world)
+    world.settle(sync)
     change(world, template=template("nginx:1"))
-    settle(world)
+    world.settle(sync)
     assert len(world.names(CONTROLLERREVISIONS)) == 2
     assert world.get(CONTROLLERREVISIONS, first)["revision"] == 3
 
 
 def test_revisions_beyond_the_limit_are_deleted():
     world = start(1, revisionHistoryLimit=1)
-    settle(world)
+    world.settle(sync)
     for number in range(2, 6):
         change(world, template=template(f"nginx:{number}"))
-        settle(world)
+        world.settle(sync)
     assert sorted(item["revision"] for item in world.all(CONTROLLERREVISIONS)) == [4, 5]

@@ -42,6 +42,17 @@ class World:
     def tick(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
+    def settle(self, sync: Callable[[World], int], check: Callable[[], None] = lambda: None) -> None:
+        """Let a controller (sync: one step, returns its writes) and the pods go on until nothing changes."""
+        for _ in range(100):
+            writes = sync(self)
+            check()
+            self.run_pods()
+            self.tick(1)
+            if not writes:
+                return
+        raise AssertionError("does not settle")
+
     def apply(self, actions: Iterable[Action]) -> int:
         """The number of writes, events not counted."""
         writes = 0
