@@ -83,7 +83,7 @@ def _inside(base: Path, checkout: Path, commands: Sequence[Sequence[str]]) -> in
     }
     for command in commands:
         began = time.monotonic()
-        code = subprocess.run(command, cwd="/root/kubewire", env=environment).returncode
+        code = subprocess.run(command, cwd="/srv/kubewire", env=environment).returncode
         print(f"fresh machine: {' '.join(command)}: exit code {code}, {time.monotonic() - began:.1f} s", flush=True)
         if code:
             return code
@@ -109,7 +109,7 @@ def _enter_root(base: Path, checkout: Path) -> None:
     (root / "etc/apt/sources.list").unlink(missing_ok=True)
     for path in PASSED_IN:
         _copy(Path(path), Path(f"{root}{path}"))
-    shutil.copytree(f"/proc/self/fd/{held}", root / "root/kubewire", symlinks=True)
+    shutil.copytree(f"/proc/self/fd/{held}", root / "srv/kubewire", symlinks=True)
     os.chdir(root)
     ns.pivot_root(".", ".old")
     os.chdir("/")

@@ -43,7 +43,10 @@ class Namespaces:
 
 
 def inode_of(process: Path, kind: str) -> int | None:
+    """None for a zombie too: it has let go of everything, and only waits for the machine's init to notice."""
     try:
+        if (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            return None
         return (process / "ns" / kind).stat().st_ino
     except OSError:
         return None

@@ -31,6 +31,14 @@ def names(cluster: Cluster, *args: str) -> list[str]:
     return sorted(item["metadata"]["name"] for item in cluster.objects(*args))
 
 
+def all_ready(cluster: Cluster, name: str, replicas: int) -> None:
+    """As `kubectl wait --for=jsonpath` of newer kubectls."""
+    path = "jsonpath={.status.readyReplicas}"
+    cluster.wait(
+        lambda: cluster.kubectl("get", "deployment", name, "-o", path) == str(replicas), f"{replicas} ready of {name}"
+    )
+
+
 def test_nodes_get_their_pod_cidr(cluster):
     path = '{range .items[*]}{.metadata.name}: podCIDR={.spec.podCIDR}{"\\n"}{end}'
 
@@ -58,7 +66,7 @@ def test_a_deployment_from_create_to_cascading_delete(cluster):
     nodes = [item["spec"]["nodeName"] for item in cluster.objects("pods", "-l", "app=web")]
     assert sorted(nodes) == ["worker-1", "worker-2", "worker-3"], "spread over the workers"
     cluster.kubectl("scale", "deployment/web", "--replicas=5")
-    cluster.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=5", "deployment/web", "--timeout=20s")
+    all_ready(cluster, "web", 5)
     cluster.kubectl("set", "image", "deployment/web", "nginx=nginx:2")
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
     cluster.wait(
@@ -263,7 +271,9 @@ def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
         cluster.kubelet.silent.discard("worker-2")
     ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
     patch = {"status": {"conditions": [ready]}}
-    cluster.kubectl("patch", "node", "worker-2", "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+    node = json.loads(cluster.kubectl("get", "node", "worker-2", "-o", "json"))
+    node["status"].update(patch["status"])
+    cluster.kubectl("replace", "--raw", "/api/v1/nodes/worker-2/status", "-f", "-", stdin=json.dumps(node))
     cluster.wait(lambda: taints() == set(), "taints gone")
     cluster.kubectl("delete", "deployment", "nomad")
 
@@ -276,7 +286,7 @@ def test_controllers_can_be_stopped_and_started_again_at_any_time(cluster):
     assert cluster.stop("controllers") == 0
     cluster.kubectl("scale", "deployment/stay", "--replicas=4")
     cluster.start("controllers")
-    cluster.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/stay", "--timeout=20s")
+    all_ready(cluster, "stay", 4)
     assert set(before) <= set(names(cluster, "pods", "-l", "app=stay"))
     assert cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}") == cidrs
     cluster.kubectl("delete", "deployment", "stay")
@@ -293,7 +303,7 @@ def test_work_goes_on_when_the_api_server_crashes_and_comes_back(cluster):
     cluster.kubectl("create", "deployment", "through", "--image=nginx", "--replicas=2")
     cluster.api.restart()
     cluster.kubectl("scale", "deployment/through", "--replicas=4")
-    cluster.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=4", "deployment/through", "--timeout=20s")
+    all_ready(cluster, "through", 4)
     assert len(cluster.objects("pods", "-l", "app=through")) == 4
     cluster.kubectl("delete", "deployment", "through", "--cascade=foreground", "--timeout=20s")
     assert all(process.poll() is None for process in cluster.processes.values())

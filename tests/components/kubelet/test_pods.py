@@ -279,6 +279,10 @@ async def test_a_failed_pod_and_one_past_its_deadline(node: Node) -> None:
     assert overdue["status"]["reason"] == "DeadlineExceeded"
 
 
+async def no_logs(pod: str) -> bool:
+    return not list(Path("/var/log/pods").glob(f"default_{pod}_*"))
+
+
 @on_node
 async def test_graceful_termination_runs_the_hook_and_serves_meanwhile(node: Node) -> None:
     await node.ready_node()
@@ -295,7 +299,8 @@ async def test_graceful_termination_runs_the_hook_and_serves_meanwhile(node: Nod
     assert Path("/run/said/said").read_text() == "bye\n"
     await node.event("polite", "Killing", "Stopping container app")
     assert not list(Path("/var/lib/kubelet/pods").glob(going["metadata"]["uid"]))
-    assert not list(Path("/var/log/pods").glob("default_polite_*"))
+    # The API is told first, then what is left on the node goes.
+    await node.until(lambda: no_logs("polite"), "the logs are gone")
 
 
 @on_node

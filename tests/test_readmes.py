@@ -1,0 +1,98 @@
+"""Every component explains itself in the same sections, its example is run by a test, and links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMPONENTS = [
+    *sorted(path.parent for path in (ROOT / "components").glob("*/__init__.py")),
+    ROOT / "components/apiserver/kinds",
+    ROOT / "components/apiserver/openapi",
+]
+SECTIONS = {
+    "where on the packet path": r"(Where it sits|(Where o|O)n the packet path)",
+    "configuration or flags": r"(Configuration|Flags|Flags and configuration)",
+    "example": r"Example\b.*",
+    "differences from upstream": r"Differences from upstream",
+    "links": r"(Links|Sources|Specs|Specifications)",
+}
+OTHERS = ("lab", "topologies", "scenarios", "scenarios/engine", "scenarios/catalogue", "tests", "vm", "benchmarks")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("folder", COMPONENTS, ids=name)
+def test_a_component_has_a_readme_with_all_sections(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# ")
+    missing = [what for what, heading in SECTIONS.items() if not re.search(rf"^## {heading}$", text, re.M)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("folder", COMPONENTS, ids=name)
+def test_a_test_runs_the_example_of_a_readme(folder: Path) -> None:
+    tests = ROOT / "tests" / folder.relative_to(ROOT)
+    assert [path for path in tests.glob("test_*.py") if re.search(r"readme", path.read_text(), re.I)]
+
+
+@pytest.mark.parametrize("folder", OTHERS)
+def test_other_folders_have_a_readme(folder: str) -> None:
+    assert (ROOT / folder / "README.md").is_file()
+
+
+def documents() -> list[Path]:
+    """The Markdown files of the project: what git knows, or everything where there is no git."""
+    listed = subprocess.run(["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        paths = [ROOT / line for line in listed.stdout.split("\0") if line]
+        return [path for path in paths if path.is_file()]
+    hidden = (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
+    return [ROOT / path for path in hidden if not any(part.startswith(".") for part in path.parts)]
+
+
+def links(text: str) -> Iterator[str]:
+    """Targets of inline links and pictures, without those in code."""
+    text = re.sub(r"^```.*?^```|^(?: {4}|\t).*$", "", text, flags=re.M | re.S)
+    text = re.sub(r"`[^`\n]*`(?!\])", "", text)
+    yield from (match[1] for match in re.finditer(r"\]\(([^()\s]+(?:\([^()\s]*\))?)\)", text))
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of headings."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", documents(), ids=name)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    broken = []
+    for link in links(document.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (document.parent / target).resolve() if target else document
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_lab_file_of_the_architecture_is_one() -> None:
+    import textwrap
+
+    import yaml
+
+    from scenarios.engine.spec import LabSpec
+
+    text = (ROOT / "docs/architecture.md").read_text().split("## A lab file\n")[1]
+    (block,) = re.findall(r"((?:^    .*\n)+)", text, re.M)[:1]
+    spec = LabSpec.parse(yaml.safe_load(textwrap.dedent(block)), "architecture.md")
+    assert spec.network == LabSpec().network, "what it shows are the defaults"
+    assert spec.topology.workers == LabSpec().topology.workers and spec.cni == LabSpec().cni
