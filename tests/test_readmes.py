@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+from scenarios.engine.spec import LabSpec
 
 ROOT = Path(__file__).parent.parent
 COMPONENTS = [
@@ -85,12 +89,6 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
 
 
 def test_the_lab_file_of_the_architecture_is_one() -> None:
-    import textwrap
-
-    import yaml
-
-    from scenarios.engine.spec import LabSpec
-
     text = (ROOT / "docs/architecture.md").read_text().split("## A lab file\n")[1]
     (block,) = re.findall(r"((?:^    .*\n)+)", text, re.M)[:1]
     spec = LabSpec.parse(yaml.safe_load(textwrap.dedent(block)), "architecture.md")
