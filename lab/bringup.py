@@ -88,11 +88,11 @@ class Lab:
         self._progress.send(step=name, state="done", seconds=round(time.monotonic() - began, 3))
 
     def _start_runtime(self) -> None:
-        log = (self.state.logs / "runtime.log").open("ab")
         command = [sys.executable, "-m", "components.runtime", "--socket", str(self.state.runtime_socket)]
         # Its files must have the same path in every node, and only the state directory has.
         command += ["--state", str(self.state.path / "runtime")]
-        self._runtime_process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with (self.state.logs / "runtime.log").open("ab") as log:
+            self._runtime_process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _connect_runtime(self) -> None:
         deadline = time.monotonic() + _DEADLINE

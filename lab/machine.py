@@ -6,8 +6,11 @@ Usage: python3 lab/machine.py CHECKOUT
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -70,10 +73,14 @@ def _run(command: list[str], progress: Progress, interesting: Callable[[str], st
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            last = [*last[-14:], line.rstrip()]
-            if what := interesting(line):
-                progress(what)
+        try:
+            for line in process.stdout:
+                last = [*last[-14:], line.rstrip()]
+                if what := interesting(line):
+                    progress(what)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # apt and pip put things in order; leaving this block waits for that
+            raise
     if process.returncode:
         output = "\n".join(f"  | {line}" for line in last)
         raise SetUpFailed(f"{' '.join(command[:4])} ... failed with exit code {process.returncode}\n{output}\n{advice}")
@@ -117,8 +124,34 @@ def make_environment(checkout: Path, progress: Progress) -> None:
     (venv / READY).touch()
 
 
+@contextlib.contextmanager
+def alone(checkout: Path) -> Iterator[None]:
+    """One set-up of a checkout at a time: flock(2) on its folder. Whoever comes second waits and says so."""
+    descriptor = os.open(checkout, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("kubewire: another command sets this machine up; waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def main(checkout: Path) -> int:
-    """Returns the exit code; says on stderr what is done."""
+    """Returns the exit code (130: interrupted); says on stderr what is done."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with alone(checkout):
+            return set_up(checkout)
+    except KeyboardInterrupt:
+        print("\nkubewire: interrupted; the same command again goes on with it", file=sys.stderr)
+        return 130
+
+
+def set_up(checkout: Path) -> int:
+    """Install what is missing. Returns the exit code."""
     wanted = missing((checkout / "debian-packages.txt").read_text())
     steps = Steps()
     try:

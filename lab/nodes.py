@@ -7,18 +7,26 @@ import signal
 from collections.abc import Sequence
 
 from components.machinery import namespaces as ns
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 from lab.state import LabRecord, StateDirectory
 
 
 def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[str]) -> int:
-    """Returns the command's exit code (127 when there is no such command). Raises UsageError for an unknown host."""
+    """Returns the command's exit code (127 when there is no such command).
+
+    Raises UsageError for an unknown host, LabError when the lab ends meanwhile.
+    """
+    if not record.hosts:
+        raise UsageError(f"lab {state.name!r} is still coming up")
     pids = {entry.name: entry.pid for entry in record.hosts}
     if host not in pids:
         raise UsageError(f"no host {host!r} in lab {state.name!r}; there are {', '.join(pids)}")
     # The sandbox first (its pid namespace shows the host's pid under /proc), then the host itself.
     names = ["mnt", "pid", "net", "ipc", "uts", "cgroup"]
-    ns.enter(record.init_pid, ["user", *names] if os.geteuid() else names)
+    try:
+        ns.enter(record.init_pid, ["user", *names] if os.geteuid() else names)
+    except OSError as error:
+        raise LabError(f"lab {state.name!r} cannot be entered: {error}") from error
     child = os.fork()  # setns(pid) is for children
     if child == 0:
         _exec(pids[host], host, command)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.runtime.api import Process, RuntimeClient
-from lab.errors import UsageError
+from components.runtime.api import Process, RuntimeApiError, RuntimeClient
+from lab.errors import LabError, UsageError
 from lab.state import LabRecord, StateDirectory, all_labs, running
 from scenarios.engine.spec import LabSpec
 
@@ -31,9 +31,14 @@ def show(name: str | None) -> int:
 
 
 def detail(state: StateDirectory, record: LabRecord) -> str:
-    """Hosts with their components and pods."""
-    with RuntimeClient(state.runtime_socket) as runtime:
-        processes = runtime.list({})
+    """Hosts with their components and pods. Raises LabError when the lab does not answer (yet)."""
+    if not record.hosts:
+        raise UsageError(f"lab {state.name!r} is still coming up")
+    try:
+        with RuntimeClient(state.runtime_socket) as runtime:
+            processes = runtime.list({})
+    except RuntimeApiError as error:
+        raise LabError(f"lab {state.name!r} does not answer: {error}; look into {state.logs}/runtime.log") from error
     lines = [
         f"lab {state.name}: {LabSpec.parse(record.spec, str(state.path)).label()}",
         f"  API https://127.0.0.1:{record.port}  kubeconfig {state.kubeconfig}  logs {state.logs}/",
@@ -42,8 +47,6 @@ def detail(state: StateDirectory, record: LabRecord) -> str:
         own = [p for p in processes if p.labels.get("host") == host.name]
         parts = ", ".join(_component(process) for process in own)
         lines.append(f"  {host.name:<14} {host.role:<13} {host.address:<15} {parts}")
-    if not record.hosts:
-        raise UsageError(f"lab {state.name!r} is still coming up")
     containers = [p for p in processes if "component" not in p.labels and p.running]
     lines.append(f"  {len(containers)} container processes, {_memory(record.init_pid)} MiB in all")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 import subprocess
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import launch
+from lab import cli, launch
 from lab.errors import BringUpFailed, UsageError
-from lab.state import LabRecord, find
+from lab.state import HostRecord, LabRecord, find, start_time
 from scenarios.engine.spec import LabSpec
 from tests.lab.kubewire_cli import Cli
 from tests.lab.test_kill import Namespaces, assert_gone, until
@@ -22,6 +23,7 @@ from tests.lab.test_kill import Namespaces, assert_gone, until
 @pytest.fixture
 def base(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KUBEWIRE_STATE_DIR", str(short_path))
+    monkeypatch.setattr(launch, "raise_on_signals", lambda: None)  # pytest's own handlers stay
     return short_path
 
 
@@ -76,6 +78,27 @@ def test_a_second_up_of_a_name_leaves_the_first_alone(base: Path) -> None:
     assert find("demo").record() == first
 
 
+@pytest.mark.parametrize("command", [["status", "--name", "demo"], ["node", "--name", "demo", "worker-1"]])
+def test_a_lab_that_has_no_hosts_yet_is_said_to_be_coming_up(
+    base: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = start_time(os.getpid())
+    assert began is not None
+    assert find("demo").claim(LabRecord("demo", os.getpid(), began, 0, LabSpec().as_dict()))
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == "kubewire: lab 'demo' is still coming up\n"
+
+
+def test_a_lab_whose_fork_server_has_died_says_where_to_look(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    began, host = start_time(os.getpid()), HostRecord("worker-1", "worker", "172.18.0.3", 1)
+    assert began is not None
+    assert find("demo").claim(LabRecord("demo", os.getpid(), began, 0, LabSpec().as_dict(), True, [host]))
+    assert cli.main(["status", "--name", "demo"]) == 1
+    said = capsys.readouterr().err
+    assert "lab 'demo' does not answer" in said
+    assert f"look into {base}/demo/logs/runtime.log" in said
+
+
 def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
     with subprocess.Popen(["true"]) as ended:
         pass
@@ -88,38 +111,38 @@ def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
 
 @pytest.mark.lab
 def test_two_ups_of_one_name_at_the_same_moment_make_one_lab(short_path: Path) -> None:
-    cli = Cli(short_path / "cli")
-    both = [cli.popen("up", "--name", "twin", "--workers", "1") for _ in range(2)]
+    kubewire = Cli(short_path / "cli")
+    both = [kubewire.popen("up", "--name", "twin", "--workers", "1") for _ in range(2)]
     outputs = [up.communicate(timeout=120)[0] for up in both]
     assert sorted(up.returncode for up in both) == [0, 2], outputs
     assert "lab 'twin' is already running" in outputs[both.index(next(up for up in both if up.returncode))]
-    assert cli.run("kubectl", "--name", "twin", "get", "--raw", "/readyz").stdout == "ok"
-    assert cli.run("down", "--name", "twin").stdout == "lab twin is down\n"
+    assert kubewire.run("kubectl", "--name", "twin", "get", "--raw", "/readyz").stdout == "ok"
+    assert kubewire.run("down", "--name", "twin").stdout == "lab twin is down\n"
 
 
 @pytest.mark.lab
 @pytest.mark.parametrize("with_sandbox", [False, True], ids=["from its first moment", "when it has its sandbox"])
 def test_down_ends_a_lab_that_is_coming_up(short_path: Path, with_sandbox: bool) -> None:
-    cli = Cli(short_path / "cli")
-    up = cli.popen("up", "--name", "victim", "--workers", "1")
+    kubewire = Cli(short_path / "cli")
+    up = kubewire.popen("up", "--name", "victim", "--workers", "1")
     if with_sandbox:
-        until(lambda: cli.record("victim") is not None, "a sandbox")
+        until(lambda: kubewire.record("victim") is not None, "a sandbox")
     else:
-        until(lambda: (cli.state / "victim/lab.json").exists(), "a record")
-    down = cli.run("down", "--name", "victim")
+        until(lambda: (kubewire.state / "victim/lab.json").exists(), "a record")
+    down = kubewire.run("down", "--name", "victim")
     output, _ = up.communicate(timeout=30)
     assert down.stdout == "lab victim is down\n", down.stderr
     assert up.returncode == 1
     assert "Traceback" not in output
-    assert not (cli.state / "victim").exists()
+    assert not (kubewire.state / "victim").exists()
 
 
 @pytest.mark.lab
 def test_a_second_signal_does_not_stop_the_clean_up(short_path: Path) -> None:
-    cli = Cli(short_path / "cli")
-    up = cli.popen("up", "--name", "victim", "--workers", "1")
-    until(lambda: cli.record("victim") is not None, "a sandbox")
-    record = cli.record("victim")
+    kubewire = Cli(short_path / "cli")
+    up = kubewire.popen("up", "--name", "victim", "--workers", "1")
+    until(lambda: kubewire.record("victim") is not None, "a sandbox")
+    record = kubewire.record("victim")
     assert record is not None
     spaces = Namespaces(record["init_pid"])
     while up.poll() is None:
@@ -127,17 +150,17 @@ def test_a_second_signal_does_not_stop_the_clean_up(short_path: Path) -> None:
     output, _ = up.communicate()
     assert up.returncode == 130
     assert "interrupted by SIGTERM" in output
-    assert not (cli.state / "victim").exists()
-    assert_gone(cli, spaces)
+    assert not (kubewire.state / "victim").exists()
+    assert_gone(kubewire, spaces)
 
 
 @pytest.mark.lab
 def test_sigterm_while_the_sandbox_is_being_made_leaves_nothing(short_path: Path) -> None:
-    cli = Cli(short_path / "cli")
-    up = cli.popen("up", "--name", "victim", "--workers", "1")
-    until(lambda: (cli.state / "victim/lab.json").exists(), "a record")
+    kubewire = Cli(short_path / "cli")
+    up = kubewire.popen("up", "--name", "victim", "--workers", "1")
+    until(lambda: (kubewire.state / "victim/lab.json").exists(), "a record")
     up.terminate()
     output, _ = up.communicate(timeout=30)
     assert up.returncode == 130, output
     assert "interrupted by SIGTERM" in output
-    assert list(cli.state.iterdir()) == []
+    assert list(kubewire.state.iterdir()) == []
