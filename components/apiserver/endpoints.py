@@ -26,6 +26,7 @@ from components.apiserver.registry import (
     Registry,
     Result,
     Selection,
+    Strategy,
     Transform,
     WriteOptions,
     check_field_selector,
@@ -38,6 +39,7 @@ from components.machinery.resources import KubeObject
 from components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
 
 _MIN_WATCH_SECONDS = 1800
+_STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
 
 
 @dataclass(frozen=True)
@@ -188,11 +190,11 @@ class Endpoints:
         options = call.write_options()
         if info.subresource == "scale":
             return self._scaled(call, lambda scale: obj, options, shape)
-        strategy = {"status": "status", "finalize": "raw"}.get(info.subresource, "main")
+        strategy = _STRATEGIES.get(info.subresource, "main")
         transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
         result = self.registry.update(
-            served, info.namespace, info.name, transform, options, strategy, unconditional=not served.custom  # type: ignore[arg-type]
-        )  # fmt: skip
+            served, info.namespace, info.name, transform, options, strategy, unconditional=not served.custom
+        )
         return self._answer(call, result, shape)
 
     def patch(self, call: Call) -> web.Response:
@@ -207,8 +209,8 @@ class Endpoints:
         transform = patching.transform(served, call.media_type, call.body, self.merge_key)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, shape)
-        strategy = "status" if info.subresource == "status" else "main"
-        result = self.registry.update(served, info.namespace, info.name, transform, options, strategy)  # type: ignore[arg-type]
+        strategy: Strategy = "status" if info.subresource == "status" else "main"
+        result = self.registry.update(served, info.namespace, info.name, transform, options, strategy)
         return self._answer(call, result, shape)
 
     def delete(self, call: Call) -> web.Response:

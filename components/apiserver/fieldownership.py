@@ -31,7 +31,7 @@ from components.apiserver.store import Key
 from components.machinery.resources import KubeObject
 
 if TYPE_CHECKING:
-    from components.apiserver.registry import Registry, Result, WriteOptions
+    from components.apiserver.registry import Registry, Result, Strategy, WriteOptions
 
 #: list_map_keys(group, version, kind, path) of the openapi package.
 ListKeysOf = Callable[[str, str, str, tuple[str, ...]], tuple[str, ...] | None]
@@ -162,8 +162,8 @@ def apply_patch(
     def transform(live: KubeObject) -> KubeObject:
         return applied(live, config, fields, identity, served.api_version, key, options.force)
 
-    strategy = "status" if subresource == "status" else "main"
-    return registry.update(served, namespace, name, transform, options, strategy, track=False)  # type: ignore[arg-type]
+    strategy: Strategy = "status" if subresource == "status" else "main"
+    return registry.update(served, namespace, name, transform, options, strategy, track=False)
 
 
 def _checked(patch: Any, name: str, options: WriteOptions) -> KubeObject:

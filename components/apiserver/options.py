@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def parse(argv: list[str]) -> Options:
     return _options(given, audiences)
 
 
-def _options(given: dict[str, object], audiences: tuple[str, ...]) -> Options:
+def _options(given: dict[str, Any], audiences: tuple[str, ...]) -> Options:
     keys, descriptors = given.pop("service_account_key_file"), given.pop("listen_fd")
     return Options(
-        **given,  # type: ignore[arg-type]
+        **given,
         api_audiences=audiences or (str(given["service_account_issuer"]),),
-        service_account_key_files=tuple(keys),  # type: ignore[arg-type]
-        listen_fds=tuple(descriptors),  # type: ignore[arg-type]
+        service_account_key_files=tuple(keys),
+        listen_fds=tuple(descriptors),
     )

@@ -203,7 +203,7 @@ class ApiServer:
         connection = request.protocol
         authorization = request.headers.get("Authorization", "")
         if not authorization and isinstance(connection, Connection) and connection.user is not None:
-            return connection.user  # type: ignore[no-any-return]
+            return connection.user
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         user = self.authenticator.authenticate(certificate, authorization)
         if user is None:

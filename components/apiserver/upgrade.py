@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from components.apiserver import status
+from components.apiserver.authentication import User
 
 DIAL_SECONDS = 10.0
 BUFFER = 256 * 1024
@@ -38,7 +39,7 @@ class Connection(RequestHandler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.tunnel: asyncio.StreamReader | None = None
-        self.user: Any = None
+        self.user: User | None = None
 
     def data_received(self, data: bytes) -> None:
         if self.tunnel is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -14,9 +14,11 @@ from components.coredns.corefile import CorefileError, Line, ServerBlock, Token,
 from components.coredns.message import REFUSED, Request, Response
 from components.coredns.plugin import (
     Factory,
+    Handler,
     Next,
     Plugin,
     PluginError,
+    Readiness,
     Setup,
     Site,
     chain,
@@ -64,7 +66,7 @@ class Instance:
             "built.",
             "goversion", "revision", "version",
         ).set(1, "", "kubewire", VERSION)  # fmt: skip
-        readiness: dict[str, object] = {}
+        readiness: dict[str, Readiness] = {}
         for block in blocks:
             zones_by_port: dict[int, list[str]] = {}
             for key in block.keys:
@@ -79,7 +81,7 @@ class Instance:
         block: ServerBlock,
         port: int,
         zones: tuple[str, ...],
-        readiness: dict[str, object],
+        readiness: dict[str, Readiness],
         known: Mapping[str, Factory],
     ) -> None:
         lines: dict[str, list[Line]] = {}
@@ -104,7 +106,7 @@ class Instance:
         lines: list[Line],
         port: int,
         zones: tuple[str, ...],
-        readiness: dict[str, object],
+        readiness: dict[str, Readiness],
     ) -> Plugin:
         setup = Setup(
             lines=lines,
@@ -113,7 +115,7 @@ class Instance:
             registry=self.registry,
             site=self.site,
             resolve=lambda request: self.resolve(port, request),
-            readiness=readiness,  # type: ignore[arg-type]
+            readiness=readiness,
             port=port,
             fatal=self.fatal,
             reload_every=lambda interval, jitter: setattr(self, "reload", (interval, jitter)),
@@ -153,18 +155,18 @@ class Instance:
 
         return serve
 
-    async def _background(self, name: str, run: Callable[[], object]) -> None:
+    async def _background(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
-            await run()  # type: ignore[misc]
+            await run()
         except RuntimeError as error:
             self.fatal(str(error))
         except Exception as error:  # a plugin that died unseen would leave a server without it
             self.fatal(f"plugin/{name}: {error!r}")
 
-    async def _serve_pages(self, address: str, pages: Mapping[str, object]) -> None:
+    async def _serve_pages(self, address: str, pages: Mapping[str, Handler]) -> None:
         host, _, port = address.rpartition(":")
         app = web.Application()
-        app.add_routes([web.get(path, handler) for path, handler in pages.items()])  # type: ignore[arg-type]
+        app.add_routes([web.get(path, handler) for path, handler in pages.items()])
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         self._runners.append(runner)

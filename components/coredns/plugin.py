@@ -38,6 +38,10 @@ class Readiness(Protocol):
         """Whether the plugin can answer; once true it is not asked again (plugin ready)."""
 
 
+#: Answers a page.
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class PluginError(Exception):
     """`plugin/NAME: FILE:LINE - Error during parsing: WHAT`."""
 
@@ -46,9 +50,9 @@ class PluginError(Exception):
 class Site:
     """Pages the plugins of all server blocks serve by HTTP: address -> path -> handler."""
 
-    pages: dict[str, dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]] = field(default_factory=dict)
+    pages: dict[str, dict[str, Handler]] = field(default_factory=dict)
 
-    def page(self, address: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+    def page(self, address: str, path: str, handler: Handler) -> None:
         self.pages.setdefault(address, {})[path] = handler
 
 

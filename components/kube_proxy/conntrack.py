@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 
-from components.kube_proxy.model import IPV4, Endpoints, ServicePort, Services
+from components.kube_proxy.model import IPV4, Endpoints, ServicePort, ServicePortName, Services
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def _deletions(old: tuple[Services, Endpoints], new: tuple[Services, Endpoints])
             yield from _flows(new_services[name])
 
 
-def _usable(endpoints: Endpoints, name: object) -> set[str]:
+def _usable(endpoints: Endpoints, name: ServicePortName) -> set[str]:
     # An address with several ports counts once: its flows are told apart by nothing that conntrack -D matches.
-    return {ep.ip for ep in endpoints.get(name, ()) if ep.ready or (ep.serving and ep.terminating)}  # type: ignore[call-overload]
+    return {ep.ip for ep in endpoints.get(name, ()) if ep.ready or (ep.serving and ep.terminating)}
 
 
 def _flows(service: ServicePort) -> Iterator[list[str]]:

@@ -171,11 +171,16 @@ class Catalogue:
 def _program(image: Image, argv: tuple[str, ...]) -> Program:
     if not argv:
         raise UnknownImage("no command specified")
-    given = {"env": image.env, "working_dir": image.working_dir, "preload": image.preload, "tools": image.tools}
+    given: dict[str, Any] = {
+        "env": image.env,
+        "working_dir": image.working_dir,
+        "preload": image.preload,
+        "tools": image.tools,
+    }
     main = image.programs.get(argv[0])
     if main is None:
-        return Program(image, argv=argv, **given)  # type: ignore[arg-type]
-    return Program(image, main=main, args=argv[1:], **given)  # type: ignore[arg-type]
+        return Program(image, argv=argv, **given)
+    return Program(image, main=main, args=argv[1:], **given)
 
 
 def _key(name: str, at: str) -> str:

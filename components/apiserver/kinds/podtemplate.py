@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
+from components.apiserver.kinds import cells, replicaset
 from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.replicaset import COLUMNS as REPLICASET_COLUMNS
 from components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from components.machinery.resources import KubeObject, Resource
@@ -59,16 +58,7 @@ def prepare_controller(obj: KubeObject) -> None:
 
 
 def controller_row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    return [
-        cells.name(obj),
-        spec.get("replicas", 0),
-        status.get("replicas", 0),
-        status.get("readyReplicas", 0),
-        cells.age(obj, now),
-        *cells.containers(cells.at(spec, "template", "spec") or {}),
-        cells.labels(spec.get("selector")),
-    ]
+    return [*replicaset.row_but_selector(obj, now), cells.labels(cells.at(obj, "spec", "selector"))]
 
 
 CONTROLLER_KIND = KindSpec(
@@ -81,7 +71,7 @@ CONTROLLER_KIND = KindSpec(
     prepare_create=prepare_controller,
     prepare_update=keep_status,
     prepare_status_update=keep_all_but_status,
-    columns=REPLICASET_COLUMNS,
+    columns=replicaset.COLUMNS,
     row=controller_row,
     scale=ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector"),
 )

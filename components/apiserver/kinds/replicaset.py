@@ -45,6 +45,11 @@ def prepare_create(obj: KubeObject) -> None:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
+    return [*row_but_selector(obj, now), cells.selector(cells.at(obj, "spec", "selector"))]
+
+
+def row_but_selector(obj: KubeObject, now: datetime) -> list[Any]:
+    """What ReplicaSets and ReplicationControllers show alike; their selectors have different forms."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     return [
         cells.name(obj),
@@ -53,7 +58,6 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
         status.get("readyReplicas", 0),
         cells.age(obj, now),
         *cells.containers(cells.at(spec, "template", "spec") or {}),
-        cells.selector(spec.get("selector")),
     ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dnslib import AAAA as AAAARecord
 from dnslib import CNAME as CNAMERecord
@@ -74,13 +75,13 @@ class Kubernetes:
             client = Client.from_kubeconfig(settings.kubeconfig) if settings.kubeconfig else Client.in_cluster()
         except KubeconfigError as error:
             raise RuntimeError(f"plugin/kubernetes: {error}") from error
-        selected = {"label_selector": settings.label_selector, "transform": trim}
+        selected: dict[str, Any] = {"label_selector": settings.label_selector, "transform": trim}
         informers = [
             Informer(client, NAMESPACES, handler=index.namespace_changed, transform=trim),
-            Informer(client, SERVICES, handler=index.service_changed, **selected),  # type: ignore[arg-type]
+            Informer(client, SERVICES, handler=index.service_changed, **selected),
         ]
         if settings.endpoints:
-            informers.append(Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **selected))  # type: ignore[arg-type]
+            informers.append(Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **selected))
         if settings.options.pods == lookup.PODS_VERIFIED:
             informers.append(Informer(client, PODS, handler=index.pod_changed, transform=trim))
         async with client, asyncio.TaskGroup() as tasks:
