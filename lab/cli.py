@@ -27,7 +27,7 @@ a first session:
   sudo kubewire up                          a lab: control plane, three workers, router, outside client
   sudo kubewire kubectl get pods -A -o wide any kubectl command, with the lab's kubeconfig
   sudo kubewire node worker-1 -- ip route   any command in a node's namespaces
-  sudo kubewire run scenarios/catalogue     all scenarios, with a report
+  sudo kubewire run -l                      the scenarios there are; without -l: run them all, with a report
   sudo kubewire down                        end the lab; nothing is left
 
 exit codes: 0 done, 1 it failed (an expectation, a bring-up step), 2 wrong input, 130 interrupted
@@ -109,14 +109,35 @@ def _add_lab_commands(commands: Any) -> None:
 
 _UP_EPILOG = """\
 a lab file (every key is optional; these are the defaults):
-  topology: {shape: one-segment, workers: 3}        # or two-racks; links: {bandwidth: 100}  Mbit/s
+  name: default
+  topology: {shape: one-segment, workers: 3}        # or two-racks; links: {bandwidth: 100} is in Mbit/s
   network:
     nodeCIDR: 172.18.0.0/16
-    clusterCIDR: 10.244.0.0/16
-    nodeCIDRMaskSize: 24
+    clusterCIDR: 10.244.0.0/16                      # the pods'
+    nodeCIDRMaskSize: 24                            # of each node's part of it
     serviceCIDR: 10.96.0.0/12
-  cni: {plugin: flannel, backend: vxlan}            # or host-gw
-  kubeProxy: {mode: iptables}
+    serviceNodePortRange: 30000-32767
+    clusterDomain: cluster.local
+  cni: {plugin: flannel, backend: vxlan}            # or backend: host-gw; plugin: none
+  kubeProxy: {mode: iptables}                       # or none
+  dns: {replicas: 2}                                # CoreDNS; 0: none
+  images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine
+
+the lab stays until `kubewire down`. Its kubeconfig and logs are in its state directory (kubewire status --name N).
+"""
+
+_RUN_EPILOG = """\
+examples:
+  kubewire run -l                       what the catalogue has
+  kubewire run hairpin                  one scenario, by name
+  kubewire run dns services             subjects of the catalogue
+  kubewire run -k "packet and not dns"  by words in names, titles and tags
+  kubewire run --keep my.scenario.yaml  your own; look around in the lab when it fails
+  kubewire run --resume -j 2            only what has not passed yet, two labs at once
+
+each scenario gets a lab (equal labs are shared) that ends with the command
+how to write one: scenarios/engine/README.md
+exit codes: 0 all passed or were skipped with the reason, 1 some failed, 2 a file is wrong, 130 interrupted
 """
 
 
@@ -145,7 +166,7 @@ def _add_inside_commands(commands: Any) -> None:
 def _add_scenario_commands(commands: Any) -> None:
     from scenarios.engine import cli as engine
 
-    run = _command(commands, "run", _run, "run scenarios and write the reports")
+    run = _command(commands, "run", _run, "run scenarios and write the reports", epilog=_RUN_EPILOG)
     engine.add_arguments(run)
     _command(commands, "demo", _demo, "the four networking problems, shown on packets, with an HTML report")
     test = _command(commands, "test", _test, "static checks and the whole test suite (in a checkout)", signals=False)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from scenarios.engine.spec import LabSpec
+from lab.cli import _UP_EPILOG
+from scenarios.engine.spec import LabSpec, Network
 
 ROOT = Path(__file__).parent.parent
 COMPONENTS = [
@@ -88,9 +90,19 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     assert broken == []
 
 
-def test_the_lab_file_of_the_architecture_is_one() -> None:
+def lab_file_of_the_architecture() -> str:
     text = (ROOT / "docs/architecture.md").read_text().split("## A lab file\n")[1]
-    (block,) = re.findall(r"((?:^    .*\n)+)", text, re.M)[:1]
-    spec = LabSpec.parse(yaml.safe_load(textwrap.dedent(block)), "architecture.md")
-    assert spec.network == LabSpec().network, "what it shows are the defaults"
-    assert spec.topology.workers == LabSpec().topology.workers and spec.cni == LabSpec().cni
+    return re.findall(r"((?:^    .*\n)+)", text, re.M)[0]
+
+
+def lab_file_of_the_help() -> str:
+    return re.findall(r"defaults\):\n((?:^  .*\n)+)", _UP_EPILOG, re.M)[0]
+
+
+@pytest.mark.parametrize("text", [lab_file_of_the_architecture, lab_file_of_the_help])
+def test_a_lab_file_that_is_shown_is_one_and_has_every_key(text: Callable[[], str]) -> None:
+    data = yaml.safe_load(textwrap.dedent(text()))
+    spec = LabSpec.parse(data, "the text")
+    assert spec.network == LabSpec().network and spec.cni == LabSpec().cni and spec.dns == LabSpec().dns
+    assert set(data) == {field.name for field in dataclasses.fields(LabSpec)}
+    assert set(data["network"]) == {field.name for field in dataclasses.fields(Network)}

@@ -42,7 +42,8 @@ def discover(paths: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise SpecError([f"{path}: no such file or folder"])
+            catalogue = "and no scenario or subject of the catalogue; kubewire run -l lists those"
+            raise SpecError([f"{path}: no such file or folder, {catalogue}"])
     return list(dict.fromkeys(found))
 
 

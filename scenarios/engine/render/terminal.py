@@ -252,7 +252,9 @@ class Terminal:
             limit = 40 if self.options.verbose else 12
             yield from (paint(f"{' ' * (indent + 2)}{line}", "dim") for line in item.detail.splitlines()[:limit])
         if item.command and (self.options.verbose or not item.holds):
-            yield f"{' ' * (indent + 2)}{paint('try it:', 'dim')} {item.command}"
+            # The report lies next to its captures, a terminal does not.
+            command = item.command.replace("tcpdump -nr captures/", f"tcpdump -nr {self.options.results}/captures/")
+            yield f"{' ' * (indent + 2)}{paint('try it:', 'dim')} {command}"
 
     def _packet(self, line: str, indent: int) -> str:
         """Outer headers dim, inner ones bright: the eye goes to what the applications see."""
