@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,14 +53,12 @@ def test_other_folders_have_a_readme(folder: str) -> None:
     assert (ROOT / folder / "README.md").is_file()
 
 
-def documents() -> list[Path]:
-    """The Markdown files of the project: what git knows, or everything where there is no git."""
-    listed = subprocess.run(["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode == 0 and listed.stdout:
-        paths = [ROOT / line for line in listed.stdout.split("\0") if line]
-        return [path for path in paths if path.is_file()]
-    hidden = (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
-    return [ROOT / path for path in hidden if not any(part.startswith(".") for part in path.parts)]
+def documents() -> Iterator[Path]:
+    """The Markdown files of the project."""
+    for path in sorted(ROOT.rglob("*.md")):
+        inside = path.relative_to(ROOT).parts
+        if not inside[0].startswith(".") and inside[0] not in ("results", "build"):
+            yield path
 
 
 def links(text: str) -> Iterator[str]:
