@@ -74,7 +74,7 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
-@pytest.mark.parametrize("document", documents(), ids=name)
+@pytest.mark.parametrize("document", [*documents()], ids=name)
 def test_relative_links_lead_somewhere(document: Path) -> None:
     broken = []
     for link in links(document.read_text()):
