@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
-from lab.components import ADMIN_CONF, DOOR_FD, ComponentSpec, NodeFile, component_specs, node_files
+from lab.components import ADMIN_CONF, DOOR_FD, ClusterAddresses, ComponentSpec, NodeFile, component_specs, node_files
 from lab.errors import BringUpFailed, LabError
 from lab.mounts import hidden
 from lab.pki import Authority
@@ -231,6 +231,29 @@ class Lab:
             output = _tail(self.state.logs / "addons.log")
             raise BringUpFailed(_READY_STEP, f"exit code {status.shell_code}", node=node, output=output)
         self.runtime.remove(process.id)
+        if self.spec.dns.replicas and self.spec.cni.plugin != "none" and self.spec.kubeProxy.mode != "none":
+            self._dns_answers()
+
+    def _dns_answers(self) -> None:
+        """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace there."""
+        server = ClusterAddresses.of(self.spec.network.serviceCIDR).dns_service
+        name = f"kubernetes.default.svc.{self.spec.network.clusterDomain}"
+        probes = {
+            node.name: self.runtime.spawn(
+                ProcessSpec(
+                    main="lab.dns_probe:main",
+                    args=(server, name, str(_DEADLINE)),
+                    name="kubewire-dns-probe",
+                    join={"net": self.pid(node.name), "mnt": self.pid(node.name)},
+                )
+            )
+            for node in self.plan.nodes
+        }
+        for node_name, probe in probes.items():
+            if self.runtime.wait(probe.id, timeout=_DEADLINE + 5.0).shell_code:
+                reason = f"no answer from {server} to {name} within {_DEADLINE:.0f} s"
+                raise BringUpFailed(_READY_STEP, reason, node=node_name, output=self._complaints())
+            self.runtime.remove(probe.id)
 
     def _follow_notes(self, descriptor: int, deadline: float) -> None:
         last = "the API server has not answered yet"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from components.machinery.client import ApiError, Client
+from components.machinery.client import ApiError, ApiUnavailable, Client
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer
 from components.machinery.resources import LEASES, NODES, PODS, KubeObject
@@ -96,15 +96,20 @@ class FakeKubelet:
     async def _tend(self, pod: KubeObject) -> None:
         metadata = pod["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
-        try:
-            if metadata.get("deletionTimestamp"):
-                await self._client.delete(PODS, name, namespace, grace_period_seconds=0, uid=metadata["uid"])
-            elif pod["status"].get("phase") == "Pending":
-                status = self._running(pod)
-                await self._client.patch(PODS, name, {"status": status}, namespace, subresource="status")
-        except ApiError as error:
-            if error.status not in (0, 404, 409):
-                raise
+        while True:
+            try:
+                if metadata.get("deletionTimestamp"):
+                    await self._client.delete(PODS, name, namespace, grace_period_seconds=0, uid=metadata["uid"])
+                elif pod["status"].get("phase") == "Pending":
+                    status = self._running(pod)
+                    await self._client.patch(PODS, name, {"status": status}, namespace, subresource="status")
+            except ApiUnavailable:
+                await asyncio.sleep(0.05)  # the API server is away at the moment; no event will come again for this
+                continue
+            except ApiError as error:
+                if error.status not in (404, 409):
+                    raise
+            return
 
     def _running(self, pod: KubeObject) -> KubeObject:
         uid, count = pod["metadata"]["uid"], len(self._addresses)
