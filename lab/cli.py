@@ -188,7 +188,7 @@ def _up(options: argparse.Namespace) -> int:
     print(f"lab {name} is up ({spec.label()}) after {time.monotonic() - began:.1f} s")
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
-    print(f"  kubewire node{flag} worker-1 -- iptables-save")
+    print(f"  kubewire node{flag} {'worker-1' if spec.topology.workers else 'control-plane'} -- iptables-save")
     print(f"  kubewire down{flag}")
     return 0
 

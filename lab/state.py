@@ -119,10 +119,6 @@ class StateDirectory:
         return self.path / "logs"
 
     @property
-    def captures(self) -> Path:
-        return self.path / "captures"
-
-    @property
     def runtime_socket(self) -> Path:
         return self.path / "runtime.sock"
 
@@ -141,8 +137,7 @@ class StateDirectory:
                 return False
             self._remove()
             self.path.mkdir(mode=0o700)
-            for folder in (self.logs, self.captures):
-                folder.mkdir(mode=0o700)
+            self.logs.mkdir(mode=0o700)
             self._write(record)
         return True
 
