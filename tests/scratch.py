@@ -7,8 +7,10 @@ def test_something():
 import os
 import pickle
 import signal
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +68,28 @@ def _inner(body: Callable[..., Any], arguments: tuple[Any, ...], write: int) -> 
     os._exit(0)
 
 
+@contextmanager
+def code_visible() -> Iterator[None]:
+    """The checkout and its venv stay where they are while the body mounts things over them (a clone in /tmp)."""
+    root = Path(__file__).resolve().parent.parent
+    held = {
+        path: os.open(path, os.O_PATH) for path in {root, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    }
+    yield
+    for path, descriptor in sorted(held.items()):
+        if not path.exists():
+            path.mkdir(parents=True)
+            namespaces.bind(f"/proc/self/fd/{descriptor}", path, recursive=True)
+        os.close(descriptor)
+    os.chdir(root)  # the old working directory may be the covered one
+
+
 def fresh_mounts() -> None:
     """In a new mount namespace: nothing propagates, SCRATCH directories are empty, /proc and /sys are this one's."""
     namespaces.mount("none", "/", "", namespaces.MS_REC | namespaces.MS_PRIVATE)
-    for path in SCRATCH:
-        namespaces.mount("tmpfs", path, "tmpfs", 0, "mode=755")
+    with code_visible():
+        for path in SCRATCH:
+            namespaces.mount("tmpfs", path, "tmpfs", 0, "mode=755")
     namespaces.mount("proc", "/proc", "proc")
     namespaces.mount("sysfs", "/sys", "sysfs")
     Path("/run/netns").mkdir()

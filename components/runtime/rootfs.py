@@ -269,10 +269,14 @@ def _stage(stage: str, optional: bool = False) -> Iterator[None]:
 
 
 def program_binds(lower: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """Those of the paths that the lower root does not show because another file system is mounted there."""
-    if os.path.samefile(lower, "/"):
-        return ()
-    hidden = sorted({p for p in paths if os.path.exists(p) and not os.path.exists(lower + p)})
+    """Those of the paths that a container's root would not show: another file system is mounted there, or the
+    container has a scratch directory of its own in the way (a checkout in /tmp)."""
+    whole = os.path.samefile(lower, "/")
+
+    def shown(path: str) -> bool:
+        return (whole or os.path.exists(lower + path)) and not path.startswith(tuple(f"{d}/" for d in SCRATCH))
+
+    hidden = sorted({p for p in paths if os.path.exists(p) and not shown(p)})
     return tuple(p for p in hidden if not any(p.startswith(f"{other}/") for other in hidden))
 
 

@@ -28,6 +28,7 @@ from components.machinery import namespaces as ns
 from components.machinery.client import ApiError, Client
 from components.machinery.resources import CONFIGMAPS, EVENTS, NODES, PODS, SERVICEACCOUNTS, KubeObject
 from components.runtime.api import AsyncRuntimeClient, Process
+from tests.scratch import code_visible
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
@@ -125,8 +126,9 @@ class Node:
         ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
         ns.mount("proc", "/proc", "proc")
         ns.mount("sysfs", "/sys", "sysfs")
-        for path in ("/run", "/tmp"):
-            ns.mount("tmpfs", path, "tmpfs")
+        with code_visible():
+            for path in ("/run", "/tmp"):
+                ns.mount("tmpfs", path, "tmpfs")
         for path in ("etc", "opt", "var"):
             base = Path("/run/overlay", path)
             for part in ("upper", "work"):
