@@ -64,7 +64,9 @@ def test_what_a_container_writes_stays_in_it(client: RuntimeClient, sandbox: San
     in_container(client, first, "sh", "-c", f"echo first > {marker}; rm /etc/passwd; echo x > /tmp/x; echo y > /run/y")
     assert in_container(client, first, "cat", marker) == "first"
     assert in_container(client, second, "sh", "-c", f"ls {marker} /tmp /run 2>/dev/null; wc -l < /etc/passwd") != ""
-    assert in_container(client, second, "ls", "/tmp") == ""
+    left = in_container(client, second, "ls", "/tmp").split()
+    # A checkout that lies in /tmp stays visible.
+    assert [name for name in left if not Path(__file__).is_relative_to(f"/tmp/{name}")] == []
     assert not Path(marker).exists() and Path("/etc/passwd").exists()
 
 
