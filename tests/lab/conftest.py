@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.handle import LabStarter, RunningLab
+from lab.state import StateDirectory
 from scenarios.engine.spec import LabSpec
 
 
@@ -19,6 +20,10 @@ def short_path() -> Iterator[Path]:
     """tmp_path is too long for the unix sockets of a state directory below it."""
     folder = Path(tempfile.mkdtemp(prefix="kw-"))
     yield folder
+    # A test that failed may have left a lab up; without its state directory nobody would find it again.
+    for record in folder.rglob("lab.json"):
+        if (left := StateDirectory(record.parent).record()) is not None:
+            left.kill()
     shutil.rmtree(folder, ignore_errors=True)
 
 

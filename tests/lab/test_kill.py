@@ -112,10 +112,10 @@ def kill_command(cli: Cli, lab_file: Path, after: float) -> None:
     assert record is not None, up.communicate()
     spaces = Namespaces(record["init_pid"])
     wait_or_end(up, after)
-    finished = up.poll() is not None
     up.kill()
     up.communicate(timeout=30)
-    if finished:
+    if (cli.state / "victim/control.sock").exists():
+        # Bring-up was over, or so nearly that nobody can say whether the lab stands on its own by now.
         assert cli.run("down", "--name", "victim").returncode == 0
     assert_gone(cli, spaces)
 
