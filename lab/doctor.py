@@ -47,7 +47,11 @@ FEATURES: dict[str, tuple[str, bool, str]] = {
     "nftables": ("nft add table ip t", False, "kubeProxy.mode: nftables"),
     "ipset": ("ipset create s hash:ip,port", False, "ipset-based policy and IPVS"),
     "conntrack": ("conntrack -L", True, ""),
-    "bridge netfilter": ("test -e /proc/sys/net/bridge/bridge-nf-call-iptables", True, ""),
+    "bridge netfilter": (
+        "test -e /proc/sys/net/bridge/bridge-nf-call-iptables",
+        True,
+        "(module br_netfilter; kubewire up loads it as root)",
+    ),
     "tbf": (
         "ip link add x0 type veth peer name x1 && tc qdisc add dev x0 root tbf rate 1mbit burst 15000 latency 1ms",
         False,
@@ -161,5 +165,5 @@ def _line(finding: Finding) -> str:
     mark = "✓" if finding.works else "✗" if finding.needed else "-"
     text = finding.detail
     if not finding.works:
-        text = "needed" if finding.needed else f"not in this kernel; without it: {finding.without}"
+        text = f"needed {finding.without}" if finding.needed else f"not in this kernel; without it: {finding.without}"
     return f"  {mark} {finding.name:<27} {text}".rstrip()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from lab import bridge_netfilter
 from lab.errors import BringUpFailed, LabError, UsageError
 from lab.sandbox import events, start
 from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
@@ -57,6 +58,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
 
     Raises UsageError (a lab of this name runs, the port is taken) and BringUpFailed; nothing is left behind then.
     """
+    bridge_netfilter.ensure()
     state = find(name)
     record = LabRecord.new(name, spec.as_dict())
     try:
