@@ -388,22 +388,6 @@ def test_except_names_are_not_forwarded():
     assert questions == []
 
 
-def test_thousands_of_answers_per_second_are_possible():
-    """Decoding, chain and encoding of one answer stay below half a millisecond of this machine's time."""
-    import time
-
-    instance = Instance.build(corefile.parse(HOSTS))
-    query = DNSRecord.question("one.test").pack()
-
-    async def run() -> float:
-        started = time.process_time()
-        for _ in range(500):
-            await answer(query, lambda r: instance.resolve(53, r), "udp", "10.0.0.1:1")
-        return (time.process_time() - started) / 500
-
-    assert asyncio.run(run()) < 0.0005
-
-
 def test_decode_and_encode_are_inverse_for_the_question():
     query = DNSRecord.question("WwW.Example.Test", "AAAA")
     request = decode(query.pack())

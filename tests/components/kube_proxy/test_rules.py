@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -178,7 +177,7 @@ def test_a_large_cluster_goes_without_comments_in_service_chains():
     assert "ns1/svc1:p80 cluster IP" in text
 
 
-def test_a_thousand_services_are_rendered_well_under_100_ms_when_little_changes():
+def test_of_a_thousand_services_only_the_changed_one_is_written():
     services = {name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.{i // 250}.{i % 250}") for i in range(1000)}
     endpoints = {
         key: tuple(endpoint(f"10.{i // 250}.{i % 250}.{j}") for j in (1, 2, 3)) for i, key in enumerate(services)
@@ -186,11 +185,9 @@ def test_a_thousand_services_are_rendered_well_under_100_ms_when_little_changes(
     cache: rules.Cache = {}
     earlier = rules.plan(services, endpoints, NODE, CONFIG, cache)
     endpoints[name("ns/svc7")] = THREE
-    started = time.process_time()
     plan = rules.plan(services, endpoints, NODE, CONFIG, cache)
     difference = plan.since(earlier)
     text = plan.text(only=difference.written, stale=difference.stale)
-    assert time.process_time() - started < 0.1
     assert text.count("\n:KUBE-SVC-") == 1
 
 
