@@ -74,10 +74,19 @@ def deployed(running_lab: RunningLab) -> Iterator[RunningLab]:
         await client.delete(SERVICES, "target", "default")
 
     with_api(running_lab.kubeconfig, create)
-    answering = "until curl -sf -m 1 http://10.96.77.77/hostname; do :; done"
-    running_lab.exec("worker-1", ["sh", "-c", answering], timeout=30)
+    for worker in ("worker-1", "worker-2"):
+        until(running_lab, worker, "[ $(iptables-save -t nat | grep -c -- '-A KUBE-SEP.*default/target.*DNAT') = 2 ]")
+        until(running_lab, worker, "curl -sf -m 1 http://10.96.77.77/hostname")
     yield running_lab
     with_api(running_lab.kubeconfig, delete)
+    for worker in ("worker-1", "worker-2"):
+        until(running_lab, worker, "! iptables-save -t nat | grep default/target")
+
+
+def until(lab: RunningLab, host: str, command: str) -> None:
+    """Rules follow the API on each node in its own time."""
+    done = lab.exec(host, ["sh", "-c", f"until {command}; do :; done"], timeout=30)
+    assert done.returncode == 0, f"{host}: waited in vain for: {command}"
 
 
 def test_the_kubeconfig_and_state_are_for_their_owner_alone(running_lab: RunningLab) -> None:
@@ -130,9 +139,9 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
 
     def traffic() -> None:
         while not stop.is_set():
-            done = deployed.exec("worker-2", ["curl", "-sf", "-m", "2", "http://10.96.77.77/hostname"])
+            done = deployed.exec("worker-2", ["curl", "-sSf", "-m", "2", "http://10.96.77.77/hostname"])
             if done.returncode:
-                lost.append(done.stderr.decode())
+                lost.append(f"curl ended with {done.returncode}: {done.stderr.decode()}")
 
     async def write(client: Client) -> list[str]:
         acknowledged = []

@@ -24,8 +24,8 @@ DEADLINE = 20.0
 
 
 class FakeKubelet:
-    """silent: names of nodes that renew no lease and touch no pod. unready: label app of pods that never
-    become ready."""
+    """silent: names of nodes that renew no lease, post no status and touch no pod. unready: label app of pods
+    that never become ready."""
 
     def __init__(self, kubeconfig: str, nodes: Iterable[KubeObject]) -> None:
         self.silent: set[str] = set()
@@ -71,8 +71,23 @@ class FakeKubelet:
         while True:
             for node in self._nodes:
                 if node["metadata"]["name"] not in self.silent:
-                    await self._renew(node["metadata"]["name"])
+                    await self._heartbeat(node["metadata"]["name"])
             await asyncio.sleep(0.5)
+
+    async def _heartbeat(self, name: str) -> None:
+        try:
+            await self._renew(name)
+            await self._post_ready(name)
+        except ApiError as error:
+            if error.status not in (0, 404, 409):  # the API server is away, or a test deleted the node: next time
+                raise
+
+    async def _post_ready(self, name: str) -> None:
+        """As a kubelet does at each nodeStatusUpdateFrequency: what others have made of its Ready is put right."""
+        status = (await self._client.get(NODES, name))["status"]
+        standing = {item["type"]: item for item in status.get("conditions") or []}
+        if standing.get("Ready", {}).get("status") != "True":
+            await self._client.patch(NODES, name, {"status": {"conditions": [ready_condition()]}}, subresource="status")
 
     async def _renew(self, name: str) -> None:
         spec = {"holderIdentity": name, "renewTime": f"{timestamp()[:-1]}.{time.time_ns() // 1000 % 10**6:06}Z"}
@@ -80,7 +95,7 @@ class FakeKubelet:
             await self._client.patch(LEASES, name, {"spec": spec}, "kube-node-lease")
         except ApiError as error:
             if error.status != 404:
-                return
+                raise
             metadata = {"name": name, "namespace": "kube-node-lease"}
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
             await self._client.create(LEASES, lease)
@@ -131,9 +146,20 @@ class FakeKubelet:
         }
 
 
+def ready_condition() -> KubeObject:
+    now = timestamp()
+    return {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    }
+
+
 def fake_node(name: str, **given: Any) -> KubeObject:
     """labels, taints, cpu."""
-    conditions = [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": timestamp()}]
+    conditions = [ready_condition()]
     resources = {"cpu": given.get("cpu", "8"), "memory": "16Gi", "pods": "110"}
     return {
         "apiVersion": "v1",

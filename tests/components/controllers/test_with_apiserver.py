@@ -269,11 +269,6 @@ def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
         cluster.wait(elsewhere, "pods on the other nodes")
     finally:
         cluster.kubelet.silent.discard("worker-2")
-    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
-    patch = {"status": {"conditions": [ready]}}
-    node = json.loads(cluster.kubectl("get", "node", "worker-2", "-o", "json"))
-    node["status"].update(patch["status"])
-    cluster.kubectl("replace", "--raw", "/api/v1/nodes/worker-2/status", "-f", "-", stdin=json.dumps(node))
     cluster.wait(lambda: taints() == set(), "taints gone")
     cluster.kubectl("delete", "deployment", "nomad")
 
