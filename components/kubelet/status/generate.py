@@ -83,6 +83,11 @@ def pod_status(
     return status
 
 
+def _replacing(old: PodStatus, new: PodStatus) -> PodStatus:
+    """new as an element of a merged list: what it has no longer (a reason, a message) is to go."""
+    return {key: None for key in old if key not in new} | new
+
+
 #: Lists that a strategic merge patch would merge by key where a new value must replace the old one.
 _REPLACED = {"podIPs": "ip", "hostIPs": "ip"}
 
@@ -99,7 +104,9 @@ def status_patch(old: PodStatus, new: PodStatus) -> PodStatus | None:
             continue
         if key == "conditions":
             known = {item["type"]: item for item in before or []}
-            changed = [item for item in value if known.get(item["type"]) != item]
+            changed = [
+                _replacing(known.get(item["type"], {}), item) for item in value if known.get(item["type"]) != item
+            ]
             if changed:
                 patch[key] = changed
         elif key in _REPLACED:

@@ -10,6 +10,7 @@ import pytest
 from components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord, Waiting
 from components.kubelet.status.generate import Override, pod_status, status_patch
 from components.kubelet.status.writer import urgent
+from components.machinery.patch import strategic_merge
 
 SANDBOX = SandboxRecord("s1", 0, "/run/netns/cni-1", ("10.244.1.2",), 0.0, 7)
 NOW = 1767225600.0
@@ -173,6 +174,14 @@ def test_the_patch_has_only_what_changed() -> None:
     assert {item["type"] for item in patch["conditions"]} == {
         "PodReadyToStartContainers", "Ready", "ContainersReady",
     }  # fmt: skip
+
+
+def test_a_condition_that_has_become_true_keeps_no_reason_and_no_message() -> None:
+    old, new = status(pod(), PodRecord()), status(pod(), record(run()))
+    assert condition(old, "Ready")["reason"] == "ContainersNotReady"
+    merged = strategic_merge(copy.deepcopy(old), status_patch(old, new), {("conditions",): "type"}.get)
+    assert condition(merged, "Ready") == condition(new, "Ready")
+    assert status_patch(merged, new) is None
 
 
 def test_a_new_address_replaces_the_old_one() -> None:
