@@ -10,6 +10,7 @@ import orjson
 
 from components.apiserver import status
 from components.apiserver.catalog import Served
+from components.apiserver.listoptions import integer
 from components.apiserver.metadata import timestamp
 from components.apiserver.registry import Registry, Result, Selection, is_finished, uid_text
 from components.apiserver.store import Stored
@@ -34,7 +35,9 @@ class DeleteOptions:
     @classmethod
     def parse(cls, body: KubeObject, query: dict[str, str]) -> DeleteOptions:
         """From the body, or from the query when there is none. Raises 400."""
-        grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+        grace = body.get("gracePeriodSeconds")
+        if grace is None and query.get("gracePeriodSeconds"):
+            grace = integer(query, "gracePeriodSeconds")
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents", {"true": True, "false": False}.get(query.get("orphanDependents", "")))
         if not policy and orphan is not None:

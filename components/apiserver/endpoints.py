@@ -15,6 +15,7 @@ from components.apiserver import deletion, patching, status, subresources, table
 from components.apiserver.catalog import Served
 from components.apiserver.fieldownership import ListKeysOf, apply_patch
 from components.apiserver.kinds.spec import FieldError
+from components.apiserver.listoptions import ListOptions
 from components.apiserver.negotiation import (
     Representation,
     decode_object,
@@ -120,10 +121,11 @@ class Endpoints:
 
     def list_objects(self, call: Call) -> web.Response:
         shape, served = call.shape, call.served
+        options = ListOptions.parse(call.query, watching=False)
         selection = call.selection()
-        found, revision = self._snapshot(call)
+        found, revision = self._snapshot(served, options)
         found = [stored for stored in found if selection.matches(stored)]
-        limit = int(call.query.get("limit") or 0)
+        limit = options.limit
         page = found[:limit] if limit > 0 else found
         metadata: dict[str, Any] = {"resourceVersion": str(revision)}
         if len(page) < len(found):
@@ -132,11 +134,13 @@ class Endpoints:
                 metadata["remainingItemCount"] = len(found) - len(page)
         return _respond(_list_body(self.registry, served, page, metadata, shape, call.query), shape)
 
-    def _snapshot(self, call: Call) -> tuple[list[Stored], int]:
+    def _snapshot(self, served: Served, options: ListOptions) -> tuple[list[Stored], int]:
         """The objects to list, before selection, and the revision they stand at."""
-        store, served, query = self.registry.store, call.served, call.query
-        if token := query.get("continue"):
-            revision, after = _parse_continue(token)
+        store, asked = self.registry.store, options.resource_version
+        if options.continue_token:
+            if asked not in ("", "0"):
+                raise status.bad_request("specifying resource version is not allowed when using continue")
+            revision, after = _parse_continue(options.continue_token)
             try:
                 items = store.list_at(served.storage, revision or store.revision)
             except RevisionExpired as error:
@@ -146,13 +150,12 @@ class Endpoints:
                     "the remainder of the results."
                 ) from error
             return [one for one in items if (one.key.namespace, one.key.name) > after], revision
-        asked = query.get("resourceVersion", "")
         self._not_in_future(asked)
-        if query.get("resourceVersionMatch") == "Exact" and asked not in ("", "0"):
+        if options.exact:
             try:
                 return store.list_at(served.storage, int(asked)), int(asked)
             except RevisionExpired as error:
-                raise watching.too_old(int(asked), error.oldest) from error
+                raise status.expired("The resourceVersion for the provided list is too old.") from error
         return store.items(served.storage), store.revision
 
     def _not_in_future(self, asked: str) -> None:
@@ -160,19 +163,13 @@ class Endpoints:
             raise status.too_large_resource_version(revision, self.registry.store.revision)
 
     async def watch(self, call: Call) -> web.StreamResponse:
-        query = call.query
-        initial = flag(query.get("sendInitialEvents"))
-        if initial and query.get("resourceVersionMatch") != "NotOlderThan":
-            text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            errors = [FieldError("Forbidden", "resourceVersionMatch", "", text)]
-            raise status.invalid("meta.k8s.io", "ListOptions", "", errors)
-        timeout = float(query.get("timeoutSeconds") or 0) or _MIN_WATCH_SECONDS * (1 + random.random())
+        asked = ListOptions.parse(call.query, watching=True)
         options = watching.WatchOptions(
-            query.get("resourceVersion", ""),
-            flag(query.get("allowWatchBookmarks")),
-            initial,
-            timeout,
-            query.get("includeObject") or "Metadata",
+            asked.resource_version,
+            asked.bookmarks,
+            asked.initial_events,
+            asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
+            call.query.get("includeObject") or "Metadata",
         )
         return await watching.serve(call.request, self.registry, call.selection(), call.shape, options, {})
 
@@ -344,4 +341,6 @@ def _parse_continue(token: str) -> tuple[int, tuple[str, str]]:
         namespace, _, name = decoded["start"].partition("/")
         return int(decoded["rv"]), (namespace, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise status.bad_request("continue key is not valid: illegal base64 or encoding") from error
+        raise status.bad_request(
+            "invalid continue token: continue key is not valid: illegal base64 or encoding"
+        ) from error

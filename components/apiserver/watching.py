@@ -31,11 +31,13 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """The watch's part of metav1.ListOptions. resource_version "" and "0" start with the current objects."""
+    """The watch's part of metav1.ListOptions.
+
+    resource_version "" and "0" start with the current objects, unless initial_events says False: then with now."""
 
     resource_version: str = ""
     bookmarks: bool = False
-    initial_events: bool = False
+    initial_events: bool | None = None
     timeout: float = 1800.0
     include_object: str = "Metadata"
 
@@ -159,7 +161,10 @@ class Watcher:
 def first_events(registry: Registry, selection: Selection, encoder: Encoder, options: WatchOptions) -> list[bytes]:
     """What comes before the live events. Raises 410."""
     store = registry.store
-    if options.initial_events or options.resource_version in ("", "0"):
+    anywhere = options.resource_version in ("", "0")
+    if anywhere and options.initial_events is False:
+        return []
+    if options.initial_events or anywhere:
         served = selection.served
         frames = [encoder.event("ADDED", one) for one in store.items(served.storage) if selection.matches(one)]
         if options.initial_events and options.bookmarks:
