@@ -222,6 +222,10 @@ def tool_mounts(program: Program) -> tuple[Mount, ...]:
     return tuple(Mount(target, name, type="tools") for name, target in sorted(program.tools.items()))
 
 
+#: What containerd gives a process with a terminal: over the container's own for an exec, below it for the container.
+TERMINAL: Mapping[str, str] = {"TERM": "xterm"}
+
+
 def exec_spec(program: Program, container_id: str, tty: Tty | None = None, *, stdin_open: bool = False) -> ProcessSpec:
     """Another process in a running container (exec probe, hook, kubectl exec)."""
     return ProcessSpec(
@@ -231,6 +235,7 @@ def exec_spec(program: Program, container_id: str, tty: Tty | None = None, *, st
         preload=program.preload,
         container=container_id,
         tty=tty,
+        add_env=TERMINAL if tty else {},
         stdin_open=stdin_open,
     )
 

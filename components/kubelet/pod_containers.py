@@ -14,7 +14,7 @@ from components.kubelet import hooks, hostsfile, launch, pods
 from components.kubelet.backoff import Backoff, go_duration
 from components.kubelet.environment import EnvironmentProblem, environment
 from components.kubelet.expansion import expand_all
-from components.kubelet.launch import Launch, LaunchError
+from components.kubelet.launch import TERMINAL, Launch, LaunchError
 from components.kubelet.logs import last_output
 from components.kubelet.node_services import NodeServices
 from components.kubelet.plan import spec_hash
@@ -196,9 +196,11 @@ class PodContainers:
         attempt = before.attempt + 1 if before else 0
         log_path = node.directories.container_log(pod, container["name"], attempt)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        whole_env = {**image.env, "HOSTNAME": hostsfile.hostname(pod, node.settings.node_name), **env}
-        command = expand_all(container.get("command"), whole_env)
-        program = node.images.program(container["image"], command, expand_all(container.get("args"), whole_env))
+        terminal = TERMINAL if container.get("tty") else {}
+        whole_env = {**terminal, **image.env, "HOSTNAME": hostsfile.hostname(pod, node.settings.node_name), **env}
+        # $(NAME) sees what the pod says, not what image and runtime add.
+        command = expand_all(container.get("command"), env)
+        program = node.images.program(container["image"], command, expand_all(container.get("args"), env))
         wanted = Launch(
             node.settings.node_name,
             node.pid,
@@ -206,7 +208,7 @@ class PodContainers:
             program,
             node.images.catalogue.image_id(container["image"]),
             whole_env,
-            (*launch.tool_mounts(program), *self._files.mounts(pod, container, ips, whole_env, attempt)),
+            (*launch.tool_mounts(program), *self._files.mounts(pod, container, ips, env, attempt)),
             str(log_path),
             attempt,
             spec_hash(container),

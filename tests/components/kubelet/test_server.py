@@ -8,7 +8,10 @@ import ssl
 import aiohttp
 from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper
 
+from components.kubelet.launch import exec_spec
 from components.kubelet.server import no_log
+from components.machinery.images import Program
+from components.runtime.api import Tty
 
 CHATTY = {
     "name": "app",
@@ -42,6 +45,30 @@ def test_why_there_is_no_log_yet() -> None:
     assert said("ErrImagePull") == prefix + "image can't be pulled"
     assert said("ImagePullBackOff") == prefix + "trying and failing to pull image"
     assert no_log("p", "app", {}, previous=True) == 'previous terminated container "app" in pod "p" not found'
+
+
+@on_node
+async def test_a_terminal_has_a_type(node: Node) -> None:
+    await node.ready_node()
+    on_screen = {"name": "app", "command": ["sh", "-c", "echo $TERM; sleep 3600"], "tty": True}
+    await node.running(simple_pod("screen", on_screen))
+    assert "xterm" in (await kubectl(node, "logs", "-f", "--limit-bytes=7", "screen"))[1]
+    await node.running(simple_pod("plain", sleeper("app")))
+    assert await kubectl(node, "exec", "plain", "--", "sh", "-c", "echo =$TERM=") == (0, "==\n")
+    terminal = exec_spec(Program("busybox", argv=("top",)), "c1", Tty())
+    assert terminal.add_env == {"TERM": "xterm"}
+
+
+@on_node
+async def test_references_in_a_command_see_the_pods_own_variables(node: Node) -> None:
+    await node.ready_node()
+    echo = {
+        "name": "app",
+        "command": ["sh", "-c", "echo '$(OWN) $(HOSTNAME)'; sleep 3600"],
+        "env": [{"name": "OWN", "value": "mine"}],
+    }
+    await node.running(simple_pod("referring", echo))
+    assert (await kubectl(node, "logs", "-f", "--limit-bytes=17", "referring"))[1] == "mine $(HOSTNAME)\n"
 
 
 @on_node
