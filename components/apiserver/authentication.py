@@ -89,6 +89,10 @@ class Authenticator:
         if pod := bound.get("pod"):
             extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
             extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)
+        if node := bound.get("node"):
+            extra["authentication.kubernetes.io/node-name"] = (node["name"],)
+            if node.get("uid"):
+                extra["authentication.kubernetes.io/node-uid"] = (node["uid"],)
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", _AUTHENTICATED)
         name = f"system:serviceaccount:{namespace}:{account['name']}"
         return User(name, groups, account.get("uid", ""), extra)

@@ -12,7 +12,7 @@ import pytest
 
 from components.machinery.client import ApiError, Client
 from components.machinery.kubeconfig import Credentials
-from components.machinery.resources import NAMESPACES, PODS, SERVICEACCOUNTS, KubeObject
+from components.machinery.resources import NAMESPACES, NODES, PODS, SERVICEACCOUNTS, KubeObject
 from tests.components.apiserver.running import RunningApiServer
 
 AUTHENTICATION = "/apis/authentication.k8s.io/v1"
@@ -99,6 +99,7 @@ def test_a_service_account_token_works_until_its_account_or_pod_is_gone(server: 
     assert info["uid"] == made["metadata"]["uid"]
     assert info["groups"] == ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]
     assert info["extra"]["authentication.kubernetes.io/pod-name"] == ["bearer"]
+    assert "authentication.kubernetes.io/node-name" not in info["extra"]
     unbound = token_for(server, "robot")["status"]["token"]
     admin(server, "DELETE", f"{pods}/bearer")
     with pytest.raises(ApiError):
@@ -107,6 +108,44 @@ def test_a_service_account_token_works_until_its_account_or_pod_is_gone(server: 
     admin(server, "DELETE", f"{accounts}/robot")
     with pytest.raises(ApiError):
         whoami(server, unbound)
+
+
+def test_a_token_of_a_pod_on_a_node_names_the_node(server: RunningApiServer) -> None:
+    node = admin(server, "POST", NODES.path(""), {"metadata": {"name": "token-node"}})
+    admin(server, "POST", SERVICEACCOUNTS.path("default"), {"metadata": {"name": "noder"}})
+    spec = {"serviceAccountName": "noder", "nodeName": "token-node", "containers": [{"name": "c", "image": "i"}]}
+    pod = admin(server, "POST", PODS.path("default"), {"metadata": {"name": "placed"}, "spec": spec})
+    reference = {"kind": "Pod", "apiVersion": "v1", "name": "placed", "uid": pod["metadata"]["uid"]}
+    extra = whoami(server, token_for(server, "noder", boundObjectRef=reference)["status"]["token"])["extra"]
+    assert extra["authentication.kubernetes.io/node-name"] == ["token-node"]
+    assert extra["authentication.kubernetes.io/node-uid"] == [node["metadata"]["uid"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "spec", "message"),
+    [
+        ("authentication.k8s.io/v1/tokenreviews", {}, "token is required for TokenReview in authentication"),
+        (
+            "authorization.k8s.io/v1/subjectaccessreviews",
+            {"user": "bob"},
+            'SubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: '
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ),
+        (
+            "authorization.k8s.io/v1/subjectaccessreviews",
+            {"nonResourceAttributes": {"path": "/healthz", "verb": "get"}},
+            'SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of '
+            "user or group must be specified",
+        ),
+    ],
+    ids=["no token", "nothing asked for", "nobody asked about"],
+)
+def test_a_review_without_a_question_is_refused(
+    server: RunningApiServer, path: str, spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ApiError) as error:
+        admin(server, "POST", f"/apis/{path}", {"spec": spec})
+    assert error.value.message == message
 
 
 def test_a_token_for_another_audience_is_not_for_the_server(server: RunningApiServer) -> None:
@@ -148,7 +187,13 @@ def test_everyone_may_do_everything(server: RunningApiServer) -> None:
         server, "sesame", "POST", f"{path}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": attributes}}
     )
     assert answer["status"]["allowed"] is True
-    answer = call(server, "sesame", "POST", f"{path}/subjectaccessreviews", {"spec": {"user": "bob"}})
+    answer = call(
+        server,
+        "sesame",
+        "POST",
+        f"{path}/subjectaccessreviews",
+        {"spec": {"user": "bob", "resourceAttributes": attributes}},
+    )
     assert answer["status"]["allowed"] is True
     rules = call(server, "sesame", "POST", f"{path}/selfsubjectrulesreviews", {"spec": {"namespace": "default"}})
     assert rules["status"]["resourceRules"] == [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
