@@ -47,7 +47,8 @@ def drop_zero_counts(obj: KubeObject, *names: str) -> None:
 
 
 def _match(selector: Spec | None, template: Spec) -> list[FieldError]:
-    if selector is None or is_empty(selector):
+    # An absent selector is labels.Nothing(), which matches no template.
+    if selector is not None and is_empty(selector):
         return []
     labels = (template.get("metadata") or {}).get("labels") or {}
     try:

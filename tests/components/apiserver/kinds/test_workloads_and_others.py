@@ -45,7 +45,7 @@ CASES = [
     pytest.param(
         "Deployment",
         {"spec": {"template": TEMPLATE}},
-        ["spec.selector: Required value"],
+        ["spec.selector: Required value", MISMATCH],
         id="a Deployment has a selector",
     ),
     pytest.param(
