@@ -189,8 +189,9 @@ class Endpoints:
             return self._scaled(call, lambda scale: obj, options, shape)
         strategy = _STRATEGIES.get(info.subresource, "main")
         transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
+        unconditional = served.spec.unconditional_update and not served.custom
         result = self.registry.update(
-            served, info.namespace, info.name, transform, options, strategy, unconditional=not served.custom
+            served, info.namespace, info.name, transform, options, strategy, unconditional=unconditional
         )
         return self._answer(call, result, shape)
 

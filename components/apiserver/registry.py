@@ -126,6 +126,7 @@ class Registry:
         """Stores a new object. obj is taken over. Raises StatusError."""
         warnings = self.decode(served, obj, options)
         self._check_address(served, obj, namespace, "")
+        versioned = obj["metadata"].get("resourceVersion") not in (None, "", "0")
         obj = served.to_storage(obj)
         generates = not obj["metadata"].get("name") and bool(obj["metadata"].get("generateName"))
         for _ in range(self._generate_attempts if generates else 1):
@@ -144,6 +145,8 @@ class Registry:
                 raise status.already_exists(served.group, served.plural, obj["metadata"]["name"])
             if options.dry_run:
                 return self._unstored(served, obj, 201, warnings)
+            if versioned:
+                raise status.version_on_create()
             stored = self.store.create(_key(served, obj), _ordered(obj))
         return self.result(served, stored, 201, warnings)
 
@@ -164,7 +167,7 @@ class Registry:
         """Replaces an object by transform(copy of it). Raises StatusError.
 
         The resourceVersion the new object carries is a precondition; without one the write is unconditional,
-        which custom resources do not allow on PUT (unconditional=False)."""
+        which some kinds do not allow on PUT (unconditional=False)."""
         current = self.get(served, namespace, name)
         old = current.copy()
         new = transform(served.from_storage(current.copy()))

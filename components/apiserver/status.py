@@ -132,6 +132,11 @@ def too_many_requests(message: str, retry_after: int, causes: Sequence[KubeObjec
     return StatusError(status(429, "TooManyRequests", message, details), headers)
 
 
+def version_on_create() -> StatusError:
+    """storage.ErrResourceVersionSetOnCreate: a plain error in Go, so 500 without a reason."""
+    return StatusError(status(500, "", "resourceVersion should not be set on objects to be created"))
+
+
 def internal_error(message: str) -> StatusError:
     text = f"Internal error occurred: {message}"
     return StatusError(status(500, "InternalError", text, {"causes": [{"message": message}]}))

@@ -145,4 +145,5 @@ KIND = KindSpec(
     validate_update=validate_update,
     columns=(cells.NAME, Column("Created At", "date", "", "When it was made.")),
     row=row,
+    unconditional_update=False,
 )

@@ -35,4 +35,5 @@ KIND = KindSpec(
     validate_update=validate_update,
     columns=(cells.NAME, Column("Holder", "string", "", "Who holds the lease."), cells.AGE),
     row=row,
+    unconditional_update=False,
 )

@@ -73,4 +73,5 @@ KIND = KindSpec(
     validate_update=validate_update,
     columns=COLUMNS,
     row=row,
+    unconditional_update=False,
 )

@@ -155,6 +155,7 @@ class KindSpec:
     `metadata.name`/`metadata.namespace` selectable fields; the functions here see everything else.
 
     subresources: names among "status", "scale"; "binding", "eviction", "log", "exec", ... are the core's.
+    unconditional_update: whether a PUT may come without a resourceVersion (AllowUnconditionalUpdate).
     row: cells for `columns`, in order. now is timezone-aware UTC. None means: name and creation timestamp.
     """
 
@@ -174,3 +175,4 @@ class KindSpec:
     row: Callable[[KubeObject, datetime], list[Any]] | None = None
     selectable_fields: Callable[[KubeObject], dict[str, str]] = _no_fields
     scale: ScalePaths | None = None
+    unconditional_update: bool = True

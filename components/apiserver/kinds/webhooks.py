@@ -45,6 +45,7 @@ MUTATING_KIND = KindSpec(
     default=default,
     columns=COLUMNS,
     row=row,
+    unconditional_update=False,
 )
 VALIDATING_KIND = KindSpec(
     resource=VALIDATING,
@@ -53,4 +54,5 @@ VALIDATING_KIND = KindSpec(
     default=default,
     columns=COLUMNS,
     row=row,
+    unconditional_update=False,
 )

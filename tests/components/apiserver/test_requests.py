@@ -19,6 +19,7 @@ from components.machinery.resources import (
     DEPLOYMENTS,
     ENDPOINTS,
     EVENTS,
+    LEASES,
     NAMESPACES,
     NODES,
     PODS,
@@ -47,6 +48,29 @@ async def refused(action: Any) -> ApiError:
     with pytest.raises(ApiError) as error:
         await action
     return error.value
+
+
+def test_an_object_that_has_a_version_cannot_be_created(run: Run) -> None:
+    async def act(client: Client) -> None:
+        copied = {"metadata": {"name": "copied", "namespace": "default", "resourceVersion": "5"}}
+        error = await refused(client.create(CONFIGMAPS, copied))
+        assert (error.status, error.reason) == (500, "")
+        assert error.message == "resourceVersion should not be set on objects to be created"
+
+    run(act)
+
+
+def test_a_lease_is_replaced_only_by_who_says_which_one_it_read(run: Run) -> None:
+    async def act(client: Client) -> None:
+        lease = {"metadata": {"name": "mine", "namespace": "default"}, "spec": {"holderIdentity": "a"}}
+        made = await client.create(LEASES, lease)
+        error = await refused(client.update(LEASES, lease))
+        assert error.status == 422
+        assert error.message.endswith("must be specified for an update")
+        await client.update(LEASES, made | {"spec": {"holderIdentity": "b"}})
+        assert (await refused(client.update(LEASES, made))).status == 409
+
+    run(act)
 
 
 def test_create_fills_in_what_the_server_gives(run: Run) -> None:
