@@ -14,6 +14,7 @@ from aiohttp import web
 from components.apiserver import deletion, patching, status, subresources, tables, watching
 from components.apiserver.catalog import Served
 from components.apiserver.fieldownership import ListKeysOf, apply_patch
+from components.apiserver.kinds.labelselectors import check_requirements
 from components.apiserver.kinds.spec import FieldError
 from components.apiserver.listoptions import ListOptions
 from components.apiserver.negotiation import (
@@ -91,6 +92,7 @@ class Call:
         """Raises 400 for a selector that cannot be parsed."""
         try:
             labels = LabelSelector.parse(self.query.get("labelSelector", ""))
+            check_requirements(labels)
             fields = FieldSelector.parse(self.query.get("fieldSelector", ""))
         except SelectorError as error:
             raise status.bad_request(str(error)) from error

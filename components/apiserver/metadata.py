@@ -117,6 +117,18 @@ def validate(metadata: dict[str, Any], storage: str) -> list[FieldError]:
     ]
 
 
+def validate_update(metadata: dict[str, Any], old: dict[str, Any]) -> list[FieldError]:
+    """What an update may not do to metadata (ValidateNoNewFinalizers)."""
+    extra = sorted(set(metadata.get("finalizers") or []) - set(old.get("finalizers") or []))
+    if not extra or not old.get("deletionTimestamp"):
+        return []
+    listed = ", ".join(f'"{name}"' for name in extra)
+    text = (
+        "no new finalizers can be added if the object is being deleted, found new finalizers []string{" + listed + "}"
+    )
+    return [FieldError("Forbidden", "metadata.finalizers", "", text)]
+
+
 def _validate_name(metadata: dict[str, Any], storage: str) -> list[FieldError]:
     rule = _NAME_RULES.get(storage, names.dns1123_subdomain)
     errors = []

@@ -209,6 +209,8 @@ class Registry:
 
     def _validate_change(self, served: Served, new: KubeObject, old: KubeObject, strategy: Strategy) -> None:
         spec = served.spec
+        if strategy != "raw" and (errors := object_meta.validate_update(new["metadata"], old["metadata"])):
+            raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
         if strategy == "main":
             self._validate(served, new, lambda: spec.validate_update(new, old))
         elif strategy == "status":

@@ -42,31 +42,79 @@ class Requirement:
         return have > limit if self.operator == "Gt" else have < limit
 
 
-_LIST = re.compile(r"^(?P<key>[^\s!=(),]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
-_COMPARE = re.compile(r"^(?P<key>[^\s!=<>(),]+)\s*(?P<op>==|!=|=|>|<)\s*(?P<value>[^\s!=<>(),]*)$")
-_KEY = re.compile(r"^(?P<not>!)?\s*(?P<key>[^\s!=<>(),]+)$")
-_COMPARISONS = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt"}
+_TOKEN = re.compile(r"\s*(!=|==|[=!<>(),]|[^\s=!<>(),]+|$)")
+_COMPARISONS = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt", "in": "In", "notin": "NotIn"}
+_SYMBOLS = frozenset({"", "!", "=", "==", "!=", "<", ">", "(", ")", ","})
 
 
-def _split(text: str) -> list[str]:
-    parts, depth, start = [], 0, 0
-    for index, char in enumerate(text):
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            parts.append(text[start:index])
-            start = index + 1
-    return [*parts, text[start:]]
+class _Parser:
+    """The grammar of apimachinery's labels.Parse, with its complaints. "" is the token at the end."""
 
+    def __init__(self, text: str) -> None:
+        self._tokens: list[str] = [*_TOKEN.findall(text), ""]
+        self._at = 0
 
-def _requirement(part: str, whole: str) -> Requirement:
-    if found := _LIST.match(part):
-        values = tuple(sorted(value.strip() for value in found["values"].split(",")))
-        return Requirement(found["key"], "In" if found["op"] == "in" else "NotIn", values)
-    if found := _COMPARE.match(part):
-        return Requirement(found["key"], _COMPARISONS[found["op"]], (found["value"],))
-    if found := _KEY.match(part):
-        return Requirement(found["key"], "DoesNotExist" if found["not"] else "Exists")
-    raise SelectorError(f"unable to parse requirement: found {part!r} in {whole!r}")
+    def requirements(self) -> list[Requirement]:
+        found: list[Requirement] = []
+        while (token := self._ahead()) == "!" or token not in _SYMBOLS:
+            try:
+                found.append(self._requirement())
+            except SelectorError as error:
+                raise SelectorError(f"unable to parse requirement: {error}") from error
+            if (token := self._take()) == "":
+                return found
+            if token != ",":
+                raise SelectorError(f"found '{token}', expected: ',' or 'end of string'")
+            if (token := self._ahead()) != "!" and token in _SYMBOLS:
+                raise SelectorError(f"found '{token}', expected: identifier after ','")
+        if token:
+            raise SelectorError(f"found '{token}', expected: !, identifier, or 'end of string'")
+        return found
+
+    def _ahead(self) -> str:
+        return self._tokens[self._at]
+
+    def _take(self) -> str:
+        token = self._ahead()
+        self._at = min(self._at + 1, len(self._tokens) - 1)
+        return token
+
+    def _identifier(self) -> str:
+        if (token := self._take()) in _SYMBOLS:
+            raise SelectorError(f"found '{token}', expected: identifier")
+        return token
+
+    def _requirement(self) -> Requirement:
+        if self._ahead() == "!":
+            self._take()
+            return Requirement(self._identifier(), "DoesNotExist")
+        key = self._identifier()
+        if self._ahead() in ("", ","):
+            return Requirement(key, "Exists")
+        operator = self._take()
+        if operator not in _COMPARISONS:
+            raise SelectorError(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+        if operator in ("in", "notin"):
+            return Requirement(key, _COMPARISONS[operator], self._values())
+        value = "" if self._ahead() in ("", ",") else self._identifier()
+        return Requirement(key, _COMPARISONS[operator], (value,))
+
+    def _values(self) -> tuple[str, ...]:
+        if (token := self._take()) != "(":
+            raise SelectorError(f"found '{token}' expected: '('")
+        if (token := self._ahead()) == ")":
+            self._take()
+            return ()
+        if token != "," and token in _SYMBOLS:
+            raise SelectorError(f"found '{token}', expected: ',', ')' or identifier")
+        values = set()
+        while True:
+            # Nothing between two commas is the empty value.
+            values.add("" if self._ahead() in (",", ")") else self._identifier())
+            if (token := self._take()) == ")":
+                return tuple(sorted(values))
+            if token != ",":
+                raise SelectorError(f"found '{token}', expected: ',' or ')'")
 
 
 @dataclass(frozen=True)
@@ -79,8 +127,7 @@ class LabelSelector:
     @classmethod
     def parse(cls, text: str) -> LabelSelector:
         """The query form: `a=b,c!=d,e in (f,g),h,!i`."""
-        parts = [part.strip() for part in _split(text)] if text.strip() else []
-        return cls(tuple(_requirement(part, text) for part in parts))
+        return cls(tuple(_Parser(text).requirements()))
 
     @classmethod
     def from_object(cls, selector: Mapping[str, Any] | None) -> LabelSelector:

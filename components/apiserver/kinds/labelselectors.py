@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.apiserver.kinds import names
 from components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, labels, required
 from components.apiserver.kinds.spec import FieldError
+from components.machinery.selectors import LabelSelector, Requirement, SelectorError
 
 
 def validate_selector(selector: Mapping[str, Any] | None, path: str) -> list[FieldError]:
@@ -42,3 +44,25 @@ def _requirement(expression: Mapping[str, Any], path: str) -> list[FieldError]:
     for index, value in enumerate(values):
         errors += [invalid(f"{path}.values[{index}]", value, text) for text in names.label_value(value)]
     return errors
+
+
+def check_requirements(selector: LabelSelector) -> None:
+    """Keys and values of a selector in text form (labels.NewRequirement). Raises SelectorError."""
+    for one in selector.requirements:
+        for error in _requirement_errors(one):
+            raise SelectorError(f"unable to parse requirement: {error.message()}")
+
+
+def _requirement_errors(one: Requirement) -> list[FieldError]:
+    if wrong := names.qualified_name(one.key):
+        # The path of a selector that came in a query is nil in Go.
+        return [FieldError("Invalid", "<nil>", one.key, "; ".join(wrong))]
+    if one.operator in ("In", "NotIn") and not one.values:
+        return [FieldError("Invalid", "values", [], "for 'in', 'notin' operators, values set can't be empty")]
+    for index, value in enumerate(one.values):
+        if one.operator in ("Gt", "Lt") and not re.fullmatch(r"[+-]?\d+", value):
+            text = "for 'Gt', 'Lt' operators, the value must be an integer"
+            return [FieldError("Invalid", f"values[{index}]", value, text)]
+        if wrong := names.label_value(value):
+            return [FieldError("Invalid", f"values[{index}][{one.key}]", value, "; ".join(wrong))]
+    return []

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from components.machinery.client import Client
+from components.machinery.client import ApiError, Client
 from components.machinery.resources import CONFIGMAPS
 from tests.components.apiserver.conftest import Run
 
@@ -103,5 +103,46 @@ def test_a_watch_without_initial_events_starts_now(run: Run) -> None:
             async with asyncio.timeout(10):
                 event = orjson.loads(await response.content.readline())
         assert event["object"]["metadata"]["name"] == "there-after"
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        ("a=b@c", 'values[0][a]: Invalid value: "b@c": a valid label must be an empty string or consist of'),
+        ("-a", '<nil>: Invalid value: "-a": name part must consist of alphanumeric characters'),
+        ("a>b", "values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer"),
+        ("a in ()", "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"),
+    ],
+)
+def test_a_selector_of_what_cannot_be_a_label_is_refused(run: Run, selector: str, message: str) -> None:
+    code, body = run(lambda client: get(client, labelSelector=selector))
+    assert code == 400
+    assert body["message"].startswith(f"unable to parse requirement: {message}")
+
+
+def test_a_grace_period_is_a_number(run: Run) -> None:
+    async def act(client: Client) -> int:
+        url = client.credentials.server + PATH + "/none"
+        async with client.session().delete(url, params={"gracePeriodSeconds": "x"}) as response:
+            return response.status
+
+    assert run(act) == 400
+
+
+def test_what_is_being_deleted_gets_no_new_finalizers(run: Run) -> None:
+    async def act(client: Client) -> None:
+        held = {"metadata": {"name": "held", "namespace": "default", "finalizers": ["example.com/a"]}}
+        await client.create(CONFIGMAPS, held)
+        await client.delete(CONFIGMAPS, "held", "default")
+        with pytest.raises(ApiError) as error:
+            patch = {"metadata": {"finalizers": ["example.com/a", "example.com/b"]}}
+            await client.patch(CONFIGMAPS, "held", patch, "default")
+        assert error.value.message == (
+            'ConfigMap "held" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object '
+            'is being deleted, found new finalizers []string{"example.com/b"}'
+        )
+        await client.patch(CONFIGMAPS, "held", {"metadata": {"finalizers": None}}, "default")
 
     run(act)

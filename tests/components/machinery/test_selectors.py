@@ -26,6 +26,8 @@ LABELS = {"app": "web", "tier": "front", "version": "3"}
         ("app=web,tier in (back)", False),
         ("app in (web),!other,tier=front", True),
         ("app=", False),
+        ("app in (web,)", True),
+        ("in", False),
         ("app.kubernetes.io/name=web", False),
     ],
 )
@@ -33,10 +35,27 @@ def test_a_selector_text_selects(text: str, selected: bool) -> None:
     assert LabelSelector.parse(text).matches(LABELS) is selected
 
 
-@pytest.mark.parametrize("text", ["app=web=x", "a b", "in (a)", "app in a"])
-def test_a_text_that_is_no_selector_is_an_error_that_quotes_it(text: str) -> None:
-    with pytest.raises(SelectorError, match="unable to parse requirement"):
+OPERATORS = "in, notin, =, ==, !=, gt, lt"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("app=web=x", "found '=', expected: ',' or 'end of string'"),
+        ("a b", f"unable to parse requirement: found 'b', expected: {OPERATORS}"),
+        ("in (a)", f"unable to parse requirement: found '(', expected: {OPERATORS}"),
+        ("app in a", "unable to parse requirement: found 'a' expected: '('"),
+        ("app in (web", "unable to parse requirement: found '', expected: ',' or ')'"),
+        ("app in (", "unable to parse requirement: found '', expected: ',', ')' or identifier"),
+        ("a,,b", "found ',', expected: identifier after ','"),
+        ("=x", "found '=', expected: !, identifier, or 'end of string'"),
+        ("!", "unable to parse requirement: found '', expected: identifier"),
+    ],
+)
+def test_a_text_that_is_no_selector_is_told_as_upstream_tells_it(text: str, complaint: str) -> None:
+    with pytest.raises(SelectorError) as error:
         LabelSelector.parse(text)
+    assert str(error.value) == complaint
 
 
 def test_an_absent_selector_object_selects_nothing_and_an_empty_one_everything() -> None:
