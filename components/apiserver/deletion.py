@@ -10,6 +10,7 @@ import orjson
 
 from components.apiserver import status
 from components.apiserver.catalog import Served
+from components.apiserver.kinds.spec import FieldError
 from components.apiserver.listoptions import integer
 from components.apiserver.metadata import timestamp
 from components.apiserver.registry import Registry, Result, Selection, is_finished, uid_text
@@ -34,19 +35,16 @@ class DeleteOptions:
 
     @classmethod
     def parse(cls, body: KubeObject, query: dict[str, str]) -> DeleteOptions:
-        """From the body, or from the query when there is none. Raises 400."""
+        """From the body, or from the query when there is none. Raises 400 and 422."""
         grace = body.get("gracePeriodSeconds")
         if grace is None and query.get("gracePeriodSeconds"):
             grace = integer(query, "gracePeriodSeconds")
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents", {"true": True, "false": False}.get(query.get("orphanDependents", "")))
+        if errors := _policy_errors(policy, orphan):
+            raise status.invalid("meta.k8s.io", "DeleteOptions", "", errors)
         if not policy and orphan is not None:
             policy = "Orphan" if orphan else "Background"
-        if policy not in ("", "Orphan", "Foreground", "Background"):
-            raise status.bad_request(
-                f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": '
-                'supported values: "Foreground", "Background", "Orphan", "nil"'
-            )
         conditions = body.get("preconditions") or {}
         return cls(
             int(grace) if grace is not None else None,
@@ -55,6 +53,18 @@ class DeleteOptions:
             conditions.get("resourceVersion") or "",
             body.get("dryRun") == ["All"] or query.get("dryRun") == "All",
         )
+
+
+def _policy_errors(policy: str, orphan: bool | None) -> list[FieldError]:
+    """apimachinery's ValidateDeleteOptions."""
+    errors = []
+    if policy and orphan is not None:
+        text = "orphanDependents and deletionPropagation cannot be both set"
+        errors.append(FieldError("Invalid", "propagationPolicy", policy, text))
+    if policy not in ("", "Orphan", "Foreground", "Background"):
+        supported = 'supported values: "Foreground", "Background", "Orphan", "nil"'
+        errors.append(FieldError("NotSupported", "propagationPolicy", policy, supported))
+    return errors
 
 
 def delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:

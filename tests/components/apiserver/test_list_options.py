@@ -146,3 +146,27 @@ def test_what_is_being_deleted_gets_no_new_finalizers(run: Run) -> None:
         await client.patch(CONFIGMAPS, "held", {"metadata": {"finalizers": None}}, "default")
 
     run(act)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            {"propagationPolicy": "Later"},
+            'Unsupported value: "Later": supported values: "Foreground", "Background", "Orphan", "nil"',
+        ),
+        (
+            {"propagationPolicy": "Orphan", "orphanDependents": "true"},
+            'Invalid value: "Orphan": orphanDependents and deletionPropagation cannot be both set',
+        ),
+    ],
+    ids=["unknown", "twice"],
+)
+def test_how_to_propagate_a_deletion_is_said_once_and_right(run: Run, params: dict[str, str], message: str) -> None:
+    async def act(client: Client) -> tuple[int, str]:
+        url = client.credentials.server + PATH + "/none"
+        async with client.session().delete(url, params=params) as response:
+            return response.status, (await response.json())["message"]
+
+    expected = f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: {message}'
+    assert run(act) == (422, expected)
