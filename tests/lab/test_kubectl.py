@@ -218,7 +218,8 @@ def test_rules_of_a_cluster_ip_on_a_node(shell: Shell, running_lab: RunningLab) 
         "spec: {clusterIP: 10.96.0.100, selector: {app: my-service}, ports: [{port: 80, targetPort: 8080}]}'"
     )
     try:
-        command = ["sh", "-c", 'until iptables-save | grep "10.96.0.100"; do :; done']
+        # Until its EndpointSlice has come too, the Service has a REJECT instead.
+        command = ["sh", "-c", 'until iptables-save | grep "10.96.0.100" | grep KUBE-SVC; do :; done']
         done = running_lab.exec("worker-1", command, timeout=20)
         assert re.search(r"-A KUBE-SERVICES -d 10\.96\.0\.100/32 .*-j KUBE-SVC-[A-Z2-7]{16}", done.text)
     finally:
