@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -37,6 +38,15 @@ class SpecError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def read_text(path: Path) -> str:
+    """A lab or scenario file, whatever the locale. Raises SpecError when it is no text, OSError."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise SpecError([f"{path}: not YAML: not a text in UTF-8 ({what})"]) from error
 
 
 @dataclass(frozen=True)

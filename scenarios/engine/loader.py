@@ -14,7 +14,7 @@ import yaml
 
 from scenarios.engine import fixtures
 from scenarios.engine.check import check, nearest
-from scenarios.engine.document import Document, KeyPath, Loader, SpecError
+from scenarios.engine.document import Document, KeyPath, Loader, SpecError, read_text
 from scenarios.engine.duration import seconds
 from scenarios.engine.jsonpath import JSONPath, JSONPathError
 from scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
@@ -49,7 +49,7 @@ def discover(paths: Iterable[Path]) -> list[Path]:
 
 def load(path: Path) -> list[Case]:
     """All cases of a file. Raises SpecError, OSError."""
-    text = path.read_text()
+    text = read_text(path)
     document = Document.parse(text, str(path))
     check(document, "scenario.schema.json")
     return list(_File(document, path, hashlib.sha256(text.encode()).hexdigest()[:16]).cases())
@@ -159,7 +159,7 @@ class _File:
         where = self.document.at(path)
         if isinstance(given, dict):
             file = self.path.parent / given["file"]
-            where, given = str(file), file.read_text()
+            where, given = str(file), read_text(file)
         if isinstance(given, str):
             try:
                 given = [item for item in yaml.load_all(given, Loader=Loader) if item]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scenarios.engine.check import check
-from scenarios.engine.document import Document, KeyPath, SpecError
+from scenarios.engine.document import Document, KeyPath, SpecError, read_text
 
 __all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "SpecError", "Topology"]
 
@@ -97,7 +97,7 @@ class LabSpec:
     @classmethod
     def load(cls, path: str | Path) -> LabSpec:
         """Read a lab file. Raises SpecError (bad content) and OSError (cannot be read)."""
-        return cls.from_document(Document.parse(Path(path).read_text(), str(path)))
+        return cls.from_document(Document.parse(read_text(Path(path)), str(path)))
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], where: str = "lab") -> LabSpec:

@@ -128,6 +128,15 @@ def test_a_mistake_is_named_with_file_line_key_and_what_is_allowed(tmp_path, tex
     assert said in problems(tmp_path, text)
 
 
+def test_a_scenario_that_is_no_text_is_named_beside_the_others(tmp_path):
+    (tmp_path / "picture.scenario.yaml").write_bytes(b"\x89PNG\r\n")
+    write(tmp_path, "a: 1\n", "one")
+    with pytest.raises(SpecError) as error:
+        load_all([tmp_path])
+    assert any("picture.scenario.yaml: not YAML: not a text in UTF-8" in p for p in error.value.problems)
+    assert any("one.scenario.yaml" in p for p in error.value.problems)
+
+
 def test_two_files_with_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -116,6 +116,14 @@ def test_what_is_no_lab_file_is_refused(tmp_path: Path, text: str, said: str):
     assert said in str(error.value)
 
 
+def test_bytes_that_are_no_text_are_refused_with_the_place(tmp_path: Path):
+    file = tmp_path / "lab.yaml"
+    file.write_bytes(b"name: \xff\n")
+    with pytest.raises(SpecError) as error:
+        LabSpec.load(file)
+    assert error.value.problems == [f"{file}: not YAML: not a text in UTF-8 (byte 6 is 0xff)"]
+
+
 def test_on_and_off_are_texts_as_in_yaml_1_2(tmp_path: Path):
     file = tmp_path / "lab.yaml"
     file.write_text("name: on\n")
