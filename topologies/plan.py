@@ -66,16 +66,15 @@ class TopologyPlan:
 
 @dataclass
 class _Pool:
-    """Hands out a network's addresses in order."""
+    """Hands out a network's addresses in order. users: who shall have one, for the error."""
 
     network: ipaddress.IPv4Network
+    users: str
     _next: int = field(default=1)
 
     def take(self) -> str:
         if self._next >= self.network.num_addresses - 1:
-            raise PlanError(
-                f"{self.network} has only {self.network.num_addresses - 2} addresses; take a shorter prefix"
-            )
+            raise PlanError(f"{self.network} has too few addresses for {self.users}; take a shorter prefix")
         address = self.network[self._next]
         self._next += 1
         return f"{address}/{self.network.prefixlen}"
@@ -95,7 +94,7 @@ def _outside(router: str) -> tuple[Machine, Machine]:
 
 def one_segment(workers: int, nodes: str, bandwidth: float | None = None) -> TopologyPlan:
     """One Ethernet segment with all nodes; a router between it and the outside client and DNS server."""
-    pool = _Pool(ipaddress.IPv4Network(nodes))
+    pool = _Pool(ipaddress.IPv4Network(nodes), f"{workers + 1} nodes and the router")
     gateway = pool.take()
     outside_gateway = f"{OUTSIDE[1]}/{OUTSIDE.prefixlen}"
     router = Machine(
@@ -132,7 +131,7 @@ def two_racks(workers: int, nodes: str, bandwidth: float | None = None) -> Topol
     gateways: dict[str, tuple[_Pool, str]] = {}
     routers = []
     for number, (rack, uplink) in enumerate(zip((first, second), uplinks, strict=True), start=1):
-        pool = _Pool(rack)
+        pool = _Pool(rack, f"the nodes of rack-{number} (of {workers + 1}) and its router")
         inside = pool.take()
         gateways[f"rack-{number}"] = (pool, _bare(inside))
         up = Interface("eth1", f"{uplink[2]}/30", f"uplink-{number}")

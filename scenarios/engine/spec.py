@@ -16,11 +16,18 @@ from typing import Any, Literal
 
 from scenarios.engine.check import check
 from scenarios.engine.document import Document, KeyPath, SpecError, read_text
+from topologies.plan import OUTSIDE, SHAPES, PlanError
 
 __all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "SpecError", "Topology"]
 
-#: What lies behind the router; fixed by the topologies (RFC 5737 TEST-NET-3).
-OUTSIDE = IPv4Network("203.0.113.0/24")
+#: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
+_SPECIAL = {
+    IPv4Network("0.0.0.0/8"): "this network",
+    IPv4Network("127.0.0.0/8"): "loopback",
+    IPv4Network("169.254.0.0/16"): "link-local",
+    IPv4Network("224.0.0.0/4"): "multicast",
+    IPv4Network("240.0.0.0/4"): "reserved",
+}
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             yield ("network", key), _range_problem(text, error)
     yield from _overlaps(ranges)
     yield from _masks(spec, ranges)
+    yield from _places(spec, ranges)
     yield from _ports(spec.network.serviceNodePortRange)
     if spec.cni.plugin == "none" and spec.cni.backend != CNI().backend:
         yield ("cni", "backend"), "means nothing without a plugin; leave it out or set cni.plugin: flannel"
@@ -198,6 +206,9 @@ def _overlaps(ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[KeyPath, str]
     for key, network in ranges.items():
         if network.overlaps(OUTSIDE):
             yield ("network", key), f"{network} overlaps {OUTSIDE}, which lies outside the cluster"
+        for special, what in _SPECIAL.items():
+            if network.overlaps(special):
+                yield ("network", key), f"{network} overlaps {special} ({what}); take a range of ordinary addresses"
 
 
 def _masks(spec: LabSpec, ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[KeyPath, str]]:
@@ -216,10 +227,17 @@ def _masks(spec: LabSpec, ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[K
                 ("network", "nodeCIDRMaskSize"),
                 f"{cluster} holds {room} ranges of /{size}, but there are {nodes} nodes (control plane included)",
             )
-    if (node := ranges.get("nodeCIDR")) and node.num_addresses - 3 < nodes:  # network, broadcast, router
-        yield ("network", "nodeCIDR"), f"{node} has too few addresses for {nodes} nodes and the router"
     if (service := ranges.get("serviceCIDR")) and not 12 <= service.prefixlen <= 28:
         yield ("network", "serviceCIDR"), f"/{service.prefixlen} is not possible; allowed masks: /12 to /28"
+
+
+def _places(spec: LabSpec, ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[KeyPath, str]]:
+    """Has every host of the topology an address?"""
+    if node := ranges.get("nodeCIDR"):
+        try:
+            SHAPES[spec.topology.shape](spec.topology.workers, str(node))
+        except PlanError as error:
+            yield ("network", "nodeCIDR"), str(error)
 
 
 def _ports(text: str) -> Iterator[tuple[KeyPath, str]]:

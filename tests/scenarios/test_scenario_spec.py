@@ -81,6 +81,26 @@ def test_labs_that_differ_in_name_only_are_equal():
         pytest.param(
             {"network": {"nodeCIDR": "172.18.0.0/30"}}, "too few addresses for 4 nodes", id="nodes do not fit"
         ),
+        pytest.param(
+            {"topology": {"shape": "two-racks"}, "network": {"nodeCIDR": "172.18.0.0/28"}},
+            "network.nodeCIDR: 172.18.0.0/28 is too small for two racks; take a /26 or shorter",
+            id="two racks do not fit",
+        ),
+        pytest.param(
+            {"topology": {"shape": "two-racks", "workers": 40}, "network": {"nodeCIDR": "172.18.0.0/26"}},
+            "network.nodeCIDR: 172.18.0.0/28 has too few addresses for the nodes of rack-1 (of 41)",
+            id="a rack is too small",
+        ),
+        pytest.param(
+            {"network": {"serviceCIDR": "127.0.0.0/24"}},
+            "network.serviceCIDR: 127.0.0.0/24 overlaps 127.0.0.0/8 (loopback)",
+            id="loopback",
+        ),
+        pytest.param(
+            {"network": {"clusterCIDR": "224.0.0.0/16"}},
+            "network.clusterCIDR: 224.0.0.0/16 overlaps 224.0.0.0/4 (multicast)",
+            id="multicast",
+        ),
         pytest.param({"network": {"serviceNodePortRange": "9-3"}}, "must be LOW-HIGH", id="ports the wrong way round"),
         pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
     ],
