@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code, prints errors as one message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # said by the command's own parser: its usage line is the one that helps
+        getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if not hasattr(options, "command"):
         parser.print_help()
         return 2
@@ -84,7 +86,7 @@ def _command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(command=command, signals=signals)
+    parser.set_defaults(command=command, signals=signals, parser=parser)
     return parser
 
 
@@ -97,7 +99,7 @@ def _add_lab_commands(commands: Any) -> None:
     up.add_argument("-f", "--file", metavar="LAB.YAML", help="lab file (default: one segment, three workers, flannel)")
     up.add_argument("--name", help="name of the lab (default: the lab file's name, else 'default')")
     up.add_argument("--workers", type=int, help="number of worker nodes, instead of the lab file's")
-    up.add_argument("--api-port", type=int, default=0, help="port on 127.0.0.1 for the API (default: a free one)")
+    up.add_argument("--api-port", type=_port, default=0, help="port on 127.0.0.1 for the API (default: a free one)")
     down = _command(commands, "down", _down, "end a lab; nothing of it is left on the machine")
     _name(down)
     down.add_argument("--all", action="store_true", help="every lab")
@@ -105,6 +107,13 @@ def _add_lab_commands(commands: Any) -> None:
     status.add_argument("--name", help="one lab in detail")
     doctor = _command(commands, "doctor", _doctor, "what this machine and its kernel can do for a lab")
     doctor.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is not a port; there are 1 to 65535, and 0 for a free one")
+    return number
 
 
 _UP_EPILOG = """\
@@ -179,7 +188,7 @@ def _up(options: argparse.Namespace) -> int:
     from lab.launch import up
 
     spec = _load_spec(options)
-    name = options.name or spec.name or "default"
+    name = (spec.name or "default") if options.name is None else options.name
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()
     state = up(spec, name, printer, api_port=options.api_port).state

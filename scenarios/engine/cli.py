@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k", dest="keyword", default="", metavar="WORDS", help='only matching ones: "dns and not broken"'
     )
-    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="labs at the same time (default 1)")
+    parser.add_argument("-j", "--jobs", type=_jobs, default=1, metavar="N", help="labs at the same time (default 1)")
     parser.add_argument("-l", "--list", action="store_true", help="say what would run, and run nothing")
     parser.add_argument("--keep", action="store_true", help="stay inside a failed lab and say how to look around")
     parser.add_argument("--resume", action="store_true", help="run only what has not passed the last time")
@@ -43,12 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-color", action="store_true", help="plain text even on a terminal")
 
 
+def _jobs(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} labs at the same time run nothing; 1 or more do")
+    return number
+
+
 def options_of(arguments: argparse.Namespace, missing: MissingFeature = everything_there) -> RunOptions:
     """What the parsed arguments ask for."""
     return RunOptions(
         results=arguments.results,
         keyword=arguments.keyword,
-        jobs=max(1, arguments.jobs),
+        jobs=arguments.jobs,
         keep=arguments.keep,
         resume=arguments.resume,
         list_only=arguments.list,
@@ -75,10 +82,10 @@ def _catalogued(text: str) -> Path:
     path = Path(text)
     if path.exists():
         return path
-    found = sorted(CATALOGUE.rglob(f"{text}.scenario.yaml"))
-    if not found and (CATALOGUE / text).is_dir():
-        return CATALOGUE / text
-    return found[0] if found else path
+    # By name, not by pattern: text may be anything.
+    named = (file for file in sorted(CATALOGUE.rglob("*.scenario.yaml")) if file.name == f"{text}.scenario.yaml")
+    subject = CATALOGUE / text
+    return next(named, subject if subject.is_dir() else path)
 
 
 def run(files: Sequence[Path | str], lab_factory: LabFactory, options: RunOptions) -> int:

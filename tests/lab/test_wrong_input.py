@@ -72,6 +72,26 @@ def test_a_port_in_use_is_said_with_the_way_out(cli: Cli) -> None:
     assert not (cli.state / "default").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["up", "--api-port", "99999"], "argument --api-port: 99999 is not a port"),
+        (["up", "--api-port", "-1"], "argument --api-port: -1 is not a port"),
+        (["up", "--name", ""], "'' is not a lab name"),
+        (["run", "-j", "0"], "argument -j/--jobs: 0 labs at the same time run nothing"),
+        (["run", "/no/such.scenario.yaml"], "/no/such.scenario.yaml: no such file or folder"),
+        (["down", "demo-1"], "kubewire down: error: unrecognized arguments: demo-1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_argument_is_said_with_what_is_right(cli: Cli, command: list[str], says: str) -> None:
+    done = cli.run(*command)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not cli.state.exists()
+
+
 @pytest.mark.parametrize("command", [["kubectl", "get", "pods"], ["node", "worker-1"], ["status", "--name", "default"]])
 def test_a_command_on_a_lab_that_is_not_there_says_how_to_start_one(cli: Cli, command: list[str]) -> None:
     done = cli.run(*command)

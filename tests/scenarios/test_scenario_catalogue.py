@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scenarios.engine.cli import files_of
 from scenarios.engine.loader import load_all
 from scenarios.engine.options import RunOptions
 from scenarios.engine.runner import run
@@ -22,6 +23,17 @@ def test_a_scenario_says_what_it_is_about(name):
     assert len(scenario.description) > 80
     assert scenario.tags
     assert f"**{name}**" in (scenario.file.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted({case.scenario.name for case in CASES}))
+def test_a_scenario_is_found_by_the_name_that_the_list_shows(name):
+    (file,) = files_of([name])
+    assert next(case.scenario.name for case in load_all([file])) == name
+
+
+@pytest.mark.parametrize("text", ["/no/such.scenario.yaml", "no*such", "**", "hair[p]in"])
+def test_what_is_not_there_is_taken_as_a_path_and_never_as_a_pattern(text):
+    assert files_of([text]) == [Path(text)]
 
 
 def test_pitfalls_come_as_broken_fixed_and_control():
