@@ -5,13 +5,16 @@ Runs inside a lab's sandbox, where it is root of its own network namespace.
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mininet.link import Link, TCIntf
 from mininet.net import Mininet
-from mininet.node import Host
+from mininet.node import Host, Node
 from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
@@ -50,7 +53,48 @@ class CommandFailed(Exception):
         self.host, self.command, self.output = host, command, output
 
 
-class MachineHost(Host):  # type: ignore[misc]
+class _EndingShell(Node):  # type: ignore[misc]
+    """A Mininet node that notices when its shell ends, or does not start.
+
+    Mininet keeps the terminal's other end open itself and so waits for ever for a shell that is not there.
+    """
+
+    _heard = ""
+
+    def _popen(self, cmd: list[str], **params: Any) -> Any:
+        process = super()._popen(cmd, **params)
+        if self.slave is not None and params.get("stdin") == self.slave:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(null, self.slave, inheritable=False)  # not closed: Node.cleanup() does that
+            os.close(null)
+        return process
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:  # what a terminal's master says when nobody has its other end
+                raise
+            command = self.lastCmd or shlex.join(self.shell.args)
+            output = f"{self._heard.strip()}\nits shell ended with exit code {self.shell.wait()}"
+            raise CommandFailed(self.name, command, output.strip()) from error
+
+    def read(self, size: int = 1024) -> str:
+        """Node.read. Raises CommandFailed when the shell has ended."""
+        with self._there():
+            data: str = super().read(size)
+        self._heard = (self._heard + data)[-1024:]
+        return data
+
+    def write(self, data: str) -> None:
+        """Node.write, of a new command. Raises CommandFailed when the shell has ended."""
+        self._heard = ""
+        with self._there():
+            super().write(data)
+
+
+class MachineHost(_EndingShell, Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan in two shell commands instead of a dozen."""
 
     def __init__(self, name: str, machine: Machine, shared: Sequence[str] = (), **params: Any) -> None:
@@ -94,7 +138,7 @@ class MachineHost(Host):  # type: ignore[misc]
             self.run("; ".join(writes))
 
 
-class Bridge(LinuxBridge):  # type: ignore[misc]
+class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
     """A Linux bridge whose ports are made in one `ip -batch`. No spanning tree: plans have no loops."""
 
     def start(self, _controllers: Any) -> None:

@@ -62,6 +62,46 @@ esac""",
     assert machine_network() == network and mounts() == mounted
 
 
+def test_a_node_that_cannot_start_is_named_with_what_its_start_said(cli: Cli, tools: Path) -> None:
+    real = os.popen("command -v mnexec").read().strip()
+    with_tool(
+        cli,
+        tools,
+        "mnexec",
+        f"""case "$*" in
+*mininet:worker-2*) echo "unshare: No space left on device" >&2; exit 1;;
+*) exec {real} "$@";;
+esac""",
+    )
+    done = cli.run("up", "--workers", "2", timeout=60)
+    assert done.returncode == 1
+    assert "step failed: network: 3 nodes, one-segment (on worker-2)" in done.stderr
+    assert "command: mnexec -cdn env" in done.stderr
+    assert "| unshare: No space left on device" in done.stderr
+    assert "| its shell ended with exit code 1" in done.stderr
+    assert not (cli.state / "default").exists()
+
+
+def test_a_node_whose_shell_ends_while_it_is_configured_is_named(cli: Cli, tools: Path) -> None:
+    real = os.popen("command -v ip").read().strip()
+    with_tool(
+        cli,
+        tools,
+        "ip",
+        f"""case "$*" in
+-batch*) lines=$(cat); case "$lines" in *172.18.0.4/16*) kill -9 $PPID; exit 1;; esac
+  printf '%s\\n' "$lines" | {real} "$@";;
+*) exec {real} "$@";;
+esac""",
+    )
+    done = cli.run("up", "--workers", "2", timeout=60)
+    assert done.returncode == 1
+    assert "step failed: network: 3 nodes, one-segment (on worker-2)" in done.stderr
+    assert "addr add 172.18.0.4/16 dev eth0" in done.stderr
+    assert "| its shell ended with exit code -9" in done.stderr
+    assert not (cli.state / "default").exists()
+
+
 def test_a_component_that_dies_is_named_with_the_end_of_its_log(cli: Cli, short_path: Path) -> None:
     lab_file = short_path / "lab.yaml"
     lab_file.write_text("topology: {workers: 1}\nimages: {'no image name': {argv: [/bin/true]}}\n")
