@@ -70,6 +70,35 @@ def test_a_walk_follows_the_jumps_that_the_packet_can_take():
     assert "KUBE-MARK-MASQ" in reached(**pod, source="203.0.113.10")
 
 
+def test_a_walk_ends_where_the_packet_surely_has_its_verdict():
+    # local is not known: without an end the walk would go on to KUBE-NODEPORTS, where no such packet ever comes.
+    steps = reached(protocol="tcp", source="10.244.3.3", destination="10.96.0.5", dport=80)
+    assert steps[-2:] == ["KUBE-SEP-2", "DNAT"]
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        "-m statistic --mode random --probability 0.5",
+        "-m conntrack --ctstate NEW",
+        "-m addrtype --dst-type LOCAL",
+        "-m addrtype ! --dst-type LOCAL",
+        "-m tcp ! --dport 80",
+        "-i eth0",
+    ],
+)
+def test_a_verdict_that_may_not_apply_does_not_end_the_walk(match):
+    lines = [f"-A PREROUTING -p tcp {match} -j DNAT --to-destination 10.244.1.2:8080", "-A PREROUTING -j LOG"]
+    ruleset = Ruleset(tuple(map(parse_rule, lines)))
+    assert [rule.target for _, rule in ruleset.walk("PREROUTING", {"protocol": "tcp"})] == ["DNAT", "LOG"]
+
+
+def test_return_leaves_only_its_own_chain():
+    lines = ["-A PREROUTING -j A", "-A A -p tcp -j RETURN", "-A A -j DROP", "-A PREROUTING -j LOG"]
+    ruleset = Ruleset(tuple(map(parse_rule, lines)))
+    assert [rule.target for _, rule in ruleset.walk("PREROUTING", {"protocol": "tcp"})] == ["A", "RETURN", "LOG"]
+
+
 @pytest.mark.parametrize(
     "packet",
     [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address, ip_network
@@ -21,6 +22,12 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
     "nft": ("nft", "list", "ruleset"),
 }
 
+#: targets after which no further rule of the table sees the packet (iptables-extensions(8))
+VERDICTS = frozenset({"ACCEPT", "DROP", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT"})
+#: what a rule may say without the walk having to doubt that it matches
+UNDERSTOOD = frozenset({"-A", "-s", "-d", "-p", "-m", "-j", "--comment", "--dport", "--dports", "--dst-type", "!"})
+MATCHES = frozenset({"comment", "tcp", "udp", "sctp", "multiport", "addrtype"})
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -34,6 +41,19 @@ class Rule:
     protocol: str = ""
     dports: tuple[str, ...] = ()
     local: bool = False
+    understood: bool = False
+
+    def must_match(self, packet: Mapping[str, Any]) -> bool:
+        """True only when the rule surely matches: all it asks is understood, and known of the packet."""
+        asked = {
+            "source": self.source,
+            "destination": self.destination,
+            "protocol": self.protocol,
+            "dport": self.dports,
+            "local": self.local,
+        }
+        known = all(packet.get(key) is not None for key, wanted in asked.items() if wanted)
+        return self.understood and known and self.may_match(packet)
 
     def may_match(self, packet: Mapping[str, Any]) -> bool:
         """False only when the rule surely does not match: what is not known of the packet does not exclude."""
@@ -77,18 +97,26 @@ class Ruleset:
         return chains
 
     def walk(self, chain: str, packet: Mapping[str, Any]) -> Iterator[tuple[int, Rule]]:
-        """(depth, rule) of every rule that the packet may match, in order, jumps followed."""
+        """(depth, rule) of every rule that the packet may match, in order, jumps followed, until one surely ends it."""
         yield from self._walk(chain, packet, 0, frozenset())
 
     def _walk(
         self, chain: str, packet: Mapping[str, Any], depth: int, above: frozenset[str]
-    ) -> Iterator[tuple[int, Rule]]:
+    ) -> Generator[tuple[int, Rule], None, bool]:
+        """Returns whether the table's work on the packet is surely done."""
         for rule in self.by_chain.get(chain, ()):
             if not rule.may_match(packet):
                 continue
             yield depth, rule
+            done = rule.target in VERDICTS
             if rule.target in self.by_chain and rule.target not in above:
-                yield from self._walk(rule.target, packet, depth + 1, above | {chain})
+                done = yield from self._walk(rule.target, packet, depth + 1, above | {chain})
+            if rule.must_match(packet):
+                if done:
+                    return True
+                if rule.target == "RETURN":
+                    return False
+        return False
 
 
 def tables(text: str) -> dict[str, list[str]]:
@@ -110,6 +138,9 @@ def parse_rule(line: str) -> Rule:
     for number, word in enumerate(words[:-1]):
         if word in ("-s", "-d", "-p", "-j", "-g", "--dport", "--dports", "--dst-type"):
             values[word] = ("! " if number and words[number - 1] == "!" else "") + words[number + 1]
+    asked = words[: words.index("-j")] if "-j" in words else words  # a goto stays among the options: not understood
+    matches = {word for before, word in itertools.pairwise(asked) if before == "-m"}
+    options = {word for word in asked if word.startswith(("-", "!"))}
     ports = values.get("--dport") or values.get("--dports") or ""
     return Rule(
         chain=words[1],
@@ -120,6 +151,10 @@ def parse_rule(line: str) -> Rule:
         protocol=values.get("-p", ""),
         dports=tuple(ports.split(",")) if ports and not ports.startswith("!") else (),
         local=values.get("--dst-type") == "LOCAL",
+        understood=options <= UNDERSTOOD
+        and matches <= MATCHES
+        and not ports.startswith("!")
+        and values.get("--dst-type", "LOCAL") == "LOCAL",
     )
 
 
