@@ -55,8 +55,8 @@ def run(state: StateDirectory, door: socket.socket, progress: Progress, *, attac
     ready = [asdict(host) for host in lab.host_records()]
     if attached:
         progress.send(ready=ready)
-    else:
-        progress.release(ready=ready)
+    elif not progress.release(ready=ready):
+        return 1  # killed in the last moment: nobody knows of this lab
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

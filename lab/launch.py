@@ -107,15 +107,17 @@ def _start(state: StateDirectory, record: LabRecord, door: socket.socket, report
 
 def _follow(state: StateDirectory, record: LabRecord, stream: BinaryIO, report: Report) -> list[dict[str, Any]]:
     """Report bring-up's events until it is done; returns the lab's hosts."""
+    step = "bring up the lab"
     for event in events(stream):
         report(event)
+        step = event.get("step", step)
         if failed := event.get("failed"):
             raise BringUpFailed(**failed)
         if "ready" in event:
             hosts: list[dict[str, Any]] = event["ready"]
             return hosts
     why = "the sandbox ended without saying why" if state.holds(record.token) else "`kubewire down` ended it"
-    raise BringUpFailed("bring up the lab", why, output=_log(state))
+    raise BringUpFailed(step, why, output=_log(state))
 
 
 def _log(state: StateDirectory) -> str:
@@ -129,6 +131,9 @@ def down(state: StateDirectory) -> bool:
     existed = state.path.exists()
     record = state.settled()
     if record is not None:
+        if not record.ready:
+            with suppress(OSError):  # a full disk: its starter will not know why, that is all
+                state.condemn(record.token)
         record.kill()
     state.release(record.token if record else "")
     return existed

@@ -37,16 +37,20 @@ class Progress:
         self._descriptor = descriptor
         self._released = threading.Event()
 
-    def send(self, **event: Any) -> None:
+    def send(self, **event: Any) -> bool:
+        """False: whoever started the lab is gone."""
         with contextlib.suppress(OSError):
             os.write(self._descriptor, json.dumps(event).encode() + b"\n")
+            return True
+        return False
 
-    def release(self, **event: Any) -> None:
-        """A last event; the lab stands on its own from here on."""
+    def release(self, **event: Any) -> bool:
+        """A last event; the lab stands on its own from here on. False: there is no reader any more to hear that."""
         # First of all: the reader may end as soon as it has the event.
         self._released.set()
-        self.send(**event)
+        heard = self.send(**event)
         os.close(self._descriptor)
+        return heard
 
     def watch_lifeline(self) -> None:
         """In a thread: end this process (and so the sandbox) when the reader is gone before release()."""

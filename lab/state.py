@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class LabRecord:
     """lab.json. init_pid and init_start are the host's view of the sandbox's PID 1; 0 until it has one.
 
     starter and starter_start: the process that makes the sandbox. token: tells this lab from a later one of its name.
+    condemned: `kubewire down` is at work on it.
     """
 
     name: str
@@ -72,6 +73,7 @@ class LabRecord:
     starter: int = 0
     starter_start: int = 0
     token: str = ""
+    condemned: bool = False
 
     @classmethod
     def new(cls, name: str, spec: dict[str, Any]) -> LabRecord:
@@ -160,10 +162,17 @@ class StateDirectory:
             if record is None or record.token == token:
                 self._remove()
 
+    def condemn(self, token: str) -> None:
+        """Tell the starter of a lab that somebody is about to end it. Idempotent. Raises OSError."""
+        with self._alone():
+            record = self.record()
+            if record is not None and record.token == token:
+                self._write(replace(record, condemned=True))
+
     def holds(self, token: str) -> bool:
-        """Is the directory that of the lab with this token?"""
+        """Is the directory that of the lab with this token, and nobody about to end it?"""
         record = self.record()
-        return record is not None and record.token == token
+        return record is not None and record.token == token and not record.condemned
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

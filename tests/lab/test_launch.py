@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -134,7 +135,24 @@ def test_down_ends_a_lab_that_is_coming_up(short_path: Path, with_sandbox: bool)
     assert down.stdout == "lab victim is down\n", down.stderr
     assert up.returncode == 1
     assert "Traceback" not in output
+    assert "`kubewire down` ended it" in output or "was ended by somebody else" in output
     assert not (kubewire.state / "victim").exists()
+
+
+@pytest.mark.lab
+def test_a_lab_that_is_killed_says_in_which_step(short_path: Path) -> None:
+    kubewire = Cli(short_path / "cli")
+    up = kubewire.popen("up", "--name", "victim", "--workers", "1")
+    assert up.stdout is not None
+    said = up.stdout.readline()
+    record = kubewire.record("victim")
+    assert record is not None
+    os.kill(record["init_pid"], signal.SIGKILL)
+    rest, _ = up.communicate(timeout=30)
+    assert "fork server" in said
+    # The first step is done; whether the second has begun by now, only the lab knows.
+    steps = r"(fork server|network: 2 nodes, one-segment)"
+    assert re.search(rf"step failed: {steps}\n  the sandbox ended without saying why", rest), rest
 
 
 @pytest.mark.lab

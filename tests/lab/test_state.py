@@ -129,6 +129,18 @@ def test_who_lost_the_name_neither_writes_nor_removes(base: Path) -> None:
     assert state.record() == second
 
 
+def test_a_condemned_lab_has_lost_its_name_and_still_nobody_else_gets_it(base: Path) -> None:
+    state, record = find("demo"), LabRecord.new("demo", {})
+    assert state.claim(record)
+    state.condemn("another")
+    assert state.holds(record.token)
+    state.condemn(record.token)
+    assert not state.holds(record.token)
+    assert not state.claim(LabRecord.new("demo", {}))
+    with pytest.raises(LabError, match="ended by somebody else"):
+        state.update(record)
+
+
 def test_ending_a_lab_waits_until_its_starter_has_made_the_sandbox(
     base: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
