@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -69,8 +70,8 @@ FEATURES: dict[str, tuple[str, bool, str]] = {
     "ipip": ("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", False, "IP-in-IP overlays"),
     "geneve": ("ip link add x0 type geneve id 1 remote 10.0.0.1", False, "Geneve overlays"),
     "vrf": ("ip link add x0 type vrf table 10", False, "VRFs"),
-    "bpf": ("test -e /proc/sys/kernel/unprivileged_bpf_disabled", False, "eBPF datapaths"),
-    "tun": ("test -c /dev/net/tun", False, "userspace tunnels"),
+    "bpf": (f"python3 {shlex.quote(str(Path(__file__).with_name('bpf_probe.py')))}", False, "eBPF datapaths"),
+    "tun": ("ip tuntap add dev x0 mode tun", False, "userspace tunnels"),
 }
 
 
@@ -84,7 +85,7 @@ def _machine() -> list[Finding]:
     yes = "root" if root else "ordinary user: labs run in a user namespace"
     found = [Finding("user", True, yes)]
     if not root:
-        lacking = "without root: bpf, /dev/net/tun, and files of the machine owned by root are read-only in containers"
+        lacking = "in one, files of the machine owned by root are read-only in containers; no bpf, perhaps no tun"
         found.append(Finding("user namespaces", _in_child(lambda: ns.unshare(ns.CLONE_NEWUSER)), lacking, needed=True))
     flags = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
     found.append(Finding("namespaces", _in_child(lambda: _isolate(flags)), "net mnt pid ipc uts cgroup", needed=True))
@@ -146,7 +147,11 @@ def missing_feature(name: str) -> str:
     """Why a kernel feature that a scenario requires is not there; "" when it is. Raises LookupError for no feature."""
     if name not in FEATURES:
         raise LookupError(f"no kernel feature {name!r}; there are {', '.join(FEATURES)}")
-    return "" if _in_child(lambda: _try(FEATURES[name][0])) else f"this kernel has no {name}"
+    return "" if _in_child(lambda: _try(FEATURES[name][0])) else f"this kernel has no {name}{_perhaps()}"
+
+
+def _perhaps() -> str:
+    return "" if os.geteuid() == 0 else ", or not without root"
 
 
 def show(*, as_json: bool = False) -> int:
@@ -165,5 +170,9 @@ def _line(finding: Finding) -> str:
     mark = "✓" if finding.works else "✗" if finding.needed else "-"
     text = finding.detail
     if not finding.works:
-        text = f"needed {finding.without}" if finding.needed else f"not in this kernel; without it: {finding.without}"
+        text = (
+            f"needed {finding.without}"
+            if finding.needed
+            else f"not in this kernel{_perhaps()}; without it: {finding.without}"
+        )
     return f"  {mark} {finding.name:<27} {text}".rstrip()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,22 @@ def test_a_feature_is_missing_when_its_command_fails(
         assert doctor.missing_feature("tried") == missing
     finally:
         doctor.missing_feature.cache_clear()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user")
+def test_bpf_is_missing_for_whoever_needs_a_user_namespace() -> None:
+    """bpf(2) asks for CAP_BPF in the machine's own user namespace; doctor's list must not promise it to others."""
+    code = "from lab.doctor import missing_feature as m; print([f for f in ('veth', 'bpf') if m(f)])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(doctor.__file__).parent.parent,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "['bpf']\n", done.stderr
 
 
 def test_a_try_that_breaks_in_a_way_nobody_thought_of_does_not_go_on_as_a_second_caller() -> None:
