@@ -29,7 +29,7 @@ setup(
     data_files=[("share/kubewire", ["debian-packages.txt"])],  # for kubewire doctor
     install_requires=runtime_requirements(),
     entry_points={
-        "console_scripts": ["kubewire=lab.cli:main"],
+        "console_scripts": ["kubewire=lab.__main__:main"],
         "pytest11": ["kubewire=scenarios.engine.pytest_plugin"],
         "kubewire.lab_factory": ["mininet=lab.handle:LabStarter"],
     },

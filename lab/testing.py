@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,17 @@ def run(arguments: Sequence[str]) -> int:
                 return code
     workers = ["-n", str(max(2, os.cpu_count() or 2)), "--dist", "worksteal"] if not arguments else []
     command = [sys.executable, "-m", "pytest", *workers, *arguments]
-    return subprocess.run(command, cwd=root).returncode
+    return _until_it_ends(command, root)
+
+
+def _until_it_ends(command: Sequence[str], root: Path) -> int:
+    """Ctrl-C reaches pytest too, which then ends the labs of its tests; that must not be cut short."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, cwd=root) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return process.wait() or 130
 
 
 def _check(root: Path, name: str, module: str, options: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lab import cli, launch
 from lab.errors import BringUpFailed, UsageError
 from lab.state import HostRecord, LabRecord, find, start_time
 from scenarios.engine.spec import LabSpec
-from tests.lab.kubewire_cli import Cli
+from tests.lab.kubewire_cli import ROOT, Cli
 from tests.lab.test_kill import Namespaces, assert_gone, until
 
 
@@ -108,6 +109,16 @@ def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
     assert launch.down(state)
     assert not launch.down(state)
     assert list(base.iterdir()) == []
+
+
+def test_ctrl_c_before_there_is_anything_to_clean_up_ends_without_a_traceback() -> None:
+    code = (
+        "import os, signal, lab.cli, lab.__main__\n"
+        "lab.cli.main = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "lab.__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.lab
