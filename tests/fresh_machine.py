@@ -39,6 +39,8 @@ README_COMMANDS = (("./kubewire", "demo"), ("./kubewire", "demo"), ("./kubewire"
 def base_tree() -> Path:
     """The bare root file system; made when it is not there."""
     if not (BASE / "etc/debian_version").exists():
+        if shutil.which("mmdebstrap") is None:
+            sys.exit("fresh machine: there is no mmdebstrap on this machine; on Debian: apt install mmdebstrap")
         shutil.rmtree(BASE, ignore_errors=True)
         BASE.parent.mkdir(parents=True, exist_ok=True)
         command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,ca-certificates", "bookworm"]
@@ -54,19 +56,22 @@ def copy_checkout(target: Path) -> None:
 def run(commands: Sequence[Sequence[str]]) -> int:
     """Run the commands one after another in one fresh machine; the first failing exit code, or 0."""
     base = base_tree()
-    with tempfile.TemporaryDirectory(prefix="kw-fresh-") as checkout:
+    with (
+        tempfile.TemporaryDirectory(prefix="kw-fresh-") as checkout,
+        tempfile.TemporaryDirectory(prefix="kw-root-", dir="/dev/shm") as scratch,
+    ):
         copy_checkout(Path(checkout) / "kubewire")
         child = os.fork()
         if child == 0:
             try:
-                os._exit(_inside(base, Path(checkout) / "kubewire", commands))
+                os._exit(_inside(base, Path(checkout) / "kubewire", Path(scratch), commands))
             except BaseException as error:
                 print(f"fresh machine: {error!r}", file=sys.stderr, flush=True)
                 os._exit(1)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _inside(base: Path, checkout: Path, commands: Sequence[Sequence[str]]) -> int:
+def _inside(base: Path, checkout: Path, scratch: Path, commands: Sequence[Sequence[str]]) -> int:
     from components.machinery import namespaces as ns
 
     ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
@@ -74,7 +79,7 @@ def _inside(base: Path, checkout: Path, commands: Sequence[Sequence[str]]) -> in
     if init:
         return os.waitstatus_to_exitcode(os.waitpid(init, 0)[1])
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
-    _enter_root(base, checkout)
+    _enter_root(base, checkout, scratch)
     ns.set_hostname("fresh")
     environment = {
         "HOME": "/root",
@@ -90,11 +95,10 @@ def _inside(base: Path, checkout: Path, commands: Sequence[Sequence[str]]) -> in
     return 0
 
 
-def _enter_root(base: Path, checkout: Path) -> None:
+def _enter_root(base: Path, checkout: Path, scratch: Path) -> None:
     from components.machinery import namespaces as ns
 
     held = os.open(checkout, os.O_PATH)
-    scratch = Path(tempfile.mkdtemp(prefix="kw-root-", dir="/dev/shm"))
     ns.mount("fresh", scratch, "tmpfs")
     for name in ("upper", "work", "root"):
         (scratch / name).mkdir()
