@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def start_time(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    columns = stat.rpartition(")")[2].split()
+    return None if columns[0] in "ZX" else int(columns[19])
 
 
 @dataclass(frozen=True)
@@ -192,11 +192,14 @@ class StateDirectory:
         temporary.replace(self.path / "lab.json")
 
     def record(self) -> LabRecord | None:
-        """None: there is none, or it is not a whole one (the machine went down while it was written)."""
+        """None: there is none, or it is not a whole one (the machine went down while it was written).
+
+        What a later kubewire has added is passed over: a lab that runs must not be taken for none.
+        """
         try:
             raw = json.loads((self.path / "lab.json").read_text())
-            raw["hosts"] = [HostRecord(**host) for host in raw["hosts"]]
-            return LabRecord(**raw)
+            raw["hosts"] = [HostRecord(**_known(HostRecord, host)) for host in raw["hosts"]]
+            return LabRecord(**_known(LabRecord, raw))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -217,6 +220,11 @@ class StateDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.path.exists():
             raise LabError(f"cannot remove all of {self.path}; look what is in it and remove it by hand")
+
+
+def _known(kind: type[HostRecord | LabRecord], raw: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {key: value for key, value in raw.items() if key in names}
 
 
 def _gone(pidfd: int) -> bool:

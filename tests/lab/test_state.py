@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab import launch
 from lab.errors import LabError, UsageError
 from lab.state import HostRecord, LabRecord, StateDirectory, all_labs, find, running, start_time
 
@@ -179,6 +180,18 @@ def test_a_record_of_before_tokens_is_read_and_released(base: Path, sleeper: sub
     assert state.record() == record
     state.release("")
     assert not state.path.exists()
+
+
+def test_a_lab_of_a_later_kubewire_is_still_found_and_ended(base: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    host = HostRecord("worker-1", "worker", "172.18.0.3", 1)
+    record = LabRecord("demo", sleeper.pid, start_time(sleeper.pid) or 0, 0, {}, hosts=[host], token="t")
+    assert find("demo").claim(record)
+    raw = json.loads((base / "demo/lab.json").read_text())
+    raw["hosts"][0]["rack"] = raw["colour"] = "new"
+    (base / "demo/lab.json").write_text(json.dumps(raw))
+    assert find("demo").record() == record
+    assert launch.down(find("demo"))
+    assert sleeper.wait(10) == -signal.SIGKILL
 
 
 def test_an_unknown_lab_is_an_error_that_says_how_to_start_one(base: Path) -> None:
