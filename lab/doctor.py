@@ -23,13 +23,17 @@ from lab.machine import packages
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. needed: a lab cannot run without it; otherwise without says what is missing then."""
+    """One line of the report. needed: a lab cannot run without it; otherwise without says what is missing then.
+
+    cure: what to do where it does not work, if there is something.
+    """
 
     name: str
     works: bool
     detail: str = ""
     needed: bool = False
     without: str = ""
+    cure: str = ""
 
 
 #: The Debian packages, in a checkout and where `pip install` puts them (setup.py).
@@ -75,9 +79,9 @@ FEATURES: dict[str, tuple[str, bool, str]] = {
 }
 
 
-def findings() -> list[Finding]:
-    """Everything doctor looks at, most basic first."""
-    return [*_machine(), *_tools(), *_kernel()]
+def findings() -> dict[str, list[Finding]]:
+    """Everything doctor looks at, by part, most basic first."""
+    return {"machine": _machine(), "Debian packages": _tools(), "kernel": _kernel()}
 
 
 def _machine() -> list[Finding]:
@@ -100,7 +104,8 @@ def _tools() -> list[Finding]:
     found = []
     for package, witness in packages(listing.read_text()):
         there = Path(witness).exists() if witness.startswith("/") else shutil.which(witness) is not None
-        found.append(Finding(f"{package}", there, witness, needed=package != "kubernetes-client"))
+        needed = package != "kubernetes-client"
+        found.append(Finding(package, there, witness, needed, "kubewire kubectl", f"apt install {package}"))
     return found
 
 
@@ -158,21 +163,23 @@ def show(*, as_json: bool = False) -> int:
     """Print the report; 1 when something a lab cannot do without is missing."""
     found = findings()
     if as_json:
-        print(json.dumps({"kernel": platform.release(), "findings": [asdict(finding) for finding in found]}, indent=1))
+        plain = [{"part": part} | asdict(finding) for part, of_it in found.items() for finding in of_it]
+        print(json.dumps({"kernel": platform.release(), "findings": plain}, indent=1))
     else:
         print(f"kernel {platform.release()}, {os.cpu_count()} cores")
-        for finding in found:
-            print(_line(finding))
-    return 1 if any(finding.needed and not finding.works for finding in found) else 0
+        for part, of_it in found.items():
+            print("\n".join([part, *map(_line, of_it)]))
+    return 1 if any(one.needed and not one.works for of_it in found.values() for one in of_it) else 0
 
 
 def _line(finding: Finding) -> str:
     mark = "✓" if finding.works else "✗" if finding.needed else "-"
     text = finding.detail
-    if not finding.works:
-        text = (
-            f"needed {finding.without}"
-            if finding.needed
-            else f"not in this kernel{_perhaps()}; without it: {finding.without}"
-        )
+    if not finding.works and finding.cure:
+        why = "needed" if finding.needed else f"without it: no {finding.without}"
+        text = f"missing: {finding.cure} ({why})"
+    elif not finding.works:
+        text = f"needed {finding.without}"
+        if not finding.needed:
+            text = f"not in this kernel{_perhaps()}; without it: {finding.without}"
     return f"  {mark} {finding.name:<27} {text}".rstrip()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,28 @@ def test_a_known_feature_is_no_error(tmp_path: Path) -> None:
     file = tmp_path / "needs.scenario.yaml"
     file.write_text(_SCENARIO.format(feature="vxlan"))
     assert [case.scenario.requires for case in load(file)] == [("vxlan",)]
+
+
+@pytest.mark.parametrize(
+    ("witness", "line", "code"),
+    [
+        ("conntrack", "  ✗ conntrack                   missing: apt install conntrack (needed)", 1),
+        (
+            "kubectl",
+            "  - kubernetes-client           missing: apt install kubernetes-client (without it: no kubewire kubectl)",
+            0,
+        ),
+    ],
+    ids=["needed", "of use"],
+)
+def test_a_missing_package_is_said_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], witness: str, line: str, code: int
+) -> None:
+    which = shutil.which
+    monkeypatch.setattr(doctor, "_kernel", list)
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == witness else which(name))
+    assert doctor.show() == code
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_what_is_no_feature_is_never_just_missing() -> None:
