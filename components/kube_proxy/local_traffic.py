@@ -4,28 +4,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.model import IPV4, IPV6, Node
 from components.kube_proxy.objects import family_of, in_range
 
 
-def local_source(config: KubeProxyConfiguration, family: str, node: Node) -> str:
-    """iptables arguments that match packets of local pods; "" when the mode gives nothing for the family."""
+@dataclass(frozen=True)
+class LocalSource:
+    """How packets of this node's pods are told: by source range, by the interface they come in by, or by the
+    first letters of its name. One is set at most; none (false) when there is no way to tell."""
+
+    cidr: str = ""
+    interface: str = ""
+    interface_prefix: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.cidr or self.interface or self.interface_prefix)
+
+
+#: There is no way to tell.
+UNTOLD = LocalSource()
+
+
+def local_source(config: KubeProxyConfiguration, family: str, node: Node) -> LocalSource:
+    """Nothing when the mode gives nothing for the family."""
     match config.detect_local_mode:
         case "ClusterCIDR":
             return _source(config.cluster_cidr.split(","), family)
         case "NodeCIDR":
             return _source(node.pod_cidrs, family)
         case "BridgeInterface":
-            return f"-i {config.detect_local.bridge_interface}"
+            return LocalSource(interface=config.detect_local.bridge_interface)
         case "InterfaceNamePrefix":
-            return f"-i {config.detect_local.interface_name_prefix}+"
-    return ""
+            return LocalSource(interface_prefix=config.detect_local.interface_name_prefix)
+    return UNTOLD
 
 
-def _source(cidrs: Sequence[str], family: str) -> str:
-    return next((f"-s {cidr.strip()}" for cidr in cidrs if cidr.strip() and family_of(cidr) == family), "")
+def _source(cidrs: Sequence[str], family: str) -> LocalSource:
+    return LocalSource(next((cidr.strip() for cidr in cidrs if cidr.strip() and family_of(cidr) == family), ""))
 
 
 def node_port_ips(

@@ -88,8 +88,10 @@ Endpoints = Mapping[ServicePortName, tuple[Endpoint, ...]]
 
 @dataclass(frozen=True)
 class State:
-    """Everything a backend renders, in one family."""
+    """Everything a backend renders, in one family. services and endpoints stay as they are until sync() returns.
+    changed: the names that may differ from the sync before, so that work can be proportional to them; None: any."""
 
     services: Services
     endpoints: Endpoints
     node: Node
+    changed: frozenset[ServicePortName] | None = None

@@ -16,9 +16,10 @@ from components.kube_proxy.backends import BACKENDS, Backend
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.health import Health, healthz_app, metrics_app, serve
 from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, IPV6, Endpoints, Node, Services, State
+from components.kube_proxy.model import IPV4, IPV6, Node, State
 from components.kube_proxy.objects import LABEL_SELECTOR, family_of, node_from, trim
 from components.kube_proxy.runner import BoundedFrequencyRunner
+from components.kube_proxy.snapshot import Snapshot
 from components.kube_proxy.tracker import Tracker
 from components.machinery.client import Client
 from components.machinery.informer import Informer, wait_synced
@@ -32,14 +33,14 @@ DEFAULT_MODE = "iptables"
 
 @dataclass
 class _Family:
-    """One IP family: what is known, what writes it, what was written last."""
+    """One IP family: what is known, what a sync sees of it, what writes it."""
 
     tracker: Tracker
+    snapshot: Snapshot
     backend: Backend
     runner: BoundedFrequencyRunner | None = None
     full: bool = True
     last_full: float = 0.0
-    written: tuple[Services, Endpoints] = ({}, {})
 
 
 class Proxy:
@@ -93,7 +94,8 @@ class Proxy:
 
     def _add_family(self, name: str, mode: str, localhost: bool) -> None:
         backend = BACKENDS[mode](name, self._config, self._metrics, localhost_node_ports=localhost)
-        family = self._families[name] = _Family(Tracker(name, self._metrics), backend)
+        tracker = Tracker(name, self._metrics)
+        family = self._families[name] = _Family(tracker, Snapshot(tracker), backend)
         settings = self._config.iptables
         family.runner = BoundedFrequencyRunner(
             lambda: self._sync(family),
@@ -132,10 +134,11 @@ class Proxy:
         family.runner.request()
 
     async def _sync(self, family: _Family) -> None:
-        tracker, now = family.tracker, time.monotonic()
+        tracker, snapshot, now = family.tracker, family.snapshot, time.monotonic()
         full = family.full or now - family.last_full > _FULL_SYNC_SECONDS
         family.full = True
-        state = State(dict(tracker.services), dict(tracker.endpoints), self._node)
+        changed = snapshot.advance()
+        state = State(snapshot.services, snapshot.endpoints, self._node, changed)
         await family.backend.sync(state, full=full)
         family.full = False
         if full:
@@ -143,9 +146,8 @@ class Proxy:
         tracker.synced()
         self._health.updated(tracker.family)
         self._metrics.last_sync.set(time.time(), tracker.family)
-        written = (state.services, state.endpoints)
-        stale, family.written = conntrack.stale_flows(family.written, written, tracker.family), written
-        await conntrack.delete(stale)
+        before, after = snapshot.settle()
+        await conntrack.delete(conntrack.stale_flows(before, after, tracker.family))
 
     async def _watch_canary(self, family: _Family) -> None:
         """Somebody who flushes the tables takes the canary with them; then everything is written again."""

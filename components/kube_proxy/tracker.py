@@ -21,6 +21,7 @@ class Tracker:
         self.services: dict[ServicePortName, ServicePort] = {}
         self.endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
         self._metrics = metrics
+        self._changed: set[ServicePortName] = set()
         self._ports_of: dict[_ServiceKey, dict[ServicePortName, ServicePort]] = {}
         self._slices_of: dict[_ServiceKey, dict[str, _Ports]] = {}
         self._names_of: dict[_ServiceKey, frozenset[ServicePortName]] = {}
@@ -34,6 +35,7 @@ class Tracker:
         for name in before.keys() - ports.keys():
             del self.services[name]
         self.services.update(ports)
+        self._changed |= {name for name in before.keys() | ports.keys() if before.get(name) != ports.get(name)}
         if ports:
             self._ports_of[key] = ports
         else:
@@ -82,10 +84,19 @@ class Tracker:
                         known[str(endpoint)] = endpoint
         for name in self._names_of.pop(key, frozenset()) - merged.keys():
             del self.endpoints[name]
+            self._changed.add(name)
         if merged:
             self._names_of[key] = frozenset(merged)
         for name, known in merged.items():
-            self.endpoints[name] = tuple(known[text] for text in sorted(known))
+            endpoints = tuple(known[text] for text in sorted(known))
+            if self.endpoints.get(name) != endpoints:
+                self.endpoints[name] = endpoints
+                self._changed.add(name)
+
+    def take_changed(self) -> frozenset[ServicePortName]:
+        """The names whose ServicePort or endpoints are not what they were at the last call."""
+        changed, self._changed = frozenset(self._changed), set()
+        return changed
 
     def synced(self) -> None:
         """What was pending is in the rules now."""

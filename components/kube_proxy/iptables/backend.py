@@ -27,12 +27,13 @@ class IptablesBackend:
         self._family, self._settings, self._metrics = family, config, metrics
         self._localhost_node_ports = localhost_node_ports
         self._iptables = Iptables(family)
-        self._cache: rules.Cache = {}
+        self._cache = rules.Cache()
         self._written: rules.Plan | None = None
 
     async def sync(self, state: State, *, full: bool) -> None:
         """Raises IptablesError; the next sync is then a full one."""
-        plan = rules.plan(state.services, state.endpoints, state.node, self._config(state), self._cache)
+        config, changed = self._config(state), None if full else state.changed
+        plan = rules.plan(state.services, state.endpoints, state.node, config, self._cache, changed)
         earlier, self._written = self._written, None
         try:
             if full or earlier is None:
@@ -89,7 +90,8 @@ class IptablesBackend:
         difference = plan.since(earlier)
         if difference.empty:
             return
-        await self._restore(plan.text(only=difference.written, stale=difference.stale), plan)
+        text = plan.text(only=difference.written, shared=difference.shared, stale=difference.stale)
+        await self._restore(text, plan)
 
     async def _restore(self, text: str, plan: rules.Plan) -> None:
         await self._iptables.restore(text)

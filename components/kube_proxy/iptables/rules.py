@@ -1,18 +1,19 @@
 """Services and endpoints -> iptables-restore text. Pure, sorted, deterministic; nothing is read or written.
 
 A Service's port becomes a Block: its lines in the shared chains (KUBE-SERVICES, KUBE-NODEPORTS, ...) and
-its own chains. The shared chains are written whole at each sync, own chains only when they changed
-(KEP-3453), so a Block is kept as long as its ServicePort and endpoints are the same.
+its own chains. Shared chains are written whole when a line of them changed, own chains only when they
+changed (KEP-3453), so a Block is kept as long as its ServicePort and endpoints are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from components.kube_proxy import topology
 from components.kube_proxy.iptables import chains
-from components.kube_proxy.iptables.service import Block, Context, build
+from components.kube_proxy.iptables.service import Block, Context, build, local_match
+from components.kube_proxy.local_traffic import UNTOLD, LocalSource
 from components.kube_proxy.model import IPV4, IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
 
 #: Above so many endpoints the comments in per-Service chains cost more memory than they are worth (upstream).
@@ -21,11 +22,10 @@ LARGE_CLUSTER_ENDPOINTS = 1000
 
 @dataclass(frozen=True)
 class Config:
-    """What the configuration and the node's family decide. local_source matches packets of this node's
-    pods, as iptables arguments (`-s 10.244.0.0/16`, `-i cni0`); empty when there is no way to tell."""
+    """What the configuration and the node's family decide."""
 
     family: str = IPV4
-    local_source: str = ""
+    local_source: LocalSource = UNTOLD
     masquerade_all: bool = False
     masquerade_bit: int = 14
     random_fully: bool = True
@@ -39,16 +39,29 @@ class Config:
         return f"{1 << self.masquerade_bit:#x}"
 
 
-Cache = MutableMapping[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...], Context, Block]]
+@dataclass
+class Cache:
+    """What the last plan was made of. blocks and keys (the ServicePort and the chosen endpoints a block was built
+    from) hold for context and node."""
+
+    context: Context | None = None
+    node: Node | None = None
+    blocks: dict[ServicePortName, Block] = field(default_factory=dict)
+    keys: dict[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """written: Service ports whose own chains are new or changed; stale: chains nobody needs any more."""
+    """written: Service ports whose own chains are new or changed; stale: chains nobody needs any more; shared:
+    whether a line of a shared chain is another."""
 
     written: frozenset[ServicePortName]
     stale: frozenset[str]
-    empty: bool
+    shared: bool
+
+    @property
+    def empty(self) -> bool:
+        return not (self.written or self.stale or self.shared)
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,9 @@ class Plan:
         touched = [earlier.blocks[name] for name in (*written, *gone) if name in earlier.blocks]
         before = {chain for block in touched for chain in block.chains}
         after = {chain for name in written for chain in self.blocks[name].chains}
-        same = not written and not gone and self.config == earlier.config
-        return Difference(written, frozenset(before - after), same)
+        shared = self.config != earlier.config or bool(gone)
+        shared = shared or any(not _same_shared(earlier.blocks.get(name), self.blocks[name]) for name in written)
+        return Difference(written, frozenset(before - after), shared)
 
     @property
     def service_chains(self) -> frozenset[str]:
@@ -74,22 +88,28 @@ class Plan:
 
     def totals(self) -> dict[str, int]:
         """Rules per table when everything is written."""
-        fixed = rule_counts("\n".join([*self._filter([], False), *self._nat([], [], [], False)]))
-        own = sum(len(block.own_lines) for block in self.blocks.values())
-        return fixed | {"nat": fixed["nat"] + own}
+        fixed = rule_counts(Plan(self.config, {}).text())
+        blocks = self.blocks.values()
+        return {
+            "filter": fixed["filter"] + sum(len(block.filter_lines) for block in blocks),
+            "nat": fixed["nat"] + sum(len(block.shared_lines) + len(block.own_lines) for block in blocks),
+        }
 
     def text(
         self,
         *,
         only: Container[ServicePortName] | None = None,
+        shared: bool = True,
         stale: Iterable[str] = (),
         jumps: Iterable[chains.Jump] = (),
         canaries: Iterable[str] = (),
     ) -> str:
         """Input for `iptables-restore --noflush`. only: the Service ports whose own chains are written,
-        None for all; stale: chains to remove; jumps: rules to put at the head of built-in
-        chains; canaries: tables whose canary chain is to be made."""
+        None for all; shared: whether the shared chains are written; stale: chains to remove; jumps: rules
+        to put at the head of built-in chains; canaries: tables whose canary chain is to be made."""
         written = [block for name, block in self.blocks.items() if only is None or name in only]
+        if not shared:
+            return "\n".join(_own_chains(written, sorted(stale))) + "\n"
         jumps, canaries = list(jumps), set(canaries)
         out = _canary_table("mangle") if "mangle" in canaries else []
         out += self._filter(jumps, "filter" in canaries)
@@ -125,29 +145,66 @@ class Plan:
         ]
 
 
-def plan(services: Services, endpoints: Endpoints, node: Node, config: Config, cache: Cache | None = None) -> Plan:
-    """The plan for one family. cache holds what earlier calls built and is brought up to date."""
+def plan(
+    services: Services,
+    endpoints: Endpoints,
+    node: Node,
+    config: Config,
+    cache: Cache | None = None,
+    changed: Collection[ServicePortName] | None = None,
+) -> Plan:
+    """The plan for one family. cache holds what the call before built and is brought up to date; changed are the
+    names that may differ from that call, None any."""
+    cache = cache if cache is not None else Cache()
     total = sum(len(endpoints.get(name, ())) for name in services)
     context = Context(
         node_ip=next((ip for ip in node.ips if (":" in ip) == (config.family == IPV6)), ""),
-        local_source=config.local_source,
+        local_source=local_match(config.local_source),
         masquerade_all=config.masquerade_all,
         comments=total <= LARGE_CLUSTER_ENDPOINTS,
     )
-    old = cache if cache is not None else {}
-    blocks: dict[ServicePortName, Block] = {}
-    for name in sorted(services):
-        service = services[name]
-        chosen = topology.choose(endpoints.get(name, ()), service, node)
-        # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
-        key = (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else []))
-        kept = old.get(name)
-        if kept is None or kept[0] != service or kept[1] != key or kept[2] != context:
-            kept = old[name] = (service, key, context, build(name, service, chosen, context))
-        blocks[name] = kept[3]
-    for name in [name for name in old if name not in blocks]:
-        del old[name]
-    return Plan(config, blocks)
+    if context != cache.context:
+        cache.keys.clear()
+    if changed is None or context != cache.context or node != cache.node:
+        changed = {*services, *cache.blocks}
+    cache.context, cache.node = context, node
+    grown = any(name in services and name not in cache.blocks for name in changed)
+    for name in changed:
+        _refresh(name, services.get(name), endpoints.get(name, ()), cache)
+    if grown:
+        cache.blocks = {name: cache.blocks[name] for name in sorted(cache.blocks)}
+    return Plan(config, dict(cache.blocks))
+
+
+def _refresh(name: ServicePortName, service: ServicePort | None, endpoints: tuple[Endpoint, ...], cache: Cache) -> None:
+    if service is None or cache.context is None or cache.node is None:
+        cache.blocks.pop(name, None)
+        cache.keys.pop(name, None)
+        return
+    chosen = topology.choose(endpoints, service, cache.node)
+    # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
+    key = (service, (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else [])))
+    if cache.keys.get(name) != key:
+        cache.keys[name] = key
+        cache.blocks[name] = build(name, service, chosen, cache.context)
+
+
+def _same_shared(earlier: Block | None, later: Block) -> bool:
+    return earlier is not None and (earlier.shared_lines, earlier.filter_lines) == (
+        later.shared_lines,
+        later.filter_lines,
+    )
+
+
+def _own_chains(written: Collection[Block], stale: Collection[str]) -> list[str]:
+    own = (chain for block in written for chain in block.chains)
+    return [
+        "*nat",
+        *(f":{chain} - [0:0]" for chain in (*own, *stale)),
+        *(line for block in written for line in block.own_lines),
+        *(f"-X {chain}" for chain in stale),
+        "COMMIT",
+    ]
 
 
 def render(services: Services, endpoints: Endpoints, node: Node, config: Config) -> str:

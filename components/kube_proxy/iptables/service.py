@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.kube_proxy.iptables import chains
+from components.kube_proxy.local_traffic import LocalSource
 from components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
 from components.kube_proxy.objects import in_range
 from components.kube_proxy.topology import Reachable
@@ -13,12 +14,21 @@ from components.kube_proxy.topology import Reachable
 
 @dataclass(frozen=True)
 class Context:
-    """What all Services of a plan share and their rules depend on."""
+    """What all Services of a plan share and their rules depend on. local_source: iptables arguments that match
+    packets of this node's pods, "" when there is no way to tell them."""
 
     node_ip: str
     local_source: str
     masquerade_all: bool
     comments: bool
+
+
+def local_match(source: LocalSource) -> str:
+    if source.cidr:
+        return f"-s {source.cidr}"
+    if source.interface:
+        return f"-i {source.interface}"
+    return f"-i {source.interface_prefix}+" if source.interface_prefix else ""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from components.kube_proxy import conntrack, flags, local_traffic, main, objects
-from components.kube_proxy.config import ConfigError, KubeProxyConfiguration, load, seconds, validate
+from components.kube_proxy.config import ConfigError, DetectLocal, KubeProxyConfiguration, load, seconds, validate
+from components.kube_proxy.iptables.service import local_match
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
 from components.kube_proxy.proxy import families
 from components.kube_proxy.runner import BoundedFrequencyRunner, TokenBucket
+from components.kube_proxy.snapshot import Snapshot
 from components.kube_proxy.topology import choose
 from components.kube_proxy.tracker import Tracker
 
@@ -138,6 +140,40 @@ def test_changes_that_no_rule_depends_on_are_no_changes():
     assert tracker.service_changed(annotated, service(ports=[{"name": "p", "port": 81}]))
     assert tracker.service_changed(annotated, None)
     assert tracker.services == {}
+
+
+def test_a_sync_is_told_whose_rules_may_differ_and_sees_nothing_of_what_comes_meanwhile():
+    tracker = Tracker(IPV4, Metrics())
+    snapshot = Snapshot(tracker)
+    for name in ("web", "other"):
+        tracker.service_changed(None, service(name))
+        tracker.slice_changed(None, endpoint_slice(name, name, "10.0.0.1"))
+    assert {name.name for name in snapshot.advance()} == {"web", "other"}
+    tracker.slice_changed(endpoint_slice("web", "web"), endpoint_slice("web", "web", "10.0.0.2"))
+    tracker.service_changed(service("other"), None)
+    assert [ep.ip for ep in snapshot.endpoints[WEB]] == ["10.0.0.1"]
+    assert len(snapshot.services) == 2
+    assert {name.name for name in snapshot.advance()} == {"web", "other"}
+    assert [ep.ip for ep in snapshot.endpoints[WEB]] == ["10.0.0.2"]
+    assert snapshot.services.keys() == {WEB}
+    assert snapshot.advance() == frozenset()
+
+
+def test_what_a_failed_sync_was_about_is_settled_by_the_next():
+    tracker = Tracker(IPV4, Metrics())
+    snapshot = Snapshot(tracker)
+    tracker.service_changed(None, service())
+    tracker.slice_changed(None, endpoint_slice("web", "web", "10.0.0.1"))
+    snapshot.advance()
+    snapshot.settle()
+    tracker.slice_changed(endpoint_slice("web", "web"), endpoint_slice("web", "web", "10.0.0.2"))
+    snapshot.advance()  # and this sync fails
+    tracker.slice_changed(endpoint_slice("web", "web"), endpoint_slice("web", "web", "10.0.0.3"))
+    snapshot.advance()
+    (_, before), (_, after) = snapshot.settle()
+    assert [ep.ip for ep in before[WEB]] == ["10.0.0.1"]
+    assert [ep.ip for ep in after[WEB]] == ["10.0.0.3"]
+    assert snapshot.settle() == (({}, {}), ({}, {}))
 
 
 DNS = ServicePortName("ns", "dns", "p", "UDP")
@@ -285,12 +321,16 @@ def test_flags_become_the_configuration():
     [
         ({"cluster_cidr": "fd00::/48,10.244.0.0/16"}, "-s 10.244.0.0/16"),
         ({"detect_local_mode": "NodeCIDR"}, "-s 10.244.1.0/24"),
+        ({"detect_local_mode": "BridgeInterface", "detect_local": DetectLocal("cni0", "")}, "-i cni0"),
+        ({"detect_local_mode": "InterfaceNamePrefix", "detect_local": DetectLocal("", "veth")}, "-i veth+"),
         ({}, ""),
     ],
 )
 def test_local_traffic_is_told_by_the_configured_mode(settings, expected):
     node = Node("n1", pod_cidrs=("fd00:1::/64", "10.244.1.0/24"))
-    assert local_traffic.local_source(KubeProxyConfiguration(**settings), IPV4, node) == expected
+    source = local_traffic.local_source(KubeProxyConfiguration(**settings), IPV4, node)
+    assert local_match(source) == expected
+    assert bool(source) == bool(expected)
 
 
 def test_node_port_addresses_pick_the_nodes_own():

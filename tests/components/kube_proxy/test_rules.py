@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from components.kube_proxy.iptables import chains, rules, saved
+from components.kube_proxy.local_traffic import LocalSource
 from components.kube_proxy.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
 
 NODE = Node("worker-1", ("172.18.0.3",), "zone-a", ("10.244.1.0/24",))
-CONFIG = rules.Config(local_source="-s 10.244.0.0/16")
+CONFIG = rules.Config(local_source=LocalSource("10.244.0.0/16"))
 
 
 def endpoint(ip: str, port: int = 80, node: str = "worker-1", **conditions: bool) -> Endpoint:
@@ -71,7 +72,7 @@ CASES = {
     "ipv6": (
         {name("ns1/svc1"): ServicePort("fd00:96::29", 80, "tcp", node_port=3001)},
         {name("ns1/svc1"): (endpoint("fd00:10:244:1::2"),)},
-        replace(CONFIG, family=IPV6, local_source="-s fd00:10:244::/56"),
+        replace(CONFIG, family=IPV6, local_source=LocalSource("fd00:10:244::/56")),
     ),
     "masquerade-all-node-port-addresses": (
         {name("ns3/svc3"): NODE_PORT},
@@ -146,7 +147,7 @@ def test_probabilities_share_the_traffic_evenly():
 
 
 def test_a_change_of_one_service_writes_only_its_chains():
-    cache: rules.Cache = {}
+    cache = rules.Cache()
     services = {name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.0.{i}") for i in range(3)}
     before = rules.plan(services, dict.fromkeys(services, THREE), NODE, CONFIG, cache)
     changed = dict.fromkeys(services, THREE) | {name("ns/svc1"): THREE[:2]}
@@ -161,7 +162,7 @@ def test_a_change_of_one_service_writes_only_its_chains():
 
 
 def test_what_changes_no_rule_is_no_difference():
-    cache: rules.Cache = {}
+    cache = rules.Cache()
     services = {name("ns1/svc1"): CLUSTER_IP}
     not_ready = endpoint("10.244.9.9", ready=False, serving=False)
     before = rules.plan(services, {name("ns1/svc1"): THREE}, NODE, CONFIG, cache)
@@ -177,18 +178,41 @@ def test_a_large_cluster_goes_without_comments_in_service_chains():
     assert "ns1/svc1:p80 cluster IP" in text
 
 
-def test_of_a_thousand_services_only_the_changed_one_is_written():
+def test_of_a_thousand_services_only_the_changed_one_is_looked_at_and_written():
     services = {name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.{i // 250}.{i % 250}") for i in range(1000)}
     endpoints = {
         key: tuple(endpoint(f"10.{i // 250}.{i % 250}.{j}") for j in (1, 2, 3)) for i, key in enumerate(services)
     }
-    cache: rules.Cache = {}
+    cache = rules.Cache()
     earlier = rules.plan(services, endpoints, NODE, CONFIG, cache)
     endpoints[name("ns/svc7")] = THREE
-    plan = rules.plan(services, endpoints, NODE, CONFIG, cache)
+    endpoints[name("ns/svc8")] = THREE  # Not said to have changed: seen by the next full sync.
+    plan = rules.plan(services, endpoints, NODE, CONFIG, cache, changed={name("ns/svc7")})
     difference = plan.since(earlier)
-    text = plan.text(only=difference.written, stale=difference.stale)
+    assert difference.written == {name("ns/svc7")}
+    assert not difference.shared
+    text = plan.text(only=difference.written, shared=difference.shared, stale=difference.stale)
     assert text.count("\n:KUBE-SVC-") == 1
+    assert text.count("\n:KUBE-") == 7  # SVC, three new SEP, three stale SEP
+    assert rules.plan(services, endpoints, NODE, CONFIG, cache).since(plan).written == {name("ns/svc8")}
+
+
+def test_a_change_of_endpoints_leaves_the_shared_chains_alone_until_the_last_one_goes():
+    cache, services = rules.Cache(), {name("ns1/svc1"): CLUSTER_IP, name("ns1/svc2"): NODE_PORT}
+    three = rules.plan(services, dict.fromkeys(services, THREE), NODE, CONFIG, cache)
+    two = rules.plan(services, {name("ns1/svc1"): THREE[:2], name("ns1/svc2"): THREE}, NODE, CONFIG, cache)
+    none = rules.plan(services, {name("ns1/svc2"): THREE}, NODE, CONFIG, cache)
+    assert not two.since(three).shared
+    assert none.since(two).shared
+
+
+def test_blocks_stay_in_the_order_of_their_names_as_services_come_and_go():
+    cache = rules.Cache()
+    services = {name(f"ns/svc{i}"): CLUSTER_IP for i in (1, 3)}
+    rules.plan(services, {}, NODE, CONFIG, cache)
+    services = {name(f"ns/svc{i}"): CLUSTER_IP for i in (1, 2)}
+    plan = rules.plan(services, {}, NODE, CONFIG, cache, changed={name("ns/svc2"), name("ns/svc3")})
+    assert list(plan.blocks) == [name("ns/svc1"), name("ns/svc2")]
 
 
 SAVED = """\
