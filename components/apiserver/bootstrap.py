@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from components.apiserver.catalog import Catalog, Served
-from components.apiserver.kinds.servicecidr import SERVICECIDRS
 from components.apiserver.metadata import timestamp
 from components.apiserver.registry import Registry, WriteOptions
 from components.apiserver.status import StatusError
@@ -19,6 +18,7 @@ from components.machinery.resources import (
     ENDPOINTS,
     ENDPOINTSLICES,
     NAMESPACES,
+    SERVICECIDRS,
     SERVICES,
     KubeObject,
     Resource,

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from components.kube_proxy.config import KubeProxyConfiguration
+from components.kube_proxy.iptables.applier import IptablesError
 from components.kube_proxy.iptables.backend import IptablesBackend
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import State
+from components.kube_proxy.nftables.applier import NftError
+from components.kube_proxy.nftables.backend import NftablesBackend
 
 
 class Backend(Protocol):
@@ -32,4 +35,7 @@ class BackendFactory(Protocol):
 
 BACKENDS: Mapping[str, BackendFactory] = {
     "iptables": IptablesBackend,
+    "nftables": NftablesBackend,
 }
+#: What a backend raises when the kernel or its tool refused.
+ERRORS = (IptablesError, NftError)

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import yaml
 
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
+DEFAULT_MODE = "iptables"
 DETECT_LOCAL_MODES = ("BridgeInterface", "ClusterCIDR", "InterfaceNamePrefix", "NodeCIDR")
 
 
@@ -38,6 +39,16 @@ class IptablesSettings:
     masquerade_bit: int = 14
     masquerade_all: bool = False
     localhost_node_ports: bool = True
+    sync_period: float = 30.0
+    min_sync_period: float = 1.0
+
+
+@dataclass(frozen=True)
+class NftablesSettings:
+    """Periods in seconds."""
+
+    masquerade_bit: int = 14
+    masquerade_all: bool = False
     sync_period: float = 30.0
     min_sync_period: float = 1.0
 
@@ -82,13 +93,22 @@ class KubeProxyConfiguration:
     port_range: str = ""
     show_hidden_metrics_for_version: str = ""
     iptables: IptablesSettings = IptablesSettings()
+    nftables: NftablesSettings = NftablesSettings()
     conntrack: ConntrackSettings = ConntrackSettings()
     #: Accepted as they are: for other modes, or without a meaning here.
     feature_gates: Mapping[str, Any] = field(default_factory=dict)
     ipvs: Mapping[str, Any] = field(default_factory=dict)
-    nftables: Mapping[str, Any] = field(default_factory=dict)
     logging: Mapping[str, Any] = field(default_factory=dict)
     winkernel: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def proxy_mode(self) -> str:
+        return self.mode or DEFAULT_MODE
+
+    @property
+    def of_mode(self) -> IptablesSettings | NftablesSettings:
+        """The section of the mode that runs: only it counts."""
+        return self.nftables if self.proxy_mode == "nftables" else self.iptables
 
 
 #: Fields whose JSON name is not the camel case of ours.
@@ -185,12 +205,14 @@ def validate(config: KubeProxyConfiguration, modes: tuple[str, ...]) -> None:
         raise ConfigError(
             f'detectLocalMode: Unsupported value: "{config.detect_local_mode}": supported values: {wanted}'
         )
-    if config.iptables.sync_period <= 0:
-        raise ConfigError("iptables.syncPeriod: Invalid value: must be greater than 0")
-    if config.iptables.min_sync_period > config.iptables.sync_period:
-        raise ConfigError("iptables.syncPeriod: Invalid value: must be greater than or equal to minSyncPeriod")
-    if not 0 <= config.iptables.masquerade_bit <= 31:
-        raise ConfigError("iptables.masqueradeBit: Invalid value: must be within the range [0, 31]")
+    section = "nftables" if config.proxy_mode == "nftables" else "iptables"
+    settings = config.of_mode
+    if settings.sync_period <= 0:
+        raise ConfigError(f"{section}.syncPeriod: Invalid value: must be greater than 0")
+    if settings.min_sync_period > settings.sync_period:
+        raise ConfigError(f"{section}.syncPeriod: Invalid value: must be greater than or equal to minSyncPeriod")
+    if not 0 <= settings.masquerade_bit <= 31:
+        raise ConfigError(f"{section}.masqueradeBit: Invalid value: must be within the range [0, 31]")
 
 
 def _check_cidr(where: str, cidr: str) -> None:

@@ -28,7 +28,7 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-#: flag -> (part of the configuration, field, how it is read)
+#: flag -> (part or parts of the configuration, field, how it is read). Upstream has no flags for nftables' own.
 _SETTINGS = {
     "bind-address": ("", "bind_address", str),
     "bind-address-hard-fail": ("", "bind_address_hard_fail", _boolean),
@@ -41,7 +41,7 @@ _SETTINGS = {
     "pod-interface-name-prefix": ("detect_local", "interface_name_prefix", str),
     "nodeport-addresses": ("", "node_port_addresses", _list),
     "oom-score-adj": ("", "oom_score_adj", int),
-    "masquerade-all": ("iptables", "masquerade_all", _boolean),
+    "masquerade-all": ("iptables nftables", "masquerade_all", _boolean),
     "iptables-masquerade-bit": ("iptables", "masquerade_bit", int),
     "iptables-localhost-nodeports": ("iptables", "localhost_node_ports", _boolean),
     "iptables-min-sync-period": ("iptables", "min_sync_period", _duration),
@@ -100,9 +100,9 @@ def parse(argv: list[str]) -> Options:
 
 def _with(config: KubeProxyConfiguration, given: dict[str, object]) -> KubeProxyConfiguration:
     for flag, value in given.items():
-        part, name, _ = _SETTINGS[flag]
-        if part:
+        parts, name, _ = _SETTINGS[flag]
+        for part in parts.split():
             config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
-        else:
+        if not parts:
             config = replace(config, **{name: value})  # type: ignore[arg-type]
     return config

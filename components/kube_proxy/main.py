@@ -7,9 +7,8 @@ import logging
 import sys
 
 from components.kube_proxy import flags, proxy
-from components.kube_proxy.backends import BACKENDS
+from components.kube_proxy.backends import BACKENDS, ERRORS
 from components.kube_proxy.config import ConfigError, validate
-from components.kube_proxy.iptables.applier import IptablesError
 from components.machinery.client import Client
 from components.machinery.kubeconfig import KubeconfigError
 
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> int:
         kubeconfig = options.config.client_connection.kubeconfig
         client = Client.from_kubeconfig(kubeconfig) if kubeconfig else Client.in_cluster()
         asyncio.run(proxy.serve_until_signalled(client, options.config, options.node_name))
-    except (ConfigError, KubeconfigError, IptablesError, OSError) as error:
+    except (ConfigError, KubeconfigError, OSError, *ERRORS) as error:
         print(f"kube-proxy: {error}", file=sys.stderr)
         return 1
     return 0

@@ -77,6 +77,14 @@ class Metrics:
             "Cumulative proxy iptables partial restore failures",
             family,
         )
+        self.nftables_sync_failures = registry.counter(
+            prefix + "sync_proxy_rules_nftables_sync_failures_total", "Cumulative proxy nftables sync failures", family
+        )
+        self.nftables_cleanup_failures = registry.counter(
+            prefix + "sync_proxy_rules_nftables_cleanup_failures_total",
+            "Cumulative proxy nftables cleanup failures",
+            family,
+        )
         self.rules_total = registry.gauge(
             prefix + "sync_proxy_rules_iptables_total",
             "Total number of iptables rules owned by kube-proxy",

@@ -95,3 +95,5 @@ class State:
     endpoints: Endpoints
     node: Node
     changed: frozenset[ServicePortName] | None = None
+    #: The ranges ClusterIPs are taken from, of both families; () when nobody asked for them.
+    service_cidrs: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kube_proxy import conntrack, sysctls
-from components.kube_proxy.backends import BACKENDS, Backend
+from components.kube_proxy.backends import BACKENDS, ERRORS, Backend
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.health import Health, healthz_app, metrics_app, serve
 from components.kube_proxy.metrics import Metrics
@@ -23,12 +23,11 @@ from components.kube_proxy.snapshot import Snapshot
 from components.kube_proxy.tracker import Tracker
 from components.machinery.client import Client
 from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES, KubeObject
+from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, KubeObject
 
 log = logging.getLogger(__name__)
 #: The kernel is looked at anew this often although nothing seems wrong (upstream's FullSyncPeriod).
 _FULL_SYNC_SECONDS = 3600.0
-DEFAULT_MODE = "iptables"
 
 
 @dataclass
@@ -49,12 +48,14 @@ class Proxy:
     def __init__(self, client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
         self._client, self._config, self._node_name = client, config, node_name
         self._metrics = Metrics()
-        self._health = Health(timeout=2 * config.iptables.sync_period)
+        self._health = Health(timeout=2 * config.of_mode.sync_period)
         self._node = Node(node_name)
         self._families: dict[str, _Family] = {}
         self._ready = False
         self._services = Informer(client, SERVICES, label_selector=LABEL_SELECTOR, transform=trim)
         self._slices = Informer(client, ENDPOINTSLICES, label_selector=LABEL_SELECTOR, transform=trim)
+        self._cidrs = Informer(client, SERVICECIDRS, transform=trim, handler=self._cidr_changed)
+        self._service_cidrs: tuple[str, ...] = ()
         self._nodes = Informer(
             client, NODES, field_selector=f"metadata.name={node_name}", transform=trim, handler=self._node_changed
         )
@@ -63,7 +64,7 @@ class Proxy:
         """Servers, then one look at the cluster, then a sync per change."""
         localhost = _prepare_kernel(self._config)
         hard = self._config.bind_address_hard_fail
-        mode = self._config.mode or DEFAULT_MODE
+        mode = self._config.proxy_mode
         servers = [
             await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
             await serve(metrics_app(self._metrics, mode), self._config.metrics_bind_address, hard_fail=hard),
@@ -74,6 +75,7 @@ class Proxy:
                 await self._nodes.synced.wait()
                 for family in families(self._config, self._node):
                     self._add_family(family, mode, localhost)
+                await cleanup(self._config, but=mode)
                 self._services.add_handler(self._service_changed)
                 self._slices.add_handler(self._slice_changed)
                 for job in self._jobs():
@@ -87,6 +89,8 @@ class Proxy:
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run()]
+        if self._config.proxy_mode == "nftables":
+            jobs.append(self._cidrs.run())
         for family in self._families.values():
             if family.runner:
                 jobs += [family.runner.run(), self._watch_canary(family)]
@@ -96,7 +100,7 @@ class Proxy:
         backend = BACKENDS[mode](name, self._config, self._metrics, localhost_node_ports=localhost)
         tracker = Tracker(name, self._metrics)
         family = self._families[name] = _Family(tracker, Snapshot(tracker), backend)
-        settings = self._config.iptables
+        settings = self._config.of_mode
         family.runner = BoundedFrequencyRunner(
             lambda: self._sync(family),
             min_interval=settings.min_sync_period,
@@ -121,6 +125,12 @@ class Proxy:
             if family.tracker.slice_changed(old, new):
                 self._request(family)
 
+    def _cidr_changed(self, _: KubeObject | None, __: KubeObject | None) -> None:
+        cidrs = {cidr for item in self._cidrs.store.values() for cidr in item["spec"].get("cidrs") or ()}
+        if self._service_cidrs != (known := tuple(sorted(cidrs))):
+            self._service_cidrs = known
+            self._request_all()
+
     def _request_all(self) -> None:
         for family in self._families.values():
             self._request(family)
@@ -138,7 +148,7 @@ class Proxy:
         full = family.full or now - family.last_full > _FULL_SYNC_SECONDS
         family.full = True
         changed = snapshot.advance()
-        state = State(snapshot.services, snapshot.endpoints, self._node, changed)
+        state = State(snapshot.services, snapshot.endpoints, self._node, changed, self._service_cidrs)
         await family.backend.sync(state, full=full)
         family.full = False
         if full:
@@ -152,9 +162,9 @@ class Proxy:
     async def _watch_canary(self, family: _Family) -> None:
         """Somebody who flushes the tables takes the canary with them; then everything is written again."""
         while True:
-            await asyncio.sleep(self._config.iptables.sync_period)
+            await asyncio.sleep(self._config.of_mode.sync_period)
             if not family.full and not await family.backend.intact():
-                log.info("%s: the canary chain is gone, writing all rules again", family.tracker.family)
+                log.info("%s: our rules are gone, writing all of them again", family.tracker.family)
                 family.full = True
                 self._request(family)
 
@@ -172,7 +182,8 @@ def _prepare_kernel(config: KubeProxyConfiguration) -> bool:
         log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
         return False
     sysctls.apply(config)
-    return config.iptables.localhost_node_ports and sysctls.write("net.ipv4.conf.all.route_localnet", 1)
+    wanted = config.proxy_mode == "iptables" and config.iptables.localhost_node_ports
+    return wanted and sysctls.write("net.ipv4.conf.all.route_localnet", 1)
 
 
 async def serve_until_signalled(client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
@@ -188,8 +199,14 @@ async def serve_until_signalled(client: Client, config: KubeProxyConfiguration, 
             log.info("stopped")
 
 
-async def cleanup(config: KubeProxyConfiguration) -> None:
-    """Remove the rules of every mode, in both families."""
-    for backend in BACKENDS.values():
-        for family in (IPV4, IPV6):
-            await backend(family, config, Metrics(), localhost_node_ports=False).cleanup()
+async def cleanup(config: KubeProxyConfiguration, *, but: str = "") -> None:
+    """Remove the rules of every mode, in both families. but: except of this one; what cannot be removed then
+    (its tool may not be installed) is only logged."""
+    for mode, backend in BACKENDS.items():
+        for family in (IPV4, IPV6) if mode != but else ():
+            try:
+                await backend(family, config, Metrics(), localhost_node_ports=False).cleanup()
+            except ERRORS as error:
+                if not but:
+                    raise
+                log.debug("%s rules of another mode (%s) may be left: %s", family, mode, error)

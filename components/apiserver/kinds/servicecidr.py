@@ -11,9 +11,8 @@ from components.apiserver.kinds.addresses import family, validate_cidr, validate
 from components.apiserver.kinds.fielderrors import immutable, invalid, required
 from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
-from components.machinery.resources import KubeObject, Resource
+from components.machinery.resources import SERVICECIDRS, KubeObject, Resource
 
-SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
 
 

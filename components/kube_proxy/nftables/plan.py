@@ -1,0 +1,174 @@
+"""Services and endpoints -> statements. Pure, deterministic; nothing is read or written.
+
+A Service's port becomes a Block; a Plan knows the Blocks that the kernel has, so that a change becomes the
+statements that lead from the one to the other (upstream's partial sync), at a cost that depends on the change alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from components.kube_proxy import topology
+from components.kube_proxy.model import IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+from components.kube_proxy.nftables import chains
+from components.kube_proxy.nftables.elements import Elements
+from components.kube_proxy.nftables.rules import Config, setup
+from components.kube_proxy.nftables.service import Block, Context, build
+from components.kube_proxy.nftables.statements import (
+    AddAffinitySet,
+    AddChain,
+    AddElement,
+    AddRule,
+    DeleteElement,
+    DeleteSet,
+    Element,
+    FlushChain,
+    Rule,
+    Statement,
+    text,
+)
+
+_NOTHING = Block({}, (), ())
+
+
+@dataclass(frozen=True)
+class Present:
+    """What a table of an earlier process has: chains of Services, affinity sets with their timeouts."""
+
+    chains: frozenset[str] = frozenset()
+    sets: tuple[AddAffinitySet, ...] = ()
+
+
+@dataclass
+class Change:
+    """From what is there to what shall be. rewritten chains are there and get other rules; deleted sets go before
+    the added ones come, for a set's timeout cannot be changed."""
+
+    added: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
+    rewritten: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+    deleted_sets: list[str] = field(default_factory=list)
+    added_sets: list[AddAffinitySet] = field(default_factory=list)
+    deleted_elements: list[Element] = field(default_factory=list)
+    added_elements: list[Element] = field(default_factory=list)
+
+    def statements(self) -> Iterator[Statement]:
+        """In the order in which every name is known when it is used, and unused when it is deleted. Stale chains
+        are only emptied: before 6.2 the kernel learns late that no element refers to a chain any more."""
+        yield from (AddChain(name) for name in self.added)
+        yield from (FlushChain(name) for name in (*self.rewritten, *self.stale))
+        yield from (DeleteSet(name) for name in self.deleted_sets)
+        yield from self.added_sets
+        for name, rules in (*self.added.items(), *self.rewritten.items()):
+            yield from (AddRule(name, rule) for rule in rules)
+        yield from (DeleteElement(element) for element in self.deleted_elements)
+        yield from (AddElement(element) for element in self.added_elements)
+
+
+class Plan:
+    """One family's table, as the statements given out so far have made it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._node: Node | None = None
+        self._context: Context | None = None
+        self._keys: dict[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...]]] = {}
+        self._blocks: dict[ServicePortName, Block] = {}
+        self._elements = Elements()
+
+    def whole(self, services: Services, endpoints: Endpoints, node: Node, present: Present | None) -> Change:
+        """Everything, for a Plan that has given nothing out. present: the table that is there, None for none."""
+        change = self._step(services, endpoints, node, None)
+        if present is not None:
+            _take_over(change, present)
+        return change
+
+    def partial(
+        self,
+        services: Services,
+        endpoints: Endpoints,
+        node: Node,
+        changed: Collection[ServicePortName] | None = None,
+    ) -> Change:
+        """The difference to what was given out before; changed are the names that may differ, None any."""
+        return self._step(services, endpoints, node, changed)
+
+    def _step(
+        self, services: Services, endpoints: Endpoints, node: Node, changed: Collection[ServicePortName] | None
+    ) -> Change:
+        if node != self._node:
+            changed, self._node = None, node
+        context = _context(self.config, node)
+        if context != self._context:
+            self._context, self._keys = context, {}
+        names = sorted(changed if changed is not None else {*services, *self._blocks})
+        change = Change()
+        for name in names:
+            before = self._blocks.get(name, _NOTHING)
+            after = self._block(name, services.get(name), endpoints.get(name, ()), context, node)
+            if after is not before:
+                _compare(before, after, change)
+                self._elements.replace(name, before.elements, after.elements)
+        change.deleted_elements, change.added_elements = self._elements.difference()
+        return change
+
+    def _block(
+        self,
+        name: ServicePortName,
+        service: ServicePort | None,
+        endpoints: tuple[Endpoint, ...],
+        context: Context,
+        node: Node,
+    ) -> Block:
+        if service is None:
+            self._keys.pop(name, None)
+            self._blocks.pop(name, None)
+            return _NOTHING
+        chosen = topology.choose(endpoints, service, node)
+        # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
+        key = (service, (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else [])))
+        if self._keys.get(name) != key:
+            self._keys[name] = key
+            self._blocks[name] = build(name, service, chosen, context)
+        return self._blocks[name]
+
+
+_SEPARATOR = Endpoint("", 0)
+
+
+def _context(config: Config, node: Node) -> Context:
+    own = (ip for ip in node.ips if (":" in ip) == (config.family == IPV6))
+    return Context(node.name, next(own, ""), config.local_source, config.mark)
+
+
+def _compare(before: Block, after: Block, change: Change) -> None:
+    """Chains by their rules, so that a change of endpoints leaves the chain for outside traffic alone."""
+    kept = {item.name for item in before.sets} & {item.name for item in after.sets}
+    renewed = bool(kept) and any(item not in before.sets for item in after.sets if item.name in kept)
+    for name, rules in after.chains.items():
+        if name not in before.chains:
+            change.added[name] = rules
+        elif renewed or before.chains[name] != rules:
+            change.rewritten[name] = rules
+    change.stale += [name for name in before.chains if name not in after.chains]
+    change.deleted_sets += [item.name for item in before.sets if item not in after.sets]
+    change.added_sets += [item for item in after.sets if item not in before.sets]
+
+
+def _take_over(change: Change, present: Present) -> None:
+    """A table of an earlier process: chains that are there are emptied, what no Service needs goes. Clients stay
+    where the affinity sets send them."""
+    there = {name: rules for name, rules in change.added.items() if name in present.chains}
+    for name in there:
+        del change.added[name]
+    change.rewritten |= there
+    change.stale += sorted(name for name in present.chains if name not in there and chains.is_service_chain(name))
+    wanted = {item.name: item for item in change.added_sets}
+    change.deleted_sets += sorted(item.name for item in present.sets if wanted.get(item.name) != item)
+
+
+def render(services: Services, endpoints: Endpoints, node: Node, config: Config) -> str:
+    """The whole desired state as text, for golden files and readers."""
+    change = Plan(config).whole(services, endpoints, node, None)
+    return text([*setup(config), *change.statements()], config.ip)
