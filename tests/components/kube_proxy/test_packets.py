@@ -1,190 +1,228 @@
-"""What really happens to packets: source, destination, which endpoint answered, and whom it saw."""
+"""What really happens to packets: the flow table (flows.py) in each proxy mode and IP family, and what takes time."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.iptables.backend import IptablesBackend
+from components.kube_proxy.backends import BACKENDS, Backend
 from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
-from tests.components.kube_proxy import scratch
-from tests.components.kube_proxy.scratch import Answer, Fabric
+from components.kube_proxy.model import IPV4, IPV6, Node, State
+from components.kube_proxy.tracker import Tracker
+from tests.components.kube_proxy import flows, scratch
+from tests.components.kube_proxy.flows import DROPPED, FLOWS, REFUSED, VARIATIONS, Answered, Flow
+from tests.components.kube_proxy.scratch import ADDRESSES, Answer, Fabric
 
-CONFIG = KubeProxyConfiguration(cluster_cidr="10.244.0.0/16")
-
-
-def _endpoints(pods: str) -> tuple[Endpoint, ...]:
-    return tuple(Endpoint(scratch.PODS[pod][1], 8080, scratch.PODS[pod][0]) for pod in pods)
-
-
-#: name -> cluster IP's last number, protocol, node port, pods, other fields
-SERVICES: dict[str, tuple[int, str, int, str, dict[str, Any]]] = {
-    "web": (10, "tcp", 30010, "bc", {}),
-    "remote": (11, "tcp", 30011, "c", {}),
-    "local-pod": (12, "tcp", 30012, "b", {}),
-    "self": (13, "tcp", 0, "a", {}),
-    "none": (14, "tcp", 30014, "", {}),
-    "udp": (15, "udp", 30015, "b", {}),
-    "ext-local": (16, "tcp", 30016, "bc", {"external_local": True}),
-    "ext-elsewhere": (17, "tcp", 30017, "c", {"external_local": True}),
-    "int-local": (18, "tcp", 0, "bc", {"internal_local": True}),
-    "int-elsewhere": (19, "tcp", 0, "c", {"internal_local": True}),
-    "sticky": (20, "tcp", 0, "abc", {"sticky_seconds": 60}),
-    "guarded": (
-        21,
-        "tcp",
-        30021,
-        "b",
-        {"load_balancer_ips": ("10.99.0.1",), "load_balancer_source_ranges": ("203.0.113.0/24",)},
-    ),
-}
-VIP = {service: f"10.96.0.{number}" for service, (number, *_) in SERVICES.items()}
-NODE_PORT = {service: port for service, (_, _, port, *_) in SERVICES.items()}
+MODES = [(mode, family) for mode in ("iptables", "nftables") for family in (IPV4, IPV6)]
+_SENDERS = 16
+_NO_ANSWER_SECONDS = 0.4
 
 
-def _state(node: str) -> State:
-    names = {service: ServicePortName("ns", service, "p") for service in SERVICES}
-    return State(
-        {
-            names[service]: ServicePort(f"10.96.0.{number}", 80, protocol, node_port=port, **rest)
-            for service, (number, protocol, port, _, rest) in SERVICES.items()
-        },
-        {names[service]: _endpoints(pods) for service, (_, _, _, pods, _) in SERVICES.items() if pods},
-        Node(node, (scratch.HOSTS[node],)),
-    )
+def state_of(node: str, family: str) -> State:
+    """What the table's objects come to on a node."""
+    tracker, a = Tracker(family, Metrics()), ADDRESSES[family]
+    for service, endpoint_slice in flows.objects(family):
+        tracker.service_changed(None, service)
+        tracker.slice_changed(None, endpoint_slice)
+    pods = f"{a.bridges[node][:-1]}0/{a.pod_bits}"
+    this = Node(node, (a.hosts[node],), f"z{node[-1]}", (pods,))
+    return State(tracker.services, tracker.endpoints, this, service_cidrs=a.services[:1])
 
 
-def program(fabric: Fabric, node: str, state: State) -> None:
-    """The real backend, in the node's network namespace."""
-    backend = IptablesBackend(IPV4, CONFIG, Metrics(), localhost_node_ports=True)
-    fabric.shell(node, "sysctl -qw net.ipv4.conf.all.route_localnet=1")
-    fabric.inside(node, lambda: asyncio.run(backend.sync(state, full=True)))
+class Programmed:
+    """The real backend of a mode, on both nodes of a fabric."""
+
+    def __init__(self, fabric: Fabric, mode: str, family: str) -> None:
+        self.fabric, self.mode, self.family = fabric, mode, family
+
+    def backend(self, changes: Mapping[str, Any]) -> Backend:
+        config = flows.config(self.mode, self.family, changes)
+        local = config.iptables.localhost_node_ports
+        return BACKENDS[self.mode](self.family, config, Metrics(), localhost_node_ports=local)
+
+    def write(self, changes: Mapping[str, Any]) -> None:
+        for node in scratch.BRIDGES:
+            backend = self.backend(changes)
+            self.sync(backend, node, state_of(node, self.family))
+
+    def sync(self, backend: Backend, node: str, state: State, *, full: bool = True) -> None:
+        self.fabric.inside(node, lambda: asyncio.run(backend.sync(state, full=full)))
+
+    def ask_all(self, rows: Iterable[Flow]) -> dict[str, list[Answer]]:
+        with ThreadPoolExecutor(24) as workers:
+            rows = list(rows)
+            return dict(zip([row.title for row in rows], workers.map(self.ask, rows), strict=True))
+
+    def ask(self, row: Flow) -> list[Answer]:
+        """One try; where several pods may answer, as many as it takes to hear them all, a dozen at least."""
+        expected = row.expects(self.mode, self.family)
+        wanted = set(expected.by) if isinstance(expected, Answered) and expected.by != "client" else set()
+        address, port = flows.destination(row, ADDRESSES[self.family])
+        timeout = _NO_ANSWER_SECONDS if expected == DROPPED else 3.0
+        answers: list[Answer] = []
+        while len(answers) < (12 if len(wanted) > 1 else 1) or (
+            wanted - {answer.endpoint for answer in answers} and len(answers) < 60 and not answers[-1].error
+        ):
+            answers.append(self.fabric.ask(row.source, address, port, protocol=row.protocol, timeout=timeout))
+        return answers
+
+    def senders(self) -> list[str]:
+        a = ADDRESSES[self.family]
+        return [f"{a.bridges['node1'][:-1]}{100 + number}" for number in range(_SENDERS)]
+
+    def who_answers(self, name: str, times: int = 1) -> dict[str, list[str]]:
+        """Which pod answers each of many clients."""
+        address, port = flows.destination(Flow("", "a", f"cluster {name}", REFUSED), ADDRESSES[self.family])
+        return {
+            sender: [self.fabric.ask("a", address, port, sender=sender).endpoint for _ in range(times)]
+            for sender in self.senders()
+        }
 
 
-B_OR_C, ANY_NODE_SIDE = {"b", "c"}, {"b": "10.244.1.1", "c": "172.18.0.3"}
-
-#: what, source, address, port, expected endpoints, whom they see (an address, or one per endpoint)
-TABLE = [
-    ("pod to ClusterIP keeps its address", "a", VIP["web"], 80, B_OR_C, "10.244.1.2"),
-    ("pod to ClusterIP, endpoint on its own bridge", "a", VIP["local-pod"], 80, {"b"}, "10.244.1.2"),
-    ("pod of the other node to ClusterIP", "c", VIP["local-pod"], 80, {"b"}, "10.244.2.2"),
-    ("node to ClusterIP is masqueraded, local endpoint", "node1", VIP["local-pod"], 80, {"b"}, "10.244.1.1"),
-    ("node to ClusterIP is masqueraded, remote endpoint", "node1", VIP["remote"], 80, {"c"}, "172.18.0.3"),
-    ("outside to ClusterIP is masqueraded", "client", VIP["web"], 80, B_OR_C, ANY_NODE_SIDE),
-    ("outside to NodePort is masqueraded", "client", "172.18.0.3", NODE_PORT["web"], B_OR_C, ANY_NODE_SIDE),
-    ("outside to NodePort of a node without endpoint", "client", "172.18.0.4", NODE_PORT["local-pod"], {"b"},
-     "172.18.0.4"),
-    ("pod to NodePort of its node is masqueraded", "a", "172.18.0.3", NODE_PORT["remote"], {"c"}, "172.18.0.3"),
-    ("node to NodePort on localhost", "node1", "127.0.0.1", NODE_PORT["local-pod"], {"b"}, "10.244.1.1"),
-    ("hairpin: a pod reaches itself and sees the bridge", "a", VIP["self"], 80, {"a"}, "10.244.1.1"),
-    ("externalTrafficPolicy Local keeps the client's address", "client", "172.18.0.3", NODE_PORT["ext-local"], {"b"},
-     "172.18.0.100"),
-    ("externalTrafficPolicy Local, from the node: any endpoint", "node1", "172.18.0.3", NODE_PORT["ext-local"],
-     B_OR_C, ANY_NODE_SIDE),
-    ("externalTrafficPolicy Local, from a pod: any endpoint, not masqueraded", "a", "172.18.0.3",
-     NODE_PORT["ext-elsewhere"], {"c"}, "10.244.1.2"),
-    ("internalTrafficPolicy Local takes the local endpoint", "a", VIP["int-local"], 80, {"b"}, "10.244.1.2"),
-]  # fmt: skip
-UDP_TABLE = [
-    ("UDP pod to ClusterIP", "a", VIP["udp"], 80, {"b"}, "10.244.1.2"),
-    ("UDP outside to NodePort", "client", "172.18.0.4", NODE_PORT["udp"], {"b"}, "172.18.0.4"),
-]
-REFUSED = [
-    ("pod, ClusterIP", "a", VIP["none"], 80),
-    ("node, ClusterIP", "node1", VIP["none"], 80),
-    ("outside, ClusterIP", "client", VIP["none"], 80),
-    ("outside, NodePort", "client", "172.18.0.3", NODE_PORT["none"]),
-]
-DROPPED = [
-    ("externalTrafficPolicy Local without local endpoint", "client", "172.18.0.3", NODE_PORT["ext-elsewhere"]),
-    ("internalTrafficPolicy Local without local endpoint", "a", VIP["int-elsewhere"], 80),
-    ("loadBalancerSourceRanges without the client", "client", "10.99.0.1", 80),
-]
-Results = dict[str, list[Answer]]
-
-
-def _walk(fabric: Fabric) -> Results:
-    for pod in scratch.PODS:
-        fabric.serve(pod)
-    fabric.answer_forever()
+def _prepare(fabric: Fabric, family: str) -> None:
+    a = ADDRESSES[family]
+    for name in (*scratch.PODS, "client"):
+        fabric.serve(name)
     for node in scratch.BRIDGES:
-        program(fabric, node, _state(node))
-    results = {
-        row[0]: [fabric.ask(row[1], row[2], row[3], udp=row in UDP_TABLE) for _ in range(12 if len(row[4]) > 1 else 1)]
-        for row in TABLE + UDP_TABLE
-    }
-    results |= {row[0]: [fabric.ask(row[1], row[2], row[3])] for row in REFUSED}
-    results |= {row[0]: [fabric.ask(row[1], row[2], row[3], timeout=0.5)] for row in DROPPED}
-    results["sticky"] = [fabric.ask("a", VIP["sticky"], 80) for _ in range(12)]
-    return results
+        fabric.shell(node, "sysctl -qw net.ipv4.conf.all.route_localnet=1")
+    # The client host stands for a balancer, and for somebody who has an address out of the Services' range.
+    stray, balancer = a.in_range(0, flows.UNALLOCATED), a.in_range(2, flows.SERVICES["proxied"].number)
+    bits = 128 if ":" in stray else 32
+    nodad = " nodad" if ":" in stray else ""
+    fabric.ip("client", [f"addr add {stray}/{bits} dev lo{nodad}", f"addr add {balancer}/{bits} dev lo{nodad}"])
+    fabric.serve("client", 80)
+    for node in scratch.BRIDGES:
+        fabric.ip(node, [f"route add {ip}/{bits} via {a.hosts['client']}" for ip in (stray, balancer)])
+        fabric.ip("client", [f"route add {a.bridges[node][:-1]}0/{a.pod_bits} via {a.hosts[node]}"])
+    fabric.answer_forever()
 
 
-@pytest.fixture(scope="module")
-def results() -> Results:
-    found: Results = scratch.run(_walk)
-    return found
+def _walk(fabric: Fabric, mode: str, family: str) -> dict[str, Any]:
+    _prepare(fabric, family)
+    nodes = Programmed(fabric, mode, family)
+    nodes.write({})
+    seen: dict[str, Any] = {"": nodes.ask_all(FLOWS)}
+    seen["ping"] = _ping(fabric, flows.destination(Flow("", "a", "cluster web", REFUSED), ADDRESSES[family])[0])
+    seen["affinity"] = _affinity(fabric, nodes)
+    seen["while written"] = _while_written(fabric, nodes)
+    for title, variation in VARIATIONS.items():
+        nodes.write(variation.config)
+        seen[title] = nodes.ask_all(variation.flows)
+    return seen
+
+
+def _ping(fabric: Fabric, address: str) -> int:
+    argv = ["ping", "-c", "1", "-W", "0.3", address]
+    return int(fabric.inside("a", lambda: subprocess.run(argv, stdout=subprocess.DEVNULL).returncode))
+
+
+def _affinity(fabric: Fabric, nodes: Programmed) -> dict[str, Any]:
+    bits = ADDRESSES[nodes.family].pod_bits
+    nodad = " nodad" if nodes.family == IPV6 else ""
+    fabric.ip("a", [f"addr add {sender}/{bits} dev eth0{nodad}" for sender in nodes.senders()])
+    sticky = nodes.who_answers("sticky", times=4)
+    before = nodes.who_answers("sticky-for-a-second")
+    time.sleep(1.6)  # The timeout of a second is what is tested.
+    after = nodes.who_answers("sticky-for-a-second")
+    fabric.ip("a", [f"addr del {sender}/{bits} dev eth0" for sender in nodes.senders()])
+    return {"sticky": sticky, "before": before, "after": after}
+
+
+def _while_written(fabric: Fabric, nodes: Programmed) -> dict[str, Any]:
+    """A client that connects all the time, while all is written anew by the process and by a new one."""
+    address, port = flows.destination(Flow("", "a", "cluster web", REFUSED), ADDRESSES[nodes.family])
+    failures: list[str] = []
+    done, asked = threading.Event(), 0
+
+    def ask_on() -> None:
+        nonlocal asked
+        while not done.is_set():
+            asked += 1
+            if error := fabric.ask("a", address, port, timeout=1.0).error:
+                failures.append(error)
+
+    client = threading.Thread(target=ask_on)
+    client.start()
+    state, backend = state_of("node1", nodes.family), nodes.backend({})
+    for _ in range(3):
+        nodes.sync(backend, "node1", state)
+    nodes.sync(nodes.backend({}), "node1", state)
+    done.set()
+    client.join()
+    return {"asked": asked, "failures": failures}
+
+
+Seen = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=MODES, ids=lambda mode: "-".join(mode))
+def walked(request: pytest.FixtureRequest) -> tuple[str, str, Seen]:
+    mode, family = request.param
+    return mode, family, scratch.run(lambda fabric: _walk(fabric, mode, family), seconds=120)
+
+
+def _check(row: Flow, answers: list[Answer], mode: str, family: str) -> None:
+    expected, a = row.expects(mode, family), ADDRESSES[family]
+    if expected == REFUSED:
+        (answer,) = answers
+        assert answer.error == "ConnectionRefusedError"
+    elif expected == DROPPED:
+        (answer,) = answers
+        assert answer.error == "TimeoutError"
+    else:
+        assert isinstance(expected, Answered)
+        assert {answer.error for answer in answers} == {""}
+        assert {answer.endpoint for answer in answers} == ({"client"} if expected.by == "client" else set(expected.by))
+        for answer in answers:
+            seen = expected.seen if isinstance(expected.seen, str) else expected.seen[answer.endpoint]
+            assert flows.named(answer.seen, a) == seen
 
 
 @pytest.mark.packet
-@pytest.mark.parametrize("row", TABLE + UDP_TABLE, ids=lambda row: row[0])
-def test_packets_reach_the_expected_endpoint_with_the_expected_source(results, row):
-    title, *_, endpoints, seen = row
-    answers = results[title]
-    assert {answer.error for answer in answers} == {""}
-    assert {answer.endpoint for answer in answers} == endpoints
-    for answer in answers:
-        assert answer.seen == (seen if isinstance(seen, str) else seen[answer.endpoint])
+@pytest.mark.parametrize("row", FLOWS, ids=lambda row: row.title)
+def test_flow(walked, row):
+    mode, family, seen = walked
+    _check(row, seen[""][row.title], mode, family)
 
 
 @pytest.mark.packet
-@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row[0])
-def test_a_service_without_endpoints_refuses_at_once(results, row):
-    (answer,) = results[row[0]]
-    assert answer.error == "ConnectionRefusedError"
-    assert answer.took < 0.5
+@pytest.mark.parametrize(
+    ("title", "row"), [(title, row) for title, variation in VARIATIONS.items() for row in variation.flows],
+    ids=lambda part: part if isinstance(part, str) else part.title,
+)  # fmt: skip
+def test_flow_with_another_configuration(walked, title, row):
+    mode, family, seen = walked
+    _check(row, seen[title][row.title], mode, family)
 
 
 @pytest.mark.packet
-@pytest.mark.parametrize("row", DROPPED, ids=lambda row: row[0])
-def test_traffic_that_no_local_endpoint_may_answer_is_dropped(results, row):
-    (answer,) = results[row[0]]
-    assert answer.error == "TimeoutError"
+def test_nobody_answers_the_ping_of_a_cluster_ip(walked):
+    assert walked[2]["ping"] != 0
 
 
 @pytest.mark.packet
-def test_session_affinity_keeps_a_client_at_one_endpoint(results):
-    assert len({answer.endpoint for answer in results["sticky"]}) == 1
-
-
-def _live_as_written(fabric: Fabric) -> tuple[str, str, str]:
-    """Full sync, the same again, cleanup: what iptables-save says after each (counters aside)."""
-
-    def save() -> str:
-        text = fabric.shell("node1", "iptables-save")
-        return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-
-    foreign = "iptables -t nat -N KUBE-KUBELET-CANARY; iptables -A INPUT -s 192.0.2.1 -j DROP"
-    fabric.shell("node1", foreign)
-    program(fabric, "node1", _state("node1"))
-    first = save()
-    program(fabric, "node1", _state("node1"))
-    again = save()
-    backend = IptablesBackend(IPV4, CONFIG, Metrics(), localhost_node_ports=True)
-    fabric.inside("node1", lambda: asyncio.run(backend.cleanup()))
-    return first, again, save()
+def test_affinity_keeps_each_client_at_its_pod_and_spreads_clients(walked):
+    sticky = walked[2]["affinity"]["sticky"]
+    assert [len(set(pods)) for pods in sticky.values()] == [1] * _SENDERS
+    assert {pod for pods in sticky.values() for pod in pods} == set("bc")
 
 
 @pytest.mark.packet
-def test_a_second_process_changes_nothing_and_cleanup_leaves_only_what_others_made():
-    first, again, after = scratch.run(_live_as_written)
-    strip = [line.split(" [")[0] for line in first.splitlines()]
-    assert strip == [line.split(" [")[0] for line in again.splitlines()]
-    assert "--probability 0.50000000000" in first
-    assert "KUBE-SVC-" not in after
-    assert "KUBE-SERVICES" not in after
-    assert ":KUBE-KUBELET-CANARY" in after
-    assert "-s 192.0.2.1/32" in after
+def test_affinity_is_forgotten_after_its_timeout(walked):
+    affinity = walked[2]["affinity"]
+    # Chance would send all clients to the pods they had in one case of 65,536.
+    assert affinity["after"] != affinity["before"]
+
+
+@pytest.mark.packet
+def test_no_connection_fails_while_all_rules_are_written_anew(walked):
+    seen = walked[2]["while written"]
+    assert seen["failures"] == []
+    assert seen["asked"] > 20
