@@ -128,7 +128,7 @@ a lab file (every key is optional; these are the defaults):
     serviceNodePortRange: 30000-32767
     clusterDomain: cluster.local
   cni: {plugin: flannel, backend: vxlan}            # or backend: host-gw; plugin: none
-  kubeProxy: {mode: iptables}                       # or none
+  kubeProxy: {mode: iptables}                       # or nftables, none
   dns: {replicas: 2}                                # CoreDNS; 0: none
   images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine
 

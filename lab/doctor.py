@@ -49,7 +49,14 @@ FEATURES: dict[str, tuple[str, bool, str]] = {
     "bridge": ("ip link add x0 type bridge", True, ""),
     "vxlan": ("ip link add x0 type vxlan id 1 dstport 8472", False, "cni.backend: vxlan (use host-gw)"),
     "iptables": ("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True, ""),
-    "nftables": ("nft add table ip t", False, "kubeProxy.mode: nftables"),
+    "nftables": (
+        # What kube-proxy's rules are made of, and not every kernel with nf_tables has.
+        "nft 'add table ip t; add chain ip t c { type nat hook postrouting priority 100 ; }; add chain ip t r; "
+        "add rule ip t c fib saddr type local masquerade fully-random; add chain ip t d; add rule ip t r reject; "
+        "add rule ip t d meta l4proto tcp dnat ip addr . port to numgen random mod 1 map { 0 : 10.0.0.1 . 80 }'",
+        False,
+        "kubeProxy.mode: nftables (its rules need nft_numgen, nft_reject, nft_fib and nft_masq)",
+    ),
     "ipset": ("ipset create s hash:ip,port", False, "ipset-based policy and IPVS"),
     "conntrack": ("conntrack -L", True, ""),
     "bridge netfilter": (
