@@ -197,7 +197,8 @@ def _up(options: argparse.Namespace) -> int:
     print(f"lab {name} is up ({spec.label()}) after {time.monotonic() - began:.1f} s")
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
-    print(f"  kubewire node{flag} {'worker-1' if spec.topology.workers else 'control-plane'} -- iptables-save")
+    rules = "nft list table ip kube-proxy" if spec.kubeProxy.mode == "nftables" else "iptables-save"
+    print(f"  kubewire node{flag} {'worker-1' if spec.topology.workers else 'control-plane'} -- {rules}")
     print(f"  kubewire down{flag}")
     return 0
 

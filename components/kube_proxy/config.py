@@ -102,13 +102,28 @@ class KubeProxyConfiguration:
     winkernel: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def proxy_mode(self) -> str:
+    def effective_mode(self) -> str:
         return self.mode or DEFAULT_MODE
 
     @property
-    def of_mode(self) -> IptablesSettings | NftablesSettings:
-        """The section of the mode that runs: only it counts."""
-        return self.nftables if self.proxy_mode == "nftables" else self.iptables
+    def served_node_port_addresses(self) -> tuple[str, ...]:
+        """In nftables mode NodePorts are served on the node's own addresses unless others are given (upstream's
+        platformApplyDefaults)."""
+        default = ("primary",) if self.effective_mode == "nftables" else ()
+        return self.node_port_addresses or default
+
+    @property
+    def sync_period(self) -> float:
+        """The mode's own, in seconds."""
+        return self._of_mode.sync_period
+
+    @property
+    def min_sync_period(self) -> float:
+        return self._of_mode.min_sync_period
+
+    @property
+    def _of_mode(self) -> IptablesSettings | NftablesSettings:
+        return self.nftables if self.mode == "nftables" else self.iptables
 
 
 #: Fields whose JSON name is not the camel case of ours.
@@ -205,8 +220,8 @@ def validate(config: KubeProxyConfiguration, modes: tuple[str, ...]) -> None:
         raise ConfigError(
             f'detectLocalMode: Unsupported value: "{config.detect_local_mode}": supported values: {wanted}'
         )
-    section = "nftables" if config.proxy_mode == "nftables" else "iptables"
-    settings = config.of_mode
+    section = config.effective_mode
+    settings = config.nftables if section == "nftables" else config.iptables
     if settings.sync_period <= 0:
         raise ConfigError(f"{section}.syncPeriod: Invalid value: must be greater than 0")
     if settings.min_sync_period > settings.sync_period:

@@ -28,7 +28,7 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-#: flag -> (part or parts of the configuration, field, how it is read). Upstream has no flags for nftables' own.
+#: flag -> (part of the configuration, field, how it is read)
 _SETTINGS = {
     "bind-address": ("", "bind_address", str),
     "bind-address-hard-fail": ("", "bind_address_hard_fail", _boolean),
@@ -41,7 +41,7 @@ _SETTINGS = {
     "pod-interface-name-prefix": ("detect_local", "interface_name_prefix", str),
     "nodeport-addresses": ("", "node_port_addresses", _list),
     "oom-score-adj": ("", "oom_score_adj", int),
-    "masquerade-all": ("iptables nftables", "masquerade_all", _boolean),
+    "masquerade-all": ("iptables", "masquerade_all", _boolean),
     "iptables-masquerade-bit": ("iptables", "masquerade_bit", int),
     "iptables-localhost-nodeports": ("iptables", "localhost_node_ports", _boolean),
     "iptables-min-sync-period": ("iptables", "min_sync_period", _duration),
@@ -56,6 +56,13 @@ _SETTINGS = {
     "kubeconfig": ("client_connection", "kubeconfig", str),
     "kube-api-qps": ("client_connection", "qps", float),
     "kube-api-burst": ("client_connection", "burst", int),
+}
+
+#: In nftables mode the flags of iptables set its own section, as they share one setting inside upstream.
+_SHARED_WITH_NFTABLES = {
+    "masquerade-all": "masquerade_all",
+    "iptables-sync-period": "sync_period",
+    "iptables-min-sync-period": "min_sync_period",
 }
 
 
@@ -100,9 +107,11 @@ def parse(argv: list[str]) -> Options:
 
 def _with(config: KubeProxyConfiguration, given: dict[str, object]) -> KubeProxyConfiguration:
     for flag, value in given.items():
-        parts, name, _ = _SETTINGS[flag]
-        for part in parts.split():
+        part, name, _ = _SETTINGS[flag]
+        if given.get("proxy-mode") == "nftables" and flag in _SHARED_WITH_NFTABLES:
+            part, name = "nftables", _SHARED_WITH_NFTABLES[flag]
+        if part:
             config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
-        if not parts:
+        else:
             config = replace(config, **{name: value})  # type: ignore[arg-type]
     return config

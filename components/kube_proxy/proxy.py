@@ -48,7 +48,7 @@ class Proxy:
     def __init__(self, client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
         self._client, self._config, self._node_name = client, config, node_name
         self._metrics = Metrics()
-        self._health = Health(timeout=2 * config.of_mode.sync_period)
+        self._health = Health(timeout=2 * config.sync_period)
         self._node = Node(node_name)
         self._families: dict[str, _Family] = {}
         self._ready = False
@@ -64,7 +64,7 @@ class Proxy:
         """Servers, then one look at the cluster, then a sync per change."""
         localhost = _prepare_kernel(self._config)
         hard = self._config.bind_address_hard_fail
-        mode = self._config.proxy_mode
+        mode = self._config.effective_mode
         servers = [
             await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
             await serve(metrics_app(self._metrics, mode), self._config.metrics_bind_address, hard_fail=hard),
@@ -89,7 +89,7 @@ class Proxy:
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run()]
-        if self._config.proxy_mode == "nftables":
+        if self._config.effective_mode == "nftables":
             jobs.append(self._cidrs.run())
         for family in self._families.values():
             if family.runner:
@@ -100,11 +100,10 @@ class Proxy:
         backend = BACKENDS[mode](name, self._config, self._metrics, localhost_node_ports=localhost)
         tracker = Tracker(name, self._metrics)
         family = self._families[name] = _Family(tracker, Snapshot(tracker), backend)
-        settings = self._config.of_mode
         family.runner = BoundedFrequencyRunner(
             lambda: self._sync(family),
-            min_interval=settings.min_sync_period,
-            retry_interval=settings.sync_period,
+            min_interval=self._config.min_sync_period,
+            retry_interval=self._config.sync_period,
             max_interval=_FULL_SYNC_SECONDS,
         )
 
@@ -162,7 +161,7 @@ class Proxy:
     async def _watch_canary(self, family: _Family) -> None:
         """Somebody who flushes the tables takes the canary with them; then everything is written again."""
         while True:
-            await asyncio.sleep(self._config.of_mode.sync_period)
+            await asyncio.sleep(self._config.sync_period)
             if not family.full and not await family.backend.intact():
                 log.info("%s: our rules are gone, writing all of them again", family.tracker.family)
                 family.full = True
@@ -182,7 +181,7 @@ def _prepare_kernel(config: KubeProxyConfiguration) -> bool:
         log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
         return False
     sysctls.apply(config)
-    wanted = config.proxy_mode == "iptables" and config.iptables.localhost_node_ports
+    wanted = config.effective_mode == "iptables" and config.iptables.localhost_node_ports
     return wanted and sysctls.write("net.ipv4.conf.all.route_localnet", 1)
 
 

@@ -67,7 +67,7 @@ class IptablesBackend:
             localhost_node_ports=self._localhost_node_ports and self._family == IPV4,
             conntrack_tcp_be_liberal=settings.conntrack.tcp_be_liberal,
             node_port_ips=node_port_ips(
-                settings.node_port_addresses,
+                settings.served_node_port_addresses,
                 self._family,
                 state.node,
                 local_addresses,

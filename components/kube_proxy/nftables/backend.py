@@ -75,7 +75,7 @@ class NftablesBackend:
             masquerade_all=settings.nftables.masquerade_all,
             masquerade_bit=settings.nftables.masquerade_bit,
             node_port_ips=node_port_ips(
-                settings.node_port_addresses or ("primary",), self._family, state.node, local_addresses, loopback=False
+                settings.served_node_port_addresses, self._family, state.node, local_addresses, loopback=False
             ),
             service_cidrs=tuple(cidr for cidr in state.service_cidrs if family_of(cidr) == self._family),
         )

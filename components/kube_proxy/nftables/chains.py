@@ -129,7 +129,8 @@ def endpoint_base(service: str, ip: str, port: int) -> str:
 
 def _hashed(text: str) -> str:
     """The hash keeps names apart that are cut, and makes those of a Service's endpoints easy to tell."""
-    name = f"{b32encode(hashlib.sha256(text.encode()).digest())[:8].decode()}-{text}"
+    # Five bytes are the first eight letters of the whole digest's base32.
+    name = f"{b32encode(hashlib.sha256(text.encode()).digest()[:5]).decode()}-{text}"
     return name if len(name) <= _LONGEST_BASE else name[: _LONGEST_BASE - 3] + "..."
 
 

@@ -43,7 +43,7 @@ class Present:
 @dataclass
 class Change:
     """From what is there to what shall be. rewritten chains are there and get other rules; deleted sets go before
-    the added ones come, for a set's timeout cannot be changed."""
+    the added ones come, for not every kernel changes the timeout of a set that is there."""
 
     added: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
     rewritten: dict[str, tuple[Rule, ...]] = field(default_factory=dict)

@@ -8,6 +8,6 @@ from pathlib import Path
 README = Path(__file__).parents[3] / "components/kube_proxy/README.md"
 
 
-def test_the_example_in_the_readme_holds():
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    exec(compile(code, str(README), "exec"), {})
+def test_the_examples_in_the_readme_hold():
+    iptables, nftables = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    exec(compile(iptables + nftables, str(README), "exec"), {})

@@ -293,7 +293,7 @@ def test_a_wrong_configuration_names_file_and_field(tmp_path: Path, body: str, m
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--proxy-mode", "ebpf"], 'mode: Invalid value: "ebpf": must be iptables or blank'),
+        (["--proxy-mode", "ebpf"], 'mode: Invalid value: "ebpf": must be iptables or nftables or blank'),
         (["--cluster-cidr", "10.244.0.0"], 'clusterCIDR: Invalid value: "10.244.0.0": must be a valid CIDR value'),
         (["--detect-local-mode", "Guess"], 'detectLocalMode: Unsupported value: "Guess"'),
         (["--iptables-sync-period", "500ms"], "must be greater than or equal to minSyncPeriod"),
@@ -302,6 +302,20 @@ def test_a_wrong_configuration_names_file_and_field(tmp_path: Path, body: str, m
 def test_wrong_flags_end_the_start_with_a_sentence(argv, message, capsys):
     assert main.main(argv) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_nftables_section_is_read_and_checked(tmp_path):
+    path = tmp_path / "config"
+    head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n"
+    path.write_text(f"{head}nftables: {{masqueradeBit: 3, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 0s}}\n")
+    config = load(str(path))
+    validate(config, ("iptables", "nftables"))
+    assert config.nftables.masquerade_bit == 3
+    assert config.nftables.masquerade_all
+    assert (config.sync_period, config.min_sync_period) == (10.0, 0.0)
+    path.write_text(f"{head}nftables: {{masqueradeBit: 32}}\n")
+    with pytest.raises(ConfigError, match=r"nftables.masqueradeBit: Invalid value: must be within the range"):
+        validate(load(str(path)), ("iptables", "nftables"))
 
 
 def test_flags_become_the_configuration():
@@ -314,6 +328,15 @@ def test_flags_become_the_configuration():
     assert options.config.iptables.masquerade_all
     assert options.config.iptables.min_sync_period == 5.0
     assert options.config.conntrack.max_per_core == 0
+
+
+def test_in_nftables_mode_the_shared_flags_and_its_own_section_count():
+    config = flags.parse(
+        ["--proxy-mode=nftables", "--masquerade-all", "--iptables-sync-period=7s", "--iptables-min-sync-period=0"]
+    ).config
+    assert config.nftables.masquerade_all
+    assert not config.iptables.masquerade_all
+    assert (config.effective_mode, config.sync_period, config.min_sync_period) == ("nftables", 7.0, 0.0)
 
 
 @pytest.mark.parametrize(
