@@ -96,8 +96,11 @@ class ServiceHealth:
         await self.sync({}, {})
 
     async def _start(self, key: ServiceKey, port: int) -> None:
+        async def respond(_: web.Request) -> web.Response:
+            return self._respond(key)
+
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", lambda _: self._respond(key))
+        app.router.add_route("*", "/{path:.*}", respond)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -112,7 +115,7 @@ class ServiceHealth:
         log.info("opened health check of %s/%s on port %d", *key, port)
         self._open[key] = _Listener(port, runner)
 
-    async def _respond(self, key: ServiceKey) -> web.Response:
+    def _respond(self, key: ServiceKey) -> web.Response:
         listener = self._open.get(key)
         status, headers, body = answer(key, listener.count if listener else 0, self.healthy())
         return web.Response(status=status, headers=headers, body=body.encode())
