@@ -120,7 +120,8 @@ def test_another_service_cidr_gives_a_full_cluster_addresses(server):
     names = [f"s{number}" for number in range(13)]
     create(server, *(service(name) for name in names))
     refusal = create(server, service("one-more"), check=False)
-    assert "failed to allocate a serviceIP: range is full" in refusal
+    text = "Internal error occurred: failed to allocate a serviceIP: range is full"
+    assert f'Error from server (InternalError): error when creating "STDIN": {text}' in refusal
     outside = create(server, service("outside", clusterIP="10.77.0.9"), check=False)
     assert "failed to allocate IP 10.77.0.9: the provided network does not match the current range" in outside
     more = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}}
@@ -155,3 +156,49 @@ def test_a_service_cidr_counts_until_it_is_unready_or_leaves():
 )
 def test_only_real_cluster_ips_are_addresses(spec, expected):
     assert cluster_ips({"spec": spec}) == expected
+
+
+def test_a_health_check_port_in_use_is_an_internal_error_as_upstreams(server):
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999}
+    create(server, service("first", **local))
+    refusal = create(server, service("second", **local), check=False)
+    text = "failed to allocate requested HealthCheck NodePort 30999: provided port is already allocated"
+    assert f"Internal error occurred: {text}" in refusal
+    kubectl(server, "patch", "service", "first", "-p", '{"spec": {"externalTrafficPolicy": "Cluster"}}')
+    create(server, service("second", **local))
+    moved = kubectl(server, "patch", "service", "second", "-p", '{"spec": {"healthCheckNodePort": 30998}}', check=False)
+    assert "spec.healthCheckNodePort: Forbidden: field is immutable" in moved
+    kubectl(server, "delete", "service", "first", "second")
+
+
+def test_a_service_goes_through_all_types_in_place(server):
+    create(server, service("walk", clusterIP="10.99.0.4"))
+
+    def become(**spec: Any) -> dict[str, Any]:
+        kubectl(server, "patch", "service", "walk", "--type=merge", "-p", json.dumps({"spec": spec}))
+        found: dict[str, Any] = json.loads(kubectl(server, "get", "service", "walk", "-o", "json"))["spec"]
+        return found
+
+    port = become(type="NodePort")["ports"][0]["nodePort"]
+    both = become(ports=[{"name": "a", "port": 80, "nodePort": port}, {"name": "b", "port": 81}])["ports"]
+    assert both[0]["nodePort"] == port
+    assert both[1]["nodePort"] not in (port, None)
+    balanced = become(type="LoadBalancer", externalTrafficPolicy="Local")
+    assert [one["nodePort"] for one in balanced["ports"]] == [one["nodePort"] for one in both]
+    assert balanced["healthCheckNodePort"] >= 30000
+    cluster = become(type="ClusterIP")
+    assert cluster["clusterIP"] == "10.99.0.4"
+    assert not {"healthCheckNodePort", "externalTrafficPolicy", "allocateLoadBalancerNodePorts"} & cluster.keys()
+    assert all("nodePort" not in one for one in cluster["ports"])
+    outside = become(type="ExternalName", externalName="example.org")
+    assert not {"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"} & outside.keys()
+    assert "10.99.0.4" not in addresses(server)
+    back = become(type="ClusterIP", externalName=None, clusterIP="10.99.0.4")
+    assert addresses(server)[back["clusterIP"]] == "services/default/walk"
+    dual = become(ipFamilyPolicy="RequireDualStack")
+    assert [len(dual["clusterIPs"]), dual["ipFamilies"]] == [2, ["IPv4", "IPv6"]]
+    assert addresses(server)[dual["clusterIPs"][1]] == "services/default/walk"
+    single = become(ipFamilyPolicy="SingleStack")
+    assert single["clusterIPs"] == ["10.99.0.4"]
+    kubectl(server, "delete", "service", "walk")
+    assert set(addresses(server)) == {"10.99.0.1"}
