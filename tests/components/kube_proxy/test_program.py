@@ -8,6 +8,7 @@ import ipaddress
 import signal
 import socket
 import struct
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
+from components.kube_proxy import main
 from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import (
@@ -386,3 +388,33 @@ def test_sctp_is_translated_like_the_others():
     seen = scratch.run(_sctp)
     assert seen["cluster ip"] == ("10.244.1.2", "10.244.1.3", 8080)
     assert seen["node port"] == ("10.244.1.1", "10.244.1.3", 8080)
+
+
+# --- other ways to run it
+
+
+def _init_only(fabric: Fabric) -> dict[str, Any]:
+    name = "net.netfilter.nf_conntrack_tcp_timeout_established"
+    command = f"{sys.executable} -m components.kube_proxy --hostname-override node1 --init-only"
+    before = fabric.shell("node1", f"sysctl -n {name}").strip()
+    said = fabric.shell("node1", f"{command} --conntrack-tcp-timeout-established 1h; echo status $?")
+    return {
+        "before": before,
+        "after": fabric.shell("node1", f"sysctl -n {name}").strip(),
+        "said": said,
+        "rules": fabric.shell("node1", "iptables-save"),
+    }
+
+
+@pytest.mark.packet
+def test_init_only_sets_the_sysctls_and_nothing_else():
+    seen = scratch.run(_init_only)
+    assert seen["before"] != "3600"
+    assert seen["after"] == "3600"
+    assert "status 0" in seen["said"]
+    assert "KUBE-" not in seen["rules"]
+
+
+def test_a_mode_that_is_not_built_in_ends_the_start(capsys):
+    assert main.main(["--proxy-mode", "ipvs", "--hostname-override", "n"]) == 1
+    assert "mode ipvs cannot be used here; there is iptables" in capsys.readouterr().err
