@@ -3,6 +3,7 @@ Services costs its base chains and nothing else."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from components.kube_proxy.iptables.applier import Iptables
@@ -18,7 +19,8 @@ async def available_families(mode: str) -> list[str]:
     found = [family for family in (IPV4, IPV6) if _in_kernel(family)]
     if mode == "iptables":
         # Upstream's test: the nat table answers. Kernels without ip6tables' NAT exist.
-        found = [family for family in found if await Iptables(family).has_chain("nat", "POSTROUTING")]
+        answers = await asyncio.gather(*(Iptables(family).has_chain("nat", "POSTROUTING") for family in found))
+        found = [family for family, works in zip(found, answers, strict=True) if works]
     if not found:
         raise FamiliesError(f"no {mode} support for IPv4 or IPv6")
     return found
