@@ -42,7 +42,7 @@ def endpoint_slice(name: str, pods: str, protocol: str = "TCP") -> dict[str, Any
     }
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     """The first true value of condition, which is asked again and again until the deadline."""
     deadline = time.monotonic() + seconds
     while True:

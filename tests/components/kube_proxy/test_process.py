@@ -97,7 +97,7 @@ def _life(fabric: Fabric) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    found: dict[str, Any] = scratch.run(_life)
+    found: dict[str, Any] = scratch.run(_life, seconds=150)
     return found
 
 

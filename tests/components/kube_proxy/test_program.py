@@ -92,7 +92,7 @@ def _health(fabric: Fabric) -> dict[str, Any]:
 
 @pytest.mark.packet
 def test_a_health_check_port_follows_the_local_endpoints_and_goes_with_the_policy():
-    seen = scratch.run(_health)
+    seen = scratch.run(_health, seconds=150)
     assert '"localEndpoints": 1' in seen["one local"]
     assert seen["one local"].endswith("}200")
     assert '"localEndpoints": 0' in seen["none local"]
@@ -140,7 +140,7 @@ def _variant(fabric: Fabric, variant: str) -> dict[str, Any]:
 @pytest.mark.packet
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 def test_rules_are_written_in_the_variant_that_the_node_uses(variant):
-    seen = scratch.run(lambda fabric: _variant(fabric, variant))
+    seen = scratch.run(lambda fabric: _variant(fabric, variant), seconds=150)
     assert seen["rules"] == {"nft": variant == "nft", "legacy": variant == "legacy"}
     assert seen["flushed"]
     assert seen["exit"] == 0
@@ -170,7 +170,7 @@ class _Load(threading.Thread):
     def __init__(self, fabric: Fabric, address: tuple[str, int]) -> None:
         super().__init__(daemon=True)
         self.fabric, self.address = fabric, address
-        self.stream = fabric.inside("a", lambda: socket.create_connection(address, 2))
+        self.stream = fabric.inside("a", lambda: socket.create_connection(address, 10))
         self.stop = threading.Event()
         self.words = self.connections = 0
         self.errors: list[str] = []
@@ -180,14 +180,14 @@ class _Load(threading.Thread):
             while not self.stop.is_set():
                 self._say(self.stream, b"on")
                 self.words += 1
-                with self.fabric.inside("a", lambda: socket.create_connection(self.address, 2)) as fresh:
+                with self.fabric.inside("a", lambda: socket.create_connection(self.address, 10)) as fresh:
                     self._say(fresh, b"new")
                 self.connections += 1
         except OSError as error:
             self.errors.append(f"{type(error).__name__} after {self.connections} connections: {error}")
 
     def _say(self, connection: socket.socket, word: bytes) -> None:
-        connection.settimeout(2)
+        connection.settimeout(10)
         connection.sendall(word)
         if connection.recv(16) != word:
             raise OSError("closed")
@@ -233,7 +233,7 @@ def _restart(fabric: Fabric) -> dict[str, Any]:
 
 @pytest.mark.packet
 def test_no_connection_breaks_and_none_is_refused_while_kube_proxy_is_restarted():
-    seen = scratch.run(_restart)
+    seen = scratch.run(_restart, seconds=150)
     assert seen["errors"] == []
     assert seen["words"] >= seen["connections"] > 100
     assert seen["exit after a new configuration"] == 1
@@ -332,7 +332,7 @@ def _udp6(address: tuple[str, int]) -> socket.socket:
 
 @pytest.mark.packet
 def test_a_dual_stack_service_leads_to_each_familys_own_endpoints():
-    seen = scratch.run(_two_families)
+    seen = scratch.run(_two_families, seconds=150)
     assert (seen["v4"].endpoint, seen["v4"].seen) == ("b", "10.244.1.2")
     assert (seen["v6"].endpoint, seen["v6"].seen) == ("c", V6["a"])
     assert (seen["v6 node port"].endpoint, seen["v6 node port"].seen) == ("c", "fd00:18::3")
@@ -347,7 +347,7 @@ def test_a_dual_stack_service_leads_to_each_familys_own_endpoints():
 def _sctp(fabric: Fabric) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     listener = fabric.inside("b", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)))
-    listener.settimeout(2)
+    listener.settimeout(10)
 
     async def life() -> None:
         api = await control_plane()
@@ -385,7 +385,7 @@ def _init(fabric: Fabric, source: str, address: str, port: int, listener: socket
 
 @pytest.mark.packet
 def test_sctp_is_translated_like_the_others():
-    seen = scratch.run(_sctp)
+    seen = scratch.run(_sctp, seconds=150)
     assert seen["cluster ip"] == ("10.244.1.2", "10.244.1.3", 8080)
     assert seen["node port"] == ("10.244.1.1", "10.244.1.3", 8080)
 
