@@ -209,6 +209,33 @@ def test_topology_mode_auto_gives_hints_when_the_nodes_allow_it_and_says_why_not
     cluster.kubectl("label", "node", "control-plane", "node-role.kubernetes.io/control-plane-")
 
 
+def test_a_service_cidr_stays_until_no_service_has_an_address_of_it(cluster):
+    cluster.apply(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": "more"},
+            "spec": {"cidrs": ["10.77.0.0/24"]},
+        }
+    )
+
+    def ready() -> list[tuple[str, str]]:
+        found = [one for one in cluster.objects("servicecidrs") if one["metadata"]["name"] == "more"]
+        conditions = [condition for one in found for condition in one.get("status", {}).get("conditions") or ()]
+        return [(condition["status"], condition["message"]) for condition in conditions]
+
+    cluster.wait(lambda: ready() == [("True", "Kubernetes Service CIDR is ready")], "Ready")
+    cluster.kubectl("create", "service", "clusterip", "far", "--tcp=80", "--clusterip=10.77.0.9")
+    cluster.kubectl("delete", "servicecidr", "more", "--wait=false")
+    cluster.wait(lambda: [status for status, _ in ready()] == ["False"], "Terminating")
+    refused = cluster.kubectl(
+        "create", "service", "clusterip", "late", "--tcp=80", "--clusterip=10.77.0.8", check=False
+    )
+    assert "the provided network does not match the current range" in refused
+    cluster.kubectl("delete", "service", "far")
+    cluster.wait(lambda: "more" not in names(cluster, "servicecidrs"), "the range to go")
+
+
 @pytest.mark.parametrize("mode", ["NonIndexed", "Indexed"])
 def test_a_job_completes_and_its_pods_go_with_it(cluster, mode):
     name = f"batch-{mode.lower()}"
