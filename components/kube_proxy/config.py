@@ -150,12 +150,20 @@ class KubeProxyConfiguration:
     feature_gates: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def proxy_mode(self) -> str:
+    def effective_mode(self) -> str:
         return self.mode or DEFAULT_MODE
 
     @property
-    def of_mode(self) -> IptablesSettings | NftablesSettings | IpvsSettings:
-        """The section of the mode that runs: only its periods count."""
+    def sync_period(self) -> float:
+        """The mode's own, in seconds."""
+        return self._of_mode.sync_period
+
+    @property
+    def min_sync_period(self) -> float:
+        return self._of_mode.min_sync_period
+
+    @property
+    def _of_mode(self) -> IptablesSettings | NftablesSettings | IpvsSettings:
         if self.mode == "ipvs":
             return self.ipvs
         return self.nftables if self.mode == "nftables" else self.iptables

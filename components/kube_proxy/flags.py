@@ -45,7 +45,7 @@ def _gates(text: str) -> dict[str, bool]:
     return {name: _boolean(value) for name, _, value in pairs}
 
 
-#: flag -> (part or parts of the configuration, field, how it is read). Upstream has no flags for nftables' own.
+#: flag -> (part of the configuration, field, how it is read)
 _SETTINGS = {
     "bind-address": ("", "bind_address", str),
     "bind-address-hard-fail": ("", "bind_address_hard_fail", _boolean),
@@ -58,11 +58,11 @@ _SETTINGS = {
     "pod-interface-name-prefix": ("detect_local", "interface_name_prefix", str),
     "nodeport-addresses": ("", "node_port_addresses", _list),
     "oom-score-adj": ("", "oom_score_adj", int),
-    "masquerade-all": ("iptables nftables", "masquerade_all", _boolean),
+    "masquerade-all": ("iptables", "masquerade_all", _boolean),
     "iptables-masquerade-bit": ("iptables", "masquerade_bit", int),
     "iptables-localhost-nodeports": ("iptables", "localhost_node_ports", _boolean),
-    "iptables-min-sync-period": ("iptables nftables", "min_sync_period", _duration),
-    "iptables-sync-period": ("iptables nftables", "sync_period", _duration),
+    "iptables-min-sync-period": ("iptables", "min_sync_period", _duration),
+    "iptables-sync-period": ("iptables", "sync_period", _duration),
     "conntrack-max-per-core": ("conntrack", "max_per_core", int),
     "conntrack-min": ("conntrack", "min", int),
     "conntrack-tcp-be-liberal": ("conntrack", "tcp_be_liberal", _boolean),
@@ -91,6 +91,12 @@ _SETTINGS = {
 }
 #: Of these a flag counts although there is a file.
 _BEFORE_FILE = ("logging-format", "log-flush-frequency")
+#: In nftables mode the flags of iptables set its own section, as they share one setting inside upstream.
+_SHARED_WITH_NFTABLES = {
+    "masquerade-all": "masquerade_all",
+    "iptables-sync-period": "sync_period",
+    "iptables-min-sync-period": "min_sync_period",
+}
 _DEPRECATED = {
     "healthz-port": ("healthz_bind_address", HEALTHZ_PORT, "--healthz-bind-address"),
     "metrics-port": ("metrics_bind_address", METRICS_PORT, "--metrics-bind-address"),
@@ -145,7 +151,7 @@ def parse(argv: list[str]) -> Options:
         config = _with_ports(_with(KubeProxyConfiguration(), given), arguments, given)
     if arguments["verbosity"] is not None:
         config = replace(config, logging=replace(config.logging, verbosity=arguments["verbosity"]))
-    config = replace(config, mode=config.proxy_mode, detect_local_mode=config.detect_local_mode or "ClusterCIDR")
+    config = replace(config, mode=config.effective_mode, detect_local_mode=config.detect_local_mode or "ClusterCIDR")
     return Options(
         config,
         _node_name(arguments["hostname_override"], config),
@@ -192,9 +198,11 @@ def _with_ports(
 
 def _with(config: KubeProxyConfiguration, given: dict[str, object]) -> KubeProxyConfiguration:
     for flag, value in given.items():
-        parts, name, _ = _SETTINGS[flag]
-        for part in parts.split():
+        part, name, _ = _SETTINGS[flag]
+        if given.get("proxy-mode") == "nftables" and flag in _SHARED_WITH_NFTABLES:
+            part, name = "nftables", _SHARED_WITH_NFTABLES[flag]
+        if part:
             config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
-        if not parts:
+        else:
             config = replace(config, **{name: value})  # type: ignore[arg-type]
     return config

@@ -51,9 +51,9 @@ def _run(options: Options) -> None:
     if options.cleanup:
         asyncio.run(proxy.cleanup(options.config))
         return
-    if options.config.proxy_mode not in BACKENDS:
+    if options.config.effective_mode not in BACKENDS:
         built_in = ", ".join(BACKENDS)
-        raise ConfigError(f"mode {options.config.proxy_mode} cannot be used here; there is {built_in}")
+        raise ConfigError(f"mode {options.config.effective_mode} cannot be used here; there is {built_in}")
     if options.init_only:
         sysctls.prepare(options.config)
         return

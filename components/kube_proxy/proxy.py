@@ -51,8 +51,8 @@ class Proxy:
 
     def __init__(self, client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
         self._client, self._config, self._node_name = client, config, node_name
-        self._metrics = Metrics(config.proxy_mode)
-        self._health = Health(timeout=2 * config.of_mode.sync_period)
+        self._metrics = Metrics(config.effective_mode)
+        self._health = Health(timeout=2 * config.sync_period)
         self._events = EventRecorder(client, "kube-proxy", node_name)
         self._service_health = ServiceHealth(
             node_name, lambda: self._health.healthy(time.time()), self._health_addresses, self._no_health_check
@@ -71,7 +71,7 @@ class Proxy:
         """Servers, then one look at the cluster, then a sync per change."""
         localhost = sysctls.prepare(self._config)
         hard = self._config.bind_address_hard_fail
-        mode = self._config.proxy_mode
+        mode = self._config.effective_mode
         found = await available_families(mode)
         servers = [
             await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
@@ -108,8 +108,8 @@ class Proxy:
         family = self._families[name] = _Family(Tracker(name, self._metrics, time.time()), backend)
         family.runner = BoundedFrequencyRunner(
             lambda: self._sync(family),
-            min_interval=self._config.of_mode.min_sync_period,
-            retry_interval=self._config.of_mode.sync_period,
+            min_interval=self._config.min_sync_period,
+            retry_interval=self._config.sync_period,
             max_interval=_FULL_SYNC_SECONDS,
         )
 
@@ -185,7 +185,7 @@ class Proxy:
     async def _watch_canary(self, family: _Family) -> None:
         """Somebody who flushes the tables takes the canary with them; then everything is written again."""
         while True:
-            await asyncio.sleep(self._config.of_mode.sync_period)
+            await asyncio.sleep(self._config.sync_period)
             if not family.full and not await family.backend.intact():
                 log.info("%s: the canary chain is gone, writing all rules again", family.tracker.family)
                 family.full = True

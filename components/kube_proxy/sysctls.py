@@ -26,7 +26,7 @@ def prepare(config: KubeProxyConfiguration) -> bool:
         log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
         return False
     apply(config)
-    if config.proxy_mode != "iptables" or not config.iptables.localhost_node_ports:
+    if config.effective_mode != "iptables" or not config.iptables.localhost_node_ports:
         return False
     return write("net.ipv4.conf.all.route_localnet", 1)
 

@@ -94,14 +94,14 @@ def _linux(config: KubeProxyConfiguration) -> Iterator[str]:
 
 
 def _periods(config: KubeProxyConfiguration) -> Iterator[str]:
-    for name, value in (("ConfigSyncPeriod", config.config_sync_period), ("SyncPeriod", config.of_mode.sync_period)):
+    for name, value in (("ConfigSyncPeriod", config.config_sync_period), ("SyncPeriod", config.sync_period)):
         if value <= 0:
             yield _invalid(name, _Duration(value), "must be greater than 0")
-    yield from _not_negative("MinSyncPeriod", config.of_mode.min_sync_period)
-    if config.of_mode.min_sync_period > config.of_mode.sync_period:
+    yield from _not_negative("MinSyncPeriod", config.min_sync_period)
+    if config.min_sync_period > config.sync_period:
         # Upstream, too, shows the lesser period's value under the greater one's name.
         why = f"must be greater than or equal to {_ROOT}.MinSyncPeriod"
-        yield _invalid("SyncPeriod", _Duration(config.of_mode.min_sync_period), why)
+        yield _invalid("SyncPeriod", _Duration(config.min_sync_period), why)
 
 
 def _addresses(config: KubeProxyConfiguration) -> Iterator[str]:

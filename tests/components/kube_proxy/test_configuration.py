@@ -58,7 +58,7 @@ def test_a_configuration_file_is_decoded(tmp_path):
         "iptables: {syncPeriod: 10s, localhostNodePorts: false}\nconntrack: {maxPerCore: null, tcpBeLiberal: true}\n",
     )
     assert config.cluster_cidr == "10.244.0.0/16"
-    assert (config.of_mode.sync_period, config.of_mode.min_sync_period) == (10.0, 1.0)
+    assert (config.sync_period, config.min_sync_period) == (10.0, 1.0)
     assert not config.iptables.localhost_node_ports
     assert config.conntrack.tcp_be_liberal
     assert config.conntrack.max_per_core == 32768
@@ -80,7 +80,7 @@ def test_every_section_has_its_fields(tmp_path):
     assert config.winkernel.enable_dsr
     assert config.logging.verbosity == 3
     assert config.detect_local == DetectLocal("cni0", "veth")
-    assert (config.of_mode.sync_period, config.of_mode.min_sync_period) == (30.0, 0.0), "those of the mode"
+    assert (config.sync_period, config.min_sync_period) == (30.0, 0.0), "those of the mode"
     validate(config)
 
 
@@ -90,7 +90,7 @@ def test_zero_periods_and_missing_ports_mean_the_defaults(tmp_path):
         "iptables: {syncPeriod: 0s, minSyncPeriod: 0s}\nbindAddress: 'fd00::5'\nhealthzBindAddress: ''\n"
         "metricsBindAddress: 127.0.0.9\n",
     )
-    assert (config.of_mode.sync_period, config.of_mode.min_sync_period) == (30.0, 1.0)
+    assert (config.sync_period, config.min_sync_period) == (30.0, 1.0)
     assert (config.healthz_bind_address, config.metrics_bind_address) == ("[::]:10256", "127.0.0.9:10249")
 
 
@@ -258,7 +258,7 @@ def test_deprecated_ports_still_work_and_say_so(capsys):
 
 def test_in_nftables_mode_the_shared_flags_set_its_section():
     config = flags.parse(["--proxy-mode", "nftables", "--iptables-sync-period", "7s", "--masquerade-all"]).config
-    assert (config.nftables.sync_period, config.of_mode.sync_period) == (7.0, 7.0)
+    assert (config.nftables.sync_period, config.sync_period) == (7.0, 7.0)
     assert config.nftables.masquerade_all
 
 
