@@ -247,22 +247,22 @@ DUAL = CONFIG.replace("clusterCIDR: 10.244.0.0/16", "clusterCIDR: 10.244.0.0/16,
 
 def _add_ipv6(fabric: Fabric) -> None:
     for host, last in (("node1", 3), ("node2", 4), ("client", 100)):
-        fabric.ip(host, [f"addr add fd00:18::{last:x}/64 dev eth0 nodad"])
+        fabric.ip(host, [f"addr replace fd00:172:18::{last:x}/64 dev eth0 nodad"])
     for node, number, other in (("node1", 1, 2), ("node2", 2, 1)):
-        via = {"node1": "fd00:18::4", "node2": "fd00:18::3"}[node]
+        via = {"node1": "fd00:172:18::4", "node2": "fd00:172:18::3"}[node]
         fabric.shell(node, "sysctl -qw net.ipv6.conf.all.forwarding=1")
         fabric.shell(node, "sysctl -qw net.bridge.bridge-nf-call-ip6tables=1")
         fabric.ip(
             node,
             [
-                f"addr add fd00:10:244:{number}::1/64 dev cni0 nodad",
-                f"route add fd00:10:244:{other}::/64 via {via}",
-                f"route add default via {via}",
+                f"addr replace fd00:10:244:{number}::1/64 dev cni0 nodad",
+                f"route replace fd00:10:244:{other}::/64 via {via}",
+                f"route replace default via {via}",
             ],
         )
     for pod, address in V6.items():
         gateway = address.rpartition("::")[0] + "::1"
-        fabric.ip(pod, [f"addr add {address}/64 dev eth0 nodad", f"route add default via {gateway}"])
+        fabric.ip(pod, [f"addr replace {address}/64 dev eth0 nodad", f"route replace default via {gateway}"])
 
 
 def _serve_v6(fabric: Fabric, pod: str) -> None:
@@ -309,7 +309,7 @@ def _two_families(fabric: Fabric) -> dict[str, Any]:
         await until(lambda: fabric.ask("a", "fd00:10:96::10", 80, timeout=0.5).endpoint == "c")
         seen["v4"] = fabric.ask("a", "10.96.0.10", 80)
         seen["v6"] = fabric.ask("a", "fd00:10:96::10", 80)
-        seen["v6 node port"] = fabric.ask("client", "fd00:18::3", 30010)
+        seen["v6 node port"] = fabric.ask("client", "fd00:172:18::3", 30010)
         seen["v6 loopback"] = fabric.ask("node1", "::1", 30010, timeout=0.3).error
         flow = fabric.inside("a", lambda: _udp6(("fd00:10:96::53", 53)))
         await until(lambda: exchange(flow).startswith("c ") and "c")
@@ -335,7 +335,7 @@ def test_a_dual_stack_service_leads_to_each_familys_own_endpoints():
     seen = scratch.run(_two_families, seconds=150)
     assert (seen["v4"].endpoint, seen["v4"].seen) == ("b", "10.244.1.2")
     assert (seen["v6"].endpoint, seen["v6"].seen) == ("c", V6["a"])
-    assert (seen["v6 node port"].endpoint, seen["v6 node port"].seen) == ("c", "fd00:18::3")
+    assert (seen["v6 node port"].endpoint, seen["v6 node port"].seen) == ("c", "fd00:172:18::3")
     assert seen["v6 loopback"], "IPv6 has no NodePorts on localhost"
     assert seen["flow moved"] == "a", "the stale UDP flow went"
     assert 'kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"} 1' in seen["metrics"]
