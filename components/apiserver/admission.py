@@ -84,6 +84,9 @@ class Admission:
         kept = False
         try:
             if errors := allocator.allocate(new, old):
+                # A range that is full is nobody's field: upstream answers 500.
+                if internal := next((error for error in errors if error.type == "InternalError"), None):
+                    raise status.internal_error(internal.detail)
                 raise status.invalid("", "Service", new["metadata"].get("name", ""), errors)
             yield
             kept = not dry_run

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.apiserver import openapi, options
+from components.apiserver.addressbook import AddressBook
 from components.apiserver.admission import Admission
 from components.apiserver.authentication import Authenticator, load_token_file
 from components.apiserver.bootstrap import Bootstrap
@@ -56,9 +57,10 @@ async def _run(settings: Options) -> int:
     sockets = _listening(settings)
     store = Store(settings.storage_path)
     try:
-        server, bootstrap, definitions = build(settings, store, sockets[0].getsockname()[1])
+        server, bootstrap, definitions, book = build(settings, store, sockets[0].getsockname()[1])
         definitions.start()
         bootstrap.reconcile()
+        book.start()
         bootstrap.keep()
         # What is loaded by now stays; collections need not look at it again.
         gc.freeze()
@@ -95,13 +97,14 @@ def _listening(settings: Options) -> list[socket.socket]:
     return sockets
 
 
-def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap, Definitions]:
+def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap, Definitions, AddressBook]:
     """Puts the parts together. port: where default/kubernetes leads to, --secure-port if there is one."""
     catalog = Catalog.of(KINDS)
+    allocator = _allocator(settings)
     registry = Registry(
         store,
         catalog,
-        Admission(store, _allocator(settings)),
+        Admission(store, allocator),
         openapi,
         OwnershipTracker(openapi.list_map_keys),
     )
@@ -135,7 +138,7 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
         _tls(settings),
     )
     bootstrap = Bootstrap(registry, catalog, settings.advertised, port, settings.service_cluster_ip_range)
-    return server, bootstrap, definitions
+    return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 
 
 def _allocator(settings: Options) -> Any:

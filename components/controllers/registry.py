@@ -18,6 +18,7 @@ from components.controllers.namespaces.deletion import NamespaceController
 from components.controllers.nodes.ipam import NodeIpamController
 from components.controllers.nodes.lifecycle import NodeLifecycleController
 from components.controllers.replicaset.controller import ReplicaSetController
+from components.controllers.servicecidr.controller import ServiceCIDRController
 from components.controllers.statefulset.controller import StatefulSetController
 
 #: Order matters only for reading. The garbage collector comes last: it shares the others' informers.
@@ -36,6 +37,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "endpoints-controller": EndpointsController,
     "endpointslice-controller": EndpointSliceController,
     "endpointslice-mirroring-controller": EndpointSliceMirroringController,
+    "service-cidr-controller": ServiceCIDRController,
     "pod-garbage-collector-controller": PodGarbageCollector,
     "garbage-collector-controller": GarbageCollector,
 }

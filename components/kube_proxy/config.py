@@ -1,14 +1,14 @@
-"""KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): what we use of it, strictly decoded.
+"""KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): every field, strictly decoded, and written out again.
 
 https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,7 +16,7 @@ import yaml
 
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 DEFAULT_MODE = "iptables"
-DETECT_LOCAL_MODES = ("BridgeInterface", "ClusterCIDR", "InterfaceNamePrefix", "NodeCIDR")
+HEALTHZ_PORT, METRICS_PORT = 10256, 10249
 
 
 class ConfigError(ValueError):
@@ -51,6 +51,54 @@ class NftablesSettings:
     masquerade_all: bool = False
     sync_period: float = 30.0
     min_sync_period: float = 1.0
+
+
+@dataclass(frozen=True)
+class IpvsSettings:
+    """Periods and timeouts in seconds; a timeout of 0 leaves the kernel's."""
+
+    sync_period: float = 30.0
+    min_sync_period: float = 0.0
+    scheduler: str = ""
+    exclude_cidrs: tuple[str, ...] = ()
+    strict_arp: bool = False
+    tcp_timeout: float = 0.0
+    tcp_fin_timeout: float = 0.0
+    udp_timeout: float = 0.0
+
+
+@dataclass(frozen=True)
+class WinkernelSettings:
+    """Read and kept: there is no Windows here."""
+
+    network_name: str = ""
+    source_vip: str = ""
+    enable_dsr: bool = False
+    root_hns_endpoint_name: str = ""
+    forward_health_check_vip: bool = False
+
+
+@dataclass(frozen=True)
+class TextLogOptions:
+    split_stream: bool = False
+    info_buffer_size: str = "0"
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    text: TextLogOptions = TextLogOptions()
+    json: TextLogOptions = TextLogOptions()
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """verbosity counts; the rest is read and kept."""
+
+    format: str = "text"
+    flush_frequency: float = 5.0
+    verbosity: int = 0
+    vmodule: tuple[Any, ...] = ()
+    options: LogOptions = LogOptions()
 
 
 @dataclass(frozen=True)
@@ -92,14 +140,14 @@ class KubeProxyConfiguration:
     oom_score_adj: int = -999
     port_range: str = ""
     show_hidden_metrics_for_version: str = ""
+    windows_run_as_service: bool = False
     iptables: IptablesSettings = IptablesSettings()
     nftables: NftablesSettings = NftablesSettings()
+    ipvs: IpvsSettings = IpvsSettings()
+    winkernel: WinkernelSettings = WinkernelSettings()
     conntrack: ConntrackSettings = ConntrackSettings()
-    #: Accepted as they are: for other modes, or without a meaning here.
+    logging: LoggingSettings = LoggingSettings()
     feature_gates: Mapping[str, Any] = field(default_factory=dict)
-    ipvs: Mapping[str, Any] = field(default_factory=dict)
-    logging: Mapping[str, Any] = field(default_factory=dict)
-    winkernel: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def effective_mode(self) -> str:
@@ -122,12 +170,19 @@ class KubeProxyConfiguration:
         return self._of_mode.min_sync_period
 
     @property
-    def _of_mode(self) -> IptablesSettings | NftablesSettings:
+    def _of_mode(self) -> IptablesSettings | NftablesSettings | IpvsSettings:
+        if self.mode == "ipvs":
+            return self.ipvs
         return self.nftables if self.mode == "nftables" else self.iptables
 
 
 #: Fields whose JSON name is not the camel case of ours.
-_JSON_NAMES = {"cluster_cidr": "clusterCIDR", "tcp_be_liberal": "tcpBeLiberal"}
+_JSON_NAMES = {
+    "cluster_cidr": "clusterCIDR",
+    "exclude_cidrs": "excludeCIDRs",
+    "strict_arp": "strictARP",
+    "enable_dsr": "enableDSR",
+}
 
 
 def _json_name(name: str) -> str:
@@ -150,7 +205,61 @@ def load(path: str) -> KubeProxyConfiguration:
         )
     body = {key: value for key, value in raw.items() if key not in ("apiVersion", "kind")}
     decoded: KubeProxyConfiguration = _decode(KubeProxyConfiguration(), body, "", path)
-    return decoded
+    return with_defaults(decoded)
+
+
+def with_defaults(config: KubeProxyConfiguration) -> KubeProxyConfiguration:
+    """What upstream fills in where a file says 0 or leaves a part of an address out (SetDefaults)."""
+    ipv6 = ":" in config.bind_address
+    healthz, metrics = ("::", "::1") if ipv6 else ("0.0.0.0", "127.0.0.1")
+    return replace(
+        config,
+        bind_address=config.bind_address or "0.0.0.0",
+        healthz_bind_address=append_port(config.healthz_bind_address or healthz, HEALTHZ_PORT),
+        metrics_bind_address=append_port(config.metrics_bind_address or metrics, METRICS_PORT),
+        config_sync_period=config.config_sync_period or 900.0,
+        iptables=replace(
+            config.iptables,
+            sync_period=config.iptables.sync_period or 30.0,
+            min_sync_period=config.iptables.min_sync_period or 1.0,
+        ),
+        nftables=replace(
+            config.nftables,
+            sync_period=config.nftables.sync_period or 30.0,
+            min_sync_period=config.nftables.min_sync_period or 1.0,
+        ),
+        ipvs=replace(config.ipvs, sync_period=config.ipvs.sync_period or 30.0),
+    )
+
+
+def append_port(address: str, port: int) -> str:
+    """HOST:PORT as it is, an IP address with the port appended; anything else is left to validation."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return f"[{address}]:{port}" if parsed.version == 6 else f"{address}:{port}"
+
+
+def dump(config: KubeProxyConfiguration) -> str:
+    """A file that load() reads back to the same, with every field, keys sorted (--write-config-to)."""
+    return str(yaml.safe_dump({"apiVersion": API_VERSION, "kind": KIND, **_encode(config)}, default_flow_style=False))
+
+
+def _encode(value: Any) -> dict[str, Any]:
+    """Durations as Go writes them: in these settings every float but qps is one."""
+    out: dict[str, Any] = {}
+    for item in fields(value):
+        current, name = getattr(value, item.name), _json_name(item.name)
+        if is_dataclass(current):
+            out[name] = _encode(current)
+        elif isinstance(current, tuple):
+            out[name] = list(current) or None
+        elif isinstance(current, float):
+            out[name] = current if item.name == "qps" else duration_text(current)
+        elif not isinstance(current, Mapping) or current:
+            out[name] = dict(current) if isinstance(current, Mapping) else current
+    return out
 
 
 def _decode(default: Any, body: Any, where: str, path: str) -> Any:
@@ -181,6 +290,7 @@ def _scalar(kind: Any, value: Any, where: str, path: str) -> Any:
         int: lambda v: v if isinstance(v, int) and not isinstance(v, bool) else _refuse(v),
         float: lambda v: float(v) if isinstance(v, int | float) and not isinstance(v, bool) else seconds(v),
         tuple[str, ...]: lambda v: tuple(v) if isinstance(v, list) else _refuse(v),
+        tuple[Any, ...]: lambda v: tuple(v) if isinstance(v, list) else _refuse(v),
     }
     convert = converters.get(kind) or (lambda v: v if isinstance(v, dict) else _refuse(v))
     try:
@@ -206,36 +316,20 @@ def seconds(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in found) * (-1 if text.startswith("-") else 1)
 
 
-def validate(config: KubeProxyConfiguration, modes: tuple[str, ...]) -> None:
-    """Raises ConfigError with the first field that upstream's validation refuses."""
-    for cidr in filter(None, config.cluster_cidr.split(",")):
-        _check_cidr("clusterCIDR", cidr)
-    for cidr in config.node_port_addresses:
-        if cidr != "primary":
-            _check_cidr("nodePortAddresses", cidr)
-    if config.mode and config.mode not in modes:
-        raise ConfigError(f'mode: Invalid value: "{config.mode}": must be {" or ".join(modes)} or blank')
-    if config.detect_local_mode not in DETECT_LOCAL_MODES:
-        wanted = ", ".join(f'"{mode}"' for mode in DETECT_LOCAL_MODES)
-        raise ConfigError(
-            f'detectLocalMode: Unsupported value: "{config.detect_local_mode}": supported values: {wanted}'
-        )
-    section = config.effective_mode
-    settings = config.nftables if section == "nftables" else config.iptables
-    if settings.sync_period <= 0:
-        raise ConfigError(f"{section}.syncPeriod: Invalid value: must be greater than 0")
-    if settings.min_sync_period > settings.sync_period:
-        raise ConfigError(f"{section}.syncPeriod: Invalid value: must be greater than or equal to minSyncPeriod")
-    if not 0 <= settings.masquerade_bit <= 31:
-        raise ConfigError(f"{section}.masqueradeBit: Invalid value: must be within the range [0, 31]")
+def duration_text(value: float) -> str:
+    """As Go prints a time.Duration: 24h0m0s, 1m30s, 1.5s, 300ms, 0s."""
+    nanoseconds = round(abs(value) * 1e9)
+    sign = "-" if value < 0 else ""
+    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1000000)):
+        if 0 < nanoseconds < min(size * 1000, 10**9):
+            return f"{sign}{_decimal(nanoseconds, size)}{unit}"
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{head}{_decimal(rest, 10**9)}s"
 
 
-def _check_cidr(where: str, cidr: str) -> None:
-    try:
-        if "/" not in cidr:
-            raise ValueError
-        ipaddress.ip_network(cidr.strip(), strict=False)
-    except ValueError as error:
-        raise ConfigError(
-            f'{where}: Invalid value: "{cidr}": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'
-        ) from error
+def _decimal(number: int, size: int) -> str:
+    whole, fraction = divmod(number, size)
+    digits = f"{fraction:0{len(str(size)) - 1}d}".rstrip("0") if fraction else ""
+    return f"{whole}.{digits}" if digits else str(whole)

@@ -31,6 +31,7 @@ class Health:
 
     timeout: float
     node: dict[str, Any] | None = None
+    started: float = field(default_factory=time.time)
     _queued: dict[str, float] = field(default_factory=dict)
     _updated: dict[str, float] = field(default_factory=dict)
 
@@ -43,29 +44,37 @@ class Health:
         self._updated[family] = time.time()
 
     def healthy(self, now: float) -> bool:
-        return bool(self._updated) and all(now - since < self.timeout for since in self._queued.values())
+        """Also before the first sync: starting up is no illness."""
+        return all(now - since < self.timeout for since in self._queued.values())
 
-    def body(self, now: float) -> dict[str, Any]:
-        last = now if not self._queued and self._updated else min(self._updated.values(), default=0.0)
-        return {"lastUpdated": _go_time(last), "currentTime": _go_time(now)}
+    def last_updated(self, now: float) -> float:
+        """A healthy proxy is up to date, so the time is now; else the last time it was."""
+        return now if self.healthy(now) else max(self._updated.values(), default=0.0)
 
 
-def _go_time(stamp: float) -> str:
-    return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M:%S.%f} +0000 UTC"
+def _go_time(stamp: float, started: float) -> str:
+    """As Go prints a time.Time that it read from its clock, monotonic part included."""
+    text = f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M:%S.%f}".rstrip("0").rstrip(".")
+    return f"{text} +0000 UTC m={stamp - started:+.9f}"
 
 
 def healthz_app(health: Health, metrics: Metrics) -> web.Application:
+    def times(last: float, now: float) -> str:
+        shown = _go_time(last, health.started), _go_time(now, health.started)
+        return f'"lastUpdated": "{shown[0]}","currentTime": "{shown[1]}"'
+
     async def healthz(_: web.Request) -> web.Response:
         now, eligible = time.time(), node_eligible(health.node)
-        status = 200 if eligible and health.healthy(now) else 503
-        metrics.healthz.inc(str(status))
-        return _json(health.body(now) | {"nodeEligible": eligible}, status)
+        good = eligible and health.healthy(now)
+        metrics.healthz.inc("200" if good else "503")
+        last = now if good else health.last_updated(now)
+        return _answer(f'{{{times(last, now)}, "nodeEligible": {str(eligible).lower()}}}', good)
 
     async def livez(_: web.Request) -> web.Response:
         now = time.time()
-        status = 200 if health.healthy(now) else 503
-        metrics.livez.inc(str(status))
-        return _json(health.body(now), status)
+        good = health.healthy(now)
+        metrics.livez.inc("200" if good else "503")
+        return _answer(f"{{{times(health.last_updated(now), now)}}}", good)
 
     return _app({"/healthz": healthz, "/livez": livez})
 
@@ -75,16 +84,17 @@ def metrics_app(metrics: Metrics, mode: str) -> web.Application:
         return web.Response(body=metrics.registry.text().encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def proxy_mode(_: web.Request) -> web.Response:
-        return web.Response(text=mode)
+        return web.Response(text=mode, headers={"X-Content-Type-Options": "nosniff"})
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok")
+        return web.Response(text="ok", headers={"X-Content-Type-Options": "nosniff"})
 
     return _app({"/metrics": text, "/proxyMode": proxy_mode, "/healthz": healthz})
 
 
-def _json(body: dict[str, Any], status: int) -> web.Response:
-    return web.json_response(body, status=status, headers={"X-Content-Type-Options": "nosniff"})
+def _answer(body: str, good: bool) -> web.Response:
+    headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=body.encode(), status=200 if good else 503, headers=headers)
 
 
 def _app(routes: dict[str, Any]) -> web.Application:

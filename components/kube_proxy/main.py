@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from dataclasses import replace
+from pathlib import Path
 
-from components.kube_proxy import flags, proxy
+from components.kube_proxy import flags, proxy, sysctls
 from components.kube_proxy.backends import BACKENDS, ERRORS
-from components.kube_proxy.config import ConfigError, validate
+from components.kube_proxy.config import ConfigError, dump
+from components.kube_proxy.configfile import ConfigFileChanged
+from components.kube_proxy.families import FamiliesError
+from components.kube_proxy.flags import Options
+from components.kube_proxy.validation import validate
+from components.machinery import kubeconfig
 from components.machinery.client import Client
 from components.machinery.kubeconfig import KubeconfigError
 
@@ -16,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
-    """0 after SIGTERM; 1 with a sentence on stderr when the configuration cannot be used."""
+    """0 after SIGTERM; 1 with a sentence on stderr when it cannot run or its configuration file changed."""
     try:
         options = flags.parse(argv)
         logging.basicConfig(
@@ -24,14 +31,37 @@ def main(argv: list[str]) -> int:
             level=logging.DEBUG if options.verbosity > 3 else logging.INFO,
             format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
         )
-        validate(options.config, tuple(BACKENDS))
-        if options.cleanup:
-            asyncio.run(proxy.cleanup(options.config))
-            return 0
-        kubeconfig = options.config.client_connection.kubeconfig
-        client = Client.from_kubeconfig(kubeconfig) if kubeconfig else Client.in_cluster()
-        asyncio.run(proxy.serve_until_signalled(client, options.config, options.node_name))
-    except (ConfigError, KubeconfigError, OSError, *ERRORS) as error:
+        _run(options)
+    except (ConfigError, ConfigFileChanged, FamiliesError, KubeconfigError, OSError, *ERRORS) as error:
         print(f"kube-proxy: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(options: Options) -> None:
+    try:
+        validate(options.config)
+    except ConfigError as error:
+        raise ConfigError(f"failed validate: {error}") from error
+    if options.write_config_to:
+        Path(options.write_config_to).write_text(dump(options.config))
+        log.info("Wrote configuration to %s", options.write_config_to)
+        return
+    if options.cleanup:
+        asyncio.run(proxy.cleanup(options.config))
+        return
+    if options.config.effective_mode not in BACKENDS:
+        built_in = ", ".join(BACKENDS)
+        raise ConfigError(f"mode {options.config.effective_mode} cannot be used here; there is {built_in}")
+    if options.init_only:
+        sysctls.prepare(options.config)
+        return
+    asyncio.run(proxy.serve_until_signalled(_client(options), options.config, options.node_name, options.config_file))
+
+
+def _client(options: Options) -> Client:
+    path = options.config.client_connection.kubeconfig
+    if options.master and not path:
+        return Client(kubeconfig.Credentials(options.master))
+    credentials = kubeconfig.load(path) if path else kubeconfig.in_cluster()
+    return Client(replace(credentials, server=options.master) if options.master else credentials)

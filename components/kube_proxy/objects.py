@@ -10,6 +10,8 @@ from components.kube_proxy.model import IPV4, IPV6, Endpoint, Node, ServicePort,
 
 KubeObject = dict[str, Any]
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+#: Since when what the slice says has been true (the endpoints controllers write it).
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 #: Headless Services and those of another proxy are not ours (upstream's informer selector).
 LABEL_SELECTOR = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
@@ -24,8 +26,10 @@ def trim(obj: KubeObject) -> KubeObject:
     """What we need of an object; managedFields and annotations are most of its weight."""
     metadata = obj["metadata"]
     keep = ("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp")
-    rest = {key: value for key, value in obj.items() if key != "metadata"}
-    return rest | {"metadata": {key: metadata[key] for key in keep if key in metadata}}
+    kept = {key: metadata[key] for key in keep if key in metadata}
+    if (since := (metadata.get("annotations") or {}).get(TRIGGER_TIME)) is not None:
+        kept["annotations"] = {TRIGGER_TIME: since}
+    return {key: value for key, value in obj.items() if key != "metadata"} | {"metadata": kept}
 
 
 def service_ports(service: KubeObject, family: str) -> dict[ServicePortName, ServicePort]:

@@ -8,20 +8,26 @@ import signal
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from components.kube_proxy import conntrack, sysctls
+from components.kube_proxy import sysctls
+from components.kube_proxy.addresses import local_addresses
+from components.kube_proxy.aftersync import AfterSync
 from components.kube_proxy.backends import BACKENDS, ERRORS, Backend
 from components.kube_proxy.config import KubeProxyConfiguration
+from components.kube_proxy.configfile import until_changed
+from components.kube_proxy.families import available_families
 from components.kube_proxy.health import Health, healthz_app, metrics_app, serve
+from components.kube_proxy.local_traffic import node_port_ips
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, IPV6, Node, State
-from components.kube_proxy.objects import LABEL_SELECTOR, family_of, node_from, trim
+from components.kube_proxy.objects import LABEL_SELECTOR, node_from, trim
 from components.kube_proxy.runner import BoundedFrequencyRunner
+from components.kube_proxy.service_health import ServiceHealth, ServiceKey
 from components.kube_proxy.snapshot import Snapshot
 from components.kube_proxy.tracker import Tracker
 from components.machinery.client import Client
+from components.machinery.events import EventRecorder
 from components.machinery.informer import Informer, wait_synced
 from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, KubeObject
 
@@ -47,8 +53,13 @@ class Proxy:
 
     def __init__(self, client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
         self._client, self._config, self._node_name = client, config, node_name
-        self._metrics = Metrics()
+        self._metrics = Metrics(config.effective_mode)
         self._health = Health(timeout=2 * config.sync_period)
+        self._events = EventRecorder(client, "kube-proxy", node_name)
+        self._service_health = ServiceHealth(
+            node_name, lambda: self._health.healthy(time.time()), self._health_addresses, self._no_health_check
+        )
+        self._after_sync = AfterSync(self._metrics, self._service_health)
         self._node = Node(node_name)
         self._families: dict[str, _Family] = {}
         self._ready = False
@@ -62,9 +73,10 @@ class Proxy:
 
     async def run(self) -> None:
         """Servers, then one look at the cluster, then a sync per change."""
-        localhost = _prepare_kernel(self._config)
+        localhost = sysctls.prepare(self._config)
         hard = self._config.bind_address_hard_fail
         mode = self._config.effective_mode
+        found = await available_families(mode)
         servers = [
             await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
             await serve(metrics_app(self._metrics, mode), self._config.metrics_bind_address, hard_fail=hard),
@@ -73,9 +85,10 @@ class Proxy:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._nodes.run())
                 await self._nodes.synced.wait()
-                for family in families(self._config, self._node):
+                for family in found:
                     self._add_family(family, mode, localhost)
                 await cleanup(self._config, but=mode)
+                self._announce()
                 self._services.add_handler(self._service_changed)
                 self._slices.add_handler(self._slice_changed)
                 for job in self._jobs():
@@ -84,11 +97,12 @@ class Proxy:
                 self._ready = True
                 self._request_all()
         finally:
+            await self._service_health.close()
             for server in filter(None, servers):
                 await server.cleanup()
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
-        jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run()]
+        jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run(), self._events.run()]
         if self._config.effective_mode == "nftables":
             jobs.append(self._cidrs.run())
         for family in self._families.values():
@@ -98,7 +112,7 @@ class Proxy:
 
     def _add_family(self, name: str, mode: str, localhost: bool) -> None:
         backend = BACKENDS[mode](name, self._config, self._metrics, localhost_node_ports=localhost)
-        tracker = Tracker(name, self._metrics)
+        tracker = Tracker(name, self._metrics, time.time())
         family = self._families[name] = _Family(tracker, Snapshot(tracker), backend)
         family.runner = BoundedFrequencyRunner(
             lambda: self._sync(family),
@@ -148,15 +162,40 @@ class Proxy:
         family.full = True
         changed = snapshot.advance()
         state = State(snapshot.services, snapshot.endpoints, self._node, changed, self._service_cidrs)
-        await family.backend.sync(state, full=full)
+        pending = tracker.take_pending()
+        try:
+            await family.backend.sync(state, full=full)
+        except BaseException:
+            tracker.give_back(pending)
+            raise
         family.full = False
         if full:
             family.last_full = now
         tracker.synced()
         self._health.updated(tracker.family)
         self._metrics.last_sync.set(time.time(), tracker.family)
-        before, after = snapshot.settle()
-        await conntrack.delete(conntrack.stale_flows(before, after, tracker.family))
+        await self._after_sync.run(tracker.family, state, pending)
+
+    def _announce(self) -> None:
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self._node_name, "uid": self._node_name}}
+        self._events.event(node, "Normal", "Starting", "")
+
+    def _health_addresses(self) -> tuple[str, ...]:
+        """Where health check ports listen: everywhere, or with --nodeport-addresses there."""
+        found: list[str] = []
+        for family in self._families:
+            configured = self._config.served_node_port_addresses
+            ips = node_port_ips(configured, family, self._node, local_addresses, loopback=True)
+            if ips is None:
+                return ("",)
+            found += ips
+        return tuple(found)
+
+    def _no_health_check(self, service: ServiceKey, why: str) -> None:
+        namespace, name = service
+        metadata = {"namespace": namespace, "name": name, "uid": f"{namespace}/{name}"}
+        subject = {"apiVersion": "v1", "kind": "Service", "metadata": metadata}
+        self._events.event(subject, "Warning", "FailedToStartServiceHealthcheck", why)
 
     async def _watch_canary(self, family: _Family) -> None:
         """Somebody who flushes the tables takes the canary with them; then everything is written again."""
@@ -168,34 +207,27 @@ class Proxy:
                 self._request(family)
 
 
-def families(config: KubeProxyConfiguration, node: Node) -> list[str]:
-    """IPv4, and IPv6 when the kernel has it and the cluster uses it (its pod range or the node's address)."""
-    used = {family_of(text.strip()) for text in [*config.cluster_cidr.split(","), *node.ips] if text.strip()}
-    ipv6 = IPV6 in used and Path("/proc/net/if_inet6").exists()
-    return [family for family, wanted in ((IPV4, IPV4 in used or not ipv6), (IPV6, ipv6)) if wanted]
-
-
-def _prepare_kernel(config: KubeProxyConfiguration) -> bool:
-    """The sysctls; returns whether NodePorts on localhost will work (they need route_localnet)."""
-    if not sysctls.own_network_namespace():
-        log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
-        return False
-    sysctls.apply(config)
-    wanted = config.effective_mode == "iptables" and config.iptables.localhost_node_ports
-    return wanted and sysctls.write("net.ipv4.conf.all.route_localnet", 1)
-
-
-async def serve_until_signalled(client: Client, config: KubeProxyConfiguration, node_name: str) -> None:
-    """SIGTERM and SIGINT end it without touching the rules: traffic goes on."""
+async def serve_until_signalled(
+    client: Client, config: KubeProxyConfiguration, node_name: str, config_file: str = ""
+) -> None:
+    """SIGTERM and SIGINT end it without touching the rules: traffic goes on. Raises ConfigFileChanged."""
     async with client:
-        task = asyncio.ensure_future(Proxy(client, config, node_name).run())
+        tasks = [asyncio.ensure_future(Proxy(client, config, node_name).run())]
+        if config_file:
+            tasks.append(asyncio.ensure_future(until_changed(config_file)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, tasks[0].cancel)
         try:
-            await task
-        except asyncio.CancelledError:
-            log.info("stopped")
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        log.info("stopped")
 
 
 async def cleanup(config: KubeProxyConfiguration, *, but: str = "") -> None:

@@ -20,6 +20,17 @@ def own_network_namespace() -> bool:
         return True
 
 
+def prepare(config: KubeProxyConfiguration) -> bool:
+    """All of it; returns whether NodePorts on localhost will work (they need route_localnet)."""
+    if not own_network_namespace():
+        log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
+        return False
+    apply(config)
+    if config.effective_mode != "iptables" or not config.iptables.localhost_node_ports:
+        return False
+    return write("net.ipv4.conf.all.route_localnet", 1)
+
+
 def wanted(config: KubeProxyConfiguration, cpus: int) -> dict[str, int]:
     """sysctl name -> value; 0 in the configuration leaves the kernel's value. Pure."""
     tracking = config.conntrack

@@ -27,7 +27,9 @@ def _escaped(value: str) -> str:
 
 
 def _labels(names: Sequence[str], values: Sequence[str]) -> str:
-    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+    """In the order of Prometheus' Go client: by name, a histogram's le last."""
+    known = sorted(zip(names, values, strict=True), key=lambda pair: (pair[0] == "le", pair[0]))
+    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in known)
     return f"{{{pairs}}}" if pairs else ""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,11 +53,11 @@ class Pool:
         self.used.add(number)
         return True
 
-    def take_next(self) -> int:
+    def take_next(self, barred: Container[int] = ()) -> int:
         """Any free number. Raises FullError."""
         for low, high in ((self.upper, self.last), (self.first, self.upper - 1)):
             for number in self._from_random(low, high):
-                if self.take(number):
+                if number not in barred and self.take(number):
                     return number
         raise FullError(_FULL)
 
@@ -69,8 +69,8 @@ class Pool:
         yield from range(low, start)
 
 
-def address_pool(cidr: str) -> Pool:
-    """All addresses but the network's own and, for IPv4, the broadcast address.
+def address_pool(cidr: str, used: set[int] | None = None) -> Pool:
+    """used: shared with pools that overlap. All addresses but the network's own and, for IPv4, the broadcast address.
 
     The static band is a sixteenth of the range, at least 16 and at most 256 addresses; none in a tiny range.
     """
@@ -79,7 +79,7 @@ def address_pool(cidr: str) -> Pool:
     last = int(network.broadcast_address) - (1 if network.version == 4 else 0)
     size = min(network.num_addresses, 2**63 - 1)
     band = 0 if size <= 16 else min(max(16, size // 16), 256)
-    return Pool(first, last, first + band)
+    return Pool(first, last, first + band, set() if used is None else used)
 
 
 def port_pool(low: int, high: int) -> Pool:
@@ -92,14 +92,34 @@ def port_pool(low: int, high: int) -> Pool:
 class ServiceAllocator:
     """The ClusterIPs and node ports in use, in memory; `rebuild` restores it from stored Services.
 
-    cidrs: one Service range per family, the default family first. port_range: node ports, both ends included.
+    cidrs: one Service range per family, the default family first; they say which families the cluster has, and
+    addresses come from them until use_ranges() names others. port_range: node ports, both ends included.
     """
 
     def __init__(self, cidrs: Sequence[str], port_range: tuple[int, int]) -> None:
         self._cidrs = {IPV4 if ":" not in cidr else IPV6: cidr for cidr in cidrs}
         self._port_range = port_range
-        self._addresses = {key: address_pool(cidr) for key, cidr in self._cidrs.items()}
+        self._used: dict[str, set[int]] = {key: set() for key in self._cidrs}
+        self._held: dict[str, set[int]] = {key: set() for key in self._cidrs}
+        self._pools = {key: [address_pool(cidr, self._used[key])] for key, cidr in self._cidrs.items()}
         self._ports = port_pool(*port_range)
+
+    def use_ranges(self, cidrs: Iterable[str]) -> None:
+        """The ServiceCIDRs in force, the one to take from first first. A family without one keeps its flag's."""
+        by_family: dict[str, list[str]] = {}
+        for cidr in cidrs:
+            by_family.setdefault(IPV6 if ":" in cidr else IPV4, []).append(cidr)
+        for key, default in self._cidrs.items():
+            self._pools[key] = [address_pool(cidr, self._used[key]) for cidr in by_family.get(key) or [default]]
+
+    def hold(self, ip: str) -> None:
+        """An IPAddress that somebody else made: no Service may have it."""
+        for numbers, number in self._numbers([ip], self._held):
+            numbers.add(number)
+
+    def let_go(self, ip: str) -> None:
+        for numbers, number in self._numbers([ip], self._held):
+            numbers.discard(number)
 
     # --- what the registry calls
 
@@ -129,13 +149,13 @@ class ServiceAllocator:
 
     def rebuild(self, services: Iterable[KubeObject]) -> None:
         """Forgets everything and takes what these Services have."""
-        for pool in (*self._addresses.values(), self._ports):
-            pool.used.clear()
+        for numbers in (*self._used.values(), self._ports.used):
+            numbers.clear()
         for service in services:
             spec = service.get("spec") or {}
             if spec.get("type") != "ExternalName" and not is_headless(spec):
-                for of_family, number in self._numbers(spec.get("clusterIPs") or ()):
-                    of_family.used.add(number)
+                for numbers, number in self._numbers(spec.get("clusterIPs") or (), self._used):
+                    numbers.add(number)
             self._ports.used.update(_node_ports(spec))
             if needs_health_check(spec) and spec.get("healthCheckNodePort"):
                 self._ports.used.add(spec["healthCheckNodePort"])
@@ -182,28 +202,37 @@ class ServiceAllocator:
         return []
 
     def _take_address(self, one: str, wanted: str) -> str:
-        pool = self._addresses[one]
+        pools = self._pools[one]
         if not wanted:
-            number = pool.take_next()
+            number = self._take_any(pools, self._held[one])
             return str(ipaddress.IPv4Address(number) if one == IPV4 else ipaddress.IPv6Address(number))
         address = parse_ip(wanted)
         # With ServiceCIDRs (KEP-1880) an address outside every range has no allocator to ask.
-        if address is None or not pool.first <= int(address) <= pool.last:
+        pool = next((pool for pool in pools if address and pool.first <= int(address) <= pool.last), None)
+        if address is None or pool is None:
             raise AllocationError("the provided network does not match the current range")
-        if not pool.take(int(address)):
+        if int(address) in self._held[one] or not pool.take(int(address)):
             raise AllocationError("provided IP is already allocated")
         return wanted
 
-    def _release_addresses(self, ips: Iterable[str]) -> None:
-        for pool, number in self._numbers(ips):
-            pool.used.discard(number)
+    def _take_any(self, pools: Sequence[Pool], held: set[int]) -> int:
+        for pool in pools:
+            try:
+                return pool.take_next(held)
+            except FullError:
+                continue
+        raise FullError(_FULL)
 
-    def _numbers(self, ips: Iterable[str]) -> Iterable[tuple[Pool, int]]:
-        """Each address of a configured family, with its pool."""
+    def _release_addresses(self, ips: Iterable[str]) -> None:
+        for numbers, number in self._numbers(ips, self._used):
+            numbers.discard(number)
+
+    def _numbers(self, ips: Iterable[str], sets: dict[str, set[int]]) -> Iterable[tuple[set[int], int]]:
+        """Each address of a configured family, with the set of its family."""
         for ip in ips:
-            pool, address = self._addresses.get(family(ip)), parse_ip(ip)
-            if pool is not None and address is not None:
-                yield pool, int(address)
+            numbers, address = sets.get(family(ip)), parse_ip(ip)
+            if numbers is not None and address is not None:
+                yield numbers, int(address)
 
     # --- node ports
 

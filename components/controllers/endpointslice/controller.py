@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from components.controllers.actions import Action, Emit
 from components.controllers.controller import Context, KeyedController
 from components.controllers.endpointslice.addresses import address_types, is_headless
 from components.controllers.endpointslice.desired import ZONE, desired_groups
 from components.controllers.endpointslice.reconcile import Shape, plan_slices
 from components.controllers.endpointslice.selection import affected_services, selected_pods
 from components.controllers.endpointslice.triggertime import TriggerTimes
+from components.controllers.endpointslice.zonehints import (
+    DISABLED,
+    SWITCHED_OFF,
+    AutoHints,
+    cpu_ratios,
+    is_auto,
+    is_overloaded,
+)
 from components.controllers.meta import Key, controller_reference, labels_of
 from components.controllers.sharedinformers import namespace_values
 from components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
@@ -62,17 +71,28 @@ class EndpointSliceController(KeyedController):
         self.follow(PODS, self._enqueue_on_pod_change)
         self.follow(ENDPOINTSLICES, self._enqueue_service)
         self.trigger_times = TriggerTimes()
+        #: Services with hints by CPU share: address type -> zone -> endpoints.
+        self.allocated: dict[Key, dict[str, dict[str, int]]] = {}
 
     def _enqueue_on_pod_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
         for key in affected_services(old, new, self.services_by_namespace):
             self.queue.add(key)
 
     def _enqueue_on_node_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """A node that appears, goes, or changes its zone."""
+        """A node that appears, goes, or changes its zone; its CPU and readiness move hints only."""
         if old is not None and new is not None and labels_of(old).get(ZONE) == labels_of(new).get(ZONE):
+            self._enqueue_overloaded()
             return
         for key in self.services.store:
             self.queue.add(key)
+
+    def _enqueue_overloaded(self) -> None:
+        if not self.allocated:
+            return
+        ratios = cpu_ratios(self.nodes.store.values())
+        for key, by_type in self.allocated.items():
+            if any(is_overloaded(zones, ratios) for zones in by_type.values()):
+                self.queue.add(key)
 
     def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
         for item in (old, new):
@@ -83,6 +103,7 @@ class EndpointSliceController(KeyedController):
         service = self.services.store.get(key)
         if service is None:
             self.trigger_times.forget(key)
+            self.allocated.pop(key, None)
             return
         spec = service["spec"]
         if not spec.get("selector") or spec.get("type") == "ExternalName":
@@ -95,5 +116,18 @@ class EndpointSliceController(KeyedController):
         shape = shape_of(
             service, self.context.options.max_endpoints_per_slice, self.trigger_times.compute(service, pods)
         )
-        groups = desired_groups(service, pods, nodes)
-        await self.apply(key, plan_slices(shape, existing, groups, address_types(service)))
+        auto = AutoHints(cpu_ratios(nodes.values()), key in self.allocated) if is_auto(service) else None
+        groups = desired_groups(service, pods, nodes, hints=auto is None)
+        actions = plan_slices(shape, existing, groups, address_types(service), auto)
+        await self.apply(key, [*actions, *self._hint_events(key, service, auto)])
+
+    def _hint_events(self, key: Key, service: KubeObject, auto: AutoHints | None) -> list[Action]:
+        before = self.allocated.pop(key, {})
+        if auto is None:
+            return [
+                Emit(service, "Warning", DISABLED, f"{SWITCHED_OFF}, addressType: {address_type}")
+                for address_type in sorted(before)
+            ]
+        if auto.allocated:
+            self.allocated[key] = auto.allocated
+        return [Emit(service, kind, reason, message) for kind, reason, message in auto.events]

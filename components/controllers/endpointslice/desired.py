@@ -33,9 +33,11 @@ def ports_key(ports: Sequence[KubeObject] | None) -> str:
     return json.dumps(sorted(json.dumps(port, sort_keys=True) for port in full))
 
 
-def desired_groups(service: KubeObject, pods: Sequence[KubeObject], nodes: Mapping[str, KubeObject]) -> list[Group]:
+def desired_groups(
+    service: KubeObject, pods: Sequence[KubeObject], nodes: Mapping[str, KubeObject], *, hints: bool = True
+) -> list[Group]:
     """One group per address type and port list. A pod on a node that does not exist is left out,
-    unless publishNotReadyAddresses asks for everything."""
+    unless publishNotReadyAddresses asks for everything. hints: by spec.trafficDistribution."""
     found: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
     for pod in pods:
@@ -50,7 +52,7 @@ def desired_groups(service: KubeObject, pods: Sequence[KubeObject], nodes: Mappi
             if not ours:
                 continue
             _, endpoints = found.setdefault((address_type, ports_key(ports)), (ports, {}))
-            endpoint = new_endpoint(service, pod, node, ours[0])
+            endpoint = new_endpoint(service, pod, node, ours[0], hints=hints)
             endpoints[endpoint_key(endpoint)] = endpoint
     return [
         Group(address_type, tuple(ports), tuple(endpoints[name] for name in sorted(endpoints)))
@@ -70,7 +72,9 @@ def endpoint_key(endpoint: KubeObject) -> str:
     return json.dumps(parts)
 
 
-def new_endpoint(service: KubeObject, pod: KubeObject, node: KubeObject | None, address: str) -> KubeObject:
+def new_endpoint(
+    service: KubeObject, pod: KubeObject, node: KubeObject | None, address: str, *, hints: bool = True
+) -> KubeObject:
     """serving: the pod is ready; terminating: it is being deleted; ready: serving and not terminating,
     or publishNotReadyAddresses."""
     metadata = pod["metadata"]
@@ -97,13 +101,15 @@ def new_endpoint(service: KubeObject, pod: KubeObject, node: KubeObject | None, 
         endpoint["zone"] = zone
     if addresses.has_hostname(service, pod):
         endpoint["hostname"] = pod["spec"]["hostname"]
-    hints = _hints(service, endpoint)
-    return endpoint | ({"hints": hints} if hints else {})
+    given = _hints(service, endpoint) if hints else {}
+    return endpoint | ({"hints": given} if given else {})
 
 
 def _hints(service: KubeObject, endpoint: KubeObject) -> KubeObject:
-    """spec.trafficDistribution: every endpoint is for its own zone (and node) first (KEP-4444, KEP-3015)."""
+    """spec.trafficDistribution: every ready endpoint is for its own zone (and node) first (KEP-4444, KEP-3015)."""
     preference = service["spec"].get("trafficDistribution")
+    if not endpoint["conditions"]["ready"]:
+        return {}
     hints: KubeObject = {}
     if preference in ("PreferClose", "PreferSameZone", "PreferSameNode") and endpoint.get("zone"):
         hints["forZones"] = [{"name": endpoint["zone"]}]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from components.controllers.actions import Action, Create, Delete, Update
 from components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
+from components.controllers.endpointslice.zonehints import AutoHints
 from components.controllers.meta import annotations_of, is_deleting, labels_of
 from components.machinery.resources import ENDPOINTSLICES, KubeObject
 
@@ -43,9 +44,14 @@ class _Draft:
 
 
 def plan_slices(
-    shape: Shape, existing: Sequence[KubeObject], groups: Sequence[Group], address_types: Sequence[str]
+    shape: Shape,
+    existing: Sequence[KubeObject],
+    groups: Sequence[Group],
+    address_types: Sequence[str],
+    auto: AutoHints | None = None,
 ) -> tuple[Action, ...]:
-    """Creates, updates and deletes. Every address type keeps at least one slice, empty if need be."""
+    """Creates, updates and deletes. Every address type keeps at least one slice, empty if need be. auto gives the
+    endpoints hints when all of them have found their slice; the groups then bring none."""
     ours = [item for item in existing if not is_deleting(item)]
     wanted = [*groups, *_placeholders(groups, address_types)]
     drafts: list[_Draft] = []
@@ -53,11 +59,14 @@ def plan_slices(
     for group in wanted:
         mine = [item for item in ours if (item["addressType"], ports_key(item.get("ports"))) == group.key]
         claimed |= {item["metadata"]["name"] for item in mine}
-        drafts += _distribute(shape, group, mine)
+        drafts += _distribute(shape, group, mine, keep_hints=auto is not None)
     unused = [item for item in ours if item["metadata"]["name"] not in claimed]
     gone = [draft.existing for draft in drafts if draft.existing is not None and not draft.endpoints]
     keep = [draft for draft in drafts if draft.endpoints]
     empty = [item for item in gone if item is not None]
+    if auto is not None:
+        for kind in address_types:
+            auto.assign(kind, [draft for draft in keep if draft.address_type == kind])
     return _write(shape, keep, unused + empty, _missing(wanted, keep, address_types))
 
 
@@ -71,9 +80,9 @@ def _missing(groups: Sequence[Group], keep: Sequence[_Draft], address_types: Seq
     return [kind for kind in address_types if kind not in present]
 
 
-def _distribute(shape: Shape, group: Group, existing: Sequence[KubeObject]) -> list[_Draft]:
+def _distribute(shape: Shape, group: Group, existing: Sequence[KubeObject], *, keep_hints: bool) -> list[_Draft]:
     left = {endpoint_key(item): item for item in group.endpoints}
-    drafts = [_kept(group, item, left) for item in existing]
+    drafts = [_kept(group, item, left, keep_hints) for item in existing]
     changed = sorted((draft for draft in drafts if draft.changed), key=lambda draft: -len(draft.endpoints))
     for draft in changed:
         _fill(draft, left, shape.max_per_slice)
@@ -87,10 +96,12 @@ def _distribute(shape: Shape, group: Group, existing: Sequence[KubeObject]) -> l
     return drafts
 
 
-def _kept(group: Group, existing: KubeObject, left: dict[str, KubeObject]) -> _Draft:
+def _kept(group: Group, existing: KubeObject, left: dict[str, KubeObject], keep_hints: bool) -> _Draft:
     before = existing.get("endpoints") or []
     # left loses what is placed, so an endpoint that two slices hold stays only in the first.
     after = [left.pop(key) for key in map(endpoint_key, before) if key in left]
+    if keep_hints and after == [{key: one[key] for key in one if key != "hints"} for one in before]:
+        after = before
     return _Draft(group.address_type, group.ports, after, existing, after != before)
 
 

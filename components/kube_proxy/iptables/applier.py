@@ -1,6 +1,6 @@
 """The one place that runs iptables: save, restore in one transaction, is a chain there.
 
-Whichever variant (nf_tables or legacy) `iptables-restore` is on this machine is used.
+Of the two variants (nf_tables, legacy) the one is used that this network namespace uses already: variant.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
+from components.kube_proxy.iptables import variant
 from components.kube_proxy.model import IPV4
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
@@ -31,26 +32,32 @@ class Iptables:
 
     def __init__(self, family: str) -> None:
         self._prefix = "iptables" if family == IPV4 else "ip6tables"
+        self._variant: str | None = None
 
     async def save(self) -> str:
         """All tables. Raises IptablesError."""
-        return await self._run([f"{self._prefix}-save"])
+        return await self._run([await self._command("save")])
 
     async def restore(self, text: str) -> None:
         """All or nothing per table; chains that text does not name stay. Raises IptablesError."""
         try:
-            await self._run([f"{self._prefix}-restore", "--noflush", "--wait", _LOCK_SECONDS], text)
+            await self._run([await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text)
         except IptablesError as error:
-            raise IptablesError(
-                [f"{self._prefix}-restore"], error.code, str(error), _around(text, str(error))
-            ) from None
+            around = _around(text, str(error))
+            raise IptablesError([f"{self._prefix}-restore"], error.code, str(error), around) from None
 
     async def has_chain(self, table: str, chain: str) -> bool:
         try:
-            await self._run([self._prefix, "--wait", _LOCK_SECONDS, "-t", table, "-S", chain, "1"])
+            await self._run([await self._command(), "--wait", _LOCK_SECONDS, "-t", table, "-S", chain, "1"])
         except IptablesError:
             return False
         return True
+
+    async def _command(self, what: str = "") -> str:
+        """`iptables`, `iptables-save`, `ip6tables-legacy-restore`, ..."""
+        if self._variant is None:
+            self._variant = await variant.choose(lambda name: self._run([f"iptables-{name}-save"]))
+        return "-".join(part for part in (self._prefix, self._variant, what) if part)
 
     async def _run(self, argv: list[str], stdin: str = "") -> str:
         pipe = asyncio.subprocess.PIPE

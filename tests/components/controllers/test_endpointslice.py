@@ -256,3 +256,13 @@ def test_mirrored_slices_split_by_family_and_keep_readiness():
 )
 def test_what_is_mirrored(metadata, svc, expected):
     assert is_mirrored(hand_made(**metadata), svc) is expected
+
+
+def test_of_hand_made_endpoints_a_thousand_addresses_per_subset_are_mirrored():
+    ready = [{"ip": f"10.1.{n // 250}.{n % 250 + 1}"} for n in range(990)]
+    unready = [{"ip": f"10.2.0.{n + 1}"} for n in range(20)]
+    endpoints = hand_made()
+    endpoints["subsets"] = [{"addresses": ready, "notReadyAddresses": unready, "ports": [{"port": 80}]}]
+    (group,) = mirrored_groups(endpoints)
+    assert len(group.endpoints) == 1000
+    assert sum(not endpoint["conditions"]["ready"] for endpoint in group.endpoints) == 10

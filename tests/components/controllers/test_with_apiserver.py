@@ -175,6 +175,67 @@ def test_a_service_gets_slices_and_endpoints_that_follow_its_pods(cluster):
     )
 
 
+def test_topology_mode_auto_gives_hints_when_the_nodes_allow_it_and_says_why_not(cluster):
+    zone = "topology.kubernetes.io/zone"
+    for node, where in (("worker-1", "a"), ("worker-2", "b"), ("worker-3", "b")):
+        cluster.kubectl("label", "node", node, f"{zone}={where}")
+    cluster.kubectl("create", "deployment", "near", "--image=nginx", "--replicas=6")
+    cluster.kubectl("expose", "deployment", "near", "--port=80")
+    cluster.kubectl("annotate", "service", "near", "service.kubernetes.io/topology-mode=Auto")
+
+    def said() -> set[str]:
+        events = cluster.objects("events", "--field-selector", "involvedObject.name=near")
+        return {f"{event['type']} {event['reason']}: {event['message']}" for event in events}
+
+    def hints() -> list[str]:
+        slices = cluster.objects("endpointslices", "-l", "kubernetes.io/service-name=near")
+        found = [e.get("hints", {}).get("forZones") for s in slices for e in s.get("endpoints") or []]
+        return sorted(zones[0]["name"] if zones else "" for zones in found)
+
+    why = "Insufficient Node information: allocatable CPU or zone not specified on one or more nodes"
+    cluster.wait(lambda: f"Warning TopologyAwareHintsDisabled: {why}, addressType: IPv4" in said(), "the reason")
+    assert "a" not in hints()
+    # The control plane has no zone; it counts no longer when it says what it is.
+    cluster.kubectl("label", "node", "control-plane", "node-role.kubernetes.io/control-plane=")
+    cluster.kubectl("annotate", "service", "near", "touched=1")
+    cluster.wait(lambda: hints() == ["a"] * 2 + ["b"] * 4, "a third of the endpoints for a third of the CPU")
+    enabled = "Normal TopologyAwareHintsEnabled: Topology Aware Hints has been enabled, addressType: IPv4"
+    cluster.wait(lambda: enabled in said(), "the event")
+    cluster.kubectl("annotate", "service", "near", "service.kubernetes.io/topology-mode-")
+    cluster.wait(lambda: hints() == [""] * 6, "no hints")
+    cluster.kubectl("delete", "service,deployment", "near")
+    for node in ("worker-1", "worker-2", "worker-3"):
+        cluster.kubectl("label", "node", node, f"{zone}-")
+    cluster.kubectl("label", "node", "control-plane", "node-role.kubernetes.io/control-plane-")
+
+
+def test_a_service_cidr_stays_until_no_service_has_an_address_of_it(cluster):
+    cluster.apply(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": "more"},
+            "spec": {"cidrs": ["10.77.0.0/24"]},
+        }
+    )
+
+    def ready() -> list[tuple[str, str]]:
+        found = [one for one in cluster.objects("servicecidrs") if one["metadata"]["name"] == "more"]
+        conditions = [condition for one in found for condition in one.get("status", {}).get("conditions") or ()]
+        return [(condition["status"], condition["message"]) for condition in conditions]
+
+    cluster.wait(lambda: ready() == [("True", "Kubernetes Service CIDR is ready")], "Ready")
+    cluster.kubectl("create", "service", "clusterip", "far", "--tcp=80", "--clusterip=10.77.0.9")
+    cluster.kubectl("delete", "servicecidr", "more", "--wait=false")
+    cluster.wait(lambda: [status for status, _ in ready()] == ["False"], "Terminating")
+    refused = cluster.kubectl(
+        "create", "service", "clusterip", "late", "--tcp=80", "--clusterip=10.77.0.8", check=False
+    )
+    assert "the provided network does not match the current range" in refused
+    cluster.kubectl("delete", "service", "far")
+    cluster.wait(lambda: "more" not in names(cluster, "servicecidrs"), "the range to go")
+
+
 @pytest.mark.parametrize("mode", ["NonIndexed", "Indexed"])
 def test_a_job_completes_and_its_pods_go_with_it(cluster, mode):
     name = f"batch-{mode.lower()}"

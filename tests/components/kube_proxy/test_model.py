@@ -1,18 +1,16 @@
-"""Objects -> model, the choice of endpoints, conntrack's deletions, configuration and flags."""
+"""Objects -> model, the choice of endpoints, the runner, local traffic."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from components.kube_proxy import conntrack, flags, local_traffic, main, objects
-from components.kube_proxy.config import ConfigError, DetectLocal, KubeProxyConfiguration, load, seconds, validate
+from components.kube_proxy import local_traffic, objects
+from components.kube_proxy.config import DetectLocal, KubeProxyConfiguration
 from components.kube_proxy.iptables.service import local_match
 from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
-from components.kube_proxy.proxy import families
+from components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName
 from components.kube_proxy.runner import BoundedFrequencyRunner, TokenBucket
 from components.kube_proxy.snapshot import Snapshot
 from components.kube_proxy.topology import choose
@@ -159,65 +157,6 @@ def test_a_sync_is_told_whose_rules_may_differ_and_sees_nothing_of_what_comes_me
     assert snapshot.advance() == frozenset()
 
 
-def test_what_a_failed_sync_was_about_is_settled_by_the_next():
-    tracker = Tracker(IPV4, Metrics())
-    snapshot = Snapshot(tracker)
-    tracker.service_changed(None, service())
-    tracker.slice_changed(None, endpoint_slice("web", "web", "10.0.0.1"))
-    snapshot.advance()
-    snapshot.settle()
-    tracker.slice_changed(endpoint_slice("web", "web"), endpoint_slice("web", "web", "10.0.0.2"))
-    snapshot.advance()  # and this sync fails
-    tracker.slice_changed(endpoint_slice("web", "web"), endpoint_slice("web", "web", "10.0.0.3"))
-    snapshot.advance()
-    (_, before), (_, after) = snapshot.settle()
-    assert [ep.ip for ep in before[WEB]] == ["10.0.0.1"]
-    assert [ep.ip for ep in after[WEB]] == ["10.0.0.3"]
-    assert snapshot.settle() == (({}, {}), ({}, {}))
-
-
-DNS = ServicePortName("ns", "dns", "p", "UDP")
-UDP = ServicePort("10.96.0.53", 53, "udp", node_port=30053)
-BOTH = (READY_HERE, READY_THERE)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "deleted"),
-    [
-        pytest.param(({DNS: UDP}, {DNS: BOTH}), ({DNS: UDP}, {DNS: BOTH}), [], id="nothing changed"),
-        pytest.param(
-            ({DNS: UDP}, {DNS: BOTH}),
-            ({DNS: UDP}, {DNS: BOTH[:1]}),
-            [
-                "-D -p udp --orig-dst 10.96.0.53 --orig-port-dst 53 --dst-nat 10.244.2.1",
-                "-D -p udp --orig-port-dst 30053 --dst-nat 10.244.2.1",
-            ],
-            id="an endpoint went",
-        ),
-        pytest.param(
-            ({}, {}),
-            ({DNS: UDP}, {DNS: BOTH}),
-            ["-D -p udp --orig-dst 10.96.0.53 --orig-port-dst 53", "-D -p udp --orig-port-dst 30053"],
-            id="the first endpoint came",
-        ),
-        pytest.param(
-            ({WEB: CLUSTER}, {WEB: BOTH}), ({WEB: CLUSTER}, {WEB: ()}), [], id="TCP ends by itself"
-        ),
-        pytest.param(
-            ({DNS: UDP}, {DNS: BOTH[:1]}),
-            ({}, {DNS: BOTH[:1]}),
-            [
-                "-D -p udp --orig-dst 10.96.0.53 --orig-port-dst 53 --dst-nat 10.244.1.1",
-                "-D -p udp --orig-port-dst 30053 --dst-nat 10.244.1.1",
-            ],
-            id="the Service went",
-        ),
-    ],
-)  # fmt: skip
-def test_stale_udp_flows_are_deleted(old, new, deleted):
-    assert [" ".join(arguments) for arguments in conntrack.stale_flows(old, new)] == deleted
-
-
 def test_the_first_two_requests_run_at_once_then_one_per_interval():
     bucket = TokenBucket(1.0, 2, now=0.0)
     assert [bucket.reserve(now) for now in (0.0, 0.0, 0.0, 1.0)] == [0.0, 0.0, 1.0, 1.0]
@@ -247,99 +186,6 @@ def test_a_failed_job_is_tried_again_after_the_retry_interval():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0", 0.0), ("30s", 30.0), ("1h0m1.5s", 3601.5), ("500ms", 0.5), ("24h0m0s", 86400.0)]
-)
-def test_durations_are_gos(text, value):
-    assert seconds(text) == value
-
-
-HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
-
-
-def test_a_configuration_file_is_decoded(tmp_path: Path):
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        HEAD + "mode: iptables\nclusterCIDR: 10.244.0.0/16\nnodePortAddresses: [primary]\n"
-        "iptables: {syncPeriod: 10s, localhostNodePorts: false}\nconntrack: {maxPerCore: null, tcpBeLiberal: true}\n"
-    )
-    config = load(str(path))
-    assert config.cluster_cidr == "10.244.0.0/16"
-    assert config.iptables.sync_period == 10.0
-    assert config.iptables.min_sync_period == 1.0
-    assert not config.iptables.localhost_node_ports
-    assert config.conntrack.tcp_be_liberal
-    assert config.conntrack.max_per_core == 32768
-    assert config.node_port_addresses == ("primary",)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("clusterCidr: 10.0.0.0/8\n", 'strict decoding error: unknown field "clusterCidr"'),
-        ("iptables: {syncperiod: 1s}\n", 'strict decoding error: unknown field "iptables.syncperiod"'),
-        ("iptables: {syncPeriod: fast}\n", "iptables.syncPeriod: Invalid value: 'fast'"),
-        ("iptables: {masqueradeAll: 1}\n", "iptables.masqueradeAll: Invalid value: 1"),
-    ],
-)
-def test_a_wrong_configuration_names_file_and_field(tmp_path: Path, body: str, message: str):
-    path = tmp_path / "config.yaml"
-    path.write_text(HEAD + body)
-    with pytest.raises(ConfigError) as raised:
-        load(str(path))
-    assert str(raised.value).startswith(str(path))
-    assert message in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--proxy-mode", "ebpf"], 'mode: Invalid value: "ebpf": must be iptables or nftables or blank'),
-        (["--cluster-cidr", "10.244.0.0"], 'clusterCIDR: Invalid value: "10.244.0.0": must be a valid CIDR value'),
-        (["--detect-local-mode", "Guess"], 'detectLocalMode: Unsupported value: "Guess"'),
-        (["--iptables-sync-period", "500ms"], "must be greater than or equal to minSyncPeriod"),
-    ],
-)
-def test_wrong_flags_end_the_start_with_a_sentence(argv, message, capsys):
-    assert main.main(argv) == 1
-    assert message in capsys.readouterr().err
-
-
-def test_the_nftables_section_is_read_and_checked(tmp_path):
-    path = tmp_path / "config"
-    head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n"
-    path.write_text(f"{head}nftables: {{masqueradeBit: 3, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 0s}}\n")
-    config = load(str(path))
-    validate(config, ("iptables", "nftables"))
-    assert config.nftables.masquerade_bit == 3
-    assert config.nftables.masquerade_all
-    assert (config.sync_period, config.min_sync_period) == (10.0, 0.0)
-    path.write_text(f"{head}nftables: {{masqueradeBit: 32}}\n")
-    with pytest.raises(ConfigError, match=r"nftables.masqueradeBit: Invalid value: must be within the range"):
-        validate(load(str(path)), ("iptables", "nftables"))
-
-
-def test_flags_become_the_configuration():
-    options = flags.parse(
-        ["--hostname-override", "Worker-1", "--nodeport-addresses=10.0.0.0/8,primary", "--masquerade-all",
-         "--iptables-min-sync-period", "5s", "--conntrack-max-per-core", "0"]
-    )  # fmt: skip
-    assert options.node_name == "worker-1"
-    assert options.config.node_port_addresses == ("10.0.0.0/8", "primary")
-    assert options.config.iptables.masquerade_all
-    assert options.config.iptables.min_sync_period == 5.0
-    assert options.config.conntrack.max_per_core == 0
-
-
-def test_in_nftables_mode_the_shared_flags_and_its_own_section_count():
-    config = flags.parse(
-        ["--proxy-mode=nftables", "--masquerade-all", "--iptables-sync-period=7s", "--iptables-min-sync-period=0"]
-    ).config
-    assert config.nftables.masquerade_all
-    assert not config.iptables.masquerade_all
-    assert (config.effective_mode, config.sync_period, config.min_sync_period) == ("nftables", 7.0, 0.0)
-
-
-@pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ({"cluster_cidr": "fd00::/48,10.244.0.0/16"}, "-s 10.244.0.0/16"),
@@ -366,10 +212,3 @@ def test_node_port_addresses_pick_the_nodes_own():
     assert ips(["primary"]) == ("172.18.0.3",)
     assert ips(["10.0.0.0/8", "127.0.0.0/8"]) == ("10.1.0.5", "127.0.0.1")
     assert ips(["10.0.0.0/8", "127.0.0.0/8"], loopback=False) == ("10.1.0.5",)
-
-
-def test_ipv6_is_served_only_when_the_cluster_has_it():
-    validate(KubeProxyConfiguration(cluster_cidr="10.0.0.0/8"), ("iptables",))
-    assert families(KubeProxyConfiguration(cluster_cidr="10.0.0.0/8"), NODE) == [IPV4]
-    both = families(KubeProxyConfiguration(cluster_cidr="10.0.0.0/8,fd00::/48"), NODE)
-    assert both == ([IPV4, IPV6] if Path("/proc/net/if_inet6").exists() else [IPV4])

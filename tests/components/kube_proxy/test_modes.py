@@ -14,8 +14,8 @@ import pytest
 
 from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
 from tests.components.kube_proxy import scratch
+from tests.components.kube_proxy.process import endpoint_slice, exchange, get, open_flow, service, until
 from tests.components.kube_proxy.scratch import Fabric
-from tests.components.kube_proxy.test_process import endpoint_slice, exchange, get, open_flow, service, until
 from tests.kubeapi import FakeApi, kubeconfig
 
 CONFIG = """\

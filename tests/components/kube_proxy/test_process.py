@@ -3,77 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
+from tests.components.kube_proxy.process import (
+    CONFIG,
+    endpoint_slice,
+    exchange,
+    fabric_flush,
+    fabric_save,
+    get,
+    open_flow,
+    service,
+    start,
+    until,
+)
 from tests.components.kube_proxy.scratch import Fabric
 from tests.kubeapi import FakeApi, kubeconfig
-
-CONFIG = """\
-apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-mode: iptables
-clusterCIDR: 10.244.0.0/16
-clientConnection: {kubeconfig: /run/kubeconfig}
-iptables: {syncPeriod: 300ms, minSyncPeriod: 100ms}
-"""
-
-
-def service(name: str, ip: str, port: int = 80, protocol: str = "TCP", node_port: int = 0) -> dict[str, Any]:
-    entry = {"port": port, "protocol": protocol, "name": "p"} | ({"nodePort": node_port} if node_port else {})
-    spec = {"clusterIP": ip, "clusterIPs": [ip], "ports": [entry], "type": "NodePort" if node_port else "ClusterIP"}
-    return {"metadata": {"name": name, "namespace": "ns"}, "spec": spec}
-
-
-def endpoint_slice(name: str, pods: str, protocol: str = "TCP") -> dict[str, Any]:
-    return {
-        "metadata": {"name": f"{name}-x", "namespace": "ns", "labels": {"kubernetes.io/service-name": name}},
-        "addressType": "IPv4",
-        "endpoints": [
-            {"addresses": [scratch.PODS[pod][1]], "nodeName": scratch.PODS[pod][0], "conditions": {"ready": True}}
-            for pod in pods
-        ],
-        "ports": [{"name": "p", "port": 8080, "protocol": protocol}],
-    }
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """The first true value of condition, which is asked again and again until the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if isinstance(value, Awaitable):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"still not so after {seconds} s: {condition}")
-        await asyncio.sleep(0.02)
-
-
-async def start() -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "components.kube_proxy", "--config", "/run/config", "--hostname-override", "node1"
-    )
-
-
-async def get(url: str) -> tuple[int, str]:
-    try:
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            return response.status, await response.text()
-    except aiohttp.ClientError as error:
-        return 0, str(error)
 
 
 def _life(fabric: Fabric) -> dict[str, Any]:
@@ -143,32 +95,9 @@ def _life(fabric: Fabric) -> dict[str, Any]:
     return seen
 
 
-def fabric_flush() -> None:
-    os.system("for t in nat filter mangle; do iptables -t $t -F; iptables -t $t -X; done")
-
-
-def fabric_save() -> str:
-    return os.popen("iptables-save").read()
-
-
-def open_flow() -> Any:
-    flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    flow.settimeout(0.2)
-    flow.connect(("10.96.0.53", 53))
-    return flow
-
-
-def exchange(flow: Any) -> str:
-    try:
-        flow.send(b"x")
-        return str(flow.recv(512).decode())
-    except OSError:
-        return ""
-
-
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    found: dict[str, Any] = scratch.run(_life)
+    found: dict[str, Any] = scratch.run(_life, seconds=150)
     return found
 
 
@@ -176,8 +105,9 @@ def seen() -> dict[str, Any]:
 def test_health_is_upstreams_json(seen):
     status, body = seen["healthz"]
     assert status == 200
-    assert '"nodeEligible": true' in body
-    assert '"lastUpdated": "' in body
+    assert body.endswith('", "nodeEligible": true}')
+    assert body.startswith('{"lastUpdated": "')
+    assert " +0000 UTC m=+" in body.split('","currentTime": "')[1]
     assert seen["livez"][0] == 200
     assert "nodeEligible" not in seen["livez"][1]
     assert seen["mode"] == (200, "iptables")
@@ -189,7 +119,9 @@ def test_a_change_replaces_the_endpoints_chain(seen):
     assert "--to-destination 10.244.2.2:8080" in text
     assert text.count(":KUBE-SEP-") == 2
     assert 'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}' in seen["metrics"]
-    assert 'kubeproxy_sync_proxy_rules_service_changes_total{ip_family="IPv4"} 2' in seen["metrics"]
+    assert "kubeproxy_sync_proxy_rules_service_changes_total 4" in seen["metrics"], "two Services, two families"
+    assert "kubeproxy_sync_proxy_rules_service_changes_pending 0" in seen["metrics"]
+    assert "nftables" not in seen["metrics"], "what only another mode has"
 
 
 @pytest.mark.packet

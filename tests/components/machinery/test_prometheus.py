@@ -51,3 +51,9 @@ def test_one_name_is_one_metric_and_never_two_kinds() -> None:
 
 def test_exponential_buckets_multiply() -> None:
     assert exponential_buckets(0.001, 2, 4) == (0.001, 0.002, 0.004, 0.008)
+
+
+def test_labels_stand_in_the_order_of_their_names_and_le_last() -> None:
+    registry = Registry()
+    registry.histogram("s", "S.", "table", "ip_family", buckets=(1.0,)).observe(2.0, "nat", "IPv4")
+    assert 's_bucket{ip_family="IPv4",table="nat",le="1"} 0' in registry.text()

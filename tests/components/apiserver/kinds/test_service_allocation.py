@@ -247,10 +247,10 @@ def test_type_changes(before: str, after: str, has_address: bool, has_port: bool
     spec = accepted(given, new, old)
     assert bool(spec.get("clusterIP")) is has_address
     assert bool(spec["ports"][0].get("nodePort")) is has_port
-    assert len(given._addresses["IPv4"].used) == has_address
+    assert len(given._used["IPv4"]) == has_address
     assert len(given._ports.used) == has_port
     given.release(new)
-    assert not given._addresses["IPv4"].used and not given._ports.used
+    assert not given._used["IPv4"] and not given._ports.used
 
 
 def test_local_load_balancers_have_a_health_check_port() -> None:
@@ -276,3 +276,28 @@ def test_rebuild_restores_what_stored_services_have() -> None:
     second.rebuild([stored])
     assert refused(second, service(clusterIP=spec["clusterIP"])) != []
     assert refused(second, service(type="NodePort", ports=spec["ports"])) != []
+
+
+def test_service_cidrs_in_force_replace_the_ranges_of_the_flags() -> None:
+    given = allocator("10.0.0.0/28", "fd00::/124")
+    first = accepted(given, service())["clusterIP"]
+    given.use_ranges(["10.1.0.0/28", "10.2.0.0/28"])
+    taken = [accepted(given, service())["clusterIP"] for _ in range(28)]
+    assert {address.rpartition(".")[0] for address in taken} == {"10.1.0", "10.2.0"}
+    assert all(address.startswith("10.1.") for address in taken[:14]), "the first range first"
+    assert "range is full" in refused(given, service())[0]
+    assert "does not match the current range" in refused(given, service(clusterIP=first))[0]
+    dual = accepted(given, service(ipFamilies=["IPv6"]))
+    assert dual["clusterIP"].startswith("fd00::"), "a family without a ServiceCIDR keeps its flag's"
+
+
+def test_an_address_held_by_somebody_else_is_passed_over() -> None:
+    given = allocator("10.0.0.0/29")
+    for last in (1, 2, 3, 4, 5):
+        given.hold(f"10.0.0.{last}")
+    assert accepted(given, service())["clusterIP"] == "10.0.0.6"
+    assert "range is full" in refused(given, service())[0]
+    given.rebuild([])
+    assert "already allocated" in refused(given, service(clusterIP="10.0.0.3"))[0], "rebuilding forgets no holder"
+    given.let_go("10.0.0.3")
+    assert accepted(given, service(clusterIP="10.0.0.3"))["clusterIP"] == "10.0.0.3"

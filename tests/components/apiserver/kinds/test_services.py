@@ -181,6 +181,29 @@ CHANGES = [
         ],
         id="another family",
     ),
+    pytest.param(
+        {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": True, "loadBalancerClass": "example.net/a"},
+        {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": True, "loadBalancerClass": "example.net/b"},
+        ['spec.loadBalancerClass: Invalid value: "example.net/b": may not change once set'],
+        id="another load balancer class",
+    ),
+    pytest.param(
+        {},
+        {"loadBalancerClass": "example.net/a"},
+        ["spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'"],
+        id="a class without a load balancer",
+    ),
+    pytest.param(
+        {"ipFamilyPolicy": "RequireDualStack", "clusterIPs": ["10.96.0.9", "fd00::9"], "ipFamilies": ["IPv4", "IPv6"]},
+        {"ipFamilyPolicy": "RequireDualStack", "clusterIPs": ["10.96.0.9"], "ipFamilies": ["IPv4"]},
+        [
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be set to 'SingleStack' when releasing the "
+            "secondary clusterIP",
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be set to 'SingleStack' when releasing the "
+            "secondary ipFamily",
+        ],
+        id="a second address that goes without saying so",
+    ),
 ]
 
 

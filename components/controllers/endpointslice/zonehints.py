@@ -1,0 +1,221 @@
+"""`service.kubernetes.io/topology-mode: Auto`: each zone gets endpoints in proportion to the CPU of its nodes, or no
+hints at all (KEP-2433; upstream's k8s.io/endpointslice/topologycache). Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from components.controllers.endpointslice.desired import ZONE
+from components.controllers.meta import annotations_of, condition, labels_of
+from components.machinery.quantity import parse_quantity
+from components.machinery.resources import KubeObject
+
+#: An endpoint may get up to so much more than its share of the traffic.
+OVERLOAD = 0.2
+ENABLED, DISABLED = "TopologyAwareHintsEnabled", "TopologyAwareHintsDisabled"
+SWITCHED_ON, SWITCHED_OFF = "Topology Aware Hints has been enabled", "Topology Aware Hints has been disabled"
+_NO_ZONE = "One or more endpoints do not have a zone specified"
+_NONE_ALLOCATED = "No hints allocated for zones"
+_NODE_INFO = "Insufficient Node information: allocatable CPU or zone not specified on one or more nodes"
+_TOO_FEW = "Insufficient number of endpoints"
+_OVERLOADED = "Unable to allocate minimum required endpoints to each zone without exceeding overload threshold"
+_ANNOTATIONS = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+_NOT_COUNTED = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+
+
+class Slice(Protocol):
+    """A slice on its way: endpoints may be replaced, changed says that it will be written."""
+
+    endpoints: list[KubeObject]
+    changed: bool
+
+
+class NoHints(Exception):
+    """Why there are none; the text is the event's."""
+
+
+def is_auto(service: KubeObject) -> bool:
+    annotations = annotations_of(service)
+    value = next((annotations[name] for name in _ANNOTATIONS if name in annotations), "")
+    return value in ("Auto", "auto")
+
+
+def cpu_ratios(nodes: Iterable[KubeObject]) -> dict[str, float] | None:
+    """Zone -> its part of all CPU. None when a ready node says no zone or CPU, or when there is only one zone."""
+    cpus: dict[str, float] = {}
+    for node in nodes:
+        labels = labels_of(node)
+        if any(label in labels for label in _NOT_COUNTED) or not _is_ready(node):
+            continue
+        cpu = float(parse_quantity(((node.get("status") or {}).get("allocatable") or {}).get("cpu") or "0"))
+        if not labels.get(ZONE) or not cpu:
+            return None
+        cpus[labels[ZONE]] = cpus.get(labels[ZONE], 0.0) + cpu
+    total = sum(cpus.values())
+    return {zone: cpu / total for zone, cpu in sorted(cpus.items())} if len(cpus) > 1 else None
+
+
+def _is_ready(node: KubeObject) -> bool:
+    found = condition(node.get("status"), "Ready")
+    return found is not None and found.get("status") == "True"
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many endpoints a zone needs at least, may have at most, and should have."""
+
+    minimum: int
+    maximum: int
+    desired: float
+
+
+def shares(ratios: Mapping[str, float] | None, count: int) -> dict[str, Share]:
+    """Raises NoHints when no division of count endpoints keeps every zone below the overload threshold."""
+    if ratios is None:
+        raise NoHints(_NODE_INFO)
+    numbers = f"({count} endpoints, {len(ratios)} zones)"
+    if len(ratios) > count:
+        raise NoHints(f"{_TOO_FEW} {numbers}")
+    desired = {zone: ratio * count for zone, ratio in ratios.items()}
+    minima = {zone: math.ceil(wanted / (1 + OVERLOAD)) for zone, wanted in desired.items()}
+    spare = count - sum(minima.values())
+    if spare < 0:
+        raise NoHints(f"{_OVERLOADED} {numbers}")
+    return {
+        zone: Share(minimum, minimum + spare, max(desired[zone], float(minimum))) for zone, minimum in minima.items()
+    }
+
+
+def is_overloaded(allocated: Mapping[str, int], ratios: Mapping[str, float] | None) -> bool:
+    """Whether hints given earlier leave a zone, as the nodes are now, with too few endpoints."""
+    if not allocated:
+        return False
+    if not ratios:
+        return True
+    total = sum(allocated.values())
+    return any(allocated.get(zone, 0) < math.ceil(total * ratio / (1 + OVERLOAD)) for zone, ratio in ratios.items())
+
+
+@dataclass
+class AutoHints:
+    """One sync of one Service. events are (type, reason, message); allocated holds, per address type that has
+    hints, the number of endpoints of each zone."""
+
+    ratios: Mapping[str, float] | None
+    had_hints: bool
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+    allocated: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def assign(self, address_type: str, slices: Sequence[Slice]) -> None:
+        """Gives every ready endpoint its hint, or takes all hints away and says why."""
+        try:
+            given = _assign(self.ratios, slices)
+        except NoHints as why:
+            self.events.append(("Warning", DISABLED, f"{why}, addressType: {address_type}"))
+            self.had_hints = False
+            for one in slices:
+                _replace(one, [_without(endpoint) for endpoint in one.endpoints])
+            return
+        if not self.had_hints:
+            self.events.append(("Normal", ENABLED, f"{SWITCHED_ON}, addressType: {address_type}"))
+            self.had_hints = True
+        self.allocated[address_type] = given
+
+
+def _assign(ratios: Mapping[str, float] | None, slices: Sequence[Slice]) -> dict[str, int]:
+    wanted = shares(ratios, sum(_is_usable(endpoint) for one in slices for endpoint in one.endpoints))
+    given: Counter[str] = Counter()
+    for one in slices:
+        if not one.changed:
+            standing = _standing(one.endpoints, given, wanted)
+            one.changed = standing is None
+            given.update(standing or {})
+    open_slices = [one for one in slices if one.changed]
+    for one in open_slices:
+        one.endpoints = [_at_home(endpoint, given) for endpoint in one.endpoints]
+    _redistribute(open_slices, *_transfers(wanted, given), given)
+    if not given:
+        raise NoHints(_NONE_ALLOCATED)
+    return dict(given)
+
+
+def _standing(
+    endpoints: Sequence[KubeObject], given: Mapping[str, int], wanted: Mapping[str, Share]
+) -> dict[str, int] | None:
+    """The hints of a slice nothing else changes; None when they must be made anew."""
+    found: Counter[str] = Counter()
+    for endpoint in filter(_is_usable, endpoints):
+        zones = [hint["name"] for hint in (endpoint.get("hints") or {}).get("forZones") or ()]
+        if not zones or any(zone not in wanted for zone in zones):
+            return None
+        found.update(zones)
+    if any(count + given.get(zone, 0) > wanted[zone].maximum for zone, count in found.items()):
+        return None
+    return dict(found)
+
+
+def _at_home(endpoint: KubeObject, given: Counter[str]) -> KubeObject:
+    if not _is_usable(endpoint):
+        return _without(endpoint)
+    zone = endpoint.get("zone")
+    if not zone:
+        raise NoHints(_NO_ZONE)
+    given[zone] += 1
+    return _with_hint(endpoint, zone)
+
+
+def _transfers(wanted: Mapping[str, Share], given: Mapping[str, int]) -> tuple[Counter[str], Counter[str]]:
+    """How many endpoints each zone gives away and how many each gets. Less than half an endpoint stays where it
+    is, and so does what would help both sides by less than a whole one."""
+    surplus = {zone: given.get(zone, 0) - share.desired for zone, share in wanted.items()}
+    lack = {zone: -more for zone, more in surplus.items() if more < 0}
+    giving: Counter[str] = Counter()
+    getting: Counter[str] = Counter()
+    while True:
+        giver, much = _most(surplus)
+        getter, little = _most(lack)
+        if max(much, little) < 1 or min(much, little) < 0.5:
+            return giving, getting
+        giving[giver] += 1
+        surplus[giver] -= 1
+        getting[getter] += 1
+        lack[getter] -= 1
+
+
+def _most(zones: Mapping[str, float]) -> tuple[str, float]:
+    return max(((zone, number) for zone, number in sorted(zones.items())), key=lambda pair: pair[1], default=("", 0.0))
+
+
+def _redistribute(slices: Sequence[Slice], giving: Counter[str], getting: Counter[str], given: Counter[str]) -> None:
+    for one in slices:
+        for index, endpoint in enumerate(one.endpoints):
+            home = endpoint.get("zone") or ""
+            getter = next((zone for zone in sorted(getting) if getting[zone] > 0), "")
+            if not _is_usable(endpoint) or giving[home] <= 0 or not getter:
+                continue
+            one.endpoints[index] = _with_hint(endpoint, getter)
+            giving.subtract([home])
+            getting.subtract([getter])
+            given.subtract([home])
+            given.update([getter])
+
+
+def _is_usable(endpoint: KubeObject) -> bool:
+    return (endpoint.get("conditions") or {}).get("ready") is True
+
+
+def _with_hint(endpoint: KubeObject, zone: str) -> KubeObject:
+    return _without(endpoint) | {"hints": {"forZones": [{"name": zone}]}}
+
+
+def _without(endpoint: KubeObject) -> KubeObject:
+    return {key: value for key, value in endpoint.items() if key != "hints"}
+
+
+def _replace(one: Slice, endpoints: list[KubeObject]) -> None:
+    if endpoints != one.endpoints:
+        one.endpoints, one.changed = endpoints, True

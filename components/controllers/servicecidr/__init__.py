@@ -1,0 +1,1 @@
+"""ServiceCIDRs: made ready, and kept while addresses of theirs are in use (KEP-1880)."""

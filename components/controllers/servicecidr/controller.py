@@ -1,0 +1,37 @@
+"""Follows ServiceCIDRs and, while one is on its way out, the IPAddresses in it."""
+
+from __future__ import annotations
+
+from components.controllers.controller import Context, KeyedController
+from components.controllers.meta import Key, is_deleting
+from components.controllers.servicecidr.plan import IPADDRESSES, SERVICECIDRS, plan
+from components.machinery.resources import KubeObject
+
+
+class ServiceCIDRController(KeyedController):
+    component = "service-cidr-controller"
+    workers = 1
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.service_cidrs = self.follow(SERVICECIDRS, self._enqueue_all)
+        self.addresses = self.follow(IPADDRESSES, self._enqueue_leaving)
+
+    def _enqueue_all(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        """One that comes or goes may cover the addresses of another."""
+        self.enqueue(old, new)
+        for key in self.service_cidrs.store:
+            self.queue.add(key)
+
+    def _enqueue_leaving(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for key, one in self.service_cidrs.store.items():
+            if is_deleting(one):
+                self.queue.add(key)
+
+    async def sync(self, key: Key) -> None:
+        service_cidr = self.service_cidrs.store.get(key)
+        if service_cidr is None:
+            return
+        others = [one for name, one in self.service_cidrs.store.items() if name != key]
+        addresses = [name for _, name in self.addresses.store]
+        await self.apply(key, plan(service_cidr, others, addresses, self.context.now()))

@@ -1,0 +1,1 @@
+"""Stale UDP flows: stale.py decides (pure), netlink.py lists and deletes."""
