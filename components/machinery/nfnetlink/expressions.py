@@ -1,19 +1,20 @@
 """nf_tables expressions as bytes (include/uapi/linux/netfilter/nf_tables.h). Pure.
 
 A rule is a row of them: load something into a register, compare, look up, act. Registers are those that nft
-takes: 1 for single values, 8 and up (four bytes each) for concatenations.
+takes.
 """
 
 from __future__ import annotations
 
+import socket
 import struct
 from functools import lru_cache
 
 from components.machinery.nfnetlink.netlink import attribute, nested, number, text
 
 REGISTER_1, REGISTER_2 = 1, 2
-#: NFT_REG32_00: the first of sixteen registers of four bytes.
-REGISTER_CONCAT = 8
+#: NFT_REG32_01: register 1 is as long as an IPv6 address; behind an IPv4 address comes this one.
+_REGISTER_BEHIND_IPV4 = 9
 _VERDICT_REGISTER = 0
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 EQUAL, NOT_EQUAL = 0, 1
@@ -89,14 +90,20 @@ def numgen_random(modulus: int) -> bytes:
 
 
 def lookup(
-    set_name: str, *, source: int = REGISTER_1, set_id: int = 0, verdict_map: bool = False, inverted: bool = False
+    set_name: str,
+    *,
+    source: int = REGISTER_1,
+    set_id: int = 0,
+    verdict_map: bool = False,
+    destination: int = 0,
+    inverted: bool = False,
 ) -> bytes:
-    """In a set; or in a verdict map, whose verdict is then the rule's."""
+    """In a set; in a verdict map, whose verdict is then the rule's; or in a map, into the register destination."""
     return _expression(
         "lookup",
         text(1, set_name),
         number(2, source),
-        number(3, _VERDICT_REGISTER) if verdict_map else b"",
+        number(3, destination) if verdict_map or destination else b"",
         number(4, set_id) if set_id else b"",
         number(5, 1) if inverted else b"",
     )
@@ -121,8 +128,14 @@ def dnat(family: int, *, with_port: bool) -> bytes:
     """To the address in register 1 and the port in register 2. family is NFPROTO_IPV4 or NFPROTO_IPV6."""
     return _expression(
         "nat", number(1, DNAT), number(2, family), number(3, REGISTER_1), number(5, REGISTER_2) if with_port else b"",
-        number(7, 3 if with_port else 1),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def dnat_from_map(family: int) -> bytes:
+    """To the address and port that a lookup put into registers from 1 on, four bytes each."""
+    port = _REGISTER_BEHIND_IPV4 if family == socket.AF_INET else REGISTER_2
+    return _expression("nat", number(1, DNAT), number(2, family), number(3, REGISTER_1), number(5, port))
 
 
 def masquerade(*, fully_random: bool) -> bytes:

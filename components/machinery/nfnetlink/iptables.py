@@ -20,13 +20,17 @@ from functools import lru_cache
 from components.machinery.nfnetlink import expressions as ex
 from components.machinery.nfnetlink import xtables
 from components.machinery.nfnetlink.netlink import NLM_F_APPEND, NLM_F_CREATE, Message, nested, number, text
-from components.machinery.nfnetlink.nft import NFPROTO, PROTOCOLS, Unsupported
+from components.machinery.nfnetlink.tables import NFPROTO, PROTOCOLS
 
 _NEW_CHAIN, _DELETE_CHAIN, _NEW_RULE, _DELETE_RULE = 3, 5, 6, 8
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _WORDS = re.compile(r'"([^"]*)"|(\S+)')
 _ADDRESSES = {"ip": {"-s": (12, 4), "-d": (16, 4)}, "ip6": {"-s": (8, 16), "-d": (24, 16)}}
 _COMPAT_INVERTED = 1
+
+
+class Unsupported(Exception):
+    """A line this compiler does not know."""
 
 
 def compile_table(family: str, table: str, lines: Iterable[str]) -> list[Message]:

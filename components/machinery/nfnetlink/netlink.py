@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 NETLINK_NETFILTER = 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x200, 0x400, 0x800
@@ -61,15 +61,14 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-@dataclass(frozen=True)
-class Message:
-    """One command of a transaction. origin is what its author calls it (a line of text), for errors."""
+class Message(NamedTuple):
+    """One command of a transaction. str(origin) is what its author calls it (a line of text), for errors."""
 
     kind: int
     flags: int
     family: int
     payload: bytes
-    origin: str = ""
+    origin: object = ""
 
     def encode(self, sequence: int, extra_flags: int = 0) -> bytes:
         length = _HEADER.size + len(self.payload)
@@ -154,7 +153,8 @@ class NfTablesSocket:
                 raise refused from None
             for kind, sequence, error in _errors(answer):
                 if kind == NLMSG_ERROR and error and refused is None:
-                    origin = messages[sequence - 1].origin if 0 < sequence <= len(messages) else "the commit"
+                    known = 0 < sequence <= len(messages)
+                    origin = str(messages[sequence - 1].origin) if known else "the commit"
                     refused = NetlinkError(error, origin)
                 if sequence == len(messages) and refused is None:
                     return
