@@ -78,9 +78,9 @@ class Message(NamedTuple):
 
 
 class NetlinkError(OSError):
-    """The kernel refused a transaction; nothing of it was done. origin is the command that it refused."""
+    """The kernel refused a transaction; nothing of it was done. origin is that of the message it refused."""
 
-    def __init__(self, number: int, origin: str = "") -> None:
+    def __init__(self, number: int, origin: object = "") -> None:
         super().__init__(number, os.strerror(number))
         self.origin = origin
 
@@ -154,7 +154,7 @@ class NfTablesSocket:
             for kind, sequence, error in _errors(answer):
                 if kind == NLMSG_ERROR and error and refused is None:
                     known = 0 < sequence <= len(messages)
-                    origin = str(messages[sequence - 1].origin) if known else "the commit"
+                    origin = messages[sequence - 1].origin if known else "the commit"
                     refused = NetlinkError(error, origin)
                 if sequence == len(messages) and refused is None:
                     return

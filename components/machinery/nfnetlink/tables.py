@@ -7,6 +7,7 @@ message, nothing is read, and anonymous maps bring their names. `nft list rulese
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import os
 import socket
@@ -28,7 +29,8 @@ NFPROTO = {"ip": socket.AF_INET, "ip6": socket.AF_INET6}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _NEW_CHAIN, _DELETE_CHAIN, _NEW_RULE, _DELETE_RULE = 3, 5, 6, 8
 _NEW_SET, _DELETE_SET, _NEW_ELEMENT, _DELETE_ELEMENT = 9, 11, 12, 14
-_ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, _EVAL = 0x1, 0x2, 0x8, 0x10, 0x20
+_ANONYMOUS, _CONSTANT, _INTERVAL, _MAP, _TIMEOUT, _EVAL = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20
+_INTERVAL_END = 0x1
 _VERDICTS = 0xFFFFFF00
 #: nft's numbers of data types; a concatenation has six bits for each.
 _INTEGER, _SERVICE = 4, 13
@@ -75,9 +77,8 @@ class Table:
         """An anonymous map from 0, 1, ... to (verdict, chain), and the expression that looks register 1 up in it. The
         messages go before the rule that has the expression."""
         entries = [_numbered(index, ex.verdict(2, *verdict)) for index, verdict in enumerate(verdicts)]
-        messages, name, serial = self._anonymous(
-            entries, _VERDICTS, 4, _HOST_ORDER_KEYS_TO_VERDICTS, origin, key_length=4
-        )
+        kind = (number(6, _VERDICTS), number(7, 4), attribute(13, _HOST_ORDER_KEYS_TO_VERDICTS))
+        messages, name, serial = self._anonymous(entries, _MAP, (_INTEGER, 4), kind, origin)
         return messages, ex.lookup(name, set_id=serial, verdict_map=True)
 
     def endpoint_map(self, endpoints: Sequence[tuple[bytes, int]], origin: object = "") -> tuple[list[Message], bytes]:
@@ -87,29 +88,39 @@ class Table:
             _numbered(index, ex.value(2, address + port.to_bytes(2, "big") + b"\0\0"))
             for index, (address, port) in enumerate(endpoints)
         ]
-        kind, length = _ADDRESS[self.family] << 6 | _SERVICE, len(endpoints[0][0]) + 4
-        messages, name, serial = self._anonymous(
-            entries, kind, length, _HOST_ORDER_KEYS_TO_ENDPOINTS, origin, key_length=4
-        )
+        data, length = _ADDRESS[self.family] << 6 | _SERVICE, len(endpoints[0][0]) + 4
+        kind = (number(6, data), number(7, length), attribute(13, _HOST_ORDER_KEYS_TO_ENDPOINTS))
+        messages, name, serial = self._anonymous(entries, _MAP, (_INTEGER, 4), kind, origin)
         return messages, ex.lookup(name, set_id=serial, destination=ex.REGISTER_1)
 
+    def range_set(
+        self, ranges: Sequence[str], origin: object = "", *, inverted: bool = False
+    ) -> tuple[list[Message], bytes]:
+        """An anonymous set of CIDRs, and the expression that looks for register 1 in it (or, inverted, not in it)."""
+        entries = [
+            nested(1, ex.value(1, edge), number(3, _INTERVAL_END) if end else b"") for edge, end in _edges(ranges)
+        ]
+        size = _address_length(self.family)
+        key = (_ADDRESS[self.family], size)
+        messages, name, serial = self._anonymous(entries, _INTERVAL, key, (attribute(13, _NETWORK_ORDER_KEYS),), origin)
+        return messages, ex.lookup(name, set_id=serial, inverted=inverted)
+
     def _anonymous(
-        self, entries: list[bytes], kind: int, length: int, notes: bytes, origin: object, *, key_length: int
+        self, entries: list[bytes], flags: int, key: tuple[int, int], kind: tuple[bytes, ...], origin: object
     ) -> tuple[list[Message], str, int]:
+        """key: type and length. kind: what else the set has to say of itself, in the order of its attributes' use."""
         serial = next(self._serial)
-        name = f"__map{self._epoch}x{serial:x}"
+        name = f"__{'map' if flags & _MAP else 'set'}{self._epoch}x{serial:x}"
         declaration = self._message(
             _NEW_SET,
             origin,
             text(2, name),
-            number(3, _ANONYMOUS | _CONSTANT | _MAP),
-            number(4, _INTEGER),
-            number(5, key_length),
-            number(6, kind),
-            number(7, length),
+            number(3, _ANONYMOUS | _CONSTANT | flags),
+            number(4, key[0]),
+            number(5, key[1]),
             number(10, serial),
             nested(9, number(1, len(entries))),
-            attribute(13, notes),
+            *kind,
         )
         lists = [
             self._message(_NEW_ELEMENT, origin, text(2, name), number(4, serial), nested(3, *some))
@@ -125,7 +136,7 @@ class Table:
             text(2, name),
             number(3, _TIMEOUT | _EVAL),
             number(4, _ADDRESS[self.family]),
-            number(5, 4 if self.family == "ip" else 16),
+            number(5, _address_length(self.family)),
             attribute(11, struct.pack("!Q", timeout * 1000)),
             number(10, next(self._serial)),
             attribute(13, _NETWORK_ORDER_KEYS),
@@ -164,6 +175,26 @@ def key(values: Sequence[str]) -> bytes:
 def address(value: str) -> bytes:
     """Raises OSError."""
     return socket.inet_pton(socket.AF_INET6 if ":" in value else socket.AF_INET, value)
+
+
+def _address_length(family: str) -> int:
+    return 4 if family == "ip" else 16
+
+
+def _edges(ranges: Sequence[str]) -> list[tuple[bytes, bool]]:
+    """Addresses where the set begins (False) and ends (True), ascending from 0; ranges that touch are one."""
+    networks = sorted(ipaddress.ip_network(cidr, strict=False) for cidr in ranges)
+    length = networks[0].max_prefixlen // 8
+    edges: list[tuple[int, bool]] = []
+    for network in networks:
+        first, behind = int(network.network_address), int(network.broadcast_address) + 1
+        if edges and first <= edges[-1][0]:
+            edges[-1] = (max(behind, edges[-1][0]), True)
+        else:
+            edges += [(first, False), (behind, True)]
+    if edges[0][0]:
+        edges.insert(0, (0, True))
+    return [(edge.to_bytes(length, "big"), end) for edge, end in edges if edge < 1 << 8 * length]
 
 
 def _field(value: str) -> bytes:
