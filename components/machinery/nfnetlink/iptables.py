@@ -4,7 +4,8 @@ iptables-nft-restore reads all chains back before each change and keeps them sor
 takes tens of seconds, a change tenths. Here a line becomes a message and nothing is read. A line that is not
 understood raises Unsupported: then the tool is the way. Only for iptables' nf_tables variant, of course.
 
-Understood: `:CHAIN - [0:0]` (made, or emptied), `-A`, `-X`, on chains that are not built in.
+Understood: `:CHAIN - [0:0]` (made, or emptied), `-A`, `-X`, on chains that are not built in. split() takes the others
+out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from components.machinery.nfnetlink import xtables
 from components.machinery.nfnetlink.netlink import NLM_F_APPEND, NLM_F_CREATE, Message, nested, number, text
 from components.machinery.nfnetlink.tables import NFPROTO, PROTOCOLS
 
-_NEW_CHAIN, _DELETE_CHAIN, _NEW_RULE, _DELETE_RULE = 3, 5, 6, 8
+_NEW_TABLE, _NEW_CHAIN, _DELETE_CHAIN, _NEW_RULE, _DELETE_RULE = 0, 3, 5, 6, 8
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _WORDS = re.compile(r'"([^"]*)"|(\S+)')
 _ADDRESSES = {"ip": {"-s": (12, 4), "-d": (16, 4)}, "ip6": {"-s": (8, 16), "-d": (24, 16)}}
@@ -33,9 +34,28 @@ class Unsupported(Exception):
     """A line this compiler does not know."""
 
 
+def split(text: str) -> tuple[dict[str, list[str]], str]:
+    """Restore input -> the lines of each table that messages can say, and restore input of what remains: rules of
+    built-in chains, which are the tool's to make. Those lead to chains of the first part, so they come second."""
+    tables: dict[str, list[str]] = {}
+    rest: dict[str, list[str]] = {}
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+            tables.setdefault(table, [])
+        elif line and line != "COMMIT" and not line.startswith("#"):
+            built_in = line.split(" ", 2)[1] in BUILT_IN if line.startswith("-") else line[1:].split()[0] in BUILT_IN
+            (rest if built_in else tables).setdefault(table, []).append(line)
+    left = "".join(f"*{name}\n" + "\n".join(lines) + "\nCOMMIT\n" for name, lines in rest.items())
+    return tables, left
+
+
 def compile_table(family: str, table: str, lines: Iterable[str]) -> list[Message]:
-    """The lines of one table of a restore --noflush, without `*table` and COMMIT. Raises Unsupported with the line."""
-    return [message for line in lines for message in _line(family, table, line)]
+    """The lines of one table of a restore --noflush, without `*table` and COMMIT; the table is made if need be.
+    Raises Unsupported with the line."""
+    first = Message(_NEW_TABLE, NLM_F_CREATE, NFPROTO[family], _table(table), f"*{table}")
+    return [first, *(message for line in lines for message in _line(family, table, line))]
 
 
 def _line(family: str, table: str, line: str) -> list[Message]:

@@ -132,6 +132,10 @@ class NfTablesSocket:
     def _send_buffer(self) -> int:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
+    def takes(self, messages: Sequence[Message]) -> bool:
+        """Whether they can be one transaction."""
+        return self.fits(sum(len(message.payload) + _HEADER.size for message in messages))
+
     def transact(self, messages: Sequence[Message]) -> None:
         """All of the messages or none. Raises NetlinkError with the first one that the kernel refused."""
         if not messages:
