@@ -1,6 +1,7 @@
-"""The one place that runs iptables: save, restore in one transaction, is a chain there.
+"""The one place that writes and reads iptables' rules: save, restore in one transaction a table, is a chain there.
 
-Of the two variants (nf_tables, legacy) the one is used that this network namespace uses already: variant.py.
+Of the two variants (nf_tables, legacy) the one is used that this network namespace uses already: variant.py. With
+nf_tables a restore becomes netlink messages; the tool, which first reads and sorts all there is, does what they cannot.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 
 from components.kube_proxy.iptables import variant
 from components.kube_proxy.model import IPV4
+from components.machinery.nfnetlink.iptables import Unsupported, compile_table, split
+from components.machinery.nfnetlink.netlink import NetlinkError, NfTablesSocket
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
 _LOCK_SECONDS = "5"
@@ -32,6 +35,7 @@ class Iptables:
 
     def __init__(self, family: str) -> None:
         self._prefix = "iptables" if family == IPV4 else "ip6tables"
+        self._ip = "ip" if family == IPV4 else "ip6"
         self._variant: str | None = None
 
     async def save(self) -> str:
@@ -40,6 +44,29 @@ class Iptables:
 
     async def restore(self, text: str) -> None:
         """All or nothing per table; chains that text does not name stay. Raises IptablesError."""
+        if variant.is_nf_tables(await self._chosen()):
+            # In a thread: the kernel takes seconds for thousands of Services, and the API's events wait.
+            text = await asyncio.to_thread(self._by_messages, text)
+        if text:
+            await self._by_tool(text)
+
+    def _by_messages(self, text: str) -> str:
+        """What is left for the tool."""
+        tables, left = split(text)
+        try:
+            transactions = [compile_table(self._ip, table, lines) for table, lines in tables.items()]
+            with NfTablesSocket() as kernel:
+                if not all(kernel.takes(messages) for messages in transactions):
+                    return text
+                for messages in transactions:
+                    kernel.transact(messages)
+        except Unsupported:
+            return text
+        except NetlinkError as error:
+            raise IptablesError(["nf_tables transaction"], error.errno or 1, str(error)) from None
+        return left
+
+    async def _by_tool(self, text: str) -> None:
         try:
             await self._run([await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text)
         except IptablesError as error:
@@ -55,9 +82,12 @@ class Iptables:
 
     async def _command(self, what: str = "") -> str:
         """`iptables`, `iptables-save`, `ip6tables-legacy-restore`, ..."""
+        return "-".join(part for part in (self._prefix, await self._chosen(), what) if part)
+
+    async def _chosen(self) -> str:
         if self._variant is None:
             self._variant = await variant.choose(lambda name: self._run([f"iptables-{name}-save"]))
-        return "-".join(part for part in (self._prefix, self._variant, what) if part)
+        return self._variant
 
     async def _run(self, argv: list[str], stdin: str = "") -> str:
         pipe = asyncio.subprocess.PIPE

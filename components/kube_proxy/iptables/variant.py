@@ -26,6 +26,13 @@ def decide(nft: str, legacy: str) -> str:
     return NFT if counts[0] > counts[1] else LEGACY
 
 
+def is_nf_tables(chosen: str) -> bool:
+    """Whether rules of the chosen variant are nf_tables'."""
+    if chosen != DEFAULT:
+        return chosen == NFT
+    return Path(shutil.which("iptables") or "").resolve().name == "xtables-nft-multi"
+
+
 async def choose(save: Callable[[str], Awaitable[str]]) -> str:
     """The variant of this network namespace; "" stands for the commands without a variant in their names.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 
 from components.kube_proxy.addresses import local_addresses
@@ -15,7 +14,7 @@ from components.kube_proxy.model import State
 from components.kube_proxy.nftables.applier import Nft, NftError
 from components.kube_proxy.nftables.plan import Change, Plan
 from components.kube_proxy.nftables.rules import Config, service_cidrs_changed, setup
-from components.kube_proxy.nftables.statements import AddTable, DeleteChain, DeleteTable, Statement, text
+from components.kube_proxy.nftables.statements import AddTable, DeleteChain, DeleteTable
 from components.kube_proxy.objects import family_of
 
 log = logging.getLogger(__name__)
@@ -32,8 +31,7 @@ class NftablesBackend:
         # NodePorts on localhost need route_localnet, which lets in what must stay out (CVE-2020-8558): never here.
         del localhost_node_ports
         self._family, self._settings, self._metrics = family, config, metrics
-        self._ip = Config(family).ip
-        self._nft = Nft(self._ip)
+        self._nft = Nft(Config(family).ip)
         self._plan: Plan | None = None
         self._hooks_are_ours = False
         self._stale: dict[str, float] = {}
@@ -65,7 +63,7 @@ class NftablesBackend:
 
     async def cleanup(self) -> None:
         """Takes the table away. None there is no error."""
-        await self._run([AddTable(), DeleteTable()])
+        await self._nft.apply([AddTable(), DeleteTable()])
 
     def _config(self, state: State) -> Config:
         settings = self._settings
@@ -86,7 +84,10 @@ class NftablesBackend:
         change = plan.whole(state.services, state.endpoints, state.node, present)
         there = present is not None
         begin = setup(config, there=there, foreign=there and not self._hooks_are_ours)
-        await self._run([*begin, *change.statements()])
+        if there:
+            await self._nft.apply([*begin, *change.statements()])
+        else:
+            await self._nft.load(list(begin), list(change.statements()))
         self._hooks_are_ours = True
         self._note_stale(change)
         return plan
@@ -97,7 +98,7 @@ class NftablesBackend:
         plan.config = config
         statements = [*begin, *change.statements()]
         if statements:
-            await self._run(statements)
+            await self._nft.apply(statements)
         self._note_stale(change)
 
     def _note_stale(self, change: Change) -> None:
@@ -112,7 +113,7 @@ class NftablesBackend:
         if not names:
             return
         try:
-            await self._run(DeleteChain(name) for name in names)
+            await self._nft.apply([DeleteChain(name) for name in names])
         except NftError as error:
             log.error("Unable to delete stale chains; will retry later: %s", error)
             self._metrics.nftables_cleanup_failures.inc(self._family)
@@ -120,9 +121,6 @@ class NftablesBackend:
             return
         for name in names:
             del self._stale[name]
-
-    async def _run(self, statements: Iterable[Statement]) -> None:
-        await self._nft.run(text(statements, self._ip))
 
     def _took(self, seconds: float, *, partial: bool) -> None:
         self._metrics.sync_duration.observe(seconds, self._family)

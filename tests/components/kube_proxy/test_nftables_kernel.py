@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,13 +15,16 @@ import pytest
 
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, State
+from components.kube_proxy.model import IPV4, IPV6, State
 from components.kube_proxy.nftables import backend as backends
-from components.kube_proxy.nftables.applier import NftError
+from components.kube_proxy.nftables.applier import Nft, NftError
 from components.kube_proxy.nftables.backend import NftablesBackend
+from components.kube_proxy.nftables.plan import Plan, render
+from components.kube_proxy.nftables.rules import setup
 from tests.components.kube_proxy import scratch
-from tests.components.kube_proxy.test_nftables_rules import STICKY, SVC1, SVC2, some_services
+from tests.components.kube_proxy.test_nftables_rules import CASES, NODE6, STICKY, SVC1, SVC2, some_services
 from tests.components.kube_proxy.test_rules import CLUSTER_IP, NODE, NODE_PORT, THREE
+from tests.scratch import isolated
 
 CONFIG = KubeProxyConfiguration(mode="nftables", cluster_cidr="10.244.0.0/16")
 STATE = State(
@@ -153,7 +157,7 @@ def test_a_table_that_was_taken_away_is_noticed_and_written_again():
     seen = inside(_flushed)
     assert (seen["before"], seen["written"], seen["deleted"]) == (False, True, False)
     assert "No such file or directory" in seen["error"]
-    assert "\n    11 \t10.244." in seen["error"], "the lines around the fault are shown"
+    assert "flush chain ip kube-proxy service-" in seen["error"], "the command at fault is shown"
     assert seen["the same again"]
 
 
@@ -217,3 +221,26 @@ def _another_priority() -> tuple[Table, Table]:
 def test_base_chains_of_another_release_are_replaced():
     found, fresh = inside(_another_priority)
     assert found == fresh
+
+
+def _by_nft_and_by_messages(case: str) -> tuple[str, str]:
+    services, endpoints, config = CASES[case]
+    node = NODE6 if config.family == IPV6 else NODE
+    subprocess.run(["nft", "-f", "-"], input=render(services, endpoints, node, config), text=True, check=True)
+    by_nft = listed()
+    nft("flush ruleset")
+    change = Plan(config).whole(services, endpoints, node, None)
+    asyncio.run(Nft(config.ip).load(list(setup(config)), list(change.statements())))
+    return by_nft, listed()
+
+
+def listed() -> str:
+    """Elements of sets come in the kernel's order, which is not the same twice."""
+    return "\n".join(sorted(re.split(r"\n|, ", nft("list ruleset").replace("elements = { ", "").replace(" }", ""))))
+
+
+@pytest.mark.packet
+@pytest.mark.parametrize("case", CASES)
+def test_messages_leave_the_table_that_nft_leaves(case):
+    by_nft, by_messages = isolated(_by_nft_and_by_messages, case)
+    assert by_messages == by_nft

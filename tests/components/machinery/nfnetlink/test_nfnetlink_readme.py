@@ -1,0 +1,26 @@
+"""The README's example does what it says."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.scratch import isolated
+
+README = Path(__file__).parents[4] / "components/machinery/nfnetlink/README.md"
+BASE = "add table ip demo\nadd map ip demo services { type ipv4_addr . inet_proto . inet_service : verdict ; }\n"
+
+
+def _run() -> str:
+    subprocess.run(["nft", "-f", "-"], input=BASE, text=True, check=True)
+    exec(README.read_text().partition("```python\n")[2].partition("```")[0], {})
+    return subprocess.run(["nft", "list", "ruleset"], text=True, check=True, capture_output=True).stdout
+
+
+@pytest.mark.packet
+def test_the_example_of_the_readme_runs():
+    rules = isolated(_run)
+    assert '10.96.0.1 . tcp . 80 comment "ns/web" : goto web' in rules
+    assert "dnat ip to numgen random mod 2 map { 0 : 10.244.1.2 . 8080, 1 : 10.244.2.2 . 8080 }" in rules
