@@ -58,7 +58,7 @@ def test_a_lab_comes_up_from_an_installation_in_tmp(short_path: Path) -> None:
     assert up.returncode == 0, up.stderr
     try:
         cli.run("kubectl", "run", "hello", "--image=example/app:1", "--restart=Never", cwd="/")
-        cli.run("kubectl", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/hello", "--timeout=20s", cwd="/")
+        cli.run("kubectl", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/hello", "--timeout=60s", cwd="/")
         assert cli.run("kubectl", "logs", "hello", cwd="/").stdout == "hello from python\n"
     finally:
         assert cli.run("down", cwd="/").returncode == 0

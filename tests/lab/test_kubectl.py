@@ -283,7 +283,7 @@ def test_debug_adds_a_container_that_shares_the_pods_network_and_processes(shell
     if "v1.20" in shell("kubectl version --client 2>&1 || true"):
         pytest.skip("this kubectl speaks the alpha version of ephemeral containers")
     shell("kubectl run debugged --image=busybox:1.36 -- sleep 4321")
-    shell("kubectl wait --for=condition=Ready pod/debugged --timeout=20s")
+    shell("kubectl wait --for=condition=Ready pod/debugged --timeout=60s")
     try:
         script = "sleep 1; ps; ip -4 -o addr show eth0; exit"
         output = shell.on_a_terminal(
@@ -292,7 +292,7 @@ def test_debug_adds_a_container_that_shares_the_pods_network_and_processes(shell
         assert "sleep 4321" in output
         assert shell("kubectl get pod debugged -o jsonpath='{.status.podIP}'") in output
         reason = "{.status.ephemeralContainerStatuses[0].state.terminated.reason}"
-        shell(f"kubectl wait --for=jsonpath='{reason}'=Completed pod/debugged --timeout=20s")
+        shell(f"kubectl wait --for=jsonpath='{reason}'=Completed pod/debugged --timeout=60s")
     finally:
         shell("kubectl delete pod debugged --grace-period=1")
 

@@ -20,7 +20,7 @@ from components.machinery.informer import Informer
 from components.machinery.resources import LEASES, NODES, PODS, KubeObject
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class FakeKubelet:

@@ -16,7 +16,7 @@ CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSc
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     nodes = [fake_node("control-plane", taints=[CONTROL_PLANE]), *(fake_node(f"worker-{n}") for n in (1, 2, 3))]
-    flags = ["--node-monitor-grace-period=3s", "--node-monitor-period=500ms"]
+    flags = ["--node-monitor-grace-period=6s", "--node-monitor-period=500ms"]
     with Cluster(nodes, controller_flags=flags) as running:
         yield running
 
@@ -54,21 +54,21 @@ def test_a_namespace_comes_with_service_account_and_root_ca_and_goes_with_all_it
     cluster.wait(lambda: names(cluster, "serviceaccount", "-n", "short") == ["default"], "ServiceAccount")
     cluster.wait(lambda: "kube-root-ca.crt" in names(cluster, "configmap", "-n", "short"), "root CA")
     cluster.kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2", "-n", "short")
-    cluster.kubectl("rollout", "status", "deployment/web", "-n", "short", "--timeout=20s")
-    cluster.kubectl("delete", "namespace", "short", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "deployment/web", "-n", "short", "--timeout=60s")
+    cluster.kubectl("delete", "namespace", "short", "--timeout=60s")
     assert "not found" in cluster.kubectl("get", "namespace", "short", check=False)
 
 
 def test_a_deployment_from_create_to_cascading_delete(cluster):
     cluster.kubectl("create", "deployment", "web", "--image=nginx:1", "--replicas=3")
-    out = cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    out = cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     assert 'deployment "web" successfully rolled out' in out
     nodes = [item["spec"]["nodeName"] for item in cluster.objects("pods", "-l", "app=web")]
     assert sorted(nodes) == ["worker-1", "worker-2", "worker-3"], "spread over the workers"
     cluster.kubectl("scale", "deployment/web", "--replicas=5")
     all_ready(cluster, "web", 5)
     cluster.kubectl("set", "image", "deployment/web", "nginx=nginx:2")
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     cluster.wait(
         lambda: {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=web")} == {"nginx:2"},
         "new pods only",
@@ -77,7 +77,7 @@ def test_a_deployment_from_create_to_cascading_delete(cluster):
     assert "1 " in history
     assert "2 " in history
     cluster.kubectl("rollout", "undo", "deployment/web")
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     cluster.wait(
         lambda: {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=web")} == {"nginx:1"},
         "old image again",
@@ -86,7 +86,7 @@ def test_a_deployment_from_create_to_cascading_delete(cluster):
     described = cluster.kubectl("describe", "deployment", "web")
     assert "ScalingReplicaSet" in described
     assert "NewReplicaSetAvailable" in described
-    cluster.kubectl("delete", "deployment", "web", "--cascade=foreground", "--timeout=20s")
+    cluster.kubectl("delete", "deployment", "web", "--cascade=foreground", "--timeout=60s")
     assert cluster.objects("pods", "-l", "app=web") == []
     assert cluster.objects("replicasets", "-l", "app=web") == []
 
@@ -94,10 +94,10 @@ def test_a_deployment_from_create_to_cascading_delete(cluster):
 def test_background_delete_collects_pods_and_orphan_delete_leaves_them(cluster):
     for name in ("gone", "kept"):
         cluster.kubectl("create", "deployment", name, "--image=nginx", "--replicas=2")
-        cluster.kubectl("rollout", "status", f"deployment/{name}", "--timeout=20s")
+        cluster.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
     cluster.kubectl("delete", "deployment", "gone")
     cluster.wait(lambda: not cluster.objects("pods", "-l", "app=gone"), "pods of the deleted deployment gone")
-    cluster.kubectl("delete", "deployment", "kept", "--cascade=orphan", "--timeout=20s")
+    cluster.kubectl("delete", "deployment", "kept", "--cascade=orphan", "--timeout=60s")
     (replicaset,) = cluster.objects("replicasets", "-l", "app=kept")
     assert not replicaset["metadata"].get("ownerReferences")
     assert len(cluster.objects("pods", "-l", "app=kept")) == 2
@@ -107,7 +107,7 @@ def test_background_delete_collects_pods_and_orphan_delete_leaves_them(cluster):
 
 def test_exactly_the_wanted_number_of_pods_is_ever_made(cluster):
     cluster.kubectl("create", "deployment", "exact", "--image=nginx", "--replicas=30")
-    cluster.kubectl("rollout", "status", "deployment/exact", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "deployment/exact", "--timeout=60s")
     (replicaset,) = cluster.objects("replicasets", "-l", "app=exact")
     name = replicaset["metadata"]["name"]
     events = cluster.objects("events", "--field-selector", f"involvedObject.name={name},reason=SuccessfulCreate")
@@ -117,7 +117,7 @@ def test_exactly_the_wanted_number_of_pods_is_ever_made(cluster):
 
 def test_a_statefulset_starts_in_order_updates_from_the_top_and_shrinks(cluster):
     cluster.apply(manifest("StatefulSet", "db", replicas=3, serviceName="db"))
-    assert "roll" in cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=20s")
+    assert "roll" in cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
     pods = {item["metadata"]["name"]: item for item in cluster.objects("pods", "-l", "app=db")}
     assert sorted(pods) == ["db-0", "db-1", "db-2"]
     starts = [int(pods[name]["metadata"]["resourceVersion"]) for name in sorted(pods)]
@@ -125,7 +125,7 @@ def test_a_statefulset_starts_in_order_updates_from_the_top_and_shrinks(cluster)
     assert pods["db-1"]["metadata"]["labels"]["apps.kubernetes.io/pod-index"] == "1"
     newer = template("nginx:2", {"app": "db"})
     cluster.apply(manifest("StatefulSet", "db", replicas=3, serviceName="db", template=newer))
-    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
     assert {p["spec"]["containers"][0]["image"] for p in cluster.objects("pods", "-l", "app=db")} == {"nginx:2"}
     cluster.kubectl("rollout", "undo", "statefulset/db")
     cluster.wait(
@@ -140,12 +140,12 @@ def test_a_statefulset_starts_in_order_updates_from_the_top_and_shrinks(cluster)
 
 def test_a_daemonset_runs_on_every_node_it_tolerates(cluster):
     cluster.apply(manifest("DaemonSet", "agent"))
-    cluster.kubectl("rollout", "status", "daemonset/agent", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "daemonset/agent", "--timeout=60s")
     where = sorted(item["spec"]["nodeName"] for item in cluster.objects("pods", "-l", "app=agent"))
     assert where == ["worker-1", "worker-2", "worker-3"]
     tolerant = template("nginx:2", {"app": "agent"}, tolerations=[{"operator": "Exists"}])
     cluster.apply(manifest("DaemonSet", "agent", template=tolerant))
-    cluster.kubectl("rollout", "status", "daemonset/agent", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "daemonset/agent", "--timeout=60s")
     cluster.wait(lambda: len(cluster.objects("pods", "-l", "app=agent")) == 4, "the control plane, too")
     cluster.kubectl("delete", "daemonset", "agent")
 
@@ -246,7 +246,7 @@ def test_a_job_completes_and_its_pods_go_with_it(cluster, mode):
         "template": template("x:1", {"finish": "Succeeded"}, restartPolicy="Never"),
     }
     cluster.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
-    cluster.kubectl("wait", "--for=condition=Complete", f"job/{name}", "--timeout=20s")
+    cluster.kubectl("wait", "--for=condition=Complete", f"job/{name}", "--timeout=60s")
     job = json.loads(cluster.kubectl("get", "job", name, "-o", "json"))
     assert job["status"]["succeeded"] == 4
     assert len(cluster.objects("pods", "-l", f"job-name={name}")) == 4
@@ -292,7 +292,7 @@ def test_custom_resources_are_collected_by_their_owner(cluster):
         },
     }
     cluster.apply(crd)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=20s")
+    cluster.kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=60s")
     cluster.kubectl("create", "configmap", "owner")
     uid = cluster.kubectl("get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}")
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}
@@ -301,7 +301,7 @@ def test_custom_resources_are_collected_by_their_owner(cluster):
     assert names(cluster, "widgets") == ["w"]
     cluster.kubectl("delete", "configmap", "owner")
     cluster.wait(lambda: names(cluster, "widgets") == [], "the widget collected")
-    cluster.kubectl("delete", "crd", "widgets.example.com", "--timeout=20s")
+    cluster.kubectl("delete", "crd", "widgets.example.com", "--timeout=60s")
 
 
 def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
@@ -311,7 +311,7 @@ def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
     ]
     brief = template("n:1", {"app": "nomad"}, tolerations=seconds)
     cluster.apply(manifest("Deployment", "nomad", replicas=3, template=brief))
-    cluster.kubectl("rollout", "status", "deployment/nomad", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "deployment/nomad", "--timeout=60s")
     cluster.kubelet.silent.add("worker-2")
 
     def taints():
@@ -336,7 +336,7 @@ def test_a_silent_node_is_tainted_and_its_pods_leave(cluster):
 
 def test_controllers_can_be_stopped_and_started_again_at_any_time(cluster):
     cluster.kubectl("create", "deployment", "stay", "--image=nginx", "--replicas=2")
-    cluster.kubectl("rollout", "status", "deployment/stay", "--timeout=20s")
+    cluster.kubectl("rollout", "status", "deployment/stay", "--timeout=60s")
     before = names(cluster, "pods", "-l", "app=stay")
     cidrs = cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDR}")
     assert cluster.stop("controllers") == 0
@@ -361,5 +361,5 @@ def test_work_goes_on_when_the_api_server_crashes_and_comes_back(cluster):
     cluster.kubectl("scale", "deployment/through", "--replicas=4")
     all_ready(cluster, "through", 4)
     assert len(cluster.objects("pods", "-l", "app=through")) == 4
-    cluster.kubectl("delete", "deployment", "through", "--cascade=foreground", "--timeout=20s")
+    cluster.kubectl("delete", "deployment", "through", "--cascade=foreground", "--timeout=60s")
     assert all(process.poll() is None for process in cluster.processes.values())

@@ -46,7 +46,7 @@ def port(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_the_applied_manifests_run_and_are_resolved(cluster: Cluster, port: int):
     cluster.apply(*manifests.render("cluster.local", "10.96.0.10", 2))
-    cluster.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=20s")
+    cluster.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
 
     def answers(name: str, qtype: str = "A") -> list[str]:
         reply = asyncio.run(udp(port, name, qtype))

@@ -34,7 +34,7 @@ def events(cluster: Cluster, name: str, reason: str) -> list[str]:
 
 def test_an_assigned_pod_has_event_and_condition(cluster):
     cluster.apply(bare_pod("plain"))
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/plain", "--timeout=20s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/plain", "--timeout=60s")
     pod = json.loads(cluster.kubectl("get", "pod", "plain", "-o", "json"))
     (message,) = cluster.wait(lambda: events(cluster, "plain", "Scheduled"), "event")
     assert message == f"Successfully assigned default/plain to {pod['spec']['nodeName']}"
@@ -69,13 +69,13 @@ def test_room_made_by_a_deletion_is_used(cluster):
     cluster.apply(bare_pod("next", **requesting("3")))
     cluster.wait(lambda: events(cluster, "next", "FailedScheduling"), "no room")
     cluster.kubectl("delete", "pod", "fill-2")
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/next", "--timeout=20s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/next", "--timeout=60s")
     cluster.kubectl("delete", "pod", "next", *(f"fill-{n}" for n in (0, 1, 3)))
 
 
 def test_a_pod_of_another_scheduler_is_left_alone(cluster):
     cluster.apply(bare_pod("other", schedulerName="mine"), bare_pod("marker"))
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/marker", "--timeout=20s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/marker", "--timeout=60s")
     assert "nodeName" not in json.loads(cluster.kubectl("get", "pod", "other", "-o", "json"))["spec"]
     cluster.kubectl("delete", "pod", "other", "marker")
 
@@ -92,7 +92,7 @@ def test_it_stops_on_sigterm_and_goes_on_after_a_restart(cluster):
     assert cluster.stop("scheduler") == 0
     cluster.apply(bare_pod("later"))
     cluster.start("scheduler")
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/later", "--timeout=20s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/later", "--timeout=60s")
 
 
 def test_the_example_of_the_readme_runs(cluster):
