@@ -23,7 +23,7 @@ def expand(fixtures: Mapping[str, Any], lab: LabSpec) -> Iterator[dict[str, Any]
     """Pods and Services in the order of the file."""
     for name, short in fixtures.get("pods", {}).items():
         if where := short.get("on"):
-            for node in _nodes(where, lab):
+            for node in nodes(where, lab):
                 yield pod(f"{name}-{node}", {**short, "node": node}, app=name)
         else:
             yield pod(name, short, app=name)
@@ -31,7 +31,8 @@ def expand(fixtures: Mapping[str, Any], lab: LabSpec) -> Iterator[dict[str, Any]
         yield service(name, short)
 
 
-def _nodes(where: str, lab: LabSpec) -> list[str]:
+def nodes(where: str, lab: LabSpec) -> list[str]:
+    """The names of a lab's nodes or workers."""
     workers = [f"worker-{number}" for number in range(1, lab.topology.workers + 1)]
     return workers if where == "workers" else ["control-plane", *workers]
 

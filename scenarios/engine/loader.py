@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from scenarios.engine import fixtures
-from scenarios.engine.check import check, nearest
-from scenarios.engine.document import Document, KeyPath, Loader, SpecError, read_text
+from scenarios.engine.check import check, nearest, shown
+from scenarios.engine.document import Document, KeyPath, Loader, SpecError, dotted, read_text
 from scenarios.engine.duration import seconds
 from scenarios.engine.jsonpath import JSONPath, JSONPathError
 from scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
@@ -31,6 +31,7 @@ SHORT_FORMS = {"http": "url", "tcp": "to", "udp": "to", "ping": "to", "dns": "na
 #: what looks somewhere by itself and so takes no from
 WITHOUT_SOURCE = ("resource", "events", "packets")
 OPTIONAL_SOURCE = ("addresses",)
+Content = TypeVar("Content")
 
 
 def discover(paths: Iterable[Path]) -> list[Path]:
@@ -128,6 +129,7 @@ class _File:
         at: KeyPath = ("variants", name) if name else ()
         lab = self._lab(own, at, cell)
         merged = merge(data.get("fixtures", {}), own.get("fixtures", {}))
+        self._check_nodes(merged, lab, at)
         objects = [*fixtures.expand(merged, lab), *self._objects(data.get("manifests", []), ("manifests",))]
         if name:
             objects += self._objects(own.get("manifests", []), (*at, "manifests"))
@@ -140,11 +142,21 @@ class _File:
         steps = self._with_failures(steps, own.get("fails", []), (*at, "fails"))
         return Variant(name, own.get("title", ""), own.get("explain", "").strip(), lab, tuple(objects), tuple(steps))
 
+    def _check_nodes(self, merged: Mapping[str, Any], lab: LabSpec, at: KeyPath) -> None:
+        """A pod pinned to a node that the lab does not have would be Pending for ever."""
+        there = fixtures.nodes("nodes", lab)
+        for name, short in merged.get("pods", {}).items():
+            node = short.get("node", there[0])
+            if node not in there and "${" not in node:
+                own: KeyPath = (*at, "fixtures", "pods", name, "node")
+                path = own if own in self.document.lines else ("fixtures", "pods", name, "node")
+                raise self._error(path, f"no node {node!r}{nearest(node, there)}; this lab has {', '.join(there)}")
+
     def _lab(self, own: Mapping[str, Any], at: KeyPath, cell: Mapping[str, Any]) -> LabSpec:
         base = self.document.data.get("lab", {})
         prefix: KeyPath = ("lab",)
         if isinstance(base, str):
-            base = LabSpec.load(self.path.parent / base).as_dict()
+            base = self._read(base, prefix, LabSpec.load).as_dict()
         data = merge(base, own.get("lab", {}))
         for axis, value in cell.items():
             data = merge(data, _nested(axis.split("."), value))
@@ -153,24 +165,31 @@ class _File:
         lines = {
             path[len(prefix) :]: line for path, line in self.document.lines.items() if path[: len(prefix)] == prefix
         }
+        # what an axis sets stands where the axis does
+        lines |= {tuple(axis.split(".")): self.document.lines["matrix", axis] for axis in cell}
         return LabSpec.from_document(Document(data, lines, self.document.where))
+
+    def _read(self, name: str, path: KeyPath, how: Callable[[Path], Content]) -> Content:
+        """A file that the scenario names, relative to its own folder."""
+        file = self.path.parent / name
+        try:
+            return how(file)
+        except OSError as error:
+            raise self._error(path, f"{file}: {error.strerror}") from error
 
     def _objects(self, given: Any, path: KeyPath) -> list[dict[str, Any]]:
         where = self.document.at(path)
         if isinstance(given, dict):
-            file = self.path.parent / given["file"]
-            where, given = str(file), read_text(file)
+            where = str(self.path.parent / given["file"])
+            given = self._read(given["file"], (*path, "file"), read_text)
         if isinstance(given, str):
             try:
                 given = [item for item in yaml.load_all(given, Loader=Loader) if item]
             except yaml.YAMLError as error:
                 raise SpecError([f"{where}: not YAML: {error}"]) from error
-        for number, item in enumerate(given):
-            missing = [key for key in ("apiVersion", "kind") if not item.get(key)]
-            if not item.get("metadata", {}).get("name"):
-                missing.append("metadata.name")
-            if missing:
-                raise SpecError([f"{where}: object {number + 1}: {', '.join(missing)} is missing"])
+        for number, item in enumerate(given, 1):
+            if problem := _object_problem(item):
+                raise SpecError([f"{where}: {dotted(path)}: object {number}: {problem}"])
         return list(given)
 
     def _overlaid(
@@ -278,6 +297,18 @@ class _File:
             )
             for step in steps
         ]
+
+
+def _object_problem(item: Any) -> str:
+    """Why this is no Kubernetes object that can be applied, "" when it is one."""
+    if not isinstance(item, dict):
+        return f"must be a mapping with apiVersion, kind and metadata, not {shown(item)}"
+    if not isinstance(item.get("metadata", {}), dict):
+        return f"metadata must be a mapping, not {shown(item['metadata'])}"
+    missing = [key for key in ("apiVersion", "kind") if not item.get(key)]
+    if not item.get("metadata", {}).get("name"):
+        missing.append("metadata.name")
+    return f"{', '.join(missing)} is missing" if missing else ""
 
 
 def merge(base: Any, over: Any) -> Any:

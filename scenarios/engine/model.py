@@ -6,6 +6,8 @@ do they become the verbs' own dataclasses (scenarios.engine.verbs).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,5 +107,8 @@ class Case:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the file or the lab does: an old result then says nothing."""
-        return f"{self.scenario.digest}:{self.lab.as_dict()}"
+        """Changes when the file, a file of manifests that it names, or the lab does: an old result then says
+        nothing."""
+        contents = [*self.variant.objects, *(step.args for step in self.variant.steps)]
+        digest = hashlib.sha256(json.dumps(contents, default=str).encode()).hexdigest()[:16]
+        return f"{self.scenario.digest}:{digest}:{self.lab.as_dict()}"

@@ -121,7 +121,29 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
             "not an axis (did you mean cni.backend?)",
             id="exclude",
         ),
-        pytest.param("matrix: {cni.backend: [ipip]}\n" + STEP, '"ipip" is not known', id="matrix value"),
+        pytest.param("matrix: {cni.backend: [ipip]}\n" + STEP, 'yaml:3: cni.backend: "ipip" is not', id="matrix value"),
+        pytest.param("matrix: {cni.bakend: [vxlan]}\n" + STEP, "yaml:3: cni.bakend: unknown key", id="matrix axis"),
+        pytest.param(
+            "manifests: just words\n" + STEP,
+            'yaml:3: manifests: object 1: must be a mapping with apiVersion, kind and metadata, not "just words"',
+            id="a manifest that is no object",
+        ),
+        pytest.param(
+            "manifests: [{apiVersion: v1, kind: Pod, metadata: web}]\n" + STEP,
+            'object 1: metadata must be a mapping, not "web"',
+            id="a manifest's metadata",
+        ),
+        pytest.param(
+            "manifests: {file: nowhere.yaml}\n" + STEP,
+            "x.scenario.yaml:3: manifests.file: nowhere.yaml: No such file or directory",
+            id="a file of manifests",
+        ),
+        pytest.param("lab: nowhere.yaml\n" + STEP, "yaml:3: lab: nowhere.yaml: No such file", id="a lab file"),
+        pytest.param(
+            "fixtures: {pods: {a: {node: worker-4}}}\n" + STEP,
+            "yaml:3: fixtures.pods.a.node: no node 'worker-4' (did you mean worker-3?); this lab has control-plane, ",
+            id="a node that is not there",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_line_key_and_what_is_allowed(tmp_path, text, said):
@@ -178,3 +200,21 @@ def test_a_keyword_expression_that_cannot_be_read_is_an_error(tmp_path, expressi
     (case,) = load(write(tmp_path, STEP))
     with pytest.raises(KeywordError):
         matches(expression, case)
+
+
+def test_a_file_that_is_no_text_is_a_mistake(tmp_path):
+    file = tmp_path / "x.scenario.yaml"
+    file.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(SpecError, match="x.scenario.yaml: not text"):
+        load(file)
+
+
+def test_a_changed_file_of_manifests_makes_an_old_result_worthless(tmp_path):
+    manifests = tmp_path / "objects.yaml"
+
+    def fingerprint(value: str) -> str:
+        manifests.write_text(f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a}}, data: {{k: {value}}}}}")
+        (case,) = load(write(tmp_path, "manifests: {file: objects.yaml}\n" + STEP))
+        return case.fingerprint
+
+    assert fingerprint("one") == fingerprint("one") != fingerprint("two")
