@@ -45,12 +45,12 @@ def evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
     """Never raises for what a scenario or a lab can do wrong: that is the result."""
     if expectation.must_fail:
         return _must_fail(scene, expectation)
-    return _evaluate(scene, expectation)
+    return _evaluate(scene, expectation, scene.left(expectation.within))
 
 
 def _must_fail(scene: Scene, expectation: Expectation) -> ExpectationResult:
     within = min(expectation.within, MUST_FAIL_WITHIN)
-    result = _evaluate(scene, replace(expectation, within=within, consistently=0))
+    result = _evaluate(scene, replace(expectation, consistently=0), within)
     result = replace(result, expectation=expectation)
     if result.status == "error" or any(item.blind for item in result.evidence):
         return replace(result, status="error", message=result.message or "could not be looked at")
@@ -62,11 +62,11 @@ def _must_fail(scene: Scene, expectation: Expectation) -> ExpectationResult:
     return replace(result, status="failed", message=message, evidence=turned)
 
 
-def _evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
+def _evaluate(scene: Scene, expectation: Expectation, within: float) -> ExpectationResult:
     began = time.monotonic()
     tracker = _Tracker(began)
     try:
-        held = _until(scene, expectation, tracker, began + expectation.within)
+        held = _until(scene, expectation, tracker, began + within)
         if held and expectation.consistently:
             held = _while(scene, expectation, tracker, time.monotonic() + expectation.consistently)
     except (SceneError, ValueError) as error:
@@ -74,7 +74,7 @@ def _evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
     took = time.monotonic() - began
     if held:
         return ExpectationResult(expectation, "passed", tracker.evidence(), took)
-    return ExpectationResult(expectation, "failed", tracker.evidence(), took, tracker.message())
+    return ExpectationResult(expectation, "failed", tracker.evidence(), took, tracker.message() + scene.late)
 
 
 class _Tracker:
@@ -134,7 +134,7 @@ def _until(scene: Scene, expectation: Expectation, tracker: _Tracker, deadline: 
         left = deadline - time.monotonic()
         if left <= 0 or tracker.final:
             return False
-        time.sleep(min(pause, left))  # polling: the time between two looks, not a wait for something
+        scene.pause(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
@@ -143,7 +143,7 @@ def _while(scene: Scene, expectation: Expectation, tracker: _Tracker, deadline: 
         tracker.note(*_look(scene, expectation, set()))
         if not tracker.holding:
             return False
-        time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
+        scene.pause(min(0.2, max(0.0, deadline - time.monotonic())))
     return True
 
 

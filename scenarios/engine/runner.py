@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -52,16 +53,12 @@ from scenarios.engine.results import (
     StepResult,
     StepStarted,
 )
-from scenarios.engine.scene import NotYet, Scene, SceneError
+from scenarios.engine.scene import Interrupted, NotYet, Scene, SceneError
 from scenarios.engine.spec import LabSpec
 from scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, ready, usable
 
 EXIT_PASSED, EXIT_FAILED, EXIT_BAD_FILE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PREPARE = Step("prepare", None, name="Preparation")
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM: unwinds everything, so that labs are torn down."""
 
 
 def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> int:
@@ -134,8 +131,12 @@ class Run:
     renderers: Sequence[Renderer]
     wait_for_user: Callable[[str], None] | None = None
     results: list[CaseResult] = field(default_factory=list)
+    #: No further case is begun.
     stopping: threading.Event = field(default_factory=threading.Event)
+    #: Cases under way end as well.
+    interrupted: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
     _slugs: dict[str, str] = field(default_factory=dict)
 
@@ -197,6 +198,7 @@ class Run:
                     thread.join(0.2)  # with a timeout, so that signals get through
         except Interrupted:
             self.stopping.set()
+            self.interrupted.set()
             for thread in threads:
                 thread.join()
             raise
@@ -207,7 +209,8 @@ class Run:
                 item = queue.get_nowait()
             except Empty:
                 return
-            self._run_group(item)
+            with contextlib.suppress(Interrupted):
+                self._run_group(item)
 
     def _run_group(self, item: Group) -> None:
         began = time.monotonic()
@@ -252,12 +255,14 @@ class Run:
     def _run_case(self, case: Case, lab: LabHandle, cluster: Cluster) -> CaseResult:
         began = time.monotonic()
         name = self._slugs[case.id]
-        stage = Stage(Scene(lab, cluster, name, name), case, [])
+        deadline = began + case.scenario.timeouts.case
+        scene = Scene(lab, cluster, name, name, deadline=deadline, interrupted=self.interrupted)
+        stage = Stage(scene, case, [])
         steps: list[StepResult] = []
         try:
             steps.append(self._prepare(stage))
             if steps[-1].status == "passed":
-                self._run_steps(stage, steps, began + case.scenario.timeouts.case)
+                self._run_steps(stage, steps)
         except Exception as error:  # a fault of the engine or the lab fails this case, not the others
             text = "".join(traceback.format_exception(error))
             steps.append(StepResult(PREPARE, "error", 0.0, f"{type(error).__name__}: {error}", text))
@@ -285,11 +290,11 @@ class Run:
         self.tell(StepFinished(case, result, 0))
         return result
 
-    def _run_steps(self, stage: Stage, steps: list[StepResult], deadline: float) -> None:
+    def _run_steps(self, stage: Stage, steps: list[StepResult]) -> None:
         case, total = stage.case, len(stage.case.variant.steps)
         for number, step in enumerate(case.variant.steps, 1):
             self.tell(StepStarted(case, step, number, total))
-            if time.monotonic() > deadline:
+            if time.monotonic() > stage.scene.deadline:
                 spent = f"the case took longer than {case.scenario.timeouts.case:g} s"
                 result = StepResult(step, "error", 0.0, spent)
             else:
@@ -336,18 +341,23 @@ class Run:
             f"kubewire node --name {lab.name} {hosts[0]} -- tcpdump -ni any",
             f"ls {lab.state_dir}/logs",
         )
-        self.tell(LabKept(lab.name, commands))
-        (self.wait_for_user or _wait_for_user)(
-            "Press Enter to go on, ctrl-C to end the run; the lab is torn down then. "
-        )
+        with self._asking:  # one lab after another
+            self.tell(LabKept(lab.name, commands))
+            prompt = "Press Enter to go on, ctrl-C to end the run; the lab is torn down then. "
+            (self.wait_for_user or self._wait_for_user)(prompt)
 
-
-def _wait_for_user(prompt: str) -> None:
-    if sys.stdin.isatty():
-        input(prompt)
-        return
-    print("Not on a terminal: SIGINT ends the run and tears the lab down.", flush=True)
-    signal.pause()
+    def _wait_for_user(self, prompt: str) -> None:
+        """Raises Interrupted when the run is to end, also in a thread, which no signal reaches."""
+        if not sys.stdin.isatty():
+            print("Not on a terminal: SIGINT ends the run and tears the lab down.", flush=True)
+            self.interrupted.wait()
+            raise Interrupted
+        print(prompt, end="", flush=True)
+        while not self.interrupted.is_set():
+            if select.select([sys.stdin], [], [], 0.2)[0]:
+                sys.stdin.readline()
+                return
+        raise Interrupted
 
 
 def _worst(steps: Sequence[StepResult]) -> Status:

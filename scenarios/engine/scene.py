@@ -10,7 +10,10 @@ References:  ${pod/web.ip}  ${pod/NS/web.node}  ${service/web.nodePort}  ${node/
 
 from __future__ import annotations
 
+import math
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -29,6 +32,10 @@ REFERENCE = re.compile(r"\$\{([^{}]+)\}")
 
 class NotYet(Exception):
     """Something is named that is not there, or has no such value, now: looking again later may help."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM: unwinds everything, so that labs are torn down."""
 
 
 class SceneError(Exception):
@@ -79,7 +86,8 @@ SHORTCUTS: Mapping[tuple[str, str], Callable[[KubeObject], Any]] = {
 
 @dataclass
 class Scene:
-    """One case at run time. slug: names files; saved: what steps kept under a name."""
+    """One case at run time. slug: names files; saved: what steps kept under a name; deadline: when the case's
+    time is over (time.monotonic); interrupted: the run is to end."""
 
     lab: LabHandle
     cluster: Cluster
@@ -87,7 +95,24 @@ class Scene:
     slug: str
     saved: dict[str, str] = field(default_factory=dict)
     captures: dict[str, RunningCapture] = field(default_factory=dict)
+    deadline: float = math.inf
+    interrupted: threading.Event = field(default_factory=threading.Event)
     _hosts: dict[str, Host] = field(default_factory=dict)
+
+    def left(self, wanted: float) -> float:
+        """Of the seconds that something wants, those that the case still has."""
+        return max(0.0, min(wanted, self.deadline - time.monotonic()))
+
+    @property
+    def late(self) -> str:
+        """What is added to a failure when the case has no time left, else ""."""
+        return "" if self.left(1.0) else " (the time of the case is over)"
+
+    def pause(self, duration: float) -> None:
+        """The time between two looks. Raises Interrupted when the run is to end, also in a thread that no signal
+        reaches."""
+        if self.interrupted.wait(duration):
+            raise Interrupted
 
     @property
     def hosts(self) -> dict[str, Host]:

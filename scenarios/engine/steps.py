@@ -64,9 +64,9 @@ def _sentence(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
 
 
-def poll(look: Callable[[], str], within: float, what: str) -> float:
+def poll(scene: Scene, look: Callable[[], str], within: float, what: str) -> float:
     """Call look until it returns "" (seconds that took); raises StepFailed with its last words."""
-    began, pause = time.monotonic(), 0.03
+    began, pause, within = time.monotonic(), 0.03, scene.left(within)
     while True:
         try:
             problem = look()
@@ -76,8 +76,8 @@ def poll(look: Callable[[], str], within: float, what: str) -> float:
         if not problem:
             return took
         if took >= within:
-            raise StepFailed(f"{what}: not within {shown(within)}: {problem}")
-        time.sleep(min(pause, within - took))  # polling: the time between two looks
+            raise StepFailed(f"{what}: not within {shown(within)}{scene.late}: {problem}")
+        scene.pause(min(pause, within - took))
         pause = min(pause * 1.4, 0.3)
 
 
@@ -110,7 +110,7 @@ def usable(scene: Scene, namespace: str, within: float = DEFAULT_WAIT) -> None:
     def look() -> str:
         return "" if scene.cluster.find(SERVICEACCOUNTS, "default", namespace) else "no default ServiceAccount yet"
 
-    poll(look, within, f"namespace {namespace} usable")
+    poll(scene, look, within, f"namespace {namespace} usable")
 
 
 def _object(scene: Scene, text: str) -> tuple[Resource, str, str]:
@@ -135,7 +135,7 @@ def delete(stage: Stage, step: Step) -> Done:
     if options.get("wait", True):
         for (resource, name, namespace), uid in uids.items():
             what = f"{resource.plural}/{name} gone"
-            poll(partial(_still, scene, (resource, name, namespace), uid), DEFAULT_WAIT, what)
+            poll(scene, partial(_still, scene, (resource, name, namespace), uid), DEFAULT_WAIT, what)
     return Done(f"deleted {listed(texts)}")
 
 
@@ -155,7 +155,7 @@ def scale(stage: Stage, step: Step) -> Done:
         resource, name, namespace = _object(scene, text)
         scene.cluster.patch(resource, name, {"spec": {"replicas": replicas}}, namespace)
         if resource.plural in ROLLOUTS:
-            poll(partial(_rollout, scene, text), DEFAULT_WAIT, f"{text} with {replicas} replicas")
+            poll(scene, partial(_rollout, scene, text), DEFAULT_WAIT, f"{text} with {replicas} replicas")
     return Done("scaled " + listed(f"{text} to {replicas}" for text, replicas in step.args.items()))
 
 
@@ -175,7 +175,7 @@ def wait(stage: Stage, step: Step) -> Done:
     scene, args = stage.scene, step.args
     text = scene.resolve(args["for"])
     within = seconds(args.get("within", DEFAULT_WAIT))
-    took = poll(lambda: _waited(scene, text, args), within, f"{text} {_wish(args)}")
+    took = poll(scene, lambda: _waited(scene, text, args), within, f"{text} {_wish(args)}")
     return Done(f"{text} {_wish(args)} after {shown(took)}")
 
 
@@ -266,7 +266,7 @@ def execute_command(stage: Stage, step: Step) -> Done:
     source = scene.source(scene.resolve(args["from"]))[0]
     command = args["command"]
     argv = argv_of(tuple(scene.resolve([command] if isinstance(command, str) else command)))
-    done = execute(scene, source, argv, seconds(args.get("timeout", 30)))
+    done = execute(scene, source, argv, scene.left(seconds(args.get("timeout", 30))))
     if problem := exit_problem(done, args.get("exit", 0)):
         raise StepFailed(f"{source.name}: {problem}")
     if name := args.get("save"):
@@ -363,4 +363,4 @@ def ready(scene: Scene, objects: Sequence[Mapping[str, Any]], within: float) -> 
                 return f"{key[1]} {problem}"
         return ""
 
-    return poll(look, within, "pods ready")
+    return poll(scene, look, within, "pods ready")

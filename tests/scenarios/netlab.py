@@ -211,7 +211,11 @@ class NetLab:
         env: Mapping[str, str] | None = None,
         timeout: float = 30.0,
     ) -> Completed:
-        done = subprocess.run([*self._enter(target), *argv], input=stdin, capture_output=True, timeout=timeout)
+        command = [*self._enter(target), *argv]
+        try:
+            done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"still runs after {timeout} s") from None
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def start(self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()) -> Program:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ import pytest
 from scenarios.engine.api import Cluster
 from scenarios.engine.loader import load_all
 from scenarios.engine.options import RunOptions
-from scenarios.engine.results import CaseFinished, LabReady, LabStopped, RunFinished, StepStarted
+from scenarios.engine.results import CaseFinished, LabKept, LabReady, LabStopped, RunFinished, StepStarted
 from scenarios.engine.runner import Run, run
 from scenarios.engine.scene import Scene
 from scenarios.engine.steps import Stage, apply_objects, perform
@@ -331,6 +332,85 @@ def test_ctrl_c_ends_the_run_and_the_lab():
         )
 
     assert isolated(body) == (True, True, 1, "skipped", 1)
+
+
+def two_labs(steps: str) -> list[Path]:
+    """Two files that do not share a lab."""
+    files = []
+    for name in ("one", "two"):
+        file = Path(f"/tmp/{name}.scenario.yaml")
+        file.write_text(f"name: {name}\ntitle: t\nisolated: true\ntimeouts: {{within: 100ms}}\nsteps: {steps}\n")
+        files.append(file)
+    return files
+
+
+class SharedNetLab:
+    """A LabFactory that gives the same lab to all who ask, side by side: a process can hold one NetLab only."""
+
+    def __init__(self, labs: NetLabs):
+        self.labs, self.lock = labs, threading.Lock()
+        self.entered = self.left = 0
+        self.lab = None
+
+    @contextmanager
+    def __call__(self, spec, name):
+        with self.lock:
+            self.entered += 1
+            if self.lab is None:
+                self.opened = self.labs(spec, name)
+                self.lab = self.opened.__enter__()
+        try:
+            yield self.lab
+        finally:
+            with self.lock:
+                self.left += 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "keep"),
+    [
+        pytest.param("[{wait: {for: pod/none, within: 60s}}]", False, id="while steps wait"),
+        pytest.param(
+            "[{expect: {within: 60s, resource: {of: pod/none}}}]", False, id="while expectations are looked at"
+        ),
+        pytest.param("[{expect: {resource: {of: pod/none}}}]", True, id="while failed labs are kept"),
+    ],
+)
+def test_ctrl_c_ends_labs_that_run_side_by_side(steps, keep):
+    def body():
+        class Interrupter(Recorder):
+            def handle(self, event):
+                super().handle(event)
+                if isinstance(event, LabKept if keep else StepStarted) and not self.sent:
+                    self.sent = True
+                    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+            sent = False
+
+        factory, options = SharedNetLab(NetLabs()), RunOptions(results=Path("/tmp/r"), jobs=2, keep=keep)
+        result = Run(load_all(two_labs(steps)), factory, options, [Interrupter()]).run()
+        return result.interrupted, result.seconds < 20, factory.entered == factory.left == 2
+
+    assert isolated(body) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "wait: {for: pod/none, within: 60s}",
+        "expect: {within: 60s, resource: {of: pod/none}}",
+        "exec: {from: worker-1, command: sleep 60, timeout: 60}",
+    ],
+)
+def test_a_step_ends_when_the_time_of_its_case_is_over(step):
+    def body():
+        result, _, _ = recorded(f"timeouts: {{case: 3s}}\nsteps: [{{{step}}}, {{note: never}}]\n")
+        (case,) = result.cases
+        return case.status, case.seconds < 15, case.problem
+
+    status, soon, problem = isolated(body)
+    assert (status, soon) == ("failed", True)
+    assert "the time of the case is over" in problem or "took longer than" in problem
 
 
 def test_keep_waits_inside_the_failed_lab():

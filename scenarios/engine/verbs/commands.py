@@ -51,7 +51,7 @@ class Exec(Arguments):
     def look(self, scene: Scene, source: End) -> Observation:
         argv = argv_of(self.command)
         began = time.monotonic()
-        done = execute(scene, source, argv, seconds(self.timeout))
+        done = execute(scene, source, argv, scene.left(seconds(self.timeout)))
         why = (
             exit_problem(done, self.exit)
             or text_problem(
