@@ -14,6 +14,7 @@ from typing import Any
 
 from components.runtime.api import Process, ProcessSpec, RuntimeClient
 from lab import launch
+from lab.doctor import missing_feature
 from lab.errors import LabError
 from lab.state import LabRecord, StateDirectory
 from scenarios.engine.handle import Completed, ComponentAction, Host
@@ -173,6 +174,10 @@ class LabStarter:
 
     def __init__(self, report: Callable[[str, dict[str, Any]], None] | None = None) -> None:
         self._report = report
+
+    def missing(self, feature: str) -> str:
+        """Why this machine cannot do it, "" when it can."""
+        return missing_feature(feature)
 
     @contextmanager
     def __call__(self, spec: LabSpec, name: str) -> Iterator[RunningLab]:

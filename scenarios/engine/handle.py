@@ -105,6 +105,10 @@ class LabHandle(Protocol):
 
 
 class LabFactory(Protocol):
-    """Brings a lab up on entering and tears it down on leaving, whatever happened in between."""
+    """Brings a lab up on entering and tears it down on leaving, whatever happened in between.
+
+    May have missing(feature) -> str: why labs here cannot do what a scenario requires, "" when they can
+    (scenarios.engine.options.MissingFeature); the pytest plugin asks it.
+    """
 
     def __call__(self, spec: LabSpec, name: str) -> AbstractContextManager[LabHandle]: ...

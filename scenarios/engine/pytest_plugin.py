@@ -27,7 +27,7 @@ from scenarios.engine.document import SpecError
 from scenarios.engine.handle import LabFactory, LabHandle
 from scenarios.engine.loader import SUFFIX, load
 from scenarios.engine.model import Case
-from scenarios.engine.options import RunOptions
+from scenarios.engine.options import RunOptions, everything_there
 from scenarios.engine.render.junit import evidence_lines
 from scenarios.engine.results import CaseResult
 from scenarios.engine.runner import Run
@@ -88,6 +88,15 @@ class LabPool:
         """A LabFactory that leaves the lab up."""
         yield self.get(spec)
 
+    @contextmanager
+    def alone(self, spec: LabSpec, name: str) -> Iterator[LabHandle]:
+        """A LabFactory of labs that nobody has used before or will use after."""
+        self.close()
+        try:
+            yield self.get(spec)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """End the lab, if there is one."""
         self.lab = self.spec = None
@@ -141,9 +150,10 @@ class ScenarioItem(pytest.Item):
         self.add_marker("lab")
 
     def runtest(self) -> None:
-        options = RunOptions(results=Path(self.config.getoption("--scenario-results")))
-        run = Run([self.case], self.config.stash[POOL].borrow, options, [])
-        result = run.run()
+        missing = getattr(find_factory(self.config), "missing", everything_there)
+        options = RunOptions(results=Path(self.config.getoption("--scenario-results")), missing=missing)
+        pool = self.config.stash[POOL]
+        result = Run([self.case], pool.alone if self.case.scenario.isolated else pool.borrow, options, []).run()
         if result.interrupted:
             raise KeyboardInterrupt
         one = result.cases[0]

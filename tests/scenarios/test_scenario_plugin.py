@@ -23,6 +23,9 @@ class Lab:
         return Completed(0, self.spec.cni.backend.encode(), b"")
 
 class Factory:
+    def missing(self, feature):
+        return "no module vxlan" if feature == "vxlan" else ""
+
     @contextlib.contextmanager
     def __call__(self, spec, name):
         LOG.open("a").write(f"up {spec.cni.backend}\\n")
@@ -80,3 +83,18 @@ def test_a_lab_that_cannot_be_reached_fails_the_case_with_the_reason(tmp_path):
 def test_without_a_factory_it_says_what_to_give(tmp_path):
     (tmp_path / "test_x.py").write_text("def test_one(lab): pass\n")
     assert "give --lab-factory package.module:name" in pytest_run(tmp_path, "test_x.py")
+
+
+def test_a_case_that_requires_what_labs_cannot_do_is_skipped_with_the_reason(tmp_path):
+    (tmp_path / "x.scenario.yaml").write_text("name: x\ntitle: t\nrequires: [veth, vxlan]\nsteps: [{note: hi}]\n")
+    said = pytest_run(tmp_path, "-rs", "--lab-factory", "fake_factory:Factory", "x.scenario.yaml")
+    assert "1 skipped" in said and "this machine cannot: no module vxlan" in said
+    assert not (tmp_path / "labs.txt").exists()
+
+
+def test_an_isolated_case_has_a_lab_to_itself(tmp_path):
+    for name, isolated in (("a", "false"), ("b", "true"), ("c", "false")):
+        file = tmp_path / f"{name}.scenario.yaml"
+        file.write_text(f"name: {name}\ntitle: t\nisolated: {isolated}\nsteps: [{{note: hi}}]\n")
+    pytest_run(tmp_path, "--lab-factory", "fake_factory:Factory", ".")
+    assert (tmp_path / "labs.txt").read_text().splitlines() == ["up vxlan", "down vxlan"] * 3
