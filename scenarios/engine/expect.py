@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from scenarios.engine.api import ApiError
@@ -187,19 +188,26 @@ def _pairs(scene: Scene, expectation: Expectation) -> list[_Pair]:
 
 
 def _targets(scene: Scene, to: str, source: End) -> list[End]:
+    """The ends that to means. It may carry a port: "worker-1:30080", "pod:web:8080", "10.244.2.3:80"."""
     resolved: str = scene.resolve(to, {"from": source})
-    for text in (resolved, _without_port(resolved)):
-        found = scene.ends(text)
-        if text == resolved and found == [End(text, ip=text)] and _without_port(resolved) != resolved:
-            continue
-        port = resolved[len(text) :]
-        return [replace(end, ip=end.ip + port) for end in found] if port else found
-    raise AssertionError("unreachable")
+    head, port = _port_apart(resolved)
+    found = scene.ends(head)
+    return [replace(end, ip=end.ip + port) for end in found] if port else found
 
 
-def _without_port(text: str) -> str:
+def _port_apart(text: str) -> tuple[str, str]:
+    """ "pod:web:8080" -> ("pod:web", ":8080"). An IPv6 address ends in no port, nor does "pod:5" (a name)."""
     head, separator, port = text.rpartition(":")
-    return head if separator and port.isdigit() else text
+    if not separator or not port.isdigit() or head in ("pod", "pods", "service", "svc"):
+        return text, ""
+    return (text, "") if ":" in head and _is_ipv6(text) else (head, f":{port}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[str, Any]:

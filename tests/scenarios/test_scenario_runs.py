@@ -128,6 +128,8 @@ WRONG = {
     "{from: pod:a, http: {url: 'http://${pod/b.ip}:8080/hostname', equals: c}}": 'expected "c", got "b"',
     "{from: pod:a, udp: {to: 'pod:b', port: 8081, equals: c}}": 'expected "c", got "b"',
     "{from: pod:a, tcp: {to: 'pod:b', port: 8080, error: refused}}": "expected it to fail",
+    "{from: pod:a, tcp: 'pod:b:99'}": "refused",
+    "{from: pod:a, tcp: 'pods:app=b:8080', not: true}": "should not be so",
     "{from: pod:a, ping: {to: 10.244.2.77, timeout: 300ms}}": "timeout",
     "{from: pod:a, ping: {to: 'pod:b', size: 1600, df: true}}": "too-big",
     "{from: pod:a, not: true, ping: 'pod:b'}": "should not be so",
