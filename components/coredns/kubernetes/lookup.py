@@ -114,7 +114,7 @@ def _service(index: Index, question: Question, zone: str, options: Options) -> l
     if service is None:
         raise NoSuchName(base)
     if service.external_name:
-        targets = [] if question.endpoint or question.port else [_external(service, base)]
+        targets = _external(question, service, base)
     elif service.headless or question.endpoint:
         targets = _endpoints(index, question, base, options)
     elif options.ignore_empty_service and not any(index.addresses(key)):
@@ -131,9 +131,11 @@ def _service(index: Index, question: Question, zone: str, options: Options) -> l
     return targets
 
 
-def _external(service: Service, base: str) -> Target:
+def _external(question: Question, service: Service, base: str) -> list[Target]:
+    """An alias has no endpoints, and every port. What looks like an address is none: clients would ask for a name
+    of digits, so there is no record (https://kubernetes.io/docs/concepts/services-networking/service/#externalname)."""
     host = service.external_name.rstrip(".")
-    return Target(host if address_family(host) else f"{host}.", 0, base)
+    return [] if question.endpoint or address_family(host) else [Target(f"{host}.", 0, base)]
 
 
 def _endpoints(index: Index, question: Question, base: str, options: Options) -> list[Target]:
