@@ -10,7 +10,7 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 ETH_IPV4, ETH_ARP, ETH_VLAN, ETH_IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
 #: IANA's port and the one Linux took before there was one (flannel uses it).
@@ -270,11 +270,21 @@ def identity(packet: Packet) -> Identity:
         icmp = inner.icmp
         if icmp.quoted:
             digest = hashlib.blake2b(repr(identity(icmp.quoted)).encode(), digest_size=8).hexdigest()
-        return Identity("icmp", number, (icmp.type, icmp.code, icmp.sequence, digest))
+        return Identity("icmp", number, (icmp.type, icmp.code, icmp.sequence, digest, *_never_translated(inner)))
     if inner.arp:
         arp = inner.arp
         return Identity("arp", arp.operation, (arp.sender_mac, arp.sender_ip, arp.target_ip))
-    return Identity(inner.protocol, number, (digest, len(inner.payload)))
+    return Identity(inner.protocol, number, (digest, len(inner.payload), *_never_translated(inner)))
+
+
+def _never_translated(packet: Packet) -> tuple[str, ...]:
+    """What goes to a multicast or link-local address stays on its link, under its own addresses: equal messages of
+    two senders (MLD, router solicitations) are two packets."""
+    if not packet.ip:
+        return ()
+    destination = ip_address(packet.ip.destination)
+    on_link = destination.is_multicast or destination.is_link_local
+    return (packet.ip.source, packet.ip.destination) if on_link else ()
 
 
 def summary(packet: Packet) -> str:

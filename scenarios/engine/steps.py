@@ -23,6 +23,8 @@ from scenarios.engine.verbs.base import listed
 from scenarios.engine.verbs.commands import argv_of, execute, exit_problem
 
 DEFAULT_WAIT = 60.0
+#: Reasons of a container that waits for its turn only.
+STARTING = ("ContainerCreating", "PodInitializing")
 
 
 class StepFailed(Exception):
@@ -221,8 +223,10 @@ def _lacks(scene: Scene, item: KubeObject, args: Mapping[str, Any]) -> str:
         for condition in item.get("status", {}).get("conditions", ()):
             if condition["type"].lower() == name.lower():
                 ok = condition["status"] == (wanted or "True")
-                return "" if ok else f"has {name}={condition['status']} {condition.get('message', '')}".rstrip()
-        return f"has no condition {name}" + _pod_trouble(item)
+                said = f"has {name}={condition['status']} {condition.get('message', '')}".rstrip()
+                return "" if ok else said + _pod_trouble(item)
+        phase = item.get("status", {}).get("phase", "unknown")
+        return f"has no condition {name}" + (_pod_trouble(item) or f" (phase {phase})")
     if "jsonpath" in args:
         values = [as_text(value) for value in JSONPath.parse(args["jsonpath"]).find(item)]
         if "is" not in args:
@@ -234,10 +238,14 @@ def _lacks(scene: Scene, item: KubeObject, args: Mapping[str, Any]) -> str:
 
 def _pod_trouble(item: KubeObject) -> str:
     """Why a pod does not come up, in its containers' words."""
-    states = item.get("status", {}).get("containerStatuses", ())
-    waiting = [state["state"]["waiting"] for state in states if state.get("state", {}).get("waiting")]
-    said = [f"{one.get('reason')}: {one.get('message', '')}".rstrip(": ") for one in waiting]
-    return f" ({listed(said)})" if said else f" (phase {item.get('status', {}).get('phase', 'unknown')})"
+    status = item.get("status", {})
+    states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    said = []
+    for state in states:
+        waiting = state.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, *STARTING):
+            said.append(f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": "))
+    return f" ({listed(said)})" if said else ""
 
 
 def _rollout(scene: Scene, text: str) -> str:

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import ICMPv6MLReport2, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 
@@ -75,6 +75,14 @@ def test_another_segment_is_another_packet(change):
     for name, value in change.items():
         setattr(other[TCP], name, value)
     assert identity(decode(bytes(ETHER / other))) != identity(decode(bytes(ETHER / SYN)))
+
+
+def test_equal_multicasts_of_two_senders_are_two_packets():
+    one, other = (
+        decode(bytes(ETHER / IPv6(src=source, dst="ff02::16", hlim=1) / ICMPv6MLReport2()))
+        for source in ("fe80::1", "fe80::2")
+    )
+    assert identity(one) == identity(one) != identity(other)
 
 
 def test_a_retransmission_is_another_packet():

@@ -189,6 +189,14 @@ def test_the_picture_draws_one_row_for_a_packet_and_marks_vxlan_and_nat():
     assert svg(POINTS, ()) == ""
 
 
+def test_no_text_of_the_picture_ends_outside_of_it():
+    last = POINTS[-1]
+    picture = ElementTree.fromstring(svg(POINTS, [one for one in sightings() if one.point == last]))
+    (what,) = (text for text in picture.iter("text") if text.get("class") == "what")
+    smallest_letter = 6  # of the 11 px in which it is set
+    assert int(what.get("x")) + len(what.text) * smallest_letter <= int(picture.get("width"))
+
+
 def test_many_pairs_become_a_grid(result):
     one = result.steps[1].expectations[0]
     pairs = tuple(Evidence(s, t, True, "", "ok") for s in ("a", "b") for t in ("c", "d"))

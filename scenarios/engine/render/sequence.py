@@ -16,6 +16,8 @@ from scenarios.engine.packets import Identity, describe, identity
 from scenarios.engine.verbs.packets import nat_between
 
 LANE, ROW, LEFT, TOP, MAX_ROWS = 118, 34, 70, 74, 48
+#: Of a letter in the style sheet's 11 px, generously.
+LETTER = 6.9
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def svg(points: Sequence[str], sightings: Sequence[Sighting]) -> str:
     if not known:
         return ""
     drawn = ways(known)[:MAX_ROWS]
-    width, height = LEFT + LANE * len(points) + 20, TOP + ROW * len(drawn) + 16
+    height = TOP + ROW * len(drawn) + 16
+    lanes_end = LEFT + LANE * len(points)
+    width = round(max(lanes_end, *(_first_lane(way, points) + LETTER * len(way.text) for way in drawn))) + 20
     parts = [
         f'<svg class="sequence" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="packets by interface and time">',
@@ -80,6 +84,11 @@ def place(point: str) -> tuple[str, str]:
 
 def _x(number: int) -> int:
     return LEFT + LANE * number + LANE // 2
+
+
+def _first_lane(way: Way, points: Sequence[str]) -> int:
+    """Where a packet's text begins."""
+    return _x(min(points.index(one.point) for one in way.sightings))
 
 
 def _hosts(points: Sequence[str]) -> Iterator[str]:
@@ -111,7 +120,7 @@ def _row(way: Way, y: int, points: Sequence[str], began: int) -> Iterator[str]:
     yield from _marks(way, lanes, y)
     if len(lanes) > 1:
         yield _arrow(_x(lanes[-1]), y, 1 if lanes[-1] >= lanes[-2] else -1)
-    x = _x(min(lanes))
+    x = _first_lane(way, points)
     yield f'<text class="what" x="{x}" y="{y - 8}">{escape(way.text)}</text></g>'
 
 
