@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -187,21 +188,17 @@ class Run:
         queue: SimpleQueue[Group] = SimpleQueue()
         for item in groups:
             queue.put(item)
-        threads = [
-            threading.Thread(target=self._work, args=(queue,)) for _ in range(min(self.options.jobs, len(groups)))
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)  # with a timeout, so that signals get through
-        except Interrupted:
-            self.stopping.set()
-            self.interrupted.set()
-            for thread in threads:
-                thread.join()
-            raise
+        # Leaving the pool waits for its threads. (Thread.join cannot be used here: one that a signal's exception
+        # has interrupted takes its thread for ended from then on, https://github.com/python/cpython/issues/90882.)
+        with ThreadPoolExecutor(min(self.options.jobs, len(groups))) as pool:
+            try:
+                working = [pool.submit(self._work, queue) for _ in range(self.options.jobs)]
+                for one in working:
+                    one.result()
+            except Interrupted:
+                self.stopping.set()
+                self.interrupted.set()
+                raise
 
     def _work(self, queue: SimpleQueue[Group]) -> None:
         while not self.stopping.is_set():
