@@ -27,7 +27,8 @@ from scenarios.engine.handle import Host, LabHandle
 from scenarios.engine.jsonpath import JSONPath, as_text
 
 POD = re.compile(r"(?P<pod>[a-z0-9./-]+)(?:\((?P<container>[a-z0-9-]+)\))?")
-REFERENCE = re.compile(r"\$\{([^{}]+)\}")
+#: One reference may stand inside another: ${node/${from.name}.gateway}.
+REFERENCE = re.compile(r"\$\{((?:[^{}]|\$\{[^{}]+\})+)\}")
 
 
 class NotYet(Exception):
@@ -61,9 +62,12 @@ def _node_ip(node: KubeObject) -> Any:
     return next((item["address"] for item in addresses if item["type"] == "InternalIP"), None)
 
 
-def _gateway(node: KubeObject) -> str | None:
-    cidr = node.get("spec", {}).get("podCIDR")
-    return str(ip_network(cidr)[1]) if cidr else None
+def _in_pod_cidr(number: int) -> Callable[[KubeObject], str | None]:
+    def value(node: KubeObject) -> str | None:
+        cidr = node.get("spec", {}).get("podCIDR")
+        return str(ip_network(cidr)[number]) if cidr else None
+
+    return value
 
 
 def _first_port(key: str) -> Callable[[KubeObject], Any]:
@@ -76,7 +80,8 @@ SHORTCUTS: Mapping[tuple[str, str], Callable[[KubeObject], Any]] = {
     ("pods", "node"): lambda pod: pod["spec"].get("nodeName"),
     ("nodes", "ip"): _node_ip,
     ("nodes", "podCIDR"): lambda node: node["spec"].get("podCIDR"),
-    ("nodes", "gateway"): _gateway,
+    ("nodes", "network"): _in_pod_cidr(0),
+    ("nodes", "gateway"): _in_pod_cidr(1),
     ("services", "ip"): lambda service: service["spec"].get("clusterIP"),
     ("services", "port"): _first_port("port"),
     ("services", "nodePort"): _first_port("nodePort"),
@@ -183,7 +188,7 @@ class Scene:
     def resolve(self, value: Any, ends: Mapping[str, End] | None = None) -> Any:
         """value with all ${references} filled in, also inside lists and mappings. Raises NotYet, SceneError."""
         if isinstance(value, str):
-            return REFERENCE.sub(lambda match: self._reference(match[1].strip(), ends or {}), value)
+            return REFERENCE.sub(lambda match: self._reference(self.resolve(match[1], ends).strip(), ends or {}), value)
         if isinstance(value, Mapping):
             return {self.resolve(key, ends): self.resolve(item, ends) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

@@ -397,6 +397,16 @@ def test_ctrl_c_ends_labs_that_run_side_by_side(steps, keep):
     assert isolated(body) == (True, True, True)
 
 
+def test_a_reference_may_stand_inside_another():
+    text = f"""{PODS}
+steps:
+  - expect: {{from: worker-1, exec: {{command: "echo ${{node/${{from.name}}.network}} ${{node/worker-2.gateway}}"}}}}
+"""
+    status, problem, seen = outcome(text)
+    assert (status, problem) == ("passed", "")
+    assert '"10.244.1.0 10.244.2.1"' in seen[0]
+
+
 def test_a_pod_that_does_not_become_ready_is_told_in_its_containers_words():
     waiting = "{name: a, state: {waiting: {reason: ErrImagePull, message: no image x}}}"
     status = f"{{conditions: [{{type: Ready, status: 'False'}}], containerStatuses: [{waiting}]}}"
