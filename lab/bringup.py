@@ -231,7 +231,7 @@ class Lab:
             output = _tail(self.state.logs / "addons.log")
             raise BringUpFailed(_READY_STEP, f"exit code {status.shell_code}", node=node, output=output)
         self.runtime.remove(process.id)
-        if self.spec.dns.replicas and self.spec.cni.plugin != "none" and self.spec.kubeProxy.mode != "none":
+        if self.spec.has_working_dns:
             self._dns_answers()
 
     def _dns_answers(self) -> None:

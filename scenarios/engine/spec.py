@@ -101,6 +101,11 @@ class LabSpec:
     dns: DNS = DNS()
     images: tuple[tuple[str, Image], ...] = ()
 
+    @property
+    def has_working_dns(self) -> bool:
+        """CoreDNS needs a pod network, and kube-proxy to reach the API server's Service."""
+        return bool(self.dns.replicas) and self.cni.plugin != "none" and self.kubeProxy.mode != "none"
+
     @classmethod
     def load(cls, path: str | Path) -> LabSpec:
         """Read a lab file. Raises SpecError (bad content) and OSError (cannot be read)."""

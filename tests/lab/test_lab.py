@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from components.machinery.client import ApiError, ApiUnavailable, Client
-from components.machinery.resources import CONFIGMAPS, DEPLOYMENTS, PODS, SERVICES
-from lab.handle import RunningLab
+from components.machinery.resources import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, SERVICES
+from lab.handle import LabStarter, RunningLab
+from scenarios.engine.spec import LabSpec
 from tests.lab.kubewire_cli import ROOT, Cli
 
 pytestmark = pytest.mark.lab
@@ -258,6 +259,18 @@ def test_two_labs_with_the_same_addresses_run_at_once(short_path: Path) -> None:
     finally:
         assert cli.run("down", "--all").returncode == 0
     assert cli.run("status").stdout.startswith("no labs")
+
+
+@pytest.mark.parametrize("without", [{"kubeProxy": {"mode": "none"}}, {"cni": {"plugin": "none"}}], ids=str)
+def test_a_lab_does_not_wait_for_what_its_file_leaves_out(
+    short_path: Path, without: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBEWIRE_STATE_DIR", str(short_path))
+    with LabStarter()(LabSpec.parse({"topology": {"workers": 1}, **without}), "without") as lab:
+        rules = lab.exec("worker-1", ["iptables-save", "-t", "nat"]).text
+        nodes = with_api(lab.kubeconfig, lambda client: client.list(NODES))
+    assert "KUBE-SERVICES" not in rules or "cni" in without
+    assert len(nodes.items) == 2
 
 
 def test_two_racks_behind_routers_with_limited_links_carry_pods(short_path: Path) -> None:
