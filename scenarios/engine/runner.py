@@ -324,9 +324,13 @@ class Run:
                 stage.scene.lab.component(name, host, "start")
 
     def _clean(self, stage: Stage) -> None:
-        """Asks for the namespace to go; nobody waits, for the next case has its own."""
-        with contextlib.suppress(ApiError):
-            stage.scene.cluster.delete(NAMESPACES, stage.scene.namespace)
+        """Asks for the case's namespace, and those among its manifests, to go; nobody waits, for the next case has
+        its own."""
+        scene = stage.scene
+        made = [item["metadata"]["name"] for item in stage.case.variant.objects if item["kind"] == "Namespace"]
+        for name in (scene.namespace, *made):
+            with contextlib.suppress(ApiError, NotYet, SceneError):
+                scene.cluster.delete(NAMESPACES, scene.resolve(name))
 
     def _keep(self, lab: LabHandle, result: CaseResult) -> None:
         hosts = [host.name for host in lab.hosts() if host.role == "worker"][:1] or ["control-plane"]

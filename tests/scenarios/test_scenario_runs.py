@@ -397,6 +397,15 @@ def test_ctrl_c_ends_labs_that_run_side_by_side(steps, keep):
     assert isolated(body) == (True, True, True)
 
 
+def test_namespaces_of_the_manifests_go_with_the_case_also_when_it_fails():
+    def body():
+        far = '{apiVersion: v1, kind: Namespace, metadata: {name: "${namespace}-far"}}'
+        result, _, labs = recorded(f"manifests: [{far}]\nsteps: [{{exec: {{from: worker-1, command: exit 1}}}}]\n")
+        return result.cases[0].status, [name for kind, _, name in labs.labs[0].api.objects if kind == "namespaces"]
+
+    assert isolated(body) == ("failed", [])
+
+
 def test_a_reference_may_stand_inside_another():
     text = f"""{PODS}
 steps:
