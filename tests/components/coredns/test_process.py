@@ -112,6 +112,12 @@ async def get(port: int, path: str) -> tuple[int, str]:
         return 0, ""
 
 
+async def opened(port: int, path: str) -> tuple[int, str] | None:
+    """None until somebody listens there: the pages of a process open one after another, and after its DNS."""
+    status, text = await get(port, path)
+    return (status, text) if status else None
+
+
 async def start(*argv: str, stdout: Any = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "components.coredns", *argv, stdout=stdout, stderr=asyncio.subprocess.STDOUT
@@ -138,9 +144,9 @@ async def _life(folder: Path) -> dict[str, Any]:
     with output.open("wb") as file:
         process = await start("-conf", str(conf), f"--dns.port={dns}", stdout=file)
     try:
-        await until(lambda: get(health, "/health"))
+        await until(lambda: opened(health, "/health"))
         await until(lambda: udp(dns, "one.test"))
-        seen["ready without API"] = await get(ready, "/ready")
+        seen["ready without API"] = await until(lambda: opened(ready, "/ready"))
         denied = await udp(dns, "web.ns.svc.cluster.local")
         seen["rcode without API"] = denied.header.rcode if denied else None
 
