@@ -202,13 +202,6 @@ def test_a_keyword_expression_that_cannot_be_read_is_an_error(tmp_path, expressi
         matches(expression, case)
 
 
-def test_a_file_that_is_no_text_is_a_mistake(tmp_path):
-    file = tmp_path / "x.scenario.yaml"
-    file.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(SpecError, match="not text"):
-        load(file)
-
-
 def test_a_changed_file_of_manifests_makes_an_old_result_worthless(tmp_path):
     manifests = tmp_path / "objects.yaml"
 
