@@ -52,8 +52,8 @@ class Iptables:
 
     def _by_messages(self, text: str) -> str:
         """What is left for the tool."""
-        tables, left = split(text)
         try:
+            tables, left = split(text)
             transactions = [compile_table(self._ip, table, lines) for table, lines in tables.items()]
             with NfTablesSocket() as kernel:
                 if not all(kernel.takes(messages) for messages in transactions):

@@ -36,7 +36,8 @@ class Unsupported(Exception):
 
 def split(text: str) -> tuple[dict[str, list[str]], str]:
     """Restore input -> the lines of each table that messages can say, and restore input of what remains: rules of
-    built-in chains, which are the tool's to make. Those lead to chains of the first part, so they come second."""
+    built-in chains, which are the tool's to make. Those lead to chains of the first part, so they come second; where
+    some are taken away first, all is the tool's: raises Unsupported with the line."""
     tables: dict[str, list[str]] = {}
     rest: dict[str, list[str]] = {}
     table = ""
@@ -46,6 +47,8 @@ def split(text: str) -> tuple[dict[str, list[str]], str]:
             tables.setdefault(table, [])
         elif line and line != "COMMIT" and not line.startswith("#"):
             built_in = line.split(" ", 2)[1] in BUILT_IN if line.startswith("-") else line[1:].split()[0] in BUILT_IN
+            if built_in and not line.startswith(("-I ", "-A ")):
+                raise Unsupported(line)
             (rest if built_in else tables).setdefault(table, []).append(line)
     left = "".join(f"*{name}\n" + "\n".join(lines) + "\nCOMMIT\n" for name, lines in rest.items())
     return tables, left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from components.machinery.nfnetlink import expressions as ex
 from components.machinery.nfnetlink import tables
-from components.machinery.nfnetlink.iptables import Unsupported, compile_table
+from components.machinery.nfnetlink.iptables import Unsupported, compile_table, split
 from components.machinery.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket, attributes
 from components.machinery.nfnetlink.tables import NFPROTO, Table
 from tests.scratch import isolated
@@ -286,6 +287,33 @@ def test_a_loop_is_refused():
     number, origin = isolated(body)
     assert number in (errno.ELOOP, errno.EMLINK)
     assert origin in ("the commit", "nat-prerouting"), "depends on the kernel"
+
+
+RESTORE = """\
+*nat
+:KUBE-SERVICES - [0:0]
+-I PREROUTING 1 -j KUBE-SERVICES
+-A KUBE-SERVICES -j RETURN
+COMMIT
+*mangle
+:KUBE-PROXY-CANARY - [0:0]
+COMMIT
+"""
+
+
+def test_jumps_from_built_in_chains_are_left_to_the_tool():
+    tables_, left = split(RESTORE)
+    assert tables_ == {
+        "nat": [":KUBE-SERVICES - [0:0]", "-A KUBE-SERVICES -j RETURN"],
+        "mangle": [":KUBE-PROXY-CANARY - [0:0]"],
+    }
+    assert left == "*nat\n-I PREROUTING 1 -j KUBE-SERVICES\nCOMMIT\n"
+
+
+@pytest.mark.parametrize("line", ["-D PREROUTING -j KUBE-SERVICES", ":PREROUTING DROP [0:0]"])
+def test_where_jumps_go_before_their_targets_all_is_left_to_the_tool(line):
+    with pytest.raises(Unsupported, match=re.escape(line)):
+        split(RESTORE.replace(":KUBE-SERVICES - [0:0]", line))
 
 
 @pytest.mark.parametrize(
