@@ -31,7 +31,12 @@ _DATA_VALUE, _DATA_VERDICT = 1, 2
 
 
 def _expression(name: str, *data: bytes) -> bytes:
-    return nested(_LIST_ELEMENT, text(1, name), nested(2, *data))
+    return nested(_LIST_ELEMENT, _name(name), nested(2, *data))
+
+
+@lru_cache(maxsize=64)
+def _name(name: str) -> bytes:
+    return text(1, name)
 
 
 def value(kind: int, data: bytes) -> bytes:
@@ -51,7 +56,7 @@ def payload(base: int, offset: int, length: int, register: int = REGISTER_1) -> 
     return _expression("payload", number(1, register), number(2, base), number(3, offset), number(4, length))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def compare(data: bytes, operator: int = EQUAL, register: int = REGISTER_1) -> bytes:
     """Go on when the register is (not) data; else the rule does not match."""
     return _expression("cmp", number(1, register), number(2, operator), value(3, data))
@@ -114,7 +119,7 @@ def dynset_update(set_name: str) -> bytes:
     return _expression("dynset", text(1, set_name), number(3, 1), number(4, REGISTER_1))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def immediate_verdict(name: str, chain: str = "") -> bytes:
     return _expression("immediate", number(1, _VERDICT_REGISTER), verdict(2, name, chain))
 
@@ -150,8 +155,13 @@ def counter() -> bytes:
 
 def xt_match(name: str, revision: int, info: bytes) -> bytes:
     """An iptables match inside a rule (nft_compat); info is the extension's struct, padded to eight bytes."""
-    return _expression("match", text(1, name), number(2, revision), attribute(3, info))
+    return _expression("match", _extension(name, revision), attribute(3, info))
 
 
 def xt_target(name: str, revision: int, info: bytes) -> bytes:
-    return _expression("target", text(1, name), number(2, revision), attribute(3, info))
+    return _expression("target", _extension(name, revision), attribute(3, info))
+
+
+@lru_cache(maxsize=64)
+def _extension(name: str, revision: int) -> bytes:
+    return text(1, name) + number(2, revision)

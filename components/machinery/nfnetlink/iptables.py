@@ -62,26 +62,30 @@ def compile_table(family: str, table: str, lines: Iterable[str]) -> list[Message
 
 
 def _line(family: str, table: str, line: str) -> list[Message]:
-    protocol = NFPROTO[family]
-
-    def message(kind: int, *parts: bytes, flags: int = NLM_F_CREATE) -> Message:
-        return Message(kind, flags, protocol, b"".join((_table(table), *parts)), line)
-
     if line.startswith(":"):
         chain = line[1:].partition(" ")[0]
         if chain in BUILT_IN:
             raise Unsupported(line)
-        return [message(_NEW_CHAIN, text(3, chain)), message(_DELETE_RULE, text(2, chain), flags=0)]
+        return [
+            Message(_NEW_CHAIN, NLM_F_CREATE, NFPROTO[family], _table(table) + text(3, chain), line),
+            Message(_DELETE_RULE, 0, NFPROTO[family], _table(table) + text(2, chain), line),
+        ]
     verb, chain, *rest = _words(line)
     if chain in BUILT_IN:
         raise Unsupported(line)
     if verb == "-X":
-        return [message(_DELETE_CHAIN, text(3, chain), flags=0)]
+        return [Message(_DELETE_CHAIN, 0, NFPROTO[family], _table(table) + text(3, chain), line)]
     if verb != "-A":
         raise Unsupported(line)
     rule = _Rule(family, line)
     rule.read(rest)
-    return [message(_NEW_RULE, text(2, chain), *rule.attributes(), flags=NLM_F_CREATE | NLM_F_APPEND)]
+    payload = b"".join((_table(table), _rule_chain(chain), *rule.attributes()))
+    return [Message(_NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, NFPROTO[family], payload, line)]
+
+
+@lru_cache(maxsize=256)
+def _rule_chain(name: str) -> bytes:
+    return text(2, name)
 
 
 @lru_cache(maxsize=16)
@@ -181,7 +185,7 @@ class _Rule:
         parts.append(ex.counter())
         if self._target:
             parts.append(self._verdict())
-        compat = nested(5, number(1, PROTOCOLS[self._protocol]), number(2, 0)) if self._protocol else b""
+        compat = _compatible(self._protocol) if self._protocol else b""
         return [nested(4, *parts), compat]
 
     def _match(self, extension: _Match) -> list[bytes]:
@@ -213,6 +217,8 @@ class _Rule:
         raise Unsupported(self._line)
 
     def _verdict(self) -> bytes:
+        if "-" in self._target and not self._target_options:  # no extension of iptables has one in its name
+            return ex.immediate_verdict("jump", self._target)
         match self._target, self._target_options:
             case "ACCEPT" | "DROP" | "RETURN" as name, {**rest} if not rest:
                 return ex.immediate_verdict(name.lower())
@@ -227,9 +233,13 @@ class _Rule:
                 return xtables.dnat(address.strip("[]"), int(port))
             case "MASQUERADE", options:
                 return xtables.masquerade(self._family, random_fully="--random-fully" in options)
-            case chain, {**rest} if not rest and "-" in chain:  # no extension of iptables has one
-                return ex.immediate_verdict("jump", chain)
         raise Unsupported(self._line)
+
+
+@lru_cache(maxsize=8)
+def _compatible(protocol: str) -> bytes:
+    """Extensions of a protocol want to know that the rule is for that protocol."""
+    return nested(5, number(1, PROTOCOLS[protocol]), number(2, 0))
 
 
 @lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 NETLINK_NETFILTER = 12
@@ -44,6 +45,7 @@ def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode() + b"\0")
 
 
+@lru_cache(maxsize=4096)
 def number(kind: int, value: int) -> bytes:
     """An attribute with a 32 bit number in network byte order, as nf_tables has them."""
     return _ATTRIBUTE.pack(8, kind) + value.to_bytes(4, "big")

@@ -7,7 +7,7 @@ that iptables-save prints what iptables-restore was given.
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import struct
 from functools import lru_cache
 
@@ -92,7 +92,7 @@ def set_mark(value: int, mask: int) -> bytes:
 
 def dnat(address: str, port: int) -> bytes:
     """`--to-destination ADDRESS:PORT`; port 0 leaves the port."""
-    packed = ipaddress.ip_address(address).packed.ljust(16, b"\0")
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address).ljust(16, b"\0")
     flags = _NAT_MAP_IPS | (_NAT_PROTO_SPECIFIED if port else 0)
     ports = port.to_bytes(2, "big") * 2
     return ex.xt_target("DNAT", 2, _aligned(struct.pack("=I", flags) + packed * 2 + ports + bytes(2)))
