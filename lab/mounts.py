@@ -5,7 +5,6 @@ Runs as PID 1 of fresh mount and pid namespaces.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from contextlib import suppress
@@ -22,10 +21,6 @@ _STAGING = Path("/tmp")
 _REPLACED = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
 _OWN = ("/proc", "/sys", "/dev", "/tmp", "/run")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun", "kvm", "fuse")
-
-_AT_RECURSIVE = 0x8000
-_MOUNT_ATTR_RDONLY = 0x1
-_SYS_MOUNT_SETATTR = 442
 
 
 @dataclass(frozen=True)
@@ -62,16 +57,6 @@ def submounts(points: list[MountPoint]) -> list[str]:
     return chosen
 
 
-def read_only(path: str) -> None:
-    """mount_setattr(2) with AT_RECURSIVE: a whole mount tree, keeping the flags a user namespace may not change."""
-    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.syscall(_SYS_MOUNT_SETATTR, -100, path.encode(), _AT_RECURSIVE, ctypes.byref(attributes), 32)
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"mount_setattr {path} read-only: {os.strerror(number)}")
-
-
 def hidden(paths: list[Path]) -> list[Path]:
     """Those of our own folders (checkout, venv) that the sandbox's fresh /tmp or /run would hide."""
     resolved = sorted({path.resolve() for path in paths})
@@ -95,7 +80,7 @@ def enter_root(state: Path, own_folders: list[Path]) -> None:
     for mounted in submounts(points):
         with suppress(OSError):  # a mount we may not see (another user's FUSE) is not ours to show
             ns.bind(mounted, f"{root}{mounted}", recursive=True)
-            read_only(f"{root}{mounted}")
+            ns.read_only(f"{root}{mounted}")
     _system_mounts(root)
     _own_etc_files(root / "etc")
     for path, descriptor in held.items():
@@ -103,7 +88,7 @@ def enter_root(state: Path, own_folders: list[Path]) -> None:
         target.mkdir(parents=True, exist_ok=True)
         ns.bind(f"/proc/self/fd/{descriptor}", target, recursive=path != state)
         if path != state:
-            read_only(str(target))
+            ns.read_only(str(target))
         os.close(descriptor)
     old = Path(f"{root}{MACHINE_ROOT}")
     old.mkdir(exist_ok=True)
@@ -113,7 +98,7 @@ def enter_root(state: Path, own_folders: list[Path]) -> None:
     for own in ("/proc", "/sys", "/dev", "/run"):
         with suppress(OSError):
             ns.unmount(MACHINE_ROOT + own, lazy=True)
-    read_only(MACHINE_ROOT)
+    ns.read_only(MACHINE_ROOT)
 
 
 def _overlay(root: Path, upper: Path, work: Path) -> None:
@@ -155,7 +140,7 @@ def _piece(entry: Path, target: Path, upper: Path, work: Path) -> None:
     except OSError:
         pass  # a file system mounted below it; shown read-only instead
     ns.bind(entry, target, recursive=True)
-    read_only(str(target))
+    ns.read_only(str(target))
 
 
 def _system_mounts(root: Path) -> None:

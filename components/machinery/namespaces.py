@@ -44,6 +44,10 @@ MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
 
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 0x1
+_SYS_MOUNT_SETATTR = 442
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -104,6 +108,15 @@ def bind(source: str | Path, target: str | Path, *, recursive: bool = False, rea
     mount(str(source), target, "", MS_BIND | (MS_REC if recursive else 0))
     if read_only:
         mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
+def read_only(path: str | Path, *, recursive: bool = True, on: bool = True) -> None:
+    """mount_setattr(2): a mount (tree), keeping the flags that a user namespace may not change. on=False: writable."""
+    values = (_MOUNT_ATTR_RDONLY, 0) if on else (0, _MOUNT_ATTR_RDONLY)
+    attributes = (ctypes.c_uint64 * 4)(*values, 0, 0)
+    flags = _AT_RECURSIVE if recursive else 0
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, -100, os.fsencode(path), flags, ctypes.byref(attributes), 32)
+    _check(result, f"mount_setattr {path} {'read-only' if on else 'writable'}")
 
 
 def unmount(target: str | Path, *, lazy: bool = False) -> None:

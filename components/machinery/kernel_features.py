@@ -1,0 +1,122 @@
+"""What a kernel can do for a lab, found out by trying: FEATURES is the list, works() tries one.
+
+Each is tried in a fresh network namespace of a child process, which vanishes with it. A machine's own kernel is
+asked by `kubewire doctor`, that of a virtual machine from inside: `python -m components.machinery.kernel_features`
+prints a JSON object of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.machinery import namespaces as ns
+
+
+@dataclass(frozen=True)
+class Feature:
+    """command: succeeds where the kernel has it; needed: no lab without it; without: what a lab lacks otherwise."""
+
+    command: str
+    needed: bool = False
+    without: str = ""
+
+
+_LINK = "ip link add x0 type veth peer name x1"
+
+#: A scenario may require any of them: scenario.schema.json has the same names.
+FEATURES: dict[str, Feature] = {
+    "veth": Feature(_LINK, True),
+    "bridge": Feature("ip link add x0 type bridge", True),
+    "vxlan": Feature("ip link add x0 type vxlan id 1 dstport 8472", without="cni.backend: vxlan (use host-gw)"),
+    "iptables": Feature("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True),
+    "nftables": Feature("nft add table ip t", without="kubeProxy.mode: nftables"),
+    "ipset": Feature("ipset create s hash:ip,port", without="ipset-based policy and IPVS"),
+    "conntrack": Feature("conntrack -L", True),
+    "bridge netfilter": Feature(
+        "test -e /proc/sys/net/bridge/bridge-nf-call-iptables",
+        True,
+        "(module br_netfilter; kubewire up loads it as root)",
+    ),
+    "tbf": Feature(
+        f"{_LINK} && tc qdisc add dev x0 root tbf rate 1mbit burst 15000 latency 1ms",
+        without="topology.links.bandwidth",
+    ),
+    "netem": Feature(
+        f"{_LINK} && tc qdisc add dev x0 root netem delay 1ms", without="delay, loss and reordering on links"
+    ),
+    "dummy": Feature("ip link add x0 type dummy", without="kube-ipvs0"),
+    "ip_vs": Feature("test -e /proc/net/ip_vs || modprobe -n ip_vs", without="kubeProxy.mode: ipvs"),
+    "openvswitch": Feature(
+        "test -d /sys/module/openvswitch || modprobe -n openvswitch || grep -q ovs_ /proc/kallsyms",
+        without="Open vSwitch datapaths",
+    ),
+    "wireguard": Feature("ip link add x0 type wireguard", without="encrypted node-to-node links"),
+    "ipip": Feature("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", without="IP-in-IP overlays"),
+    "geneve": Feature("ip link add x0 type geneve id 1 remote 10.0.0.1", without="Geneve overlays"),
+    "vrf": Feature("ip link add x0 type vrf table 10", without="VRFs"),
+    "bpf": Feature("test -e /proc/sys/kernel/unprivileged_bpf_disabled", without="eBPF datapaths"),
+    "tun": Feature("test -c /dev/net/tun", without="userspace tunnels"),
+}
+
+#: Not of a kernel but of how it was booted: the clock of a UML kernel that skips idle time (vm/uml.py).
+VIRTUAL_TIME = "virtual time"
+
+
+def has_virtual_time() -> bool:
+    """Whether hours pass here in no time: user-mode Linux with time-travel=inf-cpu."""
+    return "time-travel=" in Path("/proc/cmdline").read_text()
+
+
+def works(feature: str) -> bool:
+    """Try it. Raises LookupError for what is no feature."""
+    if feature not in FEATURES:
+        raise LookupError(f"no kernel feature {feature!r}; there are {', '.join(FEATURES)}")
+    return in_child(lambda: _try(FEATURES[feature].command))
+
+
+def in_child(action: Callable[[], None]) -> bool:
+    """Whether action works, tried in a child process that ends with it."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        except (OSError, subprocess.SubprocessError):
+            pass
+        finally:  # whatever happens, this copy of the caller goes no further
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def isolate(flags: int) -> None:
+    """Enter new namespaces (CLONE_NEW* flags); without root in a user namespace of one's own. Raises OSError."""
+    if os.geteuid() != 0:
+        uid, gid = os.geteuid(), os.getegid()
+        ns.unshare(ns.CLONE_NEWUSER)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    ns.unshare(flags)
+
+
+def _try(command: str) -> None:
+    isolate(ns.CLONE_NEWNET | ns.CLONE_NEWNS)
+    ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("tmpfs", "/run", "tmpfs")  # xtables.lock
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=10)
+
+
+def main() -> int:
+    json.dump({"release": os.uname().release, "features": {name: works(name) for name in FEATURES}}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

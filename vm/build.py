@@ -1,0 +1,116 @@
+"""Builds kernels into the cache, boots each once and asks it what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.machinery import kernel_features
+from vm import cache
+from vm.errors import BuildFailed, NotBuilt, VMError
+from vm.kernels import Kernel
+from vm.kernels.base import Boot, Progress
+from vm.machine import Machine
+from vm.share import Job
+
+_CODE = Path(__file__).parent.parent
+_PROBE_TIMEOUT = 300.0
+
+
+def folder_of(kernel: Kernel) -> Path:
+    return cache.directory() / kernel.name
+
+
+def code_folders() -> list[Path]:
+    """What Python needs of the host to run this code: the checkout (or site-packages) and the virtual environment."""
+    return [_CODE, Path(sys.prefix)]
+
+
+def environment() -> dict[str, str]:
+    """For Python inside: this code, and no writing beside it."""
+    return {"PYTHONPATH": str(_CODE), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def find(kernel: Kernel) -> cache.Built | None:
+    """The kernel if it is in the cache and up to date."""
+    built = cache.Built.load(folder_of(kernel))
+    if built is None or built.recipe != kernel.recipe() or not Path(built.path).exists():
+        return None
+    return built
+
+
+def need(kernel: Kernel) -> cache.Built:
+    """Raises NotBuilt with the command that builds it."""
+    built = find(kernel)
+    if built is None:
+        raise NotBuilt(f"the kernel {kernel.name} is not built yet: kubewire vm build --kernel {kernel.name}")
+    return built
+
+
+def build(kernel: Kernel, progress: Progress) -> cache.Built:
+    """Make it when it is not there, and find out what it has. Raises BuildFailed; the same call again goes on."""
+    folder = folder_of(kernel)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, progress):
+        began = time.monotonic()
+        made = kernel.make(folder, progress)
+        built = cache.Built(
+            release=made.release,
+            path=str(made.path),
+            size=made.path.stat().st_size,
+            sha256=cache.sha256(made.path),
+            recipe=kernel.recipe(),
+            probes=probes(),
+            seconds=round(time.monotonic() - began, 1),
+        )
+        before = cache.Built.load(folder)
+        if before and (before.sha256, before.recipe, before.probes) == (built.sha256, built.recipe, built.probes):
+            return before
+        progress("booting it to see what it has")
+        found = probe(kernel, built)
+        built = cache.Built(**{**vars(built), "features": found})
+        built.save(folder)
+        return built
+
+
+def probes() -> str:
+    """Changes when the list of features does."""
+    return cache.digest(*(f"{name} {feature.command}" for name, feature in kernel_features.FEATURES.items()))
+
+
+def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
+    """Boot it and try every feature inside. Raises BuildFailed."""
+    job = Job([sys.executable, "-m", "components.machinery.kernel_features"], env=environment())
+    said: list[bytes] = []
+    errors: list[bytes] = []
+    try:
+        with Machine(kernel, built, Boot(memory=1024), visible=code_folders(), jobs=[job]) as machine:
+            (pending,) = machine.pending
+            code = machine.wait(pending, timeout=_PROBE_TIMEOUT, out=said.append, err=errors.append)
+    except (VMError, TimeoutError) as error:
+        raise BuildFailed(f"{kernel.name} was built but does not run: {error}") from error
+    if code != 0:
+        raise BuildFailed(f"{kernel.name} runs, but not the probes: {b''.join(errors).decode(errors='replace')}")
+    features: dict[str, bool] = json.loads(b"".join(said))["features"]
+    return features
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """One build of a kernel at a time: flock(2) on its folder; whoever comes second waits."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another command builds it; waiting")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

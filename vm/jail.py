@@ -1,0 +1,179 @@
+"""Where a virtual machine's process lives on the host: `python -m vm.jail SPEC.json LIFELINE`.
+
+Network, mount, pid, ipc and uts namespaces of its own; every file of the host read-only, except the shared folder;
+no way to become more than nobody. The machine is PID 1 of the pid namespace: with it everything it started ends.
+
+Its life hangs on LIFELINE, the read end of a pipe: when the other end closes, for whatever reason, this process kills
+it and removes its folder. When this process is killed itself, the kernel kills it (PR_SET_PDEATHSIG). So a kill -9 of
+anybody leaves no process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.machinery import namespaces as ns
+
+NOBODY = 65534
+#: The shared folder's path for the machine, and a place for its mounts; both in its own /tmp.
+SHARE, SCRATCH = Path("/tmp/io"), Path("/tmp/root")
+CANNOT_START = 125
+_PR_SET_NO_NEW_PRIVS = 38
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """argv: the machine's program. visible: what it must be able to read, under the same path. size: MiB of its /tmp.
+
+    terminal: it has the standard input. share: the shared folder, inside the machine's own folder on the host.
+    """
+
+    argv: Sequence[str]
+    share: str
+    visible: Sequence[str] = ()
+    size: int = 1024
+    terminal: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        data: dict[str, Any] = json.loads(text)
+        return cls(**data)
+
+
+def main(spec: Spec, lifeline: int) -> int:
+    """Run it; returns its exit code, 128 + signal when it was killed, 125 when it could not be started."""
+    try:
+        _enter_namespaces()
+        launcher = os.pidfd_open(os.getpid())
+        child = os.fork()
+        if child == 0:
+            _run(spec, launcher)
+    except OSError as error:
+        print(f"kubewire-vm: cannot isolate the virtual machine: {error}", file=sys.stderr, flush=True)
+        return CANNOT_START
+    return _until_either_ends(spec, child, lifeline)
+
+
+def _enter_namespaces() -> None:
+    if os.geteuid() != 0:
+        uid, gid = os.geteuid(), os.getegid()
+        ns.unshare(ns.CLONE_NEWUSER)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS)
+
+
+def _until_either_ends(spec: Spec, child: int, lifeline: int) -> int:
+    pidfd = os.pidfd_open(child)
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.register(lifeline, 0)  # POLLHUP
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.kill(child, signal.SIGKILL))
+    over = [descriptor for descriptor, _ in poller.poll()]
+    if pidfd not in over:
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if lifeline in over:  # nobody is left to do it
+        shutil.rmtree(Path(spec.share).parent, ignore_errors=True)
+    return code if code >= 0 else 128 - code
+
+
+def _run(spec: Spec, launcher: int) -> None:
+    """The child, PID 1 of its namespace: never returns. launcher: a pidfd."""
+    try:
+        _die_with(launcher)
+        _files(spec)
+        _drop_rights()
+        _die_with(launcher)  # changing one's user clears it
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if not spec.terminal:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", **spec.env}
+        os.execve(spec.argv[0], list(spec.argv), environment)
+    except OSError as error:
+        print(f"kubewire-vm: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(CANNOT_START)
+
+
+def _die_with(launcher: int) -> None:
+    ns.set_parent_death_signal(signal.SIGKILL)
+    poller = select.poll()
+    poller.register(launcher, select.POLLIN)
+    if poller.poll(0):  # it had ended before
+        os._exit(CANNOT_START)
+
+
+def _files(spec: Spec) -> None:
+    """The host's files, read-only; /tmp of its own; what lies where nobody may look, bound to the same path."""
+    ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    held = {path: os.open(path, os.O_PATH) for path in spec.visible}
+    share = os.open(spec.share, os.O_PATH | os.O_DIRECTORY)
+    private = sorted(set(closed_folders(spec.visible)))
+    for folder in ["/tmp", *private]:
+        ns.mount("kubewire-vm", folder, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, f"mode=755,size={spec.size}m")
+    for path, descriptor in held.items():
+        if path.startswith(tuple(f"{folder}/" for folder in ["/tmp", *private])):
+            _bind(descriptor, Path(path))
+        os.close(descriptor)
+    SCRATCH.mkdir()
+    _bind(share, SHARE)
+    os.close(share)
+    ns.read_only("/")
+    for writable in ("/tmp", SHARE):  # in /tmp the machine keeps its memory
+        ns.read_only(writable, recursive=False, on=False)
+    Path("/tmp").chmod(0o1777)
+    ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+
+
+def _bind(descriptor: int, target: Path) -> None:
+    source = f"/proc/self/fd/{descriptor}"
+    if Path(source).is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    ns.bind(source, target, recursive=True)
+
+
+def closed_folders(paths: Sequence[str]) -> Iterator[str]:
+    """For each path the topmost folder above it that others may not enter (in /tmp everything is covered anyway)."""
+    if os.geteuid() != 0:
+        return
+    for path in paths:
+        for folder in [*reversed(Path(path).parents)]:
+            if str(folder) == "/tmp":
+                break
+            if not folder.stat().st_mode & 0o001:
+                yield str(folder)
+                break
+
+
+def _drop_rights() -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.chdir("/")
+    os.umask(0o022)
+
+
+if __name__ == "__main__":
+    os.set_inheritable(int(sys.argv[2]), False)
+    sys.exit(main(Spec.parse(Path(sys.argv[1]).read_text()), int(sys.argv[2])))

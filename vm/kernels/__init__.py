@@ -1,0 +1,18 @@
+"""The kernels that a virtual machine can boot, the lightest first. A new one is a module and a line in KERNELS."""
+
+from __future__ import annotations
+
+from vm.kernels.base import Kernel
+from vm.kernels.qemu import QEMU
+from vm.kernels.stock import Stock
+from vm.kernels.uml import UML
+
+KERNELS: tuple[Kernel, ...] = (UML(), Stock(), QEMU())
+
+
+def named(name: str) -> Kernel:
+    """Raises LookupError that lists them."""
+    for kernel in KERNELS:
+        if kernel.name == name:
+            return kernel
+    raise LookupError(f"no kernel {name!r}; there are {', '.join(kernel.name for kernel in KERNELS)}")

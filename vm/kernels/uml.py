@@ -1,0 +1,102 @@
+"""User-mode Linux, built from Debian's linux-source-6.1 with uml.config: one binary that is a machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vm import cache
+from vm.errors import BuildFailed
+from vm.jail import SCRATCH, SHARE
+from vm.kernels.base import Boot, Made, Program, Progress, run
+
+CONFIG = Path(__file__).parent / "uml.config"
+SOURCE = Path("/usr/src/linux-source-6.1.tar.xz")
+#: Compiled files in a build with uml.config, for "1200 of about 2100"; counted once, need not be exact.
+_ABOUT = 2100
+
+
+def kernel_line(boot: Boot) -> list[str]:
+    """What UML gets as arguments: no device, the host's files as root file system, init (guest/init.py)."""
+    console = ["con=null", "con0=fd:0,fd:1"] if boot.terminal else ["con=null", "con0=null,fd:1"]
+    time = ["time-travel=inf-cpu"] if boot.virtual_time else []
+    root = ["root=hostfs", "rootfstype=hostfs", "rootflags=/", "ro"]
+    init = ["init=/usr/bin/python3", "--", "-I", f"{SHARE}/init.py", str(SHARE)]
+    return [f"mem={boot.memory}M", *console, "ssl=null", "quiet", *time, *root, *init]
+
+
+class UML:
+    name = "uml"
+    title = "User-mode Linux from Debian's linux-source-6.1: every networking feature, one CPU"
+    virtual_time = True
+
+    def recipe(self) -> str:
+        return cache.digest(CONFIG.read_text())
+
+    def make(self, folder: Path, progress: Progress) -> Made:
+        """Unpack, configure, compile, keep the binary. Each is skipped when it was done before."""
+        target, tree = folder / "linux", folder / "build"
+        stamp = folder / "recipe"
+        if not (target.exists() and stamp.exists() and stamp.read_text() == self.recipe()):
+            if not SOURCE.exists():
+                raise BuildFailed(f"{SOURCE} is not there; kubewire vm build as root installs linux-source-6.1")
+            self._unpack(tree, progress)
+            self._configure(tree, progress)
+            self._compile(tree, progress)
+            shutil.copyfile(tree / "linux", folder / "linux.new")
+            (folder / "linux.new").chmod(0o755)
+            (folder / "linux.new").replace(target)
+            stamp.write_text(self.recipe())
+        shutil.rmtree(tree, ignore_errors=True)
+        return Made(run([str(target), "--version"], lambda _: None).split()[-1], target)
+
+    def _unpack(self, tree: Path, progress: Progress) -> None:
+        if (tree / ".unpacked").exists():
+            return
+        progress("unpacking the source (1.3 GB)")
+        shutil.rmtree(tree, ignore_errors=True)
+        tree.mkdir(parents=True)
+        run(["tar", "-C", str(tree), "--strip-components=1", "-xf", str(SOURCE)], progress)
+        (tree / ".unpacked").touch()
+
+    def _configure(self, tree: Path, progress: Progress) -> None:
+        if (tree / ".config").exists() and not (tree / ".configured").exists():
+            (tree / ".config").unlink()
+        if (tree / ".configured").exists() and (tree / ".configured").read_text() == self.recipe():
+            return
+        progress("configuring")
+        run(["make", "ARCH=um", "defconfig"], progress, shown=_nothing, cwd=tree)
+        merge = ["sh", "scripts/kconfig/merge_config.sh", "-m", ".config", str(CONFIG)]
+        run(merge, progress, shown=_nothing, cwd=tree)
+        run(["make", "ARCH=um", "olddefconfig"], progress, shown=_nothing, cwd=tree)
+        if lost := refused(CONFIG.read_text(), (tree / ".config").read_text()):
+            raise BuildFailed(f"this source does not take these lines of {CONFIG.name}: {', '.join(lost)}")
+        (tree / ".configured").write_text(self.recipe())
+
+    def _compile(self, tree: Path, progress: Progress) -> None:
+        done = sum(1 for _ in tree.rglob("*.o"))
+
+        def shown(line: str) -> str:
+            nonlocal done
+            if line.split()[:1] == ["CC"]:
+                done += 1
+                return f"compiling: {done} of about {max(_ABOUT, done)} files"
+            return ""
+
+        run(["make", "ARCH=um", f"-j{os.cpu_count() or 1}", "linux"], progress, shown=shown, cwd=tree)
+
+    def program(self, built: cache.Built, boot: Boot) -> Program:
+        guest = {"scratch": str(SCRATCH), "lower": "/", "load": [], "alternatives": {}}
+        return Program([built.path, *kernel_line(boot)], [built.path], guest)
+
+
+def refused(wanted: str, got: str) -> Sequence[str]:
+    """Options that uml.config asks for and the configured kernel has not: a dependency that is not met."""
+    have = set(got.splitlines())
+    return [line for line in wanted.splitlines() if line.startswith("CONFIG_") and line not in have]
+
+
+def _nothing(_: str) -> str:
+    return ""

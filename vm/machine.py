@@ -1,0 +1,248 @@
+"""A virtual machine that runs: boot it, give it jobs, read their output as it comes, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vm import cache
+from vm.errors import Ended, VMError
+from vm.jail import CANNOT_START, Spec
+from vm.kernels.base import Boot, Kernel
+from vm.share import Follower, Job, Share, collect, exit_code
+
+#: Gets a job's output as it comes.
+Sink = Callable[[bytes], None]
+_LOOK_EVERY = 0.01
+_CODE = Path(__file__).parent.parent
+
+
+def discard(_: bytes) -> None:
+    """A sink that forgets."""
+
+
+def run_directory() -> Path:
+    """Where the folders of running machines are: in memory, and nobody else's."""
+    if chosen := os.environ.get("KUBEWIRE_VM_RUN"):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/run/kubewire-vm")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime, "kubewire-vm") if runtime else Path(f"/dev/shm/kubewire-vm-{os.geteuid()}")
+
+
+class Machine:
+    """A context manager: entering boots, leaving ends it, whatever happens.
+
+    resident: it stays for more jobs; otherwise it is given its jobs at once, runs them and ends by itself (the only
+    way with virtual time: a guest that looks for jobs would let it race). visible: folders of the host that jobs
+    need, read-only, under the same path. shell: an interactive command on this process's terminal instead of jobs.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        built: cache.Built,
+        boot: Boot,
+        *,
+        visible: Sequence[Path] = (),
+        jobs: Sequence[Job] = (),
+        resident: bool = False,
+        shell: Sequence[str] = (),
+        workdir: str = "/",
+    ) -> None:
+        self.kernel = kernel
+        self._program = kernel.program(built, boot)
+        self._boot, self._resident = boot, resident
+        self._visible = list(dict.fromkeys(str(path.resolve()) for path in visible))
+        self._first = jobs
+        self._shell = {"shell": list(shell), "workdir": workdir} if shell else {}
+        self._folders: dict[Path, Job] = {}
+        self.pending: list[Path] = []
+
+    def __enter__(self) -> Machine:
+        base = run_directory()
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep(base)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.kernel.name}-", dir=base))
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        self._lifeline, self._process = -1, None
+        self.share = Share(self.folder / "share")
+        guest = {"hostname": "kubewire-vm", "visible": self._visible, "resident": self._resident}
+        self.share.make({**guest, **self._program.guest, **self._shell})
+        for job in self._first:
+            self.pending.append(self.submit(job))
+        environment = {"TERM": os.environ.get("TERM", "linux")} if self._boot.terminal else {}
+        spec = Spec(
+            argv=list(self._program.argv),
+            share=str(self.share.folder),
+            visible=list(dict.fromkeys([*self._program.visible, *self._visible])),
+            size=self._boot.memory + 256,
+            terminal=self._boot.terminal,
+            env=environment,
+        )
+        (self.folder / "spec.json").write_text(json.dumps(asdict(spec)))
+        self._launch()
+
+    def _launch(self) -> None:
+        """vm.jail, a process of its own with one thread. It has the terminal, or a file for the console."""
+        read_end, self._lifeline = os.pipe()
+        console: Any = None if self._boot.terminal else (self.folder / "console").open("wb")
+        command = [sys.executable, "-m", "vm.jail", str(self.folder / "spec.json"), str(read_end)]
+        path = os.pathsep.join(filter(None, [str(_CODE), os.environ.get("PYTHONPATH", "")]))
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=None if self._boot.terminal else subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                pass_fds=[read_end, self._lock],
+                start_new_session=not self._boot.terminal,
+                env=os.environ | {"PYTHONPATH": path},
+                cwd="/",
+            )
+        finally:
+            os.close(read_end)
+            if console:
+                console.close()
+
+    def submit(self, job: Job) -> Path:
+        """Give it a job; what is returned is for wait()."""
+        folder = self.share.submit(job)
+        self._folders[folder] = job
+        return folder
+
+    def wait(self, job: Path, *, timeout: float | None = None, out: Sink = discard, err: Sink = discard) -> int:
+        """The job's exit code, when its output has been read and its outputs are back.
+
+        Raises Ended (no exit code: it failed) and TimeoutError; the job may go on then.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        followers = ((Follower(job / "stdout"), out), (Follower(job / "stderr"), err))
+        try:
+            while True:
+                ended = self.ended()
+                code = exit_code(job)
+                news = _pass_on(followers)
+                if code is not None:
+                    break
+                if ended:
+                    raise Ended(self._why())
+                if deadline is not None and time.monotonic() > deadline:
+                    raise TimeoutError(f"the command in the virtual machine took longer than {timeout:g} s")
+                if not news:
+                    self._pause()
+        finally:
+            for follower, _ in followers:
+                follower.close()
+            for number, path in enumerate(self._folders[job].outputs):
+                collect(job / "outputs" / str(number), path)
+        return code
+
+    def run(self, job: Job, *, timeout: float | None = None, out: Sink = discard, err: Sink = discard) -> int:
+        """submit() and wait(), in a resident machine."""
+        return self.wait(self.submit(job), timeout=timeout, out=out, err=err)
+
+    def _pause(self) -> None:
+        """Until the next look: hostfs and 9p tell the host's inotify, but a machine that ends does not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert self._process is not None
+            self._process.wait(_LOOK_EVERY)
+
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process is None or self._process.poll() is not None
+
+    def attend(self) -> int:
+        """Wait for its end (of a shell); returns the process's exit code."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def _why(self) -> str:
+        console = self.console()
+        cannot = self._process is not None and self._process.returncode == CANNOT_START
+        what = "the virtual machine could not be started" if cannot else "the virtual machine ended without an answer"
+        return "\n".join([what, *(f"  | {line}" for line in console[-15:])])
+
+    def console(self) -> list[str]:
+        """What its kernel and init said."""
+        try:
+            return (self.folder / "console").read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+
+    def close(self) -> None:
+        """End it; nothing of it is left. Idempotent."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        if self._process is not None:
+            self._process.wait()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _pass_on(followers: Sequence[tuple[Follower, Sink]]) -> bool:
+    news = False
+    for follower, sink in followers:
+        while data := follower.read():
+            sink(data)
+            news = True
+    return news
+
+
+def sweep(base: Path) -> None:
+    """Remove folders whose machine and starter were both killed: nobody holds their lock."""
+    for folder in base.iterdir():
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def running(base: Path | None = None) -> Iterator[Path]:
+    """The folders of machines that run now."""
+    base = base or run_directory()
+    for folder in sorted(base.iterdir()) if base.is_dir() else ():
+        if (folder / "spec.json").exists():
+            yield folder
+
+
+def check_visible(paths: Sequence[Path]) -> None:
+    """Raises VMError for a folder that there is not."""
+    for path in paths:
+        if not path.exists():
+            raise VMError(f"{path} does not exist")
