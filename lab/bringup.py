@@ -61,6 +61,10 @@ class Lab:
             self._start_runtime()
         with self._step(f"network: {len(self.plan.nodes)} nodes, {self.spec.topology.shape}"):
             self._build_network()
+        if not self.spec.kubernetes:
+            with self._step("a bare lab: nothing runs on its hosts"):
+                self._connect_runtime()
+            return
         with self._step("certificates and node files"):
             self._write_files()
         with self._step("API server"):

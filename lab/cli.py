@@ -1,4 +1,4 @@
-"""The command line: kubewire up, down, status, run, demo, node, kubectl, doctor."""
+"""The command line: kubewire up, down, status, run, demo, node, kubectl, doctor, vm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, UsageError
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_lab_commands(commands)
     _add_inside_commands(commands)
     _add_scenario_commands(commands)
+    _add_vm_commands(commands)
     return parser
 
 
@@ -177,11 +179,91 @@ def _add_scenario_commands(commands: Any) -> None:
 
     run = _command(commands, "run", _run, "run scenarios and write the reports", epilog=_RUN_EPILOG)
     engine.add_arguments(run)
-    _command(commands, "demo", _demo, "the four networking problems, shown on packets, with an HTML report")
+    run.add_argument(
+        "--vm",
+        default="never",
+        metavar="KERNEL",
+        help="where to run what this kernel cannot: auto, uml, uml-stock, qemu (default: skip it and say the command)",
+    )
+    demo = _command(commands, "demo", _demo, "the four networking problems, shown on packets, with an HTML report")
+    demo.set_defaults(results=Path("results/demo"))
     test = _command(commands, "test", _test, "static checks and the whole test suite (in a checkout)", signals=False)
     test.add_argument(
         "arguments", nargs=argparse.REMAINDER, metavar="...", help="for pytest, e.g. tests/lab -k sandbox"
     )
+
+
+def _add_vm_commands(commands: Any) -> None:
+    vm = _command(commands, "vm", _vm_help, "kubewire in a virtual machine whose kernel has every module")
+    vm.set_defaults(parser=vm)
+    inner = vm.add_subparsers(title="commands", metavar="COMMAND")
+    run = _command(inner, "run", _vm_run, "run a kubewire command line, or any program, in it", epilog=_VM_EPILOG)
+    shell = _command(inner, "shell", _vm_shell, "a shell in it, on this terminal", signals=False)
+    for parser in (run, shell):
+        _kernel(parser, "default: the lightest one that has what is needed")
+        parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="default: %(default)s")
+        parser.add_argument("--virtual-time", action="store_true", help="skip idle time: an hour passes in seconds")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="end it then (default: never)")
+    run.add_argument(
+        "--output", type=Path, action="append", default=[], metavar="DIR", help="a folder it may write to; comes back"
+    )
+    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
+    build = _command(inner, "build", _vm_build, "make its kernels (as root: also install what that takes)")
+    _kernel(build, "default: uml and uml-stock")
+    _command(inner, "status", _vm_status, "the kernels there are, with size and checksum")
+
+
+def _kernel(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--kernel", default="auto", choices=("auto", "uml", "uml-stock", "qemu"), help=text)
+
+
+_VM_EPILOG = """\
+examples:
+  kubewire vm run -- run ipvs-smoke             a scenario, on a kernel that has IPVS
+  kubewire vm run -- doctor                     any kubewire command line
+  kubewire vm run -- ip link add x0 type vrf table 10      any program
+  kubewire vm run --virtual-time -- sleep 3h    in no time
+
+It sees this machine's files, read-only. What it writes is lost, except the reports of run and demo and --output.
+It has no network device. It ends with the command, with ctrl-C, with --timeout, or with whoever started it.
+exit codes: the command's; 1 when the machine ended without one
+"""
+
+
+def _vm_help(options: argparse.Namespace) -> int:
+    options.parser.print_help()
+    return 2
+
+
+def _vm_run(options: argparse.Namespace) -> int:
+    from lab import virtual
+
+    return virtual.run(options, _parse_own)
+
+
+def _parse_own(arguments: Sequence[str]) -> argparse.Namespace | None:
+    """A command line of kubewire's own, parsed; None for another program's."""
+    parser = build_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return parser.parse_args(arguments) if arguments[0] in commands.choices else None
+
+
+def _vm_shell(options: argparse.Namespace) -> int:
+    from lab import virtual
+
+    return virtual.shell(options)
+
+
+def _vm_build(options: argparse.Namespace) -> int:
+    from lab import virtual
+
+    return virtual.make(options)
+
+
+def _vm_status(_: argparse.Namespace) -> int:
+    from lab import virtual
+
+    return virtual.show()
 
 
 def _up(options: argparse.Namespace) -> int:

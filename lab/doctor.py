@@ -1,6 +1,6 @@
-"""`kubewire doctor`: what this machine and its kernel can do for a lab, found out by trying.
+"""`kubewire doctor`: what this machine, its kernel and the kernels of virtual machines can do for a lab.
 
-Each kernel feature is tried in a fresh network namespace of a child process, which vanishes with it.
+All is found out by trying: on the machine now, in each virtual machine when its kernel was built.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ import functools
 import json
 import os
 import platform
-import shlex
 import shutil
-import subprocess
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import vm.build
+from components.machinery import kernel_features as features
 from components.machinery import namespaces as ns
 from lab.machine import packages
+from vm.kernels import KERNELS
+
+KERNEL = "kernel"
 
 
 @dataclass(frozen=True)
@@ -42,53 +45,10 @@ _LISTINGS = (
     Path(sysconfig.get_path("data"), "share/kubewire/debian-packages.txt"),
 )
 
-#: feature -> command that succeeds where the kernel has it, is it needed, and what a lab lacks otherwise.
-#: A scenario may require any of them: scenario.schema.json has the same names.
-FEATURES: dict[str, tuple[str, bool, str]] = {
-    "veth": ("ip link add x0 type veth peer name x1", True, ""),
-    "bridge": ("ip link add x0 type bridge", True, ""),
-    "vxlan": ("ip link add x0 type vxlan id 1 dstport 8472", False, "cni.backend: vxlan (use host-gw)"),
-    "iptables": ("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True, ""),
-    "nftables": (
-        # What kube-proxy's rules are made of, and not every kernel with nf_tables has.
-        "nft 'add table ip t; add chain ip t c { type nat hook postrouting priority 100 ; }; add chain ip t r; "
-        "add rule ip t c fib saddr type local masquerade fully-random; add chain ip t d; add rule ip t r reject; "
-        "add rule ip t d meta l4proto tcp dnat ip addr . port to numgen random mod 1 map { 0 : 10.0.0.1 . 80 }'",
-        False,
-        "kubeProxy.mode: nftables (its rules need nft_numgen, nft_reject, nft_fib and nft_masq)",
-    ),
-    "ipset": ("ipset create s hash:ip,port", False, "ipset-based policy and IPVS"),
-    "conntrack": ("conntrack -L", True, ""),
-    "bridge netfilter": (
-        "test -e /proc/sys/net/bridge/bridge-nf-call-iptables",
-        True,
-        "(module br_netfilter; kubewire up loads it as root)",
-    ),
-    "tbf": (
-        "ip link add x0 type veth peer name x1 && tc qdisc add dev x0 root tbf rate 1mbit burst 15000 latency 1ms",
-        False,
-        "topology.links.bandwidth",
-    ),
-    "netem": (
-        "ip link add x0 type veth peer name x1 && tc qdisc add dev x0 root netem delay 1ms",
-        False,
-        "delay, loss and reordering on links",
-    ),
-    "dummy": ("ip link add x0 type dummy", False, "kube-ipvs0"),
-    "ip_vs": ("test -e /proc/net/ip_vs || modprobe -n ip_vs", False, "kubeProxy.mode: ipvs"),
-    "openvswitch": ("test -d /sys/module/openvswitch || modprobe -n openvswitch", False, "Open vSwitch datapaths"),
-    "wireguard": ("ip link add x0 type wireguard", False, "encrypted node-to-node links"),
-    "ipip": ("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", False, "IP-in-IP overlays"),
-    "geneve": ("ip link add x0 type geneve id 1 remote 10.0.0.1", False, "Geneve overlays"),
-    "vrf": ("ip link add x0 type vrf table 10", False, "VRFs"),
-    "bpf": (f"python3 {shlex.quote(str(Path(__file__).with_name('bpf_probe.py')))}", False, "eBPF datapaths"),
-    "tun": ("ip tuntap add dev x0 mode tun", False, "userspace tunnels"),
-}
-
 
 def findings() -> dict[str, list[Finding]]:
     """Everything doctor looks at, by part, most basic first."""
-    return {"machine": _machine(), "Debian packages": _tools(), "kernel": _kernel()}
+    return {"machine": _machine(), "Debian packages": _tools(), KERNEL: _kernel()}
 
 
 def _machine() -> list[Finding]:
@@ -97,9 +57,15 @@ def _machine() -> list[Finding]:
     found = [Finding("user", True, yes)]
     if not root:
         lacking = "in one, files of the machine owned by root are read-only in containers; no bpf, perhaps no tun"
-        found.append(Finding("user namespaces", _in_child(lambda: ns.unshare(ns.CLONE_NEWUSER)), lacking, needed=True))
+        found.append(
+            Finding("user namespaces", features.in_child(lambda: ns.unshare(ns.CLONE_NEWUSER)), lacking, needed=True)
+        )
     flags = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
-    found.append(Finding("namespaces", _in_child(lambda: _isolate(flags)), "net mnt pid ipc uts cgroup", needed=True))
+    found.append(
+        Finding(
+            "namespaces", features.in_child(lambda: features.isolate(flags)), "net mnt pid ipc uts cgroup", needed=True
+        )
+    )
     found.append(Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), "", needed=True))
     return found
 
@@ -118,48 +84,23 @@ def _tools() -> list[Finding]:
 
 def _kernel() -> list[Finding]:
     return [
-        Finding(name, _in_child(lambda command=command: _try(command)), "", needed, without)  # type: ignore[misc]
-        for name, (command, needed, without) in FEATURES.items()
+        Finding(name, features.works(name), "", feature.needed, feature.without)
+        for name, feature in features.FEATURES.items()
     ]
 
 
-def _isolate(flags: int) -> None:
-    if os.geteuid() != 0:
-        uid, gid = os.geteuid(), os.getegid()
-        ns.unshare(ns.CLONE_NEWUSER)
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-    ns.unshare(flags)
-
-
-def _try(command: str) -> None:
-    _isolate(ns.CLONE_NEWNET | ns.CLONE_NEWNS)
-    ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
-    ns.mount("tmpfs", "/run", "tmpfs")  # xtables.lock
-    subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=10)
-
-
-def _in_child(action: Callable[[], None]) -> bool:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        except (OSError, subprocess.SubprocessError):
-            pass
-        finally:  # whatever happens, this copy of the caller goes no further
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def vm_features() -> dict[str, dict[str, bool] | None]:
+    """What each kernel of a virtual machine was found to have when it was built; None: it is not built here."""
+    built = {kernel.name: vm.build.find(kernel) for kernel in KERNELS}
+    return {name: dict(one.features) if one else None for name, one in built.items()}
 
 
 @functools.cache
 def missing_feature(name: str) -> str:
     """Why a kernel feature that a scenario requires is not there; "" when it is. Raises LookupError for no feature."""
-    if name not in FEATURES:
-        raise LookupError(f"no kernel feature {name!r}; there are {', '.join(FEATURES)}")
-    return "" if _in_child(lambda: _try(FEATURES[name][0])) else f"this kernel has no {name}{_perhaps()}"
+    if name == features.VIRTUAL_TIME:
+        return "" if features.has_virtual_time() else "time is real here"
+    return "" if features.works(name) else f"this kernel has no {name}{_perhaps()}"
 
 
 def _perhaps() -> str:
@@ -168,18 +109,36 @@ def _perhaps() -> str:
 
 def show(*, as_json: bool = False) -> int:
     """Print the report; 1 when something a lab cannot do without is missing."""
-    found = findings()
+    found, others = findings(), vm_features()
     if as_json:
         plain = [{"part": part} | asdict(finding) for part, of_it in found.items() for finding in of_it]
-        print(json.dumps({"kernel": platform.release(), "findings": plain}, indent=1))
+        print(json.dumps({"kernel": platform.release(), "findings": plain, "vm": others}, indent=1))
     else:
-        print(f"kernel {platform.release()}, {os.cpu_count()} cores")
-        for part, of_it in found.items():
-            print("\n".join([part, *map(_line, of_it)]))
+        print("\n".join(report(found, others)))
     return 1 if any(one.needed and not one.works for of_it in found.values() for one in of_it) else 0
 
 
-def _line(finding: Finding) -> str:
+def report(found: Mapping[str, list[Finding]], others: Mapping[str, Mapping[str, bool] | None]) -> Iterator[str]:
+    """For people: the machine, then its kernel's features with those of the virtual machines beside them."""
+    yield f"kernel {platform.release()}, {os.cpu_count()} cores"
+    for part, of_it in found.items():
+        beside = part == KERNEL
+        yield f"  {part:<29} {'here':<5}" + _row(others, {name: name for name in others}) if beside else part
+        for finding in of_it:
+            yield _line(finding, _row(others, _marks(finding.name, others)) if beside else "")
+    if unbuilt := [name for name, one in others.items() if one is None]:
+        yield f"  ? not built: kubewire vm build --kernel {'|'.join(unbuilt)}"
+
+
+def _marks(feature: str, others: Mapping[str, Mapping[str, bool] | None]) -> dict[str, str]:
+    return {name: "?" if one is None else "✓" if one.get(feature) else "-" for name, one in others.items()}
+
+
+def _row(columns: Iterable[str], cells: Mapping[str, str]) -> str:
+    return "".join(f" {cells[name]:<{max(5, len(name))}}" for name in columns)
+
+
+def _line(finding: Finding, beside: str) -> str:
     mark = "✓" if finding.works else "✗" if finding.needed else "-"
     text = finding.detail
     if not finding.works and finding.cure:
@@ -189,4 +148,6 @@ def _line(finding: Finding) -> str:
         text = f"needed {finding.without}"
         if not finding.needed:
             text = f"not in this kernel{_perhaps()}; without it: {finding.without}"
+    if beside:
+        return f"    {finding.name:<27} {mark:<5}{beside} {text}".rstrip()
     return f"  {mark} {finding.name:<27} {text}".rstrip()

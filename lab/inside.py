@@ -44,7 +44,8 @@ def run(state: StateDirectory, door: socket.socket, progress: Progress, *, attac
     record = state.record()
     assert record is not None
     lab = Lab(LabSpec.parse(record.spec, f"{state.path}/lab.json"), state, door, progress)
-    write_kubeconfig(lab, record.port)
+    if lab.spec.kubernetes:
+        write_kubeconfig(lab, record.port)
     try:
         lab.bring_up()
     except BringUpFailed as error:

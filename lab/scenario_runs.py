@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 
 from lab.doctor import missing_feature
+from lab.errors import UsageError
 from lab.handle import LabStarter
+from lab.virtual import AUTO, CHOICES
+from lab.vm_runs import VirtualMachines
 from scenarios.engine import cli as engine
 from scenarios.engine.options import RunOptions
 
@@ -15,7 +18,12 @@ DEMO = "four-networking-problems"
 
 def run(options: argparse.Namespace) -> int:
     """0: all passed or were skipped with a reason, 1: an expectation failed, 2: a file is wrong, 130: interrupted."""
-    return engine.run(engine.files_of(options.scenarios), LabStarter(), engine.options_of(options, missing_feature))
+    if options.vm not in ("never", *CHOICES):
+        raise UsageError(f"--vm {options.vm}: there are never, {', '.join(CHOICES)}")
+    delegate = options.vm != "never"
+    elsewhere = VirtualMachines(options.vm if delegate else AUTO)
+    chosen = engine.options_of(options, missing_feature, elsewhere, delegate=delegate)
+    return engine.run(engine.files_of(options.scenarios), LabStarter(), chosen)
 
 
 def demo(_: argparse.Namespace) -> int:

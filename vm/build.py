@@ -14,8 +14,7 @@ from pathlib import Path
 from components.machinery import kernel_features
 from vm import cache
 from vm.errors import BuildFailed, NotBuilt, VMError
-from vm.kernels import Kernel
-from vm.kernels.base import Boot, Progress
+from vm.kernels.base import Boot, Kernel, Progress
 from vm.machine import Machine
 from vm.share import Job
 

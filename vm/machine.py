@@ -71,6 +71,8 @@ class Machine:
         self._shell = {"shell": list(shell), "workdir": workdir} if shell else {}
         self._folders: dict[Path, Job] = {}
         self.pending: list[Path] = []
+        self._lifeline = self._lock = -1
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Machine:
         base = run_directory()
@@ -87,7 +89,6 @@ class Machine:
         return self
 
     def _start(self) -> None:
-        self._lifeline, self._process = -1, None
         self.share = Share(self.folder / "share")
         guest = {"hostname": "kubewire-vm", "visible": self._visible, "resident": self._resident}
         self.share.make({**guest, **self._program.guest, **self._shell})
@@ -133,10 +134,19 @@ class Machine:
         self._folders[folder] = job
         return folder
 
-    def wait(self, job: Path, *, timeout: float | None = None, out: Sink = discard, err: Sink = discard) -> int:
+    def wait(
+        self,
+        job: Path,
+        *,
+        timeout: float | None = None,
+        out: Sink = discard,
+        err: Sink = discard,
+        look: Callable[[], None] = lambda: None,
+    ) -> int:
         """The job's exit code, when its output has been read and its outputs are back.
 
-        Raises Ended (no exit code: it failed) and TimeoutError; the job may go on then.
+        look is called now and then, and may raise. Raises Ended (no exit code: it failed) and TimeoutError; the job
+        may go on then.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         followers = ((Follower(job / "stdout"), out), (Follower(job / "stderr"), err))
@@ -145,6 +155,7 @@ class Machine:
                 ended = self.ended()
                 code = exit_code(job)
                 news = _pass_on(followers)
+                look()
                 if code is not None:
                     break
                 if ended:
@@ -204,7 +215,9 @@ class Machine:
             self._lock = -1
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

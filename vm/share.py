@@ -67,10 +67,8 @@ class Share:
         (unfinished / "job.json").write_text(json.dumps(told))
         for number, path in enumerate(job.outputs):
             target = unfinished / "outputs" / str(number)
-            if path.is_dir():
-                shutil.copytree(path, target, symlinks=True)
-            else:
-                target.mkdir()
+            path.mkdir(parents=True, exist_ok=True)  # the guest mounts on it, and cannot make it
+            shutil.copytree(path, target, symlinks=True)
         give(unfinished, recursive=True)
         unfinished.rename(ready)
         return ready

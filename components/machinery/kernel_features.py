@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,7 +36,13 @@ FEATURES: dict[str, Feature] = {
     "bridge": Feature("ip link add x0 type bridge", True),
     "vxlan": Feature("ip link add x0 type vxlan id 1 dstport 8472", without="cni.backend: vxlan (use host-gw)"),
     "iptables": Feature("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True),
-    "nftables": Feature("nft add table ip t", without="kubeProxy.mode: nftables"),
+    "nftables": Feature(
+        # What kube-proxy's rules are made of, and not every kernel with nf_tables has.
+        "nft 'add table ip t; add chain ip t c { type nat hook postrouting priority 100 ; }; add chain ip t r; "
+        "add rule ip t c fib saddr type local masquerade fully-random; add chain ip t d; add rule ip t r reject; "
+        "add rule ip t d meta l4proto tcp dnat ip addr . port to numgen random mod 1 map { 0 : 10.0.0.1 . 80 }'",
+        without="kubeProxy.mode: nftables (its rules need nft_numgen, nft_reject, nft_fib and nft_masq)",
+    ),
     "ipset": Feature("ipset create s hash:ip,port", without="ipset-based policy and IPVS"),
     "conntrack": Feature("conntrack -L", True),
     "bridge netfilter": Feature(
@@ -52,16 +59,13 @@ FEATURES: dict[str, Feature] = {
     ),
     "dummy": Feature("ip link add x0 type dummy", without="kube-ipvs0"),
     "ip_vs": Feature("test -e /proc/net/ip_vs || modprobe -n ip_vs", without="kubeProxy.mode: ipvs"),
-    "openvswitch": Feature(
-        "test -d /sys/module/openvswitch || modprobe -n openvswitch || grep -q ovs_ /proc/kallsyms",
-        without="Open vSwitch datapaths",
-    ),
+    "openvswitch": Feature("genl ctrl get name ovs_datapath | grep -q ovs", without="Open vSwitch datapaths"),
     "wireguard": Feature("ip link add x0 type wireguard", without="encrypted node-to-node links"),
     "ipip": Feature("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", without="IP-in-IP overlays"),
     "geneve": Feature("ip link add x0 type geneve id 1 remote 10.0.0.1", without="Geneve overlays"),
     "vrf": Feature("ip link add x0 type vrf table 10", without="VRFs"),
-    "bpf": Feature("test -e /proc/sys/kernel/unprivileged_bpf_disabled", without="eBPF datapaths"),
-    "tun": Feature("test -c /dev/net/tun", without="userspace tunnels"),
+    "bpf": Feature(f"python3 {shlex.quote(str(Path(__file__).with_name('bpf_probe.py')))}", without="eBPF datapaths"),
+    "tun": Feature("ip tuntap add dev x0 mode tun", without="userspace tunnels"),
 }
 
 #: Not of a kernel but of how it was booted: the clock of a UML kernel that skips idle time (vm/uml.py).

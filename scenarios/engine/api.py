@@ -246,3 +246,13 @@ def merge_patch(last: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
         else:
             patch[key] = value
     return patch
+
+
+class NoCluster(Cluster):
+    """Of a lab without Kubernetes: whatever asks for something of it fails and says so."""
+
+    def __init__(self) -> None:
+        super().__init__(kubeconfig.Credentials(server=""))
+
+    def request(self, method: str, path: str, **_: Any) -> Any:
+        raise ApiError(0, "", f"this lab has no Kubernetes (lab: {{kubernetes: false}}), so no {path}")

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scenarios.engine.options import MissingFeature, RunOptions, everything_there
+from scenarios.engine.options import Elsewhere, MissingFeature, RunOptions, everything_there
 
 if TYPE_CHECKING:
     from scenarios.engine.handle import LabFactory
+    from scenarios.engine.model import Case
 
 CATALOGUE = Path(__file__).parent.parent / "catalogue"
 
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where report.html, junit.xml, results.json and the captures go (default: results)",
     )
+    parser.add_argument("--only", action="append", default=[], metavar="ID", help="only the case with this id (again)")
+    parser.add_argument("--events", type=Path, metavar="FILE", help="also write what happens, as lines of JSON")
     parser.add_argument("--no-color", action="store_true", help="plain text even on a terminal")
 
 
@@ -50,7 +53,13 @@ def _jobs(text: str) -> int:
     return number
 
 
-def options_of(arguments: argparse.Namespace, missing: MissingFeature = everything_there) -> RunOptions:
+def options_of(
+    arguments: argparse.Namespace,
+    missing: MissingFeature = everything_there,
+    elsewhere: Elsewhere | None = None,
+    *,
+    delegate: bool = False,
+) -> RunOptions:
     """What the parsed arguments ask for."""
     return RunOptions(
         results=arguments.results,
@@ -64,12 +73,23 @@ def options_of(arguments: argparse.Namespace, missing: MissingFeature = everythi
         quiet=arguments.quiet,
         color=False if arguments.no_color else None,
         missing=missing,
+        elsewhere=elsewhere,
+        delegate=delegate,
+        only=tuple(arguments.only),
+        events=arguments.events,
     )
 
 
 def files_of(given: Sequence[str]) -> list[Path]:
     """Paths as they are; a bare name is looked for in the catalogue; nothing means all of it."""
     return [_short(path) for path in (map(_catalogued, given) if given else [CATALOGUE])]
+
+
+def cases_of(arguments: argparse.Namespace) -> list[Case]:
+    """What `kubewire run` with these arguments would run. Raises SpecError, KeywordError, OSError."""
+    from scenarios.engine.runner import chosen
+
+    return chosen(files_of(arguments.scenarios), options_of(arguments))
 
 
 def _short(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from scenarios.engine import fixtures
+from scenarios.engine import faults, fixtures
 from scenarios.engine.check import check, nearest, shown
 from scenarios.engine.document import Document, KeyPath, Loader, SpecError, dotted, read_text
 from scenarios.engine.duration import seconds
@@ -25,7 +25,12 @@ VERBS = (
     *("http", "tcp", "udp", "ping", "dns", "exec", "resource", "events", "rules", "routes"),
     *("neighbours", "fdb", "conntrack", "addresses", "packets"),
 )
-ACTIONS = ("note", "apply", "delete", "scale", "patch", "wait", "exec", "capture", "component", "save", "expect")
+ACTIONS = (
+    *("note", "apply", "delete", "scale", "patch", "wait", "exec", "capture", "component"),
+    *("link", "start", "stop", "elapse", "save", "expect"),
+)
+#: actions and verbs that only an API server can do or answer
+OF_THE_API = ("apply", "delete", "scale", "patch", "wait", "component", "resource", "events")
 #: verb: text -> the key that the text stands for
 SHORT_FORMS = {"http": "url", "tcp": "to", "udp": "to", "ping": "to", "dns": "name", "exec": "command"}
 #: what looks somewhere by itself and so takes no from
@@ -91,6 +96,7 @@ class _File:
             topic=data.get("topic", self.path.parent.name),
             tags=tuple(data.get("tags", ())),
             requires=tuple(data.get("requires", ())),
+            clock=data.get("clock", "real"),
             isolated=data.get("isolated", False),
             timeouts=Timeouts(**times),
             file=self.path,
@@ -139,6 +145,8 @@ class _File:
         shared = at if own.get("steps") else ()
         steps += self._steps(own.get("steps") or data.get("steps", []), (*shared, "steps"), timeouts)
         steps += self._steps(own.get("after", []), (*at, "after"), timeouts)
+        if not lab.kubernetes:
+            self._check_bare(objects, steps, at)
         steps = self._with_failures(steps, own.get("fails", []), (*at, "fails"))
         return Variant(name, own.get("title", ""), own.get("explain", "").strip(), lab, tuple(objects), tuple(steps))
 
@@ -151,6 +159,16 @@ class _File:
                 own: KeyPath = (*at, "fixtures", "pods", name, "node")
                 path = own if own in self.document.lines else ("fixtures", "pods", name, "node")
                 raise self._error(path, f"no node {node!r}{nearest(node, there)}; this lab has {', '.join(there)}")
+
+    def _check_bare(self, objects: Sequence[Any], steps: Sequence[Step], at: KeyPath) -> None:
+        """A lab without Kubernetes has no API."""
+        if objects:
+            raise self._error(at, "a lab with kubernetes: false has no API for fixtures or manifests")
+        for step in steps:
+            used = [one.verb for one in step.expectations if one.verb in OF_THE_API]
+            if step.action in OF_THE_API or used:
+                what = step.action if step.action in OF_THE_API else used[0]
+                raise SpecError([f"{step.where}: {what} needs an API, and the lab says kubernetes: false"])
 
     def _lab(self, own: Mapping[str, Any], at: KeyPath, cell: Mapping[str, Any]) -> LabSpec:
         base = self.document.data.get("lab", {})
@@ -221,6 +239,8 @@ class _File:
             raise self._error((*path, action), "needs start: NAME or stop: NAME")
         elif action == "capture" and "start" in args and "on" not in args:
             raise self._error((*path, action), "needs on: a list of interfaces such as worker-1:eth0")
+        elif action == "link" and (wrong := faults.problem(args)):
+            raise self._error((*path, action), wrong)
         return Step(
             action,
             args,

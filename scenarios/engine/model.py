@@ -11,8 +11,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from components.machinery.kernel_features import VIRTUAL_TIME
+from scenarios.engine.faults import requires
 from scenarios.engine.spec import LabSpec
 
 #: seconds; kubectl and the e2e framework wait longer, but a lab is one machine.
@@ -83,6 +85,7 @@ class Scenario:
     topic: str
     tags: tuple[str, ...]
     requires: tuple[str, ...]
+    clock: Literal["real", "virtual"]
     isolated: bool
     timeouts: Timeouts
     file: Path
@@ -104,6 +107,13 @@ class Case:
         parts = [self.variant.name] if self.variant.name else []
         parts += [f"{axis}={value}" for axis, value in self.cell]
         return f"{self.scenario.name}[{','.join(parts)}]" if parts else self.scenario.name
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the kernel must have: what the file says, what its link steps need, and virtual time."""
+        faults = [requires(step.args) for step in self.variant.steps if step.action == "link"]
+        clock = [VIRTUAL_TIME] if self.scenario.clock == "virtual" else []
+        return tuple(dict.fromkeys(name for name in (*self.scenario.requires, *faults, *clock) if name))
 
     @property
     def fingerprint(self) -> str:

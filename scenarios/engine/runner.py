@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -25,7 +25,7 @@ from types import FrameType
 from components.machinery.kubeconfig import KubeconfigError
 from components.machinery.resources import NAMESPACES
 from scenarios.engine import pcapng
-from scenarios.engine.api import ApiError, Cluster
+from scenarios.engine.api import ApiError, Cluster, NoCluster
 from scenarios.engine.capturing import RunningCapture, sightings
 from scenarios.engine.document import SpecError
 from scenarios.engine.handle import LabFactory, LabHandle
@@ -56,7 +56,7 @@ from scenarios.engine.results import (
 )
 from scenarios.engine.scene import Interrupted, NotYet, Scene, SceneError
 from scenarios.engine.spec import LabSpec
-from scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, ready, usable
+from scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, ready, restore_link, usable
 
 EXIT_PASSED, EXIT_FAILED, EXIT_BAD_FILE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PREPARE = Step("prepare", None, name="Preparation")
@@ -65,7 +65,7 @@ PREPARE = Step("prepare", None, name="Preparation")
 def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> int:
     """0: all passed or were skipped, 1: some did not, 2: a file is wrong, 130: interrupted."""
     try:
-        cases = [case for case in load_all(files) if matches(options.keyword, case)]
+        cases = chosen(files, options)
     except (SpecError, KeywordError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_FILE
@@ -79,6 +79,12 @@ def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> 
     if result.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if result.count("failed") + result.count("error") else EXIT_PASSED
+
+
+def chosen(files: Sequence[Path], options: RunOptions) -> list[Case]:
+    """The cases that options ask for. Raises SpecError, KeywordError, OSError."""
+    cases = [case for case in load_all(files) if matches(options.keyword, case)]
+    return [case for case in cases if not options.only or case.id in options.only]
 
 
 def _listing(cases: Sequence[Case]) -> Iterator[str]:
@@ -152,12 +158,13 @@ class Run:
         began, interrupted = time.monotonic(), False
         taken: set[str] = set()
         self._slugs = {case.id: slug(case, taken) for case in self.cases}
-        todo = self._without_skipped()
+        todo, delegated = self._without_skipped()
         groups = group(todo)
         self.tell(RunStarted(tuple(self.cases), len(groups)))
         with _signals_raise():
             try:
                 self._run_groups(groups)
+                self._run_elsewhere(delegated)
             except Interrupted:
                 interrupted = True
         done = {result.case.id: result for result in self.results}
@@ -166,18 +173,74 @@ class Run:
         self.tell(RunFinished(result))
         return result
 
-    def _without_skipped(self) -> list[Case]:
+    def _without_skipped(self) -> tuple[list[Case], dict[str, list[Case]]]:
+        """What runs here, and what runs elsewhere, by place; the rest is skipped with the reason."""
         before = passed_before(self.options.results / RESULTS_FILE) if self.options.resume else {}
-        todo = []
+        todo: list[Case] = []
+        delegated: dict[str, list[Case]] = {}
         for case in self.cases:
-            missing = [reason for name in case.scenario.requires if (reason := self.options.missing(name))]
-            if missing:
-                self.results.append(_skipped(case, f"this machine cannot: {'; '.join(missing)}"))
-            elif before.get(case.id) == case.fingerprint:
+            missing = [reason for name in case.requires if (reason := self.options.missing(name))]
+            place = self._place(case) if missing else ""
+            if before.get(case.id) == case.fingerprint:
                 self.results.append(_skipped(case, "passed before (--resume)"))
+            elif place:
+                delegated.setdefault(place, []).append(case)
+            elif missing:
+                self.results.append(_skipped(case, self._cannot(case, missing)))
             else:
                 todo.append(case)
-        return todo
+        return todo, delegated
+
+    def _place(self, case: Case) -> str:
+        return self.options.elsewhere.place(case) if self.options.elsewhere and self.options.delegate else ""
+
+    def _cannot(self, case: Case, missing: Sequence[str]) -> str:
+        advice = self.options.elsewhere.advice(case) if self.options.elsewhere else ""
+        return f"this machine cannot: {'; '.join(missing)}" + (f"; this can: {advice}" if advice else "")
+
+    def _run_elsewhere(self, delegated: Mapping[str, Sequence[Case]]) -> None:
+        """Place by place, or, with several jobs, at the same time."""
+        if not delegated:
+            return
+        with ThreadPoolExecutor(min(self.options.jobs, len(delegated)), "elsewhere") as pool:
+            running = [pool.submit(self._run_at, place, cases) for place, cases in delegated.items()]
+            try:
+                while any(not one.done() for one in running):
+                    wait(running, 0.2)  # with a timeout, so that signals get through
+            except Interrupted:
+                self.stopping.set()
+                raise
+            for one in running:
+                one.result()
+
+    def _run_at(self, place: str, cases: Sequence[Case]) -> None:
+        """Cases of which nothing came back did not pass."""
+        assert self.options.elsewhere is not None
+        why = "it ended without a result"
+        try:
+            if not self.stopping.is_set():
+                self.options.elsewhere.run(place, cases, self.options.results, self._told, self.stopping)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            why = str(error)
+        if self.stopping.is_set():
+            return
+        done = {result.case.id for result in self.results}
+        for case in cases:
+            if case.id not in done:
+                self._finish(CaseResult(case, "error", 0.0, reason=f"{place}: {why}"))
+
+    def _told(self, event: Event) -> None:
+        """An event from elsewhere, as if it had happened here."""
+        if isinstance(event, CaseFinished):
+            self._finish(event.result)
+            if self.options.stop_at_first and event.result.status in ("failed", "error"):
+                self.stopping.set()
+            return
+        if isinstance(event, CaseStarted):
+            with self._lock:
+                self._number += 1
+                event = replace(event, number=self._number, total=len(self.cases))
+        self.tell(event)
 
     def _run_groups(self, groups: Sequence[Group]) -> None:
         if self.options.jobs == 1 or len(groups) < 2:
@@ -228,7 +291,7 @@ class Run:
         self.tell(LabStopped(name, time.monotonic() - stopping))
 
     def _run_cases(self, item: Group, lab: LabHandle) -> None:
-        cluster = Cluster.of(lab.kubeconfig)
+        cluster = Cluster.of(lab.kubeconfig) if item.spec.kubernetes else NoCluster()
         for case in item.cases:
             if self.stopping.is_set():
                 return
@@ -274,6 +337,10 @@ class Run:
         """Namespace, manifests, and the fixtures' pods ready."""
         began, scene, case = time.monotonic(), stage.scene, stage.case
         self.tell(StepStarted(case, PREPARE, 0, len(case.variant.steps)))
+        if not case.lab.kubernetes:
+            result = StepResult(PREPARE, "passed", 0.0, "nothing to prepare")
+            self.tell(StepFinished(case, result, 0))
+            return result
         try:
             namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scene.namespace}}
             scene.cluster.apply(namespace, "")
@@ -322,10 +389,18 @@ class Run:
         for name, host in stage.disturbed:
             with contextlib.suppress(Exception):  # a lab that cannot is told about by the next case
                 stage.scene.lab.component(name, host, "start")
+        for program in stage.programs.values():
+            with contextlib.suppress(Exception):
+                program.stop()
+        for host, interface in list(stage.faulty):
+            with contextlib.suppress(Exception):
+                restore_link(stage, host, interface)
 
     def _clean(self, stage: Stage) -> None:
         """Asks for the case's namespace, and those among its manifests, to go; nobody waits, for the next case has
         its own."""
+        if not stage.case.lab.kubernetes:
+            return
         scene = stage.scene
         made = [item["metadata"]["name"] for item in stage.case.variant.objects if item["kind"] == "Namespace"]
         for name in (scene.namespace, *made):

@@ -91,9 +91,10 @@ class Image:
 
 @dataclass(frozen=True)
 class LabSpec:
-    """A whole lab file. Equal specs can share a lab (name does not count)."""
+    """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links."""
 
     name: str = field(default="", compare=False)
+    kubernetes: bool = True
     topology: Topology = Topology()
     network: Network = Network()
     cni: CNI = CNI()
@@ -138,6 +139,10 @@ class LabSpec:
 
     def label(self) -> str:
         """For people: "flannel/vxlan · kube-proxy iptables · 3 workers"."""
+        if not self.kubernetes:
+            return f"no Kubernetes · {self.topology.workers + 1} hosts" + (
+                "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
+            )
         cni = f"{self.cni.plugin}/{self.cni.backend}" if self.cni.plugin == "flannel" else "no CNI"
         shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
         workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
@@ -150,6 +155,7 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         topology["links"] = Links(**topology["links"])
     return LabSpec(
         name=data.get("name", ""),
+        kubernetes=data.get("kubernetes", True),
         topology=Topology(**topology),
         network=Network(**data.get("network", {})),
         cni=CNI(**data.get("cni", {})),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from components.machinery.resources import PODS, SERVICEACCOUNTS, KubeObject, Resource
+from scenarios.engine import faults
 from scenarios.engine.api import ApiError
 from scenarios.engine.capturing import CaptureFailed, RunningCapture, compile_filter, locate
 from scenarios.engine.duration import seconds, shown
 from scenarios.engine.expect import evaluate
-from scenarios.engine.handle import ComponentAction
+from scenarios.engine.handle import Background, ComponentAction
 from scenarios.engine.jsonpath import JSONPath, as_text
 from scenarios.engine.model import Case, Step
 from scenarios.engine.results import ExpectationResult, StepResult
@@ -42,11 +43,13 @@ class Done:
 
 @dataclass
 class Stage:
-    """A scene, and what has to be put back when the case ends: components, by (name, host)."""
+    """A scene, and what has to be put back when the case ends: components, by (name, host); links; programs."""
 
     scene: Scene
     case: Case
     disturbed: list[tuple[str, str]]
+    faulty: dict[tuple[str, str], None] = field(default_factory=dict)
+    programs: dict[str, Background] = field(default_factory=dict)
 
 
 def perform(stage: Stage, step: Step) -> StepResult:
@@ -328,6 +331,65 @@ def component(stage: Stage, step: Step) -> Done:
     return Done(f"{args['action']} {args['name']} on {listed(names)}")
 
 
+def link(stage: Stage, step: Step) -> Done:
+    """Make what leaves an interface slow, lossy or unordered, or put it in order again."""
+    scene, args = stage.scene, step.args
+    hosts = [args["on"]] if isinstance(args["on"], str) else args["on"]
+    names = [end.name for host in hosts for end in scene.source(host)]
+    interface = scene.resolve(args.get("interface", "eth0"))
+    for host in names:
+        if args.get("restore"):
+            restore_link(stage, host, interface)
+        else:
+            _tc(scene, host, faults.install(interface, _qdiscs(scene, host, interface), args))
+            stage.faulty[host, interface] = None
+    what = "as it was" if args.get("restore") else " ".join(faults.discipline(args))
+    return Done(f"{interface} of {listed(names)}: {what}")
+
+
+def restore_link(stage: Stage, host: str, interface: str) -> None:
+    """As it was before any link step."""
+    if command := faults.remove(interface, _qdiscs(stage.scene, host, interface)):
+        _tc(stage.scene, host, command)
+    stage.faulty.pop((host, interface), None)
+
+
+def _qdiscs(scene: Scene, host: str, interface: str) -> str:
+    return _tc(scene, host, ["tc", "qdisc", "show", "dev", interface])
+
+
+def _tc(scene: Scene, host: str, command: list[str]) -> str:
+    done = scene.lab.exec(host, command)
+    if done.returncode:
+        raise StepFailed(f"{host}: {' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
+    return done.text
+
+
+def start(stage: Stage, step: Step) -> Done:
+    """A program that runs until the case ends, or a stop step."""
+    scene, args = stage.scene, step.args
+    name, source = args["program"], scene.source(scene.resolve(args["on"]))[0]
+    if name in stage.programs:
+        raise StepFailed(f"program {name!r} is already running")
+    command = args["command"]
+    argv = argv_of(tuple(scene.resolve([command] if isinstance(command, str) else command)))
+    stage.programs[name] = scene.lab.start(source.target, argv=argv)
+    return Done(f"{source.name}$ {argv[-1] if argv[0] == 'sh' else ' '.join(argv)} &")
+
+
+def stop(stage: Stage, step: Step) -> Done:
+    if step.args not in stage.programs:
+        raise StepFailed(f"no program {step.args!r} runs; there are {listed(stage.programs) or 'none'}")
+    done = stage.programs.pop(step.args).stop()
+    return Done(f"stopped {step.args}", (done.text + done.stderr.decode(errors="replace")).rstrip())
+
+
+def elapse(stage: Stage, step: Step) -> Done:
+    """Time passes and nothing is done: what happens then is the subject (with clock: virtual it costs nothing)."""
+    time.sleep(seconds(step.args))
+    return Done(f"{shown(seconds(step.args))} later")
+
+
 def save(stage: Stage, step: Step) -> Done:
     values = {name: stage.scene.resolve(value) for name, value in step.args.items()}
     stage.scene.saved.update(values)
@@ -348,6 +410,10 @@ ACTIONS: Mapping[str, Callable[[Stage, Step], Done]] = {
     "exec": execute_command,
     "capture": capture,
     "component": component,
+    "link": link,
+    "start": start,
+    "stop": stop,
+    "elapse": elapse,
     "save": save,
     "expect": expect,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import scenarios.engine
+from components.machinery import kernel_features
 from lab import doctor
 from scenarios.engine.document import SpecError
 from scenarios.engine.loader import load
@@ -25,7 +26,7 @@ steps:
 
 def test_a_scenario_may_require_exactly_what_doctor_can_try() -> None:
     schema = json.loads(Path(scenarios.engine.__path__[0], "scenario.schema.json").read_text())
-    assert schema["properties"]["requires"]["items"]["enum"] == list(doctor.FEATURES)
+    assert schema["properties"]["requires"]["items"]["enum"] == list(kernel_features.FEATURES)
 
 
 def test_a_misspelt_feature_is_an_error_that_names_file_line_and_the_right_one(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_feature_is_missing_when_its_command_fails(
     monkeypatch: pytest.MonkeyPatch, command: str, missing: str
 ) -> None:
     doctor.missing_feature.cache_clear()
-    monkeypatch.setitem(doctor.FEATURES, "tried", (command, False, ""))
+    monkeypatch.setitem(kernel_features.FEATURES, "tried", kernel_features.Feature(command))
     try:
         assert doctor.missing_feature("tried") == missing
     finally:
@@ -106,6 +107,6 @@ def test_a_try_that_breaks_in_a_way_nobody_thought_of_does_not_go_on_as_a_second
     def broken() -> None:
         raise ValueError
 
-    works = doctor._in_child(broken)
+    works = kernel_features.in_child(broken)
     assert os.getpid() == caller
     assert not works

@@ -209,7 +209,7 @@ class Agent:
 
     def look(self) -> bool:
         """Start what is new; True when the host wants the guest to end."""
-        names = sorted(os.listdir(self.jobs_folder))
+        names = sorted(path.name for path in self.jobs_folder.iterdir())
         for name in names:
             if name.isdigit() and name not in self.seen:
                 self.seen.add(name)

@@ -86,7 +86,7 @@ def _lines(listing: str, kernel: str) -> Iterator[str]:
 def run(
     command: Sequence[str], progress: Progress, *, shown: Callable[[str], str] = str.strip, cwd: Path | None = None
 ) -> str:
-    """A step of a build; every line of output goes through shown to progress. Raises BuildFailed with its last words."""
+    """A step of a build; each line of output goes through shown to progress. Raises BuildFailed with its last words."""
     last: list[str] = []
     environment = os.environ | {"LC_ALL": "C", "MAKEFLAGS": ""}
     try:

@@ -18,12 +18,15 @@ class Renderer(Protocol):
 
 def renderers(options: RunOptions) -> Sequence[Renderer]:
     """Terminal, JSON (which --resume reads), JUnit XML and HTML."""
+    from scenarios.engine.exchange import EventFile
     from scenarios.engine.render.html import HtmlReport
     from scenarios.engine.render.jsonfile import JsonFile
     from scenarios.engine.render.junit import JUnitFile
     from scenarios.engine.render.terminal import Terminal
 
+    events = [EventFile(options.events.open("w"))] if options.events else []
     return [
+        *events,
         JsonFile(options.results),
         JUnitFile(options.results),
         HtmlReport(options.results),
