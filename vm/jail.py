@@ -74,7 +74,7 @@ def _enter_namespaces() -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-    ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS)
+    ns.unshare(ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS)
 
 
 def _until_either_ends(spec: Spec, child: int, lifeline: int) -> int:
@@ -97,6 +97,7 @@ def _run(spec: Spec, launcher: int) -> None:
     """The child, PID 1 of its namespace: never returns. launcher: a pidfd."""
     try:
         _die_with(launcher)
+        ns.unshare(ns.CLONE_NEWNS)  # not the launcher: it removes the folder in the end
         _files(spec)
         _drop_rights()
         _die_with(launcher)  # changing one's user clears it
