@@ -156,6 +156,21 @@ def make(options: argparse.Namespace) -> int:
     return show()
 
 
+def kernel_for_tests() -> None:
+    """At least one kernel, if this user may install it: Debian's stock one where none is built. Raises LabError."""
+    if any(build.find(kernel) for kernel in KERNELS):
+        return
+    stock, steps = named("uml-stock"), debian.Steps()
+    if debian.missing(packages(stock.name)) and os.geteuid() != 0:
+        print("  - virtual machines: no kernel is built, and only root can install one; their tests are skipped")
+        return
+    try:
+        _install(stock, steps)
+        steps.run(f"kernel {stock.name}", lambda progress: _build(stock, progress))
+    except debian.SetUpFailed as error:
+        raise LabError(str(error)) from None
+
+
 def _install(kernel: Kernel, steps: debian.Steps) -> None:
     wanted = debian.missing(packages(kernel.name))
     if wanted and os.geteuid() != 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,36 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/* from what the code says now")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What ran on which kernel, and what did not run: nothing is left out silently."""
+    terminalreporter.section("where it ran")
+    for line in where_it_ran(terminalreporter.stats):
+        terminalreporter.line(line)
+
+
+def where_it_ran(stats: dict[str, list[pytest.TestReport]]) -> Iterator[str]:
+    """stats: pytest's, by outcome."""
+    ran = Counter(
+        dict(report.user_properties).get("ran_on", f"this machine's kernel ({os.uname().release})")
+        for outcome in ("passed", "failed")
+        for report in stats.get(outcome, [])
+    )
+    yield from (f"{count} tests on {place}" for place, count in sorted(ran.items()))
+    told = [value for reports in stats.values() for report in reports for value in _told(report)]
+    yield from sorted(told)
+    skipped = Counter(_reason(report) for report in stats.get("skipped", []))
+    yield from (f"{count} skipped: {reason}" for reason, count in sorted(skipped.items()))
+
+
+def _told(report: object) -> list[str]:
+    """What a test wants to be told in the end."""
+    return [str(value) for key, value in getattr(report, "user_properties", ()) if key == "told"]
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "no reason"
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ def environment() -> dict[str, str]:
 
 
 def find(kernel: Kernel) -> cache.Built | None:
-    """The kernel if it is in the cache and up to date."""
+    """The kernel if it is in the cache and up to date, and was asked for all the features that there are."""
     built = cache.Built.load(folder_of(kernel))
-    if built is None or built.recipe != kernel.recipe() or not Path(built.path).exists():
+    if built is None or (built.recipe, built.probes) != (kernel.recipe(), probes()) or not Path(built.path).exists():
         return None
     return built
 

@@ -1,0 +1,106 @@
+"""What a kernel is built from and booted with, without booting it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components.machinery import kernel_features
+from vm import build, cache
+from vm.kernels import KERNELS, named
+from vm.kernels.base import PACKAGES, Boot, packages
+from vm.kernels.qemu import cpio
+from vm.kernels.stock import LEGACY
+from vm.kernels.uml import CONFIG, kernel_line, refused
+
+
+def test_the_lightest_kernel_comes_first() -> None:
+    assert [kernel.name for kernel in KERNELS] == ["uml", "uml-stock", "qemu"]
+
+
+def test_an_unknown_kernel_is_told_which_there_are() -> None:
+    with pytest.raises(LookupError, match=r"no kernel 'umll'; there are uml, uml-stock, qemu"):
+        named("umll")
+
+
+def test_each_package_says_how_it_is_seen_and_which_kernels_need_it() -> None:
+    lines = [line.split() for line in PACKAGES.read_text().splitlines() if line and not line.startswith("#")]
+    names = {kernel.name for kernel in KERNELS}
+    assert all(len(words) >= 3 and set(words[2:]) <= names for words in lines)
+    assert packages("uml-stock").splitlines() == [
+        "kmod /sbin/modprobe",
+        "ipvsadm /usr/sbin/ipvsadm",
+        "user-mode-linux linux.uml",
+    ]
+
+
+def test_uml_gets_no_device_and_a_read_only_root() -> None:
+    words = kernel_line(Boot(memory=512))
+    assert {"mem=512M", "root=hostfs", "ro", "con=null", "ssl=null"} <= set(words)
+    assert not [word for word in words if word.startswith(("eth", "vec", "ubd", "time-travel"))]
+
+
+def test_virtual_time_is_a_word_of_the_kernels() -> None:
+    assert "time-travel=inf-cpu" in kernel_line(Boot(virtual_time=True))
+
+
+def test_an_option_that_the_source_does_not_take_is_named() -> None:
+    assert refused("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=y\n", "CONFIG_A=y\n") == ["CONFIG_C=y"]
+
+
+def test_no_option_is_given_twice() -> None:
+    names = [line.split("=")[0] for line in CONFIG.read_text().splitlines() if line.startswith("CONFIG_")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_the_stock_kernels_guest_uses_the_iptables_it_has_a_kernel_for() -> None:
+    assert LEGACY["/etc/alternatives/iptables-restore"] == "/usr/sbin/iptables-legacy-restore"
+
+
+def test_an_initrd_is_read_by_another_cpio(tmp_path: Path) -> None:
+    archive = cpio([("bin", 0o040755, b""), ("bin/x", 0o100755, b"#!/bin/sh\n"), ("odd", 0o100644, b"12345")])
+    subprocess.run(["busybox", "cpio", "-i", "-d"], input=archive, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "bin/x").read_bytes() == b"#!/bin/sh\n"
+    assert (tmp_path / "bin/x").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "odd").read_bytes() == b"12345"
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cache.Built:
+    """A kernel in a cache of the test's own."""
+    monkeypatch.setenv("KUBEWIRE_VM_CACHE", str(tmp_path))
+    folder = build.folder_of(named("uml"))
+    folder.mkdir()
+    (folder / "linux").write_bytes(b"a kernel")
+    path = folder / "linux"
+    made = cache.Built(
+        "6.1", str(path), 8, cache.sha256(path), named("uml").recipe(), build.probes(), 1.0, {"veth": True}
+    )
+    made.save(folder)
+    return made
+
+
+def test_what_was_kept_is_found_again(stored: cache.Built) -> None:
+    assert build.find(named("uml")) == stored
+
+
+def test_a_kernel_of_another_configuration_is_none(stored: cache.Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vm.kernels.uml.UML.recipe", lambda self: "other")
+    assert build.find(named("uml")) is None
+
+
+def test_a_kernel_that_was_not_asked_for_a_new_feature_is_none(
+    stored: cache.Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(kernel_features.FEATURES, "new", kernel_features.Feature("true"))
+    assert build.find(named("uml")) is None
+
+
+def test_a_kernel_whose_file_is_gone_is_none(stored: cache.Built) -> None:
+    Path(stored.path).unlink()
+    assert build.find(named("uml")) is None
+
+
+def test_a_kernel_file_that_cannot_be_read_is_none(stored: cache.Built) -> None:
+    (build.folder_of(named("uml")) / "kernel.json").write_text("{")
+    assert build.find(named("uml")) is None
