@@ -306,6 +306,8 @@ def main(share: Path) -> None:
         own_root(Path(guest["scratch"]), guest["lower"], share, ("/dev", "/proc", "/sys"))
         system_mounts()
         settle(guest)
+        if (SHARE / "up").exists():
+            raise RuntimeError("restarted; a virtual machine boots once")  # UML reboots by running its program again
         (SHARE / "up").write_text(Path("/proc/uptime").read_text().split()[0])
         if guest.get("shell"):
             shell(guest["shell"], guest["workdir"])
