@@ -80,14 +80,13 @@ def insert_module(path: str) -> None:
 
 
 def mount_host(path: str, target: str, *, writable: bool = False) -> None:
-    """A folder of the host. On UML by its path; in QEMU by the tag that vm/qemu.py gives it."""
-    flags = 0 if writable else MS_RDONLY
+    """A folder of the host. On UML by its path; in QEMU the shared folder has a tag, all else is in the root."""
     if is_uml():
-        mount("none", target, "hostfs", flags, path)
-    else:
-        tag = "share" if writable else "host"
-        cache = "none" if writable else "loose"
-        mount(tag, target, "9p", flags, f"trans=virtio,version=9p2000.L,msize=524288,cache={cache}")
+        mount("none", target, "hostfs", 0 if writable else MS_RDONLY, path)
+    elif writable:
+        mount("share", target, "9p", 0, "trans=virtio,version=9p2000.L,msize=524288,cache=none")
+    elif path != target:
+        bind(Path(path), target)
 
 
 def system_mounts() -> None:
@@ -298,7 +297,7 @@ def main(share: Path) -> None:
         for source, target, fstype in (("proc", "/proc", "proc"), ("sysfs", "/sys", "sysfs")):
             with contextlib.suppress(OSError):
                 mount(source, target, fstype)
-        if not Path("/dev/console").exists():
+        if not Path("/dev").is_mount():  # UML's kernel has mounted it itself
             mount("devtmpfs", "/dev", "devtmpfs")
         guest = json.loads((share / "guest.json").read_text())
         if guest.get("insmod"):

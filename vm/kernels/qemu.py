@@ -69,7 +69,7 @@ class QEMU:
         qemu = shutil.which("qemu-system-x86_64")
         if qemu is None:
             raise BuildFailed("there is no qemu-system-x86_64; kubewire vm build as root installs it")
-        console = ["-serial", "stdio" if boot.terminal else "file:/dev/fd/1"]
+        console = ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
         machine = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none", *console]
         power = ["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"]
         power += ["-smp", str(boot.cpus), "-m", str(boot.memory)]
@@ -80,7 +80,7 @@ class QEMU:
             "scratch": str(SCRATCH),
             "lower": "/",
             "modules": str(modules),
-            "load": ["br_netfilter"],
+            "load": ["br_netfilter", "tun"],
             "alternatives": {},
         }
         argv = [qemu, *machine, *power, "-device", "virtio-rng-pci", *kernel, *shares]

@@ -42,7 +42,7 @@ class Stock:
             "lower": "/",
             "insmod": str(modules / "kernel/fs/overlayfs/overlay.ko"),
             "modules": str(modules),
-            "load": ["br_netfilter"],
+            "load": ["br_netfilter", "tun"],
             "alternatives": LEGACY,
         }
         return Program([built.path, *kernel_line(boot)], [built.path, str(modules)], guest)
