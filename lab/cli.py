@@ -121,6 +121,7 @@ def _port(text: str) -> int:
 _UP_EPILOG = """\
 a lab file (every key is optional; these are the defaults):
   name: default
+  kubernetes: true                                  # false: only hosts and links
   topology: {shape: one-segment, workers: 3}        # or two-racks; links: {bandwidth: 100} is in Mbit/s
   network:
     nodeCIDR: 172.18.0.0/16

@@ -14,7 +14,7 @@ def seconds(value: float | str) -> float:
         return float(value)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", value)
     if not match:
-        raise ValueError(f"{value!r} is not a time such as 500ms, 10s or 2m")
+        raise ValueError(f"{value!r} is not a time such as 500ms, 10s, 2m or 3h")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -94,7 +94,9 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
             id="verb's key",
         ),
         pytest.param(
-            "steps: [{expect: {from: a, within: soon, ping: x}}]\n", "a time such as 500ms, 10s or 2m", id="duration"
+            "steps: [{expect: {from: a, within: soon, ping: x}}]\n",
+            "a time such as 500ms, 10s, 2m or 3h",
+            id="duration",
         ),
         pytest.param(
             "steps: [{expect: {from: a, exec: {command: x, matches: '('}}}]\n", "is no regular expression", id="regex"
