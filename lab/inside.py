@@ -61,7 +61,8 @@ def run(state: StateDirectory, door: socket.socket, progress: Progress, *, attac
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    threading.Thread(target=server.serve_forever, name="control", daemon=True).start()
+    # It never ends before the process: nothing has to be looked for while nobody asks.
+    threading.Thread(target=server.serve_forever, args=(86_400.0,), name="control", daemon=True).start()
     ended.wait()
     return 0
 
