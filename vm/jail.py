@@ -38,6 +38,7 @@ class Spec:
     """argv: the machine's program. visible: what it must be able to read, under the same path. size: MiB of its /tmp.
 
     terminal: it has the standard input. share: the shared folder, inside the machine's own folder on the host.
+    cpu: the only one it may use (UML's processes take turns; between two CPUs each turn costs more), -1: all.
     """
 
     argv: Sequence[str]
@@ -45,6 +46,7 @@ class Spec:
     visible: Sequence[str] = ()
     size: int = 1024
     terminal: bool = False
+    cpu: int = -1
     env: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -101,6 +103,8 @@ def _run(spec: Spec, launcher: int) -> None:
         _files(spec)
         _drop_rights()
         _die_with(launcher)  # changing one's user clears it
+        if spec.cpu >= 0:
+            os.sched_setaffinity(0, {spec.cpu})
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if not spec.terminal:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

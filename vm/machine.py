@@ -101,6 +101,7 @@ class Machine:
             visible=list(dict.fromkeys([*self._program.visible, *self._visible])),
             size=self._boot.memory + 256,
             terminal=self._boot.terminal,
+            cpu=_cpu(self.folder) if self._boot.cpus == 1 else -1,
             env=environment,
         )
         (self.folder / "spec.json").write_text(json.dumps(asdict(spec)))
@@ -219,6 +220,13 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _cpu(folder: Path) -> int:
+    """One of this process's CPUs, another one for each machine that runs."""
+    cpus = sorted(os.sched_getaffinity(0))
+    others = sum(other != folder for other in running(folder.parent))
+    return cpus[others % len(cpus)]
 
 
 def _pass_on(followers: Sequence[tuple[Follower, Sink]]) -> bool:
