@@ -109,6 +109,8 @@ def settle(guest: dict[str, Any]) -> None:
     """Name, loopback, kernel modules, and iptables' older form where the kernel has only that."""
     with contextlib.suppress(OSError):
         Path("/proc/sys/kernel/hostname").write_text(guest["hostname"])
+    with contextlib.suppress(OSError):  # else every network namespace has tunl0, sit0, ... as soon as it is made
+        Path("/proc/sys/net/core/fb_tunnels_only_for_init_net").write_text("1")
     if guest.get("modules"):
         release = os.uname().release
         Path("/lib/modules", release).mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from vm.errors import BuildFailed
 
 #: Called with what a build is at, in a few words.
 Progress = Callable[[str], None]
+#: Modules that nothing loads by itself when it is needed.
+LOAD = ("br_netfilter", "tun")
 PACKAGES = Path(__file__).parent.parent / "debian-packages.txt"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from vm import cache
 from vm.errors import BuildFailed
 from vm.jail import SCRATCH, SHARE
-from vm.kernels.base import Boot, Made, Program, Progress, run
+from vm.kernels.base import LOAD, Boot, Made, Program, Progress, run
 
 #: What it takes to see the host's files; everything else is loaded from them.
 _MODULES = ("virtio_pci", "virtio_rng", "9pnet_virtio", "9p", "overlay")
@@ -36,7 +36,7 @@ class QEMU:
     virtual_time = False
 
     def recipe(self) -> str:
-        return cache.digest(_INIT, *_MODULES)
+        return cache.digest(_INIT, *_MODULES, *LOAD)
 
     def make(self, folder: Path, progress: Progress) -> Made:
         """Fetch and unpack Debian's kernel package (not installed: it is none of the host's), make the initrd."""
@@ -80,7 +80,7 @@ class QEMU:
             "scratch": str(SCRATCH),
             "lower": "/",
             "modules": str(modules),
-            "load": ["br_netfilter", "tun"],
+            "load": LOAD,
             "alternatives": {},
         }
         argv = [qemu, *machine, *power, "-device", "virtio-rng-pci", *kernel, *shares]

@@ -8,7 +8,7 @@ from pathlib import Path
 from vm import cache
 from vm.errors import BuildFailed
 from vm.jail import SCRATCH
-from vm.kernels.base import Boot, Made, Program, Progress
+from vm.kernels.base import LOAD, Boot, Made, Program, Progress
 from vm.kernels.uml import kernel_line
 
 MODULES = Path("/usr/lib/uml/modules")
@@ -25,7 +25,7 @@ class Stock:
     virtual_time = False
 
     def recipe(self) -> str:
-        return "package"
+        return cache.digest("package", *LOAD, *LEGACY)
 
     def make(self, folder: Path, progress: Progress) -> Made:
         program = shutil.which("linux.uml")
@@ -42,7 +42,7 @@ class Stock:
             "lower": "/",
             "insmod": str(modules / "kernel/fs/overlayfs/overlay.ko"),
             "modules": str(modules),
-            "load": ["br_netfilter", "tun"],
+            "load": LOAD,
             "alternatives": LEGACY,
         }
         return Program([built.path, *kernel_line(boot)], [built.path, str(modules)], guest)
