@@ -77,10 +77,11 @@ class Machine:
     def __enter__(self) -> Machine:
         base = run_directory()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(base)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.kernel.name}-", dir=base))
-        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        with _alone(base):  # else somebody's sweep meets this folder before it is locked
+            sweep(base)
+            self.folder = Path(tempfile.mkdtemp(prefix=f"{self.kernel.name}-", dir=base))
+            self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
         try:
             self._start()
         except BaseException:
@@ -236,6 +237,16 @@ def _pass_on(followers: Sequence[tuple[Follower, Sink]]) -> bool:
             sink(data)
             news = True
     return news
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sweep(base: Path) -> None:
