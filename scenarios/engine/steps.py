@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from components.machinery.kernel_features import has_virtual_time
 from components.machinery.resources import PODS, SERVICEACCOUNTS, KubeObject, Resource
 from scenarios.engine import faults
 from scenarios.engine.api import ApiError
@@ -386,6 +387,8 @@ def stop(stage: Stage, step: Step) -> Done:
 
 def elapse(stage: Stage, step: Step) -> Done:
     """Time passes and nothing is done: what happens then is the subject (with clock: virtual it costs nothing)."""
+    if stage.case.scenario.clock == "virtual" and not has_virtual_time():
+        raise StepFailed(f"{shown(seconds(step.args))} would really pass here; the scenario wants virtual time")
     time.sleep(seconds(step.args))
     return Done(f"{shown(seconds(step.args))} later")
 

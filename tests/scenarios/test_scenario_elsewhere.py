@@ -13,6 +13,7 @@ from scenarios.engine.model import Case
 from scenarios.engine.options import RunOptions
 from scenarios.engine.results import CaseFinished, CaseResult, CaseStarted, Event
 from scenarios.engine.runner import Run, run
+from scenarios.engine.steps import Stage, perform
 
 _STEPS = "steps:\n  - expect: {from: worker-1, ping: worker-2}\n"
 
@@ -110,6 +111,14 @@ def test_virtual_time_is_something_that_a_machine_may_lack(tmp_path: Path) -> No
     file = tmp_path / "x.scenario.yaml"
     file.write_text(f"name: x\ntitle: t\nclock: virtual\nrequires: [conntrack]\n{_STEPS}")
     assert load(file)[0].requires == ("conntrack", "virtual time")
+
+
+def test_hours_of_virtual_time_never_pass_for_real(tmp_path: Path) -> None:
+    file = tmp_path / "x.scenario.yaml"
+    file.write_text("name: x\ntitle: t\nclock: virtual\nlab: {kubernetes: false}\nsteps:\n  - elapse: 23h\n")
+    (case,) = load(file)
+    result = perform(Stage(None, case, []), case.variant.steps[0])  # type: ignore[arg-type]
+    assert (result.status, result.message.split(";")[0]) == ("failed", "23 h 0 min would really pass here")
 
 
 @pytest.mark.parametrize(
