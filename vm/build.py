@@ -79,8 +79,9 @@ def build(kernel: Kernel, progress: Progress) -> cache.Built:
 
 
 def probes() -> str:
-    """Changes when the list of features does."""
-    return cache.digest(*(f"{name} {feature.command}" for name, feature in kernel_features.FEATURES.items()))
+    """Changes when the list of features does, not with the place of the code: checkouts share a cache."""
+    features = kernel_features.FEATURES.items()
+    return cache.digest(*(f"{name} {feature.command}".replace(str(_CODE), "") for name, feature in features))
 
 
 def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
