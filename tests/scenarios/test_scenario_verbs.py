@@ -201,3 +201,8 @@ def test_counts(value, fits, said):
 def test_texts():
     assert text_problem("a\nb", contains=["a"], matches=["^b$"], absent=["c"]) == ""
     assert text_problem("a", absent=["^a"]) == '/^a/ should not be there: "a"'
+
+
+@pytest.mark.parametrize(("wanted", "problem"), [(30555, ""), ("30555", ""), (30556, 'expected "30556", got "30555"')])
+def test_a_number_may_be_expected_as_a_number(wanted, problem):
+    assert text_problem("30555\n", equals=wanted) == problem

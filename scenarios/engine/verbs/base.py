@@ -115,14 +115,14 @@ AT_LEAST_ONE = Count()
 def text_problem(
     text: str,
     *,
-    equals: str | None = None,
+    equals: str | int | None = None,
     contains: Sequence[str] = (),
     matches: Sequence[str] = (),
     absent: Sequence[str] = (),
 ) -> str:
     """What is wrong with a text, "" when nothing. matches and absent are regular expressions (re.search)."""
-    if equals is not None and text.strip() != equals.strip():
-        return f"expected {quoted(equals)}, got {quoted(text)}"
+    if equals is not None and text.strip() != str(equals).strip():
+        return f"expected {quoted(str(equals))}, got {quoted(text)}"
     for part in contains:
         if part not in text:
             return f"does not contain {quoted(part)}: {quoted(text)}"
