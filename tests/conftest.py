@@ -31,8 +31,7 @@ def where_it_ran(stats: dict[str, list[pytest.TestReport]]) -> Iterator[str]:
         for report in stats.get(outcome, [])
     )
     yield from (f"{count} tests on {place}" for place, count in sorted(ran.items()))
-    told = [value for reports in stats.values() for report in reports for value in _told(report)]
-    yield from sorted(told)
+    yield from sorted({value for reports in stats.values() for report in reports for value in _told(report)})
     skipped = Counter(_reason(report) for report in stats.get("skipped", []))
     yield from (f"{count} skipped: {reason}" for reason, count in sorted(skipped.items()))
 
