@@ -8,6 +8,10 @@ from typing import Protocol
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.iptables.applier import IptablesError
 from components.kube_proxy.iptables.backend import IptablesBackend
+from components.kube_proxy.ipvs import support
+from components.kube_proxy.ipvs.applier import IpvsError
+from components.kube_proxy.ipvs.backend import IpvsBackend
+from components.kube_proxy.ipvs.support import UnsupportedError
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import State
 from components.kube_proxy.nftables.applier import NftError
@@ -36,6 +40,15 @@ class BackendFactory(Protocol):
 BACKENDS: Mapping[str, BackendFactory] = {
     "iptables": IptablesBackend,
     "nftables": NftablesBackend,
+    "ipvs": IpvsBackend,
 }
+#: They share chains: starting in one leaves the other's alone, as upstream does.
+IPTABLES_BASED = ("iptables", "ipvs")
 #: What a backend raises when the kernel or its tool refused.
-ERRORS = (IptablesError, NftError)
+ERRORS = (IptablesError, NftError, IpvsError, UnsupportedError)
+
+
+async def check(config: KubeProxyConfiguration) -> None:
+    """Raises UnsupportedError when the kernel cannot serve the mode."""
+    if config.effective_mode == "ipvs":
+        await support.check(config.ipvs.scheduler)

@@ -17,7 +17,7 @@ class FamiliesError(Exception):
 async def available_families(mode: str) -> list[str]:
     """Raises FamiliesError when not even one works."""
     found = [family for family in (IPV4, IPV6) if _in_kernel(family)]
-    if mode == "iptables":
+    if mode in ("iptables", "ipvs"):
         # Upstream's test: the nat table answers. Kernels without ip6tables' NAT exist.
         answers = await asyncio.gather(*(Iptables(family).has_chain("nat", "POSTROUTING") for family in found))
         found = [family for family, works in zip(found, answers, strict=True) if works]

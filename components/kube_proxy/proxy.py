@@ -13,7 +13,7 @@ from typing import Any
 from components.kube_proxy import sysctls
 from components.kube_proxy.addresses import local_addresses
 from components.kube_proxy.aftersync import AfterSync
-from components.kube_proxy.backends import BACKENDS, ERRORS, Backend
+from components.kube_proxy.backends import BACKENDS, ERRORS, IPTABLES_BASED, Backend, check
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.configfile import until_changed
 from components.kube_proxy.families import available_families
@@ -73,9 +73,10 @@ class Proxy:
 
     async def run(self) -> None:
         """Servers, then one look at the cluster, then a sync per change."""
+        mode = self._config.effective_mode
+        await check(self._config)
         localhost = sysctls.prepare(self._config)
         hard = self._config.bind_address_hard_fail
-        mode = self._config.effective_mode
         found = await available_families(mode)
         servers = [
             await serve(healthz_app(self._health, self._metrics), self._config.healthz_bind_address, hard_fail=hard),
@@ -231,10 +232,11 @@ async def serve_until_signalled(
 
 
 async def cleanup(config: KubeProxyConfiguration, *, but: str = "") -> None:
-    """Remove the rules of every mode, in both families. but: except of this one; what cannot be removed then
-    (its tool may not be installed) is only logged."""
+    """Remove the rules of every mode, in both families. but: except of this one and those that share chains with it;
+    what cannot be removed then (its tool may not be installed) is only logged."""
+    spared = IPTABLES_BASED if but in IPTABLES_BASED else (but,)
     for mode, backend in BACKENDS.items():
-        for family in (IPV4, IPV6) if mode != but else ():
+        for family in (IPV4, IPV6) if mode not in spared else ():
             try:
                 await backend(family, config, Metrics(), localhost_node_ports=False).cleanup()
             except ERRORS as error:

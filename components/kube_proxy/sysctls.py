@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.kube_proxy.config import ConntrackSettings, KubeProxyConfiguration
@@ -26,6 +28,8 @@ def prepare(config: KubeProxyConfiguration) -> bool:
         log.warning("this is the machine's own network namespace: sysctls are left alone, no NodePorts on localhost")
         return False
     apply(config)
+    if config.effective_mode == "ipvs":
+        require(of_ipvs(config))
     if config.effective_mode != "iptables" or not config.iptables.localhost_node_ports:
         return False
     return write("net.ipv4.conf.all.route_localnet", 1)
@@ -49,6 +53,31 @@ def _conntrack_max(tracking: ConntrackSettings, cpus: int) -> int:
     if tracking.max_per_core <= 0:
         return 0
     return max(tracking.max_per_core * cpus, tracking.min)
+
+
+def of_ipvs(config: KubeProxyConfiguration, release: str = "") -> dict[str, int]:
+    """What IPVS mode cannot do without, by the kernel's release ("6.1.0-13-amd64"; this one's if not given)."""
+    major, minor = (int(number) for number in re.findall(r"\d+", release or os.uname().release)[:2])
+    values = {"net.ipv4.vs.conntrack": 1}
+    if (4, 1) <= (major, minor) < (5, 9):
+        # Later kernels do right by themselves, earlier ones know only 1 (kubernetes issue 93297).
+        values["net.ipv4.vs.conn_reuse_mode"] = 0
+    values |= {
+        "net.ipv4.vs.expire_nodest_conn": 1,
+        "net.ipv4.vs.expire_quiescent_template": 1,
+        "net.ipv4.ip_forward": 1,
+    }
+    if config.ipvs.strict_arp:
+        # Nobody shall learn a Service's address from a node that has it on kube-ipvs0.
+        values |= {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
+    return values
+
+
+def require(values: Mapping[str, int]) -> None:
+    """Raises OSError with upstream's sentence when one cannot be set."""
+    for name, value in values.items():
+        if not write(name, value):
+            raise OSError(f"can't set sysctl {name.replace('.', '/')} to {value}")
 
 
 def apply(config: KubeProxyConfiguration) -> None:

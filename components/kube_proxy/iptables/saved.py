@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from components.kube_proxy.iptables import chains
@@ -53,16 +53,24 @@ def missing_canaries(tables: dict[str, Table]) -> list[str]:
     return [table for table in chains.CANARY_TABLES if table not in tables or chains.CANARY not in tables[table].chains]
 
 
-def cleanup_text(tables: dict[str, Table]) -> str:
-    """Restore input that takes away everything kube-proxy made and leaves the kubelet's chains."""
+def cleanup_text(tables: dict[str, Table], base: Mapping[str, tuple[str, ...]] = chains.BASE_CHAINS) -> str:
+    """Restore input that takes away everything kube-proxy made and leaves the kubelet's chains. base: a mode's own
+    chains by table."""
     out: list[str] = []
     for name, table in tables.items():
-        owned = {chains.CANARY, *chains.BASE_CHAINS.get(name, ())}
+        owned = {chains.CANARY, *base.get(name, ())}
         doomed = sorted(
             chain for chain in table.chains if chain in owned or (name == "nat" and chains.is_service_chain(chain))
         )
         if doomed:
-            jumps = [f"-D {rule[3:]}" for rule in table.rules for j in chains.JUMPS if j.table == name and _is(rule, j)]
+            # IPVS mode shares chains with this one, and jumps to them from others.
+            jumps = [f"-D {rule[3:]}" for rule in table.rules if _leads_to(rule, doomed)]
             out += [f"*{name}", *(f":{chain} - [0:0]" for chain in doomed), *jumps]
             out += [*(f"-X {chain}" for chain in doomed), "COMMIT"]
     return "\n".join(out) + "\n" if out else ""
+
+
+def _leads_to(rule: str, doomed: Iterable[str]) -> bool:
+    """From a chain that stays: those that go are emptied anyway."""
+    words = rule.split()
+    return words[-2] == "-j" and words[-1] in doomed and words[1] not in doomed

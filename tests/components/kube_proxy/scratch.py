@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
 from components.kube_proxy.model import IPV4, IPV6
@@ -260,6 +261,12 @@ def _ask_udp(address: str, port: int, timeout: float, _: str) -> str:
         sock.connect((address, port))
         sock.send(b"x")
         return sock.recv(512).decode()
+
+
+def need_ip_vs() -> None:
+    """Skips the test where the kernel has no ip_vs: a virtual machine's has (vm/README.md)."""
+    if not Path("/proc/net/ip_vs").exists():
+        pytest.skip("this kernel has no ip_vs")
 
 
 def run(work: Callable[[Fabric], Any], *, seconds: int = 60) -> Any:

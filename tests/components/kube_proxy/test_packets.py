@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from components.kube_proxy import sysctls
 from components.kube_proxy.backends import BACKENDS, Backend
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, IPV6, Node, State
@@ -20,7 +21,7 @@ from tests.components.kube_proxy import flows, scratch
 from tests.components.kube_proxy.flows import DROPPED, FLOWS, REFUSED, VARIATIONS, Answered, Flow
 from tests.components.kube_proxy.scratch import ADDRESSES, Answer, Fabric
 
-MODES = [(mode, family) for mode in ("iptables", "nftables") for family in (IPV4, IPV6)]
+MODES = [(mode, family) for mode in BACKENDS for family in (IPV4, IPV6)]
 _SENDERS = 16
 _NO_ANSWER_SECONDS = 0.4
 
@@ -107,6 +108,9 @@ def _prepare(fabric: Fabric, family: str) -> None:
 def _walk(fabric: Fabric, mode: str, family: str) -> dict[str, Any]:
     _prepare(fabric, family)
     nodes = Programmed(fabric, mode, family)
+    if mode == "ipvs":
+        for node in scratch.BRIDGES:
+            fabric.inside(node, lambda: sysctls.require(sysctls.of_ipvs(flows.config(mode, family, {}))))
     nodes.write({})
     seen: dict[str, Any] = {"": nodes.ask_all(FLOWS)}
     seen["ping"] = _ping(fabric, flows.destination(Flow("", "a", "cluster web", REFUSED), ADDRESSES[family])[0])
@@ -165,6 +169,8 @@ Seen = dict[str, Any]
 @pytest.fixture(scope="module", params=MODES, ids=lambda mode: "-".join(mode))
 def walked(request: pytest.FixtureRequest) -> tuple[str, str, Seen]:
     mode, family = request.param
+    if mode == "ipvs":
+        scratch.need_ip_vs()
     return mode, family, scratch.run(lambda fabric: _walk(fabric, mode, family), seconds=120)
 
 

@@ -1,0 +1,197 @@
+"""Services and endpoints -> virtual servers, addresses of kube-ipvs0, entries of ipsets. Pure and deterministic.
+
+A Service's port becomes a Block, kept as long as its ServicePort and endpoints are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from components.kube_proxy import topology
+from components.kube_proxy.ipvs import sets
+from components.kube_proxy.ipvs.chains import Balancer
+from components.kube_proxy.ipvs.servers import Key, VirtualServer, socket_address
+from components.kube_proxy.ipvs.sets import address, ip_port, ip_port_ip, ip_port_nets
+from components.kube_proxy.model import Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+from components.kube_proxy.objects import family_of, in_range
+
+DEFAULT_SCHEDULER = "rr"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all Services of a family share. node_addresses: on interfaces other than kube-ipvs0; node_port_ips:
+    those of them that take NodePort traffic."""
+
+    node: Node
+    family: str
+    scheduler: str = DEFAULT_SCHEDULER
+    node_addresses: frozenset[str] = frozenset()
+    node_port_ips: tuple[str, ...] = ()
+
+    @property
+    def node_ip(self) -> str:
+        return next((ip for ip in self.node.ips if family_of(ip) == self.family), "")
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one port of a Service needs. closed_to_node: balancers' addresses that the node itself may not reach."""
+
+    servers: Mapping[Key, VirtualServer]
+    bound: frozenset[str]
+    entries: frozenset[tuple[str, str]]
+    closed_to_node: tuple[Balancer, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole desired state. bound: addresses on kube-ipvs0."""
+
+    servers: Mapping[Key, VirtualServer]
+    bound: frozenset[str]
+    sets: Mapping[str, frozenset[str]]
+    closed_to_node: tuple[Balancer, ...]
+
+
+@dataclass
+class Cache:
+    """What the plan before was made of, for a context."""
+
+    context: Context | None = None
+    blocks: dict[ServicePortName, Block] = field(default_factory=dict)
+
+
+def plan(
+    services: Services,
+    endpoints: Endpoints,
+    context: Context,
+    cache: Cache | None = None,
+    changed: Collection[ServicePortName] | None = None,
+) -> Plan:
+    """cache is brought up to date; changed are the names that may differ from the call before, None any."""
+    cache = cache if cache is not None else Cache()
+    if changed is None or context != cache.context:
+        changed = {*services, *cache.blocks}
+    cache.context = context
+    for name in changed:
+        if name in services:
+            cache.blocks[name] = build(services[name], endpoints.get(name, ()), context)
+        else:
+            cache.blocks.pop(name, None)
+    return _merged(cache.blocks)
+
+
+def _merged(blocks: Mapping[ServicePortName, Block]) -> Plan:
+    """Where two Services claim one address and port (externalIPs), the later name has it."""
+    servers: dict[Key, VirtualServer] = {}
+    entries: dict[str, set[str]] = {name: set() for name in sets.SETS}
+    closed: list[Balancer] = []
+    for name in sorted(blocks):
+        block = blocks[name]
+        servers |= block.servers
+        closed += block.closed_to_node
+        entries[sets.IPVS_IPS] |= block.bound
+        for into, entry in block.entries:
+            entries[into].add(entry)
+    frozen = {name: frozenset(of_it) for name, of_it in entries.items()}
+    return Plan(servers, frozen[sets.IPVS_IPS], frozen, tuple(closed))
+
+
+def build(service: ServicePort, endpoints: tuple[Endpoint, ...], context: Context) -> Block:
+    """One port's."""
+    return _Builder(service, endpoints, context).block()
+
+
+class _Builder:
+    def __init__(self, service: ServicePort, endpoints: tuple[Endpoint, ...], context: Context) -> None:
+        self._service, self._endpoints, self._context = service, endpoints, context
+        self._chosen = topology.choose(endpoints, service, context.node)
+        self._servers: dict[Key, VirtualServer] = {}
+        self._bound: set[str] = set()
+        self._entries: set[tuple[str, str]] = set()
+        self._closed: list[Balancer] = []
+
+    def block(self) -> Block:
+        self._hairpin()
+        self._cluster_ip()
+        self._external_ips()
+        for ip in self._service.load_balancer_ips:
+            self._load_balancer(address(ip))
+        if self._service.node_port and self._context.node_port_ips:
+            self._node_port()
+        if self._service.health_check_node_port:
+            self._entries.add((sets.HEALTH_CHECK_NODE_PORT, str(self._service.health_check_node_port)))
+        return Block(self._servers, frozenset(self._bound), frozenset(self._entries), tuple(self._closed))
+
+    def _hairpin(self) -> None:
+        """A pod that is led back to itself must see another address: ready or not, if it is on this node."""
+        for endpoint in self._endpoints:
+            if self._context.node.name and endpoint.node_name == self._context.node.name:
+                entry = ip_port_ip(endpoint.ip, self._service.protocol, endpoint.port, endpoint.ip)
+                self._entries.add((sets.LOOP_BACK, entry))
+
+    def _cluster_ip(self) -> None:
+        ip = address(self._service.cluster_ip)
+        self._entries.add((sets.CLUSTER_IP, self._entry(ip)))
+        self._serve(ip, self._service.port, local=self._service.internal_local)
+        self._bound.add(ip)
+
+    def _external_ips(self) -> None:
+        into = sets.EXTERNAL_IP_LOCAL if self._service.external_local else sets.EXTERNAL_IP
+        for ip in map(address, self._service.external_ips):
+            self._entries.add((into, self._entry(ip)))
+            self._serve(ip, self._service.port, local=self._service.external_local)
+            self._bind(ip)
+
+    def _load_balancer(self, ip: str) -> None:
+        self._entries.add((sets.LOAD_BALANCER, self._entry(ip)))
+        if self._service.external_local:
+            self._entries.add((sets.LOAD_BALANCER_LOCAL, self._entry(ip)))
+        if self._service.load_balancer_source_ranges:
+            self._source_ranges(ip)
+        self._serve(ip, self._service.port, local=self._service.external_local)
+        self._bind(ip)
+
+    def _source_ranges(self, ip: str) -> None:
+        service, node_ip = self._service, self._context.node_ip
+        ranges = service.load_balancer_source_ranges
+        self._entries.add((sets.LOAD_BALANCER_FW, self._entry(ip)))
+        for cidr in ranges:
+            for entry in ip_port_nets(ip, service.protocol, service.port, cidr):
+                self._entries.add((sets.LOAD_BALANCER_SOURCE_CIDR, entry))
+        # A process of the node comes with the balancer's address as its own: the address is on kube-ipvs0.
+        if node_ip and any(in_range(node_ip, cidr) for cidr in ranges):
+            entry = ip_port_ip(ip, service.protocol, service.port, ip)
+            self._entries.add((sets.LOAD_BALANCER_SOURCE_IP, entry))
+        else:
+            self._closed.append(Balancer(ip, service.protocol, service.port))
+
+    def _node_port(self) -> None:
+        service, ips = self._service, self._context.node_port_ips
+        # There is no bitmap of SCTP ports, so these are kept with each address.
+        by_address = service.protocol == "sctp"
+        entries = [ip_port(ip, "sctp", service.node_port) for ip in ips] if by_address else [str(service.node_port)]
+        names = [sets.NODE_PORT[service.protocol]]
+        if service.external_local:
+            names.append(sets.NODE_PORT_LOCAL[service.protocol])
+        self._entries |= {(name, entry) for name in names for entry in entries}
+        for ip in map(address, ips):
+            self._serve(ip, service.node_port, local=service.external_local)
+
+    def _entry(self, ip: str) -> str:
+        return ip_port(ip, self._service.protocol, self._service.port)
+
+    def _bind(self, ip: str) -> None:
+        """An address that another interface has must not be on kube-ipvs0 too."""
+        if ip not in self._context.node_addresses:
+            self._bound.add(ip)
+
+    def _serve(self, ip: str, port: int, *, local: bool) -> None:
+        """Policy Local without a pod here falls back to all: then pods of the node are served, and who comes from
+        outside gets its answer from a pod it never asked (kubernetes pull request 97081)."""
+        chosen = (local and self._chosen.local) or self._chosen.cluster
+        reals = {socket_address(endpoint.ip, endpoint.port): 1 for endpoint in chosen}
+        key = Key(self._service.protocol, ip, port)
+        self._servers[key] = VirtualServer(self._context.scheduler, self._service.sticky_seconds, reals)
