@@ -12,6 +12,7 @@ from components.kube_proxy.addresses import local_addresses
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.iptables import saved
 from components.kube_proxy.iptables.applier import Iptables, IptablesError
+from components.kube_proxy.iptables.chains import Jump
 from components.kube_proxy.ipvs import chains, rules, servers, sets
 from components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm, IpvsError
 from components.kube_proxy.ipvs.chains import Rules
@@ -115,9 +116,7 @@ class IpvsBackend:
         plan = rules.plan(state.services, state.endpoints, context, self._cache, state.changed)
         return await self._write(plan, self._rules(plan, state), kernel)
 
-    async def _write(
-        self, plan: rules.Plan, fixed: Rules, kernel: _Kernel, jumps: list[chains.Jump] | None = None
-    ) -> _Kernel:
+    async def _write(self, plan: rules.Plan, fixed: Rules, kernel: _Kernel, jumps: list[Jump] | None = None) -> _Kernel:
         """What is new comes before what leads to it, and what goes after: nobody is refused on the way."""
         change = servers.change(plan.servers, kernel.servers, keep=self._excluded)
         await self._ipset.restore(sets.additions(plan.sets, kernel.sets, self._family))

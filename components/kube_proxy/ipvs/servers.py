@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from components.kube_proxy.ipvs.sets import address
@@ -146,7 +147,7 @@ def parse(saved: str, family: str) -> dict[Key, VirtualServer]:
         key = _key(_PROTOCOLS[words[1]], words[2])
         if key.family != family:
             continue
-        options = dict(zip(words[3:], words[4:], strict=False))
+        options = dict(pairwise(words[3:]))
         if words[0] == "-A":
             found[key] = VirtualServer(options["-s"], int(options.get("-p", 0)), {})
         elif words[0] == "-a":
