@@ -213,19 +213,27 @@ class Fabric:
             self.inits[init.init_tag].put(f"{pod} {peer[0]}")
 
     def ask(
-        self, source: str, address: str, port: int, *, protocol: str = "TCP", sender: str = "", timeout: float = 2.0
+        self,
+        source: str,
+        address: str,
+        port: int,
+        *,
+        protocol: str = "TCP",
+        sender: str = "",
+        sender_port: int = 0,
+        timeout: float = 2.0,
     ) -> Answer:
-        """sender: one of the source's addresses, if it is not to be the usual one."""
+        """sender: one of the source's addresses, if it is not to be the usual one; sender_port: a port of it (TCP)."""
         started = time.monotonic()
         ask = {"TCP": _ask_tcp, "UDP": _ask_udp, "SCTP": self._ask_sctp}[protocol]
         try:
-            text = self.inside(source, lambda: ask(address, port, timeout, sender))
+            text = self.inside(source, lambda: ask(address, port, timeout, (sender, sender_port)))
         except OSError as error:
             return Answer(error=type(error).__name__, took=time.monotonic() - started)
         endpoint, _, seen = text.partition(" ")
         return Answer(endpoint, seen, took=time.monotonic() - started)
 
-    def _ask_sctp(self, address: str, port: int, timeout: float, _: str) -> str:
+    def _ask_sctp(self, address: str, port: int, timeout: float, _: tuple[str, int]) -> str:
         """Half of a handshake: an INIT goes out, and the pod that gets it says from whom."""
         tag, answers = int.from_bytes(os.urandom(4)), queue.Queue[str]()
         self.inits[tag] = answers
@@ -250,12 +258,12 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _ask_tcp(address: str, port: int, timeout: float, sender: str) -> str:
-    with socket.create_connection((address, port), timeout, (sender, 0) if sender else None) as sock:
+def _ask_tcp(address: str, port: int, timeout: float, sender: tuple[str, int]) -> str:
+    with socket.create_connection((address, port), timeout, sender if any(sender) else None) as sock:
         return sock.recv(512).decode()
 
 
-def _ask_udp(address: str, port: int, timeout: float, _: str) -> str:
+def _ask_udp(address: str, port: int, timeout: float, _: tuple[str, int]) -> str:
     with socket.socket(_family(address), socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
         sock.connect((address, port))

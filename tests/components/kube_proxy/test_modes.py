@@ -30,9 +30,14 @@ clientConnection: {{kubeconfig: /run/kubeconfig}}
 FLUSH = {
     "iptables": "for t in nat filter mangle; do iptables -t $t -F; iptables -t $t -X; done",
     "nftables": "nft delete table ip kube-proxy",
+    "ipvs": "ip link delete kube-ipvs0; ipvsadm -C",
 }
-SHOW = {"iptables": "iptables-save | grep KUBE-SVC", "nftables": "nft list chains ip | grep service-"}
-OTHER = {"iptables": "nftables", "nftables": "iptables"}
+SHOW = {
+    "iptables": "iptables-save | grep KUBE-SVC",
+    "nftables": "nft list chains ip | grep service-",
+    "ipvs": "ipvsadm -Sn; ip -brief link | grep kube-ipvs0; ipset list -name | grep KUBE-; iptables-save | grep KUBE-",
+}
+OTHER = {"iptables": "nftables", "nftables": "iptables", "ipvs": "nftables"}
 
 
 def shown(mode: str) -> bool:
@@ -117,9 +122,11 @@ def _life(fabric: Fabric, mode: str) -> dict[str, Any]:
     return seen
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables"])
+@pytest.fixture(scope="module", params=["iptables", "nftables", "ipvs"])
 def lived(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     mode = request.param
+    if mode == "ipvs":
+        scratch.need_ip_vs()
     return mode, scratch.run(lambda fabric: _life(fabric, mode), seconds=90)
 
 
