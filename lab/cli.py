@@ -131,7 +131,7 @@ a lab file (every key is optional; these are the defaults):
     serviceNodePortRange: 30000-32767
     clusterDomain: cluster.local
   cni: {plugin: flannel, backend: vxlan}            # or backend: host-gw; plugin: none
-  kubeProxy: {mode: iptables}                       # or nftables, none
+  kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
   dns: {replicas: 2}                                # CoreDNS; 0: none
   images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine
 
@@ -267,6 +267,9 @@ def _vm_status(_: argparse.Namespace) -> int:
     return virtual.show()
 
 
+_SHOW_RULES = {"nftables": "nft list table ip kube-proxy", "ipvs": "ipvsadm -Ln"}
+
+
 def _up(options: argparse.Namespace) -> int:
     from lab.launch import up
 
@@ -280,7 +283,7 @@ def _up(options: argparse.Namespace) -> int:
     print(f"lab {name} is up ({spec.label()}) after {time.monotonic() - began:.1f} s")
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
-    rules = "nft list table ip kube-proxy" if spec.kubeProxy.mode == "nftables" else "iptables-save"
+    rules = _SHOW_RULES.get(spec.kubeProxy.mode, "iptables-save")
     print(f"  kubewire node{flag} {'worker-1' if spec.topology.workers else 'control-plane'} -- {rules}")
     print(f"  kubewire down{flag}")
     return 0

@@ -70,6 +70,10 @@ def _machine() -> list[Finding]:
     return found
 
 
+#: Packages that a lab can do without, and what it lacks then.
+_WITHOUT_PACKAGE = {"kubernetes-client": "kubewire kubectl", "ipvsadm": "kubeProxy.mode: ipvs"}
+
+
 def _tools() -> list[Finding]:
     listing = next(filter(Path.exists, _LISTINGS), None)
     if listing is None:
@@ -77,8 +81,8 @@ def _tools() -> list[Finding]:
     found = []
     for package, witness in packages(listing.read_text()):
         there = Path(witness).exists() if witness.startswith("/") else shutil.which(witness) is not None
-        needed = package != "kubernetes-client"
-        found.append(Finding(package, there, witness, needed, "kubewire kubectl", f"apt install {package}"))
+        without = _WITHOUT_PACKAGE.get(package, "")
+        found.append(Finding(package, there, witness, not without, without, f"apt install {package}"))
     return found
 
 

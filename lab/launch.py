@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lab import bridge_netfilter
+from lab import bridge_netfilter, ip_vs
 from lab.errors import BringUpFailed, LabError, UsageError
 from lab.sandbox import events, start
 from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
@@ -56,8 +56,10 @@ class StartedLab:
 def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached: bool = False) -> StartedLab:
     """Bring a lab up; returns when it is ready. attached: it ends with this process.
 
-    Raises UsageError (a lab of this name runs, the port is taken) and BringUpFailed; nothing is left behind then.
+    Raises UsageError (a lab of this name runs, the port is taken, the kernel lacks what the mode needs) and
+    BringUpFailed; nothing is left behind then.
     """
+    ip_vs.ensure(spec)
     bridge_netfilter.ensure()
     state = find(name)
     record = LabRecord.new(name, spec.as_dict())

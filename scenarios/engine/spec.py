@@ -70,7 +70,7 @@ class CNI:
 class KubeProxy:
     """mode "none": no kube-proxy runs."""
 
-    mode: Literal["iptables", "nftables", "none"] = "iptables"
+    mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
 
 
 @dataclass(frozen=True)

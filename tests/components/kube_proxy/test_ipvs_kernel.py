@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +207,11 @@ def test_strict_arp_and_timeouts_reach_the_kernel():
     arp, timeouts = in_node1(work)
     assert arp == ["1", "2"]
     assert timeouts.endswith("100 120 7")
+
+
+@pytest.mark.skipif(Path("/proc/net/ip_vs").exists(), reason="this kernel has ip_vs")
+def test_a_kernel_without_ip_vs_is_told_in_upstreams_words():
+    argv = ["-m", "components.kube_proxy", "--proxy-mode", "ipvs", "--master", "http://127.0.0.1:1"]
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == ("kube-proxy: can't use the IPVS proxier: Ipvs not supported by the kernel")
