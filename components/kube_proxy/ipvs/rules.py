@@ -84,13 +84,14 @@ def plan(
 
 
 def _merged(blocks: Mapping[ServicePortName, Block]) -> Plan:
-    """Where two Services claim one address and port (externalIPs), the later name has it."""
+    """Where two Services claim one address and port (externalIPs), the first by name has it."""
     servers: dict[Key, VirtualServer] = {}
     entries: dict[str, set[str]] = {name: set() for name in sets.SETS}
     closed: list[Balancer] = []
     for name in sorted(blocks):
         block = blocks[name]
-        servers |= block.servers
+        for key, server in block.servers.items():
+            servers.setdefault(key, server)
         closed += block.closed_to_node
         entries[sets.IPVS_IPS] |= block.bound
         for into, entry in block.entries:
