@@ -128,29 +128,37 @@ def test_virtual_servers_in_excluded_ranges_stay_and_others_go():
     assert in_node1(work) == (["10.50.0.1", "10.96.0.10", "10.96.0.53"], True, True)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        ["ipvsadm", "-D", "-t", "10.96.0.10:80"],
-        ["ipvsadm", "-d", "-t", "10.96.0.10:80", "-r", "10.244.1.3:8080"],
-        ["ip", "address", "del", "10.96.0.10/32", "dev", "kube-ipvs0"],
-        ["ip", "link", "delete", "kube-ipvs0"],
-        ["ipset", "del", "KUBE-CLUSTER-IP", "10.96.0.10,tcp:80"],
-        ["sh", "-c", "iptables -t nat -F && iptables -t nat -X"],
-    ],
-    ids=lambda argv: " ".join(argv),
-)
-def test_what_somebody_takes_away_is_seen_and_comes_back(damage):
-    async def work(fabric: Fabric) -> Any:
-        ipvs = backend()
-        await ipvs.sync(state("b"), full=True)
-        before = await ipvs.intact()
-        await run(damage)
-        damaged = await ipvs.intact()
-        await ipvs.sync(state("b"), full=True)
-        return before, damaged, await ipvs.intact(), fabric.ask("a", "10.96.0.10", 80).endpoint
+DAMAGES = {
+    "a virtual server": "ipvsadm -D -t 10.96.0.10:80",
+    "a real server": "ipvsadm -d -t 10.96.0.10:80 -r 10.244.1.3:8080",
+    "an address": "ip address del 10.96.0.10/32 dev kube-ipvs0",
+    "the interface": "ip link delete kube-ipvs0",
+    "an entry of a set": "ipset del KUBE-CLUSTER-IP 10.96.0.10,tcp:80",
+    "the chains": "iptables -t nat -F && iptables -t nat -X",
+}
 
-    assert in_node1(work, pods="b") == (True, False, True, "b")
+
+@pytest.fixture(scope="module")
+def damaged() -> dict[str, Any]:
+    """Damage -> (intact before, with it, after the next full sync; who answers then)."""
+
+    async def work(fabric: Fabric) -> Any:
+        ipvs, seen = backend(), {}
+        await ipvs.sync(state("b"), full=True)
+        for what, command in DAMAGES.items():
+            before = await ipvs.intact()
+            await run(["sh", "-c", command])
+            with_it = await ipvs.intact()
+            await ipvs.sync(state("b"), full=True)
+            seen[what] = before, with_it, await ipvs.intact(), fabric.ask("a", "10.96.0.10", 80).endpoint
+        return seen
+
+    return dict(in_node1(work, pods="b"))
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_what_somebody_takes_away_is_seen_and_comes_back(damaged, what):
+    assert damaged[what] == (True, False, True, "b")
 
 
 def test_cleanup_takes_all_away_and_may_come_twice():
@@ -165,16 +173,26 @@ def test_cleanup_takes_all_away_and_may_come_twice():
     assert in_node1(work) == ({}, {}, False, False)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_each_scheduler_serves(scheduler):
-    async def work(fabric: Fabric) -> Any:
-        await check(config(scheduler=scheduler))
-        await backend(scheduler=scheduler).sync(state("bc"), full=True)
-        answers = [fabric.ask("a", "10.96.0.10", 80).endpoint for _ in range(20)]
-        return (await Ipvsadm(IPV4).table())[KEY].scheduler, answers
+@pytest.fixture(scope="module")
+def scheduled() -> dict[str, Any]:
+    """Scheduler -> (what the kernel says it is, which pods answer twenty connections of one client)."""
 
-    seen, answers = in_node1(work, pods="bc")
-    assert seen == scheduler
+    async def work(fabric: Fabric) -> Any:
+        seen = {}
+        for scheduler in SCHEDULERS:
+            await check(config(scheduler=scheduler))
+            await backend(scheduler=scheduler).sync(state("bc"), full=True)
+            answers = [fabric.ask("a", "10.96.0.10", 80).endpoint for _ in range(20)]
+            seen[scheduler] = (await Ipvsadm(IPV4).table())[KEY].scheduler, answers
+        return seen
+
+    return dict(in_node1(work, pods="bc"))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_each_scheduler_serves(scheduled, scheduler):
+    said, answers = scheduled[scheduler]
+    assert said == scheduler
     assert set(answers) <= set("bc")
     if scheduler in ("rr", "wrr"):
         assert Counter(answers) == {"b": 10, "c": 10}
