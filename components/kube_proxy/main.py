@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.kube_proxy import flags, proxy, sysctls
-from components.kube_proxy.backends import BACKENDS, ERRORS
+from components.kube_proxy.backends import ERRORS, check
 from components.kube_proxy.config import ConfigError, dump
 from components.kube_proxy.configfile import ConfigFileChanged
 from components.kube_proxy.families import FamiliesError
@@ -50,10 +50,8 @@ def _run(options: Options) -> None:
     if options.cleanup:
         asyncio.run(proxy.cleanup(options.config))
         return
-    if options.config.effective_mode not in BACKENDS:
-        built_in = ", ".join(BACKENDS)
-        raise ConfigError(f"mode {options.config.effective_mode} cannot be used here; there is {built_in}")
     if options.init_only:
+        asyncio.run(check(options.config))
         sysctls.prepare(options.config)
         return
     asyncio.run(proxy.serve_until_signalled(_client(options), options.config, options.node_name, options.config_file))

@@ -61,7 +61,7 @@ def in_node1(work: Any, *, pods: str = "") -> Any:
         fabric.answer_forever()
         return fabric.inside("node1", lambda: asyncio.run(work(fabric)))
 
-    return scratch.run(all_of_it)
+    return scratch.run(all_of_it, seconds=150)
 
 
 def held_connection(fabric: Fabric, listener: str) -> tuple[socket.socket, socket.socket]:

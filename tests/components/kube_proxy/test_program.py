@@ -18,7 +18,6 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
-from components.kube_proxy import main
 from components.kube_proxy.model import IPV6
 from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
@@ -380,8 +379,3 @@ def test_init_only_sets_the_sysctls_and_nothing_else():
     assert seen["after"] == "3600"
     assert "status 0" in seen["said"]
     assert "KUBE-" not in seen["rules"]
-
-
-def test_a_mode_that_is_not_built_in_ends_the_start(capsys):
-    assert main.main(["--proxy-mode", "ipvs", "--hostname-override", "n"]) == 1
-    assert "mode ipvs cannot be used here; there is iptables" in capsys.readouterr().err
