@@ -5,8 +5,10 @@ A Service's port becomes a Block, kept as long as its ServicePort and endpoints 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from components.kube_proxy import topology
 from components.kube_proxy.ipvs import sets
@@ -37,30 +39,44 @@ class Context:
 
 @dataclass(frozen=True)
 class Block:
-    """What one port of a Service needs. closed_to_node: balancers' addresses that the node itself may not reach."""
+    """What one port of a Service needs. entries: (set, entry), addresses of kube-ipvs0 among them (KUBE-IPVS-IPS);
+    closed_to_node: balancers' addresses that the node itself may not reach."""
 
     servers: Mapping[Key, VirtualServer]
-    bound: frozenset[str]
     entries: frozenset[tuple[str, str]]
     closed_to_node: tuple[Balancer, ...]
 
 
+_NOTHING = Block({}, frozenset(), ())
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A whole desired state. bound: addresses on kube-ipvs0."""
+    """A whole desired state."""
 
     servers: Mapping[Key, VirtualServer]
-    bound: frozenset[str]
     sets: Mapping[str, frozenset[str]]
     closed_to_node: tuple[Balancer, ...]
+
+    @property
+    def bound(self) -> frozenset[str]:
+        """Addresses on kube-ipvs0."""
+        return self.sets[sets.IPVS_IPS]
 
 
 @dataclass
 class Cache:
-    """What the plan before was made of, for a context."""
+    """What the plan before was made of, for a context. counts: how many blocks want an entry."""
 
     context: Context | None = None
     blocks: dict[ServicePortName, Block] = field(default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    plan: Plan = field(default_factory=lambda: Plan({}, dict.fromkeys(sets.SETS, frozenset()), ()))
+
+
+class _Change(NamedTuple):
+    before: Block
+    after: Block
 
 
 def plan(
@@ -75,29 +91,59 @@ def plan(
     if changed is None or context != cache.context:
         changed = {*services, *cache.blocks}
     cache.context = context
-    for name in changed:
-        if name in services:
-            cache.blocks[name] = build(services[name], endpoints.get(name, ()), context)
-        else:
-            cache.blocks.pop(name, None)
-    return _merged(cache.blocks)
+    changes = [_refresh(cache, name, services.get(name), endpoints.get(name, ()), context) for name in changed]
+    if real := [change for change in changes if change.before is not change.after]:
+        cache.plan = Plan(_servers(cache, real), _entries(cache, real), _closed(cache, real))
+    return cache.plan
 
 
-def _merged(blocks: Mapping[ServicePortName, Block]) -> Plan:
+def _refresh(
+    cache: Cache, name: ServicePortName, service: ServicePort | None, endpoints: tuple[Endpoint, ...], context: Context
+) -> _Change:
+    """A block that says the same is kept: it is known by its identity."""
+    before = cache.blocks.get(name, _NOTHING)
+    if service is None:
+        cache.blocks.pop(name, None)
+        return _Change(before, _NOTHING)
+    after = build(service, endpoints, context)
+    if after == before:
+        return _Change(before, before)
+    cache.blocks[name] = after
+    return _Change(before, after)
+
+
+def _servers(cache: Cache, changes: Collection[_Change]) -> Mapping[Key, VirtualServer]:
     """Where two Services claim one address and port (externalIPs), the first by name has it."""
-    servers: dict[Key, VirtualServer] = {}
-    entries: dict[str, set[str]] = {name: set() for name in sets.SETS}
-    closed: list[Balancer] = []
-    for name in sorted(blocks):
-        block = blocks[name]
-        for key, server in block.servers.items():
-            servers.setdefault(key, server)
-        closed += block.closed_to_node
-        entries[sets.IPVS_IPS] |= block.bound
-        for into, entry in block.entries:
-            entries[into].add(entry)
-    frozen = {name: frozenset(of_it) for name, of_it in entries.items()}
-    return Plan(servers, frozen[sets.IPVS_IPS], frozen, tuple(closed))
+    earlier = cache.plan.servers
+    if all(before.servers.keys() == after.servers.keys() for before, after in changes):
+        mine = ((key, server, before) for before, after in changes for key, server in after.servers.items())
+        return {**earlier, **{key: server for key, server, before in mine if earlier[key] is before.servers[key]}}
+    merged: dict[Key, VirtualServer] = {}
+    for name in sorted(cache.blocks):
+        for key, server in cache.blocks[name].servers.items():
+            merged.setdefault(key, server)
+    return merged
+
+
+def _entries(cache: Cache, changes: Collection[_Change]) -> Mapping[str, frozenset[str]]:
+    moved: dict[str, set[str]] = {}
+    for before, after in changes:
+        cache.counts.update(after.entries - before.entries)
+        cache.counts.subtract(before.entries - after.entries)
+        for name, entry in before.entries ^ after.entries:
+            moved.setdefault(name, set()).add(entry)
+    present = {name: {entry for entry in of_it if cache.counts[name, entry]} for name, of_it in moved.items()}
+    for name, of_it in moved.items():
+        for entry in of_it - present[name]:
+            del cache.counts[name, entry]
+    earlier = cache.plan.sets
+    return {**earlier, **{name: (earlier[name] - of_it) | present[name] for name, of_it in moved.items()}}
+
+
+def _closed(cache: Cache, changes: Collection[_Change]) -> tuple[Balancer, ...]:
+    if all(before.closed_to_node == after.closed_to_node for before, after in changes):
+        return cache.plan.closed_to_node
+    return tuple(balancer for name in sorted(cache.blocks) for balancer in cache.blocks[name].closed_to_node)
 
 
 def build(service: ServicePort, endpoints: tuple[Endpoint, ...], context: Context) -> Block:
@@ -110,7 +156,6 @@ class _Builder:
         self._service, self._endpoints, self._context = service, endpoints, context
         self._chosen = topology.choose(endpoints, service, context.node)
         self._servers: dict[Key, VirtualServer] = {}
-        self._bound: set[str] = set()
         self._entries: set[tuple[str, str]] = set()
         self._closed: list[Balancer] = []
 
@@ -124,7 +169,7 @@ class _Builder:
             self._node_port()
         if self._service.health_check_node_port:
             self._entries.add((sets.HEALTH_CHECK_NODE_PORT, str(self._service.health_check_node_port)))
-        return Block(self._servers, frozenset(self._bound), frozenset(self._entries), tuple(self._closed))
+        return Block(self._servers, frozenset(self._entries), tuple(self._closed))
 
     def _hairpin(self) -> None:
         """A pod that is led back to itself must see another address: ready or not, if it is on this node."""
@@ -137,7 +182,7 @@ class _Builder:
         ip = address(self._service.cluster_ip)
         self._entries.add((sets.CLUSTER_IP, self._entry(ip)))
         self._serve(ip, self._service.port, local=self._service.internal_local)
-        self._bound.add(ip)
+        self._entries.add((sets.IPVS_IPS, ip))
 
     def _external_ips(self) -> None:
         into = sets.EXTERNAL_IP_LOCAL if self._service.external_local else sets.EXTERNAL_IP
@@ -187,7 +232,7 @@ class _Builder:
     def _bind(self, ip: str) -> None:
         """An address that another interface has must not be on kube-ipvs0 too."""
         if ip not in self._context.node_addresses:
-            self._bound.add(ip)
+            self._entries.add((sets.IPVS_IPS, ip))
 
     def _serve(self, ip: str, port: int, *, local: bool) -> None:
         """Policy Local without a pod here falls back to all: then pods of the node are served, and who comes from

@@ -132,6 +132,27 @@ def test_nothing_changed_is_nothing_written():
     assert sets.additions(after.sets, before.sets, IPV4) == sets.deletions(after.sets, before.sets, IPV4) == []
 
 
+def test_a_plan_brought_up_to_date_is_the_plan_made_anew():
+    """An address or a hairpin that two Services share stays until the last of them is gone."""
+    other = name("ns1/other")
+    alike = replace(CLUSTER_IP, port=81)
+    claim = replace(BALANCER, external_ips=("192.168.99.11",))
+    steps: list[tuple[dict[ServicePortName, ServicePort], dict[ServicePortName, tuple[Endpoint, ...]]]] = [
+        ({SVC: CLUSTER_IP}, {SVC: THREE}),
+        ({SVC: CLUSTER_IP, other: alike}, {SVC: THREE, other: THREE}),
+        ({SVC: CLUSTER_IP, other: alike}, {SVC: THREE[1:], other: THREE}),
+        ({other: alike}, {other: THREE}),
+        ({other: claim, SVC: replace(claim, cluster_ip="172.30.0.46")}, {SVC: THREE[:1], other: THREE[:2]}),
+        ({other: claim, SVC: replace(claim, cluster_ip="172.30.0.46")}, {SVC: THREE[:1], other: THREE[:1]}),
+        ({SVC: replace(claim, cluster_ip="172.30.0.46")}, {SVC: THREE[:1], other: THREE[:1]}),
+        ({}, {}),
+    ]
+    cache = Cache()
+    for services, endpoints in steps:
+        assert rules.plan(services, endpoints, CONTEXT, cache, {SVC, other}) == rules.plan(services, endpoints, CONTEXT)
+    assert not cache.counts
+
+
 KEY = Key("tcp", "10.96.0.1", 80)
 DNS = Key("udp", "10.96.0.10", 53)
 
