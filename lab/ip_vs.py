@@ -27,7 +27,7 @@ def ensure(
     """For a lab in mode ipvs: load the module where it is not, as root. Raises UsageError when the kernel cannot."""
     if spec.kubeProxy.mode != "ipvs":
         return
-    if reasons := [reason for reason in map(missing, ("ip_vs", "dummy", "ipset")) if reason]:
+    if reasons := [reason for reason in map(missing, spec.kubeProxy.requires) if reason]:
         raise UsageError(f"kubeProxy.mode: ipvs cannot be used here: {', '.join(reasons)}; see kubewire doctor")
     if not table.exists() and os.geteuid() == 0:
         load()

@@ -110,10 +110,11 @@ class Case:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the kernel must have: what the file says, what its link steps need, and virtual time."""
+        """What the kernel must have: what the file says, its lab and its link steps need, and virtual time."""
         faults = [requires(step.args) for step in self.variant.steps if step.action == "link"]
         clock = [VIRTUAL_TIME] if self.scenario.clock == "virtual" else []
-        return tuple(dict.fromkeys(name for name in (*self.scenario.requires, *faults, *clock) if name))
+        needed = (*self.scenario.requires, *self.lab.kubeProxy.requires, *faults, *clock)
+        return tuple(dict.fromkeys(name for name in needed if name))
 
     @property
     def fingerprint(self) -> str:

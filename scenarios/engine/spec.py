@@ -72,6 +72,11 @@ class KubeProxy:
 
     mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
 
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the mode needs of the kernel beyond what every lab does, by doctor's names."""
+        return ("ip_vs", "dummy", "ipset") if self.mode == "ipvs" else ()
+
 
 @dataclass(frozen=True)
 class DNS:

@@ -113,6 +113,12 @@ def test_virtual_time_is_something_that_a_machine_may_lack(tmp_path: Path) -> No
     assert load(file)[0].requires == ("conntrack", "virtual time")
 
 
+def test_a_lab_in_ipvs_mode_needs_what_the_mode_does_without_saying_so(tmp_path: Path) -> None:
+    file = tmp_path / "x.scenario.yaml"
+    file.write_text(f"name: x\ntitle: t\nlab: {{kubeProxy: {{mode: ipvs}}}}\n{_STEPS}")
+    assert load(file)[0].requires == ("ip_vs", "dummy", "ipset")
+
+
 def test_hours_of_virtual_time_never_pass_for_real(tmp_path: Path) -> None:
     file = tmp_path / "x.scenario.yaml"
     file.write_text("name: x\ntitle: t\nclock: virtual\nlab: {kubernetes: false}\nsteps:\n  - elapse: 23h\n")
