@@ -161,6 +161,23 @@ def test_what_somebody_takes_away_is_seen_and_comes_back(damaged, what):
     assert damaged[what] == (True, False, True, "b")
 
 
+def test_only_the_filter_keeps_the_ping_of_a_cluster_ip_from_being_answered():
+    """The address is the node's own, so the node answers: so it was before v1.26."""
+    reject = "-m conntrack --ctstate NEW -m set --match-set KUBE-IPVS-IPS dst -j REJECT"
+
+    async def work(fabric: Fabric) -> Any:
+        await backend().sync(state("b"), full=True)
+        ping = "ping -c 1 -W 1 10.96.0.10"
+        filtered = fabric.shell("a", ping)
+        await run(["sh", "-c", f"iptables -D KUBE-IPVS-FILTER {reject}"])
+        return filtered, fabric.shell("a", ping)
+
+    filtered, open_to_all = in_node1(work)
+    assert "Destination Port Unreachable" in filtered
+    assert " 1 received" in open_to_all
+    assert "ttl=64" in open_to_all
+
+
 def test_cleanup_takes_all_away_and_may_come_twice():
     async def work(_: Fabric) -> Any:
         ipvs = backend()
