@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -80,16 +81,20 @@ ADDRESSES = {
     ),
 }
 SCTP_PROTOCOL = 132
+#: Offset in struct tcp_info (linux/tcp.h).
+_TCPI_TOTAL_RETRANS = 100
 
 
 @dataclass(frozen=True)
 class Answer:
-    """endpoint: the pod that answered; seen: the client's address as it saw it; error: how it failed else."""
+    """endpoint: the pod that answered; seen: the client's address as it saw it; error: how it failed else;
+    retransmitted: segments that the client sent again (TCP), which tells a lost packet from a machine that is busy."""
 
     endpoint: str = ""
     seen: str = ""
     error: str = ""
     took: float = 0.0
+    retransmitted: int = 0
 
 
 @dataclass
@@ -230,8 +235,9 @@ class Fabric:
             text = self.inside(source, lambda: ask(address, port, timeout, (sender, sender_port)))
         except OSError as error:
             return Answer(error=type(error).__name__, took=time.monotonic() - started)
-        endpoint, _, seen = text.partition(" ")
-        return Answer(endpoint, seen, took=time.monotonic() - started)
+        endpoint, seen, *retransmitted = text.split(" ")
+        took = time.monotonic() - started
+        return Answer(endpoint, seen, took=took, retransmitted=sum(map(int, retransmitted)))
 
     def _ask_sctp(self, address: str, port: int, timeout: float, _: tuple[str, int]) -> str:
         """Half of a handshake: an INIT goes out, and the pod that gets it says from whom."""
@@ -260,7 +266,9 @@ def _family(address: str) -> socket.AddressFamily:
 
 def _ask_tcp(address: str, port: int, timeout: float, sender: tuple[str, int]) -> str:
     with socket.create_connection((address, port), timeout, sender if any(sender) else None) as sock:
-        return sock.recv(512).decode()
+        answer = sock.recv(512).decode()
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_TOTAL_RETRANS + 4)
+        return f"{answer} {int.from_bytes(info[_TCPI_TOTAL_RETRANS:], sys.byteorder)}"
 
 
 def _ask_udp(address: str, port: int, timeout: float, _: tuple[str, int]) -> str:
