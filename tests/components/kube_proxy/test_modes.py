@@ -127,7 +127,7 @@ def lived(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     mode = request.param
     if mode == "ipvs":
         scratch.need_ip_vs()
-    return mode, scratch.run(lambda fabric: _life(fabric, mode), seconds=90)
+    return mode, scratch.run(lambda fabric: _life(fabric, mode), seconds=180)
 
 
 @pytest.mark.packet

@@ -176,7 +176,7 @@ def walked(request: pytest.FixtureRequest) -> tuple[str, str, Seen]:
     mode, family = request.param
     if mode == "ipvs":
         scratch.need_ip_vs()
-    return mode, family, scratch.run(lambda fabric: _walk(fabric, mode, family), seconds=120)
+    return mode, family, scratch.run(lambda fabric: _walk(fabric, mode, family), seconds=240)
 
 
 def _check(row: Flow, answers: list[Answer], mode: str, family: str) -> None:
