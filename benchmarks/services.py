@@ -37,6 +37,7 @@ PODS, CONFIG = "10.128.0.0/9", {"cluster_cidr": "10.128.0.0/9"}
 NODE = Node("node1", ("172.18.0.3",))
 RUNS = 3
 _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES = 12, 270, 1, 7
+_SO_RCVBUFFORCE = 33
 
 
 def cluster_ip(number: int) -> str:
@@ -101,6 +102,8 @@ class RuleEvents:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        # A first load announces everything at once.
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 29)
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
         self._socket.setblocking(False)
