@@ -320,7 +320,8 @@ def _sctp(fabric: Fabric) -> dict[str, Any]:
         api.put(SERVICES, service("sctp", "10.96.0.30", 9999, "SCTP", node_port=30099))
         api.put(ENDPOINTSLICES, endpoint_slice("sctp", "b", "SCTP"))
         process = await start()
-        await until(lambda: "KUBE-SVC-" in fabric_save())
+        # The jump from PREROUTING is the last thing that a first sync writes.
+        await until(lambda: "KUBE-SVC-" in (rules := fabric_save()) and "-A PREROUTING" in rules)
         seen["cluster ip"] = _init(fabric, "a", "10.96.0.30", 9999, listener)
         seen["node port"] = _init(fabric, "client", "172.18.0.3", 30099, listener)
         await ended(process)
