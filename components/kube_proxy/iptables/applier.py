@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
+from components.kube_proxy.excerpt import around
 from components.kube_proxy.iptables import variant
 from components.kube_proxy.model import IPV4
 from components.machinery.nfnetlink.iptables import Unsupported, compile_table, split
@@ -17,7 +18,6 @@ from components.machinery.nfnetlink.netlink import NetlinkError, NfTablesSocket
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
 _LOCK_SECONDS = "5"
-_CONTEXT_LINES = 3
 
 
 class IptablesError(Exception):
@@ -104,9 +104,4 @@ class Iptables:
 def _around(text: str, error: str) -> str:
     """iptables-restore names the line it could not take: `line 12 failed`, `Error occurred at line: 12`."""
     found = re.search(r"line:? (\d+)", error)
-    if not found:
-        return ""
-    number, lines = int(found[1]), text.splitlines()
-    first = max(number - _CONTEXT_LINES, 1)
-    shown = lines[first - 1 : number + _CONTEXT_LINES - 1]
-    return "\n".join(f"{first + i:6} {line}" for i, line in enumerate(shown))
+    return around(text, int(found[1])) if found else ""

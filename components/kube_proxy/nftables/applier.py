@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from components.kube_proxy.excerpt import around
 from components.kube_proxy.nftables import chains
 from components.kube_proxy.nftables.messages import Encoder, Unencodable
 from components.kube_proxy.nftables.plan import Present
 from components.kube_proxy.nftables.statements import AddAffinitySet, AddElement, Statement, text
 from components.machinery.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket
 
-_CONTEXT_LINES = 3
 #: For each anonymous map the kernel walks the transaction so far: long ones take the square of their time.
 _LONGEST_PIECE = 1000
 #: Bytes; fits net.core.wmem_max, the limit of processes without rights outside their user namespace.
@@ -116,9 +116,4 @@ class Nft:
 def _around(text: str, error: str) -> str:
     """nft names the place it could not take: `/dev/stdin:12:5-9: Error: ...`."""
     found = re.search(r":(\d+):\d+", error)
-    if not found:
-        return ""
-    number, lines = int(found[1]), text.splitlines()
-    first = max(number - _CONTEXT_LINES, 1)
-    shown = lines[first - 1 : number + _CONTEXT_LINES - 1]
-    return "\n".join(f"{first + i:6} {line}" for i, line in enumerate(shown))
+    return around(text, int(found[1])) if found else ""

@@ -18,10 +18,9 @@ _REGISTER_BEHIND_IPV4 = 9
 _VERDICT_REGISTER = 0
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 EQUAL, NOT_EQUAL = 0, 1
-META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 7, 15, 16
+META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
 NUMGEN_RANDOM = 1
-SNAT, DNAT = 0, 1
-_NAT_RANDOM_FULLY = 1 << 4
+_DNAT = 1
 _FIB_ADDRTYPE = 3
 FIB_SADDR, FIB_DADDR = 1, 2
 #: NF_DROP, NF_ACCEPT and nf_tables' own verdicts, which are negative.
@@ -132,7 +131,7 @@ def immediate(data: bytes, register: int) -> bytes:
 def dnat(family: int, *, with_port: bool) -> bytes:
     """To the address in register 1 and the port in register 2. family is NFPROTO_IPV4 or NFPROTO_IPV6."""
     return _expression(
-        "nat", number(1, DNAT), number(2, family), number(3, REGISTER_1), number(5, REGISTER_2) if with_port else b"",
+        "nat", number(1, _DNAT), number(2, family), number(3, REGISTER_1), number(5, REGISTER_2) if with_port else b"",
     )  # fmt: skip
 
 
@@ -140,11 +139,7 @@ def dnat(family: int, *, with_port: bool) -> bytes:
 def dnat_from_map(family: int) -> bytes:
     """To the address and port that a lookup put into registers from 1 on, four bytes each."""
     port = _REGISTER_BEHIND_IPV4 if family == socket.AF_INET else REGISTER_2
-    return _expression("nat", number(1, DNAT), number(2, family), number(3, REGISTER_1), number(5, port))
-
-
-def masquerade(*, fully_random: bool) -> bytes:
-    return _expression("masq", number(1, _NAT_RANDOM_FULLY) if fully_random else b"")
+    return _expression("nat", number(1, _DNAT), number(2, family), number(3, REGISTER_1), number(5, port))
 
 
 @lru_cache(maxsize=1)
