@@ -159,14 +159,15 @@ def test_only_real_cluster_ips_are_addresses(spec, expected):
 
 
 def test_a_health_check_port_in_use_is_an_internal_error_as_upstreams(server):
-    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999}
+    # Ports of the static band: node ports drawn at random come from above it.
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30010}
     create(server, service("first", **local))
     refusal = create(server, service("second", **local), check=False)
-    text = "failed to allocate requested HealthCheck NodePort 30999: provided port is already allocated"
+    text = "failed to allocate requested HealthCheck NodePort 30010: provided port is already allocated"
     assert f"Internal error occurred: {text}" in refusal
     kubectl(server, "patch", "service", "first", "-p", '{"spec": {"externalTrafficPolicy": "Cluster"}}')
     create(server, service("second", **local))
-    moved = kubectl(server, "patch", "service", "second", "-p", '{"spec": {"healthCheckNodePort": 30998}}', check=False)
+    moved = kubectl(server, "patch", "service", "second", "-p", '{"spec": {"healthCheckNodePort": 30011}}', check=False)
     assert "spec.healthCheckNodePort: Forbidden: field is immutable" in moved
     kubectl(server, "delete", "service", "first", "second")
 
