@@ -37,7 +37,8 @@ def run(arguments: Sequence[str]) -> int:
             if code := _check(root, name, module, options):
                 return code
         virtual.kernel_for_tests()
-    workers = ["-n", str(max(2, os.cpu_count() or 2)), "--dist", "worksteal"] if not arguments else []
+    # Labs wait more than they compute: two workers keep a core busy.
+    workers = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"] if not arguments else []
     command = [sys.executable, "-m", "pytest", *workers, *arguments]
     return _until_it_ends(command, root)
 
