@@ -98,8 +98,10 @@ async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
     try:
         while True:
-            (size,) = _LENGTH.unpack(await asyncio.wait_for(reader.readexactly(2), _IDLE_SECONDS))
-            data = await asyncio.wait_for(reader.readexactly(size), _IDLE_SECONDS)
+            async with asyncio.timeout(_IDLE_SECONDS):
+                (size,) = _LENGTH.unpack(await reader.readexactly(2))
+            async with asyncio.timeout(_IDLE_SECONDS):
+                data = await reader.readexactly(size)
             task = asyncio.get_running_loop().create_task(one(data))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -42,7 +42,8 @@ class Upstream:
         """The answer as it came, of the same question. Raises OSError (TimeoutError too)."""
         seconds = min(_READ_SECONDS, deadline - time.monotonic())
         if tcp:
-            return await asyncio.wait_for(self._tcp(request), seconds)
+            async with asyncio.timeout(seconds):
+                return await self._tcp(request)
         if self._socket is None or self._socket.closed:
             self._socket = await _Udp.open(self.host, self.port)
         udp = self._socket
@@ -100,7 +101,8 @@ class _Udp(asyncio.DatagramProtocol):
             if self._transport is None or self.closed:
                 raise ConnectionError("socket closed")
             self._transport.sendto(encode_query(request, ident))
-            return await asyncio.wait_for(future, seconds)
+            async with asyncio.timeout(seconds):
+                return await future
         finally:
             self._waiting.pop(ident, None)
             self._close_when_idle()

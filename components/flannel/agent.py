@@ -275,7 +275,8 @@ async def healthz(host: str, port: int) -> asyncio.Server:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            async with asyncio.timeout(5.0):
+                request = await reader.readuntil(b"\r\n\r\n")
             found = request.split(b" ", 2)[1:2] == [b"/healthz"]
             status, body = ("200 OK", b"flanneld is running") if found else ("404 Not Found", b"404 page not found\n")
             head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

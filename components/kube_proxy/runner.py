@@ -56,7 +56,8 @@ class BoundedFrequencyRunner:
         pause = self._max
         while True:
             try:
-                await asyncio.wait_for(self._asked.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._asked.wait()
             except TimeoutError:
                 pass
             await asyncio.sleep(self._bucket.reserve(time.monotonic()))

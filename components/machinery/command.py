@@ -118,7 +118,8 @@ async def _ended(pid: int, timeout: float) -> int:
     pidfd = os.pidfd_open(pid)
     loop.add_reader(pidfd, _settle, ended)
     try:
-        await asyncio.wait_for(ended, timeout)
+        async with asyncio.timeout(timeout):
+            await ended
     except (TimeoutError, asyncio.CancelledError):
         # Our child is not reaped yet, so its pid and group still are what we started.
         os.killpg(pid, signal.SIGKILL)

@@ -28,7 +28,8 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5.0)
+            async with asyncio.timeout(5.0):
+                request = await reader.readuntil(b"\r\n\r\n")
             path = request.split(b" ", 2)[1].decode(errors="replace").partition("?")[0]
             writer.write(_response(path, started))
             await writer.drain()

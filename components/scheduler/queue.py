@@ -131,7 +131,8 @@ class SchedulingQueue:
         self._wake.clear()
         timeout = self._backing_off[0][0] - self._now() if self._backing_off else None
         try:
-            await asyncio.wait_for(self._wake.wait(), None if timeout is None else max(timeout, 0.001))
+            async with asyncio.timeout(None if timeout is None else max(timeout, 0.001)):
+                await self._wake.wait()
         except TimeoutError:
             pass
 

@@ -67,7 +67,8 @@ class GarbageCollector:
                 log.warning("discovery: %s", error)
             try:
                 # A CustomResourceDefinition is served a moment after it appears: see both states.
-                await asyncio.wait_for(self._resync_now.wait(), _RESYNC if self._ready.is_set() else 1.0)
+                async with asyncio.timeout(_RESYNC if self._ready.is_set() else 1.0):
+                    await self._resync_now.wait()
                 await asyncio.sleep(0.2)
             except TimeoutError:
                 pass
@@ -91,7 +92,8 @@ class GarbageCollector:
         waiting = [self.context.informers.get(resource).synced.wait() for resource in wanted]
         # A resource that cannot be listed must not stop the collection of all others; owners are verified anyway.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*waiting), _SYNC_PATIENCE)
+            async with asyncio.timeout(_SYNC_PATIENCE):
+                await asyncio.gather(*waiting)
 
     def _unwatch(self, resource: Resource) -> None:
         self.watched.discard(resource)

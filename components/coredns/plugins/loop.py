@@ -44,7 +44,8 @@ class Loop:
                 try:
                     await loop.sock_connect(sock, ("127.0.0.1", self._port))
                     await loop.sock_sendall(sock, data)
-                    await asyncio.wait_for(loop.sock_recv(sock, 4096), _TRY_SECONDS)
+                    async with asyncio.timeout(_TRY_SECONDS):
+                        await loop.sock_recv(sock, 4096)
                     break
                 except OSError:
                     await asyncio.sleep(_TRY_SECONDS)

@@ -185,6 +185,25 @@ def test_a_failed_job_is_tried_again_after_the_retry_interval():
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_request_at_the_moment_of_the_end_does_not_keep_it_from_ending(turns):
+    async def job() -> None: ...
+
+    async def scenario() -> set[asyncio.Task[None]]:
+        runner = BoundedFrequencyRunner(job, min_interval=60.0, retry_interval=60.0, max_interval=60.0)
+        task = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        runner.request()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        _, pending = await asyncio.wait([task], timeout=1.0)
+        task.cancel()
+        return pending
+
+    assert asyncio.run(scenario()) == set()
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
