@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,13 @@ _NODE_SYSCTLS = _ROUTER_SYSCTLS | {
     "net/bridge/bridge-nf-call-ip6tables": "1",
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
+}
+#: IPv6 addresses are static, as in the plan: no router is asked for, and none of ours is tentative for a second
+#: (duplicate address detection, RFC 4862 section 5.4), nor are those of bridges that a CNI plugin makes later.
+_STATIC_IPV6 = {
+    "net/ipv6/conf/*/accept_dad": "0",
+    "net/ipv6/conf/*/accept_ra": "0",
+    "net/ipv6/conf/*/router_solicitations": "0",
 }
 
 
@@ -127,15 +134,29 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
 
     def configDefault(self, **_: Any) -> None:
         """Addresses, routes and sysctls of the plan. Links are already plugged in."""
+        self._set(_STATIC_IPV6 if self._has_ipv6 else {})
         lines = ["link set lo up"]
         for interface in self.machine.interfaces:
-            lines += [f"addr add {interface.address} dev {interface.name}", f"link set {interface.name} up"]
+            lines += [_add_address(address, interface.name) for address in interface.addresses]
+            lines.append(f"link set {interface.name} up")
         lines += [f"route add {destination} via {gateway}" for destination, gateway in self.machine.routes]
         self.run("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
-        sysctls = _NODE_SYSCTLS if self.machine.is_node else _ROUTER_SYSCTLS if self.machine.role == "router" else {}
-        writes = [f"[ ! -e /proc/sys/{key} ] || echo {value} >/proc/sys/{key}" for key, value in sysctls.items()]
+        self._set(_NODE_SYSCTLS if self.machine.is_node else _ROUTER_SYSCTLS if self.machine.role == "router" else {})
+
+    @property
+    def _has_ipv6(self) -> bool:
+        return any(":" in address for interface in self.machine.interfaces for address in interface.addresses)
+
+    def _set(self, sysctls: Mapping[str, str]) -> None:
+        writes = [
+            f"for f in /proc/sys/{key}; do [ ! -e $f ] || echo {value} >$f; done" for key, value in sysctls.items()
+        ]
         if writes:
             self.run("; ".join(writes))
+
+
+def _add_address(address: str, interface: str) -> str:
+    return f"addr add {address} dev {interface}" + (" nodad" if ":" in address else "")
 
 
 class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]

@@ -1,11 +1,21 @@
-"""Who is in a topology, with which addresses and routes: pure data, before anything is built."""
+"""Who is in a topology, with which addresses and routes: pure data, before anything is built.
+
+A node range is one CIDR, or an IPv4 and an IPv6 one with a comma between them; every host then has an address of each
+family, in that order. The outside has the families that the nodes have.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-OUTSIDE = ipaddress.ip_network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
+Range = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+OUTSIDE = ipaddress.IPv4Network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
+OUTSIDE_IPV6 = ipaddress.IPv6Network("2001:db8:113::/64")  # of the documentation prefix, RFC 3849
+_OUTSIDE_OF: dict[int, Range] = {4: OUTSIDE, 6: OUTSIDE_IPV6}
 
 
 class PlanError(ValueError):
@@ -14,11 +24,20 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Interface:
-    """name as seen inside the host, address with prefix length, the switch it is plugged into."""
+    """name as seen inside the host, address with prefix length, the switch it is plugged into.
+
+    secondary: the address of the other family, "" without one.
+    """
 
     name: str
     address: str
     switch: str
+    secondary: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """With prefix length, the primary family's first."""
+        return (self.address, self.secondary) if self.secondary else (self.address,)
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,12 @@ class Machine:
     @property
     def address(self) -> str:
         """The first interface's address without its prefix length."""
-        return self.interfaces[0].address.split("/")[0]
+        return _bare(self.interfaces[0].address)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The first interface's, one of each family, without prefix lengths."""
+        return tuple(_bare(address) for address in self.interfaces[0].addresses)
 
     @property
     def is_node(self) -> bool:
@@ -64,51 +88,83 @@ class TopologyPlan:
         return tuple(machine for machine in self.machines if machine.is_node)
 
 
+def ranges(text: str) -> tuple[Range, ...]:
+    """One CIDR, or two with a comma between them. Raises ValueError."""
+    return tuple(ipaddress.ip_network(part) for part in text.split(","))
+
+
+def bracketed(address: str) -> str:
+    """As a URL's host (RFC 3986 section 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
+
+
 @dataclass
 class _Pool:
-    """Hands out a network's addresses in order. users: who shall have one, for the error."""
+    """Hands out addresses in order, one of each range at a time. users: who shall have one, for the error."""
 
-    network: ipaddress.IPv4Network
+    ranges: Sequence[Range]
     users: str
     _next: int = field(default=1)
 
-    def take(self) -> str:
-        if self._next >= self.network.num_addresses - 1:
-            raise PlanError(f"{self.network} has too few addresses for {self.users}; take a shorter prefix")
-        address = self.network[self._next]
-        self._next += 1
-        return f"{address}/{self.network.prefixlen}"
+    def take(self) -> tuple[str, ...]:
+        """With prefix lengths."""
+        for network in self.ranges:
+            if self._next >= network.num_addresses - 1:
+                raise PlanError(f"{network} has too few addresses for {self.users}; take a shorter prefix")
+        number, self._next = self._next, self._next + 1
+        return tuple(f"{network[number]}/{network.prefixlen}" for network in self.ranges)
 
 
 def _bare(address: str) -> str:
     return address.split("/")[0]
 
 
-def _outside(router: str) -> tuple[Machine, Machine]:
-    def machine(name: str, last: int) -> Machine:
-        interface = Interface("eth0", f"{OUTSIDE[last]}/{OUTSIDE.prefixlen}", "outside")
-        return Machine(name, "outside", (interface,), (("default", router),))
+def _interface(name: str, addresses: Sequence[str], switch: str) -> Interface:
+    return Interface(name, addresses[0], switch, addresses[1] if len(addresses) > 1 else "")
 
-    return machine("client", 10), machine("dns", 53)
+
+def _default_routes(gateways: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(("default", _bare(gateway)) for gateway in gateways)
+
+
+def _outside(nodes: Sequence[Range]) -> tuple[tuple[str, ...], tuple[Machine, Machine]]:
+    """The router's addresses on the outside, and the hosts there, in the families that the nodes have."""
+    networks = [_OUTSIDE_OF[network.version] for network in nodes]
+
+    def addresses(number: str) -> tuple[str, ...]:
+        # The same digits in both families: ::10 and ::53 are easier to know again than ::a and ::35.
+        return tuple(
+            f"{network[int(number, 16 if network.version == 6 else 10)]}/{network.prefixlen}" for network in networks
+        )
+
+    router = addresses("1")
+
+    def machine(name: str, number: str) -> Machine:
+        return Machine(name, "outside", (_interface("eth0", addresses(number), "outside"),), _default_routes(router))
+
+    return router, (machine("client", "10"), machine("dns", "53"))
 
 
 def one_segment(workers: int, nodes: str, bandwidth: float | None = None) -> TopologyPlan:
     """One Ethernet segment with all nodes; a router between it and the outside client and DNS server."""
-    pool = _Pool(ipaddress.IPv4Network(nodes), f"{workers + 1} nodes and the router")
-    gateway = pool.take()
-    outside_gateway = f"{OUTSIDE[1]}/{OUTSIDE.prefixlen}"
+    networks = ranges(nodes)
+    pool = _Pool(networks, f"{workers + 1} nodes and the router")
+    gateways = pool.take()
+    outside_gateways, outside = _outside(networks)
     router = Machine(
-        "router", "router", (Interface("eth0", gateway, "segment"), Interface("eth1", outside_gateway, "outside"))
+        "router",
+        "router",
+        (_interface("eth0", gateways, "segment"), _interface("eth1", outside_gateways, "outside")),
     )
 
     def node(name: str, role: str) -> Machine:
-        return Machine(name, role, (Interface("eth0", pool.take(), "segment"),), (("default", _bare(gateway)),))
+        return Machine(name, role, (_interface("eth0", pool.take(), "segment"),), _default_routes(gateways))
 
     machines = (
         node("control-plane", "control-plane"),
         *(node(f"worker-{number}", "worker") for number in range(1, workers + 1)),
         router,
-        *_outside(_bare(outside_gateway)),
+        *outside,
     )
     return TopologyPlan("one-segment", machines, ("segment", "outside"), bandwidth)
 
@@ -116,49 +172,57 @@ def one_segment(workers: int, nodes: str, bandwidth: float | None = None) -> Top
 def two_racks(workers: int, nodes: str, bandwidth: float | None = None) -> TopologyPlan:
     """Two racks, each a segment behind its own top-of-rack router; a spine router joins them and the outside.
 
-    The node range is cut in four: rack-1, rack-2, and two /30 links from the spine to the racks in the last quarter.
-    Workers alternate between the racks; the control plane is in rack-1.
+    The node range is cut in four: rack-1, rack-2, and two links from the spine to the racks (/30, in IPv6 /126) in the
+    last quarter. Workers alternate between the racks; the control plane is in rack-1.
     """
-    whole = ipaddress.IPv4Network(nodes)
-    if whole.prefixlen > 26:
-        raise PlanError(f"{whole} is too small for two racks; take a /26 or shorter")
-    first, second, _, last = whole.subnets(prefixlen_diff=2)
-    uplinks = list(last.subnets(new_prefix=30))[:2]
-    outside_gateway = f"{OUTSIDE[1]}/{OUTSIDE.prefixlen}"
+    wholes = ranges(nodes)
+    for whole in wholes:
+        longest = whole.max_prefixlen - 6
+        if whole.prefixlen > longest:
+            raise PlanError(f"{whole} is too small for two racks; take a /{longest} or shorter")
+    first, second, _, last = zip(*(whole.subnets(prefixlen_diff=2) for whole in wholes), strict=True)
+    uplinks = zip(*(_links(quarter) for quarter in last), strict=True)
+    outside_gateways, outside = _outside(wholes)
     machines: list[Machine] = []
-    spine = [Interface("eth0", outside_gateway, "outside")]
-    spine_routes = []
-    gateways: dict[str, tuple[_Pool, str]] = {}
+    spine = [_interface("eth0", outside_gateways, "outside")]
+    spine_routes: list[tuple[str, str]] = []
+    gateways: dict[str, tuple[_Pool, tuple[str, ...]]] = {}
     routers = []
     for number, (rack, uplink) in enumerate(zip((first, second), uplinks, strict=True), start=1):
         pool = _Pool(rack, f"the nodes of rack-{number} (of {workers + 1}) and its router")
         inside = pool.take()
-        gateways[f"rack-{number}"] = (pool, _bare(inside))
-        up = Interface("eth1", f"{uplink[2]}/30", f"uplink-{number}")
+        gateways[f"rack-{number}"] = (pool, inside)
+        ends = _Pool(uplink, f"the two ends of uplink-{number}")
+        above, below = ends.take(), ends.take()
         routers.append(
             Machine(
                 f"tor-{number}",
                 "router",
-                (Interface("eth0", inside, f"rack-{number}"), up),
-                (("default", str(uplink[1])),),
+                (_interface("eth0", inside, f"rack-{number}"), _interface("eth1", below, f"uplink-{number}")),
+                _default_routes(above),
                 rack=f"rack-{number}",
             )
         )
-        spine.append(Interface(f"eth{number}", f"{uplink[1]}/30", f"uplink-{number}"))
-        spine_routes.append((str(rack), str(uplink[2])))
+        spine.append(_interface(f"eth{number}", above, f"uplink-{number}"))
+        spine_routes += [(str(network), _bare(address)) for network, address in zip(rack, below, strict=True)]
 
     def node(name: str, role: str, rack: str) -> Machine:
-        pool, gateway = gateways[rack]
-        return Machine(name, role, (Interface("eth0", pool.take(), rack),), (("default", gateway),), rack=rack)
+        pool, inside = gateways[rack]
+        return Machine(name, role, (_interface("eth0", pool.take(), rack),), _default_routes(inside), rack=rack)
 
     machines.append(node("control-plane", "control-plane", "rack-1"))
     machines += [
         node(f"worker-{number}", "worker", "rack-1" if number % 2 else "rack-2") for number in range(1, workers + 1)
     ]
     machines += [*routers, Machine("router", "router", tuple(spine), tuple(spine_routes))]
-    machines += _outside(_bare(outside_gateway))
+    machines += outside
     switches = ("rack-1", "rack-2", "uplink-1", "uplink-2", "outside")
     return TopologyPlan("two-racks", tuple(machines), switches, bandwidth)
+
+
+def _links(quarter: Range) -> list[Range]:
+    """Its first two ranges with room for two ends of a link."""
+    return list(itertools.islice(quarter.subnets(new_prefix=quarter.max_prefixlen - 2), 2))
 
 
 #: The shapes a lab file can name.
