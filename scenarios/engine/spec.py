@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from scenarios.engine.check import check
 from scenarios.engine.document import Document, KeyPath, SpecError, read_text
-from topologies.plan import OUTSIDE, SHAPES, PlanError
+from topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError, Range
 
 __all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "SpecError", "Topology"]
 
 #: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
-_SPECIAL = {
+_SPECIAL: dict[Range, str] = {
     IPv4Network("0.0.0.0/8"): "this network",
     IPv4Network("127.0.0.0/8"): "loopback",
     IPv4Network("169.254.0.0/16"): "link-local",
     IPv4Network("224.0.0.0/4"): "multicast",
     IPv4Network("240.0.0.0/4"): "reserved",
+    IPv6Network("::/96"): "unspecified, loopback and IPv4-compatible",
+    IPv6Network("::ffff:0:0/96"): "IPv4-mapped",
+    IPv6Network("fe80::/10"): "link-local",
+    IPv6Network("ff00::/8"): "multicast",
 }
+_FAMILIES = {4: "IPv4", 6: "IPv6"}
+#: kube-controller-manager's, by IP version (--node-cidr-mask-size-ipv4, -ipv6).
+_MASK_SIZES = {4: 24, 6: 64}
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,31 @@ class Topology:
 
 @dataclass(frozen=True)
 class Network:
-    """Address ranges, under the names of the lab file (which are Kubernetes' own)."""
+    """Address ranges, under the names of the lab file (which are Kubernetes' own).
+
+    Each of the three is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first
+    (as --cluster-cidr and --service-cluster-ip-range take them). nodeCIDRMaskSize is for one family, the other two are
+    for dual-stack, where it is None; not given in a lab file they are 24 in IPv4, 64 in IPv6.
+    """
 
     nodeCIDR: str = "172.18.0.0/16"
     clusterCIDR: str = "10.244.0.0/16"
-    nodeCIDRMaskSize: int = 24
+    nodeCIDRMaskSize: int | None = 24
+    nodeCIDRMaskSizeIPv4: int | None = None
+    nodeCIDRMaskSizeIPv6: int | None = None
     serviceCIDR: str = "10.96.0.0/12"
     serviceNodePortRange: str = "30000-32767"
     clusterDomain: str = "cluster.local"
+
+    def mask_size(self, version: int) -> int:
+        """Of each node's part of the pod range of this IP version."""
+        own = self.nodeCIDRMaskSizeIPv4 if version == 4 else self.nodeCIDRMaskSizeIPv6
+        return own or self.nodeCIDRMaskSize or _MASK_SIZES[version]
+
+    @property
+    def ip_families(self) -> str:
+        """ "IPv4", "IPv6", or "IPv4/IPv6" and "IPv6/IPv4" by the order of clusterCIDR."""
+        return "/".join(_FAMILIES[_network(part).version] for part in self.clusterCIDR.split(","))
 
 
 @dataclass(frozen=True)
@@ -138,6 +162,7 @@ class LabSpec:
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         if self.topology.links.bandwidth is None:
             plain["topology"]["links"] = {}
+        plain["network"] = {key: value for key, value in plain["network"].items() if value is not None}
         if not self.name:
             del plain["name"]
         return plain
@@ -151,7 +176,8 @@ class LabSpec:
         cni = f"{self.cni.plugin}/{self.cni.backend}" if self.cni.plugin == "flannel" else "no CNI"
         shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
         workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
-        return f"{cni} · kube-proxy {self.kubeProxy.mode} · {workers}{shape}"
+        families = "" if self.network.ip_families == "IPv4" else f" · {self.network.ip_families}"
+        return f"{cni} · kube-proxy {self.kubeProxy.mode} · {workers}{shape}{families}"
 
 
 def _build(data: Mapping[str, Any]) -> LabSpec:
@@ -162,12 +188,22 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         name=data.get("name", ""),
         kubernetes=data.get("kubernetes", True),
         topology=Topology(**topology),
-        network=Network(**data.get("network", {})),
+        network=_addresses(data.get("network", {})),
         cni=CNI(**data.get("cni", {})),
         kubeProxy=KubeProxy(**data.get("kubeProxy", {})),
         dns=DNS(**data.get("dns", {})),
         images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
     )
+
+
+def _addresses(data: Mapping[str, Any]) -> Network:
+    """With the masks that fit the families of clusterCIDR where the file says none."""
+    versions = [6 if ":" in part else 4 for part in data.get("clusterCIDR", Network.clusterCIDR).split(",")]
+    own = {f"nodeCIDRMaskSize{_FAMILIES[version]}": _MASK_SIZES[version] for version in versions}
+    if len(versions) > 1:
+        return Network(**{"nodeCIDRMaskSize": None, **own, **data})
+    one = None if own.keys() & data.keys() else _MASK_SIZES[versions[0]]
+    return Network(**{"nodeCIDRMaskSize": one, **data})
 
 
 def _image(data: Mapping[str, Any]) -> Image:
@@ -187,14 +223,18 @@ def _image_dict(image: Image) -> dict[str, Any]:
 
 
 def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
-    ranges: dict[str, IPv4Network] = {}
+    ranges: dict[str, tuple[Range, ...]] = {}
     for key in ("nodeCIDR", "clusterCIDR", "serviceCIDR"):
         text = getattr(spec.network, key)
         try:
-            ranges[key] = IPv4Network(text)
+            ranges[key] = tuple(_network(part) for part in text.split(","))
         except ValueError as error:
-            yield ("network", key), _range_problem(text, error)
+            yield ("network", key), str(error)
+            continue
+        if len({network.version for network in ranges[key]}) < len(ranges[key]):
+            yield ("network", key), f"{text} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range"
     yield from _overlaps(ranges)
+    yield from _family_order(ranges)
     yield from _masks(spec, ranges)
     yield from _places(spec, ranges)
     yield from _ports(spec.network.serviceNodePortRange)
@@ -207,51 +247,90 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             yield ("images", name), "needs argv or main"
 
 
-def _range_problem(text: str, error: ValueError) -> str:
+def _network(text: str) -> Range:
+    """Raises ValueError with a sentence."""
     try:
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return f"{text!r} is not an IPv4 range ({error})"
-    return f"{text} has host bits set; the range it lies in is {network}"
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        try:
+            wider = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text!r} is not an IP range ({error})") from None
+        raise ValueError(f"{text} has host bits set; the range it lies in is {wider}") from None
 
 
-def _overlaps(ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[KeyPath, str]]:
-    for (first, one), (second, other) in itertools.combinations(ranges.items(), 2):
-        if one.overlaps(other):
+def _overlaps(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    named = [(key, network) for key, networks in ranges.items() for network in networks]
+    for (first, one), (second, other) in itertools.combinations(named, 2):
+        if first != second and one.overlaps(other):
             yield ("network", second), f"{other} overlaps {first} {one}; the ranges must be disjoint"
-    for key, network in ranges.items():
-        if network.overlaps(OUTSIDE):
-            yield ("network", key), f"{network} overlaps {OUTSIDE}, which lies outside the cluster"
+    for key, network in named:
+        for outside in (OUTSIDE, OUTSIDE_IPV6):
+            if network.overlaps(outside):
+                yield ("network", key), f"{network} overlaps {outside}, which lies outside the cluster"
         for special, what in _SPECIAL.items():
             if network.overlaps(special):
                 yield ("network", key), f"{network} overlaps {special} ({what}); take a range of ordinary addresses"
 
 
-def _masks(spec: LabSpec, ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[KeyPath, str]]:
-    size, nodes = spec.network.nodeCIDRMaskSize, spec.topology.workers + 1
-    if cluster := ranges.get("clusterCIDR"):
-        longest = min(30, cluster.prefixlen + 16)  # upstream's limit: 16 bits between the two masks
-        if not cluster.prefixlen <= size <= longest:
-            allowed = f"{cluster.prefixlen} to {longest}"
-            yield (
-                ("network", "nodeCIDRMaskSize"),
-                f"/{size} does not fit in clusterCIDR {cluster}; allowed: {allowed}",
-            )
-        elif 2 ** (size - cluster.prefixlen) < nodes:
-            room = 2 ** (size - cluster.prefixlen)
-            yield (
-                ("network", "nodeCIDRMaskSize"),
-                f"{cluster} holds {room} ranges of /{size}, but there are {nodes} nodes (control plane included)",
-            )
-    if (service := ranges.get("serviceCIDR")) and not 12 <= service.prefixlen <= 28:
-        yield ("network", "serviceCIDR"), f"/{service.prefixlen} is not possible; allowed masks: /12 to /28"
+def _family_order(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    """Services need pods of their family, pods nodes; and default/kubernetes leads to the node that serves the API."""
+    versions = {key: [network.version for network in networks] for key, networks in ranges.items()}
+    for key, below in (("clusterCIDR", "nodeCIDR"), ("serviceCIDR", "clusterCIDR")):
+        for version in versions.get(key, ()):
+            if version not in versions.get(below, (version,)):
+                yield ("network", key), f"has an {_FAMILIES[version]} range, but {below} has none; add one there"
+    node, service = versions.get("nodeCIDR"), versions.get("serviceCIDR")
+    if node and service and node[0] != service[0] and service[0] in node:
+        # kube-apiserver's text (pkg/controlplane/apiserver/options).
+        text = f'service IP family "{_FAMILIES[service[0]]}" must match public address family "{_FAMILIES[node[0]]}"'
+        yield ("network", "serviceCIDR"), f"{text}: begin nodeCIDR and serviceCIDR with the same family"
 
 
-def _places(spec: LabSpec, ranges: Mapping[str, IPv4Network]) -> Iterator[tuple[KeyPath, str]]:
+def _masks(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    clusters = ranges.get("clusterCIDR", ())
+    yield from _mask_keys(spec.network, [cluster.version for cluster in clusters])
+    for cluster in clusters:
+        yield from _node_mask(spec, cluster, len(clusters) > 1)
+    for service in ranges.get("serviceCIDR", ()):
+        # kubeadm's limits (ValidateServiceSubnetSize): at most 20 bits for Services, and ten addresses.
+        shortest, longest = service.max_prefixlen - 20, service.max_prefixlen - 4
+        if not shortest <= service.prefixlen <= longest:
+            allowed = f"/{shortest} to /{longest}"
+            yield ("network", "serviceCIDR"), f"/{service.prefixlen} is not possible; allowed masks: {allowed}"
+
+
+def _mask_keys(network: Network, versions: Sequence[int]) -> Iterator[tuple[KeyPath, str]]:
+    """Which of the three may be given (setNodeCIDRMaskSizes of cmd/kube-controller-manager/app)."""
+    own = {4: network.nodeCIDRMaskSizeIPv4, 6: network.nodeCIDRMaskSizeIPv6}
+    if len(versions) > 1 and network.nodeCIDRMaskSize is not None:
+        text = "is for one IP family; with two take nodeCIDRMaskSizeIPv4 and nodeCIDRMaskSizeIPv6"
+        yield ("network", "nodeCIDRMaskSize"), text
+    for version, size in own.items():
+        key = f"nodeCIDRMaskSize{_FAMILIES[version]}"
+        if size is not None and versions and version not in versions:
+            yield ("network", key), f"clusterCIDR has no {_FAMILIES[version]} range"
+        elif size is not None and network.nodeCIDRMaskSize is not None and len(versions) == 1:
+            yield ("network", key), "is not allowed if nodeCIDRMaskSize is set"
+
+
+def _node_mask(spec: LabSpec, cluster: Range, dual: bool) -> Iterator[tuple[KeyPath, str]]:
+    size, nodes = spec.network.mask_size(cluster.version), spec.topology.workers + 1
+    own = dual or getattr(spec.network, f"nodeCIDRMaskSize{_FAMILIES[cluster.version]}") is not None
+    key: KeyPath = ("network", "nodeCIDRMaskSize" + (_FAMILIES[cluster.version] if own else ""))
+    longest = min(cluster.max_prefixlen - 2, cluster.prefixlen + 16)  # upstream's limit: 16 bits between the two masks
+    if not cluster.prefixlen <= size <= longest:
+        yield key, f"/{size} does not fit in clusterCIDR {cluster}; allowed: {cluster.prefixlen} to {longest}"
+    elif 2 ** (size - cluster.prefixlen) < nodes:
+        room = 2 ** (size - cluster.prefixlen)
+        yield key, f"{cluster} holds {room} ranges of /{size}, but there are {nodes} nodes (control plane included)"
+
+
+def _places(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
     """Has every host of the topology an address?"""
-    if node := ranges.get("nodeCIDR"):
+    if "nodeCIDR" in ranges:
         try:
-            SHAPES[spec.topology.shape](spec.topology.workers, str(node))
+            SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
         except PlanError as error:
             yield ("network", "nodeCIDR"), str(error)
 

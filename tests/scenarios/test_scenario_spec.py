@@ -17,6 +17,47 @@ def test_defaults_are_those_of_the_address_table():
     assert spec.topology == Topology("one-segment", 3, Links(None))
 
 
+DUAL = {
+    "nodeCIDR": "172.18.0.0/16,fd00:18::/64",
+    "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
+    "serviceCIDR": "10.96.0.0/12,fd00:10:96::/112",
+}
+
+
+def swapped(ranges):
+    return {key: ",".join(reversed(text.split(","))) for key, text in ranges.items()}
+
+
+@pytest.mark.parametrize(
+    ("network", "families", "sizes"),
+    [
+        pytest.param({}, "IPv4", {4: 24}, id="IPv4"),
+        pytest.param(DUAL, "IPv4/IPv6", {4: 24, 6: 64}, id="dual-stack"),
+        pytest.param(swapped(DUAL), "IPv6/IPv4", {4: 24, 6: 64}, id="IPv6 first"),
+        pytest.param(
+            {key: text.split(",")[1] for key, text in DUAL.items()} | {"nodeCIDRMaskSize": 60},
+            "IPv6",
+            {6: 60},
+            id="IPv6 alone",
+        ),
+        pytest.param(
+            DUAL | {"nodeCIDRMaskSizeIPv4": 25, "nodeCIDRMaskSizeIPv6": 72},
+            "IPv4/IPv6",
+            {4: 25, 6: 72},
+            id="a mask of each family",
+        ),
+        pytest.param(
+            DUAL | {"serviceCIDR": "10.96.0.0/12"}, "IPv4/IPv6", {4: 24, 6: 64}, id="dual-stack pods, IPv4 Services"
+        ),
+    ],
+)
+def test_ranges_of_both_families(network, families, sizes):
+    spec = LabSpec.parse({"network": network})
+    assert spec.network.ip_families == families
+    assert {version: spec.network.mask_size(version) for version in sizes} == sizes
+    assert LabSpec.parse(spec.as_dict()) == spec
+
+
 def test_a_spec_written_out_reads_as_the_same_spec():
     spec = LabSpec.parse(
         {
@@ -67,7 +108,7 @@ def test_labs_that_differ_in_name_only_are_equal():
             "has host bits set; the range it lies in is 10.244.0.0/16",
             id="host bits",
         ),
-        pytest.param({"network": {"clusterCIDR": "10.244.0.0/40"}}, "is not an IPv4 range", id="no range"),
+        pytest.param({"network": {"clusterCIDR": "10.244.0.0/40"}}, "is not an IP range", id="no range"),
         pytest.param(
             {"network": {"nodeCIDRMaskSize": 12}},
             "network.nodeCIDRMaskSize: /12 does not fit in clusterCIDR",
@@ -100,6 +141,74 @@ def test_labs_that_differ_in_name_only_are_equal():
             {"network": {"clusterCIDR": "224.0.0.0/16"}},
             "network.clusterCIDR: 224.0.0.0/16 overlaps 224.0.0.0/4 (multicast)",
             id="multicast",
+        ),
+        pytest.param(
+            {"network": {"clusterCIDR": "10.244.0.0/16,10.245.0.0/16"}},
+            "network.clusterCIDR: 10.244.0.0/16,10.245.0.0/16 has two ranges of one IP family",
+            id="two ranges of one family",
+        ),
+        pytest.param(
+            {"network": {"clusterCIDR": DUAL["clusterCIDR"]}},
+            "network.clusterCIDR: has an IPv6 range, but nodeCIDR has none; add one there",
+            id="pods of a family that nodes do not have",
+        ),
+        pytest.param(
+            {"network": {"serviceCIDR": DUAL["serviceCIDR"]}},
+            "network.serviceCIDR: has an IPv6 range, but clusterCIDR has none",
+            id="Services of a family that pods do not have",
+        ),
+        pytest.param(
+            {"network": DUAL | {"serviceCIDR": "fd00:10:96::/112,10.96.0.0/12"}},
+            'service IP family "IPv6" must match public address family "IPv4"',
+            id="Services begin with another family than nodes",
+        ),
+        pytest.param(
+            {"network": DUAL | {"nodeCIDRMaskSize": 24}},
+            "network.nodeCIDRMaskSize: is for one IP family; with two take nodeCIDRMaskSizeIPv4 and nodeCIDRMaskSizeIPv6",
+            id="one mask for two families",
+        ),
+        pytest.param(
+            {"network": {"nodeCIDRMaskSizeIPv6": 64}},
+            "network.nodeCIDRMaskSizeIPv6: clusterCIDR has no IPv6 range",
+            id="a mask of a family that is not there",
+        ),
+        pytest.param(
+            {"network": {"nodeCIDRMaskSize": 24, "nodeCIDRMaskSizeIPv4": 24}},
+            "network.nodeCIDRMaskSizeIPv4: is not allowed if nodeCIDRMaskSize is set",
+            id="two masks for one family",
+        ),
+        pytest.param(
+            {"network": DUAL | {"clusterCIDR": "10.244.0.0/16,fd00:10:244::/47"}},
+            "network.nodeCIDRMaskSizeIPv6: /64 does not fit in clusterCIDR fd00:10:244::/47; allowed: 47 to 63",
+            id="more than 16 bits between cluster and node mask",
+        ),
+        pytest.param(
+            {"network": DUAL | {"clusterCIDR": "10.244.0.0/16,fd00:10:244::/63"}},
+            "network.nodeCIDRMaskSizeIPv6: fd00:10:244::/63 holds 2 ranges of /64, but there are 4 nodes",
+            id="an IPv6 range with room for few nodes",
+        ),
+        pytest.param(
+            {"network": DUAL | {"serviceCIDR": "10.96.0.0/12,fd00:10:96::/64"}},
+            "network.serviceCIDR: /64 is not possible; allowed masks: /108 to /124",
+            id="an IPv6 Service range that is too large",
+        ),
+        pytest.param(
+            {"network": DUAL | {"nodeCIDR": "172.18.0.0/16,fe80::/64"}}, "overlaps fe80::/10 (link-local)", id="fe80"
+        ),
+        pytest.param(
+            {"network": DUAL | {"nodeCIDR": "172.18.0.0/16,2001:db8::/32"}},
+            "overlaps 2001:db8:113::/64, which lies outside the cluster",
+            id="outside network in IPv6",
+        ),
+        pytest.param(
+            {"network": DUAL | {"serviceCIDR": "10.96.0.0/12,fd00:10:244:8::/112"}},
+            "network.serviceCIDR: fd00:10:244:8::/112 overlaps clusterCIDR fd00:10:244::/56",
+            id="IPv6 ranges that overlap",
+        ),
+        pytest.param(
+            {"network": {"nodeCIDR": "fd00:18::1/64"}},
+            "host bits set; the range it lies in is fd00:18::/64",
+            id="IPv6 host bits",
         ),
         pytest.param({"network": {"serviceNodePortRange": "9-3"}}, "must be LOW-HIGH", id="ports the wrong way round"),
         pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
@@ -152,4 +261,6 @@ def test_on_and_off_are_texts_as_in_yaml_1_2(tmp_path: Path):
 
 def test_label_says_what_matters():
     assert LabSpec.parse({"topology": {"workers": 1}}).label() == "flannel/vxlan · kube-proxy iptables · 1 worker"
+    dual = LabSpec.parse({"topology": {"workers": 1}, "network": DUAL})
+    assert dual.label() == "flannel/vxlan · kube-proxy iptables · 1 worker · IPv4/IPv6"
     assert CNI().plugin == "flannel"
