@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
+from collections.abc import Sequence
 
 from components.flannel import backend, install, iptables, kernel, lease, netconf, subnetfile
 from components.flannel.backend import HostGateway, Vxlan
@@ -17,7 +17,7 @@ from components.flannel.device import Link
 from components.flannel.drift import Watch
 from components.flannel.forwarding import Forwarding, difference
 from components.flannel.lease import Annotations, Lease
-from components.flannel.netconf import NetConf
+from components.flannel.netconf import NetConf, Network
 from components.flannel.options import Options
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.command import CommandError
@@ -35,12 +35,22 @@ class SubnetError(Exception):
     """The node's podCIDR does not fit the flannel network; upstream's text."""
 
 
-def checked_subnet(subnet: ipaddress.IPv4Network, conf: NetConf, node: str) -> ipaddress.IPv4Network:
+Overlays = Sequence[HostGateway | Vxlan]
+
+
+def checked_subnet(subnet: Network, conf: NetConf, node: str) -> Network:
     """Raises SubnetError."""
-    if not subnet.subnet_of(conf.network):
+    network = conf.network(subnet.version)
+    if network is None:
         raise SubnetError(
-            f'failed to acquire lease: subnet "{conf.network}" specified in the flannel net config doesn\'t contain '
-            f'"{subnet}" PodCIDR of the "{node}" node'
+            f'failed to acquire lease: subnet "{subnet}" specified in the PodCIDR, but doesn\'t exist in the flannel '
+            f'net config of the "{node}" node'
+        )
+    if not kernel.within(subnet, network):
+        which = "PodCIDR" if subnet.version == 4 else "IPv6 PodCIDR"
+        raise SubnetError(
+            f'failed to acquire lease: subnet "{network}" specified in the flannel net config doesn\'t contain '
+            f'"{subnet}" {which} of the "{node}" node'
         )
     return subnet
 
@@ -66,46 +76,55 @@ class Agent:
             tasks.create_task(self._serve())
 
     async def _serve(self) -> None:
-        link = await self._outer_link()
-        subnet = await self._acquire_subnet()
+        links = await self._outer_links()
+        subnets = await self._acquire_subnets()
         own = self._nodes.get(self.options.node_name) or {"metadata": {}}
-        mac = lease.stored_mac(own, self._keys)
-        overlay = await backend.create(self.conf, link, subnet, stored_mac=mac)
-        await overlay.prepare()
-        await self._ensure_iptables(subnet)
-        await self._announce(overlay, link)
-        text = subnetfile.render(self.conf.network, subnet, overlay.mtu, self.options.ip_masq)
+        overlays = []
+        for link, subnet in zip(links, subnets, strict=True):
+            mac = lease.stored_mac(own, self._keys, subnet.version)
+            overlays.append(await backend.create(self.conf, link, subnet, stored_mac=mac))
+            await overlays[-1].prepare()
+        await self._ensure_iptables(subnets)
+        await self._announce(overlays)
+        ranges = zip(self.conf.networks, subnets, strict=True)
+        text = subnetfile.render(ranges, min(overlay.mtu for overlay in overlays), self.options.ip_masq)
         subnetfile.replace(self.options.subnet_file, text.encode())
         install.install_plugin(self.options.cni_bin_dir)
         install.install_conflist(install.conflist(self.options.cni_conf_path), self.options.cni_conf_dir)
         log.info("Wrote subnet file to %s", self.options.subnet_file)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_nodes(overlay, link))
-            tasks.create_task(self._keep_announced(overlay, link))
-            tasks.create_task(self._keep_iptables(subnet))
+            tasks.create_task(self._follow_nodes(overlays))
+            tasks.create_task(self._keep_announced(overlays))
+            tasks.create_task(self._keep_iptables(subnets))
             await self._set_network_available()
             log.info("Running backend.")
 
-    async def _outer_link(self) -> Link:
-        options = self.options
-        link = await kernel.outer_link(options.iface, options.iface_regex, options.iface_can_reach)
-        log.info("Using interface with name %s and address %s", link.name, link.address)
-        if self.conf.backend_type == "host-gw" and options.public_ip not in ("", str(link.address)):
+    async def _outer_links(self) -> list[Link]:
+        """One interface, as each family sees it."""
+        options, first = self.options, self.conf.networks[0].version
+        links = [await kernel.outer_link(options.iface, options.iface_regex, options.iface_can_reach, first)]
+        for network in self.conf.networks[1:]:
+            links.append(await kernel.outer_link((links[0].name,), version=network.version))
+        for link in links:
+            log.info("Using interface with name %s and address %s", link.name, link.address)
+        if self.conf.backend_type == "host-gw" and options.public_ip not in ("", str(links[0].address)):
             raise kernel.LinkError(
                 "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not "
                 "supported by host-gw backend"
             )
-        return link
+        return links
 
-    async def _acquire_subnet(self) -> ipaddress.IPv4Network:
-        """Waits until the node is registered and has its podCIDR. Raises SubnetError."""
+    async def _acquire_subnets(self) -> list[Network]:
+        """Waits until the node is registered and has its podCIDRs, one for each of flannel's networks. Raises
+        SubnetError."""
         name, told = self.options.node_name, False
         while True:
             self._own_changed.clear()
             node = self._nodes.get(name)
-            subnet = lease.pod_cidr(node) if node else None
-            if subnet is not None:
-                return checked_subnet(subnet, self.conf, name)
+            given = [lease.pod_cidr(node, version) for version in (4, 6)] if node else []
+            subnets = [checked_subnet(subnet, self.conf, name) for subnet in given if subnet is not None]
+            if len(subnets) == len(self.conf.networks):
+                return subnets
             if not told and self._nodes.synced.is_set():
                 log.info('node "%s" pod cidr not assigned; waiting for it', name)
                 told = True
@@ -121,31 +140,26 @@ class Agent:
             self._leases_changed.set()
 
     def leases(self) -> list[Lease]:
+        """Of all families."""
         found = []
         for node in self._nodes.store.values():
             try:
-                entry = lease.lease_of(node, self._keys)
+                entries = [lease.lease_of(node, self._keys, network.version) for network in self.conf.networks]
             except ValueError as error:
                 log.info("Error turning node %r to lease: %s", node["metadata"]["name"], error)
                 continue
-            if entry is not None:
-                found.append(entry)
+            found += [entry for entry in entries if entry is not None]
         return found
 
-    async def _announce(self, overlay: HostGateway | Vxlan, link: Link) -> None:
+    async def _announce(self, overlays: Overlays) -> None:
         """Write this node's annotations where they differ. Raises ApiError."""
         node = self._nodes.get(self.options.node_name)
         if node is None:
             return
         current = lease.annotations_of(node)
-        wanted = lease.wanted_annotations(
-            self._keys,
-            current,
-            self.options.public_ip or str(link.address),
-            overlay.type,
-            overlay.vni,
-            overlay.vtep_mac,
-        )
+        given = {4: self.options.public_ip, 6: self.options.public_ipv6}
+        members = [backend.member(overlay, given[overlay.network.version]) for overlay in overlays]
+        wanted = lease.wanted_annotations(self._keys, current, self.conf.backend_type, members)
         if any(current.get(key) != value for key, value in wanted.items()):
             await self._patch_status({"metadata": {"annotations": wanted}})
 
@@ -179,7 +193,7 @@ class Agent:
             await asyncio.sleep(delay)
             delay = min(2 * delay, _RETRY)
 
-    async def _keep_announced(self, overlay: HostGateway | Vxlan, link: Link) -> None:
+    async def _keep_announced(self, overlays: Overlays) -> None:
         """A Node object that is made anew (kubectl delete node, then the kubelet registers) is annotated again.
         Annotations that somebody edits stay as they are, as upstream leaves them until its next start."""
         node = self._nodes.get(self.options.node_name)
@@ -190,21 +204,22 @@ class Agent:
             node = self._nodes.get(self.options.node_name)
             if node is not None and node["metadata"].get("uid") != uid:
                 uid = node["metadata"].get("uid")
-                await self._announce(overlay, link)
+                await self._announce(overlays)
                 await self._set_network_available()
 
     # The kernel ----------------------------------------------------------------------------------------------
 
-    async def _follow_nodes(self, overlay: HostGateway | Vxlan, link: Link) -> None:
-        watch = Watch(self._drifted)
-        watch.follow(overlay.overlay)
+    async def _follow_nodes(self, overlays: Overlays) -> None:
+        watch = Watch(self._drifted, [overlay.network.version for overlay in overlays])
+        devices = [overlay.overlay for overlay in overlays]
+        watch.follow(devices)
         watch.start()
         try:
             while True:
                 self._leases_changed.clear()
-                if not await self.reconcile(overlay, link):
+                if not await self.reconcile(overlays):
                     asyncio.get_running_loop().call_later(_RETRY, self._look)
-                watch.follow(overlay.overlay)
+                watch.follow(devices)
                 self.ready.set()
                 await self._leases_changed.wait()
                 await asyncio.sleep(_GATHER)
@@ -223,7 +238,7 @@ class Agent:
         self._dirty = True
         self._leases_changed.set()
 
-    async def reconcile(self, overlay: HostGateway | Vxlan, link: Link) -> bool:
+    async def reconcile(self, overlays: Overlays) -> bool:
         """Bring the kernel to what the leases say; False when something could not be set (try again later).
 
         The kernel is read at the start and when something may have drifted; else what was applied last is
@@ -232,9 +247,8 @@ class Agent:
         try:
             if self._dirty or self._applied is None:
                 self._dirty = False
-                await overlay.prepare()
-                self._applied = await kernel.forwarding(self.conf.network, outer=link.name, overlay=overlay.overlay)
-            wanted = overlay.desired(self.leases(), self.options.node_name)
+                self._applied = await self._now(overlays)
+            wanted = self._desired(overlays)
             await kernel.apply(difference(self._applied, wanted))
             self._applied = wanted
         except (CommandError, TimeoutError) as error:
@@ -243,26 +257,42 @@ class Agent:
             return False
         return True
 
-    async def _ensure_iptables(self, subnet: ipaddress.IPv4Network) -> None:
-        chains = []
-        if self.options.ip_masq:
-            random_fully = self.options.ip_masq_random_fully
-            chains.append(iptables.masquerade(self.conf.network, subnet, random_fully=random_fully))
-        if self.options.iptables_forward_rules:
-            chains.append(iptables.forward(self.conf.network))
-        if chains:
-            try:
-                await iptables.ensure(chains)
-            except (CommandError, TimeoutError) as error:
-                log.error("Failed to ensure iptables rules: %s", error)
+    async def _now(self, overlays: Overlays) -> Forwarding:
+        """Devices made right, and what the kernel has behind them."""
+        found = Forwarding()
+        for overlay in overlays:
+            await overlay.prepare()
+            found |= await kernel.forwarding(overlay.network, outer=overlay.link.name, overlay=overlay.overlay)
+        return found
 
-    async def _keep_iptables(self, subnet: ipaddress.IPv4Network) -> None:
+    def _desired(self, overlays: Overlays) -> Forwarding:
+        leases, wanted = self.leases(), Forwarding()
+        for overlay in overlays:
+            family = [lease for lease in leases if lease.subnet.version == overlay.network.version]
+            wanted |= overlay.desired(family, self.options.node_name)
+        return wanted
+
+    async def _ensure_iptables(self, subnets: Sequence[Network]) -> None:
+        for network, subnet in zip(self.conf.networks, subnets, strict=True):
+            chains = []
+            if self.options.ip_masq:
+                random_fully = self.options.ip_masq_random_fully
+                chains.append(iptables.masquerade(network, subnet, random_fully=random_fully))
+            if self.options.iptables_forward_rules:
+                chains.append(iptables.forward(network))
+            if chains:
+                try:
+                    await iptables.ensure(chains, network.version)
+                except (CommandError, TimeoutError) as error:
+                    log.error("Failed to ensure iptables rules: %s", error)
+
+    async def _keep_iptables(self, subnets: Sequence[Network]) -> None:
         nf_tables, seen = iptables.is_nf_tables(), None
         while True:
             await asyncio.sleep(self.options.iptables_resync)
             now = iptables.generation() if nf_tables else None
             if now is None or now != seen:
-                await self._ensure_iptables(subnet)
+                await self._ensure_iptables(subnets)
                 seen = iptables.generation() if nf_tables else None
 
 

@@ -1,8 +1,8 @@
-"""A backend makes this node a member of the overlay and says what the kernel must hold for the other nodes."""
+"""A backend makes this node a member of the overlay and says what the kernel must hold for the other nodes. There is
+one for each IP family."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,16 +11,19 @@ from typing import Protocol
 from components.flannel import device, forwarding, kernel
 from components.flannel.device import Link, VxlanDevice
 from components.flannel.forwarding import Forwarding
-from components.flannel.lease import Lease
-from components.flannel.netconf import NetConf
+from components.flannel.lease import Lease, Member
+from components.flannel.netconf import NetConf, Network
 
 log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """mtu is what pods may send, in bytes. overlay is the name of the overlay's device, "" without one."""
+    """mtu is what pods may send, in bytes. overlay is the name of the overlay's device, "" without one. network is
+    flannel's of this family."""
 
     type: str
+    link: Link
+    network: Network
     mtu: int
     overlay: str
     vni: int
@@ -37,6 +40,7 @@ class HostGateway:
     """Other nodes are next hops: they must be on one segment with this one."""
 
     link: Link
+    network: Network
     type: str = "host-gw"
     overlay: str = ""
     vni: int = 0
@@ -55,16 +59,19 @@ class HostGateway:
 
 @dataclass
 class Vxlan:
-    """wanted is the device; address SUBNET.0/32 on it is the source of what the node itself sends to pods."""
+    """wanted is the device; address SUBNET.0/32 (SUBNET::/128) on it is the source of what the node itself sends to
+    pods."""
 
     conf: NetConf
     link: Link
+    network: Network
     wanted: VxlanDevice
     type: str = "vxlan"
 
     @property
     def mtu(self) -> int:
-        return self.wanted.mtu
+        # Of both families: what a pod sends over flannel-v6.1 and is too big for it, is told so by its node.
+        return (self.conf.vxlan.mtu or self.link.mtu) - device.ENCAPSULATION_OVERHEAD
 
     @property
     def overlay(self) -> str:
@@ -79,10 +86,10 @@ class Vxlan:
         return self.wanted.mac
 
     async def prepare(self) -> None:
-        found = await kernel.vxlan_device(self.wanted.name)
+        found = await kernel.vxlan_device(self.wanted.name, self.network.version)
         if found is not None and (reason := device.incompatible(self.wanted, found)):
             log.warning("%r already exists with incompatible configuration: %s; recreating device", found.name, reason)
-        await kernel.batch("ip", device.commands(self.wanted, found, self.conf.network))
+        await kernel.batch("ip", device.commands(self.wanted, found, self.network))
         kernel.write_sysctl(f"net/ipv6/conf/{self.wanted.name}/accept_ra", "0")
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding:
@@ -96,23 +103,32 @@ class Vxlan:
         )
 
 
-async def create(
-    conf: NetConf, link: Link, subnet: ipaddress.IPv4Network, *, stored_mac: str = ""
-) -> HostGateway | Vxlan:
-    """The backend of net-conf.json. The VTEP keeps its MAC: the annotation's, else that of a device from before."""
+def member(backend: HostGateway | Vxlan, public_ip: str = "") -> Member:
+    """What this node announces. public_ip: instead of the interface's address."""
+    address = public_ip or str(backend.link.address)
+    return Member(backend.network.version, address, backend.vni, backend.vtep_mac)
+
+
+async def create(conf: NetConf, link: Link, subnet: Network, *, stored_mac: str = "") -> HostGateway | Vxlan:
+    """The backend of net-conf.json for subnet's family. The VTEP keeps its MAC: the annotation's, else that of a device
+    from before."""
+    version = subnet.version
+    network = conf.network(version)
+    assert network is not None, "a subnet is only asked for where there is a network"
     if conf.backend_type == "host-gw":
-        return HostGateway(link)
-    found = await kernel.vxlan_device(conf.vxlan.device)
+        return HostGateway(link, network)
+    name = conf.vxlan.device(version)
+    found = await kernel.vxlan_device(name, version)
     wanted = VxlanDevice(
-        name=conf.vxlan.device,
+        name=name,
         vni=conf.vxlan.vni,
         port=conf.vxlan.port,
-        mtu=(conf.vxlan.mtu or link.mtu) - device.ENCAPSULATION_OVERHEAD,
+        mtu=device.mtu_of(version, link.mtu, conf.vxlan.mtu),
         local=str(link.address),
         link=link.name,
         mac=stored_mac or (found.mac if found else device.new_mac()),
         learning=conf.vxlan.learning,
         gbp=conf.vxlan.gbp,
-        addresses=(f"{subnet.network_address}/32",),
+        addresses=(f"{subnet.network_address}/{subnet.max_prefixlen}",),
     )
-    return Vxlan(conf, link, wanted)
+    return Vxlan(conf, link, network, wanted)

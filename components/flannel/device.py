@@ -8,23 +8,28 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 
+from components.flannel.lease import Address
+from components.flannel.netconf import Network
+
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes (RFC 7348 section 5).
 ENCAPSULATION_OVERHEAD = 50
+#: With an outer IPv6 header, 40 bytes.
+ENCAPSULATION_OVERHEAD_IPV6 = 70
 
 
 @dataclass(frozen=True)
 class Link:
-    """The outer interface. mtu in bytes; networks are those of its IPv4 addresses."""
+    """The outer interface, as one IP family sees it. mtu in bytes; networks are those of its addresses."""
 
     name: str
     mtu: int
-    address: ipaddress.IPv4Address
-    networks: tuple[ipaddress.IPv4Network, ...] = ()
+    address: Address
+    networks: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True)
 class VxlanDevice:
-    """A VXLAN device as wanted or as found. addresses are "10.244.1.0/32"."""
+    """A VXLAN device as wanted or as found. addresses are "10.244.1.0/32", link-local ones left out."""
 
     name: str
     vni: int
@@ -37,6 +42,16 @@ class VxlanDevice:
     gbp: bool = False
     addresses: tuple[str, ...] = ()
     up: bool = True
+
+
+def mtu_of(version: int, outer: int, wanted: int = 0) -> int:
+    """Of the device. wanted: the outer MTU that net-conf.json says, 0 without one.
+
+    flannel takes 50 off in both families; the kernel then cuts to what fits the outer interface, which in IPv6 is
+    less (vxlan_config_apply of drivers/net/vxlan).
+    """
+    overhead = ENCAPSULATION_OVERHEAD if version == 4 else ENCAPSULATION_OVERHEAD_IPV6
+    return min((wanted or outer) - ENCAPSULATION_OVERHEAD, outer - overhead)
 
 
 def new_mac() -> str:
@@ -58,7 +73,7 @@ def incompatible(wanted: VxlanDevice, found: VxlanDevice) -> str:
     return next((f"{name}: {a} vs {b}" for name, (a, b) in pairs.items() if a != b), "")
 
 
-def commands(wanted: VxlanDevice, found: VxlanDevice | None, network: ipaddress.IPv4Network) -> str:
+def commands(wanted: VxlanDevice, found: VxlanDevice | None, network: Network) -> str:
     """`ip -batch` input that makes found into wanted, "" when it already is.
 
     A compatible device stays (its traffic is not interrupted); only its MTU, MAC, addresses and state are

@@ -7,17 +7,18 @@ vxlan, per remote node (what the kernel does with a packet for its podCIDR, in o
     neighbour   SUBNET.0 -> VtepMAC, permanent                 -> inner destination MAC, no ARP over the overlay
     fdb         VtepMAC -> node address                        -> outer destination of the UDP packet
 
-host-gw (and vxlan with DirectRouting on one segment): only `podCIDR via NODE dev eth0`.
+IPv6 has the same three, on flannel-v6.1. host-gw (and vxlan with DirectRouting on one segment): only
+`podCIDR via NODE dev eth0`.
 (https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/vxlan.go, pkg/backend/hostgw)
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from components.flannel.lease import Lease
+from components.flannel.netconf import Network
 
 
 @dataclass(frozen=True, order=True)
@@ -50,6 +51,10 @@ class Forwarding:
     neighbours: frozenset[Neighbour] = frozenset()
     fdb: frozenset[FdbEntry] = frozenset()
 
+    def __or__(self, other: Forwarding) -> Forwarding:
+        """Both: those of another family, say."""
+        return Forwarding(self.routes | other.routes, self.neighbours | other.neighbours, self.fdb | other.fdb)
+
 
 @dataclass(frozen=True)
 class Commands:
@@ -79,7 +84,7 @@ def vxlan(
     device: str,
     *,
     outer_device: str = "",
-    on_link: Sequence[ipaddress.IPv4Network] = (),
+    on_link: Sequence[Network] = (),
 ) -> Forwarding:
     """Entries for every other node with the vxlan backend and this VNI.
 

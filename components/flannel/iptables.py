@@ -7,7 +7,6 @@ FLANNEL-FWD in filter, FORWARD
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import shutil
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from components.flannel.netconf import Network
 from components.machinery import command
 
 log = logging.getLogger(__name__)
@@ -44,23 +44,24 @@ class Ruleset:
     chains: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
-def masquerade(network: ipaddress.IPv4Network, subnet: ipaddress.IPv4Network, *, random_fully: bool = True) -> Chain:
+def masquerade(network: Network, subnet: Network, *, random_fully: bool = True) -> Chain:
     """nat: pod to pod stays as it is, also when it comes from outside to this node's pods; the rest that leaves
     the pod network, or enters it from this node, gets this node's address."""
+    multicast = "224.0.0.0/4" if network.version == 4 else "ff00::/8"
     target = "-j MASQUERADE" + (" --random-fully" if random_fully else "")
     specs = (
         f"-m mark --mark {KUBE_PROXY_MARK} {_MASQ} -j RETURN",
         f"-s {subnet} -d {network} {_MASQ} -j RETURN",
         f"-s {network} -d {subnet} {_MASQ} -j RETURN",
         f"! -s {network} -d {subnet} {_MASQ} -j RETURN",
-        f"-s {network} ! -d 224.0.0.0/4 {_MASQ} {target}",
+        f"-s {network} ! -d {multicast} {_MASQ} {target}",
         f"! -s {network} -d {network} {_MASQ} {target}",
     )
     name = "FLANNEL-POSTRTG"
     return Chain("nat", name, f"-A POSTROUTING {_MASQ} -j {name}", tuple(f"-A {name} {spec}" for spec in specs))
 
 
-def forward(network: ipaddress.IPv4Network) -> Chain:
+def forward(network: Network) -> Chain:
     """filter: a FORWARD policy of DROP does not cut off the pods."""
     name = "FLANNEL-FWD"
     rules = (f"-A {name} -s {network} {_FORWARD} -j ACCEPT", f"-A {name} -d {network} {_FORWARD} -j ACCEPT")
@@ -107,12 +108,13 @@ def transaction(chains: Iterable[Chain], current: Ruleset) -> str:
     )
 
 
-async def ensure(chains: Iterable[Chain]) -> bool:
-    """Bring the kernel to the chains; True when something had to change. Raises CommandError."""
-    saved = await command.run(["iptables-save"], timeout=30, check=True)
+async def ensure(chains: Iterable[Chain], version: int = 4) -> bool:
+    """Bring the kernel to the chains of a family; True when something had to change. Raises CommandError."""
+    program = "iptables" if version == 4 else "ip6tables"
+    saved = await command.run([f"{program}-save"], timeout=30, check=True)
     text = transaction(chains, parse(saved.stdout.decode()))
     if text:
-        restore = ["iptables-restore", "--wait", "5", "--noflush"]
+        restore = [f"{program}-restore", "--wait", "5", "--noflush"]
         await command.run(restore, stdin=text.encode(), timeout=30, check=True)
     return bool(text)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.flannel.device import Link, VxlanDevice
 from components.flannel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, Route
+from components.flannel.netconf import Network
 from components.machinery import command
 
 log = logging.getLogger(__name__)
@@ -48,46 +49,57 @@ async def apply(commands: Commands) -> None:
         raise failed[0]
 
 
-def _networks(entry: dict[str, Any]) -> list[ipaddress.IPv4Interface]:
-    return [
-        ipaddress.IPv4Interface(f"{info['local']}/{info['prefixlen']}")
+_Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+def _networks(entry: dict[str, Any], version: int) -> list[_Interface]:
+    """Its addresses of a family; link-local ones reach nobody who is routed to."""
+    family = "inet" if version == 4 else "inet6"
+    found = [
+        ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}")
         for info in entry.get("addr_info", ())
-        if info.get("family") == "inet" and "local" in info
+        if info.get("family") == family and "local" in info
     ]
+    return [address for address in found if version == 4 or not address.ip.is_link_local]
 
 
-async def outer_link(interfaces: Sequence[str] = (), patterns: Sequence[str] = (), reachable: str = "") -> Link:
+async def outer_link(
+    interfaces: Sequence[str] = (), patterns: Sequence[str] = (), reachable: str = "", version: int = 4
+) -> Link:
     """The interface for traffic between nodes: by name or address, by regular expression on both, as the one
     towards an address, else the default route's. Raises LinkError or CommandError."""
-    links = {entry["ifname"]: entry for entry in await _query("ip", "-json", "-4", "address", "show")}
+    flag = f"-{version}"
+    links = {entry["ifname"]: entry for entry in await _query("ip", "-json", flag, "address", "show")}
     for wanted in interfaces:
         for name, entry in links.items():
-            if wanted == name or any(wanted == str(address.ip) for address in _networks(entry)):
-                return _link(entry, wanted)
+            if wanted == name or any(wanted == str(address.ip) for address in _networks(entry, version)):
+                return _link(entry, version, wanted)
     for pattern in patterns:
         for name, entry in links.items():
-            if re.search(pattern, name) or any(re.search(pattern, str(own.ip)) for own in _networks(entry)):
-                return _link(entry)
+            if re.search(pattern, name) or any(re.search(pattern, str(own.ip)) for own in _networks(entry, version)):
+                return _link(entry, version)
     if interfaces or patterns:
         asked = ", ".join((*interfaces, *patterns))
         raise LinkError(f"failed to find interface to use that matches the interfaces and/or regexes provided: {asked}")
     query = ("route", "get", reachable) if reachable else ("route", "show", "default")
-    for route in await _query("ip", "-json", "-4", *query):
+    for route in await _query("ip", "-json", flag, *query):
         if route.get("dev") in links:
-            return _link(links[route["dev"]])
-    raise LinkError("failed to get default interface: unable to find default route")
+            return _link(links[route["dev"]], version)
+    which = "interface" if version == 4 else "v6 interface"
+    raise LinkError(f"failed to get default {which}: unable to find default route")
 
 
-def _link(entry: dict[str, Any], wanted: str = "") -> Link:
-    own = _networks(entry)
+def _link(entry: dict[str, Any], version: int, wanted: str = "") -> Link:
+    own = _networks(entry, version)
     if not own:
-        raise LinkError(f"failed to find IPv4 address for interface {entry['ifname']}")
+        raise LinkError(f"failed to find IPv{version} address for interface {entry['ifname']}")
     chosen = next((address for address in own if str(address.ip) == wanted), own[0])
     return Link(entry["ifname"], entry["mtu"], chosen.ip, tuple(address.network for address in own))
 
 
-async def vxlan_device(name: str) -> VxlanDevice | None:
-    """The device as it is, None when there is none. Raises LinkError when name is something else."""
+async def vxlan_device(name: str, version: int = 4) -> VxlanDevice | None:
+    """The device as it is, with its addresses of a family; None when there is none. Raises LinkError when name is
+    something else."""
     completed = await command.run(["ip", "-json", "-details", "address", "show", "dev", name], timeout=10)
     found = [entry for entry in json.loads(completed.stdout or b"[]") if entry]
     if completed.returncode != 0 or not found:
@@ -102,29 +114,30 @@ async def vxlan_device(name: str) -> VxlanDevice | None:
         vni=data.get("id", 0),
         port=data.get("port", 0),
         mtu=entry["mtu"],
-        local=data.get("local", ""),
+        local=data.get("local" if version == 4 else "local6", ""),
         link=data.get("link", ""),
         mac=entry["address"],
         learning=bool(data.get("learning")),
         gbp=bool(data.get("gbp")),
-        addresses=tuple(f"{own.ip}/{own.network.prefixlen}" for own in _networks(entry)),
+        addresses=tuple(f"{own.ip}/{own.network.prefixlen}" for own in _networks(entry, version)),
         up="UP" in entry.get("flags", ()),
     )
 
 
-async def forwarding(network: ipaddress.IPv4Network, *, outer: str, overlay: str = "") -> Forwarding:
+async def forwarding(network: Network, *, outer: str, overlay: str = "") -> Forwarding:
     """What the kernel has now and flannel answers for: all of the overlay device's entries, and on the outer
     interface the routes with a next hop into the flannel network. Raises CommandError."""
-    routes = [_route(entry, outer) for entry in await _query("ip", "-json", "-4", "route", "show", "dev", outer)]
+    flag = f"-{network.version}"
+    routes = [_route(entry, outer) for entry in await _query("ip", "-json", flag, "route", "show", "dev", outer)]
     neighbours: list[Neighbour] = []
     fdb: list[FdbEntry] = []
     if overlay:
         routes += [
-            _route(entry, overlay) for entry in await _query("ip", "-json", "-4", "route", "show", "dev", overlay)
+            _route(entry, overlay) for entry in await _query("ip", "-json", flag, "route", "show", "dev", overlay)
         ]
         neighbours = [
             Neighbour(entry["dst"], entry["lladdr"], overlay)
-            for entry in await _query("ip", "-json", "-4", "neigh", "show", "dev", overlay, "nud", "permanent")
+            for entry in await _query("ip", "-json", flag, "neigh", "show", "dev", overlay, "nud", "permanent")
             if "lladdr" in entry
         ]
         fdb = [
@@ -142,14 +155,22 @@ async def forwarding(network: ipaddress.IPv4Network, *, outer: str, overlay: str
 def _route(entry: dict[str, Any], device: str) -> Route | None:
     if "gateway" not in entry:
         return None
-    destination = entry["dst"] if "/" in entry["dst"] else f"{entry['dst']}/32"
+    destination = entry["dst"]
+    if destination != "default" and "/" not in destination:
+        destination = str(ipaddress.ip_network(destination))  # of one host, printed without its length
     return Route(destination, entry["gateway"], device, "onlink" in entry.get("flags", ()))
 
 
-def _ours(route: Route, network: ipaddress.IPv4Network) -> bool:
-    if not route.destination[0].isdigit():  # "default"
+def _ours(route: Route, network: Network) -> bool:
+    try:
+        return within(ipaddress.ip_network(route.destination), network)
+    except ValueError:  # "default"
         return False
-    return ipaddress.IPv4Network(route.destination).subnet_of(network)
+
+
+def within(inner: Network, outer: Network) -> bool:
+    """Is inner a part of outer, or all of it? Not of another family."""
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 def write_sysctl(path: str, value: str) -> None:

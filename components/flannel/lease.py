@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from components.flannel.netconf import Network
 from components.machinery.resources import KubeObject
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_ADDRESSES: dict[int, Callable[[str], Address]] = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
 DEFAULT_PREFIX = "flannel.alpha.coreos.com"
 
 
@@ -35,61 +39,88 @@ class Annotations:
         return f"{self.prefix}/public-ip"
 
     @property
-    def public_ip_overwrite(self) -> str:
-        return f"{self.prefix}/public-ip-overwrite"
+    def backend_v6_data(self) -> str:
+        return f"{self.prefix}/backend-v6-data"
+
+    @property
+    def public_ipv6(self) -> str:
+        return f"{self.prefix}/public-ipv6"
+
+    def data_of(self, version: int) -> str:
+        return self.backend_data if version == 4 else self.backend_v6_data
+
+    def address_of(self, version: int) -> str:
+        return self.public_ip if version == 4 else self.public_ipv6
+
+    def overwrite_of(self, version: int) -> str:
+        """An administrator's annotation, which wins over the interface's address."""
+        return f"{self.address_of(version)}-overwrite"
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A node's pod subnet, the address its packets are sent to, and for vxlan its VTEP's MAC ("" otherwise)."""
+    """A node's pod subnet, the address its packets are sent to, and for vxlan its VTEP's MAC ("" otherwise).
+
+    All of one IP family; a dual-stack node has two leases.
+    """
 
     node: str
-    subnet: ipaddress.IPv4Network
-    public_ip: ipaddress.IPv4Address
+    subnet: Network
+    public_ip: Address
     backend_type: str
     vni: int = 0
     vtep_mac: str = ""
 
 
-def pod_cidr(node: KubeObject) -> ipaddress.IPv4Network | None:
-    """The node's IPv4 podCIDR, None while the node IPAM controller has not given one. Raises ValueError."""
+@dataclass(frozen=True)
+class Member:
+    """What this node announces of one family."""
+
+    version: int
+    public_ip: str
+    vni: int = 0
+    vtep_mac: str = ""
+
+
+def pod_cidr(node: KubeObject, version: int = 4) -> Network | None:
+    """The node's podCIDR of a family, None while the node IPAM controller has not given one. Raises ValueError."""
     spec = node.get("spec") or {}
     cidrs = spec.get("podCIDRs") or [spec["podCIDR"]] if spec.get("podCIDR") else []
     if len(cidrs) > 2:
         name = node["metadata"]["name"]
         raise ValueError(f'node "{name}" pod cidrs should be IPv4/IPv6 only or dualstack')
     networks = [ipaddress.ip_network(cidr) for cidr in cidrs]
-    return next((network for network in networks if isinstance(network, ipaddress.IPv4Network)), None)
+    return next((network for network in networks if network.version == version), None)
 
 
 def annotations_of(node: KubeObject) -> dict[str, str]:
     return node["metadata"].get("annotations") or {}
 
 
-def lease_of(node: KubeObject, keys: Annotations) -> Lease | None:
+def lease_of(node: KubeObject, keys: Annotations, version: int = 4) -> Lease | None:
     """None for a node that flannel does not run on (yet). Raises ValueError for annotations that make no sense."""
     notes = annotations_of(node)
-    subnet = pod_cidr(node)
+    subnet = pod_cidr(node, version)
     if notes.get(keys.managed) != "true" or subnet is None:
         return None
     try:
-        data = json.loads(notes.get(keys.backend_data) or "null") or {}
+        data = json.loads(notes.get(keys.data_of(version)) or "null") or {}
         return Lease(
             node=node["metadata"]["name"],
             subnet=subnet,
-            public_ip=ipaddress.IPv4Address(notes.get(keys.public_ip, "")),
+            public_ip=_ADDRESSES[version](notes.get(keys.address_of(version), "")),
             backend_type=notes.get(keys.backend_type, ""),
             vni=int(data.get("VNI", 0)),
             vtep_mac=str(data.get("VtepMAC", "")).lower(),
         )
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"annotation {keys.backend_data}: {error}") from error
+        raise ValueError(f"annotation {keys.data_of(version)}: {error}") from error
 
 
-def stored_mac(node: KubeObject, keys: Annotations) -> str:
+def stored_mac(node: KubeObject, keys: Annotations, version: int = 4) -> str:
     """The VTEP MAC an earlier flanneld on this node announced; re-used, so that the peers' entries stay right."""
     try:
-        data = json.loads(annotations_of(node).get(keys.backend_data) or "null") or {}
+        data = json.loads(annotations_of(node).get(keys.data_of(version)) or "null") or {}
         mac = str(data.get("VtepMAC", "")).lower()
     except (ValueError, AttributeError):
         return ""
@@ -97,16 +128,16 @@ def stored_mac(node: KubeObject, keys: Annotations) -> str:
 
 
 def wanted_annotations(
-    keys: Annotations, current: dict[str, str], public_ip: str, backend_type: str, vni: int = 0, vtep_mac: str = ""
+    keys: Annotations, current: dict[str, str], backend_type: str, members: Iterable[Member]
 ) -> dict[str, str]:
-    """What this node's flanneld announces. A public-ip-overwrite annotation wins over the interface's address."""
-    data = json.dumps({"VNI": vni, "VtepMAC": vtep_mac}, separators=(",", ":")) if vtep_mac else "null"
-    return {
-        keys.managed: "true",
-        keys.backend_type: backend_type,
-        keys.backend_data: data,
-        keys.public_ip: current.get(keys.public_ip_overwrite) or public_ip,
-    }
+    """What this node's flanneld announces. An -overwrite annotation wins over the interface's address."""
+    wanted = {keys.managed: "true", keys.backend_type: backend_type}
+    for member in members:
+        data = {"VNI": member.vni, "VtepMAC": member.vtep_mac} if member.vtep_mac else None
+        wanted[keys.data_of(member.version)] = json.dumps(data, separators=(",", ":"))
+        overwrite = current.get(keys.overwrite_of(member.version))
+        wanted[keys.address_of(member.version)] = overwrite or member.public_ip
+    return wanted
 
 
 def slim(node: KubeObject) -> KubeObject:

@@ -1,15 +1,16 @@
-"""net-conf.json: flannel's network and backend
+"""net-conf.json: flannel's networks and backend
 (https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md and backends.md)."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 BACKENDS = ("host-gw", "vxlan")
 DEFAULT_VNI = 1
 #: The kernel's own default, which upstream leaves in force (IANA's 4789 came later).
@@ -31,16 +32,22 @@ class VxlanBackend:
     learning: bool = False
     gbp: bool = False
 
-    @property
-    def device(self) -> str:
-        return f"flannel.{self.vni}"
+    def device(self, version: int) -> str:
+        """Each IP family has a device of its own, with a local address of that family."""
+        return f"flannel.{self.vni}" if version == 4 else f"flannel-v6.{self.vni}"
 
 
 @dataclass(frozen=True)
 class NetConf:
-    network: ipaddress.IPv4Network
+    """networks: one of each family that is enabled, IPv4 before IPv6."""
+
+    networks: tuple[Network, ...]
     backend_type: str
     vxlan: VxlanBackend = VxlanBackend()
+
+    def network(self, version: int) -> Network | None:
+        """Of this IP version; None where the family is not enabled."""
+        return next((network for network in self.networks if network.version == version), None)
 
 
 class _Keys:
@@ -68,18 +75,29 @@ def parse(text: str) -> NetConf:
     except ValueError as error:
         raise NetConfError(f"error parsing subnet config: {error}") from error
     keys = _Keys(data, "")
-    if keys.get("EnableIPv6", bool, False) or not keys.get("EnableIPv4", bool, True):
-        raise NetConfError("error parsing subnet config: this flanneld routes IPv4; leave EnableIPv6 out")
-    try:
-        network = ipaddress.IPv4Network(keys.get("Network", str, ""))
-    except ValueError as error:
-        raise NetConfError(f"please define a correct Network parameter in the flannel config: {error}") from error
+    networks = tuple(_networks(keys))
+    if not networks:
+        raise NetConfError("none defined stack")
     # Upstream's default backend without a Backend key is udp, which nothing uses any more.
     backend = _Keys(keys.get("Backend", dict, {"Type": "udp"}), "Backend.")
     backend_type = backend.get("Type", str, "")
     if backend_type not in BACKENDS:
         raise NetConfError(f"unknown backend type: {backend_type} (supported are {', '.join(BACKENDS)})")
-    return NetConf(network, backend_type, _vxlan(backend))
+    return NetConf(networks, backend_type, _vxlan(backend))
+
+
+def _networks(keys: _Keys) -> Iterator[Network]:
+    kinds: tuple[tuple[str, bool, str, type[Network]], ...] = (
+        ("EnableIPv4", True, "Network", ipaddress.IPv4Network),
+        ("EnableIPv6", False, "IPv6Network", ipaddress.IPv6Network),
+    )
+    for switch, default, key, kind in kinds:
+        if keys.get(switch, bool, default):
+            try:
+                yield kind(keys.get(key, str, ""))
+            except ValueError as error:
+                text = f"please define a correct {key} parameter in the flannel config: {error}"
+                raise NetConfError(text) from error
 
 
 def _vxlan(keys: _Keys) -> VxlanBackend:

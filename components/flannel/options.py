@@ -26,6 +26,7 @@ class Options:
     iface_regex: tuple[str, ...] = ()
     iface_can_reach: str = ""
     public_ip: str = ""
+    public_ipv6: str = ""
     ip_masq: bool = False
     ip_masq_random_fully: bool = True
     iptables_forward_rules: bool = True
@@ -78,6 +79,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     many("iface-regex", "the same by regular expression; repeatable")
     text("iface-can-reach", "", "the interface that the route to this address uses")
     text("public-ip", "", "address other nodes reach this node at; default is the interface's")
+    text("public-ipv6", "", "the same in IPv6")
     switch("ip-masq", False, "masquerade what leaves the flannel network")
     switch("ip-masq-fully-random", True, "masquerade with --random-fully (ours)")
     switch("iptables-forward-rules", True, "accept forwarding of the flannel network")
@@ -116,6 +118,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
         iface_regex=tuple(given.iface_regex),
         iface_can_reach=given.iface_can_reach,
         public_ip=given.public_ip,
+        public_ipv6=given.public_ipv6,
         ip_masq=given.ip_masq,
         ip_masq_random_fully=given.ip_masq_fully_random,
         iptables_forward_rules=given.iptables_forward_rules,

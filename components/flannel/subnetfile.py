@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from components.flannel.netconf import Network
 
 DEFAULT_PATH = "/run/flannel/subnet.env"
 
 
-def render(network: ipaddress.IPv4Network, subnet: ipaddress.IPv4Network, mtu: int, ip_masq: bool) -> str:
-    """FLANNEL_SUBNET is the subnet's first address, the bridge's, as upstream writes it."""
-    gateway = subnet.network_address + 1
-    return (
-        f"FLANNEL_NETWORK={network}\n"
-        f"FLANNEL_SUBNET={gateway}/{subnet.prefixlen}\n"
-        f"FLANNEL_MTU={mtu}\n"
-        f"FLANNEL_IPMASQ={str(ip_masq).lower()}\n"
-    )
+def render(ranges: Iterable[tuple[Network, Network]], mtu: int, ip_masq: bool) -> str:
+    """ranges: (network, this node's subnet of it) of each family.
+
+    FLANNEL_SUBNET is the subnet's first address, the bridge's, as upstream writes it.
+    """
+    lines = []
+    for network, subnet in ranges:
+        family = "FLANNEL_" if network.version == 4 else "FLANNEL_IPV6_"
+        lines.append(f"{family}NETWORK={network}")
+        lines.append(f"{family}SUBNET={subnet.network_address + 1}/{subnet.prefixlen}")
+    lines += [f"FLANNEL_MTU={mtu}", f"FLANNEL_IPMASQ={str(ip_masq).lower()}"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def replace(path: str | Path, content: bytes, mode: int = 0o644) -> None:

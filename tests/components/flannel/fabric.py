@@ -15,6 +15,7 @@ from components.machinery.kubeconfig import Credentials, dump
 
 PROJECT = Path(__file__).resolve().parents[3]
 GATEWAY, API_PORT = "172.18.0.1", 8001
+GATEWAY_IPV6 = "fd00:18::1"
 MTU = 1500
 
 
@@ -35,17 +36,20 @@ async def sh(text):
     return (await command.run(["sh", "-ec", text], check=True)).stdout.decode()
 
 
-async def build_segment():
+async def build_segment(ipv6=False):
     # The fabric is a plain switch: no iptables on what it forwards.
     await sh(f"ip link add fabric type bridge && ip addr add {GATEWAY}/16 dev fabric && ip link set fabric up")
-    Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text("0")
+    for family in ("ip", "ip6"):
+        Path(f"/proc/sys/net/bridge/bridge-nf-call-{family}tables").write_text("0")
+    if ipv6:
+        await sh(f"ip addr add {GATEWAY_IPV6}/64 dev fabric nodad")
 
 
 class Node:
-    """A node with eth0 on the segment. Its /run and /var/lib are its own."""
+    """A node with eth0 on the segment. Its /run and /var/lib are its own. ipv6: a second address."""
 
-    def __init__(self, name, address):
-        self.name, self.address = name, address
+    def __init__(self, name, address, ipv6=""):
+        self.name, self.address, self.ipv6 = name, address, ipv6
         self.pid = 0
         self.agent = None
         self.log = Path(f"/tmp/flanneld-{name}.log")
@@ -61,11 +65,20 @@ class Node:
         self.pid = holder.pid
         port = f"p-{self.name}"
         await sh(f"ip link add {port} type veth peer name eth0 netns {self.pid} && ip link set {port} master fabric up")
+        if self.ipv6:
+            # As in a lab: no address is tentative. A node solicits others from its link-local one.
+            await self.sh("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.eth0.accept_dad=0")
         await self.sh(
             f"ip link set lo up && ip addr add {self.address}/16 dev eth0 && ip link set eth0 mtu {MTU} up && "
             f"ip route add default via {GATEWAY} && sysctl -qw net.ipv4.ip_forward=1 "
             "net.bridge.bridge-nf-call-iptables=1 && iptables -P FORWARD DROP"
         )
+        if self.ipv6:
+            await self.sh(
+                "sysctl -qw net.ipv6.conf.all.forwarding=1 "
+                f"net.bridge.bridge-nf-call-ip6tables=1 && ip addr add {self.ipv6}/64 dev eth0 nodad && "
+                f"ip route add default via {GATEWAY_IPV6} && ip6tables -P FORWARD DROP"
+            )
         return self
 
     def argv(self, *argv):
@@ -132,7 +145,11 @@ class Node:
         return text
 
     async def add_pod(self, name, capabilities=None):
-        """The pod's address; its namespace is /run/netns/NAME in the node."""
+        """The pod's first address; its namespace is /run/netns/NAME in the node."""
+        return (await self.add_pod_of_any_family(name, capabilities))[0]
+
+    async def add_pod_of_any_family(self, name, capabilities=None):
+        """All addresses of the pod, in the order in which the plugins say them."""
 
         def add():
             os.system(f"ip netns add {name} && ip -n {name} link set lo up")
@@ -140,9 +157,9 @@ class Node:
             result = asyncio.run(
                 cni.add(self._network(), name, f"/run/netns/{name}", "eth0", {}, capabilities, plugin_dirs=plugin_dirs)
             )
-            return result.ips[0].ip
+            return " ".join(one.ip for one in result.ips)
 
-        return await self._in_node(add)
+        return (await self._in_node(add)).split()
 
     async def delete_pod(self, name):
         def delete():

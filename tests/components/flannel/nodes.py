@@ -3,8 +3,8 @@
 import json
 
 
-def node(name, subnet, address, mac="", *, backend="vxlan", vni=1, uid="", version="1", managed=True, **notes):
-    """A Node with a podCIDR; managed ones carry flannel's annotations."""
+def node(name, subnet, address, mac="", *, backend="vxlan", vni=1, uid="", version="1", managed=True, ipv6=(), **notes):
+    """A Node with a podCIDR; managed ones carry flannel's annotations. ipv6: (subnet, address, MAC) of that family."""
     prefix = "flannel.alpha.coreos.com"
     data = json.dumps({"VNI": vni, "VtepMAC": mac}, separators=(",", ":")) if mac else "null"
     annotations = {
@@ -13,6 +13,12 @@ def node(name, subnet, address, mac="", *, backend="vxlan", vni=1, uid="", versi
         f"{prefix}/backend-data": data,
         f"{prefix}/public-ip": address,
     }
+    subnets, addresses = [subnet] if subnet else [], [address]
+    if ipv6:
+        subnets.append(ipv6[0])
+        addresses.append(ipv6[1])
+        annotations[f"{prefix}/backend-v6-data"] = json.dumps({"VNI": vni, "VtepMAC": ipv6[2]}, separators=(",", ":"))
+        annotations[f"{prefix}/public-ipv6"] = ipv6[1]
     return {
         "kind": "Node",
         "apiVersion": "v1",
@@ -22,6 +28,6 @@ def node(name, subnet, address, mac="", *, backend="vxlan", vni=1, uid="", versi
             "resourceVersion": version,
             "annotations": (annotations if managed else {}) | notes,
         },
-        "spec": {"podCIDR": subnet, "podCIDRs": [subnet]} if subnet else {},
-        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        "spec": {"podCIDR": subnets[0], "podCIDRs": subnets} if subnets else {},
+        "status": {"addresses": [{"type": "InternalIP", "address": one} for one in addresses]},
     }

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.flannel.device import VxlanDevice, commands, incompatible, new_mac
+from components.flannel.device import VxlanDevice, commands, incompatible, mtu_of, new_mac
 
 NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
 WANTED = VxlanDevice(
@@ -54,6 +54,32 @@ def test_what_cannot_be_changed_makes_a_new_device(found, reason):
     other = replace(WANTED, **found)
     assert incompatible(WANTED, other) == reason
     assert commands(WANTED, other, NETWORK).startswith("link delete flannel.1\nlink add flannel.1 ")
+
+
+@pytest.mark.parametrize(
+    ("version", "outer", "wanted", "expected"),
+    [
+        pytest.param(4, 1500, 0, 1450, id="IPv4: 50 bytes around each packet"),
+        pytest.param(6, 1500, 0, 1430, id="IPv6: 70"),
+        pytest.param(6, 1500, 1414, 1364, id="what net-conf.json says less 50, where that fits"),
+        pytest.param(6, 1500, 1490, 1430, id="else what fits"),
+        pytest.param(4, 1500, 9000, 1450, id="the outer interface's own is the most in IPv4 too"),
+    ],
+)
+def test_the_mtu_leaves_room_for_the_outer_headers(version, outer, wanted, expected):
+    assert mtu_of(version, outer, wanted) == expected
+
+
+def test_an_ipv6_device_has_a_host_address_of_its_family():
+    device = VxlanDevice(
+        "flannel-v6.1", 1, 8472, 1430, "fd00:18::3", "eth0", "5e:00:00:00:00:61", addresses=("fd00:10:244:1::/128",)
+    )
+    assert commands(device, None, ipaddress.IPv6Network("fd00:10:244::/56")).splitlines() == [
+        "link add flannel-v6.1 address 5e:00:00:00:00:61 mtu 1430 type vxlan id 1 dev eth0 local fd00:18::3 "
+        "dstport 8472 nolearning",
+        "address add fd00:10:244:1::/128 dev flannel-v6.1",
+        "link set dev flannel-v6.1 up",
+    ]
 
 
 def test_macs_are_local_unicast_and_differ():

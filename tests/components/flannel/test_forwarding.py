@@ -33,6 +33,19 @@ def text(commands):
     return f"# bridge\n{commands.fdb_set}# ip\n{commands.ip}# bridge\n{commands.fdb_delete}"
 
 
+def lease6(number, backend="vxlan"):
+    return lease(
+        number,
+        backend,
+        subnet=ipaddress.IPv6Network(f"fd00:10:244:{number}::/64"),
+        public_ip=ipaddress.IPv6Address(f"fd00:18::{number + 2}"),
+        vtep_mac=f"5e:00:00:00:00:6{number}",
+    )
+
+
+THREE6 = [lease6(1), lease6(2), lease6(3)]
+OVERLAY6 = vxlan(THREE6, "worker-1", 1, "flannel-v6.1")
+
 CASES = {
     "vxlan-from-nothing": (Forwarding(), overlay(THREE)),
     "vxlan-node-gone": (overlay(THREE), overlay(THREE[:2])),
@@ -52,6 +65,15 @@ CASES = {
             outer_device="eth0",
             on_link=[ipaddress.IPv4Network("172.18.0.0/16")],
         ),
+    ),
+    "dual-stack-vxlan-from-nothing": (Forwarding(), overlay(THREE) | OVERLAY6),
+    "dual-stack-vxlan-node-gone": (
+        overlay(THREE) | OVERLAY6,
+        overlay(THREE[:2]) | vxlan(THREE6[:2], "worker-1", 1, "flannel-v6.1"),
+    ),
+    "ipv6-host-gw-from-nothing": (
+        Forwarding(),
+        host_gateway([lease6(n, "host-gw") for n in (1, 2, 3)], "worker-1", "eth0"),
     ),
     "host-gw-from-nothing": (
         Forwarding(),

@@ -69,6 +69,16 @@ def test_a_doubled_jump_is_reduced_to_one():
     assert f"-D{jump[2:]}\n" in text and f"{jump}\n" not in text
 
 
+def test_the_rules_of_ipv6_differ_in_the_addresses_alone():
+    network, subnet = ipaddress.IPv6Network("fd00:10:244::/56"), ipaddress.IPv6Network("fd00:10:244:1::/64")
+    translated = (
+        SAVED.replace("10.244.0.0/16", str(network))
+        .replace("10.244.1.0/24", str(subnet))
+        .replace("224.0.0.0/4", "ff00::/8")
+    )
+    assert transaction([masquerade(network, subnet), forward(network)], parse(translated)) == ""
+
+
 def test_without_random_fully():
     chain = masquerade(NETWORK, SUBNET, random_fully=False)
     assert chain.rules[-1].endswith("-j MASQUERADE")
