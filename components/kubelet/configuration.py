@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
 import json
 import re
 import socket
@@ -290,7 +291,7 @@ def settings(argv: Sequence[str]) -> tuple[Settings, int]:
     }
     fields |= {name: raw for name, raw in same_name.items() if raw is not None}
     fields["node_name"] = (given.hostname_override or socket.gethostname()).lower()
-    fields["node_ips"] = tuple(filter(None, given.node_ip.split(",")))
+    fields["node_ips"] = _node_ips(given.node_ip)
     fields["node_labels"] = _labels(given.node_labels)
     if given.register_with_taints is not None:
         try:
@@ -298,6 +299,18 @@ def settings(argv: Sequence[str]) -> tuple[Settings, int]:
         except ValueError as error:
             raise ConfigurationError(f"--register-with-taints: {error}") from error
     return _complete(Settings(**fields), given.cert_dir), given.v
+
+
+def _node_ips(text: str) -> tuple[str, ...]:
+    """Upstream's text (cmd/kubelet/app, validateNodeIPs)."""
+    found = tuple(filter(None, text.split(",")))
+    try:
+        versions = [ipaddress.ip_address(ip).version for ip in found]
+    except ValueError:
+        raise ConfigurationError(f'bad --node-ip "{text}": could not parse IP address') from None
+    if len(found) > len(set(versions)):
+        raise ConfigurationError(f'bad --node-ip "{text}"; must contain either a single IP or a dual-stack pair of IPs')
+    return found
 
 
 def _labels(text: str) -> dict[str, str]:

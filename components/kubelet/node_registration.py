@@ -140,7 +140,7 @@ class NodeRegistration:
         self._node = await self._client.patch(
             NODES,
             self._settings.node_name,
-            {"status": status},
+            {"status": status_patch(status)},
             subresource="status",
             content_type=STRATEGIC_MERGE_PATCH,
         )
@@ -172,6 +172,12 @@ class NodeRegistration:
             if error.status != 404:
                 raise
             await self._client.create(LEASES, lease)
+
+
+def status_patch(status: Mapping[str, Any]) -> dict[str, Any]:
+    """As a strategic merge patch. addresses merge by type, which cannot hold two of one type, so the whole list is
+    replaced (fixupPatchForNodeStatusAddresses of component-helpers)."""
+    return {**status, "addresses": [*status["addresses"], {"$patch": "replace"}]}
 
 
 def _ready(status: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from components.kubelet.logs import last_output
 from components.kubelet.node_services import NodeServices
 from components.kubelet.plan import spec_hash
 from components.kubelet.pod_files import PodFiles
-from components.kubelet.pod_network import SandboxNetworkError
+from components.kubelet.pod_network import SandboxNetworkError, in_order
 from components.kubelet.pod_state import PodState
 from components.kubelet.probes.actions import Exec
 from components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
@@ -76,7 +76,8 @@ class PodContainers:
         try:
             hostname = hostsfile.kernel_hostname(pod, node.settings.node_name, node.settings.cluster_domain)
             if not pods.host_network(pod):
-                netns, ips = await node.network.attach(pod, sandbox_id)
+                netns, given = await node.network.attach(pod, sandbox_id)
+                ips = in_order(given, node.facts.host_ips)
             spec = launch.pause_spec(
                 pod, node.settings.node_name, node.pid, sandbox_id, attempt, str(netns or ""), ips, hostname
             )

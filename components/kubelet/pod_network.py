@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +97,16 @@ def cni_args(pod: KubeObject, container_id: str) -> dict[str, str]:
         "K8S_POD_INFRA_CONTAINER_ID": container_id,
         "K8S_POD_UID": pods.uid(pod),
     }
+
+
+def in_order(ips: Iterable[str], node_ips: Sequence[str]) -> tuple[str, ...]:
+    """The pod's addresses as its status lists them: the first of the node's primary family, then the first of the other
+    (sortPodIPs of pkg/kubelet). A runtime may name them in any order."""
+    first: dict[bool, str] = {}
+    for ip in ips:
+        first.setdefault(":" in ip, ip)
+    primary = ":" in (node_ips[0] if node_ips else "")
+    return tuple(first[is_ipv6] for is_ipv6 in (primary, not primary) if is_ipv6 in first)
 
 
 def port_mappings(pod: KubeObject) -> list[dict[str, Any]]:

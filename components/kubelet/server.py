@@ -44,6 +44,13 @@ STREAM_PATHS = (
 )
 
 
+def addresses_of(host: str) -> list[str]:
+    """What to listen on: an unspecified address stands for both families, as in Go's net.Listen, where the kernel has
+    them."""
+    both = host in ("0.0.0.0", "::") and Path("/proc/net/if_inet6").exists()
+    return ["0.0.0.0", "::"] if both else [host]
+
+
 class KubeletServer:
     """start() listens, stop() ends it; exec, attach and port-forward are streaming/'s."""
 
@@ -93,7 +100,8 @@ class KubeletServer:
         self._runners.append(runner)
         assert runner.server is not None, "set up above"
         factory = protocol_factory(runner.server, self._spdy)
-        listener = await asyncio.get_running_loop().create_server(factory, host, port, ssl=tls, reuse_address=True)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(factory, addresses_of(host), port, ssl=tls, reuse_address=True)
         self._listeners.append(listener)
 
     async def stop(self) -> None:

@@ -10,8 +10,11 @@ from components.kubelet.backoff import Backoff, BackoffPolicy, go_duration
 from components.kubelet.configuration import ConfigurationError, Settings, Taint, duration, settings
 from components.kubelet.images import ImagePuller
 from components.kubelet.node import Health, Machine, node_conditions, node_object, node_status, status_changed
-from components.kubelet.pod_network import capability_args, cni_args
+from components.kubelet.node_registration import status_patch
+from components.kubelet.pod_network import capability_args, cni_args, in_order
+from components.kubelet.server import addresses_of
 from components.machinery.images import Catalogue
+from components.machinery.patch import strategic_merge
 
 HEAD = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 MACHINE = Machine(2, 4 * 2**30, 10 * 2**30, "m", "s", "b", "6.1", "Debian", "amd64")
@@ -62,7 +65,15 @@ def test_mistakes_name_the_file_and_the_key(tmp_path: Path, text: str, complaint
         configured(tmp_path, text)
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--register-with-taints", "a:Never"), ("--node-labels", "novalue")])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--register-with-taints", "a:Never"),
+        ("--node-labels", "novalue"),
+        ("--node-ip", "worker-1"),
+        ("--node-ip", "172.18.0.3,172.18.0.4"),
+    ],
+)
 def test_mistakes_in_flags(tmp_path: Path, flag: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
         configured(tmp_path, "", flag, value)
@@ -86,6 +97,42 @@ def test_the_node_that_is_registered(tmp_path: Path) -> None:
         {"type": "Hostname", "address": "worker-1"},
     ]
     assert status["capacity"]["memory"] == "4194304Ki" and status["allocatable"]["pods"] == "110"
+
+
+def test_a_node_of_both_families_keeps_both_addresses_through_a_patch_that_merges_by_type(tmp_path: Path) -> None:
+    found = configured(tmp_path, "", "--node-ip", "fd00:18::3,172.18.0.3")
+    status = node_status(found, MACHINE, Health(), [], {}, 0.0)
+    before = {"addresses": [{"type": "InternalIP", "address": "172.18.0.9"}]}
+    merged = strategic_merge(before, status_patch(status), lambda path: "type" if path[-1] == "addresses" else None)
+    assert merged["addresses"] == [
+        {"type": "InternalIP", "address": "fd00:18::3"},
+        {"type": "InternalIP", "address": "172.18.0.3"},
+        {"type": "Hostname", "address": "worker-1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("node", "given", "listed"),
+    [
+        pytest.param(("172.18.0.3",), ("10.244.1.2",), ("10.244.1.2",), id="IPv4"),
+        pytest.param(("172.18.0.3", "fd00::3"), ("10.0.0.2", "fd00:1::2"), ("10.0.0.2", "fd00:1::2"), id="as the node"),
+        pytest.param(("fd00::3", "172.18.0.3"), ("10.0.0.2", "fd00:1::2"), ("fd00:1::2", "10.0.0.2"), id="IPv6 first"),
+        pytest.param(
+            ("172.18.0.3",), ("fd00:1::2", "10.0.0.2", "10.0.0.9"), ("10.0.0.2", "fd00:1::2"), id="one of each"
+        ),
+        pytest.param(("172.18.0.3",), ("fd00:1::2",), ("fd00:1::2",), id="none of the node's family"),
+        pytest.param((), ("10.0.0.2",), ("10.0.0.2",), id="a node without an address"),
+    ],
+)
+def test_a_pods_addresses_stand_in_the_order_of_the_nodes_families(
+    node: tuple[str, ...], given: tuple[str, ...], listed: tuple[str, ...]
+) -> None:
+    assert in_order(given, node) == listed
+
+
+def test_an_unspecified_address_is_both_families_as_in_go() -> None:
+    assert addresses_of("0.0.0.0") == addresses_of("::") == ["0.0.0.0", "::"]
+    assert addresses_of("127.0.0.1") == ["127.0.0.1"]
 
 
 def test_heartbeats_alone_are_no_change() -> None:
