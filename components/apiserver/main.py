@@ -118,7 +118,8 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
     definitions = Definitions(registry, catalog)
     metrics = Metrics(lambda: [(name, store.count(name)) for name in store.resources()])
     port = settings.secure_port or port
-    authority = f"{settings.advertised}:{port}"
+    advertised = f"[{settings.advertised}]" if ":" in settings.advertised else settings.advertised
+    authority = f"{advertised}:{port}"
     documents = Documents(
         catalog, KINDS, definitions.established, openapi, tokens, metrics, authority, settings.service_account_issuer
     )
