@@ -122,6 +122,9 @@ class Lab:
         # kubewire itself may lie in /tmp, which is private to every node.
         own = [str(path) for path in hidden(own_folders())]
         self.network = network.build(self.plan, str(self.state.path), *own)
+        # Of the families that the lab has; every host sees this file.
+        nameservers = self.plan.machine("dns").addresses
+        Path("/etc/resolv.conf").write_text("".join(f"nameserver {address}\n" for address in nameservers))
 
     def pid(self, host: str) -> int:
         """The pid whose net and mount namespaces are the host's."""

@@ -130,6 +130,9 @@ a lab file (every key is optional; these are the defaults):
     serviceCIDR: 10.96.0.0/12
     serviceNodePortRange: 30000-32767
     clusterDomain: cluster.local
+    # dual-stack: an IPv4 and an IPv6 range with a comma between them, the primary family's first
+    # (nodeCIDR: 172.18.0.0/16,fd00:18::/64 and clusterCIDR: 10.244.0.0/16,fd00:10:244::/56 and
+    # serviceCIDR: 10.96.0.0/12,fd00:10:96::/112; nodeCIDRMaskSizeIPv4: 24 and nodeCIDRMaskSizeIPv6: 64); IPv6 alone too
   cni: {plugin: flannel, backend: vxlan}            # or backend: host-gw; plugin: none
   kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
   dns: {replicas: 2}                                # CoreDNS; 0: none

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from components.machinery import kubeconfig
 from lab.pki import Authority, signing_key
 from scenarios.engine.spec import LabSpec
-from topologies.plan import Machine, TopologyPlan
+from topologies.plan import Machine, TopologyPlan, bracketed, ranges
 
 API_PORT = 6443
 ETC = "/etc/kubernetes"
@@ -49,14 +48,17 @@ class NodeFile:
 
 @dataclass(frozen=True)
 class ClusterAddresses:
-    """The addresses kubeadm derives from the Service range: kubernetes is the first, kube-dns the tenth."""
+    """The addresses kubeadm derives from the Service range: kubernetes is the first, kube-dns the tenth.
+
+    Of two ranges, the first is asked: both Services have one address each, of the primary family.
+    """
 
     api_service: str
     dns_service: str
 
     @classmethod
     def of(cls, service_cidr: str) -> ClusterAddresses:
-        network = ipaddress.ip_network(service_cidr)
+        network = ranges(service_cidr)[0]
         return cls(str(network[1]), str(network[10]))
 
 
@@ -100,11 +102,19 @@ def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--kubeconfig": f"{ETC}/controller-manager.conf",
         "--allocate-node-cidrs": "true",
         "--cluster-cidr": spec.network.clusterCIDR,
-        "--node-cidr-mask-size": str(spec.network.nodeCIDRMaskSize),
+        **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
     }
     return ComponentSpec("controllers", node.name, "components.controllers.main:main", _flat(flags))
+
+
+def _mask_sizes(spec: LabSpec) -> dict[str, str]:
+    """Of two families each has its own flag; --node-cidr-mask-size is refused then."""
+    versions = [network.version for network in ranges(spec.network.clusterCIDR)]
+    if len(versions) == 1:
+        return {"--node-cidr-mask-size": str(spec.network.mask_size(versions[0]))}
+    return {f"--node-cidr-mask-size-ipv{version}": str(spec.network.mask_size(version)) for version in versions}
 
 
 def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
@@ -112,7 +122,7 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
     kubelet = {
         "--kubeconfig": f"{ETC}/kubelet.conf",
         "--hostname-override": node.name,
-        "--node-ip": node.address,
+        "--node-ip": ",".join(node.addresses),
         "--config": "/var/lib/kubelet/config.yaml",
         "--container-runtime-endpoint": f"unix://{runtime_socket}",
     }
@@ -147,11 +157,15 @@ def _flat(flags: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"{flag}={value}" for flag, value in flags.items())
 
 
+def _api_url(node: Machine) -> str:
+    return f"https://{bracketed(node.address)}:{API_PORT}"
+
+
 def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: str) -> Iterator[NodeFile]:
     """Certificates, kubeconfigs and configuration files of every host, as kubeadm and an installer leave them."""
     control_plane = plan.nodes[0]
     yield from _control_plane_files(spec, control_plane, authority, name)
-    server = f"https://{control_plane.address}:{API_PORT}"
+    server = _api_url(control_plane)
     yield upstream_dns(plan)
     # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
     shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in _NODE_USERS.items()]
@@ -160,7 +174,7 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
         for part, content in shared:
             yield NodeFile(node.name, f"{ETC}/{part}.conf", content)
-        serving = authority.server(f"system:node:{node.name}", [node.name, node.address, "127.0.0.1"])
+        serving = authority.server(f"system:node:{node.name}", [node.name, *node.addresses, "127.0.0.1"])
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.crt", serving.certificate)
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
@@ -171,16 +185,17 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
 
 def upstream_dns(plan: TopologyPlan) -> NodeFile:
     """What the world's DNS knows: the hosts outside the cluster, under example.com (RFC 2606)."""
+    www = [f"        {address} example.com www.example.com" for address in plan.machine("client").addresses]
     names = [
-        f"        {machine.address} {machine.name}.example.com"
+        f"        {address} {machine.name}.example.com"
         for machine in plan.machines
         if machine.role == "outside"
+        for address in machine.addresses
     ]
-    www = f"        {plan.machine('client').address} example.com www.example.com"
     # hosts alone says SERVFAIL of what it does not know; a world that is whole says NXDOMAIN, with how long to keep
     # it. That is template's to say, and template comes before hosts: so it has a server of its own behind.
     soa = '". 60 IN SOA ns.example.com. hostmaster.example.com. 1 7200 1800 86400 60"'
-    hosts = [".:53 {", "    errors", "    hosts {", www, *names, "        fallthrough", "    }"]
+    hosts = [".:53 {", "    errors", "    hosts {", *www, *names, "        fallthrough", "    }"]
     others = ["    forward . 127.0.0.1:5300", "}", ".:5300 {", "    template ANY ANY {"]
     nothing = ["        rcode NXDOMAIN", f"        authority {soa}", "    }", "}", ""]
     corefile = "\n".join([*hosts, *others, *nothing])
@@ -195,11 +210,11 @@ def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, nam
     domain = spec.network.clusterDomain
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
     serving = authority.server(
-        "kube-apiserver", [node.name, "localhost", *names, node.address, addresses.api_service, "127.0.0.1"]
+        "kube-apiserver", [node.name, "localhost", *names, *node.addresses, addresses.api_service, "127.0.0.1"]
     )
     client = authority.client("kube-apiserver-kubelet-client", ("system:masters",))
     private, public = signing_key()
-    server = f"https://{node.address}:{API_PORT}"
+    server = _api_url(node)
     for path, content in {
         f"{PKI}/ca.key": authority.key,
         f"{PKI}/apiserver.crt": serving.certificate,
@@ -239,7 +254,11 @@ def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
 
 def flannel_configuration(spec: LabSpec) -> dict[str, Any]:
     """net-conf.json (https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md)."""
-    return {"Network": spec.network.clusterCIDR, "Backend": {"Type": spec.cni.backend}}
+    networks = {network.version: str(network) for network in ranges(spec.network.clusterCIDR)}
+    families: dict[str, Any] = {"Network": networks[4]} if 4 in networks else {"EnableIPv4": False}
+    if 6 in networks:
+        families |= {"EnableIPv6": True, "IPv6Network": networks[6]}
+    return families | {"Backend": {"Type": spec.cni.backend}}
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
 def _ask(server: str, name: str) -> bool:
     number = int.from_bytes(os.urandom(2), "big")
     began = time.monotonic()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(_TRY_SECONDS)
         try:
             sock.connect((server, _PORT))

@@ -1,0 +1,106 @@
+"""Which flags and files a lab's components get, by the IP families of its lab file."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from cryptography import x509
+
+from lab.components import ClusterAddresses, component_specs, flannel_configuration, node_files, upstream_dns
+from lab.pki import Authority
+from scenarios.engine.spec import LabSpec
+from topologies.plan import SHAPES, TopologyPlan
+
+DUAL = {
+    "nodeCIDR": "172.18.0.0/16,fd00:18::/64",
+    "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
+    "serviceCIDR": "10.96.0.0/12,fd00:10:96::/112",
+}
+IPV6 = {key: text.split(",")[1] for key, text in DUAL.items()}
+IPV6_FIRST = {key: ",".join(reversed(text.split(","))) for key, text in DUAL.items()}
+
+
+def lab(network: dict[str, str]) -> tuple[LabSpec, TopologyPlan]:
+    spec = LabSpec.parse({"topology": {"workers": 1}, "network": network})
+    return spec, SHAPES["one-segment"](1, spec.network.nodeCIDR)
+
+
+def flags(network: dict[str, str], component: str) -> dict[str, str]:
+    found = next(one for one in component_specs(*lab(network), "/s", "") if one.id == component)
+    return dict(flag.split("=", 1) for flag in found.args if "=" in flag)
+
+
+@pytest.mark.parametrize(
+    ("network", "masks"),
+    [
+        pytest.param({}, {"--node-cidr-mask-size": "24"}, id="IPv4"),
+        pytest.param(IPV6, {"--node-cidr-mask-size": "64"}, id="IPv6"),
+        pytest.param(
+            DUAL, {"--node-cidr-mask-size-ipv4": "24", "--node-cidr-mask-size-ipv6": "64"}, id="a flag for each of two"
+        ),
+    ],
+)
+def test_masks_of_the_node_ranges(network: dict[str, str], masks: dict[str, str]) -> None:
+    given = flags(network, "controllers@control-plane")
+    assert {flag: value for flag, value in given.items() if "mask-size" in flag} == masks
+
+
+@pytest.mark.parametrize(
+    ("network", "node_ip", "bound"),
+    [
+        pytest.param({}, "172.18.0.3", "172.18.0.2", id="IPv4"),
+        pytest.param(DUAL, "172.18.0.3,fd00:18::3", "172.18.0.2", id="dual-stack"),
+        pytest.param(IPV6_FIRST, "fd00:18::3,172.18.0.3", "fd00:18::2", id="IPv6 first"),
+        pytest.param(IPV6, "fd00:18::3", "fd00:18::2", id="IPv6"),
+    ],
+)
+def test_addresses_of_nodes_and_of_the_api_server(network: dict[str, str], node_ip: str, bound: str) -> None:
+    assert flags(network, "kubelet@worker-1")["--node-ip"] == node_ip
+    server = flags(network, "apiserver@control-plane")
+    assert server["--bind-address"] == server["--advertise-address"] == bound
+    assert flags(network, "kube-proxy@worker-1")["--cluster-cidr"] == network.get("clusterCIDR", "10.244.0.0/16")
+
+
+def test_the_api_is_served_under_its_ipv6_address_too() -> None:
+    spec, plan = lab(IPV6)
+    files = {(file.host, file.path): file.content for file in node_files(spec, plan, Authority(), "lab")}
+    assert b"https://[fd00:18::2]:6443" in files["worker-1", "/etc/kubernetes/kubelet.conf"]
+    assert names_of(files["control-plane", "/etc/kubernetes/pki/apiserver.crt"]) >= {"fd00:18::2", "fd00:10:96::1"}
+    assert "fd00:18::3" in names_of(files["worker-1", "/var/lib/kubelet/pki/kubelet.crt"])
+
+
+def names_of(certificate: bytes) -> set[str]:
+    """Its addresses."""
+    extension = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    return {str(address) for address in extension.value.get_values_for_type(x509.IPAddress)}
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        pytest.param({}, {"Network": "10.244.0.0/16"}, id="IPv4"),
+        pytest.param(
+            DUAL,
+            {"Network": "10.244.0.0/16", "EnableIPv6": True, "IPv6Network": "fd00:10:244::/56"},
+            id="dual-stack",
+        ),
+        pytest.param(IPV6, {"EnableIPv4": False, "EnableIPv6": True, "IPv6Network": "fd00:10:244::/56"}, id="IPv6"),
+    ],
+)
+def test_net_conf(network: dict[str, str], expected: dict[str, object]) -> None:
+    assert flannel_configuration(lab(network)[0]) == expected | {"Backend": {"Type": "vxlan"}}
+
+
+def test_cluster_services_have_an_address_of_the_first_range() -> None:
+    assert ClusterAddresses.of(DUAL["serviceCIDR"]) == ClusterAddresses("10.96.0.1", "10.96.0.10")
+    assert ClusterAddresses.of(IPV6_FIRST["serviceCIDR"]) == ClusterAddresses("fd00:10:96::1", "fd00:10:96::a")
+
+
+def test_the_worlds_names_have_addresses_of_the_labs_families() -> None:
+    lines = upstream_dns(lab(DUAL)[1]).content.decode().split("\n")
+    found = {line.split()[0] for line in lines if line.strip().endswith("example.com www.example.com")}
+    assert found == {"203.0.113.10", "2001:db8:113::10"}
+    assert all(ipaddress.ip_address(address) for address in found)
