@@ -121,7 +121,7 @@ def test_another_service_cidr_gives_a_full_cluster_addresses(server):
     create(server, *(service(name) for name in names))
     refusal = create(server, service("one-more"), check=False)
     text = "Internal error occurred: failed to allocate a serviceIP: range is full"
-    assert f'Error from server (InternalError): error when creating "STDIN": {text}' in refusal
+    assert "Error from server (InternalError): " in refusal and text in refusal
     outside = create(server, service("outside", clusterIP="10.77.0.9"), check=False)
     assert "failed to allocate IP 10.77.0.9: the provided network does not match the current range" in outside
     more = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}}
