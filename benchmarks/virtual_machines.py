@@ -1,6 +1,6 @@
 """How long virtual machines take: from nothing to a command's end, and until a lab of three workers is up inside.
 
-sudo .venv/bin/python benchmarks/virtual_machines.py [RUNS [KERNEL ...]]      # 3 uml uml-stock qemu, those that are built
+sudo .venv/bin/python benchmarks/virtual_machines.py [RUNS [KERNEL ...]]  # 3, all that are built
 """
 
 from __future__ import annotations
