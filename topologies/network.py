@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mininet.link import Link, TCIntf
+from mininet.link import Intf, Link, TCIntf
 from mininet.net import Mininet
 from mininet.node import Host, Node
 from mininet.nodelib import LinuxBridge
@@ -101,6 +102,19 @@ class _EndingShell(Node):  # type: ignore[misc]
             super().write(data)
 
 
+def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str]:
+    """fstab(5): a tmpfs on each directory; over them what is shared, held open as descriptors 60, 61, ..."""
+    modes = {"/tmp": "1777"}
+    lines = [f"node-private {path} tmpfs mode={modes.get(path, '755')} 0 0" for path in directories]
+    for descriptor, path in enumerate(shared, start=60):
+        lines.append(f"/proc/self/fd/{descriptor}/. {_escaped(path)} none bind,X-mount.mkdir 0 0")
+    return lines
+
+
+def _escaped(path: str) -> str:
+    return "".join(f"\\{ord(character):03o}" if character in " \t\n\\" else character for character in path)
+
+
 class MachineHost(_EndingShell, Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan in two shell commands instead of a dozen."""
 
@@ -118,19 +132,18 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         return output
 
     def mountPrivateDirs(self) -> None:
+        """One mount(8) with a table of all, instead of two programs for each of them."""
         # What lies below them and must stay visible (the lab's state directory) is held while they are replaced.
         held = [(descriptor, shlex.quote(path)) for descriptor, path in enumerate(self._shared, start=60)]
         hold = "".join(f"exec {descriptor}<{path}; " for descriptor, path in held)
-        back = "".join(
-            f"mkdir -p {path}; mount --no-canonicalize --bind /proc/self/fd/{descriptor}/. {path}; "
-            f"exec {descriptor}<&-; "
-            for descriptor, path in held
-        )
-        names = " ".join(self.privateDirs)
-        self.run(
-            f"{hold}for d in {names}; do mkdir -p $d; mount -n -t tmpfs -o mode=755 tmpfs $d; done; "
-            f"{back}chmod 1777 /tmp; mkdir -p /run/netns /run/lock"
-        )
+        release = "".join(f"exec {descriptor}<&-; " for descriptor, _ in held)
+        with tempfile.NamedTemporaryFile("w", prefix="fstab-") as table:  # mount(8) wants a regular file
+            table.write("\n".join([*private_table(self.privateDirs, self._shared), ""]))
+            table.flush()
+            self.run(
+                f"{hold}mkdir -p {' '.join(self.privateDirs)}; mount -n -c -a -T {shlex.quote(table.name)}; "
+                f"{release}mkdir -p /run/netns /run/lock"
+            )
 
     def configDefault(self, **_: Any) -> None:
         """Addresses, routes and sysctls of the plan. Links are already plugged in."""
@@ -176,6 +189,14 @@ class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
         """LinuxBridge's own check warns about bridge-nf, which the sandbox has already switched off."""
 
 
+class _PlannedIntf(Intf):  # type: ignore[misc]
+    """An interface that MachineHost.configDefault or Bridge.start brings up, with everything else in one batch."""
+
+    def isUp(self, setUp: bool = False) -> bool:
+        """Intf.isUp, without an ifconfig for each."""
+        return setUp or super().isUp()
+
+
 class PlainLink(Link):  # type: ignore[misc]
     """A veth pair; the host's configuration brings its end up, the bridge the other."""
 
@@ -216,6 +237,7 @@ def build(plan: TopologyPlan, *shared: str) -> Mininet:
         host=MachineHost,
         switch=Bridge,
         link=PlainLink,
+        intf=_PlannedIntf,
         controller=None,
         build=False,
     )
