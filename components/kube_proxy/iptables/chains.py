@@ -79,7 +79,7 @@ def is_service_chain(name: str) -> bool:
     return name.startswith(_SERVICE_CHAINS)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def digest(text: str) -> str:
     """Sixteen letters: chain names must stay below 29 characters."""
     return b32encode(hashlib.sha256(text.encode()).digest())[:16].decode()

@@ -7,7 +7,7 @@ changed (KEP-3453), so a Block is kept as long as its ServicePort and endpoints 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from components.kube_proxy import topology
@@ -42,12 +42,25 @@ class Config:
 @dataclass
 class Cache:
     """What the last plan was made of. blocks and keys (the ServicePort and the chosen endpoints a block was built
-    from) hold for context and node."""
+    from) hold for context and node. sizes: endpoints of each Service port, chosen or not; total: of all of them;
+    rules: of all blocks, in filter and in nat; generation: which plan that was."""
 
     context: Context | None = None
     node: Node | None = None
     blocks: dict[ServicePortName, Block] = field(default_factory=dict)
     keys: dict[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...]]] = field(default_factory=dict)
+    sizes: dict[ServicePortName, int] = field(default_factory=dict)
+    total: int = 0
+    rules: tuple[int, int] = (0, 0)
+    generation: object = None
+
+    def put(self, name: ServicePortName, block: Block | None) -> None:
+        """None: there is none any more."""
+        before = self.blocks.pop(name, None) if block is None else self.blocks.get(name)
+        if block is not None:
+            self.blocks[name] = block
+        (old_filter, old_nat), (new_filter, new_nat) = _rules_of(before), _rules_of(block)
+        self.rules = (self.rules[0] + new_filter - old_filter, self.rules[1] + new_nat - old_nat)
 
 
 @dataclass(frozen=True)
@@ -66,15 +79,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole desired state. blocks are in the order of their names."""
+    """A whole desired state. blocks are in the order of their names; rules: how many they have in filter and in nat.
+    touched: the only names whose blocks may differ from those of the plan whose generation is follows."""
 
     config: Config
     blocks: Mapping[ServicePortName, Block]
+    rules: tuple[int, int] = (0, 0)
+    generation: object = None
+    follows: object = None
+    touched: frozenset[ServicePortName] = frozenset()
 
     def since(self, earlier: Plan) -> Difference:
-        """Blocks are kept while nothing changes (see plan), so identity tells what did."""
-        written = frozenset(name for name, block in self.blocks.items() if earlier.blocks.get(name) is not block)
-        gone = earlier.blocks.keys() - self.blocks.keys()
+        """Blocks are kept while nothing changes (see plan), so identity tells what did. Costs as much as was touched
+        when earlier is the plan before."""
+        direct = earlier.generation is not None and earlier.generation is self.follows
+        names = self.touched if direct else self.blocks.keys() | earlier.blocks.keys()
+        differing = [name for name in names if earlier.blocks.get(name) is not self.blocks.get(name)]
+        written = frozenset(name for name in differing if name in self.blocks)
+        gone = [name for name in differing if name not in self.blocks]
         touched = [earlier.blocks[name] for name in (*written, *gone) if name in earlier.blocks]
         before = {chain for block in touched for chain in block.chains}
         after = {chain for name in written for chain in self.blocks[name].chains}
@@ -89,16 +111,12 @@ class Plan:
     def totals(self) -> dict[str, int]:
         """Rules per table when everything is written."""
         fixed = rule_counts(Plan(self.config, {}).text())
-        blocks = self.blocks.values()
-        return {
-            "filter": fixed["filter"] + sum(len(block.filter_lines) for block in blocks),
-            "nat": fixed["nat"] + sum(len(block.shared_lines) + len(block.own_lines) for block in blocks),
-        }
+        return {"filter": fixed["filter"] + self.rules[0], "nat": fixed["nat"] + self.rules[1]}
 
     def text(
         self,
         *,
-        only: Container[ServicePortName] | None = None,
+        only: Collection[ServicePortName] | None = None,
         shared: bool = True,
         stale: Iterable[str] = (),
         jumps: Iterable[chains.Jump] = (),
@@ -107,7 +125,7 @@ class Plan:
         """Input for `iptables-restore --noflush`. only: the Service ports whose own chains are written,
         None for all; shared: whether the shared chains are written; stale: chains to remove; jumps: rules
         to put at the head of built-in chains; canaries: tables whose canary chain is to be made."""
-        written = [block for name, block in self.blocks.items() if only is None or name in only]
+        written = [*self.blocks.values()] if only is None else [self.blocks[name] for name in sorted(only)]
         if not shared:
             return "\n".join(_own_chains(written, sorted(stale))) + "\n"
         jumps, canaries = list(jumps), set(canaries)
@@ -156,29 +174,45 @@ def plan(
     """The plan for one family. cache holds what the call before built and is brought up to date; changed are the
     names that may differ from that call, None any."""
     cache = cache if cache is not None else Cache()
-    total = sum(len(endpoints.get(name, ())) for name in services)
+    _count_endpoints(services, endpoints, cache, changed)
     context = Context(
         node_ip=next((ip for ip in node.ips if (":" in ip) == (config.family == IPV6)), ""),
         local_source=local_match(config.local_source),
         masquerade_all=config.masquerade_all,
-        comments=total <= LARGE_CLUSTER_ENDPOINTS,
+        comments=cache.total <= LARGE_CLUSTER_ENDPOINTS,
     )
     if context != cache.context:
         cache.keys.clear()
     if changed is None or context != cache.context or node != cache.node:
         changed = {*services, *cache.blocks}
     cache.context, cache.node = context, node
+    follows, cache.generation = cache.generation, object()
     grown = any(name in services and name not in cache.blocks for name in changed)
     for name in changed:
         _refresh(name, services.get(name), endpoints.get(name, ()), cache)
     if grown:
         cache.blocks = {name: cache.blocks[name] for name in sorted(cache.blocks)}
-    return Plan(config, dict(cache.blocks))
+    return Plan(config, dict(cache.blocks), cache.rules, cache.generation, follows, frozenset(changed))
+
+
+def _count_endpoints(
+    services: Services, endpoints: Endpoints, cache: Cache, changed: Collection[ServicePortName] | None
+) -> None:
+    for name in changed if changed is not None else {*services, *cache.sizes}:
+        size = len(endpoints.get(name, ())) if name in services else 0
+        cache.total += size - cache.sizes.pop(name, 0)
+        if size:
+            cache.sizes[name] = size
+
+
+def _rules_of(block: Block | None) -> tuple[int, int]:
+    """In filter and in nat."""
+    return (len(block.filter_lines), len(block.shared_lines) + len(block.own_lines)) if block else (0, 0)
 
 
 def _refresh(name: ServicePortName, service: ServicePort | None, endpoints: tuple[Endpoint, ...], cache: Cache) -> None:
     if service is None or cache.context is None or cache.node is None:
-        cache.blocks.pop(name, None)
+        cache.put(name, None)
         cache.keys.pop(name, None)
         return
     chosen = topology.choose(endpoints, service, cache.node)
@@ -186,7 +220,7 @@ def _refresh(name: ServicePortName, service: ServicePort | None, endpoints: tupl
     key = (service, (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else [])))
     if cache.keys.get(name) != key:
         cache.keys[name] = key
-        cache.blocks[name] = build(name, service, chosen, cache.context)
+        cache.put(name, build(name, service, chosen, cache.context))
 
 
 def _same_shared(earlier: Block | None, later: Block) -> bool:

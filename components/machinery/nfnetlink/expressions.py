@@ -55,7 +55,7 @@ def payload(base: int, offset: int, length: int, register: int = REGISTER_1) -> 
     return _expression("payload", number(1, register), number(2, base), number(3, offset), number(4, length))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def compare(data: bytes, operator: int = EQUAL, register: int = REGISTER_1) -> bytes:
     """Go on when the register is (not) data; else the rule does not match."""
     return _expression("cmp", number(1, register), number(2, operator), value(3, data))
@@ -118,7 +118,7 @@ def dynset_update(set_name: str) -> bytes:
     return _expression("dynset", text(1, set_name), number(3, 1), number(4, REGISTER_1))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def immediate_verdict(name: str, chain: str = "") -> bytes:
     return _expression("immediate", number(1, _VERDICT_REGISTER), verdict(2, name, chain))
 

@@ -122,9 +122,9 @@ class Table:
             nested(9, number(1, len(entries))),
             *kind,
         )
+        # By its number alone: the kernel looks for a name in all sets, one after the other, before it takes the number.
         lists = [
-            self._message(_NEW_ELEMENT, origin, text(2, name), number(4, serial), nested(3, *some))
-            for some in _in_lists(entries)
+            self._message(_NEW_ELEMENT, origin, number(4, serial), nested(3, *some)) for some in _in_lists(entries)
         ]
         return [declaration, *lists], name, serial
 
