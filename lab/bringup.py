@@ -132,7 +132,10 @@ class Lab:
         return pid
 
     def host_records(self) -> list[HostRecord]:
-        return [HostRecord(m.name, m.role, m.address, self.pid(m.name)) for m in self.plan.machines]
+        return [
+            HostRecord(m.name, m.role, m.address, self.pid(m.name), "".join(m.addresses[1:]))
+            for m in self.plan.machines
+        ]
 
     def _write_files(self) -> None:
         for file in node_files(self.spec, self.plan, self.authority, self.state.name):

@@ -42,7 +42,7 @@ class RunningLab:
         return self._state.kubeconfig
 
     def hosts(self) -> Sequence[Host]:
-        return [Host(host.name, host.role, host.address) for host in self._record.hosts]  # type: ignore[arg-type]
+        return [Host(h.name, h.role, h.address, h.secondary) for h in self._record.hosts]  # type: ignore[arg-type]
 
     def _runtime(self) -> RuntimeClient:
         client: RuntimeClient | None = getattr(self._connections, "client", None)

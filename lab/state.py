@@ -47,12 +47,13 @@ def start_time(pid: int) -> int | None:
 
 @dataclass(frozen=True)
 class HostRecord:
-    """A Mininet host: pid is its shell's, in the lab's pid namespace."""
+    """A Mininet host: pid is its shell's, in the lab's pid namespace. secondary: its address of the other family."""
 
     name: str
     role: str
     address: str
     pid: int
+    secondary: str = ""
 
 
 @dataclass

@@ -6,6 +6,7 @@ source go out in one probe process, and sources are asked side by side.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -177,22 +178,29 @@ def _negated(seen: Observation) -> Observation:
 
 
 def _pairs(scene: Scene, expectation: Expectation) -> list[_Pair]:
-    sources = [end for text in expectation.sources for end in scene.source(scene.resolve(text))]
+    family = expectation.family
+    sources = [end.within(family) for text in expectation.sources for end in scene.source(scene.resolve(text))]
     to = expectation.args.get("to") if expectation.verb in PROBES else None
     if not to:
         return [_Pair(source, NOWHERE) for source in sources or [NOWHERE]]
     skip_self = bool(expectation.args.get("exceptSelf"))
     return [
-        _Pair(source, target) for one in sources for source, target in pairs([one], _targets(scene, to, one), skip_self)
+        _Pair(source, target)
+        for one in sources
+        for source, target in pairs([one], _targets(scene, to, one, family), skip_self)
     ]
 
 
-def _targets(scene: Scene, to: str, source: End) -> list[End]:
+def _targets(scene: Scene, to: str, source: End, family: str) -> list[End]:
     """The ends that to means. It may carry a port: "worker-1:30080", "pod:web:8080", "10.244.2.3:80"."""
     resolved: str = scene.resolve(to, {"from": source})
     head, port = _port_apart(resolved)
-    found = scene.ends(head)
-    return [replace(end, ip=end.ip + port) for end in found] if port else found
+    found = [end.within(family) for end in scene.ends(head)]
+    return [replace(end, ip=_in_brackets(end.ip) + port) for end in found] if port else found
+
+
+def _in_brackets(address: str) -> str:
+    return f"[{address}]" if _is_ipv6(address) else address
 
 
 def _port_apart(text: str) -> tuple[str, str]:
@@ -220,7 +228,8 @@ def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[s
 
 
 def _has_port(text: str) -> bool:
-    return text.count(":") == 1 and text.rpartition(":")[2].isdigit()
+    one = text.count(":") == 1 or (text.startswith("[") and "]:" in text)
+    return one and text.rpartition(":")[2].isdigit()
 
 
 def _probe(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Looks:
@@ -234,12 +243,13 @@ def _probe(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Loo
             looks[pair.key] = _blind(error)
         else:
             by_source.setdefault(pair.source.target, []).append((pair, verb))
-    return looks | _side_by_side(lambda group: _ask(scene, group), list(by_source.values()))
+    ask = functools.partial(_ask, scene, expectation.family)
+    return looks | _side_by_side(ask, list(by_source.values()))
 
 
-def _ask(scene: Scene, group: Sequence[tuple[_Pair, ProbeVerb]]) -> Looks:
-    """One probe process at the source of the group."""
-    requests = [verb.request() for _, verb in group]
+def _ask(scene: Scene, family: str, group: Sequence[tuple[_Pair, ProbeVerb]]) -> Looks:
+    """One probe process at the source of the group. family: of the addresses that a name is looked up for."""
+    requests = [verb.request() | {"family": family} for _, verb in group]
     source = group[0][0].source
     # a name may be asked for with every domain of the search list
     allowed = 10.0 + sum(float(request["timeout"]) * request.get("repeat", 1) * 6 for request in requests)

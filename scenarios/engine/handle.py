@@ -22,11 +22,15 @@ ComponentAction = Literal["kill", "stop", "start"]
 
 @dataclass(frozen=True)
 class Host:
-    """One machine of the topology. address is its own IPv4 address without a mask ("172.18.0.3")."""
+    """One machine of the topology. address is its own, of the lab's primary family, without a mask ("172.18.0.3").
+
+    secondary: the one of the other family in a dual-stack lab, else "".
+    """
 
     name: str
     role: Role
     address: str
+    secondary: str = ""
 
     @property
     def is_node(self) -> bool:

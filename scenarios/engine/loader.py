@@ -266,6 +266,7 @@ class _File:
             verb=verb,
             args=args,
             sources=sources,
+            family=item.get("family", ""),
             within=seconds(item.get("within", timeouts.within)),
             consistently=seconds(item.get("consistently", 0)),
             negated=item.get("not", False),

@@ -34,6 +34,7 @@ class Timeouts:
 class Expectation:
     """verb and its arguments; sources: where to look from, as written; negated: must not hold.
 
+    family: IPv4 or IPv6, whose addresses are meant; "": the lab's primary one.
     consistently: seconds for which it must stay as expected once it is. must_fail: the variant says that this
     shared expectation fails here, and it is checked that it does.
     """
@@ -41,6 +42,7 @@ class Expectation:
     verb: str
     args: Mapping[str, Any]
     sources: tuple[str, ...] = ()
+    family: str = ""
     within: float = DEFAULT_WITHIN
     consistently: float = 0.0
     negated: bool = False

@@ -73,7 +73,10 @@ class UDP:
 
 @dataclass(frozen=True, slots=True)
 class ICMP:
-    """quoted: the packet that an error message complains about. mtu: of "fragmentation needed", else 0."""
+    """quoted: the packet that an error message complains about. mtu: of "fragmentation needed", else 0.
+
+    target: whom a neighbour solicitation asks for, or an advertisement is about (RFC 4861 section 4.3, 4.4).
+    """
 
     version: int
     type: int
@@ -82,6 +85,7 @@ class ICMP:
     sequence: int = 0
     mtu: int = 0
     quoted: Packet | None = None
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +241,8 @@ def _icmp(version: int, data: bytes) -> tuple[ICMP, bytes]:
     echo = kind in ((8, 0) if version == 4 else (128, 129))
     if echo:
         return ICMP(version, kind, code, first, second), data[8:]
+    if version == 6 and kind in (135, 136) and len(data) >= 24:
+        return ICMP(version, kind, code, target=str(IPv6Address(data[8:24]))), data[8:]
     error = kind in ((3, 4, 5, 11, 12) if version == 4 else (1, 2, 3, 4))
     mtu = second if (version, kind, code) == (4, 3, 4) else (first << 16 | second if (version, kind) == (6, 2) else 0)
     return ICMP(version, kind, code, mtu=mtu, quoted=decode_ip(data[8:]) if error else None), data[8:]
@@ -298,13 +304,17 @@ def _layers(packet: Packet) -> Iterator[str]:
         yield packet.protocol
         return
     ports = packet.ports
-    source, destination = (f"{a}:{p}" for a, p in zip(ends, ports, strict=True)) if ports else ends
+    source, destination = (_with_port(a, p) for a, p in zip(ends, ports, strict=True)) if ports else ends
     if packet.arp:
         yield _arp_text(packet.arp)
     else:
         yield f"{source} -> {destination} {describe(packet)}"
     if packet.inner:
         yield from _layers(packet.inner)
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _arp_text(arp: Arp) -> str:
@@ -322,6 +332,9 @@ ICMP_NAMES = {
     (6, 3): "time exceeded",
     (6, 2): "packet too big",
     (4, 5): "redirect",
+    (6, 133): "router solicitation",
+    (6, 134): "router advertisement",
+    (6, 143): "multicast listener report",
 }
 UNREACHABLE = {
     0: "network",
@@ -331,6 +344,8 @@ UNREACHABLE = {
     9: "network (prohibited)",
     10: "host (prohibited)",
 }
+#: RFC 4443 section 3.1
+UNREACHABLE_IPV6 = {0: "route", 1: "address (prohibited)", 3: "address", 4: "port", 6: "route (rejected)"}
 
 
 def describe(packet: Packet) -> str:
@@ -353,6 +368,8 @@ def _flags_as_said(flags: str) -> str:
 
 
 def _icmp_text(icmp: ICMP) -> str:
+    if icmp.target:
+        return f"neighbour solicitation, who has {icmp.target}?" if icmp.type == 135 else f"{icmp.target} is here"
     if name := ICMP_NAMES.get((icmp.version, icmp.type)):
         number = f" {icmp.sequence}" if "echo" in name else (f", mtu {icmp.mtu}" if icmp.mtu else "")
         return name + number
@@ -360,4 +377,6 @@ def _icmp_text(icmp: ICMP) -> str:
         if icmp.code == 4:
             return f"fragmentation needed, mtu {icmp.mtu}"
         return f"{UNREACHABLE.get(icmp.code, f'code {icmp.code}')} unreachable"
+    if icmp.version == 6 and icmp.type == 1:
+        return f"{UNREACHABLE_IPV6.get(icmp.code, f'code {icmp.code}')} unreachable"
     return f"type {icmp.type} code {icmp.code}"

@@ -33,6 +33,7 @@ ERRORS = {
     errno.EACCES: "prohibited",
 }
 BODY_LIMIT = 65536
+FAMILIES = {"": socket.AF_UNSPEC, "IPv4": socket.AF_INET, "IPv6": socket.AF_INET6}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,7 +76,8 @@ def _remaining(deadline: float) -> float:
 
 
 def _connect(request: Mapping[str, Any], result: dict[str, Any], kind: int, deadline: float) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(request["host"], request["port"], type=kind)[0]
+    wanted = FAMILIES[request.get("family", "")]
+    family, kind, protocol, _, address = socket.getaddrinfo(request["host"], request["port"], wanted, kind)[0]
     result["remote"] = _text(address)
     sock = socket.socket(family, kind, protocol)
     sock.settimeout(_remaining(deadline))
@@ -176,39 +178,63 @@ def udp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
 
 ICMP_ECHO, ICMP_REPLY, ICMP6_ECHO, ICMP6_REPLY = 8, 0, 128, 129
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_RECVERR, MSG_ERRQUEUE = 10, 2, 11, 0x2000
+IPV6_MTU_DISCOVER, IPV6_RECVERR, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 23, 25, 2, 3
+#: (origin, type, code) of struct sock_extended_err
 ICMP_ERRORS = {
-    (3, 0): "unreachable",
-    (3, 1): "unreachable",
-    (3, 3): "refused",
-    (3, 4): "too-big",
-    (11, 0): "ttl",
+    (SO_EE_ORIGIN_ICMP, 3, 0): "unreachable",
+    (SO_EE_ORIGIN_ICMP, 3, 1): "unreachable",
+    (SO_EE_ORIGIN_ICMP, 3, 3): "refused",
+    (SO_EE_ORIGIN_ICMP, 3, 4): "too-big",
+    (SO_EE_ORIGIN_ICMP, 11, 0): "ttl",
+    (SO_EE_ORIGIN_ICMP6, 1, 0): "unreachable",
+    (SO_EE_ORIGIN_ICMP6, 1, 1): "prohibited",
+    (SO_EE_ORIGIN_ICMP6, 1, 3): "unreachable",
+    (SO_EE_ORIGIN_ICMP6, 1, 4): "refused",
+    (SO_EE_ORIGIN_ICMP6, 2, 0): "too-big",
+    (SO_EE_ORIGIN_ICMP6, 3, 0): "ttl",
 }
 
 
 def ping(request: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """One ICMP echo request (RFC 792). size: bytes of data; df: may not be fragmented; ttl: of the request."""
+    """One ICMP echo request (RFC 792, 4443). size: bytes of data; df: may not be fragmented; ttl: of the request."""
     deadline = time.monotonic() + request["timeout"]
-    family, _, _, _, address = socket.getaddrinfo(request["host"], None, type=socket.SOCK_RAW)[0]
+    wanted = FAMILIES[request.get("family", "")]
+    family, _, _, _, address = socket.getaddrinfo(request["host"], None, wanted, socket.SOCK_RAW)[0]
     result["remote"] = address[0]
-    if family == socket.AF_INET6:
-        raise ValueError("ping to IPv6 addresses is not supported")
-    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
-        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-        if request.get("df"):
-            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-        if "ttl" in request:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, request["ttl"])
+    ipv6 = family == socket.AF_INET6
+    protocol = socket.IPPROTO_ICMPV6 if ipv6 else socket.IPPROTO_ICMP
+    with socket.socket(family, socket.SOCK_RAW, protocol) as sock:
+        for level, option, value in _ping_options(ipv6, request):
+            sock.setsockopt(level, option, value)
         sock.connect(address)
         result["local"] = sock.getsockname()[0]
         identifier = os.getpid() & 0xFFFF
-        sock.send(echo_request(identifier, 1, request.get("size", 56)))
-        _await_reply(sock, identifier, deadline, result)
+        try:
+            sock.send(echo_request(identifier, 1, request.get("size", 56), ICMP6_ECHO if ipv6 else ICMP_ECHO))
+        except OSError:
+            # What the kernel knows of the path itself is in the error queue too.
+            if not _icmp_error(sock, result):
+                raise
+            return
+        _await_reply(sock, ipv6, identifier, deadline, result)
 
 
-def echo_request(identifier: int, sequence: int, size: int) -> bytes:
-    """An ICMP echo request with its checksum (RFC 1071)."""
+def _ping_options(ipv6: bool, request: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+    level = socket.IPPROTO_IPV6 if ipv6 else socket.IPPROTO_IP
+    options = [(level, IPV6_RECVERR if ipv6 else IP_RECVERR, 1)]
+    if ipv6:
+        options.append((level, socket.IPV6_RECVHOPLIMIT, 1))
+    if request.get("df"):
+        options.append((level, IPV6_MTU_DISCOVER if ipv6 else IP_MTU_DISCOVER, IP_PMTUDISC_DO))
+    if "ttl" in request:
+        options.append((level, socket.IPV6_UNICAST_HOPS if ipv6 else socket.IP_TTL, request["ttl"]))
+    return options
+
+
+def echo_request(identifier: int, sequence: int, size: int, kind: int = ICMP_ECHO) -> bytes:
+    """An ICMP echo request with its checksum (RFC 1071); that of ICMPv6 the kernel fills in (RFC 3542 section 3.1)."""
     data = bytes(n & 0xFF for n in range(size))
-    message = struct.pack("!BBHHH", ICMP_ECHO, 0, 0, identifier, sequence) + data
+    message = struct.pack("!BBHHH", kind, 0, 0, identifier, sequence) + data
     return message[:2] + struct.pack("!H", checksum(message)) + message[4:]
 
 
@@ -220,20 +246,28 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _await_reply(sock: socket.socket, identifier: int, deadline: float, result: dict[str, Any]) -> None:
+def _await_reply(sock: socket.socket, ipv6: bool, identifier: int, deadline: float, result: dict[str, Any]) -> None:
+    wanted = ICMP6_REPLY if ipv6 else ICMP_REPLY
     while True:
         select.select([sock], [], [sock], _remaining(deadline))
         if _icmp_error(sock, result):
             return
         try:
-            packet, source = sock.recvfrom(65536, socket.MSG_DONTWAIT)
+            packet, control, _, source = sock.recvmsg(65536, 512, socket.MSG_DONTWAIT)
         except BlockingIOError:
             continue
-        header = (packet[0] & 0x0F) * 4
+        # An IPv6 raw socket gives the message alone, the hop limit beside it; an IPv4 one the header too.
+        header = 0 if ipv6 else (packet[0] & 0x0F) * 4
+        ttl = _hop_limit(control) if ipv6 else packet[8]
         kind, _, _, answered, _ = struct.unpack_from("!BBHHH", packet, header)
-        if kind == ICMP_REPLY and answered == identifier:
-            result |= {"source": source[0], "ttl": packet[8], "size": len(packet) - header - 8}
+        if kind == wanted and answered == identifier:
+            result |= {"source": source[0], "ttl": ttl, "size": len(packet) - header - 8}
             return
+
+
+def _hop_limit(control: Sequence[tuple[int, int, bytes]]) -> int:
+    found = [data for level, kind, data in control if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)]
+    return int(struct.unpack("=i", found[0])[0]) if found else 0
 
 
 def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
@@ -243,14 +277,10 @@ def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
     except (BlockingIOError, OSError):
         return False
     for level, kind, value in control:
-        if (level, kind) == (socket.IPPROTO_IP, IP_RECVERR):
+        if (level, kind) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
             number, origin, icmp_type, code, _, info = struct.unpack_from("=IBBBBI", value)
-            sender = socket.inet_ntoa(value[20:24]) if len(value) >= 24 and origin == 2 else "this host"
-            name = (
-                ICMP_ERRORS.get((icmp_type, code), ERRORS.get(number, "other"))
-                if origin == 2
-                else ERRORS.get(number, "other")
-            )
+            sender = _offender(origin, value)
+            name = ICMP_ERRORS.get((origin, icmp_type, code), ERRORS.get(number, "other"))
             mtu = f", mtu {info}" if name == "too-big" else ""
             result |= {
                 "error": name,
@@ -259,6 +289,15 @@ def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
             }
             return True
     return False
+
+
+def _offender(origin: int, value: bytes) -> str:
+    """SO_EE_OFFENDER, a sockaddr_in or sockaddr_in6 after the 16 bytes of the structure."""
+    if origin == SO_EE_ORIGIN_ICMP and len(value) >= 24:
+        return socket.inet_ntop(socket.AF_INET, value[20:24])
+    if origin == SO_EE_ORIGIN_ICMP6 and len(value) >= 40:
+        return socket.inet_ntop(socket.AF_INET6, value[24:40])
+    return "this host"
 
 
 PROBES = {"http": http, "tcp": tcp, "udp": udp, "ping": ping}

@@ -5,6 +5,7 @@ only as "to":                    service:NAME, an address, a DNS name
 and for several at once:         workers, nodes, pods:LABEL=VALUE
 
 References:  ${pod/web.ip}  ${pod/NS/web.node}  ${service/web.nodePort}  ${node/worker-1.podCIDR}  ${host/client.ip}
+             ${pod/web.ipv6}  ${node/worker-1.gatewayIPv6}  (ip is that of the primary family)
              ${KIND/NAME.JSONPATH}  ${namespace}  ${domain}  ${from.ip}  ${to.name}  ${SAVED}
 """
 
@@ -14,8 +15,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -43,31 +44,91 @@ class SceneError(Exception):
     """Something is named that cannot be; looking again does not help."""
 
 
+IPV4, IPV6 = "IPv4", "IPv6"
+
+
+def of_family(addresses: Iterable[str], family: str) -> str:
+    """The first address (or range) of a family, "" when there is none; of no family, the first."""
+    return next((one for one in addresses if not family or (":" in one) == (family == IPV6)), "")
+
+
 @dataclass(frozen=True)
 class End:
-    """One end of a conversation. name: for people; target: for LabHandle, "" when nothing can run there."""
+    """One end of a conversation. name: for people; target: for LabHandle, "" when nothing can run there.
+
+    ips: its addresses of both families, ip the one that is meant. A name or address that is given has none but ip.
+    """
 
     name: str
     target: str = ""
     ip: str = ""
     node: str = ""
+    ips: tuple[str, ...] = ()
 
     def values(self) -> Mapping[str, str]:
         """What ${from.X} and ${to.X} know."""
-        return {"name": self.name.rpartition("/")[2].rpartition(":")[2], "ip": self.ip, "node": self.node}
+        return {
+            "name": self.name.rpartition("/")[2].rpartition(":")[2],
+            "ip": self.ip,
+            "ipv4": of_family(self.ips, IPV4),
+            "ipv6": of_family(self.ips, IPV6),
+            "node": self.node,
+        }
+
+    def within(self, family: str) -> End:
+        """With its address of this family. Raises NotYet when it has none."""
+        if not family or not self.ips:
+            return self
+        ip = of_family(self.ips, family)
+        if not ip:
+            raise NotYet(f"{self.name} has no {family} address: {', '.join(self.ips)}")
+        return replace(self, ip=ip)
 
 
-def _node_ip(node: KubeObject) -> Any:
+def _node_ips(node: KubeObject) -> list[str]:
     addresses = node.get("status", {}).get("addresses", ())
-    return next((item["address"] for item in addresses if item["type"] == "InternalIP"), None)
+    return [item["address"] for item in addresses if item["type"] == "InternalIP"]
 
 
-def _in_pod_cidr(number: int) -> Callable[[KubeObject], str | None]:
+def _pod_ips(pod: KubeObject) -> list[str]:
+    status = pod.get("status", {})
+    return [item["ip"] for item in status.get("podIPs") or ({"ip": status["podIP"]},)] if status.get("podIP") else []
+
+
+def _service_ips(service: KubeObject) -> list[str]:
+    spec = service["spec"]
+    return list(spec.get("clusterIPs") or filter(None, (spec.get("clusterIP"),)))
+
+
+def _pod_cidr(node: KubeObject, family: str) -> str | None:
+    spec = node.get("spec", {})
+    ranges: list[str] = spec.get("podCIDRs") or [spec["podCIDR"]] if spec.get("podCIDR") else []
+    return of_family(ranges, family) or None
+
+
+def _in_pod_cidr(number: int, family: str) -> Callable[[KubeObject], str | None]:
     def value(node: KubeObject) -> str | None:
-        cidr = node.get("spec", {}).get("podCIDR")
+        cidr = _pod_cidr(node, family)
         return str(ip_network(cidr)[number]) if cidr else None
 
     return value
+
+
+def _node_shortcuts(family: str) -> Mapping[tuple[str, str], Callable[[KubeObject], Any]]:
+    """podCIDR and its first two addresses; with a family's name at the end, those of that family."""
+    return {
+        ("nodes", f"podCIDR{family}"): lambda node: _pod_cidr(node, family),
+        ("nodes", f"network{family}"): _in_pod_cidr(0, family),
+        ("nodes", f"gateway{family}"): _in_pod_cidr(1, family),
+    }
+
+
+def _by_family(plural: str, ips: Callable[[KubeObject], list[str]]) -> Mapping[tuple[str, str], Callable[..., Any]]:
+    """ipv4 and ipv6 of an object with addresses of both."""
+    return {
+        (plural, "ipv4"): lambda obj: of_family(ips(obj), IPV4),
+        (plural, "ipv6"): lambda obj: of_family(ips(obj), IPV6),
+    }
 
 
 def _first_port(key: str) -> Callable[[KubeObject], Any]:
@@ -78,10 +139,13 @@ def _first_port(key: str) -> Callable[[KubeObject], Any]:
 SHORTCUTS: Mapping[tuple[str, str], Callable[[KubeObject], Any]] = {
     ("pods", "ip"): lambda pod: pod.get("status", {}).get("podIP"),
     ("pods", "node"): lambda pod: pod["spec"].get("nodeName"),
-    ("nodes", "ip"): _node_ip,
-    ("nodes", "podCIDR"): lambda node: node["spec"].get("podCIDR"),
-    ("nodes", "network"): _in_pod_cidr(0),
-    ("nodes", "gateway"): _in_pod_cidr(1),
+    ("nodes", "ip"): lambda node: of_family(_node_ips(node), ""),
+    **_node_shortcuts(""),
+    **_node_shortcuts(IPV4),
+    **_node_shortcuts(IPV6),
+    **_by_family("nodes", _node_ips),
+    **_by_family("pods", _pod_ips),
+    **_by_family("services", _service_ips),
     ("services", "ip"): lambda service: service["spec"].get("clusterIP"),
     ("services", "port"): _first_port("port"),
     ("services", "nodePort"): _first_port("nodePort"),
@@ -145,7 +209,8 @@ class Scene:
         if separator and kind in ("service", "svc"):
             namespace, bare = self.qualified(name)
             service = self.existing(SERVICES.plural, bare, namespace)
-            return [End(f"service:{name}", ip=service["spec"].get("clusterIP", ""))]
+            ips = tuple(_service_ips(service))
+            return [End(f"service:{name}", ip=service["spec"].get("clusterIP", ""), ips=ips)]
         return [End(text, ip=text)]
 
     def source(self, text: str) -> list[End]:
@@ -158,7 +223,7 @@ class Scene:
         return found
 
     def _host_end(self, host: Host) -> End:
-        return End(host.name, host.name, host.address, host.name)
+        return End(host.name, host.name, host.address, host.name, _host_ips(host))
 
     def _pod_end(self, text: str) -> End:
         match = POD.fullmatch(text)
@@ -217,7 +282,11 @@ class Scene:
         if kind == "host":
             if name not in self.hosts:
                 raise SceneError(f"${{{text}}}: no host {name}{nearest(name, self.hosts)}")
-            return self.hosts[name].address
+            host = End(name, ip=self.hosts[name].address, ips=_host_ips(self.hosts[name]))
+            value = host.values().get(attribute, host.ip)
+            if not value:
+                raise SceneError(f"${{{text}}}: {name} has the addresses {', '.join(host.ips)}")
+            return value
         namespace, bare = self.qualified(name)
         found = self.existing(kind, bare, namespace)
         plural = self.cluster.resource(kind).plural
@@ -226,6 +295,10 @@ class Scene:
         if not values or values[0] in (None, ""):
             raise NotYet(f"{plural}/{name} has no .{attribute} yet")
         return as_text(values[0])
+
+
+def _host_ips(host: Host) -> tuple[str, ...]:
+    return tuple(filter(None, (host.address, host.secondary)))
 
 
 def _chosen(host: Host, text: str) -> bool:
@@ -240,7 +313,8 @@ def _end_of(pod: KubeObject, container: str, home: str) -> End:
     full = f"{metadata['namespace']}/{metadata['name']}"
     target = f"pod:{full}" + (f"/{container}" if container else "")
     shown = metadata["name"] if metadata["namespace"] == home else full
-    return End(f"pod:{shown}" + (f"({container})" if container else ""), target, ip, pod["spec"].get("nodeName", ""))
+    name = f"pod:{shown}" + (f"({container})" if container else "")
+    return End(name, target, ip, pod["spec"].get("nodeName", ""), tuple(_pod_ips(pod)))
 
 
 def typed(source: End, command: str) -> str:

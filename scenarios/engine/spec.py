@@ -33,6 +33,13 @@ _SPECIAL: dict[Range, str] = {
     IPv6Network("ff00::/8"): "multicast",
 }
 _FAMILIES = {4: "IPv4", 6: "IPv6"}
+#: The ranges of an ipFamily where a lab file gives none: those of IPv6 are kind's.
+_RANGES = {
+    "nodeCIDR": {4: "172.18.0.0/16", 6: "fd00:18::/64"},
+    "clusterCIDR": {4: "10.244.0.0/16", 6: "fd00:10:244::/56"},
+    "serviceCIDR": {4: "10.96.0.0/12", 6: "fd00:10:96::/112"},
+}
+_VERSIONS = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6), "dual-ipv6-first": (6, 4)}
 #: kube-controller-manager's, by IP version (--node-cidr-mask-size-ipv4, -ipv6).
 _MASK_SIZES = {4: 24, 6: 64}
 
@@ -57,11 +64,13 @@ class Topology:
 class Network:
     """Address ranges, under the names of the lab file (which are Kubernetes' own).
 
+    ipFamily gives the ranges that a lab file leaves out; it is that of clusterCIDR.
     Each of the three is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first
     (as --cluster-cidr and --service-cluster-ip-range take them). nodeCIDRMaskSize is for one family, the other two are
     for dual-stack, where it is None; not given in a lab file they are 24 in IPv4, 64 in IPv6.
     """
 
+    ipFamily: Literal["ipv4", "ipv6", "dual", "dual-ipv6-first"] = "ipv4"
     nodeCIDR: str = "172.18.0.0/16"
     clusterCIDR: str = "10.244.0.0/16"
     nodeCIDRMaskSize: int | None = 24
@@ -197,13 +206,24 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
 
 
 def _addresses(data: Mapping[str, Any]) -> Network:
-    """With the masks that fit the families of clusterCIDR where the file says none."""
+    """With the ranges of ipFamily, and the masks that fit the families of clusterCIDR, where the file says none."""
+    given = data.get("ipFamily") or _family_of(data.get("clusterCIDR", Network.clusterCIDR))
+    ranges = {key: ",".join(of[version] for version in _VERSIONS[given]) for key, of in _RANGES.items()}
+    if "ipFamily" not in data and given != "ipv4":
+        ranges = {}  # who writes ranges of another family out writes all of them
+    data = {"ipFamily": given, **ranges, **data}
     versions = [6 if ":" in part else 4 for part in data.get("clusterCIDR", Network.clusterCIDR).split(",")]
     own = {f"nodeCIDRMaskSize{_FAMILIES[version]}": _MASK_SIZES[version] for version in versions}
     if len(versions) > 1:
         return Network(**{"nodeCIDRMaskSize": None, **own, **data})
     one = None if own.keys() & data.keys() else _MASK_SIZES[versions[0]]
     return Network(**{"nodeCIDRMaskSize": one, **data})
+
+
+def _family_of(cluster: str) -> str:
+    """ipFamily by the order of clusterCIDR; of what is no such range, that of IPv4."""
+    versions = tuple(6 if ":" in part else 4 for part in cluster.split(","))
+    return next((name for name, order in _VERSIONS.items() if order == versions), "ipv4")
 
 
 def _image(data: Mapping[str, Any]) -> Image:
@@ -233,6 +253,9 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             continue
         if len({network.version for network in ranges[key]}) < len(ranges[key]):
             yield ("network", key), f"{text} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range"
+    cluster = spec.network.clusterCIDR
+    if "clusterCIDR" in ranges and spec.network.ipFamily != _family_of(cluster):
+        yield ("network", "ipFamily"), f"{spec.network.ipFamily} is not that of clusterCIDR {cluster}; leave one out"
     yield from _overlaps(ranges)
     yield from _family_order(ranges)
     yield from _masks(spec, ranges)

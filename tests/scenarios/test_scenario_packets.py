@@ -39,7 +39,7 @@ def vxlan(inner, vni=1):
             "1.1.1.1 -> 2.2.2.2 ICMP fragmentation needed, mtu 1450",
         ),
         (ETHER / ARP(op=1, psrc="1.1.1.1", pdst="1.1.1.2"), "ARP who has 1.1.1.2? tell 1.1.1.1"),
-        (ETHER / IPv6(src="fd00::1", dst="fd00::2") / UDP(sport=1, dport=2) / b"x", "fd00::1:1 -> fd00::2:2 UDP 1 bytes"),
+        (ETHER / IPv6(src="fd00::1", dst="fd00::2") / UDP(sport=1, dport=2) / b"x", "[fd00::1]:1 -> [fd00::2]:2 UDP 1 bytes"),
         (ETHER / IP(src="1.1.1.1", dst="2.2.2.2", proto=4) / SYN, "1.1.1.1 -> 2.2.2.2 protocol 4 | 10.244.1.2:33000 -> 10.244.2.3:8080 TCP SYN"),
     ],
 )  # fmt: skip

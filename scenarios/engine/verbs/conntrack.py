@@ -86,7 +86,9 @@ class Conntrack(Arguments):
     count: Count = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
-        argv = ["conntrack", "-L", *(["-p", self.protocol] if self.protocol else [])]
+        ipv6 = any(":" in text for text in (self.source, self.destination, self.reply_source, self.reply_destination))
+        protocol = "icmpv6" if ipv6 and self.protocol == "icmp" else self.protocol
+        argv = ["conntrack", "-L", *(["-f", "ipv6"] if ipv6 else []), *(["-p", protocol] if protocol else [])]
         done = execute(scene, source, argv)
         if done.returncode:
             raise NotYet(f"conntrack: {done.stderr.decode(errors='replace').strip()}")
@@ -106,7 +108,7 @@ class Conntrack(Arguments):
 
     def _about(self, entry: Entry) -> bool:
         wanted = (
-            (self.protocol, entry.protocol),
+            (self.protocol, entry.protocol.removesuffix("v6")),
             (self.source, entry.original.source),
             (self.destination, entry.original.destination),
             (self.sport, entry.original.sport),

@@ -96,7 +96,8 @@ class Routes(_Table):
         if self.lookup:
             origin = ["from", self.source] if self.source else []
             return ["route", "get", self.lookup, *origin, *(["iif", self.iif] if self.iif else [])]
-        return ["route", "show", "table", self.table or "main"]
+        ipv6 = any(":" in text for text in (self.to, self.via, self.src))
+        return [*(["-6"] if ipv6 else []), "route", "show", "table", self.table or "main"]
 
     def title(self) -> str:
         return f"route to {self.lookup}" if self.lookup else "routes"
@@ -111,7 +112,7 @@ class Routes(_Table):
 
 @dataclass(frozen=True)
 class Neighbours(_Table):
-    """The ARP table: to is an address, state such as REACHABLE or PERMANENT."""
+    """The ARP table, and in IPv6 the neighbour cache: to is an address, state such as REACHABLE or PERMANENT."""
 
     to: str = ""
     dev: str = ""

@@ -17,14 +17,19 @@ from scenarios.engine.packets import ICMP, Identity, Packet, identity, summary
 from scenarios.engine.scene import End, Scene, SceneError
 from scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
 
-#: name -> (IPv4 type, code or None for any)
-ICMP_KINDS: Mapping[str, tuple[int, int | None]] = {
-    "echo-request": (8, None),
-    "echo-reply": (0, None),
-    "unreachable": (3, None),
-    "port-unreachable": (3, 3),
-    "fragmentation-needed": (3, 4),
-    "time-exceeded": (11, None),
+#: name -> (type, code or None for any) by IP version
+ICMP_KINDS: Mapping[str, Mapping[int, tuple[int, int | None]]] = {
+    "echo-request": {4: (8, None), 6: (128, None)},
+    "echo-reply": {4: (0, None), 6: (129, None)},
+    "unreachable": {4: (3, None), 6: (1, None)},
+    "port-unreachable": {4: (3, 3), 6: (1, 4)},
+    "fragmentation-needed": {4: (3, 4)},
+    "packet-too-big": {6: (2, None)},
+    "time-exceeded": {4: (11, None), 6: (3, None)},
+    "router-solicitation": {6: (133, None)},
+    "router-advertisement": {6: (134, None)},
+    "neighbour-solicitation": {6: (135, None)},
+    "neighbour-advertisement": {6: (136, None)},
 }
 
 
@@ -33,8 +38,17 @@ def _address_fits(address: str, wanted: str) -> bool:
 
 
 def _icmp_fits(icmp: ICMP | None, name: str) -> bool:
-    kind, code = ICMP_KINDS[name]
-    return icmp is not None and icmp.type == kind and code in (None, icmp.code)
+    if icmp is None or icmp.version not in ICMP_KINDS[name]:
+        return False
+    kind, code = ICMP_KINDS[name][icmp.version]
+    return icmp.type == kind and code in (None, icmp.code)
+
+
+def _target(packet: Packet) -> str:
+    """Whom neighbour discovery or ARP is about."""
+    if packet.arp:
+        return packet.arp.target_ip
+    return packet.icmp.target if packet.icmp else ""
 
 
 #: key of match/outer -> does the packet have it
@@ -46,6 +60,7 @@ CHECKS: Mapping[str, Callable[[Packet, Any], bool]] = {
     "dport": lambda p, v: bool(p.ports) and p.ports[1] == int(v),  # type: ignore[index]
     "flags": lambda p, v: p.tcp is not None and set(p.tcp.flags) == set(v),
     "icmp": lambda p, v: _icmp_fits(p.icmp, v),
+    "target": lambda p, v: bool(_target(p)) and _address_fits(_target(p), v),
     "ttl": lambda p, v: p.ip is not None and p.ip.ttl == v,
     "payload": lambda p, v: v.encode() in p.payload,
     "vni": lambda p, v: p.vni == v,

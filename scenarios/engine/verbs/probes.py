@@ -214,7 +214,7 @@ class Udp(Tcp):
 
 @dataclass(frozen=True)
 class Ping(Arguments):
-    """One ICMP echo request. size: bytes of data (the packet is 28 bigger); df: must not be fragmented."""
+    """One ICMP echo request. size: bytes of data (the packet is 28 bigger, in IPv6 48); df: must not be fragmented."""
 
     PROGRAM: ClassVar[str] = PROBE
     to: str = ""
@@ -239,7 +239,8 @@ class Ping(Arguments):
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
         reply = f"reply from {result.get('source')}, ttl {result.get('ttl')}"
         why = _error_problem(result, self.error, reply)
-        big = f", {self.size + 28} bytes{' unfragmented' if self.df else ''}" if self.size != 56 or self.df else ""
+        headers = 48 if ":" in self.to else 28
+        big = f", {self.size + headers} bytes{' unfragmented' if self.df else ''}" if self.size != 56 or self.df else ""
         words = ["ping", "-c1", "-W1", *(["-M", "do"] if self.df else []), *(["-s", str(self.size)] if big else [])]
         return Observation(
             holds=not why,
@@ -283,8 +284,8 @@ class Dns(Arguments):
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
         found = [f"{item['type']} {item['data']}" for item in result.get("answers", ())]
         outcome = _failure(result) if "error" in result else f"{result['rcode']} {listed(found, 'no records')}"
-        via = f" as {result['name']}" if result.get("name", "").rstrip(".") != self.name.rstrip(".") else ""
-        via = "" if self.type == "PTR" else via
+        found_as = result.get("name", self.name)  # none when the server did not answer
+        via = f" as {found_as}" if found_as.rstrip(".") != self.name.rstrip(".") and self.type != "PTR" else ""
         why = self._problem(result)
         return Observation(
             holds=not why,
