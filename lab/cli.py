@@ -124,15 +124,15 @@ a lab file (every key is optional; these are the defaults):
   kubernetes: true                                  # false: only hosts and links
   topology: {shape: one-segment, workers: 3}        # or two-racks; links: {bandwidth: 100} is in Mbit/s
   network:
+    ipFamily: ipv4                                  # or ipv6, dual, dual-ipv6-first: gives the three ranges below
     nodeCIDR: 172.18.0.0/16
     clusterCIDR: 10.244.0.0/16                      # the pods'
     nodeCIDRMaskSize: 24                            # of each node's part of it
     serviceCIDR: 10.96.0.0/12
     serviceNodePortRange: 30000-32767
     clusterDomain: cluster.local
-    # dual-stack: an IPv4 and an IPv6 range with a comma between them, the primary family's first
-    # (nodeCIDR: 172.18.0.0/16,fd00:18::/64 and clusterCIDR: 10.244.0.0/16,fd00:10:244::/56 and
-    # serviceCIDR: 10.96.0.0/12,fd00:10:96::/112; nodeCIDRMaskSizeIPv4: 24 and nodeCIDRMaskSizeIPv6: 64); IPv6 alone too
+    # of own ranges for dual-stack, one of each family with a comma between them, the primary's first
+    # (clusterCIDR: 10.244.0.0/16,fd00:10:244::/56), and nodeCIDRMaskSizeIPv4: 24, nodeCIDRMaskSizeIPv6: 64
   cni: {plugin: flannel, backend: vxlan}            # or backend: host-gw; plugin: none
   kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
   dns: {replicas: 2}                                # CoreDNS; 0: none
