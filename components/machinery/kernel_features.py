@@ -36,6 +36,10 @@ FEATURES: dict[str, Feature] = {
     "bridge": Feature("ip link add x0 type bridge", True),
     "vxlan": Feature("ip link add x0 type vxlan id 1 dstport 8472", without="cni.backend: vxlan (use host-gw)"),
     "iptables": Feature("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True),
+    "ipv6": Feature(
+        "ip address add fd00::1/128 dev lo && ip6tables -t nat -A POSTROUTING -j MASQUERADE",
+        without="network.ipFamily other than ipv4",
+    ),
     "nftables": Feature(
         # What kube-proxy's rules are made of, and not every kernel with nf_tables has.
         "nft 'add table ip t; add chain ip t c { type nat hook postrouting priority 100 ; }; add chain ip t r; "

@@ -86,6 +86,11 @@ class Network:
         return own or self.nodeCIDRMaskSize or _MASK_SIZES[version]
 
     @property
+    def requires(self) -> tuple[str, ...]:
+        """What the ranges need of the kernel beyond what every lab does, by doctor's names."""
+        return ("ipv6",) if ":" in self.nodeCIDR else ()
+
+    @property
     def ip_families(self) -> str:
         """ "IPv4", "IPv6", or "IPv4/IPv6" and "IPv6/IPv4" by the order of clusterCIDR."""
         return "/".join(_FAMILIES[_network(part).version] for part in self.clusterCIDR.split(","))
