@@ -104,6 +104,7 @@ class _Tracker:
                 sightings=seen.sightings,
                 blind=seen.blind,
                 final=seen.final,
+                chart=seen.chart,
             )
         self.last = {pair: self.last[pair] for pair in current if pair in self.last}
 

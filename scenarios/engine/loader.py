@@ -23,7 +23,7 @@ from scenarios.engine.spec import LabSpec
 SUFFIX = ".scenario.yaml"
 VERBS = (
     *("http", "tcp", "udp", "ping", "dns", "exec", "resource", "events", "rules", "routes"),
-    *("neighbours", "fdb", "conntrack", "addresses", "packets"),
+    *("neighbours", "fdb", "conntrack", "addresses", "packets", "series"),
 )
 ACTIONS = (
     *("note", "apply", "delete", "scale", "patch", "wait", "exec", "capture", "component"),

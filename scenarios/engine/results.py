@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scenarios.engine.capturing import Sighting
+from scenarios.engine.chart import Chart
 from scenarios.engine.model import Case, Expectation, Step
 from scenarios.engine.spec import LabSpec
 
@@ -32,6 +33,7 @@ class Evidence:
     sightings: tuple[Sighting, ...] = ()
     blind: bool = False
     final: bool = False
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)

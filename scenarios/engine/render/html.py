@@ -11,6 +11,7 @@ from typing import Any
 
 from scenarios.engine.duration import shown
 from scenarios.engine.packets import summary
+from scenarios.engine.render import plot
 from scenarios.engine.render.sequence import svg
 from scenarios.engine.results import (
     CaptureResult,
@@ -57,6 +58,7 @@ def render(result: RunResult, folder: Path) -> str:
         topics=_topics(result.cases),
         counts={status: result.count(status) for status in ("passed", "failed", "error", "skipped")},
         picture=lambda capture: Markup(svg(capture.points, capture.sightings)),  # svg() escapes all texts
+        plot=lambda chart: Markup(plot.svg(chart)),  # as does this one
         link=lambda capture: capture_link(capture, folder),
         packets=packet_rows,
         grid=grid,

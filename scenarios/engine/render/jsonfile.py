@@ -141,6 +141,9 @@ def _evidence(item: Evidence) -> dict[str, Any]:
         "packets": [
             {"interface": one.point, "time": one.time, "packet": summary(one.packet)} for one in item.sightings
         ],
+        "series": {line.name: [list(point) for point in line.points] for line in item.chart.lines}
+        if item.chart
+        else {},
     }
 
 

@@ -13,6 +13,7 @@ from scenarios.engine.verbs.kernel import Addresses, Fdb, Neighbours, Routes
 from scenarios.engine.verbs.packets import Packets
 from scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
 from scenarios.engine.verbs.rules import Rules
+from scenarios.engine.verbs.series import Series
 
 PROBES: Mapping[str, type[Http] | type[Tcp] | type[Ping] | type[Dns]] = {
     "http": Http,
@@ -32,6 +33,7 @@ LOOKS: Mapping[str, type[Any]] = {
     "conntrack": Conntrack,
     "addresses": Addresses,
     "packets": Packets,
+    "series": Series,
 }
 
 __all__ = ["LOOKS", "PROBES", "Observation", "ProbeVerb", "Verb"]

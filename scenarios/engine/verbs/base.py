@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 from scenarios.engine.capturing import Sighting
+from scenarios.engine.chart import Chart
 from scenarios.engine.scene import End, Scene
 
 
@@ -18,7 +19,7 @@ class Observation:
 
     why: when it does not hold, what is missing. latency: seconds that the observed thing took.
     sightings: packets that prove it, in the packet's order. blind: there was nothing to look at (no such pod
-    yet), which proves nothing, also not the contrary. final: looking again cannot change it.
+    yet), which proves nothing, also not the contrary. final: looking again cannot change it. chart: measured series.
     """
 
     holds: bool
@@ -30,6 +31,7 @@ class Observation:
     sightings: tuple[Sighting, ...] = ()
     blind: bool = False
     final: bool = False
+    chart: Chart | None = None
 
 
 class Verb(Protocol):

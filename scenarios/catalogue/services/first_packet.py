@@ -1,0 +1,102 @@
+"""How long a connection's first packet takes through the rules of N Services: in iptables mode, to the Service whose
+rule comes first in KUBE-SERVICES and to the one whose rule comes last; in nftables mode, where one map is asked.
+
+Per size and mode a network namespace of its own gets the rules that kube-proxy writes for so many UDP Services. A
+socket sends one datagram from a port that was not used before to a ClusterIP; another, on all addresses, receives it:
+the time between is two system calls, the walk and the translation. Prints lines of name, Services, microseconds (the
+median).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from components.kube_proxy.backends import BACKENDS
+from components.kube_proxy.config import KubeProxyConfiguration
+from components.kube_proxy.metrics import Metrics
+from components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from components.machinery import namespaces
+
+_PODS, _PORT = "10.128.0.0/9", 8080
+_SOURCE = "10.128.0.1"
+_FIRST_PORT = 20000
+
+
+def main(argv: Sequence[str]) -> int:
+    """argv: PACKETS, then sizes."""
+    packets, *sizes = map(int, argv)
+    for size in sizes:
+        for mode in ("iptables", "nftables"):
+            for name, microseconds in _measured(mode, size, packets).items():
+                print(f"{mode}, {name} Service", size, f"{microseconds:.1f}", sep="\t", flush=True)
+    return 0
+
+
+def _measured(mode: str, size: int, packets: int) -> dict[str, float]:
+    """In a child, whose network namespace ends with it."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(write, json.dumps(_measure(mode, size, packets)).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        text = answer.read()
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{mode} with {size} Services could not be measured")
+    found: dict[str, float] = json.loads(text)
+    return found
+
+
+def _measure(mode: str, size: int, packets: int) -> dict[str, float]:
+    namespaces.unshare(namespaces.CLONE_NEWNET)
+    # Every pod is here, and the way to a ClusterIP is known: nothing leaves the loopback.
+    for command in ("link set lo up", f"route add local {_PODS} dev lo", "route add 10.96.0.0/12 dev lo"):
+        subprocess.run(["ip", *command.split()], check=True)
+    config = KubeProxyConfiguration(mode=mode, cluster_cidr=_PODS)
+    backend = BACKENDS[mode](IPV4, config, Metrics(), localhost_node_ports=False)
+    asyncio.run(backend.sync(_state(size), full=True))
+    ways = {"first": _cluster_ip(0), "last": _cluster_ip(size - 1)}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("", _PORT))
+        server.settimeout(5)
+        for port in range(_FIRST_PORT, _FIRST_PORT + packets):
+            for name, address in ways.items():
+                found[name].append(_first_packet(server, port, address))
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _first_packet(server: socket.socket, port: int, address: str) -> float:
+    """Microseconds."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind((_SOURCE, port))
+        began = time.perf_counter_ns()
+        client.sendto(b"first", (address, 80))
+        server.recv(16)
+        return (time.perf_counter_ns() - began) / 1000
+
+
+def _state(size: int) -> State:
+    names = [ServicePortName("ns", f"svc-{number:05}", "p", "UDP") for number in range(size)]
+    return State(
+        {name: ServicePort(_cluster_ip(number), 80, "udp") for number, name in enumerate(names)},
+        {name: (Endpoint(f"10.129.{number >> 8}.{number & 255}", _PORT),) for number, name in enumerate(names)},
+        Node("node1"),
+    )
+
+
+def _cluster_ip(number: int) -> str:
+    return f"10.{96 + (number + 256 >> 16)}.{number + 256 >> 8 & 255}.{number + 256 & 255}"
