@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
+        options.check(settings)
         return asyncio.run(_run(settings))
     except (StoreError, OSError, ValueError) as error:
         print(f"apiserver: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,19 @@ def parse(argv: list[str]) -> Options:
     given = vars(parser.parse_args(argv))
     audiences = tuple(filter(None, given.pop("api_audiences").split(",")))
     return _options(given, audiences)
+
+
+def check(settings: Options) -> None:
+    """What fits together (cmd/kube-apiserver/app/options/validation.go). Raises ValueError with upstream's text."""
+    ranges = [ipaddress.ip_network(part.strip()) for part in settings.service_cluster_ip_range.split(",")]
+    if len(ranges) > 2:
+        raise ValueError("--service-cluster-ip-range must not contain more than two entries")
+    if len({one.version for one in ranges}) < len(ranges):
+        text = "--service-cluster-ip-range[0] and --service-cluster-ip-range[1] must be of different IP family"
+        raise ValueError(text)
+    public = settings.advertise_address
+    if public and ipaddress.ip_address(public).version != ranges[0].version:
+        raise ValueError(f'service IP family "{ranges[0]}" must match public address family "{public}"')
 
 
 def _options(given: dict[str, Any], audiences: tuple[str, ...]) -> Options:

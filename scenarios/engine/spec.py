@@ -311,7 +311,8 @@ def _family_order(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPa
     node, service = versions.get("nodeCIDR"), versions.get("serviceCIDR")
     if node and service and node[0] != service[0] and service[0] in node:
         # kube-apiserver's text (pkg/controlplane/apiserver/options).
-        text = f'service IP family "{_FAMILIES[service[0]]}" must match public address family "{_FAMILIES[node[0]]}"'
+        first, nodes = ranges["serviceCIDR"][0], ranges["nodeCIDR"][0]
+        text = f'service IP family "{first}" must match public address family "{nodes}"'
         yield ("network", "serviceCIDR"), f"{text}: begin nodeCIDR and serviceCIDR with the same family"
 
 

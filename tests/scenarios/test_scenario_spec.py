@@ -159,7 +159,7 @@ def test_labs_that_differ_in_name_only_are_equal():
         ),
         pytest.param(
             {"network": DUAL | {"serviceCIDR": "fd00:10:96::/112,10.96.0.0/12"}},
-            'service IP family "IPv6" must match public address family "IPv4"',
+            'service IP family "fd00:10:96::/112" must match public address family "172.18.0.0/16"',
             id="Services begin with another family than nodes",
         ),
         pytest.param(
