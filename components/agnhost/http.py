@@ -365,8 +365,9 @@ def _would_block(err: OSError) -> bool:
 
 
 def listen_tcp(port: int, host: str = "") -> socket.socket:
-    """A listening socket for IPv6 and IPv4 (only IPv4 where the kernel has no IPv6). Raises OSError."""
-    if host:
+    """A listening socket for IPv6 and IPv4 (only IPv4 where the kernel has no IPv6), also for 0.0.0.0, as in Go.
+    Raises OSError."""
+    if host not in ("", "0.0.0.0", "::"):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return _listening(family, host, port)
     try:

@@ -73,16 +73,16 @@ def _serve_port(loop: Loop, prefix: str, port: int, value: str, as_json: bool) -
 
     try:
         if prefix in ("SERVE_PORT", "SERVE_TCP_PORT"):
-            HttpServer(loop, listen_tcp(port, "0.0.0.0"), answer)
+            HttpServer(loop, listen_tcp(port), answer)
         elif prefix == "SERVE_TLS_PORT":
             import ssl
 
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             certificate = os.environ.get("CERT_FILE", "localhost.crt")
             tls.load_cert_chain(certificate, os.environ.get("KEY_FILE", "localhost.key"))
-            HttpServer(loop, listen_tcp(port, "0.0.0.0"), answer, tls)
+            HttpServer(loop, listen_tcp(port), answer, tls)
         elif prefix == "SERVE_UDP_PORT":
-            sock = listen_udp(port, "0.0.0.0")
+            sock = listen_udp(port)
             log(f"Started UDP server on port {port}")
             loop.watch(sock.fileno(), read=partial(_answer_datagram, sock, value.encode()))
         elif prefix == "SERVE_SCTP_PORT":

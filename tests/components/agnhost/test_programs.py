@@ -331,6 +331,8 @@ def test_porter(start: Start) -> None:
     wait_for_port(tcp)
     assert get(tcp, "/", method="POST") == (200, '{"Body":"over tcp","Method":"POST"}')
     assert ask_udp(udp, b"x") == b"over udp"
+    if Path("/proc/net/if_inet6").read_text():
+        socket.create_connection(("::1", tcp), timeout=5).close()  # 0.0.0.0 is both families, as in Go
 
 
 def test_no_snat_test_compares_what_the_others_saw(start: Start) -> None:
