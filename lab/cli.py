@@ -1,4 +1,4 @@
-"""The command line: kubewire up, down, status, run, demo, node, kubectl, doctor, vm."""
+"""The command line: kubewire up, down, status, plan, run, demo, node, kubectl, doctor, vm."""
 
 from __future__ import annotations
 
@@ -107,6 +107,11 @@ def _add_lab_commands(commands: Any) -> None:
     down.add_argument("--all", action="store_true", help="every lab")
     status = _command(commands, "status", _status, "the labs, their hosts and components")
     status.add_argument("--name", help="one lab in detail")
+    from lab import planning
+
+    text = "do the ranges of nodes, pods and Services fit together, and for how much?"
+    plan = _command(commands, "plan", planning.run, text, epilog=planning.EPILOG)
+    planning.add_arguments(plan)
     doctor = _command(commands, "doctor", _doctor, "what this machine and its kernel can do for a lab")
     doctor.add_argument("--json", action="store_true", help="as JSON")
 
@@ -131,6 +136,7 @@ a lab file (every key is optional; these are the defaults):
     serviceCIDR: 10.96.0.0/12
     serviceNodePortRange: 30000-32767
     clusterDomain: cluster.local
+    allowOverlap: false                             # true: build it broken (kubewire plan says what becomes of it)
     # of own ranges for dual-stack, one of each family with a comma between them, the primary's first
     # (clusterCIDR: 10.244.0.0/16,fd00:10:244::/56), and nodeCIDRMaskSizeIPv4: 24, nodeCIDRMaskSizeIPv6: 64
   cni: {plugin: flannel, backend: vxlan}            # or backend: host-gw; plugin: none

@@ -6,7 +6,6 @@ here. Defaults are those of kubeadm, kube-proxy and flannel, and of the address 
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,8 @@ from typing import Any, Literal
 
 from scenarios.engine.check import check
 from scenarios.engine.document import Document, KeyPath, SpecError, read_text
-from topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError, Range
+from topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
+from topologies.ranges import MASK_SIZES, NODES, PODS, SERVICES, PodRange, Range, ServiceRange, overlaps, parse_one
 
 __all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "SpecError", "Topology"]
 
@@ -40,8 +40,6 @@ _RANGES = {
     "serviceCIDR": {4: "10.96.0.0/12", 6: "fd00:10:96::/112"},
 }
 _VERSIONS = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6), "dual-ipv6-first": (6, 4)}
-#: kube-controller-manager's, by IP version (--node-cidr-mask-size-ipv4, -ipv6).
-_MASK_SIZES = {4: 24, 6: 64}
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class Network:
     Each of the three is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first
     (as --cluster-cidr and --service-cluster-ip-range take them). nodeCIDRMaskSize is for one family, the other two are
     for dual-stack, where it is None; not given in a lab file they are 24 in IPv4, 64 in IPv6.
+    allowOverlap: ranges may overlap each other and what lies outside the cluster, to see what becomes of it.
     """
 
     ipFamily: Literal["ipv4", "ipv6", "dual", "dual-ipv6-first"] = "ipv4"
@@ -79,11 +78,12 @@ class Network:
     serviceCIDR: str = "10.96.0.0/12"
     serviceNodePortRange: str = "30000-32767"
     clusterDomain: str = "cluster.local"
+    allowOverlap: bool = False
 
     def mask_size(self, version: int) -> int:
         """Of each node's part of the pod range of this IP version."""
         own = self.nodeCIDRMaskSizeIPv4 if version == 4 else self.nodeCIDRMaskSizeIPv6
-        return own or self.nodeCIDRMaskSize or _MASK_SIZES[version]
+        return own or self.nodeCIDRMaskSize or MASK_SIZES[version]
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class Network:
     @property
     def ip_families(self) -> str:
         """ "IPv4", "IPv6", or "IPv4/IPv6" and "IPv6/IPv4" by the order of clusterCIDR."""
-        return "/".join(_FAMILIES[_network(part).version] for part in self.clusterCIDR.split(","))
+        return "/".join(_FAMILIES[parse_one(part).version] for part in self.clusterCIDR.split(","))
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,13 @@ class LabSpec:
     def load(cls, path: str | Path) -> LabSpec:
         """Read a lab file. Raises SpecError (bad content) and OSError (cannot be read)."""
         return cls.from_document(Document.parse(read_text(Path(path)), str(path)))
+
+    @classmethod
+    def of_form(cls, path: str | Path) -> LabSpec:
+        """Like load, but what the schema cannot say is not checked: for who finds that himself."""
+        document = Document.parse(read_text(Path(path)), str(path))
+        check(document, "lab.schema.json")
+        return _build(document.data)
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], where: str = "lab") -> LabSpec:
@@ -218,10 +225,10 @@ def _addresses(data: Mapping[str, Any]) -> Network:
         ranges = {}  # who writes ranges of another family out writes all of them
     data = {"ipFamily": given, **ranges, **data}
     versions = [6 if ":" in part else 4 for part in data.get("clusterCIDR", Network.clusterCIDR).split(",")]
-    own = {f"nodeCIDRMaskSize{_FAMILIES[version]}": _MASK_SIZES[version] for version in versions}
+    own = {f"nodeCIDRMaskSize{_FAMILIES[version]}": MASK_SIZES[version] for version in versions}
     if len(versions) > 1:
         return Network(**{"nodeCIDRMaskSize": None, **own, **data})
-    one = None if own.keys() & data.keys() else _MASK_SIZES[versions[0]]
+    one = None if own.keys() & data.keys() else MASK_SIZES[versions[0]]
     return Network(**{"nodeCIDRMaskSize": one, **data})
 
 
@@ -252,7 +259,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     for key in ("nodeCIDR", "clusterCIDR", "serviceCIDR"):
         text = getattr(spec.network, key)
         try:
-            ranges[key] = tuple(_network(part) for part in text.split(","))
+            ranges[key] = tuple(parse_one(part) for part in text.split(","))
         except ValueError as error:
             yield ("network", key), str(error)
             continue
@@ -261,7 +268,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     cluster = spec.network.clusterCIDR
     if "clusterCIDR" in ranges and spec.network.ipFamily != _family_of(cluster):
         yield ("network", "ipFamily"), f"{spec.network.ipFamily} is not that of clusterCIDR {cluster}; leave one out"
-    yield from _overlaps(ranges)
+    yield from _overlaps(spec.network, ranges)
     yield from _family_order(ranges)
     yield from _masks(spec, ranges)
     yield from _places(spec, ranges)
@@ -275,30 +282,25 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             yield ("images", name), "needs argv or main"
 
 
-def _network(text: str) -> Range:
-    """Raises ValueError with a sentence."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        try:
-            wider = ipaddress.ip_network(text, strict=False)
-        except ValueError:
-            raise ValueError(f"{text!r} is not an IP range ({error})") from None
-        raise ValueError(f"{text} has host bits set; the range it lies in is {wider}") from None
-
-
-def _overlaps(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
-    named = [(key, network) for key, networks in ranges.items() for network in networks]
-    for (first, one), (second, other) in itertools.combinations(named, 2):
-        if first != second and one.overlaps(other):
-            yield ("network", second), f"{other} overlaps {first} {one}; the ranges must be disjoint"
-    for key, network in named:
-        for outside in (OUTSIDE, OUTSIDE_IPV6):
-            if network.overlaps(outside):
-                yield ("network", key), f"{network} overlaps {outside}, which lies outside the cluster"
-        for special, what in _SPECIAL.items():
-            if network.overlaps(special):
-                yield ("network", key), f"{network} overlaps {special} ({what}); take a range of ordinary addresses"
+def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    outside = "what lies outside the cluster"
+    names = {"nodeCIDR": NODES, "clusterCIDR": PODS, "serviceCIDR": SERVICES}
+    named = {names[key]: networks for key, networks in ranges.items()} | {outside: (OUTSIDE, OUTSIDE_IPV6)}
+    keys = {name: key for key, name in names.items()}
+    for found in () if network.allowOverlap else overlaps(named):
+        (first, second), (one, other) = found.names, found.ranges
+        cure = "make them disjoint, or say network.allowOverlap: true to see it"
+        if second == outside:
+            yield (
+                ("network", keys[first]),
+                f"{one} overlaps {other}, which lies outside the cluster: {found.consequence}; {cure}",
+            )
+        else:
+            yield ("network", keys[second]), f"{other} overlaps {keys[first]} {one}: {found.consequence}; {cure}"
+    for key, several in ranges.items():
+        for one, (special, what) in itertools.product(several, _SPECIAL.items()):
+            if one.overlaps(special):
+                yield ("network", key), f"{one} overlaps {special} ({what}); take a range of ordinary addresses"
 
 
 def _family_order(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
@@ -322,10 +324,8 @@ def _masks(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tup
     for cluster in clusters:
         yield from _node_mask(spec, cluster, len(clusters) > 1)
     for service in ranges.get("serviceCIDR", ()):
-        # kubeadm's limits (ValidateServiceSubnetSize): at most 20 bits for Services, and ten addresses.
-        shortest, longest = service.max_prefixlen - 20, service.max_prefixlen - 4
-        if not shortest <= service.prefixlen <= longest:
-            allowed = f"/{shortest} to /{longest}"
+        if not ServiceRange(service).fits:
+            allowed = "/{} to /{}".format(*ServiceRange(service).allowed_masks)
             yield ("network", "serviceCIDR"), f"/{service.prefixlen} is not possible; allowed masks: {allowed}"
 
 
@@ -347,12 +347,15 @@ def _node_mask(spec: LabSpec, cluster: Range, dual: bool) -> Iterator[tuple[KeyP
     size, nodes = spec.network.mask_size(cluster.version), spec.topology.workers + 1
     own = dual or getattr(spec.network, f"nodeCIDRMaskSize{_FAMILIES[cluster.version]}") is not None
     key: KeyPath = ("network", "nodeCIDRMaskSize" + (_FAMILIES[cluster.version] if own else ""))
-    longest = min(cluster.max_prefixlen - 2, cluster.prefixlen + 16)  # upstream's limit: 16 bits between the two masks
-    if not cluster.prefixlen <= size <= longest:
-        yield key, f"/{size} does not fit in clusterCIDR {cluster}; allowed: {cluster.prefixlen} to {longest}"
-    elif 2 ** (size - cluster.prefixlen) < nodes:
-        room = 2 ** (size - cluster.prefixlen)
-        yield key, f"{cluster} holds {room} ranges of /{size}, but there are {nodes} nodes (control plane included)"
+    pods = PodRange(cluster, size)
+    if not pods.fits:
+        shortest, longest = pods.allowed_masks
+        yield key, f"/{size} does not fit in clusterCIDR {cluster}; allowed: {shortest} to {longest}"
+    elif pods.parts < nodes:
+        yield (
+            key,
+            f"{cluster} holds {pods.parts} ranges of /{size}, but there are {nodes} nodes (control plane included)",
+        )
 
 
 def _places(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
