@@ -97,8 +97,8 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace, known: 
             parser.error(f'"{name.removeprefix("-")}" is not in the list of known controllers')
     if given.allocate_node_cidrs and not given.cluster_cidr:
         parser.error("--cluster-cidr must be set when --allocate-node-cidrs is")
-    if given.node_cidr_mask_size and len(given.cluster_cidr) > 1:
-        parser.error("usage of --node-cidr-mask-size is not allowed with dual-stack clusters")
+    if problem := _wrong_mask_flags(given):
+        parser.error(problem)
     sizes = _mask_sizes(given)
     for network in given.cluster_cidr if given.allocate_node_cidrs else ():
         size = sizes[network.version]
@@ -126,6 +126,23 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace, known: 
         leader_elect=given.leader_elect,
         verbosity=given.verbosity,
     )
+
+
+def _wrong_mask_flags(given: argparse.Namespace) -> str:
+    """Which of the three go with these ranges, in upstream's words (setNodeCIDRMaskSizes)."""
+    versions = {network.version for network in given.cluster_cidr}
+    own = {4: given.node_cidr_mask_size_ipv4, 6: given.node_cidr_mask_size_ipv6}
+    if given.node_cidr_mask_size and len(versions) > 1:
+        return "usage of --node-cidr-mask-size is not allowed with dual-stack clusters"
+    if given.node_cidr_mask_size and any(own.values()):
+        return (
+            "usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if "
+            "--node-cidr-mask-size is set. For dual-stack clusters please unset it and use IPFamily specific flags"
+        )
+    for version, other in ((4, 6), (6, 4)):
+        if own[version] and versions == {other}:
+            return f"usage of --node-cidr-mask-size-ipv{version} is not allowed for a single-stack IPv{other} cluster"
+    return ""
 
 
 def _mask_sizes(given: argparse.Namespace) -> dict[int, int]:

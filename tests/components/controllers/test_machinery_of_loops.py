@@ -57,6 +57,27 @@ def test_flags_are_upstreams():
         (["--kubeconfig=k", "--cluster-cidr=10.0.0.1/8"], "invalid CIDR address"),
         (["--kubeconfig=k", "--cluster-cidr=10.0.0.0/8,10.1.0.0/16"], "at most one CIDR of each IP family"),
         (["--kubeconfig=k", "--allocate-node-cidrs", "--cluster-cidr=10.0.0.0/25"], "does not fit the cluster CIDR"),
+        (
+            ["--kubeconfig=k", "--cluster-cidr=10.0.0.0/16,fd00::/56", "--node-cidr-mask-size=24"],
+            "usage of --node-cidr-mask-size is not allowed with dual-stack clusters",
+        ),
+        (
+            [
+                "--kubeconfig=k",
+                "--cluster-cidr=10.0.0.0/16",
+                "--node-cidr-mask-size=24",
+                "--node-cidr-mask-size-ipv4=25",
+            ],
+            "is not allowed if --node-cidr-mask-size is set",
+        ),
+        (
+            ["--kubeconfig=k", "--cluster-cidr=fd00::/56", "--node-cidr-mask-size-ipv4=25"],
+            "usage of --node-cidr-mask-size-ipv4 is not allowed for a single-stack IPv6 cluster",
+        ),
+        (
+            ["--kubeconfig=k", "--cluster-cidr=10.0.0.0/16", "--node-cidr-mask-size-ipv6=64"],
+            "usage of --node-cidr-mask-size-ipv6 is not allowed for a single-stack IPv4 cluster",
+        ),
         (["--kubeconfig=k", "--node-monitor-period=fast"], 'invalid duration "fast"'),
     ],
 )
