@@ -46,7 +46,8 @@ def detail(state: StateDirectory, record: LabRecord) -> str:
     for host in record.hosts:
         own = [p for p in processes if p.labels.get("host") == host.name]
         parts = ", ".join(_component(process) for process in own)
-        lines.append(f"  {host.name:<14} {host.role:<13} {host.address:<15} {parts}")
+        addresses = " ".join(filter(None, (host.address, host.secondary)))
+        lines.append(f"  {host.name:<14} {host.role:<13} {addresses:<15} {parts}")
     containers = [p for p in processes if "component" not in p.labels and p.running]
     lines.append(f"  {len(containers)} container processes, {_memory(record.init_pid)} MiB in all")
     return "\n".join(lines)
