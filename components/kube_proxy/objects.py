@@ -22,6 +22,28 @@ def family_of(address: str) -> str:
     return IPV6 if ":" in address else IPV4
 
 
+_SERVICE_SPEC = frozenset(
+    "type clusterIP clusterIPs ports externalIPs loadBalancerSourceRanges sessionAffinity sessionAffinityConfig "
+    "internalTrafficPolicy externalTrafficPolicy healthCheckNodePort".split()
+)
+_ENDPOINT = frozenset(("addresses", "conditions", "nodeName", "hints"))
+
+
+def trim_service(service: KubeObject) -> KubeObject:
+    """As trim(), and of its spec what service_ports() reads."""
+    spec = {key: value for key, value in service["spec"].items() if key in _SERVICE_SPEC}
+    return trim(service) | {"spec": spec}
+
+
+def trim_slice(endpoint_slice: KubeObject) -> KubeObject:
+    """As trim(), and of its endpoints what slice_endpoints() reads: not the pod behind each."""
+    endpoints = [
+        {key: value for key, value in endpoint.items() if key in _ENDPOINT}
+        for endpoint in endpoint_slice.get("endpoints") or ()
+    ]
+    return trim(endpoint_slice) | {"endpoints": endpoints}
+
+
 def trim(obj: KubeObject) -> KubeObject:
     """What we need of an object; managedFields and annotations are most of its weight."""
     metadata = obj["metadata"]

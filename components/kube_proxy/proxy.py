@@ -19,9 +19,10 @@ from components.kube_proxy.configfile import until_changed
 from components.kube_proxy.families import available_families
 from components.kube_proxy.health import Health, healthz_app, metrics_app, serve
 from components.kube_proxy.local_traffic import node_port_ips
+from components.kube_proxy.memory import settle
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, IPV6, Node, State
-from components.kube_proxy.objects import LABEL_SELECTOR, node_from, trim
+from components.kube_proxy.objects import LABEL_SELECTOR, node_from, trim, trim_service, trim_slice
 from components.kube_proxy.runner import BoundedFrequencyRunner
 from components.kube_proxy.service_health import ServiceHealth, ServiceKey
 from components.kube_proxy.snapshot import Snapshot
@@ -63,8 +64,8 @@ class Proxy:
         self._node = Node(node_name)
         self._families: dict[str, _Family] = {}
         self._ready = False
-        self._services = Informer(client, SERVICES, label_selector=LABEL_SELECTOR, transform=trim)
-        self._slices = Informer(client, ENDPOINTSLICES, label_selector=LABEL_SELECTOR, transform=trim)
+        self._services = Informer(client, SERVICES, label_selector=LABEL_SELECTOR, transform=trim_service)
+        self._slices = Informer(client, ENDPOINTSLICES, label_selector=LABEL_SELECTOR, transform=trim_slice)
         self._cidrs = Informer(client, SERVICECIDRS, transform=trim, handler=self._cidr_changed)
         self._service_cidrs: tuple[str, ...] = ()
         self._nodes = Informer(
@@ -172,6 +173,7 @@ class Proxy:
         family.full = False
         if full:
             family.last_full = now
+            settle()
         tracker.synced()
         self._health.updated(tracker.family)
         self._metrics.last_sync.set(time.time(), tracker.family)

@@ -14,7 +14,7 @@ from components.kube_proxy.excerpt import around
 from components.kube_proxy.iptables import variant
 from components.kube_proxy.model import IPV4
 from components.machinery.nfnetlink.iptables import Unsupported, compile_table, split
-from components.machinery.nfnetlink.netlink import NetlinkError, NfTablesSocket
+from components.machinery.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
 _LOCK_SECONDS = "5"
@@ -54,12 +54,12 @@ class Iptables:
         """What is left for the tool."""
         try:
             tables, left = split(text)
-            transactions = [compile_table(self._ip, table, lines) for table, lines in tables.items()]
+            transactions = [batch(compile_table(self._ip, table, lines)) for table, lines in tables.items()]
             with NfTablesSocket() as kernel:
-                if not all(kernel.takes(messages) for messages in transactions):
+                if not all(kernel.fits(len(transaction.data)) for transaction in transactions):
                     return text
-                for messages in transactions:
-                    kernel.transact(messages)
+                for transaction in transactions:
+                    kernel.commit(transaction)
         except Unsupported:
             return text
         except NetlinkError as error:

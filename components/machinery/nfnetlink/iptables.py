@@ -14,7 +14,7 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -54,11 +54,12 @@ def split(text: str) -> tuple[dict[str, list[str]], str]:
     return tables, left
 
 
-def compile_table(family: str, table: str, lines: Iterable[str]) -> list[Message]:
+def compile_table(family: str, table: str, lines: Iterable[str]) -> Iterator[Message]:
     """The lines of one table of a restore --noflush, without `*table` and COMMIT; the table is made if need be.
     Raises Unsupported with the line."""
-    first = Message(_NEW_TABLE, NLM_F_CREATE, NFPROTO[family], _table(table), f"*{table}")
-    return [first, *(message for line in lines for message in _line(family, table, line))]
+    yield Message(_NEW_TABLE, NLM_F_CREATE, NFPROTO[family], _table(table), f"*{table}")
+    for line in lines:
+        yield from _line(family, table, line)
 
 
 def _line(family: str, table: str, line: str) -> list[Message]:

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ _SUBSYS_NFTABLES = 10
 _SO_SNDBUFFORCE = 32
 _RECEIVE = 1 << 20
 _HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
+#: Of struct nlmsghdr.
+_FLAGS, _FLAGS_AT = struct.Struct("=H"), 6
 _HEADER_ONLY = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _NESTED = 0x8000
@@ -72,10 +74,10 @@ class Message(NamedTuple):
     payload: bytes
     origin: object = ""
 
-    def encode(self, sequence: int, extra_flags: int = 0) -> bytes:
+    def encode(self, sequence: int) -> bytes:
         length = _HEADER.size + len(self.payload)
         kind = _SUBSYS_NFTABLES << 8 | self.kind
-        flags = NLM_F_REQUEST | self.flags | extra_flags
+        flags = NLM_F_REQUEST | self.flags
         return _HEADER.pack(length, kind, flags, sequence, 0, self.family, 0, 0) + self.payload
 
 
@@ -90,14 +92,29 @@ class NetlinkError(OSError):
         return f"{self.strerror}: {self.origin}" if self.origin else str(self.strerror)
 
 
-def encode_batch(messages: Sequence[Message]) -> bytes:
-    """A whole transaction. Message i has sequence number i + 1; only the last one is acknowledged, for the
-    kernel answers in order and after the commit, and a refused message answers by itself."""
-    begin = _HEADER.pack(_HEADER.size, _BATCH_BEGIN, NLM_F_REQUEST, 0, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES))
-    last = len(messages)
-    parts = [message.encode(i, NLM_F_ACK if i == last else 0) for i, message in enumerate(messages, 1)]
-    end = _HEADER.pack(_HEADER.size, _BATCH_END, NLM_F_REQUEST, last + 1, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES))
-    return b"".join([begin, *parts, end])
+class Batch(NamedTuple):
+    """A whole transaction: its bytes, and the origin of message i + 1."""
+
+    data: bytearray
+    origins: list[object]
+
+
+def batch(messages: Iterable[Message]) -> Batch:
+    """Message i has sequence number i + 1; only the last one is acknowledged, for the kernel answers in order and after
+    the commit, and a refused message answers by itself. Takes one message after the other: there may be a hundred
+    thousand."""
+    found = Batch(bytearray(), [])
+    data, origins, last = found.data, found.origins, 0
+    data += _HEADER.pack(_HEADER.size, _BATCH_BEGIN, NLM_F_REQUEST, 0, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES))
+    for message in messages:
+        origins.append(message.origin)
+        last = len(data)
+        data += message.encode(len(origins))
+    if last:
+        _FLAGS.pack_into(data, last + _FLAGS_AT, _FLAGS.unpack_from(data, last + _FLAGS_AT)[0] | NLM_F_ACK)
+    end = len(origins) + 1
+    data += _HEADER.pack(_HEADER.size, _BATCH_END, NLM_F_REQUEST, end, 0, 0, 0, socket.htons(_SUBSYS_NFTABLES))
+    return found
 
 
 class NfTablesSocket:
@@ -134,21 +151,21 @@ class NfTablesSocket:
     def _send_buffer(self) -> int:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
-    def takes(self, messages: Sequence[Message]) -> bool:
-        """Whether they can be one transaction."""
-        return self.fits(sum(len(message.payload) + _HEADER.size for message in messages))
-
-    def transact(self, messages: Sequence[Message]) -> None:
+    def transact(self, messages: Iterable[Message]) -> None:
         """All of the messages or none. Raises NetlinkError with the first one that the kernel refused."""
-        if not messages:
+        self.commit(batch(messages))
+
+    def commit(self, transaction: Batch) -> None:
+        """As transact()."""
+        data, origins = transaction
+        if not origins:
             return
-        data = encode_batch(messages)
         if not self.fits(len(data)):
             raise NetlinkError(errno.EMSGSIZE, f"a transaction of {len(data)} bytes; net.core.wmem_max is smaller")
         self._socket.send(data)
-        self._collect_answers(messages)
+        self._collect_answers(origins)
 
-    def _collect_answers(self, messages: Sequence[Message]) -> None:
+    def _collect_answers(self, origins: list[object]) -> None:
         refused: NetlinkError | None = None
         while True:
             try:
@@ -159,10 +176,10 @@ class NfTablesSocket:
                 raise refused from None
             for kind, sequence, error in _errors(answer):
                 if kind == NLMSG_ERROR and error and refused is None:
-                    known = 0 < sequence <= len(messages)
-                    origin = messages[sequence - 1].origin if known else "the commit"
+                    known = 0 < sequence <= len(origins)
+                    origin = origins[sequence - 1] if known else "the commit"
                     refused = NetlinkError(error, origin)
-                if sequence == len(messages) and refused is None:
+                if sequence == len(origins) and refused is None:
                     return
 
     def dump(self, kind: int, family: int, payload: bytes = b"") -> list[bytes]:

@@ -330,4 +330,4 @@ def test_where_jumps_go_before_their_targets_all_is_left_to_the_tool(line):
 )
 def test_iptables_lines_that_are_not_understood_are_left_to_the_tool(line):
     with pytest.raises(Unsupported, match=r"PREROUTING|KUBE"):
-        compile_table("ip", "nat", [line])
+        list(compile_table("ip", "nat", [line]))
