@@ -51,6 +51,11 @@ def row(name: str, values: Sequence[float], unit: str = "s") -> str:
     return f"{name}: {median:.2f} {unit} (median of {len(values)}; {low:.2f}-{high:.2f})"
 
 
+def percentile(ascending: Sequence[float], part: int) -> float:
+    """The value that part percent of them do not exceed (nearest rank)."""
+    return ascending[max(0, -(-len(ascending) * part // 100) - 1)]
+
+
 def proportional_memory(init_pid: int) -> float:
     """MiB: the sum of PSS of a lab's processes, so that shared pages count once."""
     from lab.status import _descendants

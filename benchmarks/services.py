@@ -1,227 +1,193 @@
-"""kube-proxy with thousands of Services: a full sync from cold next to the bare tool with the same text; then the whole
-program before a real API server: start to first sync, memory, and how long from an EndpointSlice write to the rule.
+"""kube-proxy with thousands of Services: a full sync from cold next to the bare tool with the same text, one slice
+changed, the whole program, many of them that follow changes, and the first packet of a connection.
 
-Everything runs in network namespaces of its own; no packet is sent but between the processes on its loopback.
+Everything runs in network namespaces of its own; no packet is sent but on their loopbacks and between them.
 
-usage: python benchmarks/services.py sync|program iptables|nftables [SERVICES [ENDPOINTS [CHANGES]]]     (as root)
+usage, as root: python benchmarks/services.py all                                      (every table; about 15 minutes)
+                python benchmarks/services.py sync MODE [SERVICES [ENDPOINTS]]                                 (5000 3)
+                python benchmarks/services.py program MODE [SERVICES [ENDPOINTS [CHANGES]]]                (5000 3 100)
+                python benchmarks/services.py follow MODE [PROXIES [SERVICES [RATE [SECONDS]]]]        (20 1000 100 20)
+                python benchmarks/services.py first-packet [SIZE ...]                              (100 1000 5000 10000)
+MODE: iptables, iptables-legacy (sync only), nftables
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
+import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from measure import machine, row
+from measure import machine, percentile, row
+from service_objects import NODE, PODS, changed_ip, state
+from service_program import follow, program
 
 from components.kube_proxy.backends import BACKENDS
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.iptables import rules as iptables_rules
 from components.kube_proxy.local_traffic import LocalSource
 from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from components.kube_proxy.model import IPV4, Endpoint
 from components.kube_proxy.nftables import plan as nftables_plan
 from components.kube_proxy.nftables import rules as nftables_rules
-from components.machinery.client import Client
-from components.machinery.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
-from tests.components.apiserver.running import CHECKOUT, RunningApiServer
+from components.machinery.nfnetlink import expressions as ex
+from components.machinery.nfnetlink.netlink import NfTablesSocket
+from components.machinery.nfnetlink.tables import Table
+from scenarios.catalogue.services import first_packet
 from tests.scratch import isolated
 
-PODS, CONFIG = "10.128.0.0/9", {"cluster_cidr": "10.128.0.0/9"}
-NODE = Node("node1", ("172.18.0.3",))
-RUNS = 3
-_NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES = 12, 270, 1, 7
-_SO_RCVBUFFORCE = 33
+RUNS, CHANGES, PACKETS = 3, 20, 200
+LEGACY = "iptables-legacy"
 
 
-def cluster_ip(number: int) -> str:
-    return f"10.{96 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+@dataclass
+class Synced:
+    """full, processor: seconds. changed, check: milliseconds."""
+
+    full: float = 0.0
+    processor: float = 0.0
+    changed: list[float] = field(default_factory=list)
+    check: float = 0.0
 
 
-def pod_ip(number: int) -> str:
-    return f"10.{128 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+def _choose_variant(mode: str) -> None:
+    """A chain of the kubelet's that says that this node uses the legacy variant."""
+    if mode == LEGACY:
+        subprocess.run(["iptables-legacy", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"], check=True)
 
 
-def state(services: int, endpoints: int) -> State:
-    names = [ServicePortName("ns", f"svc-{number}", "http") for number in range(services)]
-    return State(
-        {name: ServicePort(cluster_ip(number), 80, "tcp") for number, name in enumerate(names, 256)},
-        {
-            name: tuple(Endpoint(pod_ip(pod), 8080, f"node{pod % 50}") for pod in _pods(number, endpoints))
-            for number, name in enumerate(names, 256)
-        },
-        NODE,
-    )
-
-
-def _pods(service: int, endpoints: int) -> range:
-    return range(service * endpoints, service * endpoints + endpoints)
-
-
-def full_sync(mode: str, services: int, endpoints: int) -> tuple[float, float]:
-    """Seconds: the backend from its construction on, in an empty namespace; of that, on the processor."""
-    wanted = state(services, endpoints)
+def synced(mode: str, services: int, endpoints: int) -> Synced:
+    """The backend from its construction on, in an empty namespace; then one endpoint of one Service is another."""
+    _choose_variant(mode)
+    wanted, name, found = state(services, endpoints), mode.removesuffix("-legacy"), Synced()
     began, used = time.monotonic(), time.process_time()
-    backend = BACKENDS[mode](IPV4, KubeProxyConfiguration(mode=mode, **CONFIG), Metrics(), localhost_node_ports=False)
+    config = KubeProxyConfiguration(mode=name, cluster_cidr=PODS)
+    backend = BACKENDS[name](IPV4, config, Metrics(), localhost_node_ports=False)
     asyncio.run(backend.sync(wanted, full=True))
-    return time.monotonic() - began, time.process_time() - used
+    found.full, found.processor = time.monotonic() - began, time.process_time() - used
+    known, names = dict(wanted.endpoints), list(wanted.services)
+
+    async def change_some() -> None:
+        for turn in range(CHANGES):
+            one = names[turn * 37 % services]
+            known[one] = (*known[one][:-1], Endpoint(changed_ip(turn), 8080))
+            started = time.monotonic()
+            await backend.sync(replace(wanted, endpoints=known, changed=frozenset({one})), full=False)
+            found.changed.append((time.monotonic() - started) * 1000)
+
+    asyncio.run(change_some())
+    if mode != LEGACY:
+        found.check = _kernels_check("kube-proxy" if mode == "nftables" else "nat")
+    return found
+
+
+def _kernels_check(name: str) -> float:
+    """Milliseconds that nf_tables takes for one more jump in this table, from a chain that nothing leads to: it looks
+    for loops along every way from every base chain (nft_table_validate). No change of rules can be quicker."""
+    table, times = Table("ip", name), []
+    with NfTablesSocket() as kernel:
+        kernel.transact([table.add_chain("unused"), table.add_chain("unused-too")])
+        for _ in range(9):
+            started = time.monotonic()
+            kernel.transact([table.add_rule("unused", [ex.immediate_verdict("jump", "unused-too")])])
+            times.append((time.monotonic() - started) * 1000)
+    return statistics.median(times)
 
 
 def bare_tool(mode: str, services: int, endpoints: int) -> float:
     """Seconds of `iptables-restore` or `nft -f` with the text of the same rules."""
-    wanted = state(services, endpoints)
-    local = LocalSource(PODS)
+    wanted, local = state(services, endpoints), LocalSource(PODS)
     if mode == "nftables":
         argv = ["nft", "-f", "-"]
         text = nftables_plan.render(wanted.services, wanted.endpoints, NODE, nftables_rules.Config(local_source=local))
     else:
-        argv = ["iptables-restore", "--noflush"]
+        argv = [f"{mode}-restore", "--noflush"]
         text = iptables_rules.render(wanted.services, wanted.endpoints, NODE, iptables_rules.Config(local_source=local))
     began = time.monotonic()
     subprocess.run(argv, input=text.encode(), check=True)
     return time.monotonic() - began
 
 
-def sync(mode: str, services: int, endpoints: int) -> None:
-    ours = [isolated(full_sync, mode, services, endpoints, timeout=600) for _ in range(RUNS)]
-    bare = [isolated(bare_tool, mode, services, endpoints, timeout=600)]
+def print_sync(mode: str, services: int, endpoints: int) -> None:
+    ours: list[Synced] = [isolated(synced, mode, services, endpoints, timeout=600) for _ in range(RUNS)]
+    bare = isolated(bare_tool, mode, services, endpoints, timeout=600)
     what = f"{mode}, {services} Services x {endpoints}"
-    print(row(f"{what}: full sync from cold", [seconds for seconds, _ in ours], "s"))
-    print(row(f"{what}: of that on the processor", [seconds for _, seconds in ours], "s"))
-    print(row(f"{what}: the bare tool, same text", bare, "s"), flush=True)
+    full = [one.full for one in ours]
+    print(row(f"{what}: full sync from cold", full, "s"))
+    print(row(f"{what}: of that on the processor", [one.processor for one in ours], "s"))
+    print(row(f"{what}: the bare tool, same text", [bare], "s"))
+    print(f"{what}: ours / bare tool: {statistics.median(full) / bare:.2f}")
+    print(row(f"{what}: one slice changed, sync of it", [ms for one in ours for ms in one.changed], "ms"))
+    if mode != LEGACY:
+        print(row(f"{what}: of that, the kernel's check of the table", [one.check for one in ours], "ms"))
+    sys.stdout.flush()
 
 
-class RuleEvents:
-    """What nf_tables announces after each commit."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        # A first load announces everything at once.
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 29)
-        self._socket.bind((0, 0))
-        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
-        self._socket.setblocking(False)
-
-    async def seen(self, packed: bytes, seconds: float = 10.0) -> float:
-        """When an announcement had these bytes."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(seconds):
-            while True:
-                if packed in await loop.sock_recv(self._socket, 1 << 20):
-                    return time.monotonic()
-
-
-def slice_of(number: int, addresses: list[str]) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": f"svc-{number}-1",
-            "namespace": "ns",
-            "labels": {"kubernetes.io/service-name": f"svc-{number}"},
-        },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-    }
-
-
-async def fill(client: Client, services: int, endpoints: int) -> None:
-    await client.create(NAMESPACES, {"metadata": {"name": "ns"}})
-    numbers = iter(range(256, 256 + services))
-
-    async def worker() -> None:
-        for number in numbers:
-            ports = [{"name": "http", "port": 80, "targetPort": 8080}]
-            spec = {"clusterIP": cluster_ip(number), "ports": ports}
-            await client.create(SERVICES, {"metadata": {"name": f"svc-{number}", "namespace": "ns"}, "spec": spec})
-            addresses = [pod_ip(pod) for pod in _pods(number, endpoints)]
-            await client.create(ENDPOINTSLICES, slice_of(number, addresses))
-
-    await asyncio.gather(*(worker() for _ in range(8)))
-
-
-def proxy(kubeconfig: Path, mode: str, log: Path) -> subprocess.Popen[bytes]:
-    flags = ["--kubeconfig", str(kubeconfig), "--hostname-override", "node1", "--proxy-mode", mode]
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "components.kube_proxy", *flags, "--cluster-cidr", PODS],
-            cwd=CHECKOUT,
-            stdout=output,
-            stderr=output,
-        )
-
-
-def memory(pid: int) -> float:
-    """MiB of resident memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
-
-
-async def changes(client: Client, services: int, endpoints: int, count: int) -> list[float]:
-    events, found = RuleEvents(), []
-    for turn in range(count):
-        number = 256 + turn * 7 % services
-        address = f"10.250.{turn >> 8}.{turn & 255}"
-        addresses = [pod_ip(pod) for pod in _pods(number, endpoints - 1)] + [address]
-        waiting = asyncio.create_task(events.seen(socket.inet_aton(address)))
-        # A change alone: kube-proxy keeps a second between syncs after a burst of two.
-        await asyncio.sleep(1.2)
-        began = time.monotonic()
-        patch = {"endpoints": slice_of(number, addresses)["endpoints"]}
-        await client.patch(ENDPOINTSLICES, f"svc-{number}-1", patch, "ns")
-        found.append((await waiting - began) * 1000)
-    return found
-
-
-def program(mode: str, services: int, endpoints: int, count: int) -> None:
-    def body() -> dict[str, Any]:
-        os.environ["HOME"] = "/tmp"
-        with RunningApiServer() as api:
-            return asyncio.run(_program(api.kubeconfig, mode, services, endpoints, count))
-
-    seen = isolated(body, timeout=900)
+def print_program(mode: str, services: int, endpoints: int, changes: int) -> None:
+    found = program(mode, services, endpoints, changes)
     what = f"{mode}, {services} Services x {endpoints}"
-    print(row(f"{what}: exec to first sync", [seen["first"]], "s"))
-    print(row(f"{what}: memory then", [seen["memory"]], "MiB"))
-    milliseconds = sorted(seen["changes"])
-    print(row(f"{what}: EndpointSlice write to rule", milliseconds, "ms"))
-    print(f"p99 {milliseconds[-max(1, len(milliseconds) // 100)]:.0f} ms", flush=True)
+    print(f"{what}: exec to first sync: {found.first:.2f} s")
+    print(f"{what}: resident memory then: {found.memory:.0f} MiB (at most {found.peak:.0f})")
+    if found.changes:
+        print(f"{what}: EndpointSlice write to rule, each alone: {_quantiles(found.changes, 'ms')}")
+    sys.stdout.flush()
 
 
-async def _program(kubeconfig: Path, mode: str, services: int, endpoints: int, count: int) -> dict[str, Any]:
-    log = Path(tempfile.mkdtemp()) / "kube-proxy.log"
-    async with Client.from_kubeconfig(kubeconfig) as client:
-        await fill(client, services, endpoints)
-        events = RuleEvents()
-        last = socket.inet_aton(pod_ip(_pods(255 + services, endpoints)[-1]))
-        began = time.monotonic()
-        process = proxy(kubeconfig, mode, log)
-        try:
-            first = await events.seen(last, 120) - began
-            await asyncio.sleep(3)  # what it took for the sync is given back or not, but settled
-            used = memory(process.pid)
-            found = await changes(client, services, endpoints, count)
-        finally:
-            process.terminate()
-            process.wait()
-    return {"first": first, "memory": used, "changes": found}
+def print_follow(mode: str, proxies: int, services: int, rate: int, seconds: int) -> None:
+    found = follow(mode, proxies, services, rate, seconds)
+    what = f"{mode}, {proxies} kube-proxies, {services} Services x 3, {found.rate:.0f} changes/s for {seconds} s"
+    print(f"{what}: write to rule: {_quantiles(found.lag, 's')}, {found.missing} missing")
+    each = found.proxies_cpu / proxies
+    print(f"{what}: cores: kube-proxies {found.proxies_cpu:.2f} ({each:.3f} each), API server {found.api_cpu:.2f}")
+    sys.stdout.flush()
+
+
+def _quantiles(values: list[float], unit: str) -> str:
+    shown = ", ".join(f"p{part} {percentile(values, part):.3g} {unit}" for part in (50, 90, 99))
+    return f"{shown}, at most {values[-1]:.3g} {unit} ({len(values)})"
+
+
+def print_first_packet(sizes: list[int]) -> None:
+    print("first packets: series, Services, median us", flush=True)
+    isolated(first_packet.main, [str(number) for number in (PACKETS, *sizes)], timeout=600)
+
+
+def print_all() -> None:
+    for services in (1000, 5000):
+        for mode in ("iptables", LEGACY, "nftables"):
+            print_sync(mode, services, 3)
+    print_sync("nftables", 10000, 2)
+    for mode in ("iptables", "nftables"):
+        print_program(mode, 100, 3, 0)
+        print_program(mode, 5000, 3, 0)
+        for endpoints in (1, 3):
+            print_program(mode, 10000, endpoints, 100)
+        print_follow(mode, 20, 1000, 100, 20)
+    print_first_packet([100, 1000, 5000, 10000])
 
 
 def main(argv: list[str]) -> None:
-    what, mode, *numbers = argv
-    services, endpoints, count = [int(text) for text in numbers] + [5000, 3, 30][len(numbers) :]
-    print(machine())
-    if what == "sync":
-        sync(mode, services, endpoints)
-    else:
-        program(mode, services, endpoints, count)
+    print(machine(), flush=True)
+    match argv:
+        case ["all"]:
+            print_all()
+        case ["sync", mode, *rest]:
+            print_sync(mode, *_numbers(rest, 5000, 3))
+        case ["program", mode, *rest]:
+            print_program(mode, *_numbers(rest, 5000, 3, 100))
+        case ["follow", mode, *rest]:
+            print_follow(mode, *_numbers(rest, 20, 1000, 100, 20))
+        case ["first-packet", *rest]:
+            print_first_packet([int(size) for size in rest] or [100, 1000, 5000, 10000])
+        case _:
+            sys.exit(__doc__)
+
+
+def _numbers(given: list[str], *defaults: int) -> list[int]:
+    return [*map(int, given), *defaults[len(given) :]]
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main(sys.argv[1:])

@@ -93,19 +93,20 @@ class RunningApiServer:
 
     server.kubeconfig (system:masters), server.url, server.kubeconfig_for(user, groups), server.restart(),
     server.kill() (SIGKILL), server.stop() (SIGTERM), server.log(). The listening socket belongs to the test, so
-    the port stays the same, and connections wait in the backlog, while the server is down."""
+    the port stays the same, and connections wait in the backlog, while the server is down. address: under which clients
+    reach it, those in other network namespaces too when it is not the loopback's."""
 
-    def __init__(self, *extra_flags: str) -> None:
+    def __init__(self, *extra_flags: str, address: str = "127.0.0.1") -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="kubewire-apiserver-")
         self.folder = Path(self._temporary.name)
         self._flags = extra_flags
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((address if address == "127.0.0.1" else "", 0))
         self._socket.listen(1024)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = f"https://{address}:{self.port}"
         self.authority = Authority(self.folder)
-        self._serving = self.authority.issue("kube-apiserver", addresses=("127.0.0.1",))
+        self._serving = self.authority.issue("kube-apiserver", addresses=("127.0.0.1", address))
         self.kubelet_client = self.authority.issue("kube-apiserver-kubelet-client", groups=("system:masters",))
         self.service_account_key = self.folder / "sa.key"
         write_key(self.service_account_key, ec.generate_private_key(ec.SECP256R1()))
