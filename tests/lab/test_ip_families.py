@@ -88,10 +88,21 @@ def test_every_address_is_of_the_labs_families_in_their_order(lab_and_primary: t
     ).text
     assert {line.split()[0] for line in names.splitlines()} == set(found["service"]["clusterIPs"])
     nothing_of_the_other_family(lab, wanted)
+    no_address_is_tentative(lab)
 
 
 def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def no_address_is_tentative(lab: RunningLab) -> None:
+    """Static, without duplicate address detection, and no router was asked for (RFC 4861 section 6.3.7)."""
+    for host in lab.hosts():
+        links = json.loads(lab.exec(host.name, ["ip", "-json", "-6", "address"]).stdout)
+        infos = [info for link in links for info in link.get("addr_info", ())]
+        assert not [info["local"] for info in infos if info.get("tentative") or info.get("dynamic")], host.name
+        solicitations = lab.exec(host.name, ["grep", "Icmp6OutRouterSolicits", "/proc/net/snmp6"]).text
+        assert host.role == "router" or solicitations.split()[1] == "0", host.name
 
 
 def nothing_of_the_other_family(lab: RunningLab, families: list[str]) -> None:

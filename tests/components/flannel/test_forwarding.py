@@ -71,6 +71,17 @@ CASES = {
         overlay(THREE) | OVERLAY6,
         overlay(THREE[:2]) | vxlan(THREE6[:2], "worker-1", 1, "flannel-v6.1"),
     ),
+    "ipv6-vxlan-direct-routing-two-racks": (
+        Forwarding(),
+        vxlan(
+            [*THREE6[:2], replace(THREE6[2], public_ip=ipaddress.IPv6Address("fd00:19::3"))],
+            "worker-1",
+            1,
+            "flannel-v6.1",
+            outer_device="eth0",
+            on_link=[ipaddress.IPv4Network("172.18.0.0/16"), ipaddress.IPv6Network("fd00:18::/64")],
+        ),
+    ),
     "ipv6-host-gw-from-nothing": (
         Forwarding(),
         host_gateway([lease6(n, "host-gw") for n in (1, 2, 3)], "worker-1", "eth0"),

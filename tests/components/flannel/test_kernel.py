@@ -2,11 +2,14 @@
 
 import asyncio
 import ipaddress
+import socket
+import struct
 import subprocess
 
 import pytest
 
 from components.flannel import iptables, kernel
+from components.flannel.drift import concerns
 from components.machinery.command import CommandError
 from tests.scratch import isolated
 
@@ -70,6 +73,67 @@ def links():
 
 def test_the_outer_interface_is_found_by_name_address_pattern_route_or_default():
     isolated(links)
+
+
+def ipv6_links():
+    ip("link add eth0 type veth peer name eth1")
+    ip("address add 172.18.0.3/16 dev eth0")
+    ip("address add fd00:18::3/64 dev eth0 nodad")
+    ip("address add fd00:19::3/64 dev eth1 nodad")
+    ip("link set eth0 up")
+    ip("link set eth1 up")
+    ip("-6 route add default via fd00:18::1")
+
+    def found(*arguments, **options):
+        link = asyncio.run(kernel.outer_link(*arguments, version=6, **options))
+        return link.name, str(link.address), [str(network) for network in link.networks]
+
+    assert found() == found(["eth0"]) == ("eth0", "fd00:18::3", ["fd00:18::/64"]), "not the link-local one"
+    assert found(["fd00:19::3"]) == found((), ["^fd00:19:"]) == ("eth1", "fd00:19::3", ["fd00:19::/64"])
+    assert found(reachable="fd00:19::9")[0] == "eth1"
+    ip("-6 route del default")
+    with pytest.raises(kernel.LinkError, match="failed to get default v6 interface"):
+        found()
+    ip("-6 address flush dev eth1 scope global")
+    with pytest.raises(kernel.LinkError, match="failed to find IPv6 address for interface eth1"):
+        found(["eth1"])
+
+
+def test_the_outer_interface_is_found_in_ipv6_too():
+    isolated(ipv6_links)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "said"),
+    [
+        ("fd00:10:244:1::/64", "fd00:10:244::/56", True),
+        ("fd00:10:244::/56", "fd00:10:244::/56", True),
+        ("fd00:10::/32", "fd00:10:244::/56", False),
+        ("fd00:10:245::/64", "fd00:10:244::/56", False),
+        ("10.244.1.0/24", "fd00:10:244::/56", False),
+        ("10.244.1.0/24", "10.244.0.0/16", True),
+    ],
+)
+def test_which_ranges_are_parts_of_a_network(inner, outer, said):
+    assert kernel.within(ipaddress.ip_network(inner), ipaddress.ip_network(outer)) is said
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "protocol", "said"),
+    [
+        pytest.param(24, socket.AF_INET, 2, True, id="an IPv4 route"),
+        pytest.param(25, socket.AF_INET6, 3, True, id="an IPv6 route that ip has set"),
+        pytest.param(24, socket.AF_INET6, 2, False, id="one that the kernel makes with an interface"),
+    ],
+)
+def test_routes_that_may_be_drift(kind, family, protocol, said):
+    rtmsg = struct.pack("=BBBBBBBBI", family, 64, 0, 0, 254, protocol, 0, 1, 0)
+    assert concerns(kind, rtmsg, ()) is said
+
+
+@pytest.mark.parametrize(("kind", "index", "said"), [(16, 7, True), (29, 8, True), (28, 9, False)])
+def test_links_and_neighbours_of_either_overlay_may_be_drift(kind, index, said):
+    assert concerns(kind, struct.pack("=BxHi", 0, 0, index), {7, 8}) is said
 
 
 def foreign_routes():
