@@ -6,7 +6,9 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import termios
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,7 +142,18 @@ def shell(options: argparse.Namespace) -> int:
         ) as machine:
             return machine.attend()
 
-    return _guarded(work)
+    with _terminal_as_before():
+        return _guarded(work)
+
+
+@contextmanager
+def _terminal_as_before() -> Iterator[None]:
+    """A machine has the terminal in raw mode, and may end without putting it back."""
+    before = termios.tcgetattr(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def make(options: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ class Machine:
         self._boot, self._resident = boot, resident
         self._visible = list(dict.fromkeys(str(path.resolve()) for path in visible))
         self._first = jobs
-        self._shell = {"shell": list(shell), "workdir": workdir} if shell else {}
+        self._shell = _shell(shell, workdir) if shell else {}
         self._folders: dict[Path, Job] = {}
         self.pending: list[Path] = []
         self._lifeline = self._lock = -1
@@ -95,7 +95,6 @@ class Machine:
         self.share.make({**guest, **self._program.guest, **self._shell})
         for job in self._first:
             self.pending.append(self.submit(job))
-        environment = {"TERM": os.environ.get("TERM", "linux")} if self._boot.terminal else {}
         spec = Spec(
             argv=list(self._program.argv),
             share=str(self.share.folder),
@@ -103,7 +102,6 @@ class Machine:
             size=self._boot.memory + 256,
             terminal=self._boot.terminal,
             cpu=_cpu(self.folder) if self._boot.cpus == 1 else -1,
-            env=environment,
         )
         (self.folder / "spec.json").write_text(json.dumps(asdict(spec)))
         self._launch()
@@ -221,6 +219,11 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _shell(argv: Sequence[str], workdir: str) -> dict[str, Any]:
+    """What the guest is told of it: the terminal's kind is the caller's, a kernel passes no environment on."""
+    return {"shell": list(argv), "workdir": workdir, "term": os.environ.get("TERM", "linux")}
 
 
 def _cpu(folder: Path) -> int:

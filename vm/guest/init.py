@@ -118,6 +118,7 @@ def settle(guest: dict[str, Any]) -> None:
     if guest["load"]:
         subprocess.run(["modprobe", "-a", *guest["load"]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False)
+    own_home(Path("/root"))
     for path in guest["visible"]:
         Path(path).mkdir(parents=True, exist_ok=True)
         mount_host(path, path)
@@ -125,6 +126,14 @@ def settle(guest: dict[str, Any]) -> None:
         link = Path(name)
         link.unlink(missing_ok=True)
         link.symlink_to(program)
+
+
+def own_home(home: Path) -> None:
+    """The guest's root is nobody on the host, so the host's /root may be closed to it; then it has one in memory."""
+    try:
+        next(home.iterdir(), None)
+    except OSError:
+        mount("tmpfs", home, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
 
 
 class Job:
@@ -266,19 +275,22 @@ class Agent:
             del job.open[descriptor]
 
 
-def shell(argv: list[str], workdir: str) -> None:
+def terminal() -> str:
+    """The device behind /dev/console, which itself can be nobody's controlling terminal: tty0 on UML, ttyS0 in QEMU."""
+    return "/dev/" + Path("/sys/class/tty/console/active").read_text().split()[-1]
+
+
+def shell(argv: list[str], workdir: str, term: str) -> None:
     """An interactive command on the console, in a session of its own so that it has job control."""
     child = os.fork()
     if child == 0:
         os.setsid()
-        console = os.open("/dev/console", os.O_RDWR)
-        terminal = os.ttyname(console) if os.isatty(console) else "/dev/console"
-        descriptor = os.open(terminal, os.O_RDWR)
+        descriptor = os.open(terminal(), os.O_RDWR)  # the first a session's leader opens is its controlling terminal
         for target in (0, 1, 2):
             os.dup2(descriptor, target)
         with contextlib.suppress(OSError):
             os.chdir(workdir)
-        os.environ.update({"PATH": PATH, "HOME": "/root", "TERM": os.environ.get("TERM", "linux"), "LANG": "C.UTF-8"})
+        os.environ.update({"PATH": PATH, "HOME": "/root", "TERM": term, "LANG": "C.UTF-8"})
         os.execvp(argv[0], argv)
     while os.waitpid(-1, 0)[0] != child:
         pass
@@ -311,7 +323,7 @@ def main(share: Path) -> None:
             raise RuntimeError("restarted; a virtual machine boots once")  # UML reboots by running its program again
         (SHARE / "up").write_text(Path("/proc/uptime").read_text().split()[0])
         if guest.get("shell"):
-            shell(guest["shell"], guest["workdir"])
+            shell(guest["shell"], guest["workdir"], guest["term"])
         else:
             Agent(SHARE, resident=guest["resident"]).run()
     except BaseException as error:
