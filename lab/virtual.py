@@ -160,6 +160,7 @@ def make(options: argparse.Namespace) -> int:
     """`kubewire vm build`: the Debian packages (as root), then the kernels, with a line per step."""
     kernels = [named(options.kernel)] if options.kernel != AUTO else [named("uml"), named("uml-stock")]
     steps = debian.Steps()
+    os.umask(0o022)  # what root builds is for everybody
     for kernel in kernels:
         try:
             _install(kernel, steps)

@@ -37,11 +37,12 @@ def environment() -> dict[str, str]:
 
 
 def find(kernel: Kernel) -> cache.Built | None:
-    """The kernel if it is in the cache and up to date, and was asked for all the features that there are."""
-    built = cache.Built.load(folder_of(kernel))
-    if built is None or (built.recipe, built.probes) != (kernel.recipe(), probes()) or not Path(built.path).exists():
-        return None
-    return built
+    """The kernel if it is in a cache and up to date, and was asked for all the features that there are."""
+    for directory in cache.directories():
+        built = cache.Built.load(directory / kernel.name)
+        if built and (built.recipe, built.probes) == (kernel.recipe(), probes()) and os.access(built.path, os.R_OK):
+            return built
+    return None
 
 
 def need(kernel: Kernel) -> cache.Built:
@@ -55,6 +56,9 @@ def need(kernel: Kernel) -> cache.Built:
 def build(kernel: Kernel, progress: Progress) -> cache.Built:
     """Make it when it is not there, and find out what it has. Raises BuildFailed; the same call again goes on."""
     folder = folder_of(kernel)
+    if not cache.Built.load(folder) and (others := find(kernel)):
+        progress(f"root has built it: {others.path}")
+        return others
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, progress):
         began = time.monotonic()

@@ -13,13 +13,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
+#: What root builds; everybody may read it.
+SYSTEM = Path("/var/cache/kubewire/vm")
+
+
 def directory() -> Path:
-    """$KUBEWIRE_VM_CACHE, or /var/cache/kubewire/vm for root, or kubewire/vm in a user's own cache."""
+    """Where this user builds: $KUBEWIRE_VM_CACHE, or SYSTEM for root, or kubewire/vm in a user's own cache."""
     if chosen := os.environ.get("KUBEWIRE_VM_CACHE"):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
-        return Path("/var/cache/kubewire/vm")
+        return SYSTEM
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kubewire/vm")
+
+
+def directories() -> list[Path]:
+    """Where this user looks: the own one, then root's unless a place was chosen."""
+    return [directory()] if os.environ.get("KUBEWIRE_VM_CACHE") else list(dict.fromkeys([directory(), SYSTEM]))
 
 
 @dataclass(frozen=True)

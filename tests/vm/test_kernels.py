@@ -104,3 +104,39 @@ def test_a_kernel_whose_file_is_gone_is_none(stored: cache.Built) -> None:
 def test_a_kernel_file_that_cannot_be_read_is_none(stored: cache.Built) -> None:
     (build.folder_of(named("uml")) / "kernel.json").write_text("{")
     assert build.find(named("uml")) is None
+
+
+@pytest.fixture
+def roots(stored: cache.Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cache.Built:
+    """The same kernel in root's cache, seen by a user whose own is empty."""
+    monkeypatch.delenv("KUBEWIRE_VM_CACHE")
+    monkeypatch.setattr("vm.cache.SYSTEM", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    return stored
+
+
+def test_what_root_has_built_a_user_finds(roots: cache.Built) -> None:
+    assert build.find(named("uml")) == roots
+
+
+def test_what_root_has_built_a_user_does_not_build_again(roots: cache.Built) -> None:
+    said: list[str] = []
+    assert build.build(named("uml"), said.append) == roots
+    assert said == [f"root has built it: {roots.path}"]
+    assert not cache.directory().exists()
+
+
+def test_a_users_own_kernel_comes_before_roots(roots: cache.Built, tmp_path: Path) -> None:
+    own = cache.Built(**{**vars(roots), "release": "6.1-own"})
+    folder = build.folder_of(named("uml"))
+    folder.mkdir(parents=True)
+    own.save(folder)
+    assert build.find(named("uml")) == own
+
+
+def test_in_a_chosen_cache_only_that_one_counts(
+    roots: cache.Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBEWIRE_VM_CACHE", str(tmp_path / "chosen"))
+    assert build.find(named("uml")) is None
