@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-
 #: What root builds; everybody may read it.
 SYSTEM = Path("/var/cache/kubewire/vm")
 
