@@ -1,0 +1,239 @@
+"""The daemon's configuration file (YAML, so JSON too) as frozen values."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ConfigError(Exception):
+    """What is wrong in the file, with the key."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of a prefix list: prefix exactly, or of a length from ge to le inside of it (as FRR's and GoBGP's)."""
+
+    prefix: Prefix
+    accept: bool
+    ge: int | None = None
+    le: int | None = None
+
+    def matches(self, prefix: Prefix) -> bool:
+        if prefix.version != self.prefix.version or not prefix.subnet_of(self.prefix):  # type: ignore[arg-type]
+            return False
+        if self.ge is None and self.le is None:
+            return prefix.prefixlen == self.prefix.prefixlen
+        return (self.ge or self.prefix.prefixlen) <= prefix.prefixlen <= (self.le or prefix.max_prefixlen)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The first rule that matches decides, else the default."""
+
+    rules: tuple[Rule, ...] = ()
+    default_accept: bool = True
+
+    def accepts(self, prefix: Prefix) -> bool:
+        return next((rule.accept for rule in self.rules if rule.matches(prefix)), self.default_accept)
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A prefix of our own. communities as integers (RFC 1997); next_hop "": the session's own address."""
+
+    prefix: Prefix
+    communities: tuple[int, ...] = ()
+    next_hop: str = ""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A neighbour. hold_time is in seconds, of which a third is the keepalive interval (RFC 4271, 4.4 and 10)."""
+
+    name: str
+    address: str
+    remote_as: int
+    local_address: str = ""
+    passive: bool = False
+    password: str = ""
+    hold_time: int = 90
+    route_reflector_client: bool = False
+    next_hop_self: bool = False
+    imports: Filter = Filter()
+    exports: Filter = Filter()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP."""
+
+    local_as: int
+    router_id: str
+    listen: tuple[str, ...] = ("0.0.0.0", "::")
+    cluster_id: str = ""
+    connect_retry: int = 5
+    max_paths: int = 16
+    peers: tuple[Peer, ...] = ()
+    announce: tuple[Announcement, ...] = ()
+
+    def peer(self, address: str) -> Peer | None:
+        return next((peer for peer in self.peers if peer.address == address), None)
+
+
+def load(path: Path) -> Configuration:
+    """Raises ConfigError, also when the file cannot be read."""
+    try:
+        return parse(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def parse(text: str) -> Configuration:
+    """Raises ConfigError."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {error}") from error
+    keys = _Keys(document, "configuration")
+    configuration = Configuration(
+        local_as=keys.number("localAS", low=1, high=2**32 - 1),
+        router_id=str(ipaddress.IPv4Address(keys.address("routerID"))),
+        listen=tuple(str(one) for one in keys.take("listen", list, list(Configuration.listen))),
+        cluster_id=keys.address("clusterID", ""),
+        connect_retry=keys.number("connectRetry", 5, low=1),
+        max_paths=keys.number("maxPaths", 16, low=1),
+        peers=tuple(_peer(one) for one in keys.take("peers", list, [])),
+        announce=tuple(_announcement(one) for one in keys.take("announce", list, [])),
+    )
+    keys.done()
+    addresses = [peer.address for peer in configuration.peers]
+    if twice := sorted({address for address in addresses if addresses.count(address) > 1}):
+        raise ConfigError(f"peers: {twice[0]} is there twice")
+    return configuration
+
+
+def _peer(document: Any) -> Peer:
+    keys = _Keys(document, "peers")
+    address = keys.address("address")
+    hold_time = keys.number("holdTime", 90, low=0, high=65535)
+    if hold_time in (1, 2):
+        raise ConfigError("peers.holdTime must be 0 or at least 3 seconds (RFC 4271, 4.2)")
+    peer = Peer(
+        name=keys.take("name", str, address),
+        address=address,
+        remote_as=keys.number("remoteAS", low=1, high=2**32 - 1),
+        local_address=keys.address("localAddress", ""),
+        passive=keys.take("passive", bool, False),
+        password=keys.take("password", str, ""),
+        hold_time=hold_time,
+        route_reflector_client=keys.take("routeReflectorClient", bool, False),
+        next_hop_self=keys.take("nextHopSelf", bool, False),
+        imports=_filter(keys.take("import", dict, {})),
+        exports=_filter(keys.take("export", dict, {})),
+    )
+    keys.done()
+    if len(peer.password.encode()) > 80:
+        raise ConfigError("peers.password is longer than the 80 bytes of a TCP MD5 key (tcp(7))")
+    return peer
+
+
+def _filter(document: Any) -> Filter:
+    keys = _Keys(document, "import or export")
+    rules = tuple(_rule(one) for one in keys.take("rules", list, []))
+    default = keys.action("default", "accept")
+    keys.done()
+    return Filter(rules, default)
+
+
+def _rule(document: Any) -> Rule:
+    keys = _Keys(document, "rules")
+    rule = Rule(
+        keys.prefix("prefix"),
+        keys.action("action"),
+        keys.number("ge", 0, low=0, high=128) or None,
+        keys.number("le", 0, low=0, high=128) or None,
+    )
+    keys.done()
+    return rule
+
+
+def _announcement(document: Any) -> Announcement:
+    keys = _Keys({"prefix": document} if isinstance(document, str) else document, "announce")
+    communities = tuple(community(str(one)) for one in keys.take("communities", list, []))
+    announcement = Announcement(keys.prefix("prefix"), communities, keys.address("nextHop", ""))
+    keys.done()
+    return announcement
+
+
+#: https://www.iana.org/assignments/bgp-well-known-communities
+WELL_KNOWN = {"no-export": 0xFFFFFF01, "no-advertise": 0xFFFFFF02, "no-export-subconfed": 0xFFFFFF03}
+
+
+def community(text: str) -> int:
+    """ "64512:100" or a well-known name. Raises ConfigError."""
+    if text in WELL_KNOWN:
+        return WELL_KNOWN[text]
+    high, _, low = text.partition(":")
+    if not (high.isdigit() and low.isdigit() and int(high) < 65536 and int(low) < 65536):
+        raise ConfigError(f"communities: {text!r} is neither AS:VALUE nor one of {', '.join(WELL_KNOWN)}")
+    return int(high) << 16 | int(low)
+
+
+_REQUIRED: Any = object()
+
+
+class _Keys:
+    """Takes known keys out of a mapping; done() refuses what is left."""
+
+    def __init__(self, document: Any, where: str) -> None:
+        if not isinstance(document, Mapping):
+            raise ConfigError(f"{where}: a mapping is wanted, not {document!r}")
+        self._left = dict(document)
+        self._where = where
+
+    def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+        if key not in self._left:
+            if default is _REQUIRED:
+                raise ConfigError(f"{self._where}.{key} is missing")
+            return default
+        value = self._left.pop(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ConfigError(f"{self._where}.{key}: {value!r} is not a {kind.__name__}")
+        return value
+
+    def number(self, key: str, default: Any = _REQUIRED, *, low: int, high: int = 2**31) -> int:
+        value: int = self.take(key, int, default)
+        if not low <= value <= high:
+            raise ConfigError(f"{self._where}.{key}: {value} is not from {low} to {high}")
+        return value
+
+    def address(self, key: str, default: Any = _REQUIRED) -> str:
+        value: str = self.take(key, str, default)
+        try:
+            return str(ipaddress.ip_address(value)) if value else ""
+        except ValueError as error:
+            raise ConfigError(f"{self._where}.{key}: {error}") from error
+
+    def prefix(self, key: str) -> Prefix:
+        try:
+            return ipaddress.ip_network(self.take(key, str))
+        except ValueError as error:
+            raise ConfigError(f"{self._where}.{key}: {error}") from error
+
+    def action(self, key: str, default: Any = _REQUIRED) -> bool:
+        value: str = self.take(key, str, default)
+        if value not in ("accept", "reject"):
+            raise ConfigError(f"{self._where}.{key}: {value!r} is neither accept nor reject")
+        return value == "accept"
+
+    def done(self) -> None:
+        if self._left:
+            raise ConfigError(f"{self._where}: unknown key {sorted(map(str, self._left))[0]}")

@@ -1,0 +1,62 @@
+"""The daemon's process, and the command that asks it: flags, logging, signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from components.bgp.config import ConfigError
+from components.machinery import daemon as process
+
+CONTROL = "/run/bgp/bgp.ctl"
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after SIGTERM or an answered command, 1 when it cannot start or nobody answers."""
+    parser = argparse.ArgumentParser(prog="bgp", description="BGP daemon of a node")
+    parser.add_argument("--config", type=Path, default=Path("/etc/bgp/bgp.yaml"))
+    parser.add_argument("--control", type=Path, default=Path(CONTROL), help=f"control socket (default {CONTROL})")
+    parser.add_argument("-v", type=int, default=2, dest="verbosity")
+    parser.add_argument("command", nargs="*", help="ask the running daemon: show protocols, show route, configure")
+    options = parser.parse_args(argv)
+    if options.command:
+        return _ask(options.control, " ".join(options.command))
+    process.log_to_stderr(options.verbosity)
+    if options.verbosity < 4:
+        # os-ken reports every notification and lost connection as an error; the daemon says what they mean.
+        logging.getLogger("bgpspeaker").setLevel(logging.CRITICAL)
+    try:
+        asyncio.run(_until_signal(options.config, options.control))
+    except (ConfigError, OSError) as error:
+        print(f"bgp: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _until_signal(config: Path, control: Path) -> None:
+    from components.bgp.daemon import start  # os-ken's import takes a tenth of a second; a question needs none of it
+
+    def on_hangup(function: Callable[[], None]) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, function)
+
+    await start(config, control, process.termination(), on_hangup)
+
+
+def _ask(control: Path, command: str) -> int:
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(str(control))
+            connection.sendall(f"{command}\n".encode())
+            while data := connection.recv(65536):
+                sys.stdout.write(data.decode())
+    except OSError as error:
+        print(f"bgp: no answer at {control}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,148 @@
+"""What os-ken 4.2.2's BGP needs before it is safe on threads, its default since eventlet was retired.
+
+Its code was written for eventlet, where nothing else runs between two waits. On threads that leaves four faults, each
+of which was read in its source; install() mends them in place, before a speaker is made:
+
+- queues (linked lists) are filled and emptied by different threads, and a wake-up that comes between "empty" and
+  "wait" is lost, so an update could stay unsent until the next one: _Queue, _AutoReset;
+- a table is written by a thread for each peer and by the processor: one lock around each of these;
+- hub.Event can miss a set(): threading.Event;
+- a connect cannot be timed out, wants a source port with a source address, and an MD5 key must be bytes:
+  _connect_tcp.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from os_ken.lib import hub
+from os_ken.services.protocols.bgp import base, peer, processor
+from os_ken.services.protocols.bgp.core_managers import table_manager
+
+TCP_MD5SIG = 14  # linux/tcp.h
+#: Less than connect(2)'s two minutes, so that a peer that comes back is found.
+CONNECT_TIMEOUT_S = 5.0
+
+_tables = threading.RLock()
+
+
+class _AutoReset:
+    """An event that a wait takes: "empty? then clear and wait" cannot lose a set()."""
+
+    def __init__(self) -> None:
+        self._permits = threading.Semaphore(0)
+
+    def set(self) -> None:
+        self._permits.release()
+
+    def clear(self) -> None:
+        """Nothing to do: wait() does it."""
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        taken = self._permits.acquire(timeout=timeout)
+        while self._permits.acquire(blocking=False):
+            pass
+        return taken
+
+
+class _Queue:
+    """os-ken's circular list, as a deque, whose ends are atomic."""
+
+    def __init__(self) -> None:
+        self._items: collections.deque[Any] = collections.deque()
+        self.append = self._items.append
+        self.prepend = self._items.appendleft
+
+    def pop_first(self) -> Any:
+        try:
+            return self._items.popleft()
+        except IndexError:
+            return None
+
+
+def _sink_init(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: Any) -> None:
+        original(self)
+        self.outgoing_msg_event = _AutoReset()
+
+    return init
+
+
+def _processor_init(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.dest_que_evt = _AutoReset()
+
+    return init
+
+
+def _locked(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _tables:
+            return original(*args, **kwargs)
+
+    return call
+
+
+def set_md5_key(sock: socket.socket, address: str, key: str) -> None:
+    """tcp(7), TCP_MD5SIG: segments to and from address are signed (RFC 2385). Raises OSError."""
+    if sock.family == socket.AF_INET:
+        packed = struct.pack("=H2s4s120x", socket.AF_INET, b"", socket.inet_pton(socket.AF_INET, address))
+    else:
+        packed = struct.pack("=H2s4s16s104x", socket.AF_INET6, b"", b"", socket.inet_pton(socket.AF_INET6, address))
+    data = key.encode()
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, packed + struct.pack("=2xH4x80s", len(data), data))
+
+
+def family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[..., Any], **_: Any) -> socket.socket:
+    """In place of Activity._connect_tcp. Of a peer's configuration: its password, and its address of ours."""
+    configuration = self._neigh_conf
+    sock = socket.socket(family(peer_addr[0]), socket.SOCK_STREAM)
+    try:
+        if configuration.host_bind_ip:
+            sock.bind((configuration.host_bind_ip, 0))
+        if configuration.password:
+            set_md5_key(sock, peer_addr[0], configuration.password)
+        sock.settimeout(CONNECT_TIMEOUT_S)
+        sock.connect(peer_addr)
+        sock.settimeout(None)
+    except OSError:
+        sock.close()
+        raise
+    self._asso_socket_map[f"connection to {peer_addr[0]}"] = sock
+    self._spawn(f"connected to {peer_addr[0]}", conn_handler, sock)
+    return sock
+
+
+def install() -> None:
+    """Once for a process."""
+    if base.Sink.OutgoingMsgList is _Queue:
+        return
+    hub.Event = threading.Event
+    base.Sink.OutgoingMsgList = _Queue
+    base.Sink.__init__ = _sink_init(base.Sink.__init__)
+    peer.Peer._connect_tcp = _connect_tcp
+    processor.BgpProcessor.__init__ = _processor_init(processor.BgpProcessor.__init__)
+    for owner, names in (
+        (processor.BgpProcessor, ("_process_dest", "_process_rtdest", "enqueue")),
+        (table_manager.TableCoreManager, ("learn_path", "remember_sent_route", "clean_stale_routes")),
+        (peer.Peer, ("_construct_update",)),
+    ):
+        for name in names:
+            setattr(owner, name, _locked(getattr(owner, name)))

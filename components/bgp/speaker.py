@@ -1,0 +1,266 @@
+"""os-ken's speaker behind a small interface: a configuration goes in, events come out.
+
+os-ken has one core for a process, so there is one Speaker. It runs on threads of its own; events are handed to the
+caller's function on those threads.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from os_ken.lib.packet import bgp
+from os_ken.services.protocols.bgp.bgpspeaker import BGPSpeaker
+from os_ken.services.protocols.bgp.core_manager import CORE_MANAGER
+from os_ken.services.protocols.bgp.info_base.base import PrefixFilter
+from os_ken.services.protocols.bgp.info_base.ipv4 import Ipv4Path
+from os_ken.services.protocols.bgp.info_base.ipv6 import Ipv6Path
+from os_ken.services.protocols.bgp.rtconf import neighbors
+from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
+
+from components.bgp import osken
+from components.bgp.config import Announcement, Configuration, Filter, Peer, Prefix
+from components.bgp.rib import DEFAULT_LOCAL_PREF, Route
+
+log = logging.getLogger(__name__)
+
+BGP_PORT = 179
+CEASE, ADMINISTRATIVE_SHUTDOWN = 6, 2  # RFC 4486
+#: To and from whom os-ken has no next hop yet; it puts the session's address in its place.
+_NO_NEXT_HOP = {4: "0.0.0.0", 6: "::"}
+
+
+@dataclass(frozen=True)
+class PeerUp:
+    peer: str
+
+
+@dataclass(frozen=True)
+class PeerDown:
+    peer: str
+
+
+@dataclass(frozen=True)
+class Learned:
+    route: Route
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    peer: str
+    prefix: Prefix
+
+
+Event = PeerUp | PeerDown | Learned | Withdrawn
+
+
+class Speaker:
+    """Sessions and announcements follow the last applied configuration."""
+
+    def __init__(self, configuration: Configuration, report: Callable[[Event], None]) -> None:
+        osken.install()
+        self._report = report
+        self._configuration = Configuration(configuration.local_as, configuration.router_id)
+        self._listening: dict[socket.AddressFamily, socket.socket] = {}
+        # Threads inherit being daemons from the one that starts them: the process need not wait for them in the end.
+        starter = threading.Thread(target=self._start, args=(configuration,), daemon=True)
+        starter.start()
+        starter.join()
+
+    def _start(self, configuration: Configuration) -> None:
+        cluster = {"cluster_id": configuration.cluster_id} if configuration.cluster_id else {}
+        BGPSpeaker(configuration.local_as, configuration.router_id, bgp_server_port=0, **cluster)
+        # os-ken takes no less than 10 s here, which is longer than a lab waits.
+        CORE_MANAGER.common_conf.settings["bgp_conn_retry_time"] = configuration.connect_retry
+        CORE_MANAGER.common_conf._settings["bgp_conn_retry_time"] = configuration.connect_retry
+        bus = CORE_MANAGER.get_core_service()._signal_bus
+        bus.register_listener(BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._report(PeerUp(info["peer"].ip_address)))
+        bus.register_listener(
+            BgpSignalBus.BGP_ADJ_DOWN, lambda _, info: self._report(PeerDown(info["peer"].ip_address))
+        )
+        bus.register_listener(
+            BgpSignalBus.BGP_ADJ_RIB_IN_CHANGED, lambda _, info: self._received(info["peer"], info["received_route"])
+        )
+        for address in configuration.listen:
+            self._listen(address)
+
+    def _listen(self, address: str) -> None:
+        """os-ken would listen on the first address only, and set no MD5 key on threads."""
+        family = osken.family(address)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address, BGP_PORT))
+            sock.listen(64)
+        except OSError as error:
+            log.warning("not listening on %s port %d: %s", address, BGP_PORT, error)
+            return
+        self._listening[family] = sock
+        threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
+
+    def _accept(self, listening: socket.socket) -> None:
+        while True:
+            sock, _ = listening.accept()
+            try:
+                CORE_MANAGER.get_core_service().start_protocol(sock)
+            except OSError as error:
+                log.info("a connection ended before its OPEN: %s", error)
+
+    def apply(self, configuration: Configuration) -> None:
+        """From the configuration before to this one. A changed peer's session is ended and begun anew.
+
+        local AS, router id, cluster id and listening addresses stay those of the start.
+        """
+        before = self._configuration
+        for peer in before.peers:
+            if configuration.peer(peer.address) != peer:
+                self._remove(peer)
+        for announcement in before.announce:
+            if announcement.prefix not in {one.prefix for one in configuration.announce}:
+                self._originate(announcement, withdraw=True)
+        for announcement in configuration.announce:
+            if announcement not in before.announce:
+                self._originate(announcement)
+        for peer in configuration.peers:
+            if before.peer(peer.address) != peer:
+                self._in_daemon_thread(self._add, peer)
+        self._configuration = configuration
+
+    def _in_daemon_thread(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        thread.start()
+        thread.join()
+
+    def _add(self, peer: Peer) -> None:
+        if peer.password and (listening := self._listening.get(osken.family(peer.address))):
+            osken.set_md5_key(listening, peer.address, peer.password)
+        version = ipaddress.ip_address(peer.address).version
+        settings: dict[str, Any] = {
+            neighbors.IP_ADDRESS: peer.address,
+            neighbors.REMOTE_AS: peer.remote_as,
+            neighbors.CONNECT_MODE: neighbors.CONNECT_MODE_PASSIVE if peer.passive else neighbors.CONNECT_MODE_BOTH,
+            neighbors.IS_ROUTE_REFLECTOR_CLIENT: peer.route_reflector_client,
+            neighbors.IS_NEXT_HOP_SELF: peer.next_hop_self,
+            neighbors.HOLD_TIME: peer.hold_time,
+            neighbors.PASSWORD: peer.password or None,
+            neighbors.CAP_MBGP_IPV4: version == 4,
+            neighbors.CAP_MBGP_IPV6: version == 6,
+            neighbors.CAP_FOUR_OCTET_AS_NUMBER: True,
+            neighbors.IN_FILTER: [_OsKenFilter(peer.imports, family) for family in (Ipv4Path, Ipv6Path)],
+            neighbors.OUT_FILTER: [_OsKenFilter(peer.exports, family) for family in (Ipv4Path, Ipv6Path)],
+        }
+        if peer.local_address:
+            settings[neighbors.LOCAL_ADDRESS] = peer.local_address
+        CORE_MANAGER.neighbors_conf.add_neighbor_conf(neighbors.NeighborConf(**settings))
+
+    def _remove(self, peer: Peer) -> None:
+        one = self._os_ken_peer(peer.address)
+        if one is not None:
+            one._neigh_conf._settings[neighbors.ENABLED] = False
+            one._connect_retry_event.clear()
+            self._cease(one)
+        if peer.password and (listening := self._listening.get(osken.family(peer.address))):
+            osken.set_md5_key(listening, peer.address, "")
+        CORE_MANAGER.neighbors_conf.remove_neighbor_conf(peer.address)
+        self._report(PeerDown(peer.address))
+
+    def _os_ken_peer(self, address: str) -> Any:
+        return CORE_MANAGER.get_core_service().peer_manager.get_by_addr(address)
+
+    def _cease(self, one: Any) -> None:
+        """Tell the peer, then end the connection: os-ken's receiving thread sees that and drops the routes."""
+        if protocol := one.protocol:
+            protocol._send_with_lock(bgp.BGPNotification(CEASE, ADMINISTRATIVE_SHUTDOWN))
+            _shutdown(protocol._socket)
+
+    def drop(self, address: str) -> None:
+        """The link to a peer is gone: end the session now, not when the hold timer does."""
+        one = self._os_ken_peer(address)
+        if one is not None and (protocol := one.protocol):
+            _shutdown(protocol._socket)
+
+    def stop(self) -> None:
+        """Every peer gets a Cease (RFC 4271, 8.2.2, ManualStop)."""
+        for peer in self._configuration.peers:
+            if (one := self._os_ken_peer(peer.address)) is not None:
+                one._neigh_conf._settings[neighbors.ENABLED] = False
+                self._cease(one)
+
+    def state(self, address: str) -> str:
+        """RFC 4271's name of a session's state."""
+        one = self._os_ken_peer(address)
+        return str(one.state.bgp_state) if one is not None else "Idle"
+
+    def _originate(self, announcement: Announcement, withdraw: bool = False) -> None:
+        prefix = announcement.prefix
+        path_class, nlri_class = (Ipv4Path, bgp.IPAddrPrefix) if prefix.version == 4 else (Ipv6Path, bgp.IP6AddrPrefix)
+        nlri = nlri_class(prefix.prefixlen, str(prefix.network_address))
+        attributes: OrderedDict[int, Any] = OrderedDict()
+        attributes[bgp.BGP_ATTR_TYPE_ORIGIN] = bgp.BGPPathAttributeOrigin(bgp.BGP_ATTR_ORIGIN_IGP)
+        attributes[bgp.BGP_ATTR_TYPE_AS_PATH] = bgp.BGPPathAttributeAsPath([])
+        if announcement.communities:
+            attributes[bgp.BGP_ATTR_TYPE_COMMUNITIES] = bgp.BGPPathAttributeCommunities(list(announcement.communities))
+        next_hop = announcement.next_hop or _NO_NEXT_HOP[prefix.version]
+        path = path_class(None, nlri, 0, pattrs=attributes, nexthop=next_hop, is_withdraw=withdraw)
+        CORE_MANAGER.get_core_service().table_manager.learn_path(path)
+
+    def _received(self, peer: Any, received: Any) -> None:
+        path = received.path
+        prefix = ipaddress.ip_network(f"{path.nlri.addr}/{path.nlri.length}", strict=False)
+        if path.is_withdraw or received.filtered:
+            self._report(Withdrawn(peer.ip_address, prefix))
+        else:
+            self._report(Learned(_route(prefix, peer, path)))
+
+
+def _shutdown(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended
+
+
+def _route(prefix: Prefix, peer: Any, path: Any) -> Route:
+    attributes = path.pathattr_map
+
+    def value(kind: int, default: int) -> int:
+        return int(attributes[kind].value) if kind in attributes else default
+
+    segments = attributes[bgp.BGP_ATTR_TYPE_AS_PATH].path_seg_list
+    communities = attributes.get(bgp.BGP_ATTR_TYPE_COMMUNITIES)
+    return Route(
+        prefix=prefix,
+        peer=peer.ip_address,
+        next_hop=str(path.nexthop),
+        as_path=tuple(number for segment in segments for number in segment),
+        internal=not peer.is_ebgp_peer(),
+        local_pref=value(bgp.BGP_ATTR_TYPE_LOCAL_PREF, DEFAULT_LOCAL_PREF),
+        med=value(bgp.BGP_ATTR_TYPE_MULTI_EXIT_DISC, 0),
+        origin=value(bgp.BGP_ATTR_TYPE_ORIGIN, 2),
+        communities=tuple(communities.communities) if communities else (),
+    )
+
+
+class _OsKenFilter(PrefixFilter):  # type: ignore[misc]
+    """A filter of ours where os-ken wants one of its own, for one address family."""
+
+    def __init__(self, wanted: Filter, path_class: type) -> None:
+        super().__init__("0.0.0.0/0", PrefixFilter.POLICY_DENY)
+        self._wanted = wanted
+        self._path_class = path_class
+        self.ROUTE_FAMILY = path_class.ROUTE_FAMILY  # type: ignore[attr-defined]
+
+    def evaluate(self, path: Any) -> tuple[int, bool]:
+        prefix = ipaddress.ip_network(f"{path.nlri.addr}/{path.nlri.length}", strict=False)
+        return PrefixFilter.POLICY_DENY, not self._wanted.accepts(prefix)
+
+    def clone(self) -> _OsKenFilter:
+        return _OsKenFilter(self._wanted, self._path_class)

@@ -1,0 +1,59 @@
+"""Status as text, in the manner of birdc's `show protocols` and `show route`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from components.bgp.config import WELL_KNOWN, Prefix
+from components.bgp.rib import Route
+
+_NAMES = {number: name for name, number in WELL_KNOWN.items()}
+_ORIGINS = "i", "e", "?"
+
+
+@dataclass(frozen=True)
+class Session:
+    """since: seconds of Unix time of the last change of state. imported counts routes after the filter."""
+
+    name: str
+    address: str
+    remote_as: int
+    state: str
+    since: float
+    imported: int = 0
+
+
+def protocols(sessions: Sequence[Session]) -> str:
+    """A line per peer; state is up when established, else start, as BIRD has it."""
+    rows = [("Name", "Proto", "Peer", "AS", "State", "Since", "Info", "Imported")]
+    for one in sessions:
+        since = datetime.datetime.fromtimestamp(one.since).strftime("%H:%M:%S.%f")[:-3]
+        state = "up" if one.state == "Established" else "start"
+        rows.append(
+            (one.name, "BGP", one.address, str(one.remote_as), state, since, one.state or "Idle", str(one.imported))
+        )
+    return _table(rows)
+
+
+def routes(selected: Mapping[Prefix, Sequence[Route]], names: Mapping[str, str]) -> str:
+    """The routes in use; a prefix with several has a line for each."""
+    rows = [("Prefix", "Via", "Peer", "AS path", "Pref", "Communities")]
+    for prefix, paths in selected.items():
+        for route in paths:
+            path = " ".join(map(str, (*route.as_path, _ORIGINS[route.origin])))
+            communities = " ".join(map(community, route.communities)) or "-"
+            peer = names.get(route.peer, route.peer)
+            rows.append((str(prefix), route.next_hop, peer, path, str(route.local_pref), communities))
+    return _table(rows)
+
+
+def community(number: int) -> str:
+    return _NAMES.get(number, f"{number >> 16}:{number & 0xFFFF}")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "".join(f"{line}\n" for line in lines)
