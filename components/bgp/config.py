@@ -56,7 +56,10 @@ class Announcement:
 
 @dataclass(frozen=True)
 class Peer:
-    """A neighbour. hold_time is in seconds, of which a third is the keepalive interval (RFC 4271, 4.4 and 10)."""
+    """A neighbour. hold_time is in seconds, of which a third is the keepalive interval (RFC 4271, 4.4 and 10).
+
+    No hold time of 0 (no keepalives): os-ken's timers would not stop.
+    """
 
     name: str
     address: str
@@ -123,9 +126,6 @@ def parse(text: str) -> Configuration:
 def _peer(document: Any) -> Peer:
     keys = _Keys(document, "peers")
     address = keys.address("address")
-    hold_time = keys.number("holdTime", 90, low=0, high=65535)
-    if hold_time in (1, 2):
-        raise ConfigError("peers.holdTime must be 0 or at least 3 seconds (RFC 4271, 4.2)")
     peer = Peer(
         name=keys.take("name", str, address),
         address=address,
@@ -133,7 +133,7 @@ def _peer(document: Any) -> Peer:
         local_address=keys.address("localAddress", ""),
         passive=keys.take("passive", bool, False),
         password=keys.take("password", str, ""),
-        hold_time=hold_time,
+        hold_time=keys.number("holdTime", 90, low=3, high=65535),
         route_reflector_client=keys.take("routeReflectorClient", bool, False),
         next_hop_self=keys.take("nextHopSelf", bool, False),
         imports=_filter(keys.take("import", dict, {})),

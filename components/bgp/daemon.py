@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.bgp import fib, links, rib, status
-from components.bgp.config import ConfigError, Configuration, load
+from components.bgp.config import ConfigError, Prefix, load
 from components.bgp.speaker import Event, Learned, PeerDown, PeerUp, Speaker, Withdrawn
 from components.machinery.command import CommandError
 
@@ -28,6 +28,7 @@ class Daemon:
         self._changed_at: dict[str, float] = {}
         self._started = time.time()
         self._dirty = asyncio.Event()
+        self._configuring = asyncio.Lock()
 
     async def run(self, asked: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -37,7 +38,7 @@ class Daemon:
 
         self._speaker = Speaker(self._configuration, report)
         server = await self._serve()
-        watch = links.Watch(lambda: links.lost(self._configuration.peers, self._speaker.drop))
+        watch = links.Watch(lambda: loop.create_task(self._check_links()))
         installing = asyncio.ensure_future(self._install())
         try:
             # What an earlier run left behind is nobody's now: there is no graceful restart.
@@ -52,6 +53,15 @@ class Daemon:
             await asyncio.gather(installing, return_exceptions=True)
             await asyncio.to_thread(self._speaker.stop)
             await fib.apply({})
+
+    async def _check_links(self) -> None:
+        try:
+            gone = await links.unreachable([peer.address for peer in self._configuration.peers])
+        except (CommandError, OSError, TimeoutError) as error:
+            log.warning("cannot read links: %s", error)
+            return
+        for address in gone:
+            self._speaker.drop(address)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -69,7 +79,7 @@ class Daemon:
                 self._rib.withdraw(peer, prefix)
         self._dirty.set()
 
-    def _selected(self) -> dict[rib.Prefix, tuple[rib.Route, ...]]:
+    def _selected(self) -> dict[Prefix, tuple[rib.Route, ...]]:
         own = {announcement.prefix for announcement in self._configuration.announce}
         routes = (route for route in self._rib.routes() if route.prefix not in own)
         return rib.select(routes, self._configuration.max_paths)
@@ -135,17 +145,8 @@ class Daemon:
         except ConfigError as error:
             log.error("%s", error)
             return f"{error}\n"
-        await asyncio.to_thread(self._speaker.apply, configuration)
-        self._configuration = configuration
+        async with self._configuring:
+            await asyncio.to_thread(self._speaker.apply, configuration)
+            self._configuration = configuration
         self._dirty.set()
         return "Reconfigured\n"
-
-
-async def start(path: Path, control: Path, asked: asyncio.Event, reload: Callable[[Callable[[], None]], None]) -> None:
-    """reload(function): function is to be called when the configuration is to be read again."""
-    daemon = Daemon(path, control)
-    reload(lambda: asyncio.ensure_future(daemon.configure()))
-    await daemon.run(asked)
-
-
-__all__ = ["Configuration", "Daemon", "start"]

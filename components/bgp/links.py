@@ -7,11 +7,10 @@ import contextlib
 import ipaddress
 import json
 import socket
-import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from components.bgp.config import Peer
+from components.machinery import command
 
 _RTMGRP_LINK = 0x1
 
@@ -28,17 +27,16 @@ def on_dead_links(entries: Sequence[dict[str, Any]], addresses: Sequence[str]) -
     return [address for address in addresses if any(ipaddress.ip_address(address) in network for network in dead)]
 
 
-def lost(peers: Sequence[Peer], drop: Callable[[str], None]) -> None:
-    """drop() for each peer that cannot be there any more."""
-    listed = subprocess.run(["ip", "-json", "address"], capture_output=True, timeout=10, check=False).stdout
-    for address in on_dead_links(json.loads(listed or b"[]"), [peer.address for peer in peers]):
-        drop(address)
+async def unreachable(addresses: Sequence[str]) -> list[str]:
+    """Those of the addresses that are behind a dead link now. Raises CommandError."""
+    completed = await command.run(["ip", "-json", "address"], timeout=10, check=True)
+    return on_dead_links(json.loads(completed.stdout or b"[]"), addresses)
 
 
 class Watch:
     """Calls back for each burst of rtnetlink's link notifications (rtnetlink(7)), until closed."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], object]) -> None:
         self._changed = changed
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE

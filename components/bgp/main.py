@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.bgp.config import ConfigError
@@ -40,12 +40,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _until_signal(config: Path, control: Path) -> None:
-    from components.bgp.daemon import start  # os-ken's import takes a tenth of a second; a question needs none of it
+    from components.bgp.daemon import Daemon  # os-ken's import takes a tenth of a second; a question needs none of it
 
-    def on_hangup(function: Callable[[], None]) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, function)
-
-    await start(config, control, process.termination(), on_hangup)
+    daemon = Daemon(config, control)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(daemon.configure()))
+    await daemon.run(process.termination())
 
 
 def _ask(control: Path, command: str) -> int:

@@ -69,15 +69,12 @@ class Speaker:
         self._configuration = Configuration(configuration.local_as, configuration.router_id)
         self._listening: dict[socket.AddressFamily, socket.socket] = {}
         # Threads inherit being daemons from the one that starts them: the process need not wait for them in the end.
-        starter = threading.Thread(target=self._start, args=(configuration,), daemon=True)
-        starter.start()
-        starter.join()
+        self._in_daemon_thread(self._start, configuration)
 
     def _start(self, configuration: Configuration) -> None:
         cluster = {"cluster_id": configuration.cluster_id} if configuration.cluster_id else {}
         BGPSpeaker(configuration.local_as, configuration.router_id, bgp_server_port=0, **cluster)
         # os-ken takes no less than 10 s here, which is longer than a lab waits.
-        CORE_MANAGER.common_conf.settings["bgp_conn_retry_time"] = configuration.connect_retry
         CORE_MANAGER.common_conf._settings["bgp_conn_retry_time"] = configuration.connect_retry
         bus = CORE_MANAGER.get_core_service()._signal_bus
         bus.register_listener(BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._report(PeerUp(info["peer"].ip_address)))
@@ -135,9 +132,20 @@ class Speaker:
         self._configuration = configuration
 
     def _in_daemon_thread(self, work: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        """Raises what work raises."""
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work(*arguments)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join()
+        if failed:
+            raise failed[0]
 
     def _add(self, peer: Peer) -> None:
         if peer.password and (listening := self._listening.get(osken.family(peer.address))):
@@ -149,7 +157,6 @@ class Speaker:
             neighbors.CONNECT_MODE: neighbors.CONNECT_MODE_PASSIVE if peer.passive else neighbors.CONNECT_MODE_BOTH,
             neighbors.IS_ROUTE_REFLECTOR_CLIENT: peer.route_reflector_client,
             neighbors.IS_NEXT_HOP_SELF: peer.next_hop_self,
-            neighbors.HOLD_TIME: peer.hold_time,
             neighbors.PASSWORD: peer.password or None,
             neighbors.CAP_MBGP_IPV4: version == 4,
             neighbors.CAP_MBGP_IPV6: version == 6,
@@ -159,7 +166,10 @@ class Speaker:
         }
         if peer.local_address:
             settings[neighbors.LOCAL_ADDRESS] = peer.local_address
-        CORE_MANAGER.neighbors_conf.add_neighbor_conf(neighbors.NeighborConf(**settings))
+        # api.call would fail: it logs settings as a set, and filters are a list.
+        configuration = neighbors.NeighborConf(**settings)
+        configuration._settings[neighbors.HOLD_TIME] = peer.hold_time  # os-ken takes no less than 10 s
+        CORE_MANAGER.neighbors_conf.add_neighbor_conf(configuration)
 
     def _remove(self, peer: Peer) -> None:
         one = self._os_ken_peer(peer.address)

@@ -1,19 +1,17 @@
 """Sessions with BIRD 2, FRR and GoBGP: what each side believes, and what the kernel has."""
 
 import asyncio
+import os
+import signal
 
 import pytest
 
-from tests.components.bgp import routers
 from tests.components.bgp.fabric import Host, Node, configuration, until, wire
 from tests.components.bgp.routers import Bird, Frr, GoBgp
 from tests.scratch import isolated
 
 KINDS = pytest.mark.parametrize("kind", [Bird, Frr, GoBgp], ids=["bird", "frr", "gobgp"])
-pytestmark = [
-    pytest.mark.packet,
-    pytest.mark.skipif(not routers.unpacked(), reason="Debian's bird2, frr and gobgpd cannot be downloaded"),
-]
+pytestmark = pytest.mark.packet
 TOR_AS = 65001
 
 
@@ -102,5 +100,188 @@ def test_two_uplinks_are_one_multipath_route_and_a_dead_router_leaves_it(kind):
         await tors[0].kill()
         await until(one, "one next hop after the router was killed")
         assert await node.is_up("tor2")
+
+    scenario(body)
+
+
+@KINDS
+def test_a_wrong_md5_key_keeps_a_session_down_and_the_right_one_brings_it_up(kind):
+    async def body():
+        node, tors = await racks(kind, password="secret")
+        await tors[0].start()
+        await node.start_daemon(configuration(peers(password="wrong")))
+
+        async def unsigned_or_wrong():
+            text = await node.sh("nstat -asz TcpExtTCPMD5NotFound TcpExtTCPMD5Unexpected TcpExtTCPMD5Failure")
+            text += await tors[0].host.sh("nstat -asz TcpExtTCPMD5NotFound TcpExtTCPMD5Unexpected TcpExtTCPMD5Failure")
+            return any(int(line.split()[1]) for line in text.splitlines() if line.startswith("TcpExtTCPMD5"))
+
+        await until(unsigned_or_wrong, "a segment that the kernel refused for its signature")
+        assert not await node.is_up("tor1")
+        await node.reconfigure(configuration(peers(password="secret")))
+        await both_up(node, tors)
+
+    scenario(body)
+
+
+def test_a_silent_router_is_given_up_when_the_hold_timer_expires():
+    async def body():
+        node, tors = await racks(Bird, hold=3)
+        await tors[0].start()
+        await node.start_daemon(configuration(peers(holdTime=3)))
+        await both_up(node, tors)
+        await until(lambda: some(node), "a route")
+        os.kill(tors[0].process.pid, signal.SIGSTOP)
+        await until(lambda: none(node), "no route once nothing was heard for 3 s", timeout=8)
+        os.kill(tors[0].process.pid, signal.SIGCONT)
+        await until(lambda: some(node), "the route again")
+
+    scenario(body)
+
+
+async def some(node):
+    return "172.30.0.0/16" in await node.kernel_routes()
+
+
+def test_a_link_without_carrier_takes_the_routes_by_it_at_once():
+    async def body():
+        node, tors = await racks(Bird, 2)
+        for tor in tors:
+            await tor.start()
+        await node.start_daemon(configuration(peers(2)))
+        await both_up(node, tors)
+
+        async def hops():
+            return (await node.kernel_routes()).get("172.30.0.0/16", [])
+
+        async def both():
+            return await hops() == ["10.0.1.2", "10.0.2.2"]
+
+        async def second():
+            return await hops() == ["10.0.2.2"]
+
+        await until(both, "both next hops")
+        await tors[0].host.sh("ip link set eth1 down")
+        await until(second, "the other next hop only", timeout=3)
+        await tors[0].host.sh("ip link set eth1 up")
+        await until(both, "both next hops again")
+
+    scenario(body)
+
+
+def test_a_passive_peer_waits_for_the_router_to_connect():
+    async def body():
+        node, tors = await racks(Bird, passive=False)
+        await node.start_daemon(configuration(peers(passive=True)))
+        await until(lambda: node.ask("show protocols"), "the control socket")
+        await tors[0].start()
+        await both_up(node, tors)
+        connections = await node.sh("ss -Htn state established '( sport = :179 )'")
+        assert len(connections.splitlines()) == 1
+
+    scenario(body)
+
+
+@KINDS
+def test_a_router_reflects_routes_between_two_nodes(kind):
+    """iBGP: the reflector leaves the next hop as it is, so both nodes are on one segment with it."""
+
+    async def body():
+        nodes, (tor,) = await segment(kind)
+        await tor.start()
+        for number, node in enumerate(nodes, 1):
+            await node.start_daemon(ibgp(number, [{"name": "rr", "address": "10.0.0.9", "remoteAS": 64512}]))
+        for number, node in enumerate(nodes, 1):
+            other = 3 - number
+
+            async def learned(node=node, other=other):
+                return (await node.kernel_routes()).get(f"10.244.{other}.0/24") == [f"10.0.0.{other}"]
+
+            await until(learned, f"the other node's pods at node {number}")
+
+    scenario(body)
+
+
+def test_our_daemon_reflects_routes_between_two_nodes_and_loses_them_with_a_node():
+    async def body():
+        nodes, (tor,) = await segment(Bird)
+        clients = [
+            {"name": f"n{n}", "address": f"10.0.0.{n}", "remoteAS": 64512, "routeReflectorClient": True} for n in (1, 2)
+        ]
+        reflector = Node("rr")
+        reflector.pid = tor.host.pid
+        await reflector.start_daemon(
+            {"localAS": 64512, "routerID": "10.0.0.9", "clusterID": "10.0.0.9", "connectRetry": 1, "peers": clients}
+        )
+        for number, node in enumerate(nodes, 1):
+            await node.start_daemon(ibgp(number, [{"name": "rr", "address": "10.0.0.9", "remoteAS": 64512}]))
+
+        async def learned():
+            return await nodes[0].kernel_routes() == {"10.244.2.0/24": ["10.0.0.2"]}
+
+        await until(learned, "node 2's pods at node 1")
+        nodes[1].daemon.kill()
+        await until(lambda: none(nodes[0]), "no route once node 2's daemon was killed")
+
+    scenario(body)
+
+
+def ibgp(number, peers):
+    return configuration(peers, [f"10.244.{number}.0/24"], routerID=f"10.0.0.{number}")
+
+
+async def segment(kind):
+    """Two nodes 10.0.0.1 and .2 and a reflector 10.0.0.9 on one bridge."""
+    switch = await Host("switch").start()
+    await switch.sh("ip link add br0 type bridge && ip link set br0 up")
+    nodes = [await Node(f"node{number}").start() for number in (1, 2)]
+    host = await Host("tor").start()
+    for number, one in ((1, nodes[0]), (2, nodes[1]), (9, host)):
+        one.address = f"10.0.0.{number}"
+        await switch.sh(
+            f"ip link add p{number} type veth peer name eth0 netns {one.pid} && ip link set p{number} master br0 up"
+        )
+        await one.sh(f"ip addr add {one.address}/24 dev eth0 && ip link set eth0 up")
+    return nodes, [kind(host, 64512, [("10.0.0.1", 64512), ("10.0.0.2", 64512)], reflect=True)]
+
+
+def test_filters_keep_routes_out_of_the_kernel_and_from_the_peer():
+    async def body():
+        node, tors = await racks(Bird)
+        tors[0].announce = ["172.30.0.0/16", "192.0.2.0/24"]
+        await tors[0].start()
+        only = {"default": "reject", "rules": [{"prefix": "192.0.2.0/24", "action": "accept"}]}
+        pods = {"rules": [{"prefix": "10.244.0.0/16", "ge": 26, "le": 32, "action": "reject"}]}
+        peer = peers(**{"import": only, "export": pods})
+        await node.start_daemon(configuration(peer, ["10.244.1.0/24", "10.244.2.0/26"]))
+        await both_up(node, tors)
+
+        async def told():
+            return await tors[0].routes()
+
+        await until(told, "a route at the router")
+        await until(lambda: node.kernel_routes(), "a route in the kernel")
+        assert await node.kernel_routes() == {"192.0.2.0/24": ["10.0.1.2"]}
+        assert set(await tors[0].routes()) == {"10.244.1.0/24"}
+
+    scenario(body)
+
+
+@KINDS
+def test_sigterm_says_cease_and_leaves_no_route(kind):
+    async def body():
+        node, tors = await racks(kind)
+        await tors[0].start()
+        await node.start_daemon(configuration(peers()))
+        await both_up(node, tors)
+        await until(lambda: some(node), "a route")
+        node.daemon.terminate()
+        assert await asyncio.wait_for(node.daemon.wait(), 5) == 0
+        assert await node.kernel_routes() == {}
+
+        async def gone():
+            return not await tors[0].is_up() and "10.244.1.0/24" not in await tors[0].routes()
+
+        await until(gone, "the router has forgotten the node")
 
     scenario(body)
