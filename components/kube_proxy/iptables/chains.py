@@ -82,7 +82,7 @@ def is_service_chain(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def digest(text: str) -> str:
     """Sixteen letters: chain names must stay below 29 characters."""
-    return b32encode(hashlib.sha256(text.encode()).digest())[:16].decode()
+    return b32encode(hashlib.sha256(text.encode()).digest()[:10]).decode()
 
 
 def service_digest(name: str, protocol: str) -> str:
