@@ -37,6 +37,7 @@ class Iptables:
         self._prefix = "iptables" if family == IPV4 else "ip6tables"
         self._ip = "ip" if family == IPV4 else "ip6"
         self._variant: str | None = None
+        self._kernel: NfTablesSocket | None = None
 
     async def save(self) -> str:
         """All tables. Raises IptablesError."""
@@ -55,16 +56,30 @@ class Iptables:
         try:
             tables, left = split(text)
             transactions = [batch(compile_table(self._ip, table, lines)) for table, lines in tables.items()]
-            with NfTablesSocket() as kernel:
-                if not all(kernel.fits(len(transaction.data)) for transaction in transactions):
-                    return text
-                for transaction in transactions:
-                    kernel.commit(transaction)
+            kernel = self._socket()
+            if not all(kernel.fits(len(transaction.data)) for transaction in transactions):
+                return text
+            for transaction in transactions:
+                kernel.commit(transaction)
         except Unsupported:
             return text
         except NetlinkError as error:
+            self._close()
             raise IptablesError(["nf_tables transaction"], error.errno or 1, str(error)) from None
         return left
+
+    def _socket(self) -> NfTablesSocket:
+        """One for all restores: closing one waits until the kernel has freed what was deleted (nft_rcv_nl_event),
+        some 15 ms."""
+        if self._kernel is None:
+            self._kernel = NfTablesSocket()
+        return self._kernel
+
+    def _close(self) -> None:
+        """Answers may be left in it."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
 
     async def _by_tool(self, text: str) -> None:
         try:
