@@ -45,6 +45,13 @@ def find(kernel: Kernel) -> cache.Built | None:
     return None
 
 
+def to_be_asked(kernel: Kernel) -> bool:
+    """Whether this user has it built as it should be, and only the list of features is another one since."""
+    built = cache.Built.load(folder_of(kernel))
+    known = built is not None and built.recipe == kernel.recipe() and os.access(built.path, os.R_OK)
+    return known and find(kernel) is None
+
+
 def need(kernel: Kernel) -> cache.Built:
     """Raises NotBuilt with the command that builds it."""
     built = find(kernel)

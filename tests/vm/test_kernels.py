@@ -96,6 +96,16 @@ def test_a_kernel_that_was_not_asked_for_a_new_feature_is_none(
     assert build.find(named("uml")) is None
 
 
+def test_a_kernel_that_was_built_right_is_only_to_be_asked_again(
+    stored: cache.Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not build.to_be_asked(named("uml"))
+    monkeypatch.setitem(kernel_features.FEATURES, "new", kernel_features.Feature("true"))
+    assert build.to_be_asked(named("uml"))
+    monkeypatch.setattr("vm.kernels.uml.UML.recipe", lambda self: "other")
+    assert not build.to_be_asked(named("uml"))
+
+
 def test_a_kernel_whose_file_is_gone_is_none(stored: cache.Built) -> None:
     Path(stored.path).unlink()
     assert build.find(named("uml")) is None
