@@ -67,6 +67,29 @@ def endpoint_slice(name: str, service_name: str = "web", *ips: str) -> dict:
     }
 
 
+def test_what_is_kept_of_objects_says_the_same():
+    full = service(
+        type="LoadBalancer",
+        externalIPs=["192.0.2.1"],
+        sessionAffinity="ClientIP",
+        sessionAffinityConfig={"clientIP": {"timeoutSeconds": 5}},
+        internalTrafficPolicy="Local",
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=31000,
+        loadBalancerSourceRanges=["192.0.2.0/24"],
+        selector={"app": "web"},
+    ) | {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9", "ipMode": "VIP"}]}}}
+    trimmed = objects.trim_service(full)
+    assert objects.service_ports(trimmed, IPV4) == objects.service_ports(full, IPV4)
+    assert "selector" not in trimmed["spec"]
+    hints = {"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]}
+    whole = endpoint_slice("s1", "web", "10.244.1.1")
+    whole["endpoints"][0] |= {"nodeName": "n1", "hints": hints, "targetRef": {"kind": "Pod", "name": "a"}}
+    trimmed = objects.trim_slice(whole)
+    assert objects.slice_endpoints(trimmed) == objects.slice_endpoints(whole)
+    assert "targetRef" not in trimmed["endpoints"][0]
+
+
 @pytest.mark.parametrize(
     ("spec", "count"),
     [

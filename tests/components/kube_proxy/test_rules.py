@@ -215,6 +215,23 @@ def test_blocks_stay_in_the_order_of_their_names_as_services_come_and_go():
     assert list(plan.blocks) == [name("ns/svc1"), name("ns/svc2")]
 
 
+def test_counts_that_are_kept_up_to_date_are_those_of_the_whole_text():
+    """Of rules, and of endpoints: above a thousand of them per-Service chains lose their comments."""
+    cache, many = rules.Cache(), tuple(endpoint(f"10.180.{i // 250}.{i % 250}") for i in range(999))
+    one, two = name("ns1/svc1"), name("ns1/svc2")
+    steps = (
+        ({one: CLUSTER_IP, two: NODE_PORT}, {one: THREE, two: THREE}, None),
+        ({one: CLUSTER_IP, two: NODE_PORT}, {one: THREE, two: many}, {two}),
+        ({one: CLUSTER_IP, two: NODE_PORT}, {two: many}, {one}),
+        ({two: NODE_PORT}, {two: many}, {one}),
+        ({two: NODE_PORT}, {}, {two}),
+    )
+    for services, endpoints, changed in steps:
+        plan = rules.plan(services, endpoints, NODE, CONFIG, cache, changed)
+        assert plan.text() == rules.render(services, endpoints, NODE, CONFIG)
+        assert plan.totals() == rules.rule_counts(plan.text())
+
+
 SAVED = """\
 *filter
 :INPUT ACCEPT [0:0]
