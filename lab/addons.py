@@ -21,6 +21,7 @@ from components.machinery.resources import (
     Resource,
 )
 from lab.components import ClusterAddresses
+from lab.networks import network_of
 from scenarios.engine.spec import LabSpec
 
 Note = Callable[[str], None]
@@ -42,6 +43,8 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
     """
     async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
         await _answering(client)
+        for obj in network_of(spec).objects(spec):
+            await apply(client, obj)
         if spec.dns.replicas:
             await _install_dns(client, spec)
         nodes = spec.topology.workers + 1

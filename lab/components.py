@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.machinery import kubeconfig
+from lab.networks import network_of
 from lab.pki import Authority, signing_key
 from scenarios.engine.spec import LabSpec
 from topologies.plan import Machine, TopologyPlan, bracketed, ranges
@@ -142,15 +143,9 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
             "--cluster-cidr": spec.network.clusterCIDR,
         }
         yield ComponentSpec("kube-proxy", node.name, "components.kube_proxy.main:main", _flat(proxy))
-    if spec.cni.plugin == "flannel":
-        flannel = {
-            "--kubeconfig-file": f"{ETC}/flannel.conf",
-            "--net-config-path": "/etc/kube-flannel/net-conf.json",
-            "--iface": node.interfaces[0].name,
-            "--hostname-override": node.name,
-        }
-        args = ("--kube-subnet-mgr", "--ip-masq", *_flat(flannel))
-        yield ComponentSpec("flannel", node.name, "components.flannel.main:main", args)
+    network = network_of(spec)
+    if network.agent:
+        yield ComponentSpec(network.agent, node.name, network.main, network.arguments(spec, node))
 
 
 def _flat(flags: dict[str, str]) -> tuple[str, ...]:
@@ -167,8 +162,10 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
     yield from _control_plane_files(spec, control_plane, authority, name)
     server = _api_url(control_plane)
     yield upstream_dns(plan)
+    network = network_of(spec)
     # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
-    shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in _NODE_USERS.items()]
+    users = {"kube-proxy": "system:kube-proxy"} | ({network.agent: network.user} if network.agent else {})
+    shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()]
     for node in plan.nodes:
         identity = kubeconfig_for(authority, name, server, f"system:node:{node.name}", ("system:nodes",))
         yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
@@ -179,8 +176,8 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
-        if spec.cni.plugin == "flannel":
-            yield NodeFile(node.name, "/etc/kube-flannel/net-conf.json", _json(flannel_configuration(spec)), 0o644)
+        for path, content in network.files(spec).items():
+            yield NodeFile(node.name, path, content, 0o644)
 
 
 def upstream_dns(plan: TopologyPlan) -> NodeFile:
@@ -200,9 +197,6 @@ def upstream_dns(plan: TopologyPlan) -> NodeFile:
     nothing = ["        rcode NXDOMAIN", f"        authority {soa}", "    }", "}", ""]
     corefile = "\n".join([*hosts, *others, *nothing])
     return NodeFile("dns", UPSTREAM_COREFILE, corefile.encode(), 0o644)
-
-
-_NODE_USERS = {"kube-proxy": "system:kube-proxy", "flannel": "system:serviceaccount:kube-flannel:flannel"}
 
 
 def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, name: str) -> Iterator[NodeFile]:
@@ -250,15 +244,6 @@ def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
         "tlsPrivateKeyFile": "/var/lib/kubelet/pki/kubelet.key",
         "authentication": {"x509": {"clientCAFile": f"{PKI}/ca.crt"}},
     }
-
-
-def flannel_configuration(spec: LabSpec) -> dict[str, Any]:
-    """net-conf.json (https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md)."""
-    networks = {network.version: str(network) for network in ranges(spec.network.clusterCIDR)}
-    families: dict[str, Any] = {"Network": networks[4]} if 4 in networks else {"EnableIPv4": False}
-    if 6 in networks:
-        families |= {"EnableIPv6": True, "IPv6Network": networks[6]}
-    return families | {"Backend": {"Type": spec.cni.backend}}
 
 
 def _json(value: dict[str, Any]) -> bytes:

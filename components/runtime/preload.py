@@ -38,6 +38,7 @@ COMPONENTS = (
     "components.apiserver.main",
     "components.controllers.main",
     "components.coredns.main",
+    "components.calico.main",
     "components.flannel.main",
     "components.kube_proxy.main",
     "components.kubelet.main",

@@ -96,12 +96,16 @@ class Network:
         return "/".join(_FAMILIES[parse_one(part).version] for part in self.clusterCIDR.split(","))
 
 
+#: How packets of each network cross between nodes; the first is the default.
+BACKENDS = {"flannel": ("vxlan", "host-gw"), "calico": ("vxlan", "vxlan-crosssubnet"), "none": ("vxlan",)}
+
+
 @dataclass(frozen=True)
 class CNI:
-    """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one."""
+    """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS."""
 
-    plugin: Literal["flannel", "none"] = "flannel"
-    backend: Literal["vxlan", "host-gw"] = "vxlan"
+    plugin: Literal["flannel", "calico", "none"] = "flannel"
+    backend: Literal["vxlan", "host-gw", "vxlan-crosssubnet"] = "vxlan"
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ class LabSpec:
             return f"no Kubernetes · {self.topology.workers + 1} hosts" + (
                 "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
             )
-        cni = f"{self.cni.plugin}/{self.cni.backend}" if self.cni.plugin == "flannel" else "no CNI"
+        cni = "no CNI" if self.cni.plugin == "none" else f"{self.cni.plugin}/{self.cni.backend}"
         shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
         workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
         families = "" if self.network.ip_families == "IPv4" else f" · {self.network.ip_families}"
@@ -273,13 +277,22 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _masks(spec, ranges)
     yield from _places(spec, ranges)
     yield from _ports(spec.network.serviceNodePortRange)
-    if spec.cni.plugin == "none" and spec.cni.backend != CNI().backend:
-        yield ("cni", "backend"), "means nothing without a plugin; leave it out or set cni.plugin: flannel"
+    yield from _pod_network(spec.cni, ranges)
     for name, image in spec.images:
         if image.argv and image.main:
             yield ("images", name), "has both argv and main; give one"
         if not image.argv and not image.main:
             yield ("images", name), "needs argv or main"
+
+
+def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    if cni.backend not in BACKENDS[cni.plugin]:
+        text = f"{cni.plugin} has {', '.join(BACKENDS[cni.plugin])}; not {cni.backend}"
+        if cni.plugin == "none":
+            text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
+        yield ("cni", "backend"), text
+    if cni.plugin == "calico" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
+        yield ("cni", "plugin"), "calico is IPv4 here; take flannel for IPv6 pods"
 
 
 def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:

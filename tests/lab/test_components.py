@@ -7,7 +7,8 @@ import ipaddress
 import pytest
 from cryptography import x509
 
-from lab.components import ClusterAddresses, component_specs, flannel_configuration, node_files, upstream_dns
+from lab.components import ClusterAddresses, component_specs, node_files, upstream_dns
+from lab.networks import flannel_configuration
 from lab.pki import Authority
 from scenarios.engine.spec import LabSpec
 from topologies.plan import SHAPES, TopologyPlan

@@ -88,7 +88,7 @@ def test_labs_that_differ_in_name_only_are_equal():
         pytest.param({"topology": {"workers": -1}}, "topology.workers: must be 0 or more, not -1", id="minimum"),
         pytest.param(
             {"cni": {"plugin": "flanel"}},
-            'cni.plugin: "flanel" is not known (did you mean flannel?); allowed: flannel, none',
+            'cni.plugin: "flanel" is not known (did you mean flannel?); allowed: flannel, calico, none',
             id="unknown CNI",
         ),
         pytest.param({"kubeProxy": {"mode": "ipvs!"}}, "kubeProxy.mode: ", id="unknown proxy mode"),
@@ -223,7 +223,7 @@ def test_a_mistake_is_named_with_its_key_and_what_is_allowed(data, said):
 
 def test_mistakes_in_a_file_are_named_with_their_lines(tmp_path: Path):
     file = tmp_path / "lab.yaml"
-    file.write_text("topology:\n  workers: 3\n  shap: one-segment\ncni:\n  plugin: calico\n")
+    file.write_text("topology:\n  workers: 3\n  shap: one-segment\ncni:\n  plugin: kindnet\n")
     with pytest.raises(SpecError) as error:
         LabSpec.load(file)
     assert [problem.split(" ")[0] for problem in error.value.problems] == [f"{file}:3:", f"{file}:5:"]

@@ -1,0 +1,203 @@
+"""What a node's kernel should have: pools, nodes and blocks become routes, neighbours, FDB entries, sets, chains. Pure.
+
+    own block        blackhole 10.244.17.128/26 proto 80
+    another's        10.244.201.64/26 via TUNNEL dev vxlan.calico onlink proto 80     neighbour TUNNEL, FDB entry
+    ... CrossSubnet  10.244.201.64/26 via NODE dev eth0 onlink proto 80               on the same segment
+    borrowed         10.244.17.140/32 via ...                                         as its borrower's blocks
+
+(felix/dataplane/linux/{vxlan_mgr,route_mgr,masq_mgr}.go; felix/calc/vxlan_resolver.go for the MAC.)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+
+from components.calico.plugin import block
+from components.machinery.resources import KubeObject
+
+DEVICE, VNI, PORT, PROTOCOL = "vxlan.calico", 4096, 4789, 80
+#: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes.
+OVERHEAD = 50
+NODE_ADDRESS, TUNNEL_ADDRESS = "projectcalico.org/IPv4Address", "projectcalico.org/IPv4VXLANTunnelAddr"
+ALL_POOLS, MASQUERADED_POOLS = "cali40all-ipam-pools", "cali40masq-ipam-pools"
+
+
+@dataclass(frozen=True)
+class Node:
+    """As its annotations say. address: with the length of its network ("172.18.0.3/16"); tunnel "" without one."""
+
+    name: str
+    address: str
+    tunnel: str = ""
+
+    @property
+    def ip(self) -> str:
+        return self.address.partition("/")[0]
+
+    @property
+    def mac(self) -> str:
+        """Of its VXLAN device: 66 and the beginning of a hash of its name, so that all know it."""
+        return ":".join(f"{byte:02x}" for byte in b"f" + sha1(self.name.encode()).digest()[:5])
+
+    def is_neighbour(self, other: Node) -> bool:
+        return ipaddress.ip_address(other.ip) in ipaddress.ip_interface(self.address).network
+
+
+def node_of(obj: KubeObject) -> Node | None:
+    """None until its calico-node has said where it is."""
+    annotations = obj["metadata"].get("annotations") or {}
+    if not (address := annotations.get(NODE_ADDRESS)):
+        return None
+    return Node(obj["metadata"]["name"], address, annotations.get(TUNNEL_ADDRESS, ""))
+
+
+@dataclass(frozen=True, order=True)
+class Route:
+    """via "" and device "": a blackhole."""
+
+    destination: str
+    via: str = ""
+    device: str = ""
+
+    def __str__(self) -> str:
+        if not self.device:
+            return f"blackhole {self.destination} proto {PROTOCOL}"
+        return f"{self.destination} via {self.via} dev {self.device} onlink proto {PROTOCOL}"
+
+
+@dataclass(frozen=True)
+class Entries:
+    """neighbours: (tunnel address, MAC), fdb: (MAC, node address), both on the VXLAN device."""
+
+    routes: frozenset[Route] = frozenset()
+    neighbours: frozenset[tuple[str, str]] = frozenset()
+    fdb: frozenset[tuple[str, str]] = frozenset()
+
+
+def entries(
+    own: Node, nodes: Mapping[str, Node], pools: Sequence[KubeObject], blocks: Iterable[KubeObject], outer: str
+) -> Entries:
+    """outer: the device between nodes."""
+    routes: set[Route] = set()
+    peers: set[Node] = set()
+    for destination, owner in owned(blocks):
+        mode = vxlan_mode(pools, destination)
+        if owner == own.name:
+            if not destination.endswith("/32"):
+                routes.add(Route(destination))
+        elif (peer := nodes.get(owner)) is not None and mode != "Never":
+            if mode == "CrossSubnet" and own.is_neighbour(peer):
+                routes.add(Route(destination, peer.ip, outer))
+            elif peer.tunnel:
+                routes.add(Route(destination, peer.tunnel, DEVICE))
+                peers.add(peer)
+    return Entries(
+        frozenset(routes),
+        frozenset((peer.tunnel, peer.mac) for peer in peers),
+        frozenset((peer.mac, peer.ip) for peer in peers),
+    )
+
+
+def owned(blocks: Iterable[KubeObject]) -> Iterator[tuple[str, str]]:
+    """Each range and the node it is on: blocks by affinity, and the addresses that another node has borrowed."""
+    for one in blocks:
+        affine = block.host(one)
+        if affine:
+            yield one["spec"]["cidr"], affine
+        for address, _, attributes in block.allocations(one):
+            holder = attributes.get("node", "")
+            if holder and holder != affine:
+                yield f"{address}/32", holder
+
+
+def pool_of(pools: Iterable[KubeObject], cidr: str) -> KubeObject | None:
+    return next(
+        (pool for pool in pools if ":" not in pool["spec"]["cidr"] and block.contains(pool["spec"]["cidr"], cidr)), None
+    )
+
+
+def vxlan_mode(pools: Iterable[KubeObject], cidr: str) -> str:
+    pool = pool_of(pools, cidr)
+    return (pool["spec"].get("vxlanMode") or "Never") if pool else "Never"
+
+
+def wants_tunnel(pools: Iterable[KubeObject]) -> bool:
+    return any((pool["spec"].get("vxlanMode") or "Never") != "Never" for pool in pools)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Input of `bridge -batch`, `ip -batch`, `bridge -batch`, in this order: no packet meets half a path."""
+
+    fdb_set: str = ""
+    ip: str = ""
+    fdb_delete: str = ""
+
+
+def difference(now: Entries, wanted: Entries) -> Commands:
+    """From what is to what should be."""
+    new_routes, old_routes = wanted.routes - now.routes, now.routes - wanted.routes
+    lines = [
+        f"neigh replace {ip} lladdr {mac} dev {DEVICE} nud permanent" for ip, mac in wanted.neighbours - now.neighbours
+    ]
+    # Not replaced: a blackhole and a route through a device would stand side by side.
+    lines += [f"route delete {route.destination} proto {PROTOCOL}" for route in old_routes]
+    lines += [f"route add {route}" for route in new_routes]
+    known = {ip for ip, _ in wanted.neighbours}
+    lines += [f"neigh delete {ip} dev {DEVICE}" for ip, _ in now.neighbours - wanted.neighbours if ip not in known]
+    macs = {mac for mac, _ in wanted.fdb}
+    return Commands(
+        _text(f"fdb replace {mac} dev {DEVICE} dst {ip} self permanent" for mac, ip in wanted.fdb - now.fdb),
+        _text(lines),
+        _text(f"fdb delete {mac} dev {DEVICE} self" for mac, ip in now.fdb - wanted.fdb if mac not in macs),
+    )
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def ipsets(pools: Sequence[KubeObject]) -> str:
+    """`ipset restore -exist` input: all pools, and those that are masqueraded."""
+    v4 = [pool["spec"] for pool in pools if ":" not in pool["spec"]["cidr"]]
+    members = {
+        ALL_POOLS: [spec["cidr"] for spec in v4],
+        MASQUERADED_POOLS: [spec["cidr"] for spec in v4 if spec.get("natOutgoing") and not spec.get("disabled")],
+    }
+    lines: list[str] = []
+    for name, cidrs in members.items():
+        lines += [
+            f"create {name} hash:net family inet maxelem 1048576",
+            f"create {name}-tmp hash:net family inet maxelem 1048576",
+            f"flush {name}-tmp",
+            *(f"add {name}-tmp {cidr}" for cidr in cidrs),
+            f"swap {name} {name}-tmp",
+            f"destroy {name}-tmp",
+        ]
+    return _text(lines)
+
+
+def masquerades(pools: Sequence[KubeObject]) -> bool:
+    return any(pool["spec"].get("natOutgoing") and not pool["spec"].get("disabled") for pool in pools)
+
+
+def chains(pools: Sequence[KubeObject], tunnel: bool) -> str:
+    """`iptables-restore --noflush` input for table nat: our chains anew. The jump is not in it."""
+    rules = ["-A cali-POSTROUTING -j cali-nat-outgoing"]
+    if tunnel:
+        rules.append(
+            f"-A cali-POSTROUTING -o {DEVICE} -m addrtype ! --src-type LOCAL --limit-iface-out "
+            "-m addrtype --src-type LOCAL -j MASQUERADE --random-fully"
+        )
+    if masquerades(pools):
+        rules.append(
+            f"-A cali-nat-outgoing -m set --match-set {MASQUERADED_POOLS} src "
+            f"-m set ! --match-set {ALL_POOLS} dst -j MASQUERADE --random-fully"
+        )
+    return _text(["*nat", ":cali-POSTROUTING - [0:0]", ":cali-nat-outgoing - [0:0]", *rules, "COMMIT"])
+
+
+JUMP = "POSTROUTING -j cali-POSTROUTING"

@@ -1,0 +1,102 @@
+"""What calico.yaml applies besides the DaemonSet: CustomResourceDefinitions and the plugin's service account. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+GROUP = "crd.projectcalico.org"
+NAMESPACE, PLUGIN_ACCOUNT = "kube-system", "calico-cni-plugin"
+
+_STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+_MODE = {"type": "string", "enum": ["Always", "CrossSubnet", "Never"]}
+_FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+def _of(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+#: Kind -> plural, properties of spec, required ones. All are cluster-scoped.
+_KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "IPPool": (
+        "ippools",
+        {
+            "cidr": _STRING,
+            "blockSize": _INTEGER,
+            "vxlanMode": _MODE,
+            "ipipMode": _MODE,
+            "natOutgoing": _BOOLEAN,
+            "disabled": _BOOLEAN,
+            "disableBGPExport": _BOOLEAN,
+            "nodeSelector": _STRING,
+            "allowedUses": _of({"type": "string", "enum": ["Workload", "Tunnel", "LoadBalancer"]}),
+            "assignmentMode": {"type": "string", "enum": ["Automatic", "Manual"]},
+        },
+        ["cidr"],
+    ),
+    "IPAMBlock": (
+        "ipamblocks",
+        {
+            "cidr": _STRING,
+            "affinity": _STRING,
+            "strictAffinity": _BOOLEAN,
+            "allocations": _of({"type": "integer", "nullable": True}),
+            "unallocated": _of(_INTEGER),
+            "attributes": _of(_FREE),
+            "deleted": _BOOLEAN,
+            "sequenceNumber": _INTEGER,
+        },
+        ["cidr", "allocations", "unallocated", "attributes", "strictAffinity"],
+    ),
+    "BlockAffinity": (
+        "blockaffinities",
+        {"cidr": _STRING, "node": _STRING, "state": _STRING, "deleted": _STRING, "type": _STRING},
+        ["cidr", "node", "state", "deleted"],
+    ),
+    "IPAMHandle": (
+        "ipamhandles",
+        {
+            "handleID": _STRING,
+            "block": {"type": "object", "additionalProperties": _INTEGER},
+            "deleted": _BOOLEAN,
+        },
+        ["handleID", "block"],
+    ),
+    "IPAMConfig": (
+        "ipamconfigs",
+        {"strictAffinity": _BOOLEAN, "autoAllocateBlocks": _BOOLEAN, "maxBlocksPerHost": _INTEGER},
+        ["strictAffinity", "autoAllocateBlocks"],
+    ),
+    "FelixConfiguration": ("felixconfigurations", {}, []),
+}
+
+
+def definitions() -> list[dict[str, Any]]:
+    """The CRDs."""
+    return [_definition(kind, *about) for kind, about in _KINDS.items()]
+
+
+def _definition(kind: str, plural: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    spec = {"type": "object", "properties": properties, "required": required} if properties else dict(_FREE)
+    schema = {
+        "type": "object",
+        "properties": {"apiVersion": _STRING, "kind": _STRING, "metadata": {"type": "object"}, "spec": spec},
+    }
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {"group": GROUP, "scope": "Cluster", "names": names, "versions": [version]},
+    }
+
+
+def objects() -> list[dict[str, Any]]:
+    """Everything, in the order in which to apply it."""
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": PLUGIN_ACCOUNT, "namespace": NAMESPACE},
+    }
+    return [*definitions(), account]

@@ -1,0 +1,158 @@
+"""The arithmetic of an IPAMBlock: which of its addresses are free, in which order they are given out. Pure.
+
+(libcalico-go/lib/ipam/ipam_block.go; the object's form is crd.projectcalico.org/v1 IPAMBlock.)
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Block = dict[str, Any]
+
+
+def number_of(address: str) -> int:
+    """An IPv4 address as a number; `ipaddress` takes longer to load than all of this."""
+    a, b, c, d = address.split(".")
+    return int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
+
+
+def address_of(number: int) -> str:
+    return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+
+def bounds(cidr: str) -> tuple[int, int]:
+    """First address as a number, and how many."""
+    address, _, length = cidr.partition("/")
+    size = 1 << (32 - int(length))
+    return number_of(address) // size * size, size
+
+
+def contains(cidr: str, other: str) -> bool:
+    """Is other, an address or a range, within cidr?"""
+    first, size = bounds(cidr)
+    inner, count = bounds(other if "/" in other else other + "/32")
+    return first <= inner and inner + count <= first + size
+
+
+def object_name(cidr: str) -> str:
+    """10.244.17.128/26 -> 10-244-17-128-26."""
+    return cidr.replace(".", "-").replace("/", "-")
+
+
+def new(cidr: str, host: str) -> Block:
+    """A block of a host, all of it free."""
+    _, size = bounds(cidr)
+    spec = {
+        "cidr": cidr,
+        "affinity": f"host:{host}",
+        "strictAffinity": False,
+        "allocations": [None] * size,
+        "unallocated": list(range(size)),
+        "attributes": [],
+        "deleted": False,
+        "sequenceNumber": 0,
+    }
+    return {
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "IPAMBlock",
+        "metadata": {"name": object_name(cidr)},
+        "spec": spec,
+    }
+
+
+def host(block: Block) -> str:
+    """Whose it is; "" when nobody's."""
+    affinity = block["spec"].get("affinity") or ""
+    return affinity.partition(":")[2] if affinity.startswith("host:") else ""
+
+
+def free(block: Block) -> int:
+    return len(block["spec"]["unallocated"])
+
+
+def is_empty(block: Block) -> bool:
+    return all(index is None for index in block["spec"]["allocations"])
+
+
+def take(block: Block, handle: str, attributes: dict[str, str]) -> str:
+    """The address that has been free for longest. The caller knows that there is one."""
+    spec = block["spec"]
+    ordinal = spec["unallocated"].pop(0)
+    spec["allocations"][ordinal] = _attribute(spec, handle, attributes)
+    spec["sequenceNumber"] = spec.get("sequenceNumber", 0) + 1
+    return address_of(bounds(spec["cidr"])[0] + ordinal)
+
+
+def take_this(block: Block, address: str, handle: str, attributes: dict[str, str]) -> bool:
+    """The address that is asked for; False when somebody has it."""
+    spec = block["spec"]
+    ordinal = number_of(address) - bounds(spec["cidr"])[0]
+    if ordinal not in spec["unallocated"]:
+        return False
+    spec["unallocated"].remove(ordinal)
+    spec["allocations"][ordinal] = _attribute(spec, handle, attributes)
+    spec["sequenceNumber"] = spec.get("sequenceNumber", 0) + 1
+    return True
+
+
+def _attribute(spec: dict[str, Any], handle: str, attributes: dict[str, str]) -> int:
+    entry = {"handle_id": handle, "secondary": attributes}
+    if entry not in spec["attributes"]:
+        spec["attributes"].append(entry)
+    index: int = spec["attributes"].index(entry)
+    return index
+
+
+def release(block: Block, handle: str) -> list[str]:
+    """All addresses of a handle; they go to the end of the queue."""
+    spec = block["spec"]
+    first, _ = bounds(spec["cidr"])
+    gone = {index for index, entry in enumerate(spec["attributes"]) if entry.get("handle_id") == handle}
+    freed = [ordinal for ordinal, index in enumerate(spec["allocations"]) if index in gone]
+    for ordinal in freed:
+        spec["allocations"][ordinal] = None
+    spec["unallocated"] += freed
+    _compact(spec)
+    spec["sequenceNumber"] = spec.get("sequenceNumber", 0) + 1
+    return [address_of(first + ordinal) for ordinal in freed]
+
+
+def _compact(spec: dict[str, Any]) -> None:
+    """Attributes that nobody refers to go, the others get new numbers."""
+    used = sorted({index for index in spec["allocations"] if index is not None})
+    numbers = {index: number for number, index in enumerate(used)}
+    spec["attributes"] = [spec["attributes"][index] for index in used]
+    spec["allocations"] = [None if index is None else numbers[index] for index in spec["allocations"]]
+
+
+def allocations(block: Block) -> list[tuple[str, str, dict[str, str]]]:
+    """Address, handle and attributes of all that is given out."""
+    spec = block["spec"]
+    first, _ = bounds(spec["cidr"])
+    return [
+        (
+            address_of(first + ordinal),
+            spec["attributes"][index].get("handle_id") or "",
+            spec["attributes"][index].get("secondary") or {},
+        )
+        for ordinal, index in enumerate(spec["allocations"])
+        if index is not None
+    ]
+
+
+def candidates(pool: str, size: int, node: str) -> list[str]:
+    """All blocks of a pool, from the one that a hash of the node's name leads to round to it: nodes seldom meet."""
+    first, count = bounds(pool)
+    step = 1 << (32 - size)
+    total = count // step
+    start = (_fnv(node) * 2654435761 & 0xFFFFFFFF) * total >> 32
+    return [f"{address_of(first + (start + number) % total * step)}/{size}" for number in range(total)]
+
+
+def _fnv(text: str) -> int:
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value * 0x01000193) & 0xFFFFFFFF ^ byte
+    return value

@@ -1,0 +1,109 @@
+"""The pod networks that `cni.plugin` of a lab file selects: the agent of a node, its files, and objects of the API.
+
+A network is a folder in components/, a class here with a line in NETWORKS, and its backends in scenarios.engine.spec.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from scenarios.engine.spec import LabSpec
+from topologies.plan import Machine, ranges
+
+#: Where bring-up writes the agent's kubeconfig on every node.
+KUBECONFIG = "/etc/kubernetes/{}.conf"
+
+
+class Network(Protocol):
+    """Pure: nothing here runs anything."""
+
+    #: Of the agent's process, and of its kubeconfig on the node; "" without an agent.
+    agent: str
+    #: Who the agent is for the API server.
+    user: str
+    main: str
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        """The agent's command line."""
+        ...
+
+    def files(self, spec: LabSpec) -> dict[str, bytes]:
+        """Path -> content, on every node."""
+        ...
+
+    def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
+        """What its manifest applies, in order."""
+        ...
+
+
+class Nothing:
+    """`plugin: none`: nodes stay NotReady until somebody installs a network."""
+
+    agent = user = main = ""
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        return ()
+
+    def files(self, spec: LabSpec) -> dict[str, bytes]:
+        return {}
+
+    def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
+        return []
+
+
+class Flannel(Nothing):
+    """components/flannel."""
+
+    agent, user, main = "flannel", "system:serviceaccount:kube-flannel:flannel", "components.flannel.main:main"
+    _CONFIGURATION = "/etc/kube-flannel/net-conf.json"
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        return (
+            "--kube-subnet-mgr",
+            "--ip-masq",
+            f"--kubeconfig-file={KUBECONFIG.format(self.agent)}",
+            f"--net-config-path={self._CONFIGURATION}",
+            f"--iface={node.interfaces[0].name}",
+            f"--hostname-override={node.name}",
+        )
+
+    def files(self, spec: LabSpec) -> dict[str, bytes]:
+        return {self._CONFIGURATION: json.dumps(flannel_configuration(spec), indent=2).encode() + b"\n"}
+
+
+def flannel_configuration(spec: LabSpec) -> dict[str, Any]:
+    """net-conf.json (https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md)."""
+    networks = {network.version: str(network) for network in ranges(spec.network.clusterCIDR)}
+    families: dict[str, Any] = {"Network": networks[4]} if 4 in networks else {"EnableIPv4": False}
+    if 6 in networks:
+        families |= {"EnableIPv6": True, "IPv6Network": networks[6]}
+    return families | {"Backend": {"Type": spec.cni.backend}}
+
+
+class Calico(Nothing):
+    """components/calico."""
+
+    agent, user, main = "calico-node", "system:serviceaccount:kube-system:calico-node", "components.calico.main:main"
+    _VXLAN = {"vxlan": "Always", "vxlan-crosssubnet": "CrossSubnet"}
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        return (
+            f"--kubeconfig={KUBECONFIG.format(self.agent)}",
+            f"--nodename={node.name}",
+            f"--interface={node.interfaces[0].name}",
+            f"--ipv4pool-cidr={spec.network.clusterCIDR}",
+            f"--ipv4pool-vxlan={self._VXLAN[spec.cni.backend]}",
+        )
+
+    def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
+        from components.calico import manifests
+
+        return manifests.objects()
+
+
+NETWORKS: dict[str, Network] = {"none": Nothing(), "flannel": Flannel(), "calico": Calico()}
+
+
+def network_of(spec: LabSpec) -> Network:
+    return NETWORKS[spec.cni.plugin]

@@ -1,0 +1,99 @@
+"""Nodes, pools and blocks as routes, neighbours and FDB entries."""
+
+import pytest
+
+from components.calico import dataplane
+from components.calico.dataplane import DEVICE, Entries, Node, Route, difference, entries
+from components.calico.plugin import block
+from tests.components.calico.store import pool
+
+OWN = Node("worker-1", "172.18.0.3/16", "10.244.1.0")
+NEAR = Node("worker-2", "172.18.0.4/16", "10.244.2.0")
+FAR = Node("worker-3", "172.19.0.4/16", "10.244.3.0")
+NODES = {node.name: node for node in (OWN, NEAR, FAR)}
+BLOCKS = [block.new(f"10.244.{number}.0/26", name) for number, name in enumerate(NODES, 1)]
+
+
+def wanted(mode, blocks=None):
+    pools = [pool("10.244.0.0/16", vxlanMode=mode)]
+    return entries(OWN, NODES, pools, BLOCKS if blocks is None else blocks, "eth0")
+
+
+@pytest.mark.parametrize(
+    ("mode", "routes", "peers"),
+    [
+        (
+            "Always",
+            {Route("10.244.2.0/26", "10.244.2.0", DEVICE), Route("10.244.3.0/26", "10.244.3.0", DEVICE)},
+            {NEAR, FAR},
+        ),
+        (
+            "CrossSubnet",
+            {Route("10.244.2.0/26", "172.18.0.4", "eth0"), Route("10.244.3.0/26", "10.244.3.0", DEVICE)},
+            {FAR},
+        ),
+        ("Never", set(), set()),
+    ],
+)
+def test_the_ways_to_other_nodes_by_mode(mode, routes, peers):
+    found = wanted(mode)
+    assert found.routes == routes | {Route("10.244.1.0/26")}
+    assert found.neighbours == {(peer.tunnel, peer.mac) for peer in peers}
+    assert found.fdb == {(peer.mac, peer.ip) for peer in peers}
+
+
+def test_a_borrowed_address_has_a_route_to_who_borrowed_it():
+    lent = block.new("10.244.9.0/26", "worker-2")
+    assert block.take(lent, "a", {"node": "worker-3"}) == "10.244.9.0"
+    assert block.take(lent, "b", {"node": "worker-1"}) == "10.244.9.1"
+    routes = wanted("Always", [lent]).routes
+    assert routes == {Route("10.244.9.0/26", "10.244.2.0", DEVICE), Route("10.244.9.0/32", "10.244.3.0", DEVICE)}
+
+
+def test_a_node_without_a_tunnel_address_yet_is_not_routed():
+    nodes = {**NODES, "worker-2": Node("worker-2", "172.18.0.4/16")}
+    found = entries(OWN, nodes, [pool("10.244.0.0/16", vxlanMode="Always")], BLOCKS, "eth0")
+    assert Route("10.244.2.0/26", "", DEVICE) not in found.routes
+    assert len(found.fdb) == 1
+
+
+def test_macs_are_known_from_names_and_look_like_felixs():
+    assert OWN.mac == Node("worker-1", "1.2.3.4/8").mac != NEAR.mac
+    assert OWN.mac.startswith("66:")
+
+
+def test_a_change_is_what_changed_and_its_order_leaves_no_half_path():
+    before = wanted("Always")
+    commands = difference(Entries(), before)
+    assert sorted(commands.fdb_set.splitlines()) == sorted(
+        f"fdb replace {peer.mac} dev {DEVICE} dst {peer.ip} self permanent" for peer in (NEAR, FAR)
+    )
+    lines = commands.ip.splitlines()
+    assert [line.split()[0] for line in lines] == ["neigh", "neigh", "route", "route", "route"]
+    assert "route add blackhole 10.244.1.0/26 proto 80" in lines
+    assert f"route add 10.244.2.0/26 via 10.244.2.0 dev {DEVICE} onlink proto 80" in lines
+    assert difference(before, before) == dataplane.Commands()
+    gone = difference(before, wanted("Always", BLOCKS[:2]))
+    assert gone.ip.splitlines() == ["route delete 10.244.3.0/26 proto 80", f"neigh delete 10.244.3.0 dev {DEVICE}"]
+    assert gone.fdb_delete == f"fdb delete {FAR.mac} dev {DEVICE} self\n"
+    assert gone.fdb_set == ""
+
+
+def test_masquerading_follows_the_pools(golden):
+    pools = [
+        pool("10.244.0.0/16", natOutgoing=True),
+        pool("10.7.0.0/24", "plain"),
+        pool("fd00::/48", "six", natOutgoing=True),
+    ]
+    golden("calico/nat.txt", dataplane.ipsets(pools) + dataplane.chains(pools, True))
+    assert "cali-nat-outgoing -m set" not in dataplane.chains([pool("10.244.0.0/16")], True)
+    assert DEVICE not in dataplane.chains(pools, False)
+
+
+def test_nodes_say_where_they_are():
+    annotations = {
+        "projectcalico.org/IPv4Address": "172.18.0.3/16",
+        "projectcalico.org/IPv4VXLANTunnelAddr": "10.244.1.0",
+    }
+    assert dataplane.node_of({"metadata": {"name": "worker-1", "annotations": annotations}}) == OWN
+    assert dataplane.node_of({"metadata": {"name": "new"}}) is None
