@@ -106,13 +106,10 @@ class RuntimeTarget:
         spec = exec_spec(program, record.id, Tty() if tty else None, stdin_open=tty and stdin)
         theirs, ours = _pipes(stdin, stdout, stderr and not tty)
         try:
-            if tty:
-                process = await self._runtime.spawn(spec)
-                await self._attach(process.id, theirs)
-            else:
-                process = await self._runtime.spawn(
-                    spec, stdin=_optional(theirs[0]), stdout=_optional(theirs[1]), stderr=_optional(theirs[2])
-                )
+            # Handed over with the start: what a quick process says before an attachment would be lost.
+            process = await self._runtime.spawn(
+                spec, stdin=_optional(theirs[0]), stdout=_optional(theirs[1]), stderr=_optional(theirs[2])
+            )
         except (RuntimeApiError, OSError) as error:
             _close(ours)
             status = 500 if isinstance(error, StartError | OSError) else 400

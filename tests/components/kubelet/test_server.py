@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
-from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper
+from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
+from components.kubelet.container_target import RuntimeTarget
 from components.kubelet.launch import exec_spec
 from components.kubelet.server import no_log
+from components.kubelet.streaming.descriptors import read_chunks
 from components.machinery.images import Program
-from components.runtime.api import Tty
+from components.runtime.api import Process, Tty
 
 CHATTY = {
     "name": "app",
@@ -45,6 +49,35 @@ def test_why_there_is_no_log_yet() -> None:
     assert said("ErrImagePull") == prefix + "image can't be pulled"
     assert said("ImagePullBackOff") == prefix + "trying and failing to pull image"
     assert no_log("p", "app", {}, previous=True) == 'previous terminated container "app" in pod "p" not found'
+
+
+@on_node
+async def test_what_a_quick_command_says_on_its_terminal_is_heard(node: Node) -> None:
+    """However long it takes from its start until somebody reads."""
+    await node.ready_node()
+    pod = await node.running(simple_pod("quick", sleeper("app")))
+    async with node.runtime() as runtime:
+
+        class Slow:
+            async def spawn(self, *args: Any, **fds: Any) -> Process:
+                process = await runtime.spawn(*args, **fds)
+                await runtime.wait(process.id)
+                return process
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(runtime, name)
+
+        container = status(pod, "app")["containerID"].removeprefix("kubewire://")
+        record = SimpleNamespace(id=container, image="busybox", running=True)
+        state = SimpleNamespace(pod=pod, record=SimpleNamespace(current={"app": record}))
+        images = SimpleNamespace(program=lambda image, argv: Program("busybox", argv=tuple(argv)))
+        target = RuntimeTarget(cast(Any, Slow()), cast(Any, images), lambda *_: cast(Any, SimpleNamespace(state=state)))
+        session = await target.exec(
+            "default", "quick", "app", ["echo", "hello"], stdin=True, stdout=True, stderr=True, tty=True
+        )
+        said = b"".join([chunk async for chunk in read_chunks(session.stdout)])
+        await session.close()
+    assert said == b"hello\r\n"
 
 
 @on_node
