@@ -34,6 +34,8 @@ IPAMBLOCKS = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
 IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
 FELIXCONFIGURATIONS = Resource(GROUP, "v1", "felixconfigurations", "FelixConfiguration", namespaced=False)
 DEFAULT_POOL = "default-ipv4-ippool"
+#: What may be otherwise the next time.
+_PASSING = (CommandError, TimeoutError, OSError, ApiError, DatastoreError, ipam.NoAddress)
 _GATHER, _RETRY, _RESYNC, _TOKEN_SECONDS = 0.05, 5.0, 10.0, 24 * 3600
 
 
@@ -77,8 +79,7 @@ class Agent:
                 tasks.create_task(informer.run())
             await wait_synced(self._nodes, self._pools, self._blocks)
             store = await self._install_kubeconfig()
-            own = await self._announce(Node(options.nodename, address), store)
-            await self._reconcile(own, outer_mtu)
+            own = await self._started(Node(options.nodename, address), outer_mtu, store)
             self._install_plugins(kernel.mtu_of(outer_mtu, bool(own.tunnel)))
             await self._set_network_available()
             tasks.create_task(self._follow(own, outer_mtu, store))
@@ -147,6 +148,17 @@ class Agent:
             await self._patch_status({"metadata": {"annotations": wanted}})
         return own
 
+    async def _started(self, own: Node, outer_mtu: int, store: Datastore) -> Node:
+        """Announced, and in the kernel once: what fails is tried again, as Felix does."""
+        while True:
+            try:
+                announced = await self._announce(own, store)
+                await self._reconcile(announced, outer_mtu)
+                return announced
+            except _PASSING as error:
+                log.error("%s", error)
+            await asyncio.sleep(_GATHER)
+
     async def _tunnel_address(self, node: KubeObject, store: Datastore) -> str:
         """The one it has, if it still is its own; else a new one. Upstream's allocate-tunnel-addrs."""
         name, handle = node["metadata"]["name"], f"vxlan-tunnel-addr-{node['metadata']['name']}"
@@ -200,7 +212,7 @@ class Agent:
                 await self._reconcile(own, outer_mtu)
                 await self._release_the_gone(store)
                 pause = _RESYNC
-            except (CommandError, TimeoutError, OSError, DatastoreError, ipam.NoAddress) as error:
+            except _PASSING as error:
                 log.error("%s", error)
                 pause = _RETRY
             try:

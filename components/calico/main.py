@@ -64,8 +64,16 @@ async def _until_signal(options: Options) -> int:
         expected, rest = group.split(_EXPECTED)
         if rest is not None:
             raise
-        print(f"calico-node: {expected}", file=sys.stderr)
+        for leaf in _leaves(expected):
+            print(f"calico-node: {leaf}", file=sys.stderr)
     return 1
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """The errors inside of a task group's nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error] if error else []
 
 
 async def _run(options: Options) -> None:

@@ -28,7 +28,7 @@ def test_a_state_directory_too_long_for_sockets_is_said(tmp_path: Path) -> None:
         ("topology: {workers: many}", "workers"),
         ("network: {clusterCIDR: 172.18.0.0/16}", "overlap"),
         ("network: {serviceCIDR: 10.244.0.0/20}", "overlap"),
-        ("cni: {plugin: calico}", "calico"),
+        ("cni: {plugin: kindnet}", "kindnet"),
         ("kubeProxy: {mode: turbo}", "turbo"),
         ("topology: [", "lab.yaml"),
     ],

@@ -41,17 +41,20 @@ class Terminal:
             start_new_session=True,
         )
 
+        self._ahead = ""
+
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
     def until(self, text: str, seconds: float = 60.0) -> str:
-        """What comes, up to text."""
-        seen, deadline = "", time.monotonic() + seconds
+        """What comes, up to text; what comes with it is for the next one."""
+        seen, deadline = self._ahead, time.monotonic() + seconds
         while text not in seen:
             left = deadline - time.monotonic()
             assert left > 0 and select.select([self.master], [], [], left)[0], f"no {text!r} in {seen!r}"
             seen += os.read(self.master, 4096).decode(errors="replace")
-        return seen
+        before, _, self._ahead = seen.partition(text)
+        return before + text
 
 
 @pytest.fixture
@@ -76,6 +79,7 @@ def test_a_shell_has_job_control_and_the_terminal_comes_back(terminal: Terminal)
     terminal.until("are you there\r\nare you there\r\n")
     terminal.type("\x1a")
     terminal.until("Stopped")
+    terminal.until("# ")
     terminal.type("fg\n")
     terminal.until("cat\r\n")  # bash says what it continues
     terminal.type("and now\n")
