@@ -174,6 +174,12 @@ class Agent:
 
         return await asyncio.to_thread(assigned)
 
+    async def _without_tunnel(self, store: Datastore) -> None:
+        """No pool wants it any more: device, annotation and address go."""
+        await kernel.remove_device()
+        await self._patch_status({"metadata": {"annotations": {dataplane.TUNNEL_ADDRESS: None}}})
+        await asyncio.to_thread(ipam.release, store, f"vxlan-tunnel-addr-{self.options.nodename}")
+
     async def _set_network_available(self) -> None:
         now = timestamp()
         condition = {
@@ -208,6 +214,8 @@ class Agent:
             self._changed.clear()
             try:
                 if dataplane.wants_tunnel(self._pools.store.values()) != bool(own.tunnel):
+                    if own.tunnel:
+                        await self._without_tunnel(store)
                     own = await self._announce(replace(own, tunnel=""), store)
                 await self._reconcile(own, outer_mtu)
                 await self._release_the_gone(store)

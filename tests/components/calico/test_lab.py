@@ -50,6 +50,17 @@ steps:
       from: worker-1
       within: 20s
       exec: {command: "ip route show proto 80 | wc -l", equals: 4}
+  - name: a pool without VXLAN needs no tunnel
+    patch: {object: ippool/default-ipv4-ippool, patch: {spec: {vxlanMode: Never}}, type: merge}
+  - expect:
+      - from: worker-1
+        exec: {command: "ip link show vxlan.calico", exit: 1}
+      - resource: {of: node/worker-1, jsonpath: "{.metadata.annotations}", absent: IPv4VXLANTunnelAddr}
+  - patch: {object: ippool/default-ipv4-ippool, patch: {spec: {vxlanMode: Always}}, type: merge}
+  - expect:
+      from: worker-1
+      within: 20s
+      exec: {command: "ip route show proto 80 | wc -l; ip -4 -o address show dev vxlan.calico | wc -l", equals: "4\\n1"}
   - name: a node that is gone gives its blocks back
     component: {name: kubelet, on: worker-3, action: stop}
   - delete: {objects: node/worker-3}
