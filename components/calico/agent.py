@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,7 @@ class Agent:
         self._applied: Entries | None = None
         self._nat: tuple[str, str] | None = None
         self._device: tuple[Node, int] | None = None
+        self._renew_token = 0.0
 
     async def run(self) -> None:
         """Raises what makes a start impossible: OSError, CommandError."""
@@ -122,11 +124,16 @@ class Agent:
         token = json.loads(await _until_there(lambda: self._client.request("POST", path, body=request)))
         ca = base64.b64encode(credentials.ca).decode()
         text = install.plugin_kubeconfig(credentials.server, ca, token["status"]["token"])
+        self._renew_token = time.time() + _TOKEN_SECONDS / 2
         path_of_config = Path(self.options.cni_conf_dir, install.KUBECONFIG_NAME)
         install.replace(path_of_config, text, 0o600)
         nodename = Path(self.options.nodename_file)
         install.replace(nodename, self.options.nodename.encode(), 0o644)
         return Datastore(str(path_of_config))
+
+    def token_is_due(self) -> bool:
+        """Half of its time is over, or there is none yet."""
+        return time.time() > self._renew_token
 
     def _install_plugins(self, mtu: int) -> None:
         options = self.options
@@ -217,6 +224,8 @@ class Agent:
                     if own.tunnel:
                         await self._without_tunnel(store)
                     own = await self._announce(replace(own, tunnel=""), store)
+                if self.token_is_due():
+                    store = await self._install_kubeconfig()
                 await self._reconcile(own, outer_mtu)
                 await self._release_the_gone(store)
                 pause = _RESYNC
