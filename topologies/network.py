@@ -29,6 +29,7 @@ PRIVATE_DIRECTORIES = (
     "/etc/kubernetes",
     "/etc/kube-flannel",
     "/opt/cni",
+    "/var/lib/calico",
     "/var/lib/cni",
     "/var/lib/etcd",
     "/var/lib/kubelet",
