@@ -46,19 +46,36 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class KernelRule:
+    """Which learned routes the kernel gets, the first that matches decides; without one it gets them.
+
+    tunnel: the device they go through; cross_subnet: only when their next hop is on no link of ours.
+    """
+
+    match: Rule
+    tunnel: str = ""
+    cross_subnet: bool = False
+
+
+@dataclass(frozen=True)
 class Announcement:
-    """A prefix of our own. communities as integers (RFC 1997); next_hop "": the session's own address."""
+    """A prefix of our own. communities as integers (RFC 1997); next_hop "": the session's own address.
+
+    blackhole: the kernel drops what it has no better route for.
+    """
 
     prefix: Prefix
     communities: tuple[int, ...] = ()
     next_hop: str = ""
+    blackhole: bool = False
 
 
 @dataclass(frozen=True)
 class Peer:
     """A neighbour. hold_time is in seconds, of which a third is the keepalive interval (RFC 4271, 4.4 and 10).
 
-    No hold time of 0 (no keepalives): os-ken's timers would not stop.
+    No hold time of 0 (no keepalives): os-ken's timers would not stop. restart_time: seconds for which each side keeps
+    the other's routes when it goes without a word (RFC 4724); 0: not negotiated.
     """
 
     name: str
@@ -68,6 +85,7 @@ class Peer:
     passive: bool = False
     password: str = ""
     hold_time: int = 90
+    restart_time: int = 120
     route_reflector_client: bool = False
     next_hop_self: bool = False
     imports: Filter = Filter()
@@ -86,6 +104,12 @@ class Configuration:
     max_paths: int = 16
     peers: tuple[Peer, ...] = ()
     announce: tuple[Announcement, ...] = ()
+    kernel: tuple[KernelRule, ...] = ()
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What a speaker has for its whole life."""
+        return self.local_as, self.router_id, self.cluster_id, self.listen
 
     def peer(self, address: str) -> Peer | None:
         return next((peer for peer in self.peers if peer.address == address), None)
@@ -115,6 +139,7 @@ def parse(text: str) -> Configuration:
         max_paths=keys.number("maxPaths", 16, low=1),
         peers=tuple(_peer(one) for one in keys.take("peers", list, [])),
         announce=tuple(_announcement(one) for one in keys.take("announce", list, [])),
+        kernel=tuple(_kernel_rule(one) for one in keys.take("kernel", list, [])),
     )
     keys.done()
     addresses = [peer.address for peer in configuration.peers]
@@ -134,6 +159,7 @@ def _peer(document: Any) -> Peer:
         passive=keys.take("passive", bool, False),
         password=keys.take("password", str, ""),
         hold_time=keys.number("holdTime", 90, low=3, high=65535),
+        restart_time=_restart_time(keys),
         route_reflector_client=keys.take("routeReflectorClient", bool, False),
         next_hop_self=keys.take("nextHopSelf", bool, False),
         imports=_filter(keys.take("import", dict, {})),
@@ -143,6 +169,11 @@ def _peer(document: Any) -> Peer:
     if len(peer.password.encode()) > 80:
         raise ConfigError("peers.password is longer than the 80 bytes of a TCP MD5 key (tcp(7))")
     return peer
+
+
+def _restart_time(keys: _Keys) -> int:
+    wanted, seconds = keys.take("gracefulRestart", bool, True), keys.number("restartTime", 120, low=1, high=4095)
+    return seconds if wanted else 0
 
 
 def _filter(document: Any) -> Filter:
@@ -155,12 +186,24 @@ def _filter(document: Any) -> Filter:
 
 def _rule(document: Any) -> Rule:
     keys = _Keys(document, "rules")
-    rule = Rule(
+    rule = _match(keys)
+    keys.done()
+    return rule
+
+
+def _match(keys: _Keys, default: Any = None) -> Rule:
+    """default: the action where none is given."""
+    return Rule(
         keys.prefix("prefix"),
-        keys.action("action"),
+        keys.action("action", default) if default else keys.action("action"),
         keys.number("ge", 0, low=0, high=128) or None,
         keys.number("le", 0, low=0, high=128) or None,
     )
+
+
+def _kernel_rule(document: Any) -> KernelRule:
+    keys = _Keys(document, "kernel")
+    rule = KernelRule(_match(keys, "accept"), keys.take("tunnel", str, ""), keys.take("crossSubnet", bool, False))
     keys.done()
     return rule
 
@@ -168,7 +211,9 @@ def _rule(document: Any) -> Rule:
 def _announcement(document: Any) -> Announcement:
     keys = _Keys({"prefix": document} if isinstance(document, str) else document, "announce")
     communities = tuple(community(str(one)) for one in keys.take("communities", list, []))
-    announcement = Announcement(keys.prefix("prefix"), communities, keys.address("nextHop", ""))
+    announcement = Announcement(
+        keys.prefix("prefix"), communities, keys.address("nextHop", ""), keys.take("blackhole", bool, False)
+    )
     keys.done()
     return announcement
 

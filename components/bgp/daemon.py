@@ -10,14 +10,20 @@ from pathlib import Path
 
 from components.bgp import fib, links, rib, status
 from components.bgp.config import ConfigError, Prefix, load
-from components.bgp.speaker import Event, Learned, PeerDown, PeerUp, Speaker, Withdrawn
+from components.bgp.speaker import EndOfRib, Event, Learned, PeerDown, PeerUp, Speaker, Withdrawn
 from components.machinery.command import CommandError
 
 log = logging.getLogger("bgp")
+#: How long routes of a run before stay for peers that do not come (BIRD's "graceful restart wait").
+_RESTART_WAIT_S = 240.0
 
 
 class Daemon:
-    """run() until asked to stop."""
+    """run() until asked to stop.
+
+    Routes that the kernel has from a run before stay until every peer has said what it has, or for four minutes
+    (RFC 4724, 4.1); peers that go without a word keep theirs for as long as they asked for (4.2).
+    """
 
     def __init__(self, path: Path, control: Path) -> None:
         self._path = path
@@ -29,30 +35,51 @@ class Daemon:
         self._started = time.time()
         self._dirty = asyncio.Event()
         self._configuring = asyncio.Lock()
+        self._awaited: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._leaving = False
+        #: The configuration wants what a speaker cannot change: the process has to begin anew.
+        self.wants_restart = False
 
     async def run(self, asked: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
+        self._asked = asked
 
         def report(event: Event) -> None:
             loop.call_soon_threadsafe(self._handle, event)
 
-        self._speaker = Speaker(self._configuration, report)
+        left, _ = await fib.read()
+        self._awaited = {peer.address for peer in self._configuration.peers if peer.restart_time} if left else set()
+        self._speaker = Speaker(self._configuration, report, restarting=bool(self._awaited))
+        waiting = loop.call_later(_RESTART_WAIT_S, self._end_of_restart)
         server = await self._serve()
         watch = links.Watch(lambda: loop.create_task(self._check_links()))
         installing = asyncio.ensure_future(self._install())
         try:
-            # What an earlier run left behind is nobody's now: there is no graceful restart.
             self._dirty.set()
             await asyncio.to_thread(self._speaker.apply, self._configuration)
             await asked.wait()
         finally:
+            waiting.cancel()
             watch.close()
             server.close()
             self._control.unlink(missing_ok=True)
             installing.cancel()
             await asyncio.gather(installing, return_exceptions=True)
-            await asyncio.to_thread(self._speaker.stop)
-            await fib.apply({})
+            if not self._leaving:
+                await asyncio.to_thread(self._speaker.stop)
+                await fib.apply((await fib.read())[0], {})
+
+    def _end_of_restart(self) -> None:
+        self._awaited.clear()
+        self._speaker.restarting = False
+        self._dirty.set()
+
+    def _heard_all_of(self, peer: str) -> None:
+        if peer in self._awaited:
+            self._awaited.discard(peer)
+            if not self._awaited:
+                self._end_of_restart()
 
     async def _check_links(self) -> None:
         try:
@@ -62,21 +89,43 @@ class Daemon:
             return
         for address in gone:
             self._speaker.drop(address)
+        self._dirty.set()
 
     def _handle(self, event: Event) -> None:
         match event:
-            case PeerUp(peer):
+            case PeerUp(peer, keeps_forwarding):
                 self._up[peer] = self._changed_at[peer] = time.time()
                 log.info("%s is up", peer)
-            case PeerDown(peer):
+                if not keeps_forwarding:
+                    self._forget_stale(peer)
+            case PeerDown(peer, restart_time):
                 self._changed_at[peer] = time.time()
                 if self._up.pop(peer, None) is not None:
-                    log.info("%s is down", peer)
-                self._rib.forget(peer)
+                    log.info("%s is down%s", peer, f", its routes stay for {restart_time} s" if restart_time else "")
+                self._gone(peer, restart_time)
+            case EndOfRib(peer):
+                self._forget_stale(peer)
+                self._heard_all_of(peer)
             case Learned(route) if route.peer in self._up:
                 self._rib.learn(route)
             case Withdrawn(peer, prefix):
-                self._rib.withdraw(peer, prefix)
+                if peer in self._up:  # what os-ken says of a session's end is PeerDown's to decide
+                    self._rib.withdraw(peer, prefix)
+        self._dirty.set()
+
+    def _gone(self, peer: str, restart_time: int) -> None:
+        if timer := self._timers.pop(peer, None):
+            timer.cancel()
+        if restart_time:
+            self._rib.retain(peer)
+            self._timers[peer] = asyncio.get_running_loop().call_later(restart_time, self._forget_stale, peer)
+        else:
+            self._rib.forget(peer)
+
+    def _forget_stale(self, peer: str) -> None:
+        if timer := self._timers.pop(peer, None):
+            timer.cancel()
+        self._rib.forget_stale(peer)
         self._dirty.set()
 
     def _selected(self) -> dict[Prefix, tuple[rib.Route, ...]]:
@@ -84,12 +133,19 @@ class Daemon:
         routes = (route for route in self._rib.routes() if route.prefix not in own)
         return rib.select(routes, self._configuration.max_paths)
 
+    def _wanted(self, actual: fib.Table, around: fib.Surroundings) -> fib.Table:
+        configuration = self._configuration
+        blackholes = [one.prefix for one in configuration.announce if one.blackhole]
+        wanted = fib.table(rib.next_hops(self._selected()), blackholes, configuration.kernel, around)
+        return {**actual, **wanted} if self._awaited else wanted
+
     async def _install(self) -> None:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
             try:
-                await fib.apply(rib.next_hops(self._selected()))
+                actual, around = await fib.read()
+                await fib.apply(actual, self._wanted(actual, around))
             except (CommandError, OSError) as error:
                 log.warning("cannot set routes: %s", error)
 
@@ -119,9 +175,13 @@ class Daemon:
         }
         if line == "configure":
             return await self.configure()
+        if line == "graceful restart":
+            self._leaving = True
+            self._asked.set()
+            return "Graceful restart requested\n"
         if line in commands:
             return commands[line]()
-        return f"unknown command {line!r}; there are: {', '.join([*commands, 'configure'])}\n"
+        return f"unknown command {line!r}; there are: {', '.join([*commands, 'configure', 'graceful restart'])}\n"
 
     def _show_protocols(self) -> str:
         return status.protocols(
@@ -145,6 +205,10 @@ class Daemon:
         except ConfigError as error:
             log.error("%s", error)
             return f"{error}\n"
+        if configuration.identity != self._configuration.identity:
+            self.wants_restart = True
+            self._asked.set()
+            return "Restarting\n"
         async with self._configuring:
             await asyncio.to_thread(self._speaker.apply, configuration)
             self._configuration = configuration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -23,7 +24,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--config", type=Path, default=Path("/etc/bgp/bgp.yaml"))
     parser.add_argument("--control", type=Path, default=Path(CONTROL), help=f"control socket (default {CONTROL})")
     parser.add_argument("-v", type=int, default=2, dest="verbosity")
-    parser.add_argument("command", nargs="*", help="ask the running daemon: show protocols, show route, configure")
+    parser.add_argument(
+        "command", nargs="*", help="ask the running daemon: show protocols, show route, configure, graceful restart"
+    )
     options = parser.parse_args(argv)
     if options.command:
         return _ask(options.control, " ".join(options.command))
@@ -32,20 +35,26 @@ def main(argv: Sequence[str]) -> int:
         # os-ken reports every notification and lost connection as an error; the daemon says what they mean.
         logging.getLogger("bgpspeaker").setLevel(logging.CRITICAL)
     try:
-        asyncio.run(_until_signal(options.config, options.control))
+        wants_restart = asyncio.run(_until_signal(options.config, options.control))
     except (ConfigError, OSError) as error:
         print(f"bgp: {error}", file=sys.stderr)
         return 1
+    if wants_restart:
+        project = str(Path(__file__).resolve().parents[2])
+        arguments = [sys.executable, "-m", "components.bgp", *argv]
+        os.execve(sys.executable, arguments, os.environ | {"PYTHONPATH": project})
     return 0
 
 
-async def _until_signal(config: Path, control: Path) -> None:
+async def _until_signal(config: Path, control: Path) -> bool:
+    """Whether the process is to begin anew."""
     from components.bgp.daemon import Daemon  # os-ken's import takes a tenth of a second; a question needs none of it
 
     daemon = Daemon(config, control)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(daemon.configure()))
     await daemon.run(process.termination())
+    return daemon.wants_restart
 
 
 def _ask(control: Path, command: str) -> int:

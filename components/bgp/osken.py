@@ -22,8 +22,10 @@ from collections.abc import Callable
 from typing import Any
 
 from os_ken.lib import hub
+from os_ken.lib.packet import bgp
 from os_ken.services.protocols.bgp import base, peer, processor
 from os_ken.services.protocols.bgp.core_managers import table_manager
+from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
 TCP_MD5SIG = 14  # linux/tcp.h
 #: Less than connect(2)'s two minutes, so that a peer that comes back is found.
@@ -130,6 +132,89 @@ def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[.
     return sock
 
 
+#: What RFC 4724 calls R (of the capability) and F (of an address family).
+_RESTARTED, _FORWARDING = 0x8, 0x80
+_UNICAST = 1
+_end_of_rib: list[Callable[[Any], None]] = []
+_notification: list[Callable[[Any], None]] = []
+
+
+def offer_restart(configuration: Any, seconds: int, version: int, restarting: Callable[[], bool]) -> None:
+    """OPENs to this neighbour have the graceful restart capability, which os-ken can write and never does."""
+    original = configuration.get_configured_capabilities
+    family_number = 1 if version == 4 else 2
+
+    def capabilities() -> Any:
+        # F always: a daemon that begins leaves the kernel's routes alone until its peers have told all.
+        tuples = [(family_number, _UNICAST, _FORWARDING)]
+        flags = _RESTARTED if restarting() else 0
+        one = bgp.BGPOptParamCapabilityGracefulRestart(flags=flags, time=seconds, tuples=tuples)
+        return original() | {bgp.BGP_CAP_GRACEFUL_RESTART: [one]}
+
+    configuration.get_configured_capabilities = capabilities
+
+
+def restart_capability(one: Any) -> tuple[int, bool]:
+    """Of a peer's OPEN: its restart time, 0 where it only helps others, and whether it has kept forwarding."""
+    for capability in one.protocol.recv_open_msg.opt_param:
+        if capability.cap_code == bgp.BGP_CAP_GRACEFUL_RESTART:
+            # os-ken reads on into the capabilities behind this one.
+            families = capability.tuples[: (capability.cap_length - 2) // 4]
+            return capability.time if families else 0, all(flags & _FORWARDING for _, _, flags in families)
+    return 0, False
+
+
+def on_end_of_rib(report: Callable[[Any], None]) -> None:
+    """report(peer) for each End-of-RIB marker (RFC 4724, 2)."""
+    _end_of_rib.append(report)
+
+
+def on_notification(report: Callable[[Any], None]) -> None:
+    """report(peer) for each NOTIFICATION either way. os-ken's own signal of it reaches no listener."""
+    _notification.append(report)
+
+
+def _notified(_: Any, one: Any, __: Any) -> None:
+    for report in _notification:
+        report(one)
+
+
+def _is_end_of_rib(message: Any) -> bool:
+    if message.nlri or message.withdrawn_routes:
+        return False
+    attributes = message.path_attributes
+    return not attributes or (
+        len(attributes) == 1
+        and attributes[0].type == bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI
+        and not attributes[0].withdrawn_routes
+    )
+
+
+def _handling_updates(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def handle(self: Any, message: Any) -> None:
+        if _is_end_of_rib(message):
+            for report in _end_of_rib:
+                report(self)
+        else:
+            original(self, message)
+
+    return handle
+
+
+def _sending_first_updates(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def send(self: Any) -> None:
+        original(self)
+        if self.is_mpbgp_cap_valid(bgp.RF_IPv4_UC):
+            self.enque_outgoing_msg(bgp.BGPUpdate())
+        if self.is_mpbgp_cap_valid(bgp.RF_IPv6_UC):
+            nothing = bgp.BGPPathAttributeMpUnreachNLRI(bgp.RF_IPv6_UC.afi, bgp.RF_IPv6_UC.safi, [])
+            self.enque_outgoing_msg(bgp.BGPUpdate(path_attributes=[nothing]))
+
+    return send
+
+
 def install() -> None:
     """Once for a process."""
     if base.Sink.OutgoingMsgList is _Queue:
@@ -138,7 +223,10 @@ def install() -> None:
     base.Sink.OutgoingMsgList = _Queue
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
     peer.Peer._connect_tcp = _connect_tcp
+    peer.Peer._handle_update_msg = _handling_updates(peer.Peer._handle_update_msg)
+    peer.Peer._enqueue_init_updates = _sending_first_updates(peer.Peer._enqueue_init_updates)
     processor.BgpProcessor.__init__ = _processor_init(processor.BgpProcessor.__init__)
+    BgpSignalBus.bgp_notification_received = BgpSignalBus.bgp_notification_sent = _notified
     for owner, names in (
         (processor.BgpProcessor, ("_process_dest", "_process_rtdest", "enqueue")),
         (table_manager.TableCoreManager, ("learn_path", "remember_sent_route", "clean_stale_routes")),

@@ -26,20 +26,33 @@ class Route:
 
 
 class AdjRibIn:
-    """Routes by peer and prefix, after the import filter."""
+    """Routes by peer and prefix, after the import filter. Stale ones are of a session before (RFC 4724, 4.2)."""
 
     def __init__(self) -> None:
         self._routes: dict[str, dict[Prefix, Route]] = {}
+        self._stale: dict[str, set[Prefix]] = {}
 
     def learn(self, route: Route) -> None:
         self._routes.setdefault(route.peer, {})[route.prefix] = route
+        self._stale.get(route.peer, set()).discard(route.prefix)
 
     def withdraw(self, peer: str, prefix: Prefix) -> None:
         self._routes.get(peer, {}).pop(prefix, None)
+        self._stale.get(peer, set()).discard(prefix)
+
+    def retain(self, peer: str) -> None:
+        """Its routes are stale from now on; those that were before are gone."""
+        self.forget_stale(peer)
+        self._stale[peer] = set(self._routes.get(peer, {}))
+
+    def forget_stale(self, peer: str) -> None:
+        for prefix in self._stale.pop(peer, ()):
+            self._routes[peer].pop(prefix, None)
 
     def forget(self, peer: str) -> None:
         """RFC 4271, 8.2: when a session ends, all routes of it are deleted."""
         self._routes.pop(peer, None)
+        self._stale.pop(peer, None)
 
     def routes(self) -> Iterator[Route]:
         for routes in self._routes.values():

@@ -38,11 +38,24 @@ _NO_NEXT_HOP = {4: "0.0.0.0", 6: "::"}
 
 @dataclass(frozen=True)
 class PeerUp:
+    """keeps_forwarding: after a restart it still has the routes that it had announced (RFC 4724's F bit)."""
+
     peer: str
+    keeps_forwarding: bool = False
 
 
 @dataclass(frozen=True)
 class PeerDown:
+    """restart_time: seconds in which the peer may come back with its routes; 0: it is gone."""
+
+    peer: str
+    restart_time: int = 0
+
+
+@dataclass(frozen=True)
+class EndOfRib:
+    """The peer has sent all that it has."""
+
     peer: str
 
 
@@ -57,15 +70,23 @@ class Withdrawn:
     prefix: Prefix
 
 
-Event = PeerUp | PeerDown | Learned | Withdrawn
+Event = PeerUp | PeerDown | Learned | Withdrawn | EndOfRib
 
 
 class Speaker:
-    """Sessions and announcements follow the last applied configuration."""
+    """Sessions and announcements follow the last applied configuration.
 
-    def __init__(self, configuration: Configuration, report: Callable[[Event], None]) -> None:
+    restarting: its kernel still has the routes of a run before, which peers are told (RFC 4724, 4.1), until set False.
+    """
+
+    def __init__(
+        self, configuration: Configuration, report: Callable[[Event], None], *, restarting: bool = False
+    ) -> None:
         osken.install()
         self._report = report
+        self.restarting = restarting
+        self._notified: set[str] = set()
+        self._restart_times: dict[str, int] = {}
         self._configuration = Configuration(configuration.local_as, configuration.router_id)
         self._listening: dict[socket.AddressFamily, socket.socket] = {}
         # Threads inherit being daemons from the one that starts them: the process need not wait for them in the end.
@@ -77,15 +98,32 @@ class Speaker:
         # os-ken takes no less than 10 s here, which is longer than a lab waits.
         CORE_MANAGER.common_conf._settings["bgp_conn_retry_time"] = configuration.connect_retry
         bus = CORE_MANAGER.get_core_service()._signal_bus
-        bus.register_listener(BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._report(PeerUp(info["peer"].ip_address)))
-        bus.register_listener(
-            BgpSignalBus.BGP_ADJ_DOWN, lambda _, info: self._report(PeerDown(info["peer"].ip_address))
-        )
+        bus.register_listener(BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._up(info["peer"]))
+        bus.register_listener(BgpSignalBus.BGP_ADJ_DOWN, lambda _, info: self._down(info["peer"]))
+        osken.on_notification(self._notification)
+        osken.on_end_of_rib(lambda peer: self._report(EndOfRib(peer.ip_address)))
         bus.register_listener(
             BgpSignalBus.BGP_ADJ_RIB_IN_CHANGED, lambda _, info: self._received(info["peer"], info["received_route"])
         )
         for address in configuration.listen:
             self._listen(address)
+
+    def _notification(self, peer: Any) -> None:
+        if peer is not None:  # its OPEN was not read yet
+            self._notified.add(peer.ip_address)
+
+    def _up(self, peer: Any) -> None:
+        address = peer.ip_address
+        self._notified.discard(address)
+        self._restart_times[address], keeps_forwarding = osken.restart_capability(peer)
+        self._report(PeerUp(address, keeps_forwarding))
+
+    def _down(self, peer: Any) -> None:
+        """Without a word it may be restarting."""
+        address = peer.ip_address
+        wanted = self._configuration.peer(address)
+        keep = wanted is not None and wanted.restart_time and address not in self._notified
+        self._report(PeerDown(address, self._restart_times.get(address, 0) if keep else 0))
 
     def _listen(self, address: str) -> None:
         """os-ken would listen on the first address only, and set no MD5 key on threads."""
@@ -169,6 +207,8 @@ class Speaker:
         # api.call would fail: it logs settings as a set, and filters are a list.
         configuration = neighbors.NeighborConf(**settings)
         configuration._settings[neighbors.HOLD_TIME] = peer.hold_time  # os-ken takes no less than 10 s
+        if peer.restart_time:
+            osken.offer_restart(configuration, peer.restart_time, version, lambda: self.restarting)
         CORE_MANAGER.neighbors_conf.add_neighbor_conf(configuration)
 
     def _remove(self, peer: Peer) -> None:
@@ -187,6 +227,7 @@ class Speaker:
 
     def _cease(self, one: Any) -> None:
         """Tell the peer, then end the connection: os-ken's receiving thread sees that and drops the routes."""
+        self._notified.add(one.ip_address)
         if protocol := one.protocol:
             protocol._send_with_lock(bgp.BGPNotification(CEASE, ADMINISTRATIVE_SHUTDOWN))
             _shutdown(protocol._socket)
@@ -195,6 +236,7 @@ class Speaker:
         """The link to a peer is gone: end the session now, not when the hold timer does."""
         one = self._os_ken_peer(address)
         if one is not None and (protocol := one.protocol):
+            self._notified.add(address)
             _shutdown(protocol._socket)
 
     def stop(self) -> None:

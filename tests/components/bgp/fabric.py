@@ -68,6 +68,7 @@ class Node(Host):
         self.config = Path(f"/tmp/{self.name}.yaml")
         self.control = Path(f"/tmp/{self.name}.ctl")
         self.log = Path(f"/tmp/{self.name}.log")
+        self.configured = config
         self.config.write_text(json.dumps(config))
         with self.log.open("ab") as log:
             self.daemon = await asyncio.create_subprocess_exec(

@@ -55,7 +55,18 @@ class Router:
     """address and AS, and its neighbours as (address, AS, options); announce: prefixes."""
 
     def __init__(
-        self, host, asn, neighbours, announce=(), *, password="", hold=90, reflect=False, passive=True, community=""
+        self,
+        host,
+        asn,
+        neighbours,
+        announce=(),
+        *,
+        password="",
+        hold=90,
+        reflect=False,
+        passive=True,
+        community="",
+        graceful=False,
     ):
         self.host, self.asn, self.neighbours, self.announce = host, asn, neighbours, announce
         self.password, self.hold, self.reflect, self.passive, self.community = (
@@ -65,6 +76,7 @@ class Router:
             passive,
             community,
         )
+        self.graceful = graceful
         self.folder = Path(f"/tmp/{type(self).__name__.lower()}-{host.name}")
         self.folder.mkdir()
         self.log = self.folder / "log"
@@ -105,6 +117,7 @@ class Bird(Router):
                 + (f' password "{self.password}";' if self.password else "")
                 + (" rr client;" if self.reflect else "")
                 + (" passive on;" if self.passive else "")
+                + (" graceful restart on;" if self.graceful else "")
                 + " ipv4 { import all; export where source ~ [RTS_STATIC, RTS_BGP]; "
                 + ("" if self.reflect else "next hop self;")
                 + " }; }"
@@ -158,6 +171,8 @@ class Frr(Router):
                 lines.append(f" neighbor {address} password {self.password}")
             if self.passive:
                 lines.append(f" neighbor {address} passive")
+            if self.graceful:
+                lines.append(f" neighbor {address} graceful-restart")
         lines.append(" address-family ipv4 unicast")
         mark = " route-map mark" if self.community else ""
         lines += [f"  network {prefix}{mark}" for prefix in self.announce]
@@ -238,6 +253,14 @@ class GoBgp(Router):
             ]
             if self.passive:
                 lines += [" [neighbors.transport.config]", "  passive-mode = true"]
+            if self.graceful:
+                lines += [" [neighbors.graceful-restart.config]", "  enabled = true", "  restart-time = 120"]
+                lines += [
+                    " [[neighbors.afi-safis]]",
+                    "  [neighbors.afi-safis.config]",
+                    '   afi-safi-name = "ipv4-unicast"',
+                ]
+                lines += ["  [neighbors.afi-safis.mp-graceful-restart.config]", "   enabled = true"]
             if self.reflect:
                 lines += [
                     " [neighbors.route-reflector.config]",

@@ -2,30 +2,83 @@
 
 from ipaddress import ip_network
 
+import pytest
+
 from components.bgp import fib, links
+from components.bgp.config import KernelRule, Rule
 
 A, B, C = (ip_network(f"10.{number}.0.0/16") for number in (1, 2, 3))
 
 
+ONE, TWO = fib.Hop("10.0.1.2"), fib.Hop("10.0.2.2")
+
+
 def test_only_differences_are_told_and_additions_come_first():
-    actual = {A: ("10.0.1.2",), B: ("10.0.1.2",)}
-    wanted = {A: ("10.0.1.2",), C: ("10.0.1.2", "10.0.2.2")}
+    actual = {A: (ONE,), B: (ONE,)}
+    wanted = {A: (ONE,), C: (ONE, TWO)}
     assert fib.changes(actual, wanted) == (
         "route replace 10.3.0.0/16 proto 12 nexthop via 10.0.1.2 nexthop via 10.0.2.2\nroute del 10.2.0.0/16 proto 12\n"
     )
 
 
+def test_a_blackhole_is_not_replaced_by_a_route_with_a_next_hop():
+    assert (
+        fib.changes({A: ()}, {A: (ONE,)})
+        == "route del 10.1.0.0/16 proto 12\nroute replace 10.1.0.0/16 proto 12 via 10.0.1.2\n"
+    )
+    assert fib.changes({}, {A: ()}) == "route replace blackhole 10.1.0.0/16 proto 12\n"
+
+
 def test_what_ip_prints_is_read():
     entries = [
-        {"dst": "default", "gateway": "10.0.1.2"},
+        {"dst": "default", "gateway": "10.0.1.2", "flags": []},
         {"dst": "10.1.0.0/16", "nexthops": [{"gateway": "10.0.2.2"}, {"gateway": "10.0.1.2"}]},
         {"dst": "10.2.0.7", "via": {"family": "inet6", "host": "fe80::1"}},
+        {"type": "blackhole", "dst": "10.3.0.0/16", "protocol": "bird", "flags": []},
+        {"dst": "10.4.0.0/16", "gateway": "10.9.0.1", "dev": "tunl0", "flags": ["onlink"]},
     ]
     assert fib.parse(entries, 4) == {
-        ip_network("0.0.0.0/0"): ("10.0.1.2",),
-        A: ("10.0.1.2", "10.0.2.2"),
-        ip_network("10.2.0.7/32"): ("fe80::1",),
+        ip_network("0.0.0.0/0"): (ONE,),
+        A: (ONE, TWO),
+        ip_network("10.2.0.7/32"): (fib.Hop("fe80::1"),),
+        C: (),
+        ip_network("10.4.0.0/16"): (fib.Hop("10.9.0.1", "tunl0"),),
     }
+
+
+AROUND = fib.parse_surroundings(
+    [
+        {"dst": "default", "gateway": "172.18.0.1", "dev": "eth0"},
+        {"dst": "172.18.0.0/18", "dev": "eth0", "protocol": "kernel"},
+        {"dst": "172.18.64.0/18", "gateway": "172.18.0.9", "dev": "eth0"},
+        {"dst": "10.9.0.0/16", "gateway": "172.18.0.7", "dev": "eth0", "protocol": "bird"},
+    ],
+    4,
+)
+
+
+@pytest.mark.parametrize(
+    ("rules", "next_hop", "hop"),
+    [
+        ([], "172.18.0.3", fib.Hop("172.18.0.3")),
+        ([], "172.18.64.3", fib.Hop("172.18.0.9")),
+        ([], "203.0.113.7", fib.Hop("172.18.0.1")),
+        ([KernelRule(Rule(A, accept=True), "tunl0")], "172.18.0.3", fib.Hop("172.18.0.3", "tunl0")),
+        ([KernelRule(Rule(A, accept=True), "tunl0", cross_subnet=True)], "172.18.0.3", fib.Hop("172.18.0.3")),
+        (
+            [KernelRule(Rule(A, accept=True), "tunl0", cross_subnet=True)],
+            "172.18.64.3",
+            fib.Hop("172.18.64.3", "tunl0"),
+        ),
+    ],
+)
+def test_a_next_hop_by_link_by_another_route_or_by_a_tunnel(rules, next_hop, hop):
+    assert fib.table({A: (next_hop,)}, [], rules, AROUND) == {A: (hop,)}
+
+
+def test_what_the_kernel_does_not_get_and_what_it_drops():
+    rules = [KernelRule(Rule(A, accept=False))]
+    assert fib.table({A: ("172.18.0.3",)}, [B], rules, AROUND) == {B: ()}
 
 
 def test_peers_on_a_link_without_carrier():

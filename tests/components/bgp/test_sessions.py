@@ -1,6 +1,7 @@
 """Sessions with BIRD 2, FRR and GoBGP: what each side believes, and what the kernel has."""
 
 import asyncio
+import json
 import os
 import signal
 
@@ -206,7 +207,14 @@ def test_our_daemon_reflects_routes_between_two_nodes_and_loses_them_with_a_node
     async def body():
         nodes, (tor,) = await segment(Bird)
         clients = [
-            {"name": f"n{n}", "address": f"10.0.0.{n}", "remoteAS": 64512, "routeReflectorClient": True} for n in (1, 2)
+            {
+                "name": f"n{n}",
+                "address": f"10.0.0.{n}",
+                "remoteAS": 64512,
+                "routeReflectorClient": True,
+                "gracefulRestart": False,
+            }
+            for n in (1, 2)
         ]
         reflector = Node("rr")
         reflector.pid = tor.host.pid
@@ -283,5 +291,92 @@ def test_sigterm_says_cease_and_leaves_no_route(kind):
             return not await tors[0].is_up() and "10.244.1.0/24" not in await tors[0].routes()
 
         await until(gone, "the router has forgotten the node")
+
+    scenario(body)
+
+
+@KINDS
+def test_a_daemon_that_is_killed_and_begins_anew_loses_no_route_on_either_side(kind):
+    """Both sides restart gracefully (RFC 4724): the kernel's routes are watched all the time."""
+
+    async def body():
+        node, tors = await racks(kind, graceful=True)
+        (tor,) = tors
+        await tor.start()
+        await node.start_daemon(configuration(peers()))
+        await both_up(node, tors)
+        await until(lambda: some(node), "a route")
+
+        async def told():
+            return "10.244.1.0/24" in await tor.routes()
+
+        await until(told, "the node's prefix at the router")
+        lost = await asyncio.create_subprocess_exec(
+            *node.argv("ip", "monitor", "route"), stdout=asyncio.subprocess.PIPE
+        )
+        node.daemon.kill()
+        await node.daemon.wait()
+        assert await some(node), "the kernel's route outlives the daemon"
+
+        async def noticed():
+            return not await tor.is_up()
+
+        await until(noticed, "the router sees the session end")
+        assert await told(), "the router keeps the node's prefix"
+        await node.start_daemon(node.configured)
+        await both_up(node, tors)
+        assert await some(node)
+        assert await told()
+        lost.terminate()
+        said = (await lost.stdout.read()).decode()
+        assert "Deleted 172.30.0.0/16" not in said
+
+    scenario(body)
+
+
+def test_a_prefix_that_is_not_announced_again_after_a_restart_goes_with_the_end_of_rib():
+    async def body():
+        node, tors = await racks(Bird, graceful=True)
+        (tor,) = tors
+        tor.announce = ["172.30.0.0/16", "192.0.2.0/24"]
+        await tor.start()
+        await node.start_daemon(configuration(peers()))
+        await both_up(node, tors)
+
+        async def both():
+            return set(await node.kernel_routes()) == {"172.30.0.0/16", "192.0.2.0/24"}
+
+        await until(both, "both routes")
+        await tor.kill()
+        await until(down(node), "the session is seen to end")
+        assert await both(), "both routes stay while the router may come back"
+        tor.announce = ["172.30.0.0/16"]
+        await tor.start()
+
+        async def one():
+            return set(await node.kernel_routes()) == {"172.30.0.0/16"}
+
+        await until(one, "the one that was announced again")
+
+    scenario(body)
+
+
+def down(node):
+    async def is_down():
+        return not await node.is_up("tor1")
+
+    return is_down
+
+
+def test_a_changed_as_number_begins_the_daemon_anew():
+    async def body():
+        node, tors = await racks(Bird)
+        tors[0].neighbours = [("10.0.1.1", 64999)]
+        await tors[0].start()
+        await node.start_daemon(configuration(peers()))
+        await until(lambda: node.ask("show protocols"), "the control socket")
+        node.config.write_text(json.dumps({**node.configured, "localAS": 64999}))
+        assert await node.ask("configure") == "Restarting\n"
+        await both_up(node, tors)
 
     scenario(body)
