@@ -146,6 +146,8 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
     network = network_of(spec)
     if network.agent:
         yield ComponentSpec(network.agent, node.name, network.main, network.arguments(spec, node))
+    for name, main, arguments in network.others(spec, node):
+        yield ComponentSpec(name, node.name, main, arguments)
 
 
 def _flat(flags: dict[str, str]) -> tuple[str, ...]:
@@ -176,7 +178,7 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
-        for path, content in network.files(spec).items():
+        for path, content in network.files(spec, node).items():
             yield NodeFile(node.name, path, content, 0o644)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lab import bridge_netfilter, ip_vs, ipv6
+from lab import bridge_netfilter, ip_vs, kernel_needs
 from lab.errors import BringUpFailed, LabError, UsageError
 from lab.sandbox import events, start
 from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
@@ -59,7 +59,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     Raises UsageError (a lab of this name runs, the port is taken, the kernel lacks what the mode needs) and
     BringUpFailed; nothing is left behind then.
     """
-    ipv6.ensure(spec)
+    kernel_needs.ensure(spec)
     ip_vs.ensure(spec)
     bridge_netfilter.ensure()
     state = find(name)

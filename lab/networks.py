@@ -28,8 +28,12 @@ class Network(Protocol):
         """The agent's command line."""
         ...
 
-    def files(self, spec: LabSpec) -> dict[str, bytes]:
-        """Path -> content, on every node."""
+    def others(self, spec: LabSpec, node: Machine) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """Further processes of a node: name, main, command line."""
+        ...
+
+    def files(self, spec: LabSpec, node: Machine) -> dict[str, bytes]:
+        """Path -> content, on a node."""
         ...
 
     def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
@@ -45,7 +49,10 @@ class Nothing:
     def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
         return ()
 
-    def files(self, spec: LabSpec) -> dict[str, bytes]:
+    def others(self, spec: LabSpec, node: Machine) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        return ()
+
+    def files(self, spec: LabSpec, node: Machine) -> dict[str, bytes]:
         return {}
 
     def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
@@ -68,7 +75,7 @@ class Flannel(Nothing):
             f"--hostname-override={node.name}",
         )
 
-    def files(self, spec: LabSpec) -> dict[str, bytes]:
+    def files(self, spec: LabSpec, node: Machine) -> dict[str, bytes]:
         return {self._CONFIGURATION: json.dumps(flannel_configuration(spec), indent=2).encode() + b"\n"}
 
 
@@ -86,6 +93,8 @@ class Calico(Nothing):
 
     agent, user, main = "calico-node", "system:serviceaccount:kube-system:calico-node", "components.calico.main:main"
     _VXLAN = {"vxlan": "Always", "vxlan-crosssubnet": "CrossSubnet"}
+    _IPIP = {"ipip": "Always", "ipip-crosssubnet": "CrossSubnet"}
+    _BIRD_CONFIGURATION, _BIRD_CONTROL = "/etc/calico/confd/config/bird.yaml", "/var/run/calico/bird.ctl"
 
     def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
         return (
@@ -93,8 +102,23 @@ class Calico(Nothing):
             f"--nodename={node.name}",
             f"--interface={node.interfaces[0].name}",
             f"--ipv4pool-cidr={spec.network.clusterCIDR}",
-            f"--ipv4pool-vxlan={self._VXLAN[spec.cni.backend]}",
+            f"--ipv4pool-vxlan={self._VXLAN.get(spec.cni.backend, 'Never')}",
+            f"--ipv4pool-ipip={self._IPIP.get(spec.cni.backend, 'Never')}",
+            f"--networking-backend={'bird' if self._with_bird(spec) else 'vxlan'}",
         )
+
+    def _with_bird(self, spec: LabSpec) -> bool:
+        return spec.cni.backend not in self._VXLAN
+
+    def others(self, spec: LabSpec, node: Machine) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """The BGP daemon, which calico-node has in its own container."""
+        arguments = (f"--config={self._BIRD_CONFIGURATION}", f"--control={self._BIRD_CONTROL}")
+        return (("bird", "components.bgp.main:main", arguments),) if self._with_bird(spec) else ()
+
+    def files(self, spec: LabSpec, node: Machine) -> dict[str, bytes]:
+        """BIRD's as it is before confd has written its first."""
+        first = {"localAS": 64512, "routerID": node.address}
+        return {self._BIRD_CONFIGURATION: json.dumps(first).encode() + b"\n"} if self._with_bird(spec) else {}
 
     def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
         from components.calico import manifests

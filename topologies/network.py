@@ -25,6 +25,7 @@ from topologies.plan import Machine, TopologyPlan
 PRIVATE_DIRECTORIES = (
     "/run",
     "/tmp",
+    "/etc/calico",
     "/etc/cni",
     "/etc/kubernetes",
     "/etc/kube-flannel",

@@ -10,13 +10,13 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.calico import dataplane, install, kernel
-from components.calico.dataplane import Entries, Node
+from components.calico import bird, confd, dataplane, install, kernel, services
+from components.calico.dataplane import IPIP, TUNNELS, VXLAN, Entries, Node, Tunnel
 from components.calico.manifests import GROUP, NAMESPACE, PLUGIN_ACCOUNT
 from components.calico.plugin import block, ipam
 from components.calico.plugin.datastore import ApiError as DatastoreError
@@ -26,7 +26,15 @@ from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.command import CommandError
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource
+from components.machinery.resources import (
+    ENDPOINTSLICES,
+    NODES,
+    SECRETS,
+    SERVICEACCOUNTS,
+    SERVICES,
+    KubeObject,
+    Resource,
+)
 
 log = logging.getLogger("calico-node")
 
@@ -34,9 +42,13 @@ IPPOOLS = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
 IPAMBLOCKS = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
 IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
 FELIXCONFIGURATIONS = Resource(GROUP, "v1", "felixconfigurations", "FelixConfiguration", namespaced=False)
+BGPPEERS = Resource(GROUP, "v1", "bgppeers", "BGPPeer", namespaced=False)
+BGPCONFIGURATIONS = Resource(GROUP, "v1", "bgpconfigurations", "BGPConfiguration", namespaced=False)
+BGPFILTERS = Resource(GROUP, "v1", "bgpfilters", "BGPFilter", namespaced=False)
 DEFAULT_POOL = "default-ipv4-ippool"
+_BGP = (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
 #: What may be otherwise the next time.
-_PASSING = (CommandError, TimeoutError, OSError, ApiError, DatastoreError, ipam.NoAddress)
+_PASSING = (CommandError, TimeoutError, OSError, ApiError, DatastoreError, ipam.NoAddress, bird.NotConfigured)
 _GATHER, _RETRY, _RESYNC, _TOKEN_SECONDS = 0.05, 5.0, 10.0, 24 * 3600
 
 
@@ -49,6 +61,8 @@ class Options:
     interface: str
     pool_cidr: str = "192.168.0.0/16"
     pool_vxlan: str = "Never"
+    pool_ipip: str = "Never"
+    with_bird: bool = False
     pool_block_size: int = 26
     pool_nat_outgoing: bool = True
     cni_conf_dir: str = install.DEFAULT_CONF_DIR
@@ -65,9 +79,14 @@ class Agent:
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._pools = Informer(client, IPPOOLS, handler=self._something_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
+        self._bgp = (
+            [Informer(client, kind, handler=self._something_changed) for kind in _BGP] if options.with_bird else []
+        )
+        self._announced_services: list[Informer] = []
         self._applied: Entries | None = None
+        self._configured: dict[str, Any] | None = None
         self._nat: tuple[str, str] | None = None
-        self._device: tuple[Node, int] | None = None
+        self._device: tuple[str, str, int] | None = None
         self._renew_token = 0.0
 
     async def run(self) -> None:
@@ -77,12 +96,14 @@ class Agent:
         await _served(self._client)
         await self._ensure_defaults()
         async with asyncio.TaskGroup() as tasks:
-            for informer in (self._nodes, self._pools, self._blocks):
+            self._tasks = tasks
+            informers = [self._nodes, self._pools, self._blocks, *self._bgp]
+            for informer in informers:
                 tasks.create_task(informer.run())
-            await wait_synced(self._nodes, self._pools, self._blocks)
+            await wait_synced(*informers)
             store = await self._install_kubeconfig()
             own = await self._started(Node(options.nodename, address), outer_mtu, store)
-            self._install_plugins(kernel.mtu_of(outer_mtu, bool(own.tunnel)))
+            self._install_plugins(kernel.mtu_of(outer_mtu, self._tunnels()))
             await self._set_network_available()
             tasks.create_task(self._follow(own, outer_mtu, store))
 
@@ -104,7 +125,7 @@ class Agent:
             spec = {
                 "cidr": options.pool_cidr,
                 "blockSize": options.pool_block_size,
-                "ipipMode": "Never",
+                "ipipMode": options.pool_ipip,
                 "vxlanMode": options.pool_vxlan,
                 "natOutgoing": options.pool_nat_outgoing,
                 "nodeSelector": "all()",
@@ -142,14 +163,23 @@ class Agent:
         install.replace(Path(options.cni_conf_dir, install.CONFLIST_NAME), text, 0o600)
         log.info("Installed CNI plugins and %s", install.CONFLIST_NAME)
 
+    def _tunnels(self) -> list[Tunnel]:
+        """Those that a pool wants."""
+        return [tunnel for tunnel in TUNNELS if dataplane.wants(self._pools.store.values(), tunnel)]
+
     async def _announce(self, own: Node, store: Datastore) -> Node:
-        """Annotations of the Node, with a tunnel address when a pool wants one. Waits until it is registered."""
+        """Annotations of the Node, with an address of every tunnel that a pool wants. Waits until it is registered."""
         while (found := self._nodes.get(own.name)) is None:
             self._changed.clear()
             await self._changed.wait()
-        if dataplane.wants_tunnel(self._pools.store.values()):
-            own = replace(own, tunnel=await self._tunnel_address(found, store))
-        wanted = {dataplane.NODE_ADDRESS: own.address} | ({dataplane.TUNNEL_ADDRESS: own.tunnel} if own.tunnel else {})
+        wanted: dict[str, str | None] = {dataplane.NODE_ADDRESS: own.address}
+        for tunnel in TUNNELS:
+            if tunnel in self._tunnels():
+                own = own.with_address(tunnel, await self._tunnel_address(tunnel, found, store))
+            elif own.address_in(tunnel):
+                await self._without(tunnel, store)
+                own = own.with_address(tunnel, "")
+            wanted[tunnel.annotation] = own.address_in(tunnel) or None
         current = found["metadata"].get("annotations") or {}
         if any(current.get(key) != value for key, value in wanted.items()):
             await self._patch_status({"metadata": {"annotations": wanted}})
@@ -166,26 +196,26 @@ class Agent:
                 log.error("%s", error)
             await asyncio.sleep(_GATHER)
 
-    async def _tunnel_address(self, node: KubeObject, store: Datastore) -> str:
+    async def _tunnel_address(self, tunnel: Tunnel, node: KubeObject, store: Datastore) -> str:
         """The one it has, if it still is its own; else a new one. Upstream's allocate-tunnel-addrs."""
-        name, handle = node["metadata"]["name"], f"vxlan-tunnel-addr-{node['metadata']['name']}"
+        name, handle = node["metadata"]["name"], tunnel.handle + node["metadata"]["name"]
         for one in self._blocks.store.values():
             for address, holder, _ in block.allocations(one):
-                if holder == handle and dataplane.vxlan_mode(self._pools.store.values(), address) != "Never":
+                pool = dataplane.pool_of(self._pools.store.values(), address)
+                if holder == handle and pool is not None and dataplane.mode_of(pool, tunnel) != "Never":
                     return address
 
         def assigned() -> str:
             pools = ipam.usable_pools(store, node, [], "Tunnel")
-            pools = [pool for pool in pools if (pool["spec"].get("vxlanMode") or "Never") != "Never"]
-            return ipam.assign(store, name, pools, handle, {"node": name, "type": "vxlanTunnelAddress"})
+            pools = [pool for pool in pools if dataplane.mode_of(pool, tunnel) != "Never"]
+            return ipam.assign(store, name, pools, handle, {"node": name, "type": tunnel.attribute})
 
         return await asyncio.to_thread(assigned)
 
-    async def _without_tunnel(self, store: Datastore) -> None:
-        """No pool wants it any more: device, annotation and address go."""
-        await kernel.remove_device()
-        await self._patch_status({"metadata": {"annotations": {dataplane.TUNNEL_ADDRESS: None}}})
-        await asyncio.to_thread(ipam.release, store, f"vxlan-tunnel-addr-{self.options.nodename}")
+    async def _without(self, tunnel: Tunnel, store: Datastore) -> None:
+        """No pool wants it any more: device and address go."""
+        await kernel.remove(tunnel)
+        await asyncio.to_thread(ipam.release, store, tunnel.handle + self.options.nodename)
 
     async def _set_network_available(self) -> None:
         now = timestamp()
@@ -220,15 +250,17 @@ class Agent:
         while True:
             self._changed.clear()
             try:
-                if dataplane.wants_tunnel(self._pools.store.values()) != bool(own.tunnel):
-                    if own.tunnel:
-                        await self._without_tunnel(store)
-                    own = await self._announce(replace(own, tunnel=""), store)
+                if {tunnel for tunnel in TUNNELS if own.address_in(tunnel)} != set(self._tunnels()):
+                    own = await self._announce(own, store)
                 if self.token_is_due():
                     store = await self._install_kubeconfig()
                 await self._reconcile(own, outer_mtu)
                 await self._release_the_gone(store)
+                await self._configure_bird(own)
                 pause = _RESYNC
+            except bird.NotConfigured as error:
+                log.info("%s", error)
+                pause = _GATHER
             except _PASSING as error:
                 log.error("%s", error)
                 pause = _RETRY
@@ -244,17 +276,77 @@ class Agent:
         pools = sorted(self._pools.store.values(), key=lambda pool: str(pool["metadata"]["name"]))
         applied, nat, device = self._applied, self._nat, self._device
         self._applied = self._nat = self._device = None
-        if own.tunnel and device != (own, outer_mtu):
-            await kernel.ensure_device(own, self.options.interface, kernel.mtu_of(outer_mtu, True))
+        if device != (own.tunnel, own.ipip, outer_mtu):
+            if own.tunnel:
+                await kernel.ensure_device(own, self.options.interface, outer_mtu - VXLAN.overhead)
+            if own.ipip:
+                await kernel.ensure_ipip(own, outer_mtu - IPIP.overhead)
             applied = None
         if applied is None:
             applied = await kernel.entries(bool(own.tunnel))
         wanted = dataplane.entries(own, self._known_nodes(), pools, self._blocks.store.values(), self.options.interface)
         await kernel.apply(dataplane.difference(applied, wanted))
-        rules = dataplane.ipsets(pools), dataplane.chains(pools, bool(own.tunnel))
+        rules = dataplane.ipsets(pools), dataplane.chains(pools, self._tunnels())
         if nat != rules or not await kernel.nat_is_there():
             await kernel.apply_nat(*rules)
-        self._applied, self._nat, self._device = wanted, rules, (own, outer_mtu)
+        self._applied, self._nat, self._device = wanted, rules, (own.tunnel, own.ipip, outer_mtu)
+
+    async def _configure_bird(self, own: Node) -> None:
+        """confd's part. Raises NotConfigured, to be tried again, OSError, ApiError."""
+        if not self.options.with_bird:
+            return
+        peers, configurations, filters = self._bgp
+        found = configurations.get("default")
+        configuration = (found or {}).get("spec") or {}
+        nodes = self._known_nodes()
+        document = confd.render(
+            confd.State(
+                own=nodes.get(own.name, own),
+                nodes=nodes,
+                pools=list(self._pools.store.values()),
+                blocks=list(self._blocks.store.values()),
+                peers=list(peers.store.values()),
+                filters={one["metadata"]["name"]: one for one in filters.store.values()},
+                configuration=configuration,
+                secrets=await self._passwords([configuration, *(peer["spec"] for peer in peers.store.values())]),
+                services=await self._services(configuration, nodes.get(own.name, own)),
+            )
+        )
+        if document != self._configured:
+            self._configured = None
+            await bird.configure(document)
+            self._configured = document
+
+    async def _passwords(self, specs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+        """Of the Secrets in kube-system that are named; one that is not there is left out."""
+        found: dict[tuple[str, str], str] = {}
+        for spec in specs:
+            reference = ((spec.get("password") or spec.get("nodeMeshPassword")) or {}).get("secretKeyRef")
+            if not reference:
+                continue
+            try:
+                secret = await self._client.get(SECRETS, reference["name"], NAMESPACE)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                continue
+            if text := (secret.get("data") or {}).get(reference["key"]):
+                found[reference["name"], reference["key"]] = base64.b64decode(text).decode()
+        return found
+
+    async def _services(self, configuration: Mapping[str, Any], own: Node) -> list[str]:
+        """Services and their endpoints are watched from when they are first announced."""
+        if not services.wanted(configuration):
+            return []
+        if not self._announced_services:
+            self._announced_services = [
+                Informer(self._client, kind, handler=self._something_changed) for kind in (SERVICES, ENDPOINTSLICES)
+            ]
+            for informer in self._announced_services:
+                self._tasks.create_task(informer.run())
+        await wait_synced(*self._announced_services)
+        all_services, slices = (list(informer.store.values()) for informer in self._announced_services)
+        return services.announced(configuration, all_services, slices, own.name, dict(own.labels))
 
     def _known_nodes(self) -> Mapping[str, Node]:
         known = (dataplane.node_of(obj) for obj in self._nodes.store.values())
@@ -297,7 +389,12 @@ def release_node(store: Datastore, node: str) -> None:
 def _slim(node: KubeObject) -> KubeObject:
     """What of a Node is looked at here."""
     metadata = node["metadata"]
-    keys = (dataplane.NODE_ADDRESS, dataplane.TUNNEL_ADDRESS)
+    keys = (
+        dataplane.NODE_ADDRESS,
+        *(tunnel.annotation for tunnel in TUNNELS),
+        dataplane.AS_NUMBER,
+        dataplane.CLUSTER_ID,
+    )
     annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in keys}
     kept = {key: metadata[key] for key in ("name", "uid", "resourceVersion", "labels") if key in metadata}
     return {"metadata": kept | {"annotations": annotations}}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 
 from components.calico.plugin import block
@@ -22,16 +22,47 @@ DEVICE, VNI, PORT, PROTOCOL = "vxlan.calico", 4096, 4789, 80
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes.
 OVERHEAD = 50
 NODE_ADDRESS, TUNNEL_ADDRESS = "projectcalico.org/IPv4Address", "projectcalico.org/IPv4VXLANTunnelAddr"
+IPIP_ADDRESS = "projectcalico.org/IPv4IPIPTunnelAddr"
+AS_NUMBER, CLUSTER_ID = "projectcalico.org/ASNumber", "projectcalico.org/RouteReflectorClusterID"
 ALL_POOLS, MASQUERADED_POOLS = "cali40all-ipam-pools", "cali40masq-ipam-pools"
 
 
 @dataclass(frozen=True)
+class Tunnel:
+    """A way to encapsulate: its device, its key in an IPPool, where a node's address is kept; overhead in bytes."""
+
+    device: str
+    mode: str
+    annotation: str
+    handle: str
+    attribute: str
+    overhead: int
+
+
+#: (node/pkg/allocateip/allocateip.go)
+VXLAN = Tunnel(DEVICE, "vxlanMode", TUNNEL_ADDRESS, "vxlan-tunnel-addr-", "vxlanTunnelAddress", OVERHEAD)
+IPIP = Tunnel("tunl0", "ipipMode", IPIP_ADDRESS, "ipip-tunnel-addr-", "ipipTunnelAddress", 20)
+TUNNELS = (VXLAN, IPIP)
+
+
+@dataclass(frozen=True)
 class Node:
-    """As its annotations say. address: with the length of its network ("172.18.0.3/16"); tunnel "" without one."""
+    """As its annotations say. address: with the length of its network ("172.18.0.3/16"); tunnel (of VXLAN) and ipip ""
+    without one; as_number 0: the cluster's; cluster_id: of a route reflector."""
 
     name: str
     address: str
     tunnel: str = ""
+    ipip: str = ""
+    as_number: int = 0
+    cluster_id: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def address_in(self, tunnel: Tunnel) -> str:
+        return self.tunnel if tunnel is VXLAN else self.ipip
+
+    def with_address(self, tunnel: Tunnel, address: str) -> Node:
+        return replace(self, tunnel=address) if tunnel is VXLAN else replace(self, ipip=address)
 
     @property
     def ip(self) -> str:
@@ -51,7 +82,21 @@ def node_of(obj: KubeObject) -> Node | None:
     annotations = obj["metadata"].get("annotations") or {}
     if not (address := annotations.get(NODE_ADDRESS)):
         return None
-    return Node(obj["metadata"]["name"], address, annotations.get(TUNNEL_ADDRESS, ""))
+    number = annotations.get(AS_NUMBER, "")
+    return Node(
+        obj["metadata"]["name"],
+        address,
+        annotations.get(TUNNEL_ADDRESS, ""),
+        annotations.get(IPIP_ADDRESS, ""),
+        int(number) if number.isdigit() else 0,
+        annotations.get(CLUSTER_ID, ""),
+        tuple(sorted((obj["metadata"].get("labels") or {}).items())),
+    )
+
+
+def is_after(one: str, other: str) -> bool:
+    """Of two IP addresses."""
+    return int(ipaddress.ip_address(one)) > int(ipaddress.ip_address(other))
 
 
 @dataclass(frozen=True, order=True)
@@ -86,7 +131,8 @@ def entries(
     for destination, owner in owned(blocks):
         mode = vxlan_mode(pools, destination)
         if owner == own.name:
-            if not destination.endswith("/32"):
+            # Without VXLAN the block is announced by BGP, and BIRD has the blackhole.
+            if not destination.endswith("/32") and mode != "Never":
                 routes.add(Route(destination))
         elif (peer := nodes.get(owner)) is not None and mode != "Never":
             if mode == "CrossSubnet" and own.is_neighbour(peer):
@@ -119,13 +165,17 @@ def pool_of(pools: Iterable[KubeObject], cidr: str) -> KubeObject | None:
     )
 
 
+def mode_of(pool: KubeObject, tunnel: Tunnel) -> str:
+    return str(pool["spec"].get(tunnel.mode) or "Never")
+
+
 def vxlan_mode(pools: Iterable[KubeObject], cidr: str) -> str:
     pool = pool_of(pools, cidr)
-    return (pool["spec"].get("vxlanMode") or "Never") if pool else "Never"
+    return mode_of(pool, VXLAN) if pool else "Never"
 
 
-def wants_tunnel(pools: Iterable[KubeObject]) -> bool:
-    return any((pool["spec"].get("vxlanMode") or "Never") != "Never" for pool in pools)
+def wants(pools: Iterable[KubeObject], tunnel: Tunnel) -> bool:
+    return any(mode_of(pool, tunnel) != "Never" for pool in pools)
 
 
 @dataclass(frozen=True)
@@ -184,14 +234,14 @@ def masquerades(pools: Sequence[KubeObject]) -> bool:
     return any(pool["spec"].get("natOutgoing") and not pool["spec"].get("disabled") for pool in pools)
 
 
-def chains(pools: Sequence[KubeObject], tunnel: bool) -> str:
+def chains(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel]) -> str:
     """`iptables-restore --noflush` input for table nat: our chains anew. The jump is not in it."""
     rules = ["-A cali-POSTROUTING -j cali-nat-outgoing"]
-    if tunnel:
-        rules.append(
-            f"-A cali-POSTROUTING -o {DEVICE} -m addrtype ! --src-type LOCAL --limit-iface-out "
-            "-m addrtype --src-type LOCAL -j MASQUERADE --random-fully"
-        )
+    rules += [
+        f"-A cali-POSTROUTING -o {tunnel.device} -m addrtype ! --src-type LOCAL --limit-iface-out "
+        "-m addrtype --src-type LOCAL -j MASQUERADE --random-fully"
+        for tunnel in tunnels
+    ]
     if masquerades(pools):
         rules.append(
             f"-A cali-nat-outgoing -m set --match-set {MASQUERADED_POOLS} src "

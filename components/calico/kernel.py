@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from components.calico.dataplane import (
     DEVICE,
+    IPIP,
     JUMP,
-    OVERHEAD,
     PORT,
     PROTOCOL,
     VNI,
@@ -17,6 +18,7 @@ from components.calico.dataplane import (
     Entries,
     Node,
     Route,
+    Tunnel,
 )
 from components.machinery import command
 
@@ -64,8 +66,29 @@ def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int) -> bool:
     return is_like == (VNI, PORT, own.ip, outer, own.mac, mtu)
 
 
-async def remove_device() -> None:
-    await command.run(["ip", "link", "delete", DEVICE], timeout=10)
+async def ensure_ipip(own: Node, mtu: int) -> None:
+    """tunl0, which a kernel with IP-in-IP gives to every network namespace or makes when it is asked for a tunnel of no
+    mode. Raises CommandError."""
+    found = await command.run(["ip", "-json", "address", "show", "dev", IPIP.device], timeout=10)
+    if found.returncode:
+        await command.run(["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True)
+        found = await command.run(["ip", "-json", "address", "show", "dev", IPIP.device], timeout=10, check=True)
+    entry = next(one for one in json.loads(found.stdout) if one)
+    addresses = {info["local"] for info in entry.get("addr_info", ()) if info.get("family") == "inet"}
+    lines = [f"address delete {address}/32 dev {IPIP.device}" for address in sorted(addresses - {own.ipip})]
+    if own.ipip not in addresses:
+        lines.append(f"address add {own.ipip}/32 dev {IPIP.device}")
+    lines.append(f"link set dev {IPIP.device} mtu {mtu} up")
+    await _batch("ip", "".join(f"{line}\n" for line in lines))
+
+
+async def remove(tunnel: Tunnel) -> None:
+    """tunl0 cannot be deleted: it loses its addresses and goes down."""
+    if tunnel is IPIP:
+        await command.run(["ip", "address", "flush", "dev", tunnel.device], timeout=10)
+        await command.run(["ip", "link", "set", "dev", tunnel.device, "down"], timeout=10)
+    else:
+        await command.run(["ip", "link", "delete", tunnel.device], timeout=10)
 
 
 async def entries(with_device: bool) -> Entries:
@@ -126,5 +149,6 @@ async def nat_is_there() -> bool:
     return f"-A {JUMP}" in saved and "-A cali-POSTROUTING " in saved
 
 
-def mtu_of(outer: int, tunnel: bool) -> int:
-    return outer - OVERHEAD if tunnel else outer
+def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:
+    """Of pods: what every way to another node can carry."""
+    return outer - max((tunnel.overhead for tunnel in tunnels), default=0)

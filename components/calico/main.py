@@ -28,6 +28,12 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--ipv4pool-vxlan", default="Never", choices=("Always", "CrossSubnet", "Never"), help="CALICO_IPV4POOL_VXLAN"
     )
+    parser.add_argument(
+        "--ipv4pool-ipip", default="Never", choices=("Always", "CrossSubnet", "Never"), help="CALICO_IPV4POOL_IPIP"
+    )
+    parser.add_argument(
+        "--networking-backend", default="vxlan", choices=("bird", "vxlan"), help="CALICO_NETWORKING_BACKEND"
+    )
     parser.add_argument("--ipv4pool-block-size", type=int, default=26, help="CALICO_IPV4POOL_BLOCK_SIZE")
     given = parser.parse_args(argv)
     return Options(
@@ -36,6 +42,8 @@ def parse(argv: Sequence[str]) -> Options:
         interface=given.interface,
         pool_cidr=given.ipv4pool_cidr,
         pool_vxlan=given.ipv4pool_vxlan,
+        pool_ipip=given.ipv4pool_ipip,
+        with_bird=given.networking_backend == "bird",
         pool_block_size=given.ipv4pool_block_size,
     )
 

@@ -11,6 +11,8 @@ _STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": 
 _MODE = {"type": "string", "enum": ["Always", "CrossSubnet", "Never"]}
 _FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
+_CIDR = {"type": "object", "properties": {"cidr": _STRING}}
+
 
 def _of(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
@@ -66,6 +68,49 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "ipamconfigs",
         {"strictAffinity": _BOOLEAN, "autoAllocateBlocks": _BOOLEAN, "maxBlocksPerHost": _INTEGER},
         ["strictAffinity", "autoAllocateBlocks"],
+    ),
+    "BGPPeer": (
+        "bgppeers",
+        {
+            "node": _STRING,
+            "nodeSelector": _STRING,
+            "peerIP": _STRING,
+            "asNumber": _INTEGER,
+            "peerSelector": _STRING,
+            "keepOriginalNextHop": _BOOLEAN,
+            "maxRestartTime": _STRING,
+            "password": _FREE,
+            "sourceAddress": {"type": "string", "enum": ["UseNodeIP", "None"]},
+            "filters": _of(_STRING),
+            "numAllowedLocalASNumbers": _INTEGER,
+            "reachableBy": _STRING,
+            "ttlSecurity": _INTEGER,
+        },
+        [],
+    ),
+    "BGPConfiguration": (
+        "bgpconfigurations",
+        {
+            "logSeverityScreen": _STRING,
+            "nodeToNodeMeshEnabled": _BOOLEAN,
+            "asNumber": _INTEGER,
+            "serviceClusterIPs": _of(_CIDR),
+            "serviceExternalIPs": _of(_CIDR),
+            "serviceLoadBalancerIPs": _of(_CIDR),
+            "listenPort": _INTEGER,
+            "communities": _of(_FREE),
+            "prefixAdvertisements": _of(_FREE),
+            "nodeMeshPassword": _FREE,
+            "nodeMeshMaxRestartTime": _STRING,
+            "bindMode": {"type": "string", "enum": ["None", "NodeIP"]},
+            "ignoredInterfaces": _of(_STRING),
+        },
+        [],
+    ),
+    "BGPFilter": (
+        "bgpfilters",
+        {name: _of(_FREE) for name in ("exportV4", "importV4", "exportV6", "importV6")},
+        [],
     ),
     "FelixConfiguration": ("felixconfigurations", {}, []),
 }

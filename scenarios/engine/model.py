@@ -115,7 +115,14 @@ class Case:
         """What the kernel must have: what the file says, its lab and its link steps need, and virtual time."""
         faults = [requires(step.args) for step in self.variant.steps if step.action == "link"]
         clock = [VIRTUAL_TIME] if self.scenario.clock == "virtual" else []
-        needed = (*self.scenario.requires, *self.lab.network.requires, *self.lab.kubeProxy.requires, *faults, *clock)
+        needed = (
+            *self.scenario.requires,
+            *self.lab.network.requires,
+            *self.lab.cni.requires,
+            *self.lab.kubeProxy.requires,
+            *faults,
+            *clock,
+        )
         return tuple(dict.fromkeys(name for name in needed if name))
 
     @property

@@ -97,7 +97,11 @@ class Network:
 
 
 #: How packets of each network cross between nodes; the first is the default.
-BACKENDS = {"flannel": ("vxlan", "host-gw"), "calico": ("vxlan", "vxlan-crosssubnet"), "none": ("vxlan",)}
+BACKENDS = {
+    "flannel": ("vxlan", "host-gw"),
+    "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
+    "none": ("vxlan",),
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,12 @@ class CNI:
     """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS."""
 
     plugin: Literal["flannel", "calico", "none"] = "flannel"
-    backend: Literal["vxlan", "host-gw", "vxlan-crosssubnet"] = "vxlan"
+    backend: Literal["vxlan", "host-gw", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"] = "vxlan"
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the backend needs of the kernel beyond what every lab does, by doctor's names."""
+        return ("ipip",) if self.backend.startswith("ipip") else ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 It runs for every pod: standard library only, and of that what loads in milliseconds.
 """
 
-# ruff: noqa: PTH110, PTH118, PTH119
+# ruff: noqa: PTH103, PTH110, PTH118, PTH119, PTH120
 from __future__ import annotations
 
 import json
@@ -25,6 +25,7 @@ INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE, UNAVAILABLE = 999
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 NODENAME_FILE = "/var/lib/calico/nodename"
+LOCK_FILE = "/var/run/calico/ipam.lock"
 _ANNOTATIONS = "cni.projectcalico.org/"
 _TIMESTAMP = "%Y-%m-%d %H:%M:%S +0000 UTC"
 
@@ -106,6 +107,7 @@ def assigned(call: Call) -> str:
     }
     node = call.store.request("GET", f"/api/v1/nodes/{call.node}")
     wishes = _wishes(call)
+    lock = _locked()  # two pods at once would take a block each
     try:
         if wanted := wishes.get("ipAddrs"):
             ipam.assign_this(call.store, call.node, wanted[0], call.handle, attributes)
@@ -116,6 +118,18 @@ def assigned(call: Call) -> str:
         raise PluginError(
             f"failed to request IPv4 addresses: Assigned 0 out of 1 requested IPv4 addresses; {error}"
         ) from None
+    finally:
+        os.close(lock)
+
+
+def _locked() -> int:
+    """The host-wide IPAM lock, held as long as the descriptor is open."""
+    import fcntl
+
+    os.makedirs(os.path.dirname(LOCK_FILE), exist_ok=True)
+    descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 def _wishes(call: Call) -> dict[str, list[str]]:

@@ -1,0 +1,37 @@
+"""The file that BIRD reads, and its control socket: the thin end of confd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.calico import install
+
+CONFIG, CONTROL = "/etc/calico/confd/config/bird.yaml", "/var/run/calico/bird.ctl"
+_SECONDS = 20.0
+
+
+class NotConfigured(Exception):
+    """BIRD does not listen, or refuses what it is told."""
+
+
+async def configure(document: Mapping[str, Any], path: str = CONFIG, control: str = CONTROL) -> None:
+    """Write, and have it read. Raises NotConfigured, OSError (cannot be written)."""
+    install.replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(control)
+            try:
+                writer.write(b"configure\n")
+                answer = (await reader.read()).decode().strip()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError) as error:
+        raise NotConfigured(f"BIRD does not answer at {control}: {error}") from None
+    if answer == "Restarting":
+        raise NotConfigured("BIRD begins anew")  # and reads the file, but whether this one is not known
+    if answer != "Reconfigured":
+        raise NotConfigured(f"BIRD refuses {path}: {answer}")

@@ -1,0 +1,67 @@
+"""Which prefixes of Services a node announces: confd's routeGenerator. Pure.
+
+(https://docs.tigera.io/calico/latest/networking/configuring/advertise-service-ips; confd/pkg/backends/calico/routes.go)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from components.machinery.resources import KubeObject
+
+_KEYS = ("serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs")
+_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
+
+
+def wanted(configuration: Mapping[str, Any]) -> bool:
+    """Whether anything of Services is announced at all."""
+    return any(configuration.get(key) for key in _KEYS)
+
+
+def announced(
+    configuration: Mapping[str, Any],
+    services: Iterable[KubeObject],
+    slices: Iterable[KubeObject],
+    node: str,
+    labels: Mapping[str, str],
+) -> list[str]:
+    """The ranges as a whole, from every node; addresses of Services with externalTrafficPolicy Local one by one, from
+    nodes that have a ready endpoint."""
+    if _EXCLUDED in labels:
+        return []
+    ranges = {key: [one["cidr"] for one in configuration.get(key) or []] for key in _KEYS}
+    found = {cidr for cidrs in ranges.values() for cidr in cidrs if ":" not in cidr}
+    local = _with_endpoints_on(slices, node)
+    for service in services:
+        metadata, spec = service["metadata"], service["spec"]
+        if spec.get("externalTrafficPolicy") == "Local" and (metadata["namespace"], metadata["name"]) in local:
+            found |= {f"{address}/32" for key, address in _addresses(service) if _within(address, ranges[key])}
+    return sorted(found)
+
+
+def _addresses(service: KubeObject) -> Iterator[tuple[str, str]]:
+    spec = service["spec"]
+    for address in spec.get("clusterIPs") or []:
+        if address != "None":
+            yield "serviceClusterIPs", address
+    for address in spec.get("externalIPs") or []:
+        yield "serviceExternalIPs", address
+    for ingress in (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []:
+        if ingress.get("ip"):
+            yield "serviceLoadBalancerIPs", ingress["ip"]
+
+
+def _within(address: str, cidrs: Sequence[str]) -> bool:
+    ip = ipaddress.ip_address(address)
+    return ip.version == 4 and any(ip in ipaddress.ip_network(cidr) for cidr in cidrs)
+
+
+def _with_endpoints_on(slices: Iterable[KubeObject], node: str) -> set[tuple[str, str]]:
+    return {
+        (one["metadata"]["namespace"], (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", ""))
+        for one in slices
+        for endpoint in one.get("endpoints") or ()
+        if endpoint.get("nodeName") == node and endpoint.get("conditions", {}).get("ready", True)
+    }
