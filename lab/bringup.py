@@ -30,7 +30,7 @@ from lab.pki import Authority
 from lab.sandbox import Progress, own_folders
 from lab.state import HostRecord, StateDirectory
 from scenarios.engine.spec import LabSpec
-from topologies.plan import SHAPES, TopologyPlan
+from topologies.plan import SHAPES, TopologyPlan, without_routes_between_routers
 
 if TYPE_CHECKING:
     from mininet.net import Mininet
@@ -47,6 +47,8 @@ class Lab:
         self.spec, self.state, self.door, self._progress = spec, state, door, progress
         shape = SHAPES[spec.topology.shape]
         self.plan: TopologyPlan = shape(spec.topology.workers, spec.network.nodeCIDR, spec.topology.links.bandwidth)
+        if spec.topology.routing != "static":
+            self.plan = without_routes_between_routers(self.plan)
         self.authority = Authority()
         self.network: Mininet = None
         self.runtime: RuntimeClient
@@ -165,9 +167,11 @@ class Lab:
         pid = self.pid(component.host)
         spec = ProcessSpec(
             main=component.main,
+            argv=component.argv,
             args=component.args,
+            add_env=dict(component.environment),
             name=component.id,
-            preload="components",
+            preload="light" if component.argv else "components",
             join={"net": pid, "mnt": pid},
             labels={"component": component.name, "host": component.host},
         )
@@ -178,7 +182,9 @@ class Lab:
                 self._forget_ended(component_id)
                 self.processes[component_id] = self.runtime.spawn(spec, stdout=log, stderr=log, fds=fds)
         except RuntimeApiError as error:
-            raise BringUpFailed("start a component", str(error), node=component.host, command=component.main) from error
+            raise BringUpFailed(
+                "start a component", str(error), node=component.host, command=component.command
+            ) from error
         finally:
             os.close(log)
 
@@ -213,7 +219,7 @@ class Lab:
             f"start {component.name}",
             f"it ended with exit code {process.exit.shell_code}",
             node=component.host,
-            command=f"{component.main} {' '.join(component.args)}",
+            command=component.command,
             output=_tail(self.state.logs / f"{component.id}.log"),
         )
 

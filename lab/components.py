@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.machinery import kubeconfig
+from lab import router_packages, routers
 from lab.networks import network_of
 from lab.pki import Authority, signing_key
 from scenarios.engine.spec import LabSpec
@@ -24,13 +25,23 @@ UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A process on a host. main is "package.module:function"; door: it gets the API door as descriptor DOOR_FD."""
+    """A process on a host: main is "package.module:function", or argv another program, with its environment.
+
+    door: it gets the API door as descriptor DOOR_FD.
+    """
 
     name: str
     host: str
-    main: str
-    args: tuple[str, ...]
+    main: str = ""
+    args: tuple[str, ...] = ()
     door: bool = False
+    argv: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def command(self) -> str:
+        """For people."""
+        return " ".join(self.argv or (self.main, *self.args))
 
     @property
     def id(self) -> str:
@@ -65,6 +76,7 @@ class ClusterAddresses:
 
 def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
     """Every component of a lab, in the order in which kubeadm would bring them up."""
+    yield from _routers(spec, plan)
     control_plane = plan.nodes[0]
     yield _apiserver(spec, control_plane)
     yield _controllers(spec, control_plane)
@@ -74,6 +86,20 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
     yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+
+
+def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
+    if spec.topology.routing == "static":
+        return
+    root = router_packages.find()
+    assert root is not None, "lab.launch has seen to it"
+    environment = tuple(router_packages.environment(root).items())
+    for router in routers.routers(plan):
+        for daemon in routers.daemons(spec.topology.routing):
+            argv = tuple(word.replace(routers.ROOT, str(root)) for word in daemon.argv)
+            yield ComponentSpec(
+                daemon.name, router.machine.name, daemon.main, daemon.args, argv=argv, environment=environment
+            )
 
 
 def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
@@ -164,6 +190,10 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
     yield from _control_plane_files(spec, control_plane, authority, name)
     server = _api_url(control_plane)
     yield upstream_dns(plan)
+    if spec.topology.routing != "static":
+        for router in routers.routers(plan):
+            for path, content in routers.files(spec.topology.routing, router).items():
+                yield NodeFile(router.machine.name, path, content, 0o644)
     network = network_of(spec)
     # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
     users = {"kube-proxy": "system:kube-proxy"} | ({network.agent: network.user} if network.agent else {})

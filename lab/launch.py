@@ -6,12 +6,13 @@ import errno
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lab import bridge_netfilter, ip_vs, kernel_needs
+from lab import bridge_netfilter, ip_vs, kernel_needs, router_packages
 from lab.errors import BringUpFailed, LabError, UsageError
 from lab.sandbox import events, start
 from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
@@ -62,6 +63,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     kernel_needs.ensure(spec)
     ip_vs.ensure(spec)
     bridge_netfilter.ensure()
+    _routers(spec, report)
     state = find(name)
     record = LabRecord.new(name, spec.as_dict())
     try:
@@ -77,6 +79,20 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     if not attached:
         lifeline.close()
     return StartedLab(state, record, lifeline)
+
+
+def _routers(spec: LabSpec, report: Report) -> None:
+    """Other people's daemons for the routers, where the lab wants them. Raises UsageError."""
+    if spec.topology.routing == "static" or router_packages.find() is not None:
+        return
+    step = "unpack Debian's BIRD, FRR and GoBGP (once)"
+    report({"step": step, "state": "start"})
+    began = time.monotonic()
+    try:
+        router_packages.ensure()
+    except router_packages.NoRouters as error:
+        raise UsageError(f"topology.routing: {spec.topology.routing} cannot be used here: {error}") from error
+    report({"step": step, "state": "done", "seconds": round(time.monotonic() - began, 3)})
 
 
 def _end(state: StateDirectory, record: LabRecord) -> None:

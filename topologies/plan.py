@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from topologies.ranges import Range
 
@@ -167,6 +167,12 @@ def one_segment(workers: int, nodes: str, bandwidth: float | None = None) -> Top
         *outside,
     )
     return TopologyPlan("one-segment", machines, ("segment", "outside"), bandwidth)
+
+
+def without_routes_between_routers(plan: TopologyPlan) -> TopologyPlan:
+    """Whoever finds the ways out tells the routers: they have none but those to their own networks."""
+    machines = tuple(replace(machine, routes=()) if machine.role == "router" else machine for machine in plan.machines)
+    return replace(plan, machines=machines)
 
 
 def two_racks(workers: int, nodes: str, bandwidth: float | None = None) -> TopologyPlan:

@@ -42,6 +42,9 @@ class Surroundings:
     connected: tuple[Prefix, ...] = ()
     gateways: tuple[tuple[Prefix, str], ...] = ()
 
+    def has(self, prefix: Prefix) -> bool:
+        return prefix in self.connected or any(prefix == destination for destination, _ in self.gateways)
+
     def is_connected(self, address: str) -> bool:
         return _longest(address, self.connected) is not None
 
@@ -64,11 +67,11 @@ def table(
     rules: Sequence[KernelRule],
     around: Surroundings,
 ) -> dict[Prefix, tuple[Hop, ...]]:
-    """What the kernel is to have of what was selected."""
+    """What the kernel is to have of what was selected. What somebody else has put there is his (BIRD: alien routes)."""
     found: dict[Prefix, tuple[Hop, ...]] = dict.fromkeys(blackholes, ())
     for prefix, addresses in next_hops.items():
         rule = next((rule for rule in rules if rule.match.matches(prefix)), None)
-        if rule is None or rule.match.accept:
+        if (rule is None or rule.match.accept) and not around.has(prefix):
             found[prefix] = tuple(sorted({_hop(address, rule, around) for address in addresses}))
     return found
 

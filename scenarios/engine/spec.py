@@ -51,11 +51,13 @@ class Links:
 
 @dataclass(frozen=True)
 class Topology:
-    """workers does not count the control-plane node."""
+    """workers does not count the control-plane node. routing: who tells the routers of two racks the ways; static:
+    they are written down, else a BGP daemon on each of them."""
 
     shape: Literal["one-segment", "two-racks"] = "one-segment"
     workers: int = 3
     links: Links = Links()
+    routing: Literal["static", "bird", "frr", "gobgp"] = "static"
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ class LabSpec:
                 "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
             )
         cni = "no CNI" if self.cni.plugin == "none" else f"{self.cni.plugin}/{self.cni.backend}"
-        shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
+        routing = "" if self.topology.routing == "static" else f" with {self.topology.routing}"
+        shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}{routing}"
         workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
         families = "" if self.network.ip_families == "IPv4" else f" · {self.network.ip_families}"
         return f"{cni} · kube-proxy {self.kubeProxy.mode} · {workers}{shape}{families}"
@@ -287,6 +290,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _places(spec, ranges)
     yield from _ports(spec.network.serviceNodePortRange)
     yield from _pod_network(spec.cni, ranges)
+    yield from _routing(spec)
     for name, image in spec.images:
         if image.argv and image.main:
             yield ("images", name), "has both argv and main; give one"
@@ -302,6 +306,16 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         yield ("cni", "backend"), text
     if cni.plugin == "calico" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
         yield ("cni", "plugin"), "calico is IPv4 here; take flannel for IPv6 pods"
+
+
+def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    routing = spec.topology.routing
+    if routing == "static":
+        return
+    if spec.topology.shape != "two-racks":
+        yield ("topology", "routing"), f"{routing} runs on the routers of two racks; set topology.shape: two-racks"
+    if ":" in spec.network.nodeCIDR:
+        yield ("topology", "routing"), f"{routing} is set up for IPv4 nodes here; leave it out for IPv6"
 
 
 def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:

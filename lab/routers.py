@@ -1,0 +1,250 @@
+"""Routers of a topology that speak BGP (`topology.routing` of a lab file): their AS numbers and configuration. Pure.
+
+    spine   AS 65000   announces its networks (the outside)
+    tor-1   AS 65001   announces rack-1; takes whatever node of the rack connects (AS 64512 is Calico's default)
+    tor-2   AS 65002   the same for rack-2
+
+Nodes of both racks may have one AS: a top-of-rack router writes its own in place of theirs when it tells a node
+(as-override), or the other rack's routes would look like a loop. Nobody is told a default route.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from topologies.plan import Machine, TopologyPlan
+
+SPINE, FIRST_RACK, NODES_AS = 65000, 65001, 64512
+CONFIG, ROOT = "/run/routing", "@ROOT@"
+_GROUP = b"root:x:0:\nfrrvty:x:85:root\n"
+_LOOPBACK = "127.0.0.1"
+_FAST = 3  # seconds: hold time, so that a dead router is noticed while people look
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A process of a router: argv, in which ROOT is the folder of the unpacked packages, or main with args."""
+
+    name: str
+    argv: tuple[str, ...] = ()
+    main: str = ""
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Router:
+    """What its BGP needs to know. neighbours: (address, AS); rack: whose hosts may connect, "" for the spine."""
+
+    machine: Machine
+    number: int
+    neighbours: tuple[tuple[str, int], ...]
+    rack: str = ""
+
+
+def routers(plan: TopologyPlan) -> list[Router]:
+    """Of the two-rack topology: the spine, and the routers of the racks."""
+    tops = [machine for machine in plan.machines if machine.role == "router" and machine.rack]
+    spine = plan.machine("router")
+    numbers = {top.name: FIRST_RACK + number for number, top in enumerate(tops)}
+    found = [Router(spine, SPINE, tuple((_uplink(top), numbers[top.name]) for top in tops))]
+    for top in tops:
+        (above,) = [_bare(other) for other in _addresses(spine) if _same_network(other, top.interfaces[1].address)]
+        rack = str(ipaddress.ip_interface(top.interfaces[0].address).network)
+        found.append(Router(top, numbers[top.name], ((above, SPINE),), rack))
+    return found
+
+
+def _addresses(machine: Machine) -> Iterator[str]:
+    yield from (interface.address for interface in machine.interfaces)
+
+
+def _uplink(top: Machine) -> str:
+    return _bare(top.interfaces[1].address)
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _same_network(one: str, other: str) -> bool:
+    return ipaddress.ip_interface(one).network == ipaddress.ip_interface(other).network
+
+
+def daemons(kind: str) -> tuple[Daemon, ...]:
+    """In the order in which to start them."""
+    zebra, bgpd = _frr("zebra"), _frr("bgpd", "-p", "179")
+    bird = Daemon(
+        "bird",
+        (
+            f"{ROOT}/usr/sbin/bird",
+            "-f",
+            "-c",
+            f"{CONFIG}/bird.conf",
+            "-s",
+            f"{CONFIG}/bird.ctl",
+            "-P",
+            f"{CONFIG}/bird.pid",
+        ),
+    )
+    flags = ("-t", "toml", "-f", f"{CONFIG}/gobgpd.conf", "--pprof-disable", "--api-hosts=127.0.0.1:50051")
+    gobgpd = Daemon("gobgpd", (f"{ROOT}/usr/bin/gobgpd", *flags))
+    # GoBGP leaves the kernel to others, and Debian's does not understand Debian's zebra: components/bgp hears its best
+    # paths over iBGP, and tells it the connected networks.
+    paths = (f"--config={CONFIG}/fib.yaml", f"--control={CONFIG}/fib.ctl")
+    fib_daemon = Daemon("fib", main="components.bgp.main:main", args=paths)
+    return {"bird": (bird,), "frr": (zebra, bgpd), "gobgp": (gobgpd, fib_daemon)}[kind]
+
+
+def _frr(name: str, *more: str) -> Daemon:
+    paths = [
+        "-f",
+        f"{CONFIG}/{name}.conf",
+        "-i",
+        f"{CONFIG}/{name}.pid",
+        "-z",
+        f"{CONFIG}/zserv.api",
+        "--vty_socket",
+        CONFIG,
+    ]
+    flags = ["-u", "root", "-g", "root", "-A", "127.0.0.1", "-P", "0", "--log", "stdout", *more]
+    # Its group is made when the package is installed, and is asked for whatever the flags say.
+    with_group = f'mount --bind {CONFIG}/group /etc/group && exec "$0" "$@"'
+    return Daemon(name, ("unshare", "--mount", "sh", "-c", with_group, f"{ROOT}/usr/lib/frr/{name}", *paths, *flags))
+
+
+def files(kind: str, router: Router) -> dict[str, bytes]:
+    """Path -> content on its host."""
+    texts = {
+        "bird": {"bird.conf": bird},
+        "frr": {"zebra.conf": zebra, "bgpd.conf": bgpd},
+        "gobgp": {"gobgpd.conf": gobgpd, "fib.yaml": fib},
+    }[kind]
+    found = {f"{CONFIG}/{name}": text(router).encode() for name, text in texts.items()}
+    return found | ({f"{CONFIG}/group": _GROUP} if kind == "frr" else {})
+
+
+def bird(router: Router) -> str:
+    """bird.conf of BIRD 2 (https://bird.network.cz/?get_doc&f=bird-3.html)."""
+    lines = [
+        "log stderr all;",
+        f"router id {router.machine.address};",
+        "protocol device { scan time 1; }",
+        "protocol direct { ipv4; }",
+        "protocol kernel { merge paths on; ipv4 { import none; export where source = RTS_BGP; }; }",
+        "template bgp session {",
+        f"  local as {router.number};",
+        f"  hold time {_FAST};",
+        "  connect delay time 1; connect retry time 1; error wait time 1, 2;",
+        "  ipv4 { import all; export where source ~ [RTS_DEVICE, RTS_BGP]; next hop self; };",
+        "}",
+    ]
+    lines += [
+        f"protocol bgp as{number} from session {{ neighbor {address} as {number}; }}"
+        for address, number in router.neighbours
+    ]
+    if router.rack:
+        lines += [
+            f'protocol bgp nodes from session {{ neighbor range {router.rack} external; dynamic name "node";',
+            "  ipv4 {",
+            "    import all; next hop self;",
+            "    export filter { if source !~ [RTS_DEVICE, RTS_BGP] then reject;",
+            f"      bgp_path.delete({NODES_AS}); accept; }};",
+            "  };",
+            "}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def zebra(router: Router) -> str:
+    """zebra.conf: FRR's hand on the kernel (https://docs.frrouting.org/en/latest/zebra.html)."""
+    return f"hostname {router.machine.name}\nlog stdout\nip forwarding\n"
+
+
+def bgpd(router: Router) -> str:
+    """bgpd.conf of FRR (https://docs.frrouting.org/en/latest/bgp.html)."""
+    lines = [
+        f"hostname {router.machine.name}",
+        "log stdout",
+        f"router bgp {router.number}",
+        f" bgp router-id {router.machine.address}",
+        " no bgp ebgp-requires-policy",
+        " no bgp network import-check",
+        " bgp bestpath as-path multipath-relax",
+        f" timers bgp 1 {_FAST}",
+    ]
+    for address, number in router.neighbours:
+        lines += [f" neighbor {address} remote-as {number}", *_quick(address)]
+    if router.rack:
+        lines += [
+            " neighbor nodes peer-group",
+            " neighbor nodes remote-as external",
+            *_quick("nodes"),
+            f" bgp listen range {router.rack} peer-group nodes",
+        ]
+    lines += [" address-family ipv4 unicast", "  redistribute connected"]
+    if router.rack:
+        lines.append("  neighbor nodes as-override")
+    return "\n".join([*lines, " exit-address-family", "exit", ""])
+
+
+def _quick(neighbour: str) -> list[str]:
+    return [f" neighbor {neighbour} advertisement-interval 0", f" neighbor {neighbour} timers connect 1"]
+
+
+def gobgpd(router: Router) -> str:
+    """gobgpd.conf (https://github.com/osrg/gobgp/blob/master/docs/sources/configuration.md)."""
+    lines = [
+        "[global.config]",
+        f"  as = {router.number}",
+        f'  router-id = "{router.machine.address}"',
+        "[global.use-multiple-paths.config]",
+        "  enabled = true",
+    ]
+    timers = [
+        f"    hold-time = {_FAST}",
+        "    keepalive-interval = 1",
+        "    connect-retry = 1",
+        "    idle-hold-time-after-reset = 1",
+    ]
+    for address, number in (*router.neighbours, (_LOOPBACK, router.number)):
+        lines += [
+            "[[neighbors]]",
+            "  [neighbors.config]",
+            f'    neighbor-address = "{address}"',
+            f"    peer-as = {number}",
+            "  [neighbors.timers.config]",
+            *timers,
+        ]
+    if router.rack:
+        lines += [
+            "[[peer-groups]]",
+            "  [peer-groups.config]",
+            '    peer-group-name = "nodes"',
+            f"    peer-as = {NODES_AS}",
+            "  [peer-groups.as-path-options.config]",
+            "    replace-peer-as = true",
+            "  [peer-groups.timers.config]",
+            *timers,
+            "[[dynamic-neighbors]]",
+            "  [dynamic-neighbors.config]",
+            f'    prefix = "{router.rack}"',
+            '    peer-group = "nodes"',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def fib(router: Router) -> str:
+    """components/bgp's file beside GoBGP."""
+    networks = [(ipaddress.ip_interface(address).network, _bare(address)) for address in _addresses(router.machine)]
+    document = {
+        "localAS": router.number,
+        "routerID": _bare(router.machine.interfaces[1].address),
+        "listen": [],
+        "connectRetry": 1,
+        "announce": [{"prefix": str(network), "nextHop": address} for network, address in networks],
+        "peers": [{"name": "gobgpd", "address": _LOOPBACK, "localAddress": _LOOPBACK, "remoteAS": router.number}],
+    }
+    return json.dumps(document, indent=2) + "\n"
