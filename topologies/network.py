@@ -9,6 +9,7 @@ import errno
 import os
 import shlex
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -38,9 +39,14 @@ PRIVATE_DIRECTORIES = (
     "/var/log/containers",
 )
 
-_ROUTER_SYSCTLS = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+_FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+#: Routers choose among equal ways by addresses and ports, as fabrics do.
+_ROUTER_SYSCTLS = _FORWARDING | {
+    "net/ipv4/fib_multipath_hash_policy": "1",
+    "net/ipv6/fib_multipath_hash_policy": "1",
+}
 #: kubeadm's preflight asks for these on a node; bridge-nf is per network namespace since Linux 5.3.
-_NODE_SYSCTLS = _ROUTER_SYSCTLS | {
+_NODE_SYSCTLS = _FORWARDING | {
     "net/bridge/bridge-nf-call-iptables": "1",
     "net/bridge/bridge-nf-call-ip6tables": "1",
     "net/ipv4/conf/all/rp_filter": "0",
@@ -156,7 +162,12 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
             lines.append(f"link set {interface.name} up")
         lines += [f"route add {destination} via {gateway}" for destination, gateway in self.machine.routes]
         self.run("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
-        self._set(_NODE_SYSCTLS if self.machine.is_node else _ROUTER_SYSCTLS if self.machine.role == "router" else {})
+        if self.machine.is_node:
+            self._set(_NODE_SYSCTLS)
+        elif self.machine.role == "router":
+            # Each with a seed of its own (Linux 6.11): two in a row with one would use half of the second's ways.
+            seed = str(zlib.crc32(self.name.encode()))
+            self._set(_ROUTER_SYSCTLS | {"net/ipv4/fib_multipath_hash_seed": seed})
 
     @property
     def _has_ipv6(self) -> bool:

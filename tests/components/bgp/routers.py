@@ -1,54 +1,32 @@
-"""BIRD 2, FRR and GoBGP as Debian has them, unpacked into build/routers and not installed: no user, no service, nothing
-started. 15 MB are downloaded once.
+"""BIRD 2, FRR and GoBGP of lab/router_packages.py.
 
 Their daemons run in a test's namespaces, in the foreground, with every file in a folder of the test.
 """
 
 import asyncio
-import fcntl
 import functools
 import json
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 from components.machinery import command
+from lab import router_packages
 
-PACKAGES = ("bird2", "frr", "gobgpd", "libssh-gcrypt-4", "libc-ares2", "libyang2")
-ROOT = Path(__file__).resolve().parents[3] / "build/routers"
+ROOT = router_packages.directory()
 
 
 @functools.cache
 def unpacked():
-    """The folder they are in; "" when they cannot be had (no Debian, no network)."""
-    if not shutil.which("apt-get"):
-        return ""
-    ROOT.mkdir(parents=True, exist_ok=True)
-    with (ROOT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (ROOT / "complete").exists():
-            for attempt in (
-                ["apt-get", "download", *PACKAGES],
-                ["apt-get", "update", "-q"],
-                ["apt-get", "download", *PACKAGES],
-            ):
-                done = subprocess.run(attempt, cwd=ROOT, capture_output=True, timeout=120)
-                if done.returncode == 0 and attempt[1] == "download":
-                    break
-            else:
-                return ""
-            for package in ROOT.glob("*.deb"):
-                subprocess.run(["dpkg-deb", "-x", package, ROOT], check=True)
-                package.unlink()
-            (ROOT / "complete").touch()
-    return str(ROOT)
+    """Whether they are there; no where they cannot be had (no Debian, no network)."""
+    try:
+        return router_packages.ensure() == ROOT
+    except router_packages.NoRouters:
+        return False
 
 
 def environment():
-    libraries = [f"{ROOT}/usr/lib/x86_64-linux-gnu", f"{ROOT}/usr/lib/x86_64-linux-gnu/frr"]
-    return os.environ | {"LD_LIBRARY_PATH": ":".join(libraries)}
+    return os.environ | router_packages.environment(ROOT)
 
 
 class Router:
