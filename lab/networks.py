@@ -85,6 +85,8 @@ def flannel_configuration(spec: LabSpec) -> dict[str, Any]:
     families: dict[str, Any] = {"Network": networks[4]} if 4 in networks else {"EnableIPv4": False}
     if 6 in networks:
         families |= {"EnableIPv6": True, "IPv6Network": networks[6]}
+    if spec.cni.backend == "vxlan-directrouting":
+        return families | {"Backend": {"Type": "vxlan", "DirectRouting": True}}
     return families | {"Backend": {"Type": spec.cni.backend}}
 
 

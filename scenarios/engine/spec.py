@@ -100,7 +100,7 @@ class Network:
 
 #: How packets of each network cross between nodes; the first is the default.
 BACKENDS = {
-    "flannel": ("vxlan", "host-gw"),
+    "flannel": ("vxlan", "vxlan-directrouting", "host-gw"),
     "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
     "none": ("vxlan",),
 }
@@ -111,7 +111,9 @@ class CNI:
     """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS."""
 
     plugin: Literal["flannel", "calico", "none"] = "flannel"
-    backend: Literal["vxlan", "host-gw", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"] = "vxlan"
+    backend: Literal[
+        "vxlan", "vxlan-directrouting", "host-gw", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"
+    ] = "vxlan"
 
     @property
     def requires(self) -> tuple[str, ...]:
