@@ -96,31 +96,55 @@ class Calico(Nothing):
     agent, user, main = "calico-node", "system:serviceaccount:kube-system:calico-node", "components.calico.main:main"
     _VXLAN = {"vxlan": "Always", "vxlan-crosssubnet": "CrossSubnet"}
     _IPIP = {"ipip": "Always", "ipip-crosssubnet": "CrossSubnet"}
-    _BIRD_CONFIGURATION, _BIRD_CONTROL = "/etc/calico/confd/config/bird.yaml", "/var/run/calico/bird.ctl"
+    _CONFIG = "/etc/calico/confd/config/{}.yaml"
+    _FAMILIES = {
+        "bird": {"listen": ["0.0.0.0"], "families": ["ipv4"]},
+        "bird6": {"listen": ["::"], "families": ["ipv6"]},
+    }
 
     def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        cidrs = {f"ipv{network.version}": network for network in ranges(spec.network.clusterCIDR)}
+        pools = [flag for family in ("ipv4", "ipv6") for flag in self._pool(spec, family, str(cidrs.get(family, "")))]
         return (
             f"--kubeconfig={KUBECONFIG.format(self.agent)}",
             f"--nodename={node.name}",
             f"--interface={node.interfaces[0].name}",
-            f"--ipv4pool-cidr={spec.network.clusterCIDR}",
-            f"--ipv4pool-vxlan={self._VXLAN.get(spec.cni.backend, 'Never')}",
+            *pools,
             f"--ipv4pool-ipip={self._IPIP.get(spec.cni.backend, 'Never')}",
             f"--networking-backend={'bird' if self._with_bird(spec) else 'vxlan'}",
         )
+
+    def _pool(self, spec: LabSpec, family: str, cidr: str) -> tuple[str, ...]:
+        """What leaves the pools is masqueraded in both families: the routers know no pod."""
+        mode = self._VXLAN.get(spec.cni.backend, "Never")
+        return f"--{family}pool-cidr={cidr}", f"--{family}pool-vxlan={mode}", f"--{family}pool-nat-outgoing=true"
 
     def _with_bird(self, spec: LabSpec) -> bool:
         return spec.cni.backend not in self._VXLAN
 
     def others(self, spec: LabSpec, node: Machine) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
         """The BGP daemon, which calico-node has in its own container."""
-        arguments = (f"--config={self._BIRD_CONFIGURATION}", f"--control={self._BIRD_CONTROL}")
-        return (("bird", "components.bgp.main:main", arguments),) if self._with_bird(spec) else ()
+        return tuple(
+            (
+                name,
+                "components.bgp.main:main",
+                (f"--config={self._CONFIG.format(name)}", f"--control=/var/run/calico/{name}.ctl"),
+            )
+            for name in self._birds(spec)
+        )
+
+    def _birds(self, spec: LabSpec) -> list[str]:
+        """One for each IP version, as BIRD 1 was."""
+        versions = sorted(network.version for network in ranges(spec.network.clusterCIDR))
+        return ["bird" if version == 4 else "bird6" for version in versions] if self._with_bird(spec) else []
 
     def files(self, spec: LabSpec, node: Machine) -> dict[str, bytes]:
         """BIRD's as it is before confd has written its first."""
-        first = {"localAS": 64512, "routerID": node.address}
-        return {self._BIRD_CONFIGURATION: json.dumps(first).encode() + b"\n"} if self._with_bird(spec) else {}
+        router_id = next((address for address in node.addresses if ":" not in address), "127.0.0.1")
+        first = {"localAS": 64512, "routerID": router_id}
+        return {
+            self._CONFIG.format(name): json.dumps(first | self._FAMILIES[name]).encode() for name in self._birds(spec)
+        }
 
     def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
         from components.calico import manifests

@@ -94,7 +94,8 @@ class Peer:
 
 @dataclass(frozen=True)
 class Configuration:
-    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP."""
+    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP. families: versions
+    of IP whose routes in the kernel are this daemon's: another one may have the other."""
 
     local_as: int
     router_id: str
@@ -105,6 +106,7 @@ class Configuration:
     peers: tuple[Peer, ...] = ()
     announce: tuple[Announcement, ...] = ()
     kernel: tuple[KernelRule, ...] = ()
+    families: tuple[int, ...] = (4, 6)
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -140,12 +142,20 @@ def parse(text: str) -> Configuration:
         peers=tuple(_peer(one) for one in keys.take("peers", list, [])),
         announce=tuple(_announcement(one) for one in keys.take("announce", list, [])),
         kernel=tuple(_kernel_rule(one) for one in keys.take("kernel", list, [])),
+        families=_families(keys.take("families", list, ["ipv4", "ipv6"])),
     )
     keys.done()
     addresses = [peer.address for peer in configuration.peers]
     if twice := sorted({address for address in addresses if addresses.count(address) > 1}):
         raise ConfigError(f"peers: {twice[0]} is there twice")
     return configuration
+
+
+def _families(names: list[Any]) -> tuple[int, ...]:
+    known = {"ipv4": 4, "ipv6": 6}
+    if not names or any(name not in known for name in names):
+        raise ConfigError(f"families: {names} is not a list of ipv4 and ipv6")
+    return tuple(known[name] for name in names)
 
 
 def _peer(document: Any) -> Peer:

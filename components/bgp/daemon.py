@@ -48,7 +48,7 @@ class Daemon:
         def report(event: Event) -> None:
             loop.call_soon_threadsafe(self._handle, event)
 
-        left, _ = await fib.read()
+        left, _ = await fib.read(self._configuration.families)
         self._awaited = {peer.address for peer in self._configuration.peers if peer.restart_time} if left else set()
         self._speaker = Speaker(self._configuration, report, restarting=bool(self._awaited))
         waiting = loop.call_later(_RESTART_WAIT_S, self._end_of_restart)
@@ -68,7 +68,7 @@ class Daemon:
             await asyncio.gather(installing, return_exceptions=True)
             if not self._leaving:
                 await asyncio.to_thread(self._speaker.stop)
-                await fib.apply((await fib.read())[0], {})
+                await fib.apply((await fib.read(self._configuration.families))[0], {})
 
     def _end_of_restart(self) -> None:
         self._awaited.clear()
@@ -144,7 +144,7 @@ class Daemon:
             await self._dirty.wait()
             self._dirty.clear()
             try:
-                actual, around = await fib.read()
+                actual, around = await fib.read(self._configuration.families)
                 await fib.apply(actual, self._wanted(actual, around))
             except (CommandError, OSError) as error:
                 log.warning("cannot set routes: %s", error)

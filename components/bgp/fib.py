@@ -131,11 +131,11 @@ def _replace(prefix: Prefix, hops: tuple[Hop, ...]) -> str:
     return head + "".join(f" nexthop {hop}" for hop in hops)
 
 
-async def read() -> tuple[dict[Prefix, tuple[Hop, ...]], Surroundings]:
-    """The routes of ours that the kernel has, and the others. Raises CommandError."""
+async def read(versions: Iterable[int]) -> tuple[dict[Prefix, tuple[Hop, ...]], Surroundings]:
+    """The routes of ours that the kernel has, and the others, of these IP versions. Raises CommandError."""
     ours: dict[Prefix, tuple[Hop, ...]] = {}
     around = Surroundings()
-    for version in (4, 6):
+    for version in versions:
         completed = await command.run(["ip", "-json", f"-{version}", "route", "show"], timeout=10, check=True)
         entries = [entry for entry in json.loads(completed.stdout or b"[]") if entry]
         ours |= parse([entry for entry in entries if entry.get("protocol") == "bird"], version)

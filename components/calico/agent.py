@@ -12,12 +12,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from components.calico import bird, confd, dataplane, install, kernel, services
-from components.calico.dataplane import IPIP, TUNNELS, VXLAN, Entries, Node, Tunnel
+from components.calico import bird, dataplane, install, kernel
+from components.calico.dataplane import FAMILIES, Family, Node, Tunnel
+from components.calico.felix import Felix
 from components.calico.manifests import GROUP, NAMESPACE, PLUGIN_ACCOUNT
+from components.calico.peering import Peering
 from components.calico.plugin import block, ipam
 from components.calico.plugin.datastore import ApiError as DatastoreError
 from components.calico.plugin.datastore import Datastore
@@ -26,15 +29,7 @@ from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.command import CommandError
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import (
-    ENDPOINTSLICES,
-    NODES,
-    SECRETS,
-    SERVICEACCOUNTS,
-    SERVICES,
-    KubeObject,
-    Resource,
-)
+from components.machinery.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource
 
 log = logging.getLogger("calico-node")
 
@@ -42,14 +37,25 @@ IPPOOLS = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
 IPAMBLOCKS = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
 IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
 FELIXCONFIGURATIONS = Resource(GROUP, "v1", "felixconfigurations", "FelixConfiguration", namespaced=False)
-BGPPEERS = Resource(GROUP, "v1", "bgppeers", "BGPPeer", namespaced=False)
-BGPCONFIGURATIONS = Resource(GROUP, "v1", "bgpconfigurations", "BGPConfiguration", namespaced=False)
-BGPFILTERS = Resource(GROUP, "v1", "bgpfilters", "BGPFilter", namespaced=False)
-DEFAULT_POOL = "default-ipv4-ippool"
-_BGP = (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
+DEFAULT_POOL = "default-ipv{}-ippool"
 #: What may be otherwise the next time.
 _PASSING = (CommandError, TimeoutError, OSError, ApiError, DatastoreError, ipam.NoAddress, bird.NotConfigured)
 _GATHER, _RETRY, _RESYNC, _TOKEN_SECONDS = 0.05, 5.0, 10.0, 24 * 3600
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The first pool of an IP version."""
+
+    cidr: str
+    block_size: int
+    vxlan: str = "Never"
+    ipip: str = "Never"
+    nat_outgoing: bool = True
+
+    @property
+    def version(self) -> int:
+        return 6 if block.is_ipv6(self.cidr) else 4
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,8 @@ class Options:
     kubeconfig: str
     nodename: str
     interface: str
-    pool_cidr: str = "192.168.0.0/16"
-    pool_vxlan: str = "Never"
-    pool_ipip: str = "Never"
+    pools: tuple[Pool, ...] = ()
     with_bird: bool = False
-    pool_block_size: int = 26
-    pool_nat_outgoing: bool = True
     cni_conf_dir: str = install.DEFAULT_CONF_DIR
     cni_bin_dir: str = install.DEFAULT_BIN_DIR
     nodename_file: str = "/var/lib/calico/nodename"
@@ -79,33 +81,39 @@ class Agent:
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._pools = Informer(client, IPPOOLS, handler=self._something_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
-        self._bgp = (
-            [Informer(client, kind, handler=self._something_changed) for kind in _BGP] if options.with_bird else []
-        )
-        self._announced_services: list[Informer] = []
-        self._applied: Entries | None = None
-        self._configured: dict[str, Any] | None = None
-        self._nat: tuple[str, str] | None = None
-        self._device: tuple[str, str, int] | None = None
+        self._peering = Peering(client, self._something_changed) if options.with_bird else None
+        self._felixes: list[Felix] = []
         self._renew_token = 0.0
 
     async def run(self) -> None:
         """Raises what makes a start impossible: OSError, CommandError."""
         options = self.options
-        address, outer_mtu = await kernel.interface(options.interface)
+        self._felixes = [felix for family in FAMILIES if (felix := await self._felix(family))]
+        if not self._felixes:
+            raise OSError(f"Unable to auto-detect an IP address: {options.interface} has none that a pool is for")
         await _served(self._client)
         await self._ensure_defaults()
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            informers = [self._nodes, self._pools, self._blocks, *self._bgp]
+            informers = [self._nodes, self._pools, self._blocks]
             for informer in informers:
                 tasks.create_task(informer.run())
             await wait_synced(*informers)
+            if self._peering:
+                await self._peering.start(tasks)
             store = await self._install_kubeconfig()
-            own = await self._started(Node(options.nodename, address), outer_mtu, store)
+            await self._started(store)
+            _, outer_mtu = await kernel.interface(options.interface, 4)
             self._install_plugins(kernel.mtu_of(outer_mtu, self._tunnels()))
             await self._set_network_available()
-            tasks.create_task(self._follow(own, outer_mtu, store))
+            tasks.create_task(self._follow(store))
+
+    async def _felix(self, family: Family) -> Felix | None:
+        """Of an IP version for which there is a pool and an address."""
+        interface = self.options.interface
+        address, mtu = await kernel.interface(interface, family.version)
+        if not address or not any(pool.version == family.version for pool in self.options.pools):
+            return None
+        return Felix(Node(self.options.nodename, address), interface, mtu)
 
     # --- start-up
 
@@ -121,17 +129,20 @@ class Agent:
             "default",
             {"strictAffinity": False, "autoAllocateBlocks": True, "maxBlocksPerHost": 0},
         )
-        if options.pool_cidr and not (await self._client.list(IPPOOLS)).items:
+        known = [pool["spec"]["cidr"] for pool in (await self._client.list(IPPOOLS)).items]
+        for pool in options.pools:
+            if any(block.is_ipv6(cidr) == (pool.version == 6) for cidr in known):
+                continue
             spec = {
-                "cidr": options.pool_cidr,
-                "blockSize": options.pool_block_size,
-                "ipipMode": options.pool_ipip,
-                "vxlanMode": options.pool_vxlan,
-                "natOutgoing": options.pool_nat_outgoing,
+                "cidr": pool.cidr,
+                "blockSize": pool.block_size,
+                "ipipMode": pool.ipip,
+                "vxlanMode": pool.vxlan,
+                "natOutgoing": pool.nat_outgoing,
                 "nodeSelector": "all()",
                 "allowedUses": ["Workload", "Tunnel"],
             }
-            await _create(self._client, IPPOOLS, DEFAULT_POOL, spec)
+            await _create(self._client, IPPOOLS, DEFAULT_POOL.format(pool.version), spec)
 
     async def _install_kubeconfig(self) -> Datastore:
         """The plugin's, with a token of its service account; IPAM of the agent goes the same way."""
@@ -159,44 +170,47 @@ class Agent:
     def _install_plugins(self, mtu: int) -> None:
         options = self.options
         install.install_plugins(options.cni_bin_dir)
-        text = install.conflist(options.nodename, mtu, options.cni_conf_dir)
+        versions = [felix.own.family.version for felix in self._felixes]
+        text = install.conflist(options.nodename, mtu, versions, options.cni_conf_dir)
         install.replace(Path(options.cni_conf_dir, install.CONFLIST_NAME), text, 0o600)
         log.info("Installed CNI plugins and %s", install.CONFLIST_NAME)
 
     def _tunnels(self) -> list[Tunnel]:
         """Those that a pool wants."""
-        return [tunnel for tunnel in TUNNELS if dataplane.wants(self._pools.store.values(), tunnel)]
+        return [tunnel for felix in self._felixes for tunnel in felix.tunnels(self._pools.store.values())]
 
-    async def _announce(self, own: Node, store: Datastore) -> Node:
+    async def _announce(self, store: Datastore) -> None:
         """Annotations of the Node, with an address of every tunnel that a pool wants. Waits until it is registered."""
-        while (found := self._nodes.get(own.name)) is None:
+        while (found := self._nodes.get(self.options.nodename)) is None:
             self._changed.clear()
             await self._changed.wait()
-        wanted: dict[str, str | None] = {dataplane.NODE_ADDRESS: own.address}
-        for tunnel in TUNNELS:
-            if tunnel in self._tunnels():
-                own = own.with_address(tunnel, await self._tunnel_address(tunnel, found, store))
-            elif own.address_in(tunnel):
-                await self._without(tunnel, store)
-                own = own.with_address(tunnel, "")
-            wanted[tunnel.annotation] = own.address_in(tunnel) or None
+        wanted: dict[str, str | None] = {}
+        for felix in self._felixes:
+            wanted[felix.own.family.annotation] = felix.own.address
+            for tunnel in felix.own.family.tunnels:
+                if tunnel in self._tunnels():
+                    address = await self._tunnel_address(tunnel, felix.own.family, found, store)
+                    felix.own = felix.own.with_address(tunnel, address)
+                elif felix.own.address_in(tunnel):
+                    await self._without(tunnel, store)
+                    felix.own = felix.own.with_address(tunnel, "")
+                wanted[tunnel.annotation] = felix.own.address_in(tunnel) or None
         current = found["metadata"].get("annotations") or {}
         if any(current.get(key) != value for key, value in wanted.items()):
             await self._patch_status({"metadata": {"annotations": wanted}})
-        return own
 
-    async def _started(self, own: Node, outer_mtu: int, store: Datastore) -> Node:
+    async def _started(self, store: Datastore) -> None:
         """Announced, and in the kernel once: what fails is tried again, as Felix does."""
         while True:
             try:
-                announced = await self._announce(own, store)
-                await self._reconcile(announced, outer_mtu)
-                return announced
+                await self._announce(store)
+                await self._reconcile()
+                return
             except _PASSING as error:
                 log.error("%s", error)
             await asyncio.sleep(_GATHER)
 
-    async def _tunnel_address(self, tunnel: Tunnel, node: KubeObject, store: Datastore) -> str:
+    async def _tunnel_address(self, tunnel: Tunnel, family: Family, node: KubeObject, store: Datastore) -> str:
         """The one it has, if it still is its own; else a new one. Upstream's allocate-tunnel-addrs."""
         name, handle = node["metadata"]["name"], tunnel.handle + node["metadata"]["name"]
         for one in self._blocks.store.values():
@@ -206,7 +220,7 @@ class Agent:
                     return address
 
         def assigned() -> str:
-            pools = ipam.usable_pools(store, node, [], "Tunnel")
+            pools = ipam.usable_pools(store, node, [], "Tunnel", family.version)
             pools = [pool for pool in pools if dataplane.mode_of(pool, tunnel) != "Never"]
             return ipam.assign(store, name, pools, handle, {"node": name, "type": tunnel.attribute})
 
@@ -240,23 +254,25 @@ class Agent:
     # --- Felix
 
     def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        if old is None or new is None or dataplane.node_of(old) != dataplane.node_of(new):
+        both = (old, new)
+        known = [[one and dataplane.node_of(one, family) for family in FAMILIES] for one in both]
+        if None in both or known[0] != known[1]:
             self._changed.set()
 
     def _something_changed(self, _: KubeObject | None, __: KubeObject | None) -> None:
         self._changed.set()
 
-    async def _follow(self, own: Node, outer_mtu: int, store: Datastore) -> None:
+    async def _follow(self, store: Datastore) -> None:
         while True:
             self._changed.clear()
             try:
-                if {tunnel for tunnel in TUNNELS if own.address_in(tunnel)} != set(self._tunnels()):
-                    own = await self._announce(own, store)
+                if self._held_tunnels() != set(self._tunnels()):
+                    await self._announce(store)
                 if self.token_is_due():
                     store = await self._install_kubeconfig()
-                await self._reconcile(own, outer_mtu)
+                await self._reconcile()
                 await self._release_the_gone(store)
-                await self._configure_bird(own)
+                await self._configure_bird()
                 pause = _RESYNC
             except bird.NotConfigured as error:
                 log.info("%s", error)
@@ -268,88 +284,33 @@ class Agent:
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
             except TimeoutError:
-                self._applied = self._nat = self._device = None  # look at the kernel itself again
+                for felix in self._felixes:
+                    felix.look_again()
             await asyncio.sleep(_GATHER)
 
-    async def _reconcile(self, own: Node, outer_mtu: int) -> None:
-        """Raises CommandError, TimeoutError; the kernel is read again after one."""
-        pools = sorted(self._pools.store.values(), key=lambda pool: str(pool["metadata"]["name"]))
-        applied, nat, device = self._applied, self._nat, self._device
-        self._applied = self._nat = self._device = None
-        if device != (own.tunnel, own.ipip, outer_mtu):
-            if own.tunnel:
-                await kernel.ensure_device(own, self.options.interface, outer_mtu - VXLAN.overhead)
-            if own.ipip:
-                await kernel.ensure_ipip(own, outer_mtu - IPIP.overhead)
-            applied = None
-        if applied is None:
-            applied = await kernel.entries(bool(own.tunnel))
-        wanted = dataplane.entries(own, self._known_nodes(), pools, self._blocks.store.values(), self.options.interface)
-        await kernel.apply(dataplane.difference(applied, wanted))
-        rules = dataplane.ipsets(pools), dataplane.chains(pools, self._tunnels())
-        if nat != rules or not await kernel.nat_is_there():
-            await kernel.apply_nat(*rules)
-        self._applied, self._nat, self._device = wanted, rules, (own.tunnel, own.ipip, outer_mtu)
+    def _held_tunnels(self) -> set[Tunnel]:
+        return {
+            tunnel for felix in self._felixes for tunnel in felix.own.family.tunnels if felix.own.address_in(tunnel)
+        }
 
-    async def _configure_bird(self, own: Node) -> None:
-        """confd's part. Raises NotConfigured, to be tried again, OSError, ApiError."""
-        if not self.options.with_bird:
+    async def _reconcile(self) -> None:
+        """Raises CommandError, TimeoutError."""
+        for felix in self._felixes:
+            nodes = self._known_nodes(felix.own.family)
+            await felix.reconcile(nodes, list(self._pools.store.values()), self._blocks.store.values())
+
+    async def _configure_bird(self) -> None:
+        """Raises NotConfigured, to be tried again, OSError, ApiError."""
+        if self._peering is None:
             return
-        peers, configurations, filters = self._bgp
-        found = configurations.get("default")
-        configuration = (found or {}).get("spec") or {}
-        nodes = self._known_nodes()
-        document = confd.render(
-            confd.State(
-                own=nodes.get(own.name, own),
-                nodes=nodes,
-                pools=list(self._pools.store.values()),
-                blocks=list(self._blocks.store.values()),
-                peers=list(peers.store.values()),
-                filters={one["metadata"]["name"]: one for one in filters.store.values()},
-                configuration=configuration,
-                secrets=await self._passwords([configuration, *(peer["spec"] for peer in peers.store.values())]),
-                services=await self._services(configuration, nodes.get(own.name, own)),
-            )
-        )
-        if document != self._configured:
-            self._configured = None
-            await bird.configure(document)
-            self._configured = document
+        router_id = _router_id(self.options.nodename, [felix.own for felix in self._felixes])
+        for felix in self._felixes:
+            nodes = self._known_nodes(felix.own.family)
+            pools, blocks = self._pools.store.values(), self._blocks.store.values()
+            await self._peering.follow(felix.own, router_id, nodes, pools, blocks)
 
-    async def _passwords(self, specs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-        """Of the Secrets in kube-system that are named; one that is not there is left out."""
-        found: dict[tuple[str, str], str] = {}
-        for spec in specs:
-            reference = ((spec.get("password") or spec.get("nodeMeshPassword")) or {}).get("secretKeyRef")
-            if not reference:
-                continue
-            try:
-                secret = await self._client.get(SECRETS, reference["name"], NAMESPACE)
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-                continue
-            if text := (secret.get("data") or {}).get(reference["key"]):
-                found[reference["name"], reference["key"]] = base64.b64decode(text).decode()
-        return found
-
-    async def _services(self, configuration: Mapping[str, Any], own: Node) -> list[str]:
-        """Services and their endpoints are watched from when they are first announced."""
-        if not services.wanted(configuration):
-            return []
-        if not self._announced_services:
-            self._announced_services = [
-                Informer(self._client, kind, handler=self._something_changed) for kind in (SERVICES, ENDPOINTSLICES)
-            ]
-            for informer in self._announced_services:
-                self._tasks.create_task(informer.run())
-        await wait_synced(*self._announced_services)
-        all_services, slices = (list(informer.store.values()) for informer in self._announced_services)
-        return services.announced(configuration, all_services, slices, own.name, dict(own.labels))
-
-    def _known_nodes(self) -> Mapping[str, Node]:
-        known = (dataplane.node_of(obj) for obj in self._nodes.store.values())
+    def _known_nodes(self, family: Family) -> Mapping[str, Node]:
+        known = (dataplane.node_of(obj, family) for obj in self._nodes.store.values())
         return {node.name: node for node in known if node is not None}
 
     async def _release_the_gone(self, store: Datastore) -> None:
@@ -366,6 +327,12 @@ class Agent:
         for name in sorted(gone):
             log.info("Node %s is gone, releasing its addresses", name)
             await asyncio.to_thread(release_node, store, name)
+
+
+def _router_id(name: str, owns: Iterable[Node]) -> str:
+    """The node's IPv4 address; without one a hash of its name (CALICO_ROUTER_ID=hash)."""
+    address = next((own.ip for own in owns if own.family.version == 4), "")
+    return address or block.address_of(int.from_bytes(sha1(name.encode()).digest()[:4], "big") | 1, "0.0.0.0")
 
 
 def release_node(store: Datastore, node: str) -> None:
@@ -389,12 +356,9 @@ def release_node(store: Datastore, node: str) -> None:
 def _slim(node: KubeObject) -> KubeObject:
     """What of a Node is looked at here."""
     metadata = node["metadata"]
-    keys = (
-        dataplane.NODE_ADDRESS,
-        *(tunnel.annotation for tunnel in TUNNELS),
-        dataplane.AS_NUMBER,
-        dataplane.CLUSTER_ID,
-    )
+    keys = {dataplane.AS_NUMBER, dataplane.CLUSTER_ID}
+    for family in FAMILIES:
+        keys |= {family.annotation, *(tunnel.annotation for tunnel in family.tunnels)}
     annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in keys}
     kept = {key: metadata[key] for key in ("name", "uid", "resourceVersion", "labels") if key in metadata}
     return {"metadata": kept | {"annotations": annotations}}

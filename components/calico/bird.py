@@ -10,7 +10,7 @@ from typing import Any
 
 from components.calico import install
 
-CONFIG, CONTROL = "/etc/calico/confd/config/bird.yaml", "/var/run/calico/bird.ctl"
+_CONFIG, _CONTROL = "/etc/calico/confd/config/bird{}.yaml", "/var/run/calico/bird{}.ctl"
 _SECONDS = 20.0
 
 
@@ -18,8 +18,9 @@ class NotConfigured(Exception):
     """BIRD does not listen, or refuses what it is told."""
 
 
-async def configure(document: Mapping[str, Any], path: str = CONFIG, control: str = CONTROL) -> None:
-    """Write, and have it read. Raises NotConfigured, OSError (cannot be written)."""
+async def configure(document: Mapping[str, Any], version: int) -> None:
+    """Write, and have it read: by bird, or bird6 for IPv6. Raises NotConfigured, OSError (cannot be written)."""
+    path, control = (text.format("" if version == 4 else "6") for text in (_CONFIG, _CONTROL))
     install.replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     try:
         async with asyncio.timeout(_SECONDS):

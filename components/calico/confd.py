@@ -25,12 +25,14 @@ _WELL_KNOWN_PORT = 179
 
 @dataclass(frozen=True)
 class State:
-    """Everything that matters. peers, filters and configuration are objects of Calico's API group.
+    """Everything that matters, for the IP version of own. peers, filters and configuration are objects of Calico's API
+    group; router_id is an IPv4 address also where there are no others.
 
     secrets: (name, key) -> password. services: what the node announces of Services (services.py).
     """
 
     own: Node
+    router_id: str
     nodes: Mapping[str, Node]
     pools: Sequence[KubeObject]
     blocks: Sequence[KubeObject] = ()
@@ -53,7 +55,9 @@ def render(state: State) -> dict[str, Any]:
     own = state.own
     document: dict[str, Any] = {
         "localAS": state.as_of(own),
-        "routerID": own.ip,
+        "routerID": state.router_id,
+        "families": [f"ipv{own.family.version}"],
+        "listen": ["0.0.0.0" if own.family.version == 4 else "::"],
         "peers": list(_unique([*_mesh(state), *_peers(state)])),
         "announce": list(_announced(state)),
         "kernel": list(_kernel(state)),
@@ -80,7 +84,7 @@ def _mesh(state: State) -> Iterator[dict[str, Any]]:
     more |= _restart_time(state.configuration.get("nodeMeshMaxRestartTime"))
     for name, node in sorted(state.nodes.items()):
         if name != state.own.name and not node.cluster_id:
-            yield _session(state, node, f"Mesh_{node.ip.replace('.', '_')}") | more
+            yield _session(state, node, f"Mesh_{_underlined(node.ip)}") | more
 
 
 def _peers(state: State) -> Iterator[dict[str, Any]]:
@@ -98,11 +102,11 @@ def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
     more |= _filters(state, spec.get("filters") or [])
     local = _selects(spec, own)
     if address := spec.get("peerIP"):
-        if local:
-            host, port = _host_and_port(address)
+        host, port = _host_and_port(address)
+        if local and own.family.has(host):
             if port != _WELL_KNOWN_PORT:
                 raise ValueError(f"peerIP {address}: only port 179 can be had here")
-            name = f"{'Global' if not spec.get('node') else 'Node'}_{host.replace('.', '_')}"
+            name = f"{'Global' if not spec.get('node') else 'Node'}_{_underlined(host)}"
             one = {"name": name, "address": host, "remoteAS": int(spec["asNumber"]), "localAddress": own.ip}
             reflects = own.cluster_id and int(spec["asNumber"]) == state.as_of(own)
             yield one | ({"routeReflectorClient": True} if reflects else {}) | more
@@ -113,7 +117,11 @@ def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
         remote = matches(spec.get("peerSelector", "all()"), dict(node.labels))
         mirrored = _selects(spec, node) and matches(spec.get("peerSelector", "all()"), dict(own.labels))
         if (local and remote) or mirrored:
-            yield _session(state, node, f"Node_{node.ip.replace('.', '_')}") | more
+            yield _session(state, node, f"Node_{_underlined(node.ip)}") | more
+
+
+def _underlined(address: str) -> str:
+    return address.replace(".", "_").replace(":", "_")
 
 
 def _selects(spec: Mapping[str, Any], node: Node) -> bool:
@@ -135,6 +143,10 @@ def _session(state: State, node: Node, name: str) -> dict[str, Any]:
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
+    """ "10.0.0.1:179", "[fd00::1]:179", or without a port."""
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]:")
+        return host.rstrip("]"), int(port or _WELL_KNOWN_PORT)
     host, _, port = address.partition(":") if address.count(":") == 1 else (address, "", "")
     return host, int(port or _WELL_KNOWN_PORT)
 
@@ -169,16 +181,16 @@ def _filters(state: State, names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         spec = state.filters[name]["spec"]
         for direction, found in rules.items():
-            found += [_filter_rule(name, rule) for rule in spec.get(f"{direction}V4") or []]
+            found += [_filter_rule(name, rule) for rule in spec.get(f"{direction}V{state.own.family.version}") or []]
     return {direction: {"rules": found} for direction, found in rules.items() if found}
 
 
 def _filter_rule(name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
-    operator, cidr = rule.get("matchOperator", "In"), rule.get("cidr", "0.0.0.0/0")
+    operator, cidr = rule.get("matchOperator", "In"), rule["cidr"]
     if operator not in ("Equal", "In"):
         raise ValueError(f"BGPFilter {name}: matchOperator {operator} is not understood; Equal and In are")
     length = int(cidr.partition("/")[2])
-    within = {"ge": length, "le": 32} if operator == "In" else {}
+    within = {"ge": length, "le": block.bits(cidr)} if operator == "In" else {}
     return {"prefix": cidr, "action": rule["action"].lower(), **within}
 
 
@@ -186,15 +198,16 @@ def _announced(state: State) -> Iterator[dict[str, Any]]:
     """Own blocks as a whole, borrowed addresses one by one, Services."""
     exported = [pool for pool in state.pools if not pool["spec"].get("disableBGPExport")]
     for cidr, owner in sorted(dataplane.owned(state.blocks)):
-        if owner == state.own.name and dataplane.pool_of(exported, cidr) is not None:
+        ours = owner == state.own.name and state.own.family.has(cidr)
+        if ours and dataplane.pool_of(exported, cidr) is not None:
             yield _announcement(state, cidr, blackhole=dataplane.vxlan_mode(state.pools, cidr) == "Never")
-    for cidr in state.services:
+    for cidr in filter(state.own.family.has, state.services):
         yield _announcement(state, cidr, blackhole=False)
 
 
 def _announcement(state: State, cidr: str, *, blackhole: bool) -> dict[str, Any]:
     announcement: dict[str, Any] = {"prefix": cidr}
-    if blackhole and not cidr.endswith("/32"):
+    if blackhole and not cidr.endswith(f"/{block.bits(cidr)}"):
         announcement["blackhole"] = True
     if communities := _communities(state.configuration, cidr):
         announcement["communities"] = communities
@@ -216,8 +229,10 @@ def _kernel(state: State) -> Iterator[dict[str, Any]]:
     """calico_kernel_programming: Felix routes what goes by VXLAN; IP-in-IP goes through tunl0."""
     for pool in sorted(state.pools, key=lambda one: str(one["spec"]["cidr"])):
         spec = pool["spec"]
-        rule = {"prefix": spec["cidr"], "le": 32}
+        if not state.own.family.has(spec["cidr"]):
+            continue
+        rule = {"prefix": spec["cidr"], "le": block.bits(spec["cidr"])}
         if (spec.get("vxlanMode") or "Never") != "Never":
             yield rule | {"action": "reject"}
-        elif (mode := spec.get("ipipMode") or "Never") != "Never":
+        elif state.own.family.version == 4 and (mode := spec.get("ipipMode") or "Never") != "Never":
             yield rule | {"tunnel": dataplane.IPIP.device, "crossSubnet": mode == "CrossSubnet"}

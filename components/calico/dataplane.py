@@ -24,7 +24,7 @@ OVERHEAD = 50
 NODE_ADDRESS, TUNNEL_ADDRESS = "projectcalico.org/IPv4Address", "projectcalico.org/IPv4VXLANTunnelAddr"
 IPIP_ADDRESS = "projectcalico.org/IPv4IPIPTunnelAddr"
 AS_NUMBER, CLUSTER_ID = "projectcalico.org/ASNumber", "projectcalico.org/RouteReflectorClusterID"
-ALL_POOLS, MASQUERADED_POOLS = "cali40all-ipam-pools", "cali40masq-ipam-pools"
+ALL_POOLS, MASQUERADED_POOLS = "all-ipam-pools", "masq-ipam-pools"
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,46 @@ class Tunnel:
 #: (node/pkg/allocateip/allocateip.go)
 VXLAN = Tunnel(DEVICE, "vxlanMode", TUNNEL_ADDRESS, "vxlan-tunnel-addr-", "vxlanTunnelAddress", OVERHEAD)
 IPIP = Tunnel("tunl0", "ipipMode", IPIP_ADDRESS, "ipip-tunnel-addr-", "ipipTunnelAddress", 20)
-TUNNELS = (VXLAN, IPIP)
+VXLAN6 = Tunnel(
+    "vxlan-v6.calico",
+    "vxlanMode",
+    "projectcalico.org/IPv6VXLANTunnelAddr",
+    "vxlan-v6-tunnel-addr-",
+    "vxlanV6TunnelAddress",
+    OVERHEAD + 20,
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one IP version has of its own: felix keeps two of everything."""
+
+    version: int
+    annotation: str
+    vxlan: Tunnel
+    tunnels: tuple[Tunnel, ...]
+
+    @property
+    def bits(self) -> int:
+        return 32 if self.version == 4 else 128
+
+    def set_name(self, name: str) -> str:
+        return f"cali{self.version}0{name}"
+
+    def has(self, text: str) -> bool:
+        """An address or a range of it."""
+        return block.is_ipv6(text) == (self.version == 6)
+
+
+IPV4 = Family(4, NODE_ADDRESS, VXLAN, (VXLAN, IPIP))
+IPV6 = Family(6, "projectcalico.org/IPv6Address", VXLAN6, (VXLAN6,))
+FAMILIES = (IPV4, IPV6)
 
 
 @dataclass(frozen=True)
 class Node:
-    """As its annotations say. address: with the length of its network ("172.18.0.3/16"); tunnel (of VXLAN) and ipip ""
-    without one; as_number 0: the cluster's; cluster_id: of a route reflector."""
+    """As its annotations say, of one family. address: with the length of its network ("172.18.0.3/16"); tunnel
+    (VXLAN's) and ipip "" without one; as_number 0: the cluster's; cluster_id: of a route reflector."""
 
     name: str
     address: str
@@ -58,11 +91,15 @@ class Node:
     cluster_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def family(self) -> Family:
+        return IPV6 if ":" in self.address else IPV4
+
     def address_in(self, tunnel: Tunnel) -> str:
-        return self.tunnel if tunnel is VXLAN else self.ipip
+        return self.ipip if tunnel is IPIP else self.tunnel
 
     def with_address(self, tunnel: Tunnel, address: str) -> Node:
-        return replace(self, tunnel=address) if tunnel is VXLAN else replace(self, ipip=address)
+        return replace(self, ipip=address) if tunnel is IPIP else replace(self, tunnel=address)
 
     @property
     def ip(self) -> str:
@@ -71,23 +108,24 @@ class Node:
     @property
     def mac(self) -> str:
         """Of its VXLAN device: 66 and the beginning of a hash of its name, so that all know it."""
-        return ":".join(f"{byte:02x}" for byte in b"f" + sha1(self.name.encode()).digest()[:5])
+        known = self.name if self.family is IPV4 else f"{self.name}-v6"
+        return ":".join(f"{byte:02x}" for byte in b"f" + sha1(known.encode()).digest()[:5])
 
     def is_neighbour(self, other: Node) -> bool:
         return ipaddress.ip_address(other.ip) in ipaddress.ip_interface(self.address).network
 
 
-def node_of(obj: KubeObject) -> Node | None:
+def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
     """None until its calico-node has said where it is."""
     annotations = obj["metadata"].get("annotations") or {}
-    if not (address := annotations.get(NODE_ADDRESS)):
+    if not (address := annotations.get(family.annotation)):
         return None
     number = annotations.get(AS_NUMBER, "")
     return Node(
         obj["metadata"]["name"],
         address,
-        annotations.get(TUNNEL_ADDRESS, ""),
-        annotations.get(IPIP_ADDRESS, ""),
+        annotations.get(family.vxlan.annotation, ""),
+        annotations.get(IPIP_ADDRESS, "") if IPIP in family.tunnels else "",
         int(number) if number.isdigit() else 0,
         annotations.get(CLUSTER_ID, ""),
         tuple(sorted((obj["metadata"].get("labels") or {}).items())),
@@ -128,17 +166,20 @@ def entries(
     """outer: the device between nodes."""
     routes: set[Route] = set()
     peers: set[Node] = set()
+    family = own.family
     for destination, owner in owned(blocks):
+        if not family.has(destination):
+            continue
         mode = vxlan_mode(pools, destination)
         if owner == own.name:
             # Without VXLAN the block is announced by BGP, and BIRD has the blackhole.
-            if not destination.endswith("/32") and mode != "Never":
+            if not destination.endswith(f"/{family.bits}") and mode != "Never":
                 routes.add(Route(destination))
         elif (peer := nodes.get(owner)) is not None and mode != "Never":
             if mode == "CrossSubnet" and own.is_neighbour(peer):
                 routes.add(Route(destination, peer.ip, outer))
             elif peer.tunnel:
-                routes.add(Route(destination, peer.tunnel, DEVICE))
+                routes.add(Route(destination, peer.tunnel, family.vxlan.device))
                 peers.add(peer)
     return Entries(
         frozenset(routes),
@@ -156,13 +197,11 @@ def owned(blocks: Iterable[KubeObject]) -> Iterator[tuple[str, str]]:
         for address, _, attributes in block.allocations(one):
             holder = attributes.get("node", "")
             if holder and holder != affine:
-                yield f"{address}/32", holder
+                yield f"{address}/{block.bits(address)}", holder
 
 
 def pool_of(pools: Iterable[KubeObject], cidr: str) -> KubeObject | None:
-    return next(
-        (pool for pool in pools if ":" not in pool["spec"]["cidr"] and block.contains(pool["spec"]["cidr"], cidr)), None
-    )
+    return next((pool for pool in pools if block.contains(pool["spec"]["cidr"], cidr)), None)
 
 
 def mode_of(pool: KubeObject, tunnel: Tunnel) -> str:
@@ -175,7 +214,9 @@ def vxlan_mode(pools: Iterable[KubeObject], cidr: str) -> str:
 
 
 def wants(pools: Iterable[KubeObject], tunnel: Tunnel) -> bool:
-    return any(mode_of(pool, tunnel) != "Never" for pool in pools)
+    """Of its own family."""
+    family = IPV6 if tunnel is VXLAN6 else IPV4
+    return any(mode_of(pool, tunnel) != "Never" for pool in pools if family.has(pool["spec"]["cidr"]))
 
 
 @dataclass(frozen=True)
@@ -187,22 +228,22 @@ class Commands:
     fdb_delete: str = ""
 
 
-def difference(now: Entries, wanted: Entries) -> Commands:
-    """From what is to what should be."""
+def difference(now: Entries, wanted: Entries, device: str = DEVICE) -> Commands:
+    """From what is to what should be. device: the family's VXLAN device."""
     new_routes, old_routes = wanted.routes - now.routes, now.routes - wanted.routes
     lines = [
-        f"neigh replace {ip} lladdr {mac} dev {DEVICE} nud permanent" for ip, mac in wanted.neighbours - now.neighbours
+        f"neigh replace {ip} lladdr {mac} dev {device} nud permanent" for ip, mac in wanted.neighbours - now.neighbours
     ]
     # Not replaced: a blackhole and a route through a device would stand side by side.
     lines += [f"route delete {route.destination} proto {PROTOCOL}" for route in old_routes]
     lines += [f"route add {route}" for route in new_routes]
     known = {ip for ip, _ in wanted.neighbours}
-    lines += [f"neigh delete {ip} dev {DEVICE}" for ip, _ in now.neighbours - wanted.neighbours if ip not in known]
+    lines += [f"neigh delete {ip} dev {device}" for ip, _ in now.neighbours - wanted.neighbours if ip not in known]
     macs = {mac for mac, _ in wanted.fdb}
     return Commands(
-        _text(f"fdb replace {mac} dev {DEVICE} dst {ip} self permanent" for mac, ip in wanted.fdb - now.fdb),
+        _text(f"fdb replace {mac} dev {device} dst {ip} self permanent" for mac, ip in wanted.fdb - now.fdb),
         _text(lines),
-        _text(f"fdb delete {mac} dev {DEVICE} self" for mac, ip in now.fdb - wanted.fdb if mac not in macs),
+        _text(f"fdb delete {mac} dev {device} self" for mac, ip in now.fdb - wanted.fdb if mac not in macs),
     )
 
 
@@ -210,18 +251,19 @@ def _text(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def ipsets(pools: Sequence[KubeObject]) -> str:
+def ipsets(pools: Sequence[KubeObject], family: Family = IPV4) -> str:
     """`ipset restore -exist` input: all pools, and those that are masqueraded."""
-    v4 = [pool["spec"] for pool in pools if ":" not in pool["spec"]["cidr"]]
+    specs = [pool["spec"] for pool in pools if family.has(pool["spec"]["cidr"])]
     members = {
-        ALL_POOLS: [spec["cidr"] for spec in v4],
-        MASQUERADED_POOLS: [spec["cidr"] for spec in v4 if spec.get("natOutgoing") and not spec.get("disabled")],
+        ALL_POOLS: [spec["cidr"] for spec in specs],
+        MASQUERADED_POOLS: [spec["cidr"] for spec in specs if spec.get("natOutgoing") and not spec.get("disabled")],
     }
+    kind = f"hash:net family inet{'6' if family is IPV6 else ''} maxelem 1048576"
     lines: list[str] = []
-    for name, cidrs in members.items():
+    for name, cidrs in ((family.set_name(name), cidrs) for name, cidrs in members.items()):
         lines += [
-            f"create {name} hash:net family inet maxelem 1048576",
-            f"create {name}-tmp hash:net family inet maxelem 1048576",
+            f"create {name} {kind}",
+            f"create {name}-tmp {kind}",
             f"flush {name}-tmp",
             *(f"add {name}-tmp {cidr}" for cidr in cidrs),
             f"swap {name} {name}-tmp",
@@ -230,11 +272,12 @@ def ipsets(pools: Sequence[KubeObject]) -> str:
     return _text(lines)
 
 
-def masquerades(pools: Sequence[KubeObject]) -> bool:
-    return any(pool["spec"].get("natOutgoing") and not pool["spec"].get("disabled") for pool in pools)
+def masquerades(pools: Sequence[KubeObject], family: Family) -> bool:
+    specs = [pool["spec"] for pool in pools if family.has(pool["spec"]["cidr"])]
+    return any(spec.get("natOutgoing") and not spec.get("disabled") for spec in specs)
 
 
-def chains(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel]) -> str:
+def chains(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family = IPV4) -> str:
     """`iptables-restore --noflush` input for table nat: our chains anew. The jump is not in it."""
     rules = ["-A cali-POSTROUTING -j cali-nat-outgoing"]
     rules += [
@@ -242,10 +285,10 @@ def chains(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel]) -> str:
         "-m addrtype --src-type LOCAL -j MASQUERADE --random-fully"
         for tunnel in tunnels
     ]
-    if masquerades(pools):
+    if masquerades(pools, family):
         rules.append(
-            f"-A cali-nat-outgoing -m set --match-set {MASQUERADED_POOLS} src "
-            f"-m set ! --match-set {ALL_POOLS} dst -j MASQUERADE --random-fully"
+            f"-A cali-nat-outgoing -m set --match-set {family.set_name(MASQUERADED_POOLS)} src "
+            f"-m set ! --match-set {family.set_name(ALL_POOLS)} dst -j MASQUERADE --random-fully"
         )
     return _text(["*nat", ":cali-POSTROUTING - [0:0]", ":cali-nat-outgoing - [0:0]", *rules, "COMMIT"])
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
@@ -37,15 +38,16 @@ def plugin() -> bytes:
     return f"#!{interpreter} -IS\n".encode() + archive.getvalue()
 
 
-def conflist(node: str, mtu: int, conf_dir: str = DEFAULT_CONF_DIR) -> bytes:
-    """cni_network_config of upstream's calico.yaml, with the node's name and MTU filled in."""
+def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR) -> bytes:
+    """cni_network_config of upstream's calico.yaml, with the node's name, MTU and IP versions filled in."""
+    families = {f"assign_ipv{version}": str(version in versions).lower() for version in (4, 6)}
     calico = {
         "type": "calico",
         "log_level": "info",
         "datastore_type": "kubernetes",
         "nodename": node,
         "mtu": mtu,
-        "ipam": {"type": "calico-ipam"},
+        "ipam": {"type": "calico-ipam", **families},
         "policy": {"type": "k8s"},
         "kubernetes": {"kubeconfig": f"{conf_dir}/{KUBECONFIG_NAME}"},
     }

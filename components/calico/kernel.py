@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from components.calico.dataplane import (
-    DEVICE,
     IPIP,
+    IPV4,
     JUMP,
     PORT,
     PROTOCOL,
     VNI,
     Commands,
     Entries,
+    Family,
     Node,
     Route,
     Tunnel,
@@ -28,41 +29,49 @@ async def _query(*argv: str) -> list[dict[str, Any]]:
     return [entry for entry in json.loads(done.stdout or b"[]") if entry]
 
 
-async def interface(name: str) -> tuple[str, int]:
-    """Its first global IPv4 address with the length of its network, and its MTU. Raises OSError, CommandError."""
-    for entry in await _query("ip", "-json", "-4", "address", "show", "dev", name):
+async def interface(name: str, version: int) -> tuple[str, int]:
+    """Its first global address of this IP version with the length of its network, "" without one; and its MTU. Raises
+    OSError, CommandError."""
+    mtu = 0
+    for entry in await _query("ip", "-json", "address", "show", "dev", name):
+        mtu = entry.get("mtu", mtu)
         for info in entry.get("addr_info", ()):
-            if info.get("family") == "inet" and info.get("scope") == "global":
-                return f"{info['local']}/{info['prefixlen']}", entry["mtu"]
-    raise OSError(f"Unable to auto-detect an IPv4 address: {name} has none")
+            if info.get("family") == ("inet" if version == 4 else "inet6") and info.get("scope") == "global":
+                return f"{info['local']}/{info['prefixlen']}", mtu
+    return "", mtu
 
 
 async def ensure_device(own: Node, outer: str, mtu: int) -> None:
-    """vxlan.calico as it should be; one that differs is made anew. Raises CommandError."""
-    found = await command.run(["ip", "-json", "-details", "address", "show", "dev", DEVICE], timeout=10)
+    """The family's VXLAN device as it should be; one that differs is made anew. Raises CommandError."""
+    family = own.family
+    device = family.vxlan.device
+    found = await command.run(["ip", "-json", "-details", "address", "show", "dev", device], timeout=10)
     entry = next((one for one in json.loads(found.stdout or b"[]") if one), None) if not found.returncode else None
     lines = []
     if entry is not None and not _fits(entry, own, outer, mtu):
-        lines.append(f"link delete {DEVICE}")
+        lines.append(f"link delete {device}")
         entry = None
     if entry is None:
         lines.append(
-            f"link add {DEVICE} address {own.mac} mtu {mtu} type vxlan id {VNI} dev {outer} local {own.ip} "
+            f"link add {device} address {own.mac} mtu {mtu} type vxlan id {VNI} dev {outer} local {own.ip} "
             f"dstport {PORT} nolearning"
         )
-    addresses = (
-        {info["local"] for info in entry.get("addr_info", ()) if info.get("family") == "inet"} if entry else set()
-    )
-    lines += [f"address delete {address}/32 dev {DEVICE}" for address in sorted(addresses - {own.tunnel})]
+    addresses = {
+        info["local"]
+        for info in (entry or {}).get("addr_info", ())
+        if info.get("scope") == "global" and family.has(info["local"])
+    }
+    lines += [f"address delete {address}/{family.bits} dev {device}" for address in sorted(addresses - {own.tunnel})]
     if own.tunnel not in addresses:
-        lines.append(f"address add {own.tunnel}/32 dev {DEVICE}")
-    lines.append(f"link set dev {DEVICE} up")
+        lines.append(f"address add {own.tunnel}/{family.bits} dev {device}{'' if family is IPV4 else ' nodad'}")
+    lines.append(f"link set dev {device} up")
     await _batch("ip", "".join(f"{line}\n" for line in lines))
 
 
 def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int) -> bool:
     data = entry.get("linkinfo", {}).get("info_data", {})
-    is_like = (data.get("id"), data.get("port"), data.get("local"), data.get("link"), entry["address"], entry["mtu"])
+    local = data.get("local") or data.get("local6")
+    is_like = (data.get("id"), data.get("port"), local, data.get("link"), entry["address"], entry["mtu"])
     return is_like == (VNI, PORT, own.ip, outer, own.mac, mtu)
 
 
@@ -91,22 +100,23 @@ async def remove(tunnel: Tunnel) -> None:
         await command.run(["ip", "link", "delete", tunnel.device], timeout=10)
 
 
-async def entries(with_device: bool) -> Entries:
+async def entries(family: Family, with_device: bool) -> Entries:
     """All routes of our protocol number, and what the VXLAN device has. Raises CommandError."""
+    version, device = f"-{family.version}", family.vxlan.device
     routes = [
         Route(_cidr(entry["dst"]), entry.get("gateway", ""), entry.get("dev", "") if "gateway" in entry else "")
-        for entry in await _query("ip", "-json", "-4", "route", "show", "proto", str(PROTOCOL))
+        for entry in await _query("ip", "-json", version, "route", "show", "proto", str(PROTOCOL))
     ]
     if not with_device:
         return Entries(frozenset(routes))
     neighbours = [
         (entry["dst"], entry["lladdr"])
-        for entry in await _query("ip", "-json", "-4", "neigh", "show", "dev", DEVICE, "nud", "permanent")
+        for entry in await _query("ip", "-json", version, "neigh", "show", "dev", device, "nud", "permanent")
         if "lladdr" in entry
     ]
     fdb = [
         (entry["mac"], entry["dst"])
-        for entry in await _query("bridge", "-json", "fdb", "show", "dev", DEVICE)
+        for entry in await _query("bridge", "-json", "fdb", "show", "dev", device)
         if "dst" in entry and entry.get("state") == "permanent"
     ]
     return Entries(frozenset(routes), frozenset(neighbours), frozenset(fdb))
@@ -133,20 +143,26 @@ async def _batch(program: str, text: str) -> None:
         await command.run([program, "-force", "-batch", "-"], stdin=text.encode(), timeout=30, check=True)
 
 
-async def apply_nat(sets: str, chains: str) -> None:
+def _iptables(family: Family) -> str:
+    return "iptables" if family is IPV4 else "ip6tables"
+
+
+async def apply_nat(family: Family, sets: str, chains: str) -> None:
     """Sets before the rules that name them; the jump at the head of POSTROUTING. Raises CommandError."""
+    program = _iptables(family)
     await command.run(["ipset", "restore", "-exist"], stdin=sets.encode(), timeout=30, check=True)
-    restore = ["iptables-restore", "--wait", "5", "--noflush"]
+    restore = [f"{program}-restore", "--wait", "5", "--noflush"]
     await command.run(restore, stdin=chains.encode(), timeout=30, check=True)
-    there = await command.run(["iptables", "-w", "5", "-t", "nat", "-C", *JUMP.split()], timeout=30)
+    there = await command.run([program, "-w", "5", "-t", "nat", "-C", *JUMP.split()], timeout=30)
     if there.returncode:
-        await command.run(["iptables", "-w", "5", "-t", "nat", "-I", *JUMP.split()], timeout=30, check=True)
+        await command.run([program, "-w", "5", "-t", "nat", "-I", *JUMP.split()], timeout=30, check=True)
 
 
-async def nat_is_there() -> bool:
+async def nat_is_there(family: Family) -> bool:
     """Whether our jump, and behind it our chain with a rule, still are."""
-    saved = (await command.run(["iptables-save", "-t", "nat"], timeout=30, check=True)).stdout.decode()
-    return f"-A {JUMP}" in saved and "-A cali-POSTROUTING " in saved
+    saved = await command.run([f"{_iptables(family)}-save", "-t", "nat"], timeout=30, check=True)
+    text = saved.stdout.decode()
+    return f"-A {JUMP}" in text and "-A cali-POSTROUTING " in text
 
 
 def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:

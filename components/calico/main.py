@@ -6,9 +6,10 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from components.calico.agent import Agent, Options
+from components.calico.agent import Agent, Options, Pool
 from components.machinery import daemon
 from components.machinery.client import Client
 from components.machinery.command import CommandError
@@ -24,28 +25,41 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--kubeconfig", required=True)
     parser.add_argument("--nodename", required=True, help="NODENAME")
     parser.add_argument("--interface", required=True, help="IP_AUTODETECTION_METHOD=interface=")
-    parser.add_argument("--ipv4pool-cidr", default="192.168.0.0/16", help="CALICO_IPV4POOL_CIDR")
-    parser.add_argument(
-        "--ipv4pool-vxlan", default="Never", choices=("Always", "CrossSubnet", "Never"), help="CALICO_IPV4POOL_VXLAN"
-    )
-    parser.add_argument(
-        "--ipv4pool-ipip", default="Never", choices=("Always", "CrossSubnet", "Never"), help="CALICO_IPV4POOL_IPIP"
-    )
+    modes = ("Always", "CrossSubnet", "Never")
+    for version, size in ((4, 26), (6, 122)):
+        flag, variable = f"--ipv{version}pool", f"CALICO_IPV{version}POOL"
+        default = "192.168.0.0/16" if version == 4 else ""
+        parser.add_argument(f"{flag}-cidr", default=default, help=f"{variable}_CIDR; none: no IPv{version}")
+        parser.add_argument(f"{flag}-vxlan", default="Never", choices=modes, help=f"{variable}_VXLAN")
+        parser.add_argument(f"{flag}-block-size", type=int, default=size, help=f"{variable}_BLOCK_SIZE")
+        nat = "true" if version == 4 else "false"
+        parser.add_argument(
+            f"{flag}-nat-outgoing", default=nat, choices=("true", "false"), help=f"{variable}_NAT_OUTGOING"
+        )
+    parser.add_argument("--ipv4pool-ipip", default="Never", choices=modes, help="CALICO_IPV4POOL_IPIP")
     parser.add_argument(
         "--networking-backend", default="vxlan", choices=("bird", "vxlan"), help="CALICO_NETWORKING_BACKEND"
     )
-    parser.add_argument("--ipv4pool-block-size", type=int, default=26, help="CALICO_IPV4POOL_BLOCK_SIZE")
     given = parser.parse_args(argv)
     return Options(
         kubeconfig=given.kubeconfig,
         nodename=given.nodename,
         interface=given.interface,
-        pool_cidr=given.ipv4pool_cidr,
-        pool_vxlan=given.ipv4pool_vxlan,
-        pool_ipip=given.ipv4pool_ipip,
+        pools=tuple(_pools(vars(given))),
         with_bird=given.networking_backend == "bird",
-        pool_block_size=given.ipv4pool_block_size,
     )
+
+
+def _pools(given: Mapping[str, Any]) -> Iterator[Pool]:
+    for version in (4, 6):
+        if cidr := given[f"ipv{version}pool_cidr"]:
+            yield Pool(
+                cidr,
+                given[f"ipv{version}pool_block_size"],
+                given[f"ipv{version}pool_vxlan"],
+                given["ipv4pool_ipip"] if version == 4 else "Never",
+                given[f"ipv{version}pool_nat_outgoing"] == "true",
+            )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from components.calico.plugin import block
 from components.machinery.resources import KubeObject
 
 _KEYS = ("serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs")
@@ -32,12 +32,16 @@ def announced(
     if _EXCLUDED in labels:
         return []
     ranges = {key: [one["cidr"] for one in configuration.get(key) or []] for key in _KEYS}
-    found = {cidr for cidrs in ranges.values() for cidr in cidrs if ":" not in cidr}
+    found = {cidr for cidrs in ranges.values() for cidr in cidrs}
     local = _with_endpoints_on(slices, node)
     for service in services:
         metadata, spec = service["metadata"], service["spec"]
         if spec.get("externalTrafficPolicy") == "Local" and (metadata["namespace"], metadata["name"]) in local:
-            found |= {f"{address}/32" for key, address in _addresses(service) if _within(address, ranges[key])}
+            found |= {
+                f"{address}/{block.bits(address)}"
+                for key, address in _addresses(service)
+                if any(block.contains(cidr, address) for cidr in ranges[key])
+            }
     return sorted(found)
 
 
@@ -51,11 +55,6 @@ def _addresses(service: KubeObject) -> Iterator[tuple[str, str]]:
     for ingress in (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []:
         if ingress.get("ip"):
             yield "serviceLoadBalancerIPs", ingress["ip"]
-
-
-def _within(address: str, cidrs: Sequence[str]) -> bool:
-    ip = ipaddress.ip_address(address)
-    return ip.version == 4 and any(ip in ipaddress.ip_network(cidr) for cidr in cidrs)
 
 
 def _with_endpoints_on(slices: Iterable[KubeObject], node: str) -> set[tuple[str, str]]:

@@ -306,8 +306,8 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         if cni.plugin == "none":
             text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
         yield ("cni", "backend"), text
-    if cni.plugin == "calico" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
-        yield ("cni", "plugin"), "calico is IPv4 here; take flannel for IPv6 pods"
+    if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
+        yield ("cni", "backend"), "calico's IP-in-IP is for IPv4 alone; take vxlan or bgp for IPv6 pods"
 
 
 def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:

@@ -5,40 +5,56 @@
 
 from __future__ import annotations
 
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     Block = dict[str, Any]
 
 
+def is_ipv6(text: str) -> bool:
+    """An address or a range."""
+    return ":" in text
+
+
+def bits(text: str) -> int:
+    return 128 if is_ipv6(text) else 32
+
+
 def number_of(address: str) -> int:
-    """An IPv4 address as a number; `ipaddress` takes longer to load than all of this."""
-    a, b, c, d = address.split(".")
-    return int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
+    """An address as a number; `ipaddress` takes longer to load than all of this."""
+    return int.from_bytes(inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address), "big")
 
 
-def address_of(number: int) -> str:
-    return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+def address_of(number: int, like: str) -> str:
+    """like: an address or a range of the same family."""
+    if is_ipv6(like):
+        return inet_ntop(AF_INET6, number.to_bytes(16, "big"))
+    return inet_ntop(AF_INET, number.to_bytes(4, "big"))
 
 
 def bounds(cidr: str) -> tuple[int, int]:
     """First address as a number, and how many."""
     address, _, length = cidr.partition("/")
-    size = 1 << (32 - int(length))
+    size = 1 << (bits(address) - int(length))
     return number_of(address) // size * size, size
 
 
 def contains(cidr: str, other: str) -> bool:
     """Is other, an address or a range, within cidr?"""
+    if is_ipv6(cidr) != is_ipv6(other):
+        return False
     first, size = bounds(cidr)
-    inner, count = bounds(other if "/" in other else other + "/32")
+    inner, count = bounds(other if "/" in other else f"{other}/{bits(other)}")
     return first <= inner and inner + count <= first + size
 
 
 def object_name(cidr: str) -> str:
-    """10.244.17.128/26 -> 10-244-17-128-26."""
-    return cidr.replace(".", "-").replace("/", "-")
+    """10.244.17.128/26 -> 10-244-17-128-26, fd00:10:244::40/122 -> fd00-10-244--40-122."""
+    return cidr.replace(".", "-").replace(":", "-").replace("/", "-")
 
 
 def new(cidr: str, host: str) -> Block:
@@ -82,7 +98,7 @@ def take(block: Block, handle: str, attributes: dict[str, str]) -> str:
     ordinal = spec["unallocated"].pop(0)
     spec["allocations"][ordinal] = _attribute(spec, handle, attributes)
     spec["sequenceNumber"] = spec.get("sequenceNumber", 0) + 1
-    return address_of(bounds(spec["cidr"])[0] + ordinal)
+    return address_of(bounds(spec["cidr"])[0] + ordinal, spec["cidr"])
 
 
 def take_this(block: Block, address: str, handle: str, attributes: dict[str, str]) -> bool:
@@ -116,7 +132,7 @@ def release(block: Block, handle: str) -> list[str]:
     spec["unallocated"] += freed
     _compact(spec)
     spec["sequenceNumber"] = spec.get("sequenceNumber", 0) + 1
-    return [address_of(first + ordinal) for ordinal in freed]
+    return [address_of(first + ordinal, spec["cidr"]) for ordinal in freed]
 
 
 def _compact(spec: dict[str, Any]) -> None:
@@ -133,7 +149,7 @@ def allocations(block: Block) -> list[tuple[str, str, dict[str, str]]]:
     first, _ = bounds(spec["cidr"])
     return [
         (
-            address_of(first + ordinal),
+            address_of(first + ordinal, spec["cidr"]),
             spec["attributes"][index].get("handle_id") or "",
             spec["attributes"][index].get("secondary") or {},
         )
@@ -142,13 +158,19 @@ def allocations(block: Block) -> list[tuple[str, str, dict[str, str]]]:
     ]
 
 
-def candidates(pool: str, size: int, node: str) -> list[str]:
+def candidates(pool: str, size: int, node: str) -> Iterator[str]:
     """All blocks of a pool, from the one that a hash of the node's name leads to round to it: nodes seldom meet."""
     first, count = bounds(pool)
-    step = 1 << (32 - size)
+    step = 1 << (bits(pool) - size)
     total = count // step
-    start = (_fnv(node) * 2654435761 & 0xFFFFFFFF) * total >> 32
-    return [f"{address_of(first + (start + number) % total * step)}/{size}" for number in range(total)]
+    start = start_of(node, total)
+    for number in range(total):
+        yield f"{address_of(first + (start + number) % total * step, pool)}/{size}"
+
+
+def start_of(node: str, total: int) -> int:
+    """Which of so many blocks a node looks at first."""
+    return (_fnv(node) * 2654435761 & 0xFFFFFFFF) * total >> 32
 
 
 def _fnv(text: str) -> int:

@@ -24,6 +24,21 @@ SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1
 INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE, UNAVAILABLE = 999, 4, 6, 1, 50
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
+#: Of IPv6 it is the link-local address that HOST_MAC gives (RFC 4291, appendix A).
+_GATEWAYS = {"ipv4": GATEWAY, "ipv6": "fe80::ecee:eeff:feee:eeee"}
+_SYSCTLS = {
+    "ipv4": (
+        ("ipv4/conf/{}/proxy_arp", "1"),
+        ("ipv4/conf/{}/forwarding", "1"),
+        ("ipv4/conf/{}/route_localnet", "1"),
+        ("ipv4/neigh/{}/proxy_delay", "0"),
+    ),
+    "ipv6": (
+        ("ipv6/conf/{}/disable_ipv6", "0"),
+        ("ipv6/conf/{}/proxy_ndp", "1"),
+        ("ipv6/conf/{}/forwarding", "1"),
+    ),
+}
 NODENAME_FILE = "/var/lib/calico/nodename"
 LOCK_FILE = "/var/run/calico/ipam.lock"
 _ANNOTATIONS = "cni.projectcalico.org/"
@@ -90,13 +105,20 @@ class Call:
 
 
 def ipam_add(call: Call) -> dict[str, Any]:
-    """A result of IPAM: one /32."""
-    address = assigned(call)
-    return {"cniVersion": call.config.get("cniVersion", "0.3.1"), "ips": [_ip(call, address)], "dns": {}}
+    """A result of IPAM: a /32 or /128 of each family that is asked for."""
+    ips = [_ip(call, address) for address in assigned(call)]
+    return {"cniVersion": call.config.get("cniVersion", "0.3.1"), "ips": ips, "dns": {}}
 
 
-def assigned(call: Call) -> str:
-    """The pod's address. Raises PluginError in upstream's words."""
+def _versions(call: Call) -> list[int]:
+    """assign_ipv4 and assign_ipv6 of the configuration, which are texts; IPv4 alone without them."""
+    config = call.config.get("ipam") or {}
+    wanted = ((4, config.get("assign_ipv4", "true")), (6, config.get("assign_ipv6", "false")))
+    return [version for version, text in wanted if str(text).lower() == "true"]
+
+
+def assigned(call: Call) -> list[str]:
+    """The pod's addresses; none when one of them cannot be had. Raises PluginError in upstream's words."""
     import time
 
     attributes = {
@@ -110,13 +132,19 @@ def assigned(call: Call) -> str:
     lock = _locked()  # two pods at once would take a block each
     try:
         if wanted := wishes.get("ipAddrs"):
-            ipam.assign_this(call.store, call.node, wanted[0], call.handle, attributes)
-            return str(wanted[0])
-        pools = ipam.usable_pools(call.store, node, wishes.get("ipv4pools") or [])
-        return ipam.assign(call.store, call.node, pools, call.handle, attributes)
+            for address in wanted:
+                ipam.assign_this(call.store, call.node, address, call.handle, attributes)
+            return wanted
+        addresses: list[str] = []
+        for version in _versions(call):
+            pools = ipam.usable_pools(call.store, node, wishes.get(f"ipv{version}pools") or [], version=version)
+            addresses.append(ipam.assign(call.store, call.node, pools, call.handle, attributes))
+        return addresses
     except ipam.NoAddress as error:
+        ipam.release(call.store, call.handle)
+        asked = f"IPv{version}" if not wishes.get("ipAddrs") else "IPv4"
         raise PluginError(
-            f"failed to request IPv4 addresses: Assigned 0 out of 1 requested IPv4 addresses; {error}"
+            f"failed to request {asked} addresses: Assigned 0 out of 1 requested {asked} addresses; {error}"
         ) from None
     finally:
         os.close(lock)
@@ -139,7 +167,7 @@ def _wishes(call: Call) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in (f"/api/v1/namespaces/{call.namespace}", f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}"):
         annotations = call.store.request("GET", path)["metadata"].get("annotations") or {}
-        for key in ("ipv4pools", "ipAddrs"):
+        for key in ("ipv4pools", "ipv6pools", "ipAddrs"):
             if text := annotations.get(_ANNOTATIONS + key):
                 try:
                     found[key] = json.loads(text)
@@ -154,8 +182,12 @@ def ipam_delete(call: Call) -> dict[str, Any]:
 
 
 def _ip(call: Call, address: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"address": f"{address}/32"}
-    return entry if _minor(call.config) >= (1, 0) else {"version": "4", **entry}
+    entry: dict[str, Any] = {"address": _host_prefix(address)}
+    return entry if _minor(call.config) >= (1, 0) else {"version": "6" if ":" in address else "4", **entry}
+
+
+def _host_prefix(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
 
 
 def _minor(config: dict[str, Any]) -> tuple[int, ...]:
@@ -170,9 +202,9 @@ def add(call: Call) -> dict[str, Any]:
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
     result = ipam_add(call) if kind == "calico-ipam" else _delegated(call, kind, "ADD")
     try:
-        address = result["ips"][0]["address"].partition("/")[0]
-        mac = connect(call, address)
-        _annotate(call, address)
+        addresses = [ip["address"].partition("/")[0] for ip in result["ips"]]
+        mac = connect(call, addresses)
+        _annotate(call, addresses)
     except (PluginError, ApiError, OSError):
         _disconnect(call)
         if kind == "calico-ipam":
@@ -181,39 +213,45 @@ def add(call: Call) -> dict[str, Any]:
             _delegated(call, kind, "DEL")
         raise
     host, pod = {"name": call.veth, "mac": HOST_MAC}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
-    ip = {**_ip(call, address), "interface": 1}
-    return {"cniVersion": call.config.get("cniVersion", "0.3.1"), "interfaces": [host, pod], "ips": [ip], "dns": {}}
+    ips = [{**_ip(call, address), "interface": 1} for address in addresses]
+    return {"cniVersion": call.config.get("cniVersion", "0.3.1"), "interfaces": [host, pod], "ips": ips, "dns": {}}
 
 
-def connect(call: Call, address: str) -> str:
+def connect(call: Call, addresses: list[str]) -> str:
     """The veth, its two ends, its routes. Returns the MAC of the pod's end. Raises PluginError."""
     veth, mtu = call.veth, call.config.get("mtu") or 1500
     _disconnect(call)  # a node that has crashed may have left one of this name
     peer = f"peer name {call.ifname} mtu {mtu} netns {call.netns}"
     _run(["ip", "-batch", "-"], f"link add {veth} mtu {mtu} address {HOST_MAC} type veth {peer}\n")
-    for path, value in (
-        (f"ipv4/conf/{veth}/proxy_arp", "1"),
-        (f"ipv4/conf/{veth}/forwarding", "1"),
-        (f"ipv4/conf/{veth}/route_localnet", "1"),
-        (f"ipv4/neigh/{veth}/proxy_delay", "0"),
-    ):
-        with open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file:
-            file.write(value)
-    _run(
-        ["nsenter", f"--net={call.netns}", "ip", "-batch", "-"],
-        f"address add {address}/32 dev {call.ifname}\nlink set dev {call.ifname} up\n"
-        f"route add {GATEWAY} dev {call.ifname} scope link\nroute add default via {GATEWAY} dev {call.ifname}\n",
-    )
-    _run(["ip", "-batch", "-"], f"link set dev {veth} up\nroute replace {address}/32 dev {veth} scope link\n")
+    families = {_family(address) for address in addresses}
+    for family in sorted(families):
+        for path, value in _SYSCTLS[family]:
+            with open(f"/proc/sys/net/{path.format(veth)}", "w", encoding="ascii") as file:
+                file.write(value)
+    inside = [f"address add {_host_prefix(address)} dev {call.ifname} nodad" for address in addresses]
+    inside.append(f"link set dev {call.ifname} up")
+    for family in sorted(families):
+        inside.append(f"route add {_GATEWAYS[family]} dev {call.ifname} scope link")
+        inside.append(f"route add default via {_GATEWAYS[family]} dev {call.ifname}")
+    # The node's end first: it has to be up to have the link-local address that is the gateway.
+    _run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
+    _run(["nsenter", f"--net={call.netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in inside))
+    routes = [f"route replace {_host_prefix(address)} dev {veth} scope link\n" for address in addresses]
+    _run(["ip", "-batch", "-"], "".join(routes))
     shown = _run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
     return str(json.loads(shown)[0]["address"])
 
 
-def _annotate(call: Call, address: str) -> None:
+def _family(address: str) -> str:
+    return "ipv6" if ":" in address else "ipv4"
+
+
+def _annotate(call: Call, addresses: list[str]) -> None:
     """What Calico's other parts, and people, look at on the pod."""
     if "K8S_POD_NAME" not in call.args:
         return
-    values = {"containerID": call.container, "podIP": f"{address}/32", "podIPs": f"{address}/32"}
+    prefixes = [_host_prefix(address) for address in addresses]
+    values = {"containerID": call.container, "podIP": prefixes[0], "podIPs": ",".join(prefixes)}
     annotations = {_ANNOTATIONS + key: value for key, value in values.items()}
     path = f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}/status"
     body = {"metadata": {"annotations": annotations}}
@@ -243,7 +281,8 @@ def check(call: Call) -> dict[str, Any]:
         shown = _run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname])
         if not any(info.get("local") == address for link in json.loads(shown) for info in link.get("addr_info", ())):
             raise PluginError(f"{call.ifname} has no address {address}")
-        if not json.loads(_run(["ip", "-json", "route", "show", address, "dev", call.veth]) or "[]"):
+        show = ["ip", "-json", "-6" if ":" in address else "-4", "route", "show", address, "dev", call.veth]
+        if not json.loads(_run(show) or "[]"):
             raise PluginError(f"no route to {address} on {call.veth}")
     return {}
 

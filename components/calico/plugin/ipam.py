@@ -26,13 +26,25 @@ class NoAddress(Exception):
     """Nothing is left; the text is upstream's."""
 
 
+#: Addresses of a block are 64 in either family.
+_BLOCK_SIZES = {32: 26, 128: 122}
+
+
+def block_size(pool: dict[str, Any]) -> int:
+    return int(pool["spec"].get("blockSize") or _BLOCK_SIZES[block.bits(pool["spec"]["cidr"])])
+
+
 def usable_pools(
-    store: Datastore, node: dict[str, Any], asked: list[str], use: str = "Workload"
+    store: Datastore, node: dict[str, Any], asked: list[str], use: str = "Workload", version: int = 4
 ) -> list[dict[str, Any]]:
-    """Those that are not disabled, are for this use and select the node; asked: names or CIDRs of an annotation.
-    Raises NoAddress."""
+    """Those of this IP version that are not disabled, are for this use and select the node; asked: names or CIDRs of an
+    annotation. Raises NoAddress."""
     labels = node["metadata"].get("labels") or {}
-    found = [pool for pool in store.list(POOLS) if ":" not in pool["spec"]["cidr"] and not pool["spec"].get("disabled")]
+    found = [
+        pool
+        for pool in store.list(POOLS)
+        if block.is_ipv6(pool["spec"]["cidr"]) == (version == 6) and not pool["spec"].get("disabled")
+    ]
     if asked:
         found = [pool for pool in found if pool["metadata"]["name"] in asked or pool["spec"]["cidr"] in asked]
     else:
@@ -65,9 +77,9 @@ def assign_this(store: Datastore, node: str, address: str, handle: str, attribut
     pool = next((pool for pool in store.list(POOLS) if block.contains(pool["spec"]["cidr"], address)), None)
     if pool is None:
         raise NoAddress(f"IP address {address} is not in a configured pool")
-    size = pool["spec"].get("blockSize", 26)
-    step = 1 << (32 - size)
-    cidr = f"{block.address_of(block.number_of(address) // step * step)}/{size}"
+    size = block_size(pool)
+    step = 1 << (block.bits(address) - size)
+    cidr = f"{block.address_of(block.number_of(address) // step * step, address)}/{size}"
     for _ in range(_TRIES):
         found = store.find(BLOCKS, block.object_name(cidr))
         if found is None:
@@ -134,7 +146,7 @@ def _claimed(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterat
     for pool in pools:
         taken = {found["spec"]["cidr"]: found for found in store.list(BLOCKS)}
         own = sum(block.host(found) == node for found in taken.values())
-        for cidr in block.candidates(pool["spec"]["cidr"], pool["spec"].get("blockSize", 26), node):
+        for cidr in block.candidates(pool["spec"]["cidr"], block_size(pool), node):
             if limit and own >= limit:
                 return
             if not any(_overlap(cidr, other) for other in taken) and _claim(store, node, cidr):
@@ -186,11 +198,19 @@ def _ignoring_conflicts(work: Any) -> None:
 
 def _others(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterator[str]:
     """Blocks of others with something left, in the order in which this node would look for free ones."""
-    blocks = {found["spec"]["cidr"]: found for found in store.list(BLOCKS)}
+    blocks = [found for found in store.list(BLOCKS) if block.host(found) != node and block.free(found)]
     for pool in pools:
-        for cidr in block.candidates(pool["spec"]["cidr"], pool["spec"].get("blockSize", 26), node):
-            if cidr in blocks and block.host(blocks[cidr]) != node and block.free(blocks[cidr]):
-                yield block.object_name(cidr)
+        first, count = block.bounds(pool["spec"]["cidr"])
+        step = 1 << (block.bits(pool["spec"]["cidr"]) - block_size(pool))
+        start = block.start_of(node, count // step)
+        inside = [found for found in blocks if block.contains(pool["spec"]["cidr"], found["spec"]["cidr"])]
+        yield from (
+            block.object_name(found["spec"]["cidr"])
+            for found in sorted(
+                inside,
+                key=lambda one: ((block.bounds(one["spec"]["cidr"])[0] - first) // step - start) % (count // step),
+            )
+        )
 
 
 def _take(store: Datastore, name: str, handle: str, attributes: dict[str, str]) -> str:

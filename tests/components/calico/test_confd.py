@@ -25,6 +25,7 @@ def told(own=ONE, nodes=NODES, pools=None, peers=(), **more):
     """Rendered, and understood by the daemon."""
     state = State(
         own=own,
+        router_id="172.18.0.1",
         nodes={one.name: one for one in nodes},
         pools=pools or [pool("10.244.0.0/16")],
         blocks=more.pop("blocks", BLOCKS),
@@ -172,3 +173,14 @@ def test_services_are_announced_whole_and_local_ones_where_their_endpoints_are(p
 def test_a_node_that_is_excluded_announces_no_service():
     excluded = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
     assert services.announced(RANGES, [], [], "worker-1", excluded) == []
+
+
+def test_ipv6_has_sessions_and_prefixes_of_its_own():
+    own, other = Node("worker-1", "fd00:18::3/64"), Node("worker-2", "fd00:18::4/64")
+    pools = [pool("10.244.0.0/16", ipipMode="Always"), pool("fd00:10:244::/56", "six")]
+    blocks = [*BLOCKS, block.new("fd00:10:244:1::/122", "worker-1")]
+    peers = [{"peerIP": "172.18.0.254", "asNumber": 65001}, {"peerIP": "[fd00:18::ff]:179", "asNumber": 65001}]
+    document = told(own, (own, other), pools, peers, blocks=blocks, services=["10.96.0.0/12", "fd00:96::/112"])
+    assert [peer["address"] for peer in document["peers"]] == ["fd00:18::4", "fd00:18::ff"]
+    assert document["announce"] == [{"prefix": "fd00:10:244:1::/122", "blackhole": True}, {"prefix": "fd00:96::/112"}]
+    assert (document["kernel"], document["families"], document["listen"]) == ([], ["ipv6"], ["::"])

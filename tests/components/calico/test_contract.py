@@ -97,5 +97,5 @@ def test_the_conflist_is_upstreams():
     network = json.loads(install.conflist("worker-1", 1450))
     assert (network["name"], network["cniVersion"]) == ("k8s-pod-network", "0.3.1")
     assert [plugin["type"] for plugin in network["plugins"]] == ["calico", "portmap", "bandwidth"]
-    assert network["plugins"][0]["ipam"] == {"type": "calico-ipam"}
+    assert network["plugins"][0]["ipam"] == {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false"}
     assert network["plugins"][0]["mtu"] == 1450

@@ -97,3 +97,36 @@ def test_nodes_say_where_they_are():
     }
     assert dataplane.node_of({"metadata": {"name": "worker-1", "annotations": annotations}}) == OWN
     assert dataplane.node_of({"metadata": {"name": "new"}}) is None
+
+
+def test_ipv6_has_a_device_and_addresses_of_its_own(golden):
+    own, other = (
+        Node("worker-1", "fd00:18::3/64", "fd00:10:244:1::"),
+        Node("worker-2", "fd00:18::4/64", "fd00:10:244:2::"),
+    )
+    blocks = [*BLOCKS, block.new("fd00:10:244:1::/122", "worker-1"), block.new("fd00:10:244:2::/122", "worker-2")]
+    pools = [
+        pool("10.244.0.0/16", vxlanMode="Always"),
+        pool("fd00:10:244::/56", "six", vxlanMode="Always", natOutgoing=True),
+    ]
+    found = entries(own, {one.name: one for one in (own, other)}, pools, blocks, "eth0")
+    assert found.routes == {
+        Route("fd00:10:244:1::/122"),
+        Route("fd00:10:244:2::/122", "fd00:10:244:2::", "vxlan-v6.calico"),
+    }
+    assert found.neighbours == {("fd00:10:244:2::", other.mac)}
+    assert other.mac != Node("worker-2", "172.18.0.4/16").mac
+    six = dataplane.IPV6
+    golden("calico/nat6.txt", dataplane.ipsets(pools, six) + dataplane.chains(pools, [dataplane.VXLAN6], six))
+    assert dataplane.node_of({"metadata": {"name": "n", "annotations": {six.annotation: "fd00::1/64"}}}) is None
+
+
+def test_a_dual_stack_node_is_two_nodes():
+    annotations = {
+        "projectcalico.org/IPv4Address": "172.18.0.3/16",
+        "projectcalico.org/IPv6Address": "fd00:18::3/64",
+        "projectcalico.org/IPv6VXLANTunnelAddr": "fd00:10:244:1::",
+    }
+    obj = {"metadata": {"name": "worker-1", "annotations": annotations}}
+    assert dataplane.node_of(obj, dataplane.IPV6) == Node("worker-1", "fd00:18::3/64", "fd00:10:244:1::")
+    assert dataplane.node_of(obj) == Node("worker-1", "172.18.0.3/16")

@@ -97,7 +97,7 @@ def test_who_loses_the_race_for_an_address_takes_another():
 
 def test_who_loses_the_race_for_a_block_takes_another():
     store = Memory(ippools=[pool("10.244.0.0/24")])
-    wanted = block.candidates("10.244.0.0/24", 26, "worker-1")[0]
+    wanted = next(block.candidates("10.244.0.0/24", 26, "worker-1"))
     create = store.create
 
     def stolen(kind, obj):
@@ -182,6 +182,25 @@ def test_a_selector_that_is_none_is_named():
 
 
 def test_nodes_begin_at_different_blocks():
-    starts = {block.candidates("10.244.0.0/16", 26, f"worker-{number}")[0] for number in range(20)}
+    starts = {next(block.candidates("10.244.0.0/16", 26, f"worker-{number}")) for number in range(20)}
     assert len(starts) >= 18
     assert len(set(block.candidates("10.244.0.0/16", 26, "n"))) == 1024
+
+
+def test_an_ipv6_pool_has_blocks_of_64_addresses_too_and_more_of_them_than_can_be_looked_through():
+    store = Memory(ippools=[pool("fd00:10:244::/56", "six", blockSize=122), pool("10.244.0.0/16")])
+    six = ipam.usable_pools(store, node("worker-1"), [], version=6)
+    assert [one["metadata"]["name"] for one in six] == ["six"]
+    addresses = [ipam.assign(store, "worker-1", six, f"h-{number}", {"node": "worker-1"}) for number in range(65)]
+    assert len(set(addresses)) == 65
+    assert all(ipaddress.ip_address(one) in ipaddress.ip_network("fd00:10:244::/56") for one in addresses)
+    assert len(store.list(ipam.BLOCKS)) == 2
+    assert ipam.release(store, "h-3") == [addresses[3]]
+
+
+def test_addresses_of_an_ipv6_block_are_borrowed_when_the_pool_is_one_block():
+    store = Memory(ippools=[pool("fd00:10:244::/122", "six", blockSize=122)])
+    six = ipam.usable_pools(store, node("worker-1"), [], version=6)
+    first = ipam.assign(store, "worker-1", six, "one", {"node": "worker-1"})
+    second = ipam.assign(store, "worker-2", six, "two", {"node": "worker-2"})
+    assert (first, second) == ("fd00:10:244::", "fd00:10:244::1")

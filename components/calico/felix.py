@@ -1,0 +1,50 @@
+"""Felix's part: the kernel of one node follows nodes, pools and blocks, for one IP version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from components.calico import dataplane, kernel
+from components.calico.dataplane import IPIP, Entries, Node, Tunnel
+from components.machinery.resources import KubeObject
+
+
+class Felix:
+    """own changes when its tunnels do."""
+
+    def __init__(self, own: Node, interface: str, outer_mtu: int) -> None:
+        self.own, self._interface, self._outer_mtu = own, interface, outer_mtu
+        self._applied: Entries | None = None
+        self._nat: tuple[str, str] | None = None
+        self._devices: tuple[str, str] | None = None
+
+    def look_again(self) -> None:
+        """Forget what was applied: the kernel itself is read the next time."""
+        self._applied = self._nat = self._devices = None
+
+    def tunnels(self, pools: Iterable[KubeObject]) -> list[Tunnel]:
+        """Those that a pool wants."""
+        return [tunnel for tunnel in self.own.family.tunnels if dataplane.wants(pools, tunnel)]
+
+    async def reconcile(
+        self, nodes: Mapping[str, Node], pools: Sequence[KubeObject], blocks: Iterable[KubeObject]
+    ) -> None:
+        """Raises CommandError, TimeoutError; the kernel is read again after one."""
+        own, family = self.own, self.own.family
+        pools = sorted(pools, key=lambda pool: str(pool["metadata"]["name"]))
+        applied, nat, devices = self._applied, self._nat, self._devices
+        self.look_again()
+        if devices != (own.tunnel, own.ipip):
+            if own.tunnel:
+                await kernel.ensure_device(own, self._interface, self._outer_mtu - family.vxlan.overhead)
+            if own.ipip:
+                await kernel.ensure_ipip(own, self._outer_mtu - IPIP.overhead)
+            applied = None
+        if applied is None:
+            applied = await kernel.entries(family, bool(own.tunnel))
+        wanted = dataplane.entries(own, nodes, pools, blocks, self._interface)
+        await kernel.apply(dataplane.difference(applied, wanted, family.vxlan.device))
+        rules = dataplane.ipsets(pools, family), dataplane.chains(pools, self.tunnels(pools), family)
+        if nat != rules or not await kernel.nat_is_there(family):
+            await kernel.apply_nat(family, *rules)
+        self._applied, self._nat, self._devices = wanted, rules, (own.tunnel, own.ipip)
