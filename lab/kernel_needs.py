@@ -1,4 +1,4 @@
-"""What a lab file needs of a kernel that not every kernel has: IPv6 (not with ipv6.disable=1), IP-in-IP."""
+"""What a lab file needs of a kernel that not every kernel has: IPv6 (not with ipv6.disable=1), IP-in-IP, ESP."""
 
 from __future__ import annotations
 

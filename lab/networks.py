@@ -5,6 +5,7 @@ A network is a folder in components/, a class here with a line in NETWORKS, and 
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any, Protocol
 
@@ -152,7 +153,34 @@ class Calico(Nothing):
         return manifests.objects()
 
 
-NETWORKS: dict[str, Network] = {"none": Nothing(), "flannel": Flannel(), "calico": Calico()}
+class Weave(Nothing):
+    """components/weave."""
+
+    agent, user, main = "weave-net", "system:serviceaccount:kube-system:weave-net", "components.weave.main:main"
+    #: Upstream's Secret for the password; the password of a lab, which has no uplink, is no secret.
+    _SECRET, _PASSWORD = "weave-passwd", "kubewire"
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        arguments = [
+            f"--kubeconfig={KUBECONFIG.format(self.agent)}",
+            f"--nickname={node.name}",
+            f"--interface={node.interfaces[0].name}",
+            f"--ipalloc-range={spec.network.clusterCIDR}",
+            f"--ipalloc-init=consensus={spec.topology.workers + 1}",
+        ]
+        if spec.cni.backend == "fastdp-encrypted":
+            arguments.append(f"--password-secret={self._SECRET}")
+        return tuple(arguments)
+
+    def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
+        if spec.cni.backend != "fastdp-encrypted":
+            return []
+        metadata = {"name": self._SECRET, "namespace": "kube-system"}
+        data = {self._SECRET: base64.b64encode(self._PASSWORD.encode()).decode()}
+        return [{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}]
+
+
+NETWORKS: dict[str, Network] = {"none": Nothing(), "flannel": Flannel(), "calico": Calico(), "weave": Weave()}
 
 
 def network_of(spec: LabSpec) -> Network:

@@ -35,6 +35,7 @@ PRIVATE_DIRECTORIES = (
     "/var/lib/cni",
     "/var/lib/etcd",
     "/var/lib/kubelet",
+    "/var/lib/weave",
     "/var/log/pods",
     "/var/log/containers",
 )

@@ -65,6 +65,13 @@ FEATURES: dict[str, Feature] = {
     "ip_vs": Feature("test -e /proc/net/ip_vs || modprobe -n ip_vs", without="kubeProxy.mode: ipvs"),
     "openvswitch": Feature("genl ctrl get name ovs_datapath | grep -q ovs", without="Open vSwitch datapaths"),
     "wireguard": Feature("ip link add x0 type wireguard", without="encrypted node-to-node links"),
+    "esp": Feature(
+        "ip xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x100 mode transport replay-window 128 flag esn "
+        f"aead 'rfc4106(gcm(aes))' 0x{'01' * 36} 128 && iptables -A INPUT -p esp -m esp --espspi 256 -j ACCEPT && "
+        "iptables -A OUTPUT -m policy --dir out --pol none -j ACCEPT && "
+        "iptables -t mangle -A OUTPUT -j MARK --set-xmark 0x20000/0x20000",
+        without="cni.backend: fastdp-encrypted (weave)",
+    ),
     "ipip": Feature("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", without="IP-in-IP overlays"),
     "geneve": Feature("ip link add x0 type geneve id 1 remote 10.0.0.1", without="Geneve overlays"),
     "vrf": Feature("ip link add x0 type vrf table 10", without="VRFs"),

@@ -43,4 +43,5 @@ COMPONENTS = (
     "components.kube_proxy.main",
     "components.kubelet.main",
     "components.scheduler.main",
+    "components.weave.main",
 )

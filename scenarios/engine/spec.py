@@ -102,6 +102,7 @@ class Network:
 BACKENDS = {
     "flannel": ("vxlan", "vxlan-directrouting", "host-gw"),
     "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
+    "weave": ("vxlan", "fastdp-encrypted"),
     "none": ("vxlan",),
 }
 
@@ -110,14 +111,23 @@ BACKENDS = {
 class CNI:
     """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS."""
 
-    plugin: Literal["flannel", "calico", "none"] = "flannel"
+    plugin: Literal["flannel", "calico", "weave", "none"] = "flannel"
     backend: Literal[
-        "vxlan", "vxlan-directrouting", "host-gw", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"
+        "vxlan",
+        "vxlan-directrouting",
+        "host-gw",
+        "vxlan-crosssubnet",
+        "bgp",
+        "ipip",
+        "ipip-crosssubnet",
+        "fastdp-encrypted",
     ] = "vxlan"
 
     @property
     def requires(self) -> tuple[str, ...]:
         """What the backend needs of the kernel beyond what every lab does, by doctor's names."""
+        if self.backend == "fastdp-encrypted":
+            return ("esp",)
         return ("ipip",) if self.backend.startswith("ipip") else ()
 
 
@@ -306,6 +316,8 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         if cni.plugin == "none":
             text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
         yield ("cni", "backend"), text
+    if cni.plugin == "weave" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
+        yield ("cni", "plugin"), "weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"
     if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
         yield ("cni", "backend"), "calico's IP-in-IP is for IPv4 alone; take vxlan or bgp for IPv6 pods"
 

@@ -1,0 +1,488 @@
+"""weave-net: what weaver, kube-utils and launch.sh do on a node. The kernel and the ring follow the mesh.
+
+What it made stays when it ends: pods keep their addresses, packets go on; the next one takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from components.machinery.command import CommandError
+from components.machinery.events import timestamp
+from components.machinery.informer import Informer, wait_synced
+from components.machinery.resources import NODES, SECRETS, KubeObject
+from components.weave import api, dataplane, install, kernel, status, wire
+from components.weave.allocator import Allocator, Message, Setup
+from components.weave.dataplane import Device
+from components.weave.mesh import Connection, Mesh, Timing
+from components.weave.peerlist import NAMESPACE, PeerList
+from components.weave.ring import RingConflict
+from components.weave.security import Security
+from components.weave.status import ConnectionLine
+from components.weave.store import Store
+from components.weave.topology import Link, Peer, Topology
+from components.weave.wire import WireError
+
+log = logging.getLogger("weave-net")
+
+#: The bridge's own address belongs to this "container".
+EXPOSE = "weave:expose"
+_PASSING = (CommandError, TimeoutError, OSError, ApiError)
+_GATHER, _RETRY, _RESYNC, _MOST_HOPS = 0.02, 5.0, 10.0, 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of weaver, and what launch.sh finds out (main.py). init: consensus=N, seed=PEER,PEER or observer."""
+
+    kubeconfig: str
+    nodename: str
+    interface: str
+    range: IPv4Network
+    default_subnet: IPv4Network
+    init: str
+    name: str
+    port: int = 6783
+    http_addr: str = "127.0.0.1:6784"
+    status_addr: str = "0.0.0.0:6782"
+    db_prefix: str = "/var/lib/weave/weave-net"
+    mtu: int = dataplane.DEFAULT_MTU
+    conn_limit: int = 200
+    password_secret: str = ""
+    cni_conf_dir: str = install.DEFAULT_CONF_DIR
+    cni_bin_dir: str = install.DEFAULT_BIN_DIR
+    timing: Timing = field(default_factory=Timing)
+    #: Seconds between two ticks of the allocator, and two of the periodic gossip.
+    tick: float = 5.0
+    gossip: float = 30.0
+
+    @property
+    def quorum(self) -> int:
+        """More than half of the peers that launch.sh counted; 0 for an observer."""
+        kind, _, value = self.init.partition("=")
+        return int(value or "1") // 2 + 1 if kind == "consensus" else 0
+
+    @property
+    def seed(self) -> tuple[str, ...]:
+        kind, _, value = self.init.partition("=")
+        return tuple(value.split(",")) if kind == "seed" and value else ()
+
+
+class Agent:
+    """One node's weave-net. run() until cancelled."""
+
+    def __init__(self, options: Options, client: Client) -> None:
+        self.options, self._client = options, client
+        uid = random.getrandbits(63)
+        self.topology = Topology(Peer(options.name, options.nodename, uid))
+        self.allocator = Allocator(
+            Setup(options.name, uid, options.nodename, options.range, options.quorum, self.topology.knows)
+        )
+        self.mesh = Mesh(
+            options.name, options.nodename, uid, options.port, self, limit=options.conn_limit, timing=options.timing
+        )
+        self.default_subnet = options.default_subnet
+        self._security: Security | None = None
+        self._store = Store(options.db_prefix)
+        self._peers = PeerList(client, options.name, options.nodename)
+        self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
+        self._kernel_changed, self._nodes_changed = asyncio.Event(), asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._own_ranges: object = None
+        self._rules: object = None
+
+    async def run(self) -> None:
+        """Raises what makes a start impossible: OSError, CommandError."""
+        options = self.options
+        address = await kernel.interface(options.interface)
+        await _until_there(lambda: self._client.list(NODES))
+        if options.password_secret:
+            await self._take_password(await self._read_password())
+        await self._restore()
+        device = Device(options.name, options.interface, address, options.mtu)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_kernel(device))
+            tasks.create_task(self.mesh.run())
+            tasks.create_task(self._serve())
+            tasks.create_task(self._tick())
+            tasks.create_task(self._gossip())
+            tasks.create_task(self._nodes.run())
+            await wait_synced(self._nodes)
+            self._set_targets()
+            tasks.create_task(self._start())
+
+    # --- start
+
+    async def _read_password(self) -> str:
+        """WEAVE_PASSWORD of upstream's DaemonSet comes from this Secret."""
+        name = self.options.password_secret
+        secret = await _until_there(lambda: self._client.get(SECRETS, name, NAMESPACE))
+        return base64.b64decode(secret["data"][name]).decode()
+
+    async def _take_password(self, password: str) -> None:
+        self.mesh.password = password
+        self._security = Security(self.options.name)
+        await self._security.reset()
+
+    async def _restore(self) -> None:
+        saved = self._store.load()
+        if saved is not None and await _until_there(self._peers.is_listed) and self.allocator.restore(saved):
+            log.info("Initialising with persisted data")
+        elif self.options.seed:
+            log.info("Initialising with supplied IPAM seed")
+            self.allocator.seed(self.options.seed)
+        else:
+            log.info("Initialising via deferred consensus" if self.options.quorum else "Initialising as observer")
+
+    async def _start(self) -> None:
+        """launch.sh's post_start_actions: list of peers, address of the bridge, plugins, the node's condition."""
+        options = self.options
+        await self._registered()
+        await _until_there(self._peers.add_own)
+        address = await self.allocate(EXPOSE, self.default_subnet)
+        cidr = f"{IPv4Address(address)}/{self.default_subnet.prefixlen}"
+        await _until_there(lambda: kernel.expose(cidr))
+        install.install_plugins(options.cni_bin_dir)
+        path = Path(options.cni_conf_dir, install.CONFLIST_NAME)
+        install.replace(path, install.conflist(options.mtu, options.http_addr), 0o644)
+        log.info("Installed CNI plugins and %s", install.CONFLIST_NAME)
+        await _until_there(self._set_network_available)
+        while True:
+            self._nodes_changed.clear()
+            await _until_there(lambda: self._peers.reclaim(self._node_names, self.takeover))
+            await self._nodes_changed.wait()
+
+    async def _registered(self) -> None:
+        while self._nodes.get(self.options.nodename) is None:
+            self._nodes_changed.clear()
+            await self._nodes_changed.wait()
+
+    async def _node_names(self) -> set[str]:
+        return {node["metadata"]["name"] for node in (await self._client.list(NODES)).items}
+
+    async def _set_network_available(self) -> None:
+        now = timestamp()
+        condition = {
+            "type": "NetworkUnavailable",
+            "status": "False",
+            "reason": "WeaveIsUp",
+            "message": "Weave pod has set this",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        patch = {"status": {"conditions": [condition]}}
+        name = self.options.nodename
+        await self._client.patch(NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH)
+
+    # --- nodes are the peers to dial
+
+    def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        if old is None or new is None:
+            self._nodes_changed.set()
+        self._set_targets()
+
+    def _set_targets(self) -> None:
+        others = (node for node in self._nodes.store.values() if node["metadata"]["name"] != self.options.nodename)
+        self.mesh.set_targets(address for node in others if (address := node_address(node)))
+
+    # --- what the mesh tells
+
+    def connected(self, connection: Connection) -> None:
+        log.info("->[%s|%s(%s)]: connection added", connection.address, connection.peer, connection.hello.nickname)
+        if self._security is not None:
+            self._security.begin(connection)
+        else:
+            connection.established = True
+        self._connections_changed()
+        connection.send(wire.TOPOLOGY, _json(self.topology.encode()))
+        connection.send(wire.IPAM, _json(self.allocator.encode()))
+
+    def disconnected(self, connection: Connection) -> None:
+        log.info("->[%s|%s(%s)]: connection deleted", connection.address, connection.peer, connection.hello.nickname)
+        if self._security is not None:
+            self._security.end(connection)
+        self._connections_changed()
+
+    def received(self, connection: Connection, kind: int, body: bytes) -> None:
+        try:
+            self._received(connection, kind, body)
+        except (RingConflict, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WireError(str(error)) from None
+        finally:
+            self._flush()
+
+    def _received(self, connection: Connection, kind: int, body: bytes) -> None:
+        if kind == wire.SECURITY_ASSOCIATION and self._security is not None:
+            self._security.received(connection, body)
+            self._kernel_changed.set()
+        elif kind == wire.TOPOLOGY:
+            if self.topology.merge(Peer.decode(one) for one in json.loads(body)):
+                self.mesh.broadcast(wire.TOPOLOGY, _json(self.topology.encode()), but=connection.peer)
+                self.allocator.retry = True  # somebody may be there who was not
+        elif kind == wire.IPAM:
+            self.allocator.receive(connection.peer, json.loads(body))
+        elif kind == wire.UNICAST:
+            self._route(json.loads(body))
+
+    def _route(self, message: dict[str, Any]) -> None:
+        if message["to"] == self.options.name:
+            self.allocator.receive(message["from"], message["body"])
+        elif message["hops"] < _MOST_HOPS:
+            again = _json({**message, "hops": message["hops"] + 1})
+            self.mesh.send(self.topology.next_hop(message["to"]), wire.UNICAST, again)
+
+    def _connections_changed(self) -> None:
+        links = [Link(one.peer, one.address, one.outbound, one.established) for one in self.mesh.connections.values()]
+        if self.topology.set_links(links):
+            self.mesh.broadcast(wire.TOPOLOGY, _json(self.topology.encode()))
+        self.allocator.retry = True
+        self._kernel_changed.set()
+        self._flush()
+
+    # --- addresses
+
+    async def allocate(self, container: str, subnet: IPv4Network) -> int:
+        return await self._until(lambda: self.allocator.allocate(container, subnet))
+
+    async def claim(self, container: str, address: int) -> None:
+        await self._until(lambda: 0 if self.allocator.claim(container, address) else None)
+
+    def lookup(self, container: str, subnet: IPv4Network) -> list[int]:
+        return self.allocator.lookup(container, subnet)
+
+    def containers(self) -> list[str]:
+        return sorted(name for name in self.allocator.owned if not name.startswith("weave:"))
+
+    def release(self, container: str) -> None:
+        self.allocator.release(container)
+        self._flush()
+
+    def free(self, container: str, address: int) -> None:
+        self.allocator.free(container, address)
+        self._flush()
+
+    def takeover(self, peer: str) -> int:
+        taken = self.allocator.takeover(peer)
+        self._flush()
+        return taken
+
+    def shutdown(self) -> None:
+        self.allocator.shutdown()
+        self._flush()
+
+    async def _until(self, attempt: Callable[[], int | None]) -> int:
+        """Again whenever the allocator has heard something. Raises what attempt raises."""
+        while True:
+            try:
+                result = attempt()
+            finally:
+                self._flush()
+            if result is not None:
+                return result
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+
+    def _flush(self) -> None:
+        """What the allocator has to say is said and kept; who waits may ask again."""
+        if self.allocator.dirty:
+            self._store.save(self.allocator.saved())
+            if self.allocator.own_ranges() != self._own_ranges:
+                self._kernel_changed.set()
+        for message in self.allocator.sent():
+            self._say(message)
+        if self.allocator.retry:
+            self.allocator.retry = False
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _say(self, message: Message) -> None:
+        if not message.to:
+            self.mesh.broadcast(wire.IPAM, _json(message.body))
+            return
+        body = {"from": self.options.name, "to": message.to, "hops": 0, "body": message.body}
+        hop = message.to if message.to in self.mesh.connections else self.topology.next_hop(message.to)
+        self.mesh.send(hop, wire.UNICAST, _json(body))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.tick)
+            self.allocator.tick()
+            self._flush()
+
+    async def _gossip(self) -> None:
+        """From time to time to a few, what everybody should have heard (mesh: log2 of the number of peers)."""
+        while True:
+            await asyncio.sleep(self.options.gossip)
+            some = list(self.mesh.connections.values())
+            for connection in random.sample(some, min(len(some), 1 + int(math.log2(len(some) + 1)))):
+                connection.send(wire.TOPOLOGY, _json(self.topology.encode()))
+                connection.send(wire.IPAM, _json(self.allocator.encode()))
+
+    # --- the kernel
+
+    async def _follow_kernel(self, device: Device) -> None:
+        while True:
+            self._kernel_changed.clear()
+            pause = _RESYNC
+            try:
+                await self._reconcile(device)
+            except _PASSING as error:
+                log.error("%s", error)
+                self._rules, pause = None, _RETRY
+            try:
+                async with asyncio.timeout(pause):
+                    await self._kernel_changed.wait()
+            except TimeoutError:
+                if not await self._rules_are_there():
+                    self._rules = None
+            await asyncio.sleep(_GATHER)
+
+    async def _reconcile(self, device: Device) -> None:
+        """Raises CommandError, TimeoutError. Whom we leave gets nothing any more before encryption to him ends."""
+        if await kernel.ensure_devices(device):
+            await self._expose_again()
+        own = self.allocator.own_ranges()
+        if own != self._own_ranges or self._rules is None:
+            await kernel.set_own_ranges(dataplane.ipset(own))
+            self._own_ranges = own
+        await kernel.set_flood(self._fast_paths())
+        security = self._security
+        incoming = security.incoming() if security else None
+        rules = dataplane.tables(self.default_subnet, incoming)
+        if rules != self._rules:
+            await kernel.set_rules(rules, dataplane.jumps(encrypted=security is not None))
+            self._rules = rules
+        if security is not None:
+            await security.apply()
+            self._links_established()
+            await kernel.set_flood(self._fast_paths())
+
+    def _links_established(self) -> None:
+        links = {link.peer for link in self.topology.peers[self.options.name].links if link.established}
+        if links != {one.peer for one in self.mesh.connections.values() if one.established}:
+            self._connections_changed()
+
+    async def _expose_again(self) -> None:
+        """The bridge was made anew: it had an address, perhaps."""
+        for address in self.allocator.lookup(EXPOSE, self.default_subnet):
+            await kernel.expose(f"{IPv4Address(address)}/{self.default_subnet.prefixlen}")
+
+    def _fast_paths(self) -> list[str]:
+        return sorted({one.ip for one in self.mesh.connections.values() if one.established})
+
+    async def _rules_are_there(self) -> bool:
+        try:
+            return await kernel.rules_are_there(dataplane.jumps(encrypted=self._security is not None))
+        except _PASSING:
+            return False
+
+    # --- HTTP
+
+    async def _serve(self) -> None:
+        """Until cancelled. Raises OSError when a port is taken."""
+        runners = []
+        try:
+            for where, reading in ((self.options.http_addr, False), (self.options.status_addr, True)):
+                if not where:
+                    continue
+                host, _, port = where.rpartition(":")
+                runner = web.AppRunner(
+                    api.application(self, reading=reading), access_log=None, handler_cancellation=True
+                )
+                await runner.setup()
+                runners.append(runner)
+                await web.TCPSite(runner, host, int(port), shutdown_timeout=0.1).start()
+            await asyncio.Event().wait()
+        finally:
+            for runner in runners:
+                await runner.cleanup()
+
+    def report(self, what: str) -> str:
+        lines = self._connection_lines()
+        if what == "peers":
+            return status.peers(self.topology.peers.values())
+        if what == "connections":
+            return "".join(f"{line}\n" for line in lines)
+        if what == "targets":
+            return "".join(f"{address}\n" for address in sorted(self.mesh.targets))
+        if what == "ipam":
+            return status.ipam(self.allocator)
+        return status.status(
+            self.allocator,
+            list(self.topology.peers.values()),
+            lines,
+            encrypted=self._security is not None,
+            targets=len(self.mesh.targets),
+            waiting=len(self._waiters),
+            subnet=str(self.default_subnet),
+        )
+
+    def _connection_lines(self) -> list[ConnectionLine]:
+        way = "encrypted   fastdp" if self._security else "fastdp"
+        lines = [
+            ConnectionLine(
+                one.outbound,
+                one.address,
+                "established" if one.established else "pending",
+                f"{way} {one.peer}({one.hello.nickname})",
+                f"mtu={self.options.mtu}",
+            )
+            for one in sorted(self.mesh.connections.values(), key=lambda one: one.address)
+        ]
+        there = {one.ip for one in self.mesh.connections.values()}
+        for address, target in sorted(self.mesh.targets.items()):
+            if address not in there:
+                lines.append(ConnectionLine(True, f"{address}:{self.options.port}", target.state, target.info))
+        return lines
+
+
+def node_address(node: KubeObject) -> str:
+    """Its IPv4 InternalIP, else an ExternalIP; "" without one."""
+    found = {
+        entry["type"]: entry["address"]
+        for entry in node.get("status", {}).get("addresses") or ()
+        if ":" not in entry["address"]
+    }
+    return found.get("InternalIP") or found.get("ExternalIP") or ""
+
+
+def _slim(node: KubeObject) -> KubeObject:
+    """What of a Node is looked at here."""
+    metadata = {key: node["metadata"][key] for key in ("name", "uid", "resourceVersion") if key in node["metadata"]}
+    return {"metadata": metadata, "status": {"addresses": node.get("status", {}).get("addresses") or []}}
+
+
+def _json(data: object) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+async def _until_there(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What it answers, as soon as it does: an API server that is not there yet, a kernel that is busy."""
+    delay = 0.02
+    while True:
+        try:
+            return await ask()
+        except _PASSING as error:
+            log.debug("%s", error)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, _RETRY)

@@ -1,0 +1,139 @@
+"""What a node's kernel should have: bridge, VXLAN device, flood entries, chains. Pure.
+
+    pod eth0 -- vethwepl... -- [ bridge weave, 10.32.0.1/12 ] -- vxlan-6784 == UDP 6784 == each established peer
+
+One Ethernet segment over all nodes: the VXLAN device sends to all peers what is for nobody it knows, and learns who is
+where. A frame that came by it never leaves by it again, so there is no loop. (github.com/weaveworks/weave:
+net/bridge.go, net/expose.go.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network, summarize_address_range
+
+from components.weave import ipsec
+from components.weave.space import Range
+
+BRIDGE, DEVICE, PORT, VNI = "weave", "vxlan-6784", 6784, 6784
+#: What fits into the smallest network that is likely (GCE, 1460) with VXLAN's 50 bytes and ESP's 34.
+DEFAULT_MTU = 1376
+NO_MASQUERADE = "weaver-no-masq-local"
+FLOOD = "00:00:00:00:00:00"
+
+
+def peer_name(seed: str) -> str:
+    """The peer's name is the MAC of its bridge: locally administered, and the same after each start."""
+    digest = bytearray(sha256(seed.encode()).digest()[:6])
+    digest[0] = digest[0] & 0xFC | 0x02
+    return ":".join(f"{byte:02x}" for byte in digest)
+
+
+@dataclass(frozen=True)
+class Device:
+    """name: the peer's; outer, local: interface and address of the node."""
+
+    name: str
+    outer: str
+    local: str
+    mtu: int = DEFAULT_MTU
+
+
+def make_bridge(device: Device) -> str:
+    """`ip -batch` input."""
+    return (
+        f"link add {BRIDGE} address {device.name} mtu {device.mtu} type bridge mcast_snooping 0\n"
+        f"link set dev {BRIDGE} mtu {device.mtu} up\n"
+    )
+
+
+def make_vxlan(device: Device) -> str:
+    """`ip -batch` input. No `dev`: the route says where each peer is."""
+    return (
+        f"link add {DEVICE} mtu {device.mtu} type vxlan id {VNI} local {device.local} dstport {PORT} "
+        "ttl inherit udpcsum\n"
+        f"link set dev {DEVICE} master {BRIDGE} mtu {device.mtu} up\n"
+    )
+
+
+def flood_difference(now: Iterable[str], wanted: Iterable[str]) -> str:
+    """`bridge -batch` input: to whom unknown and broadcast frames go. What was learned of who is gone goes, too."""
+    before, after = set(now), set(wanted)
+    lines = [f"fdb append {FLOOD} dev {DEVICE} dst {ip} self permanent" for ip in sorted(after - before)]
+    lines += [f"fdb delete {FLOOD} dev {DEVICE} dst {ip} self" for ip in sorted(before - after)]
+    return _text(lines)
+
+
+def forget(learned: Iterable[str]) -> str:
+    """`bridge -batch` input: MACs behind a peer that is gone are looked for anew."""
+    return _text(f"fdb delete {mac} dev {DEVICE} self" for mac in learned)
+
+
+def own_networks(ranges: Sequence[Range]) -> list[str]:
+    """The ranges of addresses that may be this node's pods'."""
+    return [
+        str(network)
+        for one in ranges
+        for network in summarize_address_range(IPv4Address(one.start), IPv4Address(one.end - 1))
+    ]
+
+
+def ipset(ranges: Sequence[Range]) -> str:
+    """`ipset restore -exist` input: with externalTrafficPolicy: Local a pod here sees its client (NO_MASQ_LOCAL)."""
+    new = f"{NO_MASQUERADE}-new"
+    lines = [f"create {NO_MASQUERADE} hash:net family inet", f"create {new} hash:net family inet", f"flush {new}"]
+    lines += [f"add {new} {network}" for network in own_networks(ranges)]
+    return _text([*lines, f"swap {new} {NO_MASQUERADE}", f"destroy {new}"])
+
+
+def forward_rules() -> list[str]:
+    """At the head of filter FORWARD, in this order."""
+    return [
+        f"-i {BRIDGE} -o {BRIDGE} -j ACCEPT",
+        f"-o {BRIDGE} -j WEAVE-EXPOSE",
+        f"-i {BRIDGE} ! -o {BRIDGE} -j ACCEPT",
+        f"-o {BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
+
+
+def nat_rules(subnet: IPv4Network) -> list[str]:
+    """Chain WEAVE: what enters or leaves the range has the address of a node's bridge or interface."""
+    return [
+        f"-A WEAVE -m set --match-set {NO_MASQUERADE} dst "
+        '-m comment --comment "Prevent SNAT to locally running containers" -j RETURN',
+        f"-A WEAVE -s {subnet} -d 224.0.0.0/4 -j RETURN",
+        f"-A WEAVE ! -s {subnet} -d {subnet} -j MASQUERADE",
+        f"-A WEAVE -s {subnet} ! -d {subnet} -j MASQUERADE",
+    ]
+
+
+def tables(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> dict[str, tuple[list[str], list[str]]]:
+    """Table -> our chains, their rules. incoming None: no encryption."""
+    wanted = {
+        "nat": (["WEAVE"], nat_rules(subnet)),
+        "filter": (["WEAVE-EXPOSE"], [f"-A WEAVE-EXPOSE -d {subnet} -j ACCEPT"]),
+    }
+    if incoming is not None:
+        for table, rules in ipsec.chains(incoming, PORT).items():
+            chains, before = wanted.get(table, ([], []))
+            wanted[table] = ([*chains, *ipsec.CHAINS[table]], before + rules)
+    return wanted
+
+
+def restore(wanted: dict[str, tuple[list[str], list[str]]]) -> str:
+    """`iptables-restore --noflush` input: our chains anew. What leads to them is not in it."""
+    lines: list[str] = []
+    for table, (chains, rules) in sorted(wanted.items()):
+        lines += [f"*{table}", *(f":{chain} - [0:0]" for chain in chains), *rules, "COMMIT"]
+    return _text(lines)
+
+
+def jumps(*, encrypted: bool) -> list[tuple[str, str, str]]:
+    """(table, chain, rule) at the end of a built-in chain."""
+    return [("nat", "POSTROUTING", "-j WEAVE"), *(ipsec.JUMPS if encrypted else ())]
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,120 @@
+"""weave-net's process: flags, logging, signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+
+from components.machinery import daemon
+from components.machinery.client import Client
+from components.machinery.command import CommandError
+from components.machinery.kubeconfig import KubeconfigError
+from components.weave import dataplane
+from components.weave.agent import Agent, Options
+
+log = logging.getLogger("weave-net")
+_EXPECTED = (KubeconfigError, CommandError, OSError)
+_SMALLEST = 4
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """weaver's flags, and where launch.sh asks the API server or the machine."""
+    parser = argparse.ArgumentParser(prog="weave-net", allow_abbrev=False)
+    parser.add_argument("--kubeconfig", required=True)
+    parser.add_argument("--nickname", required=True, help="the node's name")
+    parser.add_argument("--interface", required=True, help="whose address peers send VXLAN to")
+    parser.add_argument("--ipalloc-range", type=_network, default=IPv4Network("10.32.0.0/12"), help="IPALLOC_RANGE")
+    parser.add_argument("--ipalloc-default-subnet", type=_network, help="default: the whole range")
+    parser.add_argument("--ipalloc-init", default="consensus=1", help="consensus=N, seed=PEER,PEER or observer")
+    parser.add_argument("--name", default="", help="the peer's, a MAC address; default: from the nickname")
+    parser.add_argument("--port", type=int, default=6783)
+    parser.add_argument("--http-addr", default="127.0.0.1:6784", help="WEAVE_HTTP_ADDR")
+    parser.add_argument("--status-addr", default="0.0.0.0:6782", help="WEAVE_STATUS_ADDR")
+    parser.add_argument("--db-prefix", default="/var/lib/weave/weave-net")
+    parser.add_argument("--mtu", type=int, default=dataplane.DEFAULT_MTU, help="WEAVE_MTU")
+    parser.add_argument("--conn-limit", type=int, default=200, help="CONN_LIMIT")
+    parser.add_argument(
+        "--password-secret", default="", help="Secret in kube-system whose key of its name is WEAVE_PASSWORD"
+    )
+    parser.add_argument("--cni-conf-dir", default=Options.cni_conf_dir)
+    parser.add_argument("--cni-bin-dir", default=Options.cni_bin_dir)
+    given = parser.parse_args(argv)
+    kind, _, value = given.ipalloc_init.partition("=")
+    if kind not in ("consensus", "seed", "observer") or (kind == "consensus" and not value.isdigit()):
+        parser.error(f"argument --ipalloc-init: unknown mode {given.ipalloc_init}")
+    return Options(
+        kubeconfig=given.kubeconfig,
+        nodename=given.nickname,
+        interface=given.interface,
+        range=given.ipalloc_range,
+        default_subnet=given.ipalloc_default_subnet or given.ipalloc_range,
+        init=given.ipalloc_init,
+        name=given.name or dataplane.peer_name(given.nickname),
+        port=given.port,
+        http_addr=given.http_addr,
+        status_addr=given.status_addr,
+        db_prefix=given.db_prefix,
+        mtu=given.mtu,
+        conn_limit=given.conn_limit,
+        password_secret=given.password_secret,
+        cni_conf_dir=given.cni_conf_dir,
+        cni_bin_dir=given.cni_bin_dir,
+    )
+
+
+def _network(text: str) -> IPv4Network:
+    """Raises ArgumentTypeError with upstream's texts."""
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            error = ValueError(f"invalid subnet - bits after network prefix are not all zero: {text}")
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if network.num_addresses < _SMALLEST:
+        raise argparse.ArgumentTypeError(f"invalid subnet - smaller than minimum size {_SMALLEST}: {text}")
+    return network
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after SIGTERM, 1 when it cannot start."""
+    options = parse(argv)
+    daemon.log_to_stderr(0)
+    return asyncio.run(_until_signal(options))
+
+
+async def _until_signal(options: Options) -> int:
+    asked = daemon.termination()
+    task = asyncio.ensure_future(_run(options))
+    ending = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return 0
+    except _EXPECTED as error:
+        print(f"weave-net: {error}", file=sys.stderr)
+    except BaseExceptionGroup as group:
+        expected, rest = group.split(_EXPECTED)
+        if rest is not None:
+            raise
+        for leaf in _leaves(expected):
+            print(f"weave-net: {leaf}", file=sys.stderr)
+    return 1
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """The errors inside of a task group's nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error] if error else []
+
+
+async def _run(options: Options) -> None:
+    async with Client.from_kubeconfig(options.kubeconfig, user_agent="weave-net") as client:
+        await Agent(options, client).run()
