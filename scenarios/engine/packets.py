@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 ETH_IPV4, ETH_ARP, ETH_VLAN, ETH_IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
-#: IANA's port and the one Linux took before there was one (flannel uses it).
-VXLAN_PORTS = (4789, 8472)
+#: IANA's port, the one Linux took before there was one (flannel uses it), Weave Net's.
+VXLAN_PORTS = (4789, 8472, 6784)
+_ESP = 50
 FLAG_LETTERS = "FSRPAUEC"
 FLAG_NAMES = {"F": "FIN", "S": "SYN", "R": "RST", "P": "PSH", "A": "ACK", "U": "URG", "E": "ECE", "C": "CWR"}
 
@@ -110,12 +111,12 @@ class Packet:
 
     @property
     def protocol(self) -> str:
-        """ "tcp", "udp", "icmp", "arp", or the IP protocol number / ethertype as text."""
+        """ "tcp", "udp", "icmp", "arp", "esp", or the IP protocol number / ethertype as text."""
         for name in ("tcp", "udp", "icmp", "arp"):
             if getattr(self, name):
                 return name
         if self.ip:
-            return str(self.ip.protocol)
+            return "esp" if self.ip.protocol == _ESP else str(self.ip.protocol)
         return f"{self.ethernet.ethertype:#06x}" if self.ethernet else "?"
 
     @property
@@ -359,6 +360,8 @@ def describe(packet: Packet) -> str:
         return f"UDP {len(packet.payload)} bytes"
     if packet.icmp:
         return "ICMP " + _icmp_text(packet.icmp)
+    if packet.protocol == "esp":  # RFC 4303: the SPI comes first, the rest is sealed
+        return f"ESP spi 0x{packet.payload[:4].hex()} {len(packet.payload)} bytes"
     return packet.protocol.upper() if packet.arp else f"protocol {packet.protocol}"
 
 

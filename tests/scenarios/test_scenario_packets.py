@@ -33,6 +33,14 @@ def vxlan(inner, vni=1):
             "172.18.0.3:51334 -> 172.18.0.4:8472 VXLAN vni 1 | 10.244.1.2:33000 -> 10.244.2.3:8080 TCP SYN",
         ),
         (ETHER / IP(src="1.1.1.1", dst="2.2.2.2") / UDP(sport=1, dport=53) / b"abcd", "1.1.1.1:1 -> 2.2.2.2:53 UDP 4 bytes"),
+        (
+            ETHER / IP(src="1.1.1.1", dst="2.2.2.2", proto=50) / bytes.fromhex("c0ffee0100000001") / b"sealed",
+            "1.1.1.1 -> 2.2.2.2 ESP spi 0xc0ffee01 14 bytes",
+        ),
+        (
+            ETHER / IP(src="1.1.1.1", dst="2.2.2.2") / UDP(sport=1, dport=6784) / VXLAN(vni=6784) / ETHER / SYN,
+            "1.1.1.1:1 -> 2.2.2.2:6784 VXLAN vni 6784 | 10.244.1.2:33000 -> 10.244.2.3:8080 TCP SYN",
+        ),
         (ETHER / IP(src="1.1.1.1", dst="2.2.2.2") / ICMP(type=8, seq=3), "1.1.1.1 -> 2.2.2.2 ICMP echo request 3"),
         (
             ETHER / IP(src="1.1.1.1", dst="2.2.2.2") / ICMP(type=3, code=4, nexthopmtu=1450) / SYN,
