@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -41,7 +41,7 @@ log = logging.getLogger("weave-net")
 #: The bridge's own address belongs to this "container".
 EXPOSE = "weave:expose"
 _PASSING = (CommandError, TimeoutError, OSError, ApiError)
-_GATHER, _RETRY, _RESYNC, _MOST_HOPS = 0.02, 5.0, 10.0, 8
+_GATHER, _GATHER_LINKS, _INTRODUCE, _RETRY, _RESYNC, _MOST_HOPS = 0.02, 0.1, 1.0, 5.0, 10.0, 8
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,11 @@ class Agent:
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._kernel_changed, self._nodes_changed = asyncio.Event(), asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
+        self._links_to_tell = False
+        self._news_of: set[str] = set()
         self._own_ranges: object = None
         self._rules: object = None
+        self._flood: list[str] | None = None
 
     async def run(self) -> None:
         """Raises what makes a start impossible: OSError, CommandError."""
@@ -207,8 +210,10 @@ class Agent:
         else:
             connection.established = True
         self._connections_changed()
-        connection.send(wire.TOPOLOGY, _json(self.topology.encode()))
+        connection.send(wire.TOPOLOGY, _topology([self.topology.own]))
         connection.send(wire.IPAM, _json(self.allocator.encode()))
+        # In a full mesh everybody says himself who he is; who is not in it is told of when that is known.
+        asyncio.get_running_loop().call_later(_INTRODUCE, self._introduce, connection)
 
     def disconnected(self, connection: Connection) -> None:
         log.info("->[%s|%s(%s)]: connection deleted", connection.address, connection.peer, connection.hello.nickname)
@@ -229,13 +234,20 @@ class Agent:
             self._security.received(connection, body)
             self._kernel_changed.set()
         elif kind == wire.TOPOLOGY:
-            if self.topology.merge(Peer.decode(one) for one in json.loads(body)):
-                self.mesh.broadcast(wire.TOPOLOGY, _json(self.topology.encode()), but=connection.peer)
+            if news := self.topology.merge(Peer.decode(one) for one in json.loads(body)):
+                self.mesh.broadcast(wire.TOPOLOGY, _topology(news), self._have_it(connection.peer))
                 self.allocator.retry = True  # somebody may be there who was not
         elif kind == wire.IPAM:
             self.allocator.receive(connection.peer, json.loads(body))
         elif kind == wire.UNICAST:
             self._route(json.loads(body))
+
+    def _have_it(self, sender: str) -> set[str]:
+        """Who has a broadcast when it is here: in a full mesh nobody passes anything on."""
+        return {sender, *self.topology.neighbours(sender)} if sender else set()
+
+    def _introduce(self, connection: Connection) -> None:
+        connection.send(wire.TOPOLOGY, _topology(self.topology.unknown_to(connection.peer)))
 
     def _route(self, message: dict[str, Any]) -> None:
         if message["to"] == self.options.name:
@@ -246,11 +258,17 @@ class Agent:
 
     def _connections_changed(self) -> None:
         links = [Link(one.peer, one.address, one.outbound, one.established) for one in self.mesh.connections.values()]
-        if self.topology.set_links(links):
-            self.mesh.broadcast(wire.TOPOLOGY, _json(self.topology.encode()))
+        if self.topology.set_links(links) and not self._links_to_tell:
+            self._links_to_tell = True
+            asyncio.get_running_loop().call_later(_GATHER_LINKS, self._tell_links)
         self.allocator.retry = True
         self._kernel_changed.set()
         self._flush()
+
+    def _tell_links(self) -> None:
+        """Connections come in bursts: said once for all of them."""
+        self._links_to_tell = False
+        self.mesh.broadcast(wire.TOPOLOGY, _topology([self.topology.own]))
 
     # --- addresses
 
@@ -317,15 +335,23 @@ class Agent:
 
     def _say(self, message: Message) -> None:
         if not message.to:
-            self.mesh.broadcast(wire.IPAM, _json(message.body))
+            if not self._news_of:
+                asyncio.get_running_loop().call_later(_GATHER, self._tell_news)
+            self._news_of.add(message.heard_from)
             return
         body = {"from": self.options.name, "to": message.to, "hops": 0, "body": message.body}
         hop = message.to if message.to in self.mesh.connections else self.topology.next_hop(message.to)
         self.mesh.send(hop, wire.UNICAST, _json(body))
 
+    def _tell_news(self) -> None:
+        """What the allocator knows now, to whom something of it is new."""
+        told = set.intersection(*(self._have_it(sender) for sender in self._news_of))
+        self._news_of = set()
+        self.mesh.broadcast(wire.IPAM, _json(self.allocator.encode()), told)
+
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self.options.tick)
+            await asyncio.sleep(self.options.tick * random.uniform(0.5, 1.5))  # not all at once
             self.allocator.tick()
             self._flush()
 
@@ -335,7 +361,7 @@ class Agent:
             await asyncio.sleep(self.options.gossip)
             some = list(self.mesh.connections.values())
             for connection in random.sample(some, min(len(some), 1 + int(math.log2(len(some) + 1)))):
-                connection.send(wire.TOPOLOGY, _json(self.topology.encode()))
+                connection.send(wire.TOPOLOGY, _topology(self.topology.peers()))
                 connection.send(wire.IPAM, _json(self.allocator.encode()))
 
     # --- the kernel
@@ -348,37 +374,46 @@ class Agent:
                 await self._reconcile(device)
             except _PASSING as error:
                 log.error("%s", error)
-                self._rules, pause = None, _RETRY
+                self._rules = self._flood = None
+                pause = _RETRY
             try:
                 async with asyncio.timeout(pause):
                     await self._kernel_changed.wait()
-            except TimeoutError:
+            except TimeoutError:  # look at the kernel itself again
+                self._flood = None
                 if not await self._rules_are_there():
                     self._rules = None
             await asyncio.sleep(_GATHER)
 
     async def _reconcile(self, device: Device) -> None:
         """Raises CommandError, TimeoutError. Whom we leave gets nothing any more before encryption to him ends."""
-        if await kernel.ensure_devices(device):
-            await self._expose_again()
+        if self._flood is None:
+            if await kernel.ensure_devices(device):
+                await self._expose_again()
+            self._flood = await kernel.flood()
         own = self.allocator.own_ranges()
         if own != self._own_ranges or self._rules is None:
             await kernel.set_own_ranges(dataplane.ipset(own))
             self._own_ranges = own
-        await kernel.set_flood(self._fast_paths())
+        await self._set_flood(self._fast_paths())
         security = self._security
-        incoming = security.incoming() if security else None
-        rules = dataplane.tables(self.default_subnet, incoming)
+        rules = dataplane.tables(self.default_subnet, security.incoming() if security else None)
         if rules != self._rules:
-            await kernel.set_rules(rules, dataplane.jumps(encrypted=security is not None))
+            await kernel.set_rules(rules, encrypted=security is not None)
             self._rules = rules
         if security is not None:
             await security.apply()
             self._links_established()
-            await kernel.set_flood(self._fast_paths())
+            await self._set_flood(self._fast_paths())
+
+    async def _set_flood(self, peers: list[str]) -> None:
+        now, self._flood = self._flood or [], None
+        if set(now) != set(peers):
+            await kernel.set_flood(now, peers)
+        self._flood = peers
 
     def _links_established(self) -> None:
-        links = {link.peer for link in self.topology.peers[self.options.name].links if link.established}
+        links = {link.peer for link in self.topology.own.links if link.established}
         if links != {one.peer for one in self.mesh.connections.values() if one.established}:
             self._connections_changed()
 
@@ -392,7 +427,7 @@ class Agent:
 
     async def _rules_are_there(self) -> bool:
         try:
-            return await kernel.rules_are_there(dataplane.jumps(encrypted=self._security is not None))
+            return await kernel.rules_are_there(encrypted=self._security is not None)
         except _PASSING:
             return False
 
@@ -420,7 +455,7 @@ class Agent:
     def report(self, what: str) -> str:
         lines = self._connection_lines()
         if what == "peers":
-            return status.peers(self.topology.peers.values())
+            return status.peers(self.topology.peers())
         if what == "connections":
             return "".join(f"{line}\n" for line in lines)
         if what == "targets":
@@ -429,7 +464,7 @@ class Agent:
             return status.ipam(self.allocator)
         return status.status(
             self.allocator,
-            list(self.topology.peers.values()),
+            self.topology.peers(),
             lines,
             encrypted=self._security is not None,
             targets=len(self.mesh.targets),
@@ -470,6 +505,10 @@ def _slim(node: KubeObject) -> KubeObject:
     """What of a Node is looked at here."""
     metadata = {key: node["metadata"][key] for key in ("name", "uid", "resourceVersion") if key in node["metadata"]}
     return {"metadata": metadata, "status": {"addresses": node.get("status", {}).get("addresses") or []}}
+
+
+def _topology(peers: Iterable[Peer]) -> bytes:
+    return _json([peer.encode() for peer in peers])
 
 
 def _json(data: object) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -28,10 +28,11 @@ class Denied(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """to "": to everybody."""
+    """to "": to everybody. heard_from: whose news it is; his neighbours have it from him."""
 
     body: dict[str, Any]
     to: str = ""
+    heard_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,15 @@ class Allocator:
         if body.get("ring") is not None:
             if self.ring.merge(Ring.decode(body["ring"], self.setup.name), self._has_allocations):
                 self._ring_changed()
-                self.broadcast()
+                self.broadcast(heard_from=sender)
         elif not self.ring.is_empty:
             self._send(sender, self.encode())
         elif body.get("paxos") and self.paxos is not None:
             news = self.paxos.update(paxos.decode(body["paxos"]))
-            if self.paxos.think() or news:
+            if self.paxos.think():
                 self.broadcast()
+            elif news:
+                self.broadcast(heard_from=sender)
             self._begin_if_agreed()
         elif self.paxos is not None:
             self._establish()  # an observer needs a ring
@@ -274,10 +277,11 @@ class Allocator:
             log.info("Decided to ask peer %s for space in range %s", self.display(donor), within)
             self._send(donor, {"kind": SPACE_REQUEST, "range": list(within)})
 
-    def broadcast(self) -> None:
+    def broadcast(self, heard_from: str = "") -> None:
         """Say all that we know to everybody; once is enough for what is still in the outbox."""
-        if not any(message.to == "" for message in self.outbox):
-            self.outbox.append(Message({}))
+        message = Message({}, heard_from=heard_from)
+        if message not in self.outbox and Message({}) not in self.outbox:
+            self.outbox.append(message)
 
     def _send(self, to: str, body: dict[str, Any]) -> None:
         self.outbox.append(Message(body, to))
@@ -285,7 +289,7 @@ class Allocator:
     def sent(self) -> list[Message]:
         """Empties the outbox; broadcasts say what is known now."""
         messages, self.outbox = self.outbox, []
-        return [message if message.to else Message(self.encode()) for message in messages]
+        return [message if message.to else replace(message, body=self.encode()) for message in messages]
 
     def encode(self) -> dict[str, Any]:
         """Paxos is of interest only until there is a ring."""

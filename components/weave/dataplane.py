@@ -22,6 +22,8 @@ BRIDGE, DEVICE, PORT, VNI = "weave", "vxlan-6784", 6784, 6784
 DEFAULT_MTU = 1376
 NO_MASQUERADE = "weaver-no-masq-local"
 FLOOD = "00:00:00:00:00:00"
+#: Table -> our chains, and their rules.
+Tables = dict[str, tuple[list[str], list[str]]]
 
 
 def peer_name(seed: str) -> str:
@@ -109,9 +111,9 @@ def nat_rules(subnet: IPv4Network) -> list[str]:
     ]
 
 
-def tables(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> dict[str, tuple[list[str], list[str]]]:
-    """Table -> our chains, their rules. incoming None: no encryption."""
-    wanted = {
+def tables(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> Tables:
+    """incoming None: no encryption."""
+    wanted: Tables = {
         "nat": (["WEAVE"], nat_rules(subnet)),
         "filter": (["WEAVE-EXPOSE"], [f"-A WEAVE-EXPOSE -d {subnet} -j ACCEPT"]),
     }
@@ -122,17 +124,41 @@ def tables(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) ->
     return wanted
 
 
-def restore(wanted: dict[str, tuple[list[str], list[str]]]) -> str:
-    """`iptables-restore --noflush` input: our chains anew. What leads to them is not in it."""
+def leads(saved: str, *, encrypted: bool) -> dict[str, list[str]]:
+    """Table -> what is missing of the rules that lead to our chains, by `iptables-save` output.
+
+    Those of FORWARD stand at its head in their order: with one missing, all are put there anew."""
+    have = _by_table(saved)
+    appended = [("nat", "POSTROUTING -j WEAVE"), *(ipsec.JUMPS if encrypted else ())]
+    lines: dict[str, list[str]] = {}
+    for table, rule in appended:
+        if f"-A {rule}" not in have.get(table, ()):
+            lines.setdefault(table, []).append(f"-A {rule}")
+    forward, filters = forward_rules(), have.get("filter", frozenset())
+    if any(f"-A FORWARD {rule}" not in filters for rule in forward):
+        old = [f"-D FORWARD {rule}" for rule in forward if f"-A FORWARD {rule}" in filters]
+        new = [f"-I FORWARD {number} {rule}" for number, rule in enumerate(forward, start=1)]
+        lines.setdefault("filter", []).extend(old + new)
+    return lines
+
+
+def _by_table(saved: str) -> dict[str, frozenset[str]]:
+    tables: dict[str, list[str]] = {}
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        tables.setdefault(table, []).append(line.strip())
+    return {name: frozenset(lines) for name, lines in tables.items()}
+
+
+def restore(wanted: Tables, leading: dict[str, list[str]] | None = None) -> str:
+    """`iptables-restore --noflush` input: our chains anew, then what is missing of the rules that lead to them."""
     lines: list[str] = []
     for table, (chains, rules) in sorted(wanted.items()):
-        lines += [f"*{table}", *(f":{chain} - [0:0]" for chain in chains), *rules, "COMMIT"]
+        more = (leading or {}).get(table, [])
+        lines += [f"*{table}", *(f":{chain} - [0:0]" for chain in chains), *rules, *more, "COMMIT"]
     return _text(lines)
-
-
-def jumps(*, encrypted: bool) -> list[tuple[str, str, str]]:
-    """(table, chain, rule) at the end of a built-in chain."""
-    return [("nat", "POSTROUTING", "-j WEAVE"), *(ipsec.JUMPS if encrypted else ())]
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -91,11 +91,11 @@ def chains(incoming: Iterable[Association], port: int) -> dict[str, list[str]]:
     }
 
 
-#: (table, built-in chain, rule): what leads to our chains.
+#: (table, rule): what leads to our chains.
 JUMPS = (
-    ("mangle", "INPUT", f"-j {IN}"),
-    ("mangle", "OUTPUT", f"-j {OUT}"),
-    ("filter", "INPUT", f"-j {IN}"),
-    ("filter", "OUTPUT", f"! -p esp -m policy --dir out --pol none -m mark --mark {MARK}/{MARK} -j DROP"),
+    ("mangle", f"INPUT -j {IN}"),
+    ("mangle", f"OUTPUT -j {OUT}"),
+    ("filter", f"INPUT -j {IN}"),
+    ("filter", f"OUTPUT ! -p esp -m policy --dir out --pol none -m mark --mark {MARK}/{MARK} -j DROP"),
 )
 CHAINS = {"mangle": (IN, IN_MARK, OUT, OUT_MARK), "filter": (IN,)}

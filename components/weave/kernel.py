@@ -11,8 +11,6 @@ from components.machinery import command
 from components.weave import dataplane
 from components.weave.dataplane import BRIDGE, DEVICE, PORT, Device
 
-_IPTABLES = ("iptables", "-w", "5")
-
 
 async def _query(*argv: str) -> list[dict[str, Any]]:
     done = await command.run(argv, timeout=10)
@@ -77,12 +75,19 @@ async def expose(address: str) -> None:
     await batch("ip", "".join(lines))
 
 
-async def set_flood(peers: Sequence[str]) -> None:
-    """The VXLAN device's destinations are these peers' addresses. Raises CommandError."""
+async def flood() -> list[str]:
+    """To whom the VXLAN device sends what is for nobody it knows. Raises CommandError."""
     entries = await _query("bridge", "-json", "fdb", "show", "dev", DEVICE)
-    now = [entry["dst"] for entry in entries if entry["mac"] == dataplane.FLOOD and "dst" in entry]
-    learned = {entry["mac"] for entry in entries if "dst" in entry and entry["dst"] not in peers}
-    text = dataplane.flood_difference(now, peers) + dataplane.forget(sorted(learned - {dataplane.FLOOD}))
+    return [entry["dst"] for entry in entries if entry["mac"] == dataplane.FLOOD and "dst" in entry]
+
+
+async def set_flood(now: Sequence[str], peers: Sequence[str]) -> None:
+    """From these destinations to those; who was seen behind one that goes is forgotten. Raises CommandError."""
+    text = dataplane.flood_difference(now, peers)
+    if set(now) - set(peers):
+        entries = await _query("bridge", "-json", "fdb", "show", "dev", DEVICE)
+        learned = {entry["mac"] for entry in entries if "dst" in entry and entry["dst"] not in peers}
+        text += dataplane.forget(sorted(learned - {dataplane.FLOOD}))
     await batch("bridge", text, force=True)
 
 
@@ -91,31 +96,18 @@ async def set_own_ranges(text: str) -> None:
     await command.run(["ipset", "restore", "-exist"], stdin=text.encode(), timeout=30, check=True)
 
 
-async def set_rules(wanted: dict[str, tuple[list[str], list[str]]], jumps: Sequence[tuple[str, str, str]]) -> None:
-    """Our chains, then what leads to them where it is missing. Raises CommandError."""
+async def set_rules(wanted: dataplane.Tables, *, encrypted: bool) -> None:
+    """Our chains, and what leads to them. Raises CommandError."""
+    text = dataplane.restore(wanted, dataplane.leads(await _saved(), encrypted=encrypted))
     restore = ["iptables-restore", "--wait", "5", "--noflush"]
-    await command.run(restore, stdin=dataplane.restore(wanted).encode(), timeout=30, check=True)
-    for table, chain, rule in jumps:
-        if not await _has(table, chain, rule):
-            await _iptables(table, "-A", chain, *rule.split())
-    forward = dataplane.forward_rules()
-    if not all([await _has("filter", "FORWARD", rule) for rule in forward]):
-        for number, rule in enumerate(forward, start=1):
-            if await _has("filter", "FORWARD", rule):
-                await _iptables("filter", "-D", "FORWARD", *rule.split())
-            await _iptables("filter", "-I", "FORWARD", str(number), *rule.split())
+    await command.run(restore, stdin=text.encode(), timeout=30, check=True)
 
 
-async def rules_are_there(jumps: Sequence[tuple[str, str, str]]) -> bool:
-    """Whether all that leads to our chains still is. Raises CommandError."""
-    saved = (await command.run(["iptables-save"], timeout=30, check=True)).stdout.decode()
-    leads = [rule for _, _, rule in jumps if rule.startswith("-j")] + [dataplane.forward_rules()[1]]
-    return all(rule in saved for rule in leads) and "-A WEAVE " in saved
+async def rules_are_there(*, encrypted: bool) -> bool:
+    """Whether all that leads to our chains still is, and they have rules. Raises CommandError."""
+    saved = await _saved()
+    return not dataplane.leads(saved, encrypted=encrypted) and "-A WEAVE " in saved
 
 
-async def _has(table: str, chain: str, rule: str) -> bool:
-    return not (await command.run([*_IPTABLES, "-t", table, "-C", chain, *rule.split()], timeout=30)).returncode
-
-
-async def _iptables(table: str, *words: str) -> None:
-    await command.run([*_IPTABLES, "-t", table, *words], timeout=30, check=True)
+async def _saved() -> str:
+    return (await command.run(["iptables-save"], timeout=30, check=True)).stdout.decode()

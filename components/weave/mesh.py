@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -127,9 +127,9 @@ class Mesh:
         if connection := self.connections.get(peer):
             connection.send(kind, body)
 
-    def broadcast(self, kind: int, body: bytes, but: str = "") -> None:
+    def broadcast(self, kind: int, body: bytes, but: Collection[str] = ()) -> None:
         for connection in self.connections.values():
-            if connection.peer != but:
+            if connection.peer not in but:
                 connection.send(kind, body)
 
     # --- one connection

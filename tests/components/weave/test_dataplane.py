@@ -53,6 +53,29 @@ def test_the_chains_of_an_encrypted_path():
     ) in text
 
 
+def test_what_leads_to_the_chains_is_added_where_it_is_missing():
+    missing = dataplane.leads("", encrypted=False)
+    assert missing == {
+        "nat": ["-A POSTROUTING -j WEAVE"],
+        "filter": [
+            "-I FORWARD 1 -i weave -o weave -j ACCEPT",
+            "-I FORWARD 2 -o weave -j WEAVE-EXPOSE",
+            "-I FORWARD 3 -i weave ! -o weave -j ACCEPT",
+            "-I FORWARD 4 -o weave -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        ],
+    }
+    forward = "".join(f"-A FORWARD {rule}\n" for rule in dataplane.forward_rules())
+    saved = f"*nat\n-A POSTROUTING -j WEAVE\nCOMMIT\n*filter\n{forward}COMMIT\n"
+    assert dataplane.leads(saved, encrypted=False) == {}
+    assert set(dataplane.leads(saved, encrypted=True)) == {"mangle", "filter"}
+    lost = saved.replace("-A FORWARD -o weave -j WEAVE-EXPOSE\n", "")
+    again = dataplane.leads(lost, encrypted=False)["filter"]
+    assert again[:3] == [f"-D FORWARD {rule}" for rule in dataplane.forward_rules() if "EXPOSE" not in rule]
+    assert again[3:] == missing["filter"], "all of them, in their order"
+    elsewhere = saved.replace("*nat", "*mangle")
+    assert dataplane.leads(elsewhere, encrypted=False) == {"nat": ["-A POSTROUTING -j WEAVE"]}
+
+
 def test_the_key_of_a_direction_is_its_receivers():
     session, nonce = b"s" * 32, b"n" * 32
     keys = {ipsec.key(session, nonce, "a"), ipsec.key(session, nonce, "b"), ipsec.key(session, b"m" * 32, "a")}

@@ -69,6 +69,44 @@ steps:
         exec: {command: "echo '{\\"cniVersion\\": \\"1.1.0\\"}' | CNI_COMMAND=STATUS CNI_PATH=/opt/cni/bin /opt/cni/bin/weave-net", exit: 0}
 """
 
+SERVICES = """
+name: weave-services
+title: Ports of a node lead to pods
+description: hostPort by portmap, NodePorts of both policies, and the way out.
+lab: {topology: {workers: 2}, cni: {plugin: weave}}
+manifests:
+  - apiVersion: v1
+    kind: Pod
+    metadata: {name: web, labels: {app: web}}
+    spec: {nodeName: worker-1, containers: [{name: web, image: "registry.k8s.io/e2e-test-images/agnhost:2.53", args: [netexec, --http-port=8080], ports: [{containerPort: 8080, hostPort: 8088}]}]}
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: local}
+    spec: {type: NodePort, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: cluster}
+    spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30081}]}
+steps:
+  - expect:
+      - name: hostPort
+        from: client
+        http: {to: "${node/worker-1.ip}", port: 8088, path: /hostname, equals: web}
+      - name: "Local: the pod sees its client (weaver-no-masq-local)"
+        from: client
+        http: {to: "${node/worker-1.ip}", port: 30080, path: /clientip, matches: "^${host/client.ip}:"}
+      - name: "Cluster, by another node: it sees that node's bridge"
+        from: client
+        http: {to: "${node/worker-2.ip}", port: 30081, path: /clientip, matches: '^10\\.244\\.'}
+"""
+
+
+@pytest.mark.lab
+def test_ports_of_a_node_lead_to_pods(tmp_path):
+    file = tmp_path / "weave-services.scenario.yaml"
+    file.write_text(SERVICES)
+    assert run([file], LabStarter(), RunOptions(results=tmp_path / "results", quiet=True)) == 0
+
 
 @pytest.mark.lab
 def test_it_ends_comes_back_and_repairs(tmp_path):

@@ -219,14 +219,18 @@ def test_a_way_by_another_peer_and_none_when_that_is_gone():
     assert topology.merge([Peer("b", "b", 2, 1, (link("a"), link("c"))), Peer("c", "c", 3, 1, (link("b"),))])
     assert topology.next_hop("c") == "b"
     assert topology.knows("c")
+    assert [peer.name for peer in topology.unknown_to("b")] == ["a"], "b has heard of c itself"
+    assert [peer.name for peer in topology.unknown_to("c")] == ["a"]
+    assert [Peer.decode(peer.encode()) for peer in topology.peers()] == topology.peers()
     assert not topology.merge([Peer("c", "c", 3, 1, (link("b"),))]), "no news"
     topology.set_links([])
     assert (topology.knows("c"), topology.next_hop("c")) == (False, "")
+    assert [peer.name for peer in topology.peers()] == ["a"]
 
 
 def test_a_peer_that_comes_back_is_ahead_of_what_was_said_of_it():
     topology = Topology(Peer("a", "a", uid=2))
     topology.set_links([link("b")])
     topology.merge([Peer("b", "b", 5, 1, (link("a"),)), Peer("a", "a", 1, 40, ())])
-    assert topology.peers["a"].version == 41
-    assert topology.peers["a"].links == (link("b"),)
+    assert topology.own.version == 41
+    assert topology.own.links == (link("b"),)
