@@ -26,6 +26,7 @@ from components.calico.plugin.datastore import ApiError as DatastoreError
 from components.calico.plugin.datastore import Datastore
 from components.machinery import kubeconfig
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from components.machinery.cni_plugin.pack import replace
 from components.machinery.command import CommandError
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
@@ -158,9 +159,9 @@ class Agent:
         text = install.plugin_kubeconfig(credentials.server, ca, token["status"]["token"])
         self._renew_token = time.time() + _TOKEN_SECONDS / 2
         path_of_config = Path(self.options.cni_conf_dir, install.KUBECONFIG_NAME)
-        install.replace(path_of_config, text, 0o600)
+        replace(path_of_config, text, 0o600)
         nodename = Path(self.options.nodename_file)
-        install.replace(nodename, self.options.nodename.encode(), 0o644)
+        replace(nodename, self.options.nodename.encode(), 0o644)
         return Datastore(str(path_of_config))
 
     def token_is_due(self) -> bool:
@@ -172,7 +173,7 @@ class Agent:
         install.install_plugins(options.cni_bin_dir)
         versions = [felix.own.family.version for felix in self._felixes]
         text = install.conflist(options.nodename, mtu, versions, options.cni_conf_dir)
-        install.replace(Path(options.cni_conf_dir, install.CONFLIST_NAME), text, 0o600)
+        replace(Path(options.cni_conf_dir, install.CONFLIST_NAME), text, 0o600)
         log.info("Installed CNI plugins and %s", install.CONFLIST_NAME)
 
     def _tunnels(self) -> list[Tunnel]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.calico import install
+from components.machinery.cni_plugin.pack import replace
 
 _CONFIG, _CONTROL = "/etc/calico/confd/config/bird{}.yaml", "/var/run/calico/bird{}.ctl"
 _SECONDS = 20.0
@@ -21,7 +21,7 @@ class NotConfigured(Exception):
 async def configure(document: Mapping[str, Any], version: int) -> None:
     """Write, and have it read: by bird, or bird6 for IPv6. Raises NotConfigured, OSError (cannot be written)."""
     path, control = (text.format("" if version == 4 else "6") for text in (_CONFIG, _CONTROL))
-    install.replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
+    replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     try:
         async with asyncio.timeout(_SECONDS):
             reader, writer = await asyncio.open_unix_connection(control)

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import sys
-import zipfile
 from collections.abc import Collection
-from pathlib import Path
+
+from components.machinery.cni_plugin import pack
 
 DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
 CONFLIST_NAME, KUBECONFIG_NAME = "10-calico.conflist", "calico-kubeconfig"
 PLUGINS = ("calico", "calico-ipam")
-_SOURCES = Path(__file__).parent / "plugin"
-_MAIN = """\
-import os, sys
-from components.calico.plugin.cni import main
-code = main(sys.argv)
-sys.stdout.flush()
-os._exit(code)
-"""
+_MODULES = tuple(f"components.calico.plugin.{name}" for name in ("block", "datastore", "ipam", "selector"))
 
 
 def plugin() -> bytes:
-    """The program as one executable file: a first line with Debian's python3, and a zip archive behind it."""
-    system = Path("/usr/bin/python3")
-    interpreter = system if system.exists() else Path(sys.executable).resolve()
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-        for package in ("components", "components/calico", "components/calico/plugin"):
-            packed.writestr(f"{package}/__init__.py", "")
-        for source in sorted(_SOURCES.glob("*.py")):
-            if source.name != "__init__.py":
-                packed.writestr(f"components/calico/plugin/{source.name}", source.read_text())
-        packed.writestr("__main__.py", _MAIN)
-    return f"#!{interpreter} -IS\n".encode() + archive.getvalue()
+    """Both plugins as one program."""
+    return pack.pack("components.calico.plugin.cni", _MODULES)
 
 
 def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR) -> bytes:
@@ -72,16 +52,4 @@ def plugin_kubeconfig(server: str, ca: str, token: str) -> bytes:
 
 def install_plugins(bin_dir: str = DEFAULT_BIN_DIR) -> None:
     """Raises OSError."""
-    content = plugin()
-    for name in PLUGINS:
-        replace(Path(bin_dir, name), content, 0o755)
-
-
-def replace(path: Path, content: bytes, mode: int) -> None:
-    """The file as a whole or as it was before. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    new.rename(path)
+    pack.install(plugin(), PLUGINS, bin_dir)

@@ -4,24 +4,23 @@
 It runs for every pod: standard library only, and of that what loads in milliseconds.
 """
 
-# ruff: noqa: PTH103, PTH110, PTH118, PTH119, PTH120
+# ruff: noqa: PTH103, PTH110, PTH120
 from __future__ import annotations
 
 import json
 import os
-import sys
 from hashlib import sha1
 
 from components.calico.plugin import ipam
 from components.calico.plugin.datastore import ApiError, Datastore
 from components.calico.plugin.selector import SelectorError
+from components.machinery.cni_plugin import contract
+from components.machinery.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE, UNAVAILABLE = 999, 4, 6, 1, 50
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 #: Of IPv6 it is the link-local address that HOST_MAC gives (RFC 4291, appendix A).
@@ -45,32 +44,15 @@ _ANNOTATIONS = "cni.projectcalico.org/"
 _TIMESTAMP = "%Y-%m-%d %H:%M:%S +0000 UTC"
 
 
-class PluginError(Exception):
-    """Ends as the error object of the spec on stdout, exit status 1."""
-
-    def __init__(self, msg: str, code: int = INTERNAL, details: str = "") -> None:
-        super().__init__(msg)
-        self.msg, self.code, self.details = msg, code, details
-
-
 def host_veth(namespace: str, pod: str) -> str:
     """The node's end: "cali" and the beginning of a hash (names.VethNameForWorkload)."""
     return "cali" + sha1(f"{namespace}.{pod}".encode()).hexdigest()[:11]
 
 
-class Call:
-    """One invocation: configuration, environment, datastore."""
+class Call(contract.Call):
+    """One invocation, with the datastore."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-        self.container = os.environ.get("CNI_CONTAINERID", "")
-        self.netns = os.environ.get("CNI_NETNS", "")
-        self.ifname = os.environ.get("CNI_IFNAME", "")
-        pairs = (part.partition("=") for part in os.environ.get("CNI_ARGS", "").split(";"))
-        self.args = {key: value for key, _, value in pairs if key}
-        self.namespace = self.args.get("K8S_POD_NAMESPACE", "default")
-        self.pod = self.args.get("K8S_POD_NAME", "") or self.container
-        self._store: Datastore | None = None
+    _store: Datastore | None = None
 
     @property
     def node(self) -> str:
@@ -106,8 +88,8 @@ class Call:
 
 def ipam_add(call: Call) -> dict[str, Any]:
     """A result of IPAM: a /32 or /128 of each family that is asked for."""
-    ips = [_ip(call, address) for address in assigned(call)]
-    return {"cniVersion": call.config.get("cniVersion", "0.3.1"), "ips": ips, "dns": {}}
+    ips = [contract.ip_entry(call.version, _host_prefix(address)) for address in assigned(call)]
+    return {"cniVersion": call.version, "ips": ips, "dns": {}}
 
 
 def _versions(call: Call) -> list[int]:
@@ -181,17 +163,8 @@ def ipam_delete(call: Call) -> dict[str, Any]:
     return {}
 
 
-def _ip(call: Call, address: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"address": _host_prefix(address)}
-    return entry if _minor(call.config) >= (1, 0) else {"version": "6" if ":" in address else "4", **entry}
-
-
 def _host_prefix(address: str) -> str:
     return f"{address}/{128 if ':' in address else 32}"
-
-
-def _minor(config: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(int(part) for part in (config.get("cniVersion") or "0.1.0").split(".")[:2])
 
 
 # --- calico
@@ -200,7 +173,7 @@ def _minor(config: dict[str, Any]) -> tuple[int, ...]:
 def add(call: Call) -> dict[str, Any]:
     """Address, veth, routes; all of it is taken back when something fails."""
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
-    result = ipam_add(call) if kind == "calico-ipam" else _delegated(call, kind, "ADD")
+    result = ipam_add(call) if kind == "calico-ipam" else delegated(call, kind, "ADD")
     try:
         addresses = [ip["address"].partition("/")[0] for ip in result["ips"]]
         mac = connect(call, addresses)
@@ -210,11 +183,10 @@ def add(call: Call) -> dict[str, Any]:
         if kind == "calico-ipam":
             ipam_delete(call)
         else:
-            _delegated(call, kind, "DEL")
+            delegated(call, kind, "DEL")
         raise
     host, pod = {"name": call.veth, "mac": HOST_MAC}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
-    ips = [{**_ip(call, address), "interface": 1} for address in addresses]
-    return {"cniVersion": call.config.get("cniVersion", "0.3.1"), "interfaces": [host, pod], "ips": ips, "dns": {}}
+    return call.result([host, pod], [_host_prefix(address) for address in addresses])
 
 
 def connect(call: Call, addresses: list[str]) -> str:
@@ -222,7 +194,7 @@ def connect(call: Call, addresses: list[str]) -> str:
     veth, mtu = call.veth, call.config.get("mtu") or 1500
     _disconnect(call)  # a node that has crashed may have left one of this name
     peer = f"peer name {call.ifname} mtu {mtu} netns {call.netns}"
-    _run(["ip", "-batch", "-"], f"link add {veth} mtu {mtu} address {HOST_MAC} type veth {peer}\n")
+    run(["ip", "-batch", "-"], f"link add {veth} mtu {mtu} address {HOST_MAC} type veth {peer}\n")
     families = {_family(address) for address in addresses}
     for family in sorted(families):
         for path, value in _SYSCTLS[family]:
@@ -234,11 +206,11 @@ def connect(call: Call, addresses: list[str]) -> str:
         inside.append(f"route add {_GATEWAYS[family]} dev {call.ifname} scope link")
         inside.append(f"route add default via {_GATEWAYS[family]} dev {call.ifname}")
     # The node's end first: it has to be up to have the link-local address that is the gateway.
-    _run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
-    _run(["nsenter", f"--net={call.netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in inside))
+    run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
+    run(["nsenter", f"--net={call.netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in inside))
     routes = [f"route replace {_host_prefix(address)} dev {veth} scope link\n" for address in addresses]
-    _run(["ip", "-batch", "-"], "".join(routes))
-    shown = _run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
+    run(["ip", "-batch", "-"], "".join(routes))
+    shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
     return str(json.loads(shown)[0]["address"])
 
 
@@ -268,9 +240,9 @@ def delete(call: Call) -> dict[str, Any]:
     if kind == "calico-ipam":
         ipam_delete(call)
     else:
-        _delegated(call, kind, "DEL")
+        delegated(call, kind, "DEL")
     if call.netns and os.path.exists(call.netns):
-        _run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
+        run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
     return {}
 
 
@@ -278,11 +250,11 @@ def check(call: Call) -> dict[str, Any]:
     """The pod's end is there with the address of prevResult, the node's end with its route. Raises PluginError."""
     for ip in (call.config.get("prevResult") or {}).get("ips") or []:
         address = ip["address"].partition("/")[0]
-        shown = _run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname])
+        shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname])
         if not any(info.get("local") == address for link in json.loads(shown) for info in link.get("addr_info", ())):
             raise PluginError(f"{call.ifname} has no address {address}")
         show = ["ip", "-json", "-6" if ":" in address else "-4", "route", "show", address, "dev", call.veth]
-        if not json.loads(_run(show) or "[]"):
+        if not json.loads(run(show) or "[]"):
             raise PluginError(f"no route to {address} on {call.veth}")
     return {}
 
@@ -301,8 +273,7 @@ def status(call: Call) -> dict[str, Any]:
 
 def collect_garbage(call: Call) -> dict[str, Any]:
     """Addresses of this network and node whose container is not valid any more."""
-    valid = {entry.get("containerID") for entry in call.config.get("cni.dev/valid-attachments") or []}
-    prefix = f"{call.config.get('name', '')}."
+    valid, prefix = call.valid_containers, f"{call.network}."
     from components.calico.plugin import block
 
     for found in call.store.list(ipam.BLOCKS):
@@ -315,111 +286,21 @@ def collect_garbage(call: Call) -> dict[str, Any]:
 
 def _disconnect(call: Call) -> None:
     if os.path.exists(f"/sys/class/net/{call.veth}"):
-        _run(["ip", "link", "delete", "dev", call.veth], check=False)
+        run(["ip", "link", "delete", "dev", call.veth], check=False)
 
 
-def _delegated(call: Call, kind: str, verb: str) -> dict[str, Any]:
-    """Another IPAM plugin, run with our configuration (SPEC.md section 4)."""
-    paths = [os.path.join(folder, kind) for folder in os.environ.get("CNI_PATH", "").split(":") if folder]
-    found = next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
-    if found is None or "/" in kind:
-        raise PluginError(f'failed to find plugin "{kind}" in path [{os.environ.get("CNI_PATH", "")}]')
-    output = _run([found], json.dumps(call.config), environment=os.environ | {"CNI_COMMAND": verb}, delegate=True)
-    return json.loads(output) if output else {}
-
-
-def _run(
-    argv: list[str],
-    text: str = "",
-    *,
-    check: bool = True,
-    environment: Any = None,
-    delegate: bool = False,
-) -> str:
-    """stdout of a program. Raises PluginError with what it said; of a delegate its own error."""
-    stdin, stdout = os.memfd_create("stdin", os.MFD_CLOEXEC), os.memfd_create("stdout", os.MFD_CLOEXEC)
-    stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
-    try:
-        os.write(stdin, text.encode())
-        os.lseek(stdin, 0, os.SEEK_SET)
-        actions = [(os.POSIX_SPAWN_DUP2, own, number) for number, own in enumerate((stdin, stdout, stderr))]
-        pid = os.posix_spawnp(argv[0], argv, dict(environment or os.environ), file_actions=actions)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        output, said = (os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace") for fd in (stdout, stderr))
-    finally:
-        for descriptor in (stdin, stdout, stderr):
-            os.close(descriptor)
-    if code and check:
-        if delegate:
-            _raise_delegates(output)
-        raise PluginError(f"{' '.join(argv)}: {said.strip() or output.strip() or f'exit status {code}'}")
-    return output
-
-
-def _raise_delegates(output: str) -> None:
-    try:
-        error = json.loads(output)
-        raise PluginError(error["msg"], error.get("code", INTERNAL), error.get("details", ""))
-    except (ValueError, KeyError, TypeError):
-        return
-
-
-# --- the contract
-
-_POD = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")
-#: Verb: environment it needs, first version of the spec that has it.
-_VERBS: dict[str, tuple[tuple[str, ...], tuple[int, int]]] = {
-    "ADD": (_POD, (0, 1)),
-    "DEL": (("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"), (0, 1)),
-    "CHECK": (_POD, (0, 4)),
-    "STATUS": (("CNI_PATH",), (1, 1)),
-    "GC": (("CNI_PATH",), (1, 1)),
-    "VERSION": ((), (0, 1)),
+_PROGRAMS = {
+    "calico": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage},
+    "calico-ipam": {
+        "ADD": ipam_add,
+        "DEL": ipam_delete,
+        "CHECK": lambda call: {},
+        "STATUS": status,
+        "GC": collect_garbage,
+    },
 }
-_CALICO = {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage}
-_IPAM = {"ADD": ipam_add, "DEL": ipam_delete, "CHECK": lambda call: {}, "STATUS": status, "GC": collect_garbage}
-
-
-def dispatch(program: str, verb: str, data: bytes) -> dict[str, Any]:
-    """What is printed. Raises PluginError."""
-    if verb not in _VERBS:
-        raise PluginError(f"unknown CNI_COMMAND: {verb}", INVALID_ENVIRONMENT)
-    needed, since = _VERBS[verb]
-    if missing := [name for name in needed if not os.environ.get(name)]:
-        raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
-    try:
-        config = json.loads(data or b"{}")
-        asked = config.get("cniVersion") or "0.1.0"
-    except (ValueError, AttributeError) as error:
-        raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
-    if verb == "VERSION":
-        return {"cniVersion": config.get("cniVersion") or "1.1.0", "supportedVersions": SUPPORTED_VERSIONS}
-    if asked not in SUPPORTED_VERSIONS:
-        details = f'config is "{asked}", plugin supports {json.dumps(SUPPORTED_VERSIONS)}'
-        raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
-    if _minor(config) < since:
-        raise PluginError(f"config version does not allow {verb}", INCOMPATIBLE)
-    verbs = _IPAM if program == "calico-ipam" else _CALICO
-    return verbs[verb](Call(config))
 
 
 def main(argv: list[str]) -> int:
     """argv[0] says which of the two plugins this is."""
-    verb, program = os.environ.get("CNI_COMMAND", ""), os.path.basename(argv[0])
-    if not verb:
-        sys.stderr.write(f"CNI plugin {program} (kubewire)\nCNI protocol versions supported: {SUPPORTED_VERSIONS}\n")
-        return 0
-    try:
-        answer = dispatch(program, verb, sys.stdin.buffer.read())
-    except PluginError as error:
-        body = {"code": error.code, "msg": error.msg} | ({"details": error.details} if error.details else {})
-    except (ApiError, SelectorError) as error:
-        body = {"code": INTERNAL, "msg": str(error)}
-    except OSError as error:
-        body = {"code": INTERNAL, "msg": f"{error.filename or ''}: {(error.strerror or str(error)).lower()}"}
-    else:
-        if answer:
-            json.dump(answer, sys.stdout)
-        return 0
-    json.dump(body, sys.stdout, indent=4)
-    return 1
+    return contract.main(_PROGRAMS, argv, Call, (ApiError, SelectorError))

@@ -1,0 +1,54 @@
+"""A plugin as one executable file that needs nothing of this project: a first line, and a zip archive behind it."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[3]
+_CONTRACT = "components.machinery.cni_plugin.contract"
+_MAIN = """\
+import os, sys
+from {} import main
+code = main(sys.argv)
+sys.stdout.flush()
+os._exit(code)
+"""
+
+
+def pack(module: str, others: Iterable[str] = ()) -> bytes:
+    """module: the dotted name of what has main(argv); others: modules that it imports besides the contract."""
+    system = Path("/usr/bin/python3")
+    interpreter = system if system.exists() else Path(sys.executable).resolve()
+    archive = io.BytesIO()
+    packages: set[str] = set()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name in sorted({module, _CONTRACT, *others}):
+            path = f"{name.replace('.', '/')}.py"
+            packed.writestr(path, (_ROOT / path).read_text())
+            parents = name.split(".")[:-1]
+            packages |= {"/".join(parents[: count + 1]) for count in range(len(parents))}
+        for package in sorted(packages):
+            packed.writestr(f"{package}/__init__.py", "")
+        packed.writestr("__main__.py", _MAIN.format(module))
+    return f"#!{interpreter} -IS\n".encode() + archive.getvalue()
+
+
+def replace(path: Path, content: bytes, mode: int) -> None:
+    """The file as a whole or as it was before. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    new.rename(path)
+
+
+def install(content: bytes, names: Iterable[str], bin_dir: str) -> None:
+    """The program under each of its names. Raises OSError."""
+    for name in names:
+        replace(Path(bin_dir, name), content, 0o755)
