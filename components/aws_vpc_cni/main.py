@@ -1,0 +1,48 @@
+"""ipamd's process (upstream: aws-k8s-agent in the DaemonSet aws-node): flags, logging, signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from components.aws_vpc_cni.ec2 import Ec2
+from components.aws_vpc_cni.ipamd import Ipamd, Options
+from components.machinery import daemon
+from components.machinery.command import CommandError
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Variables of upstream's DaemonSet are given as --env NAME=VALUE."""
+    parser = argparse.ArgumentParser(prog="aws-k8s-agent", allow_abbrev=False)
+    parser.add_argument("--limits", required=True, help="interfaces of the instance's type, and addresses on each: 3,6")
+    parser.add_argument("--interface", default="eth0")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    given = parser.parse_args(argv)
+    interfaces, addresses = (int(part) for part in given.limits.split(","))
+    environment = dict(pair.split("=", 1) for pair in given.env)
+    return Options((interfaces, addresses), given.interface, environment)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after SIGTERM, 1 when it cannot start."""
+    options = parse(argv)
+    daemon.log_to_stderr(0)
+    return asyncio.run(_until_signal(options))
+
+
+async def _until_signal(options: Options) -> int:
+    asked = daemon.termination()
+    task = asyncio.ensure_future(Ipamd(options, Ec2()).run())
+    ending = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return 0
+    except (OSError, CommandError, ValueError) as error:
+        print(f"aws-k8s-agent: {error}", file=sys.stderr)
+    return 1

@@ -1,0 +1,67 @@
+"""The thin applier: plugs interfaces in, and keeps the switches as the books are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from components.vpc import fabric
+from components.vpc.model import Interface, Vpc
+
+_SECONDS = 20
+
+
+class CommandFailed(Exception):
+    """A command of the fabric, and what it said."""
+
+
+def _run(argv: list[str], text: str = "") -> str:
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=_SECONDS)
+    if done.returncode:
+        raise CommandFailed(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def mac_of(pid: int, name: str) -> str:
+    """Of a node's interface. Raises CommandFailed."""
+    shown = _run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name])
+    return str(json.loads(shown)[0]["address"])
+
+
+class Kernel:
+    """Of the namespace in which the switches are. Methods raise CommandFailed."""
+
+    def __init__(self) -> None:
+        self._mapping = fabric.Mapping()
+        self._rules = ""
+
+    def answers_arp(self, port: str) -> None:
+        """The switch does, for what is asked at this port."""
+        _run(["ip", "link", "set", "dev", port, "type", "bridge_slave", "proxy_arp", "on"])
+
+    def plug(self, interface: Interface, pid: int) -> None:
+        """A new interface of a node, down as a hot-plugged device is."""
+        port, switch = interface.port, interface.subnet.switch
+        lines = [
+            f"link add {port} type veth peer name eth{interface.index} address {interface.mac} netns {pid}",
+            f"link set {port} master {switch}",
+            f"link set {port} up",
+        ]
+        _run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
+        self.answers_arp(port)
+
+    def unplug(self, port: str) -> None:
+        _run(["ip", "link", "delete", port])
+
+    def apply(self, vpc: Vpc) -> None:
+        """Rules first: an address is not answered for before its port may use it."""
+        rules, wanted = fabric.rules(vpc), fabric.mapping(vpc)
+        if rules != self._rules:
+            _run(["nft", "-f", "-"], rules)
+            self._rules = rules
+        neighbours, fdb = fabric.difference(self._mapping, wanted)
+        if fdb:
+            _run(["bridge", "-batch", "-"], fdb)
+        if neighbours:
+            _run(["ip", "-force", "-batch", "-"], neighbours)
+        self._mapping = wanted

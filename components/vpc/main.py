@@ -1,0 +1,136 @@
+"""The cloud's process: outside of all nodes, where the switches are; it answers in the VPC router's namespace."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from components.machinery import daemon, namespaces
+from components.vpc.kernel import CommandFailed, Kernel, mac_of
+from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
+from components.vpc.service import Service
+
+log = logging.getLogger("vpc")
+#: Instance metadata (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html), and beside
+#: it EC2's API: /?Action=...
+ADDRESS, PORT = "169.254.169.254", 80
+GROUP = "eks-cluster-sg"
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after SIGTERM. --lab: what the topology is, as JSON (see README.md)."""
+    parser = argparse.ArgumentParser(prog="vpc", allow_abbrev=False)
+    parser.add_argument("--lab", required=True, type=json.loads)
+    lab = parser.parse_args(argv).lab
+    daemon.log_to_stderr(0)
+    kernel = Kernel()
+    vpc = books(lab, kernel)
+    kernel.apply(vpc)
+    pids = {one["name"]: one["pid"] for one in lab["instances"]}
+    service = Service(vpc, kernel, pids, port_name)
+    server = _server(lab["router"], service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    log.info("serving on %s", ADDRESS)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    return 0
+
+
+def port_name(instance: str, index: int, switch: str) -> str:
+    """worker-1's third: w1.2@segment. 15 bytes at most."""
+    short = instance.replace("control-plane", "cp").replace("worker-", "w")
+    return f"{short}.{index}@{switch}"[:15]
+
+
+def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
+    """The VPC with its nodes as they are, in one security group in which everything is allowed."""
+    subnets = [
+        Subnet(f"subnet-{number:017x}", one["cidr"], one["switch"], frozenset(one["taken"]))
+        for number, one in enumerate(lab["subnets"], start=1)
+    ]
+    vpc = Vpc(lab["cidr"], subnets)
+    vpc.create_group(GROUP)
+    vpc.authorize(GROUP, Rule(ANYWHERE))
+    by_switch = {subnet.switch: subnet for subnet in subnets}
+    for one in lab["instances"]:
+        mac = mac_of(one["pid"], "eth0")
+        subnet = by_switch[one["switch"]]
+        vpc.launch(one["name"], one["type"], subnet.id, one["address"], mac, one["port"], GROUP)
+        kernel.answers_arp(one["port"])
+    for subnet in lab["subnets"]:
+        kernel.answers_arp(subnet["router"])
+    return vpc
+
+
+def _server(router: int, service: Service) -> ThreadingHTTPServer:
+    """Its socket is in the router's namespace, where the address is put on lo."""
+    listening: list[socket.socket] = []
+
+    def listen() -> None:
+        namespaces.enter_path(f"/proc/{router}/ns/net")
+        subprocess.run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], check=True, timeout=10)
+        listening.append(socket.create_server((ADDRESS, PORT), backlog=64))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    server = ThreadingHTTPServer((ADDRESS, PORT), _handler(service), bind_and_activate=False)
+    server.socket.close()
+    (server.socket,) = listening
+    return server
+
+
+def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            if url.path.startswith("/latest/meta-data"):
+                found = service.metadata(url.path.removeprefix("/latest/meta-data"), self.client_address[0])
+                self._answer(404 if found is None else 200, found or "")
+            else:
+                self._act(dict(parse_qsl(url.query)))
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            self._act(dict(parse_qsl(self.rfile.read(length).decode())))
+
+        def do_PUT(self) -> None:
+            """IMDSv2's token: any will do."""
+            self._answer(200, "token")
+
+        def _act(self, parameters: dict[str, str]) -> None:
+            try:
+                status, body = 200, service.act(parameters)
+            except (Refused, ValueError) as error:
+                code = error.code if isinstance(error, Refused) else "InvalidParameterValue"
+                message = error.message if isinstance(error, Refused) else str(error)
+                status, body = 400, {"Error": {"Code": code, "Message": message}}
+            except CommandFailed as error:
+                log.error("%s", error)
+                status, body = 500, {"Error": {"Code": "InternalError", "Message": str(error)}}
+            self._answer(status, json.dumps(body))
+
+        def _answer(self, status: int, text: str) -> None:
+            content = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Actions are logged by the service."""
+
+    return Handler
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,231 @@
+"""The cloud's two services over HTTP: EC2's API (its actions and errors, answers as the aws command prints them), and
+the instance metadata of whoever asks.
+
+(https://docs.aws.amazon.com/AWSEC2/latest/APIReference/; .../UserGuide/ec2-instance-metadata.html)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from components.vpc.kernel import Kernel
+from components.vpc.model import ANYWHERE, Interface, Refused, Rule, Vpc
+
+log = logging.getLogger("vpc")
+Parameters = Mapping[str, str]
+Answer = dict[str, Any]
+
+
+class Service:
+    """One request at a time, as the books want it. pids: of instances by name; port_name: of a new interface's port."""
+
+    def __init__(
+        self, vpc: Vpc, kernel: Kernel, pids: Mapping[str, int], port_name: Callable[[str, int, str], str]
+    ) -> None:
+        self.vpc, self._kernel, self._pids, self._port_name = vpc, kernel, pids, port_name
+        self._lock = threading.Lock()
+
+    def act(self, parameters: Parameters) -> Answer:
+        """An action of EC2's. Raises Refused, CommandFailed."""
+        name = parameters.get("Action", "")
+        action = _ACTIONS.get(name)
+        if action is None:
+            raise Refused("InvalidAction", f"The action {name} is not valid for this web service.")
+        with self._lock:
+            answer = action(self, parameters)
+            self._kernel.apply(self.vpc)
+        log.info("%s %s", name, json.dumps({key: value for key, value in parameters.items() if key != "Action"}))
+        return answer
+
+    def metadata(self, path: str, address: str) -> str | None:
+        """/latest/meta-data/...; None: not there."""
+        with self._lock:
+            instance = self.vpc.instance_at(address)
+            if instance is None:
+                return None
+            found: Any = self._metadata(instance.id)
+        for part in filter(None, path.split("/")):
+            if not isinstance(found, dict) or part not in found:
+                return None
+            found = found[part]
+        if isinstance(found, dict):
+            return "\n".join(f"{key}/" if isinstance(value, dict) else key for key, value in found.items())
+        return str(found)
+
+    def _metadata(self, instance: str) -> dict[str, Any]:
+        interfaces = self.vpc.attached(instance)
+        first, about = interfaces[0], self.vpc.instances[instance]
+        return {
+            "hostname": about.name,
+            "instance-id": about.id,
+            "instance-type": about.type,
+            "local-ipv4": first.primary,
+            "mac": first.mac,
+            "network": {"interfaces": {"macs": {one.mac: self._interface_metadata(one) for one in interfaces}}},
+            "placement": {"availability-zone": first.subnet.switch},
+        }
+
+    def _interface_metadata(self, one: Interface) -> dict[str, str]:
+        return {
+            "device-number": str(one.index),
+            "interface-id": one.id,
+            "local-ipv4s": "\n".join((one.primary, *one.secondary)),
+            "ipv4-prefix": "\n".join(one.prefixes),
+            "mac": one.mac,
+            "security-group-ids": "\n".join(one.groups),
+            "subnet-id": one.subnet.id,
+            "subnet-ipv4-cidr-block": one.subnet.cidr,
+            "vpc-ipv4-cidr-blocks": self.vpc.cidr,
+        }
+
+    # --- actions
+
+    def create_network_interface(self, parameters: Parameters) -> Answer:
+        interface = self.vpc.create_interface(
+            _needed(parameters, "SubnetId"),
+            _listed(parameters, "SecurityGroupId"),
+            int(parameters.get("SecondaryPrivateIpAddressCount", 0)),
+            int(parameters.get("Ipv4PrefixCount", 0)),
+        )
+        return {"NetworkInterface": describe(interface)}
+
+    def attach_network_interface(self, parameters: Parameters) -> Answer:
+        instance = _needed(parameters, "InstanceId")
+        index = int(_needed(parameters, "DeviceIndex"))
+        interface = self.vpc.attach(_needed(parameters, "NetworkInterfaceId"), instance, index)
+        name = self.vpc.instances[instance].name
+        interface.port = self._port_name(name, index, interface.subnet.switch)
+        self._kernel.plug(interface, self._pids[name])
+        return {"AttachmentId": f"eni-attach-{interface.id.removeprefix('eni-')}"}
+
+    def detach_network_interface(self, parameters: Parameters) -> Answer:
+        name = parameters.get("NetworkInterfaceId") or "eni-" + _needed(parameters, "AttachmentId")[11:]
+        interface = self.vpc.detach(name)
+        self._kernel.unplug(interface.port)
+        interface.port = ""
+        return {}
+
+    def delete_network_interface(self, parameters: Parameters) -> Answer:
+        self.vpc.delete(_needed(parameters, "NetworkInterfaceId"))
+        return {}
+
+    def describe_network_interfaces(self, parameters: Parameters) -> Answer:
+        names = _listed(parameters, "NetworkInterfaceId")
+        found = [one for one in self.vpc.interfaces.values() if not names or one.id in names]
+        return {"NetworkInterfaces": [describe(one) for one in found]}
+
+    def describe_instances(self, parameters: Parameters) -> Answer:
+        instances = [
+            {"InstanceId": one.id, "InstanceType": one.type, "PrivateDnsName": one.name}
+            for one in self.vpc.instances.values()
+        ]
+        return {"Reservations": [{"Instances": instances}]}
+
+    def describe_subnets(self, parameters: Parameters) -> Answer:
+        subnets = [
+            {
+                "SubnetId": one.id,
+                "CidrBlock": one.cidr,
+                "AvailabilityZone": one.switch,
+                "AvailableIpAddressCount": self.vpc.free_addresses(one.id),
+            }
+            for one in self.vpc.subnets.values()
+        ]
+        return {"Subnets": subnets}
+
+    def assign_private_ip_addresses(self, parameters: Parameters) -> Answer:
+        name = _needed(parameters, "NetworkInterfaceId")
+        answer: Answer = {"NetworkInterfaceId": name}
+        if count := int(parameters.get("SecondaryPrivateIpAddressCount", 0)):
+            found = self.vpc.assign(name, count)
+            answer["AssignedPrivateIpAddresses"] = [{"PrivateIpAddress": address} for address in found]
+        if count := int(parameters.get("Ipv4PrefixCount", 0)):
+            prefixes = self.vpc.assign_prefixes(name, count)
+            answer["AssignedIpv4Prefixes"] = [{"Ipv4Prefix": prefix} for prefix in prefixes]
+        return answer
+
+    def unassign_private_ip_addresses(self, parameters: Parameters) -> Answer:
+        addresses, prefixes = _listed(parameters, "PrivateIpAddress"), _listed(parameters, "Ipv4Prefix")
+        self.vpc.unassign(_needed(parameters, "NetworkInterfaceId"), addresses, prefixes)
+        return {}
+
+    def modify_network_interface_attribute(self, parameters: Parameters) -> Answer:
+        name = _needed(parameters, "NetworkInterfaceId")
+        if groups := _listed(parameters, "SecurityGroupId"):
+            self.vpc.set_groups(name, groups)
+        if text := parameters.get("SourceDestCheck.Value"):
+            self.vpc.interfaces[name].source_check = text.lower() == "true"
+        return {"Return": True}
+
+    def create_security_group(self, parameters: Parameters) -> Answer:
+        return {"GroupId": self.vpc.create_group(_needed(parameters, "GroupName"))}
+
+    def describe_security_groups(self, parameters: Parameters) -> Answer:
+        groups = [
+            {"GroupId": name, "IpPermissions": [_permission(rule) for rule in sorted(rules)]}
+            for name, rules in self.vpc.groups.items()
+        ]
+        return {"SecurityGroups": groups}
+
+    def authorize_security_group_ingress(self, parameters: Parameters) -> Answer:
+        self.vpc.authorize(_needed(parameters, "GroupId"), _rule(parameters))
+        return {"Return": True}
+
+    def revoke_security_group_ingress(self, parameters: Parameters) -> Answer:
+        self.vpc.revoke(_needed(parameters, "GroupId"), _rule(parameters))
+        return {"Return": True}
+
+
+_ACTIONS: dict[str, Callable[[Service, Parameters], Answer]] = {
+    "".join(word.capitalize() for word in name.split("_")): getattr(Service, name)
+    for name in vars(Service)
+    if name.split("_")[0]
+    in ("create", "attach", "detach", "delete", "describe", "assign", "unassign", "modify", "authorize", "revoke")
+}
+
+
+def describe(one: Interface) -> Answer:
+    described: Answer = {
+        "NetworkInterfaceId": one.id,
+        "SubnetId": one.subnet.id,
+        "MacAddress": one.mac,
+        "PrivateIpAddress": one.primary,
+        "PrivateIpAddresses": [
+            {"PrivateIpAddress": address, "Primary": address == one.primary}
+            for address in (one.primary, *one.secondary)
+        ],
+        "Ipv4Prefixes": [{"Ipv4Prefix": prefix} for prefix in one.prefixes],
+        "Groups": [{"GroupId": group} for group in one.groups],
+        "SourceDestCheck": one.source_check,
+        "Status": "in-use" if one.instance else "available",
+    }
+    if one.instance:
+        described["Attachment"] = {"InstanceId": one.instance, "DeviceIndex": one.index, "Status": "attached"}
+    return described
+
+
+def _needed(parameters: Parameters, key: str) -> str:
+    if not parameters.get(key):
+        raise Refused("MissingParameter", f"The request must contain the parameter {key}")
+    return parameters[key]
+
+
+def _listed(parameters: Parameters, key: str) -> Sequence[str]:
+    """Key.1, Key.2 ..., or Key alone."""
+    numbered = [value for name, value in parameters.items() if name.startswith(f"{key}.")]
+    return numbered or ([parameters[key]] if parameters.get(key) else [])
+
+
+def _rule(parameters: Parameters) -> Rule:
+    source = parameters.get("SourceSecurityGroupId") or parameters.get("CidrIp") or ANYWHERE
+    ports = int(parameters.get("FromPort", 0)), int(parameters.get("ToPort", parameters.get("FromPort", 0)))
+    return Rule(source, parameters.get("IpProtocol", "-1"), ports)
+
+
+def _permission(rule: Rule) -> Answer:
+    permission: Answer = {"IpProtocol": rule.protocol, "Source": rule.source}
+    return permission | ({"FromPort": rule.ports[0], "ToPort": rule.ports[1]} if rule.ports != (0, 0) else {})
