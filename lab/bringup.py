@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
-from lab.components import ADMIN_CONF, DOOR_FD, ClusterAddresses, ComponentSpec, NodeFile, component_specs, node_files
+from lab.components import (
+    ADMIN_CONF,
+    DOOR_FD,
+    FABRIC,
+    ClusterAddresses,
+    ComponentSpec,
+    NodeFile,
+    component_specs,
+    node_files,
+)
 from lab.errors import BringUpFailed, LabError
 from lab.mounts import hidden
 from lab.pki import Authority
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
 
 _DEADLINE = 60.0
 _READY_STEP = "nodes ready, cluster DNS answering"
+#: With the quotes around it: what is in JSON becomes a number.
+_PID = re.compile(r'"@pid:([^@]+)@"')
 _COMPLAINT = re.compile(r"\b[WE]\b|^[WE]\d|WARN|ERROR|Traceback|Error")
 
 
@@ -164,15 +175,16 @@ class Lab:
     def start_component(self, component_id: str) -> None:
         """Fork a component into its host. Raises BringUpFailed with the fork server's reason, LabError if it runs."""
         component = self.components[component_id]
-        pid = self.pid(component.host)
+        pid = 0 if component.host == FABRIC else self.pid(component.host)
+        args = tuple(_PID.sub(lambda found: str(self.pid(found[1])), arg) for arg in component.args)
         spec = ProcessSpec(
             main=component.main,
             argv=component.argv,
-            args=component.args,
+            args=args,
             add_env=dict(component.environment),
             name=component.id,
             preload="light" if component.argv else "components",
-            join={"net": pid, "mnt": pid},
+            join={"net": pid, "mnt": pid} if pid else {},
             labels={"component": component.name, "host": component.host},
         )
         log = os.open(self.state.logs / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

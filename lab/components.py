@@ -18,6 +18,8 @@ API_PORT = 6443
 ETC = "/etc/kubernetes"
 PKI = f"{ETC}/pki"
 ADMIN_CONF = f"{ETC}/admin.conf"
+#: Not a host: where the switches are, outside of all hosts.
+FABRIC = "fabric"
 #: The descriptor under which the API server finds the door, a listening socket on the machine's loopback.
 DOOR_FD = 10
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
@@ -25,7 +27,8 @@ UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A process on a host: main is "package.module:function", or argv another program, with its environment.
+    """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
+    environment. @pid:NAME@ in args is the pid of a host.
 
     door: it gets the API door as descriptor DOOR_FD.
     """
@@ -83,6 +86,8 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     yield ComponentSpec(
         "scheduler", control_plane.name, "components.scheduler.main:main", ("--kubeconfig", f"{ETC}/scheduler.conf")
     )
+    for name, main, arguments in network_of(spec).around(spec, plan):
+        yield ComponentSpec(name, FABRIC, main, arguments)
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
     yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
@@ -127,7 +132,7 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
 def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
     flags = {
         "--kubeconfig": f"{ETC}/controller-manager.conf",
-        "--allocate-node-cidrs": "true",
+        "--allocate-node-cidrs": str(network_of(spec).has_pod_cidrs).lower(),
         "--cluster-cidr": spec.network.clusterCIDR,
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
@@ -166,8 +171,9 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
             "--kubeconfig": f"{ETC}/kube-proxy.conf",
             "--hostname-override": node.name,
             "--proxy-mode": spec.kubeProxy.mode,
-            "--cluster-cidr": spec.network.clusterCIDR,
         }
+        if network_of(spec).has_pod_cidrs:
+            proxy["--cluster-cidr"] = spec.network.clusterCIDR
         yield ComponentSpec("kube-proxy", node.name, "components.kube_proxy.main:main", _flat(proxy))
     network = network_of(spec)
     if network.agent:
@@ -267,7 +273,8 @@ def kubeconfig_for(authority: Authority, name: str, server: str, user: str, grou
 
 def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
     """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
-    return {
+    max_pods = network_of(spec).max_pods(spec)
+    return ({"maxPods": max_pods} if max_pods else {}) | {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "clusterDNS": [ClusterAddresses.of(spec.network.serviceCIDR).dns_service],

@@ -6,11 +6,13 @@ A network is a folder in components/, a class here with a line in NETWORKS, and 
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 from typing import Any, Protocol
 
+from components.vpc.instances import LIMITS, max_pods
 from scenarios.engine.spec import LabSpec
-from topologies.plan import Machine, ranges
+from topologies.plan import Machine, TopologyPlan, port_name, ranges
 
 #: Where bring-up writes the agent's kubeconfig on every node.
 KUBECONFIG = "/etc/kubernetes/{}.conf"
@@ -24,6 +26,17 @@ class Network(Protocol):
     #: Who the agent is for the API server.
     user: str
     main: str
+    #: Whether pods' addresses are of their node's part of clusterCIDR.
+    has_pod_cidrs: bool
+
+    def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """Processes outside of all nodes, where the switches are: name, main, command line. @pid:NAME@ in it is the pid
+        of a host."""
+        ...
+
+    def max_pods(self, spec: LabSpec) -> int | None:
+        """The kubelet's maxPods; None: its default."""
+        ...
 
     def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
         """The agent's command line."""
@@ -46,6 +59,13 @@ class Nothing:
     """`plugin: none`: nodes stay NotReady until somebody installs a network."""
 
     agent = user = main = ""
+    has_pod_cidrs = True
+
+    def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        return ()
+
+    def max_pods(self, spec: LabSpec) -> int | None:
+        return spec.cni.maxPods
 
     def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
         return ()
@@ -180,7 +200,74 @@ class Weave(Nothing):
         return [{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}]
 
 
-NETWORKS: dict[str, Network] = {"none": Nothing(), "flannel": Flannel(), "calico": Calico(), "weave": Weave()}
+class AwsVpc(Nothing):
+    """components/aws_vpc_cni, in components/vpc."""
+
+    agent, user, main = "aws-node", "system:serviceaccount:kube-system:aws-node", "components.aws_vpc_cni.main:main"
+    has_pod_cidrs = False
+
+    def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        return (("vpc", "components.vpc.main:main", (f"--lab={json.dumps(cloud(spec, plan))}",)),)
+
+    def max_pods(self, spec: LabSpec) -> int | None:
+        prefixes = spec.cni.backend == "prefix-delegation"
+        return spec.cni.maxPods or max_pods(spec.cni.instanceType, prefixes=prefixes)
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        interfaces, addresses = LIMITS[spec.cni.instanceType]
+        environment = dict(spec.cni.env)
+        if spec.cni.backend == "prefix-delegation":
+            environment = {"ENABLE_PREFIX_DELEGATION": "true"} | environment
+        return (
+            f"--limits={interfaces},{addresses}",
+            f"--interface={node.interfaces[0].name}",
+            *(f"--env={name}={value}" for name, value in environment.items()),
+        )
+
+
+def cloud(spec: LabSpec, plan: TopologyPlan) -> dict[str, Any]:
+    """The topology as components/vpc wants it: every switch with nodes is a subnet."""
+    subnets = {}
+    for router in (machine for machine in plan.machines if machine.role == "router"):
+        for interface in router.interfaces:
+            if any(node.interfaces[0].switch == interface.switch for node in plan.nodes):
+                network = ipaddress.ip_interface(interface.address).network
+                subnets[interface.switch] = {
+                    "cidr": str(network),
+                    "switch": interface.switch,
+                    "router": {
+                        "pid": f"@pid:{router.name}@",
+                        "interface": interface.name,
+                        "port": port_name(interface.switch, router.name),
+                        "address": interface.address.partition("/")[0],
+                    },
+                }
+    instances = [
+        {
+            "name": node.name,
+            "pid": f"@pid:{node.name}@",
+            "type": spec.cni.instanceType,
+            "address": node.address,
+            "switch": node.interfaces[0].switch,
+            "port": port_name(node.interfaces[0].switch, node.name),
+        }
+        for node in plan.nodes
+    ]
+    return {
+        "cidr": spec.network.nodeCIDR,
+        "router": "@pid:router@",
+        "subnets": list(subnets.values()),
+        "instances": instances,
+    }
+
+
+NETWORKS: dict[str, Network] = {
+    "none": Nothing(),
+    "flannel": Flannel(),
+    "calico": Calico(),
+    "weave": Weave(),
+    "aws-vpc": AwsVpc(),
+}
 
 
 def network_of(spec: LabSpec) -> Network:

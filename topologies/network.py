@@ -20,7 +20,7 @@ from mininet.node import Host, Node
 from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
-from topologies.plan import Machine, TopologyPlan
+from topologies.plan import Machine, TopologyPlan, port_name
 
 #: What differs between two real nodes, and therefore must not be shared between two Mininet hosts.
 PRIVATE_DIRECTORIES = (
@@ -227,18 +227,12 @@ class PlanTopo(Topo):  # type: ignore[misc]
             for interface in machine.interfaces:
                 options: dict[str, Any] = {
                     "intfName1": interface.name,
-                    "intfName2": _port(interface.switch, machine.name),
+                    "intfName2": port_name(interface.switch, machine.name),
                 }
                 if plan.bandwidth is not None:
                     # Shapes what leaves; both ends, so both directions. tbf is there on every kernel and segments GSO.
                     options |= {"cls1": TCIntf, "cls2": TCIntf, "bw": plan.bandwidth, "use_tbf": True}
                 self.addLink(machine.name, interface.switch, **options)
-
-
-def _port(switch: str, machine: str) -> str:
-    """A bridge port's name: 15 bytes at most (IFNAMSIZ), unique per switch and machine."""
-    short = machine.replace("control-plane", "cp").replace("worker-", "w")
-    return f"{short}@{switch}"[:15]
 
 
 def build(plan: TopologyPlan, *shared: str) -> Mininet:

@@ -98,6 +98,12 @@ def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+def port_name(switch: str, machine: str) -> str:
+    """Of a switch's port: 15 bytes at most (IFNAMSIZ), unique per switch and machine."""
+    short = machine.replace("control-plane", "cp").replace("worker-", "w")
+    return f"{short}@{switch}"[:15]
+
+
 @dataclass
 class _Pool:
     """Hands out addresses in order, one of each range at a time. users: who shall have one, for the error."""

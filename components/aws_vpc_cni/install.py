@@ -1,4 +1,4 @@
-"""The plugin and 10-aws.conflist, written when ipamd is ready: upstream's container aws-vpc-cni-init and entrypoint.sh."""
+"""The plugin and 10-aws.conflist, written when ipamd is ready: upstream's aws-vpc-cni-init and entrypoint."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Targets:
 
 @dataclass
 class Eni:
-    """index: its device number. addresses: what pods can have, so not the primary one; prefixes: those it is made of."""
+    """index: its device number. addresses: what pods can have, not the primary one; prefixes: those they are of."""
 
     id: str
     index: int
@@ -83,7 +83,7 @@ class Assignment:
 
 
 class Pool:
-    """slots: places of an interface for addresses or prefixes, besides the primary address; max_enis: of the instance."""
+    """slots: places of an interface for addresses or prefixes, besides the primary; max_enis: of the instance."""
 
     def __init__(self, targets: Targets, max_enis: int, slots: int) -> None:
         self.targets, self.max_enis, self.slots = targets, max_enis, slots
@@ -137,7 +137,7 @@ class Pool:
     # --- how many more
 
     def missing(self) -> int:
-        """Addresses that should be there and are not; negative: more than wanted. Of WARM_IP_TARGET and MINIMUM_IP_TARGET."""
+        """Addresses that WARM_IP_TARGET and MINIMUM_IP_TARGET want and that are not there; negative: too many."""
         wanted = max(len(self.assigned) + self.targets.warm_addresses, self.targets.minimum_addresses)
         return wanted - self.total
 

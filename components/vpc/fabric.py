@@ -28,11 +28,12 @@ class Mapping:
 
 
 def mapping(vpc: Vpc) -> Mapping:
+    """Of all interfaces that are plugged in, and of the router's: nobody else is asked."""
     there = [one for one in vpc.interfaces.values() if one.instance]
-    return Mapping(
-        frozenset((one.subnet.switch, address, one.mac) for one in there for address in one.addresses()),
-        frozenset((one.port, one.mac) for one in there),
-    )
+    neighbours = {(one.subnet.switch, address, one.mac) for one in there for address in one.addresses()}
+    neighbours |= {(subnet.switch, subnet.router[0], subnet.router[1]) for subnet in vpc.subnets.values()}
+    fdb = {(one.port, one.mac) for one in there} | {(one.router[2], one.router[1]) for one in vpc.subnets.values()}
+    return Mapping(frozenset(neighbours), frozenset(fdb))
 
 
 def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:

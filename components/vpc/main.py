@@ -53,10 +53,11 @@ def port_name(instance: str, index: int, switch: str) -> str:
 
 def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
     """The VPC with its nodes as they are, in one security group in which everything is allowed."""
-    subnets = [
-        Subnet(f"subnet-{number:017x}", one["cidr"], one["switch"], frozenset(one["taken"]))
-        for number, one in enumerate(lab["subnets"], start=1)
-    ]
+    subnets = []
+    for number, one in enumerate(lab["subnets"], start=1):
+        router = one["router"]
+        where = router["address"], mac_of(router["pid"], router["interface"]), router["port"]
+        subnets.append(Subnet(f"subnet-{number:017x}", one["cidr"], one["switch"], where))
     vpc = Vpc(lab["cidr"], subnets)
     vpc.create_group(GROUP)
     vpc.authorize(GROUP, Rule(ANYWHERE))
@@ -67,7 +68,7 @@ def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
         vpc.launch(one["name"], one["type"], subnet.id, one["address"], mac, one["port"], GROUP)
         kernel.answers_arp(one["port"])
     for subnet in lab["subnets"]:
-        kernel.answers_arp(subnet["router"])
+        kernel.answers_arp(subnet["router"]["port"])
     return vpc
 
 

@@ -28,12 +28,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Subnet:
-    """switch: the bridge that is this subnet. taken: addresses that somebody else has."""
+    """switch: the bridge that is this subnet. router: address, MAC and port of the VPC router's interface in it."""
 
     id: str
     cidr: str
     switch: str
-    taken: frozenset[str] = frozenset()
+    router: tuple[str, str, str] = ("", "", "")
 
     @property
     def network(self) -> ipaddress.IPv4Network:
@@ -262,7 +262,6 @@ class Vpc:
         network = subnet.network
         first, last = int(network.network_address), int(network.broadcast_address)
         taken = {first + number for number in range(RESERVED_FIRST)} | {last - n for n in range(RESERVED_LAST)}
-        taken |= {int(ipaddress.IPv4Address(address)) for address in subnet.taken}
         for interface in self.interfaces.values():
             if interface.subnet.id == subnet.id:
                 taken |= {int(ipaddress.IPv4Address(address)) for address in interface.addresses()}

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
+from components.vpc.instances import LIMITS
 from scenarios.engine.check import check
 from scenarios.engine.document import Document, KeyPath, SpecError, read_text
 from topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
@@ -103,15 +104,22 @@ BACKENDS = {
     "flannel": ("vxlan", "vxlan-directrouting", "host-gw"),
     "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
     "weave": ("vxlan", "fastdp-encrypted"),
+    "aws-vpc": ("secondary-ip", "prefix-delegation"),
+    "azure": ("transparent", "overlay"),
     "none": ("vxlan",),
 }
+#: Networks of a cloud: nodes are instances there, of a type, with settings of their agent's environment.
+CLOUDS = ("aws-vpc", "azure")
 
 
 @dataclass(frozen=True)
 class CNI:
-    """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS."""
+    """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS.
 
-    plugin: Literal["flannel", "calico", "weave", "none"] = "flannel"
+    Of clouds: instanceType (AWS), maxPods (None: what the network can give), env of the agent.
+    """
+
+    plugin: Literal["flannel", "calico", "weave", "aws-vpc", "azure", "none"] = "flannel"
     backend: Literal[
         "vxlan",
         "vxlan-directrouting",
@@ -121,7 +129,14 @@ class CNI:
         "ipip",
         "ipip-crosssubnet",
         "fastdp-encrypted",
+        "secondary-ip",
+        "prefix-delegation",
+        "transparent",
+        "overlay",
     ] = "vxlan"
+    instanceType: str = ""
+    maxPods: int | None = None
+    env: tuple[tuple[str, str], ...] = ()
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -207,6 +222,8 @@ class LabSpec:
     def as_dict(self) -> dict[str, Any]:
         """The lab file again, all defaults written out: LabSpec.parse(spec.as_dict()) == spec."""
         plain = asdict(self)
+        plain["cni"] = {key: value for key, value in plain["cni"].items() if value not in ("", None)}
+        plain["cni"]["env"] = dict(self.cni.env)
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         if self.topology.links.bandwidth is None:
             plain["topology"]["links"] = {}
@@ -238,11 +255,21 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         kubernetes=data.get("kubernetes", True),
         topology=Topology(**topology),
         network=_addresses(data.get("network", {})),
-        cni=CNI(**data.get("cni", {})),
+        cni=_cni(data.get("cni", {})),
         kubeProxy=KubeProxy(**data.get("kubeProxy", {})),
         dns=DNS(**data.get("dns", {})),
         images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
     )
+
+
+def _cni(data: Mapping[str, Any]) -> CNI:
+    """With the first of the plugin's backends where the file names none."""
+    plugin = data.get("plugin", CNI.plugin)
+    env = tuple(sorted(data.get("env", {}).items()))
+    given = {"backend": BACKENDS[plugin][0], **data, "env": env}
+    if plugin == "aws-vpc":
+        given = {"instanceType": "t3.medium", **given}
+    return CNI(**given)
 
 
 def _addresses(data: Mapping[str, Any]) -> Network:
@@ -316,6 +343,14 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         if cni.plugin == "none":
             text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
         yield ("cni", "backend"), text
+    if cni.plugin not in CLOUDS:
+        for key, value in (("instanceType", cni.instanceType), ("maxPods", cni.maxPods), ("env", cni.env)):
+            if value:
+                yield ("cni", key), f"is for {' and '.join(CLOUDS)}, not for {cni.plugin}"
+    elif any(network.version == 6 for network in (*ranges.get("nodeCIDR", ()), *ranges.get("clusterCIDR", ()))):
+        yield ("cni", "plugin"), f"{cni.plugin} is IPv4 here; take flannel or calico for IPv6 pods"
+    if cni.plugin == "aws-vpc" and cni.instanceType not in LIMITS:
+        yield ("cni", "instanceType"), f"{cni.instanceType} is not known; known are {', '.join(LIMITS)}"
     if cni.plugin == "weave" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
         yield ("cni", "plugin"), "weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"
     if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
