@@ -256,6 +256,7 @@ def cloud(spec: LabSpec, plan: TopologyPlan) -> dict[str, Any]:
     return {
         "cidr": spec.network.nodeCIDR,
         "router": "@pid:router@",
+        "groups": dict(spec.cni.env).get("ENI_SECURITY_GROUPS", "").split(),
         "subnets": list(subnets.values()),
         "instances": instances,
     }

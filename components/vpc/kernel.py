@@ -39,6 +39,11 @@ class Kernel:
         """The switch does, for what is asked at this port."""
         _run(["ip", "link", "set", "dev", port, "type", "bridge_slave", "proxy_arp", "on"])
 
+    def pin(self, switch: str) -> None:
+        """A bridge takes the lowest MAC of its ports, and forgets its neighbours when that changes: its own is set."""
+        shown = json.loads(_run(["ip", "-json", "link", "show", "dev", switch]))
+        _run(["ip", "link", "set", "dev", switch, "address", shown[0]["address"]])
+
     def plug(self, interface: Interface, pid: int) -> None:
         """A new interface of a node, down as a hot-plugged device is."""
         port, switch = interface.port, interface.subnet.switch

@@ -52,7 +52,8 @@ def port_name(instance: str, index: int, switch: str) -> str:
 
 
 def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
-    """The VPC with its nodes as they are, in one security group in which everything is allowed."""
+    """The VPC with its nodes as they are, in one security group in which everything is allowed; other groups that the
+    lab names allow nothing."""
     subnets = []
     for number, one in enumerate(lab["subnets"], start=1):
         router = one["router"]
@@ -61,6 +62,8 @@ def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
     vpc = Vpc(lab["cidr"], subnets)
     vpc.create_group(GROUP)
     vpc.authorize(GROUP, Rule(ANYWHERE))
+    for name in lab["groups"]:
+        vpc.create_group(name)
     by_switch = {subnet.switch: subnet for subnet in subnets}
     for one in lab["instances"]:
         mac = mac_of(one["pid"], "eth0")
@@ -68,6 +71,7 @@ def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
         vpc.launch(one["name"], one["type"], subnet.id, one["address"], mac, one["port"], GROUP)
         kernel.answers_arp(one["port"])
     for subnet in lab["subnets"]:
+        kernel.pin(subnet["switch"])
         kernel.answers_arp(subnet["router"]["port"])
     return vpc
 

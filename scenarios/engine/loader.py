@@ -177,7 +177,7 @@ class _File:
             base = self._read(base, prefix, LabSpec.load).as_dict()
         data = merge(base, own.get("lab", {}))
         for axis, value in cell.items():
-            data = merge(data, _nested(axis.split("."), value))
+            data = merge(data, _of_axis(axis, value))
         if own.get("lab"):
             prefix = (*at, "lab")
         lines = {
@@ -341,6 +341,14 @@ def merge(base: Any, over: Any) -> Any:
         if value is not None:
             merged[key] = merge(base.get(key, {} if isinstance(value, dict) else None), value)
     return merged
+
+
+def _of_axis(axis: str, value: Any) -> dict[str, Any]:
+    """What a cell's value says of the lab; "cni: calico/bgp" is short for plugin and backend."""
+    if axis == "cni" and isinstance(value, str):
+        plugin, _, backend = value.partition("/")
+        return {"cni": {"plugin": plugin} | ({"backend": backend} if backend else {})}
+    return _nested(axis.split("."), value)
 
 
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
