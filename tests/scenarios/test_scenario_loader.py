@@ -123,7 +123,11 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
             "not an axis (did you mean cni.backend?)",
             id="exclude",
         ),
-        pytest.param("matrix: {cni.backend: [ipip]}\n" + STEP, 'yaml:3: cni.backend: "ipip" is not', id="matrix value"),
+        pytest.param(
+            "matrix: {cni.backend: [carrier-pigeon]}\n" + STEP,
+            'yaml:3: cni.backend: "carrier-pigeon" is not',
+            id="matrix value",
+        ),
         pytest.param("matrix: {cni.bakend: [vxlan]}\n" + STEP, "yaml:3: cni.bakend: unknown key", id="matrix axis"),
         pytest.param(
             "manifests: just words\n" + STEP,

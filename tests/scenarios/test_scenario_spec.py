@@ -88,7 +88,7 @@ def test_labs_that_differ_in_name_only_are_equal():
         pytest.param({"topology": {"workers": -1}}, "topology.workers: must be 0 or more, not -1", id="minimum"),
         pytest.param(
             {"cni": {"plugin": "flanel"}},
-            'cni.plugin: "flanel" is not known (did you mean flannel?); allowed: flannel, calico, weave, none',
+            'cni.plugin: "flanel" is not known (did you mean flannel?); allowed: flannel, calico, weave, aws-vpc, azure, none',
             id="unknown CNI",
         ),
         pytest.param({"kubeProxy": {"mode": "ipvs!"}}, "kubeProxy.mode: ", id="unknown proxy mode"),
