@@ -38,6 +38,15 @@ from components.machinery.resources import PODS, SERVICES, KubeObject
 from components.runtime.api import AsyncRuntimeClient, Process
 
 log = logging.getLogger(__name__)
+_STATUS_SECONDS = 5.0
+
+
+async def _changed_within(watch: inotify.Watch, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await watch.changed()
+    except TimeoutError:
+        pass
 
 
 def slim_pod(pod: KubeObject) -> KubeObject:
@@ -84,7 +93,7 @@ class Kubelet:
         )
         self.pods.add_handler(self._pod_changed)
         self.registration = NodeRegistration(
-            client, settings, self.machine, self.recorder, self.network.ready, self._node_images
+            client, settings, self.machine, self.recorder, self.network.problem, self._node_images
         )
         self.static_pods: StaticPods | None = None
         if settings.static_pod_path is not None:
@@ -182,17 +191,18 @@ class Kubelet:
         raise ConnectionError("the fork server has gone away")
 
     async def _watch_network(self) -> None:
-        """The CNI agent writes its configuration: the node becomes ready, waiting pods go on, at once."""
+        """The CNI agent writes its configuration: the node becomes ready, waiting pods go on, at once. Between two such
+        changes the plugins' STATUS is asked every 5 s, as the runtime's is upstream."""
         folder = self.settings.cni_conf_dir
         folder.mkdir(parents=True, exist_ok=True)
-        ready = self.network.ready()
+        before = self.network.problem()
         with inotify.Watch(folder) as watch:
             while True:
-                await watch.changed()
-                now = self.network.ready()
-                if now == ready:
+                await self.network.ask_status()
+                if (now := self.network.problem()) == before:
+                    await _changed_within(watch, _STATUS_SECONDS)
                     continue
-                ready = now
+                before = now
                 self.registration.changed()
                 for worker in self.workers.values():
                     worker.wake()

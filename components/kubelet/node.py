@@ -16,11 +16,14 @@ from components.machinery.resources import KubeObject
 KUBELET_VERSION = "v1.36.2"
 RUNTIME_VERSION = "kubewire://1.0.0"
 
-#: What the container runtime says as long as there is no CNI configuration (containerd's text).
-NETWORK_NOT_READY = (
-    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
-    "message:Network plugin returns error: cni plugin not initialized"
-)
+
+def network_not_ready(problem: str) -> str:
+    """What the container runtime says (containerd's text); problem: "cni plugin not initialized", or a plugin's."""
+    return (
+        "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+        f"message:Network plugin returns error: {problem}"
+    )
+
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from components.kubelet.configuration import Settings
 from components.kubelet.node import (
-    NETWORK_NOT_READY,
     Health,
     Machine,
     labels,
+    network_not_ready,
     node_object,
     node_status,
     status_changed,
@@ -51,11 +51,11 @@ class NodeRegistration:
         settings: Settings,
         machine: Machine,
         recorder: Recorder,
-        network_ready: Callable[[], bool],
+        network_problem: Callable[[], str],
         images: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
         self._client, self._settings, self._machine = client, settings, machine
-        self._recorder, self._network_ready, self._images = recorder, network_ready, images
+        self._recorder, self._network_problem, self._images = recorder, network_problem, images
         self._changed = asyncio.Event()
         self._node: KubeObject = {}
         self._written_at = 0.0
@@ -76,7 +76,8 @@ class NodeRegistration:
         return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}}
 
     def _health(self) -> Health:
-        return Health(() if self._network_ready() else (NETWORK_NOT_READY,))
+        problem = self._network_problem()
+        return Health((network_not_ready(problem),) if problem else ())
 
     async def run(self) -> None:
         await self._register()

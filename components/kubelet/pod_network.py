@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import socket
 import struct
@@ -136,8 +137,23 @@ def bandwidth(pod: KubeObject) -> dict[str, int]:
     return limits
 
 
+#: Who asks for an address or a MAC of the cluster's own network says it as Multus understands it
+#: (https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/configuration.md, "default network").
+_DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
+
+
+def requested(pod: KubeObject) -> dict[str, Any]:
+    """The ips and mac capabilities: ips with prefix lengths. What cannot be understood is passed over."""
+    text = (pod["metadata"].get("annotations") or {}).get(_DEFAULT_NETWORK, "")
+    try:
+        (wanted, *_) = json.loads(text) if text.startswith("[") else ({},)
+    except ValueError:
+        wanted = {}
+    return {key: wanted[key] for key in ("ips", "mac") if isinstance(wanted, dict) and wanted.get(key)}
+
+
 def capability_args(pod: KubeObject) -> dict[str, Any]:
-    found: dict[str, Any] = {"portMappings": port_mappings(pod), "bandwidth": bandwidth(pod)}
+    found: dict[str, Any] = {"portMappings": port_mappings(pod), "bandwidth": bandwidth(pod), **requested(pod)}
     return {key: held for key, held in found.items() if held}
 
 
@@ -153,17 +169,32 @@ class PodNetwork:
     ) -> None:
         self._conf_dir, self._plugin_dirs, self._cache_dir = conf_dir, tuple(plugin_dirs), cache_dir
         self.netns_dir = netns_dir
+        self._problem = ""
 
     def network(self) -> cni.NetworkConfigList:
         """The node's network now. Raises cni.NoConfigError as long as there is none."""
         return cni.load_network(self._conf_dir)
 
     def ready(self) -> bool:
+        return not self.problem()
+
+    def problem(self) -> str:
+        """Why no pod can be attached now, in containerd's words; "" when one can."""
         try:
             self.network()
         except cni.NoConfigError:
-            return False
-        return True
+            return "cni plugin not initialized"
+        return self._problem
+
+    async def ask_status(self) -> None:
+        """The plugins' STATUS, which networks of spec 1.1.0 have; problem() says afterwards what they said."""
+        try:
+            await cni.status(self.network(), plugin_dirs=self._plugin_dirs)
+            self._problem = ""
+        except cni.NoConfigError:
+            self._problem = ""
+        except (cni.CNIError, cni.ConfigError) as error:
+            self._problem = str(error)
 
     async def attach(self, pod: KubeObject, sandbox_id: str) -> tuple[Path, tuple[str, ...]]:
         """A pinned namespace that is in the network, and its addresses. Raises SandboxNetworkError."""
@@ -213,11 +244,22 @@ class PodNetwork:
         if netns:
             unpin(netns)
 
+    async def _tell_plugins(self, known: Mapping[str, str]) -> None:
+        """GC, which networks of spec 1.1.0 have: plugins give back what no file of ours tells of any more."""
+        try:
+            valid = [(sandbox, INTERFACE) for sandbox in known]
+            await cni.gc(self.network(), valid, plugin_dirs=self._plugin_dirs, cache_dir=self._cache_dir)
+        except cni.NoConfigError:
+            pass
+        except (cni.CNIError, cni.ConfigError) as error:
+            log.warning("%s", error)
+
     async def collect_garbage(self, known: Mapping[str, str]) -> None:
         """After a restart: give back attachments and namespaces of no known sandbox (id -> netns path)."""
         for cached in list(cni.attachments(self._cache_dir)):
             if cached.attachment.container_id not in known:
                 await self._abandon(cached.attachment.container_id, Path(cached.attachment.netns))
+        await self._tell_plugins(known)
         held = set(known.values())
         if self.netns_dir.is_dir():
             for path in self.netns_dir.glob("cni-*"):

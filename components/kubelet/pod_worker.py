@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import Any, TypeVar
 
 from components.kubelet import pods
-from components.kubelet.node import NETWORK_NOT_READY
+from components.kubelet.node import network_not_ready
 from components.kubelet.node_services import NodeServices
 from components.kubelet.plan import Actions, Kill, deadline, plan
 from components.kubelet.pod_containers import PodContainers, SandboxError
@@ -184,8 +184,9 @@ class PodWorker:
         if self._must_end() or pods.is_terminal(self.state.pod):
             self.stage = Stage.TERMINATE
             return 0.0
-        if not pods.host_network(self.state.pod) and not self.state.record.sandbox and not self.node.network.ready():
-            self.containers.event("Warning", "NetworkNotReady", f"network is not ready: {NETWORK_NOT_READY}")
+        needs_network = not pods.host_network(self.state.pod) and not self.state.record.sandbox
+        if needs_network and (problem := self.node.network.problem()):
+            self.containers.event("Warning", "NetworkNotReady", f"network is not ready: {network_not_ready(problem)}")
             return self._backed_off()
         await self.node.services_ready.wait()
         try:

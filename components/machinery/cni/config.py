@@ -111,11 +111,14 @@ def parse_list(raw: bytes, path: str = "") -> NetworkConfigList:
         raise ConfigError("error parsing configuration list: no name")
     if not isinstance(data["name"], str):
         raise ConfigError(f"error parsing configuration list: invalid name type {type(data['name']).__name__}")
-    plugins = data.get("plugins")
+    plugins = data.get("plugins", [])
     if not isinstance(plugins, list):
-        raise ConfigError("error parsing configuration list: no 'plugins' key")
+        raise ConfigError("error parsing configuration list: invalid 'plugins' type")
+    if path and not _flag(data, "loadOnlyInlinedPlugins"):
+        plugins = [*plugins, *_beside(Path(path).parent / data["name"])]
     if not plugins:
-        raise ConfigError("error parsing configuration list: no plugins in list")
+        missing = "no plugins in list" if "plugins" in data else "no 'plugins' key"
+        raise ConfigError(f"error parsing configuration list: {missing}")
     parsed = tuple(_plugin(entry, index) for index, entry in enumerate(plugins))
     return NetworkConfigList(
         name=data["name"],
@@ -126,6 +129,18 @@ def parse_list(raw: bytes, path: str = "") -> NetworkConfigList:
         raw=raw,
         path=path,
     )
+
+
+def _beside(folder: Path) -> list[Any]:
+    """Plugins in files of their own, NETWORK/*.conf beside the list, by name of the file (SPEC.md 1.1.0; libcni 1.3).
+
+    So a plugin joins a network's chain without a change to somebody else's file.
+    """
+    try:
+        files = sorted(entry for entry in folder.iterdir() if entry.suffix == ".conf")
+    except OSError:
+        return []
+    return [_object(file.read_bytes(), f"error parsing configuration {file.name}") for file in files]
 
 
 def parse_single(raw: bytes, path: str = "") -> NetworkConfigList:
