@@ -140,7 +140,7 @@ a lab file (every key is optional; these are the defaults):
     # of own ranges for dual-stack, one of each family with a comma between them, the primary's first
     # (clusterCIDR: 10.244.0.0/16,fd00:10:244::/56), and nodeCIDRMaskSizeIPv4: 24, nodeCIDRMaskSizeIPv6: 64
   cni: {plugin: flannel, backend: vxlan}            # or host-gw; calico: vxlan, vxlan-crosssubnet; plugin: none;
-                                                    # weave: vxlan, fastdp-encrypted
+                                                    # weave: vxlan, fastdp-encrypted, sleeve, sleeve-encrypted
   kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
   dns: {replicas: 2}                                # CoreDNS; 0: none
   images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine

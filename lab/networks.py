@@ -188,12 +188,14 @@ class Weave(Nothing):
             f"--ipalloc-range={spec.network.clusterCIDR}",
             f"--ipalloc-init=consensus={spec.topology.workers + 1}",
         ]
-        if spec.cni.backend == "fastdp-encrypted":
+        if spec.cni.backend.startswith("sleeve"):
+            arguments.append("--no-fastdp")
+        if spec.cni.backend.endswith("-encrypted"):
             arguments.append(f"--password-secret={self._SECRET}")
         return tuple(arguments)
 
     def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
-        if spec.cni.backend != "fastdp-encrypted":
+        if not spec.cni.backend.endswith("-encrypted"):
             return []
         metadata = {"name": self._SECRET, "namespace": "kube-system"}
         data = {self._SECRET: base64.b64encode(self._PASSWORD.encode()).decode()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import math
@@ -28,6 +29,7 @@ from components.weave import api, dataplane, install, kernel, status, wire
 from components.weave.allocator import Allocator, Message, Setup
 from components.weave.dataplane import Device
 from components.weave.mesh import Connection, Mesh, Timing
+from components.weave.overlay import FASTDP, SLEEVE, Overlay
 from components.weave.peerlist import NAMESPACE, PeerList
 from components.weave.ring import RingConflict
 from components.weave.security import Security
@@ -61,6 +63,7 @@ class Options:
     db_prefix: str = "/var/lib/weave/weave-net"
     mtu: int = dataplane.DEFAULT_MTU
     conn_limit: int = 200
+    fastdp: bool = True
     password_secret: str = ""
     cni_conf_dir: str = install.DEFAULT_CONF_DIR
     cni_bin_dir: str = install.DEFAULT_BIN_DIR
@@ -96,6 +99,8 @@ class Agent:
         )
         self.default_subnet = options.default_subnet
         self._security: Security | None = None
+        self._overlay = Overlay(options.name, options.timing, self._connections_changed, fastdp=options.fastdp)
+        self._heartbeats: set[tuple[str, str]] = set()
         self._store = Store(options.db_prefix)
         self._peers = PeerList(client, options.name, options.nodename)
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
@@ -106,6 +111,8 @@ class Agent:
         self._own_ranges: object = None
         self._rules: object = None
         self._flood: list[str] | None = None
+        self._slow: set[str] = set()
+        self._listening = False
 
     async def run(self) -> None:
         """Raises what makes a start impossible: OSError, CommandError."""
@@ -116,7 +123,10 @@ class Agent:
             await self._take_password(await self._read_password())
         await self._restore()
         device = Device(options.name, options.interface, address, options.mtu)
-        async with asyncio.TaskGroup() as tasks:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            stack.callback(self._overlay.close)
+            self._overlay.listen()
+            tasks.create_task(self._overlay.run())
             tasks.create_task(self._follow_kernel(device))
             tasks.create_task(self.mesh.run())
             tasks.create_task(self._serve())
@@ -137,8 +147,9 @@ class Agent:
 
     async def _take_password(self, password: str) -> None:
         self.mesh.password = password
-        self._security = Security(self.options.name)
-        await self._security.reset()
+        if self.options.fastdp:
+            self._security = Security(self.options.name)
+            await self._security.reset()
 
     async def _restore(self) -> None:
         saved = self._store.load()
@@ -205,10 +216,11 @@ class Agent:
 
     def connected(self, connection: Connection) -> None:
         log.info("->[%s|%s(%s)]: connection added", connection.address, connection.peer, connection.hello.nickname)
+        self._overlay.begin(connection)
         if self._security is not None:
             self._security.begin(connection)
         else:
-            connection.established = True
+            connection.secured = True
         self._connections_changed()
         connection.send(wire.TOPOLOGY, _topology([self.topology.own]))
         connection.send(wire.IPAM, _json(self.allocator.encode()))
@@ -217,6 +229,7 @@ class Agent:
 
     def disconnected(self, connection: Connection) -> None:
         log.info("->[%s|%s(%s)]: connection deleted", connection.address, connection.peer, connection.hello.nickname)
+        self._overlay.end(connection)
         if self._security is not None:
             self._security.end(connection)
         self._connections_changed()
@@ -233,6 +246,8 @@ class Agent:
         if kind == wire.SECURITY_ASSOCIATION and self._security is not None:
             self._security.received(connection, body)
             self._kernel_changed.set()
+        elif kind in (wire.FAST_HEARD, wire.SLEEVE_HEARD):
+            self._overlay.heard(connection, kind)
         elif kind == wire.TOPOLOGY:
             if news := self.topology.merge(Peer.decode(one) for one in json.loads(body)):
                 self.mesh.broadcast(wire.TOPOLOGY, _topology(news), self._have_it(connection.peer))
@@ -386,11 +401,9 @@ class Agent:
             await asyncio.sleep(_GATHER)
 
     async def _reconcile(self, device: Device) -> None:
-        """Raises CommandError, TimeoutError. Whom we leave gets nothing any more before encryption to him ends."""
+        """Raises CommandError, TimeoutError, OSError. Whom we leave gets nothing any more before encryption ends."""
         if self._flood is None:
-            if await kernel.ensure_devices(device):
-                await self._expose_again()
-            self._flood = await kernel.flood()
+            await self._look_at_devices(device)
         own = self.allocator.own_ranges()
         if own != self._own_ranges or self._rules is None:
             await kernel.set_own_ranges(dataplane.ipset(own))
@@ -401,10 +414,20 @@ class Agent:
         if rules != self._rules:
             await kernel.set_rules(rules, encrypted=security is not None)
             self._rules = rules
+        await self._set_sleeve(device)
         if security is not None:
             await security.apply()
-            self._links_established()
-            await self._set_flood(self._fast_paths())
+        await self._set_heartbeats()
+
+    async def _look_at_devices(self, device: Device) -> None:
+        fastdp = self.options.fastdp
+        if await kernel.ensure_devices(device, fastdp=fastdp):
+            await self._expose_again()
+            self._listening, self._heartbeats = False, set()
+        if fastdp and not self._listening:
+            self._overlay.devices_made()
+            self._listening = True
+        self._flood = await kernel.flood()
 
     async def _set_flood(self, peers: list[str]) -> None:
         now, self._flood = self._flood or [], None
@@ -412,10 +435,33 @@ class Agent:
             await kernel.set_flood(now, peers)
         self._flood = peers
 
-    def _links_established(self) -> None:
-        links = {link.peer for link in self.topology.own.links if link.established}
-        if links != {one.peer for one in self.mesh.connections.values() if one.established}:
-            self._connections_changed()
+    async def _set_heartbeats(self) -> None:
+        """VXLAN knows the way to each peer before it carries anything else there; the first heartbeat goes at once."""
+        if not self.options.fastdp:
+            return
+        connections = [one for one in self.mesh.connections.values() if one.secured]
+        wanted, now = {(one.peer, one.ip) for one in connections}, self._heartbeats
+        if wanted != now:
+            self._heartbeats = set()
+            await kernel.batch("bridge", dataplane.heartbeat_difference(now, wanted), force=True)
+            self._heartbeats = wanted
+        for connection in connections:
+            if not connection.established:
+                self._overlay.hail(connection)
+
+    async def _set_sleeve(self, device: Device) -> None:
+        """The veth for datagrams, as long as somebody is reached by them; MACs that come another way now."""
+        slow = {one.peer for one in self.mesh.connections.values() if one.way == SLEEVE}
+        if not slow and not self._slow:
+            return
+        for peer in self._slow - slow:
+            await kernel.forget_behind_veth(self._overlay.macs.forget(peer))
+        if slow and await kernel.ensure_veth(device):
+            self._overlay.pcap_made()
+        elif not slow:
+            self._overlay.pcap_removed()
+            await kernel.remove_veth()
+        self._slow = slow
 
     async def _expose_again(self) -> None:
         """The bridge was made anew: it had an address, perhaps."""
@@ -423,7 +469,7 @@ class Agent:
             await kernel.expose(f"{IPv4Address(address)}/{self.default_subnet.prefixlen}")
 
     def _fast_paths(self) -> list[str]:
-        return sorted({one.ip for one in self.mesh.connections.values() if one.established})
+        return sorted({one.ip for one in self.mesh.connections.values() if one.way == FASTDP})
 
     async def _rules_are_there(self) -> bool:
         try:
@@ -466,20 +512,20 @@ class Agent:
             self.allocator,
             self.topology.peers(),
             lines,
-            encrypted=self._security is not None,
+            encrypted=bool(self.mesh.password),
             targets=len(self.mesh.targets),
             waiting=len(self._waiters),
             subnet=str(self.default_subnet),
         )
 
     def _connection_lines(self) -> list[ConnectionLine]:
-        way = "encrypted   fastdp" if self._security else "fastdp"
+        sealed = "encrypted   " if self.mesh.password else ""
         lines = [
             ConnectionLine(
                 one.outbound,
                 one.address,
                 "established" if one.established else "pending",
-                f"{way} {one.peer}({one.hello.nickname})",
+                f"{sealed}{one.way} {one.peer}({one.hello.nickname})",
                 f"mtu={self.options.mtu}",
             )
             for one in sorted(self.mesh.connections.values(), key=lambda one: one.address)

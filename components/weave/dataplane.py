@@ -18,6 +18,8 @@ from components.weave import ipsec
 from components.weave.space import Range
 
 BRIDGE, DEVICE, PORT, VNI = "weave", "vxlan-6784", 6784, 6784
+#: A veth for frames that go by datagrams: one end is a port of the bridge, at the other weave-net reads and writes.
+BRIDGE_END, PCAP = "vethwe-bridge", "vethwe-pcap"
 #: What fits into the smallest network that is likely (GCE, 1460) with VXLAN's 50 bytes and ESP's 34.
 DEFAULT_MTU = 1376
 NO_MASQUERADE = "weaver-no-masq-local"
@@ -57,6 +59,17 @@ def make_vxlan(device: Device) -> str:
         f"link add {DEVICE} mtu {device.mtu} type vxlan id {VNI} local {device.local} dstport {PORT} "
         "ttl inherit udpcsum\n"
         f"link set dev {DEVICE} master {BRIDGE} mtu {device.mtu} up\n"
+        f"link set dev {DEVICE} type bridge_slave isolated on\n"
+    )
+
+
+def make_veth(device: Device) -> str:
+    """`ip -batch` input. Isolated, as the VXLAN device: what came from one peer is not handed on to another."""
+    return (
+        f"link add {BRIDGE_END} mtu {device.mtu} type veth peer name {PCAP} mtu {device.mtu}\n"
+        f"link set dev {PCAP} addrgenmode none up\n"
+        f"link set dev {BRIDGE_END} addrgenmode none master {BRIDGE} up\n"
+        f"link set dev {BRIDGE_END} type bridge_slave isolated on\n"
     )
 
 
@@ -68,9 +81,19 @@ def flood_difference(now: Iterable[str], wanted: Iterable[str]) -> str:
     return _text(lines)
 
 
-def forget(learned: Iterable[str]) -> str:
-    """`bridge -batch` input: MACs behind a peer that is gone are looked for anew."""
-    return _text(f"fdb delete {mac} dev {DEVICE} self" for mac in learned)
+def forget(macs: Iterable[str], device: str, table: str) -> str:
+    """`bridge -batch` input: they are looked for anew. table: "self" is VXLAN's, "master" the bridge's."""
+    return _text(f"fdb delete {mac} dev {device} {table}" for mac in macs)
+
+
+def heartbeat_difference(now: Iterable[tuple[str, str]], wanted: Iterable[tuple[str, str]]) -> str:
+    """`bridge -batch` input: (peer, address): where VXLAN carries heartbeats, before any frame has come from there."""
+    before, after = set(now), set(wanted)
+    lines = [f"fdb replace {peer} dev {DEVICE} dst {ip} self permanent" for peer, ip in sorted(after - before)]
+    kept = {peer for peer, _ in after}
+    return _text(
+        lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept]
+    )
 
 
 def own_networks(ranges: Sequence[Range]) -> list[str]:

@@ -33,7 +33,7 @@ async def interface(name: str) -> str:
     raise OSError(f"{name} has no IPv4 address")
 
 
-async def ensure_devices(device: Device) -> bool:
+async def ensure_devices(device: Device, *, fastdp: bool = True) -> bool:
     """Bridge and VXLAN device as they should be; whether one had to be made. Raises CommandError."""
     made = False
     bridge = next(iter(await _query("ip", "-json", "link", "show", "dev", BRIDGE)), None)
@@ -46,7 +46,7 @@ async def ensure_devices(device: Device) -> bool:
     if vxlan is not None and not _fits(vxlan, device):
         await batch("ip", f"link delete {DEVICE}\n")
         vxlan = None
-    if vxlan is None:
+    if vxlan is None and fastdp:
         await batch("ip", dataplane.make_vxlan(device))
         made = True
     for key, value in (("base_reachable_time", "5"), ("delay_first_probe_time", "2"), ("ucast_solicit", "1")):
@@ -86,9 +86,36 @@ async def set_flood(now: Sequence[str], peers: Sequence[str]) -> None:
     text = dataplane.flood_difference(now, peers)
     if set(now) - set(peers):
         entries = await _query("bridge", "-json", "fdb", "show", "dev", DEVICE)
-        learned = {entry["mac"] for entry in entries if "dst" in entry and entry["dst"] not in peers}
-        text += dataplane.forget(sorted(learned - {dataplane.FLOOD}))
+        moving = [entry for entry in entries if entry.get("state") != "permanent"]
+        learned = {entry["mac"] for entry in moving if "dst" in entry and entry["dst"] not in peers}
+        in_bridge = {entry["mac"] for entry in moving if "dst" not in entry}
+        text += dataplane.forget(sorted(learned), DEVICE, "self")
+        text += dataplane.forget(sorted(learned & in_bridge), DEVICE, "master")
     await batch("bridge", text, force=True)
+
+
+async def ensure_veth(device: Device) -> bool:
+    """The veth for datagrams; whether it had to be made. Its frames are whole: no checksum or segment is left to do.
+    Raises CommandError."""
+    if Path("/sys/class/net", dataplane.PCAP).exists():
+        return False
+    await batch("ip", dataplane.make_veth(device))
+    off = ["ethtool", "-K", dataplane.BRIDGE_END, "tx", "off", "tso", "off", "gso", "off"]
+    await command.run(off, timeout=10, check=True)
+    return True
+
+
+async def remove_veth() -> None:
+    """Raises CommandError."""
+    if Path("/sys/class/net", dataplane.PCAP).exists():
+        await batch("ip", f"link delete {dataplane.BRIDGE_END}\n")
+
+
+async def forget_behind_veth(macs: Sequence[str]) -> None:
+    """The bridge looks for them anew; those it has forgotten itself are no mistake."""
+    text = dataplane.forget(macs, dataplane.BRIDGE_END, "master")
+    if text:
+        await command.run(["bridge", "-force", "-batch", "-"], stdin=text.encode(), timeout=30)
 
 
 async def set_own_ranges(text: str) -> None:

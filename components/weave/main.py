@@ -36,6 +36,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--status-addr", default="0.0.0.0:6782", help="WEAVE_STATUS_ADDR")
     parser.add_argument("--db-prefix", default="/var/lib/weave/weave-net")
     parser.add_argument("--mtu", type=int, default=dataplane.DEFAULT_MTU, help="WEAVE_MTU")
+    parser.add_argument("--no-fastdp", action="store_true", help="WEAVE_NO_FASTDP: datagrams only, no VXLAN")
     parser.add_argument("--conn-limit", type=int, default=200, help="CONN_LIMIT")
     parser.add_argument(
         "--password-secret", default="", help="Secret in kube-system whose key of its name is WEAVE_PASSWORD"
@@ -60,6 +61,7 @@ def parse(argv: Sequence[str]) -> Options:
         db_prefix=given.db_prefix,
         mtu=given.mtu,
         conn_limit=given.conn_limit,
+        fastdp=not given.no_fastdp,
         password_secret=given.password_secret,
         cni_conf_dir=given.cni_conf_dir,
         cni_bin_dir=given.cni_bin_dir,

@@ -21,10 +21,13 @@ from components.weave.wire import Decoder, Hello, Session, WireError
 
 log = logging.getLogger("weave-net")
 
+_FEW_PEERS = 20
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds. heartbeat: between two; lost: without a sign of life the connection is given up."""
+    """Seconds. heartbeat: between two; lost: without a sign of life the connection is given up. With more than 20
+    peers both grow, for each heartbeat is a packet."""
 
     heartbeat: float = 1.0
     lost: float = 6.0
@@ -32,10 +35,16 @@ class Timing:
     retry: float = 0.25
     longest_retry: float = 5.0
 
+    def interval(self, peers: int) -> float:
+        return self.heartbeat * max(1.0, peers / _FEW_PEERS)
+
+    def patience(self, peers: int) -> float:
+        return self.lost * max(1.0, peers / _FEW_PEERS)
+
 
 @dataclass(eq=False)
 class Connection:
-    """established: the fast path to this peer is there, too."""
+    """way: how frames go to this peer, "" while they do not. secured: VXLAN to it is encrypted where it has to be."""
 
     hello: Hello
     address: str
@@ -44,7 +53,12 @@ class Connection:
     session: Session
     writer: asyncio.StreamWriter
     local_address: str = ""
-    established: bool = False
+    way: str = ""
+    secured: bool = False
+
+    @property
+    def established(self) -> bool:
+        return bool(self.way)
 
     @property
     def peer(self) -> str:
@@ -243,7 +257,7 @@ class Mesh:
                 opened = connection.session.open(kind, body)
                 if kind != wire.HEARTBEAT:
                     self.listener.received(connection, kind, opened)
-            async with asyncio.timeout(self.timing.lost):
+            async with asyncio.timeout(self.timing.patience(len(self.connections))):
                 data = await reader.read(1 << 16)
             if not data:
                 raise WireError("EOF")
@@ -251,7 +265,7 @@ class Mesh:
 
     async def _beat(self, connection: Connection) -> None:
         while True:
-            await asyncio.sleep(self.timing.heartbeat)
+            await asyncio.sleep(self.timing.interval(len(self.connections)))
             connection.send(wire.HEARTBEAT)
 
 

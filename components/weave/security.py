@@ -65,7 +65,7 @@ class Security:
         self._installed = set()
 
     async def apply(self) -> None:
-        """The kernel has what it should; peers are told, and are established when both directions are there.
+        """The kernel has what it should; peers are told, and are secured when both directions are there.
         Raises CommandError."""
         paths = list(self._paths.values())
         wanted = {(path.incoming, False) for path in paths}
@@ -89,4 +89,4 @@ class Security:
             path.connection.send(wire.SECURITY_ASSOCIATION, json.dumps(said).encode())
             path.told = True
         if path.outgoing is not None and (path.outgoing, True) in self._installed:
-            path.connection.established = True
+            path.connection.secured = True

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 PROTOCOL, VERSION = "weave", 2
-HELLO, CONFIRM, HEARTBEAT, TOPOLOGY, IPAM, UNICAST, SECURITY_ASSOCIATION = range(7)
+HELLO, CONFIRM, HEARTBEAT, TOPOLOGY, IPAM, UNICAST, SECURITY_ASSOCIATION, FAST_HEARD, SLEEVE_HEARD = range(9)
 _HEAD = struct.Struct("!IB")
 _LARGEST = 1 << 22
 

@@ -103,7 +103,7 @@ class Network:
 BACKENDS = {
     "flannel": ("vxlan", "vxlan-directrouting", "host-gw"),
     "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
-    "weave": ("vxlan", "fastdp-encrypted"),
+    "weave": ("vxlan", "fastdp-encrypted", "sleeve", "sleeve-encrypted"),
     "aws-vpc": ("secondary-ip", "prefix-delegation"),
     "azure": ("transparent", "overlay"),
     "none": ("vxlan",),
@@ -129,6 +129,8 @@ class CNI:
         "ipip",
         "ipip-crosssubnet",
         "fastdp-encrypted",
+        "sleeve",
+        "sleeve-encrypted",
         "secondary-ip",
         "prefix-delegation",
         "transparent",

@@ -16,7 +16,7 @@ def test_ipv6_is_refused(family):
 
 
 def test_what_is_no_backend_of_weave_is_refused():
-    with pytest.raises(SpecError, match="weave has vxlan, fastdp-encrypted; not host-gw"):
+    with pytest.raises(SpecError, match="weave has vxlan, fastdp-encrypted, sleeve, sleeve-encrypted; not host-gw"):
         LabSpec.parse({"cni": {"plugin": "weave", "backend": "host-gw"}})
 
 
@@ -26,11 +26,14 @@ def test_encryption_asks_the_kernel_for_esp():
         kernel_needs.ensure(spec, missing=lambda feature: f"no {feature}")
 
 
-@pytest.mark.parametrize(("backend", "secrets"), [("vxlan", 0), ("fastdp-encrypted", 1)])
+@pytest.mark.parametrize(
+    ("backend", "secrets"), [("vxlan", 0), ("fastdp-encrypted", 1), ("sleeve", 0), ("sleeve-encrypted", 1)]
+)
 def test_the_password_is_a_secret_only_where_it_is_used(backend, secrets):
     spec = LabSpec.parse({"topology": {"workers": 4}, "cni": {"plugin": "weave", "backend": backend}})
     network, node = network_of(spec), one_segment(4, spec.network.nodeCIDR).nodes[1]
     arguments = network.arguments(spec, node)
     assert "--ipalloc-init=consensus=5" in arguments
     assert ("--password-secret=weave-passwd" in arguments) == bool(secrets)
+    assert ("--no-fastdp" in arguments) == backend.startswith("sleeve")
     assert len(network.objects(spec)) == secrets

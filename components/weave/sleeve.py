@@ -1,0 +1,99 @@
+"""Frames in UDP 6783, sealed with a password: how a datagram is made and read, and behind whom a MAC is. Pure.
+
+    datagram   tag of the connection (8 bytes), counter (8), body; the body begins with its kind (1)
+
+With a password the body is sealed by ChaCha20-Poly1305, each direction with its own key, and no counter is taken twice.
+(github.com/weaveworks/weave, router/sleeve.go: the way that needs nothing of the kernel and less of the network.)
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+PORT = 6783
+FRAME, HEARTBEAT = 0, 1
+_HEAD = struct.Struct("!QQ")
+_WINDOW = 1024
+_MULTICAST = 1
+
+
+def tag_of(datagram: bytes) -> int:
+    """Whose connection's it says it is; 0 for none."""
+    return int(_HEAD.unpack_from(datagram)[0]) if len(datagram) > _HEAD.size else 0
+
+
+@dataclass
+class Window:
+    """Counters that came: each once, and not those far behind the highest (RFC 4303 section 3.4.3)."""
+
+    highest: int = -1
+    seen: set[int] = field(default_factory=set)
+
+    def takes(self, counter: int) -> bool:
+        if counter <= self.highest - _WINDOW or counter in self.seen:
+            return False
+        self.seen.add(counter)
+        if counter > self.highest:
+            self.highest = counter
+            if len(self.seen) > 2 * _WINDOW:
+                self.seen = {one for one in self.seen if one > counter - _WINDOW}
+        return True
+
+
+class Tunnel:
+    """One connection's datagrams. key: of its session, b"" without a password; own, other: the peers' names."""
+
+    def __init__(self, tag: int, key: bytes, own: str, other: str) -> None:
+        self.tag, self._sent, self._window = tag, 0, Window()
+        self._seal, self._open = _cipher(key, own), _cipher(key, other)
+
+    def pack(self, kind: int, data: bytes = b"") -> bytes:
+        head, body = _HEAD.pack(self.tag, self._sent), bytes([kind]) + data
+        self._sent += 1
+        return head + (self._seal.encrypt(b"\0\0\0\0" + head[8:], body, head) if self._seal else body)
+
+    def unpack(self, datagram: bytes) -> tuple[int, bytes] | None:
+        """Kind and data; None for what is not the other peer's, or is repeated."""
+        head, body = datagram[: _HEAD.size], datagram[_HEAD.size :]
+        if self._open:
+            try:
+                body = self._open.decrypt(b"\0\0\0\0" + head[8:], body, head)
+            except InvalidTag:
+                return None
+        if not body or not self._window.takes(_HEAD.unpack(head)[1]):
+            return None
+        return body[0], body[1:]
+
+
+def _cipher(key: bytes, sender: str) -> ChaCha20Poly1305 | None:
+    if not key:
+        return None
+    return ChaCha20Poly1305(HKDF(SHA256(), 32, salt=None, info=f"weave sleeve {sender}".encode()).derive(key))
+
+
+class Macs:
+    """Behind which peer a MAC was seen last, of those that are reached by datagrams."""
+
+    def __init__(self) -> None:
+        self._peers: dict[bytes, str] = {}
+
+    def learn(self, frame: bytes, peer: str) -> None:
+        if not frame[6] & _MULTICAST:
+            self._peers[frame[6:12]] = peer
+
+    def behind(self, frame: bytes) -> str:
+        """The peer that has the frame's destination; "": all of them get it."""
+        return "" if frame[0] & _MULTICAST else self._peers.get(frame[:6], "")
+
+    def forget(self, peer: str) -> list[str]:
+        """The MACs that were behind it."""
+        gone = [mac for mac, one in self._peers.items() if one == peer]
+        for mac in gone:
+            del self._peers[mac]
+        return [mac.hex(":") for mac in gone]
