@@ -56,8 +56,7 @@ def make_bridge(device: Device) -> str:
 def make_vxlan(device: Device) -> str:
     """`ip -batch` input. No `dev`: the route says where each peer is."""
     return (
-        f"link add {DEVICE} mtu {device.mtu} type vxlan id {VNI} local {device.local} dstport {PORT} "
-        "ttl inherit udpcsum\n"
+        f"link add {DEVICE} mtu {device.mtu} type vxlan id {VNI} local {device.local} dstport {PORT} udpcsum\n"
         f"link set dev {DEVICE} master {BRIDGE} mtu {device.mtu} up\n"
         f"link set dev {DEVICE} type bridge_slave isolated on\n"
     )

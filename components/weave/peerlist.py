@@ -53,8 +53,10 @@ class PeerList:
         self._client, self._own_peer, self._own_node = client, own_peer, own_node
 
     async def is_listed(self) -> bool:
-        """False for a peer that is new, or was reclaimed: what it has saved is not its own any more."""
-        return self._own_peer in peers_of(await self._read())
+        """False for a peer that was taken over: what it has saved is not its own any more. A list without anybody (the
+        ConfigMap was deleted) says nothing about us, and pods may live on what was saved."""
+        peers = peers_of(await self._read())
+        return not peers or self._own_peer in peers
 
     async def add_own(self) -> None:
         def changed(configmap: KubeObject) -> KubeObject:

@@ -100,6 +100,31 @@ steps:
         http: {to: "${node/worker-2.ip}", port: 30081, path: /clientip, matches: '^10\\.244\\.'}
 """
 
+RACKS = """
+name: weave-racks
+title: One segment over two racks
+description: Routers lie between the nodes, none between the pods.
+lab: {topology: {shape: two-racks, workers: 2}, cni: {plugin: weave}}
+fixtures:
+  pods:
+    a: {node: worker-1, image: netshoot}
+    b: {node: worker-2, image: netshoot}
+steps:
+  - name: a packet that no router may pass on arrives, by routers that pass VXLAN on
+    expect:
+      - from: pod:a
+        exec: {command: "ping -c1 -W2 -t 1 ${pod/b.ip}", contains: " 0% packet loss"}
+      - from: worker-1
+        exec: {command: "ping -c1 -W2 -t 1 ${node/worker-2.ip}", exit: 1}
+"""
+
+
+@pytest.mark.lab
+def test_the_segment_goes_over_routers(tmp_path):
+    file = tmp_path / "weave-racks.scenario.yaml"
+    file.write_text(RACKS)
+    assert run([file], LabStarter(), RunOptions(results=tmp_path / "results", quiet=True)) == 0
+
 
 @pytest.mark.lab
 def test_ports_of_a_node_lead_to_pods(tmp_path):

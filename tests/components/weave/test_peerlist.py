@@ -64,7 +64,11 @@ def test_each_adds_itself_whatever_the_other_does_meanwhile():
     async def body():
         api = Api()
         one, other = lists(api)
+        assert await one.is_listed(), "a list of nobody says nothing"
+        await other.add_own()
         assert not await one.is_listed()
+        await one.add_own()
+        api.configmap = with_peers(api.configmap, {})
         api.meanwhile = other.add_own
         await one.add_own()
         assert peers_of(api.configmap) == {A: "worker-1", B: "worker-2"}
