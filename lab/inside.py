@@ -21,6 +21,7 @@ from lab.state import StateDirectory
 
 if TYPE_CHECKING:
     from lab.bringup import Lab
+    from lab.components import ComponentSpec
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 
@@ -86,7 +87,8 @@ def write_kubeconfig(lab: Lab, port: int) -> None:
 class ControlServer(socketserver.ThreadingUnixStreamServer):
     """control.sock: one JSON request per line, one JSON answer: {"result": null} or {"error": text}.
 
-    Operations: component (name, host, action kill|stop|start).
+    Operations: component (name, host, action kill|stop|start). The name "network" is all that the pod network runs on
+    the host, whatever it is called.
     """
 
     daemon_threads = True
@@ -99,17 +101,26 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         """Do what a request asks for. Raises LabError that says what is possible, RuntimeApiError, TimeoutError."""
         if request.get("op") != "component":
             raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
-        component_id = f"{request.get('name')}@{request.get('host')}"
-        if component_id not in self.lab.components:
-            known = ", ".join(sorted(self.lab.components))
-            raise LabError(f"no component {component_id!r}; there are {known}")
-        action = request.get("action")
-        if action == "start":
-            self.lab.start_component(component_id)
-        elif action in _SIGNALS:
-            self.lab.signal_component(component_id, _SIGNALS[action])
-        else:
+        name, host, action = (request.get(key) for key in ("name", "host", "action"))
+        if action != "start" and action not in _SIGNALS:
             raise LabError(f"unknown action {action!r}; there are start, {', '.join(_SIGNALS)}")
+        found = [one.id for one in self.lab.components.values() if one.host == host and _is_called(one, str(name))]
+        if not found:
+            known = ", ".join(sorted(self.lab.components))
+            raise LabError(f"no component '{name}@{host}'; there are {known}")
+        for component_id in found:
+            if action == "start":
+                self.lab.start_component(component_id)
+            else:
+                self.lab.signal_component(component_id, _SIGNALS[str(action)])
+
+
+#: What nodes run besides their network.
+_KUBERNETES = ("apiserver", "controllers", "scheduler", "kubelet", "kube-proxy")
+
+
+def _is_called(component: ComponentSpec, name: str) -> bool:
+    return component.name not in _KUBERNETES if name == "network" else component.name == name
 
 
 class _Request(socketserver.StreamRequestHandler):
