@@ -132,7 +132,7 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
 def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
     flags = {
         "--kubeconfig": f"{ETC}/controller-manager.conf",
-        "--allocate-node-cidrs": str(network_of(spec).has_pod_cidrs).lower(),
+        "--allocate-node-cidrs": str(network_of(spec).has_pod_cidrs(spec)).lower(),
         "--cluster-cidr": spec.network.clusterCIDR,
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
@@ -172,7 +172,7 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
             "--hostname-override": node.name,
             "--proxy-mode": spec.kubeProxy.mode,
         }
-        if network_of(spec).has_pod_cidrs:
+        if network_of(spec).has_pod_cidrs(spec):
             proxy["--cluster-cidr"] = spec.network.clusterCIDR
         yield ComponentSpec("kube-proxy", node.name, "components.kube_proxy.main:main", _flat(proxy))
     network = network_of(spec)

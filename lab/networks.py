@@ -26,8 +26,10 @@ class Network(Protocol):
     #: Who the agent is for the API server.
     user: str
     main: str
-    #: Whether pods' addresses are of their node's part of clusterCIDR.
-    has_pod_cidrs: bool
+
+    def has_pod_cidrs(self, spec: LabSpec) -> bool:
+        """Whether pods' addresses are of clusterCIDR."""
+        ...
 
     def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
         """Processes outside of all nodes, where the switches are: name, main, command line. @pid:NAME@ in it is the pid
@@ -59,7 +61,9 @@ class Nothing:
     """`plugin: none`: nodes stay NotReady until somebody installs a network."""
 
     agent = user = main = ""
-    has_pod_cidrs = True
+
+    def has_pod_cidrs(self, spec: LabSpec) -> bool:
+        return True
 
     def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
         return ()
@@ -206,7 +210,9 @@ class AwsVpc(Nothing):
     """components/aws_vpc_cni, in components/vpc."""
 
     agent, user, main = "aws-node", "system:serviceaccount:kube-system:aws-node", "components.aws_vpc_cni.main:main"
-    has_pod_cidrs = False
+
+    def has_pod_cidrs(self, spec: LabSpec) -> bool:
+        return False
 
     def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
         return (("vpc", "components.vpc.main:main", (f"--lab={json.dumps(cloud(spec, plan))}",)),)
@@ -224,6 +230,35 @@ class AwsVpc(Nothing):
             f"--limits={interfaces},{addresses}",
             f"--interface={node.interfaces[0].name}",
             *(f"--env={name}={value}" for name, value in environment.items()),
+        )
+
+
+class Azure(Nothing):
+    """components/azure_cni, in components/vpc."""
+
+    agent, user, main = "azure-cns", "system:serviceaccount:kube-system:azure-cns", "components.azure_cni.main:main"
+    _MAX_PODS = {"transparent": 30, "overlay": 250}
+
+    def has_pod_cidrs(self, spec: LabSpec) -> bool:
+        return spec.cni.backend == "overlay"
+
+    def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        lab = cloud(spec, plan)
+        if spec.cni.backend == "transparent":
+            for instance in lab["instances"]:
+                instance["reserve"] = self.max_pods(spec)
+        return (("vpc", "components.vpc.main:main", (f"--lab={json.dumps(lab)}",)),)
+
+    def max_pods(self, spec: LabSpec) -> int:
+        return spec.cni.maxPods or self._MAX_PODS[spec.cni.backend]
+
+    def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
+        inside = [spec.network.nodeCIDR, *([spec.network.clusterCIDR] if spec.cni.backend == "overlay" else [])]
+        return (
+            f"--kubeconfig={KUBECONFIG.format(self.agent)}",
+            f"--nodename={node.name}",
+            *(["--overlay"] if spec.cni.backend == "overlay" else []),
+            *(f"--non-masquerade-cidr={cidr}" for cidr in inside),
         )
 
 
@@ -270,6 +305,7 @@ NETWORKS: dict[str, Network] = {
     "calico": Calico(),
     "weave": Weave(),
     "aws-vpc": AwsVpc(),
+    "azure": Azure(),
 }
 
 

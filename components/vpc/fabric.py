@@ -36,6 +36,13 @@ def mapping(vpc: Vpc) -> Mapping:
     return Mapping(frozenset(neighbours), frozenset(fdb))
 
 
+def routes(vpc: Vpc) -> str:
+    """`ip -batch` of the VPC router."""
+    return _text(
+        f"route replace {cidr} via {vpc.interfaces[name].primary}" for cidr, name in sorted(vpc.routes.items())
+    )
+
+
 def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:
     """Input of `ip -batch` and of `bridge -batch`."""
     known = {(switch, address) for switch, address, _ in wanted.neighbours}
@@ -57,7 +64,10 @@ def rules(vpc: Vpc) -> str:
     there = sorted((one for one in vpc.interfaces.values() if one.instance), key=lambda one: one.port)
     members = dict(_members(vpc, there))
     lines = ["add table bridge vpc", "flush table bridge vpc", "table bridge vpc {"]
-    lines += [f"  set {name} {{ type {kind}; }}" for name, (kind, _) in members.items()]
+    lines += [
+        f"  set {name} {{ type {kind};{' flags interval;' if name == 'routed' else ''} }}"
+        for name, (kind, _) in members.items()
+    ]
     lines += [*_flow_sets(), *_chains(vpc, there), "}"]
     for name, (_, elements) in members.items():
         lines.append(f"flush set bridge vpc {name}")
@@ -72,6 +82,8 @@ def _members(vpc: Vpc, there: list[Interface]) -> Iterator[tuple[str, tuple[str,
     yield "unchecked", ("ifname", [f'"{one.port}"' for one in there if not one.source_check])
     owned = [f'"{one.port}" . {address}' for one in there for address in one.addresses()]
     yield "owned", ("ifname . ipv4_addr", owned)
+    routed = [f'"{vpc.interfaces[name].port}" . {cidr}' for cidr, name in sorted(vpc.routes.items())]
+    yield "routed", ("ifname . ipv4_addr", routed)
     for name in vpc.groups:
         members = [address for one in there if name in one.groups for address in one.addresses()]
         yield f"members_{_word(name)}", ("ipv4_addr", members)
@@ -97,6 +109,7 @@ def _chains(vpc: Vpc, there: list[Interface]) -> Iterator[str]:
     yield "    type filter hook prerouting priority -300; policy accept;"
     yield "    iifname != @interfaces accept"
     yield "    iifname @unchecked accept"
+    yield "    ether type ip iifname . ip saddr @routed accept"
     yield "    ether type ip iifname . ip saddr != @owned counter drop"
     yield "    ether type arp iifname . arp saddr ip != @owned counter drop"
     yield "  }"

@@ -27,6 +27,13 @@ LIMITS: dict[str, tuple[int, int]] = {
     "r5.xlarge": (4, 15),
 }
 _PREFIX_ADDRESSES = 16
+#: Of what is no AWS instance: Azure has up to 256 addresses on an interface.
+_OTHERS = (8, 256)
+
+
+def limits_of(kind: str) -> tuple[int, int]:
+    """Network interfaces, and IPv4 addresses on each."""
+    return LIMITS.get(kind, _OTHERS)
 
 
 def max_pods(kind: str, *, prefixes: bool = False) -> int:

@@ -29,9 +29,11 @@ def mac_of(pid: int, name: str) -> str:
 
 
 class Kernel:
-    """Of the namespace in which the switches are. Methods raise CommandFailed."""
+    """Of the namespace in which the switches are; router: pid of the VPC router. Methods raise CommandFailed."""
 
-    def __init__(self) -> None:
+    def __init__(self, router: int = 0) -> None:
+        self._router = router
+        self._routes = ""
         self._mapping = fabric.Mapping()
         self._rules = ""
 
@@ -70,3 +72,6 @@ class Kernel:
         if neighbours:
             _run(["ip", "-force", "-batch", "-"], neighbours)
         self._mapping = wanted
+        if (routes := fabric.routes(vpc)) != self._routes:
+            _run(["nsenter", f"--net=/proc/{self._router}/ns/net", "ip", "-batch", "-"], routes)
+            self._routes = routes

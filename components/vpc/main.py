@@ -24,6 +24,8 @@ log = logging.getLogger("vpc")
 #: Instance metadata (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html), and beside
 #: it EC2's API: /?Action=...
 ADDRESS, PORT = "169.254.169.254", 80
+#: Azure's host agent (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
+HOST_AGENT = "168.63.129.16"
 GROUP = "eks-cluster-sg"
 
 
@@ -33,13 +35,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--lab", required=True, type=json.loads)
     lab = parser.parse_args(argv).lab
     daemon.log_to_stderr(0)
-    kernel = Kernel()
+    kernel = Kernel(lab["router"])
     vpc = books(lab, kernel)
     kernel.apply(vpc)
     pids = {one["name"]: one["pid"] for one in lab["instances"]}
     service = Service(vpc, kernel, pids, port_name)
-    server = _server(lab["router"], service)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for address in (ADDRESS, HOST_AGENT):
+        server = _server(lab["router"], address, service)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     log.info("serving on %s", ADDRESS)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0
@@ -70,25 +73,36 @@ def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
         subnet = by_switch[one["switch"]]
         vpc.launch(one["name"], one["type"], subnet.id, one["address"], mac, one["port"], GROUP)
         kernel.answers_arp(one["port"])
+    for one in lab["instances"]:
+        _reserve(vpc, one["name"], int(one.get("reserve", 0)))
     for subnet in lab["subnets"]:
         kernel.pin(subnet["switch"])
         kernel.answers_arp(subnet["router"]["port"])
     return vpc
 
 
-def _server(router: int, service: Service) -> ThreadingHTTPServer:
+def _reserve(vpc: Vpc, name: str, count: int) -> None:
+    """Addresses that a node has from its beginning (Azure); none when the subnet is full."""
+    (instance,) = (one for one in vpc.instances.values() if one.name == name)
+    try:
+        vpc.assign(vpc.attached(instance.id)[0].id, count)
+    except Refused as error:
+        log.error("SubnetIsFull: %d addresses for %s: %s", count, name, error.message)
+
+
+def _server(router: int, address: str, service: Service) -> ThreadingHTTPServer:
     """Its socket is in the router's namespace, where the address is put on lo."""
     listening: list[socket.socket] = []
 
     def listen() -> None:
         namespaces.enter_path(f"/proc/{router}/ns/net")
-        subprocess.run(["ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo"], check=True, timeout=10)
-        listening.append(socket.create_server((ADDRESS, PORT), backlog=64))
+        subprocess.run(["ip", "address", "replace", f"{address}/32", "dev", "lo"], check=True, timeout=10)
+        listening.append(socket.create_server((address, PORT), backlog=64))
 
     thread = threading.Thread(target=listen)
     thread.start()
     thread.join()
-    server = ThreadingHTTPServer((ADDRESS, PORT), _handler(service), bind_and_activate=False)
+    server = ThreadingHTTPServer((address, PORT), _handler(service), bind_and_activate=False)
     server.socket.close()
     (server.socket,) = listening
     return server
@@ -100,6 +114,9 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             if url.path.startswith("/latest/meta-data"):
                 found = service.metadata(url.path.removeprefix("/latest/meta-data"), self.client_address[0])
+                self._answer(404 if found is None else 200, found or "")
+            elif url.path.startswith("/machine/plugins"):
+                found = service.host_agent(self.client_address[0])
                 self._answer(404 if found is None else 200, found or "")
             else:
                 self._act(dict(parse_qsl(url.query)))

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from components.vpc.instances import LIMITS
+from components.vpc.instances import limits_of
 
 #: The first four addresses of a subnet (network, router, DNS, for later use) and the last are AWS's.
 RESERVED_FIRST, RESERVED_LAST = 4, 1
@@ -88,6 +88,8 @@ class Vpc:
         self.instances: dict[str, Instance] = {}
         self.interfaces: dict[str, Interface] = {}
         self.groups: dict[str, set[Rule]] = {}
+        #: Ranges that are routed to an interface: destination -> its id.
+        self.routes: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
     # --- instances
@@ -138,7 +140,7 @@ class Vpc:
         found, host = self._interface(interface), self._instance(instance)
         if found.instance:
             raise Refused("InvalidParameterValue", f"Network interface '{interface}' is already in use")
-        limit = LIMITS[host.type][0]
+        limit = limits_of(host.type)[0]
         held = self.attached(instance)
         if len(held) >= limit:
             text = f"Interface count {len(held) + 1} exceeds the limit for {host.type}"
@@ -208,6 +210,11 @@ class Vpc:
         found = self.subnets[subnet]
         return found.network.num_addresses - len(self._taken(found))
 
+    def create_route(self, destination: str, instance: str) -> None:
+        """What is for this range goes to the first interface of an instance, which may also send from it."""
+        self._instance(instance)
+        self.routes[destination] = self.attached(instance)[0].id
+
     # --- security groups
 
     def create_group(self, name: str) -> str:
@@ -255,7 +262,7 @@ class Vpc:
         return f"{kind}-{next(self._numbers):017x}"
 
     def _room(self, host: Instance, interface: Interface, more: int) -> None:
-        if 1 + len(interface.secondary) + len(interface.prefixes) + more > LIMITS[host.type][1]:
+        if 1 + len(interface.secondary) + len(interface.prefixes) + more > limits_of(host.type)[1]:
             raise Refused("PrivateIpAddressLimitExceeded", "Number of private addresses will exceed limit.")
 
     def _taken(self, subnet: Subnet) -> set[int]:

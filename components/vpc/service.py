@@ -82,7 +82,18 @@ class Service:
             "vpc-ipv4-cidr-blocks": self.vpc.cidr,
         }
 
+    def host_agent(self, address: str) -> str | None:
+        """What Azure's host agent says of whoever asks: its interfaces with their addresses, as XML."""
+        with self._lock:
+            instance = self.vpc.instance_at(address)
+            found = self.vpc.attached(instance.id) if instance else []
+        return "<Interfaces>" + "".join(map(_interface_xml, found)) + "</Interfaces>" if found else None
+
     # --- actions
+
+    def create_route(self, parameters: Parameters) -> Answer:
+        self.vpc.create_route(_needed(parameters, "DestinationCidrBlock"), _needed(parameters, "InstanceId"))
+        return {"Return": True}
 
     def create_network_interface(self, parameters: Parameters) -> Answer:
         interface = self.vpc.create_interface(
@@ -186,6 +197,18 @@ _ACTIONS: dict[str, Callable[[Service, Parameters], Answer]] = {
     if name.split("_")[0]
     in ("create", "attach", "detach", "delete", "describe", "assign", "unassign", "modify", "authorize", "revoke")
 }
+
+
+def _interface_xml(one: Interface) -> str:
+    addresses = "".join(
+        f'<IPAddress Address="{address}" IsPrimary="{str(address == one.primary).lower()}"/>'
+        for address in one.addresses()
+    )
+    mac = one.mac.replace(":", "").upper()
+    return (
+        f'<Interface MacAddress="{mac}" IsPrimary="{str(one.index == 0).lower()}">'
+        f'<IPSubnet Prefix="{one.subnet.cidr}">{addresses}</IPSubnet></Interface>'
+    )
 
 
 def describe(one: Interface) -> Answer:

@@ -346,11 +346,14 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
             text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
         yield ("cni", "backend"), text
     if cni.plugin not in CLOUDS:
-        for key, value in (("instanceType", cni.instanceType), ("maxPods", cni.maxPods), ("env", cni.env)):
-            if value:
-                yield ("cni", key), f"is for {' and '.join(CLOUDS)}, not for {cni.plugin}"
+        if cni.maxPods:
+            yield ("cni", "maxPods"), f"is for {' and '.join(CLOUDS)}, not for {cni.plugin}"
     elif any(network.version == 6 for network in (*ranges.get("nodeCIDR", ()), *ranges.get("clusterCIDR", ()))):
         yield ("cni", "plugin"), f"{cni.plugin} is IPv4 here; take flannel or calico for IPv6 pods"
+    if cni.plugin != "aws-vpc":
+        for key, value in (("instanceType", cni.instanceType), ("env", cni.env)):
+            if value:
+                yield ("cni", key), f"is for aws-vpc, not for {cni.plugin}"
     if cni.plugin == "aws-vpc" and cni.instanceType not in LIMITS:
         yield ("cni", "instanceType"), f"{cni.instanceType} is not known; known are {', '.join(LIMITS)}"
     if cni.plugin == "weave" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):

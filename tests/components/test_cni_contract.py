@@ -10,12 +10,14 @@ import subprocess
 import pytest
 
 from components.aws_vpc_cni import install as aws
+from components.azure_cni import install as azure
 from components.calico import install as calico
 from components.flannel import install as flannel
 from components.weave import install as weave
 
 INSTALLERS = {
     ("aws-cni",): lambda folder: aws.pack.install(aws.plugin(), aws.PLUGINS, folder),
+    ("azure-vnet", "azure-vnet-ipam"): lambda folder: azure.pack.install(azure.plugin(), azure.PLUGINS, folder),
     ("calico", "calico-ipam"): calico.install_plugins,
     ("flannel",): flannel.install_plugin,
     ("weave-net", "weave-ipam"): weave.install_plugins,

@@ -1,0 +1,53 @@
+"""azure-cns's process: flags, logging, signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from components.azure_cni import agent
+from components.azure_cni.agent import Options
+from components.machinery import daemon
+from components.machinery.client import Client
+from components.machinery.command import CommandError
+from components.machinery.kubeconfig import KubeconfigError
+
+
+def parse(argv: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="azure-cns", allow_abbrev=False)
+    parser.add_argument("--kubeconfig", required=True)
+    parser.add_argument("--nodename", required=True)
+    parser.add_argument("--overlay", action="store_true", help="pods have addresses of the node's podCIDR")
+    parser.add_argument("--non-masquerade-cidr", action="append", default=[], help="ip-masq-agent's nonMasqueradeCIDRs")
+    given = parser.parse_args(argv)
+    return Options(given.kubeconfig, given.nodename, given.overlay, tuple(given.non_masquerade_cidr))
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after SIGTERM, 1 when it cannot start."""
+    options = parse(argv)
+    daemon.log_to_stderr(0)
+    return asyncio.run(_until_signal(options))
+
+
+async def _until_signal(options: Options) -> int:
+    asked = daemon.termination()
+    task = asyncio.ensure_future(_run(options))
+    ending = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return 0
+    except (OSError, CommandError, KubeconfigError) as error:
+        print(f"azure-cns: {error}", file=sys.stderr)
+    return 1
+
+
+async def _run(options: Options) -> None:
+    async with Client.from_kubeconfig(options.kubeconfig, user_agent="azure-cns") as client:
+        await agent.run(options, client)

@@ -1,0 +1,87 @@
+"""azure-vnet-ipam's store: the addresses of the node, and which container has which. One file, under a lock.
+
+(azure-container-networking: ipam/pool.go, store/json.go)
+"""
+
+# ruff: noqa: PTH103, PTH105, PTH120
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+STORE = "/var/run/azure-vnet-ipam.json"
+
+
+class NoAddress(Exception):
+    """Nothing is free; the text is upstream's."""
+
+
+class Store:
+    """A context manager: locked inside, written at its end. Raises OSError."""
+
+    def __init__(self, path: str = STORE) -> None:
+        self._path = path
+        self._lock = -1
+        self.addresses: dict[str, str] = {}
+
+    def __enter__(self) -> Store:
+        import fcntl
+
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                self.addresses = json.load(file)["IPAM"]["Addresses"]
+        except (FileNotFoundError, ValueError, KeyError):
+            self.addresses = {}
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                new = f"{self._path}.new"
+                with open(new, "w", encoding="utf-8") as file:
+                    json.dump({"IPAM": {"Addresses": self.addresses}}, file, indent=2)
+                os.replace(new, self._path)
+        finally:
+            os.close(self._lock)
+
+    def refresh(self, pool: Iterable[str]) -> None:
+        """The addresses that the node has now; what is in use stays known."""
+        wanted = list(pool)
+        used = {address: user for address, user in self.addresses.items() if user}
+        self.addresses = {address: used.get(address, "") for address in dict.fromkeys([*wanted, *used])}
+
+    def request(self, container: str) -> str:
+        """The same one when a container asks again. Raises NoAddress."""
+        for address, user in self.addresses.items():
+            if user == container:
+                return address
+        for address, user in self.addresses.items():
+            if not user:
+                self.addresses[address] = container
+                return address
+        raise NoAddress("No available addresses")
+
+    def release(self, container: str) -> str:
+        """The address it had, which is the last to be given again; "" when it had none."""
+        for address, user in self.addresses.items():
+            if user == container:
+                del self.addresses[address]
+                self.addresses[address] = ""
+                return address
+        return ""
+
+    def keep_only(self, containers: Iterable[str]) -> list[str]:
+        """Addresses of others are given back."""
+        valid = set(containers)
+        gone = [address for address, user in self.addresses.items() if user and user not in valid]
+        for address in gone:
+            self.addresses[address] = ""
+        return gone
