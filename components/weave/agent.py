@@ -21,6 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from components.machinery.cni_plugin.pack import replace
 from components.machinery.command import CommandError
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
@@ -171,7 +172,7 @@ class Agent:
         await _until_there(lambda: kernel.expose(cidr))
         install.install_plugins(options.cni_bin_dir)
         path = Path(options.cni_conf_dir, install.CONFLIST_NAME)
-        install.replace(path, install.conflist(options.mtu, options.http_addr), 0o644)
+        replace(path, install.conflist(options.mtu, options.http_addr), 0o644)
         log.info("Installed CNI plugins and %s", install.CONFLIST_NAME)
         await _until_there(self._set_network_available)
         while True:

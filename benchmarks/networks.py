@@ -1,0 +1,199 @@
+"""The pod networks beside each other, and beside a bare veth pair in the same run.
+
+usage: python benchmarks/networks.py [NETWORK ...]      (as root; all of them take about eight minutes)
+
+For each network a cold lab of three workers:
+  start        create a pod on a named node -> Ready, while 200 others run (20 pods, one after another)
+  throughput   iperf3, one TCP stream, pod to pod of another node, 3 s
+  round trip   ping -f, 5,000 packets, and the machine's busy time for each of them
+
+How soon a node that joins is reached is what the scenario node-joins-and-leaves holds every network to (2 s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median
+
+from measure import kubewire, machine, percentile
+
+from components.machinery.client import Client
+from components.machinery.resources import PODS, KubeObject
+
+NETWORKS = (
+    "flannel/vxlan",
+    "flannel/host-gw",
+    "calico/vxlan",
+    "calico/bgp",
+    "weave/vxlan",
+    "aws-vpc/secondary-ip",
+    "azure/transparent",
+)
+#: Room for 200 pods on three nodes.
+MORE = {"aws-vpc": {"instanceType": "m5.4xlarge", "maxPods": 234}, "azure": {"maxPods": 110}}
+NAME, PODS_BEFORE, STARTS, PINGS = "bench-net", 200, 20, 5000
+PAUSE, NETSHOOT = "registry.k8s.io/pause:3.10", "netshoot"
+
+
+def pod(name: str, node: str, image: str = PAUSE) -> KubeObject:
+    container = {"name": "app", "image": image}
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+
+
+def is_ready(one: KubeObject) -> bool:
+    conditions = one.get("status", {}).get("conditions") or ()
+    return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
+
+
+async def ready_within(client: Client, wanted: set[str]) -> None:
+    """All these pods of the default namespace."""
+    listed = await client.list(PODS, "default")
+    left = wanted - {one["metadata"]["name"] for one in listed.items if is_ready(one)}
+    if left:
+        async for event in client.watch(PODS, "default", resource_version=listed.resource_version):
+            if event.type == "MODIFIED" and is_ready(event.object):
+                left.discard(event.object["metadata"]["name"])
+                if not left:
+                    return
+
+
+async def start(client: Client, name: str, node: str) -> float:
+    """Seconds from the request to Ready."""
+    began = time.monotonic()
+    await client.create(PODS, pod(name, node), "default")
+    await ready_within(client, {name})
+    return time.monotonic() - began
+
+
+def busy() -> float:
+    """Seconds that the machine's processors have worked."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def round_trip(ping: Callable[[], str]) -> tuple[float, float]:
+    """Microseconds of a round trip, and of processor time for it."""
+    before = busy()
+    text = ping()
+    used = busy() - before
+    found = re.search(r"= [\d.]+/([\d.]+)/", text)
+    assert found, text
+    return float(found[1]) * 1000, used / PINGS * 1e6
+
+
+def gigabits(text: str) -> float:
+    return float(json.loads(text)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+BARE = """
+set -e
+ip netns add a; ip netns add b
+ip link add va netns a type veth peer name vb netns b
+for n in a b; do ip -n $n link set lo up; ip -n $n link set v$n up; done
+ip -n a addr add 10.0.0.1/24 dev va; ip -n b addr add 10.0.0.2/24 dev vb
+ip netns exec b iperf3 -s -D >/dev/null; sleep 0.3
+ip netns exec a iperf3 -c 10.0.0.2 -t 3 -J > {0}/iperf
+ip netns exec a ping -f -q -c {1} 10.0.0.2 > {0}/ping
+"""
+
+
+def bare() -> tuple[float, float, float]:
+    """Throughput in Gbit/s, round trip and processor time in us, of a veth pair between two namespaces."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = f"mount -t tmpfs none /run; mkdir /run/netns; {BARE.format(folder, PINGS)}"
+        command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
+
+        def run() -> str:
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            return Path(folder, "ping").read_text()
+
+        _, _ = round_trip(run)
+        stream = gigabits(Path(folder, "iperf").read_text())
+        latency = float(re.search(r"= [\d.]+/([\d.]+)/", Path(folder, "ping").read_text())[1]) * 1000  # type: ignore[index]
+        only = BARE.replace("iperf3 -c 10.0.0.2 -t 3 -J > {0}/iperf", "true")
+        script = f"mount -t tmpfs none /run; mkdir /run/netns; {only.format(folder, PINGS)}"
+        command[-1] = script
+        _, processor = round_trip(run)
+        return stream, latency, processor
+
+
+@asynccontextmanager
+async def lab(network: str) -> AsyncIterator[Client]:
+    plugin, _, backend = network.partition("/")
+    spec = {"cni": {"plugin": plugin, "backend": backend, **MORE.get(plugin, {})}}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(json.dumps(spec))
+        file.flush()
+        kubewire("up", "-f", file.name, "--name", NAME)
+    try:
+        async with Client.from_kubeconfig(f"/run/kubewire/{NAME}/kubeconfig") as client:
+            yield client
+    finally:
+        kubewire("down", "--name", NAME)
+
+
+def inside(name: str, *command: str) -> str:
+    return kubewire("kubectl", "--name", NAME, "exec", name, "--", *command, timeout=120).stdout
+
+
+async def measure(network: str) -> dict[str, float]:
+    async with lab(network) as client:
+        names = [f"before-{number}" for number in range(PODS_BEFORE)]
+        for number, name in enumerate(names):
+            await client.create(PODS, pod(name, f"worker-{number % 3 + 1}"), "default")
+        await ready_within(client, set(names))
+        starts = sorted([await start(client, f"one-{number}", "worker-1") for number in range(STARTS)])
+        for name, node in (("a", "worker-1"), ("b", "worker-2")):
+            await client.create(PODS, pod(name, node, NETSHOOT), "default")
+        await ready_within(client, {"a", "b"})
+        address = (await client.get(PODS, "b", "default"))["status"]["podIP"]
+        await asyncio.to_thread(inside, "b", "iperf3", "-s", "-D")
+        stream = gigabits(await asyncio.to_thread(inside, "a", "iperf3", "-c", address, "-t", "3", "-J"))
+        flood = ("ping", "-f", "-q", "-c", str(PINGS), address)
+        latency, processor = await asyncio.to_thread(round_trip, lambda: inside("a", *flood))
+        return {
+            "start_p50": median(starts) * 1000,
+            "start_p95": percentile(starts, 95) * 1000,
+            "stream": stream,
+            "latency": latency,
+            "processor": processor,
+        }
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(NETWORKS)
+    print(machine(), flush=True)
+    stream, latency, processor = bare()
+    print(
+        f"{'bare veth pair':22} {'':18} {stream:6.1f} Gbit/s  {latency:5.0f} us  {processor:5.0f} us of CPU", flush=True
+    )
+    for network in chosen:
+        found = asyncio.run(measure(network))
+        print(
+            f"{network:22} {found['start_p50']:5.0f} ms (p95 {found['start_p95']:3.0f}) {found['stream']:6.1f} Gbit/s"
+            f" ({found['stream'] / stream:.2f})  {found['latency']:5.0f} us ({found['latency'] / latency:.1f})"
+            f"  {found['processor']:5.0f} us of CPU ({found['processor'] / processor:.1f})",
+            flush=True,
+        )
+    if not sys.argv[1:]:
+        began = time.monotonic()
+        kubewire("run", "-j", "2", "every-network-keeps-them", timeout=600)
+        print(f"every network x invariants: {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
