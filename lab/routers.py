@@ -215,6 +215,9 @@ def gobgpd(router: Router) -> str:
             "  [neighbors.config]",
             f'    neighbor-address = "{address}"',
             f"    peer-as = {number}",
+            # It tells no path to a peer whose AS is in it, whatever it would write in its place: the other rack must
+            # not see the nodes' AS. Nodes of one rack are not told of each other; their default route serves.
+            *(['    remove-private-as = "all"'] if router.rack and number == SPINE else []),
             "  [neighbors.timers.config]",
             *timers,
         ]
