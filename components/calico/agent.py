@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.calico import bird, dataplane, install, kernel
-from components.calico.dataplane import FAMILIES, Family, Node, Tunnel
+from components.calico.dataplane import FAMILIES, Family, Node, Settings, Tunnel
 from components.calico.felix import Felix
 from components.calico.manifests import GROUP, NAMESPACE, PLUGIN_ACCOUNT
 from components.calico.peering import Peering
@@ -82,6 +82,7 @@ class Agent:
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._pools = Informer(client, IPPOOLS, handler=self._something_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
+        self._configurations = Informer(client, FELIXCONFIGURATIONS, handler=self._something_changed)
         self._peering = Peering(client, self._something_changed) if options.with_bird else None
         self._felixes: list[Felix] = []
         self._renew_token = 0.0
@@ -95,7 +96,7 @@ class Agent:
         await _served(self._client)
         await self._ensure_defaults()
         async with asyncio.TaskGroup() as tasks:
-            informers = [self._nodes, self._pools, self._blocks]
+            informers = [self._nodes, self._pools, self._blocks, self._configurations]
             for informer in informers:
                 tasks.create_task(informer.run())
             await wait_synced(*informers)
@@ -296,9 +297,11 @@ class Agent:
 
     async def _reconcile(self) -> None:
         """Raises CommandError, TimeoutError."""
+        found = self._configurations.get("default")
+        settings = Settings.of((found or {}).get("spec") or {})
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            await felix.reconcile(nodes, list(self._pools.store.values()), self._blocks.store.values())
+            await felix.reconcile(nodes, list(self._pools.store.values()), self._blocks.store.values(), settings)
 
     async def _configure_bird(self) -> None:
         """Raises NotConfigured, to be tried again, OSError, ApiError."""

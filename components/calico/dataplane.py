@@ -14,6 +14,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha1
+from typing import Any
 
 from components.calico.plugin import block
 from components.machinery.resources import KubeObject
@@ -135,6 +136,32 @@ def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
 def is_after(one: str, other: str) -> bool:
     """Of two IP addresses."""
     return int(ipaddress.ip_address(one)) > int(ipaddress.ip_address(other))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of FelixConfiguration `default`, what is followed. MTUs in bytes; 0: the outer interface's, less the overhead
+    (https://docs.tigera.io/calico/latest/reference/resources/felixconfig)."""
+
+    vni: int = VNI
+    port: int = PORT
+    vxlan_mtu: int = 0
+    vxlan_mtu_v6: int = 0
+    ipip_mtu: int = 0
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Settings:
+        return cls(
+            int(spec.get("vxlanVNI") or VNI),
+            int(spec.get("vxlanPort") or PORT),
+            int(spec.get("vxlanMTU") or 0),
+            int(spec.get("vxlanMTUV6") or 0),
+            int(spec.get("ipipMTU") or spec.get("ipInIpMtu") or 0),
+        )
+
+    def mtu(self, tunnel: Tunnel, outer: int) -> int:
+        wanted = {VXLAN: self.vxlan_mtu, VXLAN6: self.vxlan_mtu_v6, IPIP: self.ipip_mtu}[tunnel]
+        return wanted or outer - tunnel.overhead
 
 
 @dataclass(frozen=True, order=True)

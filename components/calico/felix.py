@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from components.calico import dataplane, kernel
-from components.calico.dataplane import IPIP, Entries, Node, Tunnel
+from components.calico.dataplane import IPIP, Entries, Node, Settings, Tunnel
 from components.machinery.resources import KubeObject
 
 
@@ -16,7 +16,7 @@ class Felix:
         self.own, self._interface, self._outer_mtu = own, interface, outer_mtu
         self._applied: Entries | None = None
         self._nat: tuple[str, str] | None = None
-        self._devices: tuple[str, str] | None = None
+        self._devices: tuple[str, str, Settings] | None = None
 
     def look_again(self) -> None:
         """Forget what was applied: the kernel itself is read the next time."""
@@ -27,18 +27,23 @@ class Felix:
         return [tunnel for tunnel in self.own.family.tunnels if dataplane.wants(pools, tunnel)]
 
     async def reconcile(
-        self, nodes: Mapping[str, Node], pools: Sequence[KubeObject], blocks: Iterable[KubeObject]
+        self,
+        nodes: Mapping[str, Node],
+        pools: Sequence[KubeObject],
+        blocks: Iterable[KubeObject],
+        settings: Settings,
     ) -> None:
         """Raises CommandError, TimeoutError; the kernel is read again after one."""
         own, family = self.own, self.own.family
         pools = sorted(pools, key=lambda pool: str(pool["metadata"]["name"]))
         applied, nat, devices = self._applied, self._nat, self._devices
         self.look_again()
-        if devices != (own.tunnel, own.ipip):
+        if devices != (own.tunnel, own.ipip, settings):
             if own.tunnel:
-                await kernel.ensure_device(own, self._interface, self._outer_mtu - family.vxlan.overhead)
+                mtu = settings.mtu(family.vxlan, self._outer_mtu)
+                await kernel.ensure_device(own, self._interface, mtu, settings)
             if own.ipip:
-                await kernel.ensure_ipip(own, self._outer_mtu - IPIP.overhead)
+                await kernel.ensure_ipip(own, settings.mtu(IPIP, self._outer_mtu))
             applied = None
         if applied is None:
             applied = await kernel.entries(family, bool(own.tunnel))
@@ -47,4 +52,4 @@ class Felix:
         rules = dataplane.ipsets(pools, family), dataplane.chains(pools, self.tunnels(pools), family)
         if nat != rules or not await kernel.nat_is_there(family):
             await kernel.apply_nat(family, *rules)
-        self._applied, self._nat, self._devices = wanted, rules, (own.tunnel, own.ipip)
+        self._applied, self._nat, self._devices = wanted, rules, (own.tunnel, own.ipip, settings)

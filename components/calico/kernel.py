@@ -11,14 +11,13 @@ from components.calico.dataplane import (
     IPIP,
     IPV4,
     JUMP,
-    PORT,
     PROTOCOL,
-    VNI,
     Commands,
     Entries,
     Family,
     Node,
     Route,
+    Settings,
     Tunnel,
 )
 from components.machinery import command
@@ -41,20 +40,20 @@ async def interface(name: str, version: int) -> tuple[str, int]:
     return "", mtu
 
 
-async def ensure_device(own: Node, outer: str, mtu: int) -> None:
+async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> None:
     """The family's VXLAN device as it should be; one that differs is made anew. Raises CommandError."""
     family = own.family
     device = family.vxlan.device
     found = await command.run(["ip", "-json", "-details", "address", "show", "dev", device], timeout=10)
     entry = next((one for one in json.loads(found.stdout or b"[]") if one), None) if not found.returncode else None
     lines = []
-    if entry is not None and not _fits(entry, own, outer, mtu):
+    if entry is not None and not _fits(entry, own, outer, mtu, settings):
         lines.append(f"link delete {device}")
         entry = None
     if entry is None:
         lines.append(
-            f"link add {device} address {own.mac} mtu {mtu} type vxlan id {VNI} dev {outer} local {own.ip} "
-            f"dstport {PORT} nolearning"
+            f"link add {device} address {own.mac} mtu {mtu} type vxlan id {settings.vni} dev {outer} local {own.ip} "
+            f"dstport {settings.port} nolearning"
         )
     addresses = {
         info["local"]
@@ -68,11 +67,11 @@ async def ensure_device(own: Node, outer: str, mtu: int) -> None:
     await _batch("ip", "".join(f"{line}\n" for line in lines))
 
 
-def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int) -> bool:
+def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Settings) -> bool:
     data = entry.get("linkinfo", {}).get("info_data", {})
     local = data.get("local") or data.get("local6")
     is_like = (data.get("id"), data.get("port"), local, data.get("link"), entry["address"], entry["mtu"])
-    return is_like == (VNI, PORT, own.ip, outer, own.mac, mtu)
+    return is_like == (settings.vni, settings.port, own.ip, outer, own.mac, mtu)
 
 
 async def ensure_ipip(own: Node, mtu: int) -> None:

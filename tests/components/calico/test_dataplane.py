@@ -130,3 +130,10 @@ def test_a_dual_stack_node_is_two_nodes():
     obj = {"metadata": {"name": "worker-1", "annotations": annotations}}
     assert dataplane.node_of(obj, dataplane.IPV6) == Node("worker-1", "fd00:18::3/64", "fd00:10:244:1::")
     assert dataplane.node_of(obj) == Node("worker-1", "172.18.0.3/16")
+
+
+def test_felix_configuration_says_which_vxlan():
+    settings = dataplane.Settings.of({"vxlanVNI": 7, "vxlanPort": 8472, "vxlanMTU": 1400})
+    assert (settings.vni, settings.port) == (7, 8472)
+    assert (settings.mtu(dataplane.VXLAN, 1500), settings.mtu(dataplane.VXLAN6, 1500)) == (1400, 1430)
+    assert dataplane.Settings.of({}) == dataplane.Settings(4096, 4789)

@@ -61,6 +61,15 @@ steps:
       from: worker-1
       within: 20s
       exec: {command: "ip route show proto 80 | wc -l; ip -4 -o address show dev vxlan.calico | wc -l", equals: "4\\n1"}
+  - name: Felix's configuration is followed
+    patch: {object: felixconfiguration/default, patch: {spec: {vxlanVNI: 7}}, type: merge}
+  - expect:
+      - from: workers
+        within: 20s
+        exec: {command: "ip -d link show vxlan.calico", contains: vxlan id 7}
+      - from: pod:a
+        within: 20s
+        ping: {to: worker-2}
   - name: a node that is gone gives its blocks back
     component: {name: kubelet, on: worker-3, action: stop}
   - delete: {objects: node/worker-3}
