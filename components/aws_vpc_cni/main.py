@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 
 from components.aws_vpc_cni.ec2 import Ec2
@@ -29,20 +28,6 @@ def main(argv: Sequence[str]) -> int:
     """0 after SIGTERM, 1 when it cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
-    return asyncio.run(_until_signal(options))
-
-
-async def _until_signal(options: Options) -> int:
-    asked = daemon.termination()
-    task = asyncio.ensure_future(Ipamd(options, Ec2()).run())
-    ending = asyncio.ensure_future(asked.wait())
-    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
-    ending.cancel()
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        return 0
-    except (OSError, CommandError, ValueError) as error:
-        print(f"aws-k8s-agent: {error}", file=sys.stderr)
-    return 1
+    return asyncio.run(
+        daemon.until_asked(Ipamd(options, Ec2()).run(), "aws-k8s-agent", (OSError, CommandError, ValueError))
+    )

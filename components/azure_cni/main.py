@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 
 from components.azure_cni import agent
@@ -29,23 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """0 after SIGTERM, 1 when it cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
-    return asyncio.run(_until_signal(options))
-
-
-async def _until_signal(options: Options) -> int:
-    asked = daemon.termination()
-    task = asyncio.ensure_future(_run(options))
-    ending = asyncio.ensure_future(asked.wait())
-    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
-    ending.cancel()
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        return 0
-    except (OSError, CommandError, KubeconfigError) as error:
-        print(f"azure-cns: {error}", file=sys.stderr)
-    return 1
+    return asyncio.run(daemon.until_asked(_run(options), "azure-cns", (OSError, CommandError, KubeconfigError)))
 
 
 async def _run(options: Options) -> None:

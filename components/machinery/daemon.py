@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
 
 
 def log_to_stderr(verbosity: int) -> None:
@@ -20,3 +23,34 @@ def termination() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     return asked
+
+
+async def until_asked(work: Coroutine[Any, Any, None], program: str, expected: tuple[type[Exception], ...]) -> int:
+    """The exit code of a daemon whose work goes on until it is cancelled: 0 after SIGTERM, 1 after an expected error,
+    alone or in a task group's, which is said on stderr. Raises any other."""
+    asked = termination()
+    task = asyncio.ensure_future(work)
+    ending = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return 0
+    except expected as error:
+        print(f"{program}: {error}", file=sys.stderr)
+    except BaseExceptionGroup as group:
+        known, rest = group.split(expected)
+        if rest is not None:
+            raise
+        for leaf in _leaves(known):
+            print(f"{program}: {leaf}", file=sys.stderr)
+    return 1
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """The errors inside of a task group's nested groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error] if error else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
@@ -85,36 +84,7 @@ def main(argv: Sequence[str]) -> int:
     """0 after SIGTERM, 1 when it cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
-    return asyncio.run(_until_signal(options))
-
-
-async def _until_signal(options: Options) -> int:
-    asked = daemon.termination()
-    task = asyncio.ensure_future(_run(options))
-    ending = asyncio.ensure_future(asked.wait())
-    await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
-    ending.cancel()
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        return 0
-    except _EXPECTED as error:
-        print(f"weave-net: {error}", file=sys.stderr)
-    except BaseExceptionGroup as group:
-        expected, rest = group.split(_EXPECTED)
-        if rest is not None:
-            raise
-        for leaf in _leaves(expected):
-            print(f"weave-net: {leaf}", file=sys.stderr)
-    return 1
-
-
-def _leaves(error: BaseException | None) -> list[BaseException]:
-    """The errors inside of a task group's nested groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error] if error else []
+    return asyncio.run(daemon.until_asked(_run(options), "weave-net", _EXPECTED))
 
 
 async def _run(options: Options) -> None:
