@@ -21,7 +21,6 @@ from lab.state import StateDirectory
 
 if TYPE_CHECKING:
     from lab.bringup import Lab
-    from lab.components import ComponentSpec
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 
@@ -102,12 +101,12 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         if request.get("op") != "component":
             raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
         name, host, action = (request.get(key) for key in ("name", "host", "action"))
-        if action != "start" and action not in _SIGNALS:
-            raise LabError(f"unknown action {action!r}; there are start, {', '.join(_SIGNALS)}")
-        found = [one.id for one in self.lab.components.values() if one.host == host and _is_called(one, str(name))]
+        found = [one for one in self.lab.components if _is_meant(one, str(name), str(host))]
         if not found:
             known = ", ".join(sorted(self.lab.components))
             raise LabError(f"no component '{name}@{host}'; there are {known}")
+        if action != "start" and action not in _SIGNALS:
+            raise LabError(f"unknown action {action!r}; there are start, {', '.join(_SIGNALS)}")
         for component_id in found:
             if action == "start":
                 self.lab.start_component(component_id)
@@ -119,8 +118,9 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 _KUBERNETES = ("apiserver", "controllers", "scheduler", "kubelet", "kube-proxy")
 
 
-def _is_called(component: ComponentSpec, name: str) -> bool:
-    return component.name not in _KUBERNETES if name == "network" else component.name == name
+def _is_meant(component_id: str, name: str, host: str) -> bool:
+    own, _, where = component_id.partition("@")
+    return where == host and (own not in _KUBERNETES if name == "network" else own == name)
 
 
 class _Request(socketserver.StreamRequestHandler):
