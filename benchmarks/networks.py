@@ -42,13 +42,13 @@ NETWORKS = (
 #: Room for 200 pods on three nodes.
 MORE = {"aws-vpc": {"instanceType": "m5.4xlarge", "maxPods": 234}, "azure": {"maxPods": 110}}
 NAME, PODS_BEFORE, STARTS, PINGS = "bench-net", 200, 20, 5000
-PAUSE, NETSHOOT = "registry.k8s.io/pause:3.10", "netshoot"
+PAUSE, NETSHOOT = "registry.k8s.io/pause:3.10", "nicolaka/netshoot"
 
 
 def pod(name: str, node: str, image: str = PAUSE) -> KubeObject:
     container = {"name": "app", "image": image}
     return {
-        "metadata": {"name": name},
+        "metadata": {"name": name, "namespace": "default"},
         "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0},
     }
 
@@ -59,21 +59,22 @@ def is_ready(one: KubeObject) -> bool:
 
 
 async def ready_within(client: Client, wanted: set[str]) -> None:
-    """All these pods of the default namespace."""
-    listed = await client.list(PODS, "default")
-    left = wanted - {one["metadata"]["name"] for one in listed.items if is_ready(one)}
-    if left:
-        async for event in client.watch(PODS, "default", resource_version=listed.resource_version):
-            if event.type == "MODIFIED" and is_ready(event.object):
-                left.discard(event.object["metadata"]["name"])
-                if not left:
-                    return
+    """All these pods of the default namespace. Raises TimeoutError after a minute."""
+    async with asyncio.timeout(60):
+        listed = await client.list(PODS, "default")
+        left = wanted - {one["metadata"]["name"] for one in listed.items if is_ready(one)}
+        if left:
+            async for event in client.watch(PODS, "default", resource_version=listed.resource_version):
+                if event.type == "MODIFIED" and is_ready(event.object):
+                    left.discard(event.object["metadata"]["name"])
+                    if not left:
+                        return
 
 
 async def start(client: Client, name: str, node: str) -> float:
     """Seconds from the request to Ready."""
     began = time.monotonic()
-    await client.create(PODS, pod(name, node), "default")
+    await client.create(PODS, pod(name, node))
     await ready_within(client, {name})
     return time.monotonic() - began
 
@@ -154,14 +155,14 @@ async def measure(network: str) -> dict[str, float]:
     async with lab(network) as client:
         names = [f"before-{number}" for number in range(PODS_BEFORE)]
         for number, name in enumerate(names):
-            await client.create(PODS, pod(name, f"worker-{number % 3 + 1}"), "default")
+            await client.create(PODS, pod(name, f"worker-{number % 3 + 1}"))
         await ready_within(client, set(names))
         starts = sorted([await start(client, f"one-{number}", "worker-1") for number in range(STARTS)])
         for name, node in (("a", "worker-1"), ("b", "worker-2")):
-            await client.create(PODS, pod(name, node, NETSHOOT), "default")
+            await client.create(PODS, pod(name, node, NETSHOOT))
         await ready_within(client, {"a", "b"})
         address = (await client.get(PODS, "b", "default"))["status"]["podIP"]
-        await asyncio.to_thread(inside, "b", "iperf3", "-s", "-D")
+        await asyncio.to_thread(inside, "b", "sh", "-c", "iperf3 -s -D >/dev/null 2>&1")
         stream = gigabits(await asyncio.to_thread(inside, "a", "iperf3", "-c", address, "-t", "3", "-J"))
         flood = ("ping", "-f", "-q", "-c", str(PINGS), address)
         latency, processor = await asyncio.to_thread(round_trip, lambda: inside("a", *flood))
