@@ -98,7 +98,12 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 def _add_lab_commands(commands: Any) -> None:
     up = _command(commands, "up", _up, "bring a lab up", epilog=_UP_EPILOG)
-    up.add_argument("-f", "--file", metavar="LAB.YAML", help="lab file (default: one segment, three workers, flannel)")
+    up.add_argument(
+        "-f",
+        "--file",
+        metavar="LAB.YAML",
+        help="lab file, - for standard input (default: one segment, three workers, flannel)",
+    )
     up.add_argument("--name", help="name of the lab (default: the lab file's name, else 'default')")
     up.add_argument("--workers", type=int, help="number of worker nodes, instead of the lab file's")
     up.add_argument("--api-port", type=_port, default=0, help="port on 127.0.0.1 for the API (default: a free one)")

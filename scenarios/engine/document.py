@@ -7,6 +7,7 @@ and 1:30 is no number, unlike in the YAML 1.1 that PyYAML reads by default. A ke
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,10 @@ class SpecError(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """A lab or scenario file, whatever the locale. Raises SpecError when it is no text, OSError."""
+    """A lab or scenario file, whatever the locale; "-" is standard input, as kubectl's. Raises SpecError when it is no
+    text, OSError."""
     try:
-        return path.read_bytes().decode()
+        return (sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()).decode()
     except UnicodeDecodeError as error:
         what = f"byte {error.start} is {error.object[error.start]:#04x}"
         raise SpecError([f"{path}: not YAML: not a text in UTF-8 ({what})"]) from error

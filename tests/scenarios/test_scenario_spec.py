@@ -1,5 +1,6 @@
 """Lab files: what is read, and what is said about mistakes."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,8 @@ def test_label_says_what_matters():
     dual = LabSpec.parse({"topology": {"workers": 1}, "network": DUAL})
     assert dual.label() == "flannel/vxlan · kube-proxy iptables · 1 worker · IPv4/IPv6"
     assert CNI().plugin == "flannel"
+
+
+def test_a_lab_file_may_come_from_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"cni: {plugin: calico, backend: bgp}")))
+    assert LabSpec.load("-").cni.backend == "bgp"
