@@ -46,8 +46,8 @@ NAME, PODS_BEFORE, STARTS, PINGS, STREAMS = "bench-net", 200, 20, 30000, 3
 PAUSE, NETSHOOT = "registry.k8s.io/pause:3.10", "nicolaka/netshoot"
 
 
-def pod(name: str, node: str, image: str = PAUSE) -> KubeObject:
-    container = {"name": "app", "image": image}
+def pod(name: str, node: str, image: str = PAUSE, *command: str) -> KubeObject:
+    container = {"name": "app", "image": image} | ({"command": list(command)} if command else {})
     return {
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0},
@@ -159,11 +159,12 @@ async def measure(network: str) -> dict[str, float]:
             await client.create(PODS, pod(name, f"worker-{number % 3 + 1}"))
         await ready_within(client, set(names))
         starts = sorted([await start(client, f"one-{number}", "worker-1") for number in range(STARTS)])
-        for name, node in (("a", "worker-1"), ("b", "worker-2")):
-            await client.create(PODS, pod(name, node, NETSHOOT))
+        await client.create(PODS, pod("a", "worker-1", NETSHOOT, "sleep", "1h"))
+        await client.create(PODS, pod("b", "worker-2", NETSHOOT, "iperf3", "-s"))
         await ready_within(client, {"a", "b"})
         address = (await client.get(PODS, "b", "default"))["status"]["podIP"]
-        await asyncio.to_thread(inside, "b", "sh", "-c", "iperf3 -s -D >/dev/null 2>&1")
+        there = f"until iperf3 -c {address} -n 1 >/dev/null 2>&1; do :; done"  # Ready is before it listens
+        await asyncio.to_thread(inside, "a", "sh", "-c", there)
         iperf = ("iperf3", "-c", address, "-t", "3", "-J")
         stream = median([gigabits(await asyncio.to_thread(inside, "a", *iperf)) for _ in range(STREAMS)])
         latency, processor = await asyncio.to_thread(
