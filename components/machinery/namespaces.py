@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
+import platform
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CLONE_NEWTIME = 0x00000080
@@ -46,7 +48,14 @@ MNT_DETACH = 0x2
 
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 0x1
-_SYS_MOUNT_SETATTR = 442
+_MOUNT_ATTR_NODEV = 0x4
+_MOUNT_ATTR_IDMAP = 0x100000
+_OPEN_TREE_CLONE = 0x1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_AT_EMPTY_PATH = 0x1000
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -111,12 +120,47 @@ def bind(source: str | Path, target: str | Path, *, recursive: bool = False, rea
 
 
 def read_only(path: str | Path, *, recursive: bool = True, on: bool = True) -> None:
-    """mount_setattr(2): a mount (tree), keeping the flags that a user namespace may not change. on=False: writable."""
-    values = (_MOUNT_ATTR_RDONLY, 0) if on else (0, _MOUNT_ATTR_RDONLY)
-    attributes = (ctypes.c_uint64 * 4)(*values, 0, 0)
+    """mount_setattr(2): make a mount (tree) read-only and keep its other flags; on=False: writable.
+
+    A remount by mount(2) would clear flags that a user namespace may not change.
+    """
+    changed = (_MOUNT_ATTR_RDONLY, 0) if on else (0, _MOUNT_ATTR_RDONLY)
+    _set_attributes(path, *changed, recursive=recursive)
+
+
+def restrict(path: str | Path, *, read_only: bool = True) -> None:
+    """mount_setattr(2): no device file of a mount tree can be opened; read_only: nor can it be written to."""
+    _set_attributes(path, _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if read_only else 0), 0)
+
+
+def _set_attributes(path: str | Path, attr_set: int, attr_clr: int, *, recursive: bool = True) -> None:
+    attributes = (ctypes.c_uint64 * 4)(attr_set, attr_clr, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
-    result = _libc.syscall(_SYS_MOUNT_SETATTR, -100, os.fsencode(path), flags, ctypes.byref(attributes), 32)
-    _check(result, f"mount_setattr {path} {'read-only' if on else 'writable'}")
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, -100, os.fsencode(path), flags, ctypes.byref(attributes), size)
+    _check(result, f"mount_setattr {path} (set {attr_set:#x}, clear {attr_clr:#x})")
+
+
+def bind_idmapped(source: int, target: str | Path, user_namespace: int) -> None:
+    """Bind the mount tree at an open directory or file on target, with the ids in it mapped (mount_setattr(2)).
+
+    A file of user N then belongs to the user that N inside user_namespace (an open /proc/PID/ns/user) is. Raises
+    OSError: EINVAL where a file system does not support it (overlayfs, 9p, hostfs), EPERM without CAP_SYS_ADMIN
+    in the file system's own user namespace. Linux 5.12.
+    """
+    flags = _OPEN_TREE_CLONE | _AT_EMPTY_PATH | _AT_RECURSIVE | os.O_CLOEXEC
+    tree = _libc.syscall(_SYS_OPEN_TREE, source, b"", flags)
+    _check(tree, f"open_tree for {target}")
+    try:
+        attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+        size = ctypes.c_size_t(ctypes.sizeof(attributes))
+        flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+        result = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(attributes), size)
+        _check(result, f"map the ids of {target}")
+        moved = _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", -100, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+        _check(moved, f"move_mount to {target}")
+    finally:
+        os.close(tree)
 
 
 def unmount(target: str | Path, *, lazy: bool = False) -> None:
@@ -129,6 +173,23 @@ def pivot_root(new_root: str | Path, put_old: str | Path) -> None:
     _check(_libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), f"pivot_root {new_root}")
 
 
+@contextmanager
+def file_system_user(uid: int, gid: int) -> Iterator[None]:
+    """setfsuid(2) and setfsgid(2): files made meanwhile belong to uid and gid; only what they may read is read.
+
+    The kernel takes the capabilities that override file permissions away for that time, but not CAP_SYS_ADMIN:
+    mounting goes on to work.
+    """
+    before = _libc.setfsuid(-1), _libc.setfsgid(-1)
+    _libc.setfsgid(ctypes.c_uint(gid))
+    _libc.setfsuid(ctypes.c_uint(uid))
+    try:
+        yield
+    finally:
+        _libc.setfsuid(ctypes.c_uint(before[0]))
+        _libc.setfsgid(ctypes.c_uint(before[1]))
+
+
 def set_hostname(name: str) -> None:
     """sethostname(2) in the caller's UTS namespace."""
     raw = name.encode()
@@ -136,7 +197,30 @@ def set_hostname(name: str) -> None:
 
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
+
+def own_session_keyring() -> None:
+    """keyctl(2): leave the caller's session keyring, whose keys a process may use that merely inherits it."""
+    if (number := _KEYCTL.get(platform.machine())) is not None:
+        # A kernel without keys (ENOSYS) has none to leave.
+        _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def become(uid: int, gid: int) -> None:
+    """Change all user and group ids, and keep /proc/PID readable for the new user (PR_SET_DUMPABLE).
+
+    Supplementary groups are dropped where the user namespace allows it (user_namespaces(7): an unprivileged one
+    does not, and then they are those of the user who made it).
+    """
+    with suppress(PermissionError):
+        os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
 
 def set_process_name(name: str) -> None:
