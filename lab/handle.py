@@ -93,11 +93,17 @@ class RunningLab:
         return Completed(done.exit.shell_code, done.stdout, done.stderr)
 
     def start(
-        self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()
+        self,
+        target: str,
+        *,
+        main: str = "",
+        args: Sequence[str] = (),
+        argv: Sequence[str] = (),
+        fds: Mapping[int, int] | None = None,
     ) -> RunningProgram:
         """LabHandle.start."""
         spec = self._spec(target, main=main, args=tuple(args), argv=tuple(argv), kill_on_disconnect=True)
-        return RunningProgram(self._state.runtime_socket, spec)
+        return RunningProgram(self._state.runtime_socket, spec, fds)
 
     def component(self, name: str, host: str, action: ComponentAction) -> None:
         """LabHandle.component. Raises LabError for a component that there is not, or a lab that has ended."""
@@ -120,12 +126,12 @@ class RunningLab:
 class RunningProgram:
     """scenarios.engine.handle.Background: a program with a connection of its own, which ends with it."""
 
-    def __init__(self, socket_path: Path, spec: ProcessSpec) -> None:
+    def __init__(self, socket_path: Path, spec: ProcessSpec, fds: Mapping[int, int] | None = None) -> None:
         self._client = RuntimeClient(socket_path)
         self._output: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         pipes = {name: os.pipe() for name in self._output}
         try:
-            self._process = self._client.spawn(spec, stdout=pipes["stdout"][1], stderr=pipes["stderr"][1])
+            self._process = self._client.spawn(spec, stdout=pipes["stdout"][1], stderr=pipes["stderr"][1], fds=fds)
         except BaseException:
             for read_end, _ in pipes.values():
                 os.close(read_end)

@@ -3,7 +3,7 @@
 AF_PACKET sockets with kernel timestamps, one per interface; a pod's socket is opened inside the pod's network
 namespace (pinned under /run/netns, CNI's convention, and recognised by the pod's IP) and read from here.
 
-It connects to a unix socket of whoever started it and speaks lines of JSON:
+It inherits a connection (CONTROL_FD) and the file for the packets (OUTPUT_FD), and speaks lines of JSON:
     <- {"ready": [{"label": ..., "interface": ...}, ...]}      now every packet is caught; or {"error": "..."}
     -> sync       <- {"synced": N}    all packets that passed before the question are in the file
     -> stop       <- {"stopped": N}   the same, then it ends; so it does at SIGTERM and when the socket closes
@@ -33,6 +33,9 @@ ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA, PACKET_OUTGOING = 263, 6, 8, 4
 SO_TIMESTAMPNS, SO_RCVBUFFORCE, SO_ATTACH_FILTER = 35, 33, 26
 NETNS_DIRECTORY = Path("/run/netns")
+#: Descriptors that the program inherits.
+CONTROL_FD = 3
+OUTPUT_FD = 4
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,6 @@ class Order:
     """What the program is asked to do. filter: classic BPF instructions (code, jt, jf, k)."""
 
     points: tuple[Point, ...]
-    output: str
-    control: str
     filter: tuple[tuple[int, int, int, int], ...] = ()
     snaplen: int = 2048
     max_packets: int = 20_000
@@ -80,7 +81,7 @@ class CaptureError(Exception):
 def main(argv: Sequence[str]) -> int:
     """argv: [Order as JSON]. Exit codes: 0 stopped, 1 a point does not exist or may not be captured."""
     order = Order.parse(argv[0])
-    control = connect(order.control)
+    control = socket.socket(fileno=CONTROL_FD)
     wake, woken = socket.socketpair()
     signal.signal(signal.SIGTERM, lambda *_: woken.send(b"x") and None)
     try:
@@ -88,24 +89,13 @@ def main(argv: Sequence[str]) -> int:
     except (CaptureError, OSError) as error:
         _say(control, {"error": str(error)})
         return 1
-    with open(order.output, "wb") as file:
+    with open(OUTPUT_FD, "wb") as file:
         recorder = Recorder(file, order, [(point, item) for point, _, item in opened])
         _say(control, {"ready": [{"label": p.label, "interface": name} for p, name, _ in opened]})
         _loop(recorder, control, wake, order)
         recorder.finish()
     _say(control, {"stopped": recorder.count})
     return 0
-
-
-def connect(path: str) -> socket.socket:
-    """A unix socket by path; through its directory's descriptor, for sun_path holds 107 bytes only."""
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)  # noqa: PTH120
-    try:
-        control.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # noqa: PTH119
-    finally:
-        os.close(directory)
-    return control
 
 
 def _say(control: socket.socket, message: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.engine import pcapng
-from scenarios.engine.capture import Order, Point
+from scenarios.engine.capture import CONTROL_FD, OUTPUT_FD, Order, Point
 from scenarios.engine.handle import Background, LabHandle
 from scenarios.engine.packets import Packet, decode
 
@@ -164,9 +164,9 @@ class RunningCapture:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             for host, points in by_host.items():
-                stem = folder / f"{name}@{host}"
-                order = Order(tuple(points), f"{stem}.pcapng", f"{stem}.sock", program, 2048, max_packets, max_seconds)
-                capture.programs.append(_launch(lab, host, order))
+                order = Order(tuple(points), program, 2048, max_packets, max_seconds)
+                output = folder / f"{name}@{host}.pcapng"
+                capture.programs.append(_launch(lab, host, order, output))
             for started in capture.programs:
                 started.answer(READY_WITHIN)
         except BaseException:
@@ -215,38 +215,21 @@ def sightings(capture: pcapng.Capture) -> list[Sighting]:
     ]
 
 
-def _accept(listener: socket.socket, background: Background, host: str) -> socket.socket:
-    """The program's connection; notices when it dies before it makes one."""
-    listener.settimeout(0.2)
-    deadline = time.monotonic() + READY_WITHIN
-    while time.monotonic() < deadline:
-        try:
-            return listener.accept()[0]
-        except TimeoutError:
-            pass
-        try:
-            done = background.wait(0.01)
-        except TimeoutError:
-            continue
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise CaptureFailed(f"the capture on {host} did not start: {words[-1] if words else done.returncode}")
-    background.stop()
-    raise CaptureFailed(f"the capture on {host} did not start within {READY_WITHIN:g} s")
-
-
-def _launch(lab: LabHandle, host: str, order: Order) -> _Program:
-    """Start the program; it connects to us before it says anything, so a death at start is noticed."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = Path(order.control)
-    path.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+def _launch(lab: LabHandle, host: str, order: Order, output: Path) -> _Program:
+    """Start the program with its connection and its file, both opened here: it needs no path of ours."""
+    ours, theirs = socket.socketpair()
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        listener.bind(f"/proc/self/fd/{directory}/{path.name}")  # sun_path holds 107 bytes only
-        listener.listen(1)
-        background = lab.start(host, main="scenarios.engine.capture:main", args=[order.as_json()])
-        connection = _accept(listener, background, host)
+        background = lab.start(
+            host,
+            main="scenarios.engine.capture:main",
+            args=[order.as_json()],
+            fds={CONTROL_FD: theirs.fileno(), OUTPUT_FD: file},
+        )
+    except BaseException:
+        ours.close()
+        raise
     finally:
-        listener.close()
-        os.close(directory)
-        path.unlink(missing_ok=True)
-    return _Program(host, Path(order.output), background, connection)
+        theirs.close()
+        os.close(file)
+    return _Program(host, output, background, ours)

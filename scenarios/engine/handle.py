@@ -72,7 +72,7 @@ class LabHandle(Protocol):
 
     @property
     def state_dir(self) -> Path:
-        """Seen under the same path by this process and by every host of the lab."""
+        """Of this process's side alone: no host of the lab sees it."""
         ...
 
     @property
@@ -95,8 +95,18 @@ class LabHandle(Protocol):
         """Run a command to its end; raises TimeoutError (the command is killed), LookupError: no such target."""
         ...
 
-    def start(self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()) -> Background:
+    def start(
+        self,
+        target: str,
+        *,
+        main: str = "",
+        args: Sequence[str] = (),
+        argv: Sequence[str] = (),
+        fds: Mapping[int, int] | None = None,
+    ) -> Background:
         """Start a Python function (main="package.module:function", given args as a list) or a command (argv).
+
+        fds: number in the program -> open descriptor here, from which it inherits.
 
         A function runs forked from the lab's fork server, inside the target's network, mount and UTS
         namespaces; the module is imported before a pod's root file system is entered.

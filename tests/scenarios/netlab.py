@@ -6,6 +6,7 @@ engine to be tried on real packets; what the API says about pods is what this fi
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -58,9 +59,21 @@ def sh(command: str) -> None:
 class Program:
     """scenarios.engine.handle.Background."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], fds: Mapping[int, int]) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        # A shell puts them in their places; their numbers here are above all that it has open.
+        copies = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for number, fd in fds.items()}
+        places = "".join(f" {number}<&{copy} {copy}<&-" for number, copy in copies.items())
+        command = ["bash", "-c", f'exec "$@"{places}', "bash", *argv]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            pass_fds=list(copies.values()),
+        )
+        for copy in copies.values():
+            os.close(copy)
         self.done: Completed | None = None
 
     def wait(self, timeout: float | None = None) -> Completed:
@@ -218,9 +231,17 @@ class NetLab:
             raise TimeoutError(f"still runs after {timeout} s") from None
         return Completed(done.returncode, done.stdout, done.stderr)
 
-    def start(self, target: str, *, main: str = "", args: Sequence[str] = (), argv: Sequence[str] = ()) -> Program:
+    def start(
+        self,
+        target: str,
+        *,
+        main: str = "",
+        args: Sequence[str] = (),
+        argv: Sequence[str] = (),
+        fds: Mapping[int, int] | None = None,
+    ) -> Program:
         command = [sys.executable, "-c", CALL, main, *args] if main else argv
-        return Program([*self._enter(target), *command])
+        return Program([*self._enter(target), *command], fds or {})
 
     def component(self, name: str, host: str, action: ComponentAction) -> None:
         self.components.append((name, host, action))
