@@ -28,9 +28,8 @@ Note = Callable[[str], None]
 
 
 def main(argv: list[str]) -> int:
-    """argv: kubeconfig, lab.json. Returns 0 when the cluster is ready."""
-    record = json.loads(Path(argv[1]).read_text())
-    spec = LabSpec.parse(record["spec"], argv[1])
+    """argv: kubeconfig, lab file as JSON. Returns 0 when the cluster is ready."""
+    spec = LabSpec.parse(json.loads(Path(argv[1]).read_text()), argv[1])
     asyncio.run(install_and_wait(argv[0], spec, lambda text: print(text, flush=True)))
     return 0
 

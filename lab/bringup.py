@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
+from lab import mounts
 from lab.components import (
     ADMIN_CONF,
     DOOR_FD,
@@ -33,17 +32,22 @@ from lab.components import (
     component_specs,
     node_files,
 )
+from lab.contents import SYSTEM, topmost
 from lab.errors import BringUpFailed, LabError
-from lab.mounts import hidden
 from lab.pki import Authority
-from lab.sandbox import Progress, own_folders
-from lab.state import HostRecord, StateDirectory
+from lab.request import Doors
+from lab.sandbox import Progress, code_folders
+from lab.state import HostRecord
 from scenarios.engine.spec import LabSpec
 from topologies.plan import SHAPES, TopologyPlan, without_routes_between_routers
 
 if TYPE_CHECKING:
     from mininet.net import Mininet
 
+#: Of the lab's own folder, the same for every host: the fork server, its catalogue of images, the lab file.
+RUNTIME_SOCKET = mounts.LAB / "runtime.sock"
+CATALOGUE = mounts.LAB / "images.yaml"
+LAB_FILE = mounts.LAB / "lab.json"
 _DEADLINE = 60.0
 _READY_STEP = "nodes ready, cluster DNS answering"
 #: With the quotes around it: what is in JSON becomes a number.
@@ -54,8 +58,11 @@ _COMPLAINT = re.compile(r"\b[WE]\b|^[WE]\d|WARN|ERROR|Traceback|Error")
 class Lab:
     """A lab being brought up, then running: its network, its processes, its door."""
 
-    def __init__(self, spec: LabSpec, state: StateDirectory, door: socket.socket, progress: Progress) -> None:
-        self.spec, self.state, self.door, self._progress = spec, state, door, progress
+    def __init__(self, spec: LabSpec, name: str, doors: Doors, progress: Progress) -> None:
+        self.spec = spec
+        self.name = name
+        self._doors = doors
+        self._progress = progress
         shape = SHAPES[spec.topology.shape]
         self.plan: TopologyPlan = shape(spec.topology.workers, spec.network.nodeCIDR, spec.topology.links.bandwidth)
         if spec.topology.routing != "static":
@@ -105,17 +112,26 @@ class Lab:
         self._progress.send(step=name, state="done", seconds=round(time.monotonic() - began, 3))
 
     def _start_runtime(self) -> None:
-        command = [sys.executable, "-m", "components.runtime", "--socket", str(self.state.runtime_socket)]
-        # Its files must have the same path in every node, and only the state directory has.
-        command += ["--state", str(self.state.path / "runtime")]
-        with (self.state.logs / "runtime.log").open("ab") as log:
-            self._runtime_process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        door = self._doors.runtime.fileno()
+        command = [sys.executable, "-m", "components.runtime", "--socket", str(RUNTIME_SOCKET)]
+        command += ["--listen-fd", str(door), "--state", str(mounts.LAB), "--lower", str(mounts.IMAGE)]
+        for name in SYSTEM:
+            if not Path("/", name).is_symlink() and Path("/", name).is_dir():
+                command += ["--over", f"/{name}"]
+        for folder in code_folders():
+            command += ["--show", str(folder)]
+        for share in self.spec.share:
+            command += ["--share", share.path]
+        with (mounts.LOGS / "runtime.log").open("ab") as log:
+            self._runtime_process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[door]
+            )
 
     def _connect_runtime(self) -> None:
         deadline = time.monotonic() + _DEADLINE
         while True:
             try:
-                self.runtime = RuntimeClient(self.state.runtime_socket)
+                self.runtime = RuntimeClient(RUNTIME_SOCKET)
                 return
             except RuntimeApiError:
                 if self._runtime_process.poll() is not None or time.monotonic() > deadline:
@@ -123,7 +139,7 @@ class Lab:
                         "fork server",
                         "it did not start",
                         command=" ".join(map(str, self._runtime_process.args)),  # type: ignore[arg-type]
-                        output=_tail(self.state.logs / "runtime.log"),
+                        output=_tail(mounts.LOGS / "runtime.log"),
                     ) from None
                 time.sleep(0.005)
 
@@ -131,10 +147,10 @@ class Lab:
         # Mininet is imported only here: PID 1 and the command line have no use for it.
         from topologies import network
 
-        _raise_limits()
-        # kubewire itself may lie in /tmp, which is private to every node.
-        own = [str(path) for path in hidden(own_folders())]
-        self.network = network.build(self.plan, str(self.state.path), *own)
+        # kubewire itself may lie in /tmp, which is private to every node; so may what is shared.
+        shown = [*code_folders(), *(Path(share.path) for share in self.spec.share)]
+        own = [str(path) for path in topmost(shown) if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
+        self.network = network.build(self.plan, *own)
         # Of the families that the lab has; every host sees this file.
         nameservers = self.plan.machine("dns").addresses
         Path("/etc/resolv.conf").write_text("".join(f"nameserver {address}\n" for address in nameservers))
@@ -151,7 +167,7 @@ class Lab:
         ]
 
     def _write_files(self) -> None:
-        for file in node_files(self.spec, self.plan, self.authority, self.state.name):
+        for file in node_files(self.spec, self.plan, self.authority, self.name):
             _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
         for node in self.plan.nodes:
             plugins = Path(f"/proc/{self.pid(node.name)}/root/opt/cni/bin")
@@ -163,11 +179,11 @@ class Lab:
         self._connect_runtime()
 
     def _write_catalogue(self) -> None:
-        (self.state.path / "images.yaml").write_text(json.dumps(self.spec.as_dict()["images"]))
+        CATALOGUE.write_text(json.dumps(self.spec.as_dict()["images"]))
 
     def _start_components(self, chosen: Callable[[ComponentSpec], bool]) -> None:
-        catalogue = str(self.state.path / "images.yaml") if self.spec.images else ""
-        for component in component_specs(self.spec, self.plan, str(self.state.runtime_socket), catalogue):
+        catalogue = str(CATALOGUE) if self.spec.images else ""
+        for component in component_specs(self.spec, self.plan, str(RUNTIME_SOCKET), catalogue):
             self.components[component.id] = component
             if chosen(component):
                 self.start_component(component.id)
@@ -187,9 +203,9 @@ class Lab:
             join={"net": pid, "mnt": pid} if pid else {},
             labels={"component": component.name, "host": component.host},
         )
-        log = os.open(self.state.logs / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(mounts.LOGS / f"{component.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            fds = {DOOR_FD: self.door.fileno()} if component.door else None
+            fds = {DOOR_FD: self._doors.api.fileno()} if component.door else None
             with self._lock:
                 self._forget_ended(component_id)
                 self.processes[component_id] = self.runtime.spawn(spec, stdout=log, stderr=log, fds=fds)
@@ -232,17 +248,18 @@ class Lab:
             f"it ended with exit code {process.exit.shell_code}",
             node=component.host,
             command=component.command,
-            output=_tail(self.state.logs / f"{component.id}.log"),
+            output=_tail(mounts.LOGS / f"{component.id}.log"),
         )
 
     def _cluster_ready(self) -> None:
         """Runs lab.addons on the control-plane node, as kubeadm would: the sandbox itself has no way to the API."""
         node = self.plan.nodes[0].name
+        LAB_FILE.write_text(json.dumps(self.spec.as_dict()))
         read_end, write_end = os.pipe()
-        log = os.open(self.state.logs / "addons.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(mounts.LOGS / "addons.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         spec = ProcessSpec(
             main="lab.addons:main",
-            args=(ADMIN_CONF, str(self.state.path / "lab.json")),
+            args=(ADMIN_CONF, str(LAB_FILE)),
             name="kubewire-addons",
             preload="components",
             join={"net": self.pid(node), "mnt": self.pid(node)},
@@ -256,7 +273,7 @@ class Lab:
             self._follow_notes(notes.fileno(), time.monotonic() + _DEADLINE + 2 * len(self.plan.nodes))
         status = self.runtime.wait(process.id, timeout=5.0)
         if status.shell_code:
-            output = _tail(self.state.logs / "addons.log")
+            output = _tail(mounts.LOGS / "addons.log")
             raise BringUpFailed(_READY_STEP, f"exit code {status.shell_code}", node=node, output=output)
         self.runtime.remove(process.id)
         if self.spec.has_working_dns:
@@ -301,7 +318,7 @@ class Lab:
     def _complaints(self) -> str:
         """The last warning or error of each component's log."""
         found = []
-        for log in sorted(self.state.logs.glob("*@*.log")):
+        for log in sorted(mounts.LOGS.glob("*@*.log")):
             lines = [line for line in _tail(log).splitlines() if _COMPLAINT.search(line)]
             found += [f"{log.stem}: {line}" for line in lines[-1:]]
         return "\n".join(found)
@@ -311,16 +328,6 @@ def _command_errors() -> tuple[type[Any], ...]:
     from topologies.network import CommandFailed
 
     return (CommandFailed,)
-
-
-def _raise_limits() -> None:
-    """What Mininet's own set-up would do, for this process tree alone: 1,000 pods need descriptors."""
-    for limit, wanted in ((resource.RLIMIT_NOFILE, 65536), (resource.RLIMIT_NPROC, 65536)):
-        soft, hard = resource.getrlimit(limit)
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            wanted = hard
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(limit, (wanted, hard))
 
 
 def _write(path: Path, file: NodeFile) -> None:

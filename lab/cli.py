@@ -149,6 +149,9 @@ a lab file (every key is optional; these are the defaults):
   kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
   dns: {replicas: 2}                                # CoreDNS; 0: none
   images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine
+  share: []                                         # files and folders of this machine that hosts and pods see:
+                                                    # [/srv/app.py, {path: /data, readOnly: false}]
+  hostUsers: false                                  # true: the lab's root is this machine's root (docs/security.md)
 
 the lab stays until `kubewire down`. Its kubeconfig and logs are in its state directory (kubewire status --name N).
 """
@@ -290,6 +293,8 @@ def _up(options: argparse.Namespace) -> int:
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
+    for warning in spec.opened():
+        print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()
     state = up(spec, name, printer, api_port=options.api_port).state

@@ -1,23 +1,25 @@
 """The lab process inside the sandbox: bring-up, then the control socket until it is told to end.
 
-`python -m lab.inside PROGRESS_FD STATE_DIRECTORY DOOR_FD attached|detached`: started by lab.launch.
+`python -m lab.inside PROGRESS_FD REQUEST_FD`: started by lab.launch. The request (lab.request) says what to build; the
+sockets that lead in are inherited, so that nothing inside decides where the machine's side connects to.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import socketserver
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import BringUpFailed, LabError
+from lab.request import Request
 from lab.sandbox import Progress, enter
-from lab.state import StateDirectory
 
 if TYPE_CHECKING:
     from lab.bringup import Lab
@@ -27,34 +29,36 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 
 def main(argv: list[str]) -> None:
     """Make the sandbox; does not return in the processes inside."""
-    progress, state, door, mode = int(argv[0]), StateDirectory(Path(argv[1])), int(argv[2]), argv[3]
+    progress = int(argv[0])
+    with os.fdopen(int(argv[1]), "rb") as stream:
+        request = Request.parse(stream.read())
+    enter(
+        request.contents,
+        progress,
+        lambda reporter: run(request, reporter),
+        host_users=request.host_users,
+    )
 
-    def body(reporter: Progress) -> int:
-        return run(state, socket.socket(fileno=door), reporter, attached=mode == "attached")
 
-    enter(state.path, progress, body)
-
-
-def run(state: StateDirectory, door: socket.socket, progress: Progress, *, attached: bool) -> int:
+def run(request: Request, progress: Progress) -> int:
     """Bring the lab up, report, and serve until SIGTERM. Returns the exit code."""
     # Imported here: PID 1, forked before, stays small.
     from lab.bringup import Lab
     from scenarios.engine.spec import LabSpec
 
-    record = state.record()
-    assert record is not None
-    lab = Lab(LabSpec.parse(record.spec, f"{state.path}/lab.json"), state, door, progress)
+    spec = LabSpec.parse(request.spec, "lab.json")
+    lab = Lab(spec, request.name, request.doors, progress)
     if lab.spec.kubernetes:
-        write_kubeconfig(lab, record.port)
+        progress.send(administrator=administrator(lab))
     try:
         lab.bring_up()
     except BringUpFailed as error:
         fields = ("step", "reason", "node", "command", "output")
         progress.send(failed={name: getattr(error, name) for name in fields})
         return 1
-    server = ControlServer(lab)
+    server = ControlServer(lab, request.doors.control)
     ready = [asdict(host) for host in lab.host_records()]
-    if attached:
+    if request.attached:
         progress.send(ready=ready)
     elif not progress.release(ready=ready):
         return 1  # killed in the last moment: nobody knows of this lab
@@ -67,20 +71,15 @@ def run(state: StateDirectory, door: socket.socket, progress: Progress, *, attac
     return 0
 
 
-def write_kubeconfig(lab: Lab, port: int) -> None:
-    """The administrator's kubeconfig (kubernetes-admin, group system:masters), through the door."""
-    from components.machinery import kubeconfig
-
+def administrator(lab: Lab) -> dict[str, str]:
+    """What the administrator's kubeconfig is made of: kubernetes-admin of group system:masters, in PEM."""
     pair = lab.authority.client("kubernetes-admin", ("system:masters",))
-    credentials = kubeconfig.Credentials(
-        server=f"https://127.0.0.1:{port}",
-        ca=lab.authority.certificate,
-        certificate=pair.certificate,
-        key=pair.key,
-    )
-    path = lab.state.kubeconfig
-    path.touch(mode=0o600)
-    path.write_text(kubeconfig.dump(f"kubewire-{lab.state.name}", credentials, "kubernetes-admin"))
+    parts = {"ca": lab.authority.certificate, "certificate": pair.certificate, "key": pair.key}
+    return {name: part.decode() for name, part in parts.items()}
+
+
+#: A request to the control socket is one line of at most so many bytes.
+_LONGEST_REQUEST = 64 * 1024
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
@@ -92,9 +91,12 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, listener: socket.socket) -> None:
+        """listener: bound and listening, by the machine's side."""
         self.lab = lab
-        super().__init__(str(lab.state.control_socket), _Request)
+        super().__init__(listener.getsockname(), _Asked, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
     def answer(self, request: dict[str, Any]) -> None:
         """Do what a request asks for. Raises LabError that says what is possible, RuntimeApiError, TimeoutError."""
@@ -123,16 +125,35 @@ def _is_meant(component_id: str, name: str, host: str) -> bool:
     return where == host and (own not in _KUBERNETES if name == "network" else own == name)
 
 
-class _Request(socketserver.StreamRequestHandler):
+class _Asked(socketserver.StreamRequestHandler):
+    """A connection. Whatever a line holds, the answer is one line; a peer that goes away ends only itself."""
+
     def handle(self) -> None:
         server: Any = self.server
-        for line in self.rfile:
-            try:
-                server.answer(json.loads(line))
-                answer: dict[str, Any] = {"result": None}
-            except Exception as error:  # whatever it is, whoever asked waits for an answer
-                answer = {"error": str(error) or type(error).__name__}
-            self.wfile.write(json.dumps(answer).encode() + b"\n")
+        with suppress(ConnectionError):
+            while line := self.rfile.readline(_LONGEST_REQUEST + 1):
+                if len(line) > _LONGEST_REQUEST:
+                    self._say({"error": f"a request has at most {_LONGEST_REQUEST} bytes"})
+                    return
+                self._say(self._answer(server, line))
+
+    def _answer(self, server: Any, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line.decode())
+        except ValueError as error:
+            return {"error": f"not JSON: {error}"}
+        except RecursionError:
+            return {"error": "not JSON: nested too deeply"}
+        if not isinstance(request, dict):
+            return {"error": "a request is a JSON object"}
+        try:
+            server.answer(request)
+        except Exception as error:  # whatever it is, whoever asked waits for an answer
+            return {"error": str(error) or type(error).__name__}
+        return {"result": None}
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
 if __name__ == "__main__":

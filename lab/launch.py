@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from components.machinery import kubeconfig
 from lab import bridge_netfilter, ip_vs, kernel_needs, router_packages
+from lab.contents import Contents, Shared
 from lab.errors import BringUpFailed, LabError, UsageError
-from lab.sandbox import events, start
+from lab.request import Doors, Request, as_file
+from lab.sandbox import code_folders, events, id_map, start
 from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
 from scenarios.engine.spec import LabSpec
 
@@ -61,6 +66,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     BringUpFailed; nothing is left behind then.
     """
     kernel_needs.ensure(spec)
+    _shares(spec)
     ip_vs.ensure(spec)
     bridge_netfilter.ensure()
     _routers(spec, report)
@@ -69,8 +75,8 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     try:
         if not state.claim(record):
             raise UsageError(f"lab {name!r} is already running; end it with: kubewire down --name {name}")
-        with open_door(api_port) as door:
-            lifeline = _start(state, record, door, report, attached)
+        with _doors(state, api_port) as doors:
+            lifeline = _start(spec, state, record, doors, report, attached)
     except BaseException as error:
         _end(state, record)
         if isinstance(error, OSError):  # a full disk, no right to write there
@@ -100,13 +106,71 @@ def _end(state: StateDirectory, record: LabRecord) -> None:
     state.release(record.token)
 
 
-def _start(state: StateDirectory, record: LabRecord, door: socket.socket, report: Report, attached: bool) -> BinaryIO:
+@contextmanager
+def _doors(state: StateDirectory, api_port: int) -> Iterator[Doors]:
+    """All sockets that lead into the lab, bound on this side: nothing inside can put others in their places."""
+    with (
+        open_door(api_port) as api,
+        _unix_socket(state.control_socket) as control,
+        _unix_socket(state.runtime_socket) as runtime,
+    ):
+        yield Doors(api, control, runtime)
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """A listening one, for its owner only: the folder around it is 0700."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(128)
+    return listener
+
+
+def _shares(spec: LabSpec) -> None:
+    """Raises UsageError for a path of `share` that is not there."""
+    for share in spec.share:
+        if not Path(share.path).exists():
+            raise UsageError(f"share: {share.path} does not exist; name a file or folder of this machine")
+
+
+def contents(spec: LabSpec, state: StateDirectory) -> Contents:
+    """What the lab sees of this machine."""
+    programs = code_folders()
+    if spec.topology.routing != "static" and (folder := router_packages.find()) is not None:
+        programs.append(folder)
+    return Contents(
+        programs=tuple(programs),
+        logs=state.logs,
+        shared=tuple(Shared(Path(share.path), share.readOnly) for share in spec.share),
+    )
+
+
+def _give_logs(spec: LabSpec, state: StateDirectory) -> None:
+    """The folder of logs belongs to the lab's root: it is all that a lab writes outside of itself."""
+    if os.geteuid() == 0 and not spec.has_host_users:
+        owner = id_map(Path("/proc/self/uid_map").read_text())[0].outside
+        os.chown(state.logs, owner, owner)
+
+
+def _start(
+    spec: LabSpec, state: StateDirectory, record: LabRecord, doors: Doors, report: Report, attached: bool
+) -> BinaryIO:
     """Make the sandbox and wait until the lab in it is ready, keeping the record up to date; returns the lifeline."""
-    record.port = door.getsockname()[1]
+    record.port = doors.api.getsockname()[1]
     state.update(record)
-    arguments = [str(state.path), str(door.fileno()), "attached" if attached else "detached"]
+    request = Request(
+        record.name,
+        record.spec,
+        contents(spec, state),
+        doors,
+        attached=attached,
+        host_users=spec.has_host_users,
+    )
     try:
-        init, stream = start(arguments, state.logs / "lab.log", [door.fileno()])
+        _give_logs(spec, state)
+        with as_file(request.text()) as document:
+            kept = [document, *doors.descriptors()]
+            init, stream = start([str(document)], state.logs / "lab.log", kept)
     except OSError as error:
         raise BringUpFailed("make the sandbox", str(error)) from error
     try:
@@ -115,7 +179,7 @@ def _start(state: StateDirectory, record: LabRecord, door: socket.socket, report
             raise BringUpFailed("make the sandbox", "its first process ended at once", output=_log(state))
         record.init_pid, record.init_start = init, began
         state.update(record)
-        record.hosts = [HostRecord(**host) for host in _follow(state, record, stream, report)]
+        record.hosts = [_host(entry) for entry in _follow(state, record, stream, report)]
         record.ready = True
         state.update(record)
     except BaseException:
@@ -124,10 +188,34 @@ def _start(state: StateDirectory, record: LabRecord, door: socket.socket, report
     return stream
 
 
+def _host(entry: Mapping[str, Any]) -> HostRecord:
+    """A host as the lab describes it. Raises BringUpFailed: what comes from inside is data, and is checked."""
+    texts = ("name", "role", "address", "secondary")
+    if not isinstance(entry.get("pid"), int) or not all(isinstance(entry.get(key), str) for key in texts):
+        raise BringUpFailed("bring up the lab", f"the lab describes a host as {entry!r}")
+    return HostRecord(**{key: entry[key] for key in (*texts, "pid")})
+
+
+def write_kubeconfig(state: StateDirectory, record: LabRecord, parts: Mapping[str, str]) -> None:
+    """The administrator's kubeconfig through the door. Of the lab come three PEM texts, and nothing else in it."""
+    credentials = kubeconfig.Credentials(
+        server=f"https://127.0.0.1:{record.port}",
+        ca=str(parts["ca"]).encode(),
+        certificate=str(parts["certificate"]).encode(),
+        key=str(parts["key"]).encode(),
+    )
+    text = kubeconfig.dump(f"kubewire-{state.name}", credentials, "kubernetes-admin")
+    state.kubeconfig.touch(mode=0o600)
+    state.kubeconfig.write_text(text)
+
+
 def _follow(state: StateDirectory, record: LabRecord, stream: BinaryIO, report: Report) -> list[dict[str, Any]]:
     """Report bring-up's events until it is done; returns the lab's hosts."""
     step = "bring up the lab"
     for event in events(stream):
+        if parts := event.get("administrator"):
+            write_kubeconfig(state, record, parts)
+            continue
         report(event)
         step = event.get("step", step)
         if failed := event.get("failed"):
@@ -140,9 +228,7 @@ def _follow(state: StateDirectory, record: LabRecord, stream: BinaryIO, report: 
 
 
 def _log(state: StateDirectory) -> str:
-    with suppress(OSError):
-        return (state.logs / "lab.log").read_text(errors="replace")
-    return ""
+    return state.read_log("lab.log")
 
 
 def down(state: StateDirectory) -> bool:

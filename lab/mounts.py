@@ -1,185 +1,238 @@
-"""The sandbox's file system: an overlay over the machine's root, so that nothing a lab writes outlives it.
+"""The sandbox's file system: a tmpfs with what contents.py lists of the machine, and nothing else.
 
-Runs as PID 1 of fresh mount and pid namespaces.
+Two user namespaces take part, and the order of the steps is what keeps them apart (user_namespaces(7) and
+mount_namespaces(7), "Restrictions on mount namespaces"):
+
+1. `assemble` runs as whoever started the lab, in a mount namespace of its own. It makes the root on a staging folder:
+   a tmpfs, read-only binds of the allowed folders, bound device files.
+2. `mount_process_views` adds /proc and /sys. The kernel gives them to a user namespace only if the mount namespace it
+   leaves shows them whole, so this happens before step 3, by a process in the lab's pid and network namespaces.
+3. `enter` makes the staging folder "/" and detaches the machine's root. From here on no path leads to it.
+4. The first process of the lab, in the lab's user namespace, takes a copy of the mount namespace. The kernel locks
+   every mount in the copy: nobody inside can unmount one, make it writable or look below it.
+5. `finish` mounts what only the lab's own user namespace may own: terminals, message queues, cgroups.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.machinery import namespaces as ns
+from lab.contents import DEVICES, ETC, FOLDERS, LINKS, SYSTEM, Contents, Shared, generated, topmost
 
-#: Where the machine's own root stays visible, read-only; the lower layer of containers' root file systems.
-MACHINE_ROOT = "/.host"
-UPSTREAM_DNS = "203.0.113.53"
+#: The root that containers start from, seen from every host: /etc and empty folders, no mounts.
+IMAGE = Path("/.image")
+#: What belongs to the lab process and its components: runtime socket, tools, the lab file.
+LAB = Path("/var/lib/kubewire")
+LOGS = Path("/var/log/kubewire")
 _STAGING = Path("/tmp")
-#: Files that a container engine binds over its own: a lab has its own resolver and hosts.
-_REPLACED = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname")
-_OWN = ("/proc", "/sys", "/dev", "/tmp", "/run")
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun", "kvm", "fuse")
 
 
-@dataclass(frozen=True)
-class MountPoint:
-    """One line of /proc/self/mountinfo (proc(5)): where, and of what type."""
-
-    path: str
-    fstype: str
+class UnusableShare(OSError):
+    """An entry of `share` that cannot be shown; str() names the path and the reason."""
 
 
-def mount_points(text: str) -> list[MountPoint]:
-    """Parse mountinfo, in mount order; a path's octal escapes are decoded."""
-    found = []
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        path = left.split()[4].encode().decode("unicode_escape")
-        found.append(MountPoint(path, right.split()[0]))
-    return found
+def assemble(contents: Contents) -> Path:
+    """Make the root and return the folder it is mounted on. Needs a mount namespace of its own; Linux 5.12.
 
-
-def submounts(points: list[MountPoint]) -> list[str]:
-    """The machine's own file systems below "/" that an overlay of "/" does not show: /home, /usr, files of a container.
-
-    Only topmost ones, since they are bound with what is below them.
+    Raises OSError naming the mount that failed, UnusableShare.
     """
-    chosen: list[str] = []
-    for point in points:
-        path = point.path
-        if path in ("/", *_REPLACED) or any(path == own or path.startswith(own + "/") for own in _OWN):
-            continue
-        if any(path == above or path.startswith(above + "/") for above in chosen):
-            continue
-        chosen.append(path)
-    return chosen
-
-
-def hidden(paths: list[Path]) -> list[Path]:
-    """Those of our own folders (checkout, venv) that the sandbox's fresh /tmp or /run would hide."""
-    resolved = sorted({path.resolve() for path in paths})
-    return [path for path in resolved if any(path.is_relative_to(own) for own in _OWN)]
-
-
-def enter_root(state: Path, own_folders: list[Path]) -> None:
-    """Make and enter the sandbox's root. state is bound to the same path inside, writable; own_folders, read-only.
-
-    Raises OSError naming the mount that failed.
-    """
-    points = mount_points(Path("/proc/self/mountinfo").read_text())
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
-    # Held by descriptor: the staging area below may cover their paths.
-    held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in [*hidden(own_folders), state]}
-    ns.mount("kubewire", _STAGING, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-    root, upper, work = (_STAGING / name for name in ("root", "upper", "work"))
-    for folder in (root, upper, work):
-        folder.mkdir()
-    _overlay(root, upper, work)
-    for mounted in submounts(points):
-        with suppress(OSError):  # a mount we may not see (another user's FUSE) is not ours to show
-            ns.bind(mounted, f"{root}{mounted}", recursive=True)
-            ns.read_only(f"{root}{mounted}")
-    _system_mounts(root)
-    _own_etc_files(root / "etc")
-    for path, descriptor in held.items():
-        target = Path(f"{root}{path}")
-        target.mkdir(parents=True, exist_ok=True)
-        ns.bind(f"/proc/self/fd/{descriptor}", target, recursive=path != state)
-        if path != state:
-            ns.read_only(str(target))
-        os.close(descriptor)
-    old = Path(f"{root}{MACHINE_ROOT}")
-    old.mkdir(exist_ok=True)
-    os.chdir(root)
-    ns.pivot_root(".", str(old))
-    os.chdir("/")
-    for own in ("/proc", "/sys", "/dev", "/run"):
-        with suppress(OSError):
-            ns.unmount(MACHINE_ROOT + own, lazy=True)
-    ns.read_only(MACHINE_ROOT)
+    # Held by descriptor: the staging folder may cover their paths.
+    programs = {path: _hold(path) for path in topmost([path.resolve() for path in contents.programs])}
+    shared = {entry: _hold_shared(entry) for entry in contents.shared}
+    logs = _hold(contents.logs)
+    owner = contents.user
+    options = f"mode=755,uid={owner},gid={owner}" if owner else "mode=755"
+    ns.mount("kubewire", _STAGING, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, options)
+    with ns.file_system_user(owner, owner):
+        _skeleton(_STAGING)
+        (_STAGING / IMAGE.relative_to("/")).mkdir()
+        _skeleton(_STAGING / IMAGE.relative_to("/"))
+        for folder in (LAB, LOGS):
+            (_STAGING / folder.relative_to("/")).mkdir(mode=0o700)
+        for name in ("run/netns", "run/lock"):
+            (_STAGING / name).mkdir()
+        _system(_STAGING)
+        _devices(_STAGING / "dev", options)
+        for path, descriptor in programs.items():
+            _show(descriptor, path)
+        for entry, descriptor in shared.items():
+            _share(descriptor, entry, owner)
+        _show(logs, LOGS, read_only=False)
+    return _STAGING
 
 
-def _overlay(root: Path, upper: Path, work: Path) -> None:
+def _hold(path: Path) -> int:
+    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
+def _hold_shared(entry: Shared) -> int:
+    if entry.path.resolve() == Path("/"):
+        raise UnusableShare(f"share: {entry.path} is the machine's whole file system; name what the lab needs of it")
     try:
-        ns.mount("kubewire", root, "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
-    except OSError:
-        # In a user namespace the mounts below "/" are locked, and overlayfs takes no lower layer with such children.
-        _assemble(root, upper, work)
+        return _hold(entry.path)
+    except OSError as error:
+        raise UnusableShare(f"share: {entry.path}: {error.strerror}") from error
 
 
-#: Folders in which bring-up makes entries. In an overlay a folder belongs to whoever owns its upper side,
-#: so those inside are made there first: the machine's root user is nobody in a user namespace.
-_WRITABLE = {"etc": (), "opt": (), "root": (), "var": ("lib", "log")}
+def _skeleton(root: Path) -> None:
+    """Folders, links and /etc of a root. Only what everybody may read on the machine is copied."""
+    for name, mode in FOLDERS.items():
+        (root / name).mkdir(exist_ok=True)
+        (root / name).chmod(mode)
+    for name in SYSTEM:
+        machine = Path("/", name)
+        if machine.is_symlink():
+            (root / name).symlink_to(machine.readlink())
+        elif machine.is_dir():
+            (root / name).mkdir()
+    for name, target in LINKS.items():
+        (root / name).symlink_to(target)
+    for name in ETC:
+        _copy(Path("/etc", name), root / "etc" / name)
+    for name, text in generated().items():
+        (root / "etc" / name).write_text(text)
 
 
-def _assemble(root: Path, upper: Path, work: Path) -> None:
-    """The root piece by piece: overlays of the folders that a lab writes to, read-only binds of the others."""
-    ns.mount("kubewire", root, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-    for entry in sorted(Path("/").iterdir()):
-        target = root / entry.name
-        if entry.is_symlink():
-            target.symlink_to(entry.readlink())
-        elif entry.is_dir():
-            target.mkdir()
-            if str(entry) not in _OWN:
-                _piece(entry, target, upper, work)
-
-
-def _piece(entry: Path, target: Path, upper: Path, work: Path) -> None:
-    layers = [folder / entry.name for folder in (upper, work)]
-    try:
-        if entry.name in _WRITABLE:
-            for inner in ("", *_WRITABLE[entry.name]):
-                (layers[0] / inner).mkdir()
-            layers[1].mkdir()
-            options = f"lowerdir={entry},upperdir={layers[0]},workdir={layers[1]},userxattr"
-            ns.mount("kubewire", target, "overlay", 0, options)
+def _copy(source: Path, target: Path) -> None:
+    with suppress(FileNotFoundError, PermissionError):
+        if source.is_symlink() or not source.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target, follow_symlinks=False)
             return
-    except OSError:
-        pass  # a file system mounted below it; shown read-only instead
-    ns.bind(entry, target, recursive=True)
-    ns.read_only(str(target))
+        target.mkdir(parents=True, exist_ok=True)
+        for entry in os.scandir(source):
+            _copy(Path(entry.path), target / entry.name)
 
 
-def _system_mounts(root: Path) -> None:
-    ns.mount("proc", root / "proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    ns.mount("sysfs", root / "sys", "sysfs", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    with suppress(OSError):  # needed by no part yet; absent where cgroup v1 owns every controller
-        ns.mount("cgroup2", root / "sys/fs/cgroup", "cgroup2", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    ns.mount("tmpfs", root / "tmp", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=1777")
-    ns.mount("tmpfs", root / "run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-    for name in ("netns", "lock"):
-        (root / "run" / name).mkdir()
-    _devices(root / "dev")
+def _system(root: Path) -> None:
+    """Programs and libraries. Their owner, the machine's root, is nobody inside (except with hostUsers): what only
+    root may read on the machine stays unread."""
+    for name in SYSTEM:
+        machine = Path("/", name)
+        if machine.is_dir() and not machine.is_symlink():
+            ns.bind(machine, root / name, recursive=True)
+            ns.restrict(root / name)
 
 
-def _own_etc_files(etc: Path) -> None:
-    """The lab's resolver is its upstream DNS host; nothing of the machine's names leaks in."""
-    for name, content in {
-        "resolv.conf": f"nameserver {UPSTREAM_DNS}\n",
-        "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-        "hostname": "kubewire\n",
-    }.items():
-        path = etc / name
-        path.unlink(missing_ok=True)  # often a link into /run
-        path.write_text(content)
-
-
-def _devices(dev: Path) -> None:
-    ns.mount("tmpfs", dev, "tmpfs", ns.MS_NOSUID, "mode=755")
-    for name in _DEVICES:
+def _devices(dev: Path, options: str) -> None:
+    """A /dev of bound device files: the tmpfs below them opens none, so a device node made there is useless."""
+    ns.mount("tmpfs", dev, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, options)
+    for name in DEVICES:
         machine = Path("/dev", name)
         with suppress(OSError):
             if stat.S_ISCHR(machine.stat().st_mode):
                 (dev / name).parent.mkdir(exist_ok=True)
                 (dev / name).touch()
                 ns.bind(machine, dev / name)
-    for folder in ("pts", "shm"):
+    for folder in ("pts", "shm", "mqueue"):
         (dev / folder).mkdir()
-    ns.mount("devpts", dev / "pts", "devpts", ns.MS_NOSUID | ns.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
-    ns.mount("tmpfs", dev / "shm", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=1777")
+    (dev / "shm").chmod(0o1777)
     (dev / "ptmx").symlink_to("pts/ptmx")
-    for name, target in {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
-        (dev / name).symlink_to(target if target.startswith("/") else f"/proc/self/{target}")
+    for name, target in {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
+        (dev / name).symlink_to(f"/proc/self/{target}")
+
+
+def _show(descriptor: int, path: Path, *, read_only: bool = True) -> None:
+    """Bind an open file or folder of the machine to its own path below the root."""
+    target = _target(descriptor, path)
+    ns.bind(f"/proc/self/fd/{descriptor}", target, recursive=True)
+    ns.restrict(target, read_only=read_only)
+    os.close(descriptor)
+
+
+def _target(descriptor: int, path: Path) -> Path:
+    """An empty file or folder to bind it on."""
+    target = _STAGING / path.relative_to("/")
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    return target
+
+
+def _share(descriptor: int, entry: Shared, lab_root: int) -> None:
+    """As the lab file says. What root of the lab writes to a writable one belongs to the owner of the path.
+
+    lab_root: its user id as the machine sees it; 0: that of the caller, who needs no mapping.
+    """
+    if entry.read_only or lab_root == 0:
+        _show(descriptor, entry.path, read_only=entry.read_only)
+        return
+    status = os.fstat(descriptor)
+    if status.st_uid == 0:
+        raise UnusableShare(
+            f"share: {entry.path} belongs to root, and root of the lab would write there as root of the machine; "
+            "give it to another user (chown) or set readOnly: true"
+        )
+    target = _target(descriptor, entry.path)
+    with _user_namespace_of(status, lab_root) as users:
+        try:
+            ns.bind_idmapped(descriptor, target, users)
+        except OSError as error:
+            raise UnusableShare(
+                f"share: {entry.path}: its file system cannot map user ids ({os.strerror(error.errno or 0)}), so that "
+                "nothing in the lab could write there; set readOnly: true"
+            ) from error
+    ns.restrict(target, read_only=False)
+    os.close(descriptor)
+
+
+@contextmanager
+def _user_namespace_of(status: os.stat_result, lab_root: int) -> Iterator[int]:
+    """An open user namespace in which the owner of a file, and it alone, is root of the lab (mount_setattr(2))."""
+    made, makes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(OSError):
+            ns.unshare(ns.CLONE_NEWUSER)
+            os.write(makes, b"x")
+            signal.pause()
+        os._exit(1)
+    os.close(makes)
+    try:
+        if not os.read(made, 1):
+            raise UnusableShare("share: the kernel refuses a user namespace for a writable path")
+        for name, owner in (("uid_map", status.st_uid), ("gid_map", status.st_gid)):
+            Path(f"/proc/{child}/{name}").write_text(f"{owner} {lab_root} 1")
+        users = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(made)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    try:
+        yield users
+    finally:
+        os.close(users)
+
+
+def mount_process_views(root: Path) -> None:
+    """/proc and /sys of the calling process's pid and network namespaces."""
+    flags = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
+    ns.mount("proc", root / "proc", "proc", flags)
+    ns.mount("sysfs", root / "sys", "sysfs", flags)
+
+
+def enter(root: Path) -> None:
+    """Make root the root of this mount namespace's processes and detach the machine's."""
+    os.chdir(root)
+    # pivot_root(2): with new_root and put_old the same, the old root is stacked on top and can be detached.
+    ns.pivot_root(".", ".")
+    ns.unmount(".", lazy=True)
+    os.chdir("/")
+
+
+def finish() -> None:
+    """The file systems whose owner is the lab's user namespace. Runs as its first process."""
+    quiet = ns.MS_NOSUID | ns.MS_NOEXEC
+    ns.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0620")
+    with suppress(OSError):  # needed by no part yet; absent where cgroup v1 owns every controller
+        ns.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet | ns.MS_NODEV)

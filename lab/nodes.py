@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 from components.machinery import namespaces as ns
 from lab.errors import LabError, UsageError
+from lab.sandbox import clean_environment
 from lab.state import LabRecord, StateDirectory
 
 
@@ -24,7 +26,12 @@ def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[s
     # The sandbox first (its pid namespace shows the host's pid under /proc), then the host itself.
     names = ["mnt", "pid", "net", "ipc", "uts", "cgroup"]
     try:
-        ns.enter(record.init_pid, ["user", *names] if os.geteuid() else names)
+        if has_own_users(record.init_pid):
+            names.append("user")
+        ns.enter(record.init_pid, names)
+        # As the lab's root, with the lab's rights: what runs here can be changed by the lab, and must not be able to
+        # do more than the lab.
+        ns.become(0, 0)
     except OSError as error:
         raise LabError(f"lab {state.name!r} cannot be entered: {error}") from error
     child = os.fork()  # setns(pid) is for children
@@ -37,13 +44,21 @@ def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[s
     return 128 - code if code < 0 else code
 
 
+def has_own_users(pid: int) -> bool:
+    """Whether a process is in another user namespace than this one. Raises OSError."""
+    return not Path("/proc/self/ns/user").samefile(f"/proc/{pid}/ns/user")
+
+
 def _exec(pid: int, host: str, command: Sequence[str]) -> None:
     try:
         ns.enter(pid, ["net", "mnt"])
         ns.unshare(ns.CLONE_NEWUTS)  # Mininet hosts share one; a shell on a node should say where it is
         ns.set_hostname(host)
         os.chdir("/")
-        os.environ.update(HOME="/root", PS1=f"{host}:\\w# ", KUBEWIRE_HOST=host)
+        environment = clean_environment(os.environ) | {"PS1": f"{host}:\\w# ", "KUBEWIRE_HOST": host}
+        environment |= {name: os.environ[name] for name in ("TERM", "COLORTERM") if name in os.environ}
+        os.environ.clear()
+        os.environ.update(environment)
         os.execvp(command[0], list(command))
     except FileNotFoundError:
         os.write(2, f"kubewire: {host}: {command[0]}: command not found\n".encode())

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -14,14 +15,18 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from components.machinery import namespaces as ns
 from lab import mounts
+from lab.contents import Contents
 
-_FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
+_FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
+
+_LIMIT = 65536
 
 #: What the lab process does inside; it gets the way to report progress and returns an exit code.
 Body = Callable[["Progress"], int]
@@ -69,6 +74,18 @@ class Progress:
         threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
+#: All that a lab's processes have of the caller's environment, where it is set: how text is written and what time
+#: it is. Nothing else goes in, for it can be read in there (/proc/PID/environ).
+ENVIRONMENT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def clean_environment(outside: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that enters a lab, for one that is started with outside."""
+    named = {name: outside[name] for name in ENVIRONMENT if name in outside}
+    return {"PATH": PATH, "HOME": "/root", **named}
+
+
 def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, BinaryIO]:
     """Run `python -m lab.inside PROGRESS_FD arguments...` as a daemon; it makes the sandbox with enter().
 
@@ -79,7 +96,10 @@ def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, Binary
     read_end, write_end = os.pipe()
     stream: BinaryIO = os.fdopen(read_end, "rb", buffering=0)
     command = [sys.executable, "-m", "lab.inside", str(write_end), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+    environment = clean_environment(os.environ) | {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONUNBUFFERED": "1",
+    }
     try:
         with log.open("ab") as output:
             outer = subprocess.Popen(
@@ -127,24 +147,87 @@ def _read_line(descriptor: int) -> bytes:
     return line
 
 
-def enter(state: Path, progress: int, body: Body) -> None:
-    """Make the namespaces, fork PID 1 into them, report its pid, and end; PID 1 forks the lab process with body."""
+def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = False) -> None:
+    """Make the namespaces, report PID 1, and end; PID 1 forks the lab process with body.
+
+    Three processes take part. This one keeps the rights of whoever started the lab; it makes the lab's root
+    (lab/mounts.py has the order of the steps and why). The second makes the lab's user namespace and, owned by it,
+    the others, and forks the third, PID 1. host_users: there is no user namespace of the lab's own.
+    """
     try:
+        step = "make the lab's namespaces"
+        raise_limits()
+        ns.own_session_keyring()
         if os.geteuid() != 0:
             _own_user_namespace()
-        ns.unshare(_FLAGS)
-        init = os.fork()
-        if init:
-            os.write(progress, json.dumps({"init": init}).encode() + b"\n")
-            os._exit(0)
+        ns.unshare(ns.CLONE_NEWNS)
+        step = "make the sandbox's file system"
+        ids = None if host_users else id_map(Path("/proc/self/uid_map").read_text())
+        root = mounts.assemble(replace(contents, user=0 if ids is None else ids[0].outside))
+        step = "make the lab's namespaces"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        maker = os.fork()
+        if maker == 0:
+            ours.close()
+            _make_namespaces(theirs, progress, body, own_users=ids is not None)
+        theirs.close()
+        if ids is not None:
+            _receive(ours, b"user namespace made")
+            _write_id_maps(maker, ids)
+            ours.send(b"mapped")
+        init = int(_receive(ours, b"init ").removeprefix(b"init "))
+        step = "make the sandbox's file system"
+        _mount_views_of(init, root)
+        mounts.enter(root)
+        ours.send(b"enter")
+        os.write(progress, json.dumps({"init": init}).encode() + b"\n")
+        os._exit(0)
     except OSError as error:
         hint = "" if os.geteuid() == 0 else " (as an ordinary user kubewire needs user namespaces: kubewire doctor)"
-        os.write(progress, json.dumps({"error": f"cannot make the lab's namespaces: {error}{hint}"}).encode() + b"\n")
+        _report_failure(progress, f"cannot {step}: {error}{hint}")
         os._exit(1)
-    os._exit(_init(state, progress, body))
+
+
+def _report_failure(progress: int, text: str) -> None:
+    os.write(progress, json.dumps({"error": text}).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A line of /proc/PID/uid_map (user_namespaces(7)): count ids from inside on are those from outside on."""
+
+    inside: int
+    outside: int
+    count: int
+
+
+#: Where ids of a lab lie outside of it when root starts it: 0 inside is 2147483648, which no system gives to anybody
+#: (it reserves the upper half, https://systemd.io/UIDS-GIDS/), and all ids that Kubernetes allows have a place.
+FIRST_ID = 1 << 31
+_ALL_IDS = [Extent(0, 0, (1 << 32) - 1)]
+
+
+def id_map(text: str) -> list[Extent]:
+    """The map of the lab's user namespace, given uid_map of the one that it is made in.
+
+    In the machine's first user namespace the lab's root must not be the machine's: the kernel lets user id 0 write
+    kernel-wide sysctls and much of /sys without any capability (test_perm in fs/proc/proc_sysctl.c), so an identity
+    map would leave these open. In any other user namespace 0 is somebody else already, and ids stay as they are.
+    """
+    around = [Extent(*map(int, line.split())) for line in text.splitlines()]
+    if around == _ALL_IDS:
+        return [Extent(0, FIRST_ID, FIRST_ID - 1)]
+    return [Extent(extent.inside, extent.inside, extent.count) for extent in around]
+
+
+def _write_id_maps(pid: int, ids: list[Extent]) -> None:
+    lines = "".join(f"{extent.inside} {extent.outside} {extent.count}\n" for extent in ids)
+    for name in ("uid_map", "gid_map"):
+        Path(f"/proc/{pid}/{name}").write_text(lines)
 
 
 def _own_user_namespace() -> None:
+    """As an ordinary user: one in which we may mount. The lab's own is made in it."""
     uid, gid = os.geteuid(), os.getegid()
     ns.unshare(ns.CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
@@ -152,23 +235,93 @@ def _own_user_namespace() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
 
 
-def own_folders() -> list[Path]:
-    """Where kubewire's code and its interpreter lie: the checkout (or site-packages) and the venv."""
-    return [Path(__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)]
+def _make_namespaces(channel: socket.socket, progress: int, body: Body, *, own_users: bool) -> NoReturn:
+    """The second process: never returns. What fails is reported as the first process would."""
+    try:
+        if own_users:
+            ns.unshare(ns.CLONE_NEWUSER)
+            channel.send(b"user namespace made")
+            _receive(channel, b"mapped")
+            ns.become(0, 0)
+        ns.unshare(_FLAGS)
+        init = os.fork()
+        if init:
+            channel.send(f"init {init}".encode())
+            os._exit(0)
+    except OSError as error:
+        channel.send(str(error).encode())
+        os._exit(1)
+    try:
+        _receive(channel, b"enter")
+    except OSError:  # the first process has failed and says why
+        os._exit(1)
+    channel.close()
+    os._exit(_init(progress, body))
 
 
-def _init(state: Path, progress: int, body: Body) -> int:
-    """PID 1: prepare the namespaces, fork the lab process, reap until it ends."""
+def _receive(channel: socket.socket, expected: bytes) -> bytes:
+    """The next message. Raises OSError with it when it is another one, or when the peer has ended."""
+    message = channel.recv(4096)
+    if not message.startswith(expected):
+        raise OSError(message.decode(errors="replace") or "a process that makes the sandbox has ended")
+    return message
+
+
+def _mount_views_of(init: int, root: Path) -> None:
+    """A process in the pid and network namespaces of init mounts their /proc and /sys, with the rights of this one."""
+    pidfd = os.pidfd_open(init)
+    helper = os.fork()
+    if helper:
+        os.close(pidfd)
+        if code := os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]):
+            raise OSError(code, f"mount /proc and /sys: {os.strerror(code)}")
+        return
+    try:
+        ns.setns(pidfd, ns.CLONE_NEWPID | ns.CLONE_NEWNET)
+        child = os.fork()  # the pid namespace is that of children
+        if child:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        mounts.mount_process_views(root)
+        os._exit(0)
+    except OSError as error:
+        print(f"mount /proc and /sys: {error}", file=sys.stderr, flush=True)
+        os._exit(error.errno or 1)
+
+
+def raise_limits() -> None:
+    """As many descriptors and processes as 1,000 pods need, as far as the caller may have them: inside no one may."""
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
+        soft, hard = resource.getrlimit(limit)
+        if soft == resource.RLIM_INFINITY or soft >= _LIMIT:
+            continue
+        try:
+            resource.setrlimit(limit, (_LIMIT, hard if hard == resource.RLIM_INFINITY else max(hard, _LIMIT)))
+        except ValueError:  # the hard limit is not the caller's to raise
+            resource.setrlimit(limit, (hard, hard))
+
+
+def code_folders() -> list[Path]:
+    """Where kubewire's code and its interpreter lie: the packages of a checkout, or site-packages; the venv."""
+    above = Path(__file__).parent.parent
+    packages = [above / name for name in ("components", "lab", "scenarios", "topologies", "vm")]
+    if above.name in ("site-packages", "dist-packages"):  # what it imports lies there, too
+        packages = [above]
+    return [*packages, Path(sys.prefix), Path(sys.base_prefix)]
+
+
+def _init(progress: int, body: Body) -> int:
+    """PID 1: finish the namespaces, fork the lab process, reap until it ends."""
     ns.set_process_name("kubewire-init")
     os.umask(0o022)
     step = "make the sandbox's file system"
     try:
-        mounts.enter_root(state, own_folders())
+        ns.unshare(ns.CLONE_NEWNS)
+        ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+        mounts.finish()
         step = "bring up the sandbox's loopback"
         _loopback_up()
         _fabric_sysctls()
         ns.set_hostname("kubewire")
-        os.environ["HOME"] = "/root" if os.access("/root", os.W_OK) else "/tmp"
         os.environ["TMPDIR"] = "/tmp"
     except OSError as error:
         os.write(progress, json.dumps({"failed": {"step": step, "reason": str(error)}}).encode() + b"\n")

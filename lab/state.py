@@ -1,4 +1,8 @@
-"""State directories: what a lab leaves for other commands to find, and how they know that it still runs."""
+"""State directories: what a lab leaves for other commands to find, and how they know that it still runs.
+
+All in them is written by the machine's side and trusted by it, except the folder of logs: that belongs to the lab, and
+what lies in it is read with care (`read_log`). A lab sees nothing else of its state directory.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import re
 import select
 import shutil
 import signal
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +26,8 @@ from lab.errors import LabError, UsageError
 
 _SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its end
 _DEADLINE = 30.0
+#: Bytes of a log file that are read of its end.
+_LOG_END = 64 * 1024
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
 
 
@@ -38,10 +45,10 @@ def base_directory() -> Path:
 def start_time(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat (clock ticks since boot): tells a process from a later one with its number."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        line = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    columns = stat.rpartition(")")[2].split()
+    columns = line.rpartition(")")[2].split()
     return None if columns[0] in "ZX" else int(columns[19])
 
 
@@ -107,7 +114,7 @@ class LabRecord:
 
 
 class StateDirectory:
-    """The 0700 directory of one lab, seen under the same path inside and outside its sandbox."""
+    """The 0700 directory of one lab on the machine's side."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -203,6 +210,20 @@ class StateDirectory:
             return LabRecord(**_known(LabRecord, raw))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def read_log(self, name: str) -> str:
+        """The end of a log file, "" when there is none. A lab may have put anything there: links are not followed,
+        only regular files are read, and of them only the end."""
+        try:
+            descriptor = os.open(self.logs / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return ""
+            file.seek(max(0, status.st_size - _LOG_END))
+            return file.read(_LOG_END).decode(errors="replace")
 
     def settled(self) -> LabRecord | None:
         """The record, once its starter has made the sandbox or is gone. Raises LabError when it does not get on."""

@@ -8,19 +8,18 @@ only in the container's mount namespace: the kernel removes it with the last pro
 # ruff: noqa: PTH101, PTH102, PTH103, PTH110, PTH112, PTH115, PTH116, PTH120, PTH121, PTH211
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from components.machinery import namespaces as ns
 
 from .spec import Mount, Rootfs, StartError
 
-DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 DEVICE_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -28,6 +27,11 @@ DEVICE_LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
+#: Directories below those of Layout.over in which containers make files: packages' own, and what tutorials write to.
+WRITTEN = (
+    "/bin", "/etc", "/include", "/lib", "/local", "/local/bin", "/local/etc", "/local/lib", "/local/sbin",
+    "/local/share", "/sbin", "/share", "/share/nginx", "/share/nginx/html", "/src",
+)  # fmt: skip
 #: Directories of the scratch tmpfs that cover the machine's: target -> mode.
 SCRATCH = {"/dev": 0o755, "/tmp": 0o1777, "/run": 0o755}
 #: The default mounts, in order. runc's, with /sys and /proc/sys read-only unless privileged.
@@ -41,9 +45,6 @@ DEFAULT_MOUNTS = (
     Mount("/tmp", "", "scratch"),
     Mount("/run", "", "scratch"),
 )
-_SYS_MOUNT_SETATTR = 442  # the same number on every architecture
-_MOUNT_ATTR_RDONLY = 0x1
-_AT_RECURSIVE = 0x8000
 _FLAGS = {
     "proc": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
     "sysfs": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
@@ -59,9 +60,14 @@ _OPTIONAL = {"/dev/mqueue", "/sys"}
 class Layout:
     """What the fork server knows about the machine: where the lower layer is and what it does not show.
 
-    base: existing directory, the first of `bases` is taken, which the scratch tmpfs may cover.
-    binds: paths of the programs that lie on other mounts than the lower root's (checkout, venv).
+    bases: the first that is a directory is taken; the scratch tmpfs may cover it.
+    binds: paths that lie on other mounts than the lower root's (kubewire's code, its interpreter).
+    shared: what else containers see, as it is mounted here: read-only or not.
     tools: directory of what mounts of type "tools" bind (tools.py), under the same path in every namespace.
+    over: directories that the lower root has only as empty ones, and that get an overlay each (/usr).
+    owned: directory of over -> paths below it that are the container's own from the start. A merged directory belongs
+        to the owner of its upper side; without one, a lower directory of the machine's root is nobody's in a user
+        namespace, and no program could make a file in it.
     """
 
     lower: str
@@ -69,12 +75,16 @@ class Layout:
     binds: tuple[str, ...] = ()
     tools: str = ""
     user_namespace: bool = False
+    over: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    owned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
     """The mounts over the overlay, in order: defaults that the spec does not replace, programs, the spec's."""
     given = {os.path.normpath(mount.target) for mount in rootfs.mounts}
     programs = [Mount(path, path, read_only=True) for path in layout.binds if path not in given]
+    programs += [Mount(path, path) for path in layout.shared if path not in given]
     defaults = [mount for mount in DEFAULT_MOUNTS if mount.target not in given]
     asked = [_tool(mount, layout) if mount.type == "tools" else mount for mount in rootfs.mounts]
     return [*defaults, *programs, *asked]
@@ -133,7 +143,7 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
     if rootfs.read_only:
         with _stage("remount / read-only"):
             for layer in layers:
-                ns.mount("none", layer, "", ns.MS_REMOUNT | ns.MS_BIND | ns.MS_RDONLY)
+                ns.read_only(layer, recursive=False)
     with _stage("pivot_root"):
         # pivot_root(2): with new_root and put_old the same, the old root is stacked on top and can be detached.
         os.chdir(root)
@@ -146,7 +156,7 @@ def _mount_scratch(layout: Layout) -> str:
     for base in layout.bases:
         if os.path.isdir(base):
             with _stage(f"mount tmpfs on {base}"):
-                ns.mount("tmpfs", base, "tmpfs", 0, "mode=0755")
+                ns.mount("tmpfs", base, "tmpfs", ns.MS_NODEV, "mode=0755")
                 for name in ("upper", "work", "root"):
                     os.mkdir(f"{base}/{name}")
             return base
@@ -158,13 +168,39 @@ def _mount_root(lower: str, scratch: str, layout: Layout, warn: Callable[[str], 
     root = f"{scratch}/root"
     try:
         _mount_overlay(lower, root, scratch, "", layout)
-        return root, [root]
+        return root, [root, *_mount_over(lower, root, scratch, layout)]
     except OSError as refused:
         warn(
             f"overlay over {lower} refused ({os.strerror(refused.errno or 0)}): one for each of its directories instead"
         )
         with _stage("mount /"):
             return root, _mount_pieces(lower, root, scratch, layout)
+
+
+def owned(over: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Layout.owned for the directories that are there on this machine."""
+    return {directory: tuple(path for path in WRITTEN if os.path.isdir(directory + path)) for directory in over}
+
+
+def _mount_over(lower: str, root: str, scratch: str, layout: Layout) -> Iterator[str]:
+    """The overlays of layout.over, so that a container may change what is in them; yields where they are.
+
+    A directory with a mount of the machine's below it cannot be a lower layer (mount_namespaces(7): it is locked); it
+    is bound read-only instead.
+    """
+    if lower != layout.lower:  # a root of its own, which has them already
+        return
+    for directory in layout.over:
+        target = root + directory
+        name = directory.replace("/", "-")
+        try:
+            for path in ("", *layout.owned.get(directory, ())):
+                os.mkdir(f"{scratch}/upper{name}{path}")
+            _mount_overlay(directory, target, scratch, name, layout)
+            yield target
+        except OSError:
+            with _stage(f"mount {directory}"):
+                ns.bind(directory, target, recursive=True)
 
 
 def _mount_overlay(lower: str, target: str, scratch: str, name: str, layout: Layout) -> None:
@@ -174,7 +210,7 @@ def _mount_overlay(lower: str, target: str, scratch: str, name: str, layout: Lay
             os.mkdir(directory)
     # In a user namespace overlay keeps its marks in user.* attributes (Documentation/filesystems/overlayfs.rst).
     marks = ",userxattr" if layout.user_namespace else ""
-    ns.mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}{marks}")
+    ns.mount("overlay", target, "overlay", ns.MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}{marks}")
 
 
 def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> list[str]:
@@ -197,17 +233,8 @@ def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> list[s
                 layers.append(target)
             except OSError:
                 ns.bind(entry.path, target, recursive=True)
-                set_read_only(target)
+                ns.read_only(target)
     return layers
-
-
-def set_read_only(target: str) -> None:
-    """mount_setattr(2): a mount and all below it read-only. Raises OSError."""
-    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    size = ctypes.c_size_t(ctypes.sizeof(attributes))
-    if libc.syscall(_SYS_MOUNT_SETATTR, -100, target.encode(), _AT_RECURSIVE, attributes, size) < 0:
-        raise OSError(ctypes.get_errno(), f"mount_setattr {target}: {os.strerror(ctypes.get_errno())}")
 
 
 def _mount_one(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
@@ -222,7 +249,7 @@ def _mount_one(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
     if mount.type in ("bind", "scratch"):
         ns.bind(source, target, recursive=mount.recursive and not is_file)
         if mount.read_only:
-            set_read_only(target)
+            ns.read_only(target)
         return
     flags = _FLAGS.get(mount.type, 0)
     if mount.read_only and not (mount.type == "sysfs" and privileged):
@@ -241,16 +268,11 @@ def _make_target(target: str, is_file: bool) -> None:
 
 
 def _finish_dev(dev: str) -> None:
+    """Device files are bound, not made: those on a mount of the container's own cannot be opened (nodev)."""
     with _stage("fill /dev"):
-        for name, (major, minor) in DEVICES.items():
+        for name in DEVICES:
             path = f"{dev}/{name}"
-            if os.path.exists(path):
-                continue
-            try:
-                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-                os.chmod(path, 0o666)
-            except PermissionError:
-                # A user namespace may not make devices, and ignores those on its own tmpfs: bind the machine's.
+            if not os.path.exists(path):
                 _make_target(path, True)
                 ns.bind(f"/dev/{name}", path)
         for name, link in DEVICE_LINKS.items():
@@ -268,16 +290,18 @@ def _stage(stage: str, optional: bool = False) -> Iterator[None]:
             raise StartError(f"{stage}: {err}", stage, err.errno or 0) from None
 
 
-def program_binds(lower: str, paths: Sequence[str]) -> tuple[str, ...]:
+def program_binds(lower: str, over: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
     """Those of the paths that a container's root would not show: another file system is mounted there, or the
     container has a scratch directory of its own in the way (a checkout in /tmp)."""
     whole = os.path.samefile(lower, "/")
 
     def shown(path: str) -> bool:
-        return (whole or os.path.exists(lower + path)) and not path.startswith(tuple(f"{d}/" for d in SCRATCH))
+        if path.startswith(tuple(f"{directory}/" for directory in SCRATCH)):
+            return False
+        return whole or path.startswith(tuple(f"{directory}/" for directory in over)) or path in over
 
-    hidden = sorted({p for p in paths if os.path.exists(p) and not shown(p)})
-    return tuple(p for p in hidden if not any(p.startswith(f"{other}/") for other in hidden))
+    hidden = sorted({path for path in paths if os.path.exists(path) and not shown(path)})
+    return tuple(path for path in hidden if not any(path.startswith(f"{other}/") for other in hidden))
 
 
 def bind_console(terminal: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .loop import Loop
-from .rootfs import Layout, program_binds
+from .rootfs import Layout, owned, program_binds
 from .server import Server
 from .tools import install
 
@@ -28,11 +28,13 @@ def serve(argv: list[str], parents: Mapping[str, socket.socket]) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        listener = listen(options.socket)
+        listeners = [listen(options.socket)]
     except OSError as err:
         print(f"runtime: cannot listen on {options.socket}: {err.strerror}", file=sys.stderr)
         return 1
-    server = Server(loop, listener, parents, _layout(options.lower, options.state))
+    if options.listen_fd is not None:
+        listeners.append(socket.socket(fileno=options.listen_fd))
+    server = Server(loop, listeners, parents, _layout(options))
     try:
         loop.run()
         if not server.failed:
@@ -49,27 +51,49 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="components.runtime", description="kubewire's fork server")
     parser.add_argument("--socket", required=True, metavar="PATH", help="unix socket to serve")
     parser.add_argument(
-        "--state", metavar="DIR", default="", help="directory for what containers share (busybox links)"
+        "--listen-fd", metavar="N", type=int, help="a second socket to serve, inherited and already listening"
     )
     parser.add_argument(
-        "--lower", metavar="DIR", default="/.host" if Path("/.host").is_dir() else "/", help="lower root of containers"
+        "--state", metavar="DIR", default="", help="directory for what containers share (busybox links)"
+    )
+    parser.add_argument("--lower", metavar="DIR", default="/", help="lower root of containers")
+    parser.add_argument(
+        "--over",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="directory that the lower root lacks; each container sees it through an overlay of its own",
+    )
+    parser.add_argument(
+        "--show", metavar="PATH", action="append", default=[], help="bound into each container, read-only"
+    )
+    parser.add_argument(
+        "--share", metavar="PATH", action="append", default=[], help="bound into each container, as it is mounted here"
     )
     return parser.parse_args(argv)
 
 
-def _layout(lower: str, state: str) -> Layout:
+def _layout(options: argparse.Namespace) -> Layout:
     bases: tuple[str, ...] = ("/mnt", "/media", "/srv")
     tools = ""
-    if state:
-        base = Path(state) / "scratch"
+    if options.state:
+        base = Path(options.state) / "scratch"
         base.mkdir(parents=True, exist_ok=True)
         bases = (str(base), *bases)
-        tools = f"{state}/tools"
+        tools = f"{options.state}/tools"
         install(Path(tools))
     checkout = Path(__file__).resolve().parents[2]
-    binds = program_binds(lower, [sys.prefix, sys.base_prefix, str(checkout)])
-    full_map = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
-    return Layout(lower.rstrip("/") or "/", bases, binds, tools, not full_map)
+    programs = [sys.prefix, sys.base_prefix, *([] if options.show else [str(checkout)]), *options.show]
+    return Layout(
+        options.lower.rstrip("/") or "/",
+        bases,
+        program_binds(options.lower, options.over, programs),
+        tools,
+        user_namespace=Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"],
+        over=tuple(options.over),
+        shared=tuple(options.share),
+        owned=owned(options.over),
+    )
 
 
 def _stop_on_signals(loop: Loop) -> None:

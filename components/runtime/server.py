@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -79,12 +79,11 @@ class Server:
     def __init__(
         self,
         loop: Loop,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         parents: Mapping[str, socket.socket],
         layout: Layout,
     ) -> None:
         self.loop = loop
-        self._listener = listener
         self._layout = layout
         self._records: dict[str, _Record] = {}
         self._serials: dict[int, _Record] = {}
@@ -93,8 +92,9 @@ class Server:
         self._warned: set[str] = set()
         self.failed = ""
         self._parents = {name: Parent(self, name, channel) for name, channel in parents.items()}
-        listener.setblocking(False)
-        loop.set_reader(listener.fileno(), self._accept)
+        for listener in listeners:
+            listener.setblocking(False)
+            loop.set_reader(listener.fileno(), functools.partial(self._accept, listener))
 
     # Clients
 
@@ -127,9 +127,9 @@ class Server:
             if record.owner is connection:
                 self._remove(record)
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            sock, _ = self._listener.accept()
+            sock, _ = listener.accept()
         except OSError:
             return
         self._connections.append(Connection(self, sock))

@@ -19,7 +19,7 @@ from scenarios.engine.document import Document, KeyPath, SpecError, read_text
 from topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
 from topologies.ranges import MASK_SIZES, NODES, PODS, SERVICES, PodRange, Range, ServiceRange, overlaps, parse_one
 
-__all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "SpecError", "Topology"]
+__all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "Share", "SpecError", "Topology"]
 
 #: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
 _SPECIAL: dict[Range, str] = {
@@ -177,8 +177,19 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A file or folder of the machine that the lab sees under the same path. A string in a lab file is its path."""
+
+    path: str
+    readOnly: bool = True
+
+
+@dataclass(frozen=True)
 class LabSpec:
-    """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links."""
+    """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links.
+
+    hostUsers, as in a Pod's spec: True: without a user namespace of the lab's own; None: only where it must be so.
+    """
 
     name: str = field(default="", compare=False)
     kubernetes: bool = True
@@ -188,11 +199,31 @@ class LabSpec:
     kubeProxy: KubeProxy = KubeProxy()
     dns: DNS = DNS()
     images: tuple[tuple[str, Image], ...] = ()
+    share: tuple[Share, ...] = ()
+    hostUsers: bool | None = None
+
+    @property
+    def has_host_users(self) -> bool:
+        """Whether the lab's root is the machine's root. In mode ipvs it must be: Linux shows the sysctls that
+        kube-proxy sets then (net.ipv4.vs.*) only to the first user namespace (net/netfilter/ipvs/ip_vs_ctl.c)."""
+        return self.kubeProxy.mode == "ipvs" if self.hostUsers is None else self.hostUsers
 
     @property
     def has_working_dns(self) -> bool:
         """CoreDNS needs a pod network, and kube-proxy to reach the API server's Service."""
         return bool(self.dns.replicas) and self.cni.plugin != "none" and self.kubeProxy.mode != "none"
+
+    def opened(self) -> Iterator[str]:
+        """What the lab file opens of the machine, a sentence each, for the user to see before it happens."""
+        if self.has_host_users:
+            why = "hostUsers: true" if self.hostUsers else "kubeProxy.mode: ipvs needs hostUsers: true"
+            yield (
+                f"{why}: root in this lab is root of this machine; a privileged pod and a node can change "
+                "kernel-wide settings and make device files (docs/security.md)"
+            )
+        for share in self.share:
+            if not share.readOnly:
+                yield f"share: everything in this lab may change what is in {share.path} of this machine"
 
     @classmethod
     def load(cls, path: str | Path) -> LabSpec:
@@ -227,6 +258,9 @@ class LabSpec:
         plain["cni"] = {key: value for key, value in plain["cni"].items() if value not in ("", None)}
         plain["cni"]["env"] = dict(self.cni.env)
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
+        plain["share"] = [asdict(share) for share in self.share]
+        if self.hostUsers is None:
+            del plain["hostUsers"]
         if self.topology.links.bandwidth is None:
             plain["topology"]["links"] = {}
         plain["network"] = {key: value for key, value in plain["network"].items() if value is not None}
@@ -261,6 +295,8 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         kubeProxy=KubeProxy(**data.get("kubeProxy", {})),
         dns=DNS(**data.get("dns", {})),
         images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
+        share=tuple(_share(entry) for entry in data.get("share", ())),
+        hostUsers=data.get("hostUsers"),
     )
 
 
@@ -300,6 +336,10 @@ def _image(data: Mapping[str, Any]) -> Image:
     return Image(argv=tuple(data.get("argv", ())), main=data.get("main", ""), env=env)
 
 
+def _share(entry: str | Mapping[str, Any]) -> Share:
+    return Share(entry) if isinstance(entry, str) else Share(**entry)
+
+
 def _image_dict(image: Image) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     if image.argv:
@@ -332,6 +372,9 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _ports(spec.network.serviceNodePortRange)
     yield from _pod_network(spec.cni, ranges)
     yield from _routing(spec)
+    if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
+        text = "kubeProxy.mode: ipvs needs it: the kernel shows net.ipv4.vs.* only to the first user namespace"
+        yield ("hostUsers",), f"false is not possible here; {text}"
     for name, image in spec.images:
         if image.argv and image.main:
             yield ("images", name), "has both argv and main; give one"

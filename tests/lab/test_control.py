@@ -36,7 +36,10 @@ class FakeLab:
 @pytest.fixture
 def lab(short_path: Path) -> Iterator[FakeLab]:
     lab: Any = FakeLab(StateDirectory(short_path))
-    server = ControlServer(lab)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(lab.state.control_socket))
+    listener.listen()
+    server = ControlServer(lab, listener)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield lab
@@ -70,9 +73,27 @@ def test_an_action_is_done_and_acknowledged(lab: FakeLab) -> None:
             "unknown action 'freeze'; there are start, kill, stop",
         ),
         (b'{"op": "component", "name": "kubelet", "host": "worker-1", "action": "start"}', "RuntimeError"),
-        (b"no JSON", "Expecting value: line 1 column 1 (char 0)"),
+        (b"no JSON", "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (b"\xff\xfe", "not JSON: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"[" * 60_000, "not JSON: nested too deeply"),
+        (b"[]", "a request is a JSON object"),
+        (b"null", "a request is a JSON object"),
+        (b'{"op": ["component"]}', "unknown operation ['component']; there is: component"),
+        (b"x" * 70_000, "a request has at most 65536 bytes"),
     ],
-    ids=["operation", "host is missing", "action", "an error without a text", "no JSON"],
+    ids=[
+        "operation",
+        "host is missing",
+        "action",
+        "an error without a text",
+        "no JSON",
+        "no text",
+        "deep",
+        "no object",
+        "null",
+        "a list for a name",
+        "too long",
+    ],
 )
 def test_what_cannot_be_done_is_answered_with_what_can(lab: FakeLab, request_line: bytes, error: str) -> None:
     assert ask(lab, request_line) == {"error": error}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.lab.kubewire_cli import ROOT, Cli
+from tests.lab.kubewire_cli import Cli
 from tests.lab.test_kill import machine_network, mounts
 
 pytestmark = pytest.mark.lab
@@ -22,38 +21,43 @@ def cli(short_path: Path) -> Cli:
     return Cli(short_path / "cli")
 
 
-@pytest.fixture
-def tools() -> Iterator[Path]:
-    """A folder of the checkout: a lab does not see the machine's /tmp."""
-    (ROOT / ".cache").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="tools-", dir=ROOT / ".cache"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+def up_with_tool(cli: Cli, folder: Path, name: str, script: str) -> subprocess.CompletedProcess[str]:
+    """`kubewire up` where script stands in the place of a program of the machine, for this command alone.
+
+    REAL in script is the program. A lab takes no PATH from outside and sees only what its file shares of this folder,
+    so the script is bound over the program in a mount namespace of the command's own.
+    """
+    folder.mkdir()
+    program = shutil.which(name)
+    assert program is not None
+    real = folder / f"real-{name}"
+    shutil.copyfile(program, real)
+    stand_in = folder / name
+    stand_in.write_text(f"#!/bin/sh\n{script.replace('REAL', str(real))}\n")
+    for path in (real, stand_in):
+        path.chmod(0o755)
+    lab_file = folder / "lab.yaml"
+    lab_file.write_text(f"topology: {{workers: 2}}\nshare: [{folder}]\n")
+    bind = f'mount --bind {stand_in} {os.path.realpath(program)} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", bind, "sh", *cli.argv("up", "-f", str(lab_file))]
+    return subprocess.run(command, env=cli.environment, capture_output=True, text=True, timeout=60)
 
 
-def with_tool(cli: Cli, folder: Path, name: str, script: str) -> None:
-    """A program of this name ahead of the machine's own."""
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
-    cli.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
-
-
-def test_a_node_whose_interface_cannot_be_configured_is_named_with_command_and_output(cli: Cli, tools: Path) -> None:
-    real = os.popen("command -v ip").read().strip()
-    with_tool(
+def test_a_node_whose_interface_cannot_be_configured_is_named_with_command_and_output(
+    cli: Cli, short_path: Path
+) -> None:
+    network, mounted = machine_network(), mounts()
+    done = up_with_tool(
         cli,
-        tools,
+        short_path / "tools",
         "ip",
-        f"""case "$*" in
+        """case "$*" in
 -batch*) lines=$(cat); case "$lines" in
   *172.18.0.4/16*) echo "RTNETLINK answers: No buffer space available"; exit 1;; esac
-  printf '%s\\n' "$lines" | {real} "$@";;
-*) exec {real} "$@";;
+  printf '%s\\n' "$lines" | REAL "$@";;
+*) exec REAL "$@";;
 esac""",
     )
-    network, mounted = machine_network(), mounts()
-    done = cli.run("up", "--workers", "2")
     assert done.returncode == 1
     assert "step failed: network: 3 nodes, one-segment (on worker-2)" in done.stderr
     assert "addr add 172.18.0.4/16 dev eth0" in done.stderr
@@ -62,18 +66,16 @@ esac""",
     assert machine_network() == network and mounts() == mounted
 
 
-def test_a_node_that_cannot_start_is_named_with_what_its_start_said(cli: Cli, tools: Path) -> None:
-    real = os.popen("command -v mnexec").read().strip()
-    with_tool(
+def test_a_node_that_cannot_start_is_named_with_what_its_start_said(cli: Cli, short_path: Path) -> None:
+    done = up_with_tool(
         cli,
-        tools,
+        short_path / "tools",
         "mnexec",
-        f"""case "$*" in
+        """case "$*" in
 *mininet:worker-2*) echo "unshare: No space left on device" >&2; exit 1;;
-*) exec {real} "$@";;
+*) exec REAL "$@";;
 esac""",
     )
-    done = cli.run("up", "--workers", "2", timeout=60)
     assert done.returncode == 1
     assert "step failed: network: 3 nodes, one-segment (on worker-2)" in done.stderr
     assert "command: mnexec -cdn env" in done.stderr
@@ -82,19 +84,17 @@ esac""",
     assert not (cli.state / "default").exists()
 
 
-def test_a_node_whose_shell_ends_while_it_is_configured_is_named(cli: Cli, tools: Path) -> None:
-    real = os.popen("command -v ip").read().strip()
-    with_tool(
+def test_a_node_whose_shell_ends_while_it_is_configured_is_named(cli: Cli, short_path: Path) -> None:
+    done = up_with_tool(
         cli,
-        tools,
+        short_path / "tools",
         "ip",
-        f"""case "$*" in
+        """case "$*" in
 -batch*) lines=$(cat); case "$lines" in *172.18.0.4/16*) kill -9 $PPID; exit 1;; esac
-  printf '%s\\n' "$lines" | {real} "$@";;
-*) exec {real} "$@";;
+  printf '%s\\n' "$lines" | REAL "$@";;
+*) exec REAL "$@";;
 esac""",
     )
-    done = cli.run("up", "--workers", "2", timeout=60)
     assert done.returncode == 1
     assert "step failed: network: 3 nodes, one-segment (on worker-2)" in done.stderr
     assert "addr add 172.18.0.4/16 dev eth0" in done.stderr

@@ -1,27 +1,63 @@
-"""What the sandbox shows of the machine's file systems."""
+"""What a lab sees of the machine: an allow-list, and ids that are not the machine's."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
-from lab.mounts import hidden, mount_points, submounts
+import pytest
 
-MOUNTINFO = """\
-22 28 0:20 / /sys rw,nosuid shared:2 - sysfs sysfs rw
-28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 28 8:2 / /home rw,relatime - ext4 /dev/sda2 rw
-31 30 8:3 / /home/a\\040b rw,relatime - ext4 /dev/sda3 rw
-32 28 0:30 / /run/user/1000 rw - tmpfs tmpfs rw
-33 28 8:4 /x /etc/resolv.conf rw - ext4 /dev/sda4 rw
-34 28 8:5 / /homestead rw - ext4 /dev/sda5 rw
-"""
+from lab.contents import FOLDERS, generated, group, passwd, topmost
+from lab.sandbox import FIRST_ID, Extent, clean_environment, id_map
 
 
-def test_mountinfo_paths_are_decoded() -> None:
-    assert "/home/a b" in [point.path for point in mount_points(MOUNTINFO)]
+@pytest.mark.parametrize(
+    ("around", "inside"),
+    [
+        pytest.param(
+            "         0          0 4294967295\n",
+            [Extent(0, FIRST_ID, FIRST_ID - 1)],
+            id="root of the machine: ids that nobody has",
+        ),
+        pytest.param("0 1000 1\n", [Extent(0, 0, 1)], id="an ordinary user: the one id there is"),
+        pytest.param(
+            "0 100000 65536\n70000 200000 10\n",
+            [Extent(0, 0, 65536), Extent(70000, 70000, 10)],
+            id="root of a container with ids of its own: the same",
+        ),
+    ],
+)
+def test_root_of_a_lab_is_never_root_of_the_machine(around: str, inside: list[Extent]) -> None:
+    assert id_map(around) == inside
 
 
-def test_only_topmost_mounts_that_an_overlay_of_the_root_does_not_show_are_bound() -> None:
-    assert submounts(mount_points(MOUNTINFO)) == ["/home", "/homestead"]
+def test_all_ids_that_kubernetes_allows_have_a_place() -> None:
+    (extent,) = id_map("0 0 4294967295")
+    assert extent.inside + extent.count - 1 >= 2**31 - 2  # runAsUser: at most 2147483647 (ValidatePodSecurityContext)
+    assert extent.outside + extent.count - 1 < 2**32 - 1  # -1 stands for "no change" in system calls
 
 
-def test_a_checkout_below_tmp_is_shown_although_the_sandbox_has_a_tmp_of_its_own(tmp_path: Path) -> None:
-    assert hidden([tmp_path, Path("/usr")]) == [tmp_path.resolve()]
+def test_a_checkout_below_usr_or_below_another_one_is_shown_already() -> None:
+    paths = ["/usr/lib/python3/dist-packages", "/work/kubewire/lab", "/work/kubewire", "/home/me/.venv"]
+    assert topmost([Path(path) for path in paths]) == [Path("/home/me/.venv"), Path("/work/kubewire")]
+
+
+def test_of_the_environment_only_what_is_named_goes_in() -> None:
+    outside = {"AWS_SECRET_ACCESS_KEY": "x", "LANG": "C.UTF-8", "PATH": "/home/me/bin", "LD_PRELOAD": "/x.so"}
+    assert clean_environment(outside) == {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+    }
+
+
+def test_passwd_and_group_name_each_other() -> None:
+    groups = {line.split(":")[2] for line in group().splitlines()}
+    users = [line.split(":") for line in passwd().splitlines()]
+    assert users[0][:4] == ["root", "x", "0", "0"]
+    assert {user[3] for user in users} <= groups
+    assert len({user[2] for user in users}) == len(users)
+
+
+def test_home_folders_are_empty_and_no_file_of_passwords_is_made() -> None:
+    assert {"root", "home", "srv", "opt", "tmp", "var/log"} <= FOLDERS.keys()
+    assert not {"shadow", "gshadow", "sudoers"} & generated().keys()
