@@ -96,7 +96,7 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
 def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
     if spec.topology.routing == "static":
         return
-    root = router_packages.find()
+    root = router_packages.location()
     assert root is not None, "lab.launch has seen to it"
     environment = tuple(router_packages.environment(root).items())
     for router in routers.routers(plan):

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import vm.build
 from components.machinery import kernel_features as features
 from components.machinery import namespaces as ns
 from lab.machine import packages
+from vm.errors import Untrusted
 from vm.kernels import KERNELS
 
 KERNEL = "kernel"
@@ -95,8 +97,15 @@ def _kernel() -> list[Finding]:
 
 def vm_features() -> dict[str, dict[str, bool] | None]:
     """What each kernel of a virtual machine was found to have when it was built; None: it is not built here."""
-    built = {kernel.name: vm.build.find(kernel) for kernel in KERNELS}
-    return {name: dict(one.features) if one else None for name, one in built.items()}
+    found: dict[str, dict[str, bool] | None] = {}
+    for kernel in KERNELS:
+        try:
+            built = vm.build.find(kernel)
+        except Untrusted as error:
+            print(f"kubewire: the kernel {kernel.name} is not used: {error}", file=sys.stderr)
+            built = None
+        found[kernel.name] = dict(built.features) if built else None
+    return found
 
 
 @functools.cache

@@ -1,20 +1,22 @@
 """BIRD 2, FRR and GoBGP as Debian has them, unpacked into a cache and not installed: no user, no service.
 
-15 MB are downloaded once, into /var/cache/kubewire/routers (an ordinary user: ~/.cache/kubewire/routers).
+15 MB are downloaded once, into /var/cache/kubewire/routers (an ordinary user: ~/.cache/kubewire/routers), checked by
+apt's signatures. They are run from there only as long as nobody else can change them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
 from pathlib import Path
+
+from components.machinery import apt
 
 PACKAGES = ("bird2", "frr", "gobgpd", "libssh-gcrypt-4", "libc-ares2", "libyang2")
 SYSTEM = Path("/var/cache/kubewire/routers")
 _COMPLETE = "complete"
-_SECONDS = 180
 
 
 class NoRouters(Exception):
@@ -28,19 +30,33 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kubewire/routers")
 
 
-def find() -> Path | None:
-    """The folder they are in, as a root of a file system."""
+def location() -> Path | None:
+    """The folder they are in, as a root of a file system. Whose it is was checked when the lab was started."""
     return next((folder for folder in (directory(), SYSTEM) if (folder / _COMPLETE).exists()), None)
+
+
+def find() -> Path | None:
+    """The folder they are in; None also when somebody else can change it, about which ensure() complains."""
+    folder = location()
+    with contextlib.suppress(apt.Untrusted):
+        if folder is not None:
+            apt.require_own(folder)
+            return folder
+    return None
 
 
 def ensure() -> Path:
     """The folder, filled first where that has not been done. Raises NoRouters."""
-    if (found := find()) is not None:
-        return found
-    if shutil.which("apt-get") is None:
-        raise NoRouters(f"this is not a Debian: its packages {', '.join(PACKAGES[:3])} cannot be had")
-    folder = directory()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if (found := location()) is not None:
+            apt.require_own(found)
+            return found
+        if shutil.which("apt-get") is None:
+            raise NoRouters(f"this is not a Debian: its packages {', '.join(PACKAGES[:3])} cannot be had")
+        folder = directory()
+        apt.make_own(folder)
+    except apt.Untrusted as error:
+        raise NoRouters(str(error)) from error
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _COMPLETE).exists():
@@ -49,18 +65,9 @@ def ensure() -> Path:
 
 
 def _fill(folder: Path) -> None:
-    download = ["apt-get", "download", *PACKAGES]
     try:
-        done = subprocess.run(download, cwd=folder, capture_output=True, text=True, timeout=_SECONDS)
-        if done.returncode:  # its lists may be old, or not be there at all
-            subprocess.run(["apt-get", "update", "-q"], capture_output=True, timeout=_SECONDS)
-            done = subprocess.run(download, cwd=folder, capture_output=True, text=True, timeout=_SECONDS)
-        if done.returncode:
-            raise NoRouters(f"{' '.join(download)} failed: {done.stderr.strip()[-500:]}")
-        for package in folder.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, folder], check=True, capture_output=True)
-            package.unlink()
-    except (OSError, subprocess.SubprocessError) as error:
+        apt.unpack(PACKAGES, folder)
+    except apt.Refused as error:
         raise NoRouters(str(error)) from error
     (folder / _COMPLETE).touch()
 

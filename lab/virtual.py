@@ -17,7 +17,7 @@ from components.machinery import kernel_features
 from lab import machine as debian
 from lab.errors import LabError, UsageError
 from vm import build, cache
-from vm.errors import BuildFailed, Ended, NotBuilt, VMError
+from vm.errors import BuildFailed, Ended, NotBuilt, Untrusted, VMError
 from vm.kernels import KERNELS, named
 from vm.kernels.base import Boot, Kernel, packages
 from vm.machine import Machine, running
@@ -176,8 +176,11 @@ def kernel_for_tests() -> None:
     for kernel in filter(build.to_be_asked, KERNELS):
         with contextlib.suppress(debian.SetUpFailed):  # it has said so; then it counts as none
             steps.run(f"kernel {kernel.name}", lambda progress, kernel=kernel: _build(kernel, progress))  # type: ignore[misc]
-    if any(build.find(kernel) for kernel in KERNELS):
-        return
+    try:
+        if any(build.find(kernel) for kernel in KERNELS):
+            return
+    except Untrusted as error:
+        raise LabError(str(error)) from None
     if debian.missing(packages(stock.name)) and os.geteuid() != 0:
         print("  - virtual machines: no kernel is built, and only root can install one; their tests are skipped")
         return
@@ -203,7 +206,7 @@ def _install(kernel: Kernel, steps: debian.Steps) -> None:
 def _build(kernel: Kernel, progress: Callable[[str], None]) -> None:
     try:
         build.build(kernel, progress)
-    except BuildFailed as error:
+    except (BuildFailed, Untrusted) as error:
         raise debian.SetUpFailed(str(error)) from None
 
 
@@ -212,7 +215,11 @@ def show() -> int:
     print(f"cache {cache.directory()}  {cache.size_of(cache.directory()) / 1e6:.0f} MB")
     for kernel in KERNELS:
         print(f"  {kernel.name:<10} {kernel.title}")
-        built = build.find(kernel)
+        try:
+            built = build.find(kernel)
+        except Untrusted as error:
+            print(f"  {'':<10} not used: {error}")
+            continue
         if built is None:
             print(f"  {'':<10} not built: kubewire vm build --kernel {kernel.name}")
             continue

@@ -8,12 +8,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from components.machinery import kernel_features
+from components.machinery import apt, kernel_features
 from vm import cache
-from vm.errors import BuildFailed, NotBuilt, VMError
+from vm.errors import BuildFailed, NotBuilt, Untrusted, VMError
 from vm.kernels.base import Boot, Kernel, Progress
 from vm.machine import Machine
 from vm.share import Job
@@ -37,9 +37,15 @@ def environment() -> dict[str, str]:
 
 
 def find(kernel: Kernel) -> cache.Built | None:
-    """The kernel if it is in a cache and up to date, and was asked for all the features that there are."""
+    """The kernel if it is in a cache and up to date, and was asked for all the features that there are.
+
+    Raises Untrusted for a cache that others can write.
+    """
     for directory in cache.directories():
-        built = cache.Built.load(directory / kernel.name)
+        folder = directory / kernel.name
+        built = cache.Built.load(folder)
+        if built:
+            _own(apt.require_own, folder)
         if built and (built.recipe, built.probes) == (kernel.recipe(), probes()) and os.access(built.path, os.R_OK):
             return built
     return None
@@ -66,7 +72,7 @@ def build(kernel: Kernel, progress: Progress) -> cache.Built:
     if not cache.Built.load(folder) and (others := find(kernel)):
         progress(f"root has built it: {others.path}")
         return others
-    folder.mkdir(parents=True, exist_ok=True)
+    _own(apt.make_own, folder)
     with _alone(folder, progress):
         began = time.monotonic()
         made = kernel.make(folder, progress)
@@ -87,6 +93,13 @@ def build(kernel: Kernel, progress: Progress) -> cache.Built:
         built = cache.Built(**{**vars(built), "features": found})
         built.save(folder)
         return built
+
+
+def _own(check: Callable[[Path], None], folder: Path) -> None:
+    try:
+        check(folder)
+    except apt.Untrusted as error:
+        raise Untrusted(str(error)) from error
 
 
 def probes() -> str:

@@ -11,6 +11,10 @@ class NotBuilt(VMError):
     """A kernel is not in the cache."""
 
 
+class Untrusted(NotBuilt):
+    """There is a cache, but somebody else could have put the kernel there."""
+
+
 class BuildFailed(VMError):
     """A step of a build: which command, with its last words."""
 

@@ -8,6 +8,8 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
+from components.machinery import apt
+
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "kubectl-debian"
 
 
@@ -31,13 +33,12 @@ def debian() -> str | None:
         return installed()
     program = CACHE / "usr/bin/kubectl"
     if not program.exists() and shutil.which("apt-get"):
-        CACHE.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(["apt-get", "download", "-q", "kubernetes-client"], cwd=CACHE, capture_output=True)
-        packages = list(CACHE.glob("kubernetes-client*.deb"))
-        if done.returncode or not packages:
+        shutil.rmtree(CACHE, ignore_errors=True)
+        unpacked = CACHE.with_name("kubectl-debian.new")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        try:
+            apt.unpack(["kubernetes-client"], unpacked)
+        except apt.Refused:
             return None
-        unpacked = CACHE / "unpacking"
-        subprocess.run(["dpkg", "-x", str(packages[0]), str(unpacked)], check=True)
-        program.parent.mkdir(parents=True, exist_ok=True)
-        (unpacked / "usr/bin/kubectl").replace(program)
+        unpacked.replace(CACHE)
     return str(program) if program.exists() else None

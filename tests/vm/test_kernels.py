@@ -7,6 +7,7 @@ import pytest
 
 from components.machinery import kernel_features
 from vm import build, cache
+from vm.errors import BuildFailed, NotBuilt, Untrusted
 from vm.kernels import KERNELS, named
 from vm.kernels.base import PACKAGES, Boot, packages
 from vm.kernels.qemu import cpio
@@ -114,6 +115,39 @@ def test_a_kernel_whose_file_is_gone_is_none(stored: cache.Built) -> None:
 def test_a_kernel_file_that_cannot_be_read_is_none(stored: cache.Built) -> None:
     (build.folder_of(named("uml")) / "kernel.json").write_text("{")
     assert build.find(named("uml")) is None
+
+
+@pytest.mark.parametrize("folder", ["uml", "."], ids=["its-folder", "the-cache"])
+def test_a_kernel_that_others_could_have_put_there_is_not_booted(
+    stored: cache.Built, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / folder).chmod(0o777)
+    with pytest.raises(Untrusted, match=r"others may write to .* \(mode 0777\)"):
+        build.find(named("uml"))
+    with pytest.raises(NotBuilt, match="others may write to"):
+        build.need(named("uml"))
+
+
+def test_no_kernel_is_built_where_others_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBEWIRE_VM_CACHE", str(tmp_path))
+    tmp_path.chmod(0o777)
+    made: list[Path] = []
+    monkeypatch.setattr("vm.kernels.uml.UML.make", lambda self, folder, progress: made.append(folder))
+    with pytest.raises(Untrusted, match="others may write to"):
+        build.build(named("uml"), lambda _: None)
+    assert made == []
+
+
+def test_a_source_archive_that_no_package_brought_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "linux.tar.xz"
+    source.write_bytes(b"anything")
+    monkeypatch.setattr("vm.kernels.uml.SOURCE", source)
+    monkeypatch.setattr("vm.kernels.uml.PACKAGE", "kubewire-no-such-package")
+    with pytest.raises(BuildFailed, match="is not checked by any installed package"):
+        named("uml").make(tmp_path / "uml", lambda _: None)
+    assert not (tmp_path / "uml/build").exists()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from components.machinery import apt
 from vm import cache
 from vm.errors import BuildFailed
 from vm.jail import SCRATCH, SHARE
@@ -39,21 +40,15 @@ class QEMU:
         return cache.digest(_INIT, *_MODULES, *LOAD)
 
     def make(self, folder: Path, progress: Progress) -> Made:
-        """Fetch and unpack Debian's kernel package (not installed: it is none of the host's), make the initrd."""
+        """Fetch, check and unpack Debian's kernel package (it is not installed), make the initrd."""
         tree = folder / "package"
         if not (folder / ".unpacked").exists():
             shutil.rmtree(tree, ignore_errors=True)
             package = _newest()
-            progress(f"fetching {package}")
-            fetched = folder / "fetched"
-            shutil.rmtree(fetched, ignore_errors=True)
-            fetched.mkdir(parents=True)
-            options = ["-o", "APT::Sandbox::User=root"]
-            run(["apt-get", *options, "download", package], progress, cwd=fetched)
-            (archive,) = fetched.glob("*.deb")
-            progress(f"unpacking {archive.name}")
-            run(["dpkg-deb", "-x", str(archive), str(tree)], progress)
-            shutil.rmtree(fetched)
+            try:
+                apt.unpack([package], tree, progress)
+            except apt.Refused as error:
+                raise BuildFailed(str(error)) from error
             (folder / ".unpacked").touch()
         (vmlinuz,) = (tree / "boot").glob("vmlinuz-*")
         release = vmlinuz.name.removeprefix("vmlinuz-")

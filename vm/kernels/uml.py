@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.machinery import apt
 from vm import cache
 from vm.errors import BuildFailed
 from vm.jail import SCRATCH, SHARE
 from vm.kernels.base import Boot, Made, Program, Progress, run
 
 CONFIG = Path(__file__).parent / "uml.config"
+PACKAGE = "linux-source-6.1"
 SOURCE = Path("/usr/src/linux-source-6.1.tar.xz")
 #: Compiled files in a build with uml.config, for "1200 of about 2100"; counted once, need not be exact.
 _ABOUT = 1379
@@ -55,6 +57,11 @@ class UML:
     def _unpack(self, tree: Path, progress: Progress) -> None:
         if (tree / ".unpacked").exists():
             return
+        progress("checking the source")
+        try:
+            apt.verify_installed(PACKAGE, SOURCE)
+        except apt.Refused as error:
+            raise BuildFailed(str(error)) from error
         progress("unpacking the source (1.3 GB)")
         shutil.rmtree(tree, ignore_errors=True)
         tree.mkdir(parents=True)
