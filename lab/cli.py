@@ -210,6 +210,10 @@ def _add_scenario_commands(commands: Any) -> None:
     test.add_argument(
         "arguments", nargs=argparse.REMAINDER, metavar="...", help="for pytest, e.g. tests/lab -k sandbox"
     )
+    lock = _command(
+        commands, "lock", _lock, "renew requirements.lock from requirements.txt (in a checkout)", signals=False
+    )
+    lock.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="--upgrade all, or --upgrade NAME...")
 
 
 def _add_vm_commands(commands: Any) -> None:
@@ -387,6 +391,16 @@ def _test(options: argparse.Namespace) -> int:
     from lab import testing
 
     return testing.run(options.arguments)
+
+
+def _lock(options: argparse.Namespace) -> int:
+    """The launcher of a checkout runs it by itself, before anything is installed."""
+    from lab import lock
+
+    root = Path(__file__).parent.parent
+    if not (root / lock.REQUIREMENTS).exists():
+        raise UsageError("the lock is part of a checkout; run ./kubewire lock there")
+    return lock.main(root, options.arguments)
 
 
 class StepPrinter:

@@ -1,7 +1,7 @@
 """Set a bare Debian machine up for kubewire: Debian packages, then a virtual environment in the checkout.
 
-Run by the launcher with the system's own python3 before anything is installed: standard library only.
-Usage: python3 lab/machine.py CHECKOUT
+Run by the launcher with the system's own python3 before anything is installed: standard library only. Nothing is taken
+that is not checked: Debian packages by apt's signatures, Python packages by the checksums of requirements.lock.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from components.machinery import apt
+from lab import lock
 
 READY = ".kubewire-ready"
 Progress = Callable[[str], None]
@@ -66,7 +69,10 @@ class Steps:
             print(text, file=sys.stderr, flush=True)
 
 
-def _run(command: list[str], progress: Progress, interesting: Callable[[str], str], advice: str) -> None:
+def _run(
+    command: Sequence[str], progress: Progress, interesting: Callable[[str], str], advice: str | Callable[[str], str]
+) -> None:
+    """advice: what to do when it fails, or what finds that out from its last words. Raises SetUpFailed."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     last: list[str] = []
     with subprocess.Popen(
@@ -83,45 +89,58 @@ def _run(command: list[str], progress: Progress, interesting: Callable[[str], st
             raise
     if process.returncode:
         output = "\n".join(f"  | {line}" for line in last)
-        raise SetUpFailed(f"{' '.join(command[:4])} ... failed with exit code {process.returncode}\n{output}\n{advice}")
+        todo = advice if isinstance(advice, str) else advice(output)
+        raise SetUpFailed(f"{' '.join(command[:4])} ... failed with exit code {process.returncode}\n{output}\n{todo}")
 
 
 def install_packages(wanted: list[str], progress: Progress) -> None:
-    """apt-get update and install, without recommended packages (they would start services)."""
+    """apt-get update and install of what is signed, without recommended packages (they would start services)."""
     advice = "is the machine online, and are its package sources right? (/etc/apt/sources.list.d)"
 
     def interesting(line: str) -> str:
         words = line.split()
         return " ".join(words[:2]) if words and words[0] in ("Get:", "Unpacking", "Setting") else ""
 
-    _run(["apt-get", "update", "-q"], progress, interesting, advice)
-    _run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *wanted], progress, interesting, advice)
+    _run([*apt.GET, "update", "-q"], progress, interesting, advice)
+    _run([*apt.GET, "install", "-y", "-q", "--no-install-recommends", *wanted], progress, interesting, advice)
 
 
 def make_environment(checkout: Path, progress: Progress) -> None:
-    """A virtual environment from requirements.txt; a half-made one is made anew."""
+    """A virtual environment from requirements.lock; a half-made one is made anew. Raises SetUpFailed."""
+    try:
+        lock.check(checkout)
+    except lock.LockFailed as error:
+        raise SetUpFailed(str(error)) from error
     venv = checkout / ".venv"
-    advice = "is the Python package index reachable? (pip config list)"
     if not (venv / "bin/python").exists() or not (venv / "bin/pip").exists():
         shutil.rmtree(venv, ignore_errors=True)
         venv.unlink(missing_ok=True)
-        _run([sys.executable, "-m", "venv", str(venv)], progress, lambda _: "creating it", advice)
-    pip = [
-        str(venv / "bin/python"),
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--progress-bar=off",
-    ]
+        _run([sys.executable, "-m", "venv", str(venv)], progress, lambda _: "creating it", "")
+    install_locked(venv / "bin/python", checkout / lock.LOCK, progress)
+    (venv / READY).touch()
+
+
+def install_locked(python: Path, locked: Path, progress: Progress) -> None:
+    """Install what a lock file lists; a file with another checksum, or any package beside these, is an error.
+
+    Only wheels: nothing is built, so no code of a package runs now. Raises SetUpFailed.
+    """
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     _run(
-        [*pip, "-r", str(checkout / "requirements.txt")],
+        [*pip, "--require-hashes", "--only-binary=:all:", "-r", str(locked)],
         progress,
         lambda line: " ".join(line.split()[1:2]) if line.startswith(("Collecting", "Installing")) else "",
-        advice,
+        _what_pip_lacks,
     )
-    (venv / READY).touch()
+
+
+def _what_pip_lacks(output: str) -> str:
+    if "DO NOT MATCH THE HASHES" in output:
+        return (
+            "a file of the package index is not the one that requirements.lock names, and was not installed: ask who"
+            " runs the index (pip config list) why it differs; do not renew the lock before it is known"
+        )
+    return "is the Python package index reachable? (pip config list)"
 
 
 @contextlib.contextmanager
@@ -139,7 +158,7 @@ def alone(checkout: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def main(checkout: Path) -> int:
+def main(checkout: Path, _: Sequence[str] = ()) -> int:
     """Returns the exit code (130: interrupted); says on stderr what is done."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -167,9 +186,7 @@ def set_up(checkout: Path) -> int:
         print("kubewire: setting this machine up (once)", file=sys.stderr, flush=True)
         if wanted:
             steps.run(f"Debian packages: {' '.join(wanted)}", lambda progress: install_packages(wanted, progress))
-        requirements = checkout / "requirements.txt"
-        ready = checkout / ".venv" / READY
-        if not ready.exists() or ready.stat().st_mtime <= requirements.stat().st_mtime or not _works(checkout):
+        if not _up_to_date(checkout) or not _works(checkout):
             steps.run("Python packages in .venv", lambda progress: make_environment(checkout, progress))
     except SetUpFailed as error:
         print(f"kubewire: {error}", file=sys.stderr)
@@ -177,11 +194,13 @@ def set_up(checkout: Path) -> int:
     return 0
 
 
+def _up_to_date(checkout: Path) -> bool:
+    ready = checkout / ".venv" / READY
+    newest = max((checkout / name).stat().st_mtime for name in (lock.REQUIREMENTS, lock.LOCK))
+    return ready.exists() and ready.stat().st_mtime > newest
+
+
 def _works(checkout: Path) -> bool:
     """A checkout copied from another machine has a .venv whose python leads nowhere."""
     python = checkout / ".venv/bin/python"
     return python.exists() and subprocess.run([python, "-c", "import aiohttp"], capture_output=True).returncode == 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
