@@ -71,7 +71,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     bridge_netfilter.ensure()
     _routers(spec, report)
     state = find(name)
-    record = LabRecord.new(name, spec.as_dict())
+    record = LabRecord.new(name, spec.as_dict(), attached=attached)
     try:
         if not state.claim(record):
             raise UsageError(f"lab {name!r} is already running; end it with: kubewire down --name {name}")

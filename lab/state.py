@@ -52,6 +52,16 @@ def start_time(pid: int) -> int | None:
     return None if columns[0] in "ZX" else int(columns[19])
 
 
+def here() -> str:
+    """This boot of this kernel and this pid namespace: what a process number in a record refers to.
+
+    A state directory may be on a file system that other machines, containers or a lab's nodes see too. There, its
+    processes have other numbers or none.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
 @dataclass(frozen=True)
 class HostRecord:
     """A Mininet host: pid is its shell's, in the lab's pid namespace. secondary: its address of the other family."""
@@ -68,7 +78,8 @@ class LabRecord:
     """lab.json. init_pid and init_start are the host's view of the sandbox's PID 1; 0 until it has one.
 
     starter and starter_start: the process that makes the sandbox. token: tells this lab from a later one of its name.
-    condemned: `kubewire down` is at work on it.
+    condemned: `kubewire down` is at work on it. attached: it ends with its starter (`kubewire run`). origin: where its
+    process numbers mean something (see here()).
     """
 
     name: str
@@ -82,17 +93,33 @@ class LabRecord:
     starter_start: int = 0
     token: str = ""
     condemned: bool = False
+    attached: bool = False
+    origin: str = ""
 
     @classmethod
-    def new(cls, name: str, spec: dict[str, Any]) -> LabRecord:
+    def new(cls, name: str, spec: dict[str, Any], *, attached: bool = False) -> LabRecord:
         """Of a lab that this process is about to start."""
         starter = os.getpid()
-        return cls(name, 0, 0, 0, spec, starter=starter, starter_start=start_time(starter) or 0, token=uuid.uuid4().hex)
+        return cls(
+            name,
+            0,
+            0,
+            0,
+            spec,
+            starter=starter,
+            starter_start=start_time(starter) or 0,
+            token=uuid.uuid4().hex,
+            attached=attached,
+            origin=here(),
+        )
 
     def alive(self) -> bool:
         """The lab runs, or its starter is at work on it."""
         if self.init_pid:
             return start_time(self.init_pid) == self.init_start
+        return self.starter_runs()
+
+    def starter_runs(self) -> bool:
         return self.starter != 0 and start_time(self.starter) == self.starter_start
 
     def kill(self) -> None:
@@ -142,6 +169,7 @@ class StateDirectory:
         False, and nothing is changed: a lab of this name runs or is coming up. Raises OSError.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_dead(self.path.parent)
         with self._alone():
             if self.alive():
                 return False
@@ -238,10 +266,36 @@ class StateDirectory:
         record = self.record()
         return record is not None and record.alive()
 
+    def remove_if_dead(self) -> None:
+        """Remove it when nobody will ask for it again, and it is certain that no process of it is left.
+
+        That is a lab whose starter was killed: one of `kubewire run`, or one that had not come up yet. A lab that `up`
+        had handed over stays when it dies: `status` shows it, its logs say why, and `down` removes it. Nothing happens
+        to another user's lab, nor to one of another machine, container or boot.
+        """
+        with self._alone():
+            record = self.record()
+            ours = self.path.stat(follow_symlinks=False).st_uid == os.geteuid()
+            if ours and (self._barely_begun() if record is None else _abandoned(record)):
+                shutil.rmtree(self.path, ignore_errors=True)  # what cannot be removed is for `down` to report
+
+    def _barely_begun(self) -> bool:
+        """It has nothing but what claim() makes before there is a record, so its maker was killed in between."""
+        made = {path.name for path in self.path.iterdir()}
+        return {"logs"} <= made <= {"logs", ".lab.json"} and not any(self.logs.iterdir())
+
     def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.path.exists():
             raise LabError(f"cannot remove all of {self.path}; look what is in it and remove it by hand")
+
+
+def _abandoned(record: LabRecord) -> bool:
+    """Both the sandbox and its starter are gone; a starter that runs still reads the logs and removes them itself."""
+    handed_over = record.ready and not record.attached
+    if handed_over or record.origin != here():
+        return False
+    return not record.starter_runs() and not record.alive()
 
 
 def _known(kind: type[HostRecord | LabRecord], raw: dict[str, Any]) -> dict[str, Any]:
@@ -270,9 +324,22 @@ def find(name: str) -> StateDirectory:
 
 
 def all_labs() -> Iterator[StateDirectory]:
+    """Those that run or are coming up, and those of `up` that have died."""
     base = base_directory()
     if base.is_dir():
-        yield from (StateDirectory(path) for path in sorted(base.iterdir()) if NAME.match(path.name) and path.is_dir())
+        remove_dead(base)
+        yield from _state_directories(base)
+
+
+def remove_dead(base: Path) -> None:
+    """Remove what commands that were killed (kill -9) have left. Idempotent; never waits for a lab."""
+    for state in _state_directories(base):
+        with suppress(FileNotFoundError):  # somebody else is removing it
+            state.remove_if_dead()
+
+
+def _state_directories(base: Path) -> list[StateDirectory]:
+    return [StateDirectory(path) for path in sorted(base.iterdir()) if NAME.match(path.name) and path.is_dir()]
 
 
 def running(name: str) -> tuple[StateDirectory, LabRecord]:

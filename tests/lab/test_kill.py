@@ -20,6 +20,15 @@ pytestmark = pytest.mark.lab
 #: Seconds that bring-up is likely to take here; later moments hit a lab that is already up.
 _BRING_UP = 3.5
 _LAB = "topology: {workers: 1}\ndns: {replicas: 1}\n"
+#: A bare lab is up at once, and waits for an address that nobody has.
+_WAITS = """\
+name: waits
+title: waits until it is killed
+lab: {kubernetes: false, topology: {workers: 1}}
+steps:
+  - expect:
+      - {from: client, http: {url: "http://172.18.0.200/"}, within: 60}
+"""
 
 
 class Namespaces:
@@ -163,3 +172,23 @@ def test_an_interrupted_up_leaves_nothing_and_says_so(short_path: Path) -> None:
     assert "interrupted by SIGINT" in output
     assert not (cli.state / "victim").exists()
     assert_gone(cli, spaces)
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next_command(short_path: Path) -> None:
+    cli = Cli(short_path / "cli")
+    scenario = short_path / "waits.scenario.yaml"
+    scenario.write_text(_WAITS)
+    run = cli.popen("run", str(scenario), "--results", str(short_path / "results"))
+    until(lambda: any(cli.state.glob("*/lab.json")), "a record")
+    (state,) = cli.state.iterdir()
+    until(lambda: cli.record(state.name) is not None or run.poll() is not None, "a sandbox")
+    record = cli.record(state.name)
+    assert record is not None, run.communicate()
+    spaces = Namespaces(record["init_pid"])
+    assert state.name in cli.run("status").stdout
+    run.kill()
+    run.communicate(timeout=30)
+    assert_gone(cli, spaces)
+    assert state.exists()
+    assert cli.run("status").stdout == "no labs; start one with: kubewire up\n"
+    assert list(cli.state.iterdir()) == []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,4 +203,107 @@ def test_an_unknown_lab_is_an_error_that_says_how_to_start_one(base: Path) -> No
 def test_foreign_files_in_the_base_directory_are_not_labs(base: Path) -> None:
     (base / "Not A Lab").mkdir()
     assert StateDirectory(base / "demo").claim(LabRecord.new("demo", {}))
+    assert [lab.name for lab in all_labs()] == ["demo"]
+
+
+def ended_process() -> tuple[int, int]:
+    """Number and start of a process that is no more."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        began = start_time(process.pid)
+        process.kill()
+    assert began is not None
+    return process.pid, began
+
+
+#: Which of the lab's two processes run, what else its record says, and whether the next command removes it.
+@pytest.mark.parametrize(
+    ("init", "starter", "changes", "removed"),
+    [
+        ("ended", "ended", {"ready": True, "attached": True}, True),
+        ("ended", "ended", {"attached": True}, True),
+        ("none", "ended", {}, True),
+        ("ended", "ended", {}, True),
+        ("ended", "ended", {"condemned": True}, True),
+        ("none", "runs", {}, False),
+        ("runs", "ended", {}, False),
+        ("runs", "ended", {"ready": True}, False),
+        ("runs", "ended", {"ready": True, "attached": True}, False),
+        ("runs", "runs", {"ready": True, "attached": True}, False),
+        ("ended", "runs", {"ready": True, "attached": True}, False),
+        ("ended", "runs", {}, False),
+        ("ended", "ended", {"ready": True}, False),
+        ("ended", "ended", {"attached": True, "origin": "another boot"}, False),
+        ("ended", "ended", {"attached": True, "origin": ""}, False),
+    ],
+    ids=[
+        "run was killed",
+        "run was killed during bring-up",
+        "up was killed before there was a sandbox",
+        "up was killed during bring-up",
+        "up and down were killed",
+        "coming up, before there is a sandbox",
+        "the sandbox is about to notice that up was killed",
+        "runs, and its up has ended",
+        "the sandbox is about to notice that run was killed",
+        "run is at work",
+        "run is about to report that its lab died",
+        "up is about to report that its lab died",
+        "up has handed it over, then it died: its logs say why",
+        "of another boot, machine or container",
+        "of an older kubewire",
+    ],
+)
+def test_the_next_command_removes_what_a_killed_one_has_left(
+    base: Path, sleeper: subprocess.Popen[bytes], init: str, starter: str, changes: dict[str, Any], removed: bool
+) -> None:
+    runs = (sleeper.pid, start_time(sleeper.pid) or 0)
+    processes = {"runs": runs, "ended": ended_process(), "none": (0, 0)}
+    record = LabRecord.new("demo", {})
+    record.init_pid, record.init_start = processes[init]
+    record.starter, record.starter_start = processes[starter]
+    record = replace(record, **changes)
+    assert find("demo").claim(record)
+    assert find("other").claim(LabRecord.new("other", {}))
+    assert find("demo").path.exists() is not removed
+    if not removed:
+        assert find("demo").record() == record
+
+
+def test_looking_for_labs_removes_what_a_killed_command_has_left(base: Path) -> None:
+    record = LabRecord.new("demo", {}, attached=True)
+    record.starter, record.starter_start = ended_process()
+    assert find("demo").claim(record)
+    assert list(all_labs()) == []
+    assert list(base.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "removed"),
+    [
+        (["logs/"], True),
+        (["logs/", ".lab.json"], True),
+        (["logs/", "x"], False),
+        (["logs/", "logs/x"], False),
+        ([], False),
+    ],
+    ids=["killed before the record", "killed while writing it", "something else", "a foreign log", "an empty folder"],
+)
+def test_a_folder_without_a_record_is_removed_only_when_claim_made_all_of_it(
+    base: Path, files: list[str], removed: bool
+) -> None:
+    (base / "demo").mkdir()
+    for name in files:
+        if name.endswith("/"):
+            (base / "demo" / name).mkdir()
+        else:
+            (base / "demo" / name).touch()
+    assert [lab.name for lab in all_labs()] == ([] if removed else ["demo"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_another_users_dead_lab_stays(base: Path) -> None:
+    record = LabRecord.new("demo", {}, attached=True)
+    record.starter, record.starter_start = ended_process()
+    assert find("demo").claim(record)
+    os.chown(base / "demo", 65534, 65534)
     assert [lab.name for lab in all_labs()] == ["demo"]
