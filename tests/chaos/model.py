@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from tests.chaos.history import Event, History, Key, Listing, Operation, State, Watch
 
@@ -66,6 +67,10 @@ class Log:
         position = bisect_right(self._versions_of_key.get(key, []), version)
         entry = self.of_key[key][position - 1] if position else None
         return None if entry is None or entry.deleted else entry
+
+    def of_key_after(self, key: Key, version: int) -> Iterator[Entry]:
+        position = bisect_right(self._versions_of_key.get(key, []), version)
+        return islice(self.of_key.get(key, []), position, None)
 
     def after(self, version: int) -> list[Entry]:
         return self.entries[bisect_right(self.versions, version) :]
@@ -226,10 +231,11 @@ def possible(operation: Operation, log: Log, writers: dict[str, Operation], know
     """The states that the operation's object went through between request and answer."""
     floor = known.floor(operation.invoked)
     yield log.at(operation.key, floor)
-    for entry in log.of_key.get(operation.key, []):
-        writer = writers.get(entry.token) if not entry.deleted else None
-        if entry.version > floor and (writer is None or writer.invoked <= operation.completed):
-            yield None if entry.deleted else entry
+    for entry in log.of_key_after(operation.key, floor):
+        writer = None if entry.deleted else writers.get(entry.token)
+        if writer is not None and writer.invoked > operation.completed:
+            return  # and so are all that follow
+        yield None if entry.deleted else entry
 
 
 def _read(operation: Operation, log: Log, writers: dict[str, Operation], known: Knowledge) -> Iterator[Violation]:

@@ -147,6 +147,11 @@ class RunningApiServer:
 
     def start(self) -> None:
         """Returns when /readyz answers. Raises AssertionError with the log when it does not."""
+        self.spawn()
+        self.wait_ready()
+
+    def spawn(self) -> None:
+        """Returns at once."""
         with (self.folder / "apiserver.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.argv(),
@@ -157,6 +162,10 @@ class RunningApiServer:
                 stdout=output,
                 stderr=output,
             )
+
+    def wait_ready(self) -> None:
+        """Raises AssertionError with the log when the server ends or is not ready in time."""
+        assert self._process is not None
         deadline = time.monotonic() + _READY_SECONDS
         while not self._ready():
             assert self._process.poll() is None, f"the API server ended: {self.log()}"
