@@ -121,6 +121,7 @@ class Writer:
         self._traffic, self._choices = traffic, choices
         self._connection = traffic.connection()
         self._numbers = itertools.count()
+        self._stale: dict[Key, State] = {}
         self._verbs = {
             "create": self._create,
             "update": self._update,
@@ -144,17 +145,24 @@ class Writer:
             self._request("create", "POST", (namespace, f"{END}-{side}"), side=side, at=path_of(namespace))
         self._connection.close()
 
+    def _believed(self, key: Key) -> State | None:
+        """What was last seen, or, as in a cache that is behind, what was seen some time ago."""
+        last = self._traffic.seen.get(key)
+        if last is not None and (key not in self._stale or self._choices.random() < 0.1):
+            self._stale[key] = last
+        return last if self._choices.random() < 0.75 else self._stale.get(key)
+
     def _create(self, key: Key) -> None:
         self._request("create", "POST", key, at=path_of(key[0]))
 
     def _update(self, key: Key) -> None:
         """Mostly with the version that was last seen, now and then without one."""
-        last = self._traffic.seen.get(key)
+        last = self._believed(key)
         version = last.version if last is not None and self._choices.random() < 0.9 else None
         self._request("update", "PUT", key, version=version)
 
     def _merge_patch(self, key: Key) -> None:
-        last = self._traffic.seen.get(key)
+        last = self._believed(key)
         version = last.version if last is not None and self._choices.random() < 0.5 else None
         kind = self._choices.choice(("merge", "strategic-merge"))
         self._request("patch", "PATCH", key, version=version, content_type=f"application/{kind}-patch+json")
@@ -172,7 +180,7 @@ class Writer:
         self._request("apply", "PATCH", key, at=at, content_type="application/apply-patch+yaml")
 
     def _delete(self, key: Key) -> None:
-        last = self._traffic.seen.get(key)
+        last = self._believed(key)
         body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         version, uid = None, None
         if last is not None and self._choices.random() < 0.5:
