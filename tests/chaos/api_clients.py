@@ -336,7 +336,7 @@ class Watcher:
     def _start(self) -> int:
         if self._choices.random() < 0.8:
             return self._versions[-1]
-        return self._choices.choice(self._versions[-50:])
+        return self._choices.choice(self._versions[-400:])
 
     def _watch(self, start: int) -> None:
         query: dict[str, object] = {"watch": 1, "resourceVersion": start, "allowWatchBookmarks": "true"}

@@ -20,8 +20,10 @@ from tests.chaos.api_clients import Lister, Traffic, Watcher, Writer, crew
 from tests.chaos.model import Violation, check
 from tests.components.apiserver.running import RunningApiServer
 
-_DEFAULT_KILLS = 4
+_DEFAULT_KILLS = 2
 _WRITERS = 3
+#: Events. The server's own window is 8192.
+_SMALL_WINDOW = 64
 #: For the clients to end after the last kill. It takes a second; the machine may be busy.
 _END_SECONDS = 60.0
 #: Kills per history. Each long run is several histories, so that each can be checked in seconds.
@@ -34,11 +36,25 @@ def batches(kills: int) -> Iterator[int]:
         kills -= _KILLS_AT_ONCE
 
 
+class ForgetfulApiServer(RunningApiServer):
+    """Keeps so few events that it compacts its log all the time, and that watches and pages of lists expire."""
+
+    def argv(self) -> list[str]:
+        python, _, module, *flags = super().argv()
+        code = (
+            "import runpy; from components.apiserver.store import Store; "
+            f"Store.__init__.__kwdefaults__['window'] = {_SMALL_WINDOW}; "
+            f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+        )
+        return [python, "-c", code, *flags]
+
+
 @pytest.mark.timeout(12 * 3600)
-def test_no_history_of_a_killed_server_is_one_that_a_store_cannot_have() -> None:
+@pytest.mark.parametrize("kind", [RunningApiServer, ForgetfulApiServer])
+def test_no_history_of_a_killed_server_is_one_that_a_store_cannot_have(kind: type[RunningApiServer]) -> None:
     seed = seeds.seed()
     for number, kills in enumerate(batches(seeds.kills(_DEFAULT_KILLS))):
-        with RunningApiServer() as server:
+        with kind() as server:
             traffic, watchers = run_under_kills(server, f"{seed} {number}", kills)
         violations = check(traffic.history)
         print(summary(traffic, watchers, kills))
