@@ -201,11 +201,11 @@ class Check:
                 stdout=output,
                 stderr=output,
             )
-        if done.returncode == 130:
-            raise KeyboardInterrupt
         left = sorted(path.name for path in state.iterdir())
         if not left:
             state.rmdir()
+        if done.returncode == 130:
+            raise KeyboardInterrupt
         junit = results / "junit.xml"
         cases = outcomes(junit) if junit.exists() else []
         run = Run(number, loaded, round(time.monotonic() - began, 1), done.returncode, left, cases)
