@@ -104,10 +104,18 @@ class Traffic:
     history: History = field(default_factory=History)
     seen: dict[Key, State] = field(default_factory=dict)
     stopping: threading.Event = field(default_factory=threading.Event)
+    #: Events that the server keeps, and the versions that the writers and the witness have come to.
+    window: int = 1
+    written: int = 0
+    witnessed: int = 0
 
     @classmethod
-    def to(cls, config: Path) -> Traffic:
-        return cls(kubeconfig.load(config))
+    def to(cls, config: Path, window: int) -> Traffic:
+        return cls(kubeconfig.load(config), window=window)
+
+    def is_too_fast(self) -> bool:
+        """Would the witness soon be so far behind that its history has expired?"""
+        return self.written - self.witnessed > self.window // 2
 
     def connection(self) -> Connection:
         return Connection(self.credentials)
@@ -134,6 +142,9 @@ class Writer:
 
     def run(self) -> None:
         while not self._traffic.stopping.is_set():
+            if self._traffic.is_too_fast():
+                time.sleep(_RETRY_SECONDS)
+                continue
             key = self._choices.choice(_OBJECTS)
             verb = self._choices.choices(list(self._verbs), (2, 6, 2, 1, 2, 2, 3))[0]
             self._verbs[verb](key)
@@ -246,6 +257,7 @@ class Writer:
         self._traffic.history.operations.append(operation)
         if operation.shown is not None:
             self._traffic.seen[operation.key] = operation.shown
+            self._traffic.written = max(self._traffic.written, operation.shown.version)
 
 
 def _result(verb: str, answer: Answer) -> dict[str, Any]:
@@ -301,17 +313,29 @@ class Watcher:
     """Lists once, watches on from there, and goes on from the last version when a watch ends.
 
     Now and then it goes back to an older version that it has seen: the history must still be there, or be said to be
-    expired (410), and then it lists again.
+    expired (410), and then it lists again. The witness never goes back, and writers do not run away from it. So what it
+    has seen is every write, and the model knows of each deletion.
     """
 
-    def __init__(self, traffic: Traffic, name: str, choices: random.Random, namespace: str, side: str) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        name: str,
+        choices: random.Random,
+        namespace: str = "",
+        side: str = "",
+        *,
+        witness: bool = False,
+    ) -> None:
         self.name = name
         self.namespace, self.side = namespace, side
         #: The last writes of the traffic that this watch selects, and that it has not yet seen.
         self.awaited = {
             (n, f"{END}-{s}") for n in NAMESPACES for s in SIDES if namespace in ("", n) and side in ("", s)
         }
+        self.listed = threading.Event()
         self.expired = 0
+        self._witness = witness
         self.failure = ""
         self._traffic, self._choices = traffic, choices
         self._lister = Lister(traffic, name, choices)
@@ -329,12 +353,18 @@ class Watcher:
         if listing is None:
             time.sleep(_RETRY_SECONDS)
             return False
-        self._versions.append(listing.version)
+        self._reached(listing.version)
+        self.listed.set()
         self.awaited -= {state.key for state in listing.states}
         return True
 
+    def _reached(self, version: int) -> None:
+        self._versions.append(version)
+        if self._witness:
+            self._traffic.witnessed = max(self._traffic.witnessed, version)
+
     def _start(self) -> int:
-        if self._choices.random() < 0.8:
+        if self._witness or self._choices.random() < 0.8:
             return self._versions[-1]
         return self._choices.choice(self._versions[-400:])
 
@@ -380,7 +410,7 @@ class Watcher:
         else:
             state = state_of(item)
         watch.events.append(Event(kind, state, seen))
-        self._versions.append(state.version)
+        self._reached(state.version)
         self.awaited.discard(state.key)
         return bool(self.awaited)
 
@@ -389,7 +419,7 @@ def crew(
     traffic: Traffic, choices: Iterator[random.Random], writers: int
 ) -> tuple[list[Writer], list[Lister], list[Watcher]]:
     """Writers, listers, and watchers of everything, of one namespace, and of a selection."""
-    selections = (("", ""), ("", ""), (NAMESPACES[0], ""), ("", "in"), (NAMESPACES[1], "out"))
+    selections = (("", ""), (NAMESPACES[0], ""), ("", "in"), (NAMESPACES[1], "out"))
     return (
         [Writer(traffic, f"writer-{number}", next(choices)) for number in range(writers)],
         [Lister(traffic, f"lister-{number}", next(choices)) for number in range(2)],

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from components.apiserver.store import DEFAULT_WINDOW
 from tests.chaos import seeds
 from tests.chaos.api_clients import Lister, Traffic, Watcher, Writer, crew
 from tests.chaos.model import Violation, check
@@ -50,25 +51,31 @@ class ForgetfulApiServer(RunningApiServer):
 
 
 @pytest.mark.timeout(12 * 3600)
-@pytest.mark.parametrize("kind", [RunningApiServer, ForgetfulApiServer])
-def test_no_history_of_a_killed_server_is_one_that_a_store_cannot_have(kind: type[RunningApiServer]) -> None:
+@pytest.mark.parametrize(("kind", "window"), [(RunningApiServer, DEFAULT_WINDOW), (ForgetfulApiServer, _SMALL_WINDOW)])
+def test_no_history_of_a_killed_server_is_one_that_a_store_cannot_have(
+    kind: type[RunningApiServer], window: int
+) -> None:
     seed = seeds.seed()
     for number, kills in enumerate(batches(seeds.kills(_DEFAULT_KILLS))):
         with kind() as server:
-            traffic, watchers = run_under_kills(server, f"{seed} {number}", kills)
+            traffic, watchers = run_under_kills(server, f"{seed} {number}", kills, window)
         violations = check(traffic.history)
         print(summary(traffic, watchers, kills))
         assert not violations, report(violations)
 
 
-def run_under_kills(server: RunningApiServer, seed: str, kills: int) -> tuple[Traffic, list[Watcher]]:
+def run_under_kills(server: RunningApiServer, seed: str, kills: int, window: int) -> tuple[Traffic, list[Watcher]]:
     """All that the clients saw until the last of them saw the end."""
     choices = (seeds.generator(seed, str(number)) for number in itertools.count())
     moments = next(choices)
-    traffic = Traffic.to(server.kubeconfig)
+    traffic = Traffic.to(server.kubeconfig, window)
+    witness = Watcher(traffic, "witness", next(choices), witness=True)
+    watching = [Background(witness.run)]
+    assert witness.listed.wait(_END_SECONDS), "the witness has to be there before the first write"
     writers, listers, watchers = crew(traffic, choices, _WRITERS)
+    watching += [Background(watcher.run) for watcher in watchers]
+    watchers.append(witness)
     busy = [Background(client.run) for client in (*writers, *listers)]
-    watching = [Background(watcher.run) for watcher in watchers]
     try:
         for _ in range(kills):
             time.sleep(moments.uniform(0.05, 0.8))  # the moment itself is what is varied
@@ -85,6 +92,7 @@ def run_under_kills(server: RunningApiServer, seed: str, kills: int) -> tuple[Tr
     end(traffic, Writer(traffic, "last-writer", next(choices)), Lister(traffic, "last-lister", next(choices)))
     join_all(watching, lambda: f"these watches have not seen the end: {[sorted(w.awaited) for w in watchers]}")
     assert not [watcher.failure for watcher in watchers if watcher.failure]
+    assert not witness.expired, "what was deleted meanwhile is known to nobody, so that the model cannot judge"
     return traffic, watchers
 
 
