@@ -1,7 +1,9 @@
 """Where a virtual machine's process lives on the host: `python -m vm.jail SPEC.json LIFELINE`.
 
 Network, mount, pid, ipc and uts namespaces of its own; every file of the host read-only, except the shared folder;
-no way to become more than nobody. The machine is PID 1 of the pid namespace: with it everything it started ends.
+no way to become more than nobody. PID 1 of the pid namespace only waits for the machine, its child: with PID 1
+everything that the machine started ends. The machine is not PID 1 itself, because the kernel keeps signals from one
+that have no handler: User-mode Linux that panics ends by abort(3), and would try that for ever.
 
 Its life hangs on LIFELINE, the read end of a pipe: when the other end closes, for whatever reason, this process kills
 it and removes its folder. When this process is killed itself, the kernel kills it (PR_SET_PDEATHSIG). So a kill -9 of
@@ -62,7 +64,7 @@ def main(spec: Spec, lifeline: int) -> int:
         launcher = os.pidfd_open(os.getpid())
         child = os.fork()
         if child == 0:
-            _run(spec, launcher)
+            _first(spec, launcher)
     except OSError as error:
         print(f"kubewire-vm: cannot isolate the virtual machine: {error}", file=sys.stderr, flush=True)
         return CANNOT_START
@@ -89,31 +91,53 @@ def _until_either_ends(spec: Spec, child: int, lifeline: int) -> int:
     over = [descriptor for descriptor, _ in poller.poll()]
     if pidfd not in over:
         os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = _exit_code(os.waitpid(child, 0)[1])
     if lifeline in over:  # nobody is left to do it
         shutil.rmtree(Path(spec.share).parent, ignore_errors=True)
-    return code if code >= 0 else 128 - code
+    return code
 
 
-def _run(spec: Spec, launcher: int) -> None:
-    """The child, PID 1 of its namespace: never returns. launcher: a pidfd."""
+def _first(spec: Spec, launcher: int) -> None:
+    """PID 1 of the namespace, until the machine ends: never returns. launcher: a pidfd."""
     try:
         _die_with(launcher)
         ns.unshare(ns.CLONE_NEWNS)  # not the launcher: it removes the folder in the end
         _files(spec)
         _drop_rights()
         _die_with(launcher)  # changing one's user clears it
-        if spec.cpu >= 0:
-            os.sched_setaffinity(0, {spec.cpu})
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if not spec.terminal:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", **spec.env}
-        os.execve(spec.argv[0], list(spec.argv), environment)
+        machine = os.fork()
+        if machine == 0:
+            _run(spec)
+        os._exit(_reap_until(machine))
     except OSError as error:
         print(f"kubewire-vm: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(CANNOT_START)
+
+
+def _reap_until(machine: int) -> int:
+    """Wait for all children, as PID 1 must, until the machine ends; its exit code."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == machine:
+            return _exit_code(status)
+
+
+def _exit_code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _run(spec: Spec) -> None:
+    """The machine. Raises OSError when it cannot be started, else never returns."""
+    if spec.cpu >= 0:
+        os.sched_setaffinity(0, {spec.cpu})
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not spec.terminal:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.setpgid(0, 0)  # User-mode Linux that panics sends SIGTERM to its whole process group
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", **spec.env}
+    os.execve(spec.argv[0], list(spec.argv), environment)
 
 
 def _die_with(launcher: int) -> None:

@@ -91,7 +91,20 @@ def test_it_has_no_network_device_but_an_unused_loopback(jail: Callable[..., Jai
 
 
 def test_it_is_alone_with_its_processes(jail: Callable[..., Jail]) -> None:
-    assert said(jail("echo $$; ls -d /proc/[0-9]* | wc -l")).split()[0] == "1"
+    """But for PID 1, which waits for it."""
+    text = said(jail("echo $$; set -- /proc/[0-9]*; echo $*"))
+    assert text.splitlines() == ["2", "/proc/1 /proc/2"]
+
+
+def test_a_signal_that_it_sends_itself_ends_it(jail: Callable[..., Jail]) -> None:
+    """PID 1 of a namespace gets none without a handler: User-mode Linux could not abort when it panics."""
+    assert jail("kill -ABRT $$; sleep 86393").process.wait(20) == 128 + signal.SIGABRT
+
+
+def test_its_keeper_is_not_in_its_process_group(jail: Callable[..., Jail]) -> None:
+    """User-mode Linux that panics sends SIGTERM to all of its group; without root the keeper is the same user."""
+    text = said(jail("read _ _ _ _ group _ </proc/$$/stat; trap '' TERM; kill -TERM 0; echo $group"))
+    assert text == "2\n"  # 0 would be one outside of its namespace
 
 
 @pytest.mark.parametrize("path", ["/etc/kubewire-was-here", "/var/tmp/kubewire-was-here", "/dev/shm/kubewire-was-here"])
