@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vm import cache
-from vm.errors import Ended, VMError
+from vm import cache, console
+from vm.errors import Ended, Panicked, VMError
 from vm.jail import CANNOT_START, Spec
 from vm.kernels.base import Boot, Kernel
 from vm.share import Follower, Job, Share, collect, exit_code
@@ -26,6 +26,8 @@ from vm.share import Follower, Job, Share, collect, exit_code
 #: Gets a job's output as it comes.
 Sink = Callable[[bytes], None]
 _LOOK_EVERY = 0.01
+#: A kernel that has panicked ends by itself; one that has not after so many seconds is ended.
+_PANIC_GRACE = 1.0
 _CODE = Path(__file__).parent.parent
 
 
@@ -109,15 +111,15 @@ class Machine:
     def _launch(self) -> None:
         """vm.jail, a process of its own with one thread. It has the terminal, or a file for the console."""
         read_end, self._lifeline = os.pipe()
-        console: Any = None if self._boot.terminal else (self.folder / "console").open("wb")
+        output: Any = None if self._boot.terminal else (self.folder / "console").open("wb")
         command = [sys.executable, "-m", "vm.jail", str(self.folder / "spec.json"), str(read_end)]
         path = os.pathsep.join(filter(None, [str(_CODE), os.environ.get("PYTHONPATH", "")]))
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=None if self._boot.terminal else subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
+                stdout=output,
+                stderr=output,
                 pass_fds=[read_end, self._lock],
                 start_new_session=not self._boot.terminal,
                 env=os.environ | {"PYTHONPATH": path},
@@ -125,8 +127,8 @@ class Machine:
             )
         finally:
             os.close(read_end)
-            if console:
-                console.close()
+            if output:
+                output.close()
 
     def submit(self, job: Job) -> Path:
         """Give it a job; what is returned is for wait()."""
@@ -145,26 +147,28 @@ class Machine:
     ) -> int:
         """The job's exit code, when its output has been read and its outputs are back.
 
-        look is called now and then, and may raise. Raises Ended (no exit code: it failed) and TimeoutError; the job
-        may go on then.
+        look is called now and then, and may raise. Raises Ended (no exit code: it failed), Panicked
+        when the kernel has given up, and TimeoutError; the job may go on then.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        watch = console.Watch(self.folder / "console")
         followers = ((Follower(job / "stdout"), out), (Follower(job / "stderr"), err))
         try:
             while True:
-                ended = self.ended()
+                ended = self.ended() or self._panicked(watch)
                 code = exit_code(job)
                 news = _pass_on(followers)
                 look()
                 if code is not None:
                     break
                 if ended:
-                    raise Ended(self._why())
+                    raise self._end()
                 if deadline is not None and time.monotonic() > deadline:
                     raise TimeoutError(f"the command in the virtual machine took longer than {timeout:g} s")
                 if not news:
                     self._pause()
         finally:
+            watch.close()
             for follower, _ in followers:
                 follower.close()
             for number, path in enumerate(self._folders[job].outputs):
@@ -190,11 +194,24 @@ class Machine:
         assert self._process is not None
         return self._process.wait()
 
-    def _why(self) -> str:
-        console = self.console()
+    def _panicked(self, watch: console.Watch) -> bool:
+        """Whether its kernel has given up and had the time to end."""
+        if not watch.panicked():
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert self._process is not None
+            self._process.wait(_PANIC_GRACE)
+        return True
+
+    def _end(self) -> Ended:
+        """Of a machine that gives no answer any more: how it ended, why, its console's last lines."""
+        lines = self.console()
+        last = [f"  | {line}" for line in console.last_words(lines)]
+        if why := console.why(lines):
+            return Panicked("\n".join([f"the virtual machine's kernel gave up: {why}", *last]), why)
         cannot = self._process is not None and self._process.returncode == CANNOT_START
         what = "the virtual machine could not be started" if cannot else "the virtual machine ended without an answer"
-        return "\n".join([what, *(f"  | {line}" for line in console[-15:])])
+        return Ended("\n".join([what, *last]))
 
     def console(self) -> list[str]:
         """What its kernel and init said."""
