@@ -108,6 +108,12 @@ def vm_features() -> dict[str, dict[str, bool] | None]:
     return found
 
 
+def vm_refusals() -> dict[str, str]:
+    """Of the kernels that do not run on this machine: why, in one line. None is booted for it."""
+    found = {kernel.name: vm.build.refusal(kernel) for kernel in KERNELS}
+    return {name: why for name, why in found.items() if why}
+
+
 @functools.cache
 def missing_feature(name: str) -> str:
     """Why a kernel feature that a scenario requires is not there; "" when it is. Raises LookupError for no feature."""
@@ -122,16 +128,19 @@ def _perhaps() -> str:
 
 def show(*, as_json: bool = False) -> int:
     """Print the report; 1 when something a lab cannot do without is missing."""
-    found, others = findings(), vm_features()
+    found, others, refused = findings(), vm_features(), vm_refusals()
     if as_json:
         plain = [{"part": part} | asdict(finding) for part, of_it in found.items() for finding in of_it]
-        print(json.dumps({"kernel": platform.release(), "findings": plain, "vm": others}, indent=1))
+        known = {"kernel": platform.release(), "findings": plain, "vm": others, "vm_refused": refused}
+        print(json.dumps(known, indent=1))
     else:
-        print("\n".join(report(found, others)))
+        print("\n".join(report(found, others, refused)))
     return 1 if any(one.needed and not one.works for of_it in found.values() for one in of_it) else 0
 
 
-def report(found: Mapping[str, list[Finding]], others: Mapping[str, Mapping[str, bool] | None]) -> Iterator[str]:
+def report(
+    found: Mapping[str, list[Finding]], others: Mapping[str, Mapping[str, bool] | None], refused: Mapping[str, str]
+) -> Iterator[str]:
     """For people: the machine, then its kernel's features with those of the virtual machines beside them."""
     yield f"kernel {platform.release()}, {os.cpu_count()} cores"
     for part, of_it in found.items():
@@ -139,7 +148,9 @@ def report(found: Mapping[str, list[Finding]], others: Mapping[str, Mapping[str,
         yield f"  {part:<29} {'here':<5}" + _row(others, {name: name for name in others}) if beside else part
         for finding in of_it:
             yield _line(finding, _row(others, _marks(finding.name, others)) if beside else "")
-    if unbuilt := [name for name, one in others.items() if one is None]:
+    for name, why in refused.items():
+        yield f"  ✗ {name} does not run on this machine: {why}"
+    if unbuilt := [name for name, one in others.items() if one is None and name not in refused]:
         yield f"  ? not built: kubewire vm build --kernel {'|'.join(unbuilt)}"
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 CHOICES = (AUTO, *(kernel.name for kernel in KERNELS))
+#: What the tests boot; QEMU takes minutes, and is measured in benchmarks/.
+TESTED = ("uml", "uml-stock")
 #: What a lab with all defaults needs of a kernel, beyond what every lab does.
 _LAB = (*(name for name, feature in kernel_features.FEATURES.items() if feature.needed), "vxlan")
 
@@ -61,14 +63,14 @@ def choose(wanted: str, needs: Needs) -> Kernel:
         if (built := build.find(kernel)) and not lacking(kernel, built, needs):
             return kernel
     known = {kernel: build.find(kernel) for kernel in KERNELS}
-    if unbuilt := [kernel.name for kernel, one in known.items() if one is None]:
+    refused = {kernel: build.refusal(kernel) for kernel, one in known.items() if one is None}
+    if unbuilt := [kernel.name for kernel, why in refused.items() if not why]:
         raise NotBuilt(
             f"no virtual machine's kernel here has it; build one first: kubewire vm build --kernel {unbuilt[0]}"
         )
-    lacks = "; ".join(
-        f"{kernel.name} lacks {', '.join(lacking(kernel, one, needs))}" for kernel, one in known.items() if one
-    )
-    raise UsageError(f"no virtual machine's kernel has it: {lacks}")
+    why_not = [f"{kernel.name} lacks {', '.join(lacking(kernel, one, needs))}" for kernel, one in known.items() if one]
+    why_not += [f"{kernel.name} does not run on this machine" for kernel in refused]
+    raise UsageError(f"no virtual machine's kernel has it: {'; '.join(why_not)}")
 
 
 def lacking(kernel: Kernel, built: cache.Built, needs: Needs) -> list[str]:
@@ -161,34 +163,57 @@ def make(options: argparse.Namespace) -> int:
     kernels = [named(options.kernel)] if options.kernel != AUTO else [named("uml"), named("uml-stock")]
     steps = debian.Steps()
     os.umask(0o022)  # what root builds is for everybody
+    failed = ""
     for kernel in kernels:
         try:
             _install(kernel, steps)
             steps.run(f"kernel {kernel.name}", lambda progress, kernel=kernel: _build(kernel, progress))  # type: ignore[misc]
         except debian.SetUpFailed as error:
-            raise LabError(str(error)) from None
+            failed = str(error)
+            if not build.refusal(kernel):
+                raise LabError(failed) from None
+    if failed and not any(build.find(kernel) for kernel in kernels):
+        raise LabError(failed)
     return show()
 
 
 def kernel_for_tests() -> None:
-    """At least one kernel, if this user may install it: Debian's stock one where none is built. Raises LabError."""
+    """Where no kernel is built, Debian's stock one, if this user may install it and it runs here.
+
+    A kernel that does not run is no failure: a line says why, and so does each test that is
+    skipped for want of it. Raises LabError when Debian's packages cannot be installed.
+    """
     stock, steps = named("uml-stock"), debian.Steps()
     for kernel in filter(build.to_be_asked, KERNELS):
-        with contextlib.suppress(debian.SetUpFailed):  # it has said so; then it counts as none
-            steps.run(f"kernel {kernel.name}", lambda progress, kernel=kernel: _build(kernel, progress))  # type: ignore[misc]
+        _try(kernel, steps)
     try:
-        if any(build.find(kernel) for kernel in KERNELS):
-            return
+        found = any(build.find(named(name)) for name in TESTED)
     except Untrusted as error:
         raise LabError(str(error)) from None
-    if debian.missing(packages(stock.name)) and os.geteuid() != 0:
-        print("  - virtual machines: no kernel is built, and only root can install one; their tests are skipped")
+    if found:
         return
+    if build.refusal(stock):
+        _without(build.missing(stock))
+    elif debian.missing(packages(stock.name)) and os.geteuid() != 0:
+        _without(f"the kernel {stock.name} is not built, and only root can install it")
+    else:
+        try:
+            _install(stock, steps)
+        except debian.SetUpFailed as error:
+            raise LabError(str(error)) from None
+        _try(stock, steps)
+
+
+def _without(why: str) -> None:
+    print(f"  - virtual machines: {why}; tests in it are skipped", file=sys.stderr, flush=True)
+
+
+def _try(kernel: Kernel, steps: debian.Steps) -> None:
+    """Build it, or say in one line why not."""
     try:
-        _install(stock, steps)
-        steps.run(f"kernel {stock.name}", lambda progress: _build(stock, progress))
+        steps.run(f"kernel {kernel.name}", lambda progress: _build(kernel, progress))
     except debian.SetUpFailed as error:
-        raise LabError(str(error)) from None
+        _without(build.missing(kernel) if build.refusal(kernel) else str(error).splitlines()[0])
 
 
 def _install(kernel: Kernel, steps: debian.Steps) -> None:
@@ -221,7 +246,15 @@ def show() -> int:
             print(f"  {'':<10} not used: {error}")
             continue
         if built is None:
-            print(f"  {'':<10} not built: kubewire vm build --kernel {kernel.name}")
+            why = build.refusal(kernel)
+            print(
+                f"  {'':<10} "
+                + (
+                    f"does not run on this machine: {why}"
+                    if why
+                    else f"not built: kubewire vm build --kernel {kernel.name}"
+                )
+            )
             continue
         have = sum(built.features.values())
         print(f"  {'':<10} {built.release}, {have} of {len(built.features)} features, {built.path}")

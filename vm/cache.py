@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+#: Beside kernel.json: on which machines the kernel ran, by machine().
+VERDICTS = "machines.json"
 #: What root builds; everybody may read it.
 SYSTEM = Path("/var/cache/kubewire/vm")
 
@@ -59,6 +62,57 @@ class Built:
         unfinished = folder / "kernel.json.new"
         unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
         unfinished.replace(folder / "kernel.json")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a kernel runs on a machine. path, sha256, recipe: as in Built.
+
+    why: the reason that it does not, in one line; "": it does.
+    """
+
+    path: str
+    sha256: str
+    recipe: str
+    why: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> Verdict | None:
+        """What is known about this machine; None when nothing is."""
+        try:
+            return cls(**json.loads((folder / VERDICTS).read_text())[machine()])
+        except (OSError, ValueError, TypeError, LookupError):
+            return None
+
+    def holds(self) -> bool:
+        """Whether the kernel is the same one still."""
+        try:
+            return sha256(Path(self.path)) == self.sha256
+        except OSError:
+            return False
+
+    def save(self, folder: Path) -> None:
+        """Beside those of other machines: a cache may be carried from one to another."""
+        try:
+            verdicts = dict(json.loads((folder / VERDICTS).read_text()))
+        except (OSError, ValueError, TypeError):
+            verdicts = {}
+        unfinished = folder / f"{VERDICTS}.new"
+        unfinished.write_text(json.dumps(verdicts | {machine(): asdict(self)}, indent=1) + "\n")
+        unfinished.replace(folder / VERDICTS)
+
+
+def machine() -> str:
+    """A checksum of what decides whether a kernel runs: this machine's CPU with flags, its own kernel."""
+    return digest(platform.machine(), platform.release(), *cpu(Path("/proc/cpuinfo").read_text()))
+
+
+def cpu(text: str) -> list[str]:
+    """Model and flags of the first CPU in /proc/cpuinfo."""
+    first, _, _ = text.partition("\n\n")
+    fields = (line.partition(":") for line in first.splitlines())
+    values = {name.strip(): value.strip() for name, _, value in fields}
+    return [values.get(name, "") for name in ("vendor_id", "cpu family", "model", "model name", "flags", "Features")]
 
 
 def sha256(path: Path) -> str:

@@ -73,6 +73,10 @@ class Share:
         unfinished.rename(ready)
         return ready
 
+    def up(self) -> bool:
+        """Whether the guest was ready once."""
+        return os.path.lexists(self.folder / "up")
+
     def stop(self) -> None:
         """Ask a resident guest to end."""
         (self.jobs / "stop").touch()

@@ -1,4 +1,7 @@
-"""Kernels for the tests marked vm: each that is built here; without any the tests are skipped with the command."""
+"""Kernels for the tests marked vm: each that is built and runs here.
+
+The tests of the others are skipped with the reason.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
+from lab.virtual import TESTED
 from vm import build
 from vm.cache import Built
-from vm.kernels import KERNELS
+from vm.kernels import named
 from vm.kernels.base import Kernel
-
-#: What the tests boot; QEMU takes minutes where KVM does not work, and is measured in benchmarks/.
-TESTED = ("uml", "uml-stock")
 
 
 @pytest.fixture(params=TESTED)
@@ -23,17 +24,22 @@ def kernel(request: pytest.FixtureRequest, record_property: Callable[[str, objec
 
 @pytest.fixture
 def any_kernel(record_property: Callable[[str, object], None]) -> tuple[Kernel, Built]:
-    """The lightest kernel that is built."""
-    for one in KERNELS:
-        if build.find(one):
-            return built(one.name, record_property)
-    pytest.skip("no virtual machine's kernel is built: kubewire vm build")
+    """The first of them that is built."""
+    for name in TESTED:
+        if build.find(named(name)):
+            return built(name, record_property)
+    pytest.skip(none_at_all())
+
+
+def none_at_all() -> str:
+    """Why there is no kernel to test with."""
+    return "; ".join(build.missing(named(name)) for name in TESTED)
 
 
 def built(name: str, record_property: Callable[[str, object], None]) -> tuple[Kernel, Built]:
-    (kernel,) = (one for one in KERNELS if one.name == name)
+    kernel = named(name)
     found = build.find(kernel)
     if found is None:
-        pytest.skip(f"the kernel {name} is not built: kubewire vm build --kernel {name}")
+        pytest.skip(build.missing(kernel))
     record_property("ran_on", f"virtual machine {name} ({found.release})")
     return kernel, found

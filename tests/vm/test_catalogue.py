@@ -9,14 +9,16 @@ import pytest
 
 from lab.doctor import missing_feature
 from lab.handle import LabStarter
+from lab.virtual import TESTED
 from lab.vm_runs import VirtualMachines
 from scenarios.engine.loader import load_all
 from scenarios.engine.model import Case
 from scenarios.engine.options import RunOptions
 from scenarios.engine.runner import Run
 from scenarios.engine.spec import LabSpec
+from tests.vm.conftest import none_at_all
 from vm import build
-from vm.kernels import KERNELS
+from vm.kernels import named
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
@@ -37,8 +39,8 @@ def test_what_this_kernel_cannot_run_passes_in_a_virtual_machine(
     cases: tuple[Case, ...], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A machine for each lab. What no built kernel can is told in the closing summary."""
-    if not any(build.find(kernel) for kernel in KERNELS):
-        pytest.skip("no virtual machine's kernel is built: kubewire vm build")
+    if not any(build.find(named(name)) for name in TESTED):
+        pytest.skip(none_at_all())
     machines = VirtualMachines()
     places = {case.id: machines.place(case) for case in cases}
     options = RunOptions(tmp_path, missing=missing_feature, elsewhere=machines, delegate=True)

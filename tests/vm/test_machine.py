@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -81,7 +82,9 @@ def test_outputs_come_back(kernel: Chosen, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "said"), [("o", "ended without an answer"), ("b", "boots once")], ids=["off", "reboot"]
+    ("key", "said"),
+    [("o", "ended without an answer"), ("b", "boots once"), ("c", "gave up: .*sysrq triggered crash")],
+    ids=["off", "reboot", "panic"],
 )
 def test_a_machine_that_ends_without_an_answer_is_a_failure_with_its_last_words(
     any_kernel: Chosen, key: str, said: str
@@ -187,6 +190,14 @@ def test_three_hours_pass_in_seconds(record_property: Callable[[str, object], No
     code, text = run(kernel, Job(["python3", "-c", script]), Boot(memory=512, virtual_time=True))
     assert (code, text) == (0, "10800\n")
     assert time.monotonic() - began < 300
+
+
+def test_vector_registers_survive_the_turns_of_other_programs(kernel: Chosen) -> None:
+    """OpenSSL and libc use the widest there are; one CPU takes turns, and UML carries them by ptrace(2)."""
+    script = "for i in 1 2 3 4; do (for j in 1 2 3; do head -c 8000000 /dev/zero | sha512sum; done) & done; wait"
+    code, text = run(kernel, Job(["sh", "-c", script]))
+    expected = hashlib.sha512(bytes(8_000_000)).hexdigest()
+    assert (code, text) == (0, f"{expected}  -\n" * 12)
 
 
 def test_virtual_time_is_known_inside(record_property: Callable[[str, object], None]) -> None:

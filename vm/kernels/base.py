@@ -52,6 +52,11 @@ class Kernel(Protocol):
         """Whether it can skip idle time."""
         ...
 
+    @property
+    def boot_seconds(self) -> float:
+        """Within which it is up on a machine that has much else to do; one that is not hangs."""
+        ...
+
     def recipe(self) -> str:
         """A checksum of what it is built from."""
         ...

@@ -35,6 +35,7 @@ class QEMU:
     name = "qemu"
     title = "QEMU with linux-image-amd64: several CPUs, BTF, every module; 4 to 20 times slower than UML without KVM"
     virtual_time = False
+    boot_seconds = 240.0
 
     def recipe(self) -> str:
         return cache.digest(_INIT, *_MODULES, *LOAD)
@@ -68,7 +69,7 @@ class QEMU:
         machine = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none", *console]
         power = ["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"]
         power += ["-smp", str(boot.cpus), "-m", str(boot.memory)]
-        line = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off"
+        line = "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off"
         kernel = ["-kernel", built.path, "-initrd", str(folder / "initrd"), "-append", line]
         shares = [*_virtfs("host", "/", ",readonly=on"), *_virtfs("share", str(SHARE), "")]
         guest = {

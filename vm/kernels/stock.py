@@ -23,6 +23,7 @@ class Stock:
     name = "uml-stock"
     title = "User-mode Linux as Debian packages it: no nftables, no WireGuard, one CPU; nothing to build"
     virtual_time = False
+    boot_seconds = 60.0
 
     def recipe(self) -> str:
         return cache.digest("package", *LOAD, *LEGACY)

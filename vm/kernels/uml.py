@@ -21,7 +21,10 @@ _ABOUT = 1379
 
 
 def kernel_line(boot: Boot) -> list[str]:
-    """What UML gets as arguments: no device, the host's files as root file system, init (guest/init.py)."""
+    """What UML gets as arguments: no device, the host's files as root, init (guest/init.py).
+
+    It gets no panic=: UML that panics aborts at once (panic_exit() in arch/um/kernel/um_arch.c).
+    """
     console = ["con=null", "con0=fd:0,fd:1"] if boot.terminal else ["con=null", "con0=null,fd:1"]
     time = ["time-travel=inf-cpu"] if boot.virtual_time else []
     root = ["root=hostfs", "rootfstype=hostfs", "rootflags=/", "ro"]
@@ -33,6 +36,7 @@ class UML:
     name = "uml"
     title = "User-mode Linux from Debian's linux-source-6.1: every networking feature, one CPU"
     virtual_time = True
+    boot_seconds = 60.0
 
     def recipe(self) -> str:
         return cache.digest(CONFIG.read_text())
