@@ -25,7 +25,7 @@ setup(
     package_data={
         "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],
         "scenarios": ["catalogue/*.md", "catalogue/*/*"],
-        "vm": ["debian-packages.txt", "kernels/uml.config", "guest/*.py"],
+        "vm": ["debian-packages.txt", "kernels/uml.config", "kernels/*.h", "guest/*.py"],
     },
     data_files=[("share/kubewire", ["debian-packages.txt"])],  # for kubewire doctor
     install_requires=runtime_requirements(),

@@ -12,7 +12,7 @@ from vm.kernels import KERNELS, named
 from vm.kernels.base import PACKAGES, Boot, packages
 from vm.kernels.qemu import cpio
 from vm.kernels.stock import LEGACY
-from vm.kernels.uml import CONFIG, kernel_line, refused
+from vm.kernels.uml import CONFIG, EDITS, edit, kernel_line, refused
 
 
 def test_the_lightest_kernel_comes_first() -> None:
@@ -47,6 +47,36 @@ def test_virtual_time_is_a_word_of_the_kernels() -> None:
 
 def test_an_option_that_the_source_does_not_take_is_named() -> None:
     assert refused("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=y\n", "CONFIG_A=y\n") == ["CONFIG_C=y"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Of the kernel's source, as little as is edited: the places that EDITS look for, each on a line."""
+    for one in EDITS:
+        path = tmp_path / one.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            stream.write(f"{one.before.rstrip()}\n")
+    return tmp_path
+
+
+def test_the_source_is_edited_once(tree: Path) -> None:
+    edit(tree)
+    registers = tree / "arch/x86/um/os-Linux/registers.c"
+    text = registers.read_text()
+    assert '#include "host_xstate.h"\n' in text
+    assert text.count("whole_xstate(&iov)") == 1
+    assert (registers.parent / "host_xstate.h").exists()
+    edit(tree)  # a build that was interrupted goes on
+    assert registers.read_text() == text
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_source_that_is_another_one_is_not_edited(tree: Path, times: int) -> None:
+    path = tree / EDITS[-1].file
+    path.write_text(path.read_text().replace(EDITS[-1].before, EDITS[-1].before * times))
+    with pytest.raises(BuildFailed, match=r"registers.c of this source is not Linux 6.1's"):
+        edit(tree)
 
 
 def test_no_option_is_given_twice() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.machinery import apt
@@ -16,8 +17,44 @@ from vm.kernels.base import Boot, Made, Program, Progress, run
 CONFIG = Path(__file__).parent / "uml.config"
 PACKAGE = "linux-source-6.1"
 SOURCE = Path("/usr/src/linux-source-6.1.tar.xz")
+XSTATE = Path(__file__).parent / "host_xstate.h"
 #: Compiled files in a build with uml.config, for "1200 of about 2100"; counted once, need not be exact.
 _ABOUT = 1379
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A place in the kernel's source, which is there once, and what stands there in our build."""
+
+    file: str
+    before: str
+    after: str
+
+    def apply(self, tree: Path) -> None:
+        """Raises BuildFailed where the source is another one; done twice, it changes nothing."""
+        path = tree / self.file
+        text = path.read_text()
+        if self.after in text:
+            return
+        if text.count(self.before) != 1:
+            raise BuildFailed(f"{self.file} of this source is not Linux 6.1's: it has no {self.before!r}, or several")
+        path.write_text(text.replace(self.before, self.after))
+
+
+_REGISTERS = "arch/x86/um/os-Linux/registers.c"
+#: host_xstate.h says what for.
+EDITS = (
+    Edit(
+        _REGISTERS,
+        "#include <registers.h>\n",
+        f'#include <registers.h>\n#include <string.h>\n#include "{XSTATE.name}"\n',
+    ),
+    Edit(
+        _REGISTERS,
+        "ptrace(PTRACE_SETREGSET, pid, NT_X86_XSTATE, &iov)",
+        "ptrace(PTRACE_SETREGSET, pid, NT_X86_XSTATE, whole_xstate(&iov))",
+    ),
+)
 
 
 def kernel_line(boot: Boot) -> list[str]:
@@ -39,7 +76,7 @@ class UML:
     boot_seconds = 60.0
 
     def recipe(self) -> str:
-        return cache.digest(CONFIG.read_text())
+        return cache.digest(CONFIG.read_text(), XSTATE.read_text(), repr(EDITS))
 
     def make(self, folder: Path, progress: Progress) -> Made:
         """Unpack, configure, compile, keep the binary. Each is skipped when it was done before."""
@@ -70,6 +107,7 @@ class UML:
         shutil.rmtree(tree, ignore_errors=True)
         tree.mkdir(parents=True)
         run(["tar", "-C", str(tree), "--strip-components=1", "-xf", str(SOURCE)], progress)
+        edit(tree)
         (tree / ".unpacked").touch()
 
     def _configure(self, tree: Path, progress: Progress) -> None:
@@ -101,6 +139,13 @@ class UML:
     def program(self, built: cache.Built, boot: Boot) -> Program:
         guest = {"scratch": str(SCRATCH), "lower": "/", "load": [], "alternatives": {}}
         return Program([built.path, *kernel_line(boot)], [built.path], guest)
+
+
+def edit(tree: Path) -> None:
+    """Make our changes to the source: EDITS. Raises BuildFailed."""
+    shutil.copyfile(XSTATE, tree / Path(_REGISTERS).parent / XSTATE.name)
+    for one in EDITS:
+        one.apply(tree)
 
 
 def refused(wanted: str, got: str) -> Sequence[str]:
