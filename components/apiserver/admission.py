@@ -35,6 +35,8 @@ class Admission:
     def __init__(self, store: Store, allocator: Allocator | None) -> None:
         self._store = store
         self._allocator = allocator
+        #: Services on their way into the store, by id(): others may be refused meanwhile.
+        self._reserved: dict[int, KubeObject] = {}
         self._steps: dict[str, Callable[[KubeObject], None]] = {"pods": self._admit_pod, "namespaces": _admit_namespace}
         if allocator is not None:
             allocator.rebuild([stored.copy() for stored in store.items("services")])
@@ -81,18 +83,29 @@ class Admission:
     def _allocated(
         self, allocator: Allocator, new: KubeObject, old: KubeObject | None, dry_run: bool
     ) -> Iterator[None]:
+        call = self._store.owner.call
         kept = False
         try:
-            if errors := allocator.allocate(new, old):
-                # A range that is full is nobody's field: upstream answers 500.
-                if internal := next((error for error in errors if error.type == "InternalError"), None):
-                    raise status.internal_error(internal.detail)
-                raise status.invalid("", "Service", new["metadata"].get("name", ""), errors)
+            call(self._reserve, allocator, new, old)
             yield
             kept = not dry_run
         finally:
-            if not kept:
-                allocator.rebuild([stored.copy() for stored in self._store.items("services")])
+            call(self._settle, allocator, new, kept)
+
+    def _reserve(self, allocator: Allocator, new: KubeObject, old: KubeObject | None) -> None:
+        errors = allocator.allocate(new, old)
+        self._reserved[id(new)] = new
+        if errors:
+            # A range that is full is nobody's field: upstream answers 500.
+            if internal := next((error for error in errors if error.type == "InternalError"), None):
+                raise status.internal_error(internal.detail)
+            raise status.invalid("", "Service", new["metadata"].get("name", ""), errors)
+
+    def _settle(self, allocator: Allocator, new: KubeObject, kept: bool) -> None:
+        self._reserved.pop(id(new), None)
+        if not kept:
+            stored = [one.obj for one in self._store.items("services")]
+            allocator.rebuild([*stored, *self._reserved.values()])
 
     # --- pods
 

@@ -6,7 +6,6 @@ Versions convert by strategy None: only apiVersion changes."""
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +26,8 @@ from components.machinery.resources import KubeObject, Resource
 log = logging.getLogger(__name__)
 
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
+#: Objects of a deleted definition that go in one turn of the event loop.
+_DELETIONS_AT_ONCE = 50
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
@@ -211,8 +212,9 @@ _ESTABLISHED = {
 
 def with_conditions(crd: KubeObject, conflict: str) -> KubeObject:
     """The definition with acceptedNames, storedVersions and its conditions. conflict: why the names are refused."""
-    result = copy.deepcopy(crd)
-    state = result.setdefault("status", {})
+    # Only what is changed is copied: a schema may have many thousand values.
+    result = {**crd, "metadata": dict(crd["metadata"]), "status": dict(crd.get("status") or {})}
+    state = result["status"]
     names = result["spec"]["names"]
     accepted = not conflict
     if accepted:
@@ -280,6 +282,9 @@ class Definitions:
             self.catalog.replace_custom(served)
 
     def _on_event(self, event: Event) -> None:
+        self._ask()
+
+    def _ask(self) -> None:
         if self._due:
             return
         self._due = True
@@ -319,15 +324,21 @@ class Definitions:
         crd = stored.obj
         served = next(iter(served_versions(crd)), None)
         if served is not None:
-            for one in self.registry.store.items(served.storage):
-                if not one.obj["metadata"].get("deletionTimestamp"):
-                    deletion.delete(self.registry, served, one.key.namespace, one.key.name, deletion.DeleteOptions())
+            living = [
+                one
+                for one in self.registry.store.items(served.storage)
+                if not one.obj["metadata"].get("deletionTimestamp")
+            ]
+            for one in living[:_DELETIONS_AT_ONCE]:
+                deletion.delete(self.registry, served, one.key.namespace, one.key.name, deletion.DeleteOptions())
+            if len(living) > _DELETIONS_AT_ONCE:
+                self._ask()
+                return
             if self.registry.store.count(served.storage):
                 self._follow(served.storage)
                 return
         finalizers = [name for name in crd["metadata"].get("finalizers") or [] if name != FINALIZER]
-        without = copy.deepcopy(crd)
-        without["metadata"]["finalizers"] = finalizers
+        without = {**crd, "metadata": crd["metadata"] | {"finalizers": finalizers}}
         metadata.drop_empty(without["metadata"])
         if is_finished(without):
             self.registry.store.delete(stored.key, without, stored.revision)

@@ -14,7 +14,7 @@ from components.apiserver.kinds.spec import FieldError
 from components.apiserver.listoptions import integer
 from components.apiserver.metadata import timestamp
 from components.apiserver.registry import Registry, Result, Selection, is_finished, uid_text
-from components.apiserver.store import Stored
+from components.apiserver.store import RevisionMismatch, Stored
 from components.machinery.resources import KubeObject
 
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
@@ -69,6 +69,14 @@ def _policy_errors(policy: str, orphan: bool | None) -> list[FieldError]:
 
 def delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:
     """Takes the object away, or marks it when something must happen first. Raises StatusError."""
+    while True:
+        try:
+            return _delete(registry, served, namespace, name, options)
+        except RevisionMismatch:  # in a worker another write came in between
+            continue
+
+
+def _delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:
     current = registry.get(served, namespace, name)
     _check(served, current, options)
     obj = current.copy()

@@ -125,7 +125,8 @@ class Endpoints:
         shape, served = call.shape, call.served
         options = ListOptions.parse(call.query, watching=False)
         selection = call.selection()
-        found, revision = self._snapshot(served, options)
+        # One step, so that the revision is that of the objects.
+        found, revision = self.registry.store.owner.call(self._snapshot, served, options)
         found = [stored for stored in found if selection.matches(stored)]
         limit = options.limit
         page = found[:limit] if limit > 0 else found

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import protobuf, status
+from components.apiserver import bodies, protobuf, status
 
 ACCEPTED_OUT = ("application/json", "application/yaml")
 _ACCEPTED_IN = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
@@ -105,51 +105,27 @@ def decode_object(body: bytes, content_type: str) -> dict[str, Any]:
 def _decode_protobuf(body: bytes) -> Any:
     try:
         return protobuf.decode(body)
-    except protobuf.ProtobufError as error:
+    except (protobuf.ProtobufError, bodies.TooDeep) as error:
         raise status.bad_request(str(error)) from error
 
 
 def decode_json(body: bytes) -> Any:
+    """Raises 400 and bodies.TooLarge."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return bodies.load_json(body)
+    except (orjson.JSONDecodeError, bodies.TooDeep) as error:
         message = f"couldn't get version/kind; json parse error: {error}"
         raise status.bad_request(message) from error
 
 
 def decode_yaml(body: bytes) -> Any:
-    """YAML as sigs.k8s.io/yaml reads it: converted to JSON, so a date stays a string."""
-    import yaml  # late: only apply and few clients send YAML
+    """YAML as sigs.k8s.io/yaml reads it: converted to JSON. Raises 400 and bodies.TooLarge."""
+    from components.apiserver import yamlbody  # late: only apply and few clients send YAML
 
     try:
-        return _json_keys(yaml.load(body, Loader=_yaml_loader()))
-    except yaml.YAMLError as error:
+        return yamlbody.load(body)
+    except (yamlbody.YamlError, bodies.TooDeep) as error:
         raise status.bad_request(f"error decoding YAML: {error}") from error
-
-
-def _json_keys(value: Any) -> Any:
-    """JSON's keys are strings: a bare `on:` is "true", `80:` is "80"."""
-    if isinstance(value, dict):
-        return {_json_key(key): _json_keys(item) for key, item in value.items()}
-    return [_json_keys(item) for item in value] if isinstance(value, list) else value
-
-
-def _json_key(key: Any) -> str:
-    return str(key).lower() if isinstance(key, bool) else str(key)
-
-
-@lru_cache(maxsize=1)
-def _yaml_loader() -> Any:
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        pass
-
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in Loader.yaml_implicit_resolvers.items()
-    }
-    return Loader
 
 
 def encode_yaml(body: bytes) -> bytes:

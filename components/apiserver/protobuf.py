@@ -19,6 +19,8 @@ from typing import Any
 
 import orjson
 
+from components.apiserver import bodies
+
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
@@ -71,15 +73,19 @@ def decode(body: bytes) -> dict[str, Any]:
     if not body.startswith(_MAGIC):
         raise ProtobufError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
-        envelope = _message("runtime.Unknown", body[4:])
+        envelope = _Reader().message("runtime.Unknown", body[4:])
         type_meta = envelope.get("typeMeta") or {}
         api_version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
         name = message_name(api_version, kind)
         if name not in _schema():
             raise ProtobufError(f'no kind "{kind}" is registered for version "{api_version}"')
-        decoded = _message(name, base64.b64decode(envelope.get("raw", "")))
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        decoded = _Reader().message(name, base64.b64decode(envelope.get("raw", "")))
+    except IndexError as error:
+        raise ProtobufError("unexpected EOF") from error
+    except (struct.error, UnicodeDecodeError, OverflowError, OSError) as error:
         raise ProtobufError(f"proto: {error}") from error
+    except orjson.JSONDecodeError as error:
+        raise ProtobufError(f"proto: not JSON: {error}") from error
     obj: dict[str, Any] = {"kind": kind, "apiVersion": api_version}
     obj.update(decoded)
     return obj
@@ -93,18 +99,6 @@ def message_name(api_version: str, kind: str) -> str:
     return f"{group.split('.')[0] or 'core'}.{version}.{kind}"
 
 
-def _message(name: str, data: bytes) -> Any:
-    if special := _SPECIAL.get(name):
-        return special(data)
-    fields = _schema()[name]
-    result: dict[str, Any] = {}
-    for number, raw in _wire(data):
-        field = fields.get(number)
-        if field is not None:
-            _add(result, field[0], field[1], raw)
-    return {key: value for key, value in result.items() if _means_something(key, value)}
-
-
 def _means_something(key: str, value: Any) -> bool:
     if value is None:
         return False
@@ -113,54 +107,81 @@ def _means_something(key: str, value: Any) -> bool:
     return True
 
 
-def _add(result: dict[str, Any], name: str, kind: str, raw: int | bytes) -> None:
-    if kind.startswith("map "):
-        key, value = _entry(kind.removeprefix("map "), raw)
-        result.setdefault(name, {})[key] = value
-    elif kind.startswith("list "):
-        result.setdefault(name, []).extend(_items(kind.removeprefix("list "), raw))
-    elif kind in _INLINE or (kind == "core.v1.LocalObjectReference" and name == "localObjectReference"):
-        result.update(_value(kind, raw))
-    else:
-        result[name] = _value(kind, raw)
-
-
-def _entry(kind: str, raw: int | bytes) -> tuple[str, Any]:
-    key, value = "", _ZERO.get(kind, {} if "." in kind else "")
-    for number, part in _wire(_bytes(raw)):
-        if number == 1:
-            key = _bytes(part).decode()
-        elif number == 2:
-            value = _value(kind, part)
-    return key, value
-
-
-def _items(kind: str, raw: int | bytes) -> Iterator[Any]:
-    if kind == "int" and isinstance(raw, bytes):
-        position = 0
-        while position < len(raw):
-            number, position = _varint(raw, position)
-            yield _signed(number)
-    else:
-        yield _value(kind, raw)
-
-
 _ZERO: dict[str, Any] = {"string": "", "bytes": "", "int": 0, "bool": False, "Quantity": "0"}
 
 
-def _value(kind: str, raw: int | bytes) -> Any:
-    match kind:
-        case "string":
-            return _bytes(raw).decode()
-        case "bytes":
-            return base64.b64encode(_bytes(raw)).decode()
-        case "bool":
-            return bool(raw)
-        case "int":
-            return _signed(raw) if isinstance(raw, int) else 0
-        case "double":
-            return struct.unpack("<d", _bytes(raw))[0]
-    return _message(kind, _bytes(raw))
+class _Reader:
+    """Reads one message and what it holds; counts the values and how deep they stand."""
+
+    def __init__(self) -> None:
+        self._values = 0
+        self._depth = 0
+
+    def message(self, name: str, data: bytes) -> Any:
+        self._count()
+        if special := _SPECIAL.get(name):
+            return special(data)
+        if self._depth >= bodies.MAX_DEPTH // 2:
+            raise bodies.TooDeep(f"proto: {bodies.TOO_DEEP}")
+        self._depth += 1
+        fields = _schema()[name]
+        result: dict[str, Any] = {}
+        for number, raw in _wire(data):
+            field = fields.get(number)
+            if field is not None:
+                self._add(result, field[0], field[1], raw)
+        self._depth -= 1
+        return {key: value for key, value in result.items() if _means_something(key, value)}
+
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > bodies.MAX_VALUES:
+            raise bodies.values_limit()
+
+    def _add(self, result: dict[str, Any], name: str, kind: str, raw: int | bytes) -> None:
+        if kind.startswith("map "):
+            key, value = self._entry(kind.removeprefix("map "), raw)
+            result.setdefault(name, {})[key] = value
+        elif kind.startswith("list "):
+            result.setdefault(name, []).extend(self._items(kind.removeprefix("list "), raw))
+        elif kind in _INLINE or (kind == "core.v1.LocalObjectReference" and name == "localObjectReference"):
+            result.update(self._value(kind, raw))
+        else:
+            result[name] = self._value(kind, raw)
+
+    def _entry(self, kind: str, raw: int | bytes) -> tuple[str, Any]:
+        key, value = "", _ZERO.get(kind, {} if "." in kind else "")
+        for number, part in _wire(_bytes(raw)):
+            if number == 1:
+                key = _bytes(part).decode()
+            elif number == 2:
+                value = self._value(kind, part)
+        return key, value
+
+    def _items(self, kind: str, raw: int | bytes) -> Iterator[Any]:
+        if kind == "int" and isinstance(raw, bytes):
+            position = 0
+            while position < len(raw):
+                number, position = _varint(raw, position)
+                self._count()
+                yield _signed(number)
+        else:
+            yield self._value(kind, raw)
+
+    def _value(self, kind: str, raw: int | bytes) -> Any:
+        match kind:
+            case "string":
+                self._count()
+                return _bytes(raw).decode()
+            case "bytes":
+                return base64.b64encode(_bytes(raw)).decode()
+            case "bool":
+                return bool(raw)
+            case "int":
+                return _signed(raw) if isinstance(raw, int) else 0
+            case "double":
+                return struct.unpack("<d", _bytes(raw))[0]
+        return self.message(kind, _bytes(raw))
 
 
 def _bytes(raw: int | bytes) -> bytes:
@@ -180,7 +201,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         position += 1
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return result, position
+            return result & 0xFFFF_FFFF_FFFF_FFFF, position
         shift += 7
         if shift > 63:
             raise ProtobufError("proto: integer overflow")
@@ -216,7 +237,14 @@ def _time(data: bytes) -> str | None:
     seconds = dict(_wire(data)).get(1)
     if not isinstance(seconds, int):
         return None
-    return datetime.fromtimestamp(_signed(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _moment(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(seconds: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(_signed(seconds), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ProtobufError(f"proto: {_signed(seconds)} seconds are no time") from error
 
 
 def _micro_time(data: bytes) -> str | None:
@@ -224,8 +252,8 @@ def _micro_time(data: bytes) -> str | None:
     seconds, nanos = parts.get(1), parts.get(2, 0)
     if not isinstance(seconds, int) or not isinstance(nanos, int):
         return None
-    moment = datetime.fromtimestamp(_signed(seconds), UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos // 1000:06d}Z"
+    moment = _moment(seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos // 1000 % 1_000_000:06d}Z"
 
 
 def _int_or_string(data: bytes) -> int | str:
@@ -242,7 +270,7 @@ def _quantity(data: bytes) -> str:
 
 def _raw_json(data: bytes) -> Any:
     raw = dict(_wire(data)).get(1, b"")
-    return orjson.loads(_bytes(raw)) if raw else None
+    return bodies.load_json(_bytes(raw)) if raw else None
 
 
 def _strings(data: bytes) -> list[str]:

@@ -1,7 +1,8 @@
 """The generic registry: create, update, patch and read of any kind (apiserver/pkg/registry/generic).
 
-Everything is synchronous, so one write is atomic: nothing else runs between reading the old object and
-storing the new one. Deletion is in deletion.py."""
+Everything is synchronous. In the event loop's thread one write is atomic: nothing else runs between reading the old
+object and storing the new one. In a worker (owner.py) another write may come in between; then the store refuses this
+one with RevisionMismatch, and who called does it anew. Deletion is in deletion.py."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from components.apiserver.admission import Admission
 from components.apiserver.catalog import Catalog, Served
 from components.apiserver.fieldownership import OwnershipTracker
 from components.apiserver.kinds.spec import FieldError
-from components.apiserver.store import Key, Store, Stored
+from components.apiserver.store import Key, KeyExists, Store, Stored
 from components.machinery.resources import KubeObject
 from components.machinery.selectors import FieldSelector, LabelSelector
 
@@ -147,7 +148,10 @@ class Registry:
                 return self._unstored(served, obj, 201, warnings)
             if versioned:
                 raise status.version_on_create()
-            stored = self.store.create(_key(served, obj), _ordered(obj))
+            try:
+                stored = self.store.create(_key(served, obj), _ordered(obj))
+            except KeyExists as error:  # made while this one was checked in a worker
+                raise status.already_exists(served.group, served.plural, obj["metadata"]["name"]) from error
         return self.result(served, stored, 201, warnings)
 
     # --- update and patch

@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
-from components.apiserver import discovery, ephemeral, patching, requestinfo, status
+from components.apiserver import bodies, discovery, ephemeral, patching, requestinfo, status
 from components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
 from components.apiserver.catalog import Catalog, Served
 from components.apiserver.connect import Connector
@@ -26,13 +26,21 @@ from components.apiserver.documents import Documents
 from components.apiserver.endpoints import Call, Endpoints, warning_header
 from components.apiserver.metrics import Metrics
 from components.apiserver.negotiation import decode_object, wants_pretty
+from components.apiserver.owner import OwnerThread
 from components.apiserver.requestinfo import RequestInfo
 from components.apiserver.reviews import review
+from components.apiserver.store import Key, RevisionMismatch
 from components.apiserver.upgrade import Connection
 
 log = logging.getLogger(__name__)
 
-_MAX_BODY = 3 * 1024 * 1024
+#: What the event loop does itself; more goes to a worker thread (owner.py). Objects of a list, bytes of one object.
+_LIGHT_LIST = 100
+_LIGHT_OBJECT = 32 * 1024
+_LIGHT_YAML = 2 * 1024
+_LIGHT_ANSWER = 256 * 1024
+#: How often a request that was overtaken by another write is done anew.
+_ATTEMPTS = 20
 _CONNECTING = frozenset({"exec", "attach", "portforward", "log", "proxy"})
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _VIRTUAL = {(one.group, one.version, one.plural): one for one in discovery.VIRTUAL_KINDS}
@@ -64,6 +72,8 @@ class ApiServer:
             handler_cancellation=True,
             keepalive_timeout=600.0,
             access_log=None,
+            # As upstream, which takes a body as it comes: what is compressed is no JSON and gets 400.
+            auto_decompress=False,
             tcp_keepalive=True,
         )
         loop = asyncio.get_running_loop()
@@ -98,8 +108,10 @@ class ApiServer:
             response = _failure(error)
         except HTTPRequestEntityTooLarge:
             code = 413
-            text = f"Request entity too large: limit is {_MAX_BODY}"
-            response = _failure(status.StatusError(status.status(413, "RequestEntityTooLarge", text)))
+            response = _failure(status.too_large(str(bodies.bytes_limit())))
+        except bodies.TooLarge as error:
+            code = 413
+            response = _failure(status.too_large(str(error)))
         except ConnectionError:
             raise
         except Exception as error:  # as upstream's WithPanicRecovery: 500 for this request alone
@@ -109,12 +121,22 @@ class ApiServer:
             self.metrics.end(info, long_running, code, time.perf_counter() - started, "dryRun" in query)
         log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, (time.perf_counter() - started) * 1e3)
         if wants_pretty(query, request.headers.get("User-Agent", "")):
-            _indent(response)
+            await self._indent(response)
         return response
+
+    async def _indent(self, response: web.StreamResponse) -> None:
+        if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+            return
+        if len(response.body) <= _LIGHT_ANSWER:
+            _indent(response)
+        else:
+            await self._owner.run(lambda: _indent(response))
 
     async def _answer(self, request: web.BaseRequest, info: RequestInfo, query: dict[str, str]) -> web.StreamResponse:
         user = self._user(request)
         if not info.is_resource:
+            if info.path.startswith("/openapi"):
+                return await self._owner.run(lambda: self.documents.answer(request, info.path))
             return self.documents.answer(request, info.path)
         virtual = _VIRTUAL.get((info.group, info.version, info.plural))
         if virtual is not None:
@@ -129,10 +151,29 @@ class ApiServer:
         call = Call(request, info, served, query, body, user.name)
         if info.verb == "watch" and not info.subresource:
             return await self.endpoints.watch(call)
-        response = self._route(call)(call)
+        route = self._route(call)
+        if self._is_light(call):
+            response = route(call)
+        else:
+            response = await self._owner.run(lambda: _anew_when_overtaken(route, call))
         if served.deprecation:
             response.headers.add("Warning", warning_header(served.deprecation))
         return response
+
+    @property
+    def _owner(self) -> OwnerThread:
+        return self.endpoints.registry.store.owner
+
+    def _is_light(self, call: Call) -> bool:
+        """Whether the request is done in a few milliseconds, whatever it says."""
+        info, served, store = call.info, call.served, self.endpoints.registry.store
+        yaml = "yaml" in call.request.headers.get("Accept", "")
+        if not info.name and info.verb != "create":
+            return store.count(served.storage) <= (1 if yaml else _LIGHT_LIST) and len(call.body) <= _LIGHT_OBJECT
+        stored = store.get(Key(served.storage, info.namespace if served.namespaced else "", info.name))
+        if stored is not None and len(stored.body) > (_LIGHT_YAML if yaml else _LIGHT_OBJECT):
+            return False
+        return not call.body or bodies.is_light(call.body, call.media_type or "json")
 
     def _route(self, call: Call) -> Callable[[Call], web.Response]:
         """The handler of a verb, or 404 and 405 as the generic API server answers them."""
@@ -218,9 +259,19 @@ class ApiServer:
         return user
 
 
+def _anew_when_overtaken(route: Callable[[Call], web.Response], call: Call) -> web.Response:
+    """In a worker another write may come between reading an object and writing it (storage's GuaranteedUpdate)."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return route(call)
+        except RevisionMismatch:
+            continue
+    raise status.conflict(call.served.group, call.served.plural, call.info.name)
+
+
 def _make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
     return web.BaseRequest(
-        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=_MAX_BODY
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=bodies.MAX_BYTES
     )
 
 

@@ -113,6 +113,10 @@ def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
     return StatusError(status(415, "UnsupportedMediaType", message))
 
 
+def too_large(message: str) -> StatusError:
+    return StatusError(status(413, "RequestEntityTooLarge", message))
+
+
 def expired(message: str) -> StatusError:
     return StatusError(status(410, "Expired", message))
 

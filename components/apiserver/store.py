@@ -10,7 +10,8 @@ system before it is acknowledged, so a kill -9 of this process loses nothing. NO
 checkpoints only: a power cut may lose the last writes, never the file's integrity.
 
 Everything here is synchronous and belongs to one event loop: a read followed by a write without an await
-between them is atomic.
+between them is atomic. A worker thread (owner.py) may call it as well: each call is one step of the loop's thread, and
+the revision a write expects says whether something came in between.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Literal, NamedTuple
 
 import orjson
 
+from components.apiserver import bodies
+from components.apiserver.owner import OwnerThread
 from components.machinery.resources import KubeObject
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -85,9 +88,11 @@ class Stored:
 
     @property
     def obj(self) -> KubeObject:
-        if self._obj is None:
-            self._obj = orjson.loads(self.body)
-        return self._obj
+        # Read once: the owner thread may forget() meanwhile.
+        obj = self._obj
+        if obj is None:
+            obj = self._obj = orjson.loads(self.body)
+        return obj
 
     def copy(self) -> KubeObject:
         """A decoded copy of one's own."""
@@ -145,6 +150,8 @@ class Store:
     """Open with Store(path); close() when done. path ":memory:" keeps nothing."""
 
     def __init__(self, path: str | Path, *, window: int = DEFAULT_WINDOW) -> None:
+        #: Who may touch what is in here.
+        self.owner = OwnerThread()
         self.revision = 0
         #: Events at or below this revision are forgotten.
         self.compacted = 0
@@ -168,7 +175,7 @@ class Store:
     def items(self, resource: str) -> list[Stored]:
         """The current objects, in order of (namespace, name)."""
         table = self._tables.get(resource)
-        return table.in_order() if table else []
+        return self.owner.call(table.in_order) if table else []
 
     def count(self, resource: str) -> int:
         table = self._tables.get(resource)
@@ -179,6 +186,9 @@ class Store:
 
     def list_at(self, resource: str, revision: int) -> list[Stored]:
         """The objects as they were at a revision, in order. Raises RevisionExpired."""
+        return self.owner.call(self._list_at, resource, revision)
+
+    def _list_at(self, resource: str, revision: int) -> list[Stored]:
         if revision < self.compacted:
             raise RevisionExpired(self.compacted)
         table = self._tables.get(resource)
@@ -219,29 +229,34 @@ class Store:
     # --- writing
 
     def create(self, key: Key, obj: KubeObject) -> Stored:
-        """Sets metadata.resourceVersion in obj and takes obj over. Raises KeyExists."""
+        """Sets metadata.resourceVersion in obj and takes obj over. Raises KeyExists and bodies.TooLarge."""
+        return self.owner.call(self._create, key, obj)
+
+    def update(self, key: Key, obj: KubeObject, expected: int) -> Stored:
+        """As create, for an object that stands at revision `expected`. Raises RevisionMismatch, bodies.TooLarge."""
+        return self.owner.call(self._change, "MODIFIED", key, obj, expected)
+
+    def delete(self, key: Key, obj: KubeObject, expected: int) -> Stored:
+        """obj is the last state, as watchers will see it. Raises RevisionMismatch."""
+        return self.owner.call(self._change, "DELETED", key, obj, expected)
+
+    def _create(self, key: Key, obj: KubeObject) -> Stored:
         if self.get(key) is not None:
             raise KeyExists(key)
         return self._write("ADDED", key, obj, None)
 
-    def update(self, key: Key, obj: KubeObject, expected: int) -> Stored:
-        """As create, for an object that stands at revision `expected`. Raises RevisionMismatch."""
-        return self._write("MODIFIED", key, obj, self._expect(key, expected))
-
-    def delete(self, key: Key, obj: KubeObject, expected: int) -> Stored:
-        """obj is the last state, as watchers will see it. Raises RevisionMismatch."""
-        return self._write("DELETED", key, obj, self._expect(key, expected))
-
-    def _expect(self, key: Key, expected: int) -> Stored:
+    def _change(self, kind: EventType, key: Key, obj: KubeObject, expected: int) -> Stored:
         current = self.get(key)
         if current is None or current.revision != expected:
             raise RevisionMismatch(key)
-        return current
+        return self._write(kind, key, obj, current)
 
     def _write(self, kind: EventType, key: Key, obj: KubeObject, previous: Stored | None) -> Stored:
         revision = self.revision + 1
         obj["metadata"]["resourceVersion"] = str(revision)
-        stored = Stored(key, revision, orjson.dumps(obj), obj)
+        body = orjson.dumps(obj)
+        bodies.check_object(body)
+        stored = Stored(key, revision, body, obj)
         self._database.execute(_INSERT, (revision, *key, kind == "DELETED", stored.body))
         self._database.commit()
         self.revision = revision

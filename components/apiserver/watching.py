@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 _MAX_BEHIND = 16 * 1024 * 1024
 _BOOKMARK_SECONDS = 60.0
 _CHUNK = 256 * 1024
+_TURN_SECONDS = 0.01
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -158,17 +161,17 @@ class Watcher:
             self.ended.set_result(None)
 
 
-def first_events(registry: Registry, selection: Selection, encoder: Encoder, options: WatchOptions) -> list[bytes]:
-    """What comes before the live events. Raises 410."""
+def first_events(registry: Registry, selection: Selection, encoder: Encoder, options: WatchOptions) -> Iterator[bytes]:
+    """What comes before the live events: looked up now, made into frames (some empty) one by one. Raises 410."""
     store = registry.store
     anywhere = options.resource_version in ("", "0")
     if anywhere and options.initial_events is False:
-        return []
+        return iter(())
     if options.initial_events or anywhere:
-        served = selection.served
-        frames = [encoder.event("ADDED", one) for one in store.items(served.storage) if selection.matches(one)]
+        items, revision = store.items(selection.served.storage), store.revision
+        frames = (encoder.event("ADDED", one) if selection.matches(one) else b"" for one in items)
         if options.initial_events and options.bookmarks:
-            frames.append(encoder.bookmark(store.revision, end_of_initial=True))
+            return chain(frames, (encoder.bookmark(revision, end_of_initial=True),))
         return frames
     since = parse_revision(options.resource_version)
     if since > store.revision:
@@ -178,7 +181,7 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
     except RevisionExpired as error:
         raise too_old(since, error.oldest) from error
     view = View(selection, encoder)
-    return [data for data in (view.encode(event) for event in missed) if data]
+    return (view.encode(event) for event in missed)
 
 
 def parse_revision(text: str) -> int:
@@ -218,9 +221,11 @@ async def serve(
         watcher.end()
 
 
-async def _write_all(request: web.BaseRequest, transport: asyncio.Transport, frames: list[bytes]) -> None:
+async def _write_all(request: web.BaseRequest, transport: asyncio.Transport, frames: Iterator[bytes]) -> None:
+    """Others have their turn every few milliseconds: a frame of a Table takes a while to make."""
     batch: list[bytes] = []
     size = 0
+    turn_ends = time.perf_counter() + _TURN_SECONDS
     for data in frames:
         batch.append(data)
         size += len(data)
@@ -228,6 +233,9 @@ async def _write_all(request: web.BaseRequest, transport: asyncio.Transport, fra
             transport.write(b"".join(batch))
             batch, size = [], 0
             await request.protocol._drain_helper()
+        if time.perf_counter() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = time.perf_counter() + _TURN_SECONDS
     if batch:
         transport.write(b"".join(batch))
 
