@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from components.machinery.client import JSON_PATCH
+
 MAX_BYTES = 3 * 1024 * 1024
 MAX_DEPTH = 200
 #: Objects, lists and scalars of one object. The largest of practice, CRDs with long schemas, have about 50,000.
@@ -44,6 +46,8 @@ def is_light(body: bytes, media_type: str) -> bool:
     if not media_type.endswith("json"):
         # One alias stands for many values.
         return len(body) <= _LIGHT_OTHER and b"*" not in body
+    if media_type == JSON_PATCH and b'"copy"' in body:
+        return False
     return len(body) <= _LIGHT_JSON and _most_values(body) <= _LIGHT_VALUES
 
 

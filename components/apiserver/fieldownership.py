@@ -15,6 +15,7 @@ from components.apiserver import status
 from components.apiserver.catalog import Served
 from components.apiserver.fieldsets import (
     FieldSet,
+    Finder,
     ListKeys,
     changed,
     from_fields_v1,
@@ -22,7 +23,6 @@ from components.apiserver.fieldsets import (
     owned_fields,
     readable,
     to_fields_v1,
-    value_at,
     without,
 )
 from components.apiserver.kinds.spec import FieldError
@@ -209,21 +209,16 @@ def applied(
     managers = [replace(one, fields=one.fields - disputed.get(one.identity, frozenset())) for one in managers]
     result: KubeObject = merged(live, config, list_keys)
     previous = next((one.fields for one in managers if one.identity == identity), frozenset())
-    # A list item goes before its fields: without its keys it could not be found any more.
-    for path in sorted(previous - fields, key=len):
-        if not any(_owns(other, path) for other in others):
-            result = without(result, path)
+    # A path counts as owned when something below it is.
+    owned = {path[:end] for other in others for path in other.fields for end in range(1, len(path) + 1)}
+    result = without(result, [path for path in previous - fields if path not in owned])
     _record(result, _with(managers, identity, api_version, fields))
     return result
 
 
-def _owns(manager: Manager, path: tuple[str, ...]) -> bool:
-    """The field itself or something below it."""
-    return any(other[: len(path)] == path for other in manager.fields)
-
-
 def _contested(live: KubeObject, config: KubeObject, shared: FieldSet) -> FieldSet:
-    return frozenset(path for path in shared if path[-1][0] == "f" and value_at(live, path) != value_at(config, path))
+    find = Finder().value_at
+    return frozenset(path for path in shared if path[-1][0] == "f" and find(live, path) != find(config, path))
 
 
 def _conflict(disputed: list[tuple[Manager, FieldSet]]) -> status.StatusError:

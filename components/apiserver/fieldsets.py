@@ -63,8 +63,12 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 
 
 def item_element(item: Any, keys: tuple[str, ...]) -> str:
-    values = {key: _key_value(item, key) for key in sorted(keys)}
-    return "k:" + orjson.dumps({key: value for key, value in values.items() if value is not None}).decode()
+    return _keys_element({key: _key_value(item, key) for key in keys})
+
+
+def _keys_element(values: dict[str, Any]) -> str:
+    given = {key: value for key, value in values.items() if value is not None}
+    return "k:" + orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _key_value(item: Any, key: str) -> Any:
@@ -72,7 +76,7 @@ def _key_value(item: Any, key: str) -> Any:
 
 
 def value_element(item: Any) -> str:
-    return "v:" + orjson.dumps(item).decode()
+    return "v:" + orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
 
 
 # --- FieldsV1
@@ -97,10 +101,15 @@ def _without_leaf_dots(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_fields_v1(fields: dict[str, Any]) -> FieldSet:
+    """Raises ValueError for what is none."""
     found: set[Path] = set()
     stack: list[tuple[Path, dict[str, Any]]] = [((), fields)]
     while stack:
         path, node = stack.pop()
+        if not isinstance(node, dict):
+            raise ValueError(f"fieldsV1: {readable(path)} is no object")
+        if path:
+            _check_element(path[-1])
         if not node and path:
             found.add(path)
         for element, child in node.items():
@@ -109,6 +118,17 @@ def from_fields_v1(fields: dict[str, Any]) -> FieldSet:
             else:
                 stack.append(((*path, element), child or {}))
     return frozenset(found)
+
+
+_ELEMENT_VALUES: dict[str, type] = {"k": dict, "v": object, "i": int}
+
+
+def _check_element(element: str) -> None:
+    kind, colon, rest = element[:1], element[1:2], element[2:]
+    if colon != ":" or kind not in ("f", "k", "v", "i"):
+        raise ValueError(f"fieldsV1: {element!r} is no path element")
+    if kind != "f" and not isinstance(orjson.loads(rest), _ELEMENT_VALUES[kind]):
+        raise ValueError(f"fieldsV1: {element!r} has the wrong value")
 
 
 def readable(path: Path) -> str:
@@ -131,53 +151,95 @@ def readable(path: Path) -> str:
 MISSING = object()
 
 
+class Finder:
+    """Finds the items of lists by their elements. A list is indexed once; none may change while this is in use."""
+
+    def __init__(self) -> None:
+        #: The list stays referred to, so that its id() stays its own.
+        self._places: dict[tuple[int, tuple[str, ...] | None], tuple[list[Any], dict[str, int]]] = {}
+
+    def value_at(self, obj: Any, path: Path) -> Any:
+        """The value, or MISSING."""
+        for element in path:
+            obj = self.step(obj, element)
+            if obj is MISSING:
+                return MISSING
+        return obj
+
+    def step(self, value: Any, element: str) -> Any:
+        if element.startswith("f:"):
+            return value.get(element[2:], MISSING) if isinstance(value, dict) else MISSING
+        index = self.index(value, element)
+        return MISSING if index is None else value[index]
+
+    def index(self, items: Any, element: str) -> int | None:
+        if not isinstance(items, list):
+            return None
+        wanted = orjson.loads(element[2:])
+        if element[0] == "i":
+            return wanted if 0 <= wanted < len(items) else None
+        if element[0] == "v":
+            return self._index(items, None).get(value_element(wanted))
+        keys = tuple(sorted(wanted))
+        return self._index(items, keys).get(_keys_element(wanted))
+
+    def _index(self, items: list[Any], keys: tuple[str, ...] | None) -> dict[str, int]:
+        known = self._places.get((id(items), keys))
+        if known is None:
+            known = self._places[id(items), keys] = (items, _places(items, keys))
+        return known[1]
+
+
+def _places(items: list[Any], keys: tuple[str, ...] | None) -> dict[str, int]:
+    """Element -> where its first item stands."""
+    places: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if keys is None:
+            places.setdefault(value_element(item), index)
+        elif isinstance(item, dict):
+            places.setdefault(item_element(item, keys), index)
+    return places
+
+
 def value_at(obj: Any, path: Path) -> Any:
     """The value, or MISSING."""
-    for element in path:
-        obj = _step(obj, element)
-        if obj is MISSING:
-            return MISSING
-    return obj
+    return Finder().value_at(obj, path)
 
 
-def _step(value: Any, element: str) -> Any:
-    if element.startswith("f:"):
-        return value.get(element[2:], MISSING) if isinstance(value, dict) else MISSING
-    index = _index(value, element)
-    return MISSING if index is None else value[index]
+def without(obj: KubeObject, paths: Iterable[Path]) -> KubeObject:
+    """A copy of obj without what stands at these paths; what becomes empty by it goes too."""
+    gone: dict[str, Any] = {}
+    for path in paths:
+        node = gone
+        for element in path:
+            node = node.setdefault(element, {})
+        node[_HERE] = True
+    result: KubeObject = _without(obj, gone, Finder())
+    return result
 
 
-def _index(items: Any, element: str) -> int | None:
-    if not isinstance(items, list):
-        return None
-    wanted = orjson.loads(element[2:])
-    for index, item in enumerate(items):
-        if element[0] == "v" and item == wanted:
-            return index
-        if (
-            element[0] == "k"
-            and isinstance(item, dict)
-            and all(_key_value(item, key) == val for key, val in wanted.items())
-        ):
-            return index
-    return None
+#: No element: they have a colon after their first letter.
+_HERE = ""
 
 
-def without(obj: KubeObject, path: Path) -> KubeObject:
-    """A copy of obj without what stands at a path; what becomes empty by it goes too."""
-    element, rest = path[0], path[1:]
-    child = _step(obj, element)
-    if child is MISSING:
-        return obj
-    smaller = without(child, rest) if rest else MISSING
-    gone = smaller is MISSING or (smaller in ({}, []) and child not in ({}, []))
-    if isinstance(obj, dict):
-        kept = {key: value for key, value in obj.items() if f"f:{key}" != element}
-        return kept if gone else {**obj, element[2:]: smaller}
-    index = _index(obj, element)
-    return [item for at, item in enumerate(obj) if at != index] if gone else [
-        smaller if at == index else item for at, item in enumerate(obj)
-    ]  # fmt: skip
+def _without(value: Any, gone: dict[str, Any], finder: Finder) -> Any:
+    if isinstance(value, dict):
+        kept = ((key, _smaller(item, gone.get(f"f:{key}"), finder)) for key, item in value.items())
+        return {key: item for key, item in kept if item is not MISSING}
+    if isinstance(value, list):
+        places = {finder.index(value, element): node for element, node in gone.items() if element[:1] in ("k", "v")}
+        items = (_smaller(item, places.get(index), finder) for index, item in enumerate(value))
+        return [item for item in items if item is not MISSING]
+    return value
+
+
+def _smaller(value: Any, gone: dict[str, Any] | None, finder: Finder) -> Any:
+    if gone is None:
+        return value
+    if _HERE in gone:
+        return MISSING
+    smaller = _without(value, gone, finder)
+    return MISSING if smaller in ({}, []) and value not in ({}, []) else smaller
 
 
 def merged(live: Any, applied: Any, list_keys: ListKeys, names: Path = ()) -> Any:
@@ -192,23 +254,24 @@ def merged(live: Any, applied: Any, list_keys: ListKeys, names: Path = ()) -> An
     keys = list_keys(names)
     if keys is None:
         return applied
-    if not keys:
-        return live + [item for item in applied if item not in live]
+    places = _places(live, keys or None)
     result_items = list(live)
     for item in applied:
-        index = _index(result_items, item_element(item, keys))
+        element = item_element(item, keys) if keys else value_element(item)
+        index = places.get(element)
         if index is None:
+            places[element] = len(result_items)
             result_items.append(item)
-        else:
+        elif keys:
             result_items[index] = merged(result_items[index], item, list_keys, names)
     return result_items
 
 
 def changed(new: KubeObject, old: KubeObject, list_keys: ListKeys) -> FieldSet:
     """Fields of new whose value is not that of old."""
-    fields = owned_fields(new, list_keys)
+    find = Finder().value_at
     return frozenset(
         path
-        for path in fields
-        if (before := value_at(old, path)) is MISSING or (path[-1][0] == "f" and before != value_at(new, path))
+        for path in owned_fields(new, list_keys)
+        if (before := find(old, path)) is MISSING or (path[-1][0] == "f" and before != find(new, path))
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from components.apiserver import status
+from components.apiserver import bodies, status
 from components.apiserver.catalog import Served
 from components.apiserver.negotiation import decode_json
 from components.machinery import patch as patches
@@ -21,7 +22,7 @@ def transform(
     """Raises 400 and 415; calling what it returns raises 422 when the patch does not fit the object."""
     patch = decode_json(body)
     if content_type == JSON_PATCH:
-        return lambda obj: _checked(lambda: patches.json_patch(obj, patch))
+        return _json_patch(patch)
     if not isinstance(patch, dict):
         raise status.bad_request(
             "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
@@ -35,6 +36,24 @@ def transform(
 
         return lambda obj: _checked(lambda: patches.strategic_merge(obj, patch, key_of))
     raise status.unsupported_media_type(supported(served))
+
+
+def _json_patch(patch: Any) -> Callable[[KubeObject], KubeObject]:
+    if not isinstance(patch, list):
+        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Patch")
+    if len(patch) > patches.MAX_OPERATIONS:
+        limit = patches.MAX_OPERATIONS
+        raise status.too_large(f"The allowed maximum operations in a JSON patch is {limit}, got {len(patch)}")
+
+    def patched(obj: KubeObject) -> KubeObject:
+        result = _checked(lambda: patches.json_patch(obj, patch))
+        try:
+            bodies.check_depth(result)
+        except bodies.TooDeep as error:
+            raise status.bad_request(f"the patched document: {error}") from error
+        return result
+
+    return patched
 
 
 def supported(served: Served) -> tuple[str, ...]:

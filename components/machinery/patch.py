@@ -5,8 +5,11 @@ All are pure: they return a new document and leave their arguments alone (parts 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 #: Path of a list field (names only, no indexes) -> the key that merges its items, "set" for a list of
 #: primitives that is merged as a set, None for a list that is replaced.
@@ -39,17 +42,23 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 # --- RFC 6902
 
+#: apiserver/pkg/endpoints/handlers' maxJSONPatchOperations.
+MAX_OPERATIONS = 10_000
+#: What `copy` may add in all, in bytes (evanphx/json-patch's AccumulatedCopySizeLimit, set to the limit of a body).
+_MAX_COPIED = 3 * 1024 * 1024
+#: What one value counts beside its text: about what it takes as a Python object.
+_VALUE_SIZE = 32
+_MAX_DEPTH = 200
+
 
 def json_patch(document: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
     """RFC 6902: all operations in order, or PatchError."""
     if not isinstance(operations, list):
         raise PatchError("a JSON patch is an array of operations")
+    patched = _JsonPatch(_copied(document))
     for operation in operations:
-        if not isinstance(operation, Mapping) or operation.get("op") not in _OPERATIONS:
-            kind = operation.get("op") if isinstance(operation, Mapping) else operation
-            raise PatchError(f"Unexpected kind: {kind}")
-        document = _OPERATIONS[operation["op"]](document, operation)
-    return document
+        patched.apply(operation)
+    return patched.document
 
 
 def _tokens(operation: Mapping[str, Any], member: str = "path") -> list[str]:
@@ -66,11 +75,15 @@ def _value(operation: Mapping[str, Any]) -> Any:
     return operation["value"]
 
 
+#: Digits of the longest index that is looked at: Python refuses to read a number of more than 4300.
+_MOST_DIGITS = 18
+
+
 def _index(token: str, length: int) -> int:
-    # RFC 6901: digits without leading zeros.
-    if not token.isdigit() or (token != "0" and token.startswith("0")):
+    # RFC 6901: ASCII digits without leading zeros.
+    if not (token.isascii() and token.isdigit()) or (token != "0" and token.startswith("0")):
         raise PatchError(f"invalid array index {token!r}")
-    if int(token) > length:
+    if len(token) > _MOST_DIGITS or int(token) > length:
         raise PatchError(f"Unable to access invalid index: {token}: invalid index referenced")
     return int(token)
 
@@ -89,111 +102,144 @@ def _read(document: Any, tokens: Sequence[str]) -> Any:
     return document
 
 
-def _change(document: Any, tokens: Sequence[str], leaf: Callable[[Any, str], Any]) -> Any:
-    """The document with its container at tokens[:-1] replaced by leaf(container, tokens[-1])."""
-    token, rest = tokens[0], tokens[1:]
-    if not rest:
-        if not isinstance(document, Mapping | list):
-            raise PatchError(f"there is nothing at {token!r} to change: missing value")
-        return leaf(document, token)
-    child = _change(_read(document, [token]), rest, leaf)
-    if isinstance(document, Mapping):
-        return {**document, token: child}
-    index = _index(token, len(document) - 1)
-    return [*document[:index], child, *document[index + 1 :]]
+def _measure(value: Any) -> tuple[int, int]:
+    """How much memory a value takes, about, and how deep it is nested."""
+    size, depth, level = 0, 0, [value]
+    while level:
+        size += len(level) * _VALUE_SIZE + sum(len(one) for one in level if isinstance(one, str))
+        collections = [one for one in level if isinstance(one, Mapping | list)]
+        depth += bool(collections)
+        level = [inner for one in collections for inner in (one.values() if isinstance(one, Mapping) else one)]
+        if size > _MAX_COPIED or depth > _MAX_DEPTH:
+            break
+    return size, depth
 
 
-def _put(value: Any) -> Callable[[Any, str], Any]:
-    def leaf(container: Any, token: str) -> Any:
-        if isinstance(container, Mapping):
-            return {**container, token: value}
-        index = len(container) if token == "-" else _index(token, len(container))
-        return [*container[:index], value, *container[index:]]
-
-    return leaf
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def _drop(container: Any, token: str) -> Any:
-    _read(container, [token])
-    if isinstance(container, Mapping):
-        return {key: value for key, value in container.items() if key != token}
-    index = _index(token, len(container) - 1)
-    return [*container[:index], *container[index + 1 :]]
+class _JsonPatch:
+    """A document of its own, changed in place by one operation after the other."""
 
+    def __init__(self, document: Any) -> None:
+        self.document = document
+        self._added = 0
 
-def _set(value: Any) -> Callable[[Any, str], Any]:
-    def leaf(container: Any, token: str) -> Any:
+    def apply(self, operation: Any) -> None:
+        kind = operation.get("op") if isinstance(operation, Mapping) else operation
+        step = _OPERATIONS.get(kind) if isinstance(kind, str) else None
+        if step is None or not isinstance(operation, Mapping):
+            raise PatchError(f"Unexpected kind: {kind}")
+        step(self, operation)
+
+    def add(self, operation: Mapping[str, Any]) -> None:
+        tokens, value = _tokens(operation), _value(operation)
+        self._put(tokens, self._new(tokens, value))
+
+    def remove(self, operation: Mapping[str, Any]) -> None:
+        tokens = _tokens(operation)
+        if not tokens:
+            raise PatchError("remove operation does not apply to the whole document")
+        self._take(tokens)
+
+    def replace(self, operation: Mapping[str, Any]) -> None:
+        tokens, value = _tokens(operation), _value(operation)
+        new = self._new(tokens, value)
+        if not tokens:
+            self.document = new
+            return
+        container, token = self._container(tokens), tokens[-1]
         _read(container, [token])
-        if isinstance(container, Mapping):
-            return {**container, token: value}
-        index = _index(token, len(container) - 1)
-        return [*container[:index], value, *container[index + 1 :]]
+        container[_index(token, len(container) - 1) if isinstance(container, list) else token] = new
 
-    return leaf
+    def move(self, operation: Mapping[str, Any]) -> None:
+        source, target = _tokens(operation, "from"), _tokens(operation)
+        if source == target:
+            return
+        if target[: len(source)] == source:
+            raise PatchError("move operation into one of its own children")
+        self._put(target, self._take(source))
 
+    def copy(self, operation: Mapping[str, Any]) -> None:
+        value = _read(self.document, _tokens(operation, "from"))
+        target = _tokens(operation)
+        self._added += _measure(value)[0]
+        if self._added > _MAX_COPIED:
+            raise PatchError(
+                f"Unable to complete the copy, the accumulated size increase of copy is {self._added}, "
+                f"exceeding the limit {_MAX_COPIED}"
+            )
+        self._put(target, self._new(target, value))
 
-def _add(document: Any, operation: Mapping[str, Any]) -> Any:
-    tokens, value = _tokens(operation), _value(operation)
-    return _change(document, tokens, _put(value)) if tokens else value
+    def test(self, operation: Mapping[str, Any]) -> None:
+        path, wanted = operation.get("path"), _value(operation)
+        try:
+            found = _read(self.document, _tokens(operation))
+        except PatchError:
+            # evanphx/json-patch: a missing value tests equal to null.
+            found = None
+        if not _equal(found, wanted):
+            raise PatchTestFailed(f"testing value {path} failed: test failed")
 
+    def _new(self, tokens: Sequence[str], value: Any) -> Any:
+        """A copy to be put at a path: later operations may change it."""
+        if len(tokens) + _measure(value)[1] > _MAX_DEPTH:
+            raise PatchError("exceeded max depth")
+        return _copied(value)
 
-def _remove(document: Any, operation: Mapping[str, Any]) -> Any:
-    tokens = _tokens(operation)
-    if not tokens:
-        raise PatchError("remove operation does not apply to the whole document")
-    return _change(document, tokens, _drop)
+    def _container(self, tokens: Sequence[str]) -> Any:
+        container = _read(self.document, tokens[:-1])
+        if not isinstance(container, dict | list):
+            raise PatchError(f"there is nothing at {tokens[-1]!r} to change: missing value")
+        return container
 
+    def _put(self, tokens: Sequence[str], value: Any) -> None:
+        if not tokens:
+            self.document = value
+            return
+        container, token = self._container(tokens), tokens[-1]
+        if isinstance(container, dict):
+            container[token] = value
+        else:
+            container.insert(len(container) if token == "-" else _index(token, len(container)), value)
 
-def _replace(document: Any, operation: Mapping[str, Any]) -> Any:
-    tokens, value = _tokens(operation), _value(operation)
-    return _change(document, tokens, _set(value)) if tokens else value
-
-
-def _move(document: Any, operation: Mapping[str, Any]) -> Any:
-    source, target = _tokens(operation, "from"), _tokens(operation)
-    if source == target:
-        return document
-    if target[: len(source)] == source:
-        raise PatchError("move operation into one of its own children")
-    value = _read(document, source)
-    document = _change(document, source, _drop)
-    return _change(document, target, _put(value)) if target else value
-
-
-def _copy(document: Any, operation: Mapping[str, Any]) -> Any:
-    value = _read(document, _tokens(operation, "from"))
-    target = _tokens(operation)
-    return _change(document, target, _put(value)) if target else value
-
-
-def _test(document: Any, operation: Mapping[str, Any]) -> Any:
-    path, wanted = operation.get("path"), _value(operation)
-    try:
-        found = _read(document, _tokens(operation))
-    except PatchError:
-        # evanphx/json-patch: a missing value tests equal to null.
-        found = None
-    if not _equal(found, wanted):
-        raise PatchTestFailed(f"testing value {path} failed: test failed")
-    return document
+    def _take(self, tokens: Sequence[str]) -> Any:
+        if not tokens:
+            return self.document
+        container, token = self._container(tokens), tokens[-1]
+        value = _read(container, [token])
+        del container[_index(token, len(container) - 1) if isinstance(container, list) else token]
+        return value
 
 
 def _equal(left: Any, right: Any) -> bool:
     """JSON equality: Python's, but true is not 1."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+    waiting = [(left, right)]
+    while waiting:
+        one, other = waiting.pop()
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if one.keys() != other.keys():
+                return False
+            waiting += [(one[key], other[key]) for key in one]
+        elif isinstance(one, list) and isinstance(other, list):
+            if len(one) != len(other):
+                return False
+            waiting += zip(one, other, strict=True)
+        elif isinstance(one, bool) != isinstance(other, bool) or one != other:
+            return False
+    return True
 
 
-_OPERATIONS: dict[Any, Callable[[Any, Mapping[str, Any]], Any]] = {
-    "add": _add,
-    "remove": _remove,
-    "replace": _replace,
-    "move": _move,
-    "copy": _copy,
-    "test": _test,
+_OPERATIONS: dict[str, Callable[[_JsonPatch, Mapping[str, Any]], None]] = {
+    "add": _JsonPatch.add,
+    "remove": _JsonPatch.remove,
+    "replace": _JsonPatch.replace,
+    "move": _JsonPatch.move,
+    "copy": _JsonPatch.copy,
+    "test": _JsonPatch.test,
 }
 
 # --- strategic merge
@@ -236,7 +282,9 @@ def strategic_merge(
 def _retained(result: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     if _RETAIN not in patch:
         return result
-    kept = set(patch[_RETAIN])
+    kept = patch[_RETAIN]
+    if not isinstance(kept, list) or not all(isinstance(key, str) for key in kept):
+        raise PatchError(f"{_RETAIN} must be a list of strings")
     if extra := [
         key for key, value in patch.items() if not key.startswith("$") and value is not None and key not in kept
     ]:
@@ -248,7 +296,13 @@ def _delete_primitives(result: dict[str, Any], name: str, gone: Any) -> None:
     if not isinstance(gone, list):
         raise PatchError(f"{_DELETE_PRIMITIVES}{name} must be a list")
     if isinstance(result.get(name), list):
-        result[name] = [item for item in result[name] if item not in gone]
+        identities = {_identity(item) for item in gone}
+        result[name] = [item for item in result[name] if _identity(item) not in identities]
+
+
+def _identity(value: Any) -> bytes:
+    """Equal values of JSON have equal texts. Lists are searched by it: comparing each with each takes too long."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _merge_field(
@@ -277,30 +331,46 @@ def _merge_list(
         return [_without_directives(item) for item in patch if item != {_DIRECTIVE: "replace"}]
     if key is None:
         return [_without_directives(item) for item in patch]
-    if key == "set":
-        merged = current + [
-            item for index, item in enumerate(patch) if item not in current and item not in patch[:index]
-        ]
-    else:
-        merged = _merge_maps(current, patch, key, merge_key, path)
+    merged = _with_new(current, patch) if key == "set" else _merge_maps(current, patch, key, merge_key, path)
     return _ordered(merged, current, order, key) if isinstance(order, list) else merged
+
+
+def _with_new(current: list[Any], patch: list[Any]) -> list[Any]:
+    """A set merged: what is there, and of the patch what is not."""
+    merged = list(current)
+    seen = {_identity(item) for item in current}
+    for item in patch:
+        if (identity := _identity(item)) not in seen:
+            seen.add(identity)
+            merged.append(item)
+    return merged
 
 
 def _merge_maps(
     current: list[Any], patch: list[Any], key: str, merge_key: MergeKey, path: tuple[str, ...]
 ) -> list[Any]:
-    merged = list(current)
+    merged: list[Any] = list(current)
+    places: dict[bytes, list[int]] = {}
+    for index, old in enumerate(current):
+        if isinstance(old, Mapping):
+            places.setdefault(_identity(old.get(key)), []).append(index)
     for item in patch:
         if not isinstance(item, Mapping) or key not in item:
             raise PatchError(f"map: {item} does not contain declared merge key: {key}")
-        found = [index for index, old in enumerate(merged) if isinstance(old, Mapping) and old.get(key) == item[key]]
+        identity = _identity(item[key])
+        found = places.get(identity)
         if item.get(_DIRECTIVE) == "delete":
-            merged = [old for index, old in enumerate(merged) if index not in found]
+            for index in places.pop(identity, ()):
+                merged[index] = _GONE
         elif found:
             merged[found[0]] = strategic_merge(merged[found[0]], item, merge_key, path)
         else:
+            places[identity] = [len(merged)]
             merged.append(strategic_merge({}, item, merge_key, path))
-    return merged
+    return [item for item in merged if item is not _GONE]
+
+
+_GONE = object()
 
 
 def _ordered(merged: list[Any], original: list[Any], order: Any, key: str | None) -> list[Any]:
@@ -308,19 +378,26 @@ def _ordered(merged: list[Any], original: list[Any], order: Any, key: str | None
     if key is None or not isinstance(order, list) or not isinstance(merged, list):
         return merged
 
-    def identity(item: Any) -> Any:
-        return item.get(key) if isinstance(item, Mapping) else item
+    def identity(item: Any) -> bytes:
+        return _identity(item.get(key) if isinstance(item, Mapping) and key != "set" else item)
 
-    wanted = [identity(item) for item in order]
-    before = [identity(item) for item in original]
-    named = sorted((item for item in merged if identity(item) in wanted), key=lambda item: wanted.index(identity(item)))
-    others = [item for item in merged if identity(item) not in wanted]
+    wanted = _positions([identity(item) for item in order])
+    before = _positions([identity(item) for item in original])
+    named = deque(
+        sorted((item for item in merged if identity(item) in wanted), key=lambda item: wanted[identity(item)])
+    )
+    others = deque(item for item in merged if identity(item) not in wanted)
     result: list[Any] = []
     while named and others:
-        known = identity(named[0]) in before and identity(others[0]) in before
-        first = named if not known or before.index(identity(named[0])) < before.index(identity(others[0])) else others
-        result.append(first.pop(0))
-    return result + named + others
+        ours, theirs = before.get(identity(named[0])), before.get(identity(others[0]))
+        first = named if ours is None or theirs is None or ours < theirs else others
+        result.append(first.popleft())
+    return [*result, *named, *others]
+
+
+def _positions(identities: list[bytes]) -> dict[bytes, int]:
+    """Where each stands first."""
+    return {identity: index for index, identity in reversed([*enumerate(identities)])}
 
 
 def _without_directives(value: Any) -> Any:

@@ -129,9 +129,9 @@ def test_paths_read_as_in_conflicts() -> None:
 
 
 def test_removal_takes_empty_parents_along_but_nothing_else() -> None:
-    assert without(OBJ, ("f:s", 'v:"x"')) == {key: value for key, value in OBJ.items() if key != "s"}
-    assert without(OBJ, ("f:l", 'k:{"name":"a"}', "f:v"))["l"] == [{"name": "a", "ports": [{"port": 80}]}]
-    assert without(OBJ, ("f:none", "f:x")) == OBJ
+    assert without(OBJ, [("f:s", 'v:"x"')]) == {key: value for key, value in OBJ.items() if key != "s"}
+    assert without(OBJ, [("f:l", 'k:{"name":"a"}', "f:v")])["l"] == [{"name": "a", "ports": [{"port": 80}]}]
+    assert without(OBJ, [("f:none", "f:x")]) == OBJ
 
 
 def test_merging_keeps_order_and_adds() -> None:
