@@ -89,6 +89,7 @@ def check_field_selector(served: Served, selector: FieldSelector) -> None:
 class Types(Protocol):
     """What the openapi package knows about the built-in types."""
 
+    def metadata_error(self, metadata: object) -> str: ...
     def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
     def prune(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
 
@@ -239,7 +240,9 @@ class Registry:
 
         Returns the warnings. Raises 400."""
         _check_kind(served, obj)
-        texts = [object_meta.type_error(obj.setdefault("metadata", {}))]
+        if obj.get("metadata") is None:
+            obj["metadata"] = {}
+        texts = [self.types.metadata_error(obj["metadata"])]
         if not served.custom:
             texts += self.types.type_errors(obj, served.group, served.version, served.kind)
         if found := [text for text in texts if text]:

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _LIGHT_LIST = 100
 _LIGHT_OBJECT = 32 * 1024
 _LIGHT_YAML = 2 * 1024
+#: A pattern of a schema may take microseconds for each character.
+_LIGHT_CUSTOM = 1024
 _LIGHT_ANSWER = 256 * 1024
 #: How often a request that was overtaken by another write is done anew.
 _ATTEMPTS = 20
@@ -171,7 +173,8 @@ class ApiServer:
         if not info.name and info.verb != "create":
             return store.count(served.storage) <= (1 if yaml else _LIGHT_LIST) and len(call.body) <= _LIGHT_OBJECT
         stored = store.get(Key(served.storage, info.namespace if served.namespaced else "", info.name))
-        if stored is not None and len(stored.body) > (_LIGHT_YAML if yaml else _LIGHT_OBJECT):
+        size = max(len(call.body), len(stored.body) if stored is not None else 0)
+        if size > (_LIGHT_YAML if yaml else _LIGHT_CUSTOM if served.custom else _LIGHT_OBJECT):
             return False
         return not call.body or bodies.is_light(call.body, call.media_type or "json")
 

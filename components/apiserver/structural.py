@@ -10,9 +10,11 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
+import orjson
+
+from components.apiserver import patterns
 from components.apiserver.kinds.spec import FieldError
 
 Schema = Mapping[str, Any]
@@ -154,18 +156,13 @@ def _combinations(value: Any, schema: Schema, path: str) -> Iterator[FieldError]
         yield FieldError("Invalid", path, value, f"{path} in body must not validate the schema (not)")
 
 
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text)
-
-
 def _string(value: str, schema: Schema, path: str) -> Iterator[FieldError]:
     if len(value) > schema.get("maxLength", len(value)):
         yield FieldError("TooLong", path, value, f"may not be more than {schema['maxLength']} bytes")
     if len(value) < schema.get("minLength", 0):
         text = f"{path} in body should be at least {schema['minLength']} chars long"
         yield FieldError("Invalid", path, value, text)
-    if (pattern := schema.get("pattern")) and not _pattern(pattern).search(value):
+    if (pattern := schema.get("pattern")) and not patterns.found_in(pattern, value):
         yield FieldError("Invalid", path, value, f"{path} in body should match '{pattern}'")
     name = schema.get("format", "")
     if name in _FORMATS and not _FORMATS[name](value):
@@ -198,12 +195,13 @@ def _duplicates(value: list[Any], schema: Schema, path: str) -> Iterator[FieldEr
     kind, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or []
     if kind not in ("set", "map"):
         return
-    seen: list[Any] = []
+    seen: set[bytes] = set()
     for index, item in enumerate(value):
         identity = {key: item.get(key) for key in keys} if kind == "map" and isinstance(item, dict) else item
-        if identity in seen:
+        text = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
+        if text in seen:
             yield FieldError("Duplicate", f"{path}[{index}]", identity)
-        seen.append(identity)
+        seen.add(text)
 
 
 def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[FieldError]:

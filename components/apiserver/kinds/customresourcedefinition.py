@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
+from components.apiserver.kinds import cells, names, schemas
 from components.apiserver.kinds.fielderrors import by_rule, immutable, invalid, not_supported, required
 from components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
@@ -103,6 +103,7 @@ def _versions(versions: list[dict[str, Any]]) -> list[FieldError]:
                 errors.append(required(at, "must not be empty at the root"))
             else:
                 errors.append(invalid(at, schema["type"], "must be object at the root"))
+        errors += schemas.errors(schema or {}, f"{path}.schema.openAPIV3Schema")
     if any(count > 1 for count in Counter(version.get("name") for version in versions).values()):
         text = "must contain unique version names"
         errors.append(invalid("spec.versions", [version.get("name") for version in versions], text))

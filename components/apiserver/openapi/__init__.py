@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.apiserver.openapi.decoding import list_map_keys, merge_key, prune, type_errors, unknown_fields
+from components.apiserver.openapi.decoding import (
+    list_map_keys,
+    merge_key,
+    metadata_error,
+    prune,
+    type_errors,
+    unknown_fields,
+)
 from components.machinery.resources import KubeObject
 
 if TYPE_CHECKING:
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "list_map_keys",
     "merge_key",
+    "metadata_error",
     "prune",
     "type_errors",
     "unknown_fields",

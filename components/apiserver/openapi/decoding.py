@@ -6,11 +6,11 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.openapi.models import Model, of_kind, referenced
+from components.apiserver.openapi.models import OBJECT_META, Model, all_models, of_kind, referenced
 from components.machinery.quantity import parse_quantity
 from components.machinery.resources import KubeObject
 
@@ -73,11 +73,22 @@ def type_errors(obj: KubeObject, group: str, version: str, kind: str) -> list[st
     """Why the object cannot be decoded: at most one text, as Go stops at the first; empty when it can be.
 
     `json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32`
+
+    A null in a list or map becomes the zero value of its type, in place, as it does in Go.
     """
     model = of_kind(group, version, kind)
     if model is None:
         return []
     return [text for text in [_object_error(obj, model, "")] if text]
+
+
+def metadata_error(metadata: Any) -> str:
+    """As type_errors, of the metadata of any object; "" when it is right."""
+    model = all_models()[OBJECT_META]
+    if not isinstance(metadata, dict):
+        what = _json_kind(metadata)
+        return f"json: cannot unmarshal {what} into Go struct field .metadata of type v1.ObjectMeta"
+    return _object_error(metadata, model, "metadata")
 
 
 def _object_error(obj: dict[str, Any], model: Model, prefix: str) -> str:
@@ -105,14 +116,55 @@ def _value_error(value: Any, kind: str, model: Model, key: str, path: str) -> st
         case "[":
             if not isinstance(value, list):
                 return _mismatch(value, kind, model, key, path)
-            errors = (_value_error(item, kind[1:], model, key, path) for item in value if item is not None)
-            return next(filter(None, errors), "")
+            return _items_error(value, list(enumerate(value)), kind[1:], model, key, path)
         case "{":
             if not isinstance(value, dict):
                 return _mismatch(value, kind, model, key, path)
-            errors = (_value_error(item, kind[1:], model, key, path) for item in value.values() if item is not None)
-            return next(filter(None, errors), "")
+            return _items_error(value, list(value.items()), kind[1:], model, key, path)
+    if kind == "o" and key in _SUBSCHEMAS and model.short == "JSONSchemaProps":
+        return _subschema_error(value, model, key, path)
     return _scalar_error(value, kind, model, key, path)
+
+
+def _items_error(owner: Any, items: list[tuple[Any, Any]], kind: str, model: Model, key: str, path: str) -> str:
+    """owner: the list or map that has these items, each with its index or key."""
+    for place, item in items:
+        if item is None:
+            owner[place] = _ZERO.get(kind[0], dict)()
+        elif text := _value_error(item, kind, model, key, path):
+            return text
+    return ""
+
+
+#: Of what Go puts where a list or map has null; what is not here is an object.
+_ZERO: dict[str, Callable[[], Any]] = {
+    "s": str,
+    "y": str,
+    "b": bool,
+    "i": int,
+    "l": int,
+    "n": int,
+    "x": int,
+    "q": lambda: "0",
+    "[": list,
+    "o": lambda: None,
+    "t": lambda: None,
+    "u": lambda: None,
+}
+
+#: Fields of a schema that hold schemas, though the API's own schema says that they may be anything.
+_SUBSCHEMAS = frozenset({"items", "additionalItems", "additionalProperties"})
+
+
+def _subschema_error(value: Any, model: Model, key: str, path: str) -> str:
+    """JSONSchemaPropsOrArray, JSONSchemaPropsOrBool."""
+    if isinstance(value, dict):
+        return _object_error(value, model, path)
+    if key == "items":
+        if not isinstance(value, list):
+            return _mismatch(value, f"#{model.name}", model, key, path)
+        return _items_error(value, list(enumerate(value)), f"#{model.name}", model, key, path)
+    return "" if isinstance(value, bool) else "boolean or JSON schema expected"
 
 
 def _scalar_error(value: Any, kind: str, model: Model, key: str, path: str) -> str:

@@ -1,0 +1,59 @@
+"""What a CustomResourceDefinition's schema must not say: patterns that are none, and parts of the wrong form
+(apiextensions' validation.go, schema/validation.go)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from components.apiserver import patterns
+from components.apiserver.kinds.fielderrors import invalid, not_supported, required
+from components.apiserver.kinds.spec import FieldError
+
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_LIST_TYPES = ("atomic", "map", "set")
+
+
+def errors(schema: Mapping[str, Any], path: str) -> list[FieldError]:
+    """path: that of the schema, spec.versions[0].schema.openAPIV3Schema."""
+    found: list[FieldError] = []
+    waiting = [(path, schema)]
+    while waiting:
+        place, one = waiting.pop()
+        found += _own(one, place)
+        waiting += reversed(list(_inner(one, place)))
+    return found
+
+
+def _own(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    if pattern := schema.get("pattern"):
+        try:
+            patterns.check(pattern)
+        except patterns.PatternError as error:
+            text = f"must be a valid regular expression, but isn't: {error}"
+            yield invalid(f"{path}.pattern", pattern, text)
+    if (kind := schema.get("type") or "") and kind not in _TYPES:
+        yield not_supported(f"{path}.type", kind, _TYPES)
+    kind = schema.get("x-kubernetes-list-type")
+    if kind is not None and kind not in _LIST_TYPES:
+        yield not_supported(f"{path}.x-kubernetes-list-type", kind, _LIST_TYPES)
+    if kind == "map" and not schema.get("x-kubernetes-list-map-keys"):
+        text = "must not be empty if x-kubernetes-list-type is map"
+        yield required(f"{path}.x-kubernetes-list-map-keys", text)
+    if schema.get("multipleOf") is not None and schema["multipleOf"] <= 0:
+        yield invalid(f"{path}.multipleOf", schema["multipleOf"], "must be greater than 0")
+    items = schema.get("items")
+    if isinstance(items, list):
+        yield FieldError("Forbidden", f"{path}.items", "", "items must be a schema object and not an array")
+
+
+def _inner(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key in ("properties", "patternProperties", "definitions"):
+        for name, one in (schema.get(key) or {}).items():
+            yield f"{path}.{key}[{name}]", one
+    for key in ("items", "additionalProperties", "not"):
+        if isinstance(one := schema.get(key), Mapping):
+            yield f"{path}.{key}", one
+    for key in ("allOf", "anyOf", "oneOf"):
+        for index, one in enumerate(schema.get(key) or ()):
+            yield f"{path}.{key}[{index}]", one
