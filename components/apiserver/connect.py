@@ -298,7 +298,7 @@ def _named(query: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]
 def _port(text: str, default: int) -> int:
     if not text:
         return default
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
         raise status.bad_request(f'invalid port "{text}"')
     return int(text)
 

@@ -17,6 +17,8 @@ from components.apiserver.registry import Registry, Result, Selection, is_finish
 from components.apiserver.store import RevisionMismatch, Stored
 from components.machinery.resources import KubeObject
 
+#: Seconds that a date can still take: a thousand years.
+_LONGEST_GRACE = 1000 * 365 * 86400
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
 _PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 #: Kinds whose DELETE answers with the object itself (rest.RESTDeleteStrategy's ReturnDeletedObject).
@@ -41,7 +43,11 @@ class DeleteOptions:
             grace = integer(query, "gracePeriodSeconds")
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents", {"true": True, "false": False}.get(query.get("orphanDependents", "")))
-        if errors := _policy_errors(policy, orphan):
+        asked = body.get("dryRun") or ([query["dryRun"]] if query.get("dryRun") else [])
+        errors = _policy_errors(policy, orphan)
+        if any(one != "All" for one in asked):
+            errors.append(FieldError("NotSupported", "dryRun", asked, 'supported values: "All"'))
+        if errors:
             raise status.invalid("meta.k8s.io", "DeleteOptions", "", errors)
         if not policy and orphan is not None:
             policy = "Orphan" if orphan else "Background"
@@ -51,7 +57,7 @@ class DeleteOptions:
             policy,
             conditions.get("uid") or "",
             conditions.get("resourceVersion") or "",
-            body.get("dryRun") == ["All"] or query.get("dryRun") == "All",
+            bool(asked),
         )
 
 
@@ -149,7 +155,7 @@ def _mark(metadata: dict[str, Any], grace: int, policy: str) -> None:
         before = int(metadata.get("deletionGracePeriodSeconds") or 0)
         if grace >= before:
             return
-    metadata["deletionTimestamp"] = timestamp(datetime.now(UTC) + timedelta(seconds=grace))
+    metadata["deletionTimestamp"] = timestamp(datetime.now(UTC) + timedelta(seconds=min(grace, _LONGEST_GRACE)))
     metadata["deletionGracePeriodSeconds"] = grace
 
 

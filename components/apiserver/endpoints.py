@@ -43,6 +43,13 @@ from components.machinery.selectors import FieldSelector, LabelSelector, Selecto
 _MIN_WATCH_SECONDS = 1800
 _STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
 
+#: Group, version and kind of what is posted to a subresource.
+_SUBRESOURCE_KINDS = {
+    "binding": ("", "v1", "Binding"),
+    "eviction": ("policy", "v1", "Eviction"),
+    "token": ("authentication.k8s.io", "v1", "TokenRequest"),
+}
+
 
 @dataclass(frozen=True)
 class Call:
@@ -191,6 +198,8 @@ class Endpoints:
         if info.subresource == "scale":
             return self._scaled(call, lambda scale: obj, options, shape)
         strategy = _STRATEGIES.get(info.subresource, "main")
+        if info.subresource == "finalize":
+            self.registry.check_types(served, obj)
         transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
         unconditional = served.spec.unconditional_update and not served.custom
         result = self.registry.update(
@@ -228,6 +237,7 @@ class Endpoints:
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
+        self.registry.typed(body, "", "v1", "DeleteOptions")
         return deletion.DeleteOptions.parse(body, dict(call.query))
 
     # --- subresources
@@ -240,7 +250,8 @@ class Endpoints:
         served, info = call.served, call.info
 
         def rescaled(obj: KubeObject) -> KubeObject:
-            return subresources.set_scale(served, obj, transform(subresources.scale_of(served, obj)))
+            scale = self.registry.typed(transform(subresources.scale_of(served, obj)), "autoscaling", "v1", "Scale")
+            return subresources.set_scale(served, obj, scale)
 
         result = self.registry.update(served, info.namespace, info.name, rescaled, options)
         return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
@@ -250,6 +261,8 @@ class Endpoints:
         info, served = call.info, call.served
         body = decode_object(call.body, call.content_type)
         options = call.write_options()
+        if kind := _SUBRESOURCE_KINDS.get(info.subresource):
+            self.registry.typed(body, *kind)
         match served.storage, info.subresource:
             case "pods", "binding":
                 result = subresources.bind(self.registry, served, info.namespace, info.name, body, options)

@@ -25,6 +25,7 @@ def update(
     def added(pod: KubeObject) -> KubeObject:
         before = list(pod["spec"].get("ephemeralContainers") or [])
         wanted = transform({**pod, "spec": dict(pod["spec"])})
+        registry.check_types(served, wanted)
         pod["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
         pod["spec"]["ephemeralContainers"] = (wanted.get("spec") or {}).get("ephemeralContainers") or []
         served.spec.default(pod)

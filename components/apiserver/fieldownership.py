@@ -80,6 +80,17 @@ def managers_of(obj: KubeObject) -> list[Manager]:
     return [Manager.parse(entry) for entry in obj["metadata"].get("managedFields") or []]
 
 
+def drop_unreadable(metadata: dict[str, Any]) -> None:
+    """managedFields of a new object that cannot be read count as none (fieldmanager's UpdateNoErrors)."""
+    if not metadata.get("managedFields"):
+        return
+    try:
+        for entry in metadata["managedFields"]:
+            Manager.parse(entry)
+    except ValueError:
+        del metadata["managedFields"]
+
+
 def _record(obj: KubeObject, managers: list[Manager]) -> None:
     entries = [manager.dump() for manager in managers if manager.fields]
     if entries:
@@ -141,7 +152,7 @@ def apply_patch(
     list_keys_of: ListKeysOf,
 ) -> Result:
     """PATCH with application/apply-patch+yaml: creates, or merges what the manager wants. Raises 400, 409, 422."""
-    config = _checked(patch, name, options)
+    config = _checked(registry, served, patch, name, options)
     key = list_keys_for(served, list_keys_of)
     # The status is applied through its subresource, and nothing else is.
     config = {
@@ -166,17 +177,18 @@ def apply_patch(
     return registry.update(served, namespace, name, transform, options, strategy, track=False)
 
 
-def _checked(patch: Any, name: str, options: WriteOptions) -> KubeObject:
+def _checked(registry: Registry, served: Served, patch: Any, name: str, options: WriteOptions) -> KubeObject:
     if not options.field_manager:
         error = FieldError("Required", "fieldManager", "", "is required for apply patch")
         raise status.invalid("meta.k8s.io", "PatchOptions", "", [error])
     if not isinstance(patch, dict):
         raise status.bad_request("error decoding YAML: the applied configuration is not an object")
     config: KubeObject = patch
-    metadata = config.setdefault("metadata", {})
+    registry.check_types(served, config)
+    metadata = config["metadata"]
     if metadata.get("managedFields"):
         raise status.bad_request("metadata.managedFields must be nil")
-    if metadata.get("name", name) != name:
+    if (metadata.get("name") or name) != name:
         raise status.bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
         )

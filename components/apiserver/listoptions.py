@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,10 +84,16 @@ def integer(query: Mapping[str, str], name: str) -> int:
     text = query.get(name, "")
     if not text:
         return 0
-    try:
-        return int(text)
-    except ValueError as error:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from error
+    if not _INTEGER.fullmatch(text):
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    # Python refuses to read more than 4300 digits.
+    if len(text) > _MOST_DIGITS or not -(2**63) <= int(text) < 2**63:
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return int(text)
+
+
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_MOST_DIGITS = 100
 
 
 def _forbidden(text: str) -> FieldError:

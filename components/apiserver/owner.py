@@ -9,11 +9,13 @@ upstream's GuaranteedUpdate does."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import queue
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -34,6 +36,8 @@ class OwnerThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started = 0
+        self._lock = threading.Lock()
+        self._busy = 0
 
     def call(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """step(...) in the owner thread: at once when this is it, else between two of its callbacks."""
@@ -48,10 +52,14 @@ class OwnerThread:
         """work() in a worker thread. Cancelling gives up waiting; work that has begun goes on to its end."""
         self._loop = asyncio.get_running_loop()
         job: Future[T] = Future()
-        self._jobs.put(lambda: _settle(job, work) if job.set_running_or_notify_cancel() else None)
+        self._jobs.put(partial(self._do, job, work))
         if self._started < _WORKERS:
             self._start_worker()
-        return await asyncio.wrap_future(job)
+        try:
+            return await asyncio.wrap_future(job)
+        finally:
+            # An exception leads to this frame and the job to the exception: no cycle may keep a large request.
+            del job
 
     def _start_worker(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -63,11 +71,28 @@ class OwnerThread:
         while True:
             self._jobs.get()()
 
+    def _do(self, job: Future[Any], work: Callable[[], Any]) -> None:
+        if not job.set_running_or_notify_cancel():
+            return
+        # A full collection looks at every value of a large request, and stops all threads while it does. Values of
+        # JSON have no cycles: counting references frees them.
+        with self._lock:
+            self._busy += 1
+            gc.disable()
+        try:
+            _settle(job, work)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                if not self._busy:
+                    gc.enable()
+
 
 def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
     try:
         result = work()
     except BaseException as error:
         future.set_exception(error)
+        del future  # as above
     else:
         future.set_result(result)

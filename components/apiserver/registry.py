@@ -17,8 +17,9 @@ from components.apiserver import metadata as object_meta
 from components.apiserver import status
 from components.apiserver.admission import Admission
 from components.apiserver.catalog import Catalog, Served
-from components.apiserver.fieldownership import OwnershipTracker
+from components.apiserver.fieldownership import OwnershipTracker, drop_unreadable
 from components.apiserver.kinds.spec import FieldError
+from components.apiserver.kinds.strategy import without_nulls
 from components.apiserver.store import Key, KeyExists, Store, Stored
 from components.machinery.resources import KubeObject
 from components.machinery.selectors import FieldSelector, LabelSelector
@@ -128,6 +129,7 @@ class Registry:
         """Stores a new object. obj is taken over. Raises StatusError."""
         warnings = self.decode(served, obj, options)
         self._check_address(served, obj, namespace, "")
+        drop_unreadable(obj["metadata"])
         versioned = obj["metadata"].get("resourceVersion") not in (None, "", "0")
         obj = served.to_storage(obj)
         generates = not obj["metadata"].get("name") and bool(obj["metadata"].get("generateName"))
@@ -240,13 +242,7 @@ class Registry:
 
         Returns the warnings. Raises 400."""
         _check_kind(served, obj)
-        if obj.get("metadata") is None:
-            obj["metadata"] = {}
-        texts = [self.types.metadata_error(obj["metadata"])]
-        if not served.custom:
-            texts += self.types.type_errors(obj, served.group, served.version, served.kind)
-        if found := [text for text in texts if text]:
-            raise status.bad_request(f"{_handled_as(served)}: {found[0]}")
+        self.check_types(served, obj)
         # Decoding drops what the type does not have, whatever fieldValidation says about it.
         if served.custom:
             unknown = served.prune(obj)
@@ -258,6 +254,23 @@ class Registry:
             fields = ", ".join(f'unknown field "{path}"' for path in unknown)
             raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {fields}")
         return tuple(f'unknown field "{path}"' for path in unknown)
+
+    def check_types(self, served: Served, obj: KubeObject) -> None:
+        """Raises 400 for what Go could not decode. Without metadata an object gets an empty one."""
+        if obj.get("metadata") is None:
+            obj["metadata"] = {}
+        texts = [self.types.metadata_error(obj["metadata"])]
+        if not served.custom:
+            texts += self.types.type_errors(obj, served.group, served.version, served.kind)
+        if found := [text for text in texts if text]:
+            raise status.bad_request(f"{_handled_as(served)}: {found[0]}")
+
+    def typed(self, obj: KubeObject, group: str, version: str, kind: str) -> KubeObject:
+        """A body that is not stored (DeleteOptions, Scale, a review), without its nulls. Raises 400."""
+        if errors := self.types.type_errors(obj, group, version, kind):
+            raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {errors[0]}')
+        without_nulls(obj)
+        return obj
 
     def _check_address(self, served: Served, obj: KubeObject, namespace: str, name: str) -> None:
         metadata = obj["metadata"]

@@ -239,6 +239,7 @@ class ApiServer:
         if info.verb != "create":
             raise status.method_not_allowed()
         body = decode_object(await request.read(), request.headers.get("Content-Type", ""))
+        self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
         version = f"{virtual.group}/{virtual.version}"
         return _json(review(virtual.kind, version, body, user, self.authenticator), 201)
 

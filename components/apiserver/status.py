@@ -164,8 +164,13 @@ def service_unavailable(message: str) -> StatusError:
     return StatusError(status(503, "ServiceUnavailable", message))
 
 
+#: Upstream lists all; of a body that has a hundred thousand that takes longer than everything before.
+_MOST_ERRORS = 1000
+
+
 def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> StatusError:
-    """422 with one cause per field error; several are joined as an aggregate: [a, b]."""
+    """422 with one cause per field error, of the first thousand; several are joined as an aggregate: [a, b]."""
+    errors = errors[:_MOST_ERRORS]
     texts = list(dict.fromkeys(error.message() for error in errors))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f'{qualified(group, kind)} "{name}" is invalid: {joined}'

@@ -29,6 +29,8 @@ _MAX_BEHIND = 16 * 1024 * 1024
 _BOOKMARK_SECONDS = 60.0
 _CHUNK = 256 * 1024
 _TURN_SECONDS = 0.01
+#: Of 2^64 - 1.
+_MOST_DIGITS = 20
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -186,8 +188,10 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
 
 def parse_revision(text: str) -> int:
     """Raises 400 (apiserver/pkg/storage's ParseResourceVersion)."""
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+    if len(text) > _MOST_DIGITS:
+        raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range')
     return int(text)
 
 

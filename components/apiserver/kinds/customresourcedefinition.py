@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from components.apiserver import jsonpath
 from components.apiserver.kinds import cells, names, schemas
 from components.apiserver.kinds.fielderrors import by_rule, immutable, invalid, not_supported, required
 from components.apiserver.kinds.spec import Column, FieldError, KindSpec
@@ -104,6 +105,7 @@ def _versions(versions: list[dict[str, Any]]) -> list[FieldError]:
             else:
                 errors.append(invalid(at, schema["type"], "must be object at the root"))
         errors += schemas.errors(schema or {}, f"{path}.schema.openAPIV3Schema")
+        errors += _subresources(version, path) + _paths(version, path)
     if any(count > 1 for count in Counter(version.get("name") for version in versions).values()):
         text = "must contain unique version names"
         errors.append(invalid("spec.versions", [version.get("name") for version in versions], text))
@@ -111,6 +113,43 @@ def _versions(versions: list[dict[str, Any]]) -> list[FieldError]:
         text = "must have exactly one version marked as storage version"
         errors.append(invalid("spec.versions", versions, text))
     return errors
+
+
+def _subresources(version: Mapping[str, Any], path: str) -> list[FieldError]:
+    scale = cells.at(version, "subresources", "scale")
+    if scale is None:
+        return []
+    at = f"{path}.subresources.scale"
+    errors = []
+    for key, below in (("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")):
+        value = scale.get(key) or ""
+        if not value:
+            errors.append(required(f"{at}.{key}"))
+        elif not value.startswith(below):
+            errors.append(invalid(f"{at}.{key}", value, f"should be a json path under {below.rstrip('.')}"))
+    return errors
+
+
+def _paths(version: Mapping[str, Any], path: str) -> list[FieldError]:
+    """additionalPrinterColumns and selectableFields."""
+    errors = []
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        at = f"{path}.additionalPrinterColumns[{index}]"
+        errors += [required(f"{at}.{key}") for key in ("name", "type") if not column.get(key)]
+        errors += _json_path(column, f"{at}.jsonPath")
+    for index, one in enumerate(version.get("selectableFields") or ()):
+        errors += _json_path(one, f"{path}.selectableFields[{index}].jsonPath")
+    return errors
+
+
+def _json_path(owner: Mapping[str, Any], at: str) -> list[FieldError]:
+    if not owner.get("jsonPath"):
+        return [required(at)]
+    try:
+        jsonpath.parse(owner["jsonPath"])
+    except ValueError as error:
+        return [invalid(at, owner["jsonPath"], str(error))]
+    return []
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:

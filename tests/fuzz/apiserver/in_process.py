@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from aiohttp.test_utils import make_mocked_request
+from aiohttp import HttpVersion11, web
+from aiohttp.http_parser import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
-from components.apiserver import main
+from components.apiserver import bodies, main
 from components.apiserver.options import parse
 from components.apiserver.server import ApiServer
 from components.apiserver.store import Store
@@ -39,7 +42,7 @@ class InProcess:
     def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
         """headers: with _ for -."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = make_mocked_request(method, path, sent | {"Authorization": f"Bearer {TOKEN}"}, loop=self._loop)
+        request = _request(method, path, sent | {"Authorization": f"Bearer {TOKEN}"}, self._loop)
         request._read_bytes = body
         # What breaks must end the request within this, not the test run.
         response: Any = self._loop.run_until_complete(asyncio.wait_for(self.server.handle(request), 60))
@@ -49,6 +52,25 @@ class InProcess:
 
     def create(self, path: str, obj: Any) -> Answer:
         return self("POST", path, orjson.dumps(obj), Content_Type="application/json")
+
+
+class _Protocol:
+    """The connection, as far as a request asks it: there is none."""
+
+    transport = None
+    peername = None
+    sockname = None
+    ssl_context = None
+
+
+def _request(method: str, path: str, headers: dict[str, str], loop: asyncio.AbstractEventLoop) -> web.BaseRequest:
+    fields = CIMultiDictProxy(CIMultiDict(headers))
+    raw = tuple((key.encode(), value.encode()) for key, value in headers.items())
+    url = URL.build(path=path.partition("?")[0], query_string=path.partition("?")[2], encoded=True)
+    message = RawRequestMessage(method, path, HttpVersion11, fields, raw, False, None, False, False, url)
+    connection: Any = _Protocol()
+    nothing: Any = None
+    return web.BaseRequest(message, nothing, connection, nothing, nothing, loop, client_max_size=bodies.MAX_BYTES)
 
 
 @contextmanager
