@@ -31,15 +31,19 @@ from components.apiserver.requestinfo import RequestInfo
 from components.apiserver.reviews import review
 from components.apiserver.store import Key, RevisionMismatch
 from components.apiserver.upgrade import Connection
+from components.machinery.connections import refused_version
 
 log = logging.getLogger(__name__)
 
+#: Bytes of a request line or a header; Go's net/http takes a megabyte of all together.
+_MAX_LINE = 64 * 1024
 #: What the event loop does itself; more goes to a worker thread (owner.py). Objects of a list, bytes of one object.
 _LIGHT_LIST = 100
 _LIGHT_OBJECT = 32 * 1024
 _LIGHT_YAML = 2 * 1024
 #: A pattern of a schema may take microseconds for each character.
 _LIGHT_CUSTOM = 1024
+_LIGHT_QUERY = 4 * 1024
 _LIGHT_ANSWER = 256 * 1024
 #: How often a request that was overtaken by another write is done anew.
 _ATTEMPTS = 20
@@ -76,6 +80,8 @@ class ApiServer:
             access_log=None,
             # As upstream, which takes a body as it comes: what is compressed is no JSON and gets 400.
             auto_decompress=False,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
             tcp_keepalive=True,
         )
         loop = asyncio.get_running_loop()
@@ -93,6 +99,8 @@ class ApiServer:
     # --- one request
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if (refused := refused_version(request)) is not None:
+            return refused
         started = time.perf_counter()
         query = dict(parse_qsl(request.query_string, keep_blank_values=True))
         info = requestinfo.parse(request.method, request.rel_url.raw_path, query)
@@ -169,6 +177,8 @@ class ApiServer:
     def _is_light(self, call: Call) -> bool:
         """Whether the request is done in a few milliseconds, whatever it says."""
         info, served, store = call.info, call.served, self.endpoints.registry.store
+        if len(call.request.query_string) > _LIGHT_QUERY:
+            return False
         yaml = "yaml" in call.request.headers.get("Accept", "")
         if not info.name and info.verb != "create":
             return store.count(served.storage) <= (1 if yaml else _LIGHT_LIST) and len(call.body) <= _LIGHT_OBJECT

@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
 from components.apiserver import status
 from components.apiserver.authentication import User
+from components.machinery.connections import HttpConnection
 
 DIAL_SECONDS = 10.0
 BUFFER = 256 * 1024
@@ -30,7 +30,7 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 
 
-class Connection(RequestHandler):
+class Connection(HttpConnection):
     """An aiohttp connection that can stop speaking HTTP. aiohttp upgrades only to WebSocket; a client of either
     upgrade sends nothing before the 101, so taking the bytes over from there on is enough."""
 

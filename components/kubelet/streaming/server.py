@@ -24,6 +24,8 @@ from components.kubelet.streaming.upgrade import SocketCarrier, UpgradeRequest, 
 #: Best first; a client offers what it speaks.
 REMOTECOMMAND_SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io")
 REMOTECOMMAND_WEBSOCKET = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+#: Bytes of one WebSocket message; clients send some ten thousand.
+MAX_MESSAGE = 16 * 1024 * 1024
 PORTFORWARD_SPDY = "portforward.k8s.io"
 PORTFORWARD_TUNNEL = "SPDY/3.1+portforward.k8s.io"
 
@@ -115,7 +117,7 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
         opened = await _opened(target, asked)
     except TargetError as error:
         return web.Response(status=error.status, text=error.message)
-    socket = web.WebSocketResponse(protocols=REMOTECOMMAND_WEBSOCKET, max_msg_size=0)
+    socket = web.WebSocketResponse(protocols=REMOTECOMMAND_WEBSOCKET, max_msg_size=MAX_MESSAGE)
     try:
         await socket.prepare(request)
     except BaseException:
@@ -131,7 +133,7 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
 
 
 async def _tunnel(request: web.Request, target: ContainerTarget, asked: StreamRequest) -> web.StreamResponse:
-    socket = web.WebSocketResponse(protocols=(PORTFORWARD_TUNNEL,), max_msg_size=0)
+    socket = web.WebSocketResponse(protocols=(PORTFORWARD_TUNNEL,), max_msg_size=MAX_MESSAGE)
     await socket.prepare(request)
     await _forward(SpdyStreams(WebSocketCarrier(socket)), target, asked)
     return socket

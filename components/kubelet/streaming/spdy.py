@@ -17,6 +17,8 @@ FLAG_FIN = 0x01
 PROTOCOL_ERROR, INVALID_STREAM, REFUSED_STREAM, CANCEL = 1, 2, 3, 5
 #: 2.2.2: a data frame's length has 24 bits; we send far smaller ones so that streams take turns.
 MAX_DATA = 32 * 1024
+#: Bytes of a header block, unpacked: a frame could stand for gigabytes.
+MAX_HEADERS = 64 * 1024
 
 # 2.6.10.1: names and values with their 32-bit lengths, then text that is likely in headers.
 _WORDS = (
@@ -150,7 +152,9 @@ class Connection:
 
     def _headers(self, compressed: bytes) -> dict[str, str]:
         """2.6.10: names are lower case; the first value counts where several are joined by NUL."""
-        block = self._inflate.decompress(compressed)
+        block = self._inflate.decompress(compressed, MAX_HEADERS)
+        if self._inflate.unconsumed_tail:
+            raise SpdyError(f"a header block of more than {MAX_HEADERS} bytes")
         (count,) = struct.unpack_from(">I", block)
         offset, texts = 4, []
         for _ in range(2 * count):

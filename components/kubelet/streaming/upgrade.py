@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import WSMsgType, web
-from aiohttp.web_protocol import RequestHandler
+
+from components.machinery.connections import HttpConnection, peer_of
+
+log = logging.getLogger(__name__)
 
 _MAX_HEAD = 64 * 1024
 _REQUEST_LINE = re.compile(rb"(POST|GET) /\S* HTTP/1\.1\r\n")
@@ -48,7 +52,7 @@ def wants_spdy(head: bytes) -> bool:
 Handler = Callable[[UpgradeRequest, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class SpdyAwareHandler(RequestHandler):
+class SpdyAwareHandler(HttpConnection):
     """aiohttp's connection handler, but a request for SPDY takes the connection away from it."""
 
     __slots__ = ("_head", "_on_spdy")
@@ -92,8 +96,10 @@ class SpdyAwareHandler(RequestHandler):
     async def _serve(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._on_spdy(parse_head(head), reader, writer)
-        except (OSError, ValueError):
-            pass
+        except (OSError, ValueError, EOFError) as error:
+            log.info("%s: the stream ended: %s", peer_of(writer), error)
+        except Exception:
+            log.exception("%s: the stream failed", peer_of(writer))
         finally:
             writer.close()
 

@@ -1,0 +1,287 @@
+"""Requests that are too much: each is answered at once or beside the others, and never takes the server along."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.apiserver import bodies
+from components.apiserver.store import Key
+from tests.components.apiserver.running import RunningApiServer
+from tests.fuzz.apiserver.in_process import Answer, InProcess, in_process, request_of
+
+JSON, YAML, APPLY = "application/json", "application/yaml", "application/apply-patch+yaml"
+JSON_PATCH, STRATEGIC = "application/json-patch+json", "application/strategic-merge-patch+json"
+NAMESPACE = "/api/v1/namespaces/default"
+CONFIGMAPS = f"{NAMESPACE}/configmaps"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+GADGETS = "/apis/example.org/v1/namespaces/default/gadgets"
+
+#: Seconds of CPU time for which one request may keep the event loop from the others.
+LONGEST_TURN = 0.1
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    with in_process(tmp_path_factory.mktemp("apiserver")) as running:
+        assert running.create(f"{NAMESPACE}/serviceaccounts", {"metadata": {"name": "default"}}).code == 201
+        assert running.create(CONFIGMAPS, {"metadata": {"name": "grown"}, "data": {"a": "b"}}).code == 201
+        assert running.create(DEFINITIONS, definition({"word": {"type": "string", "pattern": "^(a+)+$"}})).code == 201
+        yield running
+
+
+def definition(properties: dict[str, Any], plural: str = "gadgets") -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties}
+    return {
+        "metadata": {"name": f"{plural}.example.org"},
+        "spec": {
+            "group": "example.org",
+            "scope": "Namespaced",
+            "names": {"plural": plural, "kind": plural.capitalize()},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+def send(api: InProcess, method: str, path: str, kind: str, body: bytes) -> Answer:
+    return api(method, path, body, Content_Type=kind)
+
+
+def items(text: str, number: int, field: str = "finalizers") -> bytes:
+    listed = ",".join([text] * number)
+    return f'{{"metadata":{{"name":"many","{field}":[{listed}]}}}}'.encode()
+
+
+def yaml_bomb() -> bytes:
+    """Nine levels of nine: 400 bytes that stand for 400 million values."""
+    first = b"kind: ConfigMap\nmetadata: {name: bomb}\na: &a [x,x,x,x,x,x,x,x,x]\n"
+    return first + b"".join(
+        b"%c: &%c [%b]\n" % (one + 1, one + 1, b",".join([b"*%c" % one] * 9)) for one in range(97, 106)
+    )
+
+
+def doubling(number: int) -> bytes:
+    operations = [{"op": "copy", "from": "/data", "path": f"/data/x{index}"} for index in range(number)]
+    return json.dumps(operations).encode()
+
+
+def additions(number: int) -> bytes:
+    return json.dumps([{"op": "add", "path": f"/data/k{index}", "value": "v"} for index in range(number)]).encode()
+
+
+def named(field: str, number: int, **more: Any) -> bytes:
+    return json.dumps({field: [{"name": str(index)} for index in range(number)]} | more).encode()
+
+
+TOO_MUCH: dict[str, tuple[str, str, str, bytes, int, str]] = {
+    "900,000 list items": (
+        "POST", CONFIGMAPS, JSON, items('""', 900_000), 413, "Request entity too large: limit is 100000 values",
+    ),
+    "a million of YAML": (
+        "POST", CONFIGMAPS, YAML, b"- \n" * 1_000_000, 413, "Request entity too large: limit is 100000 values",
+    ),
+    "nested YAML aliases": (
+        "POST", CONFIGMAPS, YAML, yaml_bomb(), 400, "yaml: document contains excessive aliasing",
+    ),
+    "nested YAML aliases applied": (
+        "PATCH", f"{CONFIGMAPS}/a?fieldManager=m", APPLY, yaml_bomb(), 400, "yaml: document contains excessive aliasing",
+    ),
+    "an alias of what it stands in": (
+        "POST", CONFIGMAPS, YAML, b"a: &a [*a]", 400, "yaml: anchor 'a' value contains itself",
+    ),
+    "deep JSON": ("POST", CONFIGMAPS, JSON, b'{"a":' * 3000 + b"1" + b"}" * 3000, 400, "exceeded max depth"),
+    "deep JSON that never closes": ("POST", CONFIGMAPS, JSON, b"[" * 50_000, 400, "json parse error"),
+    "deep YAML": ("POST", CONFIGMAPS, YAML, b"[" * 5000, 400, "yaml: exceeded max depth"),
+    "deep patch": ("PATCH", f"{CONFIGMAPS}/grown", JSON_PATCH, b'[{"op":"add","path":"/data","value":'
+                   + b"[" * 500 + b"]" * 500 + b"}]", 400, "exceeded max depth"),
+    "10,001 operations": (
+        "PATCH", f"{CONFIGMAPS}/grown", JSON_PATCH, additions(10_001), 413,
+        "The allowed maximum operations in a JSON patch is 10000, got 10001",
+    ),
+    "copies that double": (
+        "PATCH", f"{CONFIGMAPS}/grown", JSON_PATCH, doubling(60), 422,
+        "Unable to complete the copy, the accumulated size increase of copy is",
+    ),
+    "compressed": ("POST", CONFIGMAPS, JSON, gzip.compress(items('""', 900_000)), 400, "json parse error"),
+    "a pattern that backtracks": (
+        "POST", GADGETS, JSON,
+        json.dumps({"apiVersion": "example.org/v1", "kind": "Gadgets", "metadata": {"name": "g"}, "word": "a" * 60 + "b"})
+        .encode(), 422, "word in body should match '^(a+)+$'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "kind", "body", "code", "said"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_what_is_too_much_is_refused(
+    api: InProcess, method: str, path: str, kind: str, body: bytes, code: int, said: str
+) -> None:
+    answer = send(api, method, path, kind, body)
+    assert answer.code == code, answer.text[:500]
+    assert said in answer.body["message"]
+
+
+MUCH: dict[str, tuple[str, str, str, bytes]] = {
+    "90,000 finalizers": ("POST", CONFIGMAPS, JSON, items('""', 90_000)),
+    "30,000 containers": (
+        "POST", f"{NAMESPACE}/pods", JSON,
+        b'{"metadata":{"name":"p"},"spec":{"containers":[' + b",".join([b'{"name":"a"}'] * 30_000) + b"]}}",
+    ),
+    "40,000 ports": (
+        "POST", f"{NAMESPACE}/services", JSON,
+        json.dumps({"metadata": {"name": "s"}, "spec": {"ports": [{"port": n} for n in range(40_000)]}}).encode(),
+    ),
+    "90,000 keys": (
+        "POST", CONFIGMAPS, JSON,
+        json.dumps({"metadata": {"name": "keys"}, "data": {f"k{n}": "v" for n in range(90_000)}}).encode(),
+    ),
+    "9,000 operations on them": ("PATCH", f"{CONFIGMAPS}/keys", JSON_PATCH, additions(9_000)),
+    "20,000 keys applied to them": (
+        "PATCH", f"{CONFIGMAPS}/keys?fieldManager=m", APPLY,
+        json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "data": {f"z{n}": "v" for n in range(20_000)}}).encode(),
+    ),
+    "90,000 of a set": (
+        "POST", GADGETS, JSON,
+        json.dumps({"apiVersion": "example.org/v1", "kind": "Gadgets", "metadata": {"name": "g"},
+                    "word": "a", "list": list(range(90_000))}).encode(),
+    ),
+    "40,000 secrets merged": ("PATCH", f"{NAMESPACE}/serviceaccounts/default", STRATEGIC, named("secrets", 40_000)),
+    "10,000 secrets applied": (
+        "PATCH", f"{NAMESPACE}/serviceaccounts/default?fieldManager=m&force=true", APPLY,
+        named("secrets", 10_000, apiVersion="v1", kind="ServiceAccount"),
+    ),
+    "the list of all that": ("GET", CONFIGMAPS, JSON, b""),
+    "the OpenAPI document": ("GET", "/openapi/v2", JSON, b""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "kind", "body"), MUCH.values(), ids=MUCH)
+def test_nobody_waits_for_a_long_request(api: InProcess, method: str, path: str, kind: str, body: bytes) -> None:
+    api.longest_turn = 0.0
+    answer = send(api, method, path, kind, body)
+    assert answer.code < 500, answer.text[:500]
+    assert api.longest_turn < LONGEST_TURN
+
+
+def test_a_write_that_is_overtaken_is_done_anew(api: InProcess) -> None:
+    """A long patch runs in a worker; what others write meanwhile is kept."""
+    loop, store = api._loop, api.server.endpoints.registry.store
+    assert api.create(CONFIGMAPS, {"metadata": {"name": "contested"}, "data": {}}).code == 201
+
+    async def both() -> None:
+        long = request_of("PATCH", f"{CONFIGMAPS}/contested", JSON_PATCH, additions(5000), loop)
+        running = asyncio.create_task(api.server.handle(long))
+        written = 0
+        while not running.done():
+            body = json.dumps({"data": {f"short{written}": "x"}}).encode()
+            short = request_of("PATCH", f"{CONFIGMAPS}/contested", "application/merge-patch+json", body, loop)
+            if written < 3:
+                assert (await api.server.handle(short)).status == 200
+                written += 1
+            await asyncio.sleep(0.001)
+        assert (await running).status == 200
+
+    loop.run_until_complete(both())
+    stored = store.get(Key("configmaps", "default", "contested"))
+    assert stored is not None
+    assert len(stored.obj["data"]) == 5003
+
+
+REFUSED_PATTERNS = {
+    "(": "missing closing ): `(`",
+    "a**": "invalid nested repetition operator: `**`",
+    "(?=a)": "invalid or unsupported Perl syntax: `(?=`",
+    "+": "missing argument to repetition operator: `+`",
+    "[z-a]": "invalid character class range: `z-a`",
+    r"\1": r"invalid escape sequence: `\1`",
+    "a{1001}": "invalid repeat count: `{1001}`",
+    "[a": "missing closing ]: `[a`",
+}
+
+
+@pytest.mark.parametrize(("pattern", "said"), REFUSED_PATTERNS.items(), ids=REFUSED_PATTERNS)
+def test_a_pattern_that_go_refuses_is_refused(api: InProcess, pattern: str, said: str) -> None:
+    answer = api.create(DEFINITIONS, definition({"p": {"type": "string", "pattern": pattern}}, "things"))
+    path = "spec.versions[0].schema.openAPIV3Schema.properties[p].pattern"
+    shown = json.dumps(pattern)
+    text = (
+        f"{path}: Invalid value: {shown}: must be a valid regular expression, but isn't: error parsing regexp: {said}"
+    )
+    assert (answer.code, answer.body["message"]) == (
+        422, f'CustomResourceDefinition.apiextensions.k8s.io "things.example.org" is invalid: {text}',
+    )  # fmt: skip
+
+
+NO_HTTP = {
+    "HTTP/0.9": (b"GET /version\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+    "HTTP/0.9 by name": (b"GET /version HTTP/0.9\r\nHost: x\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+    "HTTP/2.0 without its preface": (b"GET /version HTTP/2.0\r\nHost: x\r\n\r\n", b"HTTP/1.1 505 HTTP Version Not Supported"),
+    "no method": (b"\x00\x01\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+    "a negative length": (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+    "two lengths": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"HTTP/1.1 400 Bad Request",
+    ),
+    "a bad chunk": (
+        b"POST /api HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"HTTP/1.1 400 Bad Request",
+    ),
+    "an endless header": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 100_000 + b"\r\n\r\n", b"HTTP/1.1 431 Request Header Fields Too Large",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningApiServer]:
+    with RunningApiServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize(("data", "first_line"), NO_HTTP.values(), ids=NO_HTTP)
+def test_what_is_no_http_ends_its_connection_with_one_line_of_log(
+    running: RunningApiServer, data: bytes, first_line: bytes
+) -> None:
+    before = running.log()
+    context = ssl.create_default_context(cafile=str(running.authority.certificate))
+    with (
+        socket.create_connection(("127.0.0.1", running.port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        peer = f"127.0.0.1:{connection.getsockname()[1]}"
+        connection.sendall(data)
+        received = b""
+        while part := connection.recv(4096):
+            received += part
+    assert received.startswith(first_line + b"\r\n")
+    told = running.log()[len(before) :]
+    assert "Traceback" not in told
+    assert told.count(peer) == 1
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_body_of_more_than_3_mib_is_refused(running: RunningApiServer, encoding: str) -> None:
+    context = ssl.create_default_context(cafile=str(running.authority.certificate))
+    issued = running.authority.issue("somebody", groups=("system:masters",))
+    context.load_cert_chain(issued.certificate, issued.key)
+    connection = http.client.HTTPSConnection("localhost", running.port, context=context, timeout=20)
+    connection.request(
+        "POST", CONFIGMAPS, b" " * (bodies.MAX_BYTES + 1), {"Content-Type": JSON, "Content-Encoding": encoding}
+    )
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    assert (answer["code"], answer["reason"]) == (413, "RequestEntityTooLarge")
+    assert answer["message"] == "Request entity too large: limit is 3145728"
+
+
+def test_one_client_that_says_nonsense_does_not_end_the_listener(running: RunningApiServer, tmp_path: Path) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as plain:
+            plain.sendall(b"\x16\x03\x01\x00\xff" + b"\x00" * 300)
+    assert running._ready()
