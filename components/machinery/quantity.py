@@ -4,7 +4,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 from __future__ import annotations
 
 import re
-from decimal import ROUND_UP, Decimal
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_UP, Context, Decimal
 from functools import lru_cache
 
 _FORM = re.compile(
@@ -17,17 +17,41 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _NANO = Decimal(10) ** -9
 
 
-@lru_cache(maxsize=4096)
+#: Longer texts are numbers of nobody's; a cache of them could grow without end.
+_LONGEST_CACHED = 64
+#: What is larger counts as this, whatever its exponent.
+_MOST = Decimal(10**27)
+_EXACT = Context(prec=28, Emax=MAX_EMAX, Emin=MIN_EMIN)
+#: Past these exponents a value is as large as may be, or rounds to one nano-unit.
+_MOST_EXPONENT = 10_000_000
+
+
 def parse_quantity(text: str | int | float) -> Decimal:
-    """The exact value; anything finer than a nano-unit is rounded away from zero, as upstream does.
+    """The exact value; anything finer than a nano-unit is rounded away from zero, as upstream does; what is larger
+    than 10^27 is that.
 
     Raises ValueError with upstream's text when the form is wrong.
     """
-    match = _FORM.fullmatch(str(text))
+    if isinstance(text, str) and len(text) > _LONGEST_CACHED:
+        return _parse(text)
+    return _cached(text)
+
+
+@lru_cache(maxsize=4096)
+def _cached(text: str | int | float) -> Decimal:
+    return _parse(str(text))
+
+
+def _parse(text: str) -> Decimal:
+    match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(_ERROR)
-    value = Decimal(match["number"]) * _factor(match["suffix"])
-    rounded = value.quantize(_NANO, rounding=ROUND_UP) if abs(value) < 10**15 else value
+    value = _EXACT.multiply(Decimal(match["number"]), _factor(match["suffix"]))
+    # abs() would round by the default context, whose exponents end earlier.
+    size = value.copy_abs()
+    if size > _MOST:
+        return _MOST.copy_sign(value)
+    rounded = value.quantize(_NANO, rounding=ROUND_UP, context=_EXACT) if size < 10**15 else value
     return rounded.normalize() if rounded else Decimal(0)
 
 
@@ -36,16 +60,16 @@ def _factor(suffix: str) -> Decimal:
         return Decimal(2 ** _BINARY[suffix])
     if suffix in _DECIMAL:
         return Decimal(10) ** _DECIMAL[suffix]
-    return Decimal(10) ** int(suffix[1:])
+    digits = suffix[1:].lstrip("+-").lstrip("0") or "0"
+    exponent = min(int(digits[:10]) if len(digits) <= 10 else _MOST_EXPONENT, _MOST_EXPONENT)
+    return _EXACT.scaleb(Decimal(1), -exponent if suffix[1] == "-" else exponent)
 
 
-@lru_cache(maxsize=4096)
 def value(text: str | int | float) -> int:
     """Whole units, rounded up (bytes of memory, number of pods)."""
     return _round_up(parse_quantity(text))
 
 
-@lru_cache(maxsize=4096)
 def milli_value(text: str | int | float) -> int:
     """Thousandths, rounded up (millicores of cpu)."""
     return _round_up(parse_quantity(text) * 1000)

@@ -54,11 +54,13 @@ class InProcess:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         turns = asyncio.create_task(self._take_turns())
+        await asyncio.sleep(0)  # it begins to count
         try:
             async with asyncio.timeout(_LONGEST):
                 response: Any = await self.server.handle(request)
         finally:
             turns.cancel()
+            await asyncio.wait([turns])
         text = response.body if isinstance(response.body, bytes) else b""
         decoded = orjson.loads(text) if response.content_type == "application/json" and text else None
         return Answer(response.status, decoded, text)
