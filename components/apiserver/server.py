@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _MAX_LINE = 64 * 1024
 #: What the event loop does itself; more goes to a worker thread (owner.py). Objects of a list, bytes of one object.
 _LIGHT_LIST = 100
+#: Stored bytes are joined; a Table makes its cells.
+_LIGHT_JSON_LIST = 1000
 _LIGHT_OBJECT = 32 * 1024
 _LIGHT_YAML = 2 * 1024
 #: A pattern of a schema may take microseconds for each character.
@@ -179,9 +181,11 @@ class ApiServer:
         info, served, store = call.info, call.served, self.endpoints.registry.store
         if len(call.request.query_string) > _LIGHT_QUERY:
             return False
-        yaml = "yaml" in call.request.headers.get("Accept", "")
+        accept = call.request.headers.get("Accept", "")
+        yaml = "yaml" in accept
         if not info.name and info.verb != "create":
-            return store.count(served.storage) <= (1 if yaml else _LIGHT_LIST) and len(call.body) <= _LIGHT_OBJECT
+            most = 1 if yaml else _LIGHT_LIST if ";" in accept or info.verb == "deletecollection" else _LIGHT_JSON_LIST
+            return store.count(served.storage) <= most and len(call.body) <= _LIGHT_OBJECT
         stored = store.get(Key(served.storage, info.namespace if served.namespaced else "", info.name))
         size = max(len(call.body), len(stored.body) if stored is not None else 0)
         if size > (_LIGHT_YAML if yaml else _LIGHT_CUSTOM if served.custom else _LIGHT_OBJECT):

@@ -44,7 +44,7 @@ class LogOptions:
                 _since(query, now),
                 query.get("stream") or "All",
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise LogOptionsError(str(error)) from error
 
 
@@ -67,7 +67,7 @@ def _since(query: Mapping[str, str], now: float) -> str:
     if query.get("sinceTime"):
         moment = pods.parse_time(query["sinceTime"]).astimezone(UTC)
     elif seconds := _number(query, "sinceSeconds", least=1):
-        moment = datetime.fromtimestamp(now - seconds, UTC)
+        moment = datetime.fromtimestamp(max(now - seconds, 0), UTC)
     else:
         return ""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}000Z"
