@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from components.machinery import yamlfile
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -120,21 +120,23 @@ class Configuration:
 def load(path: Path) -> Configuration:
     """Raises ConfigError, also when the file cannot be read."""
     try:
-        return parse(path.read_text())
+        return parse(yamlfile.read_text(path), str(path))
+    except yamlfile.YamlFileError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
-def parse(text: str) -> Configuration:
-    """Raises ConfigError."""
+def parse(text: str, where: str = "configuration") -> Configuration:
+    """where: the name that errors of the text itself give the file. Raises ConfigError."""
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}") from error
+        document = yamlfile.load(text, where)
+    except yamlfile.YamlFileError as error:
+        raise ConfigError(str(error)) from error
     keys = _Keys(document, "configuration")
     configuration = Configuration(
         local_as=keys.number("localAS", low=1, high=2**32 - 1),
-        router_id=str(ipaddress.IPv4Address(keys.address("routerID"))),
+        router_id=_router_id(keys),
         listen=tuple(str(one) for one in keys.take("listen", list, list(Configuration.listen))),
         cluster_id=keys.address("clusterID", ""),
         connect_retry=keys.number("connectRetry", 5, low=1),
@@ -151,9 +153,17 @@ def parse(text: str) -> Configuration:
     return configuration
 
 
+def _router_id(keys: _Keys) -> str:
+    """RFC 4271, 4.2: four octets, and RFC 6286, 2.1: not zero."""
+    address = keys.address("routerID")
+    if ":" in address or address in ("", "0.0.0.0"):
+        raise ConfigError(f"configuration.routerID: {address!r} is not an IPv4 address other than 0.0.0.0")
+    return address
+
+
 def _families(names: list[Any]) -> tuple[int, ...]:
     known = {"ipv4": 4, "ipv6": 6}
-    if not names or any(name not in known for name in names):
+    if not names or any(name not in tuple(known) for name in names):
         raise ConfigError(f"families: {names} is not a list of ipv4 and ipv6")
     return tuple(known[name] for name in names)
 

@@ -14,6 +14,8 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from components.machinery import yamlfile
+
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 DEFAULT_MODE = "iptables"
 HEALTHZ_PORT, METRICS_PORT = 10256, 10249
@@ -193,8 +195,8 @@ def _json_name(name: str) -> str:
 def load(path: str) -> KubeProxyConfiguration:
     """A configuration file. Raises ConfigError with upstream's wording for unknown fields."""
     try:
-        raw = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        raw = yamlfile.read(Path(path))
+    except (OSError, yamlfile.YamlFileError) as error:
         raise ConfigError(f"failed to load kube-proxy configuration {path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: not a {KIND}: a mapping is wanted")

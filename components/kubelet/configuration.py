@@ -209,12 +209,12 @@ def _flatten(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_configuration(text: str, where: str) -> dict[str, Any]:
     """Fields of Settings from a KubeletConfiguration in YAML or JSON. Raises ConfigurationError."""
-    import yaml
+    from components.machinery import yamlfile
 
     try:
-        body = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{where}: not YAML: {error}") from error
+        body = yamlfile.load(text, where) or {}
+    except yamlfile.YamlFileError as error:
+        raise ConfigurationError(str(error)) from error
     if not isinstance(body, dict):
         raise ConfigurationError(f"{where}: must be a KubeletConfiguration object")
     head = (body.pop("apiVersion", None), body.pop("kind", None))

@@ -29,16 +29,20 @@ class ManifestError(ValueError):
 
 def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObject:
     """The pod a manifest stands for: NAME-NODE, with a uid that changes with the file. Raises ManifestError."""
-    import yaml
+    from components.machinery import yamlfile
 
     try:
-        body: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{where}: not YAML: {error}") from error
+        body: Any = yamlfile.load(text, where)
+    except yamlfile.YamlFileError as error:
+        raise ManifestError(str(error)) from error
     if not isinstance(body, dict) or body.get("kind") != "Pod" or body.get("apiVersion") != "v1":
         raise ManifestError(f"{where}: invalid pod: it must have apiVersion: v1 and kind: Pod")
     metadata = body.get("metadata") or {}
-    if not metadata.get("name") or not (body.get("spec") or {}).get("containers"):
+    spec = body.get("spec") or {}
+    annotations = (metadata.get("annotations") if isinstance(metadata, dict) else None) or {}
+    if not all(isinstance(part, dict) for part in (metadata, spec, annotations)):
+        raise ManifestError(f"{where}: invalid pod: metadata, metadata.annotations and spec must be mappings")
+    if not metadata.get("name") or not spec.get("containers"):
         raise ManifestError(f"{where}: invalid pod: metadata.name and spec.containers are required")
     uid = hashlib.md5(f"{node_name}\0{where}\0{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
     notes = {_SOURCE: "file", _HASH: uid, _SEEN: seen}
@@ -50,11 +54,11 @@ def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObjec
             "name": f"{metadata['name']}-{node_name}",
             "namespace": metadata.get("namespace") or "default",
             "uid": uid,
-            "annotations": {**(metadata.get("annotations") or {}), **notes},
+            "annotations": {**annotations, **notes},
         },
         "spec": {
             "restartPolicy": "Always",
-            **body["spec"],
+            **spec,
             "nodeName": node_name,
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
         },
@@ -118,13 +122,15 @@ class StaticPods:
 
     def scan(self) -> dict[Path, KubeObject]:
         """The pods of all valid manifests by file; the others are logged."""
+        from components.machinery import yamlfile
+
         found: dict[Path, KubeObject] = {}
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
             if path.is_file() and not path.name.startswith("."):
                 try:
                     seen = datetime.now(UTC).isoformat()
-                    found[path] = read_manifest(path.read_text(), str(path), self._node_name, seen)
-                except (ManifestError, OSError) as error:
+                    found[path] = read_manifest(yamlfile.read_text(path), str(path), self._node_name, seen)
+                except (ManifestError, yamlfile.YamlFileError, OSError) as error:
                     log.error("static pod: %s", error)
         return found
 

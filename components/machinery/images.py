@@ -13,11 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from components.machinery import yamlfile
 
 DEFAULT_CATALOGUE = Path(__file__).with_name("images.yaml")
-#: libyaml where PyYAML was built with it: every kubelet reads the catalogue.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?"
@@ -119,9 +117,9 @@ class Catalogue:
     def load(cls, path: Path = DEFAULT_CATALOGUE) -> Catalogue:
         """Raises InvalidCatalogue, OSError."""
         try:
-            body = yaml.load(path.read_text(), Loader=_LOADER)
-        except yaml.YAMLError as err:
-            raise InvalidCatalogue(f"{path}: {err}") from None
+            body = yamlfile.read(path)
+        except yamlfile.YamlFileError as err:
+            raise InvalidCatalogue(str(err)) from None
         return cls.parse(body, str(path))
 
     @classmethod

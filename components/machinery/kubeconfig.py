@@ -7,15 +7,14 @@ import base64
 import os
 import ssl
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-#: libyaml where PyYAML was built with it: several times faster, and each process on each node reads one of these.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from components.machinery import yamlfile
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -62,43 +61,75 @@ class Credentials:
         return context
 
 
-def _named(entries: Any, name: str, kind: str, where: str) -> Mapping[str, Any]:
-    for entry in entries or ():
-        if entry.get("name") == name:
-            return entry.get(kind) or {}
-    raise KubeconfigError(f"{where}: {kind} {name!r} is not among its {kind}s")
+class _Entry:
+    """A mapping of a kubeconfig, whose values have the types that client-go's have."""
 
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise KubeconfigError(f"{where}: must be a mapping, is {type(value).__name__}")
+        self._value = value
+        self.where = where
 
-def _pem(entry: Mapping[str, Any], key: str, folder: Path) -> bytes:
-    if data := entry.get(f"{key}-data"):
-        return base64.b64decode(data)
-    if path := entry.get(key):
-        return Path(folder, path).read_bytes()
-    return b""
+    def text(self, key: str) -> str:
+        value = self._value.get(key)
+        if value is not None and not isinstance(value, str):
+            raise KubeconfigError(f"{self.where}.{key}: must be a string, is {type(value).__name__}")
+        return value or ""
+
+    def truth(self, key: str) -> bool:
+        value = self._value.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise KubeconfigError(f"{self.where}.{key}: must be true or false, is {value!r}")
+        return bool(value)
+
+    def named(self, kind: str, name: str) -> _Entry:
+        """The entry of this name in the list of a kind ("cluster"). Raises KubeconfigError."""
+        entries = self._value.get(f"{kind}s") or []
+        at = f"{self.where}: {kind}s"
+        if not isinstance(entries, list):
+            raise KubeconfigError(f"{at}: must be a list, is {type(entries).__name__}")
+        for number, item in enumerate(entries):
+            if (entry := _Entry(item, f"{at}[{number}]")).text("name") == name:
+                return _Entry(entry._value.get(kind) or {}, f"{entry.where}.{kind}")
+        raise KubeconfigError(f"{self.where}: {kind} {name!r} is not among its {kind}s")
+
+    def pem(self, key: str, folder: Path) -> bytes:
+        try:
+            if data := self.text(f"{key}-data"):
+                return base64.b64decode(data)
+            path = self.text(key)
+            return Path(folder, path).read_bytes() if path else b""
+        except (OSError, ValueError) as error:
+            raise KubeconfigError(f"{self.where}.{key}: {error}") from error
 
 
 def load(path: str | Path) -> Credentials:
     """The current context of a kubeconfig. Raises KubeconfigError with the file's name."""
     where = str(path)
     try:
-        config = yaml.load(Path(path).read_text(), Loader=_LOADER)
-    except (OSError, yaml.YAMLError) as error:
+        config = yamlfile.read(Path(path))
+    except yamlfile.YamlFileError as error:
+        raise KubeconfigError(str(error)) from error
+    except (OSError, ValueError) as error:
         raise KubeconfigError(f"{where}: {error}") from error
     if not isinstance(config, dict):
         raise KubeconfigError(f"{where}: not a kubeconfig (a mapping with clusters, users and contexts)")
-    context = _named(config.get("contexts"), config.get("current-context", ""), "context", where)
-    cluster = _named(config.get("clusters"), context.get("cluster", ""), "cluster", where)
-    user = _named(config.get("users"), context.get("user", ""), "user", where) if context.get("user") else {}
+    top = _Entry(config, where)
+    context = top.named("context", top.text("current-context"))
+    cluster = top.named("cluster", context.text("cluster"))
+    user = top.named("user", context.text("user")) if context.text("user") else _Entry({}, where)
+    if not (server := cluster.text("server")):
+        raise KubeconfigError(f"{cluster.where}.server: missing, a URL such as https://10.0.0.1:6443 is wanted")
     folder = Path(path).parent
     return Credentials(
-        server=cluster["server"].rstrip("/"),
-        ca=_pem(cluster, "certificate-authority", folder),
-        certificate=_pem(user, "client-certificate", folder),
-        key=_pem(user, "client-key", folder),
-        token=user.get("token", ""),
-        token_file=user.get("tokenFile", ""),
-        insecure=bool(cluster.get("insecure-skip-tls-verify")),
-        namespace=context.get("namespace") or "default",
+        server=server.rstrip("/"),
+        ca=cluster.pem("certificate-authority", folder),
+        certificate=user.pem("client-certificate", folder),
+        key=user.pem("client-key", folder),
+        token=user.text("token"),
+        token_file=user.text("tokenFile"),
+        insecure=cluster.truth("insecure-skip-tls-verify"),
+        namespace=context.text("namespace") or "default",
     )
 
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from scenarios.engine import faults, fixtures
 from scenarios.engine.check import check, nearest, shown
-from scenarios.engine.document import Document, KeyPath, Loader, SpecError, dotted, read_text
+from scenarios.engine.document import Document, KeyPath, SpecError, documents, dotted, read_text
 from scenarios.engine.duration import seconds
 from scenarios.engine.jsonpath import JSONPath, JSONPathError
 from scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
@@ -201,10 +199,7 @@ class _File:
             where = str(self.path.parent / given["file"])
             given = self._read(given["file"], (*path, "file"), read_text)
         if isinstance(given, str):
-            try:
-                given = [item for item in yaml.load_all(given, Loader=Loader) if item]
-            except yaml.YAMLError as error:
-                raise SpecError([f"{where}: not YAML: {error}"]) from error
+            given = [item for item in documents(given, where) if item]
         for number, item in enumerate(given, 1):
             if problem := _object_problem(item):
                 raise SpecError([f"{where}: {dotted(path)}: object {number}: {problem}"])

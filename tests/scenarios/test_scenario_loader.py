@@ -161,7 +161,7 @@ def test_a_scenario_that_is_no_text_is_named_beside_the_others(tmp_path):
     write(tmp_path, "a: 1\n", "one")
     with pytest.raises(SpecError) as error:
         load_all([tmp_path])
-    assert any("picture.scenario.yaml: not YAML: not a text in UTF-8" in p for p in error.value.problems)
+    assert any("picture.scenario.yaml:1: not YAML: not a text in UTF-8" in p for p in error.value.problems)
     assert any("one.scenario.yaml" in p for p in error.value.problems)
 
 

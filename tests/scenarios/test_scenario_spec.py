@@ -251,7 +251,7 @@ def test_bytes_that_are_no_text_are_refused_with_the_place(tmp_path: Path):
     file.write_bytes(b"name: \xff\n")
     with pytest.raises(SpecError) as error:
         LabSpec.load(file)
-    assert error.value.problems == [f"{file}: not YAML: not a text in UTF-8 (byte 6 is 0xff)"]
+    assert error.value.problems == [f"{file}:1: not YAML: not a text in UTF-8 (byte 6 is 0xff)"]
 
 
 def test_on_and_off_are_texts_as_in_yaml_1_2(tmp_path: Path):
@@ -270,3 +270,28 @@ def test_label_says_what_matters():
 def test_a_lab_file_may_come_from_standard_input(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"cni: {plugin: calico, backend: bgp}")))
     assert LabSpec.load("-").cni.backend == "bgp"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("name: " + "[" * 10_000, ":1: nested deeper than the 100 levels", id="brackets"),
+        pytest.param("a: &a [*a]\n", ":1: the alias *a contains itself", id="a list in itself"),
+        pytest.param(
+            "a: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(
+                f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+                for before, name in zip("abcde", "bcdef", strict=True)
+            ),
+            ":5: more than the 20000 values",
+            id="billion laughs",
+        ),
+        pytest.param("#" * (1024 * 1024 + 1), ": larger than the 1048576 bytes", id="size"),
+    ],
+)
+def test_a_file_that_is_more_than_a_file_is_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError) as error:
+        LabSpec.load(file)
+    assert error.value.problems[0].startswith(f"{file}{said}")

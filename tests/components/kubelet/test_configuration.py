@@ -57,7 +57,7 @@ def test_a_file_and_flags(tmp_path: Path) -> None:
         ("syncFrequency: 10", "write it like 10s"),
         ("authorization: {mode: Webhook}", "authorization.mode: .* must be one of AlwaysAllow"),
         ("kind: Other", "must have apiVersion"),
-        ("- x", "config.yaml: not YAML|must be a KubeletConfiguration"),
+        ("- x", "config.yaml:3: not YAML|must be a KubeletConfiguration"),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(tmp_path: Path, text: str, complaint: str) -> None:
