@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.bgp import fib, links, rib, status
 from components.bgp.config import ConfigError, Prefix, load
-from components.bgp.speaker import EndOfRib, Event, Learned, PeerDown, PeerUp, Speaker, Withdrawn
+from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, Withdrawn
 from components.machinery.command import CommandError
 
 log = logging.getLogger("bgp")
@@ -40,6 +40,8 @@ class Daemon:
         self._leaving = False
         #: The configuration wants what a speaker cannot change: the process has to begin anew.
         self.wants_restart = False
+        #: Why the daemon cannot go on; "" while it can.
+        self.failure = ""
 
     async def run(self, asked: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -58,7 +60,11 @@ class Daemon:
         try:
             self._dirty.set()
             await asyncio.to_thread(self._speaker.apply, self._configuration)
-            await asked.wait()
+            ending = asyncio.ensure_future(asked.wait())
+            await asyncio.wait({ending, installing}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if installing.done():
+                installing.result()  # raises: without it no route reaches the kernel
         finally:
             waiting.cancel()
             watch.close()
@@ -111,6 +117,10 @@ class Daemon:
             case Withdrawn(peer, prefix):
                 if peer in self._up:  # what os-ken says of a session's end is PeerDown's to decide
                     self._rib.withdraw(peer, prefix)
+            case Failed(what):
+                if not self._asked.is_set():
+                    self.failure = what
+                    self._asked.set()
         self._dirty.set()
 
     def _gone(self, peer: str, restart_time: int) -> None:

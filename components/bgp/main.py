@@ -35,9 +35,12 @@ def main(argv: Sequence[str]) -> int:
         # os-ken reports every notification and lost connection as an error; the daemon says what they mean.
         logging.getLogger("bgpspeaker").setLevel(logging.CRITICAL)
     try:
-        wants_restart = asyncio.run(_until_signal(options.config, options.control))
+        wants_restart, failure = asyncio.run(_until_signal(options.config, options.control))
     except (ConfigError, OSError) as error:
         print(f"bgp: {error}", file=sys.stderr)
+        return 1
+    if failure:
+        print(f"bgp: {failure}", file=sys.stderr)
         return 1
     if wants_restart:
         project = str(Path(__file__).resolve().parents[2])
@@ -46,15 +49,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-async def _until_signal(config: Path, control: Path) -> bool:
-    """Whether the process is to begin anew."""
+async def _until_signal(config: Path, control: Path) -> tuple[bool, str]:
+    """Whether the process is to begin anew, and why it cannot go on."""
     from components.bgp.daemon import Daemon  # os-ken's import takes a tenth of a second; a question needs none of it
 
     daemon = Daemon(config, control)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(daemon.configure()))
     await daemon.run(process.termination())
-    return daemon.wants_restart
+    return daemon.wants_restart, daemon.failure
 
 
 def _ask(control: Path, command: str) -> int:

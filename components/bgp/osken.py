@@ -9,12 +9,16 @@ of which was read in its source; install() mends them in place, before a speaker
 - hub.Event can miss a set(): threading.Event;
 - a connect cannot be timed out, wants a source port with a source address, and an MD5 key must be bytes:
   _connect_tcp.
+
+Besides, its receiving side trusts what peers send: session.Connection stands in for it. A thread that sends to a peer
+survives that peer's faults (_sending); any other thread that dies is reported, since the rest would go on without it.
 """
 
 from __future__ import annotations
 
 import collections
 import functools
+import logging
 import socket
 import struct
 import threading
@@ -23,9 +27,13 @@ from typing import Any
 
 from os_ken.lib import hub
 from os_ken.lib.packet import bgp
-from os_ken.services.protocols.bgp import base, peer, processor
-from os_ken.services.protocols.bgp.core_managers import table_manager
+from os_ken.services.protocols.bgp import base, constants, core, peer, processor
+from os_ken.services.protocols.bgp.core_managers import peer_manager, table_manager
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
+
+from components.bgp.session import Connection, shut
+
+log = logging.getLogger(__name__)
 
 TCP_MD5SIG = 14  # linux/tcp.h
 #: Less than connect(2)'s two minutes, so that a peer that comes back is found.
@@ -128,8 +136,53 @@ def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[.
         sock.close()
         raise
     self._asso_socket_map[f"connection to {peer_addr[0]}"] = sock
-    self._spawn(f"connected to {peer_addr[0]}", conn_handler, sock)
+    self._spawn(f"connected to {peer_addr[0]}", _begin, self, conn_handler, sock)
     return sock
+
+
+def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
+    """A connection that ends before it is a session leaves the peer to be tried again."""
+    try:
+        conn_handler(sock)
+    except Exception as error:
+        log.warning("%s: the connection ends before its OPEN: %s", self.ip_address, error)
+        sock.close()
+        if self.state.bgp_state == constants.BGP_FSM_CONNECT:
+            self.state.bgp_state = constants.BGP_FSM_ACTIVE
+
+
+def _sending(original: Callable[..., None]) -> Callable[..., None]:
+    """The thread that sends to a peer, for ever: an UPDATE that cannot be made or sent ends the session."""
+
+    @functools.wraps(original)
+    def send(self: Any) -> None:
+        while True:
+            try:
+                original(self)
+            except Exception as error:
+                protocol = self._protocol
+                if protocol is not None and protocol.started:
+                    log.error("%s: the session ends: cannot send: %r", self.ip_address, error)
+                    shut(protocol._socket)
+
+    return send
+
+
+_failure: list[Callable[[str], None]] = []
+
+
+def on_failure(report: Callable[[str], None]) -> None:
+    """report(what) when a thread has died by an exception."""
+    _failure.append(report)
+
+
+def _died(arguments: threading.ExceptHookArgs) -> None:
+    if issubclass(arguments.exc_type, SystemExit):
+        return
+    name = arguments.thread.name if arguments.thread else "a thread"
+    log.error("%s died", name, exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback))  # type: ignore[arg-type]
+    for report in _failure:
+        report(f"{name} died: {arguments.exc_value!r}")
 
 
 #: What RFC 4724 calls R (of the capability) and F (of an address family).
@@ -220,6 +273,11 @@ def install() -> None:
     if base.Sink.OutgoingMsgList is _Queue:
         return
     hub.Event = threading.Event
+    hub.HubThread.run = threading.Thread.run  # os-ken's own logs what killed it, and goes on without it
+    threading.excepthook = _died
+    core.CoreService.protocol = Connection
+    bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(lambda _cls, _value: False)  # messages.py: never
+    peer.Peer._process_outgoing_msg_list = _sending(peer.Peer._process_outgoing_msg_list)
     base.Sink.OutgoingMsgList = _Queue
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
     peer.Peer._connect_tcp = _connect_tcp
@@ -230,7 +288,8 @@ def install() -> None:
     for owner, names in (
         (processor.BgpProcessor, ("_process_dest", "_process_rtdest", "enqueue")),
         (table_manager.TableCoreManager, ("learn_path", "remember_sent_route", "clean_stale_routes")),
-        (peer.Peer, ("_construct_update",)),
+        (peer.Peer, ("_construct_update", "comm_all_best_paths")),
+        (peer_manager.PeerManager, ("resend_sent",)),
     ):
         for name in names:
             setattr(owner, name, _locked(getattr(owner, name)))

@@ -27,10 +27,13 @@ from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 from components.bgp import osken
 from components.bgp.config import Announcement, Configuration, Filter, Peer, Prefix
 from components.bgp.rib import DEFAULT_LOCAL_PREF, Route
+from components.bgp.session import shut
 
 log = logging.getLogger(__name__)
 
 BGP_PORT = 179
+#: Between two tries to accept a connection when the process is out of descriptors.
+_ACCEPT_PAUSE_S = 0.1
 CEASE, ADMINISTRATIVE_SHUTDOWN = 6, 2  # RFC 4486
 #: To and from whom os-ken has no next hop yet; it puts the session's address in its place.
 _NO_NEXT_HOP = {4: "0.0.0.0", 6: "::"}
@@ -70,7 +73,14 @@ class Withdrawn:
     prefix: Prefix
 
 
-Event = PeerUp | PeerDown | Learned | Withdrawn | EndOfRib
+@dataclass(frozen=True)
+class Failed:
+    """A thread of os-ken's has died by a fault. Its sessions could stay up without it, so the process must end."""
+
+    what: str
+
+
+Event = PeerUp | PeerDown | Learned | Withdrawn | EndOfRib | Failed
 
 
 class Speaker:
@@ -83,9 +93,11 @@ class Speaker:
         self, configuration: Configuration, report: Callable[[Event], None], *, restarting: bool = False
     ) -> None:
         osken.install()
+        osken.on_failure(lambda what: report(Failed(what)))
         self._report = report
         self.restarting = restarting
         self._notified: set[str] = set()
+        self._ended = threading.Event()
         self._restart_times: dict[str, int] = {}
         self._configuration = Configuration(configuration.local_as, configuration.router_id)
         self._listening: dict[socket.AddressFamily, socket.socket] = {}
@@ -142,12 +154,19 @@ class Speaker:
         threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
 
     def _accept(self, listening: socket.socket) -> None:
+        """For ever: what is wrong with one connection ends that one."""
         while True:
-            sock, _ = listening.accept()
+            try:
+                sock, peer = listening.accept()
+            except OSError as error:
+                log.warning("cannot accept connections: %s", error.strerror)
+                self._ended.wait(_ACCEPT_PAUSE_S)  # EMFILE lasts until others close theirs
+                continue
             try:
                 CORE_MANAGER.get_core_service().start_protocol(sock)
-            except OSError as error:
-                log.info("a connection ended before its OPEN: %s", error)
+            except Exception as error:
+                log.warning("%s: the connection ends before its OPEN: %s", peer[0], error)
+                sock.close()
 
     def apply(self, configuration: Configuration) -> None:
         """From the configuration before to this one. A changed peer's session is ended and begun anew.
@@ -230,14 +249,14 @@ class Speaker:
         self._notified.add(one.ip_address)
         if protocol := one.protocol:
             protocol._send_with_lock(bgp.BGPNotification(CEASE, ADMINISTRATIVE_SHUTDOWN))
-            _shutdown(protocol._socket)
+            shut(protocol._socket)
 
     def drop(self, address: str) -> None:
         """The link to a peer is gone: end the session now, not when the hold timer does."""
         one = self._os_ken_peer(address)
         if one is not None and (protocol := one.protocol):
             self._notified.add(address)
-            _shutdown(protocol._socket)
+            shut(protocol._socket)
 
     def stop(self) -> None:
         """Every peer gets a Cease (RFC 4271, 8.2.2, ManualStop)."""
@@ -271,13 +290,6 @@ class Speaker:
             self._report(Withdrawn(peer.ip_address, prefix))
         else:
             self._report(Learned(_route(prefix, peer, path)))
-
-
-def _shutdown(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # it has ended
 
 
 def _route(prefix: Prefix, peer: Any, path: Any) -> Route:

@@ -78,15 +78,18 @@ class Node(Host):
         return self
 
     async def ask(self, text):
-        """An answer of the control socket; "" while nobody listens."""
+        """An answer of the control socket; "" while nobody listens, or from a daemon that begins anew."""
         try:
             reader, writer = await asyncio.open_unix_connection(str(self.control))
         except OSError:
             return ""
-        writer.write(f"{text}\n".encode())
-        answer = (await reader.read()).decode()
-        writer.close()
-        return answer
+        try:
+            writer.write(f"{text}\n".encode())
+            return (await reader.read()).decode()
+        except ConnectionError:
+            return ""
+        finally:
+            writer.close()
 
     async def is_up(self, name):
         return any(

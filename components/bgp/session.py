@@ -1,0 +1,232 @@
+"""One connection with a peer: what comes is checked, what fails ends this connection and nothing else.
+
+os-ken's protocol class with its receiving side replaced. The connection's thread ends it, whatever the reason, with the
+NOTIFICATION that belongs to it, and says so once with the peer's address.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+from typing import Any
+
+from os_ken.lib.packet import bgp
+from os_ken.services.protocols.bgp import constants
+from os_ken.services.protocols.bgp.speaker import BgpProtocol, BgpProtocolException
+
+from components.bgp import messages
+from components.bgp.messages import ProtocolError
+
+log = logging.getLogger(__name__)
+
+#: RFC 4271, 8: how long a peer may take for its OPEN.
+OPEN_WAIT_S = 240
+#: RFC 9687, 5: a peer that reads nothing for so long is gone.
+SEND_HOLD_S = 480
+#: How long the rest of what a peer sends is read, so that its kernel takes our NOTIFICATION before our reset.
+_LINGER_S = 1.0
+_HOLD_TIMER_EXPIRED, _CEASE = 4, 6
+#: How many different faults of one peer's UPDATEs are logged in a session.
+_LOGGED_PROBLEMS = 20
+
+
+class Connection(BgpProtocol):  # type: ignore[misc]
+    """A session from its TCP connection on. Its thread runs _run()."""
+
+    #: peer's address -> its incoming connection that has not sent an OPEN yet; a newer one ends it, as in FRR.
+    _incoming: dict[str, Connection] = {}
+    _incoming_lock = threading.Lock()
+
+    def __init__(self, sock: socket.socket, signal_bus: Any, is_reactive_conn: bool = False) -> None:
+        super().__init__(sock, signal_bus, is_reactive_conn=is_reactive_conn)
+        self._told: set[str] = set()
+        self._recv_buff: bytes = b""
+
+    @property
+    def address(self) -> str:
+        return str(self._remotename[0])
+
+    def _run(self, peer: Any) -> None:
+        self._peer = peer
+        if self.is_reactive:
+            self._replace_older()
+        reason = "failed"
+        try:
+            reason = self._converse()
+        except Exception:
+            # A fault of ours: this connection pays for it, and the traceback says where it is.
+            log.exception("%s: the session ends by a fault", self.address)
+            self._notify(_CEASE, 0)
+        finally:
+            self._opened()
+            self.connection_lost(reason)
+
+    def _replace_older(self) -> None:
+        with self._incoming_lock:
+            older = self._incoming.get(self.address)
+            self._incoming[self.address] = self
+        if older is not None:
+            shut(older._socket)
+
+    def _converse(self) -> str:
+        """Until the connection ends; returns why."""
+        try:
+            _timeout(self._socket, socket.SO_SNDTIMEO, SEND_HOLD_S)
+            _timeout(self._socket, socket.SO_RCVTIMEO, OPEN_WAIT_S)
+            self._send_open()
+            while self._peer is not None:
+                data = self._socket.recv(65536)
+                if not data:
+                    return "closed by the peer"
+                if not self._received(data):
+                    return "NOTIFICATION received"
+        except ProtocolError as error:
+            return self._end(error.code, error.subcode, str(error), error.data)
+        except bgp.BgpExc as error:
+            data = error.data if isinstance(error.data, bytes) else b""
+            return self._end(error.CODE, error.SUB_CODE, f"{error} (NOTIFICATION {error.CODE}/{error.SUB_CODE})", data)
+        except BlockingIOError:
+            return self._end(_HOLD_TIMER_EXPIRED, 0, f"no OPEN within {OPEN_WAIT_S} s (NOTIFICATION 4/0)")
+        except BgpProtocolException as error:
+            return str(error)
+        except OSError as error:
+            return error.strerror or str(error)
+        return "ended by us"
+
+    def _send_open(self) -> None:
+        """os-ken's connection_made(), for a peer that may have gone by then. Raises OSError."""
+        peer = self._peer
+        self.sent_open_msg = peer.create_open_msg()
+        self._holdtime = self.sent_open_msg.hold_time
+        self.state = constants.BGP_FSM_OPEN_SENT
+        if not self.is_reactive:
+            peer.state.bgp_state = self.state
+        self.send(self.sent_open_msg)
+        if self._peer is None:
+            raise ConnectionResetError("reset before our OPEN")
+
+    def _end(self, code: int, subcode: int, what: str, data: bytes = b"") -> str:
+        log.warning("%s: the session ends: %s", self.address, what)
+        self._notify(code, subcode, data)
+        return what
+
+    def _received(self, data: bytes) -> bool:
+        """Whether the session goes on. Raises ProtocolError, BgpExc."""
+        self._recv_buff += data
+        while True:
+            whole, self._recv_buff = messages.split(self._recv_buff)
+            if whole is None:
+                return True
+            kind = whole[messages.HEADER - 1]
+            for accepted in self._accepted(kind, whole):
+                message, _, _ = bgp.BGPMessage.parser(accepted)
+                self._handle_msg(message)
+            if kind == messages.NOTIFICATION:
+                return False
+            if kind == messages.OPEN:
+                self._opened()
+                _timeout(self._socket, socket.SO_RCVTIMEO, 0)
+                if message.hold_time == 0:  # os-ken would leave the peer waiting for it
+                    self._send_keepalive()
+
+    def _opened(self) -> None:
+        with self._incoming_lock:
+            if self._incoming.get(self.address) is self:
+                del self._incoming[self.address]
+
+    def _accepted(self, kind: int, whole: bytes) -> tuple[bytes, ...]:
+        """The messages to be handled for one that came. Raises ProtocolError."""
+        peer = self._peer
+        if kind == messages.NOTIFICATION or peer is None:
+            return (whole,) if peer is not None else ()
+        established = self._is_bound and peer.state.bgp_state == constants.BGP_FSM_ESTABLISHED
+        if kind == messages.OPEN and self.state == constants.BGP_FSM_OPEN_SENT:
+            return (messages.accepted_open(whole),)
+        if kind == messages.KEEPALIVE and self.state != constants.BGP_FSM_OPEN_SENT:
+            return (whole,)
+        if kind in (messages.OPEN, messages.KEEPALIVE) or not established:
+            # RFC 6608: in OpenSent, OpenConfirm, Established
+            subcode = 3 if established else 1 if self.state == constants.BGP_FSM_OPEN_SENT else 2
+            raise ProtocolError(5, subcode, f"a message of type {kind} in the state {peer.state.bgp_state}")
+        if kind == messages.ROUTE_REFRESH:
+            afi, demarcation, safi = struct.unpack_from("!HBB", whole, messages.HEADER)
+            known = (afi, safi) in (messages.IPV4_UNICAST, messages.IPV6_UNICAST) and demarcation <= 2
+            return (whole,) if known else ()  # RFC 2918, 4; RFC 7313, 5
+        settled = messages.Session(self.is_four_octet_as_number_cap_valid(), peer.is_ebgp_peer())
+        accepted = messages.accepted_update(whole, settled)
+        for problem in accepted.problems:
+            self._tell(problem)
+        return accepted.messages
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self._told and len(self._told) < _LOGGED_PROBLEMS:
+            self._told.add(problem)
+            log.warning("%s: UPDATE: %s", self.address, problem)
+
+    def _notify(self, code: int, subcode: int, data: bytes = b"") -> None:
+        """From the connection's own thread: RFC 4271, 6, NOTIFICATION and the end."""
+        self.send_notification(code, subcode, data)
+        try:
+            self._socket.settimeout(_LINGER_S)
+            for _ in range(16):
+                if not self._socket.recv(65536):
+                    break
+        except OSError:
+            pass  # it has ended
+
+    def send_notification(self, code: int, subcode: int, data: bytes = b"") -> None:
+        """Of any thread: what waits in recv() or sendall() of this connection comes back."""
+        if self._sendlock.acquire(timeout=_LINGER_S):
+            try:
+                _timeout(self._socket, socket.SO_SNDTIMEO, 1)
+                self._socket.sendall(bgp.BGPNotification(code, subcode, data).serialize())
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has ended
+            finally:
+                self._sendlock.release()
+        if self._peer is not None and code != _HOLD_TIMER_EXPIRED:  # a silent peer may be restarting (RFC 4724, 4.2)
+            self._signal_bus.bgp_notification_sent(self._peer, None)
+        if not self.started:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """close(2) alone would leave the thread in recv(2), and the peer without a FIN."""
+        shut(self._socket)
+        super().stop()
+
+    def connection_lost(self, reason: str) -> None:
+        """Of the peer's state only what this connection has made of it is undone."""
+        peer, self._peer = self._peer, None
+        if peer is None:
+            return
+        connecting = peer.state.bgp_state in (constants.BGP_FSM_CONNECT, constants.BGP_FSM_OPEN_SENT)
+        if peer.protocol is self or (peer.protocol is None and connecting and not self.is_reactive):
+            peer.connection_lost(reason)
+        shut(self._socket)
+
+    def _expired(self) -> None:
+        if self.started:  # os-ken's timers run on after their end
+            log.warning("%s: the session ends: nothing heard for %s s (NOTIFICATION 4/0)", self.address, self._holdtime)
+            self.send_notification(_HOLD_TIMER_EXPIRED, 0)
+            shut(self._socket)
+
+    def _send_keepalive(self) -> None:
+        try:
+            super()._send_keepalive()
+        except BgpProtocolException:
+            pass  # it has ended
+
+
+def shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended
+
+
+def _timeout(sock: socket.socket, option: int, seconds: int) -> None:
+    """socket(7): unlike settimeout(), for one direction. 0: none."""
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", seconds, 0))
