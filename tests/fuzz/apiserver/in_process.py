@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -143,4 +144,5 @@ async def _built(settings: Any, store: Store) -> ApiServer:
     bootstrap.reconcile()
     book.start()
     bootstrap.keep()
+    gc.freeze()  # as the server's main does
     return server
