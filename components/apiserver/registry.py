@@ -259,11 +259,12 @@ class Registry:
         """Raises 400 for what Go could not decode. Without metadata an object gets an empty one."""
         if obj.get("metadata") is None:
             obj["metadata"] = {}
-        texts = [self.types.metadata_error(obj["metadata"])]
-        if not served.custom:
-            texts += self.types.type_errors(obj, served.group, served.version, served.kind)
-        if found := [text for text in texts if text]:
-            raise status.bad_request(f"{_handled_as(served)}: {found[0]}")
+        if served.custom:
+            text = self.types.metadata_error(obj["metadata"])
+        else:
+            text = next(iter(self.types.type_errors(obj, served.group, served.version, served.kind)), "")
+        if text:
+            raise status.bad_request(f"{_handled_as(served)}: {text}")
 
     def typed(self, obj: KubeObject, group: str, version: str, kind: str) -> KubeObject:
         """A body that is not stored (DeleteOptions, Scale, a review), without its nulls. Raises 400."""

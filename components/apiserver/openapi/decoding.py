@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -116,20 +116,21 @@ def _value_error(value: Any, kind: str, model: Model, key: str, path: str) -> st
         case "[":
             if not isinstance(value, list):
                 return _mismatch(value, kind, model, key, path)
-            return _items_error(value, list(enumerate(value)), kind[1:], model, key, path)
+            return _items_error(value, enumerate(value), kind[1:], model, key, path)
         case "{":
             if not isinstance(value, dict):
                 return _mismatch(value, kind, model, key, path)
-            return _items_error(value, list(value.items()), kind[1:], model, key, path)
+            return _items_error(value, value.items(), kind[1:], model, key, path)
     if kind == "o" and key in _SUBSCHEMAS and model.short == "JSONSchemaProps":
         return _subschema_error(value, model, key, path)
     return _scalar_error(value, kind, model, key, path)
 
 
-def _items_error(owner: Any, items: list[tuple[Any, Any]], kind: str, model: Model, key: str, path: str) -> str:
+def _items_error(owner: Any, items: Iterable[tuple[Any, Any]], kind: str, model: Model, key: str, path: str) -> str:
     """owner: the list or map that has these items, each with its index or key."""
     for place, item in items:
         if item is None:
+            # The keys stay the same, so that this may be done while they are gone through.
             owner[place] = _ZERO.get(kind[0], dict)()
         elif text := _value_error(item, kind, model, key, path):
             return text
@@ -163,7 +164,7 @@ def _subschema_error(value: Any, model: Model, key: str, path: str) -> str:
     if key == "items":
         if not isinstance(value, list):
             return _mismatch(value, f"#{model.name}", model, key, path)
-        return _items_error(value, list(enumerate(value)), f"#{model.name}", model, key, path)
+        return _items_error(value, enumerate(value), f"#{model.name}", model, key, path)
     return "" if isinstance(value, bool) else "boolean or JSON schema expected"
 
 
