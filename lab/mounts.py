@@ -201,9 +201,10 @@ def _user_namespace_of(status: os.stat_result, lab_root: int) -> Iterator[int]:
     try:
         if not os.read(made, 1):
             raise UnusableShare("share: the kernel refuses a user namespace for a writable path")
-        for name, owner in (("uid_map", status.st_uid), ("gid_map", status.st_gid)):
-            Path(f"/proc/{child}/{name}").write_text(f"{owner} {lab_root} 1")
-        users = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        with ns.file_system_user(os.geteuid(), os.getegid()):
+            for name, owner in (("uid_map", status.st_uid), ("gid_map", status.st_gid)):
+                Path(f"/proc/{child}/{name}").write_text(f"{owner} {lab_root} 1")
+            users = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(made)
         os.kill(child, signal.SIGKILL)

@@ -114,7 +114,7 @@ class _EndingShell(Node):  # type: ignore[misc]
 def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str]:
     """fstab(5): a tmpfs on each directory; over them what is shared, held open as descriptors 60, 61, ..."""
     modes = {"/tmp": "1777"}
-    lines = [f"node-private {path} tmpfs mode={modes.get(path, '755')} 0 0" for path in directories]
+    lines = [f"node-private {path} tmpfs nodev,mode={modes.get(path, '755')} 0 0" for path in directories]
     for descriptor, path in enumerate(shared, start=60):
         lines.append(f"/proc/self/fd/{descriptor}/. {_escaped(path)} none bind,X-mount.mkdir 0 0")
     return lines

@@ -7,8 +7,8 @@ from topologies.network import private_table
 
 def test_each_directory_is_a_tmpfs_of_its_own_and_tmp_is_open_to_all() -> None:
     assert private_table(["/run", "/tmp"], []) == [
-        "node-private /run tmpfs mode=755 0 0",
-        "node-private /tmp tmpfs mode=1777 0 0",
+        "node-private /run tmpfs nodev,mode=755 0 0",
+        "node-private /tmp tmpfs nodev,mode=1777 0 0",
     ]
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from pathlib import Path
 
 from components.bgp import messages
@@ -54,10 +53,10 @@ class HostileNode(Node):
         return int(status.split("VmRSS:")[1].split()[0])
 
     def open_files(self):
-        return len(os.listdir(f"/proc/{self.daemon.pid}/fd"))
+        return len(list(Path(f"/proc/{self.daemon.pid}/fd").iterdir()))
 
     def threads(self):
-        return len(os.listdir(f"/proc/{self.daemon.pid}/task"))
+        return len(list(Path(f"/proc/{self.daemon.pid}/task").iterdir()))
 
 
 class HostilePeer:
