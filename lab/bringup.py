@@ -126,6 +126,8 @@ class Lab:
             self._runtime_process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[door]
             )
+        # The fork server alone holds it: when that ends, connections are refused and not left waiting.
+        self._doors.runtime.close()
 
     def _connect_runtime(self) -> None:
         deadline = time.monotonic() + _DEADLINE

@@ -329,7 +329,8 @@ def _init(progress: int, body: Body) -> int:
     lab = os.fork()
     if lab == 0:
         os._exit(_lab(progress, body))
-    os.close(progress)
+    # Of the sockets that lead in, too: one that PID 1 held would go on to take connections that nobody serves.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: os.kill(lab, received))
     return _reap_until(lab)

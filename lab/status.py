@@ -37,7 +37,7 @@ def detail(state: StateDirectory, record: LabRecord) -> str:
     try:
         with RuntimeClient(state.runtime_socket) as runtime:
             processes = runtime.list({})
-    except RuntimeApiError as error:
+    except (RuntimeApiError, TimeoutError) as error:
         raise LabError(f"lab {state.name!r} does not answer: {error}; look into {state.logs}/runtime.log") from error
     lines = [
         f"lab {state.name}: {LabSpec.parse(record.spec, str(state.path)).label()}",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -110,3 +112,24 @@ def test_a_component_that_dies_is_named_with_the_end_of_its_log(cli: Cli, short_
     assert re.search(r"step failed: start kubelet \(on (control-plane|worker-1)\)", done.stderr)
     assert "no image name" in done.stderr
     assert not (cli.state / "default").exists()
+
+
+def test_a_lab_whose_fork_server_has_ended_says_so_at_once(cli: Cli, short_path: Path) -> None:
+    lab_file = short_path / "lab.yaml"
+    lab_file.write_text("kubernetes: false\ntopology: {workers: 0}\n")
+    assert cli.run("up", "-f", str(lab_file)).returncode == 0
+    try:
+        record = cli.record("default")
+        assert record is not None
+        lab = Path(f"/proc/{record['init_pid']}/task/{record['init_pid']}/children").read_text().split()[0]
+        children = Path(f"/proc/{lab}/task/{lab}/children").read_text().split()
+        (server,) = [int(pid) for pid in children if b"components.runtime" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        ended = os.pidfd_open(server)
+        os.kill(server, signal.SIGKILL)
+        select.select([ended], [], [], 10)
+        os.close(ended)
+        done = cli.run("status", "--name", "default", timeout=10)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "lab 'default' does not answer" in done.stderr and "Traceback" not in done.stderr
+    finally:
+        assert cli.run("down").returncode == 0
