@@ -19,6 +19,7 @@ from .spec import (
     Completed,
     Disconnected,
     ExitStatus,
+    InvalidRequest,
     InvalidSpec,
     Process,
     ProcessSpec,
@@ -75,7 +76,7 @@ def result_of(reply: dict[str, Any]) -> Any:
     kind, message = error["kind"], error["message"]
     if kind == "StartError":
         raise StartError(message, error.get("stage", ""), error.get("errno", 0))
-    known = {"InvalidSpec": InvalidSpec, "UnknownProcess": UnknownProcess}
+    known = {"InvalidRequest": InvalidRequest, "InvalidSpec": InvalidSpec, "UnknownProcess": UnknownProcess}
     raise known.get(kind, RuntimeApiError)(message)
 
 

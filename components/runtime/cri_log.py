@@ -59,7 +59,11 @@ class LogFile:
         self._name = name
         self._max_bytes = max_bytes
         self._max_files = max_files
-        self._open()
+        try:
+            self._open()
+        except OSError:
+            os.close(directory)
+            raise
 
     def write(self, lines: bytes) -> None:
         """Append whole lines. Raises OSError (disk full)."""

@@ -1,8 +1,14 @@
-"""A small event loop for the fork server: callbacks for readable and writable descriptors, no more."""
+"""A small event loop for the fork server: callbacks for readable and writable descriptors, no more.
+
+What a callback raises ends that descriptor's callbacks, is said once on stderr, and nothing else: no client and no
+process can take the others along.
+"""
 
 from __future__ import annotations
 
 import selectors
+import sys
+import traceback
 from collections.abc import Callable
 
 Callback = Callable[[], None]
@@ -37,13 +43,20 @@ class Loop:
             if not ready and timeout is not None:
                 return
             for key, mask in ready:
-                reader, writer = self._callbacks(key.fd)
-                if mask & selectors.EVENT_READ and reader:
-                    reader()
-                # The reader may have taken the writer away, or closed the descriptor.
-                writer = self._callbacks(key.fd)[1] if writer else None
-                if mask & selectors.EVENT_WRITE and writer:
-                    writer()
+                try:
+                    self._call(key.fd, mask)
+                except Exception:
+                    print(f"runtime: descriptor {key.fd}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+                    self.forget(key.fd)
+
+    def _call(self, fd: int, mask: int) -> None:
+        reader, writer = self._callbacks(fd)
+        if mask & selectors.EVENT_READ and reader:
+            reader()
+        # The reader may have taken the writer away, or closed the descriptor.
+        writer = self._callbacks(fd)[1] if writer else None
+        if mask & selectors.EVENT_WRITE and writer:
+            writer()
 
     def resume(self) -> None:
         self._running = True

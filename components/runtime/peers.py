@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -57,16 +58,25 @@ class Parent:
             self._server.parent_died(self.name)
             return
         kind, serial, value = zygote.MESSAGE.unpack(data)
-        self._server.parent_told(kind, serial, value)
+        try:
+            self._server.parent_told(kind, serial, value)
+        except Exception:
+            # It concerns one process; the channel is everyone's.
+            print(f"runtime: process {serial}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+
+
+#: What a client that does not read may leave in our memory.
+MAX_UNREAD = 16 * 1024 * 1024
 
 
 class Connection:
-    """One client."""
+    """One client. Whatever is wrong with it ends it, is said once on stderr, and nothing else."""
 
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self._server = server
         self._socket = sock
         self._reader = wire.FrameReader()
+        self._name = f"client of pid {_peer_pid(sock)}"
         self._out = bytearray()
         self.open = True
         self.subscriptions: list[dict[str, str]] = []
@@ -77,6 +87,9 @@ class Connection:
         if self.open:
             self._out += wire.encode(message)
             self._flush()
+            if len(self._out) > MAX_UNREAD:
+                print(f"runtime: {self._name}: does not read: {len(self._out)} bytes wait", file=sys.stderr, flush=True)
+                self.close()
 
     def close(self) -> None:
         if not self.open:
@@ -104,6 +117,10 @@ class Connection:
             data, fds = wire.receive_once(self._socket)
         except BlockingIOError:
             return
+        except wire.BadFrame as err:
+            print(f"runtime: {self._name}: bad request: {err}", file=sys.stderr, flush=True)
+            self.close()
+            return
         except OSError:
             data, fds = b"", []
         if not data:
@@ -114,6 +131,14 @@ class Connection:
                 self._server.request(self, message, descriptors)
                 if not self.open:
                     return
-        except (ValueError, KeyError, TypeError) as err:
-            print(f"runtime: bad request: {err!r}", file=sys.stderr, flush=True)
+        except wire.BadFrame as err:
+            print(f"runtime: {self._name}: bad request: {err}", file=sys.stderr, flush=True)
             self.close()
+        except Exception:
+            print(f"runtime: {self._name}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+            self.close()
+
+
+def _peer_pid(sock: socket.socket) -> int:
+    """Of unix(7)'s SO_PEERCRED; 0 for one of another pid namespace."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from . import child, wire, zygote
 from .cri_log import LogFile
@@ -23,6 +23,8 @@ from .rootfs import Layout
 from .spec import (
     NAMESPACE_NAMES,
     ExitStatus,
+    InvalidRequest,
+    InvalidSpec,
     Process,
     ProcessSpec,
     RuntimeApiError,
@@ -35,6 +37,19 @@ from .spec import (
 from .streams import Streams
 
 Answer = Callable[[dict[str, Any]], None]
+Field = TypeVar("Field")
+MAX_CONNECTIONS = 1024
+#: What a client may hand over: streams, the log's directory, namespaces, the process's own descriptors.
+DESCRIPTORS = frozenset(
+    (
+        "stdin",
+        "stdout",
+        "stderr",
+        "log",
+        *(f"ns:{name}" for name in NAMESPACE_NAMES),
+        *(f"fd:{n}" for n in range(3, 32)),
+    )
+)
 
 
 @dataclass
@@ -99,18 +114,22 @@ class Server:
     # Clients
 
     def request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
-        """One request; its answer may come later."""
-        number = message["n"]
+        """One request; its answer may come later. Raises BadFrame when no answer can be given."""
         handler: Callable[[Connection, dict[str, Any], dict[str, int], Answer], None] | None
-        handler = getattr(self, f"_on_{message['op']}", None)
         owned = dict(zip(message.get("fds", ()), fds, strict=True))
-
-        def answer(body: dict[str, Any]) -> None:
-            connection.send({"n": number, **body})
-
         try:
+            number = message.get("n")
+            if not isinstance(number, int):
+                raise wire.BadFrame("n: the number of the request is missing")
+
+            def answer(body: dict[str, Any]) -> None:
+                connection.send({"n": number, **body})
+
+            handler = getattr(self, f"_on_{message.get('op')}", None)
             if handler is None:
-                raise RuntimeApiError(f"unknown operation {message['op']!r}")
+                raise RuntimeApiError(f"unknown operation {message.get('op')!r}")
+            if unknown := [name for name in owned if name not in DESCRIPTORS]:
+                raise InvalidRequest(f"fds: unknown names {unknown}")
             handler(connection, message, owned, answer)
         except RuntimeApiError as err:
             answer(_error(err))
@@ -118,8 +137,7 @@ class Server:
             answer(_error(StartError(str(err), "runtime", err.errno or 0)))
         finally:
             # Handlers take what they keep out of `owned`.
-            for fd in owned.values():
-                os.close(fd)
+            wire.close_all(owned.values())
 
     def disconnected(self, connection: Connection) -> None:
         self._connections.remove(connection)
@@ -132,12 +150,17 @@ class Server:
             sock, _ = listener.accept()
         except OSError:
             return
+        if len(self._connections) >= MAX_CONNECTIONS:
+            print(f"runtime: more than {MAX_CONNECTIONS} clients: one is refused", file=sys.stderr, flush=True)
+            sock.close()
+            return
         self._connections.append(Connection(self, sock))
 
     def _record(self, message: dict[str, Any]) -> _Record:
-        record = self._records.get(message["id"])
+        process_id = _field(message, "id", str)
+        record = self._records.get(process_id)
         if record is None or record.spawn_answer is not None:
-            raise UnknownProcess(f"process {message['id']!r} does not exist")
+            raise UnknownProcess(f"process {process_id!r} does not exist")
         return record
 
     def _on_get(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
@@ -145,7 +168,8 @@ class Server:
 
     def _on_list(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         found = [r.process for r in self._records.values() if r.spawn_answer is None]
-        answer({"result": [to_json(p) for p in found if _carries(p, message["labels"])]})
+        labels = _field(message, "labels", dict)
+        answer({"result": [to_json(p) for p in found if _carries(p, labels)]})
 
     def _on_wait(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         record = self._record(message)
@@ -156,14 +180,15 @@ class Server:
 
     def _on_signal(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         record = self._record(message)
-        if not 0 < message["signal"] < signal.NSIG:
-            raise RuntimeApiError(f"signal {message['signal']}: no such signal")
+        number = _field(message, "signal", int)
+        if not 0 < number < signal.NSIG:
+            raise RuntimeApiError(f"signal {number}: no such signal")
         if record.process.exit is None:
-            record.parent.send(b"K", record.serial, message["signal"])
+            record.parent.send(b"K", record.serial, number)
         answer({"result": None})
 
     def _on_remove(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
-        record = self._records.get(message["id"])
+        record = self._records.get(_field(message, "id", str))
         if record is not None and record.process.exit is None:
             if not message.get("force"):
                 raise RuntimeApiError(f"process {message['id']!r} is running: stop it first, or force")
@@ -176,7 +201,10 @@ class Server:
 
     def _on_resize(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
         if (streams := self._record(message).streams) is not None:
-            streams.resize(message["rows"], message["columns"])
+            rows, columns = _field(message, "rows", int), _field(message, "columns", int)
+            if not (0 <= rows <= 65535 and 0 <= columns <= 65535):
+                raise InvalidRequest(f"rows, columns: {rows}x{columns} is not from 0 to 65535")
+            streams.resize(rows, columns)
         answer({"result": None})
 
     def _on_attach(self, _c: Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
@@ -191,15 +219,17 @@ class Server:
         answer({"result": None})
 
     def _on_subscribe(self, c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
-        c.subscriptions.append(message["labels"])
+        c.subscriptions.append(_field(message, "labels", dict))
         answer({"result": None})
 
     # Starting
 
     def _on_spawn(self, c: Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
-        spec = spec_from_json(message["spec"])
+        spec = spec_from_json(message.get("spec"))
         check(spec)
         opened = {name: fds.pop(name) for name in list(fds)}
+        streams: Streams | None = None
+        attached: dict[str, int] = {}
         try:
             if spec.container:
                 spec = self._join_container(spec, opened)
@@ -209,8 +239,9 @@ class Server:
             # asdict once more: the spec may have inherited from its container.
             payload, ours, descriptors, pid_mode = self._package(spec, opened)
         except BaseException:
-            for fd in opened.values():
-                os.close(fd)
+            wire.close_all([*opened.values(), *attached.values()])
+            if streams is not None:
+                streams.close()
             raise
         self._next_serial += 1
         record = _Record(
@@ -250,7 +281,11 @@ class Server:
             return None, {}
         log = None
         if directory is not None:
-            log = LogFile(directory, os.path.basename(spec.log_path), spec.log_max_bytes, spec.log_max_files)
+            name = os.path.basename(spec.log_path)
+            if not name:
+                os.close(directory)
+                raise InvalidSpec("log_path: names no file")
+            log = LogFile(directory, name, spec.log_max_bytes, spec.log_max_files)
         attached: dict[str, int] = {n: opened.pop(n) for n in ("stdin", "stdout", "stderr") if n in opened}
         if spec.tty is not None:
             return Streams(self.loop, log=log, stdin_once=spec.stdin_once, tty=True), attached
@@ -303,7 +338,7 @@ class Server:
             return
         error = None
         for line in record.status_text.splitlines():
-            told = json.loads(line)
+            told = _told(line)
             error = told.get("error", error)
             if (warning := told.get("warning")) and warning not in self._warned:
                 self._warned.add(warning)
@@ -406,6 +441,25 @@ def _open_namespaces(join: Mapping[str, int | str], opened: dict[str, int]) -> N
 @functools.cache
 def _own_namespace(name: str) -> int:
     return os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _field(message: Mapping[str, Any], key: str, kind: type[Field]) -> Field:
+    """A field of a request. Raises InvalidRequest."""
+    value = message.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidRequest(f"{key}: a {kind.__name__} is wanted, not {value!r:.40}")
+    return value
+
+
+def _told(line: bytes) -> dict[str, Any]:
+    """What a child says of its set-up."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        told = None
+    if isinstance(told, dict):
+        return told
+    return {"error": {"message": f"the set-up said {line[:100]!r}", "stage": "start", "errno": 0}}
 
 
 def _carries(process: Process, labels: Mapping[str, str]) -> bool:

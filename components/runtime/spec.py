@@ -6,7 +6,7 @@ namespace of the fork server (a lab's); times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,10 @@ class RuntimeApiError(Exception):
 
 class InvalidSpec(RuntimeApiError):
     """The ProcessSpec contradicts itself; nothing was started."""
+
+
+class InvalidRequest(RuntimeApiError):
+    """A request that lacks a field, or has one of another type; nothing was done."""
 
 
 class UnknownProcess(RuntimeApiError):
@@ -176,21 +180,111 @@ def to_json(value: ProcessSpec | Process | ExitStatus) -> dict[str, Any]:
     return asdict(value)
 
 
-def spec_from_json(body: dict[str, Any]) -> ProcessSpec:
-    """ProcessSpec of its JSON; InvalidSpec for unknown or missing keys."""
-    try:
-        fields = dict(body)
-        if (rootfs := fields.get("rootfs")) is not None:
-            mounts = tuple(Mount(**{**m, "options": tuple(m.get("options", ()))}) for m in rootfs.get("mounts", ()))
-            fields["rootfs"] = Rootfs(**{**rootfs, "mounts": mounts})
-        if (tty := fields.get("tty")) is not None:
-            fields["tty"] = Tty(**tty)
-        for key in ("argv", "args", "groups", "unshare", "capabilities"):
-            if fields.get(key) is not None:
-                fields[key] = tuple(fields[key])
-        return ProcessSpec(**fields)
-    except TypeError as err:
-        raise InvalidSpec(str(err)) from None
+def _is_text(value: Any) -> bool:
+    # NUL ends a string in the kernel, and half a surrogate pair is no text for it.
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
+
+
+def _is_number(value: Any, low: int = 0, high: int = 2**31 - 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_text, value))
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_is_text, value.values()))
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(_is_number(one, 0, 2**32 - 2) for one in value)
+
+
+def _is_owner(value: Any) -> bool:
+    return value is None or _is_text(value) or _is_number(value, 0, 2**32 - 2)
+
+
+def _is_join(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_number(one, 1) for one in value.values())
+
+
+def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+_Types = Mapping[str, tuple[str, Callable[[Any], bool]]]
+_TEXT, _TRUTH = ("a string without NUL", _is_text), ("true or false", _is_truth)
+_TEXTS, _TEXT_MAP = ("a list of strings", _is_texts), ("a mapping of strings", _is_text_map)
+_NUMBER = ("a number from 0", _is_number)
+_MOUNT: _Types = {
+    **dict.fromkeys(("target", "source", "type"), _TEXT),
+    **dict.fromkeys(("read_only", "recursive"), _TRUTH),
+    "options": _TEXTS,
+}
+_ROOTFS: _Types = {
+    **dict.fromkeys(("lower", "hostname"), _TEXT),
+    **dict.fromkeys(("read_only", "privileged"), _TRUTH),
+    "mounts": ("a list of mounts", lambda value: isinstance(value, (list, tuple))),
+}
+_TTY: _Types = {
+    "rows": ("from 0 to 65535", lambda value: _is_number(value, 0, 65535)),
+    "columns": ("from 0 to 65535", lambda value: _is_number(value, 0, 65535)),
+}
+_SPEC: _Types = {
+    **dict.fromkeys(("main", "name", "preload", "container", "cwd", "log_path"), _TEXT),
+    **dict.fromkeys(("argv", "args", "unshare"), _TEXTS),
+    **dict.fromkeys(("add_env", "sysctls", "labels"), _TEXT_MAP),
+    **dict.fromkeys(("stdin_open", "stdin_once", "kill_on_disconnect"), _TRUTH),
+    **dict.fromkeys(("log_max_bytes", "log_max_files"), _NUMBER),
+    **dict.fromkeys(("user", "group"), ("a number, a name or null", _is_owner)),
+    "env": ("a mapping of strings or null", _optional(_is_text_map)),
+    "groups": ("a list of numbers", _is_ids),
+    "capabilities": ("a list of strings or null", _optional(_is_texts)),
+    "join": ("a mapping of namespaces to pids", _is_join),
+    "oom_score_adj": ("from -1000 to 1000", lambda value: _is_number(value, -1000, 1000)),
+}
+
+
+def _typed(body: Any, types: _Types, where: str) -> dict[str, Any]:
+    """A copy of a mapping whose keys are known and whose values have their types. Raises InvalidSpec."""
+    if not isinstance(body, dict):
+        raise InvalidSpec(f"{where}: must be a mapping, is {type(body).__name__}")
+    for key, value in body.items():
+        if key not in types:
+            raise InvalidSpec(f"{where}: unknown field {key!r}; known: {', '.join(sorted(types))}")
+        wanted, right = types[key]
+        if not right(value):
+            raise InvalidSpec(f"{where}.{key}: must be {wanted}")
+    return dict(body)
+
+
+def _mount(body: Any, where: str) -> Mount:
+    fields = _typed(body, _MOUNT, where)
+    if "target" not in fields:
+        raise InvalidSpec(f"{where}.target: is missing")
+    return Mount(**{**fields, "options": tuple(fields.get("options", ()))})
+
+
+def spec_from_json(body: Any) -> ProcessSpec:
+    """ProcessSpec of its JSON. Raises InvalidSpec for unknown or missing keys and values of other types."""
+    body = dict(body) if isinstance(body, dict) else body
+    rootfs, tty = (body.pop("rootfs", None), body.pop("tty", None)) if isinstance(body, dict) else (None, None)
+    fields = _typed(body, _SPEC, "spec")
+    if rootfs is not None:
+        given = _typed(rootfs, _ROOTFS, "spec.rootfs")
+        mounts = [_mount(one, f"spec.rootfs.mounts[{n}]") for n, one in enumerate(given.get("mounts", ()))]
+        fields["rootfs"] = Rootfs(**{**given, "mounts": tuple(mounts)})
+    if tty is not None:
+        fields["tty"] = Tty(**_typed(tty, _TTY, "spec.tty"))
+    for key in ("argv", "args", "groups", "unshare", "capabilities"):
+        if fields.get(key) is not None:
+            fields[key] = tuple(fields[key])
+    return ProcessSpec(**fields)
 
 
 def process_from_json(body: dict[str, Any]) -> Process:
@@ -203,6 +297,8 @@ def check(spec: ProcessSpec) -> None:
     """Raise InvalidSpec naming the field when the spec contradicts itself."""
     if bool(spec.main) == bool(spec.argv):
         raise InvalidSpec("exactly one of main and argv must be set")
+    if not (spec.log_max_files and spec.log_max_bytes):
+        raise InvalidSpec("log_max_files and log_max_bytes: must be at least 1")
     if spec.main and ":" not in spec.main:
         raise InvalidSpec(f'main: {spec.main!r} must have the form "package.module:function"')
     for field_name, names in (("join", spec.join), ("unshare", spec.unshare)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import sys
 import termios
@@ -148,6 +149,14 @@ class _Source:
             print(f"runtime: log: {err}", file=sys.stderr, flush=True)
 
 
+def _can_be_waited_for(fd: int) -> bool:
+    """epoll(7) takes no files and directories, and nothing opened with O_PATH."""
+    kind = os.fstat(fd).st_mode
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
+        return False
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stat.S_ISCHR(kind)
+
+
 class Streams:
     """All streams of one process. Takes over every descriptor it is given."""
 
@@ -181,24 +190,31 @@ class Streams:
             self.attach(*fds)
 
     def attach(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
-        """Connect a client's pipes or sockets; those for which there is no stream are closed."""
+        """Connect a client's pipes or sockets; others, and those for which there is no stream, are closed."""
         if self._waiting is not None:
             self._waiting.append((stdin, stdout, stderr))
             return
         if stdin is not None:
-            os.set_blocking(stdin, False)
-            self._inputs[stdin] = bytearray()
-            if self._stdin is None:
-                self._close_input(stdin)
-            else:
-                self._loop.set_reader(stdin, lambda: self._read_input(stdin))
+            self._attach_input(stdin)
         for name, fd in (("stdout", stdout), ("stderr", stderr)):
             if fd is None:
                 continue
-            if (source := self._sources.get(name)) is not None:
+            source = self._sources.get(name)
+            if source is not None and _can_be_waited_for(fd):
                 source.attach(fd)
             else:
                 os.close(fd)
+
+    def _attach_input(self, fd: int) -> None:
+        if self._stdin is None or not _can_be_waited_for(fd):
+            os.close(fd)
+            return
+        os.set_blocking(fd, False)
+        self._inputs[fd] = bytearray()
+        try:
+            self._loop.set_reader(fd, lambda: self._read_input(fd))
+        except OSError:
+            self._close_input(fd)  # a device that is always ready, such as /dev/null
 
     def resize(self, rows: int, columns: int) -> None:
         """TIOCSWINSZ; nothing without a terminal."""

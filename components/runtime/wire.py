@@ -11,16 +11,17 @@ import array
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 MAX_FDS = 64
-MAX_FRAME = 64 * 1024 * 1024
+#: containerd's limit of a CRI message (defaults.DefaultMaxRecvMsgSize).
+MAX_FRAME = 16 * 1024 * 1024
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
-class FrameTooLarge(ValueError):
-    """The peer announced a frame larger than MAX_FRAME."""
+class BadFrame(ValueError):
+    """What came is no frame, or not with its descriptors; the rest of the stream cannot be read."""
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -43,15 +44,26 @@ def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
 
 
 def receive_once(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
-    """One recvmsg(2): bytes (empty at end of stream) and descriptors, which the caller owns (close-on-exec)."""
-    data, ancillary, _flags, _address = sock.recvmsg(size, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    """One recvmsg(2): bytes (empty at end of stream) and descriptors, which the caller owns (close-on-exec).
+
+    Raises BadFrame when there were more than MAX_FDS, or more than this process can have.
+    """
+    data, ancillary, flags, _address = sock.recvmsg(size, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers = array.array("i")
             numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
             fds.extend(numbers)
+    if flags & socket.MSG_CTRUNC:
+        close_all(fds)
+        raise BadFrame(f"more than {MAX_FDS} descriptors in a message, or more than this process may have")
     return data, fds
+
+
+def close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 class FrameReader:
@@ -62,23 +74,46 @@ class FrameReader:
         self._fds: list[int] = []
 
     def feed(self, data: bytes, fds: Sequence[int] = ()) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Messages completed by data, each with as many descriptors as its "fds" names."""
+        """Messages completed by data, each with as many descriptors as its "fds" names, which the caller then owns.
+
+        Raises BadFrame.
+        """
         self._buffer += data
         self._fds.extend(fds)
         while len(self._buffer) >= 4:
             size = int.from_bytes(self._buffer[:4], "little")
             if size > MAX_FRAME:
-                raise FrameTooLarge(f"frame of {size} bytes, at most {MAX_FRAME} are taken")
+                raise BadFrame(f"a frame of {size} bytes, at most {MAX_FRAME} are taken")
             if len(self._buffer) < 4 + size:
-                return
-            message = json.loads(bytes(self._buffer[4 : 4 + size]))
+                break
+            message = _decoded(bytes(self._buffer[4 : 4 + size]))
             del self._buffer[: 4 + size]
             count = len(message.get("fds", ()))
+            if count > len(self._fds):
+                raise BadFrame(f"{count} descriptors named, {len(self._fds)} came")
             taken, self._fds = self._fds[:count], self._fds[count:]
             yield message, taken
+        # They come with the first byte of their frame: those that are left belong to one that is not whole.
+        if len(self._fds) > (MAX_FDS if self._buffer else 0):
+            raise BadFrame(f"{len(self._fds)} descriptors that no frame names")
 
     def close(self) -> None:
         """Close descriptors of a frame that never became whole."""
-        for fd in self._fds:
-            os.close(fd)
+        close_all(self._fds)
         self._fds = []
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    """Raises BadFrame for what is no JSON object, or nested too deep."""
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame(f"not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise BadFrame(f"not a JSON object: {type(message).__name__}")
+    names = message.get("fds", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadFrame("fds: must be a list of names")
+    if len(names) > MAX_FDS or len(set(names)) < len(names):
+        raise BadFrame(f"fds: at most {MAX_FDS} names, each once")
+    return message

@@ -53,10 +53,10 @@ class HostileNode(Node):
         return int(status.split("VmRSS:")[1].split()[0])
 
     def open_files(self):
-        return len(list(Path(f"/proc/{self.daemon.pid}/fd").iterdir()))
+        return sum(1 for _ in Path(f"/proc/{self.daemon.pid}/fd").iterdir())
 
     def threads(self):
-        return len(list(Path(f"/proc/{self.daemon.pid}/task").iterdir()))
+        return sum(1 for _ in Path(f"/proc/{self.daemon.pid}/task").iterdir())
 
 
 class HostilePeer:
