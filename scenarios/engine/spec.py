@@ -204,8 +204,8 @@ class LabSpec:
 
     @property
     def has_host_users(self) -> bool:
-        """Whether the lab's root is the machine's root. In mode ipvs it must be: Linux shows the sysctls that
-        kube-proxy sets then (net.ipv4.vs.*) only to the first user namespace (net/netfilter/ipvs/ip_vs_ctl.c)."""
+        """Whether the lab's root is the machine's root. In mode ipvs it must be: Linux takes IPVS's configuration from
+        the first user namespace alone (GENL_ADMIN_PERM in net/netfilter/ipvs/ip_vs_ctl.c)."""
         return self.kubeProxy.mode == "ipvs" if self.hostUsers is None else self.hostUsers
 
     @property
@@ -373,7 +373,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _pod_network(spec.cni, ranges)
     yield from _routing(spec)
     if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
-        text = "kubeProxy.mode: ipvs needs it: the kernel shows net.ipv4.vs.* only to the first user namespace"
+        text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
         yield ("hostUsers",), f"false is not possible here; {text}"
     for name, image in spec.images:
         if image.argv and image.main:
