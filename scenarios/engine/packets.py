@@ -1,7 +1,8 @@
 """Bytes of a frame -> frozen dataclasses: Ethernet, ARP, IPv4, IPv6, TCP, UDP, ICMP, VXLAN and what is inside.
 
-Reads headers only, checks no checksums (on veth links they are left for hardware that does not exist) and
-takes cut-off frames as far as they go. Sources: RFC 791, 8200, 826, 9293, 768, 792, 4443, 7348 (VXLAN).
+Reads headers only, checks no checksums (on veth links they are left for hardware that does not exist) and takes
+cut-off frames as far as they go: `malformed` says where a header made no sense. Sources: RFC 791, 8200, 826, 9293, 768,
+792, 4443, 7348 (VXLAN).
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 ETH_IPV4, ETH_ARP, ETH_VLAN, ETH_IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
 #: IANA's port, the one Linux took before there was one (flannel uses it), Weave Net's.
 VXLAN_PORTS = (4789, 8472, 6784)
 _ESP = 50
+#: Packets inside of packets (VXLAN, IP-in-IP, quoted by ICMP): what is deeper was made to be deep.
+MAX_DEPTH = 16
 FLAG_LETTERS = "FSRPAUEC"
 FLAG_NAMES = {"F": "FIN", "S": "SYN", "R": "RST", "P": "PSH", "A": "ACK", "U": "URG", "E": "ECE", "C": "CWR"}
 
@@ -91,7 +94,10 @@ class ICMP:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """length: bytes on the wire. inner: what a VXLAN (vni set) or IP-in-IP packet carries."""
+    """length: bytes on the wire. inner: what a VXLAN (vni set) or IP-in-IP packet carries.
+
+    malformed: why nothing more was read, "" when all was: "cut off in the TCP header".
+    """
 
     length: int
     ethernet: Ethernet | None = None
@@ -103,6 +109,7 @@ class Packet:
     payload: bytes = b""
     vni: int | None = None
     inner: Packet | None = None
+    malformed: str = ""
 
     @property
     def innermost(self) -> Packet:
@@ -133,34 +140,42 @@ class Packet:
         return (self.arp.sender_ip, self.arp.target_ip) if self.arp else None
 
 
-def decode(data: bytes, length: int | None = None) -> Packet:
-    """An Ethernet frame as captured; length is the one on the wire when data was cut."""
+def decode(data: bytes, length: int | None = None, depth: int = 0) -> Packet:
+    """An Ethernet frame as captured; length is the one on the wire when data was cut; depth: packets around it."""
     wire = len(data) if length is None else length
     if len(data) < 14:
-        return Packet(wire)
+        return Packet(wire, malformed="cut off in the Ethernet header")
     ethertype, offset = struct.unpack_from("!H", data, 12)[0], 14
     if ethertype == ETH_VLAN and len(data) >= 18:
         ethertype, offset = struct.unpack_from("!H", data, 16)[0], 18
     ethernet = Ethernet(_mac(data[0:6]), _mac(data[6:12]), ethertype)
-    return _network(data[offset:], ethertype, wire, ethernet)
+    return _network(data[offset:], ethertype, wire, ethernet, depth)
 
 
-def decode_ip(data: bytes, length: int | None = None) -> Packet:
+def decode_ip(data: bytes, length: int | None = None, depth: int = 0) -> Packet:
     """A bare IP packet, as quoted by ICMP errors and carried by IP-in-IP."""
     ethertype = ETH_IPV6 if data[:1] and data[0] >> 4 == 6 else ETH_IPV4
-    return _network(data, ethertype, len(data) if length is None else length, None)
+    return _network(data, ethertype, len(data) if length is None else length, None, depth)
 
 
-def _network(data: bytes, ethertype: int, wire: int, ethernet: Ethernet | None) -> Packet:
+_HEADERS = {ETH_ARP: "ARP", ETH_IPV4: "IPv4", ETH_IPV6: "IPv6"}
+
+
+def _network(data: bytes, ethertype: int, wire: int, ethernet: Ethernet | None, depth: int) -> Packet:
+    if depth > MAX_DEPTH:
+        return Packet(wire, ethernet, malformed=f"nested deeper than {MAX_DEPTH} packets")
     try:
         if ethertype == ETH_ARP:
             return Packet(wire, ethernet, arp=_arp(data))
         if ethertype == ETH_IPV4:
-            return _transport(*_ipv4(data), wire, ethernet)
+            return _transport(*_ipv4(data), wire, ethernet, depth)
         if ethertype == ETH_IPV6:
-            return _transport(*_ipv6(data), wire, ethernet)
-    except (struct.error, IndexError, ValueError):
-        pass  # cut off inside a header: what is known so far is the Ethernet header
+            return _transport(*_ipv6(data), wire, ethernet, depth)
+    except (struct.error, IndexError):
+        # What is known so far is the Ethernet header.
+        return Packet(wire, ethernet, malformed=f"cut off in the {_HEADERS[ethertype]} header")
+    except ValueError as error:
+        return Packet(wire, ethernet, malformed=str(error))
     return Packet(wire, ethernet)
 
 
@@ -171,6 +186,8 @@ def _arp(data: bytes) -> Arp:
 
 def _ipv4(data: bytes) -> tuple[IP, bytes]:
     first, total, ident, frag, ttl, protocol, src, dst = struct.unpack_from("!BxHHHBB2x4s4s", data)
+    if first >> 4 != 4 or first & 0x0F < 5:  # RFC 791, 3.1
+        raise ValueError(f"an IPv4 header with version {first >> 4} and length {(first & 0x0F) * 4}")
     header = IP(
         4,
         str(IPv4Address(src)),
@@ -193,6 +210,8 @@ IPV6_OPTIONS = (0, 43, 60)
 
 def _ipv6(data: bytes) -> tuple[IP, bytes]:
     length, protocol, hops, src, dst = struct.unpack_from("!4xHBB16s16s", data)
+    if data[0] >> 4 != 6:
+        raise ValueError(f"an IPv6 header with version {data[0] >> 4}")
     offset = 40
     while protocol in IPV6_OPTIONS:
         protocol, size = data[offset], (data[offset + 1] + 1) * 8
@@ -201,7 +220,10 @@ def _ipv6(data: bytes) -> tuple[IP, bytes]:
     return header, data[offset : 40 + length if length else None]
 
 
-def _transport(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
+_TRANSPORTS = {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMP"}
+
+
+def _transport(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None, depth: int) -> Packet:
     whole = Packet(wire, ethernet, ip=ip, payload=data)
     if ip.fragment:
         return whole  # only the first fragment has the transport header
@@ -210,14 +232,14 @@ def _transport(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Pac
             case 6:
                 return _tcp(ip, data, wire, ethernet)
             case 17:
-                return _udp(ip, data, wire, ethernet)
+                return _udp(ip, data, wire, ethernet, depth)
             case 1 | 58:
-                icmp, payload = _icmp(ip.version, data)
+                icmp, payload = _icmp(ip.version, data, depth)
                 return Packet(wire, ethernet, ip=ip, icmp=icmp, payload=payload)
             case 4 | 41:
-                return Packet(wire, ethernet, ip=ip, inner=decode_ip(data))
+                return Packet(wire, ethernet, ip=ip, inner=decode_ip(data, depth=depth + 1))
     except (struct.error, IndexError):
-        pass
+        return replace(whole, malformed=f"cut off in the {_TRANSPORTS[ip.protocol]} header")
     return whole
 
 
@@ -228,16 +250,17 @@ def _tcp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
     return Packet(wire, ethernet, ip=ip, tcp=tcp, payload=data[(offset >> 4) * 4 :])
 
 
-def _udp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
+def _udp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None, depth: int) -> Packet:
     sport, dport = struct.unpack_from("!HH", data)
     payload = data[8:]
     if dport in VXLAN_PORTS and len(payload) >= 8 and payload[0] & 0x08:  # the I flag: VNI is valid
         vni = int.from_bytes(payload[4:7])
-        return Packet(wire, ethernet, ip=ip, udp=UDP(sport, dport), vni=vni, inner=decode(payload[8:]))
+        inner = decode(payload[8:], depth=depth + 1)
+        return Packet(wire, ethernet, ip=ip, udp=UDP(sport, dport), vni=vni, inner=inner)
     return Packet(wire, ethernet, ip=ip, udp=UDP(sport, dport), payload=payload)
 
 
-def _icmp(version: int, data: bytes) -> tuple[ICMP, bytes]:
+def _icmp(version: int, data: bytes, depth: int) -> tuple[ICMP, bytes]:
     kind, code, first, second = struct.unpack_from("!BB2xHH", data)
     echo = kind in ((8, 0) if version == 4 else (128, 129))
     if echo:
@@ -246,7 +269,8 @@ def _icmp(version: int, data: bytes) -> tuple[ICMP, bytes]:
         return ICMP(version, kind, code, target=str(IPv6Address(data[8:24]))), data[8:]
     error = kind in ((3, 4, 5, 11, 12) if version == 4 else (1, 2, 3, 4))
     mtu = second if (version, kind, code) == (4, 3, 4) else (first << 16 | second if (version, kind) == (6, 2) else 0)
-    return ICMP(version, kind, code, mtu=mtu, quoted=decode_ip(data[8:]) if error else None), data[8:]
+    quoted = decode_ip(data[8:], depth=depth + 1) if error else None
+    return ICMP(version, kind, code, mtu=mtu, quoted=quoted), data[8:]
 
 
 def _mac(raw: bytes) -> str:
@@ -302,7 +326,7 @@ def summary(packet: Packet) -> str:
 def _layers(packet: Packet) -> Iterator[str]:
     ends = packet.addresses
     if not ends:
-        yield packet.protocol
+        yield f"malformed: {packet.malformed}" if packet.malformed else packet.protocol
         return
     ports = packet.ports
     source, destination = (_with_port(a, p) for a, p in zip(ends, ports, strict=True)) if ports else ends
@@ -362,7 +386,8 @@ def describe(packet: Packet) -> str:
         return "ICMP " + _icmp_text(packet.icmp)
     if packet.protocol == "esp":  # RFC 4303: the SPI comes first, the rest is sealed
         return f"ESP spi 0x{packet.payload[:4].hex()} {len(packet.payload)} bytes"
-    return packet.protocol.upper() if packet.arp else f"protocol {packet.protocol}"
+    said = packet.protocol.upper() if packet.arp else f"protocol {packet.protocol}"
+    return f"{said}, malformed: {packet.malformed}" if packet.malformed else said
 
 
 def _flags_as_said(flags: str) -> str:

@@ -110,37 +110,61 @@ class Capture:
     dropped: tuple[int, ...] = ()
 
 
+#: A scenario's captures are far smaller; what is larger is not read into memory.
+LARGEST_FILE = 1 << 30
+
+
 def read(path: Path) -> Capture:
     """Files of this module, also while they are being written: an unfinished last block is left out.
 
-    Raises ValueError for a file that is something else.
+    Raises ValueError for a file that is something else, OSError.
     """
-    data = path.read_bytes()
-    if len(data) >= 12 and struct.unpack_from("<I", data, 8)[0] != BYTE_ORDER_MAGIC:
-        raise ValueError(f"{path} is not a little-endian pcapng file")
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise ValueError(f"{path} has {size} bytes, at most {LARGEST_FILE} are read")
+    return parse(path.read_bytes(), str(path))
+
+
+def parse(data: bytes, where: str) -> Capture:
+    """As read(), of a file's bytes. Raises ValueError that begins with where."""
+    head = struct.unpack_from("<I4xI", data) if len(data) >= 12 else (SECTION, BYTE_ORDER_MAGIC)
+    if head != (SECTION, BYTE_ORDER_MAGIC):
+        raise ValueError(f"{where} is not a little-endian pcapng file")
     interfaces: list[Interface] = []
     records: list[Record] = []
     dropped: dict[int, int] = {}
-    for kind, body in _blocks(data):
-        if kind == INTERFACE:
-            options = dict(_read_options(body[8:]))
-            interfaces.append(Interface(options.get(IF_NAME, b"").decode(), options.get(IF_DESCRIPTION, b"").decode()))
-        elif kind == PACKET:
-            records.append(_read_packet(body))
-        elif kind == STATISTICS:
-            number = struct.unpack_from("<I", body)[0]
-            lost = dict(_read_options(body[12:])).get(ISB_IFDROP, b"\0" * 8)
-            dropped[number] = struct.unpack("<Q", lost)[0]
+    for offset, kind, body in _blocks(data):
+        try:
+            if kind == INTERFACE:
+                interfaces.append(_read_interface(body))
+            elif kind == PACKET:
+                records.append(_read_packet(body, len(interfaces)))
+            elif kind == STATISTICS:
+                number, lost = _read_statistics(body)
+                dropped[number] = lost
+        except (struct.error, ValueError) as error:
+            raise ValueError(f"{where}: the block of type {kind} at byte {offset} is malformed: {error}") from None
     return Capture(tuple(interfaces), tuple(records), tuple(dropped.get(n, 0) for n in range(len(interfaces))))
 
 
-def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _read_interface(body: bytes) -> Interface:
+    options = dict(_read_options(body[8:]))
+    return Interface(options.get(IF_NAME, b"").decode(), options.get(IF_DESCRIPTION, b"").decode())
+
+
+def _read_statistics(body: bytes) -> tuple[int, int]:
+    (number,) = struct.unpack_from("<I", body)
+    (lost,) = struct.unpack("<Q", dict(_read_options(body[12:])).get(ISB_IFDROP, b"\0" * 8))
+    return number, lost
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Where each whole block begins, its type and body."""
     offset = 0
     while offset + 12 <= len(data):
         kind, length = struct.unpack_from("<II", data, offset)
         if length < 12 or offset + length > len(data):
             return
-        yield kind, data[offset + 8 : offset + length - 4]
+        yield offset, kind, data[offset + 8 : offset + length - 4]
         offset += length
 
 
@@ -154,9 +178,13 @@ def _read_options(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += 4 + length + (-length % 4)
 
 
-def _read_packet(body: bytes) -> Record:
+def _read_packet(body: bytes, interfaces: int) -> Record:
     number, high, low, captured, length = struct.unpack_from("<IIIII", body)
     end = 20 + captured
+    if number >= interfaces:
+        raise ValueError(f"interface {number} of {interfaces}")
+    if end > len(body):
+        raise ValueError(f"{captured} bytes of a packet in {len(body) - 20}")
     options = dict(_read_options(body[end + (-captured % 4) :]))
     flags = struct.unpack("<I", options.get(EPB_FLAGS, b"\0\0\0\0"))[0]
     return Record(
