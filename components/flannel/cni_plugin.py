@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_SUBNET_FILE = "/run/flannel/subnet.env"
 DEFAULT_DATA_DIR = "/var/lib/cni/flannel"
 SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE = 999, 4, 6, 1
+INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, DECODING_FAILURE, INVALID_CONFIG, INCOMPATIBLE = 999, 4, 5, 6, 7, 1
+LARGEST_CONFIG = 16 * 1024 * 1024
 PLUGIN_NOT_AVAILABLE = 50
 
 
@@ -128,8 +129,8 @@ def delegated(verb: str, config: dict[str, Any]) -> bytes:
     prefix = "failed to delegate add: " if verb == "ADD" else ""
     try:
         error = json.loads(output)
-        raise PluginError(prefix + error["msg"], error.get("code", INTERNAL), error.get("details", ""))
-    except (ValueError, KeyError, TypeError):
+        raise PluginError(prefix + error["msg"], int(error.get("code", INTERNAL)), str(error.get("details", "")))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         said = output.decode(errors="replace").strip()
         raise PluginError(f"{prefix}netplugin failed (exit status {status}): {said}") from None
 
@@ -153,10 +154,12 @@ def stored(conf: dict[str, Any]) -> dict[str, Any] | None:
     try:
         with open(scratch_path(conf), encoding="utf-8") as file:
             config: dict[str, Any] = json.load(file)
-            return config
+            if isinstance(config, dict) and isinstance(config.get("type"), str):
+                return config
+            raise ValueError("it has no type")
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         sys.stderr.write(f"failed to parse netconf: {error}\n")
         return None
 
@@ -203,7 +206,7 @@ def collect_garbage(conf: dict[str, Any]) -> bytes:
                 stale = name not in valid and json.load(file).get("name") == conf.get("name")
             if stale:
                 os.unlink(path)
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue
     return b""
 
@@ -224,6 +227,78 @@ VERBS = {
 }
 
 
+# The checks are those of components/machinery/cni_plugin/contract.py: this plugin is one file, and loads faster so.
+
+
+def decoded(data: bytes) -> dict[str, Any]:
+    try:
+        conf = json.loads(data or b"{}")
+    except RecursionError:
+        raise PluginError("failed to load netconf: nested too deep", DECODING_FAILURE) from None
+    except ValueError as error:
+        raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
+    if not isinstance(conf, dict):
+        raise PluginError("failed to load netconf: not an object", DECODING_FAILURE)
+    for key in ("cniVersion", "name", "type"):
+        if not isinstance(conf.get(key) or "", str):
+            raise PluginError(f"failed to load netconf: {key}: not a string", DECODING_FAILURE)
+    return {key: value for key, value in conf.items() if value is not None}
+
+
+def is_name(text: str) -> bool:
+    return text[:1].isalnum() and text.isascii() and all(one.isalnum() or one in "_.-" for one in text)
+
+
+def check_environment() -> None:
+    container, netns = os.environ.get("CNI_CONTAINERID", ""), os.environ.get("CNI_NETNS", "")
+    if container and not is_name(container):
+        raise PluginError("invalid characters in containerID (CNI_CONTAINERID)", INVALID_ENVIRONMENT, container)
+    ifname = os.environ.get("CNI_IFNAME", "")
+    if ifname and (len(ifname) > 15 or ifname in (".", "..") or set(ifname) & set("/: ") or not ifname.isprintable()):
+        raise PluginError("invalid interface name (CNI_IFNAME)", INVALID_ENVIRONMENT, ifname)
+    if not netns.isprintable() or " " in netns:
+        raise PluginError("invalid path (CNI_NETNS)", INVALID_ENVIRONMENT, netns)
+    for pair in os.environ.get("CNI_ARGS", "").split(";"):
+        if pair and not (pair.partition("=")[0] and "=" in pair):
+            raise PluginError(f'invalid pair "{pair}" (CNI_ARGS)', INVALID_ENVIRONMENT)
+
+
+def check_config(conf: dict[str, Any]) -> None:
+    name = conf.get("name") or ""
+    if not is_name(name):
+        text = "invalid characters found in network name" if name else "missing network name:"
+        raise PluginError(text, INVALID_CONFIG, name)
+    kinds = {"subnetFile": str, "dataDir": str, "delegate": dict, "ipam": dict, "runtimeConfig": dict}
+    for key, kind in {**kinds, "prevResult": dict, "cni.dev/valid-attachments": list}.items():
+        if not isinstance(conf.get(key, kind()), kind):
+            raise PluginError(f"invalid network config: {key}: must be of type {kind.__name__}", INVALID_CONFIG)
+    if not all(isinstance(entry, dict) for entry in conf.get("cni.dev/valid-attachments", ())):
+        raise PluginError("invalid network config: cni.dev/valid-attachments: must be objects", INVALID_CONFIG)
+    if not isinstance(conf.get("ipam", {}).get("routes") or [], list):
+        raise PluginError("invalid network config: ipam.routes: must be a list", INVALID_CONFIG)
+    if any("\0" in conf.get(key, "") for key in ("subnetFile", "dataDir")):
+        raise PluginError("invalid network config: subnetFile, dataDir: NUL is in no path", INVALID_CONFIG)
+
+
+def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[str, Any]:
+    try:
+        asked = json.loads(data)["cniVersion"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        asked = None
+    known = asked if isinstance(asked, str) and asked in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]
+    return {"cniVersion": known, "code": code, "msg": msg} | ({"details": details} if details else {})
+
+
+def read_stdin() -> bytes:
+    try:
+        data = sys.stdin.buffer.read(LARGEST_CONFIG + 1)
+    except (OSError, AttributeError) as error:
+        raise PluginError(f"error reading from stdin: {error}", IO_FAILURE) from None
+    if len(data) > LARGEST_CONFIG:
+        raise PluginError(f"failed to load netconf: more than {LARGEST_CONFIG} bytes", DECODING_FAILURE)
+    return data
+
+
 def dispatch(verb: str, data: bytes) -> bytes:
     if verb not in VERBS:
         raise PluginError("unknown CNI_COMMAND: " + verb, INVALID_ENVIRONMENT)
@@ -231,11 +306,8 @@ def dispatch(verb: str, data: bytes) -> bytes:
     missing = [name for name in needed if not os.environ.get(name)]
     if missing:
         raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
-    try:
-        conf = json.loads(data or b"{}")
-        asked = conf.get("cniVersion") or "0.1.0"
-    except (ValueError, AttributeError) as error:
-        raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
+    conf = decoded(data)
+    asked = conf.get("cniVersion") or "0.1.0"
     if verb == "VERSION":
         return run(conf)
     if asked not in SUPPORTED_VERSIONS:
@@ -243,6 +315,8 @@ def dispatch(verb: str, data: bytes) -> bytes:
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
     if tuple(int(part) for part in asked.split(".")[:2]) < since:
         raise PluginError("config version does not allow " + verb, INCOMPATIBLE)
+    check_environment()
+    check_config(conf)
     return run(conf)
 
 
@@ -252,14 +326,16 @@ def main() -> int:
         versions = ", ".join(SUPPORTED_VERSIONS)
         sys.stderr.write(f"CNI flannel plugin (kubewire)\nCNI protocol versions supported: {versions}\n")
         return 0
+    data = b""
     try:
-        output = dispatch(verb, sys.stdin.buffer.read())
+        data = read_stdin()
+        output = dispatch(verb, data)
     except PluginError as error:
-        body = {"code": error.code, "msg": error.msg}
-        if error.details:
-            body["details"] = error.details
+        body = error_object(data, error.code, error.msg, error.details)
     except OSError as error:
-        body = {"code": INTERNAL, "msg": f"{error.filename}: {(error.strerror or '').lower()}"}
+        body = error_object(data, INTERNAL, f"{error.filename}: {(error.strerror or '').lower()}")
+    except Exception as error:  # a fault of ours: a runtime can read nothing but the spec's object
+        body = error_object(data, INTERNAL, f"flannel: {type(error).__name__}: {error}")
     else:
         sys.stdout.buffer.write(output)
         return 0

@@ -75,6 +75,82 @@ def test_what_is_wrong_is_an_object_with_the_specs_code(plugins, name, verb, con
     assert answer["msg"]
 
 
+MALFORMED = [
+    pytest.param("", {}, 7, id="nothing"),
+    pytest.param("[]", {}, 6, id="a list"),
+    pytest.param("null", {}, 6, id="null"),
+    pytest.param("1", {}, 6, id="a number"),
+    pytest.param("[" * 100_000, {}, 6, id="nested lists"),
+    pytest.param('{"a":' * 100_000, {}, 6, id="nested objects"),
+    pytest.param("\ud83d", {}, 6, id="no text"),
+    pytest.param('{"cniVersion": 1, "name": "n"}', {}, 6, id="cniVersion is a number"),
+    pytest.param('{"cniVersion": ["1.0.0"], "name": "n"}', {}, 6, id="cniVersion is a list"),
+    pytest.param('{"cniVersion": "1.0.0", "name": {}}', {}, 7, id="name is empty"),
+    pytest.param('{"cniVersion": "1.0.0", "name": [1]}', {}, 6, id="name is a list"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n", "type": 5}', {}, 6, id="type is a number"),
+    pytest.param('{"cniVersion": "1.0.0"}', {}, 7, id="no name"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "../n"}', {}, 7, id="name with a slash"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n", "ipam": "x"}', {}, 7, id="ipam is a string"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n", "prevResult": []}', {}, 7, id="prevResult is a list"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_CONTAINERID": "../x"}, 4, id="container id"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_IFNAME": "eth0/../x"}, 4, id="interface name"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_IFNAME": "x" * 16}, 4, id="long interface name"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_IFNAME": "a\nlink"}, 4, id="two lines"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_NETNS": "/run/x\nlink del y"}, 4, id="netns"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_ARGS": "K8S_POD_NAME"}, 4, id="half a pair"),
+    pytest.param('{"cniVersion": "1.0.0", "name": "n"}', {"CNI_ARGS": "=x"}, 4, id="a pair without a key"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("config", "environment", "code"), MALFORMED)
+def test_malformed_configuration_is_an_object_with_the_specs_code(plugins, name, config, environment, code):
+    done = subprocess.run(
+        [plugins / name],
+        input=config.encode("utf-8", "surrogatepass"),
+        env={"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", **POD, **environment},
+        capture_output=True,
+        timeout=30,
+    )
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["code"]) == (1, code), answer
+    assert answer["cniVersion"] in ("1.0.0", "1.1.0")
+    assert answer["msg"]
+    assert done.stderr == b""
+
+
+KEYS = [
+    ("calico", {"kubernetes": 1}, "kubernetes: must be an object"),
+    ("calico", {"kubernetes": {"kubeconfig": 1}}, "kubernetes.kubeconfig: must be a string"),
+    ("calico", {"mtu": "1500; reboot"}, "mtu: must be a number"),
+    ("weave-net", {"bridge": "weave up\nlink del lo"}, "bridge: must be the name of an interface"),
+    ("weave-net", {"ipam": {"routes": [{"dst": "0.0.0.0/0 dev lo"}]}}, "ipam.routes: must be a list of routes"),
+    ("weave-ipam", {"ipam": {"ips": "10.32.0.1"}}, "ipam.ips: must be a list of addresses"),
+    ("weave-ipam", {"httpAddr": 6784}, "httpAddr: must be a string"),
+    ("aws-cni", {"vethPrefix": "longer"}, "vethPrefix: must be at most four characters"),
+    ("aws-cni", {"mtu": -1}, "mtu: must be a number from 0 to 65535"),
+    ("azure-vnet-ipam", {"ipam": {"subnet": "10.0.0.0/0"}}, "is no IPv4 subnet with a length from 16 to 30"),
+    ("azure-vnet-ipam", {"ipam": {"subnet": "fd00::/64"}}, "is no IPv4 subnet with a length from 16 to 30"),
+    ("flannel", {"subnetFile": []}, "subnetFile: must be of type str"),
+    ("flannel", {"delegate": "bridge"}, "delegate: must be of type dict"),
+    ("flannel", {"ipam": {"routes": 1}}, "ipam.routes: must be a list"),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong", "said"), KEYS)
+def test_keys_of_other_types_are_named(plugins, name, wrong, said):
+    config = json.dumps({"cniVersion": "1.0.0", "name": "n", "type": name, **wrong})
+    code, answer = call(plugins, name, "ADD", config, **POD)
+    assert (code, answer["code"]) == (1, 7), answer
+    assert said in answer["msg"]
+
+
+def test_without_stdin_it_is_an_error_of_input(plugins):
+    command = f"exec {plugins / 'calico'} <&-"
+    done = subprocess.run(["sh", "-c", command], env={**os.environ, "CNI_COMMAND": "ADD", **POD}, capture_output=True)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_command_it_says_what_it_is(plugins, name):
     done = subprocess.run(

@@ -12,6 +12,7 @@ from hashlib import sha1
 from components.azure_cni.plugin.state import NoAddress, Store
 from components.machinery.cni_plugin import contract
 from components.machinery.cni_plugin.contract import (
+    INVALID_CONFIG,
     UNAVAILABLE,
     Call,
     PluginError,
@@ -58,8 +59,14 @@ def pool(call: Call) -> list[str]:
 def _addresses_of(subnet: str) -> list[str]:
     """Without the network's own address, the gateway's and the last."""
     address, _, length = subnet.partition("/")
-    first = int.from_bytes(socket.inet_aton(address), "big")
-    count = 1 << (32 - int(length))
+    try:
+        first = int.from_bytes(socket.inet_aton(address), "big")
+        count = 1 << (32 - int(length))
+    except (OSError, ValueError):
+        count = 0
+    if not 4 <= count <= 65536 or first + count > 1 << 32:
+        text = f"invalid network config: ipam.subnet: {subnet} is no IPv4 subnet with a length from 16 to 30"
+        raise PluginError(text, INVALID_CONFIG)
     return [socket.inet_ntoa((first + number).to_bytes(4, "big")) for number in range(2, count - 1)]
 
 

@@ -37,8 +37,8 @@ class Store:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             with open(self._path, encoding="utf-8") as file:
-                self.addresses = json.load(file)["IPAM"]["Addresses"]
-        except (FileNotFoundError, ValueError, KeyError):
+                self.addresses = {str(key): str(user) for key, user in json.load(file)["IPAM"]["Addresses"].items()}
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             self.addresses = {}
         return self
 

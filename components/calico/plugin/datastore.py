@@ -30,8 +30,14 @@ class Datastore:
     """Raises ApiError, with status 404 for what is not there, 409 for what has changed or exists."""
 
     def __init__(self, kubeconfig: str) -> None:
-        with open(kubeconfig, encoding="utf-8") as file:
-            config = json.load(file)
+        try:
+            with open(kubeconfig, encoding="utf-8") as file:
+                self._read(json.load(file))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ApiError(0, f'error loading config file "{kubeconfig}": {error!r}') from None
+        self._connection: ssl.SSLSocket | None = None
+
+    def _read(self, config: Any) -> None:
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         address = cluster["server"].partition("://")[2].rstrip("/")
         host, _, port = address.rpartition(":")
@@ -39,7 +45,6 @@ class Datastore:
         self._authority = address
         self._context = ssl.create_default_context(cadata=_pem(cluster["certificate-authority-data"]))
         self._token = user["token"]
-        self._connection: ssl.SSLSocket | None = None
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return self.request("GET", f"{GROUP}/{kind}/{name}")

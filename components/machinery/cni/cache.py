@@ -75,6 +75,9 @@ def attachments(cache_dir: str | Path) -> Iterator[CachedAttachment]:
 def _read(path: Path) -> CachedAttachment | None:
     try:
         body = json.loads(path.read_bytes())
+        texts = [body[key] for key in ("networkName", "containerId", "ifName")] + [body.get("netns", "")]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("networkName, containerId, ifName and netns must be strings")
         if body["kind"] != KIND:
             raise ValueError(f"wrong kind: {body['kind']}")
         result = body.get("result")
@@ -84,13 +87,13 @@ def _read(path: Path) -> CachedAttachment | None:
                 container_id=body["containerId"],
                 netns=body.get("netns", ""),
                 ifname=body["ifName"],
-                args=dict(body.get("cniArgs") or ()),
-                capability_args=body.get("capabilityArgs") or {},
+                args={str(key): str(value) for key, value in body.get("cniArgs") or ()},
+                capability_args=dict(body.get("capabilityArgs") or {}),
             ),
             result=Result.parse(result, "") if result else None,
             config=base64.b64decode(body["config"]),
         )
     except OSError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CNIError(f"failed to unmarshal cached network config {path.name}: {error}") from error

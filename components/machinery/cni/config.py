@@ -101,6 +101,8 @@ def _version(data: Mapping[str, Any]) -> str:
 def _plugin(data: Any, index: int) -> PluginConfig:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or not data["type"]:
         raise ConfigError(f"failed to parse plugin config {index}: error parsing configuration: missing 'type'")
+    if not isinstance(data.get("capabilities") or {}, dict):
+        raise ConfigError(f"failed to parse plugin config {index}: error parsing configuration: invalid 'capabilities'")
     return PluginConfig(data["type"], data)
 
 
@@ -138,7 +140,7 @@ def _beside(folder: Path) -> list[Any]:
     """
     try:
         files = sorted(entry for entry in folder.iterdir() if entry.suffix == ".conf")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no folder can have
         return []
     return [_object(file.read_bytes(), f"error parsing configuration {file.name}") for file in files]
 
@@ -159,7 +161,7 @@ def parse_single(raw: bytes, path: str = "") -> NetworkConfigList:
 def _object(raw: bytes, what: str) -> dict[str, Any]:
     try:
         data = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{what}: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{what}: not a JSON object")

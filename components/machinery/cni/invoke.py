@@ -77,8 +77,8 @@ def plugin_error(completed: command.Completed) -> CNIError:
         return CNIError(f"netplugin failed: {said}: {ended}")
     try:
         body = json.loads(completed.stdout)
-        return CNIError(body.get("msg", ""), code=int(body.get("code", 0)), details=body.get("details", ""))
-    except (ValueError, AttributeError, TypeError) as error:
+        return CNIError(str(body.get("msg", "")), code=int(body.get("code", 0)), details=str(body.get("details", "")))
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         said = json.dumps(completed.stdout.decode(errors="replace"))
         return CNIError(f"netplugin failed but error parsing its diagnostic message {said}: {error}")
 

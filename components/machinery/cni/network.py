@@ -93,7 +93,7 @@ async def add(
 def _result(output: bytes, version: str) -> Result:
     try:
         return Result.parse(json.loads(output), version)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CNIError(f"error decoding result: {error}") from error
 
 
@@ -283,7 +283,7 @@ async def validate(
                 problems.append(f'plugin {plugin.type} does not support config version "{network.cni_version}"')
         except CNIError as error:
             problems.append(str(error))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             problems.append(f"decoding version info of plugin {plugin.type}: {error}")
     if problems:
         raise CNIError(f"[{' '.join(problems)}]", code=7)

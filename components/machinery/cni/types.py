@@ -58,6 +58,28 @@ def _without_empty(pairs: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[s
     return {key: value for key, value in pairs.items() if key in kept or value not in (None, "", (), [], {})}
 
 
+def _text(data: Mapping[str, Any], key: str) -> str:
+    """ "" where there is none. Raises TypeError, which Result.parse() words."""
+    value = data.get(key)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{key}: a string is wanted, not {value!r:.40}")
+    return value or ""
+
+
+def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = data.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{key}: a list of strings is wanted, not {value!r:.40}")
+    return tuple(value)
+
+
+def _number(data: Mapping[str, Any], key: str) -> int | None:
+    value = data.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"{key}: a number is wanted, not {value!r:.40}")
+    return value
+
+
 @dataclass(frozen=True)
 class Interface:
     """An interface the plugins made; sandbox is the path of its namespace, "" on the node. mtu is in bytes."""
@@ -72,12 +94,12 @@ class Interface:
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Interface:
         return cls(
-            name=data.get("name", ""),
-            mac=data.get("mac", ""),
-            sandbox=data.get("sandbox", ""),
-            mtu=data.get("mtu", 0),
-            socket_path=data.get("socketPath", ""),
-            pci_id=data.get("pciID", ""),
+            name=_text(data, "name"),
+            mac=_text(data, "mac"),
+            sandbox=_text(data, "sandbox"),
+            mtu=_number(data, "mtu") or 0,
+            socket_path=_text(data, "socketPath"),
+            pci_id=_text(data, "pciID"),
         )
 
     def dump(self, version: str) -> dict[str, Any]:
@@ -102,9 +124,9 @@ class IPConfig:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> IPConfig:
-        address = data["address"]
+        address = _text(data, "address")
         ipaddress.ip_interface(address)
-        return cls(address=address, gateway=data.get("gateway") or "", interface=data.get("interface"))
+        return cls(address=address, gateway=_text(data, "gateway"), interface=_number(data, "interface"))
 
     def dump(self, version: str) -> dict[str, Any]:
         pairs: dict[str, Any] = {"interface": self.interface, "address": self.address, "gateway": self.gateway}
@@ -127,15 +149,16 @@ class Route:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Route:
-        ipaddress.ip_network(data["dst"], strict=False)
+        destination = _text(data, "dst")
+        ipaddress.ip_network(destination, strict=False)
         return cls(
-            dst=data["dst"],
-            gw=data.get("gw") or "",
-            mtu=data.get("mtu", 0),
-            advmss=data.get("advmss", 0),
-            priority=data.get("priority", 0),
-            table=data.get("table"),
-            scope=data.get("scope"),
+            dst=destination,
+            gw=_text(data, "gw"),
+            mtu=_number(data, "mtu") or 0,
+            advmss=_number(data, "advmss") or 0,
+            priority=_number(data, "priority") or 0,
+            table=_number(data, "table"),
+            scope=_number(data, "scope"),
         )
 
     def dump(self, version: str) -> dict[str, Any]:
@@ -156,10 +179,10 @@ class DNS:
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> DNS:
         return cls(
-            nameservers=tuple(data.get("nameservers") or ()),
-            domain=data.get("domain", ""),
-            search=tuple(data.get("search") or ()),
-            options=tuple(data.get("options") or ()),
+            nameservers=_texts(data, "nameservers"),
+            domain=_text(data, "domain"),
+            search=_texts(data, "search"),
+            options=_texts(data, "options"),
         )
 
     def dump(self) -> dict[str, Any]:
@@ -180,6 +203,8 @@ class Result:
     @classmethod
     def parse(cls, data: Mapping[str, Any], default_version: str) -> Result:
         """A plugin's JSON. One without cniVersion has its configuration's. Raises ValueError."""
+        if not isinstance(data, Mapping):
+            raise ValueError(f"malformed result: not an object but {type(data).__name__}")
         version = data.get("cniVersion") or default_version
         if version not in VERSIONS:
             raise ValueError(f"unsupported CNI result version {version!r}; supported are {', '.join(VERSIONS)}")

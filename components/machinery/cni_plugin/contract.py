@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE, UNAVAILABLE = 999, 4, 6, 1, 50
+IO_FAILURE, INVALID_CONFIG = 5, 7
+#: What a runtime may write; libcni writes some kilobytes.
+LARGEST_CONFIG = 16 * 1024 * 1024
 #: A plugin that asks for the same once more later may succeed.
 TRY_AGAIN_LATER = 11
 
@@ -39,8 +42,7 @@ class Call:
         self.container = os.environ.get("CNI_CONTAINERID", "")
         self.netns = os.environ.get("CNI_NETNS", "")
         self.ifname = os.environ.get("CNI_IFNAME", "")
-        pairs = (part.partition("=") for part in os.environ.get("CNI_ARGS", "").split(";"))
-        self.args = {key: value for key, _, value in pairs if key}
+        self.args = _arguments()
         self.namespace = self.args.get("K8S_POD_NAMESPACE", "default")
         self.pod = self.args.get("K8S_POD_NAME", "") or self.container
 
@@ -55,7 +57,7 @@ class Call:
     @property
     def valid_containers(self) -> set[str]:
         """GC's: whatever else has an attachment has lost it."""
-        return {entry.get("containerID", "") for entry in self.config.get("cni.dev/valid-attachments") or []}
+        return {str(entry.get("containerID", "")) for entry in self.config.get("cni.dev/valid-attachments") or []}
 
     @property
     def has_namespace(self) -> bool:
@@ -98,11 +100,8 @@ def dispatch(
     needed, since = _VERBS[verb]
     if missing := [name for name in needed if not os.environ.get(name)]:
         raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
-    try:
-        config = json.loads(data or b"{}")
-        asked = config.get("cniVersion") or "0.1.0"
-    except (ValueError, AttributeError) as error:
-        raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
+    config = _decoded(data)
+    asked = config.get("cniVersion") or "0.1.0"
     if verb == "VERSION":
         return {"cniVersion": config.get("cniVersion") or "1.1.0", "supportedVersions": SUPPORTED_VERSIONS}
     if asked not in SUPPORTED_VERSIONS:
@@ -110,7 +109,143 @@ def dispatch(
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
     if minor(asked) < since:
         raise PluginError(f"config version does not allow {verb}", INCOMPATIBLE)
+    _check_environment()
+    _check_config(config)
     return verbs[verb](call(config))
+
+
+def _decoded(data: bytes) -> dict[str, Any]:
+    """The configuration without what is null, which stands for nothing as in Go. Raises PluginError."""
+    try:
+        config = json.loads(data or b"{}")
+    except RecursionError:
+        raise PluginError("failed to load netconf: nested too deep", DECODING_FAILURE) from None
+    except ValueError as error:
+        raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
+    if not isinstance(config, dict):
+        raise PluginError(f"failed to load netconf: not an object but {_kind(config)}", DECODING_FAILURE)
+    for key in ("cniVersion", "name", "type"):
+        if not isinstance(config.get(key) or "", str):
+            raise PluginError(f"failed to load netconf: {key}: not a string but {_kind(config[key])}", DECODING_FAILURE)
+    return {key: _without_nulls(value) for key, value in config.items() if value is not None}
+
+
+def _without_nulls(value: Any) -> Any:
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+def _is_name(text: str) -> bool:
+    """Of a network and of a container (pkg/utils: ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$)."""
+    return bool(text) and text[0] not in "_.-" and _NAME_CHARACTERS.issuperset(text)
+
+
+def is_word(value: Any) -> bool:
+    """A text that may stand in a line of `ip -batch`: it can begin neither another argument nor another line."""
+    return isinstance(value, str) and value.isprintable() and " " not in value and len(value) <= 4096
+
+
+def is_interface_name(value: Any) -> bool:
+    """As the kernel takes them (dev_valid_name)."""
+    return is_word(value) and 0 < len(value) <= 15 and value not in (".", "..") and not set(value) & set("/:'\"$`;&|<>")
+
+
+def _check_environment() -> None:
+    """As upstream's skel and libcni; the message names the variable, as the spec wants. Raises PluginError."""
+    environment = os.environ
+    container, ifname = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
+    if container and not _is_name(container):
+        raise PluginError("invalid characters in containerID (CNI_CONTAINERID)", INVALID_ENVIRONMENT, container)
+    if ifname and not is_interface_name(ifname):
+        raise PluginError("invalid interface name (CNI_IFNAME)", INVALID_ENVIRONMENT, ifname)
+    netns = environment.get("CNI_NETNS", "")
+    if netns and not is_word(netns):
+        raise PluginError("invalid path (CNI_NETNS)", INVALID_ENVIRONMENT, netns)
+    _arguments()
+
+
+def _arguments() -> dict[str, str]:
+    """CNI_ARGS. Raises PluginError."""
+    found: dict[str, str] = {}
+    for part in os.environ.get("CNI_ARGS", "").split(";"):
+        key, equals, value = part.partition("=")
+        if part and (not equals or not key):
+            raise PluginError(f'invalid pair "{part}" (CNI_ARGS)', INVALID_ENVIRONMENT)
+        if not is_word(value):
+            raise PluginError(f"invalid value of {key} (CNI_ARGS)", INVALID_ENVIRONMENT, value)
+        if key:
+            found[key] = value
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    """Of bytes and the like; a text of digits, as aws-cni's mtu, too."""
+    digits = isinstance(value, str) and len(value) <= 5 and value.isascii() and (value.isdigit() or not value)
+    return digits or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_word, value))
+
+
+def _is_routes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and is_word(one.get("dst")) and is_word(one.get("gw") or "") for one in value
+    )
+
+
+def _is_addresses(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and is_word(one.get("address")) for one in value)
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_object, value))
+
+
+_WORD, _OBJECT = ("a string without spaces", is_word), ("an object", _is_object)
+_INTERFACE = ("the name of an interface", lambda value: value == "" or is_interface_name(value))
+#: Key of the configuration, with a dot one of an object in it -> what it must be, where a plugin of ours reads it.
+_KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "type": _WORD,
+    "mtu": ("a number from 0 to 65535", _is_number),
+    **dict.fromkeys(("ipam", "prevResult", "dns", "runtimeConfig", "args", "capabilities"), _OBJECT),
+    **dict.fromkeys(("ipam.type", "ipam.subnet", "ipam.gateway"), _WORD),
+    "ipam.ips": ("a list of addresses", _is_words),
+    "ipam.routes": ("a list of routes with dst", _is_routes),
+    "prevResult.ips": ("a list of objects with an address", _is_addresses),
+    "cni.dev/valid-attachments": ("a list of objects", _is_objects),
+    **dict.fromkeys(("kubernetes", "delegate"), _OBJECT),
+    **dict.fromkeys(("kubernetes.kubeconfig", "nodename", "nodename_file", "httpAddr"), _WORD),
+    "bridge": _INTERFACE,
+    "vethPrefix": ("at most four characters", lambda value: value == "" or is_interface_name(f"{value}{'x' * 11}")),
+}
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Raises PluginError with the spec's code 7."""
+    name = config.get("name") or ""
+    if not name:
+        raise PluginError("missing network name:", INVALID_CONFIG)
+    if not _is_name(name):
+        raise PluginError("invalid characters found in network name", INVALID_CONFIG, name)
+    for key, (wanted, right) in _KEYS.items():
+        holder: Any = config
+        *outer, last = [key] if key.startswith("cni.dev/") else key.split(".")
+        for one in outer:
+            holder = holder.get(one, {})
+        if last in holder and not right(holder[last]):
+            raise PluginError(f"invalid network config: {key}: must be {wanted}", INVALID_CONFIG)
 
 
 def main(
@@ -124,20 +259,45 @@ def main(
     if not verb:
         sys.stderr.write(f"CNI plugin {program} (kubewire)\nCNI protocol versions supported: {SUPPORTED_VERSIONS}\n")
         return 0
+    data = b""
     try:
-        answer = dispatch(programs[program], verb, sys.stdin.buffer.read(), call)
+        data = configuration()
+        answer = dispatch(programs[program], verb, data, call)
     except PluginError as error:
-        body = {"code": error.code, "msg": error.msg} | ({"details": error.details} if error.details else {})
+        body = error_object(data, error.code, error.msg, error.details)
     except others as error:
-        body = {"code": INTERNAL, "msg": str(error)}
+        body = error_object(data, INTERNAL, str(error))
     except OSError as error:
-        body = {"code": INTERNAL, "msg": f"{error.filename or ''}: {(error.strerror or str(error)).lower()}"}
+        body = error_object(data, INTERNAL, f"{error.filename or ''}: {(error.strerror or str(error)).lower()}")
+    except Exception as error:  # a fault of ours: a runtime can read nothing but the spec's object
+        body = error_object(data, INTERNAL, f"{program}: {type(error).__name__}: {error}")
     else:
         if answer:
             json.dump(answer, sys.stdout)
         return 0
     json.dump(body, sys.stdout, indent=4)
     return 1
+
+
+def configuration() -> bytes:
+    """stdin. Raises PluginError."""
+    try:
+        data = sys.stdin.buffer.read(LARGEST_CONFIG + 1)
+    except (OSError, AttributeError) as error:  # Python has no stdin where descriptor 0 is closed
+        raise PluginError(f"error reading from stdin: {error}", IO_FAILURE) from None
+    if len(data) > LARGEST_CONFIG:
+        raise PluginError(f"failed to load netconf: more than {LARGEST_CONFIG} bytes", DECODING_FAILURE)
+    return data
+
+
+def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[str, Any]:
+    """SPEC.md section 5, "Error", in the version that the configuration asks for where it can be read."""
+    try:
+        asked = json.loads(data)["cniVersion"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        asked = None
+    known = asked if isinstance(asked, str) and asked in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]
+    return {"cniVersion": known, "code": code, "msg": msg} | ({"details": details} if details else {})
 
 
 def run(argv: list[str], text: str = "", *, check: bool = True, environment: Any = None, delegate: bool = False) -> str:
@@ -164,8 +324,8 @@ def run(argv: list[str], text: str = "", *, check: bool = True, environment: Any
 def _raise_delegates(output: str) -> None:
     try:
         error = json.loads(output)
-        raise PluginError(error["msg"], error.get("code", INTERNAL), error.get("details", ""))
-    except (ValueError, KeyError, TypeError):
+        raise PluginError(str(error["msg"]), int(error.get("code", INTERNAL)), str(error.get("details", "")))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return
 
 
@@ -176,7 +336,13 @@ def delegated(call: Call, kind: str, verb: str) -> dict[str, Any]:
     if found is None or "/" in kind:
         raise PluginError(f'failed to find plugin "{kind}" in path [{os.environ.get("CNI_PATH", "")}]')
     output = run([found], json.dumps(call.config), environment=os.environ | {"CNI_COMMAND": verb}, delegate=True)
-    return json.loads(output) if output else {}
+    try:
+        answer: Any = json.loads(output) if output else {}
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not _is_addresses(answer.get("ips") or []):
+        raise PluginError(f'plugin "{kind}" answered no result: {output[:200]}')
+    return answer
 
 
 def in_namespace(netns: str, lines: list[str]) -> None:

@@ -116,7 +116,7 @@ def test_add_check_delete_twice_and_exhaustion():
         subprocess.run(["ip", "netns", "delete", "b"], check=True)
         assert call("DEL", "b", {}) == (0, {})
         valid = [{"containerID": "x", "ifname": "eth0"}]
-        assert call("GC", "-", {"cni.dev/valid-attachments": valid}) == (0, {})
+        assert call("GC", "none", {"cni.dev/valid-attachments": valid}) == (0, {})
         assert call("ADD", "d", {}, CNI_NETNS="/run/netns/a")[0] == 0
 
     in_sandbox(body)

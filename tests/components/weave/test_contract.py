@@ -11,7 +11,7 @@ import pytest
 from components.weave import install
 
 POD = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
-NOBODY = '{"cniVersion": "1.1.0", "httpAddr": "127.0.0.1:1"}'
+NOBODY = '{"cniVersion": "1.1.0", "name": "weave", "httpAddr": "127.0.0.1:1"}'
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,9 @@ def test_version(plugins, name):
         ),
         ("DEL", NOBODY, POD, 999, "unable to release IP address"),
         ("STATUS", NOBODY, POD, 50, "connection refused"),
-        ("ADD", '{"isGateway": true}', POD, 999, "Gateway functionality not supported"),
-        ("ADD", '{"ipMasq": true}', POD, 999, "IP Masquerading functionality not supported"),
-        ("ADD", '{"ipam": {"type": "nosuch"}}', POD, 999, 'failed to find plugin "nosuch"'),
+        ("ADD", '{"name": "weave", "isGateway": true}', POD, 999, "Gateway functionality not supported"),
+        ("ADD", '{"name": "weave", "ipMasq": true}', POD, 999, "IP Masquerading functionality not supported"),
+        ("ADD", '{"name": "weave", "ipam": {"type": "nosuch"}}', POD, 999, 'failed to find plugin "nosuch"'),
     ],
 )
 def test_errors_are_objects_with_the_specs_codes(plugins, verb, config, environment, code, text):
@@ -113,23 +113,23 @@ def test_errors_are_objects_with_the_specs_codes(plugins, verb, config, environm
 
 
 def test_weave_ipam_alone_gives_what_the_peer_gives(plugins, peer):
-    config = json.dumps({"cniVersion": "1.0.0", "httpAddr": peer})
+    config = json.dumps({"cniVersion": "1.0.0", "name": "weave", "httpAddr": peer})
     code, answer = call(plugins, "ADD", config, "weave-ipam", **POD)
     assert (code, answer) == (0, {"cniVersion": "1.0.0", "ips": [{"address": "10.32.0.2/12"}], "dns": {}})
-    old = json.dumps({"cniVersion": "0.3.1", "httpAddr": peer})
+    old = json.dumps({"cniVersion": "0.3.1", "name": "weave", "httpAddr": peer})
     assert call(plugins, "ADD", old, "weave-ipam", **POD)[1]["ips"] == [{"version": "4", "address": "10.32.0.2/12"}]
 
 
 def test_weave_ipam_asks_for_a_subnet_or_claims_an_address(plugins, peer):
     for ipam in ({"subnet": "10.33.0.0/16"}, {"ips": ["10.32.1.30"]}):
-        config = json.dumps({"cniVersion": "1.0.0", "httpAddr": peer, "ipam": ipam})
+        config = json.dumps({"cniVersion": "1.0.0", "name": "weave", "httpAddr": peer, "ipam": ipam})
         assert call(plugins, "ADD", config, "weave-ipam", **POD)[0] == 0
     assert FakePeer.asked == ["POST /ip/c1/10.33.0.0/16", "PUT /ip/c1/10.32.1.30/32"]
 
 
 @pytest.mark.parametrize("name", install.PLUGINS)
 def test_del_of_what_is_not_there_succeeds(plugins, peer, name):
-    config = json.dumps({"cniVersion": "1.0.0", "httpAddr": peer})
+    config = json.dumps({"cniVersion": "1.0.0", "name": "weave", "httpAddr": peer})
     without_namespace = {key: value for key, value in POD.items() if key != "CNI_NETNS"}
     for environment in (POD, without_namespace):
         assert call(plugins, "DEL", config, name, **environment) == (0, {})
@@ -138,14 +138,19 @@ def test_del_of_what_is_not_there_succeeds(plugins, peer, name):
 
 def test_gc_releases_what_is_not_valid_any_more(plugins, peer):
     valid = [{"containerID": "c1", "ifname": "eth0"}]
-    config = json.dumps({"cniVersion": "1.1.0", "httpAddr": peer, "cni.dev/valid-attachments": valid})
+    config = json.dumps({"cniVersion": "1.1.0", "name": "weave", "httpAddr": peer, "cni.dev/valid-attachments": valid})
     assert call(plugins, "GC", config, CNI_PATH="/opt/cni/bin") == (0, {})
     assert FakePeer.asked == ["GET /ip", "DELETE /ip/old"]
 
 
 def test_check_of_the_address_by_weave_ipam(plugins, peer):
     for address, code in (("10.32.0.2/12", 0), ("10.32.0.3/12", 1)):
-        config = {"cniVersion": "1.0.0", "httpAddr": peer, "prevResult": {"ips": [{"address": address}]}}
+        config = {
+            "cniVersion": "1.0.0",
+            "name": "weave",
+            "httpAddr": peer,
+            "prevResult": {"ips": [{"address": address}]},
+        }
         assert call(plugins, "CHECK", json.dumps(config), "weave-ipam", **POD)[0] == code
 
 

@@ -66,7 +66,7 @@ steps:
   - name: the plugin says that it is ready
     expect:
       - from: worker-2
-        exec: {command: "echo '{\\"cniVersion\\": \\"1.1.0\\"}' | CNI_COMMAND=STATUS CNI_PATH=/opt/cni/bin /opt/cni/bin/weave-net", exit: 0}
+        exec: {command: "echo '{\\"cniVersion\\": \\"1.1.0\\", \\"name\\": \\"weave\\"}' | CNI_COMMAND=STATUS CNI_PATH=/opt/cni/bin /opt/cni/bin/weave-net", exit: 0}
 """
 
 SERVICES = """
