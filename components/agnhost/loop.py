@@ -7,7 +7,9 @@ import os
 import pickle
 import selectors
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -78,14 +80,23 @@ class Loop:
         """For ever."""
         while True:
             for key, mask in self._selector.select(self._timeout()):
-                read, write = key.data
-                if mask & selectors.EVENT_READ and read:
-                    read()
-                if mask & selectors.EVENT_WRITE and write and self._selector.get_map().get(key.fd) == key:
-                    write()
+                try:
+                    self._call(key, mask)
+                except Exception:
+                    # One client's fault is not the others': this descriptor is forgotten, unless it listens.
+                    print(f"descriptor {key.fd}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+                    if not _listens(key.fd):
+                        self.watch(key.fd)
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 heapq.heappop(self._timers)[2]()
+
+    def _call(self, key: selectors.SelectorKey, mask: int) -> None:
+        read, write = key.data
+        if mask & selectors.EVENT_READ and read:
+            read()
+        if mask & selectors.EVENT_WRITE and write and self._selector.get_map().get(key.fd) == key:
+            write()
 
     def _timeout(self) -> float | None:
         return max(self._timers[0][0] - time.monotonic(), 0.0) if self._timers else None
@@ -94,6 +105,18 @@ class Loop:
         for number in os.read(self._wakeup, 64):
             if (callback := self._signals.get(number)) is not None:
                 callback()
+
+
+def _listens(fd: int) -> bool:
+    """Whether others come by this descriptor: a listening socket, or one of datagrams."""
+    import socket
+
+    try:
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+            return kind == socket.SOCK_DGRAM or bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 def _run_and_exit(work: Callable[[], Any], writer: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from components.aws_vpc_cni import install, network
 from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets
-from components.machinery import command
+from components.machinery import command, jsontext, serving
 from components.machinery.command import CommandError
 
 log = logging.getLogger("ipamd")
@@ -55,8 +55,8 @@ class Ipamd:
         """Raises what makes a start impossible: CommandError, OSError."""
         await self._start()
         servers = [
-            await asyncio.start_server(self._serve, *RPC),
-            await asyncio.start_server(self._introspect, *INTROSPECTION),
+            await asyncio.start_server(serving.connections(self._serve, log), *RPC),
+            await asyncio.start_server(serving.connections(self._introspect, log), *INTROSPECTION),
         ]
         try:
             await self._fill()
@@ -238,16 +238,15 @@ class Ipamd:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A request is a line of JSON, as is the answer."""
-        try:
-            async with asyncio.timeout(30):
-                request = json.loads(await reader.readline())
+        async with asyncio.timeout(30):
+            try:
+                request = jsontext.parse_object(await reader.readuntil(b"\n"))
                 answer = self.answer(request.pop("method"), **request)
-                writer.write(json.dumps(answer).encode() + b"\n")
-                await writer.drain()
-        except (OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            log.error("a request that is none: %s", error)
-        finally:
-            writer.close()
+            except (ValueError, KeyError, TypeError) as error:
+                log.error("a request that is none: %s", error)
+                return
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
 
     def answer(self, method: str, **given: Any) -> dict[str, Any]:
         """Raises KeyError for a method that there is not."""
@@ -295,21 +294,15 @@ class Ipamd:
 
     async def _introspect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """GET /v1/enis, as aws-cni-support.sh asks."""
-        try:
-            async with asyncio.timeout(10):
-                path = (await reader.readline()).split()[1]
-                body = json.dumps(self.described() if path == b"/v1/enis" else {}).encode()
-                status = b"200 OK" if path == b"/v1/enis" else b"404 Not Found"
-                head = b"HTTP/1.0 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
-                    status,
-                    len(body),
-                )
-                writer.write(head + body)
-                await writer.drain()
-        except (OSError, TimeoutError, IndexError):
-            pass
-        finally:
-            writer.close()
+        async with asyncio.timeout(10):
+            known = (await reader.readuntil(b"\n")).split()[1:2] == [b"/v1/enis"]
+            body = json.dumps(self.described() if known else {}).encode()
+            head = b"HTTP/1.0 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+                b"200 OK" if known else b"404 Not Found",
+                len(body),
+            )
+            writer.write(head + body)
+            await writer.drain()
 
     def described(self) -> dict[str, Any]:
         enis = {

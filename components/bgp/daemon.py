@@ -11,6 +11,7 @@ from pathlib import Path
 from components.bgp import fib, links, rib, status
 from components.bgp.config import ConfigError, Prefix, load
 from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, Withdrawn
+from components.machinery import serving
 from components.machinery.command import CommandError
 
 log = logging.getLogger("bgp")
@@ -164,17 +165,12 @@ class Daemon:
         self._control.unlink(missing_ok=True)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                async with asyncio.timeout(30):
-                    line = (await reader.readline()).decode(errors="replace").strip()
-                    writer.write((await self._answer(line)).encode())
-                    await writer.drain()
-            except (OSError, TimeoutError, ValueError):
-                pass
-            finally:
-                writer.close()
+            async with asyncio.timeout(30):
+                line = (await reader.readuntil(b"\n")).decode(errors="replace").strip()
+                writer.write((await self._answer(line)).encode())
+                await writer.drain()
 
-        return await asyncio.start_unix_server(answer, str(self._control))
+        return await asyncio.start_unix_server(serving.connections(answer, log), str(self._control))
 
     async def _answer(self, line: str) -> str:
         commands: dict[str, Callable[[], str]] = {

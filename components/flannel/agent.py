@@ -7,7 +7,6 @@ What it made stays when it ends, so traffic goes on; the next flanneld takes it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ from components.flannel.forwarding import Forwarding, difference
 from components.flannel.lease import Annotations, Lease
 from components.flannel.netconf import NetConf, Network
 from components.flannel.options import Options
+from components.machinery import serving
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.command import CommandError
 from components.machinery.events import timestamp
@@ -304,17 +304,15 @@ async def healthz(host: str, port: int) -> asyncio.Server:
     """Answers 200 to GET /healthz, as upstream does, for as long as the process runs."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
-            async with asyncio.timeout(5.0):
-                request = await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(5.0):
+            request = await reader.readuntil(b"\r\n\r\n")
             found = request.split(b" ", 2)[1:2] == [b"/healthz"]
             status, body = ("200 OK", b"flanneld is running") if found else ("404 Not Found", b"404 page not found\n")
             head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             writer.write(head.encode() + body)
             await writer.drain()
-        writer.close()
 
-    return await asyncio.start_server(answer, host, port)
+    return await asyncio.start_server(serving.connections(answer, log), host, port)
 
 
 async def start(options: Options) -> None:

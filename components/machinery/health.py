@@ -7,6 +7,8 @@ import logging
 import resource
 import time
 
+from components.machinery import serving
+
 log = logging.getLogger(__name__)
 _OK = ("/healthz", "/livez", "/readyz")
 
@@ -27,19 +29,16 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
     started = time.time()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(5.0):
-                request = await reader.readuntil(b"\r\n\r\n")
-            path = request.split(b" ", 2)[1].decode(errors="replace").partition("?")[0]
-            writer.write(_response(path, started))
+        async with asyncio.timeout(5.0):
+            request = await reader.readuntil(b"\r\n\r\n")
+            words = request.partition(b"\r\n")[0].split(b" ")
+            if len(words) < 2:
+                return
+            writer.write(_response(words[1].decode(errors="replace").partition("?")[0], started))
             await writer.drain()
-        except (OSError, ValueError, IndexError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
 
     try:
-        return await asyncio.start_server(answer, address, port)
+        return await asyncio.start_server(serving.connections(answer, log), address, port)
     except OSError as error:
         log.warning("no health endpoint at %s:%d: %s", address, port, error)
         return None

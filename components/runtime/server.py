@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -154,7 +155,11 @@ class Server:
             print(f"runtime: more than {MAX_CONNECTIONS} clients: one is refused", file=sys.stderr, flush=True)
             sock.close()
             return
-        self._connections.append(Connection(self, sock))
+        try:
+            self._connections.append(Connection(self, sock))
+        except Exception:  # the listening socket is everyone's
+            print(f"runtime: a client: {traceback.format_exc()}", file=sys.stderr, flush=True)
+            sock.close()
 
     def _record(self, message: dict[str, Any]) -> _Record:
         process_id = _field(message, "id", str)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from components.machinery import daemon, namespaces
+from components.machinery import daemon, namespaces, serving
 from components.vpc.kernel import CommandFailed, Kernel, mac_of
 from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
 from components.vpc.service import Service
@@ -27,6 +27,9 @@ ADDRESS, PORT = "169.254.169.254", 80
 #: Azure's host agent (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
 HOST_AGENT = "168.63.129.16"
 GROUP = "eks-cluster-sg"
+#: EC2's actions are some hundred bytes.
+_LARGEST_BODY = 1024 * 1024
+_PATIENCE_S = 30.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -102,14 +105,25 @@ def _server(router: int, address: str, service: Service) -> ThreadingHTTPServer:
     thread = threading.Thread(target=listen)
     thread.start()
     thread.join()
-    server = ThreadingHTTPServer((address, PORT), _handler(service), bind_and_activate=False)
+    server = _Server((address, PORT), _handler(service), bind_and_activate=False)
     server.socket.close()
     (server.socket,) = listening
     return server
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Of the exception that is being handled: that request ends, and nothing else."""
+        error = sys.exc_info()[1]
+        with serving.failing_alone(log, str(client_address)):
+            if error is not None:
+                raise error
+
+
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE_S
+
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             if url.path.startswith("/latest/meta-data"):
@@ -122,8 +136,11 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
                 self._act(dict(parse_qsl(url.query)))
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            self._act(dict(parse_qsl(self.rfile.read(length).decode())))
+            text = self.headers.get("Content-Length", "0")
+            if not text.isdigit() or int(text[:20]) > _LARGEST_BODY:
+                self._refuse("RequestEntityTooLarge", f"at most {_LARGEST_BODY} bytes are taken", 413)
+                return
+            self._act(dict(parse_qsl(self.rfile.read(int(text)).decode(errors="replace"))))
 
         def do_PUT(self) -> None:
             """IMDSv2's token: any will do."""
@@ -132,14 +149,20 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         def _act(self, parameters: dict[str, str]) -> None:
             try:
                 status, body = 200, service.act(parameters)
-            except (Refused, ValueError) as error:
-                code = error.code if isinstance(error, Refused) else "InvalidParameterValue"
-                message = error.message if isinstance(error, Refused) else str(error)
-                status, body = 400, {"Error": {"Code": code, "Message": message}}
+            except Refused as error:
+                self._refuse(error.code, error.message)
+                return
+            except (ValueError, LookupError) as error:
+                self._refuse("InvalidParameterValue", str(error))
+                return
             except CommandFailed as error:
                 log.error("%s", error)
                 status, body = 500, {"Error": {"Code": "InternalError", "Message": str(error)}}
             self._answer(status, json.dumps(body))
+
+        def _refuse(self, code: str, message: str, status: int = 400) -> None:
+            self.close_connection = True
+            self._answer(status, json.dumps({"Error": {"Code": code, "Message": message}}))
 
         def _answer(self, status: int, text: str) -> None:
             content = text.encode()

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -40,6 +41,7 @@ from components.weave.topology import Link, Peer, Topology
 from components.weave.wire import WireError
 
 log = logging.getLogger("weave-net")
+_MAC = re.compile("[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 #: The bridge's own address belongs to this "container".
 EXPOSE = "weave:expose"
@@ -216,6 +218,8 @@ class Agent:
     # --- what the mesh tells
 
     def connected(self, connection: Connection) -> None:
+        if not _MAC.fullmatch(connection.peer):  # heartbeats are addressed with it
+            raise WireError(f"{connection.peer!r} is no peer's name")
         log.info("->[%s|%s(%s)]: connection added", connection.address, connection.peer, connection.hello.nickname)
         self._overlay.begin(connection)
         if self._security is not None:
@@ -238,7 +242,7 @@ class Agent:
     def received(self, connection: Connection, kind: int, body: bytes) -> None:
         try:
             self._received(connection, kind, body)
-        except (RingConflict, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (RingConflict, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise WireError(str(error)) from None
         finally:
             self._flush()

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from components.machinery import serving
 from components.weave import wire
 from components.weave.wire import Decoder, Hello, Session, WireError
 
@@ -118,7 +119,9 @@ class Mesh:
 
     async def run(self) -> None:
         """Until cancelled. Raises OSError when the port is taken."""
-        server = await asyncio.start_server(self._accepted, self.host, self.port)
+        # Beyond the limit of peers a few strangers may be in their greeting.
+        guarded = serving.connections(self._accepted, log, most=2 * self.limit + 64)
+        server = await asyncio.start_server(guarded, self.host, self.port)
         try:
             self.listening.set()
             await server.serve_forever()
@@ -162,6 +165,9 @@ class Mesh:
                     state = ("failed", "connection ended")
                 except (OSError, TimeoutError, WireError) as error:
                     state = ("failed", self._reason(error, address))
+                except Exception as error:  # a fault of ours with this one peer: it is dialled again, the others stay
+                    log.exception("->[%s]: connection shutting down due to a fault", address)
+                    state = ("failed", repr(error))
                 if target is not None:
                     target.state, target.info = state
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))

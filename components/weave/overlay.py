@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from components.machinery import serving
 from components.weave import sleeve, wire
 from components.weave.dataplane import DEVICE, PCAP
 from components.weave.mesh import Connection, Timing
@@ -119,7 +120,7 @@ class Overlay:
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setblocking(False)
         self._udp.bind(("0.0.0.0", sleeve.PORT))
-        asyncio.get_running_loop().add_reader(self._udp, self._datagrams)
+        asyncio.get_running_loop().add_reader(self._udp, serving.callback(self._datagrams, log, "sleeve"))
 
     def devices_made(self) -> None:
         """The VXLAN device was made anew: listen there. Raises OSError."""
@@ -146,7 +147,7 @@ class Overlay:
         if only:
             _attach_filter(new, only)
         new.bind((device, _ETH_P_ALL))
-        asyncio.get_running_loop().add_reader(new, reader)
+        asyncio.get_running_loop().add_reader(new, serving.callback(reader, log, device))
         return new
 
     def _close(self, one: socket.socket | None) -> None:

@@ -14,13 +14,14 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from components.machinery import jsontext
 
 PROTOCOL, VERSION = "weave", 2
 HELLO, CONFIRM, HEARTBEAT, TOPOLOGY, IPAM, UNICAST, SECURITY_ASSOCIATION, FAST_HEARD, SLEEVE_HEARD = range(9)
@@ -65,6 +66,15 @@ class Hello:
     connection: int
     public_key: str = ""
 
+    def check(self) -> None:
+        """Raises ValueError."""
+        texts = (self.name, self.nickname, self.public_key)
+        numbers = (self.uid, self.connection)
+        if not all(isinstance(one, str) and len(one) < 256 for one in texts):
+            raise ValueError("name, nickname and public key are strings")
+        if not all(type(one) is int and 0 <= one < 1 << 64 for one in numbers):
+            raise ValueError("uid and connection are numbers of 64 bits")
+
     def encode(self) -> bytes:
         return json.dumps({"protocol": PROTOCOL, "version": VERSION, **self.__dict__}).encode()
 
@@ -72,10 +82,11 @@ class Hello:
     def decode(cls, body: bytes) -> Hello:
         """Raises WireError."""
         try:
-            data: dict[str, Any] = json.loads(body)
+            data = jsontext.parse_object(body)
             protocol, version = data.pop("protocol"), data.pop("version")
             hello = cls(**data)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            hello.check()
+        except (ValueError, TypeError, KeyError):
             raise WireError("not a peer's greeting") from None
         if (protocol, version) != (PROTOCOL, VERSION):
             raise WireError(f"protocol {protocol} {version}, ours is {PROTOCOL} {VERSION}")
