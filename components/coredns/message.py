@@ -80,40 +80,108 @@ class Rejected(Exception):
         self.reply, self.rcode = reply, rcode
 
 
+#: RFC 1035, 2.3.4 and 3.1; pointers as miekg/dns bounds them (maxCompressionPointers).
+_LONGEST_NAME, _LONGEST_LABEL, _MOST_POINTERS = 255, 63, 126
+
+
+class _Malformed(Exception):
+    """No message of DNS."""
+
+
 def decode(data: bytes, transport: str = "udp", peer: str = "") -> Request:
-    """Raises Ignored or Rejected: FORMERR unless there is exactly one question, NOTIMP for other opcodes."""
+    """Raises Ignored or Rejected: FORMERR unless there is exactly one question, NOTIMP for other opcodes.
+
+    Counts as miekg/dns accepts them (DefaultMsgAcceptFunc). Records behind the question are read for EDNS0 only; from
+    one that is malformed on they are left out, as miekg/dns does.
+    """
     if len(data) < _HEADER.size:
         raise Ignored
-    ident, flags, questions, answers, authorities, _ = _HEADER.unpack_from(data)
+    ident, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(data)
     if flags & 0x8000:
         raise Ignored
     if flags >> 11 & 0xF:
         raise Rejected(_bare(ident, flags, NOTIMP), NOTIMP)
-    if questions != 1 or answers > 1 or authorities > 1:
+    if questions != 1 or answers > 1 or authorities > 1 or additionals > 2:
         raise Rejected(_bare(ident, flags, FORMERR), FORMERR)
     try:
-        record = DNSRecord.parse(data)
-        question = record.q.qname
-        name = str(question).lower()
-    except (DNSError, DNSBufferError, ValueError, struct.error, IndexError) as error:
+        labels, offset = _read_name(data, _HEADER.size)
+        qtype, qclass = struct.unpack_from("!HH", data, offset)
+    except (_Malformed, struct.error) as error:
         raise Rejected(_bare(ident, flags, FORMERR), FORMERR) from error
-    opt = next((rr for rr in record.ar if rr.rtype == OPT), None)
+    edns = _read_edns(data, offset + 4, (answers, authorities, additionals))
+    size, ttl = edns or (0, 0)
     return Request(
         id=ident,
-        name=name,
-        qtype=record.q.qtype,
-        qclass=record.q.qclass,
-        question=encode_question(question.label, record.q.qtype, record.q.qclass),
+        name=_text(labels).lower(),
+        qtype=qtype,
+        qclass=qclass,
+        question=encode_question(labels, qtype, qclass),
         recursion_desired=bool(flags & 0x0100),
         checking_disabled=bool(flags & 0x0010),
         authentic_data=bool(flags & 0x0020),
-        dnssec_ok=bool(opt is not None and opt.ttl & 0x8000),
-        udp_size=max(opt.rclass, UDP_SIZE) if opt is not None else 0,
-        edns_version=opt.ttl >> 16 & 0xFF if opt is not None else 0,
+        dnssec_ok=bool(ttl & 0x8000),
+        udp_size=max(size, UDP_SIZE) if edns else 0,
+        edns_version=ttl >> 16 & 0xFF,
         transport=transport,
         peer=peer,
         size=len(data),
     )
+
+
+def _read_name(data: bytes, offset: int) -> tuple[list[bytes], int]:
+    """The labels of a name, and where what follows it begins. Raises _Malformed."""
+    labels: list[bytes] = []
+    behind, pointers, size = 0, 0, 1
+    while True:
+        if offset >= len(data):
+            raise _Malformed("cut off in a name")
+        length = data[offset]
+        if length >= 0xC0:
+            if offset + 2 > len(data):
+                raise _Malformed("cut off in a pointer")
+            behind = behind or offset + 2
+            target = (length & 0x3F) << 8 | data[offset + 1]
+            pointers += 1
+            if target >= offset or pointers > _MOST_POINTERS:
+                raise _Malformed("a pointer that leads nowhere")
+            offset = target
+            continue
+        if length > _LONGEST_LABEL:
+            raise _Malformed("a label of an unknown type")
+        label = data[offset + 1 : offset + 1 + length]
+        if len(label) < length:
+            raise _Malformed("cut off in a label")
+        offset += 1 + length
+        if not length:
+            return labels, behind or offset
+        size += 1 + length
+        if size > _LONGEST_NAME:
+            raise _Malformed("a name of more than 255 octets")
+        labels.append(label)
+
+
+def _text(labels: list[bytes]) -> str:
+    """A name as people write it; a dot inside of a label is none between two (RFC 1035, 5.1)."""
+    if not any(b"." in label for label in labels):
+        return str(DNSLabel(labels))
+    return "".join(str(DNSLabel([label]))[:-1].replace(".", "\\.") + "." for label in labels)
+
+
+def _read_edns(data: bytes, offset: int, counts: tuple[int, int, int]) -> tuple[int, int] | None:
+    """Class and TTL of the OPT record: the size that the client takes, and flags (RFC 6891, 6.1.2)."""
+    first = counts[0] + counts[1]
+    try:
+        for number in range(first + counts[2]):
+            labels, offset = _read_name(data, offset)
+            kind, size, ttl, length = struct.unpack_from("!HHIH", data, offset)
+            offset += 10 + length
+            if offset > len(data):
+                return None
+            if kind == OPT and number >= first and not labels:
+                return size, ttl
+    except (_Malformed, struct.error):
+        pass
+    return None
 
 
 def _bare(ident: int, flags: int, rcode: int) -> bytes:
@@ -149,7 +217,7 @@ def decode_response(data: bytes, plugin: str = "") -> Response:
     """An upstream's answer. Raises DNSError when it cannot be read."""
     try:
         record = DNSRecord.parse(data)
-    except (DNSBufferError, ValueError, struct.error, IndexError) as error:
+    except (DNSBufferError, ValueError, struct.error, IndexError, KeyError, RecursionError) as error:
         raise DNSError(str(error)) from error
     header = record.header
     return Response(

@@ -22,12 +22,19 @@ from components.coredns.message import (
     encode,
 )
 from components.coredns.plugin import Next
+from components.machinery import serving
 
 log = logging.getLogger("coredns")
 _LENGTH = struct.Struct("!H")
 _IDLE_SECONDS = 10.0
 #: More questions than this under way at once are not taken: memory is bounded.
 _MAX_ACTIVE = 10000
+
+
+#: Questions of one TCP connection at once; further ones wait in the kernel.
+_MAX_PIPELINED = 128
+#: TCP connections at once.
+_MAX_CONNECTIONS = 1024
 
 
 async def answer(data: bytes, serve: Next, transport: str, peer: str) -> bytes | None:
@@ -80,9 +87,21 @@ class UdpServer(asyncio.DatagramProtocol):
         task.add_done_callback(self._active.discard)
 
     async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
-        reply = await answer(data, self._serve, "udp", _peer(addr[0], addr[1]))
-        if reply is not None and self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(reply, addr)
+        peer = _peer(addr[0], addr[1])
+        with serving.failing_alone(log, peer):
+            reply = await answer(data, self._serve, "udp", peer)
+            if reply is not None and self._transport is not None and not self._transport.is_closing():
+                self._transport.sendto(reply, addr)
+
+
+async def _drained(writer: asyncio.StreamWriter) -> None:
+    """A client that does not read is ended, with what it was to get."""
+    try:
+        async with asyncio.timeout(_IDLE_SECONDS):
+            await writer.drain()
+    except TimeoutError:
+        writer.transport.abort()
+        raise
 
 
 async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serve: Next) -> None:
@@ -90,14 +109,22 @@ async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     host, port, *_ = writer.get_extra_info("peername") or ("", 0)
     tasks: set[asyncio.Task[None]] = set()
 
+    peer = _peer(host, port)
+    free = asyncio.Semaphore(_MAX_PIPELINED)
+
     async def one(data: bytes) -> None:
-        reply = await answer(data, serve, "tcp", _peer(host, port))
-        if reply is not None and not writer.is_closing():
-            writer.write(_LENGTH.pack(len(reply)) + reply)
-            await writer.drain()
+        try:
+            with serving.failing_alone(log, peer):
+                reply = await answer(data, serve, "tcp", peer)
+                if reply is not None and not writer.is_closing():
+                    writer.write(_LENGTH.pack(len(reply)) + reply)
+                    await _drained(writer)
+        finally:
+            free.release()
 
     try:
         while True:
+            await free.acquire()
             async with asyncio.timeout(_IDLE_SECONDS):
                 (size,) = _LENGTH.unpack(await reader.readexactly(2))
             async with asyncio.timeout(_IDLE_SECONDS):
@@ -105,8 +132,6 @@ async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
             task = asyncio.get_running_loop().create_task(one(data))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-    except (asyncio.IncompleteReadError, OSError):
-        pass
     finally:
         await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
@@ -128,7 +153,10 @@ class Listener:
                 transport, _ = await loop.create_datagram_endpoint(lambda: UdpServer(self._serve), sock=sock)
                 self._close.append(transport.close)
             else:
-                server = await asyncio.start_server(lambda r, w: serve_stream(r, w, self._serve), sock=sock)
+                handler = serving.connections(
+                    lambda reader, writer: serve_stream(reader, writer, self._serve), log, most=_MAX_CONNECTIONS
+                )
+                server = await asyncio.start_server(handler, sock=sock)
                 self._close.append(server.close)
 
     def stop(self) -> None:
