@@ -270,6 +270,8 @@ class Agent:
         connection.send(wire.TOPOLOGY, _topology(self.topology.unknown_to(connection.peer)))
 
     def _route(self, message: dict[str, Any]) -> None:
+        if not isinstance(message["to"], str) or type(message["hops"]) is not int:
+            raise TypeError("to and hops of a message for another peer")
         if message["to"] == self.options.name:
             self.allocator.receive(message["from"], message["body"])
         elif message["hops"] < _MOST_HOPS:

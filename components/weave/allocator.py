@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from components.machinery import jsontext
 from components.weave import paxos, space
 from components.weave.ring import Ring, RingConflict
 from components.weave.space import Range
@@ -135,21 +136,24 @@ class Allocator:
 
     def receive(self, sender: str, body: dict[str, Any]) -> None:
         """Raises RingConflict, ValueError, KeyError, TypeError: the connection is of no use."""
+        if not isinstance(body, dict) or not isinstance(sender, str):
+            raise TypeError("a message of IPAM is an object from a peer")
         self._asked.discard(sender)
         kind = body["kind"]
         if kind == SPACE_REQUEST:
             if not self.ring.is_empty:
-                self._donate(Range(*body["range"]), sender)
+                self._donate(Range(*jsontext.typed(body["range"], int, int)), sender)
         elif kind == GOSSIP:
             self._gossip(sender, body)
         elif kind == SPACE_DENIED:
-            start, end = body["range"]
+            start, end = jsontext.typed(body["range"], int, int)
             if end - start == 1:
                 self._denied[start] = sender
             self.retry = True
 
     def _gossip(self, sender: str, body: dict[str, Any]) -> None:
-        self.nicknames |= body["nicknames"]
+        nicknames = jsontext.text_map(body["nicknames"])
+        self.nicknames |= nicknames
         if body.get("ring") is not None:
             if self.ring.merge(Ring.decode(body["ring"], self.setup.name), self._has_allocations):
                 self._ring_changed()

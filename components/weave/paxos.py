@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from components.machinery import jsontext
+
 
 class NodeId(NamedTuple):
     """uid: of one start of the process. Who comes back without its memory must not be bound by, nor break, promises."""
@@ -110,10 +112,14 @@ class Node:
 
 def decode(data: list[Any]) -> dict[NodeId, Claims]:
     """Raises ValueError, TypeError for what encode() has not written."""
-    return {
-        NodeId(*node): Claims(Proposal(*promise), Proposal(*accepted), tuple(value), Proposal(*origin))
-        for node, promise, accepted, value, origin in data
-    }
+    found: dict[NodeId, Claims] = {}
+    for one in data:
+        node, promise, accepted, value, origin = jsontext.typed(one, *(5 * [list]))
+        rounds = (Proposal(*jsontext.typed(proposal, int, str, int)) for proposal in (promise, accepted, origin))
+        promised, agreed, first = rounds
+        value = tuple(jsontext.typed(value, *(str for _ in value)))
+        found[NodeId(*jsontext.typed(node, str, int))] = Claims(promised, agreed, value, first)
+    return found
 
 
 def _newest(mine: Claims, theirs: Claims) -> Claims:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from components.machinery import jsontext
 from components.weave.space import Range
 
 #: transfer() raises versions by this, to be ahead of what the dead peer may have said last.
@@ -226,7 +227,9 @@ class Ring:
     def decode(cls, data: dict[str, Any], peer: str) -> Ring:
         """Raises RingConflict for what is no ring."""
         try:
-            ring = cls(Range(*data["range"]), peer, [Entry(*entry) for entry in data["entries"]], data["seeds"])
+            entries = [Entry(*jsontext.typed(entry, int, str, int, int)) for entry in data["entries"]]
+            universe, seeds = Range(*jsontext.typed(data["range"], int, int)), data["seeds"]
+            ring = cls(universe, peer, entries, jsontext.typed(seeds, *(str for _ in seeds)))
         except (KeyError, TypeError, ValueError) as error:
             raise RingConflict(f"not a ring: {error}") from None
         ring.check()

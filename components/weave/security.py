@@ -6,6 +6,7 @@ import json
 import secrets
 from dataclasses import dataclass
 
+from components.machinery import jsontext
 from components.weave import ipsec, kernel, wire
 from components.weave.ipsec import Association
 from components.weave.mesh import Connection
@@ -48,9 +49,9 @@ class Security:
     def received(self, connection: Connection, body: bytes) -> None:
         """The peer's SPI and nonce. Raises WireError."""
         try:
-            said = json.loads(body)
+            said = jsontext.parse_object(body)
             key = ipsec.key(connection.session.key, bytes.fromhex(said["nonce"]), connection.peer)
-            outgoing = Association(connection.local_address, connection.ip, int(said["spi"]), key)
+            outgoing = Association(connection.local_address, connection.ip, _spi(said["spi"]), key)
         except (ValueError, KeyError, TypeError):
             raise WireError("not a security association") from None
         if path := self._paths.get(connection):
@@ -90,3 +91,10 @@ class Security:
             path.told = True
         if path.outgoing is not None and (path.outgoing, True) in self._installed:
             path.connection.secured = True
+
+
+def _spi(value: object) -> int:
+    """RFC 4303, 2.1: 32 bits, and not those that are reserved. Raises ValueError."""
+    if type(value) is not int or not _LOWEST_SPI <= value < 2**32:
+        raise ValueError(f"{value!r} is no SPI")
+    return value

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from components.machinery import jsontext
+
 
 @dataclass(frozen=True)
 class Link:
@@ -44,8 +46,9 @@ class Peer:
     @classmethod
     def decode(cls, data: list[Any]) -> Peer:
         """Raises TypeError, ValueError for what is no peer."""
-        name, nickname, uid, version, links = data
-        known = tuple(Link(peer, address, bool(out), bool(there)) for peer, address, out, there in links)
+        name, nickname, uid, version, links = jsontext.typed(data, str, str, int, int, list)
+        given = (jsontext.typed(link, str, str, int, int) for link in links)
+        known = tuple(Link(peer, address, bool(out), bool(there)) for peer, address, out, there in given)
         return cls(name, nickname, uid, version, known)
 
 
