@@ -90,7 +90,10 @@ def as_text(value: Any) -> str:
 
 def _expression(text: str, whole: str) -> tuple[Selector, ...]:
     if text.startswith('"'):
-        literal = json.loads(text)
+        try:
+            literal = json.loads(text)
+        except ValueError:
+            raise JSONPathError(f"{whole}: cannot read the text {text!r}; it needs a quote at its end") from None
         return (lambda _: iter([literal]),)
     text = text.removeprefix("$").removeprefix("@")
     selectors: list[Selector] = []
