@@ -160,6 +160,11 @@ def _read_name(data: bytes, offset: int) -> tuple[list[bytes], int]:
         labels.append(label)
 
 
+def _length(name: DNSLabel) -> int:
+    """In octets on the wire. dnslib packs no longer one, and reads any."""
+    return 1 + sum(1 + len(label) for label in name.label)
+
+
 def _text(labels: list[bytes]) -> str:
     """A name as people write it; a dot inside of a label is none between two (RFC 1035, 5.1)."""
     if not any(b"." in label for label in labels):
@@ -220,6 +225,10 @@ def decode_response(data: bytes, plugin: str = "") -> Response:
     except (DNSBufferError, ValueError, struct.error, IndexError, KeyError, RecursionError) as error:
         raise DNSError(str(error)) from error
     header = record.header
+    for rr in (*record.rr, *record.auth, *record.ar):
+        names = (rr.rname, *(getattr(rr.rdata, key, None) for key in ("label", "target", "mname", "rname", "exchange")))
+        if any(isinstance(name, DNSLabel) and _length(name) > _LONGEST_NAME for name in names):
+            raise DNSError("a name of more than 255 octets")
     return Response(
         rcode=header.rcode,
         answer=tuple(record.rr),

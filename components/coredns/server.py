@@ -9,6 +9,9 @@ import struct
 from collections.abc import Callable
 from typing import cast
 
+from dnslib import DNSError
+from dnslib.label import DNSLabelError
+
 from components.coredns.message import (
     BADVERS,
     IN,
@@ -45,7 +48,13 @@ async def answer(data: bytes, serve: Next, transport: str, peer: str) -> bytes |
         return None
     except Rejected as rejected:
         return rejected.reply
-    return encode(request, await respond(request, serve))
+    response = await respond(request, serve)
+    try:
+        return encode(request, response)
+    except (DNSError, DNSLabelError, ValueError, struct.error) as error:
+        # A plugin's records that cannot be written (miekg/dns: Pack fails, and CoreDNS answers SERVFAIL).
+        log.warning("%s: cannot write the answer for %s %s: %s", peer, request.name, request.type_name, error)
+        return encode(request, Response(SERVFAIL))
 
 
 async def respond(request: Request, serve: Next) -> Response:

@@ -115,6 +115,10 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+#: JSON's keys are texts; "<<" merges a mapping.
+_TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
 def _index(node: Any, path: KeyPath, lines: dict[KeyPath, int], where: str) -> Iterator[str]:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
@@ -125,6 +129,10 @@ def _index(node: Any, path: KeyPath, lines: dict[KeyPath, int], where: str) -> I
         for key, value in node.value:
             name = str(key.value)
             line = key.start_mark.line + 1
+            if key.tag not in _TEXT_KEYS:
+                shown = name if isinstance(key, yaml.ScalarNode) else "a collection"
+                yield f"{where}:{line}: {dotted(path)}: the key {shown} must be a text: put it in quotes"
+                continue
             if name in seen:
                 yield f"{where}:{line}: {dotted((*path, name))}: given twice"
             seen.add(name)

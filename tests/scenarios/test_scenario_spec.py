@@ -295,3 +295,12 @@ def test_a_file_that_is_more_than_a_file_is_refused_at_once(tmp_path: Path, text
     with pytest.raises(SpecError) as error:
         LabSpec.load(file)
     assert error.value.problems[0].startswith(f"{file}{said}")
+
+
+@pytest.mark.parametrize("key", ["~", "1", "1.5", "true", "[a]", "{a: 1}"])
+def test_keys_are_texts(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(f"name: x\nimages:\n  ? {key}\n  : 1\n")
+    with pytest.raises(SpecError) as error:
+        LabSpec.load(file)
+    assert error.value.problems[0].startswith(f"{file}:3: images: the key ")
