@@ -51,3 +51,9 @@ def test_as_kubectl(text, said):
 def test_what_cannot_be_read_is_an_error(text):
     with pytest.raises(JSONPathError):
         JSONPath.parse(text)
+
+
+@pytest.mark.parametrize("text", ['"', '""0', '"a', '{"a" b}'])
+def test_half_a_string_is_no_expression(text):
+    with pytest.raises(JSONPathError, match="is no string"):
+        JSONPath.parse(text)
