@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -IS
 """The flannel CNI meta plugin: subnet.env in, a bridge configuration out, and the delegate run with it
 (https://github.com/flannel-io/cni-plugin; CNI SPEC.md section 4 "Plugin Delegation").
 
@@ -14,24 +13,22 @@ import json
 import os
 import sys
 
+from components.machinery.cni_plugin import contract
+from components.machinery.cni_plugin.contract import (
+    INCOMPATIBLE,
+    INTERNAL,
+    INVALID_ENVIRONMENT,
+    SUPPORTED_VERSIONS,
+    UNAVAILABLE,
+    PluginError,
+)
+
 TYPE_CHECKING = False  # typing itself takes 3 ms to load
 if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_SUBNET_FILE = "/run/flannel/subnet.env"
 DEFAULT_DATA_DIR = "/var/lib/cni/flannel"
-SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, DECODING_FAILURE, INVALID_CONFIG, INCOMPATIBLE = 999, 4, 5, 6, 7, 1
-LARGEST_CONFIG = 16 * 1024 * 1024
-PLUGIN_NOT_AVAILABLE = 50
-
-
-class PluginError(Exception):
-    """Ends as the error object of the spec on stdout, exit status 1."""
-
-    def __init__(self, msg: str, code: int = INTERNAL, details: str = "") -> None:
-        super().__init__(msg)
-        self.msg, self.code, self.details = msg, code, details
 
 
 def network_of(cidr: str) -> str:
@@ -191,7 +188,7 @@ def status(conf: dict[str, Any]) -> bytes:
     try:
         load_subnet_env(conf.get("subnetFile") or DEFAULT_SUBNET_FILE)
     except PluginError as error:
-        raise PluginError(error.msg, PLUGIN_NOT_AVAILABLE) from None
+        raise PluginError(error.msg, UNAVAILABLE) from None
     return b""
 
 
@@ -227,78 +224,6 @@ VERBS = {
 }
 
 
-# The checks are those of components/machinery/cni_plugin/contract.py: this plugin is one file, and loads faster so.
-
-
-def decoded(data: bytes) -> dict[str, Any]:
-    try:
-        conf = json.loads(data or b"{}")
-    except RecursionError:
-        raise PluginError("failed to load netconf: nested too deep", DECODING_FAILURE) from None
-    except ValueError as error:
-        raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
-    if not isinstance(conf, dict):
-        raise PluginError("failed to load netconf: not an object", DECODING_FAILURE)
-    for key in ("cniVersion", "name", "type"):
-        if not isinstance(conf.get(key) or "", str):
-            raise PluginError(f"failed to load netconf: {key}: not a string", DECODING_FAILURE)
-    return {key: value for key, value in conf.items() if value is not None}
-
-
-def is_name(text: str) -> bool:
-    return text[:1].isalnum() and text.isascii() and all(one.isalnum() or one in "_.-" for one in text)
-
-
-def check_environment() -> None:
-    container, netns = os.environ.get("CNI_CONTAINERID", ""), os.environ.get("CNI_NETNS", "")
-    if container and not is_name(container):
-        raise PluginError("invalid characters in containerID (CNI_CONTAINERID)", INVALID_ENVIRONMENT, container)
-    ifname = os.environ.get("CNI_IFNAME", "")
-    if ifname and (len(ifname) > 15 or ifname in (".", "..") or set(ifname) & set("/: ") or not ifname.isprintable()):
-        raise PluginError("invalid interface name (CNI_IFNAME)", INVALID_ENVIRONMENT, ifname)
-    if not netns.isprintable() or " " in netns:
-        raise PluginError("invalid path (CNI_NETNS)", INVALID_ENVIRONMENT, netns)
-    for pair in os.environ.get("CNI_ARGS", "").split(";"):
-        if pair and not (pair.partition("=")[0] and "=" in pair):
-            raise PluginError(f'invalid pair "{pair}" (CNI_ARGS)', INVALID_ENVIRONMENT)
-
-
-def check_config(conf: dict[str, Any]) -> None:
-    name = conf.get("name") or ""
-    if not is_name(name):
-        text = "invalid characters found in network name" if name else "missing network name:"
-        raise PluginError(text, INVALID_CONFIG, name)
-    kinds = {"subnetFile": str, "dataDir": str, "delegate": dict, "ipam": dict, "runtimeConfig": dict}
-    for key, kind in {**kinds, "prevResult": dict, "cni.dev/valid-attachments": list}.items():
-        if not isinstance(conf.get(key, kind()), kind):
-            raise PluginError(f"invalid network config: {key}: must be of type {kind.__name__}", INVALID_CONFIG)
-    if not all(isinstance(entry, dict) for entry in conf.get("cni.dev/valid-attachments", ())):
-        raise PluginError("invalid network config: cni.dev/valid-attachments: must be objects", INVALID_CONFIG)
-    if not isinstance(conf.get("ipam", {}).get("routes") or [], list):
-        raise PluginError("invalid network config: ipam.routes: must be a list", INVALID_CONFIG)
-    if any("\0" in conf.get(key, "") for key in ("subnetFile", "dataDir")):
-        raise PluginError("invalid network config: subnetFile, dataDir: NUL is in no path", INVALID_CONFIG)
-
-
-def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[str, Any]:
-    try:
-        asked = json.loads(data)["cniVersion"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        asked = None
-    known = asked if isinstance(asked, str) and asked in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]
-    return {"cniVersion": known, "code": code, "msg": msg} | ({"details": details} if details else {})
-
-
-def read_stdin() -> bytes:
-    try:
-        data = sys.stdin.buffer.read(LARGEST_CONFIG + 1)
-    except (OSError, AttributeError) as error:
-        raise PluginError(f"error reading from stdin: {error}", IO_FAILURE) from None
-    if len(data) > LARGEST_CONFIG:
-        raise PluginError(f"failed to load netconf: more than {LARGEST_CONFIG} bytes", DECODING_FAILURE)
-    return data
-
-
 def dispatch(verb: str, data: bytes) -> bytes:
     if verb not in VERBS:
         raise PluginError("unknown CNI_COMMAND: " + verb, INVALID_ENVIRONMENT)
@@ -306,7 +231,7 @@ def dispatch(verb: str, data: bytes) -> bytes:
     missing = [name for name in needed if not os.environ.get(name)]
     if missing:
         raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
-    conf = decoded(data)
+    conf = contract.decoded(data)
     asked = conf.get("cniVersion") or "0.1.0"
     if verb == "VERSION":
         return run(conf)
@@ -315,12 +240,12 @@ def dispatch(verb: str, data: bytes) -> bytes:
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
     if tuple(int(part) for part in asked.split(".")[:2]) < since:
         raise PluginError("config version does not allow " + verb, INCOMPATIBLE)
-    check_environment()
-    check_config(conf)
+    contract.check_environment()
+    contract.check_config(conf)
     return run(conf)
 
 
-def main() -> int:
+def main(_: list[str]) -> int:
     verb = os.environ.get("CNI_COMMAND", "")
     if not verb:
         versions = ", ".join(SUPPORTED_VERSIONS)
@@ -328,23 +253,16 @@ def main() -> int:
         return 0
     data = b""
     try:
-        data = read_stdin()
+        data = contract.configuration()
         output = dispatch(verb, data)
     except PluginError as error:
-        body = error_object(data, error.code, error.msg, error.details)
+        body = contract.error_object(data, error.code, error.msg, error.details)
     except OSError as error:
-        body = error_object(data, INTERNAL, f"{error.filename}: {(error.strerror or '').lower()}")
+        body = contract.error_object(data, INTERNAL, f"{error.filename}: {(error.strerror or '').lower()}")
     except Exception as error:  # a fault of ours: a runtime can read nothing but the spec's object
-        body = error_object(data, INTERNAL, f"flannel: {type(error).__name__}: {error}")
+        body = contract.error_object(data, INTERNAL, f"flannel: {type(error).__name__}: {error}")
     else:
         sys.stdout.buffer.write(output)
         return 0
     json.dump(body, sys.stdout, indent=4)
     return 1
-
-
-if __name__ == "__main__":
-    sys.stdout.flush()
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # nothing to tidy up; saves the interpreter's own way out

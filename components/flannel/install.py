@@ -4,16 +4,15 @@ containers (install-cni, install-cni-plugin)."""
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from components.flannel.subnetfile import replace
+from components.machinery.cni_plugin import pack
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 CONFLIST_NAME = "10-flannel.conflist"
 PLUGIN_NAME = "flannel"
-_PLUGIN_SOURCE = Path(__file__).with_name("cni_plugin.py")
 
 #: cni-conf.json of upstream's kube-flannel.yml.
 DEFAULT_CONFLIST = {
@@ -34,16 +33,9 @@ def conflist(path: str | Path) -> bytes:
         return (json.dumps(DEFAULT_CONFLIST, indent=2) + "\n").encode()
 
 
-def interpreter() -> str:
-    """Debian's python3: the plugin wants none of our packages, and starts faster outside a virtual environment."""
-    system = Path("/usr/bin/python3")
-    return str(system if system.exists() else Path(sys.executable).resolve())
-
-
 def plugin() -> bytes:
-    """The plugin's executable text, with this machine's interpreter."""
-    _, _, body = _PLUGIN_SOURCE.read_text().partition("\n")
-    return f"#!{interpreter()} -IS\n{body}".encode()
+    """The plugin's executable file."""
+    return pack.pack("components.flannel.cni_plugin")
 
 
 def install_plugin(bin_dir: str | Path = DEFAULT_BIN_DIR) -> None:

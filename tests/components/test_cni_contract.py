@@ -131,9 +131,9 @@ KEYS = [
     ("aws-cni", {"mtu": -1}, "mtu: must be a number from 0 to 65535"),
     ("azure-vnet-ipam", {"ipam": {"subnet": "10.0.0.0/0"}}, "is no IPv4 subnet with a length from 16 to 30"),
     ("azure-vnet-ipam", {"ipam": {"subnet": "fd00::/64"}}, "is no IPv4 subnet with a length from 16 to 30"),
-    ("flannel", {"subnetFile": []}, "subnetFile: must be of type str"),
-    ("flannel", {"delegate": "bridge"}, "delegate: must be of type dict"),
-    ("flannel", {"ipam": {"routes": 1}}, "ipam.routes: must be a list"),
+    ("flannel", {"subnetFile": []}, "subnetFile: must be a string"),
+    ("flannel", {"delegate": "bridge"}, "delegate: must be an object"),
+    ("flannel", {"ipam": {"routes": 1}}, "ipam.routes: must be a list of routes"),
 ]
 
 

@@ -100,7 +100,7 @@ def dispatch(
     needed, since = _VERBS[verb]
     if missing := [name for name in needed if not os.environ.get(name)]:
         raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
-    config = _decoded(data)
+    config = decoded(data)
     asked = config.get("cniVersion") or "0.1.0"
     if verb == "VERSION":
         return {"cniVersion": config.get("cniVersion") or "1.1.0", "supportedVersions": SUPPORTED_VERSIONS}
@@ -109,12 +109,12 @@ def dispatch(
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
     if minor(asked) < since:
         raise PluginError(f"config version does not allow {verb}", INCOMPATIBLE)
-    _check_environment()
-    _check_config(config)
+    check_environment()
+    check_config(config)
     return verbs[verb](call(config))
 
 
-def _decoded(data: bytes) -> dict[str, Any]:
+def decoded(data: bytes) -> dict[str, Any]:
     """The configuration without what is null, which stands for nothing as in Go. Raises PluginError."""
     try:
         config = json.loads(data or b"{}")
@@ -157,7 +157,7 @@ def is_interface_name(value: Any) -> bool:
     return is_word(value) and 0 < len(value) <= 15 and value not in (".", "..") and not set(value) & set("/:'\"$`;&|<>")
 
 
-def _check_environment() -> None:
+def check_environment() -> None:
     """As upstream's skel and libcni; the message names the variable, as the spec wants. Raises PluginError."""
     environment = os.environ
     container, ifname = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
@@ -227,12 +227,13 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "cni.dev/valid-attachments": ("a list of objects", _is_objects),
     **dict.fromkeys(("kubernetes", "delegate"), _OBJECT),
     **dict.fromkeys(("kubernetes.kubeconfig", "nodename", "nodename_file", "httpAddr"), _WORD),
+    **dict.fromkeys(("subnetFile", "dataDir"), _WORD),
     "bridge": _INTERFACE,
     "vethPrefix": ("at most four characters", lambda value: value == "" or is_interface_name(f"{value}{'x' * 11}")),
 }
 
 
-def _check_config(config: dict[str, Any]) -> None:
+def check_config(config: dict[str, Any]) -> None:
     """Raises PluginError with the spec's code 7."""
     name = config.get("name") or ""
     if not name:

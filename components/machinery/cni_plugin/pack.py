@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import marshal
 import os
 import sys
 import zipfile
@@ -29,13 +31,22 @@ def pack(module: str, others: Iterable[str] = ()) -> bytes:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted({module, _CONTRACT, *others}):
             path = f"{name.replace('.', '/')}.py"
-            packed.writestr(path, (_ROOT / path).read_text())
+            source = (_ROOT / path).read_bytes()
+            packed.writestr(path, source)
+            packed.writestr(f"{path}c", _compiled(source, path))
             parents = name.split(".")[:-1]
             packages |= {"/".join(parents[: count + 1]) for count in range(len(parents))}
         for package in sorted(packages):
             packed.writestr(f"{package}/__init__.py", "")
         packed.writestr("__main__.py", _MAIN.format(module))
     return f"#!{interpreter} -IS\n".encode() + archive.getvalue()
+
+
+def _compiled(source: bytes, path: str) -> bytes:
+    """As a .pyc file that is not compared with its source (PEP 552, unchecked hash): a plugin runs for every pod, and
+    compiling takes it longer than its work. An interpreter of another version passes it over for the source."""
+    code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
+    return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source) + code
 
 
 def replace(path: Path, content: bytes, mode: int) -> None:
