@@ -60,7 +60,7 @@ class Daemon:
         installing = asyncio.ensure_future(self._install())
         try:
             self._dirty.set()
-            await asyncio.to_thread(self._speaker.apply, self._configuration)
+            await self._apply_first()
             ending = asyncio.ensure_future(asked.wait())
             await asyncio.wait({ending, installing}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
@@ -73,9 +73,21 @@ class Daemon:
             self._control.unlink(missing_ok=True)
             installing.cancel()
             await asyncio.gather(installing, return_exceptions=True)
-            if not self._leaving:
+            if not self._leaving and not self.failure:
                 await asyncio.to_thread(self._speaker.stop)
                 await fib.apply((await fib.read(self._configuration.families))[0], {})
+
+    async def _apply_first(self) -> None:
+        try:
+            await asyncio.to_thread(self._speaker.apply, self._configuration)
+        except Exception as error:  # of a speaker that has died meanwhile
+            self._fail(f"the speaker does not take its configuration: {error!r}")
+
+    def _fail(self, what: str) -> None:
+        """The process ends as if it was killed: the kernel keeps its routes for the next one."""
+        if not self._asked.is_set():
+            self.failure = what
+            self._asked.set()
 
     def _end_of_restart(self) -> None:
         self._awaited.clear()
@@ -119,9 +131,7 @@ class Daemon:
                 if peer in self._up:  # what os-ken says of a session's end is PeerDown's to decide
                     self._rib.withdraw(peer, prefix)
             case Failed(what):
-                if not self._asked.is_set():
-                    self.failure = what
-                    self._asked.set()
+                self._fail(what)
         self._dirty.set()
 
     def _gone(self, peer: str, restart_time: int) -> None:

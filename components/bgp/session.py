@@ -28,6 +28,7 @@ SEND_HOLD_S = 480
 #: How long the rest of what a peer sends is read, so that its kernel takes our NOTIFICATION before our reset.
 _LINGER_S = 1.0
 _HOLD_TIMER_EXPIRED, _CEASE = 4, 6
+_COLLISION = 7  # RFC 4486
 #: How many different faults of one peer's UPDATEs are logged in a session.
 _LOGGED_PROBLEMS = 20
 
@@ -38,6 +39,9 @@ class Connection(BgpProtocol):  # type: ignore[misc]
     #: peer's address -> its incoming connection that has not sent an OPEN yet; a newer one ends it, as in FRR.
     _incoming: dict[str, Connection] = {}
     _incoming_lock = threading.Lock()
+    #: One connection of a peer begins or ends at a time. os-ken says Idle before the old one is gone, and OpenConfirm
+    #: before the new one is taken: between the two a peer stays in OpenConfirm for ever, without any connection.
+    _transition = threading.RLock()
 
     def __init__(self, sock: socket.socket, signal_bus: Any, is_reactive_conn: bool = False) -> None:
         super().__init__(sock, signal_bus, is_reactive_conn=is_reactive_conn)
@@ -108,7 +112,8 @@ class Connection(BgpProtocol):  # type: ignore[misc]
             raise ConnectionResetError("reset before our OPEN")
 
     def _end(self, code: int, subcode: int, what: str, data: bytes = b"") -> str:
-        log.warning("%s: the session ends: %s", self.address, what)
+        level = logging.INFO if (code, subcode) == (_CEASE, _COLLISION) else logging.WARNING
+        log.log(level, "%s: the session ends: %s", self.address, what)
         self._notify(code, subcode, data)
         return what
 
@@ -120,16 +125,27 @@ class Connection(BgpProtocol):  # type: ignore[misc]
             if whole is None:
                 return True
             kind = whole[messages.HEADER - 1]
-            for accepted in self._accepted(kind, whole):
-                message, _, _ = bgp.BGPMessage.parser(accepted)
+            accepted = [bgp.BGPMessage.parser(one)[0] for one in self._accepted(kind, whole)]
+            if kind == messages.OPEN:
+                self._take_open(*accepted)
+                continue
+            for message in accepted:
                 self._handle_msg(message)
             if kind == messages.NOTIFICATION:
                 return False
-            if kind == messages.OPEN:
-                self._opened()
-                _timeout(self._socket, socket.SO_RCVTIMEO, 0)
-                if message.hold_time == 0:  # os-ken would leave the peer waiting for it
-                    self._send_keepalive()
+
+    def _take_open(self, message: Any) -> None:
+        """Raises ProtocolError, BgpExc."""
+        with self._transition:
+            if self._peer is None:
+                return
+            if self._peer.protocol is not None:  # RFC 4271, 6.8: the older one stays
+                raise ProtocolError(_CEASE, _COLLISION, "there is another connection")
+            self._handle_msg(message)
+        self._opened()
+        _timeout(self._socket, socket.SO_RCVTIMEO, 0)
+        if message.hold_time == 0:  # os-ken would leave the peer waiting for it
+            self._send_keepalive()
 
     def _opened(self) -> None:
         with self._incoming_lock:
@@ -199,9 +215,12 @@ class Connection(BgpProtocol):  # type: ignore[misc]
 
     def connection_lost(self, reason: str) -> None:
         """Of the peer's state only what this connection has made of it is undone."""
-        peer, self._peer = self._peer, None
-        if peer is None:
-            return
+        with self._transition:
+            peer, self._peer = self._peer, None
+            if peer is not None:
+                self._leave(peer, reason)
+
+    def _leave(self, peer: Any, reason: str) -> None:
         connecting = peer.state.bgp_state in (constants.BGP_FSM_CONNECT, constants.BGP_FSM_OPEN_SENT)
         if peer.protocol is self or (peer.protocol is None and connecting and not self.is_reactive):
             peer.connection_lost(reason)

@@ -38,4 +38,5 @@ def test_the_process_ends_and_says_why():
 
     code, said = isolated(lambda: asyncio.run(body()), timeout=50)
     assert code == 1
-    assert "died: KeyError('a fault')" in said
+    assert "\nbgp: " in f"\n{said}"
+    assert "Traceback" not in said.rpartition("\nbgp: ")[2]

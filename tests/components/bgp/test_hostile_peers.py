@@ -166,3 +166,21 @@ def test_connections_that_say_nothing_are_one():
             one.close()
 
     scenario(body)
+
+
+def test_a_peer_that_comes_and_goes_is_taken_each_time():
+    """A session that begins while the one before it ends: two at a time, one that is closed and one that is reset."""
+
+    async def body():
+        node = await HostileNode.begin()
+        other = await HostilePeer.established(OTHER)
+        for number in range(150):
+            peer = await HostilePeer.established()
+            if number % 2:
+                peer.send(b"nonsense" * 4)
+            peer.writer.transport.abort()
+            await HostilePeer.connect()
+        await lives(node, other)
+        await lives(node, await HostilePeer.established())
+
+    scenario(body)
