@@ -29,6 +29,7 @@ from os_ken.lib import hub
 from os_ken.lib.packet import bgp
 from os_ken.services.protocols.bgp import base, constants, core, peer, processor
 from os_ken.services.protocols.bgp.core_managers import peer_manager, table_manager
+from os_ken.services.protocols.bgp.model import OutgoingRoute
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
 from components.bgp.session import Connection, shut
@@ -138,6 +139,14 @@ def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[.
     self._asso_socket_map[f"connection to {peer_addr[0]}"] = sock
     self._spawn(f"connected to {peer_addr[0]}", _begin, self, conn_handler, sock)
     return sock
+
+
+def _resend_sent(self: Any, route_family: Any, one: Any) -> None:
+    """In place of PeerManager.resend_sent, which fails for a peer that no MED is configured for: RFC 2918's answer."""
+    for destination in self._table_manager.get_global_table_by_route_family(route_family).values():
+        for sent in destination.sent_routes or ():
+            if sent.sent_peer is one:
+                one.enque_outgoing_msg(OutgoingRoute(sent.path, for_route_refresh=True))
 
 
 def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
@@ -281,6 +290,7 @@ def install() -> None:
     base.Sink.OutgoingMsgList = _Queue
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
     peer.Peer._connect_tcp = _connect_tcp
+    peer_manager.PeerManager.resend_sent = _resend_sent
     peer.Peer._handle_update_msg = _handling_updates(peer.Peer._handle_update_msg)
     peer.Peer._enqueue_init_updates = _sending_first_updates(peer.Peer._enqueue_init_updates)
     processor.BgpProcessor.__init__ = _processor_init(processor.BgpProcessor.__init__)

@@ -160,9 +160,10 @@ def _read_name(data: bytes, offset: int) -> tuple[list[bytes], int]:
         labels.append(label)
 
 
-def _length(name: DNSLabel) -> int:
-    """In octets on the wire. dnslib packs no longer one, and reads any."""
-    return 1 + sum(1 + len(label) for label in name.label)
+def _may_be_written(name: DNSLabel) -> bool:
+    """dnslib reads any name, and packs none that is longer than RFC 1035 has it."""
+    lengths = [len(label) for label in name.label]
+    return 1 + len(lengths) + sum(lengths) <= _LONGEST_NAME and max(lengths, default=0) <= _LONGEST_LABEL
 
 
 def _text(labels: list[bytes]) -> str:
@@ -227,8 +228,8 @@ def decode_response(data: bytes, plugin: str = "") -> Response:
     header = record.header
     for rr in (*record.rr, *record.auth, *record.ar):
         names = (rr.rname, *(getattr(rr.rdata, key, None) for key in ("label", "target", "mname", "rname", "exchange")))
-        if any(isinstance(name, DNSLabel) and _length(name) > _LONGEST_NAME for name in names):
-            raise DNSError("a name of more than 255 octets")
+        if any(isinstance(name, DNSLabel) and not _may_be_written(name) for name in names):
+            raise DNSError("a name of more than 255 octets, or with a label of more than 63")
     return Response(
         rcode=header.rcode,
         answer=tuple(record.rr),

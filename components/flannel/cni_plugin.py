@@ -194,7 +194,7 @@ def status(conf: dict[str, Any]) -> bytes:
 
 def collect_garbage(conf: dict[str, Any]) -> bytes:
     """Scratch files of this network whose container is not valid any more; their addresses went with DEL."""
-    valid = {entry.get("containerID") for entry in conf.get("cni.dev/valid-attachments") or []}
+    valid = {str(entry.get("containerID", "")) for entry in conf.get("cni.dev/valid-attachments") or []}
     folder = conf.get("dataDir") or DEFAULT_DATA_DIR
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         path = os.path.join(folder, name)

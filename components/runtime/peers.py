@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,9 @@ class Parent:
 
 #: What a client that does not read may leave in our memory.
 MAX_UNREAD = 16 * 1024 * 1024
+#: How long a frame that brings descriptors may take. One of them may be the client's own end of this connection, which
+#: then has no end that we would notice.
+PATIENCE_S = 30.0
 
 
 class Connection:
@@ -79,6 +83,7 @@ class Connection:
         self._name = f"client of pid {_peer_pid(sock)}"
         self._out = bytearray()
         self.open = True
+        self._waiting_since = 0.0
         self.subscriptions: list[dict[str, str]] = []
         sock.setblocking(False)
         server.loop.set_reader(sock.fileno(), self._readable)
@@ -90,6 +95,9 @@ class Connection:
             if len(self._out) > MAX_UNREAD:
                 print(f"runtime: {self._name}: does not read: {len(self._out)} bytes wait", file=sys.stderr, flush=True)
                 self.close()
+
+    def is_stale(self, now: float) -> bool:
+        return bool(self._waiting_since) and now - self._waiting_since > PATIENCE_S
 
     def close(self) -> None:
         if not self.open:
@@ -131,6 +139,10 @@ class Connection:
                 self._server.request(self, message, descriptors)
                 if not self.open:
                     return
+            if not self._reader.holds_descriptors:
+                self._waiting_since = 0.0
+            elif not self._waiting_since:
+                self._waiting_since = time.monotonic()
         except wire.BadFrame as err:
             print(f"runtime: {self._name}: bad request: {err}", file=sys.stderr, flush=True)
             self.close()

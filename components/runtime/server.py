@@ -151,6 +151,9 @@ class Server:
             sock, _ = listener.accept()
         except OSError:
             return
+        now = time.monotonic()
+        for connection in [one for one in self._connections if one.is_stale(now)]:
+            connection.close()
         if len(self._connections) >= MAX_CONNECTIONS:
             print(f"runtime: more than {MAX_CONNECTIONS} clients: one is refused", file=sys.stderr, flush=True)
             sock.close()

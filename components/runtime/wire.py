@@ -97,6 +97,11 @@ class FrameReader:
         if len(self._fds) > (MAX_FDS if self._buffer else 0):
             raise BadFrame(f"{len(self._fds)} descriptors that no frame names")
 
+    @property
+    def holds_descriptors(self) -> bool:
+        """Of a frame that is not whole."""
+        return bool(self._fds)
+
     def close(self) -> None:
         """Close descriptors of a frame that never became whole."""
         close_all(self._fds)

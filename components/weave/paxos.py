@@ -117,6 +117,8 @@ def decode(data: list[Any]) -> dict[NodeId, Claims]:
         node, promise, accepted, value, origin = jsontext.typed(one, *(5 * [list]))
         rounds = (Proposal(*jsontext.typed(proposal, int, str, int)) for proposal in (promise, accepted, origin))
         promised, agreed, first = rounds
+        if agreed != _NONE and not value:
+            raise ValueError("an accepted proposal has a value")
         value = tuple(jsontext.typed(value, *(str for _ in value)))
         found[NodeId(*jsontext.typed(node, str, int))] = Claims(promised, agreed, value, first)
     return found

@@ -92,8 +92,8 @@ def _expression(text: str, whole: str) -> tuple[Selector, ...]:
     if text.startswith('"'):
         try:
             literal = json.loads(text)
-        except ValueError:
-            raise JSONPathError(f"{whole}: cannot read the text {text!r}; it needs a quote at its end") from None
+        except ValueError as error:
+            raise JSONPathError(f"{whole}: {text!r} is no string: {error}") from None
         return (lambda _: iter([literal]),)
     text = text.removeprefix("$").removeprefix("@")
     selectors: list[Selector] = []

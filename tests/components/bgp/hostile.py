@@ -33,7 +33,7 @@ class HostileNode(Node):
         return [*map(str, argv)]
 
     @classmethod
-    async def begin(cls, name="node"):
+    async def begin(cls, name="node", announce=()):
         node = cls(name)
         await command.run(["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1-peer"], check=True)
         await command.run(["ip", "addr", "add", "10.0.1.1/24", "dev", "eth1"], check=True)
@@ -43,7 +43,7 @@ class HostileNode(Node):
             for name, address in (("bad", PEER), ("other", OTHER))
         ]
         await node.start_daemon(
-            {"localAS": 64512, "routerID": "10.0.1.1", "listen": ["0.0.0.0"], "peers": peers, "announce": []}
+            {"localAS": 64512, "routerID": "10.0.1.1", "listen": ["0.0.0.0"], "peers": peers, "announce": [*announce]}
         )
         return node
 

@@ -136,6 +136,24 @@ def test_what_ends_a_session_is_told_in_its_notification_and_logged_once():
     scenario(body)
 
 
+def test_a_route_refresh_is_answered_with_what_was_announced():
+    """RFC 2918: os-ken ended the session by an assertion."""
+
+    async def body():
+        node = await HostileNode.begin(announce=["10.1.0.0/24"])
+        peer = await HostilePeer.established()
+        while await peer.heard() != messages.UPDATE:
+            pass
+        for _ in range(3):
+            peer.send(messages.message(messages.ROUTE_REFRESH, b"\x00\x01\x00\x01"))
+            kind, update_body = await peer.message()
+            while kind != messages.UPDATE or not update_body.endswith(b"\x18\x0a\x01\x00"):
+                kind, update_body = await peer.message()
+        assert await node.is_up("bad")
+
+    scenario(body)
+
+
 def test_unknown_families_are_not_refreshed_and_not_fatal():
     async def body():
         node = await HostileNode.begin()
