@@ -29,7 +29,8 @@ from os_ken.lib import hub
 from os_ken.lib.packet import bgp
 from os_ken.services.protocols.bgp import base, constants, core, peer, processor
 from os_ken.services.protocols.bgp.core_managers import peer_manager, table_manager
-from os_ken.services.protocols.bgp.model import OutgoingRoute
+from os_ken.services.protocols.bgp.info_base import base as info_base
+from os_ken.services.protocols.bgp.model import OutgoingRoute, SentRoute
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
 from components.bgp.session import Connection, shut
@@ -147,6 +148,59 @@ def _resend_sent(self: Any, route_family: Any, one: Any) -> None:
         for sent in destination.sent_routes or ():
             if sent.sent_peer is one:
                 one.enque_outgoing_msg(OutgoingRoute(sent.path, for_route_refresh=True))
+
+
+def _new_best_path(self: Any, new_best_path: Any) -> None:
+    """In place of Destination._new_best_path, which withdraws the old path from every peer after it has told them the
+    new one, so that they end with none (RFC 4271, 3.1: a new route replaces the old one by itself), and does not
+    withdraw it at all from peers that the new one is not for.
+    """
+    self._best_path = new_best_path
+    before = dict(self._sent_routes)
+    self._core_service.peer_manager.comm_new_best_to_bgp_peers(new_best_path)
+    for one, sent in before.items():
+        if self._sent_routes.get(one) is sent:  # not told the new one
+            self.withdraw_if_sent_to(one)
+
+
+def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
+    """Sink.enque_outgoing_msg: a route counts as sent from the moment when nothing takes it back any more. os-ken notes
+    it when its thread sends it, and so withdraws nothing of what was still in the queue."""
+
+    @functools.wraps(original)
+    def enqueue(self: Any, message: Any) -> None:
+        is_route = isinstance(message, OutgoingRoute) and isinstance(self, peer.Peer)
+        if is_route and not message.path.is_withdraw and not message.for_route_refresh:
+            manager = self._core_service.table_manager
+            manager.remember_sent_route(SentRoute(message.path, self, False))
+        original(self, message)
+
+    return enqueue
+
+
+def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Peer._construct_update: a client's route that a reflector passes on has ORIGINATOR_ID and CLUSTER_LIST for all
+    peers of its AS (RFC 4456, 8). os-ken writes them for clients only, and so reflectors of one cluster take each
+    other's."""
+
+    @functools.wraps(original)
+    def construct(self: Any, route: Any) -> Any:
+        source = route.path.source
+        self.is_reflected_to = (
+            isinstance(source, peer.Peer)
+            and source.is_route_reflector_client
+            and source.remote_as == self.remote_as == self._core_service.asn
+        )
+        try:
+            return original(self, route)
+        finally:
+            self.is_reflected_to = False
+
+    return construct
+
+
+def _is_route_reflector_client(self: Any) -> bool:
+    return self._neigh_conf.is_route_reflector_client or getattr(self, "is_reflected_to", False)
 
 
 def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
@@ -291,6 +345,10 @@ def install() -> None:
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
     peer.Peer._connect_tcp = _connect_tcp
     peer_manager.PeerManager.resend_sent = _resend_sent
+    info_base.NonVrfPathProcessingMixin._new_best_path = _new_best_path
+    base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
+    peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)
+    peer.Peer._construct_update = _reflecting(peer.Peer._construct_update)
     peer.Peer._handle_update_msg = _handling_updates(peer.Peer._handle_update_msg)
     peer.Peer._enqueue_init_updates = _sending_first_updates(peer.Peer._enqueue_init_updates)
     processor.BgpProcessor.__init__ = _processor_init(processor.BgpProcessor.__init__)
