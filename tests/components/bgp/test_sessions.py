@@ -234,17 +234,52 @@ def test_our_daemon_reflects_routes_between_two_nodes_and_loses_them_with_a_node
     scenario(body)
 
 
+def test_a_reflector_that_learns_a_better_path_takes_nothing_back_from_its_clients():
+    async def body():
+        nodes, (tor,) = await segment(Bird, count=3)
+        options = {"remoteAS": 64512, "routeReflectorClient": True, "gracefulRestart": False}
+        clients = [{"name": f"n{n}", "address": f"10.0.0.{n}", **options} for n in (1, 2, 3)]
+        reflector = Node("rr")
+        reflector.pid = tor.host.pid
+        await reflector.start_daemon(
+            {"localAS": 64512, "routerID": "10.0.0.9", "clusterID": "10.0.0.9", "connectRetry": 1, "peers": clients}
+        )
+        observer, better, first = nodes
+        session = [{"name": "rr", "address": "10.0.0.9", "remoteAS": 64512}]
+
+        def announcing(number, *prefixes):
+            return configuration(session, list(prefixes), routerID=f"10.0.0.{number}")
+
+        async def observed(prefix, via):
+            return (await observer.kernel_routes()).get(prefix) == [via]
+
+        await observer.start_daemon(announcing(1))
+        await first.start_daemon(announcing(3, "10.99.0.0/16"))
+        await until(lambda: observed("10.99.0.0/16", "10.0.0.3"), "the first path")
+        # The lower router id makes it the better one (RFC 4271, 9.1.2.2 f); the first path stays known.
+        await better.start_daemon(announcing(2, "10.99.0.0/16"))
+        await until(lambda: observed("10.99.0.0/16", "10.0.0.2"), "the better path in its place")
+        # What the reflector has sent before this one has arrived before it.
+        await better.reconfigure(announcing(2, "10.99.0.0/16", "10.98.0.0/16"))
+        await until(lambda: observed("10.98.0.0/16", "10.0.0.2"), "a later announcement")
+        assert await observed("10.99.0.0/16", "10.0.0.2")
+        await better.reconfigure(announcing(2, "10.98.0.0/16"))
+        await until(lambda: observed("10.99.0.0/16", "10.0.0.3"), "the first path again")
+
+    scenario(body)
+
+
 def ibgp(number, peers):
     return configuration(peers, [f"10.244.{number}.0/24"], routerID=f"10.0.0.{number}")
 
 
-async def segment(kind):
-    """Two nodes 10.0.0.1 and .2 and a reflector 10.0.0.9 on one bridge."""
+async def segment(kind, count=2):
+    """Nodes 10.0.0.1, .2 ... and a reflector 10.0.0.9 on one bridge."""
     switch = await Host("switch").start()
     await switch.sh("ip link add br0 type bridge && ip link set br0 up")
-    nodes = [await Node(f"node{number}").start() for number in (1, 2)]
+    nodes = [await Node(f"node{number}").start() for number in range(1, count + 1)]
     host = await Host("tor").start()
-    for number, one in ((1, nodes[0]), (2, nodes[1]), (9, host)):
+    for number, one in (*enumerate(nodes, 1), (9, host)):
         one.address = f"10.0.0.{number}"
         await switch.sh(
             f"ip link add p{number} type veth peer name eth0 netns {one.pid} && ip link set p{number} master br0 up"
