@@ -24,7 +24,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.machinery import namespaces as ns
-from lab.contents import DEVICES, ETC, FOLDERS, LINKS, SYSTEM, Contents, Shared, generated, topmost
+from lab.contents import (
+    DEVICES,
+    ETC,
+    FOLDERS,
+    LINKS,
+    SYSTEM,
+    Contents,
+    Shared,
+    generated,
+    system_folders,
+    topmost,
+)
 
 #: The root that containers start from, seen from every host: /etc and empty folders, no mounts.
 IMAGE = Path("/.image")
@@ -87,12 +98,11 @@ def _skeleton(root: Path) -> None:
     for name, mode in FOLDERS.items():
         (root / name).mkdir(exist_ok=True)
         (root / name).chmod(mode)
+    for folder in system_folders():
+        (root / folder.name).mkdir()
     for name in SYSTEM:
-        machine = Path("/", name)
-        if machine.is_symlink():
+        if (machine := Path("/", name)).is_symlink():
             (root / name).symlink_to(machine.readlink())
-        elif machine.is_dir():
-            (root / name).mkdir()
     for name, target in LINKS.items():
         (root / name).symlink_to(target)
     for name in ETC:
@@ -115,11 +125,9 @@ def _copy(source: Path, target: Path) -> None:
 def _system(root: Path) -> None:
     """Programs and libraries. Their owner, the machine's root, is nobody inside (except with hostUsers): what only
     root may read on the machine stays unread."""
-    for name in SYSTEM:
-        machine = Path("/", name)
-        if machine.is_dir() and not machine.is_symlink():
-            ns.bind(machine, root / name, recursive=True)
-            ns.restrict(root / name)
+    for folder in system_folders():
+        ns.bind(folder, root / folder.name, recursive=True)
+        ns.restrict(root / folder.name)
 
 
 def _devices(dev: Path, options: str) -> None:

@@ -151,9 +151,9 @@ def _resend_sent(self: Any, route_family: Any, one: Any) -> None:
 
 
 def _new_best_path(self: Any, new_best_path: Any) -> None:
-    """In place of Destination._new_best_path, which withdraws the old path from every peer after it has told them the
-    new one, so that they end with none (RFC 4271, 3.1: a new route replaces the old one by itself), and does not
-    withdraw it at all from peers that the new one is not for.
+    """In place of NonVrfPathProcessingMixin._new_best_path, which withdraws the old path from every peer after it has
+    told them the new one, so that they end with none (RFC 4271, 3.1: a new route replaces the old one by itself), and
+    does not withdraw it at all from peers that the new one is not for.
     """
     self._best_path = new_best_path
     before = dict(self._sent_routes)

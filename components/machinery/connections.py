@@ -9,15 +9,9 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from components.machinery.serving import peer_of
+
 log = logging.getLogger(__name__)
-
-
-def peer_of(transport: Any) -> str:
-    """10.0.0.1:4711, or "a client" of which nothing is known any more."""
-    name = transport.get_extra_info("peername") if transport is not None else None
-    if not isinstance(name, tuple) or len(name) < 2:
-        return "a client"
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 class HttpConnection(RequestHandler):

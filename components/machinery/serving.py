@@ -60,10 +60,10 @@ def callback(work: Callable[..., object], log: logging.Logger, what: str) -> Cal
     return call
 
 
-def peer_of(writer: asyncio.StreamWriter) -> str:
-    """ "10.0.0.2:4711", "[fd00::2]:4711", or what a unix socket's other end is."""
-    peer = writer.get_extra_info("peername")
+def peer_of(connection: asyncio.BaseTransport | asyncio.StreamWriter | None) -> str:
+    """ "10.0.0.2:4711", "[fd00::2]:4711", the path of a unix socket, or "a client" when it has no name or is gone."""
+    peer = connection.get_extra_info("peername") if connection is not None else None
     if isinstance(peer, tuple):
         host, port = peer[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return str(peer) if peer else "a local client"
+    return str(peer) if peer else "a client"

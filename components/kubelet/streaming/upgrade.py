@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import WSMsgType, web
 
-from components.machinery.connections import HttpConnection, peer_of
+from components.machinery.connections import HttpConnection
+from components.machinery.serving import peer_of
 
 log = logging.getLogger(__name__)
 
