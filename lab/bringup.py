@@ -32,7 +32,7 @@ from lab.components import (
     component_specs,
     node_files,
 )
-from lab.contents import system_folders, topmost
+from lab.contents import topmost
 from lab.errors import BringUpFailed, LabError
 from lab.pki import Authority
 from lab.request import Doors
@@ -115,7 +115,7 @@ class Lab:
         door = self._doors.runtime.fileno()
         command = [sys.executable, "-m", "components.runtime", "--socket", str(RUNTIME_SOCKET)]
         command += ["--listen-fd", str(door), "--state", str(mounts.LAB), "--lower", str(mounts.IMAGE)]
-        for folder in system_folders():
+        for folder in mounts.system_folders():
             command += ["--over", str(folder)]
         for folder in code_folders():
             command += ["--show", str(folder)]

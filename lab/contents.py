@@ -150,12 +150,6 @@ def generated() -> dict[str, str]:
     }
 
 
-def system_folders() -> list[Path]:
-    """Those of SYSTEM that are folders of this machine and not links into one of the others."""
-    folders = [Path("/", name) for name in SYSTEM]
-    return [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
-
-
 def topmost(paths: list[Path]) -> list[Path]:
     """paths without those that lie below another one or below SYSTEM, which show them already. Sorted."""
     shown = [Path("/", name) for name in SYSTEM]

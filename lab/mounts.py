@@ -33,7 +33,6 @@ from lab.contents import (
     Contents,
     Shared,
     generated,
-    system_folders,
     topmost,
 )
 
@@ -43,6 +42,8 @@ IMAGE = Path("/.image")
 LAB = Path("/var/lib/kubewire")
 LOGS = Path("/var/log/kubewire")
 _STAGING = Path("/tmp")
+#: On one path, as Linux counts (MAXSYMLINKS).
+_MOST_LINKS = 40
 
 
 class UnusableShare(OSError):
@@ -57,6 +58,7 @@ def assemble(contents: Contents) -> Path:
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
     # Held by descriptor: the staging folder may cover their paths.
     programs = {path: _hold(path) for path in topmost([path.resolve() for path in contents.programs])}
+    links = dict(link for path in contents.programs for link in links_on(path))
     shared = {entry: _hold_shared(entry) for entry in contents.shared}
     logs = _hold(contents.logs)
     owner = contents.user
@@ -74,10 +76,37 @@ def assemble(contents: Contents) -> Path:
         _devices(_STAGING / "dev", options)
         for path, descriptor in programs.items():
             _show(descriptor, path)
+        for link, says in links.items():
+            _link(link, says)
         for entry, descriptor in shared.items():
             _share(descriptor, entry, owner)
         _show(logs, LOGS, read_only=False)
     return _STAGING
+
+
+def system_folders() -> list[Path]:
+    """Those of SYSTEM that are folders of this machine and not links into one of the others."""
+    folders = [Path("/", name) for name in SYSTEM]
+    return [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
+
+
+def links_on(path: Path) -> list[tuple[Path, Path]]:
+    """The symbolic links that one follows on the way from "/" to path, each with what it says.
+
+    A program may be known by such a path, as a virtual environment's python is (sys.prefix), so a lab has these links.
+    """
+    links: list[tuple[Path, Path]] = []
+    walked, left = Path("/"), list(path.parts[1:])
+    while left and len(links) < _MOST_LINKS:
+        here = walked / left.pop(0)
+        if not here.is_symlink():
+            walked = here
+            continue
+        says = here.readlink()
+        links.append((here, says))
+        whole = Path(os.path.normpath(walked / says))
+        walked, left = Path("/"), [*whole.parts[1:], *left]
+    return links
 
 
 def _hold(path: Path) -> int:
@@ -154,6 +183,14 @@ def _show(descriptor: int, path: Path, *, read_only: bool = True) -> None:
     ns.bind(f"/proc/self/fd/{descriptor}", target, recursive=True)
     ns.restrict(target, read_only=read_only)
     os.close(descriptor)
+
+
+def _link(path: Path, says: Path) -> None:
+    """The link that the machine has at path, where the root has nothing yet."""
+    link = _STAGING / path.relative_to("/")
+    if not (link.is_symlink() or link.exists()):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(says)
 
 
 def _target(descriptor: int, path: Path) -> Path:

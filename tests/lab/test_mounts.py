@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.contents import FOLDERS, generated, group, passwd, topmost
+from lab.mounts import links_on
 from lab.sandbox import FIRST_ID, Extent, clean_environment, id_map
 
 
@@ -39,6 +40,19 @@ def test_all_ids_that_kubernetes_allows_have_a_place() -> None:
 def test_a_checkout_below_usr_or_below_another_one_is_shown_already() -> None:
     paths = ["/usr/lib/python3/dist-packages", "/work/kubewire/lab", "/work/kubewire", "/home/me/.venv"]
     assert topmost([Path(path) for path in paths]) == [Path("/home/me/.venv"), Path("/work/kubewire")]
+
+
+def test_links_on_the_way_to_a_program_are_known(tmp_path: Path) -> None:
+    (tmp_path / "real/bin").mkdir(parents=True)
+    (tmp_path / "near").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "near")
+    (tmp_path / "round").symlink_to("round")
+    assert links_on(tmp_path / "real/bin") == []
+    assert links_on(tmp_path / "far/bin") == [
+        (tmp_path / "far", tmp_path / "near"),
+        (tmp_path / "near", Path("real")),
+    ]
+    assert links_on(tmp_path / "round")  # has an end
 
 
 def test_of_the_environment_only_what_is_named_goes_in() -> None:
