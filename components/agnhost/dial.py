@@ -7,7 +7,9 @@ import socket
 from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
-from .golang import host_port, quote
+from components.machinery.golang import quote
+
+from .golang import host_port
 
 TIMEOUT = 5.0
 Address = tuple[int, tuple[str, int]]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .golang import parse_duration, quote
+from components.machinery.golang import parse_bool, parse_duration, quote
 
 Value = str | int | bool | float
 
@@ -75,9 +75,7 @@ def _value(command: str, flag: Flag, text: str) -> Value:
         if flag.duration:
             return parse_duration(text)
         if isinstance(flag.default, bool):
-            if text.lower() not in ("1", "t", "true", "0", "f", "false"):
-                raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
-            return text.lower() in ("1", "t", "true")
+            return parse_bool(text)
         if isinstance(flag.default, int):
             try:
                 return int(text, 0)

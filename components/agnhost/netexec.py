@@ -12,9 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
+from components.machinery.golang import format_duration, parse_duration, quote
+
 from . import dial
 from .flags import Flag, parse
-from .golang import atoi, fatal, format_duration, host_port, log, parse_duration, quote, to_json
+from .golang import atoi, fatal, host_port, log, to_json
 from .http import HttpServer, Request, Respond, Response, error, listen_tcp, redirect, text
 from .loop import Loop
 

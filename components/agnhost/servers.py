@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from components.machinery.golang import format_duration
+
 from . import dial
 from .flags import Flag, parse
-from .golang import fatal, format_duration, host_port, log, to_json
+from .golang import fatal, host_port, log, to_json
 from .http import HttpServer, Request, Respond, Response, error, listen_tcp, redirect, text
 from .loop import Loop
 from .netexec import IPPROTO_SCTP, listen_udp, stop_on_sigterm

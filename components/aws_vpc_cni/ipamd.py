@@ -16,7 +16,7 @@ from typing import Any
 
 from components.aws_vpc_cni import install, network
 from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
-from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets
+from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
 from components.machinery import command, jsontext, serving
 from components.machinery.command import CommandError
 
@@ -127,7 +127,7 @@ class Ipamd:
         return eni
 
     async def _set_nat(self) -> None:
-        external = self._environment.get("AWS_VPC_K8S_CNI_EXTERNALSNAT", "false").lower() == "true"
+        external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
         text = network.nat(self._vpc, self._primary, external_snat=external)
         await command.run(["iptables-restore", "--wait", "5", "--noflush"], stdin=text.encode(), timeout=30, check=True)
         for table, rule in network.jumps(self._options.interface):

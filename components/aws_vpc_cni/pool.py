@@ -6,8 +6,13 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from components.machinery.golang import parse_bool
+
+log = logging.getLogger("ipamd")
 
 #: An address that a pod had is not given again for this long, so that nobody still sends to the pod before.
 COOLDOWN_S = 30.0
@@ -40,13 +45,23 @@ class Targets:
             warm_addresses=number("WARM_IP_TARGET", 0),
             minimum_addresses=number("MINIMUM_IP_TARGET", 0),
             warm_prefixes=number("WARM_PREFIX_TARGET", 1),
-            prefixes=environment.get("ENABLE_PREFIX_DELEGATION", "false").lower() == "true",
+            prefixes=switch(environment, "ENABLE_PREFIX_DELEGATION"),
         )
 
     @property
     def counts_addresses(self) -> bool:
         """WARM_IP_TARGET and MINIMUM_IP_TARGET take the place of the others."""
         return bool(self.warm_addresses or self.minimum_addresses)
+
+
+def switch(environment: Mapping[str, str], name: str) -> bool:
+    """Off without a value; also with one that cannot be read, which is logged (upstream's GetBoolAsStringEnvVar)."""
+    text = environment.get(name, "")
+    try:
+        return parse_bool(text) if text else False
+    except ValueError as error:
+        log.error("%s: %s; it is off", name, error)
+        return False
 
 
 @dataclass

@@ -192,7 +192,7 @@ def _peer(document: Any) -> Peer:
 
 
 def _restart_time(keys: _Keys) -> int:
-    wanted, seconds = keys.take("gracefulRestart", bool, True), keys.number("restartTime", 120, low=1, high=4095)
+    wanted, seconds = keys.take("gracefulRestart", bool, True), keys.number("restartTime", 120, low=0, high=4095)
     return seconds if wanted else 0
 
 

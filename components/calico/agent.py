@@ -40,7 +40,17 @@ IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=Fals
 FELIXCONFIGURATIONS = Resource(GROUP, "v1", "felixconfigurations", "FelixConfiguration", namespaced=False)
 DEFAULT_POOL = "default-ipv{}-ippool"
 #: What may be otherwise the next time.
-_PASSING = (CommandError, TimeoutError, OSError, ApiError, DatastoreError, ipam.NoAddress, bird.NotConfigured)
+_PASSING = (
+    CommandError,
+    TimeoutError,
+    OSError,
+    ApiError,
+    DatastoreError,
+    ipam.NoAddress,
+    bird.NotConfigured,
+    bird.Refused,
+    dataplane.Unreadable,
+)
 _GATHER, _RETRY, _RESYNC, _TOKEN_SECONDS = 0.05, 5.0, 10.0, 24 * 3600
 
 
@@ -80,7 +90,7 @@ class Agent:
         self.options, self._client = options, client
         self._changed = asyncio.Event()
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
-        self._pools = Informer(client, IPPOOLS, handler=self._something_changed)
+        self._pools = Informer(client, IPPOOLS, handler=self._pool_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
         self._configurations = Informer(client, FELIXCONFIGURATIONS, handler=self._something_changed)
         self._peering = Peering(client, self._something_changed) if options.with_bird else None
@@ -179,7 +189,7 @@ class Agent:
 
     def _tunnels(self) -> list[Tunnel]:
         """Those that a pool wants."""
-        return [tunnel for felix in self._felixes for tunnel in felix.tunnels(self._pools.store.values())]
+        return [tunnel for felix in self._felixes for tunnel in felix.tunnels(self._usable_pools())]
 
     async def _announce(self, store: Datastore) -> None:
         """Annotations of the Node, with an address of every tunnel that a pool wants. Waits until it is registered."""
@@ -217,7 +227,7 @@ class Agent:
         name, handle = node["metadata"]["name"], tunnel.handle + node["metadata"]["name"]
         for one in self._blocks.store.values():
             for address, holder, _ in block.allocations(one):
-                pool = dataplane.pool_of(self._pools.store.values(), address)
+                pool = dataplane.pool_of(self._usable_pools(), address)
                 if holder == handle and pool is not None and dataplane.mode_of(pool, tunnel) != "Never":
                     return address
 
@@ -264,6 +274,14 @@ class Agent:
     def _something_changed(self, _: KubeObject | None, __: KubeObject | None) -> None:
         self._changed.set()
 
+    def _pool_changed(self, _: KubeObject | None, pool: KubeObject | None) -> None:
+        if pool and not dataplane.usable([pool]):
+            log.error("IPPool %s: spec.cidr %r is no network; not used", pool["metadata"]["name"], pool["spec"]["cidr"])
+        self._changed.set()
+
+    def _usable_pools(self) -> list[KubeObject]:
+        return dataplane.usable(self._pools.store.values())
+
     async def _follow(self, store: Datastore) -> None:
         while True:
             self._changed.clear()
@@ -301,16 +319,16 @@ class Agent:
         settings = Settings.of((found or {}).get("spec") or {})
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            await felix.reconcile(nodes, list(self._pools.store.values()), self._blocks.store.values(), settings)
+            await felix.reconcile(nodes, self._usable_pools(), self._blocks.store.values(), settings)
 
     async def _configure_bird(self) -> None:
-        """Raises NotConfigured, to be tried again, OSError, ApiError."""
+        """Raises NotConfigured, Refused and Unreadable, to be tried again, OSError, ApiError."""
         if self._peering is None:
             return
         router_id = _router_id(self.options.nodename, [felix.own for felix in self._felixes])
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            pools, blocks = self._pools.store.values(), self._blocks.store.values()
+            pools, blocks = self._usable_pools(), self._blocks.store.values()
             await self._peering.follow(felix.own, router_id, nodes, pools, blocks)
 
     def _known_nodes(self, family: Family) -> Mapping[str, Node]:

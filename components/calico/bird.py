@@ -15,11 +15,15 @@ _SECONDS = 20.0
 
 
 class NotConfigured(Exception):
-    """BIRD does not listen, or refuses what it is told."""
+    """BIRD does not listen yet."""
+
+
+class Refused(Exception):
+    """BIRD goes on with the configuration that it had."""
 
 
 async def configure(document: Mapping[str, Any], version: int) -> None:
-    """Write, and have it read: by bird, or bird6 for IPv6. Raises NotConfigured, OSError (cannot be written)."""
+    """Write, and have it read: by bird, or bird6 for IPv6. Raises NotConfigured, Refused, OSError (cannot be written)."""
     path, control = (text.format("" if version == 4 else "6") for text in (_CONFIG, _CONTROL))
     replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     try:
@@ -35,4 +39,4 @@ async def configure(document: Mapping[str, Any], version: int) -> None:
     if answer == "Restarting":
         raise NotConfigured("BIRD begins anew")  # and reads the file, but whether this one is not known
     if answer != "Reconfigured":
-        raise NotConfigured(f"BIRD refuses {path}: {answer}")
+        raise Refused(f"BIRD refuses {path}: {answer}")

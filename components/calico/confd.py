@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import floor
 from typing import Any
 
 from components.calico import dataplane
-from components.calico.dataplane import Node
+from components.calico.dataplane import Node, Unreadable
+from components.calico.manifests import NAMESPACE
 from components.calico.plugin import block
 from components.calico.plugin.selector import SelectorError, matches
+from components.machinery.golang import parse_duration
 from components.machinery.resources import KubeObject
 
 log = logging.getLogger("confd")
@@ -51,7 +55,10 @@ class State:
 
 
 def render(state: State) -> dict[str, Any]:
-    """components/bgp's configuration. A BGP object that cannot be followed is logged and left out."""
+    """components/bgp's configuration. A BGPPeer that cannot be followed is logged and left out.
+
+    Raises Unreadable for a BGPConfiguration.
+    """
     own = state.own
     document: dict[str, Any] = {
         "localAS": state.as_of(own),
@@ -67,6 +74,18 @@ def render(state: State) -> dict[str, Any]:
     return document
 
 
+@contextmanager
+def reading(field: str) -> Iterator[None]:
+    """Of the BGPConfiguration. Raises Unreadable, so that BIRD keeps what it has until the object is right: so do
+    Calico's clients, which cannot list an object that they cannot decode."""
+    try:
+        yield
+    except KeyError as error:
+        raise Unreadable(f"BGPConfiguration default: {field}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise Unreadable(f"BGPConfiguration default: {field}: {error}") from error
+
+
 def _unique(peers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One session for an address: the mesh's before an explicit one."""
     seen = set()
@@ -80,8 +99,10 @@ def _mesh(state: State) -> Iterator[dict[str, Any]]:
     """Every node with every other, unless switched off; route reflectors are no part of it."""
     if not state.configuration.get("nodeToNodeMeshEnabled", True) or state.own.cluster_id:
         return
-    more = _password(state, state.configuration.get("nodeMeshPassword"))
-    more |= _restart_time(state.configuration.get("nodeMeshMaxRestartTime"))
+    with reading("spec.nodeMeshPassword"):
+        more = _password(state, state.configuration.get("nodeMeshPassword"))
+    with reading("spec.nodeMeshMaxRestartTime"):
+        more |= _restart_time(state.configuration.get("nodeMeshMaxRestartTime"))
     for name, node in sorted(state.nodes.items()):
         if name != state.own.name and not node.cluster_id:
             yield _session(state, node, f"Mesh_{_underlined(node.ip)}") | more
@@ -152,27 +173,20 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _password(state: State, reference: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Raises KeyError when the Secret is not there: no session without its password."""
+    """Raises ValueError when the Secret is not there, KeyError without a reference to one: no session without its
+    password."""
     if not reference:
         return {}
     secret = reference["secretKeyRef"]
-    return {"password": state.secrets[secret["name"], secret["key"]]}
+    password = state.secrets.get((secret["name"], secret["key"]))
+    if password is None:
+        raise ValueError(f"Secret {NAMESPACE}/{secret['name']} with the key {secret['key']} is not there")
+    return {"password": password}
 
 
 def _restart_time(text: str | None) -> dict[str, Any]:
-    return {"restartTime": seconds(text)} if text else {}
-
-
-def seconds(text: str) -> int:
-    """ "2m30s" -> 150, as metav1.Duration. Raises ValueError."""
-    total, number = 0, ""
-    for character in text:
-        if character.isdigit():
-            number += character
-        else:
-            total += int(number) * {"h": 3600, "m": 60, "s": 1}.get(character, 0)
-            number = ""
-    return total + int(number or 0)
+    """Whole seconds of a metav1.Duration, rounded as confd rounds them. Raises ValueError."""
+    return {"restartTime": floor(parse_duration(text) + 0.5)} if text else {}
 
 
 def _filters(state: State, names: Sequence[str]) -> dict[str, Any]:
@@ -209,7 +223,9 @@ def _announcement(state: State, cidr: str, *, blackhole: bool) -> dict[str, Any]
     announcement: dict[str, Any] = {"prefix": cidr}
     if blackhole and not cidr.endswith(f"/{block.bits(cidr)}"):
         announcement["blackhole"] = True
-    if communities := _communities(state.configuration, cidr):
+    with reading("spec.prefixAdvertisements"):
+        communities = _communities(state.configuration, cidr)
+    if communities:
         announcement["communities"] = communities
     return announcement
 

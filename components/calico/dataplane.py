@@ -116,10 +116,20 @@ class Node:
         return ipaddress.ip_address(other.ip) in ipaddress.ip_interface(self.address).network
 
 
+class Unreadable(ValueError):
+    """An object of the API that cannot be followed as it is; str() names it, the field and what is wrong."""
+
+
+def usable(pools: Iterable[KubeObject]) -> list[KubeObject]:
+    """Without those that have no network in spec.cidr, which Calico treats as if they were deleted."""
+    return [pool for pool in pools if block.is_network(pool["spec"]["cidr"])]
+
+
 def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
-    """None until its calico-node has said where it is."""
+    """None until its calico-node has said where it is, and while what the annotation says is no address."""
     annotations = obj["metadata"].get("annotations") or {}
-    if not (address := annotations.get(family.annotation)):
+    address = annotations.get(family.annotation, "")
+    if not _is_address(address, family):
         return None
     number = annotations.get(AS_NUMBER, "")
     return Node(
@@ -133,9 +143,25 @@ def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
     )
 
 
+def _is_address(text: str, family: Family) -> bool:
+    """172.18.0.3/16, or without a length."""
+    try:
+        return ipaddress.ip_interface(text).version == family.version
+    except ValueError:
+        return False
+
+
 def is_after(one: str, other: str) -> bool:
     """Of two IP addresses."""
     return int(ipaddress.ip_address(one)) > int(ipaddress.ip_address(other))
+
+
+def _number(spec: Mapping[str, Any], key: str) -> int:
+    """Not negative; 0 without one."""
+    try:
+        return max(int(spec.get(key) or 0), 0)
+    except (TypeError, ValueError):
+        return 0
 
 
 @dataclass(frozen=True)
@@ -151,12 +177,13 @@ class Settings:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Settings:
+        """A value that is no number counts as not given, as Felix has it."""
         return cls(
-            int(spec.get("vxlanVNI") or VNI),
-            int(spec.get("vxlanPort") or PORT),
-            int(spec.get("vxlanMTU") or 0),
-            int(spec.get("vxlanMTUV6") or 0),
-            int(spec.get("ipipMTU") or spec.get("ipInIpMtu") or 0),
+            _number(spec, "vxlanVNI") or VNI,
+            _number(spec, "vxlanPort") or PORT,
+            _number(spec, "vxlanMTU"),
+            _number(spec, "vxlanMTUV6"),
+            _number(spec, "ipipMTU") or _number(spec, "ipInIpMtu"),
         )
 
     def mtu(self, tunnel: Tunnel, outer: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.calico.agent import Agent, Options, Pool
-from components.machinery import daemon
+from components.machinery import daemon, golang
 from components.machinery.client import Client
 from components.machinery.command import CommandError
 from components.machinery.kubeconfig import KubeconfigError
@@ -31,9 +31,11 @@ def parse(argv: Sequence[str]) -> Options:
         parser.add_argument(f"{flag}-cidr", default=default, help=f"{variable}_CIDR; none: no IPv{version}")
         parser.add_argument(f"{flag}-vxlan", default="Never", choices=modes, help=f"{variable}_VXLAN")
         parser.add_argument(f"{flag}-block-size", type=int, default=size, help=f"{variable}_BLOCK_SIZE")
-        nat = "true" if version == 4 else "false"
         parser.add_argument(
-            f"{flag}-nat-outgoing", default=nat, choices=("true", "false"), help=f"{variable}_NAT_OUTGOING"
+            f"{flag}-nat-outgoing",
+            default=version == 4,
+            type=golang.flag(golang.parse_bool),
+            help=f"{variable}_NAT_OUTGOING",
         )
     parser.add_argument("--ipv4pool-ipip", default="Never", choices=modes, help="CALICO_IPV4POOL_IPIP")
     parser.add_argument(
@@ -57,7 +59,7 @@ def _pools(given: Mapping[str, Any]) -> Iterator[Pool]:
                 given[f"ipv{version}pool_block_size"],
                 given[f"ipv{version}pool_vxlan"],
                 given["ipv4pool_ipip"] if version == 4 else "Never",
-                given[f"ipv{version}pool_nat_outgoing"] == "true",
+                given[f"ipv{version}pool_nat_outgoing"],
             )
 
 

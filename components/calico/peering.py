@@ -48,7 +48,7 @@ class Peering:
         pools: Iterable[KubeObject],
         blocks: Iterable[KubeObject],
     ) -> None:
-        """For the family of own. Raises NotConfigured, to be tried again, OSError, ApiError."""
+        """For the family of own. Raises NotConfigured, Refused, Unreadable, to be tried again, OSError, ApiError."""
         configuration = (self._configurations.get("default") or {}).get("spec") or {}
         own = nodes.get(own.name, own)
         version = own.family.version
@@ -99,4 +99,5 @@ class Peering:
                 self._tasks.create_task(informer.run())
         await wait_synced(*self._announced)
         all_services, slices = (list(informer.store.values()) for informer in self._announced)
-        return services.announced(configuration, all_services, slices, own.name, dict(own.labels))
+        with confd.reading("serviceClusterIPs, serviceExternalIPs or serviceLoadBalancerIPs"):
+            return services.announced(configuration, all_services, slices, own.name, dict(own.labels))

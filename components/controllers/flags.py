@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from components.machinery.golang import flag, parse_bool, parse_duration
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -35,24 +36,6 @@ class Options:
     verbosity: int = 0
 
 
-def duration(text: str) -> float:
-    """Go's duration (40s, 1m30s, 500ms) in seconds. Raises ArgumentTypeError."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    if text == "0":
-        return 0.0
-    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|s))+", text):
-        raise argparse.ArgumentTypeError(f'time: invalid duration "{text}"')
-    return sum(float(number) * units[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text))
-
-
-def boolean(text: str) -> bool:
-    if text.lower() in ("true", "t", "1"):
-        return True
-    if text.lower() in ("false", "f", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
-
-
 def networks(text: str) -> tuple[Network, ...]:
     """One CIDR, or two of different families separated by a comma."""
     try:
@@ -70,21 +53,21 @@ def parse(argv: Sequence[str], known: Sequence[str] = ()) -> Options:
     add = parser.add_argument
     add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
     add("--controllers", default="*", help="* for all, foo to enable, -foo to disable: " + ", ".join(known))
-    add("--allocate-node-cidrs", type=boolean, nargs="?", const=True, default=False)
+    add("--allocate-node-cidrs", type=flag(parse_bool), nargs="?", const=True, default=False)
     add("--cluster-cidr", type=networks, default=(), help="pod range, or one of each family")
     add("--service-cluster-ip-range", type=networks, default=())
     add("--node-cidr-mask-size", type=int, default=0)
     add("--node-cidr-mask-size-ipv4", type=int, default=0)
     add("--node-cidr-mask-size-ipv6", type=int, default=0)
     add("--root-ca-file", default="")
-    add("--node-monitor-period", type=duration, default=5.0)
-    add("--node-monitor-grace-period", type=duration, default=40.0)
-    add("--node-startup-grace-period", type=duration, default=60.0)
+    add("--node-monitor-period", type=flag(parse_duration), default=5.0)
+    add("--node-monitor-grace-period", type=flag(parse_duration), default=40.0)
+    add("--node-startup-grace-period", type=flag(parse_duration), default=60.0)
     add("--max-endpoints-per-slice", type=int, default=100)
     add("--terminated-pod-gc-threshold", type=int, default=12500)
     add("--bind-address", default="127.0.0.1")
     add("--secure-port", type=int, default=10257, help="/healthz and /metrics, plain HTTP; 0 for none")
-    add("--leader-elect", type=boolean, nargs="?", const=True, default=True)
+    add("--leader-elect", type=flag(parse_bool), nargs="?", const=True, default=True)
     add("-v", "--v", dest="verbosity", type=int, default=0)
     given = parser.parse_args(list(argv))
     return _options(parser, given, known)

@@ -17,6 +17,7 @@ from components.coredns.corefile import CorefileError
 from components.coredns.instance import VERSION, Instance
 from components.coredns.plugin import PluginError
 from components.coredns.plugins import PLUGINS
+from components.machinery.golang import parse_bool, quote
 
 log = logging.getLogger("coredns")
 
@@ -35,16 +36,16 @@ def parse_flags(argv: list[str]) -> Flags:
     """Go's style: one dash or two, `-flag value` or `-flag=value`. Raises SystemExit(2)."""
     values: dict[str, str] = {}
     names = {"conf": "conf", "dns.port": "port", "p": "port", "pidfile": "pidfile"}
-    switches = {"quiet", "version", "plugins"}
+    on = dict.fromkeys(("quiet", "version", "plugins"), False)
     words = list(argv)
     while words:
         word = words.pop(0)
         name, given, value = word.lstrip("-").partition("=")
-        if not word.startswith("-") or name not in names.keys() | switches:
+        if not word.startswith("-") or name not in names.keys() | on.keys():
             print(f"flag provided but not defined: -{name}", file=sys.stderr)
             raise SystemExit(2)
-        if name in switches:
-            values[name] = value if given else "true"
+        if name in on:
+            on[name] = _switch(name, value) if given else True
         elif given or words:
             values[names[name]] = value if given else words.pop(0)
         else:
@@ -54,8 +55,15 @@ def parse_flags(argv: list[str]) -> Flags:
     if not port.isdigit():
         print(f'invalid value "{port}" for flag -dns.port: parse error', file=sys.stderr)
         raise SystemExit(2)
-    on = {name: values.get(name) == "true" for name in switches}
     return Flags(values.get("conf", "Corefile"), int(port), pidfile=values.get("pidfile", ""), **on)
+
+
+def _switch(name: str, value: str) -> bool:
+    try:
+        return parse_bool(value)
+    except ValueError:
+        print(f"invalid boolean value {quote(value)} for -{name}: parse error", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def load(path: str) -> tuple[str, list[corefile.ServerBlock]]:

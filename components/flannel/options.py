@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.flannel import install, lease, subnetfile
+from components.machinery import golang
 
 DEFAULT_NET_CONF = "/etc/kube-flannel/net-conf.json"
 DEFAULT_CNI_CONF = "/etc/kube-flannel/cni-conf.json"
@@ -45,12 +46,7 @@ class OptionError(Exception):
     """The flags do not fit together; the text says what to pass."""
 
 
-def _bool(text: str) -> bool:
-    """Go's flag syntax: --ip-masq or --ip-masq=false."""
-    known = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-    if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f'invalid boolean value "{text}"')
-    return known[text.lower()]
+_bool = golang.flag(golang.parse_bool)
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:

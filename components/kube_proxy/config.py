@@ -5,7 +5,6 @@ https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from ipaddress import ip_address
@@ -15,6 +14,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from components.machinery import yamlfile
+from components.machinery.golang import format_duration, parse_duration
 
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 DEFAULT_MODE = "iptables"
@@ -258,7 +258,7 @@ def _encode(value: Any) -> dict[str, Any]:
         elif isinstance(current, tuple):
             out[name] = list(current) or None
         elif isinstance(current, float):
-            out[name] = current if item.name == "qps" else duration_text(current)
+            out[name] = current if item.name == "qps" else format_duration(current)
         elif not isinstance(current, Mapping) or current:
             out[name] = dict(current) if isinstance(current, Mapping) else current
     return out
@@ -290,7 +290,7 @@ def _scalar(kind: Any, value: Any, where: str, path: str) -> Any:
         str: lambda v: v if isinstance(v, str) else _refuse(v),
         bool: lambda v: v if isinstance(v, bool) else _refuse(v),
         int: lambda v: v if isinstance(v, int) and not isinstance(v, bool) else _refuse(v),
-        float: lambda v: float(v) if isinstance(v, int | float) and not isinstance(v, bool) else seconds(v),
+        float: lambda v: float(v) if isinstance(v, int | float) and not isinstance(v, bool) else parse_duration(v),
         tuple[str, ...]: lambda v: tuple(v) if isinstance(v, list) else _refuse(v),
         tuple[Any, ...]: lambda v: tuple(v) if isinstance(v, list) else _refuse(v),
     }
@@ -303,35 +303,3 @@ def _scalar(kind: Any, value: Any, where: str, path: str) -> Any:
 
 def _refuse(value: Any) -> Any:
     raise ValueError(f"unexpected {type(value).__name__}")
-
-
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(text: str) -> float:
-    """A Go duration: `1h2m3.5s`, `500ms`, `0`. Raises ValueError."""
-    if text in ("0", "+0", "-0"):
-        return 0.0
-    found = re.findall(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|h|m|s)", text)
-    if not found or "".join(number + unit for number, unit in found) != text.lstrip("+-"):
-        raise ValueError(f'time: invalid duration "{text}"')
-    return sum(float(number) * _UNITS[unit] for number, unit in found) * (-1 if text.startswith("-") else 1)
-
-
-def duration_text(value: float) -> str:
-    """As Go prints a time.Duration: 24h0m0s, 1m30s, 1.5s, 300ms, 0s."""
-    nanoseconds = round(abs(value) * 1e9)
-    sign = "-" if value < 0 else ""
-    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1000000)):
-        if 0 < nanoseconds < min(size * 1000, 10**9):
-            return f"{sign}{_decimal(nanoseconds, size)}{unit}"
-    minutes, rest = divmod(nanoseconds, 60 * 10**9)
-    hours, minutes = divmod(minutes, 60)
-    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
-    return f"{sign}{head}{_decimal(rest, 10**9)}s"
-
-
-def _decimal(number: int, size: int) -> str:
-    whole, fraction = divmod(number, size)
-    digits = f"{fraction:0{len(str(size)) - 1}d}".rstrip("0") if fraction else ""
-    return f"{whole}.{digits}" if digits else str(whole)

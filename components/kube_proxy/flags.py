@@ -14,23 +14,11 @@ from components.kube_proxy.config import (
     KubeProxyConfiguration,
     append_port,
     load,
-    seconds,
 )
+from components.machinery import golang
 
-
-def _boolean(text: str) -> bool:
-    if text.lower() in ("true", "1", "t"):
-        return True
-    if text.lower() in ("false", "0", "f"):
-        return False
-    raise argparse.ArgumentTypeError(f'invalid argument "{text}": must be true or false')
-
-
-def _duration(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+_boolean = golang.flag(golang.parse_bool)
+_duration = golang.flag(golang.parse_duration)
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.kube_proxy.config import ConfigError, KubeProxyConfiguration, duration_text
+from components.kube_proxy.config import ConfigError, KubeProxyConfiguration
+from components.machinery.golang import format_duration
 
 #: In the order of upstream's message.
 MODES = ("iptables", "ipvs", "nftables")
@@ -179,7 +180,7 @@ def _not_negative(name: str, seconds: float) -> Iterator[str]:
 
 
 def _invalid(name: str, value: Any, why: str) -> str:
-    shown = duration_text(value) if isinstance(value, _Duration) else json.dumps(value, separators=(",", ":"))
+    shown = format_duration(value) if isinstance(value, _Duration) else json.dumps(value, separators=(",", ":"))
     return f"{_ROOT}.{name}: Invalid value: {shown}: {why}"
 
 

@@ -43,15 +43,3 @@ class Backoff:
         if not self.delay or failed_at - self.raised_at > policy.forget_after:
             return failed_at
         return failed_at + self.delay
-
-
-def go_duration(seconds: float) -> str:
-    """10 -> 10s, 80 -> 1m20s, 300 -> 5m0s: time.Duration's text, as upstream's messages have it."""
-    whole = int(seconds)
-    if whole != seconds and seconds < 60:
-        return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
-    hours, rest = divmod(whole, 3600)
-    minutes, remaining = divmod(rest, 60)
-    if hours:
-        return f"{hours}h{minutes}m{remaining}s"
-    return f"{minutes}m{remaining}s" if minutes else f"{remaining}s"

@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import ipaddress
 import json
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kubelet.backoff import DEFAULT_BACKOFF, BackoffPolicy
+from components.machinery.golang import flag, parse_bool, parse_duration
 from components.machinery.quantity import value
 
 API_VERSION = "kubelet.config.k8s.io/v1beta1"
@@ -84,19 +84,12 @@ class Settings:
     serialize_image_pulls: bool = True
 
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
 def duration(text: object) -> float:
     """A Go duration ("1m30s", "0") in seconds. Raises ValueError."""
-    raw = str(text)
-    if raw == "0":
-        return 0.0
-    parts = _DURATION.findall(raw)
-    if not parts or "".join(number + unit for number, unit in parts) != raw:
-        raise ValueError(f'time: invalid duration "{raw}" (write it like 10s, 1m30s or 500ms)')
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    try:
+        return parse_duration(str(text))
+    except ValueError as error:
+        raise ValueError(f"{error} (write it like 10s, 1m30s or 500ms)") from error
 
 
 def _texts(raw: object) -> tuple[str, ...]:
@@ -242,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--hostname-override", default="", help="the node's name (default: the host name)")
     flags.add_argument("--node-ip", default="", help="the node's address, or two with a comma between them")
     flags.add_argument("--node-labels", default="", help="labels of the Node: a=b,c=d")
-    flags.add_argument("--register-node", type=_flag_bool, help="register the Node (default true)")
+    flags.add_argument("--register-node", type=flag(parse_bool), help="register the Node (default true)")
     flags.add_argument("--register-with-taints", default=None, help="taints of the Node: KEY=VALUE:EFFECT,...")
     flags.add_argument("--container-runtime-endpoint", type=endpoint, help="unix:///path of the fork server's socket")
     flags.add_argument("--image-catalogue", type=Path, help="additional images (kubewire's own flag)")
@@ -257,12 +250,6 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--cni-bin-dir", type=Path, help="containerd's bin_dir (default /opt/cni/bin)")
     flags.add_argument("-v", "--v", type=int, default=0, help="log verbosity")
     return flags
-
-
-def _flag_bool(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError("must be true or false")
-    return text.lower() == "true"
 
 
 def settings(argv: Sequence[str]) -> tuple[Settings, int]:

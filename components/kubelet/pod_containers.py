@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.kubelet import hooks, hostsfile, launch, pods
-from components.kubelet.backoff import Backoff, go_duration
+from components.kubelet.backoff import Backoff
 from components.kubelet.environment import EnvironmentProblem, environment
 from components.kubelet.expansion import expand_all
 from components.kubelet.launch import TERMINAL, Launch, LaunchError
@@ -25,6 +25,7 @@ from components.kubelet.probes.actions import Exec
 from components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
 from components.kubelet.termination import Grace, stop_container
 from components.kubelet.volumes.payload import MountProblem
+from components.machinery.golang import format_duration
 from components.machinery.images import Image, UnknownImage
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartError
 
@@ -149,7 +150,7 @@ class PodContainers:
         if now < ready_at and not (current.succeeded and self._is_regular_init(name)):
             pod = self._state.pod
             where = f"container={name} pod={pods.full_name(pod)}({self._state.uid})"
-            text = f"back-off {go_duration(held.delay)} restarting failed {where}"
+            text = f"back-off {format_duration(held.delay)} restarting failed {where}"
             waiting = Waiting("CrashLoopBackOff", text)
             self.event(
                 "Warning",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from components.machinery import health
 from components.machinery.client import Client
 from components.machinery.daemon import log_to_stderr, termination
+from components.machinery.golang import flag, parse_bool
 from components.scheduler.scheduler import DEFAULT_NAME, Scheduler
 
 log = logging.getLogger("kube-scheduler")
@@ -33,7 +34,14 @@ def parse(argv: Sequence[str]) -> Options:
     add("--scheduler-name", default=DEFAULT_NAME, help="spec.schedulerName of the pods to schedule (not upstream's)")
     add("--bind-address", default="127.0.0.1")
     add("--secure-port", type=int, default=10259, help="/healthz and /metrics, plain HTTP; 0 for none")
-    add("--leader-elect", nargs="?", default="true", help="accepted; there is one scheduler")
+    add(
+        "--leader-elect",
+        nargs="?",
+        type=flag(parse_bool),
+        const=True,
+        default=True,
+        help="accepted; there is one scheduler",
+    )
     add("-v", "--v", dest="verbosity", type=int, default=0)
     given = parser.parse_args(list(argv))
     return Options(given.kubeconfig, given.scheduler_name, given.bind_address, given.secure_port, given.verbosity)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
-
-#: unit -> seconds
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+from components.machinery.golang import parse_duration
 
 
 def seconds(value: float | str) -> float:
-    """0.5, "500ms", "10s", "2m", "3h" -> seconds. Raises ValueError."""
+    """0.5, "500ms", "10s", "1m30s", "3h" -> seconds. Raises ValueError."""
     if not isinstance(value, str):
         return float(value)
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", value)
-    if not match:
-        raise ValueError(f"{value!r} is not a time such as 500ms, 10s, 2m or 3h")
-    return float(match[1]) * UNITS[match[2]]
+    try:
+        found = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a time such as 500ms, 10s, 2m or 3h") from error
+    if found < 0:
+        raise ValueError(f"{value!r} is negative; a time is 0 or more")
+    return found
 
 
 def shown(value: float) -> str:

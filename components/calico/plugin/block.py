@@ -43,6 +43,16 @@ def bounds(cidr: str) -> tuple[int, int]:
     return number_of(address) // size * size, size
 
 
+def is_network(cidr: str) -> bool:
+    """Whether it is an address, a slash and a prefix length."""
+    address, slash, length = cidr.partition("/")
+    try:
+        inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address)
+    except (OSError, ValueError):
+        return False
+    return slash == "/" and length.isascii() and length.isdigit() and int(length[:4]) <= bits(address)
+
+
 def contains(cidr: str, other: str) -> bool:
     """Is other, an address or a range, within cidr?"""
     if is_ipv6(cidr) != is_ipv6(other):

@@ -34,6 +34,11 @@ def block_size(pool: dict[str, Any]) -> int:
     return int(pool["spec"].get("blockSize") or _BLOCK_SIZES[block.bits(pool["spec"]["cidr"])])
 
 
+def _readable_pools(store: Datastore) -> list[dict[str, Any]]:
+    """Without those that have no network in spec.cidr, which Calico treats as if they were deleted."""
+    return [pool for pool in store.list(POOLS) if block.is_network(pool["spec"]["cidr"])]
+
+
 def usable_pools(
     store: Datastore, node: dict[str, Any], asked: list[str], use: str = "Workload", version: int = 4
 ) -> list[dict[str, Any]]:
@@ -42,7 +47,7 @@ def usable_pools(
     labels = node["metadata"].get("labels") or {}
     found = [
         pool
-        for pool in store.list(POOLS)
+        for pool in _readable_pools(store)
         if block.is_ipv6(pool["spec"]["cidr"]) == (version == 6) and not pool["spec"].get("disabled")
     ]
     if asked:
@@ -74,7 +79,7 @@ def assign(store: Datastore, node: str, pools: list[dict[str, Any]], handle: str
 
 def assign_this(store: Datastore, node: str, address: str, handle: str, attributes: dict[str, str]) -> None:
     """The address that is asked for (cni.projectcalico.org/ipAddrs). Raises NoAddress and ApiError."""
-    pool = next((pool for pool in store.list(POOLS) if block.contains(pool["spec"]["cidr"], address)), None)
+    pool = next((pool for pool in _readable_pools(store) if block.contains(pool["spec"]["cidr"], address)), None)
     if pool is None:
         raise NoAddress(f"IP address {address} is not in a configured pool")
     size = block_size(pool)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from components.coredns.corefile import Line
-
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+from components.machinery.golang import parse_duration
 
 
 def one(line: Line) -> str:
@@ -37,11 +34,10 @@ def number(line: Line, text: str) -> int:
 
 def duration(line: Line, text: str) -> float:
     """Seconds of a Go duration."""
-    found = re.findall(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|h|m|s)", text)
-    if text != "0" and (not found or "".join(value + unit for value, unit in found) != text):
-        missing = "missing unit in" if re.fullmatch(r"[0-9.]+", text) else "invalid"
-        line.fail(f'time: {missing} duration "{text}"')
-    return sum(float(value) * _UNITS[unit] for value, unit in found)
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        line.fail(str(error))
 
 
 def unknown(line: Line) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 
 from components.kubelet import pods
-from components.kubelet.backoff import go_duration
 from components.kubelet.probes import grpc, http
 from components.kubelet.probes.http import ProbeResult
 from components.kubelet.probes.state import ProbeSpec
+from components.machinery.golang import format_duration
 
 _MAX_OUTPUT = 10 * 1024
 
@@ -80,7 +80,7 @@ async def _exec(execute: Exec, argv: list[str], timeout: float) -> ProbeResult:
         code, output = await execute(argv, timeout)
     except TimeoutError:
         command = " ".join(argv)
-        return ProbeResult(False, f'command timed out: "{command}" timed out after {go_duration(timeout)}')
+        return ProbeResult(False, f'command timed out: "{command}" timed out after {format_duration(timeout)}')
     except OSError as error:
         return ProbeResult(False, str(error))
     text = output[:_MAX_OUTPUT].decode(errors="replace")

@@ -5,7 +5,7 @@ import pytest
 from components.bgp.config import parse
 from components.calico import confd, services
 from components.calico.confd import State
-from components.calico.dataplane import Node
+from components.calico.dataplane import Node, Unreadable
 from components.calico.plugin import block
 from tests.components.calico.store import pool
 
@@ -114,6 +114,41 @@ def test_a_session_waits_for_its_password(caplog):
     assert "BGPPeer peer-0" in caplog.text
     (session,) = told(peers=[peer], configuration=off, secrets={("bgp", "word"): "x"})["peers"]
     assert session["password"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 1), ("0s", 0), ("1h8m15s", 4095), ("2m30s", 150), ("499ms", 0)]
+)
+def test_a_restart_time_is_in_whole_seconds(text, seconds):
+    document = told(configuration={"nodeMeshMaxRestartTime": text})
+    assert [peer["restartTime"] for peer in document["peers"]] == [seconds, seconds]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "text"),
+    [
+        ({"nodeMeshMaxRestartTime": "1d"}, 'spec.nodeMeshMaxRestartTime: time: unknown unit "d" in duration "1d"'),
+        (
+            {"nodeMeshPassword": {"secretKeyRef": {"name": "a", "key": "b"}}},
+            "spec.nodeMeshPassword: Secret kube-system/a",
+        ),
+        ({"nodeMeshPassword": {"secret": "a"}}, "spec.nodeMeshPassword: 'secretKeyRef' is missing"),
+        ({"prefixAdvertisements": [{"communities": ["x"]}]}, "spec.prefixAdvertisements: 'cidr' is missing"),
+        ({"prefixAdvertisements": [{"cidr": "pods"}]}, "spec.prefixAdvertisements:"),
+        ({"communities": [7]}, "spec.prefixAdvertisements:"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_named(configuration, text):
+    with pytest.raises(Unreadable) as raised:
+        told(configuration=configuration)
+    assert str(raised.value).startswith("BGPConfiguration default: ")
+    assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("spec", [{"maxRestartTime": "1d"}, {"password": {}}, {"asNumber": "x"}])
+def test_a_peer_that_cannot_be_read_is_logged_and_left_out(caplog, spec):
+    peer = {"peerIP": "172.18.0.254", "asNumber": 65001} | spec
+    assert "Global_172_18_0_254" not in sessions(told(peers=[peer])) or spec == {"password": {}}
 
 
 def test_filters_and_communities():

@@ -18,31 +18,12 @@ from components.kube_proxy.config import (
     KubeProxyConfiguration,
     NftablesSettings,
     dump,
-    duration_text,
     load,
-    seconds,
 )
 from components.kube_proxy.configfile import ConfigFileChanged, until_changed
 from components.kube_proxy.validation import validate
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("0", 0.0), ("30s", 30.0), ("1h0m1.5s", 3601.5), ("500ms", 0.5), ("24h0m0s", 86400.0)]
-)
-def test_durations_are_gos(text, value):
-    assert seconds(text) == value
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0s"), (0.3, "300ms"), (1.5, "1.5s"), (90.0, "1m30s"), (86400.0, "24h0m0s"), (900.0, "15m0s"), (-1.0, "-1s"),
-     (0.0000015, "1.5µs")],
-)  # fmt: skip
-def test_durations_are_written_as_go_writes_them(value, text):
-    assert duration_text(value) == text
-    assert seconds(text) == pytest.approx(value)
 
 
 def read(tmp_path: Path, body: str) -> KubeProxyConfiguration:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kubelet.backoff import Backoff, BackoffPolicy, go_duration
+from components.kubelet.backoff import Backoff, BackoffPolicy
 from components.kubelet.configuration import ConfigurationError, Settings, Taint, duration, settings
 from components.kubelet.images import ImagePuller
 from components.kubelet.node import Health, Machine, node_conditions, node_object, node_status, status_changed
@@ -164,14 +164,6 @@ def test_back_off_doubles_up_to_five_minutes_and_is_forgotten() -> None:
     assert delays == [10, 20, 40, 80, 160, 300, 300]
     assert held.ready_at(policy, now + 601) == now + 601, "it had run for ten minutes"
     assert held.raised(policy, now + 601).delay == 10
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(10, "10s"), (80, "1m20s"), (300, "5m0s"), (3600, "1h0m0s"), (0.5, "500ms"), (1.5, "1.5s")],
-)
-def test_durations_are_written_as_go_writes_them(seconds: float, text: str) -> None:
-    assert go_duration(seconds) == text
 
 
 def test_a_missing_image_is_pulled_then_backed_off() -> None:
