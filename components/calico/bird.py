@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 async def configure(document: Mapping[str, Any], version: int) -> None:
-    """Write, and have it read: by bird, or bird6 for IPv6. Raises NotConfigured, Refused, OSError (cannot be written)."""
+    """Write the file, and have bird (or bird6 for IPv6) read it. Raises NotConfigured, Refused, OSError."""
     path, control = (text.format("" if version == 4 else "6") for text in (_CONFIG, _CONTROL))
     replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     try:
