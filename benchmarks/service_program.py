@@ -17,7 +17,7 @@ from pathlib import Path
 
 from service_objects import FIRST, PODS, change, changed_ip, cluster_ip, fill
 
-from components.machinery import namespaces
+from components.kernel import namespaces
 from components.machinery.client import Client
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 from tests.scratch import isolated

@@ -24,6 +24,9 @@ from measure import machine, percentile, row
 from service_objects import NODE, PODS, changed_ip, state
 from service_program import follow, program
 
+from components.kernel.nfnetlink import expressions as ex
+from components.kernel.nfnetlink.netlink import NfTablesSocket
+from components.kernel.nfnetlink.tables import Table
 from components.kube_proxy.backends import BACKENDS
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.iptables import rules as iptables_rules
@@ -32,9 +35,6 @@ from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, Endpoint
 from components.kube_proxy.nftables import plan as nftables_plan
 from components.kube_proxy.nftables import rules as nftables_rules
-from components.machinery.nfnetlink import expressions as ex
-from components.machinery.nfnetlink.netlink import NfTablesSocket
-from components.machinery.nfnetlink.tables import Table
 from scenarios.catalogue.services import first_packet
 from tests.scratch import isolated
 

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import vm.build
-from components.machinery import kernel_features as features
-from components.machinery import namespaces as ns
+from components.kernel import features as features
+from components.kernel import namespaces as ns
 from lab.machine import packages
 from vm.errors import Untrusted
 from vm.kernels import KERNELS

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 from lab.contents import (
     DEVICES,
     ETC,

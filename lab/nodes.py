@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 from lab.errors import LabError, UsageError
 from lab.sandbox import clean_environment
 from lab.state import LabRecord, StateDirectory

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 from lab import mounts
 from lab.contents import Contents
 

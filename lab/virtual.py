@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.machinery import kernel_features
+from components.kernel import features as kernel_features
 from lab import machine as debian
 from lab.errors import LabError, UsageError
 from vm import build, cache

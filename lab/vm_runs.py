@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event as Flag
 
-from components.machinery.kernel_features import VIRTUAL_TIME
+from components.kernel.features import VIRTUAL_TIME
 from lab import virtual
 from lab.errors import LabError
 from scenarios.engine.cli import CATALOGUE

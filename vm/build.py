@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from components.machinery import apt, kernel_features
+from components.kernel import features as kernel_features
+from components.machinery import apt
 from vm import cache
 from vm.errors import BuildFailed, DoesNotRun, NotBuilt, Panicked, Untrusted, VMError
 from vm.kernels.base import Boot, Kernel, Progress
@@ -156,7 +157,7 @@ def probes() -> str:
 
 def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
     """Boot it and try every feature inside. Raises BuildFailed; DoesNotRun when it panics."""
-    job = Job([sys.executable, "-m", "components.machinery.kernel_features"], env=environment())
+    job = Job([sys.executable, "-m", "components.kernel.features"], env=environment())
     said: list[bytes] = []
     errors: list[bytes] = []
     try:

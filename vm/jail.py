@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 
 NOBODY = 65534
 #: The shared folder's path for the machine, and a place for its mounts; both in its own /tmp.

@@ -17,8 +17,9 @@ from typing import Any
 from components.aws_vpc_cni import install, network
 from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
-from components.machinery import command, jsontext, serving
-from components.machinery.command import CommandError
+from components.kernel import command
+from components.kernel.command import CommandError
+from components.machinery import jsontext, serving
 
 log = logging.getLogger("ipamd")
 RPC, INTROSPECTION = ("127.0.0.1", 50051), ("127.0.0.1", 61679)

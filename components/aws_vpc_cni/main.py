@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from components.aws_vpc_cni.ec2 import Ec2
 from components.aws_vpc_cni.ipamd import Ipamd, Options
+from components.kernel.command import CommandError
 from components.machinery import daemon
-from components.machinery.command import CommandError
 
 
 def parse(argv: Sequence[str]) -> Options:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from components.azure_cni import install, masquerade
-from components.machinery import command
+from components.kernel import command
 from components.machinery.client import ApiError, Client
 from components.machinery.resources import NODES
 

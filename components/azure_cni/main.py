@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from components.azure_cni import agent
 from components.azure_cni.agent import Options
+from components.kernel.command import CommandError
 from components.machinery import daemon
 from components.machinery.client import Client
-from components.machinery.command import CommandError
 from components.machinery.kubeconfig import KubeconfigError
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from components.bgp import fib, links, rib, status
 from components.bgp.config import ConfigError, Prefix, load
 from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, Withdrawn
+from components.kernel.command import CommandError
 from components.machinery import serving
-from components.machinery.command import CommandError
 
 log = logging.getLogger("bgp")
 #: How long routes of a run before stay for peers that do not come (BIRD's "graceful restart wait").

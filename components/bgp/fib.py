@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.bgp.config import KernelRule, Prefix
-from components.machinery import command
+from components.kernel import command
 
 log = logging.getLogger(__name__)
 

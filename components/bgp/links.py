@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from components.machinery import command
+from components.kernel import command
 
 _RTMGRP_LINK = 0x1
 

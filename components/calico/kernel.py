@@ -20,7 +20,7 @@ from components.calico.dataplane import (
     Settings,
     Tunnel,
 )
-from components.machinery import command
+from components.kernel import command
 
 
 async def _query(*argv: str) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.calico.agent import Agent, Options, Pool
+from components.kernel.command import CommandError
 from components.machinery import daemon, golang
 from components.machinery.client import Client
-from components.machinery.command import CommandError
 from components.machinery.kubeconfig import KubeconfigError
 
 log = logging.getLogger("calico-node")

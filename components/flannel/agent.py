@@ -18,9 +18,9 @@ from components.flannel.forwarding import Forwarding, difference
 from components.flannel.lease import Annotations, Lease
 from components.flannel.netconf import NetConf, Network
 from components.flannel.options import Options
+from components.kernel.command import CommandError
 from components.machinery import serving
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.command import CommandError
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer
 from components.machinery.resources import NODES, KubeObject

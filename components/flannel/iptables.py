@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.flannel.netconf import Network
-from components.machinery import command
+from components.kernel import command
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from components.flannel.device import Link, VxlanDevice
 from components.flannel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, Route
 from components.flannel.netconf import Network
-from components.machinery import command
+from components.kernel import command
 
 log = logging.getLogger(__name__)
 

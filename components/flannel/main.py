@@ -12,7 +12,7 @@ from components.flannel import options
 from components.flannel.agent import SubnetError, start
 from components.flannel.kernel import LinkError
 from components.flannel.netconf import NetConfError
-from components.machinery.command import CommandError
+from components.kernel.command import CommandError
 from components.machinery.kubeconfig import KubeconfigError
 
 log = logging.getLogger("flanneld")

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.kernel import namespaces
 from components.kubelet import pods
-from components.machinery import cni, namespaces
+from components.machinery import cni
 from components.machinery.resources import KubeObject
 
 log = logging.getLogger(__name__)

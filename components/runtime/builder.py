@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 
 
 class Failed(Exception):

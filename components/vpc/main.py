@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from components.machinery import daemon, namespaces, serving
+from components.kernel import namespaces
+from components.machinery import daemon, serving
 from components.vpc.kernel import CommandFailed, Kernel, mac_of
 from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
 from components.vpc.service import Service

@@ -21,9 +21,9 @@ from typing import Any
 
 from aiohttp import web
 
+from components.kernel.command import CommandError
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.cni_plugin.pack import replace
-from components.machinery.command import CommandError
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
 from components.machinery.resources import NODES, SECRETS, KubeObject

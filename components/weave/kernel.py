@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.machinery import command
+from components.kernel import command
 from components.weave import dataplane
 from components.weave.dataplane import BRIDGE, DEVICE, PORT, Device
 

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
+from components.kernel.command import CommandError
 from components.machinery import daemon
 from components.machinery.client import Client
-from components.machinery.command import CommandError
 from components.machinery.kubeconfig import KubeconfigError
 from components.weave import dataplane
 from components.weave.agent import Agent, Options

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from components.machinery.namespaces import setns
+from components.kernel.namespaces import setns
 from scenarios.engine import links, pcapng
 
 ETH_P_ALL = 3

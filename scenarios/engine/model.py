@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from components.machinery.kernel_features import VIRTUAL_TIME
+from components.kernel.features import VIRTUAL_TIME
 from scenarios.engine.faults import requires
 from scenarios.engine.spec import LabSpec
 

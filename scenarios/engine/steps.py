@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from components.machinery.kernel_features import has_virtual_time
+from components.kernel.features import has_virtual_time
 from components.machinery.resources import PODS, SERVICEACCOUNTS, KubeObject, Resource
 from scenarios.engine import faults
 from scenarios.engine.api import ApiError

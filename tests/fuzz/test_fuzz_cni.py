@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from components.azure_cni.plugin import cni as azure
 from components.flannel import cni_plugin as flannel
-from components.machinery import command
+from components.kernel import command
 from components.machinery.cni import cache, config, invoke, network
 from components.machinery.cni.types import CNIError, Result
 from components.machinery.cni_plugin import contract

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import scenarios.engine
-from components.machinery import kernel_features
+from components.kernel import features as kernel_features
 from lab import doctor
 from scenarios.engine.document import SpecError
 from scenarios.engine.loader import load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery.kernel_features import FEATURES, VIRTUAL_TIME
+from components.kernel.features import FEATURES, VIRTUAL_TIME
 from lab import virtual
 from lab.cli import _parse_own, build_parser
 from lab.errors import UsageError

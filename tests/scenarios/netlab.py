@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from components.machinery import namespaces
+from components.kernel import namespaces
 from scenarios.engine.api import BUILT_IN
 from scenarios.engine.handle import Completed, ComponentAction, Host
 from scenarios.engine.loader import merge

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery import kernel_features
+from components.kernel import features as kernel_features
 from vm import build, cache
 from vm.errors import BuildFailed, NotBuilt, Untrusted
 from vm.kernels import KERNELS, named

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery import kernel_features
+from components.kernel import features as kernel_features
 from tests.vm.conftest import built
 from tests.vm.waiting import until
 from vm import build
@@ -203,7 +203,7 @@ def test_vector_registers_survive_the_turns_of_other_programs(kernel: Chosen) ->
 def test_virtual_time_is_known_inside(record_property: Callable[[str, object], None]) -> None:
     kernel = built("uml", record_property)
     assert not kernel_features.has_virtual_time()
-    ask = "from components.machinery import kernel_features as f; print(f.has_virtual_time())"
+    ask = "from components.kernel import features as f; print(f.has_virtual_time())"
     job = Job([sys.executable, "-c", ask], env=build.environment())
     for virtual in (False, True):
         boot = Boot(memory=512, virtual_time=virtual)

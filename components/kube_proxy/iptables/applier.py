@@ -10,11 +10,11 @@ import asyncio
 import re
 from collections.abc import Sequence
 
+from components.kernel.nfnetlink.iptables import Unsupported, compile_table, split
+from components.kernel.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
 from components.kube_proxy.excerpt import around
 from components.kube_proxy.iptables import variant
 from components.kube_proxy.model import IPV4
-from components.machinery.nfnetlink.iptables import Unsupported, compile_table, split
-from components.machinery.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
 _LOCK_SECONDS = "5"

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from components.kernel.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket
 from components.kube_proxy.excerpt import around
 from components.kube_proxy.nftables import chains
 from components.kube_proxy.nftables.messages import Encoder, Unencodable
 from components.kube_proxy.nftables.plan import Present
 from components.kube_proxy.nftables.statements import AddAffinitySet, AddElement, Statement, text
-from components.machinery.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket
 
 #: For each anonymous map the kernel walks the transaction so far: long ones take the square of their time.
 _LONGEST_PIECE = 1000

@@ -7,6 +7,9 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from components.kernel.nfnetlink import expressions as ex
+from components.kernel.nfnetlink.netlink import Message
+from components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS, Table, address, element, key
 from components.kube_proxy.nftables import chains
 from components.kube_proxy.nftables.expressions import (
     Dnat,
@@ -36,9 +39,6 @@ from components.kube_proxy.nftables.statements import (
     Rule,
     Statement,
 )
-from components.machinery.nfnetlink import expressions as ex
-from components.machinery.nfnetlink.netlink import Message
-from components.machinery.nfnetlink.tables import NFPROTO, PROTOCOLS, Table, address, element, key
 
 _SOURCE = {"ip": (12, 4), "ip6": (8, 16)}
 _ALL_BITS = 0xFFFFFFFF

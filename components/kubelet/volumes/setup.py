@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.kernel import namespaces
 from components.kubelet import pods
 from components.kubelet.volumes import atomic_writer
 from components.kubelet.volumes.directories import Directories
 from components.kubelet.volumes.payload import MountProblem, VolumeSources, volume_payload
-from components.machinery import namespaces
 from components.machinery.quantity import value
 from components.machinery.resources import KubeObject
 

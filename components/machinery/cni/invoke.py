@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.machinery import command
+from components.kernel import command
 from components.machinery.cni.types import CNIError
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from components.machinery import command
+from components.kernel import command
 
 PROJECT = Path(__file__).resolve().parents[3]
 

@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 
 from components.bgp import messages
-from components.machinery import command
+from components.kernel import command
 from tests.components.bgp.fabric import Node
 
 PEER, OTHER = "127.0.0.2", "127.0.0.3"

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from components.machinery import command
+from components.kernel import command
 from lab import router_packages
 
 ROOT = router_packages.directory()

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from components.machinery import cni, command, namespaces
+from components.kernel import command, namespaces
+from components.machinery import cni
 from components.machinery.kubeconfig import Credentials, dump
 
 PROJECT = Path(__file__).resolve().parents[3]

@@ -10,7 +10,7 @@ import pytest
 
 from components.flannel import iptables, kernel
 from components.flannel.drift import concerns
-from components.machinery.command import CommandError
+from components.kernel.command import CommandError
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet

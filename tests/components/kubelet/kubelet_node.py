@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 from components.machinery.client import ApiError, Client
 from components.machinery.resources import CONFIGMAPS, EVENTS, NODES, PODS, SERVICEACCOUNTS, KubeObject
 from components.runtime.api import AsyncRuntimeClient, Process

@@ -14,8 +14,8 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
-from components.machinery.nfnetlink import expressions as ex
-from components.machinery.nfnetlink.netlink import (
+from components.kernel.nfnetlink import expressions as ex
+from components.kernel.nfnetlink.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     Message,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.scratch import isolated
 
-README = Path(__file__).parents[4] / "components/machinery/nfnetlink/README.md"
+README = Path(__file__).parents[4] / "components/kernel/nfnetlink/README.md"
 BASE = "add table ip demo\nadd map ip demo services { type ipv4_addr . inet_proto . inet_service : verdict ; }\n"
 
 

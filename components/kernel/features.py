@@ -1,7 +1,7 @@
 """What a kernel can do for a lab, found out by trying: FEATURES is the list, works() tries one.
 
 Each is tried in a fresh network namespace of a child process, which vanishes with it. A machine's own kernel is
-asked by `kubewire doctor`, that of a virtual machine from inside: `python -m components.machinery.kernel_features`
+asked by `kubewire doctor`, that of a virtual machine from inside: `python -m components.kernel.features`
 prints a JSON object of all of them.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.machinery import namespaces as ns
+from components.kernel import namespaces as ns
 
 
 @dataclass(frozen=True)

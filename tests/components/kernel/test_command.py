@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery.command import CommandError, run
+from components.kernel.command import CommandError, run
 
 
 def test_a_program_gets_stdin_and_environment_and_gives_both_outputs():
