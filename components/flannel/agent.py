@@ -14,11 +14,12 @@ from components.flannel import backend, install, iptables, kernel, lease, netcon
 from components.flannel.backend import HostGateway, Vxlan
 from components.flannel.device import Link
 from components.flannel.drift import Watch
-from components.flannel.forwarding import Forwarding, difference
 from components.flannel.lease import Annotations, Lease
 from components.flannel.netconf import NetConf, Network
 from components.flannel.options import Options
+from components.kernel import forwarding
 from components.kernel.command import CommandError
+from components.kernel.forwarding import Forwarding, difference
 from components.machinery import serving
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.events import timestamp
@@ -249,7 +250,7 @@ class Agent:
                 self._dirty = False
                 self._applied = await self._now(overlays)
             wanted = self._desired(overlays)
-            await kernel.apply(difference(self._applied, wanted))
+            await forwarding.apply(difference(self._applied, wanted))
             self._applied = wanted
         except (CommandError, TimeoutError) as error:
             log.error("%s", error)

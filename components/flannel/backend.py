@@ -10,9 +10,10 @@ from typing import Protocol
 
 from components.flannel import device, forwarding, kernel
 from components.flannel.device import Link, VxlanDevice
-from components.flannel.forwarding import Forwarding
 from components.flannel.lease import Lease, Member
 from components.flannel.netconf import NetConf, Network
+from components.kernel import iproute
+from components.kernel.forwarding import Forwarding
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Vxlan:
         found = await kernel.vxlan_device(self.wanted.name, self.network.version)
         if found is not None and (reason := device.incompatible(self.wanted, found)):
             log.warning("%r already exists with incompatible configuration: %s; recreating device", found.name, reason)
-        await kernel.batch("ip", device.commands(self.wanted, found, self.network))
+        await iproute.batch("ip", device.commands(self.wanted, found, self.network).splitlines())
         kernel.write_sysctl(f"net/ipv6/conf/{self.wanted.name}/accept_ra", "0")
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding:

@@ -1,10 +1,8 @@
-"""The thin applier: reads links, routes, neighbours and FDB entries with `ip -json` and `bridge -json`, and
-applies batches. One process per batch; no netlink library is held in the memory of a hundred agents."""
+"""What flannel reads of its node: the interface between nodes, its VXLAN device, and the entries it answers for."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -12,41 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from components.flannel.device import Link, VxlanDevice
-from components.flannel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, Route
 from components.flannel.netconf import Network
-from components.kernel import command
+from components.kernel import forwarding as kernel
+from components.kernel.forwarding import Forwarding, Route
+from components.kernel.iproute import query
 
 log = logging.getLogger(__name__)
 
 
 class LinkError(Exception):
     """No interface as asked for; upstream's text."""
-
-
-async def _query(*argv: str) -> list[dict[str, Any]]:
-    """The JSON of an ip or bridge command. Raises CommandError."""
-    completed = await command.run(argv, timeout=10, check=True)
-    answer: list[dict[str, Any]] = json.loads(completed.stdout or b"[]")
-    return [entry for entry in answer if entry]
-
-
-async def batch(program: str, text: str) -> None:
-    """Run commands in one process; every line is tried. Raises CommandError with the lines that failed."""
-    if text:
-        log.debug("%s -batch:\n%s", program, text)
-        await command.run([program, "-force", "-batch", "-"], stdin=text.encode(), timeout=30, check=True)
-
-
-async def apply(commands: Commands) -> None:
-    """Raises CommandError after everything was tried."""
-    failed: list[command.CommandError] = []
-    for program, text in (("bridge", commands.fdb_set), ("ip", commands.ip), ("bridge", commands.fdb_delete)):
-        try:
-            await batch(program, text)
-        except command.CommandError as error:
-            failed.append(error)
-    if failed:
-        raise failed[0]
 
 
 _Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -69,7 +42,7 @@ async def outer_link(
     """The interface for traffic between nodes: by name or address, by regular expression on both, as the one
     towards an address, else the default route's. Raises LinkError or CommandError."""
     flag = f"-{version}"
-    links = {entry["ifname"]: entry for entry in await _query("ip", "-json", flag, "address", "show")}
+    links = {entry["ifname"]: entry for entry in await query("ip", flag, "address", "show")}
     for wanted in interfaces:
         for name, entry in links.items():
             if wanted == name or any(wanted == str(address.ip) for address in _networks(entry, version)):
@@ -81,8 +54,8 @@ async def outer_link(
     if interfaces or patterns:
         asked = ", ".join((*interfaces, *patterns))
         raise LinkError(f"failed to find interface to use that matches the interfaces and/or regexes provided: {asked}")
-    query = ("route", "get", reachable) if reachable else ("route", "show", "default")
-    for route in await _query("ip", "-json", flag, *query):
+    asked_for = ("route", "get", reachable) if reachable else ("route", "show", "default")
+    for route in await query("ip", flag, *asked_for):
         if route.get("dev") in links:
             return _link(links[route["dev"]], version)
     which = "interface" if version == 4 else "v6 interface"
@@ -100,9 +73,8 @@ def _link(entry: dict[str, Any], version: int, wanted: str = "") -> Link:
 async def vxlan_device(name: str, version: int = 4) -> VxlanDevice | None:
     """The device as it is, with its addresses of a family; None when there is none. Raises LinkError when name is
     something else."""
-    completed = await command.run(["ip", "-json", "-details", "address", "show", "dev", name], timeout=10)
-    found = [entry for entry in json.loads(completed.stdout or b"[]") if entry]
-    if completed.returncode != 0 or not found:
+    found = await query("ip", "-details", "address", "show", "dev", name, check=False)
+    if not found:
         return None
     entry = found[0]
     info = entry.get("linkinfo", {})
@@ -127,43 +99,17 @@ async def vxlan_device(name: str, version: int = 4) -> VxlanDevice | None:
 async def forwarding(network: Network, *, outer: str, overlay: str = "") -> Forwarding:
     """What the kernel has now and flannel answers for: all of the overlay device's entries, and on the outer
     interface the routes with a next hop into the flannel network. Raises CommandError."""
-    flag = f"-{network.version}"
-    routes = [_route(entry, outer) for entry in await _query("ip", "-json", flag, "route", "show", "dev", outer)]
-    neighbours: list[Neighbour] = []
-    fdb: list[FdbEntry] = []
+    routes = await kernel.routes(network.version, "dev", outer)
+    found = Forwarding()
     if overlay:
-        routes += [
-            _route(entry, overlay) for entry in await _query("ip", "-json", flag, "route", "show", "dev", overlay)
-        ]
-        neighbours = [
-            Neighbour(entry["dst"], entry["lladdr"], overlay)
-            for entry in await _query("ip", "-json", flag, "neigh", "show", "dev", overlay, "nud", "permanent")
-            if "lladdr" in entry
-        ]
-        fdb = [
-            FdbEntry(entry["mac"], entry["dst"], overlay)
-            for entry in await _query("bridge", "-json", "fdb", "show", "dev", overlay)
-            if "dst" in entry and entry.get("state") == "permanent"
-        ]
-    return Forwarding(
-        frozenset(route for route in routes if route is not None and _ours(route, network)),
-        frozenset(neighbours),
-        frozenset(fdb),
-    )
-
-
-def _route(entry: dict[str, Any], device: str) -> Route | None:
-    if "gateway" not in entry:
-        return None
-    destination = entry["dst"]
-    if destination != "default" and "/" not in destination:
-        destination = str(ipaddress.ip_network(destination))  # of one host, printed without its length
-    return Route(destination, entry["gateway"], device, "onlink" in entry.get("flags", ()))
+        routes += await kernel.routes(network.version, "dev", overlay)
+        found = await kernel.tunnel(overlay, network.version)
+    return found | Forwarding(frozenset(route for route in routes if _ours(route, network)))
 
 
 def _ours(route: Route, network: Network) -> bool:
     try:
-        return within(ipaddress.ip_network(route.destination), network)
+        return bool(route.hops) and within(ipaddress.ip_network(route.destination), network)
     except ValueError:  # "default"
         return False
 

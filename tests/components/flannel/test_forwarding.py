@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from components.flannel.forwarding import Forwarding, Neighbour, Route, difference, host_gateway, vxlan
+from components.flannel.forwarding import host_gateway, vxlan
 from components.flannel.lease import Lease
+from components.kernel.forwarding import Forwarding, Neighbour, Route, difference
 
 
 def lease(number, backend="vxlan", **changes):
@@ -115,7 +116,7 @@ def applied(now, commands):
         if verb == "del":
             {"route": routes, "neigh": neighbours, "fdb": fdb}[kind].pop(key)
         elif kind == "route":
-            routes[key] = Route(key, words["via"], words["dev"], "onlink" in rest)
+            routes[key] = Route.via(key, words["via"], words["dev"], onlink="onlink" in rest)
         elif kind == "neigh":
             neighbours[key] = Neighbour(key, words["lladdr"], words["dev"])
         else:

@@ -1,0 +1,32 @@
+"""iproute2's tools: what they print as JSON, and commands in batches, one process for each.
+
+A batch is one process and one netlink socket for any number of lines, so an agent with a hundred routes to set starts
+one program. With `force` every line is tried, and the error names those that the kernel refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from components.kernel import command
+
+_QUERY_SECONDS = 10
+_BATCH_SECONDS = 30
+
+
+async def query(program: str, *arguments: str, check: bool = True) -> list[dict[str, Any]]:
+    """The entries that `ip -json` or `bridge -json` prints. Raises CommandError; without check there are none then."""
+    completed = await command.run([program, "-json", *arguments], timeout=_QUERY_SECONDS, check=check)
+    if completed.returncode:
+        return []
+    return [entry for entry in json.loads(completed.stdout or b"[]") if entry]
+
+
+async def batch(program: str, lines: Iterable[str], *, force: bool = True) -> None:
+    """Run the lines in one process. force: go on after a line that fails. Raises CommandError."""
+    text = "".join(f"{line}\n" for line in lines)
+    if text:
+        argv = [program, *(["-force"] if force else []), "-batch", "-"]
+        await command.run(argv, stdin=text.encode(), timeout=_BATCH_SECONDS, check=True)
