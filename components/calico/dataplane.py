@@ -17,9 +17,12 @@ from hashlib import sha1
 from typing import Any
 
 from components.calico.plugin import block
+from components.kernel.forwarding import FdbEntry, Forwarding, Neighbour, Route
 from components.machinery.resources import KubeObject
 
-DEVICE, VNI, PORT, PROTOCOL = "vxlan.calico", 4096, 4789, 80
+DEVICE, VNI, PORT = "vxlan.calico", 4096, 4789
+#: Of Felix's routes (RouteTableProtocol).
+PROTOCOL = "80"
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes.
 OVERHEAD = 50
 NODE_ADDRESS, TUNNEL_ADDRESS = "projectcalico.org/IPv4Address", "projectcalico.org/IPv4VXLANTunnelAddr"
@@ -191,36 +194,23 @@ class Settings:
         return wanted or outer - tunnel.overhead
 
 
-@dataclass(frozen=True, order=True)
-class Route:
-    """via "" and device "": a blackhole."""
-
-    destination: str
-    via: str = ""
-    device: str = ""
-
-    def __str__(self) -> str:
-        if not self.device:
-            return f"blackhole {self.destination} proto {PROTOCOL}"
-        return f"{self.destination} via {self.via} dev {self.device} onlink proto {PROTOCOL}"
+def way(destination: str, gateway: str, device: str) -> Route:
+    """A route of Felix; its gateway is taken to be on the device's link, as tunnels and other nodes are."""
+    return Route.via(destination, gateway, device, onlink=True, protocol=PROTOCOL)
 
 
-@dataclass(frozen=True)
-class Entries:
-    """neighbours: (tunnel address, MAC), fdb: (MAC, node address), both on the VXLAN device."""
-
-    routes: frozenset[Route] = frozenset()
-    neighbours: frozenset[tuple[str, str]] = frozenset()
-    fdb: frozenset[tuple[str, str]] = frozenset()
+def blackhole(destination: str) -> Route:
+    """What is in a block of this node and has no pod goes nowhere, and not by the default route to another node."""
+    return Route(destination, protocol=PROTOCOL)
 
 
 def entries(
     own: Node, nodes: Mapping[str, Node], pools: Sequence[KubeObject], blocks: Iterable[KubeObject], outer: str
-) -> Entries:
+) -> Forwarding:
     """outer: the device between nodes."""
     routes: set[Route] = set()
     peers: set[Node] = set()
-    family = own.family
+    family, device = own.family, own.family.vxlan.device
     for destination, owner in owned(blocks):
         if not family.has(destination):
             continue
@@ -228,17 +218,17 @@ def entries(
         if owner == own.name:
             # Without VXLAN the block is announced by BGP, and BIRD has the blackhole.
             if not destination.endswith(f"/{family.bits}") and mode != "Never":
-                routes.add(Route(destination))
+                routes.add(blackhole(destination))
         elif (peer := nodes.get(owner)) is not None and mode != "Never":
             if mode == "CrossSubnet" and own.is_neighbour(peer):
-                routes.add(Route(destination, peer.ip, outer))
+                routes.add(way(destination, peer.ip, outer))
             elif peer.tunnel:
-                routes.add(Route(destination, peer.tunnel, family.vxlan.device))
+                routes.add(way(destination, peer.tunnel, device))
                 peers.add(peer)
-    return Entries(
+    return Forwarding(
         frozenset(routes),
-        frozenset((peer.tunnel, peer.mac) for peer in peers),
-        frozenset((peer.mac, peer.ip) for peer in peers),
+        frozenset(Neighbour(peer.tunnel, peer.mac, device) for peer in peers),
+        frozenset(FdbEntry(peer.mac, peer.ip, device) for peer in peers),
     )
 
 
@@ -271,34 +261,6 @@ def wants(pools: Iterable[KubeObject], tunnel: Tunnel) -> bool:
     """Of its own family."""
     family = IPV6 if tunnel is VXLAN6 else IPV4
     return any(mode_of(pool, tunnel) != "Never" for pool in pools if family.has(pool["spec"]["cidr"]))
-
-
-@dataclass(frozen=True)
-class Commands:
-    """Input of `bridge -batch`, `ip -batch`, `bridge -batch`, in this order: no packet meets half a path."""
-
-    fdb_set: str = ""
-    ip: str = ""
-    fdb_delete: str = ""
-
-
-def difference(now: Entries, wanted: Entries, device: str = DEVICE) -> Commands:
-    """From what is to what should be. device: the family's VXLAN device."""
-    new_routes, old_routes = wanted.routes - now.routes, now.routes - wanted.routes
-    lines = [
-        f"neigh replace {ip} lladdr {mac} dev {device} nud permanent" for ip, mac in wanted.neighbours - now.neighbours
-    ]
-    # Not replaced: a blackhole and a route through a device would stand side by side.
-    lines += [f"route delete {route.destination} proto {PROTOCOL}" for route in old_routes]
-    lines += [f"route add {route}" for route in new_routes]
-    known = {ip for ip, _ in wanted.neighbours}
-    lines += [f"neigh delete {ip} dev {device}" for ip, _ in now.neighbours - wanted.neighbours if ip not in known]
-    macs = {mac for mac, _ in wanted.fdb}
-    return Commands(
-        _text(f"fdb replace {mac} dev {device} dst {ip} self permanent" for mac, ip in wanted.fdb - now.fdb),
-        _text(lines),
-        _text(f"fdb delete {mac} dev {device} self" for mac, ip in now.fdb - wanted.fdb if mac not in macs),
-    )
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from components.calico import dataplane, kernel
-from components.calico.dataplane import IPIP, Entries, Node, Settings, Tunnel
+from components.calico.dataplane import IPIP, Node, Settings, Tunnel
+from components.kernel import forwarding
+from components.kernel.forwarding import Forwarding
 from components.machinery.resources import KubeObject
 
 
@@ -14,7 +16,7 @@ class Felix:
 
     def __init__(self, own: Node, interface: str, outer_mtu: int) -> None:
         self.own, self._interface, self._outer_mtu = own, interface, outer_mtu
-        self._applied: Entries | None = None
+        self._applied: Forwarding | None = None
         self._nat: tuple[str, str] | None = None
         self._devices: tuple[str, str, Settings] | None = None
 
@@ -48,7 +50,7 @@ class Felix:
         if applied is None:
             applied = await kernel.entries(family, bool(own.tunnel))
         wanted = dataplane.entries(own, nodes, pools, blocks, self._interface)
-        await kernel.apply(dataplane.difference(applied, wanted, family.vxlan.device))
+        await forwarding.apply(forwarding.difference(applied, wanted))
         rules = dataplane.ipsets(pools, family), dataplane.chains(pools, self.tunnels(pools), family)
         if nat != rules or not await kernel.nat_is_there(family):
             await kernel.apply_nat(family, *rules)

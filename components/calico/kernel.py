@@ -1,38 +1,21 @@
-"""The thin applier: reads with `ip -json` and `bridge -json`, applies batches, one process for each."""
+"""What Felix reads and writes of its node: its tunnel devices, the entries it answers for, its NAT chains."""
 
 from __future__ import annotations
 
-import ipaddress
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from components.calico.dataplane import (
-    IPIP,
-    IPV4,
-    JUMP,
-    PROTOCOL,
-    Commands,
-    Entries,
-    Family,
-    Node,
-    Route,
-    Settings,
-    Tunnel,
-)
-from components.kernel import command
-
-
-async def _query(*argv: str) -> list[dict[str, Any]]:
-    done = await command.run(argv, timeout=10, check=True)
-    return [entry for entry in json.loads(done.stdout or b"[]") if entry]
+from components.calico.dataplane import IPIP, IPV4, JUMP, PROTOCOL, Family, Node, Settings, Tunnel
+from components.kernel import command, forwarding
+from components.kernel.forwarding import Forwarding
+from components.kernel.iproute import batch, query
 
 
 async def interface(name: str, version: int) -> tuple[str, int]:
     """Its first global address of this IP version with the length of its network, "" without one; and its MTU. Raises
     OSError, CommandError."""
     mtu = 0
-    for entry in await _query("ip", "-json", "address", "show", "dev", name):
+    for entry in await query("ip", "address", "show", "dev", name):
         mtu = entry.get("mtu", mtu)
         for info in entry.get("addr_info", ()):
             if info.get("family") == ("inet" if version == 4 else "inet6") and info.get("scope") == "global":
@@ -44,8 +27,7 @@ async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> 
     """The family's VXLAN device as it should be; one that differs is made anew. Raises CommandError."""
     family = own.family
     device = family.vxlan.device
-    found = await command.run(["ip", "-json", "-details", "address", "show", "dev", device], timeout=10)
-    entry = next((one for one in json.loads(found.stdout or b"[]") if one), None) if not found.returncode else None
+    entry = next(iter(await query("ip", "-details", "address", "show", "dev", device, check=False)), None)
     lines = []
     if entry is not None and not _fits(entry, own, outer, mtu, settings):
         lines.append(f"link delete {device}")
@@ -64,7 +46,7 @@ async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> 
     if own.tunnel not in addresses:
         lines.append(f"address add {own.tunnel}/{family.bits} dev {device}{'' if family is IPV4 else ' nodad'}")
     lines.append(f"link set dev {device} up")
-    await _batch("ip", "".join(f"{line}\n" for line in lines))
+    await batch("ip", lines)
 
 
 def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Settings) -> bool:
@@ -77,17 +59,16 @@ def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Sett
 async def ensure_ipip(own: Node, mtu: int) -> None:
     """tunl0, which a kernel with IP-in-IP gives to every network namespace or makes when it is asked for a tunnel of no
     mode. Raises CommandError."""
-    found = await command.run(["ip", "-json", "address", "show", "dev", IPIP.device], timeout=10)
-    if found.returncode:
+    found = await query("ip", "address", "show", "dev", IPIP.device, check=False)
+    if not found:
         await command.run(["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True)
-        found = await command.run(["ip", "-json", "address", "show", "dev", IPIP.device], timeout=10, check=True)
-    entry = next(one for one in json.loads(found.stdout) if one)
-    addresses = {info["local"] for info in entry.get("addr_info", ()) if info.get("family") == "inet"}
+        found = await query("ip", "address", "show", "dev", IPIP.device)
+    addresses = {info["local"] for info in found[0].get("addr_info", ()) if info.get("family") == "inet"}
     lines = [f"address delete {address}/32 dev {IPIP.device}" for address in sorted(addresses - {own.ipip})]
     if own.ipip not in addresses:
         lines.append(f"address add {own.ipip}/32 dev {IPIP.device}")
     lines.append(f"link set dev {IPIP.device} mtu {mtu} up")
-    await _batch("ip", "".join(f"{line}\n" for line in lines))
+    await batch("ip", lines)
 
 
 async def remove(tunnel: Tunnel) -> None:
@@ -99,47 +80,10 @@ async def remove(tunnel: Tunnel) -> None:
         await command.run(["ip", "link", "delete", tunnel.device], timeout=10)
 
 
-async def entries(family: Family, with_device: bool) -> Entries:
+async def entries(family: Family, with_device: bool) -> Forwarding:
     """All routes of our protocol number, and what the VXLAN device has. Raises CommandError."""
-    version, device = f"-{family.version}", family.vxlan.device
-    routes = [
-        Route(_cidr(entry["dst"]), entry.get("gateway", ""), entry.get("dev", "") if "gateway" in entry else "")
-        for entry in await _query("ip", "-json", version, "route", "show", "proto", str(PROTOCOL))
-    ]
-    if not with_device:
-        return Entries(frozenset(routes))
-    neighbours = [
-        (entry["dst"], entry["lladdr"])
-        for entry in await _query("ip", "-json", version, "neigh", "show", "dev", device, "nud", "permanent")
-        if "lladdr" in entry
-    ]
-    fdb = [
-        (entry["mac"], entry["dst"])
-        for entry in await _query("bridge", "-json", "fdb", "show", "dev", device)
-        if "dst" in entry and entry.get("state") == "permanent"
-    ]
-    return Entries(frozenset(routes), frozenset(neighbours), frozenset(fdb))
-
-
-def _cidr(text: str) -> str:
-    return str(ipaddress.ip_network(text))
-
-
-async def apply(commands: Commands) -> None:
-    """Raises CommandError after everything was tried."""
-    failed: list[command.CommandError] = []
-    for program, text in (("bridge", commands.fdb_set), ("ip", commands.ip), ("bridge", commands.fdb_delete)):
-        try:
-            await _batch(program, text)
-        except command.CommandError as error:
-            failed.append(error)
-    if failed:
-        raise failed[0]
-
-
-async def _batch(program: str, text: str) -> None:
-    if text:
-        await command.run([program, "-force", "-batch", "-"], stdin=text.encode(), timeout=30, check=True)
+    found = Forwarding(frozenset(await forwarding.routes(family.version, protocol=PROTOCOL)))
+    return found | await forwarding.tunnel(family.vxlan.device, family.version) if with_device else found
 
 
 def _iptables(family: Family) -> str:

@@ -3,8 +3,9 @@
 import pytest
 
 from components.calico import dataplane
-from components.calico.dataplane import DEVICE, Entries, Node, Route, difference, entries
+from components.calico.dataplane import DEVICE, Node, blackhole, entries, way
 from components.calico.plugin import block
+from components.kernel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, difference
 from tests.components.calico.store import pool
 
 OWN = Node("worker-1", "172.18.0.3/16", "10.244.1.0")
@@ -24,12 +25,12 @@ def wanted(mode, blocks=None):
     [
         (
             "Always",
-            {Route("10.244.2.0/26", "10.244.2.0", DEVICE), Route("10.244.3.0/26", "10.244.3.0", DEVICE)},
+            {way("10.244.2.0/26", "10.244.2.0", DEVICE), way("10.244.3.0/26", "10.244.3.0", DEVICE)},
             {NEAR, FAR},
         ),
         (
             "CrossSubnet",
-            {Route("10.244.2.0/26", "172.18.0.4", "eth0"), Route("10.244.3.0/26", "10.244.3.0", DEVICE)},
+            {way("10.244.2.0/26", "172.18.0.4", "eth0"), way("10.244.3.0/26", "10.244.3.0", DEVICE)},
             {FAR},
         ),
         ("Never", set(), set()),
@@ -37,9 +38,9 @@ def wanted(mode, blocks=None):
 )
 def test_the_ways_to_other_nodes_by_mode(mode, routes, peers):
     found = wanted(mode)
-    assert found.routes == routes | ({Route("10.244.1.0/26")} if mode != "Never" else set())
-    assert found.neighbours == {(peer.tunnel, peer.mac) for peer in peers}
-    assert found.fdb == {(peer.mac, peer.ip) for peer in peers}
+    assert found.routes == routes | ({blackhole("10.244.1.0/26")} if mode != "Never" else set())
+    assert found.neighbours == {Neighbour(peer.tunnel, peer.mac, DEVICE) for peer in peers}
+    assert found.fdb == {FdbEntry(peer.mac, peer.ip, DEVICE) for peer in peers}
 
 
 def test_a_borrowed_address_has_a_route_to_who_borrowed_it():
@@ -47,13 +48,13 @@ def test_a_borrowed_address_has_a_route_to_who_borrowed_it():
     assert block.take(lent, "a", {"node": "worker-3"}) == "10.244.9.0"
     assert block.take(lent, "b", {"node": "worker-1"}) == "10.244.9.1"
     routes = wanted("Always", [lent]).routes
-    assert routes == {Route("10.244.9.0/26", "10.244.2.0", DEVICE), Route("10.244.9.0/32", "10.244.3.0", DEVICE)}
+    assert routes == {way("10.244.9.0/26", "10.244.2.0", DEVICE), way("10.244.9.0/32", "10.244.3.0", DEVICE)}
 
 
 def test_a_node_without_a_tunnel_address_yet_is_not_routed():
     nodes = {**NODES, "worker-2": Node("worker-2", "172.18.0.4/16")}
     found = entries(OWN, nodes, [pool("10.244.0.0/16", vxlanMode="Always")], BLOCKS, "eth0")
-    assert Route("10.244.2.0/26", "", DEVICE) not in found.routes
+    assert way("10.244.2.0/26", "", DEVICE) not in found.routes
     assert len(found.fdb) == 1
 
 
@@ -64,18 +65,18 @@ def test_macs_are_known_from_names_and_look_like_felixs():
 
 def test_a_change_is_what_changed_and_its_order_leaves_no_half_path():
     before = wanted("Always")
-    commands = difference(Entries(), before)
+    commands = difference(Forwarding(), before)
     assert sorted(commands.fdb_set.splitlines()) == sorted(
         f"fdb replace {peer.mac} dev {DEVICE} dst {peer.ip} self permanent" for peer in (NEAR, FAR)
     )
     lines = commands.ip.splitlines()
     assert [line.split()[0] for line in lines] == ["neigh", "neigh", "route", "route", "route"]
-    assert "route add blackhole 10.244.1.0/26 proto 80" in lines
-    assert f"route add 10.244.2.0/26 via 10.244.2.0 dev {DEVICE} onlink proto 80" in lines
-    assert difference(before, before) == dataplane.Commands()
+    assert "route replace blackhole 10.244.1.0/26 proto 80" in lines
+    assert f"route replace 10.244.2.0/26 via 10.244.2.0 dev {DEVICE} onlink proto 80" in lines
+    assert difference(before, before) == Commands()
     gone = difference(before, wanted("Always", BLOCKS[:2]))
-    assert gone.ip.splitlines() == ["route delete 10.244.3.0/26 proto 80", f"neigh delete 10.244.3.0 dev {DEVICE}"]
-    assert gone.fdb_delete == f"fdb delete {FAR.mac} dev {DEVICE} self\n"
+    assert gone.ip.splitlines() == ["route del 10.244.3.0/26 proto 80", f"neigh del 10.244.3.0 dev {DEVICE}"]
+    assert gone.fdb_delete == f"fdb del {FAR.mac} dev {DEVICE} dst {FAR.ip} self\n"
     assert gone.fdb_set == ""
 
 
@@ -111,10 +112,10 @@ def test_ipv6_has_a_device_and_addresses_of_its_own(golden):
     ]
     found = entries(own, {one.name: one for one in (own, other)}, pools, blocks, "eth0")
     assert found.routes == {
-        Route("fd00:10:244:1::/122"),
-        Route("fd00:10:244:2::/122", "fd00:10:244:2::", "vxlan-v6.calico"),
+        blackhole("fd00:10:244:1::/122"),
+        way("fd00:10:244:2::/122", "fd00:10:244:2::", "vxlan-v6.calico"),
     }
-    assert found.neighbours == {("fd00:10:244:2::", other.mac)}
+    assert found.neighbours == {Neighbour("fd00:10:244:2::", other.mac, "vxlan-v6.calico")}
     assert other.mac != Node("worker-2", "172.18.0.4/16").mac
     six = dataplane.IPV6
     golden("calico/nat6.txt", dataplane.ipsets(pools, six) + dataplane.chains(pools, [dataplane.VXLAN6], six))
