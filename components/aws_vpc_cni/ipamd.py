@@ -17,7 +17,7 @@ from typing import Any
 from components.aws_vpc_cni import install, network
 from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
-from components.kernel import command
+from components.kernel import command, iptables
 from components.kernel.command import CommandError
 from components.machinery import jsontext, serving
 
@@ -129,13 +129,8 @@ class Ipamd:
 
     async def _set_nat(self) -> None:
         external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
-        text = network.nat(self._vpc, self._primary, external_snat=external)
-        await command.run(["iptables-restore", "--wait", "5", "--noflush"], stdin=text.encode(), timeout=30, check=True)
-        for table, rule in network.jumps(self._options.interface):
-            arguments = f"iptables -w 5 -t {table} {{}} {rule}"
-            there = await command.run(["sh", "-c", arguments.format("-C")], timeout=30)
-            if there.returncode:
-                await command.run(["sh", "-c", arguments.format("-A")], timeout=30, check=True)
+        wanted = network.rules(self._vpc, self._primary, self._options.interface, external_snat=external)
+        await iptables.ensure(wanted)
 
     def _restore(self) -> None:
         try:

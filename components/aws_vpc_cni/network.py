@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 
 from components.aws_vpc_cni.pool import Eni
+from components.kernel.iptables import Chain, Lead, Ruleset
 
 MARK = "0x80/0x80"
 MARK_PRIORITY, TO_POD_PRIORITY, FROM_POD_PRIORITY = 1024, 512, 1536
@@ -28,42 +28,44 @@ def eni_setup(eni: Eni, mtu: int) -> list[str]:
     ]
 
 
-def nat(vpc: str, primary: str, *, external_snat: bool = False) -> str:
-    """`iptables-restore --noflush`: our chains anew, nat and mangle."""
-    lines = [
-        "*nat",
-        ":AWS-SNAT-CHAIN-0 - [0:0]",
-        ":AWS-CONNMARK-CHAIN-0 - [0:0]",
-        f'-A AWS-SNAT-CHAIN-0 -d {vpc} -m comment --comment "AWS SNAT CHAIN" -j RETURN',
-        f'-A AWS-CONNMARK-CHAIN-0 -d {vpc} -m comment --comment "AWS CONNMARK CHAIN, VPC CIDR" -j RETURN',
-    ]
+def rules(vpc: str, primary: str, interface: str, *, external_snat: bool = False) -> Ruleset:
+    """primary, interface: address and name of the node's first interface."""
+    snat = [f'-d {vpc} -m comment --comment "AWS SNAT CHAIN" -j RETURN']
+    connmark = [f'-d {vpc} -m comment --comment "AWS CONNMARK CHAIN, VPC CIDR" -j RETURN']
     if not external_snat:
-        lines += [
-            '-A AWS-SNAT-CHAIN-0 ! -o vlan+ -m comment --comment "AWS, SNAT" -m addrtype ! --dst-type LOCAL '
-            f"-j SNAT --to-source {primary} --random-fully",
-            f'-A AWS-CONNMARK-CHAIN-0 -m comment --comment "AWS, CONNMARK" -j CONNMARK --set-xmark {MARK}',
-        ]
-    return "".join(f"{line}\n" for line in [*lines, "COMMIT"])
+        snat.append(
+            '! -o vlan+ -m comment --comment "AWS, SNAT" -m addrtype ! --dst-type LOCAL '
+            f"-j SNAT --to-source {primary} --random-fully"
+        )
+        connmark.append(f'-m comment --comment "AWS, CONNMARK" -j CONNMARK --set-xmark {MARK}')
+    chains = (
+        Chain("nat", "AWS-SNAT-CHAIN-0", tuple(snat)),
+        Chain("nat", "AWS-CONNMARK-CHAIN-0", tuple(connmark)),
+    )
+    return Ruleset(chains, _leads(interface))
 
 
-def jumps(interface: str) -> tuple[tuple[str, str], ...]:
-    """Rules of built-in chains, which others write to as well: (table, rule). interface: the primary one."""
+def _leads(interface: str) -> tuple[Lead, ...]:
+    """Rules of built-in chains, which others write to as well."""
+    restore = "-j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80"
     return (
-        ("nat", 'POSTROUTING -m comment --comment "AWS SNAT CHAIN" -j AWS-SNAT-CHAIN-0'),
-        ("nat", 'PREROUTING -i eni+ -m comment --comment "AWS, outbound connections" -j AWS-CONNMARK-CHAIN-0'),
-        (
+        Lead("nat", "POSTROUTING", ('-m comment --comment "AWS SNAT CHAIN" -j AWS-SNAT-CHAIN-0',)),
+        Lead(
             "nat",
-            'PREROUTING -m comment --comment "AWS, CONNMARK" -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80',
+            "PREROUTING",
+            (
+                '-i eni+ -m comment --comment "AWS, outbound connections" -j AWS-CONNMARK-CHAIN-0',
+                f'-m comment --comment "AWS, CONNMARK" {restore}',
+            ),
         ),
-        (
+        Lead(
             "mangle",
-            f'PREROUTING -i {interface} -m comment --comment "AWS, primary ENI" -m addrtype --dst-type LOCAL '
-            f"--limit-iface-in -j CONNMARK --set-xmark {MARK}",
-        ),
-        (
-            "mangle",
-            'PREROUTING -i eni+ -m comment --comment "AWS, primary ENI" '
-            "-j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
+            "PREROUTING",
+            (
+                f'-i {interface} -m comment --comment "AWS, primary ENI" -m addrtype --dst-type LOCAL '
+                f"--limit-iface-in -j CONNMARK --set-xmark {MARK}",
+                f'-i eni+ -m comment --comment "AWS, primary ENI" {restore}',
+            ),
         ),
     )
 
@@ -71,13 +73,3 @@ def jumps(interface: str) -> tuple[tuple[str, str], ...]:
 def mark_rule() -> str:
     """What was marked leaves by main: replies to the node's own address, and what is translated to it."""
     return f"rule add fwmark {MARK} lookup main priority {MARK_PRIORITY}"
-
-
-def missing_rules(wanted: Iterable[tuple[str, int, str]], there: Iterable[tuple[str, int, str]]) -> list[str]:
-    """`ip -batch` lines. A rule: ("from" or "to" and an address, priority, table)."""
-    known = set(there)
-    return [
-        f"rule add {who} lookup {table} priority {priority}"
-        for who, priority, table in wanted
-        if (who, priority, table) not in known
-    ]

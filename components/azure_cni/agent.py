@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from components.azure_cni import install, masquerade
-from components.kernel import command
+from components.kernel import iptables
 from components.machinery.client import ApiError, Client
 from components.machinery.resources import NODES
 
@@ -47,12 +47,7 @@ async def run(options: Options, client: Client) -> None:
 
 
 async def _masquerade(options: Options) -> None:
-    text = masquerade.chain(options.inside).encode()
-    await command.run(["iptables-restore", "--wait", "5", "--noflush"], stdin=text, timeout=30, check=True)
-    rule = f"iptables -w 5 -t nat {{}} {masquerade.JUMP}"
-    there = await command.run(["sh", "-c", rule.format("-C")], timeout=30)
-    if there.returncode:
-        await command.run(["sh", "-c", rule.format("-A")], timeout=30, check=True)
+    await iptables.ensure(masquerade.rules(options.inside))
 
 
 async def _pod_cidr(options: Options, client: Client) -> str:

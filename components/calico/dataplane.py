@@ -17,7 +17,10 @@ from hashlib import sha1
 from typing import Any
 
 from components.calico.plugin import block
+from components.kernel import ipset
 from components.kernel.forwarding import FdbEntry, Forwarding, Neighbour, Route
+from components.kernel.iproute import text
+from components.kernel.iptables import Chain, Lead, Ruleset
 from components.machinery.resources import KubeObject
 
 DEVICE, VNI, PORT = "vxlan.calico", 4096, 4789
@@ -263,10 +266,6 @@ def wants(pools: Iterable[KubeObject], tunnel: Tunnel) -> bool:
     return any(mode_of(pool, tunnel) != "Never" for pool in pools if family.has(pool["spec"]["cidr"]))
 
 
-def _text(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
 def ipsets(pools: Sequence[KubeObject], family: Family = IPV4) -> str:
     """`ipset restore -exist` input: all pools, and those that are masqueraded."""
     specs = [pool["spec"] for pool in pools if family.has(pool["spec"]["cidr"])]
@@ -277,15 +276,8 @@ def ipsets(pools: Sequence[KubeObject], family: Family = IPV4) -> str:
     kind = f"hash:net family inet{'6' if family is IPV6 else ''} maxelem 1048576"
     lines: list[str] = []
     for name, cidrs in ((family.set_name(name), cidrs) for name, cidrs in members.items()):
-        lines += [
-            f"create {name} {kind}",
-            f"create {name}-tmp {kind}",
-            f"flush {name}-tmp",
-            *(f"add {name}-tmp {cidr}" for cidr in cidrs),
-            f"swap {name} {name}-tmp",
-            f"destroy {name}-tmp",
-        ]
-    return _text(lines)
+        lines += ipset.replacement(name, kind, cidrs)
+    return text(lines)
 
 
 def masquerades(pools: Sequence[KubeObject], family: Family) -> bool:
@@ -293,20 +285,22 @@ def masquerades(pools: Sequence[KubeObject], family: Family) -> bool:
     return any(spec.get("natOutgoing") and not spec.get("disabled") for spec in specs)
 
 
-def chains(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family = IPV4) -> str:
-    """`iptables-restore --noflush` input for table nat: our chains anew. The jump is not in it."""
-    rules = ["-A cali-POSTROUTING -j cali-nat-outgoing"]
-    rules += [
-        f"-A cali-POSTROUTING -o {tunnel.device} -m addrtype ! --src-type LOCAL --limit-iface-out "
+def rules(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family = IPV4) -> Ruleset:
+    """Our chains of table nat, and the jump at the head of POSTROUTING."""
+    postrouting = ["-j cali-nat-outgoing"]
+    postrouting += [
+        f"-o {tunnel.device} -m addrtype ! --src-type LOCAL --limit-iface-out "
         "-m addrtype --src-type LOCAL -j MASQUERADE --random-fully"
         for tunnel in tunnels
     ]
+    outgoing = []
     if masquerades(pools, family):
-        rules.append(
-            f"-A cali-nat-outgoing -m set --match-set {family.set_name(MASQUERADED_POOLS)} src "
+        outgoing.append(
+            f"-m set --match-set {family.set_name(MASQUERADED_POOLS)} src "
             f"-m set ! --match-set {family.set_name(ALL_POOLS)} dst -j MASQUERADE --random-fully"
         )
-    return _text(["*nat", ":cali-POSTROUTING - [0:0]", ":cali-nat-outgoing - [0:0]", *rules, "COMMIT"])
-
-
-JUMP = "POSTROUTING -j cali-POSTROUTING"
+    chains = (
+        Chain("nat", "cali-POSTROUTING", tuple(postrouting)),
+        Chain("nat", "cali-nat-outgoing", tuple(outgoing)),
+    )
+    return Ruleset(chains, (Lead("nat", "POSTROUTING", ("-j cali-POSTROUTING",), at_head=True),))

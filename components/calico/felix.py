@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from components.calico import dataplane, kernel
 from components.calico.dataplane import IPIP, Node, Settings, Tunnel
-from components.kernel import forwarding
+from components.kernel import forwarding, ipset, iptables
 from components.kernel.forwarding import Forwarding
 from components.machinery.resources import KubeObject
 
@@ -17,12 +17,12 @@ class Felix:
     def __init__(self, own: Node, interface: str, outer_mtu: int) -> None:
         self.own, self._interface, self._outer_mtu = own, interface, outer_mtu
         self._applied: Forwarding | None = None
-        self._nat: tuple[str, str] | None = None
+        self._sets: str | None = None
         self._devices: tuple[str, str, Settings] | None = None
 
     def look_again(self) -> None:
         """Forget what was applied: the kernel itself is read the next time."""
-        self._applied = self._nat = self._devices = None
+        self._applied = self._sets = self._devices = None
 
     def tunnels(self, pools: Iterable[KubeObject]) -> list[Tunnel]:
         """Those that a pool wants."""
@@ -38,7 +38,7 @@ class Felix:
         """Raises CommandError, TimeoutError; the kernel is read again after one."""
         own, family = self.own, self.own.family
         pools = sorted(pools, key=lambda pool: str(pool["metadata"]["name"]))
-        applied, nat, devices = self._applied, self._nat, self._devices
+        applied, sets, devices = self._applied, self._sets, self._devices
         self.look_again()
         if devices != (own.tunnel, own.ipip, settings):
             if own.tunnel:
@@ -51,7 +51,7 @@ class Felix:
             applied = await kernel.entries(family, bool(own.tunnel))
         wanted = dataplane.entries(own, nodes, pools, blocks, self._interface)
         await forwarding.apply(forwarding.difference(applied, wanted))
-        rules = dataplane.ipsets(pools, family), dataplane.chains(pools, self.tunnels(pools), family)
-        if nat != rules or not await kernel.nat_is_there(family):
-            await kernel.apply_nat(family, *rules)
-        self._applied, self._nat, self._devices = wanted, rules, (own.tunnel, own.ipip, settings)
+        if sets != (wanted_sets := dataplane.ipsets(pools, family)):
+            await ipset.restore(wanted_sets)
+        await iptables.ensure(dataplane.rules(pools, self.tunnels(pools), family), family.version)
+        self._applied, self._sets, self._devices = wanted, wanted_sets, (own.tunnel, own.ipip, settings)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from components.calico.dataplane import IPIP, IPV4, JUMP, PROTOCOL, Family, Node, Settings, Tunnel
+from components.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
 from components.kernel import command, forwarding
 from components.kernel.forwarding import Forwarding
-from components.kernel.iproute import batch, query
+from components.kernel.iproute import batch, query, text
 
 
 async def interface(name: str, version: int) -> tuple[str, int]:
@@ -46,7 +46,7 @@ async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> 
     if own.tunnel not in addresses:
         lines.append(f"address add {own.tunnel}/{family.bits} dev {device}{'' if family is IPV4 else ' nodad'}")
     lines.append(f"link set dev {device} up")
-    await batch("ip", lines)
+    await batch("ip", text(lines))
 
 
 def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Settings) -> bool:
@@ -68,7 +68,7 @@ async def ensure_ipip(own: Node, mtu: int) -> None:
     if own.ipip not in addresses:
         lines.append(f"address add {own.ipip}/32 dev {IPIP.device}")
     lines.append(f"link set dev {IPIP.device} mtu {mtu} up")
-    await batch("ip", lines)
+    await batch("ip", text(lines))
 
 
 async def remove(tunnel: Tunnel) -> None:
@@ -84,28 +84,6 @@ async def entries(family: Family, with_device: bool) -> Forwarding:
     """All routes of our protocol number, and what the VXLAN device has. Raises CommandError."""
     found = Forwarding(frozenset(await forwarding.routes(family.version, protocol=PROTOCOL)))
     return found | await forwarding.tunnel(family.vxlan.device, family.version) if with_device else found
-
-
-def _iptables(family: Family) -> str:
-    return "iptables" if family is IPV4 else "ip6tables"
-
-
-async def apply_nat(family: Family, sets: str, chains: str) -> None:
-    """Sets before the rules that name them; the jump at the head of POSTROUTING. Raises CommandError."""
-    program = _iptables(family)
-    await command.run(["ipset", "restore", "-exist"], stdin=sets.encode(), timeout=30, check=True)
-    restore = [f"{program}-restore", "--wait", "5", "--noflush"]
-    await command.run(restore, stdin=chains.encode(), timeout=30, check=True)
-    there = await command.run([program, "-w", "5", "-t", "nat", "-C", *JUMP.split()], timeout=30)
-    if there.returncode:
-        await command.run([program, "-w", "5", "-t", "nat", "-I", *JUMP.split()], timeout=30, check=True)
-
-
-async def nat_is_there(family: Family) -> bool:
-    """Whether our jump, and behind it our chain with a rule, still are."""
-    saved = await command.run([f"{_iptables(family)}-save", "-t", "nat"], timeout=30, check=True)
-    text = saved.stdout.decode()
-    return f"-A {JUMP}" in text and "-A cali-POSTROUTING " in text
 
 
 def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:

@@ -10,16 +10,17 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from components.flannel import backend, install, iptables, kernel, lease, netconf, subnetfile
+from components.flannel import backend, install, kernel, lease, netconf, rules, subnetfile
 from components.flannel.backend import HostGateway, Vxlan
 from components.flannel.device import Link
 from components.flannel.drift import Watch
 from components.flannel.lease import Annotations, Lease
 from components.flannel.netconf import NetConf, Network
 from components.flannel.options import Options
-from components.kernel import forwarding
+from components.kernel import forwarding, iptables
 from components.kernel.command import CommandError
 from components.kernel.forwarding import Forwarding, difference
+from components.kernel.iptables import Ruleset
 from components.machinery import serving
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.events import timestamp
@@ -275,15 +276,15 @@ class Agent:
 
     async def _ensure_iptables(self, subnets: Sequence[Network]) -> None:
         for network, subnet in zip(self.conf.networks, subnets, strict=True):
-            chains = []
+            wanted = Ruleset()
             if self.options.ip_masq:
                 random_fully = self.options.ip_masq_random_fully
-                chains.append(iptables.masquerade(network, subnet, random_fully=random_fully))
+                wanted |= rules.masquerade(network, subnet, random_fully=random_fully)
             if self.options.iptables_forward_rules:
-                chains.append(iptables.forward(network))
-            if chains:
+                wanted |= rules.forward(network)
+            if wanted.chains:
                 try:
-                    await iptables.ensure(chains, network.version)
+                    await iptables.ensure(wanted, network.version)
                 except (CommandError, TimeoutError) as error:
                     log.error("Failed to ensure iptables rules: %s", error)
 

@@ -16,7 +16,6 @@ So entries are set before the route that needs them, and go after it: no packet 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +96,11 @@ def difference(now: Forwarding, wanted: Forwarding) -> Commands:
     kept_macs = {(entry.mac, entry.device) for entry in wanted.fdb}
     kept_addresses = {(entry.address, entry.device) for entry in wanted.neighbours}
     return Commands(
-        fdb_set=_lines(
+        fdb_set=iproute.text(
             f"fdb replace {entry.mac} dev {entry.device} dst {entry.address} self permanent"
             for entry in sorted(wanted.fdb - now.fdb)
         ),
-        ip=_lines(
+        ip=iproute.text(
             [
                 *(
                     f"neigh replace {entry.address} lladdr {entry.mac} dev {entry.device} nud permanent"
@@ -116,7 +115,7 @@ def difference(now: Forwarding, wanted: Forwarding) -> Commands:
                 ),
             ]
         ),
-        fdb_delete=_lines(
+        fdb_delete=iproute.text(
             f"fdb del {entry.mac} dev {entry.device} dst {entry.address} self"
             for entry in sorted(now.fdb - wanted.fdb)
             if (entry.mac, entry.device) not in kept_macs
@@ -160,16 +159,12 @@ def _deleted(route: Route) -> str:
     return f"route del {route.destination}" + (f" via {hop.gateway}{device}" if hop else "")
 
 
-def _lines(commands: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in commands)
-
-
 async def apply(commands: Commands) -> None:
     """Raises CommandError after everything was tried."""
     failed: list[CommandError] = []
     for program, text in (("bridge", commands.fdb_set), ("ip", commands.ip), ("bridge", commands.fdb_delete)):
         try:
-            await iproute.batch(program, text.splitlines())
+            await iproute.batch(program, text)
         except CommandError as error:
             failed.append(error)
     if failed:

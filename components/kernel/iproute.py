@@ -24,9 +24,13 @@ async def query(program: str, *arguments: str, check: bool = True) -> list[dict[
     return [entry for entry in json.loads(completed.stdout or b"[]") if entry]
 
 
-async def batch(program: str, lines: Iterable[str], *, force: bool = True) -> None:
-    """Run the lines in one process. force: go on after a line that fails. Raises CommandError."""
-    text = "".join(f"{line}\n" for line in lines)
+def text(lines: Iterable[str]) -> str:
+    """Of a batch."""
+    return "".join(f"{line}\n" for line in lines)
+
+
+async def batch(program: str, text: str, *, force: bool = True) -> None:
+    """Run the lines of text in one process. force: go on after a line that fails. Raises CommandError."""
     if text:
         argv = [program, *(["-force"] if force else []), "-batch", "-"]
         await command.run(argv, stdin=text.encode(), timeout=_BATCH_SECONDS, check=True)

@@ -21,7 +21,9 @@ from typing import Any
 
 from aiohttp import web
 
+from components.kernel import iproute, ipset, iptables
 from components.kernel.command import CommandError
+from components.kernel.iptables import Ruleset
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
 from components.machinery.cni_plugin.pack import replace
 from components.machinery.events import timestamp
@@ -112,7 +114,7 @@ class Agent:
         self._links_to_tell = False
         self._news_of: set[str] = set()
         self._own_ranges: object = None
-        self._rules: object = None
+        self._rules: Ruleset | None = None
         self._flood: list[str] | None = None
         self._slow: set[str] = set()
         self._listening = False
@@ -396,15 +398,13 @@ class Agent:
                 await self._reconcile(device)
             except _PASSING as error:
                 log.error("%s", error)
-                self._rules = self._flood = None
+                self._rules = self._flood = self._own_ranges = None
                 pause = _RETRY
             try:
                 async with asyncio.timeout(pause):
                     await self._kernel_changed.wait()
             except TimeoutError:  # look at the kernel itself again
-                self._flood = None
-                if not await self._rules_are_there():
-                    self._rules = None
+                self._flood = self._rules = None
             await asyncio.sleep(_GATHER)
 
     async def _reconcile(self, device: Device) -> None:
@@ -412,14 +412,14 @@ class Agent:
         if self._flood is None:
             await self._look_at_devices(device)
         own = self.allocator.own_ranges()
-        if own != self._own_ranges or self._rules is None:
-            await kernel.set_own_ranges(dataplane.ipset(own))
+        if own != self._own_ranges:
+            await ipset.restore(dataplane.own_set(own))
             self._own_ranges = own
         await self._set_flood(self._fast_paths())
         security = self._security
-        rules = dataplane.tables(self.default_subnet, security.incoming() if security else None)
+        rules = dataplane.rules(self.default_subnet, security.incoming() if security else None)
         if rules != self._rules:
-            await kernel.set_rules(rules, encrypted=security is not None)
+            await iptables.ensure(rules)
             self._rules = rules
         await self._set_sleeve(device)
         if security is not None:
@@ -450,7 +450,7 @@ class Agent:
         wanted, now = {(one.peer, one.ip) for one in connections}, self._heartbeats
         if wanted != now:
             self._heartbeats = set()
-            await kernel.batch("bridge", dataplane.heartbeat_difference(now, wanted), force=True)
+            await iproute.batch("bridge", dataplane.heartbeat_difference(now, wanted))
             self._heartbeats = wanted
         for connection in connections:
             if not connection.established:
@@ -477,12 +477,6 @@ class Agent:
 
     def _fast_paths(self) -> list[str]:
         return sorted({one.ip for one in self.mesh.connections.values() if one.way == FASTDP})
-
-    async def _rules_are_there(self) -> bool:
-        try:
-            return await kernel.rules_are_there(encrypted=self._security is not None)
-        except _PASSING:
-            return False
 
     # --- HTTP
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 
+from components.kernel import ipset
+from components.kernel.iproute import text
+from components.kernel.iptables import Chain, Lead, Ruleset
 from components.weave import ipsec
 from components.weave.space import Range
 
@@ -24,8 +27,6 @@ BRIDGE_END, PCAP = "vethwe-bridge", "vethwe-pcap"
 DEFAULT_MTU = 1376
 NO_MASQUERADE = "weaver-no-masq-local"
 FLOOD = "00:00:00:00:00:00"
-#: Table -> our chains, and their rules.
-Tables = dict[str, tuple[list[str], list[str]]]
 
 
 def peer_name(seed: str) -> str:
@@ -77,12 +78,12 @@ def flood_difference(now: Iterable[str], wanted: Iterable[str]) -> str:
     before, after = set(now), set(wanted)
     lines = [f"fdb append {FLOOD} dev {DEVICE} dst {ip} self permanent" for ip in sorted(after - before)]
     lines += [f"fdb delete {FLOOD} dev {DEVICE} dst {ip} self" for ip in sorted(before - after)]
-    return _text(lines)
+    return text(lines)
 
 
 def forget(macs: Iterable[str], device: str, table: str) -> str:
     """`bridge -batch` input: they are looked for anew. table: "self" is VXLAN's, "master" the bridge's."""
-    return _text(f"fdb delete {mac} dev {device} {table}" for mac in macs)
+    return text(f"fdb delete {mac} dev {device} {table}" for mac in macs)
 
 
 def heartbeat_difference(now: Iterable[tuple[str, str]], wanted: Iterable[tuple[str, str]]) -> str:
@@ -90,7 +91,7 @@ def heartbeat_difference(now: Iterable[tuple[str, str]], wanted: Iterable[tuple[
     before, after = set(now), set(wanted)
     lines = [f"fdb replace {peer} dev {DEVICE} dst {ip} self permanent" for peer, ip in sorted(after - before)]
     kept = {peer for peer, _ in after}
-    return _text(
+    return text(
         lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept]
     )
 
@@ -104,12 +105,9 @@ def own_networks(ranges: Sequence[Range]) -> list[str]:
     ]
 
 
-def ipset(ranges: Sequence[Range]) -> str:
+def own_set(ranges: Sequence[Range]) -> str:
     """`ipset restore -exist` input: with externalTrafficPolicy: Local a pod here sees its client (NO_MASQ_LOCAL)."""
-    new = f"{NO_MASQUERADE}-new"
-    lines = [f"create {NO_MASQUERADE} hash:net family inet", f"create {new} hash:net family inet", f"flush {new}"]
-    lines += [f"add {new} {network}" for network in own_networks(ranges)]
-    return _text([*lines, f"swap {new} {NO_MASQUERADE}", f"destroy {new}"])
+    return text(ipset.replacement(NO_MASQUERADE, "hash:net family inet", own_networks(ranges)))
 
 
 def forward_rules() -> list[str]:
@@ -122,66 +120,26 @@ def forward_rules() -> list[str]:
     ]
 
 
-def nat_rules(subnet: IPv4Network) -> list[str]:
+def nat_rules(subnet: IPv4Network) -> tuple[str, ...]:
     """Chain WEAVE: what enters or leaves the range has the address of a node's bridge or interface."""
-    return [
-        f"-A WEAVE -m set --match-set {NO_MASQUERADE} dst "
+    return (
+        f"-m set --match-set {NO_MASQUERADE} dst "
         '-m comment --comment "Prevent SNAT to locally running containers" -j RETURN',
-        f"-A WEAVE -s {subnet} -d 224.0.0.0/4 -j RETURN",
-        f"-A WEAVE ! -s {subnet} -d {subnet} -j MASQUERADE",
-        f"-A WEAVE -s {subnet} ! -d {subnet} -j MASQUERADE",
-    ]
+        f"-s {subnet} -d 224.0.0.0/4 -j RETURN",
+        f"! -s {subnet} -d {subnet} -j MASQUERADE",
+        f"-s {subnet} ! -d {subnet} -j MASQUERADE",
+    )
 
 
-def tables(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> Tables:
+def rules(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> Ruleset:
     """incoming None: no encryption."""
-    wanted: Tables = {
-        "nat": (["WEAVE"], nat_rules(subnet)),
-        "filter": (["WEAVE-EXPOSE"], [f"-A WEAVE-EXPOSE -d {subnet} -j ACCEPT"]),
-    }
-    if incoming is not None:
-        for table, rules in ipsec.chains(incoming, PORT).items():
-            chains, before = wanted.get(table, ([], []))
-            wanted[table] = ([*chains, *ipsec.CHAINS[table]], before + rules)
-    return wanted
-
-
-def leads(saved: str, *, encrypted: bool) -> dict[str, list[str]]:
-    """Table -> what is missing of the rules that lead to our chains, by `iptables-save` output.
-
-    Those of FORWARD stand at its head in their order: with one missing, all are put there anew."""
-    have = _by_table(saved)
-    appended = [("nat", "POSTROUTING -j WEAVE"), *(ipsec.JUMPS if encrypted else ())]
-    lines: dict[str, list[str]] = {}
-    for table, rule in appended:
-        if f"-A {rule}" not in have.get(table, ()):
-            lines.setdefault(table, []).append(f"-A {rule}")
-    forward, filters = forward_rules(), have.get("filter", frozenset())
-    if any(f"-A FORWARD {rule}" not in filters for rule in forward):
-        old = [f"-D FORWARD {rule}" for rule in forward if f"-A FORWARD {rule}" in filters]
-        new = [f"-I FORWARD {number} {rule}" for number, rule in enumerate(forward, start=1)]
-        lines.setdefault("filter", []).extend(old + new)
-    return lines
-
-
-def _by_table(saved: str) -> dict[str, frozenset[str]]:
-    tables: dict[str, list[str]] = {}
-    table = ""
-    for line in saved.splitlines():
-        if line.startswith("*"):
-            table = line[1:].strip()
-        tables.setdefault(table, []).append(line.strip())
-    return {name: frozenset(lines) for name, lines in tables.items()}
-
-
-def restore(wanted: Tables, leading: dict[str, list[str]] | None = None) -> str:
-    """`iptables-restore --noflush` input: our chains anew, then what is missing of the rules that lead to them."""
-    lines: list[str] = []
-    for table, (chains, rules) in sorted(wanted.items()):
-        more = (leading or {}).get(table, [])
-        lines += [f"*{table}", *(f":{chain} - [0:0]" for chain in chains), *rules, *more, "COMMIT"]
-    return _text(lines)
-
-
-def _text(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+    chains = (
+        Chain("filter", "WEAVE-EXPOSE", (f"-d {subnet} -j ACCEPT",)),
+        Chain("nat", "WEAVE", nat_rules(subnet)),
+    )
+    leads = (
+        Lead("nat", "POSTROUTING", ("-j WEAVE",)),
+        Lead("filter", "FORWARD", tuple(forward_rules()), at_head=True),
+    )
+    wanted = Ruleset(chains, leads)
+    return wanted if incoming is None else wanted | ipsec.rules(incoming, PORT)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from components.kernel.iptables import Chain, Lead, Ruleset
+
 MARK = "0x20000"
 IN, IN_MARK, OUT, OUT_MARK = "WEAVE-IPSEC-IN", "WEAVE-IPSEC-IN-MARK", "WEAVE-IPSEC-OUT", "WEAVE-IPSEC-OUT-MARK"
 #: AES-256 and RFC 4106's salt.
@@ -68,34 +70,36 @@ def _selector(one: Association) -> str:
     return f"src {one.source}/32 dst {one.destination}/32 proto udp dir out mark {MARK} mask {MARK}"
 
 
-def chains(incoming: Iterable[Association], port: int) -> dict[str, list[str]]:
-    """iptables rules by table, of our chains. incoming: one of each peer; `destination` is this node."""
+def rules(incoming: Iterable[Association], port: int) -> Ruleset:
+    """incoming: one of each peer; `destination` is this node."""
     associations = sorted(incoming)
-    marked = [
-        f"-A {IN} -s {one.source} -d {one.destination} -p esp -m esp --espspi {one.spi} -j {IN_MARK}"
+    marked = tuple(
+        f"-s {one.source} -d {one.destination} -p esp -m esp --espspi {one.spi} -j {IN_MARK}" for one in associations
+    )
+    outgoing = tuple(
+        f"-s {one.destination} -d {one.source} -p udp -m udp --dport {port} -j {OUT_MARK}" for one in associations
+    )
+    refused = tuple(
+        f"-s {one.source} -d {one.destination} -p udp -m udp --dport {port} -m mark ! --mark {MARK}/{MARK} -j DROP"
         for one in associations
-    ]
-    outgoing = [
-        f"-A {OUT} -s {one.destination} -d {one.source} -p udp -m udp --dport {port} -j {OUT_MARK}"
-        for one in associations
-    ]
-    refused = [
-        f"-A {IN} -s {one.source} -d {one.destination} -p udp -m udp --dport {port} "
-        f"-m mark ! --mark {MARK}/{MARK} -j DROP"
-        for one in associations
-    ]
-    set_mark = f"-j MARK --set-xmark {MARK}/{MARK}"
-    return {
-        "mangle": [*marked, f"-A {IN_MARK} {set_mark}", *outgoing, f"-A {OUT_MARK} {set_mark}"],
-        "filter": refused,
-    }
-
-
-#: (table, rule): what leads to our chains.
-JUMPS = (
-    ("mangle", f"INPUT -j {IN}"),
-    ("mangle", f"OUTPUT -j {OUT}"),
-    ("filter", f"INPUT -j {IN}"),
-    ("filter", f"OUTPUT ! -p esp -m policy --dir out --pol none -m mark --mark {MARK}/{MARK} -j DROP"),
-)
-CHAINS = {"mangle": (IN, IN_MARK, OUT, OUT_MARK), "filter": (IN,)}
+    )
+    set_mark = (f"-j MARK --set-xmark {MARK}/{MARK}",)
+    return Ruleset(
+        (
+            Chain("mangle", IN, marked),
+            Chain("mangle", IN_MARK, set_mark),
+            Chain("mangle", OUT, outgoing),
+            Chain("mangle", OUT_MARK, set_mark),
+            Chain("filter", IN, refused),
+        ),
+        (
+            Lead("mangle", "INPUT", (f"-j {IN}",)),
+            Lead("mangle", "OUTPUT", (f"-j {OUT}",)),
+            Lead("filter", "INPUT", (f"-j {IN}",)),
+            Lead(
+                "filter",
+                "OUTPUT",
+                (f"! -p esp -m policy --dir out --pol none -m mark --mark {MARK}/{MARK} -j DROP",),
+            ),
+        ),
+    )

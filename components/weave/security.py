@@ -6,8 +6,9 @@ import json
 import secrets
 from dataclasses import dataclass
 
+from components.kernel import iproute
 from components.machinery import jsontext
-from components.weave import ipsec, kernel, wire
+from components.weave import ipsec, wire
 from components.weave.ipsec import Association
 from components.weave.mesh import Connection
 from components.weave.wire import WireError
@@ -62,7 +63,7 @@ class Security:
 
     async def reset(self) -> None:
         """What a former self has left. Raises CommandError."""
-        await kernel.batch("ip", "xfrm policy flush\nxfrm state flush proto esp\n")
+        await iproute.batch("ip", "xfrm policy flush\nxfrm state flush proto esp\n", force=False)
         self._installed = set()
 
     async def apply(self) -> None:
@@ -76,10 +77,10 @@ class Security:
             (ipsec.remove_policy(one) if outgoing and one.destination not in leaving else "") + ipsec.remove(one)
             for one, outgoing in sorted(self._installed - wanted)
         ]
-        await kernel.batch("ip", "".join(lines), force=True)
+        await iproute.batch("ip", "".join(lines))
         self._installed &= wanted
         for one, outgoing in sorted(wanted - self._installed):
-            await kernel.batch("ip", ipsec.install(one, outgoing=outgoing))
+            await iproute.batch("ip", ipsec.install(one, outgoing=outgoing), force=False)
             self._installed.add((one, outgoing))
         for path in paths:
             self._tell(path)

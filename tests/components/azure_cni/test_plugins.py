@@ -10,6 +10,7 @@ import pytest
 
 from components.azure_cni import install, masquerade
 from components.azure_cni.plugin.state import NoAddress, Store
+from components.kernel.iptables import transaction
 from tests.scratch import isolated
 
 POD = {"CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -48,7 +49,7 @@ def test_what_fails_is_not_written(tmp_path):
 
 
 def test_the_chain_is_ip_masq_agents(golden):
-    golden("azure_cni/nat.txt", masquerade.chain(["172.18.0.0/16", "10.244.0.0/16"]))
+    golden("azure_cni/nat.txt", transaction(masquerade.rules(["172.18.0.0/16", "10.244.0.0/16"]), {}))
 
 
 def test_the_conflist():

@@ -6,6 +6,7 @@ from components.calico import dataplane
 from components.calico.dataplane import DEVICE, Node, blackhole, entries, way
 from components.calico.plugin import block
 from components.kernel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, difference
+from components.kernel.iptables import transaction
 from tests.components.calico.store import pool
 
 OWN = Node("worker-1", "172.18.0.3/16", "10.244.1.0")
@@ -86,9 +87,11 @@ def test_masquerading_follows_the_pools(golden):
         pool("10.7.0.0/24", "plain"),
         pool("fd00::/48", "six", natOutgoing=True),
     ]
-    golden("calico/nat.txt", dataplane.ipsets(pools) + dataplane.chains(pools, [dataplane.VXLAN]))
-    assert "cali-nat-outgoing -m set" not in dataplane.chains([pool("10.244.0.0/16")], [dataplane.VXLAN])
-    assert DEVICE not in dataplane.chains(pools, [])
+    golden("calico/nat.txt", dataplane.ipsets(pools) + transaction(dataplane.rules(pools, [dataplane.VXLAN]), {}))
+    assert "cali-nat-outgoing -m set" not in transaction(
+        dataplane.rules([pool("10.244.0.0/16")], [dataplane.VXLAN]), {}
+    )
+    assert DEVICE not in transaction(dataplane.rules(pools, []), {})
 
 
 def test_nodes_say_where_they_are():
@@ -118,7 +121,10 @@ def test_ipv6_has_a_device_and_addresses_of_its_own(golden):
     assert found.neighbours == {Neighbour("fd00:10:244:2::", other.mac, "vxlan-v6.calico")}
     assert other.mac != Node("worker-2", "172.18.0.4/16").mac
     six = dataplane.IPV6
-    golden("calico/nat6.txt", dataplane.ipsets(pools, six) + dataplane.chains(pools, [dataplane.VXLAN6], six))
+    golden(
+        "calico/nat6.txt",
+        dataplane.ipsets(pools, six) + transaction(dataplane.rules(pools, [dataplane.VXLAN6], six), {}),
+    )
     assert dataplane.node_of({"metadata": {"name": "n", "annotations": {six.annotation: "fd00::1/64"}}}) is None
 
 

@@ -8,30 +8,31 @@ import subprocess
 
 import pytest
 
-from components.flannel import iptables, kernel
+from components.flannel import kernel, rules
 from components.flannel.drift import concerns
+from components.kernel import iptables
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
 
 NETWORK, SUBNET = ipaddress.IPv4Network("10.244.0.0/16"), ipaddress.IPv4Network("10.244.1.0/24")
-CHAINS = [iptables.masquerade(NETWORK, SUBNET), iptables.forward(NETWORK)]
+RULES = rules.masquerade(NETWORK, SUBNET) | rules.forward(NETWORK)
 
 
 def ip(text):
     subprocess.run(["ip", *text.split()], check=True)
 
 
-def rules():
-    assert asyncio.run(iptables.ensure(CHAINS)) is True
+def ensured():
+    assert asyncio.run(iptables.ensure(RULES)) is True
     # What iptables-save prints is what we compare with, word by word.
-    assert asyncio.run(iptables.ensure(CHAINS)) is False
+    assert asyncio.run(iptables.ensure(RULES)) is False
     subprocess.run(["iptables", "-A", "FORWARD", "-j", "ACCEPT"], check=True)
-    assert asyncio.run(iptables.ensure(CHAINS)) is False
+    assert asyncio.run(iptables.ensure(RULES)) is False
 
 
 def test_rules_are_set_once_and_then_left_alone():
-    isolated(rules)
+    isolated(ensured)
 
 
 def generations():

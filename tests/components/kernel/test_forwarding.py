@@ -131,7 +131,7 @@ def test_a_route_of_another_protocol_is_not_ours_to_delete() -> None:
 
 def broken_batch() -> None:
     with pytest.raises(CommandError, match="Cannot find device"):
-        asyncio.run(iproute.batch("ip", ["link set nowhere up", "link set lo down"]))
+        asyncio.run(iproute.batch("ip", "link set nowhere up\nlink set lo down\n"))
     assert "UP" not in subprocess.check_output(["ip", "link", "show", "lo"], text=True).split(">")[0].split(",")
     assert asyncio.run(iproute.query("ip", "link", "show", "dev", "nowhere", check=False)) == []
     with pytest.raises(CommandError, match="nowhere"):

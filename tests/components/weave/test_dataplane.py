@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Network
 
+from components.kernel.iptables import Ruleset, parse, transaction
 from components.weave import dataplane, ipsec, status
 from components.weave.allocator import Allocator, Setup
 from components.weave.space import Range
@@ -19,7 +20,7 @@ def test_a_peers_name_is_a_mac_of_its_own_for_each_node():
 
 
 def test_the_chains():
-    assert dataplane.restore(dataplane.tables(RANGE, None)) == (
+    assert transaction(Ruleset(dataplane.rules(RANGE, None).chains), {}) == (
         "*filter\n"
         ":WEAVE-EXPOSE - [0:0]\n"
         "-A WEAVE-EXPOSE -d 10.32.0.0/12 -j ACCEPT\n"
@@ -36,7 +37,7 @@ def test_the_chains():
 
 
 def test_the_chains_of_an_encrypted_path():
-    text = dataplane.restore(dataplane.tables(RANGE, [ONE]))
+    text = transaction(Ruleset(dataplane.rules(RANGE, [ONE]).chains), {})
     assert (
         ":WEAVE-IPSEC-IN - [0:0]\n"
         ":WEAVE-IPSEC-IN-MARK - [0:0]\n"
@@ -54,26 +55,28 @@ def test_the_chains_of_an_encrypted_path():
 
 
 def test_what_leads_to_the_chains_is_added_where_it_is_missing():
-    missing = dataplane.leads("", encrypted=False)
-    assert missing == {
-        "nat": ["-A POSTROUTING -j WEAVE"],
-        "filter": [
-            "-I FORWARD 1 -i weave -o weave -j ACCEPT",
-            "-I FORWARD 2 -o weave -j WEAVE-EXPOSE",
-            "-I FORWARD 3 -i weave ! -o weave -j ACCEPT",
-            "-I FORWARD 4 -o weave -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        ],
-    }
+    plain, encrypted = (Ruleset(leads=dataplane.rules(RANGE, incoming).leads) for incoming in (None, [ONE]))
+    head = [
+        "-I FORWARD 1 -i weave -o weave -j ACCEPT",
+        "-I FORWARD 2 -o weave -j WEAVE-EXPOSE",
+        "-I FORWARD 3 -i weave ! -o weave -j ACCEPT",
+        "-I FORWARD 4 -o weave -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
+    missing = ["*nat", "-A POSTROUTING -j WEAVE", "COMMIT", "*filter", *head, "COMMIT"]
+    assert transaction(plain, {}).splitlines() == missing
     forward = "".join(f"-A FORWARD {rule}\n" for rule in dataplane.forward_rules())
     saved = f"*nat\n-A POSTROUTING -j WEAVE\nCOMMIT\n*filter\n{forward}COMMIT\n"
-    assert dataplane.leads(saved, encrypted=False) == {}
-    assert set(dataplane.leads(saved, encrypted=True)) == {"mangle", "filter"}
+    assert transaction(plain, parse(saved)) == ""
+    assert [line for line in transaction(encrypted, parse(saved)).splitlines() if line[0] == "*"] == [
+        "*mangle",
+        "*filter",
+    ]
     lost = saved.replace("-A FORWARD -o weave -j WEAVE-EXPOSE\n", "")
-    again = dataplane.leads(lost, encrypted=False)["filter"]
-    assert again[:3] == [f"-D FORWARD {rule}" for rule in dataplane.forward_rules() if "EXPOSE" not in rule]
-    assert again[3:] == missing["filter"], "all of them, in their order"
+    again = transaction(plain, parse(lost)).splitlines()
+    assert again[1:4] == [f"-D FORWARD {rule}" for rule in dataplane.forward_rules() if "EXPOSE" not in rule]
+    assert again[4:-1] == head, "all of them, in their order"
     elsewhere = saved.replace("*nat", "*mangle")
-    assert dataplane.leads(elsewhere, encrypted=False) == {"nat": ["-A POSTROUTING -j WEAVE"]}
+    assert transaction(plain, parse(elsewhere)).splitlines() == ["*nat", "-A POSTROUTING -j WEAVE", "COMMIT"]
 
 
 def test_the_key_of_a_direction_is_its_receivers():

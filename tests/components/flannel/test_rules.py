@@ -2,10 +2,11 @@
 
 import ipaddress
 
-from components.flannel.iptables import Ruleset, forward, masquerade, parse, transaction
+from components.flannel.rules import forward, masquerade
+from components.kernel.iptables import parse, transaction
 
 NETWORK, SUBNET = ipaddress.IPv4Network("10.244.0.0/16"), ipaddress.IPv4Network("10.244.1.0/24")
-CHAINS = [masquerade(NETWORK, SUBNET), forward(NETWORK)]
+RULES = masquerade(NETWORK, SUBNET) | forward(NETWORK)
 
 EMPTY = """\
 *nat
@@ -40,12 +41,14 @@ COMMIT
 
 def test_the_rules_are_upstreams():
     saved = parse(SAVED)
-    assert all((chain.jump, *chain.rules) == saved.rules[chain.table] for chain in CHAINS)
-    assert transaction(CHAINS, saved) == ""
+    for chain, lead in zip(RULES.chains, RULES.leads, strict=True):
+        assert saved[chain.table].of(chain.name) == list(chain.rules)
+        assert saved[lead.table].of(lead.chain) == list(lead.rules)
+    assert transaction(RULES, saved) == ""
 
 
 def test_on_an_empty_kernel_everything_is_made_in_one_transaction():
-    text = transaction(CHAINS, parse(EMPTY))
+    text = transaction(RULES, parse(EMPTY))
     assert text.count("COMMIT\n") == 2
     assert set(SAVED.splitlines()) - set(text.splitlines()) == {
         ":POSTROUTING ACCEPT [0:0]",
@@ -55,17 +58,17 @@ def test_on_an_empty_kernel_everything_is_made_in_one_transaction():
 
 def test_a_changed_rule_rewrites_its_chain_and_leaves_the_jump():
     changed = SAVED.replace('-d 10.244.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT', "-j DROP")
-    assert transaction(CHAINS, parse(changed)).splitlines() == [
+    assert transaction(RULES, parse(changed)).splitlines() == [
         "*filter",
         ":FLANNEL-FWD - [0:0]",
-        *CHAINS[1].rules,
+        *(f"-A FLANNEL-FWD {rule}" for rule in RULES.chains[1].rules),
         "COMMIT",
     ]
 
 
 def test_a_doubled_jump_is_reduced_to_one():
-    jump = CHAINS[1].jump
-    text = transaction(CHAINS, parse(SAVED.replace(jump, f"{jump}\n{jump}")))
+    jump = f"-A FORWARD {RULES.leads[1].rules[0]}"
+    text = transaction(RULES, parse(SAVED.replace(jump, f"{jump}\n{jump}")))
     assert f"-D{jump[2:]}\n" in text and f"{jump}\n" not in text
 
 
@@ -76,14 +79,14 @@ def test_the_rules_of_ipv6_differ_in_the_addresses_alone():
         .replace("10.244.1.0/24", str(subnet))
         .replace("224.0.0.0/4", "ff00::/8")
     )
-    assert transaction([masquerade(network, subnet), forward(network)], parse(translated)) == ""
+    assert transaction(masquerade(network, subnet) | forward(network), parse(translated)) == ""
 
 
 def test_without_random_fully():
-    chain = masquerade(NETWORK, SUBNET, random_fully=False)
+    (chain,) = masquerade(NETWORK, SUBNET, random_fully=False).chains
     assert chain.rules[-1].endswith("-j MASQUERADE")
 
 
 def test_the_transaction_does_not_name_other_chains():
-    names = {line for line in transaction(CHAINS, Ruleset()).splitlines() if line.startswith(":")}
+    names = {line for line in transaction(RULES, {}).splitlines() if line.startswith(":")}
     assert names == {":FLANNEL-POSTRTG - [0:0]", ":FLANNEL-FWD - [0:0]"}

@@ -1,0 +1,27 @@
+"""Sets of addresses and networks for iptables' `-m set`: replaced as a whole, and never empty in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from components.kernel import command
+
+_SECONDS = 30
+
+
+def replacement(name: str, kind: str, members: Iterable[str]) -> list[str]:
+    """Lines of `ipset restore -exist`: a second set is filled and swapped in. kind: type and options of `create`."""
+    new = f"{name}-tmp"
+    return [
+        f"create {name} {kind}",
+        f"create {new} {kind}",
+        f"flush {new}",
+        *(f"add {new} {member}" for member in members),
+        f"swap {name} {new}",
+        f"destroy {new}",
+    ]
+
+
+async def restore(text: str) -> None:
+    """Raises CommandError."""
+    await command.run(["ipset", "restore", "-exist"], stdin=text.encode(), timeout=_SECONDS, check=True)

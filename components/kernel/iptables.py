@@ -1,0 +1,184 @@
+"""Chains of ours in iptables, and the rules in other chains that lead to them.
+
+An agent states both as values, each rule as `iptables-save` prints it (without `-A CHAIN`). `ensure` saves what is
+there, and restores in one transaction for each table what differs: one chain as a whole, one missing rule alone. When
+nothing differs, nothing is written, so it can be called as often as one likes, and never makes a rule twice.
+
+Rules in a chain that is not ours stand among those of other programs. They are appended, or put at the head in their
+order; where they stand afterwards is not looked at, or two agents would push each other away for ever.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.kernel import command
+
+_SECONDS = 30
+#: To wait for the lock of iptables-legacy (`--wait`).
+_LOCK_SECONDS = "5"
+#: An address after -s or -d that has no prefix length.
+_ADDRESS = re.compile(r"(?<=-[sd] )[0-9a-fA-F:.]+(?![0-9a-fA-F:./])")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of ours with all of its rules."""
+
+    table: str
+    name: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Rules of ours in a chain of others: mostly the jump to one of our chains."""
+
+    table: str
+    chain: str
+    rules: tuple[str, ...]
+    at_head: bool = False
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """All that an agent wants of one IP version."""
+
+    chains: tuple[Chain, ...] = ()
+    leads: tuple[Lead, ...] = ()
+
+    def __or__(self, other: Ruleset) -> Ruleset:
+        return Ruleset(self.chains + other.chains, self.leads + other.leads)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What iptables-save prints of a table. rules: `-A CHAIN ...` lines in their order."""
+
+    chains: set[str] = field(default_factory=set)
+    rules: list[str] = field(default_factory=list)
+
+    def of(self, chain: str) -> list[str]:
+        """The rules of a chain, without `-A CHAIN`."""
+        head = f"-A {chain} "
+        return [rule[len(head) :] for rule in self.rules if rule.startswith(head)]
+
+
+def parse(saved: str) -> dict[str, Table]:
+    """Table name -> what iptables-save printed of it; a table that it did not print is absent."""
+    tables: dict[str, Table] = {}
+    current = Table()
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            current = tables.setdefault(line[1:].strip(), Table())
+        elif line.startswith(":"):
+            current.chains.add(line[1:].split(" ", 1)[0])
+        elif line.startswith("-A "):
+            current.rules.append(line)
+    return tables
+
+
+def transaction(wanted: Ruleset, saved: Mapping[str, Table]) -> str:
+    """Input of `iptables-restore --noflush` that sets right what differs; "" when nothing does."""
+    changed = [chain for chain in wanted.chains if not _is_like(saved.get(chain.table, Table()), chain)]
+    declared: dict[str, list[str]] = {}
+    filled: dict[str, list[str]] = {}
+    for chain in changed:
+        # Naming a chain with --noflush makes it, or empties it, within the transaction.
+        declared.setdefault(chain.table, []).append(f":{chain.name} - [0:0]")
+        filled.setdefault(chain.table, []).extend(f"-A {chain.name} {rule}" for rule in chain.rules)
+    for lead in wanted.leads:
+        if lines := _leading(lead, saved.get(lead.table, Table()).of(lead.chain)):
+            filled.setdefault(lead.table, []).extend(lines)
+    tables = {table: [*declared.get(table, ()), *lines] for table, lines in filled.items()}
+    return "".join(
+        f"*{table}\n" + "".join(f"{line}\n" for line in lines) + "COMMIT\n" for table, lines in tables.items()
+    )
+
+
+def _is_like(table: Table, chain: Chain) -> bool:
+    """An empty chain is not the same as none."""
+    return chain.name in table.chains and table.of(chain.name) == [_canonical(rule) for rule in chain.rules]
+
+
+def _leading(lead: Lead, present: list[str]) -> list[str]:
+    wanted = [_canonical(rule) for rule in lead.rules]
+    doubles = [f"-D {lead.chain} {rule}" for rule in wanted for _ in range(max(present.count(rule) - 1, 0))]
+    missing = [rule for rule in wanted if rule not in present]
+    if not missing:
+        return doubles
+    if not lead.at_head:
+        return [*doubles, *(f"-A {lead.chain} {rule}" for rule in missing)]
+    # Their order among each other counts, so all of them are put at the head anew.
+    old = [f"-D {lead.chain} {rule}" for rule in wanted if rule in present]
+    return [*doubles, *old, *(f"-I {lead.chain} {number} {rule}" for number, rule in enumerate(wanted, start=1))]
+
+
+def _canonical(rule: str) -> str:
+    """As iptables-save prints an address: with its prefix length."""
+    return _ADDRESS.sub(lambda match: f"{match[0]}/{128 if ':' in match[0] else 32}", rule)
+
+
+def program(version: int) -> str:
+    return "iptables" if version == 4 else "ip6tables"
+
+
+async def save(version: int = 4) -> dict[str, Table]:
+    """All tables of an IP version. Raises CommandError."""
+    saved = await command.run([f"{program(version)}-save"], timeout=_SECONDS, check=True)
+    return parse(saved.stdout.decode())
+
+
+async def restore(text: str, version: int = 4) -> None:
+    """All of a table or nothing; what text does not name stays. Raises CommandError."""
+    argv = [f"{program(version)}-restore", "--wait", _LOCK_SECONDS, "--noflush"]
+    await command.run(argv, stdin=text.encode(), timeout=_SECONDS, check=True)
+
+
+async def ensure(wanted: Ruleset, version: int = 4) -> bool:
+    """Bring the kernel to it; True when something had to change. Raises CommandError."""
+    text = transaction(wanted, await save(version))
+    if text:
+        await restore(text, version)
+    return bool(text)
+
+
+_NETLINK_NETFILTER, _NFNL_SUBSYS_NFTABLES, _NFT_MSG_GETGEN = 12, 10, 16
+_NLM_F_REQUEST = 1
+_GENERATION_ATTRIBUTE = 1  # NFTA_GEN_ID, 32 bits, network order
+
+
+def generation() -> int | None:
+    """The number of the last nf_tables transaction in this network namespace; None where it cannot be had.
+
+    iptables-nft changes it with every change, so an unchanged number means unchanged rules: one message instead
+    of an iptables-save every few seconds on each of a hundred nodes (iptables-legacy must always look).
+    """
+    header = struct.pack("=IHHII", 20, _NFNL_SUBSYS_NFTABLES << 8 | _NFT_MSG_GETGEN, _NLM_F_REQUEST, 1, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as nl:
+            nl.settimeout(1)
+            nl.send(header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0))
+            answer = nl.recv(4096)
+    except OSError:
+        return None
+    if len(answer) < 28:
+        return None
+    _, kind = struct.unpack_from("=IH", answer)
+    _, attribute = struct.unpack_from("=HH", answer, 20)
+    if kind >> 8 != _NFNL_SUBSYS_NFTABLES or attribute != _GENERATION_ATTRIBUTE:
+        return None
+    (value,) = struct.unpack_from(">I", answer, 24)
+    return int(value)
+
+
+def is_nf_tables() -> bool:
+    """Do the iptables commands write to nf_tables (Debian's default)?"""
+    found = shutil.which("iptables-restore")
+    return found is not None and "nft" in Path(found).resolve().name
