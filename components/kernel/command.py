@@ -7,13 +7,30 @@ short programs (CNI plugins, ip, iptables-restore), so this goes without.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 #: What Python ignores and a program expects to find at its default (subprocess restores the same ones).
 _RESTORED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
+#: How tools say which line of their input they could not take: iptables-restore, ipset, nft, ip and bridge.
+_NAMES_A_LINE = re.compile(r"(?:\bline:? |/dev/stdin:|Command failed -:)(\d+)")
+_LINES_AROUND = 3
+#: Program -> Debian package, of those that a machine may lack.
+_PACKAGES = {
+    "bridge": "iproute2",
+    "conntrack": "conntrack",
+    "ethtool": "ethtool",
+    "ip": "iproute2",
+    "ip6tables": "iptables",
+    "ipset": "ipset",
+    "iptables": "iptables",
+    "ipvsadm": "ipvsadm",
+    "nft": "nftables",
+}
 
 
 @dataclass(frozen=True)
@@ -27,13 +44,27 @@ class Completed:
 
 
 class CommandError(Exception):
-    """A program that ended otherwise than asked; reads as a sentence with its argv and what it said."""
+    """A program that ended otherwise than asked; reads as a sentence with its argv and what it said. When that names a
+    line of its input, the lines around it follow.
 
-    def __init__(self, completed: Completed) -> None:
+    said: the program's own words.
+    """
+
+    def __init__(self, completed: Completed, stdin: bytes = b"") -> None:
         self.completed = completed
-        said = (completed.stderr or completed.stdout).decode(errors="replace").strip()
+        self.said = (completed.stderr or completed.stdout).decode(errors="replace").strip()
         ended = ending(completed.returncode)
-        super().__init__(f"{' '.join(completed.argv)}: {ended}" + (f": {said}" if said else ""))
+        text = f"{' '.join(completed.argv)}: {ended}" + (f": {self.said}" if self.said else "")
+        if stdin and (found := _NAMES_A_LINE.search(self.said)):
+            text += f"\n{_around(stdin.decode(errors='replace'), int(found[1]))}"
+        super().__init__(text)
+
+
+def _around(text: str, number: int) -> str:
+    """The lines around one, with their numbers, which count from 1."""
+    first = max(number - _LINES_AROUND, 1)
+    shown = text.splitlines()[first - 1 : number + _LINES_AROUND - 1]
+    return "\n".join(f"{first + i:6} {line}" for i, line in enumerate(shown))
 
 
 def ending(returncode: int) -> str:
@@ -86,7 +117,8 @@ async def run(
     """Run argv (found in PATH) in a process group of its own, to its end.
 
     timeout is in seconds; past it, and when the caller is cancelled, the whole group is killed.
-    Raises OSError when it cannot start, TimeoutError, and with check CommandError unless it exits with 0.
+    Raises OSError when it cannot start (FileNotFoundError names the Debian package), TimeoutError, and with check
+    CommandError unless it exits with 0.
     """
     streams = _Streams(stdin)
     try:
@@ -100,11 +132,19 @@ async def run(
         )
         status = await _ended(pid, timeout)
         completed = Completed(tuple(argv), status, streams.read(1), streams.read(2))
+    except FileNotFoundError as error:
+        raise _missing(argv[0]) from error
     finally:
         streams.close()
     if check and completed.returncode != 0:
-        raise CommandError(completed)
+        raise CommandError(completed, stdin)
     return completed
+
+
+def _missing(program: str) -> FileNotFoundError:
+    package = _PACKAGES.get(program.partition("-")[0])
+    advice = f"; install the Debian package {package}" if package else ""
+    return FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}{advice}", program)
 
 
 def _settle(ended: asyncio.Future[None]) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from components.kernel.command import CommandError
 from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.iptables.applier import IptablesError
 from components.kube_proxy.iptables.backend import IptablesBackend
 from components.kube_proxy.ipvs import support
-from components.kube_proxy.ipvs.applier import IpvsError
 from components.kube_proxy.ipvs.backend import IpvsBackend
 from components.kube_proxy.ipvs.support import UnsupportedError
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import State
-from components.kube_proxy.nftables.applier import NftError
 from components.kube_proxy.nftables.backend import NftablesBackend
 
 
@@ -44,8 +42,8 @@ BACKENDS: Mapping[str, BackendFactory] = {
 }
 #: They share chains: starting in one leaves the other's alone, as upstream does.
 IPTABLES_BASED = ("iptables", "ipvs")
-#: What a backend raises when the kernel or its tool refused.
-ERRORS = (IptablesError, NftError, IpvsError, UnsupportedError)
+#: What a backend raises when the kernel (NetlinkError is an OSError) or its tool refused.
+ERRORS = (CommandError, OSError, UnsupportedError)
 
 
 async def check(config: KubeProxyConfiguration) -> None:

@@ -7,27 +7,18 @@ nf_tables a restore becomes netlink messages; the tool, which first reads and so
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Sequence
 
+from components.kernel import command
+from components.kernel.command import CommandError
 from components.kernel.nfnetlink.iptables import Unsupported, compile_table, split
 from components.kernel.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
-from components.kube_proxy.excerpt import around
 from components.kube_proxy.iptables import variant
 from components.kube_proxy.model import IPV4
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
 _LOCK_SECONDS = "5"
-
-
-class IptablesError(Exception):
-    """A command that failed: its argv, exit code, output and, for a restore, the lines around the fault."""
-
-    def __init__(self, argv: Sequence[str], code: int, output: str, lines: str = "") -> None:
-        where = f"\n{lines}" if lines else ""
-        super().__init__(f"{' '.join(argv)}: exit status {code}: {output.strip()}{where}")
-        self.code = code
-        self.output = output
+#: For a first load by iptables-restore, which takes long with many thousand Services.
+_SECONDS = 600
 
 
 class Iptables:
@@ -40,11 +31,12 @@ class Iptables:
         self._kernel: NfTablesSocket | None = None
 
     async def save(self) -> str:
-        """All tables. Raises IptablesError."""
+        """All tables. Raises CommandError, OSError."""
         return await self._run([await self._command("save")])
 
     async def restore(self, text: str) -> None:
-        """All or nothing per table; chains that text does not name stay. Raises IptablesError."""
+        """All or nothing per table; chains that text does not name stay. Raises CommandError, and OSError
+        as NetlinkError."""
         if variant.is_nf_tables(await self._chosen()):
             # In a thread: the kernel takes seconds for thousands of Services, and the API's events wait.
             text = await asyncio.to_thread(self._by_messages, text)
@@ -63,9 +55,9 @@ class Iptables:
                 kernel.commit(transaction)
         except Unsupported:
             return text
-        except NetlinkError as error:
+        except NetlinkError:
             self._close()
-            raise IptablesError(["nf_tables transaction"], error.errno or 1, str(error)) from None
+            raise
         return left
 
     def _socket(self) -> NfTablesSocket:
@@ -82,16 +74,12 @@ class Iptables:
             self._kernel = None
 
     async def _by_tool(self, text: str) -> None:
-        try:
-            await self._run([await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text)
-        except IptablesError as error:
-            around = _around(text, str(error))
-            raise IptablesError([f"{self._prefix}-restore"], error.code, str(error), around) from None
+        await self._run([await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text)
 
     async def has_chain(self, table: str, chain: str) -> bool:
         try:
             await self._run([await self._command(), "--wait", _LOCK_SECONDS, "-t", table, "-S", chain, "1"])
-        except IptablesError:
+        except CommandError:
             return False
         return True
 
@@ -105,18 +93,5 @@ class Iptables:
         return self._variant
 
     async def _run(self, argv: list[str], stdin: str = "") -> str:
-        pipe = asyncio.subprocess.PIPE
-        try:
-            process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
-        except FileNotFoundError as error:
-            raise IptablesError(argv, 127, f"{error}; install the Debian package iptables") from error
-        out, err = await process.communicate(stdin.encode())
-        if process.returncode:
-            raise IptablesError(argv, process.returncode, err.decode(errors="replace"))
-        return out.decode()
-
-
-def _around(text: str, error: str) -> str:
-    """iptables-restore names the line it could not take: `line 12 failed`, `Error occurred at line: 12`."""
-    found = re.search(r"line:? (\d+)", error)
-    return around(text, int(found[1])) if found else ""
+        done = await command.run(argv, stdin=stdin.encode(), timeout=_SECONDS, check=True)
+        return done.stdout.decode()

@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Awaitable
 
+from components.kernel.command import CommandError
+from components.kernel.iptables import parse
 from components.kube_proxy.addresses import local_addresses
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.iptables import chains, rules, saved
-from components.kube_proxy.iptables.applier import Iptables, IptablesError
+from components.kube_proxy.iptables.applier import Iptables
 from components.kube_proxy.local_traffic import local_source, node_port_ips
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, State
@@ -31,7 +33,7 @@ class IptablesBackend:
         self._written: rules.Plan | None = None
 
     async def sync(self, state: State, *, full: bool) -> None:
-        """Raises IptablesError; the next sync is then a full one."""
+        """Raises CommandError, OSError; the next sync is then a full one."""
         config, changed = self._config(state), None if full else state.changed
         plan = rules.plan(state.services, state.endpoints, state.node, config, self._cache, changed)
         earlier, self._written = self._written, None
@@ -40,7 +42,7 @@ class IptablesBackend:
                 await self._timed(self._write_all(plan), self._metrics.sync_full_duration)
             else:
                 await self._timed(self._write_difference(plan, earlier), self._metrics.sync_partial_duration)
-        except IptablesError:
+        except (CommandError, OSError):
             self._metrics.restore_failures.inc(self._family)
             if earlier is not None and not full:
                 self._metrics.partial_restore_failures.inc(self._family)
@@ -53,7 +55,7 @@ class IptablesBackend:
 
     async def cleanup(self) -> None:
         """Takes everything away again. Nothing there is no error."""
-        text = saved.cleanup_text(saved.parse(await self._iptables.save()))
+        text = saved.cleanup_text(parse(await self._iptables.save()))
         if text:
             await self._iptables.restore(text)
 
@@ -77,7 +79,7 @@ class IptablesBackend:
 
     async def _write_all(self, plan: rules.Plan) -> None:
         """One look at what is there, then one transaction that also puts back jumps and canaries."""
-        tables = saved.parse(await self._iptables.save())
+        tables = parse(await self._iptables.save())
         wanted = (*chains.JUMPS, *(chains.KUBELET_JUMPS if plan.config.localhost_node_ports else ()))
         text = plan.text(
             stale=saved.stale_chains(tables, plan.service_chains),

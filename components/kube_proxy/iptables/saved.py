@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
+from components.kernel.iptables import Table
 from components.kube_proxy.iptables import chains
 from components.kube_proxy.iptables.chains import Jump
-
-
-@dataclass(frozen=True)
-class Table:
-    chains: set[str] = field(default_factory=set)
-    rules: list[str] = field(default_factory=list)
-
-
-def parse(text: str) -> dict[str, Table]:
-    """Table name -> what iptables-save printed of it; tables without a line are absent."""
-    tables: dict[str, Table] = {}
-    current = Table()
-    for line in text.splitlines():
-        if line.startswith("*"):
-            current = tables.setdefault(line[1:], Table())
-        elif line.startswith(":"):
-            current.chains.add(line[1:].split(" ", 1)[0])
-        elif line.startswith("-A "):
-            current.rules.append(line)
-    return tables
 
 
 def missing_jumps(tables: dict[str, Table], wanted: Iterable[Jump]) -> list[Jump]:

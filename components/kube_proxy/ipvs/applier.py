@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from components.kernel import command
+from components.kernel.command import CommandError
 from components.kube_proxy.ipvs import servers, sets
 from components.kube_proxy.ipvs.servers import Key, VirtualServer
 from components.kube_proxy.objects import family_of
@@ -16,31 +17,16 @@ from components.kube_proxy.objects import family_of
 DEVICE = "kube-ipvs0"
 #: There once the kernel has ip_vs, also as a module that nobody loaded yet.
 _IP_VS = Path("/proc/net/ip_vs")
-
-
-class IpvsError(Exception):
-    """A command that failed: its argv, exit code and output."""
-
-    def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
-        super().__init__(f"{' '.join(argv)}: exit status {code}: {output.strip()}")
-        self.output = output.strip()
+_SECONDS = 600
 
 
 async def run(argv: list[str], stdin: str = "") -> str:
     """Standard output. `ipvsadm -R` and `ip -batch` go on after a line they could not take and may end well all the
-    same, so whatever is said on standard error is a failure."""
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
-    except FileNotFoundError as error:
-        raise IpvsError(argv, 127, f"{error}; install the Debian package {_PACKAGES[argv[0]]}") from error
-    out, err = await process.communicate(stdin.encode())
-    if process.returncode or err.strip():
-        raise IpvsError(argv, process.returncode or 0, err.decode(errors="replace"))
-    return out.decode()
-
-
-_PACKAGES = {"ipvsadm": "ipvsadm", "ipset": "ipset", "ip": "iproute2"}
+    same, so whatever is said on standard error is a failure. Raises CommandError, OSError."""
+    done = await command.run(argv, stdin=stdin.encode(), timeout=_SECONDS)
+    if done.returncode or done.stderr.strip():
+        raise CommandError(done, stdin.encode())
+    return done.stdout.decode()
 
 
 class Ipvsadm:
@@ -106,7 +92,7 @@ class Dummy:
         """The other family may be quicker."""
         try:
             await run(["ip", "link", "add", DEVICE, "type", "dummy"])
-        except IpvsError:
+        except CommandError:
             if not await self.exists():
                 raise
 

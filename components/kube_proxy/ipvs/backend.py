@@ -8,13 +8,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from components.kernel.command import CommandError
+from components.kernel.iptables import parse
 from components.kube_proxy.addresses import local_addresses
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.iptables import saved
-from components.kube_proxy.iptables.applier import Iptables, IptablesError
+from components.kube_proxy.iptables.applier import Iptables
 from components.kube_proxy.iptables.chains import Jump
 from components.kube_proxy.ipvs import chains, rules, servers, sets
-from components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm, IpvsError
+from components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm
 from components.kube_proxy.ipvs.chains import Rules
 from components.kube_proxy.ipvs.servers import Key, VirtualServer
 from components.kube_proxy.local_traffic import local_source, node_port_ips
@@ -54,7 +56,7 @@ class IpvsBackend:
         self._timeouts_set = False
 
     async def sync(self, state: State, *, full: bool) -> None:
-        """Raises IpvsError or IptablesError; the next sync is then a full one."""
+        """Raises CommandError, OSError; the next sync is then a full one."""
         started = time.monotonic()
         async with self._lock:
             kernel, self._kernel = self._kernel, None
@@ -63,9 +65,6 @@ class IpvsBackend:
                     self._kernel = await self._write_all(state)
                 else:
                     self._kernel = await self._write_difference(state, kernel)
-            except IptablesError:
-                self._metrics.restore_failures.inc(self._family)
-                raise
             finally:
                 took = time.monotonic() - started
                 self._metrics.sync_duration.observe(took, self._family)
@@ -89,7 +88,7 @@ class IpvsBackend:
         """Takes everything away again. Nothing there is no error; without ip_vs there cannot be anything."""
         if not self._ipvsadm.loaded():
             return
-        text = saved.cleanup_text(saved.parse(await self._iptables.save()), chains.BASE_CHAINS)
+        text = saved.cleanup_text(parse(await self._iptables.save()), chains.BASE_CHAINS)
         if text:
             await self._iptables.restore(text)
         present = await self._ipset.entries()
@@ -106,7 +105,7 @@ class IpvsBackend:
             await self._dummy.create()
         await self._ipset.restore(sets.creations(self._family))
         kernel = _Kernel(await self._ipvsadm.table(), there.bound or frozenset(), await self._ipset.entries())
-        jumps = saved.missing_jumps(saved.parse(await self._iptables.save()), chains.JUMPS)
+        jumps = saved.missing_jumps(parse(await self._iptables.save()), chains.JUMPS)
         plan = rules.plan(state.services, state.endpoints, self._context(state, there.others), self._cache)
         return await self._write(plan, self._rules(plan, state), kernel, jumps)
 
@@ -123,7 +122,7 @@ class IpvsBackend:
         await self._ipvsadm.restore(change.lines)
         await self._dummy.change(add=plan.bound - kernel.bound)
         if jumps is not None or fixed != kernel.rules:
-            await self._iptables.restore(fixed.text(jumps or ()))
+            await self._restore(fixed.text(jumps or ()))
         await self._dummy.change(delete=kernel.bound - plan.bound)
         await self._ipvsadm.restore(change.removals)
         await self._ipset.restore(sets.deletions(plan.sets, kernel.sets, self._family))
@@ -148,6 +147,13 @@ class IpvsBackend:
         if kernel is not None and servers.drained(kernel.servers) and not waiting:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
+    async def _restore(self, text: str) -> None:
+        try:
+            await self._iptables.restore(text)
+        except (CommandError, OSError):
+            self._metrics.restore_failures.inc(self._family)
+            raise
+
     async def _drain(self) -> None:
         """Until nothing is left to drain."""
         while True:
@@ -158,7 +164,7 @@ class IpvsBackend:
                     return
                 try:
                     self._kernel = replace(kernel, servers=await self._remove_drained(kernel.servers))
-                except IpvsError as error:
+                except (CommandError, OSError) as error:
                     log.error("%s: drained real servers stay until the next look: %s", self._family, error)
 
     async def _set_timeouts(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from components.kernel.command import CommandError
 from components.kube_proxy.ipvs import servers
-from components.kube_proxy.ipvs.applier import IpvsError, run
+from components.kube_proxy.ipvs.applier import run
 from components.kube_proxy.ipvs.rules import DEFAULT_SCHEDULER
 from components.kube_proxy.ipvs.servers import Key, VirtualServer
 from components.kube_proxy.model import IPV4, IPV6
@@ -28,9 +29,9 @@ async def check(scheduler: str) -> None:
     scheduler = scheduler or DEFAULT_SCHEDULER
     try:
         saved = await run(["ipvsadm", "-Sn"])
-    except IpvsError as error:
-        if "install the Debian package" in error.output:
-            raise UnsupportedError(error.output) from error
+    except FileNotFoundError as error:
+        raise UnsupportedError(str(error)) from error
+    except CommandError as error:
         raise UnsupportedError("Ipvs not supported by the kernel") from error
     known = [server for family in (IPV4, IPV6) for server in servers.parse(saved, family).values()]
     if any(server.scheduler == scheduler for server in known):
@@ -38,15 +39,17 @@ async def check(scheduler: str) -> None:
     try:
         await run(["ipvsadm", "-R"], f"-A {_PROBE.service} {VirtualServer(scheduler, 0, {}).options}\n")
         await run(["ipvsadm", "-R"], f"-D {_PROBE.service}\n")
-    except IpvsError as error:
-        raise UnsupportedError(error.output) from error
+    except CommandError as error:
+        raise UnsupportedError(error.said) from error
 
 
 async def _check_ipset() -> None:
     try:
         said = await run(["ipset", "--version"])
-    except IpvsError as error:
-        raise UnsupportedError(f"error getting ipset version, error: {error.output}") from error
+    except FileNotFoundError as error:
+        raise UnsupportedError(f"error getting ipset version, error: {error}") from error
+    except CommandError as error:
+        raise UnsupportedError(f"error getting ipset version, error: {error.said}") from error
     found = re.search(r"v(\d+)\.(\d+)", said)
     if not found or (int(found[1]), int(found[2])) < _OLDEST_IPSET:
         version = found[0] if found else said.strip()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from components.kernel import command
 from components.kernel.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket
-from components.kube_proxy.excerpt import around
 from components.kube_proxy.nftables import chains
 from components.kube_proxy.nftables.messages import Encoder, Unencodable
 from components.kube_proxy.nftables.plan import Present
@@ -20,14 +19,7 @@ _LONGEST_PIECE = 1000
 #: Bytes; fits net.core.wmem_max, the limit of processes without rights outside their user namespace.
 _LARGEST_PIECE = 100_000
 _STATEMENTS = 100
-
-
-class NftError(Exception):
-    """A command that failed: its argv, exit code, output and, for a transaction, the lines around the fault."""
-
-    def __init__(self, argv: Sequence[str], code: int, output: str, lines: str = "") -> None:
-        where = f"\n{lines}" if lines else ""
-        super().__init__(f"{' '.join(argv)}: exit status {code}: {output.strip()}{where}")
+_SECONDS = 600
 
 
 class Nft:
@@ -39,7 +31,7 @@ class Nft:
         self._kernel: NfTablesSocket | None = None
 
     async def apply(self, statements: Sequence[Statement]) -> None:
-        """All of it or nothing. Raises NftError."""
+        """All of it or nothing. Raises CommandError, and OSError as NetlinkError."""
         try:
             messages = self._encoder.messages(statements)
         except Unencodable:
@@ -49,7 +41,7 @@ class Nft:
 
     async def load(self, setup: Sequence[Statement], statements: Sequence[Statement]) -> None:
         """For a table that is not there yet: setup; then chains with their rules, which nothing leads to, piece by
-        piece; then the elements that lead to them. Raises NftError; the next load may find a part of it."""
+        piece; then the elements that lead to them. Raises CommandError, OSError; the next load may find a part."""
         await self._nft(["nft", "-f", "-"], text(setup, self._ip))
         await asyncio.to_thread(self._load, statements)
 
@@ -78,7 +70,7 @@ class Nft:
             self._kernel.transact(messages)
         except NetlinkError as error:
             line = text([error.origin], self._ip) if isinstance(error.origin, Statement) else str(error.origin)
-            raise NftError(["nf_tables transaction"], error.errno or 1, str(error.strerror), line.rstrip()) from error
+            raise NetlinkError(error.errno or 0, line.rstrip()) from error
 
     async def present(self) -> Present | None:
         """None when there is no table. Rules are not looked at: reading them takes nft longer than writing them."""
@@ -101,19 +93,5 @@ class Nft:
         return [item for item in listed if item and item["table"] == chains.TABLE]
 
     async def _nft(self, argv: list[str], stdin: str = "") -> str:
-        pipe = asyncio.subprocess.PIPE
-        try:
-            process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
-        except FileNotFoundError as error:
-            raise NftError(argv, 127, f"{error}; install the Debian package nftables") from error
-        out, err = await process.communicate(stdin.encode())
-        if process.returncode:
-            text = err.decode(errors="replace")
-            raise NftError(argv, process.returncode, text, _around(stdin, text))
-        return out.decode()
-
-
-def _around(text: str, error: str) -> str:
-    """nft names the place it could not take: `/dev/stdin:12:5-9: Error: ...`."""
-    found = re.search(r":(\d+):\d+", error)
-    return around(text, int(found[1])) if found else ""
+        done = await command.run(argv, stdin=stdin.encode(), timeout=_SECONDS, check=True)
+        return done.stdout.decode()

@@ -6,12 +6,13 @@ import logging
 import time
 from dataclasses import replace
 
+from components.kernel.command import CommandError
 from components.kube_proxy.addresses import local_addresses
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.local_traffic import local_source, node_port_ips
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import State
-from components.kube_proxy.nftables.applier import Nft, NftError
+from components.kube_proxy.nftables.applier import Nft
 from components.kube_proxy.nftables.plan import Change, Plan
 from components.kube_proxy.nftables.rules import Config, service_cidrs_changed, setup
 from components.kube_proxy.nftables.statements import AddTable, DeleteChain, DeleteTable
@@ -37,7 +38,7 @@ class NftablesBackend:
         self._stale: dict[str, float] = {}
 
     async def sync(self, state: State, *, full: bool) -> None:
-        """Raises NftError; the next sync is then a full one."""
+        """Raises CommandError, OSError; the next sync is then a full one."""
         started, config = time.monotonic(), self._config(state)
         plan, self._plan = self._plan, None
         if plan is not None and replace(config, service_cidrs=plan.config.service_cidrs) != plan.config:
@@ -49,7 +50,7 @@ class NftablesBackend:
                 plan = await self._write_all(state, config)
             else:
                 await self._write_difference(plan, state, config)
-        except NftError:
+        except (CommandError, OSError):
             self._stale.clear()  # They may not have been emptied; a full sync finds them.
             self._metrics.nftables_sync_failures.inc(self._family)
             raise
@@ -114,7 +115,7 @@ class NftablesBackend:
             return
         try:
             await self._nft.apply([DeleteChain(name) for name in names])
-        except NftError as error:
+        except (CommandError, OSError) as error:
             log.error("Unable to delete stale chains; will retry later: %s", error)
             self._metrics.nftables_cleanup_failures.inc(self._family)
             self._stale |= dict.fromkeys(names, now)

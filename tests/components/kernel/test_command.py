@@ -68,3 +68,26 @@ def test_check_says_what_failed():
 def test_a_missing_program_is_an_os_error():
     with pytest.raises(FileNotFoundError):
         asyncio.run(run(["no-such-program-anywhere"]))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "iptables-restore: line 4 failed",
+        "Error occurred at line: 4",
+        "/dev/stdin:4:5-9: Error: syntax",
+        "Command failed -:4",
+    ],
+)
+def test_the_lines_around_the_one_that_a_tool_names_are_shown(said):
+    stdin = "".join(f"rule {number}\n" for number in range(1, 10)).encode()
+    with pytest.raises(CommandError) as raised:
+        asyncio.run(run(["sh", "-c", f"cat >/dev/null; echo '{said}' >&2; exit 1"], stdin=stdin, check=True))
+    assert raised.value.said == said
+    assert str(raised.value).splitlines()[1:] == [f"{number:6} rule {number}" for number in range(1, 7)]
+
+
+def test_a_missing_tool_is_named_with_its_debian_package(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(FileNotFoundError, match="install the Debian package iptables: 'ip6tables-restore'"):
+        asyncio.run(run(["ip6tables-restore"]))

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from components.kernel.nfnetlink.netlink import NetlinkError
 from components.kube_proxy.config import KubeProxyConfiguration
 from components.kube_proxy.metrics import Metrics
 from components.kube_proxy.model import IPV4, IPV6, State
 from components.kube_proxy.nftables import backend as backends
-from components.kube_proxy.nftables.applier import Nft, NftError
+from components.kube_proxy.nftables.applier import Nft
 from components.kube_proxy.nftables.backend import NftablesBackend
 from components.kube_proxy.nftables.plan import Plan, render
 from components.kube_proxy.nftables.rules import setup
@@ -142,7 +143,7 @@ def _flushed() -> dict[str, Any]:
     seen["deleted"] = asyncio.run(backend.intact())
     try:
         sync(backend, replace(STATE, endpoints={}, changed=frozenset(STATE.services)))
-    except NftError as error:
+    except NetlinkError as error:
         seen["error"] = str(error)
     sync(backend, STATE, full=True)
     seen["the same again"] = table() == written

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from components.kernel.iptables import parse
 from components.kube_proxy.iptables import chains, rules, saved
 from components.kube_proxy.local_traffic import LocalSource
 from components.kube_proxy.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
@@ -126,7 +127,7 @@ def test_the_order_of_the_input_does_not_matter():
 def test_every_jump_leads_to_a_chain_that_is_declared_and_filled():
     for services, endpoints, config in CASES.values():
         text = rules.render(services, endpoints, NODE, config)
-        tables = saved.parse(text)
+        tables = parse(text)
         for table in tables.values():
             filled = {rule.split()[1] for rule in table.rules}
             targets = {rule.split(" -j ")[1].split()[0] for rule in table.rules if " -j KUBE-" in rule}
@@ -251,18 +252,18 @@ COMMIT
 
 
 def test_stale_chains_are_only_ours():
-    tables = saved.parse(SAVED)
+    tables = parse(SAVED)
     assert saved.stale_chains(tables, frozenset({"KUBE-SVC-AAAAAAAAAAAAAAAA"})) == ["KUBE-SEP-BBBBBBBBBBBBBBBB"]
 
 
 def test_only_jumps_that_are_not_there_are_inserted():
-    missing = saved.missing_jumps(saved.parse(SAVED), chains.JUMPS)
+    missing = saved.missing_jumps(parse(SAVED), chains.JUMPS)
     assert len(missing) == len(chains.JUMPS) - 1
     assert ("filter", "INPUT", chains.EXTERNAL_SERVICES) not in {jump[:3] for jump in missing}
 
 
 def test_cleanup_leaves_what_others_made():
-    text = saved.cleanup_text(saved.parse(SAVED))
+    text = saved.cleanup_text(parse(SAVED))
     assert "-X KUBE-SEP-BBBBBBBBBBBBBBBB" in text
     assert "-X KUBE-EXTERNAL-SERVICES" in text
     assert "-D INPUT -m conntrack --ctstate NEW" in text
