@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from components.kernel import files
 from components.machinery.cni_plugin import pack
 
 CONFLIST_NAME = "10-aws.conflist"
@@ -33,4 +34,4 @@ def conflist(mtu: int, prefix: str = "eni") -> bytes:
 def install(mtu: int, conf_dir: str, bin_dir: str) -> None:
     """Raises OSError."""
     pack.install(plugin(), PLUGINS, bin_dir)
-    pack.replace(Path(conf_dir, CONFLIST_NAME), conflist(mtu), 0o644)
+    files.replace(Path(conf_dir, CONFLIST_NAME), conflist(mtu), 0o644)

@@ -17,7 +17,7 @@ from typing import Any
 from components.aws_vpc_cni import install, network
 from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
-from components.kernel import command, iptables
+from components.kernel import command, files, iptables
 from components.kernel.command import CommandError
 from components.machinery import jsontext, serving
 
@@ -281,11 +281,8 @@ class Ipamd:
 
     def _keep(self) -> None:
         """A file that the next ipamd reads; the pool is looked at."""
-        path = Path(self._options.checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps({"allocations": [asdict(one) for one in self.pool.assigned.values()]}))
-        new.rename(path)
+        saved = {"allocations": [asdict(one) for one in self.pool.assigned.values()]}
+        files.replace(self._options.checkpoint, json.dumps(saved).encode())
         self._changed.set()
 
     async def _introspect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

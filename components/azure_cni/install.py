@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.kernel import files
 from components.machinery.cni_plugin import pack
 
 CONFLIST_NAME = "10-azure.conflist"
@@ -30,4 +31,4 @@ def conflist(subnet: str = "") -> bytes:
 def install(subnet: str, conf_dir: str, bin_dir: str) -> None:
     """Raises OSError."""
     pack.install(plugin(), PLUGINS, bin_dir)
-    pack.replace(Path(conf_dir, CONFLIST_NAME), conflist(subnet), 0o644)
+    files.replace(Path(conf_dir, CONFLIST_NAME), conflist(subnet), 0o644)

@@ -25,9 +25,9 @@ from components.calico.plugin import block, ipam
 from components.calico.plugin.datastore import ApiError as DatastoreError
 from components.calico.plugin.datastore import Datastore
 from components.kernel.command import CommandError
+from components.kernel.files import replace
 from components.machinery import kubeconfig
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.cni_plugin.pack import replace
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
 from components.machinery.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource

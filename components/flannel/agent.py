@@ -17,7 +17,7 @@ from components.flannel.drift import Watch
 from components.flannel.lease import Annotations, Lease
 from components.flannel.netconf import NetConf, Network
 from components.flannel.options import Options
-from components.kernel import forwarding, iptables
+from components.kernel import files, forwarding, iptables
 from components.kernel.command import CommandError
 from components.kernel.forwarding import Forwarding, difference
 from components.kernel.iptables import Ruleset
@@ -90,7 +90,7 @@ class Agent:
         await self._announce(overlays)
         ranges = zip(self.conf.networks, subnets, strict=True)
         text = subnetfile.render(ranges, min(overlay.mtu for overlay in overlays), self.options.ip_masq)
-        subnetfile.replace(self.options.subnet_file, text.encode())
+        files.replace(self.options.subnet_file, text.encode())
         install.install_plugin(self.options.cni_bin_dir)
         install.install_conflist(install.conflist(self.options.cni_conf_path), self.options.cni_conf_dir)
         log.info("Wrote subnet file to %s", self.options.subnet_file)

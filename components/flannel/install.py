@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from components.flannel.subnetfile import replace
+from components.kernel.files import replace
 from components.machinery.cni_plugin import pack
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from components.flannel.netconf import Network
 
@@ -23,18 +21,3 @@ def render(ranges: Iterable[tuple[Network, Network]], mtu: int, ip_masq: bool) -
         lines.append(f"{family}SUBNET={subnet.network_address + 1}/{subnet.prefixlen}")
     lines += [f"FLANNEL_MTU={mtu}", f"FLANNEL_IPMASQ={str(ip_masq).lower()}"]
     return "".join(f"{line}\n" for line in lines)
-
-
-def replace(path: str | Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees the old text or the new, never half of it. Raises OSError."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A leading dot and no known suffix: who reads the directory (the kubelet, /etc/cni/net.d) passes it over.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.chmod(mode)
-        temporary.replace(target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 
-from components.kubelet import inotify, launch, orphans, pods
+from components.kernel import inotify
+from components.kubelet import launch, orphans, pods
 from components.kubelet.configuration import Settings
 from components.kubelet.container_target import RuntimeTarget
 from components.kubelet.downward import NodeFacts

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
-from components.kubelet import inotify, pods
+from components.kernel import inotify
+from components.kubelet import pods
 from components.kubelet.configuration import Settings
 from components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
 from components.kubelet.pod_worker import PodWorker

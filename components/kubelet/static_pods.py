@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.kubelet import inotify, pods
+from components.kernel import inotify
+from components.kubelet import pods
 from components.machinery.client import ApiError, Client
 from components.machinery.resources import PODS, KubeObject
 

@@ -23,9 +23,9 @@ from aiohttp import web
 
 from components.kernel import iproute, ipset, iptables
 from components.kernel.command import CommandError
+from components.kernel.files import replace
 from components.kernel.iptables import Ruleset
 from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.cni_plugin.pack import replace
 from components.machinery.events import timestamp
 from components.machinery.informer import Informer, wait_synced
 from components.machinery.resources import NODES, SECRETS, KubeObject

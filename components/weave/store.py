@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from components.kernel import files
+
 log = logging.getLogger("weave-net")
 
 
@@ -29,7 +31,4 @@ class Store:
 
     def save(self, data: dict[str, Any]) -> None:
         """Raises OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name(f".{self.path.name}.new")
-        new.write_text(json.dumps(data))
-        new.rename(self.path)
+        files.replace(self.path, json.dumps(data).encode())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import io
 import marshal
-import os
 import sys
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from components.kernel.files import replace
 
 _ROOT = Path(__file__).resolve().parents[3]
 _CONTRACT = "components.machinery.cni_plugin.contract"
@@ -47,16 +48,6 @@ def _compiled(source: bytes, path: str) -> bytes:
     compiling takes it longer than its work. An interpreter of another version passes it over for the source."""
     code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
     return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source) + code
-
-
-def replace(path: Path, content: bytes, mode: int) -> None:
-    """The file as a whole or as it was before. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    new.rename(path)
 
 
 def install(content: bytes, names: Iterable[str], bin_dir: str) -> None:

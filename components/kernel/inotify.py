@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -14,17 +16,32 @@ IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
+IN_MOVE_SELF = 0x800
+IN_IGNORED = 0x8000
 DIRECTORY_CHANGES = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 
+#: struct inotify_event without the name that follows it.
+_EVENT = struct.Struct("iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def _masks(data: bytes) -> Iterator[int]:
+    """Of the events that read(2) has given."""
+    offset = 0
+    while offset < len(data):
+        _, mask, _, length = _EVENT.unpack_from(data, offset)
+        yield mask
+        offset += _EVENT.size + length
+
+
 class Watch:
-    """A context manager; changed() returns at the next change since it last returned."""
+    """A context manager; changed() returns at the next change since it last returned. Raises OSError when path cannot
+    be watched."""
 
     def __init__(self, path: Path, mask: int = DIRECTORY_CHANGES) -> None:
         self._path, self._mask = path, mask
         self._event = asyncio.Event()
+        self._seen = 0
         self._fd = -1
 
     def __enter__(self) -> Watch:
@@ -40,14 +57,20 @@ class Watch:
 
     def _read(self) -> None:
         try:
-            os.read(self._fd, 65536)
+            data = os.read(self._fd, 65536)
         except BlockingIOError:
             return
+        for mask in _masks(data):
+            self._seen |= mask
         self._event.set()
 
-    async def changed(self) -> None:
+    async def changed(self) -> int:
+        """The bits of all events since the last call; IN_IGNORED when what was watched is gone."""
         await self._event.wait()
         self._event.clear()
+        seen = self._seen
+        self._seen = 0
+        return seen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,90 @@
+"""Files replaced as a whole, and what inotify and rtnetlink tell."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from components.kernel import files, inotify, rtnetlink
+from components.kernel.command import run
+from tests.scratch import isolated
+
+
+def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "kubeconfig"
+    files.replace(path, b"old", 0o600)
+    held = path.open("rb")
+    files.replace(path, b"new", 0o600)
+    assert (held.read(), path.read_bytes()) == (b"old", b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["kubeconfig"]
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError):
+        files.replace(tmp_path / "folder", b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_inotify_says_what_has_happened(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text("a")
+
+    async def watch() -> list[int]:
+        with inotify.Watch(path, inotify.IN_MODIFY | inotify.IN_MOVE_SELF) as watched:
+            path.write_text("b")
+            seen = [await watched.changed()]
+            path.rename(tmp_path / "elsewhere")
+            seen.append(await watched.changed())
+            (tmp_path / "elsewhere").unlink()
+            seen.append(await watched.changed())
+            return seen
+
+    modified, moved, gone = asyncio.run(watch())
+    assert modified & inotify.IN_MODIFY
+    assert moved == inotify.IN_MOVE_SELF
+    assert gone == inotify.IN_IGNORED
+    with pytest.raises(OSError, match="No such file"):
+        asyncio.run(watch())
+
+
+def test_messages_of_a_datagram() -> None:
+    first = struct.pack("=IHHII", 16 + 5, rtnetlink.NEWLINK, 0, 0, 0) + b"abcde" + bytes(3)
+    second = struct.pack("=IHHII", 16 + 4, rtnetlink.DELROUTE, 0, 0, 0) + b"wxyz"
+    assert list(rtnetlink.messages(first + second)) == [(rtnetlink.NEWLINK, b"abcde"), (rtnetlink.DELROUTE, b"wxyz")]
+    assert list(rtnetlink.messages(first + b"\0" * 16)) == [(rtnetlink.NEWLINK, b"abcde")], "a length of 0 ends it"
+
+
+def told() -> list[str]:
+    async def watch() -> list[str]:
+        changes: asyncio.Queue[str] = asyncio.Queue()
+        links = rtnetlink.Watch(rtnetlink.LINKS, lambda: changes.put_nowait("link"))
+        routes = rtnetlink.Watch(
+            rtnetlink.IPV4_ROUTES,
+            lambda: changes.put_nowait("route"),
+            lambda kind, payload: kind == rtnetlink.NEWROUTE and payload[5] != rtnetlink.RTPROT_KERNEL,
+        )
+        links.start()
+        routes.start()
+        await run(["ip", "link", "add", "one", "type", "dummy"], check=True)
+        seen = [await changes.get()]
+        links.close()
+        await run(["ip", "link", "set", "one", "up"], check=True)
+        await run(["ip", "address", "add", "10.0.0.1/24", "dev", "one"], check=True)
+        await run(["ip", "route", "add", "10.1.0.0/24", "via", "10.0.0.2"], check=True)
+        seen.append(await changes.get())
+        routes.close()
+        assert changes.empty(), "the kernel's own routes do not count"
+        return seen
+
+    return asyncio.run(watch())
+
+
+@pytest.mark.packet
+def test_rtnetlink_tells_what_concerns() -> None:
+    assert isolated(told) == ["link", "route"]
