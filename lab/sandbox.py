@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from components.machinery import namespaces as ns
-from lab import mounts
+from lab import door, mounts
 from lab.contents import Contents
+from lab.request import Doors
 
 _FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
 
@@ -147,7 +148,7 @@ def _read_line(descriptor: int) -> bytes:
     return line
 
 
-def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = False) -> None:
+def enter(contents: Contents, progress: int, doors: Doors, body: Body, *, host_users: bool = False) -> None:
     """Make the namespaces, report PID 1, and end; PID 1 forks the lab process with body.
 
     Three processes take part. This one keeps the rights of whoever started the lab; it makes the lab's root
@@ -162,6 +163,7 @@ def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = F
             _own_user_namespace()
         ns.unshare(ns.CLONE_NEWNS)
         step = "make the sandbox's file system"
+        inside = os.open(doors.api.getsockname(), os.O_PATH | os.O_CLOEXEC)
         ids = None if host_users else id_map(Path("/proc/self/uid_map").read_text())
         root = mounts.assemble(replace(contents, user=0 if ids is None else ids[0].outside))
         step = "make the lab's namespaces"
@@ -169,6 +171,8 @@ def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = F
         maker = os.fork()
         if maker == 0:
             ours.close()
+            os.close(inside)
+            doors.outer.close()
             _make_namespaces(theirs, progress, body, own_users=ids is not None)
         theirs.close()
         if ids is not None:
@@ -179,6 +183,8 @@ def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = F
         step = "make the sandbox's file system"
         _mount_views_of(init, root)
         mounts.enter(root)
+        step = "open the API door"
+        door.serve(init, doors.outer, inside)
         ours.send(b"enter")
         os.write(progress, json.dumps({"init": init}).encode() + b"\n")
         os._exit(0)

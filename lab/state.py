@@ -156,6 +156,11 @@ class StateDirectory:
         return self.path / "logs"
 
     @property
+    def api_socket(self) -> Path:
+        """Where the API server listens for the door."""
+        return self.path / "api.sock"
+
+    @property
     def runtime_socket(self) -> Path:
         return self.path / "runtime.sock"
 

@@ -137,7 +137,12 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
         stack.callback(bystander.wait)
         stack.callback(bystander.kill)
         state = cli.state / "default"
-        trusted = [state, *(state / name for name in ("kubeconfig", "lab.json", "control.sock", "runtime.sock"))]
+        door = json.loads((state / "lab.json").read_text())["port"]
+        visitor = stack.enter_context(socket.create_connection(("127.0.0.1", door)))
+        trusted = [
+            state,
+            *(state / name for name in ("kubeconfig", "lab.json", "api.sock", "control.sock", "runtime.sock")),
+        ]
         candidates = [
             "/etc/shadow",
             "/etc/hostname",
@@ -164,6 +169,8 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
             "processes": [bystander.pid, os.getpid()],
             "commandLine": secret,
             "port": listener.getsockname()[1],
+            "doorPort": visitor.getpeername()[1],
+            "doorClient": visitor.getsockname()[1],
             "abstract": secret,
         }
         lab = Attacked(cli, marker, read_only)
@@ -229,7 +236,7 @@ for path in {[str(path) for path in files] + [f"/proc/{init}/environ", f"/proc/{
         print(path)
     except OSError:
         pass
-for name in ("control.sock", "runtime.sock"):
+for name in ("api.sock", "control.sock", "runtime.sock"):
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect({str(state)!r} + "/" + name)
