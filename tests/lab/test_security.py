@@ -311,3 +311,63 @@ def test_a_shell_on_a_node_is_root_of_the_lab_alone(lab: Attacked) -> None:
     here = Path("/proc/self/ns/user").stat().st_ino
     inside = lab.cli.run("node", "worker-1", "--", "stat", "-Lc", "%i", "/proc/self/ns/user")
     assert int(inside.stdout) != here
+
+
+_WATCH = """
+import glob, sys
+print("watching", flush=True)
+while True:
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            with open(path, "rb") as file:
+                if sys.argv[1].encode() in file.read():
+                    print(path, flush=True)
+                    sys.exit()
+        except OSError:
+            pass
+"""
+
+
+def test_a_command_on_a_node_never_shows_its_callers_environment(lab: Attacked) -> None:
+    """Somebody in the lab looks at all processes for as long as commands start."""
+    argv = lab.cli.argv("node", "control-plane", "--", "/usr/bin/python3", "-c", _WATCH)
+    quiet = {name: text for name, text in lab.cli.environment.items() if name != "AWS_SECRET_ACCESS_KEY"}
+    watched = [*argv, lab.cli.environment["AWS_SECRET_ACCESS_KEY"]]
+    # The watcher's own arguments are in its cmdline, not in an environment.
+    watcher = subprocess.Popen(watched, env=quiet, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    with watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "watching\n"
+        for _ in range(12):
+            assert lab.cli.run("node", "worker-1", "--", "true").returncode == 0
+        watcher.terminate()
+        assert watcher.stdout.read() == ""
+
+
+def test_a_command_on_a_node_has_no_descriptor_of_its_caller(lab: Attacked, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("in", "out", "err")]
+    for file in files:
+        file.touch()
+    script = "readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; ls -l /proc/self/fd >&2"
+    with files[0].open() as given, files[1].open("w") as out, files[2].open("w") as err:
+        argv = lab.cli.argv("node", "worker-1", "--", "sh", "-c", script)
+        assert subprocess.run(argv, env=lab.cli.environment, stdin=given, stdout=out, stderr=err).returncode == 0
+    assert re.fullmatch(r"(pipe:\[\d+\]\n){3}", files[1].read_text())
+    assert str(tmp_path) not in files[2].read_text()
+
+
+def test_what_a_shell_on_a_node_leaves_behind_has_no_way_to_the_terminal(lab: Attacked) -> None:
+    """A process that outlives the shell writes to the terminal that the shell had."""
+    stays = "rm -f /tmp/go /tmp/gone; (while [ ! -e /tmp/go ]; do sleep 0.1; done; echo LATE; touch /tmp/gone)"
+    script = f"setsid sh -c '{stays}' <&1 & while [ -e /tmp/go ]; do sleep 0.1; done; echo now"
+    master, terminal = os.openpty()
+    command = lab.cli.argv("node", "worker-1", "--", "sh", "-c", script)
+    done = subprocess.run(command, env=lab.cli.environment, stdin=terminal, stdout=terminal, stderr=terminal)
+    assert done.returncode == 0
+    later = "touch /tmp/go; until [ -e /tmp/gone ]; do sleep 0.1; done"
+    assert lab.cli.run("node", "worker-1", "--", "sh", "-c", later, timeout=20).returncode == 0
+    os.set_blocking(master, False)
+    shown = os.read(master, 10_000)
+    os.close(terminal)
+    os.close(master)
+    assert shown == b"now\r\n"
