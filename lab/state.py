@@ -11,7 +11,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import stat
 import time
@@ -282,7 +281,8 @@ class StateDirectory:
             record = self.record()
             ours = self.path.stat(follow_symlinks=False).st_uid == os.geteuid()
             if ours and (self._barely_begun() if record is None else _abandoned(record)):
-                shutil.rmtree(self.path, ignore_errors=True)  # what cannot be removed is for `down` to report
+                with suppress(OSError):  # what cannot be removed is for `down` to report
+                    _remove_tree(self.path)
 
     def _barely_begun(self) -> bool:
         """It has nothing but what claim() makes before there is a record, so its maker was killed in between."""
@@ -290,9 +290,38 @@ class StateDirectory:
         return {"logs"} <= made <= {"logs", ".lab.json"} and not any(self.logs.iterdir())
 
     def _remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.path.exists():
-            raise LabError(f"cannot remove all of {self.path}; look what is in it and remove it by hand")
+        if not self.path.exists():
+            return
+        try:
+            _remove_tree(self.path)
+        except OSError as error:
+            raise LabError(
+                f"cannot remove all of {self.path} ({error}); look what is in it and remove it by hand"
+            ) from error
+
+
+def _remove_tree(top: Path) -> None:
+    """Remove a state directory whose lab has ended. Raises OSError.
+
+    The lab may have made any tree below its logs: folders that nobody may read, and so deep that no recursion gets to
+    the end (shutil.rmtree). Each folder is therefore opened to its owner and moved up before it is emptied.
+    """
+    left = [top]
+    number = 0
+    while left:
+        folder = left.pop()
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            if not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink()
+                continue
+            Path(entry.path).chmod(0o700)
+            number += 1
+            left.append(Path(entry.path).rename(top / f".removed-{number}"))
+        if folder != top:
+            folder.rmdir()
+    top.rmdir()
 
 
 def _abandoned(record: LabRecord) -> bool:
