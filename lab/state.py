@@ -139,6 +139,26 @@ class LabRecord:
                 os.close(handle)
 
 
+def _require_own(base: Path) -> None:
+    """Raises UsageError when somebody other than root and this user could put a state directory into base.
+
+    Who can change what is in it could give the next `kubewire kubectl` a kubeconfig with a program to run. In a user
+    namespace that has no id for root, / shows the id that stands for all others.
+    """
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
+    for start in dict.fromkeys([base, base.resolve()]):
+        for path in (start, *start.parents):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                open_to_all = found.st_mode & 0o002 and not (found.st_mode & stat.S_ISVTX and path != start)
+                if found.st_uid not in trusted or (open_to_all and not stat.S_ISLNK(found.st_mode)):
+                    raise UsageError(
+                        f"the state directory {base} could be changed by others: {path} belongs to user "
+                        f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}; set KUBEWIRE_STATE_DIR to a folder "
+                        "of your own"
+                    )
+
+
 class StateDirectory:
     """The 0700 directory of one lab on the machine's side."""
 
@@ -345,10 +365,15 @@ def _gone(pidfd: int) -> bool:
 
 
 def find(name: str) -> StateDirectory:
-    """The state directory a name stands for, whether or not anything is there. Raises UsageError for a bad name."""
+    """The state directory a name stands for, whether or not anything is there.
+
+    Raises UsageError for a bad name, or a place that is not ours alone.
+    """
     if not NAME.match(name):
         raise UsageError(f"{name!r} is not a lab name: up to 40 lower-case letters, digits and '-', e.g. demo-1")
-    state = StateDirectory(base_directory() / name)
+    base = base_directory()
+    _require_own(base)
+    state = StateDirectory(base / name)
     if len(os.fsencode(state.control_socket)) > _SOCKET_PATH_MAX:
         raise UsageError(
             f"the state directory {state.path} is too long for unix sockets ({_SOCKET_PATH_MAX} bytes with the "
@@ -361,6 +386,7 @@ def all_labs() -> Iterator[StateDirectory]:
     """Those that run or are coming up, and those of `up` that have died."""
     base = base_directory()
     if base.is_dir():
+        _require_own(base)
         remove_dead(base)
         yield from _state_directories(base)
 

@@ -364,3 +364,36 @@ def test_whatever_a_lab_has_made_of_its_logs_is_removed(make: Callable[[Path], N
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     base.rmdir()
+
+
+def _of_somebody_else(folder: Path) -> None:
+    os.chown(folder, 23456, 23456)
+
+
+def _open_to_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def _open_to_all_and_sticky(folder: Path) -> None:
+    folder.chmod(0o1777)
+
+
+@pytest.mark.parametrize("spoil", [_of_somebody_else, _open_to_all, _open_to_all_and_sticky])
+@pytest.mark.parametrize("where", ["made/state", "made"])
+def test_a_place_that_others_can_change_is_refused(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None], where: str
+) -> None:
+    """A kubeconfig there could be anybody's. A sticky folder above (/tmp) is right: nobody can rename what is ours."""
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to give a folder to somebody else")
+    made = short_path / "made"
+    made.mkdir()
+    monkeypatch.setenv("KUBEWIRE_STATE_DIR", str(short_path / where))
+    assert find("demo").claim(LabRecord.new("demo", {}))
+    spoil(made)
+    if spoil is _open_to_all_and_sticky and where != "made":
+        assert [state.name for state in all_labs()] == ["demo"]
+        return
+    for use in (lambda: find("demo"), lambda: list(all_labs()), lambda: running("demo")):
+        with pytest.raises(UsageError, match="could be changed by others"):
+            use()
