@@ -25,7 +25,8 @@ from lab import door, mounts
 from lab.contents import Contents
 from lab.request import Doors
 
-_FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
+_FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
+_MAX_CGROUP_NAMESPACES = "/proc/sys/user/max_cgroup_namespaces"
 
 _LIMIT = 65536
 
@@ -159,8 +160,10 @@ def enter(contents: Contents, progress: int, doors: Doors, body: Body, *, host_u
         step = "make the lab's namespaces"
         raise_limits()
         ns.own_session_keyring()
+        flags = _FLAGS | ns.CLONE_NEWCGROUP
         if os.geteuid() != 0:
             _own_user_namespace()
+            flags = _FLAGS
         ns.unshare(ns.CLONE_NEWNS)
         step = "make the sandbox's file system"
         inside = os.open(doors.api.getsockname(), os.O_PATH | os.O_CLOEXEC)
@@ -173,7 +176,7 @@ def enter(contents: Contents, progress: int, doors: Doors, body: Body, *, host_u
             ours.close()
             os.close(inside)
             doors.outer.close()
-            _make_namespaces(theirs, progress, body, own_users=ids is not None)
+            _make_namespaces(theirs, progress, body, flags, own_users=ids is not None)
         theirs.close()
         if ids is not None:
             _receive(ours, b"user namespace made")
@@ -239,9 +242,14 @@ def _own_user_namespace() -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    # The lab's root is this user, who may own the cgroup that we are in (systemd gives a session its own), with other
+    # programs of the session in it. Whoever has a cgroup namespace may mount it, and kill or freeze what is in it. A
+    # limit here, around the lab's own user namespace, is out of the lab's reach (namespaces(7)).
+    with contextlib.suppress(FileNotFoundError):  # a kernel without cgroups
+        Path(_MAX_CGROUP_NAMESPACES).write_text("0")
 
 
-def _make_namespaces(channel: socket.socket, progress: int, body: Body, *, own_users: bool) -> NoReturn:
+def _make_namespaces(channel: socket.socket, progress: int, body: Body, flags: int, *, own_users: bool) -> NoReturn:
     """The second process: never returns. What fails is reported as the first process would."""
     try:
         if own_users:
@@ -249,7 +257,7 @@ def _make_namespaces(channel: socket.socket, progress: int, body: Body, *, own_u
             channel.send(b"user namespace made")
             _receive(channel, b"mapped")
             ns.become(0, 0)
-        ns.unshare(_FLAGS)
+        ns.unshare(flags)
         init = os.fork()
         if init:
             channel.send(f"init {init}".encode())

@@ -89,12 +89,15 @@ class Attacked:
     """A lab with what must not be reached from it, and what each place achieved."""
 
     cli: Cli
+    user: int
     marker: str
     read_only: list[str]
     achieved: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def machine_files_written(self) -> list[str]:
-        return [path for folder in self.read_only if (path := f"{folder}/{self.marker}") and os.path.lexists(path)]
+        return [
+            path for folder in [*self.read_only, "/"] if (path := f"{folder}/{self.marker}") and os.path.lexists(path)
+        ]
 
 
 def identity(path: str | Path) -> list[int]:
@@ -173,7 +176,7 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
             "doorClient": visitor.getsockname()[1],
             "abstract": secret,
         }
-        lab = Attacked(cli, marker, read_only)
+        lab = Attacked(cli, user, marker, read_only)
         _attack(lab, json.dumps(targets))
         yield lab
         for path in lab.machine_files_written():
@@ -371,3 +374,14 @@ def test_what_a_shell_on_a_node_leaves_behind_has_no_way_to_the_terminal(lab: At
     os.close(terminal)
     os.close(master)
     assert shown == b"now\r\n"
+
+
+@pytest.mark.parametrize("isolate", ["", "unshare --cgroup", "unshare --user --map-root-user --cgroup --mount"])
+def test_a_lab_cannot_get_at_the_cgroup_that_it_is_in(lab: Attacked, isolate: str) -> None:
+    """An ordinary user may own it, so it must not be mounted (cgroup.kill); root's is root's of the machine."""
+    for kind in ("cgroup2", "cgroup -o none,name=systemd", "cgroup -o memory"):
+        script = f"mount -t {kind} none /mnt && ls -ld /mnt && (echo > /mnt/cgroup.procs || echo > /mnt/cgroup.kill)"
+        inside = ["unshare", "--mount", *isolate.split(), "sh", "-c", script]
+        done = lab.cli.run("node", "worker-1", "--", *inside)
+        assert done.returncode != 0
+        assert done.stdout == "" or lab.user == 0, "an ordinary user's is not even seen"
