@@ -361,8 +361,9 @@ def test_a_command_on_a_node_has_no_descriptor_of_its_caller(lab: Attacked, tmp_
 
 def test_what_a_shell_on_a_node_leaves_behind_has_no_way_to_the_terminal(lab: Attacked) -> None:
     """A process that outlives the shell writes to the terminal that the shell had."""
-    stays = "rm -f /tmp/go /tmp/gone; (while [ ! -e /tmp/go ]; do sleep 0.1; done; echo LATE; touch /tmp/gone)"
-    script = f"setsid sh -c '{stays}' <&1 & while [ -e /tmp/go ]; do sleep 0.1; done; echo now"
+    # It says when it has left the shell's session, whose end would end it.
+    stays = "touch /tmp/left; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo LATE; touch /tmp/gone"
+    script = f"rm -f /tmp/left; setsid sh -c '{stays}' <&1 & until [ -e /tmp/left ]; do sleep 0.1; done; echo now"
     master, terminal = os.openpty()
     command = lab.cli.argv("node", "worker-1", "--", "sh", "-c", script)
     done = subprocess.run(command, env=lab.cli.environment, stdin=terminal, stdout=terminal, stderr=terminal)
