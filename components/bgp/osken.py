@@ -178,6 +178,13 @@ def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
     return enqueue
 
 
+def _has_matching_leftmost(self: Any, remote_as: int) -> bool:
+    """In place of BGPPathAttributeAsPath.has_matching_leftmost, which fails for a path that begins with an AS_SET: its
+    order means nothing, so none of it is the leftmost (RFC 4271, 4.3)."""
+    first = next(iter(self.value), None)
+    return isinstance(first, list) and first[:1] == [remote_as]
+
+
 def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
     """Peer._construct_update: a client's route that a reflector passes on has ORIGINATOR_ID and CLUSTER_LIST for all
     peers of its AS (RFC 4456, 8). os-ken writes them for clients only, and so reflectors of one cluster take each
@@ -340,6 +347,7 @@ def install() -> None:
     threading.excepthook = _died
     core.CoreService.protocol = Connection
     bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(lambda _cls, _value: False)  # messages.py: never
+    bgp.BGPPathAttributeAsPath.has_matching_leftmost = _has_matching_leftmost
     peer.Peer._process_outgoing_msg_list = _sending(peer.Peer._process_outgoing_msg_list)
     base.Sink.OutgoingMsgList = _Queue
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
