@@ -33,6 +33,7 @@ from os_ken.services.protocols.bgp.info_base import base as info_base
 from os_ken.services.protocols.bgp.model import OutgoingRoute, SentRoute
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
+from components.bgp import osken_routes
 from components.bgp.session import Connection, shut
 
 log = logging.getLogger(__name__)
@@ -354,6 +355,12 @@ def install() -> None:
     peer.Peer._connect_tcp = _connect_tcp
     peer_manager.PeerManager.resend_sent = _resend_sent
     info_base.NonVrfPathProcessingMixin._new_best_path = _new_best_path
+    destination = info_base.Destination
+    destination.add_new_path = osken_routes.add_new_path
+    destination.add_withdraw = osken_routes.add_withdraw
+    destination.remove_old_paths_from_source = osken_routes.remove_old_paths_from_source(
+        destination.remove_old_paths_from_source
+    )
     base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
     peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)
     peer.Peer._construct_update = _reflecting(peer.Peer._construct_update)
