@@ -166,14 +166,17 @@ def _new_best_path(self: Any, new_best_path: Any) -> None:
 
 def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
     """Sink.enque_outgoing_msg: a route counts as sent from the moment when nothing takes it back any more. os-ken notes
-    it when its thread sends it, and so withdraws nothing of what was still in the queue."""
+    it when its thread sends it, and so withdraws nothing of what was still in the queue, and takes for sent what was
+    withdrawn meanwhile."""
 
     @functools.wraps(original)
     def enqueue(self: Any, message: Any) -> None:
         is_route = isinstance(message, OutgoingRoute) and isinstance(self, peer.Peer)
         if is_route and not message.path.is_withdraw and not message.for_route_refresh:
-            manager = self._core_service.table_manager
-            manager.remember_sent_route(SentRoute(message.path, self, False))
+            with _tables:
+                manager = self._core_service.table_manager
+                table = manager.get_global_table_by_route_family(message.path.route_family)
+                table.insert_sent_route(SentRoute(message.path, self, False))
         original(self, message)
 
     return enqueue
@@ -354,6 +357,7 @@ def install() -> None:
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
     peer.Peer._connect_tcp = _connect_tcp
     peer_manager.PeerManager.resend_sent = _resend_sent
+    table_manager.TableCoreManager.remember_sent_route = lambda _self, _sent: None  # see _noting_what_is_sent
     info_base.NonVrfPathProcessingMixin._new_best_path = _new_best_path
     destination = info_base.Destination
     destination.add_new_path = osken_routes.add_new_path
@@ -370,8 +374,8 @@ def install() -> None:
     BgpSignalBus.bgp_notification_received = BgpSignalBus.bgp_notification_sent = _notified
     for owner, names in (
         (processor.BgpProcessor, ("_process_dest", "_process_rtdest", "enqueue")),
-        (table_manager.TableCoreManager, ("learn_path", "remember_sent_route", "clean_stale_routes")),
-        (peer.Peer, ("_construct_update", "comm_all_best_paths")),
+        (table_manager.TableCoreManager, ("learn_path", "clean_stale_routes")),
+        (peer.Peer, ("_construct_update", "comm_all_best_paths", "connection_lost")),
         (peer_manager.PeerManager, ("resend_sent",)),
     ):
         for name in names:

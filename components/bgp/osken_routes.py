@@ -1,9 +1,9 @@
 """os-ken's tables and its choice among routes, where they differ from RFC 4271 and RFC 4456; osken.install() has it.
 
 A destination gathers what its peers announce and withdraw until the thread that processes routes comes to it. os-ken
-keeps the two in separate lists, handles withdrawals first, and keeps those that match nothing: a route that is withdrawn
-before it is processed stays for ever, two announcements of one peer are two routes, and an unmatched withdrawal takes
-the peer's next route. Here only the last word of a peer is kept.
+keeps the two in separate lists, handles withdrawals first, and keeps those that match nothing: a route that is
+withdrawn before it is processed stays for ever, two announcements of one peer are two routes, and an unmatched
+withdrawal takes the peer's next route. Here only the last word of a peer is kept.
 """
 
 from __future__ import annotations

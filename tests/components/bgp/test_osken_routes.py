@@ -1,12 +1,21 @@
 """os-ken's tables as osken.install() leaves them: what a peer has said last holds, processed or not."""
 
+import socket
+import struct
+import threading
 from types import SimpleNamespace
 
 import pytest
 from os_ken.lib.packet import bgp
+from os_ken.services.protocols.bgp import constants
+from os_ken.services.protocols.bgp.base import Sink
+from os_ken.services.protocols.bgp.core_managers.table_manager import TableCoreManager
 from os_ken.services.protocols.bgp.info_base.ipv4 import Ipv4Path, Ipv4Table
+from os_ken.services.protocols.bgp.model import OutgoingRoute
+from os_ken.services.protocols.bgp.peer import Peer
 
 from components.bgp import osken
+from components.bgp.session import Connection
 from tests.scratch import isolated
 
 PREFIX = bgp.IPAddrPrefix(24, "10.9.1.0")
@@ -124,3 +133,77 @@ def withdrawn_right_before_its_session_ends():
 )
 def test_the_last_word_of_a_peer_holds(case):
     mended(case)
+
+
+def bare_peer(table):
+    """A Peer whose session sends into peer.sent."""
+    peer = object.__new__(Peer)
+    peer.sent, peer.version_num = [], 1
+    Sink.__init__(peer)
+    peer._out_filters, peer._adj_rib_out = [], {}
+    peer._signal_bus = SimpleNamespace(adj_rib_out_changed=lambda *_: None)
+    peer._protocol = SimpleNamespace(send=peer.sent.append, stop=lambda: None)
+    peer.state = SimpleNamespace(incr=lambda *_: None, bgp_state=constants.BGP_FSM_ESTABLISHED)
+    manager = object.__new__(TableCoreManager)
+    manager.get_global_table_by_route_family = lambda _: table.table
+    peer._core_service = SimpleNamespace(table_manager=manager)
+    peer._construct_update = lambda route: route.path
+    return peer
+
+
+def sent_after_it_was_withdrawn():
+    one, table = Source(), Table()
+    peer = bare_peer(table)
+    table.insert(one)
+    table.known()
+    (destination,) = table.table.values()
+    peer.enque_outgoing_msg(OutgoingRoute(destination.best_path))
+    destination.withdraw_if_sent_to(peer)
+    while (message := peer.outgoing_msg_list.pop_first()) is not None:
+        peer._send_outgoing_route(message)
+    assert [path.is_withdraw for path in peer.sent] == [False, True]
+    assert destination.sent_routes == []
+
+
+def test_a_route_is_not_taken_for_sent_after_it_was_withdrawn():
+    mended(sent_after_it_was_withdrawn)
+
+
+def lost_while_routes_are_processed():
+    peer = bare_peer(Table())
+    peer._neigh_conf = SimpleNamespace(ip_address="10.0.1.2", name="tor", id="tor", enabled=False)
+    peer._connect_retry_event = threading.Event()
+    peer._rtc_eor_timer = None
+    peer._peer_manager = SimpleNamespace(on_peer_down=lambda _: None)
+    losing = threading.Thread(target=peer.connection_lost, args=("gone",))
+    with osken._tables:
+        losing.start()
+        losing.join(0.3)
+        assert peer.in_established()
+        assert peer.protocol is not None
+    losing.join()
+    assert peer.protocol is None
+
+
+def test_a_session_does_not_end_while_routes_are_processed():
+    mended(lost_while_routes_are_processed)
+
+
+def not_sent():
+    listening = socket.create_server(("127.0.0.1", 0))
+    ours = socket.create_connection(listening.getsockname())
+    theirs, _ = listening.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection = Connection(ours, None)
+    told = []
+    connection._peer = SimpleNamespace(connection_lost=told.append, state=SimpleNamespace(bgp_state=""), protocol=None)
+    connection._peer.protocol = connection
+    theirs.close()
+    connection._send_with_lock(bgp.BGPKeepAlive())
+    assert connection._peer is not None
+    assert told == []
+    assert ours.recv(1) == b""
+
+
+def test_a_sending_thread_leaves_the_end_of_the_session_to_its_own_thread():
+    mended(not_sent)
