@@ -190,28 +190,27 @@ def _has_matching_leftmost(self: Any, remote_as: int) -> bool:
 
 
 def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Peer._construct_update: a client's route that a reflector passes on has ORIGINATOR_ID and CLUSTER_LIST for all
-    peers of its AS (RFC 4456, 8). os-ken writes them for clients only, and so reflectors of one cluster take each
-    other's."""
+    """Peer._construct_update: what a reflector passes on within its AS says so (osken_routes.reflect), for all peers;
+    its own routes and those of other ASes do not. os-ken tells the two apart by who gets them."""
 
     @functools.wraps(original)
     def construct(self: Any, route: Any) -> Any:
-        source = route.path.source
-        self.is_reflected_to = (
-            isinstance(source, peer.Peer)
-            and source.is_route_reflector_client
-            and source.remote_as == self.remote_as == self._core_service.asn
-        )
+        self.is_constructing = True
         try:
-            return original(self, route)
+            update = original(self, route)
         finally:
-            self.is_reflected_to = False
+            self.is_constructing = False
+        source = route.path.source
+        within = isinstance(source, peer.Peer) and source.remote_as == self.remote_as == self._core_service.asn
+        if within and not route.path.is_withdraw:
+            osken_routes.reflect(update, route.path, self._common_conf.cluster_id)
+        return update
 
     return construct
 
 
 def _is_route_reflector_client(self: Any) -> bool:
-    return self._neigh_conf.is_route_reflector_client or getattr(self, "is_reflected_to", False)
+    return self._neigh_conf.is_route_reflector_client and not getattr(self, "is_constructing", False)
 
 
 def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
@@ -323,8 +322,9 @@ def _handling_updates(original: Callable[..., None]) -> Callable[..., None]:
         if _is_end_of_rib(message):
             for report in _end_of_rib:
                 report(self)
-        else:
-            original(self, message)
+            return
+        self._extract_and_reconstruct_as_path(message)
+        original(self, osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message)
 
     return handle
 
@@ -368,6 +368,7 @@ def install() -> None:
     base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
     peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)
     peer.Peer._construct_update = _reflecting(peer.Peer._construct_update)
+    peer.Peer._is_looped_path_attrs = lambda _self, _message: False  # see _handling_updates
     peer.Peer._handle_update_msg = _handling_updates(peer.Peer._handle_update_msg)
     peer.Peer._enqueue_init_updates = _sending_first_updates(peer.Peer._enqueue_init_updates)
     processor.BgpProcessor.__init__ = _processor_init(processor.BgpProcessor.__init__)

@@ -148,6 +148,9 @@ class Connection(BgpProtocol):  # type: ignore[misc]
                 return
             if self._peer.protocol is not None:  # RFC 4271, 6.8: the older one stays
                 raise ProtocolError(_CEASE, _COLLISION, "there is another connection")
+            if not self._peer.is_ebgp_peer() and message.bgp_identifier == self.sent_open_msg.bgp_identifier:
+                raise ProtocolError(2, 3, f"its BGP identifier {message.bgp_identifier} is ours")  # RFC 6286, 2.3
+            self._peer.bgp_identifier = message.bgp_identifier
             self._handle_msg(message)
         self._opened()
         _timeout(self._socket, socket.SO_RCVTIMEO, 0)

@@ -14,7 +14,7 @@ from os_ken.services.protocols.bgp.info_base.ipv4 import Ipv4Path, Ipv4Table
 from os_ken.services.protocols.bgp.model import OutgoingRoute
 from os_ken.services.protocols.bgp.peer import Peer
 
-from components.bgp import osken
+from components.bgp import osken, osken_routes
 from components.bgp.session import Connection
 from tests.scratch import isolated
 
@@ -207,3 +207,26 @@ def not_sent():
 
 def test_a_sending_thread_leaves_the_end_of_the_session_to_its_own_thread():
     mended(not_sent)
+
+
+@pytest.mark.parametrize(
+    ("local", "attributes"),
+    [
+        ("10.0.1.1", [bgp.BGPPathAttributeNextHop("10.0.1.1")]),
+        ("fd00::1", [bgp.BGPPathAttributeMpReachNLRI(2, 1, "fd00::1", [bgp.IP6AddrPrefix(64, "fd00:9::")])]),
+    ],
+)
+def test_our_address_is_no_next_hop(local, attributes):
+    common = SimpleNamespace(router_id="10.0.1.1", cluster_id="10.0.1.1")
+    peer = SimpleNamespace(_common_conf=common, local_as=64512, state=SimpleNamespace(local_ip=local))
+    assert osken_routes.is_unusable(peer, bgp.BGPUpdate(path_attributes=attributes))
+    peer.state.local_ip = "10.0.2.1"
+    assert not osken_routes.is_unusable(peer, bgp.BGPUpdate(path_attributes=attributes))
+
+
+def test_what_takes_the_place_of_ipv6_routes_is_withdrawn():
+    prefix = bgp.IP6AddrPrefix(64, "fd00:9::")
+    message = bgp.BGPUpdate(path_attributes=[bgp.BGPPathAttributeMpReachNLRI(2, 1, "fd00::1", [prefix])])
+    (withdrawn,) = osken_routes.withdrawing(message).path_attributes
+    assert withdrawn.route_family == bgp.RF_IPv6_UC
+    assert [one.prefix for one in withdrawn.withdrawn_routes] == ["fd00:9::/64"]
