@@ -33,7 +33,7 @@ from os_ken.services.protocols.bgp.info_base import base as info_base
 from os_ken.services.protocols.bgp.model import OutgoingRoute, SentRoute
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
-from components.bgp import osken_routes
+from components.bgp import messages, osken_routes
 from components.bgp.session import Connection, shut
 
 log = logging.getLogger(__name__)
@@ -209,6 +209,38 @@ def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
     return construct
 
 
+def _writing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Peer._construct_update: of a route whose UPDATE is longer than RFC 4271 has it, or cannot be written, the one
+    before is withdrawn instead, as BIRD does: what one peer sends must not end the sessions of others."""
+
+    @functools.wraps(original)
+    def construct(self: Any, route: Any) -> Any:
+        try:
+            written = _Written(original(self, route).serialize())
+        except Exception as error:
+            problem = f"cannot be written: {error!r}"
+        else:
+            if len(written.data) <= messages.LARGEST:
+                return written
+            problem = f"makes an UPDATE of {len(written.data)} bytes"
+        log.warning("%s: %s is not announced: it %s", self.ip_address, route.path.nlri_str, problem)
+        return original(self, OutgoingRoute(route.path.clone(for_withdrawal=True)))
+
+    return construct
+
+
+class _Written:
+    """A message that is serialized already."""
+
+    type = bgp.BGP_MSG_UPDATE
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def serialize(self) -> bytes:
+        return self.data
+
+
 def _is_route_reflector_client(self: Any) -> bool:
     return self._neigh_conf.is_route_reflector_client and not getattr(self, "is_constructing", False)
 
@@ -367,7 +399,7 @@ def install() -> None:
     )
     base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
     peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)
-    peer.Peer._construct_update = _reflecting(peer.Peer._construct_update)
+    peer.Peer._construct_update = _writing(_reflecting(peer.Peer._construct_update))
     peer.Peer._is_looped_path_attrs = lambda _self, _message: False  # see _handling_updates
     peer.Peer._handle_update_msg = _handling_updates(peer.Peer._handle_update_msg)
     peer.Peer._enqueue_init_updates = _sending_first_updates(peer.Peer._enqueue_init_updates)

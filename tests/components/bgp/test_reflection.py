@@ -31,6 +31,7 @@ class Client:
     def __init__(self, peer):
         self.peer = peer
         self.routes = {}
+        self.longest = 0
         self.reading = asyncio.ensure_future(self._read())
 
     @classmethod
@@ -48,6 +49,7 @@ class Client:
     async def _read(self):
         while True:
             kind, body = await self.peer.message()
+            self.longest = max(self.longest, messages.HEADER + len(body))
             if kind != messages.UPDATE:
                 continue
             said, _, _ = bgp.BGPMessage.parser(messages.message(kind, body))
@@ -155,5 +157,24 @@ def test_a_peer_of_our_as_with_our_identifier_is_refused():
         number = LOCAL_AS.to_bytes(2, "big")
         peer.send(messages.message(messages.OPEN, b"\x04" + number + b"\x00\x5a\x0a\x00\x01\x01\x00") + KEEPALIVE)
         assert (await peer.notification())[:2] == (2, 3)
+
+    scenario(body)
+
+
+def test_a_route_that_would_make_too_long_a_message_is_withdrawn():
+    """RFC 4271, 4.1: 4096 octets. What the reflector adds must not end the sessions of the others."""
+
+    async def body():
+        await reflector()
+        sender, observer = await Client.established(SENDER), await Client.established(OBSERVER)
+        sender.send()
+        await observer.told()
+        room = messages.LARGEST - len(update(WIRE, INTERNAL)) - 4
+        communities = b"\xd0\x08" + (room // 4 * 4).to_bytes(2, "big") + room // 4 * b"\xfd\xe9\x00\x01"
+        sender.send(INTERNAL + communities)
+        await until(lambda: PREFIX not in observer.routes, "its withdrawal")
+        sender.send(prefix=b"\x18\x0a\x09\x02")
+        await observer.told("10.9.2.0/24")
+        assert observer.longest <= messages.LARGEST
 
     scenario(body)
