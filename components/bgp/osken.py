@@ -182,6 +182,23 @@ def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
     return enqueue
 
 
+class _NotKept(dict[str, Any]):
+    """os-ken's Adj-RIB-Out. It keeps every prefix for ever, withdrawn or not, for a change of filters: here a peer
+    whose filters change is begun anew."""
+
+    def __setitem__(self, prefix: str, sent: Any) -> None:
+        pass
+
+
+def _peer_init(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self._adj_rib_out = _NotKept()
+
+    return init
+
+
 def _has_matching_leftmost(self: Any, remote_as: int) -> bool:
     """In place of BGPPathAttributeAsPath.has_matching_leftmost, which fails for a path that begins with an AS_SET: its
     order means nothing, so none of it is the leftmost (RFC 4271, 4.3)."""
@@ -387,6 +404,7 @@ def install() -> None:
     peer.Peer._process_outgoing_msg_list = _sending(peer.Peer._process_outgoing_msg_list)
     base.Sink.OutgoingMsgList = _Queue
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
+    peer.Peer.__init__ = _peer_init(peer.Peer.__init__)
     peer.Peer._connect_tcp = _connect_tcp
     peer_manager.PeerManager.resend_sent = _resend_sent
     table_manager.TableCoreManager.remember_sent_route = lambda _self, _sent: None  # see _noting_what_is_sent

@@ -15,7 +15,10 @@ from os_ken.services.protocols.bgp.model import OutgoingRoute
 from os_ken.services.protocols.bgp.peer import Peer
 
 from components.bgp import osken, osken_routes
+from components.bgp.config import Configuration
+from components.bgp.config import Peer as ConfiguredPeer
 from components.bgp.session import Connection
+from components.bgp.speaker import Speaker
 from tests.scratch import isolated
 
 PREFIX = bgp.IPAddrPrefix(24, "10.9.1.0")
@@ -230,3 +233,21 @@ def test_what_takes_the_place_of_ipv6_routes_is_withdrawn():
     (withdrawn,) = osken_routes.withdrawing(message).path_attributes
     assert withdrawn.route_family == bgp.RF_IPv6_UC
     assert [one.prefix for one in withdrawn.withdrawn_routes] == ["fd00:9::/64"]
+
+
+def kept():
+    speaker = Speaker(Configuration(64512, "10.0.1.1", listen=()), lambda _: None)
+    wanted = ConfiguredPeer("tor", "10.0.1.2", 65001, passive=True)
+    speaker.apply(Configuration(64512, "10.0.1.1", listen=(), peers=(wanted,)))
+    peer = speaker._os_ken_peer("10.0.1.2")
+    peer.adj_rib_out["10.9.1.0/24"] = peer.adj_rib_in["10.9.1.0/24"] = object()
+    speaker._restart_times["10.0.1.2"] = 120
+    speaker._down(peer)
+    assert list(peer.adj_rib_in) == ["10.9.1.0/24"]
+    speaker._notified.add("10.0.1.2")
+    speaker._down(peer)
+    return [*peer.adj_rib_in, *peer.adj_rib_out]
+
+
+def test_no_prefix_is_kept_longer_than_its_session():
+    assert mended(kept) == []
