@@ -13,6 +13,7 @@ from os_ken.services.protocols.bgp.core_managers.table_manager import TableCoreM
 from os_ken.services.protocols.bgp.info_base.ipv4 import Ipv4Path, Ipv4Table
 from os_ken.services.protocols.bgp.model import OutgoingRoute
 from os_ken.services.protocols.bgp.peer import Peer
+from os_ken.services.protocols.bgp.processor import compute_best_path
 
 from components.bgp import osken, osken_routes
 from components.bgp.config import Configuration
@@ -251,3 +252,30 @@ def kept():
 
 def test_no_prefix_is_kept_longer_than_its_session():
     assert mended(kept) == []
+
+
+def path_of(identifier, *attributes):
+    opened = SimpleNamespace(bgp_identifier=identifier)
+    protocol = SimpleNamespace(recv_open_msg=opened, sent_open_msg=SimpleNamespace(bgp_identifier="10.0.1.1"))
+    source = SimpleNamespace(version_num=1, remote_as=64512, protocol=protocol)
+    given = [bgp.BGPPathAttributeOrigin(0), bgp.BGPPathAttributeAsPath([]), *attributes]
+    return Ipv4Path(source, PREFIX, 1, {one.type: one for one in given}, "10.0.1.2")
+
+
+def best(*paths):
+    return compute_best_path(64512, *paths)[0]
+
+
+def originators_decide():
+    low, high = path_of("10.0.1.2"), path_of("10.0.1.3")
+    assert best(low, high) is best(high, low) is low
+    # RFC 4456, 9: the originator's identifier stands for the reflector's.
+    reflected = path_of("10.0.1.9", bgp.BGPPathAttributeOriginatorId("10.0.1.1"))
+    assert best(low, reflected) is best(reflected, low) is reflected
+    passed = bgp.BGPPathAttributeOriginatorId("10.0.1.2"), bgp.BGPPathAttributeClusterList(["10.0.0.9"])
+    longer = path_of("10.0.1.1", *passed)
+    assert best(low, longer) is best(longer, low) is low
+
+
+def test_the_originator_and_then_the_shorter_cluster_list_decide():
+    mended(originators_decide)

@@ -1,6 +1,8 @@
 """Our daemon as a route reflector and as a client of one (RFC 4456), byte for byte: its peers are sockets."""
 
 import asyncio
+import contextlib
+import json
 
 import pytest
 from os_ken.lib.packet import bgp
@@ -32,6 +34,8 @@ class Client:
         self.peer = peer
         self.routes = {}
         self.longest = 0
+        self.ended = None
+        self.end_of_rib = asyncio.Event()
         self.reading = asyncio.ensure_future(self._read())
 
     @classmethod
@@ -50,13 +54,22 @@ class Client:
         while True:
             kind, body = await self.peer.message()
             self.longest = max(self.longest, messages.HEADER + len(body))
+            if kind == messages.NOTIFICATION:
+                self.ended = body[0], body[1]
             if kind != messages.UPDATE:
                 continue
+            if not any(body):
+                self.end_of_rib.set()
             said, _, _ = bgp.BGPMessage.parser(messages.message(kind, body))
             for prefix in said.withdrawn_routes:
                 self.routes.pop(prefix.prefix, None)
             for prefix in said.nlri:
                 self.routes[prefix.prefix] = {one.type: one.value for one in said.path_attributes}
+
+    async def heard_all(self):
+        """RFC 4724, 2: what it was to be told when the session began."""
+        async with asyncio.timeout(20):
+            await self.end_of_rib.wait()
 
     async def told(self, prefix=PREFIX):
         await until(lambda: prefix in self.routes, f"{prefix} at a peer")
@@ -176,5 +189,28 @@ def test_a_route_that_would_make_too_long_a_message_is_withdrawn():
         sender.send(prefix=b"\x18\x0a\x09\x02")
         await observer.told("10.9.2.0/24")
         assert observer.longest <= messages.LARGEST
+
+    scenario(body)
+
+
+def test_a_route_that_a_new_export_filter_blocks_goes_with_the_session():
+    """A peer whose filters change is begun anew: it is told only what passes them."""
+
+    async def body():
+        node = await reflector(announce=["10.200.0.0/24", "10.201.0.0/24"])
+        observer = await Client.established(OBSERVER)
+        await observer.told("10.200.0.0/24")
+        configured = json.loads(json.dumps(node.configured))
+        (one,) = (peer for peer in configured["peers"] if peer["address"] == OBSERVER)
+        one["export"] = {"rules": [{"prefix": "10.200.0.0/24", "action": "reject"}]}
+        await node.reconfigure(configured)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            async with asyncio.timeout(20):
+                await observer.reading
+        assert observer.ended == (6, 2)
+        again = await Client.established(OBSERVER)
+        await again.told("10.201.0.0/24")
+        await again.heard_all()
+        assert "10.200.0.0/24" not in again.routes
 
     scenario(body)
