@@ -22,6 +22,7 @@ from components.apiserver.negotiation import (
     decode_object,
     decode_yaml,
     encode_yaml,
+    media_type_of,
     representation,
 )
 from components.apiserver.registry import (
@@ -68,7 +69,7 @@ class Call:
 
     @property
     def media_type(self) -> str:
-        return self.content_type.partition(";")[0].strip().lower()
+        return media_type_of(self.content_type)
 
     @property
     def shape(self) -> Representation:

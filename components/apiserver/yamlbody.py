@@ -105,8 +105,9 @@ class _Document:
     def _end(self) -> None:
         done = self._stack.pop()
         for source in done.merged:
-            # What stands in the map itself goes before what is merged into it.
-            done.value = {**source, **done.value}
+            # What stands in the map itself goes before what is merged into it. No copy for each: there may be thousands.
+            for key, value in source.items():
+                done.value.setdefault(key, value)
         if done.anchor is not None:
             self._anchors[done.anchor] = (done.value, self._values - done.before + 1)
         self._add(done.value)

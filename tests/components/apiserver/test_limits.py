@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,7 @@ REFUSED_PATTERNS = {
     r"\1": r"invalid escape sequence: `\1`",
     "a{1001}": "invalid repeat count: `{1001}`",
     "[a": "missing closing ]: `[a`",
+    r"\pL{999}": r"expression too large: `\pL{999}`",
 }
 
 
@@ -291,3 +293,50 @@ def test_one_client_that_says_nonsense_does_not_end_the_listener(running: Runnin
         with socket.create_connection(("127.0.0.1", running.port), timeout=20) as plain:
             plain.sendall(b"\x16\x03\x01\x00\xff" + b"\x00" * 300)
     assert running._ready()
+
+
+LONG_IN_SMALL: dict[str, tuple[str, str, str, bytes]] = {
+    "a review in YAML": (
+        "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", YAML,
+        b"apiVersion: authorization.k8s.io/v1\nkind: SelfSubjectAccessReview\nspec:\n  nonResourceAttributes: {path: /}\nx:\n"
+        + b"- a\n" * 90_000,
+    ),
+    "a definition whose patterns compile for long": (
+        "POST", DEFINITIONS, JSON,
+        json.dumps(definition({f"p{n}": {"type": "string", "pattern": rf"(\pL{{99{n}}})b"} for n in range(5)}, "slow"))
+        .encode(),
+    ),
+    "an object of a schema that is far longer": (
+        "POST", "/apis/example.org/v1/namespaces/default/wides", JSON,
+        json.dumps({"apiVersion": "example.org/v1", "kind": "Wides", "metadata": {"name": "w"}, "l": [1] * 200}).encode(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "kind", "body"), LONG_IN_SMALL.values(), ids=LONG_IN_SMALL)
+def test_nobody_waits_for_a_small_request_that_is_long(
+    api: InProcess, method: str, path: str, kind: str, body: bytes
+) -> None:
+    """As above, but the bytes do not tell it. Once: what is compiled is kept."""
+    wide = {"l": {"type": "array", "items": {"type": "integer", "allOf": [{"minimum": 0}] * 1000}}}
+    api.create(DEFINITIONS, definition(wide, "wides"))
+    api("GET", CONFIGMAPS)  # it is served from the next turn of the loop on
+    api.longest_turn = 0.0
+    answer = send(api, method, path, kind, body)
+    assert answer.code in (201, 422), answer.text[:500]
+    assert api.longest_turn < LONGEST_TURN
+
+
+def test_merges_of_yaml_take_linear_time(api: InProcess) -> None:
+    sources = b",".join([b"{k1: w, x: y}"] * 3000)
+    body = (
+        b"metadata: {name: merged}\ndata:\n  <<: ["
+        + sources
+        + b"]\n"
+        + b"".join(b"  k%d: v\n" % n for n in range(20_000))
+    )
+    started = time.process_time()
+    assert send(api, "POST", CONFIGMAPS, YAML, body).code == 201
+    assert time.process_time() - started < 2
+    data = api("GET", f"{CONFIGMAPS}/merged").body["data"]
+    assert (data["k1"], data["x"], len(data)) == ("v", "y", 20_001)
