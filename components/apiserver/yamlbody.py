@@ -105,7 +105,7 @@ class _Document:
     def _end(self) -> None:
         done = self._stack.pop()
         for source in done.merged:
-            # What stands in the map itself goes before what is merged into it. No copy for each: there may be thousands.
+            # What stands in the map itself goes before what is merged into it.
             for key, value in source.items():
                 done.value.setdefault(key, value)
         if done.anchor is not None:

@@ -9,13 +9,14 @@ import json
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.apiserver import bodies
+from components.apiserver import bodies, structural
 from components.apiserver.store import Key
 from tests.components.apiserver.running import RunningApiServer
 from tests.fuzz.apiserver.in_process import Answer, InProcess, in_process, request_of
@@ -340,3 +341,51 @@ def test_merges_of_yaml_take_linear_time(api: InProcess) -> None:
     assert time.process_time() - started < 2
     data = api("GET", f"{CONFIGMAPS}/merged").body["data"]
     assert (data["k1"], data["x"], len(data)) == ("v", "y", 20_001)
+
+
+def _listing(item: dict[str, Any]) -> dict[str, Any]:
+    return {"l": {"type": "array", "items": item}}
+
+
+AMPLIFIED: dict[str, tuple[dict[str, Any], dict[str, Any], int, str]] = {
+    "defaults in each item of a list": (
+        _listing({"type": "object", "properties": {f"p{n}": {"type": "integer", "default": 1} for n in range(500)}}),
+        {"l": [{}] * 1000}, 413, "limit is 100000 values",
+    ),
+    "a long default in each item": (
+        _listing({"type": "object", "properties": {"p": {"type": "array", "items": {"type": "integer"},
+                                                         "default": [1] * 2000}}}),
+        {"l": [{}] * 500}, 413, "limit is 100000 values",
+    ),
+    "many that each item lacks": (
+        _listing({"type": "object", "required": [f"p{n}" for n in range(10_000)]}), {"l": [{}] * 500}, 422, "Required value",
+    ),
+    "many checks of each item": (
+        _listing({"type": "integer", "allOf": [{"minimum": 0}] * 20_000}), {"l": [1] * 20_000}, 413,
+        "limit is 10000000 checks of the schema",
+    ),
+    "many comparisons of each item": (
+        _listing({"type": "integer", "enum": list(range(20_000))}), {"l": [19_999] * 50_000}, 413, "checks of the schema",
+    ),
+    "a long value that is wrong in many ways": (
+        {"s": {"type": "string", "allOf": [{"pattern": f"^b{n}"} for n in range(100)]}}, {"s": "a" * 500_000}, 422,
+        "should match",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "sent", "code", "said"), AMPLIFIED.values(), ids=AMPLIFIED)
+def test_a_schema_does_not_multiply_without_end(
+    api: InProcess, monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any], sent: dict[str, Any], code: int, said: str
+) -> None:
+    monkeypatch.setattr(structural, "_MOST_CHECKS", min(structural._MOST_CHECKS, 1_000_000))
+    plural = f"s{zlib.crc32(json.dumps(schema).encode())}"
+    assert api.create(DEFINITIONS, definition(schema, plural)).code == 201
+    api("GET", CONFIGMAPS)
+    obj = {"apiVersion": "example.org/v1", "kind": plural.capitalize(), "metadata": {"name": "o"}, **sent}
+    started = time.process_time()
+    answer = api.create(f"/apis/example.org/v1/namespaces/default/{plural}", obj)
+    assert answer.code == code
+    assert said.replace("10000000", "1000000") in answer.body["message"]
+    assert len(answer.text) < 6 * 1024 * 1024
+    assert time.process_time() - started < 10
