@@ -152,15 +152,15 @@ class Endpoints:
             if asked not in ("", "0"):
                 raise status.bad_request("specifying resource version is not allowed when using continue")
             revision, after = _parse_continue(options.continue_token)
+            revision = revision or store.revision
             try:
-                items = store.list_at(served.storage, revision or store.revision)
+                return store.list_at(served.storage, revision, after), revision
             except RevisionExpired as error:
                 raise status.expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a "
                     "new list without the continue parameter, or use the continue token in this response to retrieve "
                     "the remainder of the results."
                 ) from error
-            return [one for one in items if (one.key.namespace, one.key.name) > after], revision
         self._not_in_future(asked)
         if options.exact:
             try:
@@ -358,7 +358,7 @@ def _parse_continue(token: str) -> tuple[int, tuple[str, str]]:
         decoded = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = decoded["start"].partition("/")
         return int(decoded["rv"]), (namespace, name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise status.bad_request(
             "invalid continue token: continue key is not valid: illegal base64 or encoding"
         ) from error

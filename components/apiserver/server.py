@@ -41,6 +41,7 @@ _MAX_LINE = 64 * 1024
 _LIGHT_LIST = 100
 #: Stored bytes are joined; a Table makes its cells.
 _LIGHT_JSON_LIST = 1000
+_LIGHT_LIST_BYTES = 4 * 1024 * 1024
 _LIGHT_OBJECT = 32 * 1024
 _LIGHT_YAML = 2 * 1024
 _LIGHT_QUERY = 1024
@@ -184,7 +185,8 @@ class ApiServer:
         yaml = "yaml" in accept
         if not info.name and info.verb != "create":
             most = 1 if yaml else _LIGHT_LIST if ";" in accept or info.verb == "deletecollection" else _LIGHT_JSON_LIST
-            return store.count(served.storage) <= most and len(call.body) <= _LIGHT_OBJECT
+            few = store.count(served.storage) <= most and store.size(served.storage) <= _LIGHT_LIST_BYTES
+            return few and len(call.body) <= _LIGHT_OBJECT
         stored = store.get(Key(served.storage, info.namespace if served.namespaced else "", info.name))
         size = max(len(call.body), len(stored.body) if stored is not None else 0)
         if size > (_LIGHT_YAML if yaml else _LIGHT_OBJECT):

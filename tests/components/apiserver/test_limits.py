@@ -389,3 +389,16 @@ def test_a_schema_does_not_multiply_without_end(
     assert said.replace("10000000", "1000000") in answer.body["message"]
     assert len(answer.text) < 6 * 1024 * 1024
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"])
+def test_nobody_waits_for_a_list_of_few_that_are_large(api: InProcess, accept: str) -> None:
+    """After a restart the objects are not decoded yet."""
+    for number in range(60):
+        large = {"metadata": {"name": f"large{number}"}, "data": {f"{key}": "x" * 80 for key in range(9_000)}}
+        assert api.create(f"{NAMESPACE}/configmaps", large).code in (201, 409)
+    for stored in api.server.endpoints.registry.store.items("configmaps"):
+        stored.forget()
+    api.longest_turn = 0.0
+    assert api("GET", f"{CONFIGMAPS}?labelSelector=a", Accept=accept).code == 200
+    assert api.longest_turn < LONGEST_TURN
