@@ -133,8 +133,7 @@ class Endpoints:
         shape, served = call.shape, call.served
         options = ListOptions.parse(call.query, watching=False)
         selection = call.selection()
-        # One step, so that the revision is that of the objects.
-        found, revision = self.registry.store.owner.call(self._snapshot, served, options)
+        found, revision = self._snapshot(served, options)
         found = [stored for stored in found if selection.matches(stored)]
         limit = options.limit
         page = found[:limit] if limit > 0 else found
@@ -167,7 +166,8 @@ class Endpoints:
                 return store.list_at(served.storage, int(asked)), int(asked)
             except RevisionExpired as error:
                 raise status.expired("The resourceVersion for the provided list is too old.") from error
-        return store.items(served.storage), store.revision
+        # One step, so that the revision is that of the objects.
+        return store.owner.call(lambda: (store.items(served.storage), store.revision))
 
     def _not_in_future(self, asked: str) -> None:
         if asked and (revision := watching.parse_revision(asked)) > self.registry.store.revision:

@@ -212,23 +212,24 @@ class Store:
     def list_at(self, resource: str, revision: int, after: tuple[str, str] = ("", "")) -> list[Stored]:
         """The objects as they were at a revision, in order, those behind (namespace, name) only. Raises
         RevisionExpired."""
-        return self.owner.call(self._list_at, resource, revision, after)
+        keys, items, then = self.owner.call(self._as_of, resource, revision, after)
+        if then:
+            # Two sorted runs, which sort in linear time.
+            keys = sorted([*keys, *sorted(key for key in then if key > after and key not in items)])
+            items |= then
+        return [one for key in keys if (one := items[key]) is not None]
 
-    def _list_at(self, resource: str, revision: int, after: tuple[str, str]) -> list[Stored]:
+    def _as_of(
+        self, resource: str, revision: int, after: tuple[str, str]
+    ) -> tuple[list[tuple[str, str]], dict[tuple[str, str], Stored | None], dict[tuple[str, str], Stored | None]]:
+        """Copies of the order and of the objects of now, and what was different then."""
         if revision < self.compacted:
             raise RevisionExpired(self.compacted)
         table = self._tables.get(resource)
         if table is None:
-            return []
+            return [], {}, {}
         keys = table.keys()
-        keys = keys[bisect_right(keys, after) :]
-        then = table.at(revision)
-        if then:
-            # Two sorted runs, which sort in linear time.
-            gone = [key for key in then if key > after and key not in table.items]
-            keys = sorted([*keys, *sorted(gone)])
-        found = (then[key] if key in then else table.items[key] for key in keys)
-        return [one for one in found if one is not None]
+        return keys[bisect_right(keys, after) :], dict(table.items), table.at(revision)
 
     def events_since(self, resource: str, revision: int) -> list[Event]:
         """The events after a revision, oldest first. Raises RevisionExpired."""
