@@ -402,3 +402,33 @@ def test_nobody_waits_for_a_list_of_few_that_are_large(api: InProcess, accept: s
     api.longest_turn = 0.0
     assert api("GET", f"{CONFIGMAPS}?labelSelector=a", Accept=accept).code == 200
     assert api.longest_turn < LONGEST_TURN
+
+
+def test_discovery_of_many_versions_takes_linear_time(api: InProcess) -> None:
+    many = definition({}, "versioned")
+    first = many["spec"]["versions"][0]
+    more = [{**first, "name": f"v{number}", "storage": False} for number in range(2, 1000)]
+    many["spec"]["versions"] = [first, *more]
+    assert api.create(DEFINITIONS, many).code == 201
+    api("GET", CONFIGMAPS)
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    started = time.process_time()
+    groups = api("GET", "/apis", Accept=accept).body["items"]
+    assert time.process_time() - started < 0.2
+    versions = next(one["versions"] for one in groups if one["metadata"]["name"] == "example.org")
+    assert len(versions) == 999
+    assert "versioned" in [one["resource"] for one in versions[0]["resources"]]
+
+
+def test_a_document_of_an_old_catalog_is_not_kept(api: InProcess) -> None:
+    """OpenAPI is made in a worker; a definition may come meanwhile."""
+    documents = api.server.documents
+    request = request_of("GET", "/openapi/v2", JSON, b"", api._loop)
+
+    def make() -> bytes:
+        api.server.catalog.replace_custom(list(api.server.catalog.custom.values()))
+        documents._cached("other", lambda: b"fresh", request)
+        return b"stale"
+
+    assert documents._cached("contested", make, request).body == b"stale"
+    assert documents._cached("contested", lambda: b"fresh", request).body == b"fresh"
