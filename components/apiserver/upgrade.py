@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 
 from components.apiserver import status
 from components.apiserver.authentication import User
-from components.machinery.connections import HttpConnection
+from components.machinery.connections import HttpConnection, can_upgrade
 
 DIAL_SECONDS = 10.0
 BUFFER = 256 * 1024
@@ -156,6 +156,8 @@ def wants_stream_close(request: web.BaseRequest) -> bool:
 async def say_on_error_channel(request: web.BaseRequest, refused: web.Response) -> web.StreamResponse:
     """By the time the kubelet is asked upstream has accepted the WebSocket, so a refusal comes as a Status on it."""
     socket = web.WebSocketResponse(protocols=(_STREAM_CLOSE,))
+    if not can_upgrade(socket, request):
+        return refused
     await socket.prepare(request)
     body = refused.body if isinstance(refused.body, bytes) else b""
     text = body.decode(errors="replace").strip()
