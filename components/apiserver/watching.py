@@ -167,6 +167,7 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
     """What comes before the live events: looked up now, made into frames (some empty) one by one. Raises 410."""
     store = registry.store
     anywhere = options.resource_version in ("", "0")
+    since = 0 if anywhere else parse_revision(options.resource_version)
     if anywhere and options.initial_events is False:
         return iter(())
     if options.initial_events or anywhere:
@@ -175,7 +176,6 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
         if options.initial_events and options.bookmarks:
             return chain(frames, (encoder.bookmark(revision, end_of_initial=True),))
         return frames
-    since = parse_revision(options.resource_version)
     if since > store.revision:
         raise too_old(since, store.revision)
     try:
@@ -190,7 +190,7 @@ def parse_revision(text: str) -> int:
     """Raises 400 (apiserver/pkg/storage's ParseResourceVersion)."""
     if not (text.isascii() and text.isdigit()):
         raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
-    if len(text) > _MOST_DIGITS:
+    if len(text) > _MOST_DIGITS or int(text) >= 1 << 64:
         raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range')
     return int(text)
 

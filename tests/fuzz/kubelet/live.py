@@ -180,8 +180,8 @@ class Live:
 
     async def _settled(self, before: set[str]) -> None:
         """Every task of the connection ends, and every descriptor is closed."""
-        while len(asyncio.all_tasks()) > 1 or len(_descriptors() - before) > 0:
-            await asyncio.sleep(0.001)  # noqa: ASYNC110, what ends says so to nobody
+        while len(asyncio.all_tasks()) > 1 or len(_descriptors() - before) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
