@@ -10,7 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -107,7 +107,8 @@ class ApiServer:
         query = dict(reversed(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)))
         info = requestinfo.parse(request.method, request.rel_url.raw_path, query)
         long_running = info.verb == "watch" or info.subresource in _CONNECTING
-        self.metrics.begin(info, long_running)
+        counted = self._counted(info)
+        self.metrics.begin(counted, long_running)
         code = 500
         try:
             response = await self._answer(request, info, query)
@@ -130,11 +131,21 @@ class ApiServer:
             log.exception("%s %s", request.method, request.path_qs)
             response = _failure(status.internal_error(f"{type(error).__name__}: {error}"))
         finally:
-            self.metrics.end(info, long_running, code, time.perf_counter() - started, "dryRun" in query)
+            self.metrics.end(counted, long_running, code, time.perf_counter() - started, "dryRun" in query)
         log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, (time.perf_counter() - started) * 1e3)
         if wants_pretty(query, request.headers.get("User-Agent", "")):
             await self._indent(response)
         return response
+
+    def _counted(self, info: RequestInfo) -> RequestInfo:
+        """For the metrics, which keep what they are told: names that nobody serves are left out of it."""
+        if not info.is_resource:
+            return info
+        served = self.catalog.find(info.group, info.version, info.plural)
+        if served is None and (info.group, info.version, info.plural) not in _VIRTUAL:
+            return RequestInfo(False, info.verb, info.path)
+        known = not info.subresource or (served is not None and _has_subresource(served, info.subresource))
+        return info if known else replace(info, subresource="")
 
     async def _indent(self, response: web.StreamResponse) -> None:
         if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
