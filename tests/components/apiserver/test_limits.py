@@ -432,3 +432,37 @@ def test_a_document_of_an_old_catalog_is_not_kept(api: InProcess) -> None:
 
     assert documents._cached("contested", make, request).body == b"stale"
     assert documents._cached("contested", lambda: b"fresh", request).body == b"fresh"
+
+
+def test_metrics_do_not_grow_by_names_that_nobody_serves(api: InProcess) -> None:
+    def size() -> int:
+        return len(api("GET", "/metrics").text)
+
+    for _ in range(2):
+        api("GET", "/apis/first.example/v1/namespaces/a/things")
+        api("FIRST", CONFIGMAPS)
+        api("GET", f"{CONFIGMAPS}/x/first")
+        before = size()
+    for number in range(20):
+        api("GET", f"/apis/g{number}.example/v1/namespaces/a/things{number}")
+        api(f"VERB{number}", CONFIGMAPS)
+        api("GET", f"{CONFIGMAPS}/x/sub{number}")
+    assert size() - before < 2000
+
+
+def test_nobody_waits_for_fields_that_are_deep(api: InProcess) -> None:
+    fields: dict[str, Any] = {f"f:l{number}": {} for number in range(2000)}
+    for _ in range(150):
+        fields = {"f:a": fields}
+    managed = [
+        {"manager": name, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": owned}
+        for name, owned in (("m", fields), ("n", {"f:data": {"f:a": {}}}))
+    ]
+    obj = {"metadata": {"name": "deep", "managedFields": managed}, "data": {"a": "b"}}
+    assert api.create(CONFIGMAPS, obj).code == 201
+    api.longest_turn = 0.0
+    applied = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "data": {"c": "b"}}).encode()
+    answer = send(api, "PATCH", f"{CONFIGMAPS}/deep?fieldManager=n", APPLY, applied)
+    assert answer.code == 200, answer.text[-2000:]
+    assert answer.body["data"] == {"c": "b"}
+    assert api.longest_turn < LONGEST_TURN
