@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, UsageError
+from lab.errors import LabError, UsageError, plain
 
 if TYPE_CHECKING:
     from scenarios.engine.spec import LabSpec
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = options.command(options)
         return code
     except LabError as error:
-        print(f"kubewire: {error}", file=sys.stderr)
+        print(f"kubewire: {plain(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -415,11 +415,12 @@ class StepPrinter:
             self._step = event["step"]
             self._show(f"  … {self._step}")
         elif event.get("state") == "done":
-            self._show(f"  ✓ {event['step']}  {event['seconds']:.2f} s", final=True)
+            self._show(f"  ✓ {event['step']}  {float(event['seconds']):.2f} s", final=True)
         elif note := event.get("note"):
             self._show(f"  … {self._step}: {note}")
 
     def _show(self, text: str, *, final: bool = False) -> None:
+        text = plain(text)
         if self._live:
             self._stream.write(f"\r\033[K{text}" + ("\n" if final else ""))
             self._stream.flush()

@@ -20,7 +20,8 @@ PKI = f"{ETC}/pki"
 ADMIN_CONF = f"{ETC}/admin.conf"
 #: Not a host: where the switches are, outside of all hosts.
 FABRIC = "fabric"
-#: The descriptor under which the API server finds the door, a listening socket on the machine's loopback.
+#: The descriptor under which the API server finds the door, a listening unix socket that
+#: the process on the machine's loopback leads to (lab/door.py).
 DOOR_FD = 10
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+#: Control characters of ECMA-48, 7-bit and 8-bit, but for tabs and ends of lines.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def plain(text: str) -> str:
+    """For a terminal: without control characters, for in what a lab says there may be any."""
+    return _CONTROL.sub("?", text)
+
 
 class LabError(Exception):
     """Base of all; str() is what is printed, exit_code what `kubewire` ends with."""

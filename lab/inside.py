@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
     enter(
         request.contents,
         progress,
+        request.doors,
         lambda reporter: run(request, reporter),
         host_users=request.host_users,
     )

@@ -28,7 +28,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def open_door(port: int) -> socket.socket:
-    """The listening socket on the machine's loopback that the API server inherits; port 0 picks a free one."""
+    """The listening socket on the machine's loopback that lab/door.py serves; port 0 picks a free one."""
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -110,11 +110,12 @@ def _end(state: StateDirectory, record: LabRecord) -> None:
 def _doors(state: StateDirectory, api_port: int) -> Iterator[Doors]:
     """All sockets that lead into the lab, bound on this side: nothing inside can put others in their places."""
     with (
-        open_door(api_port) as api,
+        open_door(api_port) as outer,
+        _unix_socket(state.api_socket) as api,
         _unix_socket(state.control_socket) as control,
         _unix_socket(state.runtime_socket) as runtime,
     ):
-        yield Doors(api, control, runtime)
+        yield Doors(outer, api, control, runtime)
 
 
 def _unix_socket(path: Path) -> socket.socket:
@@ -156,7 +157,7 @@ def _start(
     spec: LabSpec, state: StateDirectory, record: LabRecord, doors: Doors, report: Report, attached: bool
 ) -> BinaryIO:
     """Make the sandbox and wait until the lab in it is ready, keeping the record up to date; returns the lifeline."""
-    record.port = doors.api.getsockname()[1]
+    record.port = doors.outer.getsockname()[1]
     state.update(record)
     request = Request(
         record.name,

@@ -18,16 +18,18 @@ from lab.contents import Contents, Shared
 class Doors:
     """Listening sockets that the machine's side has bound; all that leads into a lab.
 
-    api: TCP on the machine's loopback. control, runtime: unix sockets of the state directory.
+    outer: TCP on the machine's loopback, which stays outside (lab/door.py). api, control, runtime: unix sockets of
+    the state directory; api is what outer leads to.
     """
 
+    outer: socket.socket
     api: socket.socket
     control: socket.socket
     runtime: socket.socket
 
     def descriptors(self) -> list[int]:
         """Of the sockets, in the order of the fields."""
-        return [self.api.fileno(), self.control.fileno(), self.runtime.fileno()]
+        return [self.outer.fileno(), self.api.fileno(), self.control.fileno(), self.runtime.fileno()]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from components.kernel import namespaces as ns
-from lab import mounts
+from lab import door, mounts
 from lab.contents import Contents
+from lab.request import Doors
 
-_FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
+_FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
+_MAX_CGROUP_NAMESPACES = "/proc/sys/user/max_cgroup_namespaces"
 
 _LIMIT = 65536
 
@@ -147,7 +149,7 @@ def _read_line(descriptor: int) -> bytes:
     return line
 
 
-def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = False) -> None:
+def enter(contents: Contents, progress: int, doors: Doors, body: Body, *, host_users: bool = False) -> None:
     """Make the namespaces, report PID 1, and end; PID 1 forks the lab process with body.
 
     Three processes take part. This one keeps the rights of whoever started the lab; it makes the lab's root
@@ -158,10 +160,13 @@ def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = F
         step = "make the lab's namespaces"
         raise_limits()
         ns.own_session_keyring()
+        flags = _FLAGS | ns.CLONE_NEWCGROUP
         if os.geteuid() != 0:
             _own_user_namespace()
+            flags = _FLAGS
         ns.unshare(ns.CLONE_NEWNS)
         step = "make the sandbox's file system"
+        inside = os.open(doors.api.getsockname(), os.O_PATH | os.O_CLOEXEC)
         ids = None if host_users else id_map(Path("/proc/self/uid_map").read_text())
         root = mounts.assemble(replace(contents, user=0 if ids is None else ids[0].outside))
         step = "make the lab's namespaces"
@@ -169,7 +174,9 @@ def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = F
         maker = os.fork()
         if maker == 0:
             ours.close()
-            _make_namespaces(theirs, progress, body, own_users=ids is not None)
+            os.close(inside)
+            doors.outer.close()
+            _make_namespaces(theirs, progress, body, flags, own_users=ids is not None)
         theirs.close()
         if ids is not None:
             _receive(ours, b"user namespace made")
@@ -179,6 +186,8 @@ def enter(contents: Contents, progress: int, body: Body, *, host_users: bool = F
         step = "make the sandbox's file system"
         _mount_views_of(init, root)
         mounts.enter(root)
+        step = "open the API door"
+        door.serve(init, doors.outer, inside)
         ours.send(b"enter")
         os.write(progress, json.dumps({"init": init}).encode() + b"\n")
         os._exit(0)
@@ -233,9 +242,14 @@ def _own_user_namespace() -> None:
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    # The lab's root is this user, who may own the cgroup that we are in (systemd gives a session its own), with other
+    # programs of the session in it. Whoever has a cgroup namespace may mount it, and kill or freeze what is in it. A
+    # limit here, around the lab's own user namespace, is out of the lab's reach (namespaces(7)).
+    with contextlib.suppress(FileNotFoundError):  # a kernel without cgroups
+        Path(_MAX_CGROUP_NAMESPACES).write_text("0")
 
 
-def _make_namespaces(channel: socket.socket, progress: int, body: Body, *, own_users: bool) -> NoReturn:
+def _make_namespaces(channel: socket.socket, progress: int, body: Body, flags: int, *, own_users: bool) -> NoReturn:
     """The second process: never returns. What fails is reported as the first process would."""
     try:
         if own_users:
@@ -243,7 +257,7 @@ def _make_namespaces(channel: socket.socket, progress: int, body: Body, *, own_u
             channel.send(b"user namespace made")
             _receive(channel, b"mapped")
             ns.become(0, 0)
-        ns.unshare(_FLAGS)
+        ns.unshare(flags)
         init = os.fork()
         if init:
             channel.send(f"init {init}".encode())

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import stat
 import time
@@ -140,6 +139,26 @@ class LabRecord:
                 os.close(handle)
 
 
+def _require_own(base: Path) -> None:
+    """Raises UsageError when somebody other than root and this user could put a state directory into base.
+
+    Who can change what is in it could give the next `kubewire kubectl` a kubeconfig with a program to run. In a user
+    namespace that has no id for root, / shows the id that stands for all others.
+    """
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
+    for start in dict.fromkeys([base, base.resolve()]):
+        for path in (start, *start.parents):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                open_to_all = found.st_mode & 0o002 and not (found.st_mode & stat.S_ISVTX and path != start)
+                if found.st_uid not in trusted or (open_to_all and not stat.S_ISLNK(found.st_mode)):
+                    raise UsageError(
+                        f"the state directory {base} could be changed by others: {path} belongs to user "
+                        f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}; set KUBEWIRE_STATE_DIR to a folder "
+                        "of your own"
+                    )
+
+
 class StateDirectory:
     """The 0700 directory of one lab on the machine's side."""
 
@@ -154,6 +173,11 @@ class StateDirectory:
     @property
     def logs(self) -> Path:
         return self.path / "logs"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the API server listens for the door."""
+        return self.path / "api.sock"
 
     @property
     def runtime_socket(self) -> Path:
@@ -277,7 +301,8 @@ class StateDirectory:
             record = self.record()
             ours = self.path.stat(follow_symlinks=False).st_uid == os.geteuid()
             if ours and (self._barely_begun() if record is None else _abandoned(record)):
-                shutil.rmtree(self.path, ignore_errors=True)  # what cannot be removed is for `down` to report
+                with suppress(OSError):  # what cannot be removed is for `down` to report
+                    _remove_tree(self.path)
 
     def _barely_begun(self) -> bool:
         """It has nothing but what claim() makes before there is a record, so its maker was killed in between."""
@@ -285,9 +310,38 @@ class StateDirectory:
         return {"logs"} <= made <= {"logs", ".lab.json"} and not any(self.logs.iterdir())
 
     def _remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.path.exists():
-            raise LabError(f"cannot remove all of {self.path}; look what is in it and remove it by hand")
+        if not self.path.exists():
+            return
+        try:
+            _remove_tree(self.path)
+        except OSError as error:
+            raise LabError(
+                f"cannot remove all of {self.path} ({error}); look what is in it and remove it by hand"
+            ) from error
+
+
+def _remove_tree(top: Path) -> None:
+    """Remove a state directory whose lab has ended. Raises OSError.
+
+    The lab may have made any tree below its logs: folders that nobody may read, and so deep that no recursion gets to
+    the end (shutil.rmtree). Each folder is therefore opened to its owner and moved up before it is emptied.
+    """
+    left = [top]
+    number = 0
+    while left:
+        folder = left.pop()
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            if not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink()
+                continue
+            Path(entry.path).chmod(0o700)
+            number += 1
+            left.append(Path(entry.path).rename(top / f".removed-{number}"))
+        if folder != top:
+            folder.rmdir()
+    top.rmdir()
 
 
 def _abandoned(record: LabRecord) -> bool:
@@ -311,10 +365,15 @@ def _gone(pidfd: int) -> bool:
 
 
 def find(name: str) -> StateDirectory:
-    """The state directory a name stands for, whether or not anything is there. Raises UsageError for a bad name."""
+    """The state directory a name stands for, whether or not anything is there.
+
+    Raises UsageError for a bad name, or a place that is not ours alone.
+    """
     if not NAME.match(name):
         raise UsageError(f"{name!r} is not a lab name: up to 40 lower-case letters, digits and '-', e.g. demo-1")
-    state = StateDirectory(base_directory() / name)
+    base = base_directory()
+    _require_own(base)
+    state = StateDirectory(base / name)
     if len(os.fsencode(state.control_socket)) > _SOCKET_PATH_MAX:
         raise UsageError(
             f"the state directory {state.path} is too long for unix sockets ({_SOCKET_PATH_MAX} bytes with the "
@@ -327,6 +386,7 @@ def all_labs() -> Iterator[StateDirectory]:
     """Those that run or are coming up, and those of `up` that have died."""
     base = base_directory()
     if base.is_dir():
+        _require_own(base)
         remove_dead(base)
         yield from _state_directories(base)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.runtime.api import Process, RuntimeApiError, RuntimeClient
-from lab.errors import LabError, UsageError
+from lab.errors import LabError, UsageError, plain
 from lab.state import LabRecord, StateDirectory, all_labs, running
 from scenarios.engine.spec import LabSpec
 
@@ -13,7 +13,7 @@ from scenarios.engine.spec import LabSpec
 def show(name: str | None) -> int:
     """A line per lab, or one lab in detail."""
     if name is not None:
-        print(detail(*running(name)))
+        print(plain(detail(*running(name))))
         return 0
     labs = list(all_labs())
     if not labs:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -123,7 +125,7 @@ class RequestParser:
         if "chunked" in headers.get("transfer-encoding", "").lower():
             return self._chunks(start)
         length = headers.get("content-length", "0")
-        if not length.isdigit():
+        if not (length.isascii() and length.isdigit()) or len(length) > 20:
             raise BadRequest(400)
         if int(length) > MAX_BODY:
             raise BadRequest(413)
@@ -133,10 +135,10 @@ class RequestParser:
     def _chunks(self, at: int) -> tuple[bytes, int] | None:
         body = bytearray()
         while (end := self._buffer.find(b"\r\n", at)) >= 0:
-            try:
-                size = int(bytes(self._buffer[at:end]).split(b";")[0], 16)
-            except ValueError:
-                raise BadRequest(400) from None
+            digits = re.match(rb"[0-9A-Fa-f]{1,16}(?=[ \t]*(;|\Z))", self._buffer[at:end])
+            if digits is None:
+                raise BadRequest(400)
+            size = int(digits[0], 16)
             if size == 0:
                 trailer = self._buffer.find(b"\r\n", end + 2)
                 return None if trailer < 0 else (bytes(body), trailer + 2)
@@ -149,10 +151,18 @@ class RequestParser:
         return None
 
 
+def _is_target(text: str) -> bool:
+    try:
+        urlsplit(text)
+    except ValueError:  # brackets that hold no IPv6 address
+        return False
+    return True
+
+
 def _parse_head(head: bytes) -> Request:
     lines = head.decode("latin-1").split("\r\n")
     match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])", lines[0])
-    if match is None:
+    if match is None or not _is_target(match[2]):
         raise BadRequest(400)
     headers: dict[str, str] = {}
     for line in lines[1:]:
@@ -326,7 +336,12 @@ class _Connection:
             self._server.port,
             request.keep_alive,
         )
-        self._server.handler(full, lambda response: self._answer(full, response))
+        try:
+            self._server.handler(full, lambda response: self._answer(full, response))
+        except Exception:
+            # As net/http, where a handler that panics ends its connection and nothing else.
+            print(f"{self._client}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+            self._close()
 
     def _answer(self, request: Request, response: Response) -> None:
         if self._fd < 0:

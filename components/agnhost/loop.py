@@ -89,7 +89,11 @@ class Loop:
                         self.watch(key.fd)
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+                timer = heapq.heappop(self._timers)[2]
+                try:
+                    timer()
+                except Exception:
+                    print(f"timer: {traceback.format_exc()}", file=sys.stderr, flush=True)
 
     def _call(self, key: selectors.SelectorKey, mask: int) -> None:
         read, write = key.data

@@ -158,6 +158,7 @@ class Catalog:
 
     def replace_custom(self, served: Iterable[Served]) -> None:
         self.custom = {(one.group, one.version, one.plural): one for one in served}
+        # After it: who reads the number first sees what it stands for.
         self.serial += 1
 
     def all(self) -> list[Served]:

@@ -22,9 +22,10 @@ from components.apiserver.upgrade import (
     BUFFER,
     DIAL_SECONDS,
     HOP_BY_HOP,
+    BackendError,
     Hijacked,
     Target,
-    read_refusal,
+    read_answer,
     request_head,
     say_on_error_channel,
     tunnel,
@@ -76,22 +77,25 @@ class Connector:
                 return self._service_proxy(info, query)
             case "nodes", "proxy":
                 name, _, port = info.name.partition(":")
-                return self._kubelet(name, info.rest or "/", query, int(port) if port.isdigit() else None)
+                return self._kubelet(name, info.rest or "/", query, _port(port, 0))
             case "pods", _:
                 return self._kubelet_stream(info, query)
         raise status.no_such_path()
 
-    def _kubelet(self, node_name: str, path: str, query: Sequence[tuple[str, str]], port: int | None = None) -> Target:
+    def _kubelet(self, node_name: str, path: str, query: Sequence[tuple[str, str]], port: int = 0) -> Target:
         node = self.registry.store.get(Key("nodes", "", node_name))
         if node is None:
             raise status.not_found("", "nodes", node_name)
         state = node.obj.get("status") or {}
         endpoint = ((state.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
-        addresses = {one["type"]: one["address"] for one in reversed(state.get("addresses") or [])}
+        addresses = {one.get("type"): one.get("address") for one in reversed(state.get("addresses") or [])}
         host = next((addresses[kind] for kind in _ADDRESS_ORDER if kind in addresses), None)
         if host is None:
             raise status.internal_error(f"no preferred addresses found; known addresses: {list(addresses)}")
-        return Target("https", host, port or endpoint or _KUBELET_PORT, path, query)
+        number = port or endpoint or _KUBELET_PORT
+        if not 0 < number < 65536:
+            raise status.internal_error(f"error dialing backend: dial tcp: address {number}: invalid port")
+        return Target("https", host, number, path, query)
 
     def _pod(self, namespace: str, name: str) -> KubeObject:
         pod = self.registry.store.get(Key("pods", namespace, name))
@@ -147,7 +151,9 @@ class Connector:
             if stored.key.namespace != namespace or labels.get("kubernetes.io/service-name") != service:
                 continue
             numbers = [
-                one["port"] for one in stored.obj.get("ports") or [] if one.get("name", "") == port.get("name", "")
+                one["port"]
+                for one in stored.obj.get("ports") or []
+                if one.get("port") and (one.get("name") or "") == (port.get("name") or "")
             ]
             for endpoint in stored.obj.get("endpoints") or []:
                 if numbers and (endpoint.get("conditions") or {}).get("ready", True):
@@ -201,13 +207,12 @@ class Connector:
             raise _dial_error(request, target, error) from error
         try:
             writer.write(request_head(request, target))
-            head = await reader.readuntil(b"\r\n\r\n")
-            if head.split(b" ", 2)[1] != b"101":
-                refused = await read_refusal(head, reader)
+            head, refused = await read_answer(reader)
+            if refused is not None:
                 return await say_on_error_channel(request, refused) if wants_stream_close(request) else refused
             await tunnel(request, head, reader, writer)
             return Hijacked()
-        except (asyncio.IncompleteReadError, OSError) as error:
+        except (asyncio.IncompleteReadError, BackendError, OSError) as error:
             raise status.internal_error(f"error dialing backend: {error}") from error
         finally:
             writer.close()
@@ -239,8 +244,14 @@ async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> we
     if "Content-Length" not in headers:
         response.enable_chunked_encoding()
     await response.prepare(request)
-    async for chunk in answer.content.iter_any():
-        await response.write(chunk)
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+    except aiohttp.ClientError as error:
+        # The head is sent: a second answer would be read as a part of this one (httputil's ErrAbortHandler).
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError(f"the backend broke off: {error}") from error
     await response.write_eof()
     return response
 

@@ -248,6 +248,10 @@ def is_established(crd: KubeObject) -> bool:
     return any(one.get("type") == "Established" and one.get("status") == "True" for one in conditions)
 
 
+def _group_kind(crd: KubeObject) -> tuple[str, str]:
+    return crd["spec"]["group"], crd["spec"]["names"]["kind"]
+
+
 @dataclass
 class Definitions:
     """Follows the stored definitions: accepts names, serves versions, removes objects of deleted definitions."""
@@ -256,6 +260,8 @@ class Definitions:
     catalog: Catalog
     _due: bool = field(default=False, init=False)
     _generations: tuple[tuple[str, int], ...] = field(default=(), init=False)
+    #: By uid: the generation and what it serves. Each change looks at all definitions, which may be hundreds.
+    _served: dict[str, tuple[int, list[Served]]] = field(default_factory=dict, init=False)
 
     def start(self) -> None:
         """Serves what is stored, and follows changes from now on."""
@@ -266,20 +272,24 @@ class Definitions:
         return [stored.obj for stored in self.registry.store.items(STORAGE) if is_established(stored.obj)]
 
     def reconcile(self) -> None:
+        kinds = {_group_kind(crd): crd["metadata"]["name"] for crd in reversed(self.established())}
         for stored in self.registry.store.items(STORAGE):
             try:
-                self._sync(stored)
+                self._sync(stored, kinds)
             except (StatusError, KeyError, TypeError, ValueError):
                 log.exception("CustomResourceDefinition %s", stored.key.name)
-        served: list[Served] = []
-        for crd in self.established():
-            served += served_versions(crd)
-        generations = tuple(
-            (crd["metadata"]["uid"], crd["metadata"].get("generation", 0)) for crd in self.established()
-        )
-        if generations != self._generations:
-            self._generations = generations
-            self.catalog.replace_custom(served)
+        established = self.established()
+        generations = tuple((crd["metadata"]["uid"], crd["metadata"].get("generation", 0)) for crd in established)
+        if generations == self._generations:
+            return
+        self._generations = generations
+        known = self._served
+        self._served = {}
+        for crd, (uid, generation) in zip(established, generations, strict=True):
+            before = known.get(uid)
+            fresh = before is not None and before[0] == generation
+            self._served[uid] = before if before is not None and fresh else (generation, served_versions(crd))
+        self.catalog.replace_custom(one for _, served in self._served.values() for one in served)
 
     def _on_event(self, event: Event) -> None:
         self._ask()
@@ -295,28 +305,29 @@ class Definitions:
         self._due = False
         self.reconcile()
 
-    def _sync(self, stored: Stored) -> None:
+    def _sync(self, stored: Stored, kinds: dict[tuple[str, str], str]) -> None:
+        """kinds: the names of the established definitions by group and kind; this one joins them."""
         crd = stored.obj
         if crd["metadata"].get("deletionTimestamp"):
             self._clean_up(stored)
             return
-        wanted = with_conditions(crd, self._name_conflict(crd))
+        conflict = self._name_conflict(crd, kinds)
+        if not conflict:
+            kinds[_group_kind(crd)] = crd["metadata"]["name"]
+        wanted = with_conditions(crd, conflict)
         finalizers = wanted["metadata"].get("finalizers") or []
         if FINALIZER not in finalizers:
             wanted["metadata"]["finalizers"] = [*finalizers, FINALIZER]
         if wanted != crd:
             self.registry.store.update(stored.key, wanted, stored.revision)
 
-    def _name_conflict(self, crd: KubeObject) -> str:
+    def _name_conflict(self, crd: KubeObject, kinds: dict[tuple[str, str], str]) -> str:
         group, names = crd["spec"]["group"], crd["spec"]["names"]
         for one in self.catalog.builtin.values():
             if one.group == group and one.plural == names["plural"]:
                 return f'"{names["plural"]}" is already in use'
-        for other in self.established():
-            if other["metadata"]["name"] == crd["metadata"]["name"] or other["spec"]["group"] != group:
-                continue
-            if other["spec"]["names"]["kind"] == names["kind"]:
-                return f'"{names["kind"]}" is already in use'
+        if kinds.get((group, names["kind"]), crd["metadata"]["name"]) != crd["metadata"]["name"]:
+            return f'"{names["kind"]}" is already in use'
         return ""
 
     def _clean_up(self, stored: Stored) -> None:

@@ -97,9 +97,9 @@ def group_versions(catalog: Catalog) -> dict[str, list[str]]:
 
 def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
     """APIGroupDiscoveryList: of /api (core) or of /apis. version is v2 or v2beta1."""
-    groups = group_versions(catalog)
+    groups, served = group_versions(catalog), _by_version(catalog)
     names = [group for group in groups if (group == "") == core]
-    items = [_group_discovery(catalog, group, groups[group]) for group in names]
+    items = [_group_discovery(served, group, groups[group]) for group in names]
     return {
         "kind": "APIGroupDiscoveryList",
         "apiVersion": f"apidiscovery.k8s.io/{version}",
@@ -108,21 +108,32 @@ def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
     }
 
 
-def _group_discovery(catalog: Catalog, group: str, versions: list[str]) -> KubeObject:
+def _by_version(catalog: Catalog) -> dict[tuple[str, str], list[Served]]:
+    found: dict[tuple[str, str], list[Served]] = {}
+    for served in catalog.all():
+        found.setdefault((served.group, served.version), []).append(served)
+    return found
+
+
+def _group_discovery(served: dict[tuple[str, str], list[Served]], group: str, versions: list[str]) -> KubeObject:
     metadata: dict[str, Any] = {"creationTimestamp": None}
     if group:
         metadata["name"] = group
     return {
         "metadata": metadata,
         "versions": [
-            {"version": version, "resources": _resource_discoveries(catalog, group, version), "freshness": "Current"}
+            {
+                "version": version,
+                "resources": _resource_discoveries(served.get((group, version), []), group, version),
+                "freshness": "Current",
+            }
             for version in versions
         ],
     }
 
 
-def _resource_discoveries(catalog: Catalog, group: str, version: str) -> list[KubeObject]:
-    found = [_discovery(served) for served in _of(catalog.all(), group, version)]
+def _resource_discoveries(resources: list[Served], group: str, version: str) -> list[KubeObject]:
+    found = [_discovery(served) for served in resources]
     found += [
         {
             "resource": one.plural,

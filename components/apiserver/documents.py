@@ -66,8 +66,7 @@ class Documents:
     metrics: Metrics
     advertised: str
     issuer: str
-    _cache: dict[str, bytes] = field(default_factory=dict, init=False)
-    _serial: int = field(default=-1, init=False)
+    _cache: tuple[int, dict[str, bytes]] = field(default=(-1, {}), init=False)
 
     def answer(self, request: web.BaseRequest, path: str) -> web.Response:
         """Raises 404, and 405 for anything but reading."""
@@ -145,12 +144,13 @@ class Documents:
     def _cached(
         self, name: str, make: Callable[[], bytes], request: web.BaseRequest, media_type: str = "application/json"
     ) -> web.Response:
-        if self._serial != self.catalog.serial:
-            self._cache.clear()
-            self._serial = self.catalog.serial
-        if name not in self._cache:
-            self._cache[name] = make()
-        body = self._cache[name]
+        # Several threads come here. What is made while the catalog changes stays in the cache of the old one.
+        serial, cache = self._cache
+        if serial != self.catalog.serial:
+            serial, cache = self._cache = (self.catalog.serial, {})
+        body = cache.get(name)
+        if body is None:
+            body = cache[name] = make()
         etag = f'"{hashlib.sha256(body).hexdigest().upper()}"'
         headers = {"Content-Type": media_type, "ETag": etag, "Vary": "Accept", "Cache-Control": "public"}
         if request.headers.get("If-None-Match") == etag:

@@ -22,6 +22,7 @@ from components.apiserver.negotiation import (
     decode_object,
     decode_yaml,
     encode_yaml,
+    media_type_of,
     representation,
 )
 from components.apiserver.registry import (
@@ -68,7 +69,7 @@ class Call:
 
     @property
     def media_type(self) -> str:
-        return self.content_type.partition(";")[0].strip().lower()
+        return media_type_of(self.content_type)
 
     @property
     def shape(self) -> Representation:
@@ -132,8 +133,7 @@ class Endpoints:
         shape, served = call.shape, call.served
         options = ListOptions.parse(call.query, watching=False)
         selection = call.selection()
-        # One step, so that the revision is that of the objects.
-        found, revision = self.registry.store.owner.call(self._snapshot, served, options)
+        found, revision = self._snapshot(served, options)
         found = [stored for stored in found if selection.matches(stored)]
         limit = options.limit
         page = found[:limit] if limit > 0 else found
@@ -151,22 +151,23 @@ class Endpoints:
             if asked not in ("", "0"):
                 raise status.bad_request("specifying resource version is not allowed when using continue")
             revision, after = _parse_continue(options.continue_token)
+            revision = revision or store.revision
             try:
-                items = store.list_at(served.storage, revision or store.revision)
+                return store.list_at(served.storage, revision, after), revision
             except RevisionExpired as error:
                 raise status.expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a "
                     "new list without the continue parameter, or use the continue token in this response to retrieve "
                     "the remainder of the results."
                 ) from error
-            return [one for one in items if (one.key.namespace, one.key.name) > after], revision
         self._not_in_future(asked)
         if options.exact:
             try:
                 return store.list_at(served.storage, int(asked)), int(asked)
             except RevisionExpired as error:
                 raise status.expired("The resourceVersion for the provided list is too old.") from error
-        return store.items(served.storage), store.revision
+        # One step, so that the revision is that of the objects.
+        return store.owner.call(lambda: (store.items(served.storage), store.revision))
 
     def _not_in_future(self, asked: str) -> None:
         if asked and (revision := watching.parse_revision(asked)) > self.registry.store.revision:
@@ -357,7 +358,7 @@ def _parse_continue(token: str) -> tuple[int, tuple[str, str]]:
         decoded = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = decoded["start"].partition("/")
         return int(decoded["rv"]), (namespace, name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise status.bad_request(
             "invalid continue token: continue key is not valid: illegal base64 or encoding"
         ) from error

@@ -6,7 +6,7 @@ writers pay nothing for it. At the first apply all that is there belongs to "bef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from components.apiserver.fieldsets import (
     FieldSet,
     Finder,
     ListKeys,
+    Path,
     changed,
     from_fields_v1,
     merged,
@@ -72,8 +73,10 @@ class Manager:
             "time": self.time,
             "fieldsType": "FieldsV1",
             "fieldsV1": to_fields_v1(self.fields),
+            "subresource": self.subresource,
         }
-        return entry | ({"subresource": self.subresource} if self.subresource else {})
+        # Both are optional, and "" is no time.
+        return {key: value for key, value in entry.items() if value != "" or key not in ("time", "subresource")}
 
 
 def managers_of(obj: KubeObject) -> list[Manager]:
@@ -222,10 +225,28 @@ def applied(
     result: KubeObject = merged(live, config, list_keys)
     previous = next((one.fields for one in managers if one.identity == identity), frozenset())
     # A path counts as owned when something below it is.
-    owned = {path[:end] for other in others for path in other.fields for end in range(1, len(path) + 1)}
-    result = without(result, [path for path in previous - fields if path not in owned])
+    owned = _tree(path for other in others for path in other.fields)
+    result = without(result, [path for path in previous - fields if not _stands_in(owned, path)])
     _record(result, _with(managers, identity, api_version, fields))
     return result
+
+
+def _tree(paths: Iterable[Path]) -> dict[str, Any]:
+    """All beginnings of the paths. A set of them would have a tuple for each level of each path."""
+    root: dict[str, Any] = {}
+    for path in paths:
+        node = root
+        for element in path:
+            node = node.setdefault(element, {})
+    return root
+
+
+def _stands_in(tree: dict[str, Any], path: Path) -> bool:
+    for element in path:
+        if element not in tree:
+            return False
+        tree = tree[element]
+    return True
 
 
 def _contested(live: KubeObject, config: KubeObject, shared: FieldSet) -> FieldSet:

@@ -22,6 +22,8 @@ _VERBS = {
     "deletecollection": "DELETECOLLECTION",
 }
 
+_METHODS = frozenset({"post", "put", "head", "options"})
+
 
 def _where(info: RequestInfo) -> tuple[str, ...]:
     return (
@@ -37,7 +39,8 @@ def _where(info: RequestInfo) -> tuple[str, ...]:
 def _verb(info: RequestInfo) -> str:
     if info.subresource in ("exec", "attach", "portforward", "proxy", "log"):
         return "CONNECT"
-    return _VERBS.get(info.verb, info.verb.upper())
+    # A method may be any word (cleanVerb's OTHER).
+    return _VERBS.get(info.verb) or (info.verb.upper() if info.verb in _METHODS else "OTHER")
 
 
 class Metrics:

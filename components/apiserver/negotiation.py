@@ -82,9 +82,14 @@ def wants_pretty(query: Mapping[str, str], agent: str) -> bool:
     return agent.startswith(("curl", "Wget", "Mozilla/5.0"))
 
 
+def media_type_of(content_type: str) -> str:
+    """Without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 def decode_body(body: bytes, content_type: str) -> Any:
     """The decoded body of a write. Raises 400 and 415."""
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = media_type_of(content_type)
     if media_type in ("", "application/json"):
         return decode_json(body)
     if media_type in ("application/yaml", "text/yaml"):

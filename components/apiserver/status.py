@@ -165,12 +165,26 @@ def service_unavailable(message: str) -> StatusError:
 
 
 #: Upstream lists all; of a body that has a hundred thousand that takes longer than everything before.
-_MOST_ERRORS = 1000
+MOST_ERRORS = 1000
+#: Characters after which no error is added: each names its value, which may be as long as the body.
+_MOST_TEXT = 1024 * 1024
+
+
+def _listed(errors: Sequence[FieldError]) -> list[FieldError]:
+    """The first is always."""
+    listed: list[FieldError] = []
+    size = 0
+    for error in errors[:MOST_ERRORS]:
+        if size > _MOST_TEXT:
+            break
+        size += len(error.message())
+        listed.append(error)
+    return listed
 
 
 def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> StatusError:
     """422 with one cause per field error, of the first thousand; several are joined as an aggregate: [a, b]."""
-    errors = errors[:_MOST_ERRORS]
+    errors = _listed(errors)
     texts = list(dict.fromkeys(error.message() for error in errors))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f'{qualified(group, kind)} "{name}" is invalid: {joined}'

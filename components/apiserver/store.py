@@ -17,6 +17,7 @@ the revision a write expects says whether something came in between.
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,28 +123,47 @@ Listener = Callable[[Event], None]
 class _Table:
     """What the store holds of one resource."""
 
-    __slots__ = ("_sorted", "history", "items", "listeners")
+    __slots__ = ("_sorted", "history", "items", "listeners", "size")
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Stored] = {}
+        #: Bytes of their bodies.
+        self.size = 0
         self.history: deque[Event] = deque()
         self.listeners: dict[int, Listener] = {}
+        #: Sorted when first asked for and kept so: sorting 100,000 keys takes longer than a request may.
         self._sorted: list[tuple[str, str]] | None = None
 
     def put(self, stored: Stored) -> None:
         key = (stored.key.namespace, stored.key.name)
-        if key not in self.items:
-            self._sorted = None
+        old = self.items.get(key)
+        if old is None and self._sorted is not None:
+            insort(self._sorted, key)
+        self.size += len(stored.body) - (len(old.body) if old is not None else 0)
         self.items[key] = stored
 
     def remove(self, key: Key) -> None:
-        del self.items[(key.namespace, key.name)]
-        self._sorted = None
+        place = (key.namespace, key.name)
+        self.size -= len(self.items.pop(place).body)
+        if self._sorted is not None:
+            del self._sorted[bisect_left(self._sorted, place)]
 
-    def in_order(self) -> list[Stored]:
+    def keys(self) -> list[tuple[str, str]]:
         if self._sorted is None:
             self._sorted = sorted(self.items)
-        return [self.items[key] for key in self._sorted]
+        return self._sorted
+
+    def in_order(self) -> list[Stored]:
+        return [self.items[key] for key in self.keys()]
+
+    def at(self, revision: int) -> dict[tuple[str, str], Stored | None]:
+        """What differs from the current objects at an older revision; None is one that was not there."""
+        then: dict[tuple[str, str], Stored | None] = {}
+        for event in reversed(self.history):
+            if event.revision <= revision:
+                break
+            then[(event.stored.key.namespace, event.stored.key.name)] = event.previous
+        return then
 
 
 class Store:
@@ -181,29 +201,35 @@ class Store:
         table = self._tables.get(resource)
         return len(table.items) if table else 0
 
+    def size(self, resource: str) -> int:
+        """Bytes of the current objects."""
+        table = self._tables.get(resource)
+        return table.size if table else 0
+
     def resources(self) -> list[str]:
         return [name for name, table in self._tables.items() if table.items]
 
-    def list_at(self, resource: str, revision: int) -> list[Stored]:
-        """The objects as they were at a revision, in order. Raises RevisionExpired."""
-        return self.owner.call(self._list_at, resource, revision)
+    def list_at(self, resource: str, revision: int, after: tuple[str, str] = ("", "")) -> list[Stored]:
+        """The objects as they were at a revision, in order, those behind (namespace, name) only. Raises
+        RevisionExpired."""
+        keys, items, then = self.owner.call(self._as_of, resource, revision, after)
+        if then:
+            # Two sorted runs, which sort in linear time.
+            keys = sorted([*keys, *sorted(key for key in then if key > after and key not in items)])
+            items |= then
+        return [one for key in keys if (one := items[key]) is not None]
 
-    def _list_at(self, resource: str, revision: int) -> list[Stored]:
+    def _as_of(
+        self, resource: str, revision: int, after: tuple[str, str]
+    ) -> tuple[list[tuple[str, str]], dict[tuple[str, str], Stored | None], dict[tuple[str, str], Stored | None]]:
+        """Copies of the order and of the objects of now, and what was different then."""
         if revision < self.compacted:
             raise RevisionExpired(self.compacted)
         table = self._tables.get(resource)
-        if table is None or not table.history or table.history[-1].revision <= revision:
-            return self.items(resource)
-        items = dict(table.items)
-        for event in reversed(table.history):
-            if event.revision <= revision:
-                break
-            key = (event.stored.key.namespace, event.stored.key.name)
-            if event.previous is None:
-                items.pop(key, None)
-            else:
-                items[key] = event.previous
-        return [items[key] for key in sorted(items)]
+        if table is None:
+            return [], {}, {}
+        keys = table.keys()
+        return keys[bisect_right(keys, after) :], dict(table.items), table.at(revision)
 
     def events_since(self, resource: str, revision: int) -> list[Event]:
         """The events after a revision, oldest first. Raises RevisionExpired."""

@@ -5,17 +5,18 @@ A schema is the decoded openAPIV3Schema. Paths in errors are upstream's: spec.po
 
 from __future__ import annotations
 
-import copy
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import orjson
 
-from components.apiserver import patterns
+from components.apiserver import bodies, patterns
 from components.apiserver.kinds.spec import FieldError
+from components.apiserver.status import MOST_ERRORS
 
 Schema = Mapping[str, Any]
 
@@ -52,31 +53,74 @@ def prune(value: Any, schema: Schema, path: str = "", *, root: bool = True) -> l
     return removed
 
 
+# --- how much work a schema makes of an object
+
+
+class Work:
+    """What one object may cost: a schema of 100,000 values times an object of as many is more than anybody waits for,
+    and defaults in each item of a list are more than memory holds. Upstream ends such a request by its timeout."""
+
+    def __init__(self) -> None:
+        self._checks = _MOST_CHECKS
+        self._added = 0
+
+    def check(self, number: int = 1) -> None:
+        """Raises bodies.TooLarge."""
+        self._checks -= number
+        if self._checks < 0:
+            raise bodies.TooLarge(f"Request entity too large: limit is {_MOST_CHECKS} checks of the schema")
+
+    def add(self) -> None:
+        """Raises bodies.TooLarge."""
+        self._added += 1
+        if self._added > bodies.MAX_VALUES:
+            raise bodies.values_limit()
+
+
+#: A check takes about a microsecond.
+_MOST_CHECKS = 10_000_000
+
+
 # --- defaults
 
 
 def default(value: Any, schema: Schema) -> None:
-    """Fills in, in place, defaults of absent fields; null counts as absent unless nullable."""
+    """Fills in, in place, defaults of absent fields; null counts as absent unless nullable. Raises bodies.TooLarge."""
+    _default(value, schema, Work())
+
+
+def _default(value: Any, schema: Schema, work: Work) -> None:
     if isinstance(value, list):
+        work.check(len(value))
         for item in value:
-            default(item, schema.get("items") or {})
+            _default(item, schema.get("items") or {}, work)
         return
     if not isinstance(value, dict):
         return
     properties = schema.get("properties") or {}
+    work.check(len(properties))
     for key, inner in properties.items():
         if "default" in inner and (key not in value or (value[key] is None and not inner.get("nullable"))):
-            value[key] = copy.deepcopy(inner["default"])
+            value[key] = _copied(inner["default"], work)
         if key in value:
-            default(value[key], inner)
+            _default(value[key], inner, work)
     additional = schema.get("additionalProperties")
     if isinstance(additional, dict):
         for key in value.keys() - properties.keys():
-            default(value[key], additional)
+            _default(value[key], additional, work)
+
+
+def _copied(value: Any, work: Work) -> Any:
+    work.add()
+    if isinstance(value, dict):
+        return {key: _copied(item, work) for key, item in value.items()}
+    return [_copied(item, work) for item in value] if isinstance(value, list) else value
 
 
 # --- validation
 
+#: Comparisons with an enum's values that take as long as one check.
+_COMPARED_AT_ONCE = 20
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -88,23 +132,35 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def validate(value: Any, schema: Schema, path: str = "") -> list[FieldError]:
-    """What the schema forbids, in the wording of kube-openapi's validation."""
+    """What the schema forbids, in the wording of kube-openapi's validation; no more than an answer lists.
+
+    Raises bodies.TooLarge."""
+    return list(islice(_errors(value, schema, path, Work()), MOST_ERRORS))
+
+
+def _errors(value: Any, schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
+    work.check()
     if value is None and schema.get("nullable"):
-        return []
+        return
     if error := _type_error(value, schema, path):
-        return [error]
-    errors = [*_enum(value, schema, path), *_combinations(value, schema, path)]
+        yield error
+        return
+    yield from _enum(value, schema, path, work)
+    yield from _combinations(value, schema, path, work)
     if isinstance(value, str):
-        errors += _string(value, schema, path)
+        yield from _string(value, schema, path)
     elif isinstance(value, bool):
         pass
     elif isinstance(value, int | float):
-        errors += _number(value, schema, path)
+        yield from _number(value, schema, path)
     elif isinstance(value, list):
-        errors += _array(value, schema, path)
+        yield from _array(value, schema, path, work)
     elif isinstance(value, dict):
-        errors += _object(value, schema, path)
-    return errors
+        yield from _object(value, schema, path, work)
+
+
+def _fits(value: Any, schema: Schema, path: str, work: Work) -> bool:
+    return next(_errors(value, schema, path, work), None) is None
 
 
 def _type_name(value: Any) -> str:
@@ -134,25 +190,26 @@ def _type_error(value: Any, schema: Schema, path: str) -> FieldError | None:
     return FieldError("TypeInvalid", path, have, f'{path} in body must be of type {wanted}: "{have}"')
 
 
-def _enum(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+def _enum(value: Any, schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     allowed = schema.get("enum")
+    work.check(len(allowed or ()) // _COMPARED_AT_ONCE)
     if allowed is not None and value not in allowed:
         texts = ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in allowed)
         yield FieldError("NotSupported", path, value, f"supported values: {texts}")
 
 
-def _combinations(value: Any, schema: Schema, path: str) -> Iterator[FieldError]:
+def _combinations(value: Any, schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     for inner in schema.get("allOf") or []:
-        yield from validate(value, inner, path)
-    if (any_of := schema.get("anyOf")) and all(validate(value, inner, path) for inner in any_of):
+        yield from _errors(value, inner, path, work)
+    if (any_of := schema.get("anyOf")) and not any(_fits(value, inner, path, work) for inner in any_of):
         yield FieldError("Invalid", path, value, f"{path} in body must validate at least one schema (anyOf)")
     if one_of := schema.get("oneOf"):
-        fitting = sum(not validate(value, inner, path) for inner in one_of)
+        fitting = sum(_fits(value, inner, path, work) for inner in one_of)
         if fitting != 1:
             found = "Found none valid" if not fitting else f"Found {fitting} valid alternatives"
             text = f"{path} in body must validate one and only one schema (oneOf). {found}"
             yield FieldError("Invalid", path, value, text)
-    if (forbidden := schema.get("not")) and not validate(value, forbidden, path):
+    if (forbidden := schema.get("not")) and _fits(value, forbidden, path, work):
         yield FieldError("Invalid", path, value, f"{path} in body must not validate the schema (not)")
 
 
@@ -181,14 +238,14 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[FieldError]:
         yield FieldError("Invalid", path, value, f"{path} in body should be a multiple of {step}")
 
 
-def _array(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
+def _array(value: list[Any], schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     if len(value) < schema.get("minItems", 0):
         yield FieldError("Invalid", path, len(value), f"{path} in body should have at least {schema['minItems']} items")
     if len(value) > schema.get("maxItems", len(value)):
         yield FieldError("TooMany", path, len(value), f"must have at most {schema['maxItems']} items")
     yield from _duplicates(value, schema, path)
     for index, item in enumerate(value):
-        yield from validate(item, schema.get("items") or {}, f"{path}[{index}]")
+        yield from _errors(item, schema.get("items") or {}, f"{path}[{index}]", work)
 
 
 def _duplicates(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
@@ -204,10 +261,11 @@ def _duplicates(value: list[Any], schema: Schema, path: str) -> Iterator[FieldEr
         seen.add(text)
 
 
-def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[FieldError]:
+def _object(value: dict[str, Any], schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     def place(key: str) -> str:
         return f"{path}.{key}" if path else key
 
+    work.check(len(schema.get("required") or ()))
     for key in schema.get("required") or []:
         if key not in value:
             yield FieldError("Required", place(key), "")
@@ -219,9 +277,9 @@ def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[FieldE
     properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
     for key, item in value.items():
         if key in properties:
-            yield from validate(item, properties[key], place(key))
+            yield from _errors(item, properties[key], place(key), work)
         elif isinstance(additional, dict):
-            yield from validate(item, additional, place(key))
+            yield from _errors(item, additional, place(key), work)
 
 
 def _is_address(version: int) -> Any:

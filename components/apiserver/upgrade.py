@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from multidict import CIMultiDict
 
 from components.apiserver import status
 from components.apiserver.authentication import User
-from components.machinery.connections import HttpConnection
+from components.machinery.connections import HttpConnection, can_upgrade
 
 DIAL_SECONDS = 10.0
 BUFFER = 256 * 1024
@@ -91,29 +92,75 @@ def request_head(request: web.BaseRequest, target: Target) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-async def read_refusal(head: bytes, reader: asyncio.StreamReader) -> web.Response:
-    """The kubelet's answer that is no 101, with its body."""
-    status_line, *lines = head.decode("latin-1").rstrip().split("\r\n")
+class BackendError(ValueError):
+    """A backend's answer that is no HTTP, or more than is passed on."""
+
+
+#: Bytes of a refusal's body; whoever runs in a pod may send any number.
+_MOST_REFUSAL = 3 * 1024 * 1024
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(;.*)?\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])( .*)?\r\n")
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, web.Response | None]:
+    """The head of the backend's answer, and the refusal with its body when it is no 101.
+
+    Raises BackendError, IncompleteReadError, TimeoutError."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError as error:
+        raise BackendError("the head of the answer is too long") from error
+    found = _STATUS_LINE.match(head)
+    if found is None:
+        raise BackendError(f"malformed HTTP response {head[:80].decode('latin-1')!r}")
+    code = int(found[1])
+    if code < 200 and code != 101:
+        raise BackendError(f"unexpected status code {code}")
+    return head, None if code == 101 else await _refusal(code, head, reader)
+
+
+async def _refusal(code: int, head: bytes, reader: asyncio.StreamReader) -> web.Response:
     headers: CIMultiDict[str] = CIMultiDict()
-    for line in lines:
+    for line in head.decode("latin-1").rstrip().split("\r\n")[1:]:
         key, _, value = line.partition(":")
-        headers.add(key, value.strip())
-    length = headers.get("Content-Length")
-    if length is not None:
-        body = await reader.readexactly(int(length))
-    else:
-        async with asyncio.timeout(DIAL_SECONDS):
-            body = await reader.read(BUFFER) if headers.get("Transfer-Encoding") is None else await _dechunked(reader)
+        # What aiohttp would not send on.
+        if key.strip() and not set(line) & {"\r", "\n", "\0"}:
+            headers.add(key.strip(), value.strip())
+    async with asyncio.timeout(DIAL_SECONDS):
+        body = await _body(headers, reader)
     kept = {key: value for key, value in headers.items() if key.lower() not in HOP_BY_HOP | {"content-length"}}
-    return web.Response(status=int(status_line.split(" ", 2)[1]), body=body, headers=kept)
+    return web.Response(status=code, body=body, headers=kept)
+
+
+async def _body(headers: Mapping[str, str], reader: asyncio.StreamReader) -> bytes:
+    if headers.get("Transfer-Encoding") is not None:
+        return await _dechunked(reader)
+    length = headers.get("Content-Length")
+    if length is None:
+        return await reader.read(BUFFER)
+    if not _LENGTH.fullmatch(length) or int(length) > _MOST_REFUSAL:
+        raise BackendError(f"bad Content-Length {length[:40]!r}: {_MOST_REFUSAL} bytes are passed on at most")
+    return await reader.readexactly(int(length))
 
 
 async def _dechunked(reader: asyncio.StreamReader) -> bytes:
     body = b""
-    while size := int((await reader.readline()).split(b";")[0], 16):
+    while True:
+        try:
+            line = await reader.readline()
+        except ValueError as error:
+            raise BackendError("the line of a chunk is too long") from error
+        found = _CHUNK_SIZE.fullmatch(line)
+        if found is None:
+            raise BackendError(f"malformed chunk {line[:40]!r}")
+        size = int(found[1], 16)
+        if not size:
+            return body
+        if len(body) + size > _MOST_REFUSAL:
+            raise BackendError(f"a body of more than {_MOST_REFUSAL} bytes")
         body += await reader.readexactly(size)
-        await reader.readline()
-    return body
+        await reader.readexactly(2)
 
 
 async def tunnel(
@@ -156,6 +203,8 @@ def wants_stream_close(request: web.BaseRequest) -> bool:
 async def say_on_error_channel(request: web.BaseRequest, refused: web.Response) -> web.StreamResponse:
     """By the time the kubelet is asked upstream has accepted the WebSocket, so a refusal comes as a Status on it."""
     socket = web.WebSocketResponse(protocols=(_STREAM_CLOSE,))
+    if not can_upgrade(socket, request):
+        return refused
     await socket.prepare(request)
     body = refused.body if isinstance(refused.body, bytes) else b""
     text = body.decode(errors="replace").strip()

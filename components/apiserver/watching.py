@@ -129,6 +129,7 @@ class Watcher:
         self.ended = asyncio.get_running_loop().create_future()
         self._view = view
         self._waiting: list[bytes] = []
+        self._behind = 0
         self._transport: asyncio.Transport | None = None
         self._stop: Callable[[], None] = store.subscribe(view.selection.served.storage, self.on_event)
 
@@ -146,6 +147,10 @@ class Watcher:
             return
         if self._transport is None:
             self._waiting.append(data)
+            self._behind += len(data)
+            if self._behind > _MAX_BEHIND:
+                self._waiting.clear()
+                self.end()
         elif self._transport.is_closing() or self._transport.get_write_buffer_size() > _MAX_BEHIND:
             self.end()
         else:
@@ -167,6 +172,7 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
     """What comes before the live events: looked up now, made into frames (some empty) one by one. Raises 410."""
     store = registry.store
     anywhere = options.resource_version in ("", "0")
+    since = 0 if anywhere else parse_revision(options.resource_version)
     if anywhere and options.initial_events is False:
         return iter(())
     if options.initial_events or anywhere:
@@ -175,7 +181,6 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
         if options.initial_events and options.bookmarks:
             return chain(frames, (encoder.bookmark(revision, end_of_initial=True),))
         return frames
-    since = parse_revision(options.resource_version)
     if since > store.revision:
         raise too_old(since, store.revision)
     try:
@@ -190,7 +195,7 @@ def parse_revision(text: str) -> int:
     """Raises 400 (apiserver/pkg/storage's ParseResourceVersion)."""
     if not (text.isascii() and text.isdigit()):
         raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
-    if len(text) > _MOST_DIGITS:
+    if len(text) > _MOST_DIGITS or int(text) >= 1 << 64:
         raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range')
     return int(text)
 
@@ -215,7 +220,11 @@ async def serve(
         transport = request.transport
         if transport is None:
             return response
-        await _write_all(request, transport, first)
+        await _write_all(request, transport, first, watcher.ended)
+        if watcher.ended.done():
+            # Too far behind before it has read what was there: it watches anew.
+            transport.abort()
+            return response
         watcher.catch_up(transport)
         await _live(watcher, transport, encoder, registry.store, options)
         if not transport.is_closing():
@@ -225,7 +234,9 @@ async def serve(
         watcher.end()
 
 
-async def _write_all(request: web.BaseRequest, transport: asyncio.Transport, frames: Iterator[bytes]) -> None:
+async def _write_all(
+    request: web.BaseRequest, transport: asyncio.Transport, frames: Iterator[bytes], ended: asyncio.Future[None]
+) -> None:
     """Others have their turn every few milliseconds: a frame of a Table takes a while to make."""
     batch: list[bytes] = []
     size = 0
@@ -236,12 +247,25 @@ async def _write_all(request: web.BaseRequest, transport: asyncio.Transport, fra
         if size > _CHUNK:
             transport.write(b"".join(batch))
             batch, size = [], 0
-            await request.protocol._drain_helper()
+            await _drained(request, ended)
+            if ended.done():
+                return
         if time.perf_counter() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = time.perf_counter() + _TURN_SECONDS
     if batch:
         transport.write(b"".join(batch))
+
+
+async def _drained(request: web.BaseRequest, ended: asyncio.Future[None]) -> None:
+    """The client has read enough, or the watch has ended."""
+    draining = asyncio.ensure_future(request.protocol._drain_helper())
+    try:
+        await asyncio.wait([draining, ended], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        draining.cancel()
+    if draining.done() and not draining.cancelled():
+        draining.result()
 
 
 async def _live(

@@ -106,7 +106,8 @@ class _Document:
         done = self._stack.pop()
         for source in done.merged:
             # What stands in the map itself goes before what is merged into it.
-            done.value = {**source, **done.value}
+            for key, value in source.items():
+                done.value.setdefault(key, value)
         if done.anchor is not None:
             self._anchors[done.anchor] = (done.value, self._values - done.before + 1)
         self._add(done.value)

@@ -136,9 +136,9 @@ def parse(text: str, where: str = "configuration") -> Configuration:
     keys = _Keys(document, "configuration")
     configuration = Configuration(
         local_as=keys.number("localAS", low=1, high=2**32 - 1),
-        router_id=_router_id(keys),
-        listen=tuple(str(one) for one in keys.take("listen", list, list(Configuration.listen))),
-        cluster_id=keys.address("clusterID", ""),
+        router_id=_identifier(keys, "routerID"),
+        listen=tuple(map(_listened, keys.take("listen", list, list(Configuration.listen)))),
+        cluster_id=_identifier(keys, "clusterID") if "clusterID" in keys else "",
         connect_retry=keys.number("connectRetry", 5, low=1),
         max_paths=keys.number("maxPaths", 16, low=1),
         peers=tuple(_peer(one) for one in keys.take("peers", list, [])),
@@ -153,12 +153,25 @@ def parse(text: str, where: str = "configuration") -> Configuration:
     return configuration
 
 
-def _router_id(keys: _Keys) -> str:
-    """RFC 4271, 4.2: four octets, and RFC 6286, 2.1: not zero."""
-    address = keys.address("routerID")
+def _identifier(keys: _Keys, key: str) -> str:
+    """RFC 4271, 4.2, and RFC 4456, 7: four octets, and RFC 6286, 2.1: not zero."""
+    address = keys.address(key)
     if ":" in address or address in ("", "0.0.0.0"):
-        raise ConfigError(f"configuration.routerID: {address!r} is not an IPv4 address other than 0.0.0.0")
+        raise ConfigError(f"configuration.{key}: {address!r} is not an IPv4 address other than 0.0.0.0")
     return address
+
+
+def _listened(address: Any) -> str:
+    try:
+        return str(ipaddress.ip_address(address if isinstance(address, str) else ""))
+    except ValueError:
+        raise ConfigError(f"configuration.listen: {address!r} is not an IPv4 or IPv6 address") from None
+
+
+def _of_family(address: str, other: Prefix | str, where: str) -> None:
+    """Raises ConfigError when there is an address and it is of another IP version than the other one."""
+    if address and (":" in address) != (":" in str(other)):
+        raise ConfigError(f"{where}: {address} and {other} are not both IPv4 or both IPv6")
 
 
 def _families(names: list[Any]) -> tuple[int, ...]:
@@ -171,6 +184,8 @@ def _families(names: list[Any]) -> tuple[int, ...]:
 def _peer(document: Any) -> Peer:
     keys = _Keys(document, "peers")
     address = keys.address("address")
+    if not address:
+        raise ConfigError("peers.address: '' is not an IPv4 or IPv6 address")
     peer = Peer(
         name=keys.take("name", str, address),
         address=address,
@@ -186,6 +201,7 @@ def _peer(document: Any) -> Peer:
         exports=_filter(keys.take("export", dict, {})),
     )
     keys.done()
+    _of_family(peer.local_address, peer.address, "peers.localAddress")
     if len(peer.password.encode()) > 80:
         raise ConfigError("peers.password is longer than the 80 bytes of a TCP MD5 key (tcp(7))")
     return peer
@@ -235,6 +251,7 @@ def _announcement(document: Any) -> Announcement:
         keys.prefix("prefix"), communities, keys.address("nextHop", ""), keys.take("blackhole", bool, False)
     )
     keys.done()
+    _of_family(announcement.next_hop, announcement.prefix, "announce.nextHop")
     return announcement
 
 
@@ -263,6 +280,9 @@ class _Keys:
             raise ConfigError(f"{where}: a mapping is wanted, not {document!r}")
         self._left = dict(document)
         self._where = where
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
 
     def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
         if key not in self._left:

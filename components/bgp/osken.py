@@ -33,6 +33,7 @@ from os_ken.services.protocols.bgp.info_base import base as info_base
 from os_ken.services.protocols.bgp.model import OutgoingRoute, SentRoute
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
+from components.bgp import messages, osken_routes
 from components.bgp.session import Connection, shut
 
 log = logging.getLogger(__name__)
@@ -165,42 +166,100 @@ def _new_best_path(self: Any, new_best_path: Any) -> None:
 
 def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
     """Sink.enque_outgoing_msg: a route counts as sent from the moment when nothing takes it back any more. os-ken notes
-    it when its thread sends it, and so withdraws nothing of what was still in the queue."""
+    it when its thread sends it, and so withdraws nothing of what was still in the queue, and takes for sent what was
+    withdrawn meanwhile."""
 
     @functools.wraps(original)
     def enqueue(self: Any, message: Any) -> None:
         is_route = isinstance(message, OutgoingRoute) and isinstance(self, peer.Peer)
         if is_route and not message.path.is_withdraw and not message.for_route_refresh:
-            manager = self._core_service.table_manager
-            manager.remember_sent_route(SentRoute(message.path, self, False))
+            with _tables:
+                manager = self._core_service.table_manager
+                table = manager.get_global_table_by_route_family(message.path.route_family)
+                table.insert_sent_route(SentRoute(message.path, self, False))
         original(self, message)
 
     return enqueue
 
 
+class _NotKept(dict[str, Any]):
+    """os-ken's Adj-RIB-Out. It keeps every prefix for ever, withdrawn or not, for a change of filters: here a peer
+    whose filters change is begun anew."""
+
+    def __setitem__(self, prefix: str, sent: Any) -> None:
+        pass
+
+
+def _peer_init(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self._adj_rib_out = _NotKept()
+
+    return init
+
+
+def _has_matching_leftmost(self: Any, remote_as: int) -> bool:
+    """In place of BGPPathAttributeAsPath.has_matching_leftmost, which fails for a path that begins with an AS_SET: its
+    order means nothing, so none of it is the leftmost (RFC 4271, 4.3)."""
+    first = next(iter(self.value), None)
+    return isinstance(first, list) and first[:1] == [remote_as]
+
+
 def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Peer._construct_update: a client's route that a reflector passes on has ORIGINATOR_ID and CLUSTER_LIST for all
-    peers of its AS (RFC 4456, 8). os-ken writes them for clients only, and so reflectors of one cluster take each
-    other's."""
+    """Peer._construct_update: what a reflector passes on within its AS says so (osken_routes.reflect), for all peers;
+    its own routes and those of other ASes do not. os-ken tells the two apart by who gets them."""
 
     @functools.wraps(original)
     def construct(self: Any, route: Any) -> Any:
-        source = route.path.source
-        self.is_reflected_to = (
-            isinstance(source, peer.Peer)
-            and source.is_route_reflector_client
-            and source.remote_as == self.remote_as == self._core_service.asn
-        )
+        self.is_constructing = True
         try:
-            return original(self, route)
+            update = original(self, route)
         finally:
-            self.is_reflected_to = False
+            self.is_constructing = False
+        source = route.path.source
+        within = isinstance(source, peer.Peer) and source.remote_as == self.remote_as == self._core_service.asn
+        if within and not route.path.is_withdraw:
+            osken_routes.reflect(update, route.path, self._common_conf.cluster_id)
+        return update
 
     return construct
 
 
+def _writing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Peer._construct_update: of a route whose UPDATE is longer than RFC 4271 has it, or cannot be written, the one
+    before is withdrawn instead, as BIRD does: what one peer sends must not end the sessions of others."""
+
+    @functools.wraps(original)
+    def construct(self: Any, route: Any) -> Any:
+        try:
+            written = _Written(original(self, route).serialize())
+        except Exception as error:
+            problem = f"cannot be written: {error!r}"
+        else:
+            if len(written.data) <= messages.LARGEST:
+                return written
+            problem = f"makes an UPDATE of {len(written.data)} bytes"
+        log.warning("%s: %s is not announced: it %s", self.ip_address, route.path.nlri_str, problem)
+        return original(self, OutgoingRoute(route.path.clone(for_withdrawal=True)))
+
+    return construct
+
+
+class _Written:
+    """A message that is serialized already."""
+
+    type = bgp.BGP_MSG_UPDATE
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def serialize(self) -> bytes:
+        return self.data
+
+
 def _is_route_reflector_client(self: Any) -> bool:
-    return self._neigh_conf.is_route_reflector_client or getattr(self, "is_reflected_to", False)
+    return self._neigh_conf.is_route_reflector_client and not getattr(self, "is_constructing", False)
 
 
 def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
@@ -312,8 +371,9 @@ def _handling_updates(original: Callable[..., None]) -> Callable[..., None]:
         if _is_end_of_rib(message):
             for report in _end_of_rib:
                 report(self)
-        else:
-            original(self, message)
+            return
+        self._extract_and_reconstruct_as_path(message)
+        original(self, osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message)
 
     return handle
 
@@ -340,23 +400,33 @@ def install() -> None:
     threading.excepthook = _died
     core.CoreService.protocol = Connection
     bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(lambda _cls, _value: False)  # messages.py: never
+    bgp.BGPPathAttributeAsPath.has_matching_leftmost = _has_matching_leftmost
     peer.Peer._process_outgoing_msg_list = _sending(peer.Peer._process_outgoing_msg_list)
     base.Sink.OutgoingMsgList = _Queue
     base.Sink.__init__ = _sink_init(base.Sink.__init__)
+    peer.Peer.__init__ = _peer_init(peer.Peer.__init__)
     peer.Peer._connect_tcp = _connect_tcp
     peer_manager.PeerManager.resend_sent = _resend_sent
+    table_manager.TableCoreManager.remember_sent_route = lambda _self, _sent: None  # see _noting_what_is_sent
     info_base.NonVrfPathProcessingMixin._new_best_path = _new_best_path
+    destination = info_base.Destination
+    destination.add_new_path = osken_routes.add_new_path
+    destination.add_withdraw = osken_routes.add_withdraw
+    destination.remove_old_paths_from_source = osken_routes.remove_old_paths_from_source(
+        destination.remove_old_paths_from_source
+    )
     base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
     peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)
-    peer.Peer._construct_update = _reflecting(peer.Peer._construct_update)
+    peer.Peer._construct_update = _writing(_reflecting(peer.Peer._construct_update))
+    peer.Peer._is_looped_path_attrs = lambda _self, _message: False  # see _handling_updates
     peer.Peer._handle_update_msg = _handling_updates(peer.Peer._handle_update_msg)
     peer.Peer._enqueue_init_updates = _sending_first_updates(peer.Peer._enqueue_init_updates)
     processor.BgpProcessor.__init__ = _processor_init(processor.BgpProcessor.__init__)
     BgpSignalBus.bgp_notification_received = BgpSignalBus.bgp_notification_sent = _notified
     for owner, names in (
         (processor.BgpProcessor, ("_process_dest", "_process_rtdest", "enqueue")),
-        (table_manager.TableCoreManager, ("learn_path", "remember_sent_route", "clean_stale_routes")),
-        (peer.Peer, ("_construct_update", "comm_all_best_paths")),
+        (table_manager.TableCoreManager, ("learn_path", "clean_stale_routes")),
+        (peer.Peer, ("_construct_update", "comm_all_best_paths", "connection_lost")),
         (peer_manager.PeerManager, ("resend_sent",)),
     ):
         for name in names:

@@ -100,7 +100,7 @@ class Connection(BgpProtocol):  # type: ignore[misc]
         return "ended by us"
 
     def _send_open(self) -> None:
-        """os-ken's connection_made(), for a peer that may have gone by then. Raises OSError."""
+        """os-ken's connection_made(), for a peer that may have gone by then."""
         peer = self._peer
         self.sent_open_msg = peer.create_open_msg()
         self._holdtime = self.sent_open_msg.hold_time
@@ -108,8 +108,15 @@ class Connection(BgpProtocol):  # type: ignore[misc]
         if not self.is_reactive:
             peer.state.bgp_state = self.state
         self.send(self.sent_open_msg)
-        if self._peer is None:
-            raise ConnectionResetError("reset before our OPEN")
+
+    def _send_with_lock(self, msg: Any) -> None:
+        """Of any thread. What cannot be sent ends the connection, and its own thread sees that in recv(2). Were it
+        ended here, as os-ken has it, that thread would go on learning routes of a session that is over."""
+        with self._sendlock:
+            try:
+                self._socket.sendall(msg.serialize())
+            except OSError:
+                shut(self._socket)
 
     def _end(self, code: int, subcode: int, what: str, data: bytes = b"") -> str:
         level = logging.INFO if (code, subcode) == (_CEASE, _COLLISION) else logging.WARNING
@@ -141,6 +148,9 @@ class Connection(BgpProtocol):  # type: ignore[misc]
                 return
             if self._peer.protocol is not None:  # RFC 4271, 6.8: the older one stays
                 raise ProtocolError(_CEASE, _COLLISION, "there is another connection")
+            if not self._peer.is_ebgp_peer() and message.bgp_identifier == self.sent_open_msg.bgp_identifier:
+                raise ProtocolError(2, 3, f"its BGP identifier {message.bgp_identifier} is ours")  # RFC 6286, 2.3
+            self._peer.bgp_identifier = message.bgp_identifier
             self._handle_msg(message)
         self._opened()
         _timeout(self._socket, socket.SO_RCVTIMEO, 0)

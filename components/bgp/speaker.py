@@ -135,7 +135,10 @@ class Speaker:
         address = peer.ip_address
         wanted = self._configuration.peer(address)
         keep = wanted is not None and wanted.restart_time and address not in self._notified
-        self._report(PeerDown(address, self._restart_times.get(address, 0) if keep else 0))
+        restart_time = self._restart_times.get(address, 0) if keep else 0
+        if not restart_time:
+            peer.adj_rib_in.clear()  # os-ken keeps it for ever; a restarted peer may still withdraw what it has in it
+        self._report(PeerDown(address, restart_time))
 
     def _listen(self, address: str) -> None:
         """os-ken would listen on the first address only, and set no MD5 key on threads."""

@@ -143,7 +143,7 @@ def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
         address,
         annotations.get(family.vxlan.annotation, ""),
         annotations.get(IPIP_ADDRESS, "") if IPIP in family.tunnels else "",
-        int(number) if number.isdigit() else 0,
+        int(number) if number.isdecimal() and len(number) < 11 else 0,
         annotations.get(CLUSTER_ID, ""),
         tuple(sorted((obj["metadata"].get("labels") or {}).items())),
     )

@@ -39,20 +39,23 @@ class RuntimeSession:
     async def resize(self, rows: int, columns: int) -> None:
         await self._runtime.resize(self._id, rows, columns)
 
+    def close_stdin(self) -> None:
+        self._close("stdin")
+
     async def close(self) -> None:
         for name in ("stdin", "stdout", "stderr"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                try:
-                    os.close(fd)
-                except OSError:
-                    pass
+            self._close(name)
         if self._owned:
             try:
                 await self._runtime.remove(self._id, force=True)
             except RuntimeApiError:
                 pass
+
+    def _close(self, name: str) -> None:
+        descriptor = getattr(self, name)
+        if descriptor >= 0:
+            setattr(self, name, -1)
+            os.close(descriptor)
 
 
 def _pipes(stdin: bool, stdout: bool, stderr: bool) -> tuple[list[int], tuple[int, int, int]]:

@@ -27,6 +27,8 @@ class HttpConnection(RequestHandler):
             said = " ".join(exc.message.split())[:200]
             log.info("%s: refused: %s", peer, said)
             status = 431 if isinstance(exc, LineTooLong) else 400
+        elif isinstance(exc, ConnectionError):
+            log.debug("%s: gone before it was answered", peer)
         else:
             log.error("%s: %s %s", peer, request.method, request.path, exc_info=exc)
         if request.writer.output_size > 0:
@@ -35,6 +37,14 @@ class HttpConnection(RequestHandler):
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         log.error("%s: the connection failed", peer_of(self.transport), exc_info=kwargs.get("exc_info"))
+
+
+def can_upgrade(socket: web.WebSocketResponse, request: web.BaseRequest) -> bool:
+    """Whether the request is a handshake of RFC 6455, 4.2.1; aiohttp fails on a key that is not ASCII."""
+    try:
+        return bool(socket.can_prepare(request))
+    except ValueError:
+        return False
 
 
 def refusal(request: web.BaseRequest, status: int) -> web.Response:

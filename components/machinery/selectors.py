@@ -136,7 +136,7 @@ class LabelSelector:
             return cls(nothing=True)
         equal = [Requirement(key, "In", (value,)) for key, value in sorted((selector.get("matchLabels") or {}).items())]
         expressions = [
-            Requirement(item["key"], item["operator"], tuple(item.get("values") or ()))
+            Requirement(item.get("key", ""), item.get("operator", ""), tuple(item.get("values") or ()))
             for item in selector.get("matchExpressions") or ()
         ]
         return cls(tuple(equal + expressions))

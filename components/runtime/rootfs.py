@@ -45,6 +45,9 @@ DEFAULT_MOUNTS = (
     Mount("/tmp", "", "scratch"),
     Mount("/run", "", "scratch"),
 )
+#: What only the machine's root may write, whatever its capabilities: containerd's default (readonlyPaths). In a user
+#: namespace nobody is that, and a container does without four mounts; /proc/sys has settings of its namespaces, too.
+READ_ONLY = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 _FLAGS = {
     "proc": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
     "sysfs": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
@@ -138,8 +141,9 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
             _mount_one(mount, root, scratch, rootfs.privileged)
     _finish_dev(f"{root}/dev")
     if not rootfs.privileged:
-        with suppress(OSError):
-            ns.bind(f"{root}/proc/sys", f"{root}/proc/sys", read_only=True)
+        for path in ("/proc/sys",) if layout.user_namespace else READ_ONLY:
+            with suppress(OSError):
+                ns.bind(root + path, root + path, read_only=True)
     if rootfs.read_only:
         with _stage("remount / read-only"):
             for layer in layers:

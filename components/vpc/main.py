@@ -138,7 +138,7 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             text = self.headers.get("Content-Length", "0")
-            if not text.isdigit() or int(text[:20]) > _LARGEST_BODY:
+            if not text.isdecimal() or int(text[:20]) > _LARGEST_BODY:
                 self._refuse("RequestEntityTooLarge", f"at most {_LARGEST_BODY} bytes are taken", 413)
                 return
             self._act(dict(parse_qsl(self.rfile.read(int(text)).decode(errors="replace"))))

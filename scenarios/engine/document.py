@@ -21,6 +21,8 @@ KeyPath = tuple[str | int, ...]
 
 #: The largest file of the catalogue has 600 values; the schema's check takes 0.1 ms for each.
 LIMITS = yamlfile.Limits(size=1024 * 1024, values=20_000)
+#: Manifests are upstream's, and not compared with a schema here: prometheus-operator's bundle.yaml has 4 MB.
+MANIFESTS = yamlfile.Limits(size=8 * 1024 * 1024, values=200_000)
 
 
 class Loader(yamlfile.Loader):
@@ -44,21 +46,26 @@ class SpecError(ValueError):
         self.problems = problems
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limits: yamlfile.Limits = LIMITS) -> str:
     """A lab or scenario file, whatever the locale; "-" is standard input, as kubectl's. Raises SpecError when it is no
     text or too large, OSError."""
     try:
         if str(path) == "-":
-            return yamlfile.text_of(sys.stdin.buffer.read(LIMITS.size + 1), "-", LIMITS)
-        return yamlfile.read_text(path, LIMITS)
+            return yamlfile.text_of(sys.stdin.buffer.read(limits.size + 1), "-", limits)
+        return yamlfile.read_text(path, limits)
     except yamlfile.YamlFileError as error:
         raise SpecError([str(error)]) from error
 
 
+def read_manifests(path: Path) -> str:
+    """Raises SpecError, OSError."""
+    return read_text(path, MANIFESTS)
+
+
 def documents(text: str, where: str) -> list[Any]:
-    """Every document of a text, without lines. Raises SpecError."""
+    """Every document of a text of manifests, without lines. Raises SpecError."""
     try:
-        return yamlfile.load_all(text, where, LIMITS, Loader)
+        return yamlfile.load_all(text, where, MANIFESTS, Loader)
     except yamlfile.YamlFileError as error:
         raise SpecError([str(error)]) from error
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from scenarios.engine import faults, fixtures
 from scenarios.engine.check import check, nearest, shown
-from scenarios.engine.document import Document, KeyPath, SpecError, documents, dotted, read_text
+from scenarios.engine.document import Document, KeyPath, SpecError, documents, dotted, read_manifests, read_text
 from scenarios.engine.duration import seconds
 from scenarios.engine.jsonpath import JSONPath, JSONPathError
 from scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
@@ -197,7 +197,7 @@ class _File:
         where = self.document.at(path)
         if isinstance(given, dict):
             where = str(self.path.parent / given["file"])
-            given = self._read(given["file"], (*path, "file"), read_text)
+            given = self._read(given["file"], (*path, "file"), read_manifests)
         if isinstance(given, str):
             given = [item for item in documents(given, where) if item]
         for number, item in enumerate(given, 1):

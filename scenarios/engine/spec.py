@@ -219,7 +219,7 @@ class LabSpec:
             why = "hostUsers: true" if self.hostUsers else "kubeProxy.mode: ipvs needs hostUsers: true"
             yield (
                 f"{why}: root in this lab is root of this machine; a privileged pod and a node can change "
-                "kernel-wide settings and make device files (docs/security.md)"
+                "kernel-wide settings and everything on its disks (docs/security.md)"
             )
         for share in self.share:
             if not share.readOnly:

@@ -125,7 +125,7 @@ def attempt_the_callers_environment() -> Iterator[str]:
 def attempt_the_state_directory() -> Iterator[str]:
     """Files that commands on the machine trust."""
     for root in _roots():
-        for name in ("", "/kubeconfig", "/lab.json", "/control.sock", "/runtime.sock"):
+        for name in ("", "/kubeconfig", "/lab.json", "/api.sock", "/control.sock", "/runtime.sock"):
             path = f"{root}{TARGETS['state']}{name}"
             with contextlib.suppress(OSError):
                 status = os.stat(path)
@@ -162,6 +162,69 @@ def attempt_the_machines_network() -> Iterator[str]:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
         sock.connect("\0" + TARGETS["abstract"])
         yield "an abstract unix socket of the machine"
+    yield from _the_door_turned_around()
+
+
+def _the_door_turned_around() -> Iterator[str]:
+    """The API server's sockets on the machine's loopback: shut down, then connected or bound to something else there.
+
+    The listening one is opened again afterwards; of the accepted ones only that of the test's own connection is used.
+    """
+    door = ("127.0.0.1", TARGETS["doorPort"])
+    for sock in _sockets_of_all_processes():
+        with sock, contextlib.suppress(OSError):
+            if sock.family != socket.AF_INET or sock.type != socket.SOCK_STREAM or sock.getsockname() != door:
+                continue
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if not listens and sock.getpeername()[1] != TARGETS["doorClient"]:
+                continue
+            yield from _turned_around(sock, "the listening door" if listens else "a connection of the door")
+            if listens:
+                _disconnect(sock)
+                sock.listen(256)
+                sock.setblocking(False)
+
+
+def _turned_around(sock: socket.socket, name: str) -> Iterator[str]:
+    seen = _connected(sock, TARGETS["port"])
+    if seen != _connected(sock, 1):  # a port where nothing listens: neither may be told from the other
+        yield f"{name} tells what listens on the machine: {seen}"
+    for option, value in ((socket.SO_BINDTODEVICE, b""), (27, b"\0" * 4), (44, b"\0" * 4)):  # SO_DETACH_, LOCK_FILTER
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, value)
+            yield f"{name}: socket option {option} undone"
+
+
+def _connected(sock: socket.socket, port: int) -> str:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    _disconnect(sock)
+    sock.settimeout(1)
+    try:
+        sock.connect(("127.0.0.1", port))
+        return "connected"
+    except OSError as error:
+        return str(error)
+
+
+def _disconnect(sock: socket.socket) -> None:
+    """connect(2) to AF_UNSPEC."""
+    LIBC.connect(sock.fileno(), b"\0" * 16, 16)
+
+
+def _sockets_of_all_processes() -> Iterator[socket.socket]:
+    for path in glob.glob("/proc/[0-9]*/fd/*"):
+        pid, number = int(path.split("/")[2]), int(path.split("/")[4])
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            process = os.pidfd_open(pid)
+            try:
+                taken = LIBC.syscall(438, process, number, 0)  # pidfd_getfd
+                if taken >= 0:
+                    yield socket.socket(fileno=taken)
+            finally:
+                os.close(process)
 
 
 def attempt_kernel_modules() -> Iterator[str]:

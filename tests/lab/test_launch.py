@@ -7,13 +7,17 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.runtime import wire
 from lab import cli, launch
 from lab.errors import BringUpFailed, UsageError
 from lab.state import HostRecord, LabRecord, find, start_time
@@ -193,3 +197,48 @@ def test_sigterm_while_the_sandbox_is_being_made_leaves_nothing(short_path: Path
     assert up.returncode == 130, output
     assert "interrupted by SIGTERM" in output
     assert list(kubewire.state.iterdir()) == []
+
+
+_ESCAPES = "\x1b]0;title\x07 \x9b31m red \r\x08"
+_LIED = {
+    "an error": {"error": {"kind": "RuntimeApiError", "message": _ESCAPES}},
+    "a process": {
+        "result": [
+            {
+                "id": "1",
+                "pid": 7,
+                "name": _ESCAPES,
+                "labels": {"component": _ESCAPES, "host": "worker-1"},
+                "started_at": 1.0,
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("answer", list(_LIED.values()), ids=list(_LIED))
+def test_what_a_lab_says_of_itself_cannot_control_the_terminal(
+    base: Path, capsys: pytest.CaptureFixture[str], answer: dict[str, Any]
+) -> None:
+    """A privileged process of the lab can answer in the fork server's place."""
+    began, host = start_time(os.getpid()), HostRecord("worker-1", "worker", "172.18.0.3", 1)
+    assert began is not None
+    state = find("demo")
+    assert state.claim(LabRecord("demo", os.getpid(), began, 0, LabSpec().as_dict(), True, [host]))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(state.runtime_socket))
+        listener.listen()
+
+        def lie() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(wire.encode({"n": 1, **answer}))
+
+        liar = threading.Thread(target=lie)
+        liar.start()
+        cli.main(["status", "--name", "demo"])
+        liar.join()
+    said = "".join(capsys.readouterr())
+    assert "?31m red" in said
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)

@@ -89,12 +89,15 @@ class Attacked:
     """A lab with what must not be reached from it, and what each place achieved."""
 
     cli: Cli
+    user: int
     marker: str
     read_only: list[str]
     achieved: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def machine_files_written(self) -> list[str]:
-        return [path for folder in self.read_only if (path := f"{folder}/{self.marker}") and os.path.lexists(path)]
+        return [
+            path for folder in [*self.read_only, "/"] if (path := f"{folder}/{self.marker}") and os.path.lexists(path)
+        ]
 
 
 def identity(path: str | Path) -> list[int]:
@@ -137,7 +140,12 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
         stack.callback(bystander.wait)
         stack.callback(bystander.kill)
         state = cli.state / "default"
-        trusted = [state, *(state / name for name in ("kubeconfig", "lab.json", "control.sock", "runtime.sock"))]
+        door = json.loads((state / "lab.json").read_text())["port"]
+        visitor = stack.enter_context(socket.create_connection(("127.0.0.1", door)))
+        trusted = [
+            state,
+            *(state / name for name in ("kubeconfig", "lab.json", "api.sock", "control.sock", "runtime.sock")),
+        ]
         candidates = [
             "/etc/shadow",
             "/etc/hostname",
@@ -164,9 +172,11 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
             "processes": [bystander.pid, os.getpid()],
             "commandLine": secret,
             "port": listener.getsockname()[1],
+            "doorPort": visitor.getpeername()[1],
+            "doorClient": visitor.getsockname()[1],
             "abstract": secret,
         }
-        lab = Attacked(cli, marker, read_only)
+        lab = Attacked(cli, user, marker, read_only)
         _attack(lab, json.dumps(targets))
         yield lab
         for path in lab.machine_files_written():
@@ -229,7 +239,7 @@ for path in {[str(path) for path in files] + [f"/proc/{init}/environ", f"/proc/{
         print(path)
     except OSError:
         pass
-for name in ("control.sock", "runtime.sock"):
+for name in ("api.sock", "control.sock", "runtime.sock"):
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect({str(state)!r} + "/" + name)
@@ -304,3 +314,75 @@ def test_a_shell_on_a_node_is_root_of_the_lab_alone(lab: Attacked) -> None:
     here = Path("/proc/self/ns/user").stat().st_ino
     inside = lab.cli.run("node", "worker-1", "--", "stat", "-Lc", "%i", "/proc/self/ns/user")
     assert int(inside.stdout) != here
+
+
+_WATCH = """
+import glob, sys
+print("watching", flush=True)
+while True:
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            with open(path, "rb") as file:
+                if sys.argv[1].encode() in file.read():
+                    print(path, flush=True)
+                    sys.exit()
+        except OSError:
+            pass
+"""
+
+
+def test_a_command_on_a_node_never_shows_its_callers_environment(lab: Attacked) -> None:
+    """Somebody in the lab looks at all processes for as long as commands start."""
+    argv = lab.cli.argv("node", "control-plane", "--", "/usr/bin/python3", "-c", _WATCH)
+    quiet = {name: text for name, text in lab.cli.environment.items() if name != "AWS_SECRET_ACCESS_KEY"}
+    watched = [*argv, lab.cli.environment["AWS_SECRET_ACCESS_KEY"]]
+    # The watcher's own arguments are in its cmdline, not in an environment.
+    watcher = subprocess.Popen(watched, env=quiet, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    with watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "watching\n"
+        for _ in range(12):
+            assert lab.cli.run("node", "worker-1", "--", "true").returncode == 0
+        watcher.terminate()
+        assert watcher.stdout.read() == ""
+
+
+def test_a_command_on_a_node_has_no_descriptor_of_its_caller(lab: Attacked, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("in", "out", "err")]
+    for file in files:
+        file.touch()
+    script = "readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; ls -l /proc/self/fd >&2"
+    with files[0].open() as given, files[1].open("w") as out, files[2].open("w") as err:
+        argv = lab.cli.argv("node", "worker-1", "--", "sh", "-c", script)
+        assert subprocess.run(argv, env=lab.cli.environment, stdin=given, stdout=out, stderr=err).returncode == 0
+    assert re.fullmatch(r"(pipe:\[\d+\]\n){3}", files[1].read_text())
+    assert str(tmp_path) not in files[2].read_text()
+
+
+def test_what_a_shell_on_a_node_leaves_behind_has_no_way_to_the_terminal(lab: Attacked) -> None:
+    """A process that outlives the shell writes to the terminal that the shell had."""
+    # It says when it has left the shell's session, whose end would end it.
+    stays = "touch /tmp/left; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo LATE; touch /tmp/gone"
+    script = f"rm -f /tmp/left; setsid sh -c '{stays}' <&1 & until [ -e /tmp/left ]; do sleep 0.1; done; echo now"
+    master, terminal = os.openpty()
+    command = lab.cli.argv("node", "worker-1", "--", "sh", "-c", script)
+    done = subprocess.run(command, env=lab.cli.environment, stdin=terminal, stdout=terminal, stderr=terminal)
+    assert done.returncode == 0
+    later = "touch /tmp/go; until [ -e /tmp/gone ]; do sleep 0.1; done"
+    assert lab.cli.run("node", "worker-1", "--", "sh", "-c", later, timeout=20).returncode == 0
+    os.set_blocking(master, False)
+    shown = os.read(master, 10_000)
+    os.close(terminal)
+    os.close(master)
+    assert shown == b"now\r\n"
+
+
+@pytest.mark.parametrize("isolate", ["", "unshare --cgroup", "unshare --user --map-root-user --cgroup --mount"])
+def test_a_lab_cannot_get_at_the_cgroup_that_it_is_in(lab: Attacked, isolate: str) -> None:
+    """An ordinary user may own it, so it must not be mounted (cgroup.kill); root's is root's of the machine."""
+    for kind in ("cgroup2", "cgroup -o none,name=systemd", "cgroup -o memory"):
+        script = f"mount -t {kind} none /mnt && ls -ld /mnt && (echo > /mnt/cgroup.procs || echo > /mnt/cgroup.kill)"
+        inside = ["unshare", "--mount", *isolate.split(), "sh", "-c", script]
+        done = lab.cli.run("node", "worker-1", "--", *inside)
+        assert done.returncode != 0
+        assert done.stdout == "" or lab.user == 0, "an ordinary user's is not even seen"

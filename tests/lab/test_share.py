@@ -119,3 +119,18 @@ def test_with_the_machines_users_up_warns_and_the_rest_still_holds(cli: Cli) -> 
         }
     finally:
         assert cli.run("down").returncode == 0
+
+
+def test_a_default_pod_of_a_lab_with_the_machines_users_changes_no_kernel_wide_setting(cli: Cli) -> None:
+    """Its root owns these files. They are opened, and not written to."""
+    assert up(cli, {"topology": {"workers": 0}, "dns": {"replicas": 0}, "hostUsers": True}).returncode == 0
+    script = """for path in /proc/sys/kernel/core_pattern /proc/irq/default_smp_affinity /proc/sysrq-trigger \\
+        /proc/bus/pci/00/* /proc/fs/*/* /sys/kernel/mm/transparent_hugepage/enabled; do
+        [ -f $path ] && (: >>$path) 2>/dev/null && echo $path; done; id -u"""
+    try:
+        run = ("kubectl", "run", "pod", "--image=nicolaka/netshoot", "--restart=Never", "--attach", "--quiet")
+        tolerations = json.dumps({"spec": {"tolerations": [{"operator": "Exists"}]}})
+        done = cli.run(*run, f"--overrides={tolerations}", "--", "sh", "-c", script)
+        assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+    finally:
+        cli.run("down")

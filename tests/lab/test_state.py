@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -307,3 +309,91 @@ def test_another_users_dead_lab_stays(base: Path) -> None:
     assert find("demo").claim(record)
     os.chown(base / "demo", 65534, 65534)
     assert [lab.name for lab in all_labs()] == ["demo"]
+
+
+def _deep(folder: Path) -> None:
+    """Deeper than Python recurses and than a path may be long."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deep", dir_fd=descriptor)
+        below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+
+
+def _closed(folder: Path) -> None:
+    (folder / "closed").mkdir()
+    (folder / "closed/file").touch()
+    (folder / "closed").chmod(0)
+    folder.chmod(0)
+
+
+def _many_kinds(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("/etc")
+    (folder / "dangling").symlink_to("/none")
+    (folder / ".removed-1").mkdir()
+    (folder / ".removed-1/file").touch()
+    (folder / "a\nb\x1b[31m").mkdir()
+
+
+@pytest.mark.parametrize("make", [_deep, _closed, _many_kinds])
+@pytest.mark.parametrize("user", [0, 12345])
+def test_whatever_a_lab_has_made_of_its_logs_is_removed(make: Callable[[Path], None], user: int) -> None:
+    """By `down` and `up`, and with a lab that was killed by whatever command comes next."""
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to be somebody else")
+    # Not tmp_path: pytest's own folder is closed to others, and so deep that pytest itself cannot remove it.
+    base = Path(tempfile.mkdtemp(prefix="kw-"))
+    os.chown(base, user, user)
+    child = os.fork()
+    if child == 0:
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        code = 1
+        with suppress(BaseException):
+            state = StateDirectory(base / "demo")
+            for remove in (lambda: state.release(""), state.remove_if_dead):
+                # Of an earlier time: its starter is gone, and it had not come up.
+                assert state.claim(replace(LabRecord.new("demo", {}), starter=0, token=""))
+                make(state.logs)
+                remove()
+                assert list(base.iterdir()) == []
+            code = 0
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    base.rmdir()
+
+
+def _of_somebody_else(folder: Path) -> None:
+    os.chown(folder, 23456, 23456)
+
+
+def _open_to_all(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def _open_to_all_and_sticky(folder: Path) -> None:
+    folder.chmod(0o1777)
+
+
+@pytest.mark.parametrize("spoil", [_of_somebody_else, _open_to_all, _open_to_all_and_sticky])
+@pytest.mark.parametrize("where", ["made/state", "made"])
+def test_a_place_that_others_can_change_is_refused(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None], where: str
+) -> None:
+    """A kubeconfig there could be anybody's. A sticky folder above (/tmp) is right: nobody can rename what is ours."""
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to give a folder to somebody else")
+    made = short_path / "made"
+    made.mkdir()
+    monkeypatch.setenv("KUBEWIRE_STATE_DIR", str(short_path / where))
+    assert find("demo").claim(LabRecord.new("demo", {}))
+    spoil(made)
+    if spoil is _open_to_all_and_sticky and where != "made":
+        assert [state.name for state in all_labs()] == ["demo"]
+        return
+    for use in (lambda: find("demo"), lambda: list(all_labs()), lambda: running("demo")):
+        with pytest.raises(UsageError, match="could be changed by others"):
+            use()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scenarios.engine import document
 from scenarios.engine.document import SpecError
 from scenarios.engine.keyword import KeywordError, matches
 from scenarios.engine.loader import load, load_all, merge
@@ -163,6 +164,16 @@ def test_a_scenario_that_is_no_text_is_named_beside_the_others(tmp_path):
         load_all([tmp_path])
     assert any("picture.scenario.yaml:1: not YAML: not a text in UTF-8" in p for p in error.value.problems)
     assert any("one.scenario.yaml" in p for p in error.value.problems)
+
+
+def test_a_file_of_manifests_may_be_as_large_as_upstreams_bundles(tmp_path):
+    fields = "".join(f"    field{number}: {{type: string, description: {'why ' * 30}}}\n" for number in range(2000))
+    one = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\nspec:\n  properties:\n"
+    manifests = tmp_path / "bundle.yaml"
+    manifests.write_text("---\n".join(f"{one}{fields}" for _ in range(5)))
+    assert manifests.stat().st_size > document.LIMITS.size
+    (case,) = load(write(tmp_path, f"manifests: {{file: {manifests.name}}}\n{STEP}"))
+    assert len(case.variant.objects) == 5
 
 
 def test_two_files_with_one_name_are_refused(tmp_path):

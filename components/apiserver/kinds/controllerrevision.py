@@ -25,9 +25,9 @@ def _controller(obj: KubeObject) -> str:
     """daemonset.apps/web."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
-            group = reference["apiVersion"].rpartition("/")[0]
-            kind = reference["kind"].lower() + (f".{group}" if group else "")
-            return f"{kind}/{reference['name']}"
+            group = reference.get("apiVersion", "").rpartition("/")[0]
+            kind = reference.get("kind", "").lower() + (f".{group}" if group else "")
+            return f"{kind}/{reference.get('name', '')}"
     return cells.NONE
 
 

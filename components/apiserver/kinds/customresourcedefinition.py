@@ -31,7 +31,7 @@ def default(obj: KubeObject) -> None:
 
 def prepare_create(obj: KubeObject) -> None:
     versions = cells.at(obj, "spec", "versions") or ()
-    stored = [version["name"] for version in versions if version.get("storage")]
+    stored = [version.get("name", "") for version in versions if version.get("storage")]
     obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
 
 
@@ -41,8 +41,9 @@ def prepare_update(new: KubeObject, old: KubeObject) -> None:
     status = new.setdefault("status", {})
     known = list(status.get("storedVersions") or ())
     for version in cells.at(new, "spec", "versions") or ():
-        if version.get("storage") and version["name"] not in known:
-            known.append(version["name"])
+        name = version.get("name", "")
+        if version.get("storage") and name not in known:
+            known.append(name)
     new["status"] = {**status, "storedVersions": known}
 
 

@@ -119,7 +119,7 @@ def _roles(node: KubeObject) -> list[str]:
 
 def _address(node: KubeObject, kind: str) -> str:
     addresses = cells.at(node, "status", "addresses") or ()
-    return next((one["address"] for one in addresses if one.get("type") == kind), cells.NONE)
+    return next((one.get("address", "") for one in addresses if one.get("type") == kind), cells.NONE)
 
 
 def selectable_fields(node: KubeObject) -> dict[str, str]:

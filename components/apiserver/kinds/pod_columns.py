@@ -46,7 +46,9 @@ def row(pod: KubeObject, now: datetime) -> list[Any]:
     main = _Containers()
     if not init.reason or _condition(status, "Initialized") == "True":
         main = _main_containers(status)
-        counted = _restarts([one for one in status.get("initContainerStatuses") or () if one["name"] in sidecars])
+        counted = _restarts(
+            [one for one in status.get("initContainerStatuses") or () if one.get("name", "") in sidecars]
+        )
         restarts = main.restarts + counted.restarts
         last = _later(main.last_restart, counted.last_restart)
     else:
@@ -104,7 +106,7 @@ def _init_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> _Con
         terminated = cells.at(one, "state", "terminated")
         if terminated is not None and not terminated.get("exitCode"):
             continue
-        if one["name"] in sidecars and one.get("started"):
+        if one.get("name", "") in sidecars and one.get("started"):
             ready += bool(one.get("ready"))
             continue
         counted = _restarts(seen)

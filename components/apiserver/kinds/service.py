@@ -42,7 +42,9 @@ def row(service: KubeObject, now: datetime) -> list[Any]:
 
 
 def _port(port: Mapping[str, Any]) -> str:
-    number = f"{port['port']}:{port['nodePort']}" if port.get("nodePort") else f"{port['port']}"
+    number = str(port.get("port", 0))
+    if port.get("nodePort"):
+        number += f":{port['nodePort']}"
     return f"{number}/{port.get('protocol', 'TCP')}"
 
 

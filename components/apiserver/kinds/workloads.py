@@ -112,8 +112,8 @@ def replica_status(new: KubeObject) -> list[FieldError]:
     total = status.get("replicas", 0)
     for key in fields[1:]:
         if status.get(key, 0) > total:
-            errors.append(invalid(f"status.{key}", status[key], "cannot be greater than status.replicas"))
+            errors.append(invalid(f"status.{key}", status.get(key, 0), "cannot be greater than status.replicas"))
     if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
         text = "cannot be greater than readyReplicas"
-        errors.append(invalid("status.availableReplicas", status["availableReplicas"], text))
+        errors.append(invalid("status.availableReplicas", status.get("availableReplicas", 0), text))
     return errors

@@ -111,7 +111,7 @@ def _is_owned_by_other(pod: KubeObject, uid: str) -> bool:
 def revision_of(obj: KubeObject) -> int:
     """The revision annotation; 0 when absent or not a number."""
     text = annotations_of(obj).get(REVISION, "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
 
 
 def _next_revision(sets: Sets) -> int:

@@ -41,7 +41,7 @@ def format_indexes(indexes: Iterable[int]) -> str:
 
 def index_of(pod: KubeObject) -> int | None:
     text = annotations_of(pod).get(INDEX, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def new_pod(job: KubeObject, index: int | None) -> KubeObject:

@@ -56,7 +56,8 @@ class SpdyChannels:
     def __init__(self, connection: SpdyStreams) -> None:
         self._connection = connection
         self._streams: dict[str, Stream] = {}
-        self._received: asyncio.Queue[tuple[str, bytes | None] | None] = asyncio.Queue()
+        # Short: what the process does not read waits in the streams, which have a limit.
+        self._received: asyncio.Queue[tuple[str, bytes | None] | None] = asyncio.Queue(maxsize=4)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def accept(self, names: set[str]) -> None:
@@ -76,14 +77,14 @@ class SpdyChannels:
         self._tasks.append(asyncio.ensure_future(self._watch_end()))
 
     async def _pump(self, name: str) -> None:
-        while (data := await self._streams[name].incoming.get()) is not None:
-            self._received.put_nowait((name, data))
-        self._received.put_nowait((name, None))
+        while (data := await self._streams[name].receive()) is not None:
+            await self._received.put((name, data))
+        await self._received.put((name, None))
 
     async def _watch_end(self) -> None:
         while await self._connection.opened.get() is not None:
             pass
-        self._received.put_nowait(None)
+        await self._received.put(None)
 
     async def receive(self) -> tuple[str, bytes | None]:
         item = await self._received.get()

@@ -69,7 +69,7 @@ async def _forward(connection: SpdyStreams, data: Stream, error: Stream, target:
 
 async def _to_pod(stream: Stream, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
-        while (chunk := await stream.incoming.get()) is not None:
+        while (chunk := await stream.receive()) is not None:
             writer.write(chunk)
             await writer.drain()
         if writer.can_write_eof():

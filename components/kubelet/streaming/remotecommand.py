@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from contextlib import suppress
 from typing import Any, Protocol
 
 from components.kubelet.streaming.descriptors import read_chunks, write_all
 from components.kubelet.streaming.target import ExecSession, TargetError
+from components.machinery import jsontext
 
 #: How long output of left-over background processes is waited for after the command itself has ended.
 _DRAIN_SECONDS = 2.0
@@ -114,7 +114,6 @@ async def _output(descriptor: int, name: str, channels: Channels) -> None:
 
 async def _input(session: ExecSession, channels: Channels) -> None:
     """Returns only when the client is gone; a closed stdin is told to the process and no more."""
-    stdin = session.stdin
     while True:
         try:
             channel, data = await channels.receive()
@@ -122,18 +121,28 @@ async def _input(session: ExecSession, channels: Channels) -> None:
             return
         if channel == "resize" and data:
             await _resize(session, data)
-        elif channel == "stdin" and stdin >= 0:
+        elif channel == "stdin" and session.stdin >= 0:
             if data is None:
-                os.close(stdin)
-                stdin = -1
+                session.close_stdin()
                 continue
-            with suppress(BrokenPipeError):
-                await write_all(stdin, data)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                await write_all(session.stdin, data)
+
+
+#: Bytes of a resize message, and rows or columns of a terminal (unsigned short of struct winsize).
+_LONGEST_SIZE = 1024
+_MOST_CELLS = 0xFFFF
 
 
 async def _resize(session: ExecSession, data: bytes) -> None:
-    with suppress(ValueError, KeyError, TypeError):
-        size = json.loads(data)
-        rows, columns = int(size["Height"]), int(size["Width"])
-        if rows > 0 and columns > 0:  # a client whose own terminal has no size says 0 (HandleResizing skips it too)
-            await session.resize(rows, columns)
+    """What is no size is ignored."""
+    try:
+        size = jsontext.parse_object(data[:_LONGEST_SIZE])
+    except ValueError:
+        return
+    rows, columns = size.get("Height"), size.get("Width")
+    if not (isinstance(rows, int) and isinstance(columns, int)):
+        return
+    # A client whose own terminal has no size says 0 (HandleResizing skips it too).
+    if 0 < rows <= _MOST_CELLS and 0 < columns <= _MOST_CELLS:
+        await session.resize(rows, columns)

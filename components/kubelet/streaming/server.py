@@ -20,6 +20,7 @@ from components.kubelet.streaming.remotecommand import Channels, ChannelsClosed
 from components.kubelet.streaming.spdy_streams import SpdyStreams
 from components.kubelet.streaming.target import ContainerTarget, ExecSession, TargetError
 from components.kubelet.streaming.upgrade import SocketCarrier, UpgradeRequest, WebSocketCarrier
+from components.machinery.connections import can_upgrade
 
 #: Best first; a client offers what it speaks.
 REMOTECOMMAND_SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io")
@@ -114,10 +115,11 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
         asked = parse(request.path, {name: request.query.getall(name) for name in request.query})
         if asked.verb == "portForward":
             return await _tunnel(request, target, asked)
+        socket = web.WebSocketResponse(protocols=REMOTECOMMAND_WEBSOCKET, max_msg_size=MAX_MESSAGE)
+        _check_handshake(socket, request)
         opened = await _opened(target, asked)
     except TargetError as error:
         return web.Response(status=error.status, text=error.message)
-    socket = web.WebSocketResponse(protocols=REMOTECOMMAND_WEBSOCKET, max_msg_size=MAX_MESSAGE)
     try:
         await socket.prepare(request)
     except BaseException:
@@ -132,8 +134,15 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
     return socket
 
 
+def _check_handshake(socket: web.WebSocketResponse, request: web.Request) -> None:
+    """Before anything is started for it. Raises TargetError 400."""
+    if not can_upgrade(socket, request):
+        raise TargetError(400, "unable to upgrade: missing upgrade headers in request")
+
+
 async def _tunnel(request: web.Request, target: ContainerTarget, asked: StreamRequest) -> web.StreamResponse:
     socket = web.WebSocketResponse(protocols=(PORTFORWARD_TUNNEL,), max_msg_size=MAX_MESSAGE)
+    _check_handshake(socket, request)
     await socket.prepare(request)
     await _forward(SpdyStreams(WebSocketCarrier(socket)), target, asked)
     return socket

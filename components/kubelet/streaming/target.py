@@ -25,9 +25,9 @@ class ExecSession(Protocol):
     """A process in a container, or the attachment to one, and our ends of its streams.
 
     Descriptors are non-blocking ends of pipes (of socket pairs for attach); -1 where a stream was not asked
-    for. Whoever holds the session closes each when done with it: closing stdin is end of file for the
-    process; stdout and stderr reach their end when the last process that holds them has closed them. With a
-    terminal there is no stderr, and stdin and stdout are copied from and to the terminal by the runtime.
+    for. The session closes them: a number that somebody else closed may belong to another stream by then. stdout
+    and stderr reach their end when the last process that holds them has closed them. With a terminal there is no
+    stderr, and stdin and stdout are copied from and to the terminal by the runtime.
     """
 
     @property
@@ -36,6 +36,9 @@ class ExecSession(Protocol):
     def stdout(self) -> int: ...
     @property
     def stderr(self) -> int: ...
+
+    def close_stdin(self) -> None:
+        """End of file for the process; stdin is -1 from then on."""
 
     async def wait(self) -> int:
         """The exit code, 128 + N after signal N; 0 for an attachment: its client looks at the pod's status."""

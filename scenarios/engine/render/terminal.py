@@ -61,7 +61,7 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 #: an expectation over many pairs shows a summary instead of a line for each
 PAIRS_SHOWN = 3
 ANSI = re.compile(r"\033\[[0-9;]*[mK]")
-CONTROL = re.compile(r"(?!\033\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f]")
+CONTROL = re.compile(r"(?!\033\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)

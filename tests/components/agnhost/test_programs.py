@@ -9,11 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from components.agnhost.http import HttpServer, Request, Response, listen_tcp
+from components.agnhost.loop import Loop
+from tests.scratch import isolated
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -145,6 +150,42 @@ def test_requests_in_pieces_and_in_a_row(netexec: NetExec) -> None:
         while chunk := sock.recv(65536):
             answers += chunk
     assert [part.split(b"\r\n\r\n")[1] for part in answers.split(b"HTTP/1.1 200 OK")[1:]] == [b"abc", b"2", b"3"]
+
+
+@pytest.mark.parametrize("bad", [b"GET //[/ HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n"])
+def test_a_bad_request_behind_a_good_one_ends_its_connection_only(netexec: NetExec, bad: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", netexec[1]), timeout=10) as sock:
+        sock.sendall(b"GET /echo?msg=1 HTTP/1.1\r\n\r\n" + bad)
+        answers = b""
+        while chunk := sock.recv(65536):
+            answers += chunk
+    assert [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]] == [200, 400]
+    assert get(netexec[1], "/healthz")[0] == 200
+
+
+def failing_server() -> list[bytes]:
+    def handler(request: Request, respond: Callable[[Response], None]) -> None:
+        if request.path == "/fails":
+            raise LookupError("a fault")
+        respond(Response(200, b"ok"))
+
+    loop, listener = Loop(), listen_tcp(0, "127.0.0.1")
+    HttpServer(loop, listener, handler)
+    threading.Thread(target=loop.run, daemon=True).start()
+    good = b"GET /good HTTP/1.1\r\n\r\n"
+    answers = []
+    for requests in (b"GET /fails HTTP/1.1\r\n\r\n", good + b"GET /fails HTTP/1.1\r\n\r\n", good[:-2] + CLOSE):
+        with socket.create_connection(listener.getsockname(), timeout=10) as sock:
+            sock.sendall(requests)
+            answers.append(b"".join(iter(lambda: sock.recv(65536), b"")))
+    return [answer[:15] for answer in answers]
+
+
+CLOSE = b"Connection: close\r\n\r\n"
+
+
+def test_a_handler_that_fails_ends_its_connection_only() -> None:
+    assert isolated(failing_server) == [b"", b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK"]
 
 
 def dialled(netexec: NetExec, query: str) -> object:

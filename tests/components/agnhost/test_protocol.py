@@ -109,6 +109,9 @@ def test_chunked_bodies() -> None:
     assert parser.next() is None
 
 
+BAD_SIZES = (b"-6", b"+3", b"1_0", b"0x3", b"", b";x", b"f" * 5000, b"3 3")
+
+
 @pytest.mark.parametrize(
     ("wire", "status"),
     [
@@ -116,6 +119,12 @@ def test_chunked_bodies() -> None:
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
+        (b"GET //[/ HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://[::1/ HTTP/1.1\r\n\r\n", 400),
+        # A negative size would go back to the chunk before, for ever.
+        *((b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n\r\n", 400) for size in BAD_SIZES),
         (b"x" * ((1 << 20) + 1), 431),
     ],
 )

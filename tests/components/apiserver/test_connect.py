@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -257,6 +258,72 @@ def test_pods_and_nodes_are_proxied(server: RunningApiServer, run: Run) -> None:
             metrics = await client.request("GET", "/api/v1/nodes/node-proxied/proxy/metrics")
             assert metrics == b"GET /metrics HTTP/1.1"
         web.close()
+
+    run(act)
+
+
+MALFORMED = {
+    "no HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "no code": b"HTTP/1.1\r\n\r\n",
+    "a code of letters": b"HTTP/1.1 abc OK\r\n\r\n",
+    "an endless head": b"HTTP/1.1 404 Not Found\r\nX: " + b"x" * 600_000 + b"\r\n\r\n",
+    "a length of letters": b"HTTP/1.1 404 Not Found\r\nContent-Length: x\r\n\r\n",
+    "a length that fills the memory": b"HTTP/1.1 404 Not Found\r\nContent-Length: 99999999999\r\n\r\n",
+    "a chunk of letters": b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
+def test_a_backend_that_answers_nonsense_is_an_error_of_its_own(
+    server: RunningApiServer, run: Run, answer: bytes
+) -> None:
+    async def respond(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await reader.read()
+
+    async def act(client: Client) -> None:
+        async with Kubelet(server, respond) as kubelet:
+            name = f"nonsense-{zlib.crc32(answer)}"
+            await pod_on(client, name, kubelet)
+            path = f"/api/v1/namespaces/default/pods/{name}/portforward?ports=8080"
+            with pytest.raises(ApiError) as error:
+                async with asyncio.timeout(15):
+                    await client.request("POST", path, headers={"Connection": "Upgrade", "Upgrade": "SPDY/3.1"})
+        assert (error.value.status, error.value.reason) == (500, "InternalError")
+        assert "error dialing backend: " in error.value.message
+
+    before = len(server.log())
+    run(act)
+    assert "Traceback" not in server.log()[before:]
+
+
+def test_an_answer_that_breaks_off_breaks_off(server: RunningApiServer, run: Run) -> None:
+    """An error after its head would be read as a part of it."""
+
+    async def half(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+        await writer.drain()
+
+    async def act(client: Client) -> None:
+        async with Kubelet(server, half) as kubelet:
+            await pod_on(client, "half", kubelet)
+            reader, writer = await dial(server, client)
+            writer.write(b"GET /api/v1/nodes/node-half/proxy/metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(15):
+                received = await reader.read()
+            writer.close()
+        assert received.partition(b"\r\n\r\n")[2] == b"half"
+
+    run(act)
+
+
+@pytest.mark.parametrize("port", ["%C2%B2", "65536", "9" * 5000, "-1", "http"])
+def test_a_node_is_proxied_at_a_port(server: RunningApiServer, run: Run, port: str) -> None:
+    async def act(client: Client) -> None:
+        with pytest.raises(ApiError) as error:
+            await client.request("GET", f"/api/v1/nodes/n:{port}/proxy/metrics")
+        assert (error.value.status, error.value.reason) == (400, "BadRequest")
+        assert "invalid port" in error.value.message
 
     run(act)
 

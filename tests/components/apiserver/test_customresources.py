@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from components.apiserver import jsonpath, structural
+from components.apiserver import customresources, jsonpath, structural
 from components.machinery.client import ApiError, Client
 from components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject, Resource
 from tests.components.apiserver.conftest import Run
+from tests.fuzz.apiserver.in_process import in_process
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -206,3 +208,37 @@ PATHS = {
 def test_json_paths(path: str, expected: list[Any]) -> None:
     obj = {"spec": {"a": 1, "b.c": 2}, "list": [{"t": "one", "x": "p"}, {"t": "two", "x": "q"}]}
     assert jsonpath.find(obj, path) == expected
+
+
+def test_a_definition_more_costs_the_same_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a definition serves is made once, and names are compared by index."""
+    made = []
+    real = customresources.served_versions
+
+    def counted(crd: KubeObject) -> Any:
+        made.append(crd["metadata"]["name"])
+        return real(crd)
+
+    with in_process(tmp_path) as api:
+        for number in range(60):
+            assert api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", _plain(number)).code == 201
+            api("GET", "/version")
+        monkeypatch.setattr(customresources, "served_versions", counted)
+        api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", _plain(60))
+        assert api("GET", "/apis/example.org/v1/p60s").code == 200
+    assert made == ["p60s.example.org"]
+
+
+def _plain(number: int) -> KubeObject:
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    return {
+        "metadata": {"name": f"p{number}s.example.org"},
+        "spec": {
+            "group": "example.org",
+            "scope": "Cluster",
+            "names": {"plural": f"p{number}s", "kind": f"P{number}"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }

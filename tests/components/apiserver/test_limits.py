@@ -8,13 +8,15 @@ import http.client
 import json
 import socket
 import ssl
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.apiserver import bodies
+from components.apiserver import bodies, structural
 from components.apiserver.store import Key
 from tests.components.apiserver.running import RunningApiServer
 from tests.fuzz.apiserver.in_process import Answer, InProcess, in_process, request_of
@@ -210,6 +212,7 @@ REFUSED_PATTERNS = {
     r"\1": r"invalid escape sequence: `\1`",
     "a{1001}": "invalid repeat count: `{1001}`",
     "[a": "missing closing ]: `[a`",
+    r"\pL{999}": r"expression too large: `\pL{999}`",
 }
 
 
@@ -291,3 +294,175 @@ def test_one_client_that_says_nonsense_does_not_end_the_listener(running: Runnin
         with socket.create_connection(("127.0.0.1", running.port), timeout=20) as plain:
             plain.sendall(b"\x16\x03\x01\x00\xff" + b"\x00" * 300)
     assert running._ready()
+
+
+LONG_IN_SMALL: dict[str, tuple[str, str, str, bytes]] = {
+    "a review in YAML": (
+        "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", YAML,
+        b"apiVersion: authorization.k8s.io/v1\nkind: SelfSubjectAccessReview\nspec:\n  nonResourceAttributes: {path: /}\nx:\n"
+        + b"- a\n" * 90_000,
+    ),
+    "a definition whose patterns compile for long": (
+        "POST", DEFINITIONS, JSON,
+        json.dumps(definition({f"p{n}": {"type": "string", "pattern": rf"(\pL{{99{n}}})b"} for n in range(5)}, "slow"))
+        .encode(),
+    ),
+    "an object of a schema that is far longer": (
+        "POST", "/apis/example.org/v1/namespaces/default/wides", JSON,
+        json.dumps({"apiVersion": "example.org/v1", "kind": "Wides", "metadata": {"name": "w"}, "l": [1] * 200}).encode(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "kind", "body"), LONG_IN_SMALL.values(), ids=LONG_IN_SMALL)
+def test_nobody_waits_for_a_small_request_that_is_long(
+    api: InProcess, method: str, path: str, kind: str, body: bytes
+) -> None:
+    """As above, but the bytes do not tell it. Once: what is compiled is kept."""
+    wide = {"l": {"type": "array", "items": {"type": "integer", "allOf": [{"minimum": 0}] * 1000}}}
+    api.create(DEFINITIONS, definition(wide, "wides"))
+    api("GET", CONFIGMAPS)  # it is served from the next turn of the loop on
+    api.longest_turn = 0.0
+    answer = send(api, method, path, kind, body)
+    assert answer.code in (201, 422), answer.text[:500]
+    assert api.longest_turn < LONGEST_TURN
+
+
+def test_merges_of_yaml_take_linear_time(api: InProcess) -> None:
+    sources = b",".join([b"{k1: w, x: y}"] * 3000)
+    body = (
+        b"metadata: {name: merged}\ndata:\n  <<: ["
+        + sources
+        + b"]\n"
+        + b"".join(b"  k%d: v\n" % n for n in range(20_000))
+    )
+    started = time.process_time()
+    assert send(api, "POST", CONFIGMAPS, YAML, body).code == 201
+    assert time.process_time() - started < 2
+    data = api("GET", f"{CONFIGMAPS}/merged").body["data"]
+    assert (data["k1"], data["x"], len(data)) == ("v", "y", 20_001)
+
+
+def _listing(item: dict[str, Any]) -> dict[str, Any]:
+    return {"l": {"type": "array", "items": item}}
+
+
+AMPLIFIED: dict[str, tuple[dict[str, Any], dict[str, Any], int, str]] = {
+    "defaults in each item of a list": (
+        _listing({"type": "object", "properties": {f"p{n}": {"type": "integer", "default": 1} for n in range(500)}}),
+        {"l": [{}] * 1000}, 413, "limit is 100000 values",
+    ),
+    "a long default in each item": (
+        _listing({"type": "object", "properties": {"p": {"type": "array", "items": {"type": "integer"},
+                                                         "default": [1] * 2000}}}),
+        {"l": [{}] * 500}, 413, "limit is 100000 values",
+    ),
+    "many that each item lacks": (
+        _listing({"type": "object", "required": [f"p{n}" for n in range(10_000)]}), {"l": [{}] * 500}, 422, "Required value",
+    ),
+    "many checks of each item": (
+        _listing({"type": "integer", "allOf": [{"minimum": 0}] * 20_000}), {"l": [1] * 20_000}, 413,
+        "limit is 10000000 checks of the schema",
+    ),
+    "many comparisons of each item": (
+        _listing({"type": "integer", "enum": list(range(20_000))}), {"l": [19_999] * 50_000}, 413, "checks of the schema",
+    ),
+    "a long value that is wrong in many ways": (
+        {"s": {"type": "string", "allOf": [{"pattern": f"^b{n}"} for n in range(100)]}}, {"s": "a" * 500_000}, 422,
+        "should match",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "sent", "code", "said"), AMPLIFIED.values(), ids=AMPLIFIED)
+def test_a_schema_does_not_multiply_without_end(
+    api: InProcess, monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any], sent: dict[str, Any], code: int, said: str
+) -> None:
+    monkeypatch.setattr(structural, "_MOST_CHECKS", min(structural._MOST_CHECKS, 1_000_000))
+    plural = f"s{zlib.crc32(json.dumps(schema).encode())}"
+    assert api.create(DEFINITIONS, definition(schema, plural)).code == 201
+    api("GET", CONFIGMAPS)
+    obj = {"apiVersion": "example.org/v1", "kind": plural.capitalize(), "metadata": {"name": "o"}, **sent}
+    started = time.process_time()
+    answer = api.create(f"/apis/example.org/v1/namespaces/default/{plural}", obj)
+    assert answer.code == code
+    assert said.replace("10000000", "1000000") in answer.body["message"]
+    assert len(answer.text) < 6 * 1024 * 1024
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"])
+def test_nobody_waits_for_a_list_of_few_that_are_large(api: InProcess, accept: str) -> None:
+    """After a restart the objects are not decoded yet."""
+    for number in range(60):
+        large = {"metadata": {"name": f"large{number}"}, "data": {f"{key}": "x" * 80 for key in range(9_000)}}
+        assert api.create(f"{NAMESPACE}/configmaps", large).code in (201, 409)
+    for stored in api.server.endpoints.registry.store.items("configmaps"):
+        stored.forget()
+    api.longest_turn = 0.0
+    assert api("GET", f"{CONFIGMAPS}?labelSelector=a", Accept=accept).code == 200
+    assert api.longest_turn < LONGEST_TURN
+
+
+def test_discovery_of_many_versions_takes_linear_time(api: InProcess) -> None:
+    many = definition({}, "versioned")
+    first = many["spec"]["versions"][0]
+    more = [{**first, "name": f"v{number}", "storage": False} for number in range(2, 1000)]
+    many["spec"]["versions"] = [first, *more]
+    assert api.create(DEFINITIONS, many).code == 201
+    api("GET", CONFIGMAPS)
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    started = time.process_time()
+    groups = api("GET", "/apis", Accept=accept).body["items"]
+    assert time.process_time() - started < 0.2
+    versions = next(one["versions"] for one in groups if one["metadata"]["name"] == "example.org")
+    assert len(versions) == 999
+    assert "versioned" in [one["resource"] for one in versions[0]["resources"]]
+
+
+def test_a_document_of_an_old_catalog_is_not_kept(api: InProcess) -> None:
+    """OpenAPI is made in a worker; a definition may come meanwhile."""
+    documents = api.server.documents
+    request = request_of("GET", "/openapi/v2", JSON, b"", api._loop)
+
+    def make() -> bytes:
+        api.server.catalog.replace_custom(list(api.server.catalog.custom.values()))
+        documents._cached("other", lambda: b"fresh", request)
+        return b"stale"
+
+    assert documents._cached("contested", make, request).body == b"stale"
+    assert documents._cached("contested", lambda: b"fresh", request).body == b"fresh"
+
+
+def test_metrics_do_not_grow_by_names_that_nobody_serves(api: InProcess) -> None:
+    def size() -> int:
+        return len(api("GET", "/metrics").text)
+
+    for _ in range(2):
+        api("GET", "/apis/first.example/v1/namespaces/a/things")
+        api("FIRST", CONFIGMAPS)
+        api("GET", f"{CONFIGMAPS}/x/first")
+        before = size()
+    for number in range(20):
+        api("GET", f"/apis/g{number}.example/v1/namespaces/a/things{number}")
+        api(f"VERB{number}", CONFIGMAPS)
+        api("GET", f"{CONFIGMAPS}/x/sub{number}")
+    assert size() - before < 2000
+
+
+def test_nobody_waits_for_fields_that_are_deep(api: InProcess) -> None:
+    fields: dict[str, Any] = {f"f:l{number}": {} for number in range(2000)}
+    for _ in range(150):
+        fields = {"f:a": fields}
+    managed = [
+        {"manager": name, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": owned}
+        for name, owned in (("m", fields), ("n", {"f:data": {"f:a": {}}}))
+    ]
+    obj = {"metadata": {"name": "deep", "managedFields": managed}, "data": {"a": "b"}}
+    assert api.create(CONFIGMAPS, obj).code == 201
+    api.longest_turn = 0.0
+    applied = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "data": {"c": "b"}}).encode()
+    answer = send(api, "PATCH", f"{CONFIGMAPS}/deep?fieldManager=n", APPLY, applied)
+    assert answer.code == 200, answer.text[-2000:]
+    assert answer.body["data"] == {"c": "b"}
+    assert api.longest_turn < LONGEST_TURN

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,7 @@ def test_two_servers_cannot_share_a_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 _WRITER = """
 import sys
+import time
 from components.apiserver.store import Key, Store
 store = Store(sys.argv[1])
 number = 0
@@ -171,3 +174,49 @@ def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
     writer.wait()
     store = Store(tmp_path / "db")
     assert set(range(1, acknowledged + 1)) <= set(values(store).values())
+
+
+def test_order_and_history_are_those_of_a_model(tmp_path: Path) -> None:
+    """Random writes; then each revision is listed whole and behind each name."""
+    chance = random.Random(1)
+    store = Store(tmp_path / "db")
+    model: dict[str, int] = {}
+    at: dict[int, list[tuple[str, int]]] = {}
+    for step in range(300):
+        name = f"p{chance.randrange(30):02d}"
+        key = Key("pods", "default", name)
+        current = store.get(key)
+        if current is None:
+            store.create(key, pod(name, step))
+            model[name] = step
+        elif chance.random() < 0.5:
+            store.delete(key, pod(name, step), current.revision)
+            del model[name]
+        else:
+            store.update(key, pod(name, step), current.revision)
+            model[name] = step
+        at[store.revision] = sorted(model.items())
+        if step % 3 == 0:
+            assert list(values(store).items()) == at[store.revision]
+        assert store.size("pods") == sum(len(one.body) for one in store.items("pods"))
+    for revision, expected in at.items():
+        for after in ("", "p07", "p15x", "z"):
+            found = store.list_at("pods", revision, ("default", after))
+            assert [(one.key.name, one.obj["value"]) for one in found] == [one for one in expected if one[0] > after]
+
+
+def test_the_order_of_many_is_kept_when_one_is_added_or_goes() -> None:
+    """A list after each write takes less than sorting all names: half a second for 5 of 50,000 that are sorted anew."""
+    store = Store(":memory:")
+    names = [f"n{number:06d}" for number in range(50_000)]
+    random.Random(1).shuffle(names)
+    for name in names:
+        store.create(Key("pods", "default", name), pod(name))
+    store.items("pods")
+    spent = []
+    for number in range(5):
+        made = store.create(Key("pods", "default", f"x{number}"), pod("x"))
+        started = time.process_time()
+        assert store.items("pods")[-1] is made
+        spent.append(time.process_time() - started)
+    assert min(spent) < 0.04

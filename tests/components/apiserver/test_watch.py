@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 
+from components.apiserver.store import Key, Store
+from components.apiserver.watching import Watcher
 from components.machinery.client import ApiError, ApiUnavailable, Client
 from components.machinery.informer import Informer, wait_synced
 from components.machinery.resources import CONFIGMAPS, KubeObject
@@ -254,3 +257,46 @@ def test_sigterm_ends_watches_and_exits_with_zero() -> None:
                 pass
 
         assert asyncio.run(body()) == 0
+
+
+async def _behind() -> tuple[int, bool]:
+    """A watcher that has not caught up, and 40 changes of a megabyte: how much it holds, and whether it has ended."""
+    store = Store(":memory:")
+    selection: Any = SimpleNamespace(served=SimpleNamespace(storage="configmaps"))
+    view: Any = SimpleNamespace(selection=selection, encode=lambda event: event.stored.body)
+    watcher = Watcher(view, store)
+    for number in range(40):
+        obj = configmap(f"n{number}") | {"data": {"a": "x" * 1024 * 1024}}
+        store.create(Key("configmaps", "default", f"n{number}"), obj)
+    return sum(map(len, watcher._waiting)), watcher.ended.done()
+
+
+def test_a_watcher_that_never_catches_up_is_dropped() -> None:
+    """Who does not read what was there before holds no more events than one who does not read the live ones."""
+    assert asyncio.run(_behind()) == (0, True)
+
+
+def test_a_client_that_reads_nothing_of_what_was_there_is_dropped(server: RunningApiServer, run: Run) -> None:
+    async def act(client: Client) -> None:
+        for number in range(12):
+            obj = configmap(f"large{number}", "default", large="1") | {"data": {"a": "x" * 900_000}}
+            await client.create(CONFIGMAPS, obj)
+        context = client.credentials.ssl_context()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context, limit=1024)
+        writer.write(b"GET /api/v1/configmaps?watch=1&labelSelector=large%3D1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await writer.drain()
+        await reader.readexactly(10)
+        for number in range(24):
+            patch = {"data": {"a": f"{number}" + "y" * 900_000}}
+            await client.patch(CONFIGMAPS, f"large{number % 12}", patch, "default")
+        async with asyncio.timeout(20):
+            received = 0
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                while True:
+                    received += len(await reader.readexactly(1024))
+        assert received < 20_000_000
+        writer.close()
+        for number in range(12):
+            await client.delete(CONFIGMAPS, f"large{number}", "default")
+
+    run(act)

@@ -32,12 +32,15 @@ class HostileNode(Node):
     def argv(self, *argv):
         return [*map(str, argv)]
 
-    @classmethod
-    async def begin(cls, name="node", announce=()):
-        node = cls(name)
+    async def uplink(self):
         await command.run(["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1-peer"], check=True)
         await command.run(["ip", "addr", "add", "10.0.1.1/24", "dev", "eth1"], check=True)
         await command.run(["sh", "-c", "ip link set eth1-peer up && ip link set eth1 up"], check=True)
+
+    @classmethod
+    async def begin(cls, name="node", announce=()):
+        node = cls(name)
+        await node.uplink()
         peers = [
             {"name": name, "address": address, "remoteAS": 65001, "passive": True, "gracefulRestart": False}
             for name, address in (("bad", PEER), ("other", OTHER))
@@ -73,11 +76,11 @@ class HostilePeer:
             await asyncio.sleep(0.05)
 
     @classmethod
-    async def established(cls, address=PEER):
+    async def established(cls, address=PEER, opening=None):
         """Again and again: the daemon may still be ending the session before (a collision, RFC 4271, 6.8)."""
         while True:
             peer = await cls.connect(address)
-            peer.send(opened() + KEEPALIVE)
+            peer.send((opening or opened()) + KEEPALIVE)
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 if await peer.heard() == messages.OPEN and await peer.heard() == messages.KEEPALIVE:
                     return peer

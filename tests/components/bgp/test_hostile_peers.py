@@ -9,6 +9,8 @@ from tests.components.bgp.fabric import until
 from tests.components.bgp.hostile import (
     GOOD,
     KEEPALIVE,
+    NEXT_HOP,
+    ORIGIN,
     OTHER,
     HostileNode,
     HostilePeer,
@@ -107,6 +109,23 @@ LATER = {
     "well-known 200": (update(b"\x08\x0a", GOOD + b"\x40\xc8\x01a"), (3, 2, b"\x40\xc8a")),
     "MP_REACH_NLRI cut": (update(b"", GOOD + b"\x80\x0e\x03\x00\x02\x01"), (3, 9, b"")),
 }
+
+
+def test_a_path_that_begins_with_a_set_is_a_route_as_any():
+    async def body():
+        node = await HostileNode.begin()
+        other, peer = await HostilePeer.established(OTHER), await HostilePeer.established()
+        aggregated = b"\x40\x02\x0c\x01\x01\x00\x00\xfd\xea\x02\x01\x00\x00\xfd\xe9"
+        peer.send(update(b"\x18\x0a\x09\x01", ORIGIN + aggregated + NEXT_HOP))
+
+        async def learned():
+            return set(await node.kernel_routes()) == {"10.9.1.0/24"}
+
+        await until(learned, "the route")
+        await lives(node, other)
+        await lives(node, peer)
+
+    scenario(body)
 
 
 def test_what_ends_a_session_is_told_in_its_notification_and_logged_once():

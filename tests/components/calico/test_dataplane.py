@@ -144,3 +144,9 @@ def test_felix_configuration_says_which_vxlan():
     assert (settings.vni, settings.port) == (7, 8472)
     assert (settings.mtu(dataplane.VXLAN, 1500), settings.mtu(dataplane.VXLAN6, 1500)) == (1400, 1430)
     assert dataplane.Settings.of({}) == dataplane.Settings(4096, 4789)
+
+
+@pytest.mark.parametrize("text", ["\u00b2", "9" * 5000, "-1"])
+def test_a_nodes_as_number_that_is_no_number_is_left_out(text):
+    annotations = {dataplane.NODE_ADDRESS: "10.0.0.1/24", dataplane.AS_NUMBER: text}
+    assert dataplane.node_of({"metadata": {"name": "x", "annotations": annotations}}).as_number == 0

@@ -8,6 +8,8 @@ import urllib.request
 import pytest
 
 from components.controllers import flags
+from components.controllers.deployment.plan import REVISION, revision_of
+from components.controllers.job.indexes import INDEX, index_of
 from components.controllers.meta import int_or_percent
 from components.controllers.namespaces.deletion import Outcome, conditions_of
 from components.controllers.registry import CONTROLLERS, enabled
@@ -187,3 +189,11 @@ def test_health_and_metrics_are_served():
     ok, metrics = asyncio.run(scenario())
     assert ok == "ok"
     assert "process_cpu_seconds_total" in metrics
+
+
+@pytest.mark.parametrize("text", ["\u00b2", "9" * 5000, "-1", "1.5", ""])
+def test_an_annotation_that_is_no_number_stops_no_controller(text):
+    """Whoever may write an object writes its annotations; str.isdigit() takes what int() does not."""
+    annotated = {"metadata": {"name": "x", "annotations": {REVISION: text, INDEX: text}}}
+    assert revision_of(annotated) == 0
+    assert index_of(annotated) is None

@@ -132,6 +132,7 @@ def in_process(folder: Path) -> Iterator[InProcess]:
         logging.disable(logging.INFO)
         server = loop.run_until_complete(_built(settings, store))
         yield InProcess(server, loop)
+        loop.run_until_complete(server.connector.close())
     finally:
         logging.disable(logging.NOTSET)
         store.close()

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import struct
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from components.kubelet.streaming import server, spdy
+from components.kubelet.streaming.spdy_streams import SpdyStreams
 from components.kubelet.streaming.target import TargetError
 from components.kubelet.streaming.upgrade import protocol_factory
 
@@ -38,6 +41,10 @@ class LocalSession:
             if descriptor >= 0:
                 os.set_blocking(descriptor, False)
 
+    def close_stdin(self) -> None:
+        os.close(self.stdin)
+        self.stdin = -1
+
     async def wait(self) -> int:
         return await asyncio.to_thread(self._process.wait)
 
@@ -48,6 +55,9 @@ class LocalSession:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        for descriptor in (self.stdin, self.stdout, self.stderr):
+            if descriptor >= 0:
+                os.close(descriptor)
         self.closed.set()
 
 
@@ -324,3 +334,148 @@ def test_a_request_that_lacks_something_is_refused(path: str, query: dict[str, l
     with pytest.raises(TargetError) as caught:
         server.parse(path, query)
     assert caught.value.status == status
+
+
+def test_a_descriptor_is_closed_once() -> None:
+    """After the end of stdin its number is somebody else's."""
+
+    async def body(target: LocalTarget, port: int) -> None:
+        client = SpdyClient()
+        await client.connect(port, "/exec/ns/pod/c?command=sleep&command=1&input=1&output=1")
+        error, stdin = client.open("error"), client.open("stdin")
+        client.open("stdout")
+        client.send(stdin, b"", fin=True)
+        session = None
+        while session is None or session.stdin != -1:
+            await asyncio.sleep(0.01)
+            session = target.sessions[0] if target.sessions else None
+        others = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+        await client.until(lambda: error in client.ended)
+        await session.closed.wait()
+        for descriptor in others:
+            os.close(descriptor)
+
+    run(body)
+
+
+def test_a_pod_that_does_not_read_makes_its_client_wait() -> None:
+    """What is sent to it does not pile up here."""
+
+    async def body(target: LocalTarget, port: int) -> None:
+        stuck = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await stuck.wait()
+            writer.close()
+
+        listener = await asyncio.start_server(silent, "127.0.0.1", 0, limit=1024)
+        there = listener.sockets[0].getsockname()[1]
+        client = SpdyClient()
+        await client.connect(port, "/portForward/ns/pod", "portforward.k8s.io")
+        client.open("error", port=str(there), requestID="1")
+        data = client.open("data", port=str(there), requestID="1")
+
+        async def flood() -> None:
+            for _ in range(30):
+                client.send(data, b"x" * 1024 * 1024)
+                await client.writer.drain()
+
+        flooding = asyncio.create_task(flood())
+        done, _ = await asyncio.wait([flooding], timeout=3)
+        assert not done
+        flooding.cancel()
+        client.writer.transport.abort()
+        stuck.set()
+        listener.close()
+
+    run(body)
+
+
+def test_a_message_of_a_million_frames_leaves_others_their_turn() -> None:
+    """Empty frames for a stream that is none, in one WebSocket message."""
+    slowest = 0.0
+
+    class Carrier:
+        def __init__(self) -> None:
+            self.left = [struct.pack(">IB", 99, 0) + b"\0\0\0"]
+
+        async def receive(self) -> bytes:
+            return self.left.pop() * 1_000_000 if self.left else b""
+
+        async def send(self, data: bytes) -> None: ...
+        async def close(self) -> None: ...
+
+    async def turns() -> None:
+        nonlocal slowest
+        while True:
+            before = time.process_time()
+            await asyncio.sleep(0)
+            slowest = max(slowest, time.process_time() - before)
+
+    async def whole() -> None:
+        other = asyncio.create_task(turns())
+        await asyncio.sleep(0)
+        await SpdyStreams(Carrier()).run()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        other.cancel()
+
+    asyncio.run(whole())
+    assert slowest < 0.1
+
+
+def test_streams_of_a_connection_are_limited() -> None:
+    client = spdy.Connection()
+    sent: list[bytes] = []
+
+    class Carrier:
+        def __init__(self) -> None:
+            self.left = [b"".join(client.open(2 * number + 1, {"a": "b"}) for number in range(5000))]
+
+        async def receive(self) -> bytes:
+            return self.left.pop() if self.left else b""
+
+        async def send(self, data: bytes) -> None:
+            sent.append(data)
+
+        async def close(self) -> None: ...
+
+    streams = SpdyStreams(Carrier())
+    asyncio.run(streams.run())
+    answers = list(client.receive(b"".join(sent)))
+    refused = [event for event in answers if isinstance(event, spdy.StreamReset)]
+    assert (len(answers), len(refused)) == (5000, 5000 - 4096)
+    assert {event.status for event in refused} == {spdy.REFUSED_STREAM}
+
+
+@pytest.mark.parametrize(
+    "message", [b"[" * 100_000, b'{"Height":1e999,"Width":1}', b'{"Height":70000,"Width":1}', b"x"]
+)
+def test_a_size_that_is_none_is_ignored(message: bytes) -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/exec/ns/pod/c?command=cat&input=1&output=1&tty=1"
+        async with aiohttp.ClientSession() as http, http.ws_connect(url, protocols=("v5.channel.k8s.io",)) as socket:
+            await socket.send_bytes(b"\x04" + message)
+            await socket.send_bytes(b"\x04" + b'{"Height":24,"Width":80}')
+            await socket.send_bytes(b"\x00hello")
+            received = b""
+            while b"hello" not in received:
+                received += (await socket.receive_bytes())[1:]
+            assert target.sessions[0].sizes == [(24, 80)]
+
+    run(body)
+
+
+@pytest.mark.parametrize("key", ["", "AAAA", "\u00b5" * 12], ids=["none", "short", "no ASCII"])
+def test_nothing_is_started_for_a_handshake_that_is_none(key: str) -> None:
+    async def body(target: LocalTarget, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            "GET /exec/ns/pod/c?command=cat&input=1&output=1 HTTP/1.1\r\nHost: k\r\nConnection: Upgrade\r\n"
+            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        assert target.sessions == []
+
+    run(body)

@@ -1,0 +1,174 @@
+"""The API door: a process that carries bytes between the machine's loopback and the API server's unix socket.
+
+A TCP socket of the machine's network must not be in a lab, listening or accepted: whoever holds one can shut it down
+and connect it anew, to anything that the machine reaches. So this process alone holds them. It ends with the lab, for
+it is in its pid namespace, but has the user namespace of whoever started the lab: nothing inside may trace it or take
+its descriptors (pidfd_getfd(2)).
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import sys
+from typing import NoReturn
+
+from components.kernel import namespaces as ns
+
+#: Bytes that are read at once, and so the most that wait for one that does not read.
+_CHUNK = 64 * 1024
+#: Connections at the same time; what comes above waits in the socket's queue.
+MAX_CONNECTIONS = 2048
+
+
+class Passage:
+    """A connection and its counterpart on the other side. Each end's stream, and its end, is passed on to the other."""
+
+    def __init__(self, selector: selectors.BaseSelector, outer: socket.socket, inner: socket.socket) -> None:
+        self._selector = selector
+        self._other = {outer: inner, inner: outer}
+        self._unsent = {outer: b"", inner: b""}
+        self._reads = {outer, inner}
+        self._writes = {outer, inner}
+        for end in (outer, inner):
+            end.setblocking(False)
+            selector.register(end, selectors.EVENT_READ, self)
+
+    def ready(self, end: socket.socket, events: int) -> bool:
+        """Move what can be moved now. False: it is over, and closed."""
+        try:
+            if events & selectors.EVENT_READ and end in self._reads:
+                self._read(end)
+            if events & selectors.EVENT_WRITE:
+                self._write(end)
+        except BlockingIOError:
+            return True
+        except OSError:  # a reset, by either side
+            self.close()
+            return False
+        if not self._reads and not any(self._unsent.values()):
+            self.close()
+            return False
+        for one in self._other:
+            self._watch(one)
+        return True
+
+    def close(self) -> None:
+        """Both ends."""
+        for end in self._other:
+            if end.fileno() in self._selector.get_map():
+                self._selector.unregister(end)
+            end.close()
+
+    def _read(self, end: socket.socket) -> None:
+        data = end.recv(_CHUNK)
+        other = self._other[end]
+        if data:
+            self._unsent[other] = data
+        else:
+            self._reads.discard(end)
+        self._write(other)
+
+    def _write(self, end: socket.socket) -> None:
+        if self._unsent[end]:
+            try:
+                self._unsent[end] = self._unsent[end][end.send(self._unsent[end]) :]
+            except BlockingIOError:
+                return
+        if not self._unsent[end] and self._other[end] not in self._reads and end in self._writes:
+            self._writes.discard(end)
+            end.shutdown(socket.SHUT_WR)
+
+    def _watch(self, end: socket.socket) -> None:
+        """Reading goes on when all that was read has been passed on."""
+        events = 0
+        if end in self._reads and not self._unsent[self._other[end]]:
+            events |= selectors.EVENT_READ
+        if self._unsent[end]:
+            events |= selectors.EVENT_WRITE
+        watched = end.fileno() in self._selector.get_map()
+        if events and watched:
+            self._selector.modify(end, events, self)
+        elif events:
+            self._selector.register(end, events, self)
+        elif watched:
+            self._selector.unregister(end)
+
+
+def carry(listener: socket.socket, target: str) -> NoReturn:
+    """Accept from listener for ever, and connect each to the unix socket at target."""
+    selector = selectors.DefaultSelector()
+    listener.setblocking(False)
+    selector.register(listener, selectors.EVENT_READ, None)
+    count = 0
+    while True:
+        for key, events in selector.select():
+            if key.data is not None:
+                # Its counterpart, handled a moment ago in this round, may have closed both.
+                end = key.fileobj
+                if isinstance(end, socket.socket) and end.fileno() >= 0 and not key.data.ready(end, events):
+                    count -= 1
+            elif _accept(selector, listener, target):
+                count += 1
+        _wait_for_room(selector, listener, count)
+
+
+def _wait_for_room(selector: selectors.BaseSelector, listener: socket.socket, count: int) -> None:
+    accepts = listener.fileno() in selector.get_map()
+    if accepts and count >= MAX_CONNECTIONS:
+        selector.unregister(listener)
+    elif not accepts and count < MAX_CONNECTIONS:
+        selector.register(listener, selectors.EVENT_READ, None)
+
+
+def _accept(selector: selectors.BaseSelector, listener: socket.socket, target: str) -> bool:
+    try:
+        outer, _ = listener.accept()
+    except OSError:  # it has been reset meanwhile
+        return False
+    outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        inner.setblocking(False)
+        inner.connect(target)
+    except OSError:  # nothing listens there, or its queue is full
+        outer.close()
+        inner.close()
+        return False
+    Passage(selector, outer, inner)
+    return True
+
+
+def serve(init: int, listener: socket.socket, inside: int) -> None:
+    """Fork the process that carries, into the pid and network namespaces of init, the lab's first process.
+
+    inside: the API server's unix socket, opened with O_PATH: no path is looked up in the lab. Raises OSError.
+    """
+    pidfd = os.pidfd_open(init)
+    helper = os.fork()
+    if helper:
+        os.close(pidfd)
+        if code := os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]):
+            raise OSError(code, f"open the API door: {os.strerror(code)}")
+        return
+    try:
+        ns.setns(pidfd, ns.CLONE_NEWPID | ns.CLONE_NEWNET)
+        if os.fork():  # the pid namespace is that of children
+            os._exit(0)
+        ns.set_process_name("kubewire-door")
+        ns.without_rights()
+        _keep_only({0, 1, 2, listener.fileno(), inside})
+        carry(listener, f"/proc/self/fd/{inside}")
+    except OSError as error:
+        print(f"kubewire-door: {error}", file=sys.stderr, flush=True)
+        os._exit(error.errno or 1)
+
+
+def _keep_only(kept: set[int]) -> None:
+    low = 0
+    for number in sorted(kept):
+        if low < number:  # closerange(0, 0) of Python 3.11 closes everything
+            os.closerange(low, number)
+        low = number + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
