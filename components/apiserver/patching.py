@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from components.apiserver import bodies, status
+from components.apiserver import patch as patches
 from components.apiserver.catalog import Served
 from components.apiserver.negotiation import decode_json
-from components.machinery import patch as patches
 from components.machinery.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from components.machinery.resources import KubeObject
 

@@ -11,12 +11,12 @@ from components.controllers.actions import Action, Applier
 from components.controllers.flags import Options
 from components.controllers.meta import Key, controller_of, key_of
 from components.controllers.sharedinformers import SharedInformers
+from components.controllers.workqueue import WorkQueue
 from components.controllers.writes import Writes
 from components.machinery.client import Client
 from components.machinery.events import EventRecorder
 from components.machinery.informer import Informer, wait_synced
 from components.machinery.resources import KubeObject, Resource
-from components.machinery.workqueue import WorkQueue
 
 #: How soon a key that waits for its own writes is looked at again if no event wakes it, in seconds.
 _STALE_RETRY = 1.0

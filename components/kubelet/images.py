@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.kubelet.backoff import DEFAULT_BACKOFF, Backoff, BackoffPolicy
+from components.kubelet.catalogue import Catalogue, Image, InvalidImageName, Program, UnknownImage
 from components.kubelet.records import Waiting
-from components.machinery.images import Catalogue, Image, InvalidImageName, Program, UnknownImage
 
 #: (type, reason, message) of an event about the container.
 Event = tuple[str, str, str]

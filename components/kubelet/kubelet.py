@@ -13,6 +13,7 @@ import aiohttp
 
 from components.kernel import inotify
 from components.kubelet import launch, orphans, pods
+from components.kubelet.catalogue import Catalogue
 from components.kubelet.configuration import Settings
 from components.kubelet.container_target import RuntimeTarget
 from components.kubelet.downward import NodeFacts
@@ -33,7 +34,6 @@ from components.kubelet.tokens import TokenCache
 from components.kubelet.volumes.directories import Directories
 from components.machinery.client import Client
 from components.machinery.events import EventRecorder
-from components.machinery.images import Catalogue
 from components.machinery.informer import Informer
 from components.machinery.resources import PODS, SERVICES, KubeObject
 from components.runtime.api import AsyncRuntimeClient, Process

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.kubelet import pods
+from components.kubelet.catalogue import Program
 from components.kubelet.records import ContainerRecord, SandboxRecord
-from components.machinery.images import Program
 from components.machinery.resources import KubeObject
 from components.runtime.api import Mount, Process, ProcessSpec, Rootfs, Tty
 

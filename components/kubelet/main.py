@@ -7,13 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
+from components.kubelet.catalogue import Catalogue, InvalidCatalogue
 from components.kubelet.configuration import ConfigurationError, Settings, settings
 from components.kubelet.kubelet import Kubelet
 from components.kubelet.server import KubeletServer
 from components.machinery import tls
 from components.machinery.client import Client
 from components.machinery.daemon import termination
-from components.machinery.images import Catalogue, InvalidCatalogue
 from components.runtime.api import AsyncRuntimeClient, Disconnected
 
 log = logging.getLogger("kubelet")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from components.kubelet import hooks, hostsfile, launch, pods
 from components.kubelet.backoff import Backoff
+from components.kubelet.catalogue import Image, UnknownImage
 from components.kubelet.environment import EnvironmentProblem, environment
 from components.kubelet.expansion import expand_all
 from components.kubelet.launch import TERMINAL, Launch, LaunchError
@@ -26,7 +27,6 @@ from components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
 from components.kubelet.termination import Grace, stop_container
 from components.kubelet.volumes.payload import MountProblem
 from components.machinery.golang import format_duration
-from components.machinery.images import Image, UnknownImage
 from components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartError
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.kernel import namespaces
-from components.kubelet import pods
-from components.machinery import cni
+from components.kubelet import cni, pods
 from components.machinery.resources import KubeObject
 
 log = logging.getLogger(__name__)

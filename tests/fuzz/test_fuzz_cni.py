@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from components.azure_cni.plugin import cni as azure
 from components.flannel import cni_plugin as flannel
 from components.kernel import command
-from components.machinery.cni import cache, config, invoke, network
-from components.machinery.cni.types import CNIError, Result
+from components.kubelet.cni import cache, config, invoke, network
+from components.kubelet.cni.types import CNIError, Result
 from components.machinery.cni_plugin import contract
 from components.weave.plugin import cni as weave
 from tests.fuzz.mutation import mutated, mutated_json

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from components.bgp import config as bgp
 from components.kube_proxy import config as kube_proxy
+from components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
 from components.kubelet.configuration import ConfigurationError, read_configuration
 from components.kubelet.static_pods import ManifestError, read_manifest
 from components.machinery import kubeconfig
-from components.machinery.images import Catalogue, InvalidCatalogue, InvalidImageName, Reference
 from scenarios.engine import loader
 from scenarios.engine.document import Document, SpecError
 from scenarios.engine.duration import seconds

@@ -20,6 +20,7 @@ from components.controllers.garbage.graph import (
     Verdict,
     decide,
 )
+from components.controllers.workqueue import WorkQueue
 from components.machinery.client import ApiError
 from components.machinery.resources import (
     CUSTOMRESOURCEDEFINITIONS,
@@ -27,7 +28,6 @@ from components.machinery.resources import (
     KubeObject,
     Resource,
 )
-from components.machinery.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 _RESYNC = 30.0

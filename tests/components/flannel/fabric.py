@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from components.kernel import command, namespaces
-from components.machinery import cni
+from components.kubelet import cni
 from components.machinery.kubeconfig import Credentials, dump
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -120,7 +120,7 @@ class Node:
     async def routes(self):
         return await self.sh("ip route")
 
-    # Pods: made by the real CNI plugins through machinery.cni, in a forked child that is inside the node.
+    # Pods: made by the real CNI plugins through the kubelet's cni, in a forked child that is inside the node.
 
     def _network(self):
         return cni.load_network(f"/run/{self.name}/net.d")

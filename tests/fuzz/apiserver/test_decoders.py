@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.apiserver import bodies, negotiation, protobuf, yamlbody
-from components.machinery.patch import PatchError, json_patch, merge_patch, strategic_merge
+from components.apiserver.patch import PatchError, json_patch, merge_patch, strategic_merge
 from tests.fuzz.apiserver.mutations import JUNK, copied, mutated
 from tests.fuzz.apiserver.seeds import seeds
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel import command
-from components.machinery.cni.types import CNIError
+from components.kubelet.cni.types import CNIError
 
 log = logging.getLogger(__name__)
 

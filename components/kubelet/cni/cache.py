@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.machinery.cni.config import NetworkConfigList
-from components.machinery.cni.invoke import Attachment
-from components.machinery.cni.types import CNIError, Result
+from components.kubelet.cni.config import NetworkConfigList
+from components.kubelet.cni.invoke import Attachment
+from components.kubelet.cni.types import CNIError, Result
 
 DEFAULT_CACHE_DIR = "/var/lib/cni"
 KIND = "cniCacheV1"

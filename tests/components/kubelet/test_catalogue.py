@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery.images import Catalogue, InvalidCatalogue, InvalidImageName, Reference, UnknownImage
+from components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference, UnknownImage
 
 
 @pytest.fixture(scope="module")

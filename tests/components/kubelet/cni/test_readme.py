@@ -1,4 +1,4 @@
-"""The example of components/machinery/README.md runs as it stands."""
+"""The example of components/kubelet/cni/README.md runs as it stands."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
 
-README = Path("components/machinery/README.md").read_text()
+README = Path("components/kubelet/cni/README.md").read_text()
 
 
 def example():
