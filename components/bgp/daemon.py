@@ -11,6 +11,7 @@ from pathlib import Path
 from components.bgp import fib, links, rib, status
 from components.bgp.config import ConfigError, Prefix, load
 from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, Withdrawn
+from components.kernel import rtnetlink
 from components.kernel.command import CommandError
 from components.machinery import serving
 
@@ -56,7 +57,8 @@ class Daemon:
         self._speaker = Speaker(self._configuration, report, restarting=bool(self._awaited))
         waiting = loop.call_later(_RESTART_WAIT_S, self._end_of_restart)
         server = await self._serve()
-        watch = links.Watch(lambda: loop.create_task(self._check_links()))
+        watch = rtnetlink.Watch(rtnetlink.LINKS, lambda: loop.create_task(self._check_links()))
+        watch.start()
         installing = asyncio.ensure_future(self._install())
         try:
             self._dirty.set()

@@ -6,14 +6,15 @@ The routes carry RTPROT_BIRD (12), as those of calico-node's BIRD do: `ip route 
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from components.bgp.config import KernelRule, Prefix
-from components.kernel import command
+from components.kernel import forwarding, iproute
+from components.kernel.command import CommandError
+from components.kernel.forwarding import Forwarding, Route
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,6 @@ class Hop:
 
     gateway: str
     device: str = ""
-
-    def __str__(self) -> str:
-        return f"via {self.gateway}" + (f" dev {self.device} onlink" if self.device else "")
 
 
 #: Prefix -> next hops; none: a blackhole.
@@ -111,24 +109,20 @@ def parse_surroundings(entries: list[dict[str, Any]], version: int) -> Surroundi
 
 def changes(actual: Table, wanted: Table) -> str:
     """Lines of `ip -batch`: what is new or different first, then what goes."""
-    lines: list[str] = []
-    for prefix, hops in wanted.items():
-        if actual.get(prefix) != hops:
-            if prefix in actual and not (actual[prefix] and hops):
-                # Not replaced: a blackhole and a route with next hops would stand side by side.
-                lines.append(f"route del {prefix} proto {RTPROT_BIRD}")
-            lines.append(_replace(prefix, hops))
-    lines += [f"route del {prefix} proto {RTPROT_BIRD}" for prefix in actual if prefix not in wanted]
-    return "".join(f"{line}\n" for line in lines)
+    return forwarding.difference(_forwarding(actual), _forwarding(wanted)).ip
 
 
-def _replace(prefix: Prefix, hops: tuple[Hop, ...]) -> str:
-    if not hops:
-        return f"route replace blackhole {prefix} proto {RTPROT_BIRD}"
-    head = f"route replace {prefix} proto {RTPROT_BIRD}"
-    if len(hops) == 1:
-        return f"{head} {hops[0]}"
-    return head + "".join(f" nexthop {hop}" for hop in hops)
+def _forwarding(table: Table) -> Forwarding:
+    return Forwarding(
+        frozenset(
+            Route(
+                str(prefix),
+                tuple(forwarding.Hop(hop.gateway, hop.device, onlink=bool(hop.device)) for hop in hops),
+                str(RTPROT_BIRD),
+            )
+            for prefix, hops in table.items()
+        )
+    )
 
 
 async def read(versions: Iterable[int]) -> tuple[dict[Prefix, tuple[Hop, ...]], Surroundings]:
@@ -136,8 +130,7 @@ async def read(versions: Iterable[int]) -> tuple[dict[Prefix, tuple[Hop, ...]], 
     ours: dict[Prefix, tuple[Hop, ...]] = {}
     around = Surroundings()
     for version in versions:
-        completed = await command.run(["ip", "-json", f"-{version}", "route", "show"], timeout=10, check=True)
-        entries = [entry for entry in json.loads(completed.stdout or b"[]") if entry]
+        entries = await iproute.query("ip", f"-{version}", "route", "show")
         ours |= parse([entry for entry in entries if entry.get("protocol") == "bird"], version)
         found = parse_surroundings(entries, version)
         around = Surroundings(around.connected + found.connected, around.gateways + found.gateways)
@@ -150,6 +143,7 @@ async def apply(actual: Table, wanted: Table) -> None:
     if not text:
         return
     log.info("routes:\n%s", text.rstrip())
-    completed = await command.run(["ip", "-force", "-batch", "-"], stdin=text.encode(), timeout=30)
-    if completed.returncode:
-        log.warning("the kernel refused routes: %s", completed.stderr.decode(errors="replace").strip())
+    try:
+        await iproute.batch("ip", text)
+    except CommandError as error:
+        log.warning("the kernel refused routes: %s", error.said)

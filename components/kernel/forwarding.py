@@ -145,9 +145,10 @@ def _set(route: Route) -> str:
     protocol = f" proto {route.protocol}" if route.protocol else ""
     if not route.hops:
         return f"route replace blackhole {route.destination}{protocol}"
+    head = f"route replace {route.destination}{protocol}"
     if len(route.hops) == 1:
-        return f"route replace {route.destination} {route.hops[0]}{protocol}"
-    return f"route replace {route.destination}{protocol}" + "".join(f" nexthop {hop}" for hop in route.hops)
+        return f"{head} {route.hops[0]}"
+    return head + "".join(f" nexthop {hop}" for hop in route.hops)
 
 
 def _deleted(route: Route) -> str:

@@ -73,7 +73,7 @@ def test_a_change_is_what_changed_and_its_order_leaves_no_half_path():
     lines = commands.ip.splitlines()
     assert [line.split()[0] for line in lines] == ["neigh", "neigh", "route", "route", "route"]
     assert "route replace blackhole 10.244.1.0/26 proto 80" in lines
-    assert f"route replace 10.244.2.0/26 via 10.244.2.0 dev {DEVICE} onlink proto 80" in lines
+    assert f"route replace 10.244.2.0/26 proto 80 via 10.244.2.0 dev {DEVICE} onlink" in lines
     assert difference(before, before) == Commands()
     gone = difference(before, wanted("Always", BLOCKS[:2]))
     assert gone.ip.splitlines() == ["route del 10.244.3.0/26 proto 80", f"neigh del 10.244.3.0 dev {DEVICE}"]

@@ -34,7 +34,7 @@ def having(*routes: Route) -> Forwarding:
     [
         ([], [ROUTE], [f"route replace {PODS} via 172.18.0.4 dev eth0"]),
         ([], [BLACKHOLE], [f"route replace blackhole {PODS} proto 80"]),
-        ([], [TUNNEL], [f"route replace {PODS} via 10.244.2.0 dev vx onlink proto 80"]),
+        ([], [TUNNEL], [f"route replace {PODS} proto 80 via 10.244.2.0 dev vx onlink"]),
         ([], [TWO_WAYS], [f"route replace {PODS} proto bird nexthop via 172.18.0.4 nexthop via 172.18.0.5"]),
         ([ROUTE], [ROUTE], []),
         ([ROUTE], [ELSEWHERE], [f"route replace {PODS} via 172.18.0.5 dev eth0"]),
@@ -44,7 +44,7 @@ def having(*routes: Route) -> Forwarding:
         (
             [BLACKHOLE],
             [TUNNEL],
-            [f"route del {PODS} proto 80", f"route replace {PODS} via 10.244.2.0 dev vx onlink proto 80"],
+            [f"route del {PODS} proto 80", f"route replace {PODS} proto 80 via 10.244.2.0 dev vx onlink"],
         ),
         ([TUNNEL], [BLACKHOLE], [f"route del {PODS} proto 80", f"route replace blackhole {PODS} proto 80"]),
     ],

@@ -19,7 +19,9 @@ def test_the_pure_examples_hold() -> None:
 
 
 def test_the_loop_of_informer_and_queue_runs() -> None:
-    (code,) = (text for text in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "asyncio.Queue()" in text)
+    (code,) = (
+        text for text in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "asyncio.Queue()" in text
+    )
     with RunningApiServer() as server:
         exec(compile(code, str(README), "exec"), {"KUBECONFIG": server.kubeconfig})
 
