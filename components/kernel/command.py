@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -136,6 +137,20 @@ async def run(
         raise _missing(argv[0]) from error
     finally:
         streams.close()
+    if check and completed.returncode != 0:
+        raise CommandError(completed, stdin)
+    return completed
+
+
+def run_blocking(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = False) -> Completed:
+    """run() for a program without an event loop. Raises what that raises."""
+    try:
+        done = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout)
+    except FileNotFoundError as error:
+        raise _missing(argv[0]) from error
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{' '.join(argv)}: no end in {timeout:g} s") from error
+    completed = Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
     if check and completed.returncode != 0:
         raise CommandError(completed, stdin)
     return completed

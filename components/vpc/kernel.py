@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
+from components.kernel import command
 from components.vpc import fabric
 from components.vpc.model import Interface, Vpc
 
 _SECONDS = 20
 
 
-class CommandFailed(Exception):
-    """A command of the fabric, and what it said."""
-
-
 def _run(argv: list[str], text: str = "") -> str:
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=_SECONDS)
-    if done.returncode:
-        raise CommandFailed(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    return command.run_blocking(argv, stdin=text.encode(), timeout=_SECONDS, check=True).stdout.decode()
 
 
 def mac_of(pid: int, name: str) -> str:
-    """Of a node's interface. Raises CommandFailed."""
+    """Of a node's interface. Raises CommandError, OSError."""
     shown = _run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name])
     return str(json.loads(shown)[0]["address"])
 
 
 class Kernel:
-    """Of the namespace in which the switches are; router: pid of the VPC router. Methods raise CommandFailed."""
+    """The namespace of the switches; router: pid of the VPC router. Methods raise CommandError and OSError."""
 
     def __init__(self, router: int = 0) -> None:
         self._router = router

@@ -7,7 +7,6 @@ import json
 import logging
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -15,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from components.kernel import namespaces
+from components.kernel import command, namespaces
+from components.kernel.command import CommandError
 from components.machinery import daemon, serving
-from components.vpc.kernel import CommandFailed, Kernel, mac_of
+from components.vpc.kernel import Kernel, mac_of
 from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
 from components.vpc.service import Service
 
@@ -100,7 +100,7 @@ def _server(router: int, address: str, service: Service) -> ThreadingHTTPServer:
 
     def listen() -> None:
         namespaces.enter_path(f"/proc/{router}/ns/net")
-        subprocess.run(["ip", "address", "replace", f"{address}/32", "dev", "lo"], check=True, timeout=10)
+        command.run_blocking(["ip", "address", "replace", f"{address}/32", "dev", "lo"], timeout=10, check=True)
         listening.append(socket.create_server((address, PORT), backlog=64))
 
     thread = threading.Thread(target=listen)
@@ -156,7 +156,7 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             except (ValueError, LookupError) as error:
                 self._refuse("InvalidParameterValue", str(error))
                 return
-            except CommandFailed as error:
+            except (CommandError, OSError) as error:
                 log.error("%s", error)
                 status, body = 500, {"Error": {"Code": "InternalError", "Message": str(error)}}
             self._answer(status, json.dumps(body))

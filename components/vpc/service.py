@@ -30,7 +30,7 @@ class Service:
         self._lock = threading.Lock()
 
     def act(self, parameters: Parameters) -> Answer:
-        """An action of EC2's. Raises Refused, CommandFailed."""
+        """An action of EC2's. Raises Refused, CommandError, OSError."""
         name = parameters.get("Action", "")
         action = _ACTIONS.get(name)
         if action is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.command import CommandError, run
+from components.kernel.command import CommandError, run, run_blocking
 
 
 def test_a_program_gets_stdin_and_environment_and_gives_both_outputs():
@@ -91,3 +91,13 @@ def test_a_missing_tool_is_named_with_its_debian_package(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(FileNotFoundError, match="install the Debian package iptables: 'ip6tables-restore'"):
         asyncio.run(run(["ip6tables-restore"]))
+
+
+def test_without_an_event_loop_it_is_the_same():
+    assert run_blocking(["sh", "-c", "cat; exit 3"], stdin=b"in").stdout == b"in"
+    with pytest.raises(CommandError, match=r"exit status 2: broken$"):
+        run_blocking(["sh", "-c", "echo broken >&2; exit 2"], check=True)
+    with pytest.raises(TimeoutError, match=r"sleep 60: no end in 0.1 s"):
+        run_blocking(["sleep", "60"], timeout=0.1)
+    with pytest.raises(FileNotFoundError):
+        run_blocking(["no-such-program-anywhere"])
