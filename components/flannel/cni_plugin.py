@@ -5,7 +5,7 @@ It is installed as /opt/cni/bin/flannel and runs for every pod: standard library
 loads in a few milliseconds (no subprocess, no ipaddress, no re of our own).
 """
 
-# ruff: noqa: PTH103, PTH108, PTH112, PTH113, PTH118, PTH120, PTH208
+# ruff: noqa: PTH103, PTH108, PTH112, PTH118, PTH120, PTH208
 # (pathlib takes 4 ms to load.)
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ import os
 import sys
 
 from components.machinery.cni_plugin import contract
-from components.machinery.cni_plugin.contract import (
-    INCOMPATIBLE,
-    INTERNAL,
-    INVALID_ENVIRONMENT,
-    SUPPORTED_VERSIONS,
-    UNAVAILABLE,
-    PluginError,
-)
+from components.machinery.cni_plugin.contract import UNAVAILABLE, Call, PluginError
 
 TYPE_CHECKING = False  # typing itself takes 3 ms to load
 if TYPE_CHECKING:
@@ -103,53 +96,34 @@ def delegate_config(conf: dict[str, Any], env: dict[str, Any]) -> dict[str, Any]
     return delegate
 
 
-def run_delegate(kind: str, config: dict[str, Any]) -> tuple[int, bytes]:
-    """Run the delegate found in CNI_PATH with our environment; (exit status, stdout). Raises PluginError."""
-    paths = [os.path.join(folder, kind) for folder in os.environ.get("CNI_PATH", "").split(":") if folder]
-    found = next((path for path in paths if os.path.isfile(path)), None)
-    if "/" in kind or found is None:
-        raise PluginError(f'failed to find plugin "{kind}" in path [{os.environ.get("CNI_PATH", "")}]')
-    stdin, stdout = os.memfd_create("stdin", os.MFD_CLOEXEC), os.memfd_create("stdout", os.MFD_CLOEXEC)
-    os.write(stdin, json.dumps(config).encode())
-    os.lseek(stdin, 0, os.SEEK_SET)
-    redirect = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    pid = os.posix_spawn(found, [found], dict(os.environ), file_actions=redirect)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), os.pread(stdout, os.fstat(stdout).st_size, 0)
-
-
-def delegated(verb: str, config: dict[str, Any]) -> bytes:
-    """As run_delegate; a failure becomes the delegate's own error, with its code. Returns its stdout."""
-    status, output = run_delegate(config["type"], config)
-    if status == 0:
-        return output
-    prefix = "failed to delegate add: " if verb == "ADD" else ""
+def delegated(call: Call, verb: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The delegate's result. Raises PluginError with the delegate's own error."""
+    contract.found(config["type"])
     try:
-        error = json.loads(output)
-        raise PluginError(prefix + error["msg"], int(error.get("code", INTERNAL)), str(error.get("details", "")))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said = output.decode(errors="replace").strip()
-        raise PluginError(f"{prefix}netplugin failed (exit status {status}): {said}") from None
+        return contract.delegated(call, config["type"], verb, config)
+    except PluginError as error:
+        prefix = "failed to delegate add: " if verb == "ADD" else ""
+        raise PluginError(f"{prefix}{error.msg}", error.code, error.details) from None
 
 
-def scratch_path(conf: dict[str, Any]) -> str:
-    return os.path.join(conf.get("dataDir") or DEFAULT_DATA_DIR, os.environ["CNI_CONTAINERID"])
+def scratch_path(call: Call) -> str:
+    return os.path.join(call.config.get("dataDir") or DEFAULT_DATA_DIR, call.container)
 
 
-def add(conf: dict[str, Any]) -> bytes:
-    env = load_subnet_env(conf.get("subnetFile") or DEFAULT_SUBNET_FILE)
-    config = delegate_config(conf, env)
-    path = scratch_path(conf)
+def add(call: Call) -> dict[str, Any]:
+    env = load_subnet_env(call.config.get("subnetFile") or DEFAULT_SUBNET_FILE)
+    config = delegate_config(call.config, env)
+    path = scratch_path(call)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     # DEL must find what ADD used, also when subnet.env has changed or gone by then.
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(config, file)
-    return delegated("ADD", config)
+    return delegated(call, "ADD", config)
 
 
-def stored(conf: dict[str, Any]) -> dict[str, Any] | None:
+def stored(call: Call) -> dict[str, Any] | None:
     try:
-        with open(scratch_path(conf), encoding="utf-8") as file:
+        with open(scratch_path(call), encoding="utf-8") as file:
             config: dict[str, Any] = json.load(file)
             if isinstance(config, dict) and isinstance(config.get("type"), str):
                 return config
@@ -161,108 +135,55 @@ def stored(conf: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def delete(conf: dict[str, Any]) -> bytes:
-    config = stored(conf)
+def delete(call: Call) -> dict[str, Any]:
+    config = stored(call)
     if config is None:
-        return b""  # Nothing there: done before, or ADD never came this far.
-    if conf.get("prevResult") is not None:
-        config["prevResult"] = conf["prevResult"]
-    delegated("DEL", config)
+        return {}  # Nothing there: done before, or ADD never came this far.
+    if call.config.get("prevResult") is not None:
+        config["prevResult"] = call.config["prevResult"]
+    delegated(call, "DEL", config)
     try:
-        os.unlink(scratch_path(conf))
+        os.unlink(scratch_path(call))
     except OSError:
         pass
-    return b""
+    return {}
 
 
-def check(conf: dict[str, Any]) -> bytes:
-    config = stored(conf)
+def check(call: Call) -> dict[str, Any]:
+    config = stored(call)
     if config is None:
-        raise PluginError("no delegate configuration for container " + os.environ["CNI_CONTAINERID"], 3)
-    config["prevResult"] = conf.get("prevResult")
-    delegated("CHECK", config)
-    return b""
+        raise PluginError(f"no delegate configuration for container {call.container}", 3)
+    config["prevResult"] = call.config.get("prevResult")
+    delegated(call, "CHECK", config)
+    return {}
 
 
-def status(conf: dict[str, Any]) -> bytes:
+def status(call: Call) -> dict[str, Any]:
     try:
-        load_subnet_env(conf.get("subnetFile") or DEFAULT_SUBNET_FILE)
+        load_subnet_env(call.config.get("subnetFile") or DEFAULT_SUBNET_FILE)
     except PluginError as error:
         raise PluginError(error.msg, UNAVAILABLE) from None
-    return b""
+    return {}
 
 
-def collect_garbage(conf: dict[str, Any]) -> bytes:
+def collect_garbage(call: Call) -> dict[str, Any]:
     """Scratch files of this network whose container is not valid any more; their addresses went with DEL."""
-    valid = {str(entry.get("containerID", "")) for entry in conf.get("cni.dev/valid-attachments") or []}
-    folder = conf.get("dataDir") or DEFAULT_DATA_DIR
+    valid = call.valid_containers
+    folder = call.config.get("dataDir") or DEFAULT_DATA_DIR
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         path = os.path.join(folder, name)
         try:
             with open(path, encoding="utf-8") as file:
-                stale = name not in valid and json.load(file).get("name") == conf.get("name")
+                stale = name not in valid and json.load(file).get("name") == call.network
             if stale:
                 os.unlink(path)
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
-    return b""
+    return {}
 
 
-def version(conf: dict[str, Any]) -> bytes:
-    answer = {"cniVersion": conf.get("cniVersion") or "1.1.0", "supportedVersions": SUPPORTED_VERSIONS}
-    return json.dumps(answer).encode()
+VERBS = {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage}
 
 
-# verb: (what runs it, environment it needs, first spec version that has it)
-VERBS = {
-    "ADD": (add, ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"), (0, 1)),
-    "DEL": (delete, ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"), (0, 1)),
-    "CHECK": (check, ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"), (0, 4)),
-    "STATUS": (status, ("CNI_PATH",), (1, 1)),
-    "GC": (collect_garbage, ("CNI_PATH",), (1, 1)),
-    "VERSION": (version, (), (0, 1)),
-}
-
-
-def dispatch(verb: str, data: bytes) -> bytes:
-    if verb not in VERBS:
-        raise PluginError("unknown CNI_COMMAND: " + verb, INVALID_ENVIRONMENT)
-    run, needed, since = VERBS[verb]
-    missing = [name for name in needed if not os.environ.get(name)]
-    if missing:
-        raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
-    conf = contract.decoded(data)
-    asked = conf.get("cniVersion") or "0.1.0"
-    if verb == "VERSION":
-        return run(conf)
-    if asked not in SUPPORTED_VERSIONS:
-        details = f'config is "{asked}", plugin supports {json.dumps(SUPPORTED_VERSIONS)}'
-        raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
-    if tuple(int(part) for part in asked.split(".")[:2]) < since:
-        raise PluginError("config version does not allow " + verb, INCOMPATIBLE)
-    contract.check_environment()
-    contract.check_config(conf)
-    return run(conf)
-
-
-def main(_: list[str]) -> int:
-    verb = os.environ.get("CNI_COMMAND", "")
-    if not verb:
-        versions = ", ".join(SUPPORTED_VERSIONS)
-        sys.stderr.write(f"CNI flannel plugin (kubewire)\nCNI protocol versions supported: {versions}\n")
-        return 0
-    data = b""
-    try:
-        data = contract.configuration()
-        output = dispatch(verb, data)
-    except PluginError as error:
-        body = contract.error_object(data, error.code, error.msg, error.details)
-    except OSError as error:
-        body = contract.error_object(data, INTERNAL, f"{error.filename}: {(error.strerror or '').lower()}")
-    except Exception as error:  # a fault of ours: a runtime can read nothing but the spec's object
-        body = contract.error_object(data, INTERNAL, f"flannel: {type(error).__name__}: {error}")
-    else:
-        sys.stdout.buffer.write(output)
-        return 0
-    json.dump(body, sys.stdout, indent=4)
-    return 1
+def main(argv: list[str]) -> int:
+    return contract.main({"flannel": VERBS}, argv)

@@ -103,7 +103,7 @@ def plugin(data: bytes) -> None:
     with contextlib.suppress(contract.PluginError):
         json.dumps(contract.dispatch(VERBS, os.environ["CNI_COMMAND"], data, contract.Call))
     with contextlib.suppress(contract.PluginError, OSError):
-        flannel.dispatch(os.environ["CNI_COMMAND"], data)
+        contract.dispatch(flannel.VERBS, os.environ["CNI_COMMAND"], data, contract.Call)
     error = contract.error_object(data, 7, "x", "y")
     assert error["cniVersion"] in contract.SUPPORTED_VERSIONS
 

@@ -330,13 +330,20 @@ def _raise_delegates(output: str) -> None:
         return
 
 
-def delegated(call: Call, kind: str, verb: str) -> dict[str, Any]:
-    """Another plugin, run with our configuration (SPEC.md section 4). Raises PluginError."""
-    paths = [os.path.join(folder, kind) for folder in os.environ.get("CNI_PATH", "").split(":") if folder]
-    found = next((path for path in paths if os.path.isfile(path)), None)
-    if found is None or "/" in kind:
-        raise PluginError(f'failed to find plugin "{kind}" in path [{os.environ.get("CNI_PATH", "")}]')
-    output = run([found], json.dumps(call.config), environment=os.environ | {"CNI_COMMAND": verb}, delegate=True)
+def found(kind: str) -> str:
+    """The path of another plugin. Raises PluginError."""
+    folders = os.environ.get("CNI_PATH", "")
+    paths = [os.path.join(folder, kind) for folder in folders.split(":") if folder]
+    path = next((path for path in paths if os.path.isfile(path)), None)
+    if path is None or "/" in kind:
+        raise PluginError(f'failed to find plugin "{kind}" in path [{folders}]')
+    return path
+
+
+def delegated(call: Call, kind: str, verb: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Another plugin, run with our configuration or config (SPEC.md section 4). Raises PluginError."""
+    text = json.dumps(call.config if config is None else config)
+    output = run([found(kind)], text, environment=os.environ | {"CNI_COMMAND": verb}, delegate=True)
     try:
         answer: Any = json.loads(output) if output else {}
     except (ValueError, RecursionError):

@@ -10,7 +10,7 @@ import pytest
 
 from components.flannel import install
 
-RECORDER = Path("tests/components/machinery/cni/recorder.py")
+RECORDER = Path("tests/components/kubelet/cni/recorder.py")
 ENV = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
 RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.244.1.5/24"}]}
 
