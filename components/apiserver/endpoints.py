@@ -12,8 +12,9 @@ import orjson
 from aiohttp import web
 
 from components.apiserver import deletion, patching, status, subresources, tables, watching
+from components.apiserver.applying import apply_patch
 from components.apiserver.catalog import Served
-from components.apiserver.fieldownership import ListKeysOf, apply_patch
+from components.apiserver.fieldownership import ListKeysOf
 from components.apiserver.kinds.labelselectors import check_requirements
 from components.apiserver.kinds.spec import FieldError
 from components.apiserver.listoptions import ListOptions

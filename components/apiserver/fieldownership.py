@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.apiserver import status
 from components.apiserver.catalog import Served
@@ -26,13 +26,8 @@ from components.apiserver.fieldsets import (
     to_fields_v1,
     without,
 )
-from components.apiserver.kinds.spec import FieldError
 from components.apiserver.metadata import timestamp
-from components.apiserver.store import Key
 from components.machinery.resources import KubeObject
-
-if TYPE_CHECKING:
-    from components.apiserver.registry import Registry, Result, Strategy, WriteOptions
 
 #: list_map_keys(group, version, kind, path) of the openapi package.
 ListKeysOf = Callable[[str, str, str, tuple[str, ...]], tuple[str, ...] | None]
@@ -144,58 +139,9 @@ class OwnershipTracker:
         _record(new, _with(after, identity, served.api_version, mine | taken) if taken else after)
 
 
-def apply_patch(
-    registry: Registry,
-    served: Served,
-    namespace: str,
-    name: str,
-    patch: Any,
-    options: WriteOptions,
-    subresource: str,
-    list_keys_of: ListKeysOf,
-) -> Result:
-    """PATCH with application/apply-patch+yaml: creates, or merges what the manager wants. Raises 400, 409, 422."""
-    config = _checked(registry, served, patch, name, options)
-    key = list_keys_for(served, list_keys_of)
-    # The status is applied through its subresource, and nothing else is.
-    config = {
-        field: value
-        for field, value in config.items()
-        if field in ("kind", "apiVersion", "metadata") or (field == "status") is (subresource == "status")
-    }
-    fields = owned_fields(config, key)
-    identity = (options.field_manager, "Apply", subresource)
-    stored = registry.store.get(Key(served.storage, namespace if served.namespaced else "", name))
-    if stored is None:
-        if subresource:
-            raise status.not_found(served.group, served.plural, name)
-        config["metadata"]["name"] = name
-        _record(config, _with([], identity, served.api_version, fields))
-        return registry.create(served, namespace, config, options)
-
-    def transform(live: KubeObject) -> KubeObject:
-        return applied(live, config, fields, identity, served.api_version, key, options.force)
-
-    strategy: Strategy = "status" if subresource == "status" else "main"
-    return registry.update(served, namespace, name, transform, options, strategy, track=False)
-
-
-def _checked(registry: Registry, served: Served, patch: Any, name: str, options: WriteOptions) -> KubeObject:
-    if not options.field_manager:
-        error = FieldError("Required", "fieldManager", "", "is required for apply patch")
-        raise status.invalid("meta.k8s.io", "PatchOptions", "", [error])
-    if not isinstance(patch, dict):
-        raise status.bad_request("error decoding YAML: the applied configuration is not an object")
-    config: KubeObject = patch
-    registry.check_types(served, config)
-    metadata = config["metadata"]
-    if metadata.get("managedFields"):
-        raise status.bad_request("metadata.managedFields must be nil")
-    if (metadata.get("name") or name) != name:
-        raise status.bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-        )
-    return config
+def first_applied(config: KubeObject, fields: FieldSet, identity: tuple[str, str, str], api_version: str) -> None:
+    """Record, in an object that is about to be created, that all of it was applied by one manager."""
+    _record(config, _with([], identity, api_version, fields))
 
 
 def applied(

@@ -8,12 +8,25 @@ import sys
 import time
 import traceback
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from . import wire, zygote
+from .loop import Loop
 
-if TYPE_CHECKING:
-    from .server import Server
+
+class Server(Protocol):
+    """What is told: server.py, which knows what requests mean and what a parent's word is about."""
+
+    loop: Loop
+
+    def request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """A whole frame of a client. Takes over fds."""
+
+    def disconnected(self, connection: Connection) -> None: ...
+
+    def parent_told(self, kind: bytes, serial: int, value: int) -> None: ...
+
+    def parent_died(self, name: str) -> None: ...
 
 
 class Parent:
