@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from vm import cache, console
-from vm.errors import Ended, Panicked, VMError
+from vm.errors import Ended, Panicked
 from vm.jail import CANNOT_START, Spec
 from vm.kernels.base import Boot, Kernel
 from vm.share import Follower, Job, Share, collect, exit_code
@@ -291,10 +291,3 @@ def running(base: Path | None = None) -> Iterator[Path]:
     for folder in sorted(base.iterdir()) if base.is_dir() else ():
         if (folder / "spec.json").exists():
             yield folder
-
-
-def check_visible(paths: Sequence[Path]) -> None:
-    """Raises VMError for a folder that there is not."""
-    for path in paths:
-        if not path.exists():
-            raise VMError(f"{path} does not exist")

@@ -11,7 +11,7 @@ from components.aws_vpc_cni.pool import Eni
 from components.kernel.iptables import Chain, Lead, Ruleset
 
 MARK = "0x80/0x80"
-MARK_PRIORITY, TO_POD_PRIORITY, FROM_POD_PRIORITY = 1024, 512, 1536
+MARK_PRIORITY = 1024
 
 
 def eni_setup(eni: Eni, mtu: int) -> list[str]:

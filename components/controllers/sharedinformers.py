@@ -98,9 +98,6 @@ class SharedInformers:
         version = (new or old or {})["metadata"].get("resourceVersion", "0")
         self._progress[resource] = max(self._progress[resource], int(version))
 
-    def followed(self) -> frozenset[Resource]:
-        return frozenset(self._informers)
-
     def start(self) -> None:
         """Runs every informer that does not run yet."""
         for resource, informer in self._informers.items():

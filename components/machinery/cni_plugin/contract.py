@@ -59,10 +59,6 @@ class Call:
         """GC's: whatever else has an attachment has lost it."""
         return {str(entry.get("containerID", "")) for entry in self.config.get("cni.dev/valid-attachments") or []}
 
-    @property
-    def has_namespace(self) -> bool:
-        return bool(self.netns) and os.path.exists(self.netns)  # noqa: PTH110
-
     def result(self, interfaces: list[dict[str, Any]], addresses: list[str], index: int = 1) -> dict[str, Any]:
         """ADD's answer. addresses with prefix length, all of the interface number index."""
         ips = [ip_entry(self.version, address) | {"interface": index} for address in addresses]
