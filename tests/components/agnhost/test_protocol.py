@@ -6,37 +6,8 @@ import pytest
 
 from components.agnhost import resolv
 from components.agnhost.flags import Flag, parse
-from components.agnhost.golang import format_duration, host_port, parse_duration, to_json
+from components.agnhost.golang import host_port, to_json
 from components.agnhost.http import BadRequest, Request, RequestParser, Response, content_type, encode, redirect
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("0", 0), ("5s", 5), ("1m30s", 90), ("1.5h", 5400), ("250ms", 0.25), ("-2s", -2), ("1h2m3s4ms", 3723.004)],
-)
-def test_durations_are_read(text: str, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("5", 'time: missing unit in duration "5"'),
-        ("x", 'time: invalid duration "x"'),
-        ("", 'time: invalid duration ""'),
-    ],
-)
-def test_wrong_durations_are_refused_in_gos_words(text: str, message: str) -> None:
-    with pytest.raises(ValueError) as raised:
-        parse_duration(text)
-    assert str(raised.value) == message
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (1.5, "1.5s"), (90, "1m30s"), (3600, "1h0m0s"), (0.02, "20ms"), (2e-6, "2µs")]
-)
-def test_durations_are_written(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
 
 
 def test_addresses_are_joined_as_go_does() -> None:
