@@ -15,7 +15,7 @@ from lab.errors import LabError
 from scenarios.engine.cli import CATALOGUE
 from scenarios.engine.exchange import decode
 from scenarios.engine.model import Case
-from scenarios.engine.results import Event
+from scenarios.engine.results import CaseFinished, Event
 from vm import build
 from vm.errors import Ended, NotBuilt, VMError
 from vm.kernels import named
@@ -87,6 +87,7 @@ class VirtualMachines:
         events, pending = Follower(job / "outputs/0/events"), b""
         by_id = {case.id: case for case in cases}
         said: list[bytes] = []
+        finished: set[str] = set()
 
         def look() -> None:
             nonlocal pending
@@ -94,8 +95,10 @@ class VirtualMachines:
                 raise Stopped("stopped")
             while data := events.read():
                 *lines, pending = (pending + data).split(b"\n")
-                for line in lines:
-                    tell(decode(line.decode(), by_id))
+                for event in (decode(line.decode(), by_id) for line in lines):
+                    if isinstance(event, CaseFinished):
+                        finished.add(event.result.case.id)
+                    tell(event)
 
         try:
             code = machine.wait(job, out=said.append, err=said.append, look=look)
@@ -104,7 +107,7 @@ class VirtualMachines:
             raise RuntimeError(f"what came from the virtual machine is no run: {error}") from error
         finally:
             events.close()
-        if code not in (0, 1):
+        if code not in (0, 1) or finished != by_id.keys():
             raise RuntimeError(f"exit code {code}: {b''.join(said)[-2000:].decode(errors='replace')}")
 
 
