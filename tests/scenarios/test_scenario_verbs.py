@@ -6,7 +6,7 @@ from scenarios.engine.scene import End
 from scenarios.engine.verbs.base import Count, text_problem
 from scenarios.engine.verbs.conntrack import parse
 from scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
-from scenarios.engine.verbs.rules import Ruleset, parse_rule, tables
+from scenarios.engine.verbs.rules import Rules, Ruleset, parse_rule, tables
 
 CONNTRACK = """\
 tcp      6 86398 ESTABLISHED src=10.244.1.2 dst=10.96.0.5 sport=40000 dport=80 src=10.244.2.3 dst=10.244.1.2 sport=8080 dport=40000 [ASSURED] mark=0 use=1
@@ -91,6 +91,27 @@ def test_a_verdict_that_may_not_apply_does_not_end_the_walk(match):
     lines = [f"-A PREROUTING -p tcp {match} -j DNAT --to-destination 10.244.1.2:8080", "-A PREROUTING -j LOG"]
     ruleset = Ruleset(tuple(map(parse_rule, lines)))
     assert [rule.target for _, rule in ruleset.walk("PREROUTING", {"protocol": "tcp"})] == ["DNAT", "LOG"]
+
+
+SERVICE = "-A KUBE-EXT -m tcp -p tcp -j DNAT --to-destination 10.244.2.2:8080"
+HOST_PORT = "-A CNI-DN -p tcp -m tcp --dport 30055 -j DNAT --to-destination 10.244.1.9:8080"
+JUMPS = ["-A PREROUTING -m conntrack --ctstate NEW -j KUBE-EXT", "-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-DN"]
+
+
+@pytest.mark.parametrize(
+    ("jumps", "decides", "why"),
+    [
+        (JUMPS, "10.244.2.2", ""),
+        (JUMPS[::-1], "10.244.1.9", ""),
+        (JUMPS[::-1], "10.244.2.2", f"expected /10.244.2.2/ to decide, the first verdict is {HOST_PORT}"),
+        ([], "10.244.2.2", "no rule decides, expected /10.244.2.2/"),
+    ],
+)
+def test_of_two_rules_for_one_packet_the_first_decides(jumps, decides, why):
+    text = "\n".join(["*nat", *jumps, SERVICE, HOST_PORT, "COMMIT"])
+    packet = {"chain": "PREROUTING", "protocol": "tcp", "destination": "172.18.0.3", "dport": 30055}
+    seen = Rules(table="nat", walk=packet, decides=decides)._walked(text, "iptables-save")
+    assert (seen.holds, seen.why) == (not why, why)
 
 
 def test_return_leaves_only_its_own_chain():

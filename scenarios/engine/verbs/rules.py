@@ -163,7 +163,9 @@ class Rules(Arguments):
     """The rules of a host. table and chain narrow it down; count is of lines that matches (or contains) finds.
 
     walk: a packet entering at a chain (iptables only); reaches, avoids: regular expressions over the rules that
-    it may come to, following jumps, for example KUBE-SVC-.* or "-j DNAT --to-destination 10.244.1.2:8080".
+    it may come to, following jumps, for example KUBE-SVC-.* or "-j DNAT --to-destination 10.244.1.2:8080". A packet
+    comes to at most one of the verdicts among them: decides is a regular expression over the first one. Where rules
+    choose at random, each of them may be the first, and the expression must allow for all.
     """
 
     tool: str = "iptables"
@@ -176,6 +178,7 @@ class Rules(Arguments):
     walk: Mapping[str, Any] | None = None
     reaches: tuple[str, ...] = ()
     avoids: tuple[str, ...] = ()
+    decides: str = ""
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = self._argv()
@@ -236,6 +239,8 @@ class Rules(Arguments):
         missed = [p for p in self.reaches if not any(re.search(p, one) for one in texts)]
         hit = [p for p in self.avoids if any(re.search(p, one) for one in texts)]
         why = f"does not come to {listed(missed)}" if missed else f"comes to {listed(hit)}" if hit else ""
+        if self.decides and not why:
+            why = _undecided(self.decides, [rule for _, rule in steps if rule.target in VERDICTS])
         path = list(dict.fromkeys([chain, *(rule.target for _, rule in steps if rule.target)]))
         return Observation(
             holds=not why,
@@ -244,6 +249,14 @@ class Rules(Arguments):
             why=why,
             detail=first_lines("\n".join("  " * depth + rule.text for depth, rule in steps)),
         )
+
+
+def _undecided(pattern: str, verdicts: Sequence[Rule]) -> str:
+    """Why the first verdict that a packet may meet is not the expected one; "" when it is."""
+    if not verdicts:
+        return f"no rule decides, expected /{pattern}/"
+    first = verdicts[0].text
+    return "" if re.search(pattern, first) else f"expected /{pattern}/ to decide, the first verdict is {first}"
 
 
 def _packet_text(packet: Mapping[str, Any]) -> str:
