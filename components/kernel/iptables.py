@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.kernel import command
+from components.kernel.nfnetlink.netlink import NfTablesSocket
 
 _SECONDS = 30
 #: To wait for the lock of iptables-legacy (`--wait`).
@@ -149,33 +148,17 @@ async def ensure(wanted: Ruleset, version: int = 4) -> bool:
     return bool(text)
 
 
-_NETLINK_NETFILTER, _NFNL_SUBSYS_NFTABLES, _NFT_MSG_GETGEN = 12, 10, 16
-_NLM_F_REQUEST = 1
-_GENERATION_ATTRIBUTE = 1  # NFTA_GEN_ID, 32 bits, network order
-
-
 def generation() -> int | None:
     """The number of the last nf_tables transaction in this network namespace; None where it cannot be had.
 
     iptables-nft changes it with every change, so an unchanged number means unchanged rules: one message instead
     of an iptables-save every few seconds on each of a hundred nodes (iptables-legacy must always look).
     """
-    header = struct.pack("=IHHII", 20, _NFNL_SUBSYS_NFTABLES << 8 | _NFT_MSG_GETGEN, _NLM_F_REQUEST, 1, 0)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as nl:
-            nl.settimeout(1)
-            nl.send(header + struct.pack("=BBH", socket.AF_UNSPEC, 0, 0))
-            answer = nl.recv(4096)
+        with NfTablesSocket() as kernel:
+            return kernel.generation()
     except OSError:
         return None
-    if len(answer) < 28:
-        return None
-    _, kind = struct.unpack_from("=IH", answer)
-    _, attribute = struct.unpack_from("=HH", answer, 20)
-    if kind >> 8 != _NFNL_SUBSYS_NFTABLES or attribute != _GENERATION_ATTRIBUTE:
-        return None
-    (value,) = struct.unpack_from(">I", answer, 24)
-    return int(value)
 
 
 def is_nf_tables() -> bool:

@@ -20,6 +20,8 @@ NLM_F_DUMP = 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYS_NFTABLES = 10
+#: NFT_MSG_GETGEN, NFTA_GEN_ID.
+_GET_GENERATION, _GENERATION_ID = 16, 1
 _SO_SNDBUFFORCE = 32
 _RECEIVE = 1 << 20
 _HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
@@ -181,6 +183,15 @@ class NfTablesSocket:
                     refused = NetlinkError(error, origin)
                 if sequence == len(origins) and refused is None:
                     return
+
+    def generation(self) -> int:
+        """The number of the last transaction in this network namespace. Raises OSError."""
+        self._socket.send(Message(_GET_GENERATION, 0, socket.AF_UNSPEC, b"").encode(1))
+        answer = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)  # the kernel answers before send() returns
+        for kind, _, error in _errors(answer):
+            if kind == NLMSG_ERROR and error:
+                raise NetlinkError(error)
+        return int.from_bytes(attributes(answer[_HEADER.size :])[_GENERATION_ID], "big")
 
     def dump(self, kind: int, family: int, payload: bytes = b"") -> list[bytes]:
         """Payloads (attributes) of all objects of one kind; kind is a NFT_MSG_GET*. Raises NetlinkError."""

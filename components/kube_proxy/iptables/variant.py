@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from components.kernel import iptables
+
 NFT, LEGACY, DEFAULT = "nft", "legacy", ""
 #: Chains of the kubelet that say which variant this node uses.
 _HINT = re.compile(r"^:(KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) ", re.MULTILINE)
@@ -28,9 +30,7 @@ def decide(nft: str, legacy: str) -> str:
 
 def is_nf_tables(chosen: str) -> bool:
     """Whether rules of the chosen variant are nf_tables'."""
-    if chosen != DEFAULT:
-        return chosen == NFT
-    return Path(shutil.which("iptables") or "").resolve().name == "xtables-nft-multi"
+    return iptables.is_nf_tables() if chosen == DEFAULT else chosen == NFT
 
 
 async def choose(save: Callable[[str], Awaitable[str]]) -> str:
