@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import sys
 from typing import NoReturn
 
 from components.kernel import namespaces as ns
@@ -145,24 +144,14 @@ def serve(init: int, listener: socket.socket, inside: int) -> None:
 
     inside: the API server's unix socket, opened with O_PATH: no path is looked up in the lab. Raises OSError.
     """
-    pidfd = os.pidfd_open(init)
-    helper = os.fork()
-    if helper:
-        os.close(pidfd)
-        if code := os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]):
-            raise OSError(code, f"open the API door: {os.strerror(code)}")
-        return
-    try:
-        ns.setns(pidfd, ns.CLONE_NEWPID | ns.CLONE_NEWNET)
-        if os.fork():  # the pid namespace is that of children
-            os._exit(0)
+
+    def stay() -> NoReturn:
         ns.set_process_name("kubewire-door")
         ns.without_rights()
         _keep_only({0, 1, 2, listener.fileno(), inside})
         carry(listener, f"/proc/self/fd/{inside}")
-    except OSError as error:
-        print(f"kubewire-door: {error}", file=sys.stderr, flush=True)
-        os._exit(error.errno or 1)
+
+    ns.run_beside(init, "open the API door", stay, wait=False)
 
 
 def _keep_only(kept: set[int]) -> None:

@@ -283,23 +283,7 @@ def _receive(channel: socket.socket, expected: bytes) -> bytes:
 
 def _mount_views_of(init: int, root: Path) -> None:
     """A process in the pid and network namespaces of init mounts their /proc and /sys, with the rights of this one."""
-    pidfd = os.pidfd_open(init)
-    helper = os.fork()
-    if helper:
-        os.close(pidfd)
-        if code := os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]):
-            raise OSError(code, f"mount /proc and /sys: {os.strerror(code)}")
-        return
-    try:
-        ns.setns(pidfd, ns.CLONE_NEWPID | ns.CLONE_NEWNET)
-        child = os.fork()  # the pid namespace is that of children
-        if child:
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        mounts.mount_process_views(root)
-        os._exit(0)
-    except OSError as error:
-        print(f"mount /proc and /sys: {error}", file=sys.stderr, flush=True)
-        os._exit(error.errno or 1)
+    ns.run_beside(init, "mount /proc and /sys", lambda: mounts.mount_process_views(root))
 
 
 def raise_limits() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -244,3 +245,28 @@ def set_process_name(name: str) -> None:
 def set_parent_death_signal(signal_number: int) -> None:
     """prctl(PR_SET_PDEATHSIG): the kernel sends this signal when the thread that forked us ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def run_beside(pid: int, what: str, work: Callable[[], object], *, wait: bool = True) -> None:
+    """Do work in a process of the pid and network namespaces of pid, with the rights of this one.
+
+    wait: until it has ended; else work goes on by itself, and only entering the namespaces is waited for. what names it
+    in errors. Raises OSError.
+    """
+    pidfd = os.pidfd_open(pid)
+    helper = os.fork()
+    if helper:
+        os.close(pidfd)
+        if code := os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]):
+            raise OSError(code, f"{what}: {os.strerror(code)}")
+        return
+    try:
+        setns(pidfd, CLONE_NEWPID | CLONE_NEWNET)
+        child = os.fork()  # the pid namespace is that of children
+        if child:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if wait else 0)
+        work()
+        os._exit(0)
+    except OSError as error:
+        print(f"{what}: {error}", file=sys.stderr, flush=True)
+        os._exit(error.errno or 1)
