@@ -108,7 +108,9 @@ class VirtualMachines:
         finally:
             events.close()
         if code not in (0, 1) or finished != by_id.keys():
-            raise RuntimeError(f"exit code {code}: {b''.join(said)[-2000:].decode(errors='replace')}")
+            missing = ", ".join(sorted(by_id.keys() - finished))
+            without = f" without a result of {missing}" if missing else ""
+            raise RuntimeError(f"exit code {code}{without}: {b''.join(said)[-2000:].decode(errors='replace')}")
 
 
 def _captures(source: Path, target: Path) -> None:
