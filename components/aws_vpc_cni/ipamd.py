@@ -17,8 +17,9 @@ from typing import Any
 from components.aws_vpc_cni import install, network
 from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
-from components.kernel import command, files, iptables
+from components.kernel import files, iproute, iptables
 from components.kernel.command import CommandError
+from components.kernel.iproute import text
 from components.machinery import jsontext, serving
 
 log = logging.getLogger("ipamd")
@@ -90,7 +91,7 @@ class Ipamd:
                 await asyncio.sleep(_RETRY_S)
         rules = await _rules()
         if ("fwmark 0x80/0x80", network.MARK_PRIORITY, "main") not in rules:
-            await _batch([network.mark_rule()])
+            await iproute.batch("ip", text([network.mark_rule()]), force=False)
         await self._set_nat()
         self._restore()
 
@@ -102,10 +103,8 @@ class Ipamd:
         self._vpc = await self._ec2.metadata(f"{about}/vpc-ipv4-cidr-blocks")
         self._primary = await self._ec2.metadata("local-ipv4")
         self._subnet_id = await self._ec2.metadata(f"{about}/subnet-id")
-        shown = await command.run(
-            ["ip", "-json", "link", "show", "dev", self._options.interface], timeout=10, check=True
-        )
-        self._mtu = int(json.loads(shown.stdout)[0]["mtu"])
+        (link,) = await iproute.query("ip", "link", "show", "dev", self._options.interface)
+        self._mtu = int(link["mtu"])
         for line in (await self._ec2.metadata("network/interfaces/macs")).splitlines():
             await self._adopt(line.rstrip("/"))
 
@@ -123,7 +122,7 @@ class Ipamd:
             prefixes,
         )
         if eni.index:
-            await _batch(network.eni_setup(eni, self._mtu), force=True)
+            await iproute.batch("ip", text(network.eni_setup(eni, self._mtu)), check=False)
         self.pool.enis[eni.id] = eni
         return eni
 
@@ -319,9 +318,8 @@ def _addresses(prefix: str) -> list[str]:
 
 
 async def _rules() -> set[tuple[str, int, str]]:
-    shown = await command.run(["ip", "-json", "rule", "show"], timeout=10, check=True)
     found = set()
-    for entry in json.loads(shown.stdout):
+    for entry in await iproute.query("ip", "rule", "show"):
         who = (
             f"fwmark {entry['fwmark']}/{entry.get('fwmask', '')}"
             if "fwmark" in entry
@@ -329,8 +327,3 @@ async def _rules() -> set[tuple[str, int, str]]:
         )
         found.add((who, int(entry["priority"]), str(entry.get("table", ""))))
     return found
-
-
-async def _batch(lines: list[str], *, force: bool = False) -> None:
-    argv = ["ip", *(["-force"] if force else []), "-batch", "-"]
-    await command.run(argv, stdin="".join(f"{line}\n" for line in lines).encode(), timeout=30, check=not force)

@@ -29,8 +29,8 @@ def text(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-async def batch(program: str, text: str, *, force: bool = True) -> None:
-    """Run the lines of text in one process. force: go on after a line that fails. Raises CommandError."""
+async def batch(program: str, text: str, *, force: bool = True, check: bool = True) -> None:
+    """Run the lines of text in one process. force: go on after a line that fails. check: raises CommandError."""
     if text:
         argv = [program, *(["-force"] if force else []), "-batch", "-"]
-        await command.run(argv, stdin=text.encode(), timeout=_BATCH_SECONDS, check=True)
+        await command.run(argv, stdin=text.encode(), timeout=_BATCH_SECONDS, check=check)

@@ -103,4 +103,4 @@ async def forget_behind_veth(macs: Sequence[str]) -> None:
     """The bridge looks for them anew; those it has forgotten itself are no mistake."""
     text = dataplane.forget(macs, dataplane.BRIDGE_END, "master")
     if text:
-        await command.run(["bridge", "-force", "-batch", "-"], stdin=text.encode(), timeout=30)
+        await batch("bridge", text, check=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from components.kernel import command
+from components.kernel import command, iproute
 from components.kernel.command import CommandError
 from components.kube_proxy.ipvs import servers, sets
 from components.kube_proxy.ipvs.servers import Key, VirtualServer
@@ -83,7 +82,7 @@ class Dummy:
         self._family = family
 
     async def addresses(self) -> Addresses:
-        links = json.loads(await run(["ip", "-json", "address", "show"]) or "[]")
+        links = await iproute.query("ip", "address", "show")
         found = {link["ifname"]: self._usable(link.get("addr_info") or ()) for link in links if "ifname" in link}
         bound = found.pop(DEVICE, None)
         return Addresses(bound, frozenset().union(*found.values()))
