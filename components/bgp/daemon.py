@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.bgp import fib, links, rib, status
 from components.bgp.config import ConfigError, Prefix, load
-from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, Withdrawn
+from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, SpeakerError, Withdrawn
 from components.kernel import rtnetlink
 from components.kernel.command import CommandError
 from components.machinery import serving
@@ -46,6 +46,7 @@ class Daemon:
         self.failure = ""
 
     async def run(self, asked: asyncio.Event) -> None:
+        """Until asked is set. Raises SpeakerError when the speaker does not start; see also failure."""
         loop = asyncio.get_running_loop()
         self._asked = asked
 
@@ -76,14 +77,21 @@ class Daemon:
             installing.cancel()
             await asyncio.gather(installing, return_exceptions=True)
             if not self._leaving and not self.failure:
-                await asyncio.to_thread(self._speaker.stop)
-                await fib.apply((await fib.read(self._configuration.families))[0], {})
+                await self._stop()
+
+    async def _stop(self) -> None:
+        try:
+            await asyncio.to_thread(self._speaker.stop)
+        except SpeakerError as error:
+            self.failure = str(error)
+        else:
+            await fib.apply((await fib.read(self._configuration.families))[0], {})
 
     async def _apply_first(self) -> None:
         try:
             await asyncio.to_thread(self._speaker.apply, self._configuration)
-        except Exception as error:  # of a speaker that has died meanwhile
-            self._fail(f"the speaker does not take its configuration: {error!r}")
+        except SpeakerError as error:
+            self._fail(str(error))
 
     def _fail(self, what: str) -> None:
         """The process ends as if it was killed: the kernel keeps its routes for the next one."""
@@ -108,8 +116,11 @@ class Daemon:
         except (CommandError, OSError, TimeoutError) as error:
             log.warning("cannot read links: %s", error)
             return
-        for address in gone:
-            self._speaker.drop(address)
+        try:
+            for address in gone:
+                self._speaker.drop(address)
+        except SpeakerError as error:
+            self._fail(str(error))
         self._dirty.set()
 
     def _handle(self, event: Event) -> None:
@@ -198,7 +209,11 @@ class Daemon:
             self._asked.set()
             return "Graceful restart requested\n"
         if line in commands:
-            return commands[line]()
+            try:
+                return commands[line]()
+            except SpeakerError as error:
+                self._fail(str(error))
+                return f"{error}\n"
         return f"unknown command {line!r}; there are: {', '.join([*commands, 'configure', 'graceful restart'])}\n"
 
     def _show_protocols(self) -> str:
@@ -228,7 +243,11 @@ class Daemon:
             self._asked.set()
             return "Restarting\n"
         async with self._configuring:
-            await asyncio.to_thread(self._speaker.apply, configuration)
+            try:
+                await asyncio.to_thread(self._speaker.apply, configuration)
+            except SpeakerError as error:
+                self._fail(str(error))
+                return f"{error}\n"
             self._configuration = configuration
         self._dirty.set()
         return "Reconfigured\n"

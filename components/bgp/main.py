@@ -51,12 +51,17 @@ def main(argv: Sequence[str]) -> int:
 
 async def _until_signal(config: Path, control: Path) -> tuple[bool, str]:
     """Whether the process is to begin anew, and why it cannot go on."""
-    from components.bgp.daemon import Daemon  # os-ken's import takes a tenth of a second; a question needs none of it
+    # os-ken's import takes a tenth of a second; a question needs none of it
+    from components.bgp.daemon import Daemon
+    from components.bgp.speaker import SpeakerError
 
     daemon = Daemon(config, control)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(daemon.configure()))
-    await daemon.run(process.termination())
+    try:
+        await daemon.run(process.termination())
+    except SpeakerError as error:
+        return False, str(error)
     return daemon.wants_restart, daemon.failure
 
 

@@ -6,12 +6,13 @@ caller's function on those threads.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,10 @@ _ACCEPT_PAUSE_S = 0.1
 CEASE, ADMINISTRATIVE_SHUTDOWN = 6, 2  # RFC 4486
 #: To and from whom os-ken has no next hop yet; it puts the session's address in its place.
 _NO_NEXT_HOP = {4: "0.0.0.0", 6: "::"}
+
+
+class SpeakerError(RuntimeError):
+    """os-ken does not do what it was asked: the process must end, as after Failed, which may come before or after."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ Event = PeerUp | PeerDown | Learned | Withdrawn | EndOfRib | Failed
 class Speaker:
     """Sessions and announcements follow the last applied configuration.
 
+    Every method raises SpeakerError when os-ken fails, or has failed before.
     restarting: its kernel still has the routes of a run before, which peers are told (RFC 4724, 4.1), until set False.
     """
 
@@ -93,8 +99,9 @@ class Speaker:
         self, configuration: Configuration, report: Callable[[Event], None], *, restarting: bool = False
     ) -> None:
         osken.install()
-        osken.on_failure(lambda what: report(Failed(what)))
         self._report = report
+        self._cause = ""
+        osken.on_failure(self._failed)
         self.restarting = restarting
         self._notified: set[str] = set()
         self._ended = threading.Event()
@@ -102,7 +109,22 @@ class Speaker:
         self._configuration = Configuration(configuration.local_as, configuration.router_id)
         self._listening: dict[socket.AddressFamily, socket.socket] = {}
         # Threads inherit being daemons from the one that starts them: the process need not wait for them in the end.
-        self._in_daemon_thread(self._start, configuration)
+        with self._os_ken():
+            self._in_daemon_thread(self._start, configuration)
+
+    def _failed(self, what: str) -> None:
+        self._cause = what
+        self._report(Failed(what))
+
+    @contextlib.contextmanager
+    def _os_ken(self) -> Iterator[None]:
+        """What os-ken raises becomes a SpeakerError. When a thread of its has died, that is told instead: it is the
+        cause, and the exception here only says that the rest of os-ken has stopped.
+        """
+        try:
+            yield
+        except Exception as error:
+            raise SpeakerError(self._cause or f"os-ken failed: {error!r}") from error
 
     def _start(self, configuration: Configuration) -> None:
         cluster = {"cluster_id": configuration.cluster_id} if configuration.cluster_id else {}
@@ -176,6 +198,10 @@ class Speaker:
 
         local AS, router id, cluster id and listening addresses stay those of the start.
         """
+        with self._os_ken():
+            self._apply(configuration)
+
+    def _apply(self, configuration: Configuration) -> None:
         before = self._configuration
         for peer in before.peers:
             if configuration.peer(peer.address) != peer:
@@ -256,22 +282,25 @@ class Speaker:
 
     def drop(self, address: str) -> None:
         """The link to a peer is gone: end the session now, not when the hold timer does."""
-        one = self._os_ken_peer(address)
-        if one is not None and (protocol := one.protocol):
-            self._notified.add(address)
-            shut(protocol._socket)
+        with self._os_ken():
+            one = self._os_ken_peer(address)
+            if one is not None and (protocol := one.protocol):
+                self._notified.add(address)
+                shut(protocol._socket)
 
     def stop(self) -> None:
         """Every peer gets a Cease (RFC 4271, 8.2.2, ManualStop)."""
-        for peer in self._configuration.peers:
-            if (one := self._os_ken_peer(peer.address)) is not None:
-                one._neigh_conf._settings[neighbors.ENABLED] = False
-                self._cease(one)
+        with self._os_ken():
+            for peer in self._configuration.peers:
+                if (one := self._os_ken_peer(peer.address)) is not None:
+                    one._neigh_conf._settings[neighbors.ENABLED] = False
+                    self._cease(one)
 
     def state(self, address: str) -> str:
         """RFC 4271's name of a session's state."""
-        one = self._os_ken_peer(address)
-        return str(one.state.bgp_state) if one is not None else "Idle"
+        with self._os_ken():
+            one = self._os_ken_peer(address)
+            return str(one.state.bgp_state) if one is not None else "Idle"
 
     def _originate(self, announcement: Announcement, withdraw: bool = False) -> None:
         prefix = announcement.prefix

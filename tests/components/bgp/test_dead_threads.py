@@ -14,21 +14,50 @@ from tests.scratch import isolated
 pytestmark = pytest.mark.packet
 
 #: The processor of routes fails at the first one.
-BROKEN = """
+FAILING = """
 import sys
 from os_ken.services.protocols.bgp import processor
-def fail(self): raise KeyError("a fault")
+def fail(self, *_): raise KeyError("a fault")
 processor.BgpProcessor._process_dest = fail
+"""
+#: It fails before the speaker has started, and the speaker goes on only when os-ken's core has stopped.
+BEFORE_THE_START = (
+    FAILING
+    + """
+processor.BgpProcessor._run = fail
+from os_ken.services.protocols.bgp import bgpspeaker, core_manager
+start = bgpspeaker.BGPSpeaker._core_start
+def and_wait(self, settings):
+    start(self, settings)
+    while core_manager.CORE_MANAGER.started: pass
+bgpspeaker.BGPSpeaker._core_start = and_wait
+"""
+)
+#: It fails while the configuration is applied.
+IN_BETWEEN = (
+    FAILING
+    + """
+from components.bgp import speaker
+apply = speaker.Speaker._apply
+def and_wait(self, configuration):
+    for one in configuration.announce: self._originate(one)
+    while speaker.CORE_MANAGER.started: pass
+    apply(self, configuration)
+speaker.Speaker._apply = and_wait
+"""
+)
+MAIN = """
 from components.bgp.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_the_process_ends_and_says_why():
+@pytest.mark.parametrize("broken", [FAILING, BEFORE_THE_START, IN_BETWEEN], ids=["first-route", "start", "apply"])
+def test_the_process_ends_and_says_why(broken):
     async def body():
         configuration = {"localAS": 64512, "routerID": "10.0.1.1", "listen": ["0.0.0.0"], "announce": ["10.1.0.0/24"]}
         Path("/tmp/bgp.yaml").write_text(json.dumps(configuration))
-        arguments = ["-c", BROKEN, "--config", "/tmp/bgp.yaml", "--control", "/tmp/bgp.ctl"]
+        arguments = ["-c", broken + MAIN, "--config", "/tmp/bgp.yaml", "--control", "/tmp/bgp.ctl"]
         daemon = await asyncio.create_subprocess_exec(
             sys.executable, *arguments, stderr=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(PROJECT)}
         )
@@ -38,5 +67,5 @@ def test_the_process_ends_and_says_why():
 
     code, said = isolated(lambda: asyncio.run(body()), timeout=50)
     assert code == 1
-    assert "\nbgp: " in f"\n{said}"
+    assert "died: KeyError('a fault')" in f"\n{said}".rpartition("\nbgp: ")[2]
     assert "Traceback" not in said.rpartition("\nbgp: ")[2]
