@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+FOLDERS = ("components", "lab", "scenarios", "topologies", "vm")
 
 
 def runtime_requirements() -> list[str]:
@@ -20,18 +21,20 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_packages(include=["lab*", "components*", "scenarios*", "topologies*", "vm*"]),
+    # Everything is imported below one name. In a checkout the link src/kubewire stands for this mapping.
+    package_dir={"kubewire": "."},
+    packages=[f"kubewire.{name}" for name in find_packages(include=[f"{folder}*" for folder in FOLDERS])],
     include_package_data=True,
     package_data={
         "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],
-        "scenarios": ["catalogue/*.md", "catalogue/*/*"],
-        "vm": ["debian-packages.txt", "kernels/uml.config", "kernels/*.h", "guest/*.py"],
+        "kubewire.scenarios": ["catalogue/*.md", "catalogue/*/*"],
+        "kubewire.vm": ["debian-packages.txt", "kernels/uml.config", "kernels/*.h", "guest/*.py"],
     },
     data_files=[("share/kubewire", ["debian-packages.txt"])],  # for kubewire doctor
     install_requires=runtime_requirements(),
     entry_points={
-        "console_scripts": ["kubewire=lab.__main__:main"],
-        "pytest11": ["kubewire=scenarios.engine.pytest_plugin"],
-        "kubewire.lab_factory": ["mininet=lab.handle:LabStarter"],
+        "console_scripts": ["kubewire=kubewire.lab.__main__:main"],
+        "pytest11": ["kubewire=kubewire.scenarios.engine.pytest_plugin"],
+        "kubewire.lab_factory": ["mininet=kubewire.lab.handle:LabStarter"],
     },
 )

@@ -1,6 +1,6 @@
 """How soon the kernel of a node follows its BGP peers: two uplinks to a router each, in a sandbox of its own.
 
-usage: PYTHONPATH=. python benchmarks/bgp.py [RUNS]      (as root; 5 runs for each router, about two minutes)
+usage: PYTHONPATH=src:. python benchmarks/bgp.py [RUNS]      (as root; 5 runs for each router, about two minutes)
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def percentile(ascending: Sequence[float], part: int) -> float:
 
 def proportional_memory(init_pid: int) -> float:
     """MiB: the sum of PSS of a lab's processes, so that shared pages count once."""
-    from lab.status import _descendants
+    from kubewire.lab.status import _descendants
 
     total = 0
     for pid in _descendants(init_pid):
@@ -72,7 +72,7 @@ def proportional_memory(init_pid: int) -> float:
 
 def lab_record(name: str) -> dict[str, object]:
     """lab.json of a running lab."""
-    from lab.state import find
+    from kubewire.lab.state import find
 
     record: dict[str, object] = json.loads((find(name).path / "lab.json").read_text())
     return record

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from measure import kubewire, machine, row
 
-from components.machinery.client import Client
-from components.machinery.resources import ENDPOINTSLICES, SERVICES
-from lab.handle import RunningLab
-from lab.state import running
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.resources import ENDPOINTSLICES, SERVICES
+from kubewire.lab.handle import RunningLab
+from kubewire.lab.state import running
 
 NAME = "perf-programming"
 SERVICE = {"metadata": {"name": "probe", "namespace": "default"}, "spec": {"ports": [{"name": "p", "port": 80}]}}

@@ -39,8 +39,8 @@ def pods(name: str) -> list[dict[str, object]]:
 
 
 def reachable(name: str, items: list[dict[str, object]]) -> int:
-    from lab.handle import RunningLab
-    from lab.state import running
+    from kubewire.lab.handle import RunningLab
+    from kubewire.lab.state import running
 
     addresses = [item["status"]["podIP"] for item in items]  # type: ignore[index]
     lab = RunningLab(*running(name))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from service_objects import FIRST, PODS, change, changed_ip, cluster_ip, fill
 
-from components.kernel import namespaces
-from components.machinery.client import Client
+from kubewire.components.kernel import namespaces
+from kubewire.components.machinery.client import Client
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 from tests.scratch import isolated
 
@@ -63,7 +63,7 @@ def _start(kubeconfig: Path, mode: str, log: Path, *before: str) -> subprocess.P
     flags = ["--kubeconfig", str(kubeconfig), "--hostname-override", "node1", "--proxy-mode", mode]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*before, sys.executable, "-m", "components.kube_proxy", *flags, "--cluster-cidr", PODS],
+            [*before, sys.executable, "-m", "kubewire.components.kube_proxy", *flags, "--cluster-cidr", PODS],
             cwd=CHECKOUT,
             stdout=output,
             stderr=output,

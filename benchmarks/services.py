@@ -24,18 +24,18 @@ from measure import machine, percentile, row
 from service_objects import NODE, PODS, changed_ip, state
 from service_program import follow, program
 
-from components.kernel.nfnetlink import expressions as ex
-from components.kernel.nfnetlink.netlink import NfTablesSocket
-from components.kernel.nfnetlink.tables import Table
-from components.kube_proxy.backends import BACKENDS
-from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.iptables import rules as iptables_rules
-from components.kube_proxy.local_traffic import LocalSource
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, Endpoint
-from components.kube_proxy.nftables import plan as nftables_plan
-from components.kube_proxy.nftables import rules as nftables_rules
-from scenarios.catalogue.services import first_packet
+from kubewire.components.kernel.nfnetlink import expressions as ex
+from kubewire.components.kernel.nfnetlink.netlink import NfTablesSocket
+from kubewire.components.kernel.nfnetlink.tables import Table
+from kubewire.components.kube_proxy.backends import BACKENDS
+from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.iptables import rules as iptables_rules
+from kubewire.components.kube_proxy.local_traffic import LocalSource
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import IPV4, Endpoint
+from kubewire.components.kube_proxy.nftables import plan as nftables_plan
+from kubewire.components.kube_proxy.nftables import rules as nftables_rules
+from kubewire.scenarios.catalogue.services import first_packet
 from tests.scratch import isolated
 
 RUNS, CHANGES, PACKETS = 3, 20, 200

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vm import build  # noqa: E402
-from vm.kernels import KERNELS  # noqa: E402
+from kubewire.vm import build  # noqa: E402
+from kubewire.vm.kernels import KERNELS  # noqa: E402
 
 
 def seconds(kernel: str, *command: str) -> float:

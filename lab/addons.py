@@ -12,17 +12,11 @@ from pathlib import Path
 
 import orjson
 
-from components.machinery.client import ApiError, ApiUnavailable, Client
-from components.machinery.resources import (
-    ENDPOINTSLICES,
-    NODES,
-    SERVICEACCOUNTS,
-    KubeObject,
-    Resource,
-)
-from lab.components import ClusterAddresses
-from lab.networks import network_of
-from scenarios.engine.spec import LabSpec
+from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICEACCOUNTS, KubeObject, Resource
+from kubewire.lab.components import ClusterAddresses
+from kubewire.lab.networks import network_of
+from kubewire.scenarios.engine.spec import LabSpec
 
 Note = Callable[[str], None]
 
@@ -66,7 +60,7 @@ async def _answering(client: Client) -> None:
 
 
 async def _install_dns(client: Client, spec: LabSpec) -> None:
-    from components.coredns import manifests
+    from kubewire.components.coredns import manifests
 
     dns_ip = ClusterAddresses.of(spec.network.serviceCIDR).dns_service
     for obj in manifests.render(spec.network.clusterDomain, dns_ip, spec.dns.replicas):

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
-from lab import mounts
-from lab.components import (
+from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
+from kubewire.lab import mounts
+from kubewire.lab.components import (
     ADMIN_CONF,
     DOOR_FD,
     FABRIC,
@@ -32,14 +32,14 @@ from lab.components import (
     component_specs,
     node_files,
 )
-from lab.contents import topmost
-from lab.errors import BringUpFailed, LabError
-from lab.pki import Authority
-from lab.request import Doors
-from lab.sandbox import Progress, code_folders
-from lab.state import HostRecord
-from scenarios.engine.spec import LabSpec
-from topologies.plan import SHAPES, TopologyPlan, without_routes_between_routers
+from kubewire.lab.contents import topmost
+from kubewire.lab.errors import BringUpFailed, LabError
+from kubewire.lab.pki import Authority
+from kubewire.lab.request import Doors
+from kubewire.lab.sandbox import Progress, code_folders
+from kubewire.lab.state import HostRecord
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.topologies.plan import SHAPES, TopologyPlan, without_routes_between_routers
 
 if TYPE_CHECKING:
     from mininet.net import Mininet
@@ -117,7 +117,7 @@ class Lab:
 
     def _start_runtime(self) -> None:
         door = self._doors.runtime.fileno()
-        command = [sys.executable, "-m", "components.runtime", "--socket", str(RUNTIME_SOCKET)]
+        command = [sys.executable, "-m", "kubewire.components.runtime", "--socket", str(RUNTIME_SOCKET)]
         command += ["--listen-fd", str(door), "--state", str(mounts.LAB), "--lower", str(mounts.IMAGE)]
         for folder in mounts.system_folders():
             command += ["--over", str(folder)]
@@ -150,7 +150,7 @@ class Lab:
 
     def _build_network(self) -> None:
         # Mininet is imported only here: PID 1 and the command line have no use for it.
-        from topologies import network
+        from kubewire.topologies import network
 
         # kubewire itself may lie in /tmp, which is private to every node; so may what is shared.
         shown = [*code_folders(), *(Path(share.path) for share in self.spec.share)]
@@ -263,7 +263,7 @@ class Lab:
         read_end, write_end = os.pipe()
         log = os.open(mounts.LOGS / "addons.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         spec = ProcessSpec(
-            main="lab.addons:main",
+            main="kubewire.lab.addons:main",
             args=(ADMIN_CONF, str(LAB_FILE)),
             name="kubewire-addons",
             preload="components",
@@ -293,7 +293,7 @@ class Lab:
         probes = {
             node.name: self.runtime.spawn(
                 ProcessSpec(
-                    main="lab.dns_probe:main",
+                    main="kubewire.lab.dns_probe:main",
                     args=(server, name, str(_DEADLINE)),
                     name="kubewire-dns-probe",
                     join={"net": self.pid(node.name), "mnt": self.pid(node.name)},
@@ -332,7 +332,7 @@ class Lab:
 
 
 def _command_errors() -> tuple[type[Any], ...]:
-    from topologies.network import CommandFailed
+    from kubewire.topologies.network import CommandFailed
 
     return (CommandFailed,)
 

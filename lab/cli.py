@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, UsageError, plain
+from kubewire.components.machinery import sources
+from kubewire.lab.errors import LabError, UsageError, plain
 
 if TYPE_CHECKING:
-    from scenarios.engine.spec import LabSpec
+    from kubewire.scenarios.engine.spec import LabSpec
 
 _DESCRIPTION = """\
 Kubernetes networking on real packets, with nothing to pull.
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(options, "command"):
         parser.print_help()
         return 2
-    from lab.launch import raise_on_signals
+    from kubewire.lab.launch import raise_on_signals
 
     if options.signals:
         raise_on_signals()
@@ -112,7 +113,7 @@ def _add_lab_commands(commands: Any) -> None:
     down.add_argument("--all", action="store_true", help="every lab")
     status = _command(commands, "status", _status, "the labs, their hosts and components")
     status.add_argument("--name", help="one lab in detail")
-    from lab import planning
+    from kubewire.lab import planning
 
     text = "do the ranges of nodes, pods and Services fit together, and for how much?"
     plan = _command(commands, "plan", planning.run, text, epilog=planning.EPILOG)
@@ -194,7 +195,7 @@ def _add_inside_commands(commands: Any) -> None:
 
 
 def _add_scenario_commands(commands: Any) -> None:
-    from scenarios.engine import cli as engine
+    from kubewire.scenarios.engine import cli as engine
 
     run = _command(commands, "run", _run, "run scenarios and write the reports", epilog=_RUN_EPILOG)
     engine.add_arguments(run)
@@ -259,7 +260,7 @@ def _vm_help(options: argparse.Namespace) -> int:
 
 
 def _vm_run(options: argparse.Namespace) -> int:
-    from lab import virtual
+    from kubewire.lab import virtual
 
     return virtual.run(options, _parse_own)
 
@@ -272,19 +273,19 @@ def _parse_own(arguments: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _vm_shell(options: argparse.Namespace) -> int:
-    from lab import virtual
+    from kubewire.lab import virtual
 
     return virtual.shell(options)
 
 
 def _vm_build(options: argparse.Namespace) -> int:
-    from lab import virtual
+    from kubewire.lab import virtual
 
     return virtual.make(options)
 
 
 def _vm_status(_: argparse.Namespace) -> int:
-    from lab import virtual
+    from kubewire.lab import virtual
 
     return virtual.show()
 
@@ -293,7 +294,7 @@ _SHOW_RULES = {"nftables": "nft list table ip kube-proxy", "ipvs": "ipvsadm -Ln"
 
 
 def _up(options: argparse.Namespace) -> int:
-    from lab.launch import up
+    from kubewire.lab.launch import up
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
@@ -314,7 +315,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _load_spec(options: argparse.Namespace) -> LabSpec:
-    from scenarios.engine.spec import LabSpec, SpecError
+    from kubewire.scenarios.engine.spec import LabSpec, SpecError
 
     try:
         spec = LabSpec.load(options.file) if options.file else LabSpec()
@@ -330,8 +331,8 @@ def _load_spec(options: argparse.Namespace) -> LabSpec:
 
 
 def _down(options: argparse.Namespace) -> int:
-    from lab.launch import down
-    from lab.state import all_labs, find
+    from kubewire.lab.launch import down
+    from kubewire.lab.state import all_labs, find
 
     labs = list(all_labs()) if options.all else [find(options.name)]
     if options.all and not labs:
@@ -342,13 +343,13 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from lab import status
+    from kubewire.lab import status
 
     return status.show(options.name)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from lab import doctor
+    from kubewire.lab import doctor
 
     return doctor.show(as_json=options.json)
 
@@ -356,7 +357,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _kubectl(options: argparse.Namespace) -> int:
     import shutil
 
-    from lab.state import running
+    from kubewire.lab.state import running
 
     state, _ = running(options.name)
     program = shutil.which("kubectl")
@@ -367,8 +368,8 @@ def _kubectl(options: argparse.Namespace) -> int:
 
 
 def _node(options: argparse.Namespace) -> int:
-    from lab import nodes
-    from lab.state import running
+    from kubewire.lab import nodes
+    from kubewire.lab.state import running
 
     state, record = running(options.name)
     command = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
@@ -376,31 +377,30 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from lab import scenario_runs
+    from kubewire.lab import scenario_runs
 
     return scenario_runs.run(options)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from lab import scenario_runs
+    from kubewire.lab import scenario_runs
 
     return scenario_runs.demo(options)
 
 
 def _test(options: argparse.Namespace) -> int:
-    from lab import testing
+    from kubewire.lab import testing
 
     return testing.run(options.arguments)
 
 
 def _lock(options: argparse.Namespace) -> int:
     """The launcher of a checkout runs it by itself, before anything is installed."""
-    from lab import lock
+    from kubewire.lab import lock
 
-    root = Path(__file__).parent.parent
-    if not (root / lock.REQUIREMENTS).exists():
+    if not sources.IS_CHECKOUT:
         raise UsageError("the lock is part of a checkout; run ./kubewire lock there")
-    return lock.main(root, options.arguments)
+    return lock.main(sources.FOLDER, options.arguments)
 
 
 class StepPrinter:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.machinery import kubeconfig
-from lab import router_packages, routers
-from lab.networks import network_of
-from lab.pki import Authority, signing_key
-from scenarios.engine.spec import LabSpec
-from topologies.plan import Machine, TopologyPlan, bracketed, ranges
+from kubewire.components.machinery import kubeconfig
+from kubewire.lab import router_packages, routers
+from kubewire.lab.networks import network_of
+from kubewire.lab.pki import Authority, signing_key
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
 
 API_PORT = 6443
 ETC = "/etc/kubernetes"
@@ -85,20 +85,23 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     yield _apiserver(spec, control_plane)
     yield _controllers(spec, control_plane)
     yield ComponentSpec(
-        "scheduler", control_plane.name, "components.scheduler.main:main", ("--kubeconfig", f"{ETC}/scheduler.conf")
+        "scheduler",
+        control_plane.name,
+        "kubewire.components.scheduler.main:main",
+        ("--kubeconfig", f"{ETC}/scheduler.conf"),
     )
     for name, main, arguments in network_of(spec).around(spec, plan):
         yield ComponentSpec(name, FABRIC, main, arguments)
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
-    yield ComponentSpec("dns", "dns", "components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+    yield ComponentSpec("dns", "dns", "kubewire.components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
 
 
 def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
     if spec.topology.routing == "static":
         return
     root = router_packages.location()
-    assert root is not None, "lab.launch has seen to it"
+    assert root is not None, "kubewire.lab.launch has seen to it"
     environment = tuple(router_packages.environment(root).items())
     for router in routers.routers(plan):
         for daemon in routers.daemons(spec.topology.routing):
@@ -127,7 +130,7 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--storage-path": "/var/lib/etcd/store.db",
         "--listen-fd": str(DOOR_FD),
     }
-    return ComponentSpec("apiserver", node.name, "components.apiserver.main:main", _flat(flags), door=True)
+    return ComponentSpec("apiserver", node.name, "kubewire.components.apiserver.main:main", _flat(flags), door=True)
 
 
 def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
@@ -139,7 +142,7 @@ def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
     }
-    return ComponentSpec("controllers", node.name, "components.controllers.main:main", _flat(flags))
+    return ComponentSpec("controllers", node.name, "kubewire.components.controllers.main:main", _flat(flags))
 
 
 def _mask_sizes(spec: LabSpec) -> dict[str, str]:
@@ -166,7 +169,7 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
     if labels:
         kubelet["--node-labels"] = ",".join(labels)
-    yield ComponentSpec("kubelet", node.name, "components.kubelet.main:main", _flat(kubelet))
+    yield ComponentSpec("kubelet", node.name, "kubewire.components.kubelet.main:main", _flat(kubelet))
     if spec.kubeProxy.mode != "none":
         proxy = {
             "--kubeconfig": f"{ETC}/kube-proxy.conf",
@@ -175,7 +178,7 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         }
         if network_of(spec).has_pod_cidrs(spec):
             proxy["--cluster-cidr"] = spec.network.clusterCIDR
-        yield ComponentSpec("kube-proxy", node.name, "components.kube_proxy.main:main", _flat(proxy))
+        yield ComponentSpec("kube-proxy", node.name, "kubewire.components.kube_proxy.main:main", _flat(proxy))
     network = network_of(spec)
     if network.agent:
         yield ComponentSpec(network.agent, node.name, network.main, network.arguments(spec, node))

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import vm.build
-from components.kernel import features as features
-from components.kernel import namespaces as ns
-from lab.machine import packages
-from vm.errors import Untrusted
-from vm.kernels import KERNELS
+from kubewire.components.kernel import features as features
+from kubewire.components.kernel import namespaces as ns
+from kubewire.components.machinery import sources
+from kubewire.lab.machine import packages
+from kubewire.vm import build
+from kubewire.vm.errors import Untrusted
+from kubewire.vm.kernels import KERNELS
 
 KERNEL = "kernel"
 
@@ -43,7 +44,7 @@ class Finding:
 
 #: The Debian packages, in a checkout and where `pip install` puts them (setup.py).
 _LISTINGS = (
-    Path(__file__).parent.parent / "debian-packages.txt",
+    sources.FOLDER / "debian-packages.txt",
     Path(sysconfig.get_path("data"), "share/kubewire/debian-packages.txt"),
 )
 
@@ -100,7 +101,7 @@ def vm_features() -> dict[str, dict[str, bool] | None]:
     found: dict[str, dict[str, bool] | None] = {}
     for kernel in KERNELS:
         try:
-            built = vm.build.find(kernel)
+            built = build.find(kernel)
         except Untrusted as error:
             print(f"kubewire: the kernel {kernel.name} is not used: {error}", file=sys.stderr)
             built = None
@@ -110,7 +111,7 @@ def vm_features() -> dict[str, dict[str, bool] | None]:
 
 def vm_refusals() -> dict[str, str]:
     """Of the kernels that do not run on this machine: why, in one line. None is booted for it."""
-    found = {kernel.name: vm.build.refusal(kernel) for kernel in KERNELS}
+    found = {kernel.name: build.refusal(kernel) for kernel in KERNELS}
     return {name: why for name, why in found.items() if why}
 
 

@@ -13,7 +13,7 @@ import selectors
 import socket
 from typing import NoReturn
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 #: Bytes that are read at once, and so the most that wait for one that does not read.
 _CHUNK = 64 * 1024

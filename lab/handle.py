@@ -1,4 +1,4 @@
-"""A running lab as scenarios see it (scenarios.engine.handle.LabHandle), through its two sockets."""
+"""A running lab as scenarios see it (kubewire.scenarios.engine.handle.LabHandle), through its two sockets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.runtime.api import Process, ProcessSpec, RuntimeClient
-from lab import launch
-from lab.doctor import missing_feature
-from lab.errors import LabError
-from lab.state import LabRecord, StateDirectory
-from scenarios.engine.handle import Completed, ComponentAction, Host
-from scenarios.engine.spec import LabSpec
+from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeClient
+from kubewire.lab import launch
+from kubewire.lab.doctor import missing_feature
+from kubewire.lab.errors import LabError
+from kubewire.lab.state import LabRecord, StateDirectory
+from kubewire.scenarios.engine.handle import Completed, ComponentAction, Host
+from kubewire.scenarios.engine.spec import LabSpec
 
 
 class RunningLab:
@@ -124,7 +124,7 @@ class RunningLab:
 
 
 class RunningProgram:
-    """scenarios.engine.handle.Background: a program with a connection of its own, which ends with it."""
+    """kubewire.scenarios.engine.handle.Background: a program with a connection of its own, which ends with it."""
 
     def __init__(self, socket_path: Path, spec: ProcessSpec, fds: Mapping[int, int] | None = None) -> None:
         self._client = RuntimeClient(socket_path)
@@ -176,7 +176,7 @@ class RunningProgram:
 
 
 class LabStarter:
-    """scenarios.engine.handle.LabFactory: labs that end with this process at the latest."""
+    """kubewire.scenarios.engine.handle.LabFactory: labs that end with this process at the latest."""
 
     def __init__(self, report: Callable[[str, dict[str, Any]], None] | None = None) -> None:
         self._report = report

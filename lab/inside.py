@@ -1,7 +1,7 @@
 """The lab process inside the sandbox: bring-up, then the control socket until it is told to end.
 
-`python -m lab.inside PROGRESS_FD REQUEST_FD`: started by lab.launch. The request (lab.request) says what to build; the
-sockets that lead in are inherited, so that nothing inside decides where the machine's side connects to.
+`python -m kubewire.lab.inside PROGRESS_FD REQUEST_FD`, started by lab.launch. The request (lab.request) says what to
+build; the sockets that lead in are inherited, so that nothing inside decides where the machine's side connects to.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import BringUpFailed, LabError
-from lab.request import Request
-from lab.sandbox import Progress, enter
+from kubewire.lab.errors import BringUpFailed, LabError
+from kubewire.lab.request import Request
+from kubewire.lab.sandbox import Progress, enter
 
 if TYPE_CHECKING:
-    from lab.bringup import Lab
+    from kubewire.lab.bringup import Lab
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 
@@ -44,8 +44,8 @@ def main(argv: list[str]) -> None:
 def run(request: Request, progress: Progress) -> int:
     """Bring the lab up, report, and serve until SIGTERM. Returns the exit code."""
     # Imported here: PID 1, forked before, stays small.
-    from lab.bringup import Lab
-    from scenarios.engine.spec import LabSpec
+    from kubewire.lab.bringup import Lab
+    from kubewire.scenarios.engine.spec import LabSpec
 
     spec = LabSpec.parse(request.spec, "lab.json")
     lab = Lab(spec, request.name, request.doors, progress)

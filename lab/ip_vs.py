@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.doctor import missing_feature
-from lab.errors import UsageError
-from scenarios.engine.spec import LabSpec
+from kubewire.lab.doctor import missing_feature
+from kubewire.lab.errors import UsageError
+from kubewire.scenarios.engine.spec import LabSpec
 
 _TABLE = Path("/proc/net/ip_vs")
 

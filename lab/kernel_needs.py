@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lab.doctor import missing_feature
-from lab.errors import UsageError
-from scenarios.engine.spec import LabSpec
+from kubewire.lab.doctor import missing_feature
+from kubewire.lab.errors import UsageError
+from kubewire.scenarios.engine.spec import LabSpec
 
 
 def ensure(spec: LabSpec, missing: Callable[[str], str] = missing_feature) -> None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from components.machinery import kubeconfig
-from lab import bridge_netfilter, ip_vs, kernel_needs, router_packages
-from lab.contents import Contents, Shared
-from lab.errors import BringUpFailed, LabError, UsageError
-from lab.request import Doors, Request, as_file
-from lab.sandbox import code_folders, events, id_map, start
-from lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
-from scenarios.engine.spec import LabSpec
+from kubewire.components.machinery import kubeconfig
+from kubewire.lab import bridge_netfilter, ip_vs, kernel_needs, router_packages
+from kubewire.lab.contents import Contents, Shared
+from kubewire.lab.errors import BringUpFailed, LabError, UsageError
+from kubewire.lab.request import Doors, Request, as_file
+from kubewire.lab.sandbox import code_folders, events, id_map, start
+from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
+from kubewire.scenarios.engine.spec import LabSpec
 
 #: Called with each progress event: {"step", "state"}, {"note"}, {"ready"} ...
 Report = Callable[[dict[str, Any]], None]

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from components.machinery import apt
-from lab import lock
+from kubewire.components.machinery import apt
+from kubewire.lab import lock
 
 READY = ".kubewire-ready"
 Progress = Callable[[str], None]

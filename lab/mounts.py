@@ -23,18 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.kernel import namespaces as ns
-from lab.contents import (
-    DEVICES,
-    ETC,
-    FOLDERS,
-    LINKS,
-    SYSTEM,
-    Contents,
-    Shared,
-    generated,
-    topmost,
-)
+from kubewire.components.kernel import namespaces as ns
+from kubewire.lab.contents import DEVICES, ETC, FOLDERS, LINKS, SYSTEM, Contents, Shared, generated, topmost
 
 #: The root that containers start from, seen from every host: /etc and empty folders, no mounts.
 IMAGE = Path("/.image")

@@ -1,6 +1,6 @@
 """The pod networks that `cni.plugin` of a lab file selects: the agent of a node, its files, and objects of the API.
 
-A network is a folder in components/, a class here with a line in NETWORKS, and its backends in scenarios.engine.spec.
+A network is a folder in components/, a class here with a line in NETWORKS, and its backends in the engine's spec.py.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import ipaddress
 import json
 from typing import Any, Protocol
 
-from components.vpc.instances import LIMITS, max_pods
-from scenarios.engine.spec import LabSpec
-from topologies.plan import Machine, TopologyPlan, port_name, ranges
+from kubewire.components.vpc.instances import LIMITS, max_pods
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.topologies.plan import Machine, TopologyPlan, port_name, ranges
 
 #: Where bring-up writes the agent's kubeconfig on every node.
 KUBECONFIG = "/etc/kubernetes/{}.conf"
@@ -87,7 +87,9 @@ class Nothing:
 class Flannel(Nothing):
     """components/flannel."""
 
-    agent, user, main = "flannel", "system:serviceaccount:kube-flannel:flannel", "components.flannel.main:main"
+    agent = "flannel"
+    user = "system:serviceaccount:kube-flannel:flannel"
+    main = "kubewire.components.flannel.main:main"
     _CONFIGURATION = "/etc/kube-flannel/net-conf.json"
 
     def arguments(self, spec: LabSpec, node: Machine) -> tuple[str, ...]:
@@ -118,7 +120,11 @@ def flannel_configuration(spec: LabSpec) -> dict[str, Any]:
 class Calico(Nothing):
     """components/calico."""
 
-    agent, user, main = "calico-node", "system:serviceaccount:kube-system:calico-node", "components.calico.main:main"
+    agent, user, main = (
+        "calico-node",
+        "system:serviceaccount:kube-system:calico-node",
+        "kubewire.components.calico.main:main",
+    )
     _VXLAN = {"vxlan": "Always", "vxlan-crosssubnet": "CrossSubnet"}
     _IPIP = {"ipip": "Always", "ipip-crosssubnet": "CrossSubnet"}
     _CONFIG = "/etc/calico/confd/config/{}.yaml"
@@ -152,7 +158,7 @@ class Calico(Nothing):
         return tuple(
             (
                 name,
-                "components.bgp.main:main",
+                "kubewire.components.bgp.main:main",
                 (f"--config={self._CONFIG.format(name)}", f"--control=/var/run/calico/{name}.ctl"),
             )
             for name in self._birds(spec)
@@ -172,7 +178,7 @@ class Calico(Nothing):
         }
 
     def objects(self, spec: LabSpec) -> list[dict[str, Any]]:
-        from components.calico import manifests
+        from kubewire.components.calico import manifests
 
         return manifests.objects()
 
@@ -180,7 +186,11 @@ class Calico(Nothing):
 class Weave(Nothing):
     """components/weave."""
 
-    agent, user, main = "weave-net", "system:serviceaccount:kube-system:weave-net", "components.weave.main:main"
+    agent, user, main = (
+        "weave-net",
+        "system:serviceaccount:kube-system:weave-net",
+        "kubewire.components.weave.main:main",
+    )
     #: Upstream's Secret for the password; the password of a lab, which has no uplink, is no secret.
     _SECRET, _PASSWORD = "weave-passwd", "kubewire"
 
@@ -209,13 +219,17 @@ class Weave(Nothing):
 class AwsVpc(Nothing):
     """components/aws_vpc_cni, in components/vpc."""
 
-    agent, user, main = "aws-node", "system:serviceaccount:kube-system:aws-node", "components.aws_vpc_cni.main:main"
+    agent, user, main = (
+        "aws-node",
+        "system:serviceaccount:kube-system:aws-node",
+        "kubewire.components.aws_vpc_cni.main:main",
+    )
 
     def has_pod_cidrs(self, spec: LabSpec) -> bool:
         return False
 
     def around(self, spec: LabSpec, plan: TopologyPlan) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-        return (("vpc", "components.vpc.main:main", (f"--lab={json.dumps(cloud(spec, plan))}",)),)
+        return (("vpc", "kubewire.components.vpc.main:main", (f"--lab={json.dumps(cloud(spec, plan))}",)),)
 
     def max_pods(self, spec: LabSpec) -> int | None:
         prefixes = spec.cni.backend == "prefix-delegation"
@@ -236,7 +250,11 @@ class AwsVpc(Nothing):
 class Azure(Nothing):
     """components/azure_cni, in components/vpc."""
 
-    agent, user, main = "azure-cns", "system:serviceaccount:kube-system:azure-cns", "components.azure_cni.main:main"
+    agent, user, main = (
+        "azure-cns",
+        "system:serviceaccount:kube-system:azure-cns",
+        "kubewire.components.azure_cni.main:main",
+    )
     _MAX_PODS = {"transparent": 30, "overlay": 250}
 
     def has_pod_cidrs(self, spec: LabSpec) -> bool:
@@ -247,7 +265,7 @@ class Azure(Nothing):
         if spec.cni.backend == "transparent":
             for instance in lab["instances"]:
                 instance["reserve"] = self.max_pods(spec)
-        return (("vpc", "components.vpc.main:main", (f"--lab={json.dumps(lab)}",)),)
+        return (("vpc", "kubewire.components.vpc.main:main", (f"--lab={json.dumps(lab)}",)),)
 
     def max_pods(self, spec: LabSpec) -> int:
         return spec.cni.maxPods or self._MAX_PODS[spec.cni.backend]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 
 def main(args: list[str]) -> int:

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient, StartError, Tty
-from lab.errors import LabError, UsageError
-from lab.launch import Interrupted
-from lab.sandbox import clean_environment
-from lab.state import LabRecord, StateDirectory
+from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient, StartError, Tty
+from kubewire.lab.errors import LabError, UsageError
+from kubewire.lab.launch import Interrupted
+from kubewire.lab.sandbox import clean_environment
+from kubewire.lab.state import LabRecord, StateDirectory
 
 _CHUNK = 64 * 1024
 
@@ -40,7 +40,7 @@ def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[s
         raise UsageError(f"no host {host!r} in lab {state.name!r}; there are {', '.join(pids)}")
     terminal = os.isatty(0) and os.isatty(1)
     spec = ProcessSpec(
-        main="lab.node_shell:main",
+        main="kubewire.lab.node_shell:main",
         args=(host, *command),
         name=f"node {host}",
         env=_environment(host),
@@ -176,7 +176,7 @@ def _handling(numbers: Sequence[signal.Signals], handle: Callable[[int], None]) 
 
 def _signal(state: StateDirectory, process: Process, number: int) -> None:
     """To all of the command, as a terminal does. A connection of its own: the other one is waiting."""
-    spec = ProcessSpec(main="lab.node_shell:signal_session", args=(str(process.pid), str(number)))
+    spec = ProcessSpec(main="kubewire.lab.node_shell:signal_session", args=(str(process.pid), str(number)))
     with suppress(RuntimeApiError, TimeoutError), RuntimeClient(state.runtime_socket) as client:
         if client.get(process.id).running:
             client.run(spec)

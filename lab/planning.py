@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lab.errors import UsageError
-from topologies.ranges import (
+from kubewire.lab.errors import UsageError
+from kubewire.topologies.ranges import (
     FAMILIES,
     MASK_SIZES,
     MAX_PODS,
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 def plan_of(options: argparse.Namespace) -> tuple[AddressPlan, bool]:
     """And whether overlaps are wanted. Raises UsageError."""
-    from scenarios.engine.spec import LabSpec, SpecError
+    from kubewire.scenarios.engine.spec import LabSpec, SpecError
 
     try:
         spec = LabSpec.of_form(options.file) if options.file else LabSpec()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.contents import Contents, Shared
+from kubewire.lab.contents import Contents, Shared
 
 
 @dataclass(frozen=True)

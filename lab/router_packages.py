@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from components.machinery import apt
+from kubewire.components.machinery import apt
 
 PACKAGES = ("bird2", "frr", "gobgpd", "libssh-gcrypt-4", "libc-ares2", "libyang2")
 SYSTEM = Path("/var/cache/kubewire/routers")

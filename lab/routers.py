@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from topologies.plan import Machine, TopologyPlan
+from kubewire.topologies.plan import Machine, TopologyPlan
 
 SPINE, FIRST_RACK, NODES_AS = 65000, 65001, 64512
 CONFIG, ROOT = "/run/routing", "@ROOT@"
@@ -94,7 +94,7 @@ def daemons(kind: str) -> tuple[Daemon, ...]:
     # GoBGP leaves the kernel to others, and Debian's does not understand Debian's zebra: components/bgp hears its best
     # paths over iBGP, and tells it the connected networks.
     paths = (f"--config={CONFIG}/fib.yaml", f"--control={CONFIG}/fib.ctl")
-    fib_daemon = Daemon("fib", main="components.bgp.main:main", args=paths)
+    fib_daemon = Daemon("fib", main="kubewire.components.bgp.main:main", args=paths)
     return {"bird": (bird,), "frr": (zebra, bgpd), "gobgp": (gobgpd, fib_daemon)}[kind]
 
 

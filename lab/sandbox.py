@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from components.kernel import namespaces as ns
-from lab import door, mounts
-from lab.contents import Contents
-from lab.request import Doors
+from kubewire.components.kernel import namespaces as ns
+from kubewire.components.machinery import sources
+from kubewire.lab import door, mounts
+from kubewire.lab.contents import Contents
+from kubewire.lab.request import Doors
 
 _FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
 _MAX_CGROUP_NAMESPACES = "/proc/sys/user/max_cgroup_namespaces"
@@ -89,7 +90,7 @@ def clean_environment(outside: Mapping[str, str]) -> dict[str, str]:
 
 
 def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, BinaryIO]:
-    """Run `python -m lab.inside PROGRESS_FD arguments...` as a daemon; it makes the sandbox with enter().
+    """Run `python -m kubewire.lab.inside PROGRESS_FD arguments...` as a daemon; it makes the sandbox with enter().
 
     A program of its own, not a fork: the caller may have threads, and PID 1 should be small.
     Returns (host pid of the sandbox's PID 1, stream to read progress from).
@@ -97,9 +98,9 @@ def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, Binary
     """
     read_end, write_end = os.pipe()
     stream: BinaryIO = os.fdopen(read_end, "rb", buffering=0)
-    command = [sys.executable, "-m", "lab.inside", str(write_end), *arguments]
+    command = [sys.executable, "-m", "kubewire.lab.inside", str(write_end), *arguments]
     environment = clean_environment(os.environ) | {
-        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONPATH": str(sources.IMPORTED_FROM),
         "PYTHONUNBUFFERED": "1",
     }
     try:
@@ -300,10 +301,8 @@ def raise_limits() -> None:
 
 def code_folders() -> list[Path]:
     """Where kubewire's code and its interpreter lie: the packages of a checkout, or site-packages; the venv."""
-    above = Path(__file__).parent.parent
-    packages = [above / name for name in ("components", "lab", "scenarios", "topologies", "vm")]
-    if above.name in ("site-packages", "dist-packages"):  # what it imports lies there, too
-        packages = [above]
+    folders = ("components", "lab", "scenarios", "topologies", "vm")
+    packages = [sources.FOLDER / name for name in folders] if sources.IS_CHECKOUT else [sources.VISIBLE]
     return [*packages, Path(sys.prefix), Path(sys.base_prefix)]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lab.doctor import missing_feature
-from lab.errors import UsageError
-from lab.handle import LabStarter
-from lab.virtual import AUTO, CHOICES
-from lab.vm_runs import VirtualMachines
-from scenarios.engine import cli as engine
-from scenarios.engine.options import RunOptions
+from kubewire.lab.doctor import missing_feature
+from kubewire.lab.errors import UsageError
+from kubewire.lab.handle import LabStarter
+from kubewire.lab.virtual import AUTO, CHOICES
+from kubewire.lab.vm_runs import VirtualMachines
+from kubewire.scenarios.engine import cli as engine
+from kubewire.scenarios.engine.options import RunOptions
 
 DEMO = "four-networking-problems"
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, UsageError
+from kubewire.lab.errors import LabError, UsageError
 
 _SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its end
 _DEADLINE = 30.0

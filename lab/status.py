@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.runtime.api import Process, RuntimeApiError, RuntimeClient
-from lab.errors import LabError, UsageError, plain
-from lab.state import LabRecord, StateDirectory, all_labs, running
-from scenarios.engine.spec import LabSpec
+from kubewire.components.runtime.api import Process, RuntimeApiError, RuntimeClient
+from kubewire.lab.errors import LabError, UsageError, plain
+from kubewire.lab.state import LabRecord, StateDirectory, all_labs, running
+from kubewire.scenarios.engine.spec import LabSpec
 
 
 def show(name: str | None) -> int:

@@ -15,8 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import virtual
-from lab.errors import UsageError
+from kubewire.components.machinery import sources
+from kubewire.lab import virtual
+from kubewire.lab.errors import UsageError
 
 #: name, module, arguments: run in this order, each must succeed.
 CHECKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -29,8 +30,8 @@ CHECKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 def run(arguments: Sequence[str]) -> int:
     """Exit code of the first check that fails, else pytest's. arguments go to pytest and skip the static checks."""
-    root = Path(__file__).parent.parent
-    if not (root / "tests").is_dir():
+    root = sources.FOLDER
+    if not sources.IS_CHECKOUT:
         raise UsageError("the tests are part of a checkout; run ./kubewire test there")
     if not arguments:
         for name, module, options in CHECKS:
@@ -61,9 +62,14 @@ def _check(root: Path, name: str, module: str, options: Sequence[str]) -> int:
 
 
 def _module(root: Path, module: str, options: Sequence[str]) -> int:
-    return subprocess.run([sys.executable, "-m", module, *options], cwd=root, stdout=sys.stderr).returncode
+    return _run(root, ["-m", module, *options])
 
 
 def _lint_imports(root: Path) -> int:
     code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    return subprocess.run([sys.executable, "-c", code, "--no-cache"], cwd=root, stdout=sys.stderr).returncode
+    return _run(root, ["-c", code, "--no-cache"])
+
+
+def _run(root: Path, arguments: Sequence[str]) -> int:
+    environment = os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)}
+    return subprocess.run([sys.executable, *arguments], cwd=root, stdout=sys.stderr, env=environment).returncode

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.kernel import features as kernel_features
-from lab import machine as debian
-from lab.errors import LabError, UsageError
-from vm import build, cache
-from vm.errors import BuildFailed, Ended, NotBuilt, Untrusted, VMError
-from vm.kernels import KERNELS, named
-from vm.kernels.base import Boot, Kernel, packages
-from vm.machine import Machine, running
-from vm.share import Job
+from kubewire.components.kernel import features as kernel_features
+from kubewire.lab import machine as debian
+from kubewire.lab.errors import LabError, UsageError
+from kubewire.vm import build, cache
+from kubewire.vm.errors import BuildFailed, Ended, NotBuilt, Untrusted, VMError
+from kubewire.vm.kernels import KERNELS, named
+from kubewire.vm.kernels.base import Boot, Kernel, packages
+from kubewire.vm.machine import Machine, running
+from kubewire.vm.share import Job
 
 if TYPE_CHECKING:
-    from scenarios.engine.model import Case
+    from kubewire.scenarios.engine.model import Case
 
 AUTO = "auto"
 CHOICES = (AUTO, *(kernel.name for kernel in KERNELS))
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace, parse: Callable[[Sequence[str]], argparse.N
     virtual = options.virtual_time or needs.virtual_time
     kernel = _chosen(options.kernel, Needs(needs.features, virtual))
     boot = Boot(options.memory, cpus(kernel), virtual)
-    argv = [sys.executable, "-m", "lab", *command] if inner else command
+    argv = [sys.executable, "-m", "kubewire.lab", *command] if inner else command
     job = Job(argv, str(Path.cwd()), build.environment(), [path.resolve() for path in (*outputs, *options.output)])
     return _guarded(lambda: _run_job(kernel, boot, job, visible(command), options.timeout))
 
@@ -115,8 +115,8 @@ def _of_kubewire(inner: argparse.Namespace | None) -> tuple[Needs, list[Path]]:
     outputs = [inner.results] if hasattr(inner, "results") else []
     if not hasattr(inner, "scenarios"):
         return Needs(_LAB), outputs
-    from scenarios.engine import cli as engine
-    from scenarios.engine.document import SpecError
+    from kubewire.scenarios.engine import cli as engine
+    from kubewire.scenarios.engine.document import SpecError
 
     try:
         return needs_of(engine.cases_of(inner)), outputs

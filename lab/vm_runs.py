@@ -1,4 +1,4 @@
-"""Scenarios that this kernel cannot run, in virtual machines: scenarios.engine.options.Elsewhere for `kubewire run`."""
+"""Scenarios that this kernel cannot run, in virtual machines: options.Elsewhere of the engine for `kubewire run`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event as Flag
 
-from components.kernel.features import VIRTUAL_TIME
-from lab import virtual
-from lab.errors import LabError
-from scenarios.engine.cli import CATALOGUE
-from scenarios.engine.exchange import decode
-from scenarios.engine.model import Case
-from scenarios.engine.results import CaseFinished, Event
-from vm import build
-from vm.errors import Ended, NotBuilt, VMError
-from vm.kernels import named
-from vm.kernels.base import Boot
-from vm.machine import Machine
-from vm.share import Follower, Job, collect
+from kubewire.components.kernel.features import VIRTUAL_TIME
+from kubewire.lab import virtual
+from kubewire.lab.errors import LabError
+from kubewire.scenarios.engine.cli import CATALOGUE
+from kubewire.scenarios.engine.exchange import decode
+from kubewire.scenarios.engine.model import Case
+from kubewire.scenarios.engine.results import CaseFinished, Event
+from kubewire.vm import build
+from kubewire.vm.errors import Ended, NotBuilt, VMError
+from kubewire.vm.kernels import named
+from kubewire.vm.kernels.base import Boot
+from kubewire.vm.machine import Machine
+from kubewire.vm.share import Follower, Job, collect
 
 MEMORY = 2048
 _VIRTUAL = f", {VIRTUAL_TIME}"
@@ -72,7 +72,7 @@ class VirtualMachines:
         files = list(dict.fromkeys(str(case.scenario.file.resolve()) for case in cases))
         command = ["run", *files, "--results", f"{folder}/results", "--events", f"{folder}/events", "--quiet"]
         command += [word for case in cases for word in ("--only", case.id)]
-        job = Job([sys.executable, "-m", "lab", *command], str(Path.cwd()), build.environment(), [folder])
+        job = Job([sys.executable, "-m", "kubewire.lab", *command], str(Path.cwd()), build.environment(), [folder])
         try:
             with Machine(kernel, build.need(kernel), boot, visible=virtual.visible(files), jobs=[job]) as machine:
                 self._follow(machine, cases, tell, stopping)

@@ -72,7 +72,7 @@ def run(commands: Sequence[Sequence[str]]) -> int:
 
 
 def _inside(base: Path, checkout: Path, scratch: Path, commands: Sequence[Sequence[str]]) -> int:
-    from components.kernel import namespaces as ns
+    from kubewire.components.kernel import namespaces as ns
 
     ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
     init = os.fork()
@@ -96,7 +96,7 @@ def _inside(base: Path, checkout: Path, scratch: Path, commands: Sequence[Sequen
 
 
 def _enter_root(base: Path, checkout: Path, scratch: Path) -> None:
-    from components.kernel import namespaces as ns
+    from kubewire.components.kernel import namespaces as ns
 
     held = os.open(checkout, os.O_PATH)
     ns.mount("fresh", scratch, "tmpfs")

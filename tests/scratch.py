@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.kernel import namespaces
+from kubewire.components.kernel import namespaces
 
 #: Directories that programs under test write to; each becomes an empty tmpfs.
 SCRATCH = ("/run", "/tmp", "/var/lib")

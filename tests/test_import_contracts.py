@@ -19,6 +19,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources, with one more component."""
     copy = tmp_path_factory.mktemp("checkout")
     shutil.copy(ROOT / "pyproject.toml", copy)
+    (copy / "src").mkdir()
+    (copy / "src/kubewire").symlink_to("..")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, copy / package, ignore=lambda folder, names: _no_sources(folder, names))
     (copy / "components/brand_new").mkdir()
@@ -36,7 +38,7 @@ def lint(checkout: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, "--no-cache"],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "500"},
+        env={**os.environ, "PYTHONPATH": str(checkout / "src"), "COLUMNS": "500"},
         capture_output=True,
         text=True,
     )
@@ -48,37 +50,57 @@ def lint(checkout: Path) -> str:
     [
         (
             "components/azure_cni/masquerade.py",
-            "from components.calico import bird",
+            "from kubewire.components.calico import bird",
             "components never import each other",
         ),
-        ("components/machinery/tls.py", "from components.azure_cni import masquerade", "components never import each"),
-        ("components/brand_new/agent.py", "from components.kubelet import node", "components never import each other"),
-        ("components/kubelet/node.py", "from components.runtime import server", "components never import each other"),
-        ("components/kubelet/node.py", "import components.brand_new.agent", "components never import each other"),
+        (
+            "components/machinery/tls.py",
+            "from kubewire.components.azure_cni import masquerade",
+            "components never import each",
+        ),
+        (
+            "components/brand_new/agent.py",
+            "from kubewire.components.kubelet import node",
+            "components never import each other",
+        ),
+        (
+            "components/kubelet/node.py",
+            "from kubewire.components.runtime import server",
+            "components never import each other",
+        ),
+        (
+            "components/kubelet/node.py",
+            "import kubewire.components.brand_new.agent",
+            "components never import each other",
+        ),
         (
             "components/kernel/command.py",
-            "from components.machinery import client",
+            "from kubewire.components.machinery import client",
             "kernel knows nothing of Kubernetes",
         ),
-        ("components/kernel/command.py", "from components.flannel import lease", "components never import each other"),
-        ("vm/errors.py", "from components import vpc", "vm builds and boots"),
-        ("vm/errors.py", "from components import brand_new", "vm builds and boots"),
-        ("scenarios/engine/loader.py", "from lab import cli", "lab above scenarios and vm"),
-        ("components/flannel/device.py", "from topologies import plan", "lab above scenarios and vm"),
-        ("topologies/plan.py", "from components.machinery import command", "topologies import only Mininet"),
+        (
+            "components/kernel/command.py",
+            "from kubewire.components.flannel import lease",
+            "components never import each other",
+        ),
+        ("vm/errors.py", "from kubewire.components import vpc", "vm builds and boots"),
+        ("vm/errors.py", "from kubewire.components import brand_new", "vm builds and boots"),
+        ("scenarios/engine/loader.py", "from kubewire.lab import cli", "lab above scenarios and vm"),
+        ("components/flannel/device.py", "from kubewire.topologies import plan", "lab above scenarios and vm"),
+        ("topologies/plan.py", "from kubewire.components.machinery import command", "topologies import only Mininet"),
         (
             "components/apiserver/fieldownership.py",
-            "from components.apiserver.registry import Registry",
+            "from kubewire.components.apiserver.registry import Registry",
             "the API server's requests stand above",
         ),
         (
             "components/apiserver/store.py",
-            "from components.apiserver import endpoints",
+            "from kubewire.components.apiserver import endpoints",
             "the API server's requests stand",
         ),
         (
             "components/runtime/peers.py",
-            "from components.runtime.server import Server",
+            "from kubewire.components.runtime.server import Server",
             "the fork server knows its peers",
         ),
         ("components/kube_proxy/iptables/rules.py", "import subprocess", "what plans and renders does no I/O"),

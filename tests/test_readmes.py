@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.cli import _UP_EPILOG
-from scenarios.engine.spec import LabSpec, Network
+from kubewire.lab.cli import _UP_EPILOG
+from kubewire.scenarios.engine.spec import LabSpec, Network
 
 ROOT = Path(__file__).parent.parent
 COMPONENTS = [

@@ -20,7 +20,7 @@ from mininet.node import Host, Node
 from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
-from topologies.plan import Machine, TopologyPlan, port_name
+from kubewire.topologies.plan import Machine, TopologyPlan, port_name
 
 #: What differs between two real nodes, and therefore must not be shared between two Mininet hosts.
 PRIVATE_DIRECTORIES = (

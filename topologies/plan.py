@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from topologies.ranges import Range
+from kubewire.topologies.ranges import Range
 
 OUTSIDE = ipaddress.IPv4Network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
 OUTSIDE_IPV6 = ipaddress.IPv6Network("2001:db8:113::/64")  # of the documentation prefix, RFC 3849

@@ -113,7 +113,7 @@ class PodRange:
 
 @dataclass(frozen=True)
 class ServiceRange:
-    """The range of ClusterIPs. As components.apiserver's allocator gives them out (a test compares)."""
+    """The range of ClusterIPs. As kubewire.components.apiserver's allocator gives them out (a test compares)."""
 
     whole: Range
 

@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from components.kernel import features as kernel_features
-from components.machinery import apt
-from vm import cache
-from vm.errors import BuildFailed, DoesNotRun, NotBuilt, Panicked, Untrusted, VMError
-from vm.kernels.base import Boot, Kernel, Progress
-from vm.machine import Machine
-from vm.share import Job
+from kubewire.components.kernel import features as kernel_features
+from kubewire.components.machinery import apt, sources
+from kubewire.vm import cache
+from kubewire.vm.errors import BuildFailed, DoesNotRun, NotBuilt, Panicked, Untrusted, VMError
+from kubewire.vm.kernels.base import Boot, Kernel, Progress
+from kubewire.vm.machine import Machine
+from kubewire.vm.share import Job
 
-_CODE = Path(__file__).parent.parent
 _PROBE_TIMEOUT = 300.0
 
 
@@ -30,12 +29,12 @@ def folder_of(kernel: Kernel) -> Path:
 
 def code_folders() -> list[Path]:
     """What Python needs of the host to run this code: the checkout (or site-packages) and the virtual environment."""
-    return [_CODE, Path(sys.prefix)]
+    return [sources.VISIBLE, Path(sys.prefix)]
 
 
 def environment() -> dict[str, str]:
     """For Python inside: this code, and no writing beside it."""
-    return {"PYTHONPATH": str(_CODE), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": str(sources.IMPORTED_FROM), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def find(kernel: Kernel) -> cache.Built | None:
@@ -152,12 +151,12 @@ def _same(one: cache.Built, other: cache.Built) -> bool:
 def probes() -> str:
     """Changes when the list of features does, not with the place of the code: checkouts share a cache."""
     features = kernel_features.FEATURES.items()
-    return cache.digest(*(f"{name} {feature.command}".replace(str(_CODE), "") for name, feature in features))
+    return cache.digest(*(f"{name} {feature.command}".replace(str(sources.FOLDER), "") for name, feature in features))
 
 
 def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
     """Boot it and try every feature inside. Raises BuildFailed; DoesNotRun when it panics."""
-    job = Job([sys.executable, "-m", "components.kernel.features"], env=environment())
+    job = Job([sys.executable, "-m", "kubewire.components.kernel.features"], env=environment())
     said: list[bytes] = []
     errors: list[bytes] = []
     try:

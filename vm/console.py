@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm.share import Follower
+from kubewire.vm.share import Follower
 
 #: panic() in kernel/panic.c says it, on every architecture.
 PANIC = re.compile(r"Kernel panic - not syncing: (.*)")

@@ -1,4 +1,4 @@
-"""Where a virtual machine's process lives on the host: `python -m vm.jail SPEC.json LIFELINE`.
+"""Where a virtual machine's process lives on the host: `python -m kubewire.vm.jail SPEC.json LIFELINE`.
 
 Network, mount, pid, ipc and uts namespaces of its own; every file of the host read-only, except the shared folder;
 no way to become more than nobody. PID 1 of the pid namespace only waits for the machine, its child: with PID 1
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 NOBODY = 65534
 #: The shared folder's path for the machine, and a place for its mounts; both in its own /tmp.

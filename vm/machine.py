@@ -17,18 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vm import cache, console
-from vm.errors import Ended, Panicked
-from vm.jail import CANNOT_START, Spec
-from vm.kernels.base import Boot, Kernel
-from vm.share import Follower, Job, Share, collect, exit_code
+from kubewire.components.machinery import sources
+from kubewire.vm import cache, console
+from kubewire.vm.errors import Ended, Panicked
+from kubewire.vm.jail import CANNOT_START, Spec
+from kubewire.vm.kernels.base import Boot, Kernel
+from kubewire.vm.share import Follower, Job, Share, collect, exit_code
 
 #: Gets a job's output as it comes.
 Sink = Callable[[bytes], None]
 _LOOK_EVERY = 0.01
 #: A kernel that has panicked ends by itself; one that has not after so many seconds is ended.
 _PANIC_GRACE = 1.0
-_CODE = Path(__file__).parent.parent
 
 
 def discard(_: bytes) -> None:
@@ -109,11 +109,11 @@ class Machine:
         self._launch()
 
     def _launch(self) -> None:
-        """vm.jail, a process of its own with one thread. It has the terminal, or a file for the console."""
+        """kubewire.vm.jail, a process of its own with one thread. It has the terminal, or a file for the console."""
         read_end, self._lifeline = os.pipe()
         output: Any = None if self._boot.terminal else (self.folder / "console").open("wb")
-        command = [sys.executable, "-m", "vm.jail", str(self.folder / "spec.json"), str(read_end)]
-        path = os.pathsep.join(filter(None, [str(_CODE), os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "kubewire.vm.jail", str(self.folder / "spec.json"), str(read_end)]
+        path = os.pathsep.join(filter(None, [str(sources.IMPORTED_FROM), os.environ.get("PYTHONPATH", "")]))
         try:
             self._process = subprocess.Popen(
                 command,

@@ -1,5 +1,5 @@
 import sys
 
-from components.apiserver.main import main
+from kubewire.components.apiserver.main import main
 
 sys.exit(main(sys.argv[1:]))

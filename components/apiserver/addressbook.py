@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from components.apiserver.catalog import Catalog, Served
-from components.apiserver.deletion import DeleteOptions, delete
-from components.apiserver.kinds.servicecidr import IPADDRESSES
-from components.apiserver.registry import Registry, WriteOptions
-from components.apiserver.status import StatusError
-from components.apiserver.store import Event, Key
-from components.machinery.resources import SERVICECIDRS, KubeObject
+from kubewire.components.apiserver.catalog import Catalog, Served
+from kubewire.components.apiserver.deletion import DeleteOptions, delete
+from kubewire.components.apiserver.kinds.servicecidr import IPADDRESSES
+from kubewire.components.apiserver.registry import Registry, WriteOptions
+from kubewire.components.apiserver.status import StatusError
+from kubewire.components.apiserver.store import Event, Key
+from kubewire.components.machinery.resources import SERVICECIDRS, KubeObject
 
 log = logging.getLogger(__name__)
 

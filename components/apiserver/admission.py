@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
-from components.apiserver import status
-from components.apiserver.catalog import Served
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.metadata import random_suffix
-from components.apiserver.store import Event, Key, Store
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.metadata import random_suffix
+from kubewire.components.apiserver.store import Event, Key, Store
+from kubewire.components.machinery.resources import KubeObject
 
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TOKEN_SECONDS = 3607

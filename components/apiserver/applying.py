@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.apiserver import status
-from components.apiserver.catalog import Served
-from components.apiserver.fieldownership import ListKeysOf, applied, first_applied, list_keys_for
-from components.apiserver.fieldsets import owned_fields
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.registry import Registry, Result, Strategy, WriteOptions
-from components.apiserver.store import Key
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.fieldownership import ListKeysOf, applied, first_applied, list_keys_for
+from kubewire.components.apiserver.fieldsets import owned_fields
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.registry import Registry, Result, Strategy, WriteOptions
+from kubewire.components.apiserver.store import Key
+from kubewire.components.machinery.resources import KubeObject
 
 
 def apply_patch(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.apiserver.tokens import ServiceAccountTokens, TokenError
+from kubewire.components.apiserver.tokens import ServiceAccountTokens, TokenError
 
 ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from components.apiserver.catalog import Catalog, Served
-from components.apiserver.metadata import timestamp
-from components.apiserver.registry import Registry, WriteOptions
-from components.apiserver.status import StatusError
-from components.apiserver.store import Event, Key
-from components.machinery.resources import (
+from kubewire.components.apiserver.catalog import Catalog, Served
+from kubewire.components.apiserver.metadata import timestamp
+from kubewire.components.apiserver.registry import Registry, WriteOptions
+from kubewire.components.apiserver.status import StatusError
+from kubewire.components.apiserver.store import Event, Key
+from kubewire.components.machinery.resources import (
     ENDPOINTS,
     ENDPOINTSLICES,
     NAMESPACES,

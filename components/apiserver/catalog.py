@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from components.apiserver import eventconversion
-from components.apiserver.kinds.spec import FieldError, KindSpec
-from components.apiserver.status import qualified
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import eventconversion
+from kubewire.components.apiserver.kinds.spec import FieldError, KindSpec
+from kubewire.components.apiserver.status import qualified
+from kubewire.components.machinery.resources import KubeObject
 
 #: Order of groups in discovery, as kube-apiserver's; kubectl resolves ambiguous short names by it.
 _GROUP_ORDER = (

@@ -14,11 +14,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from components.apiserver import status
-from components.apiserver.registry import Registry
-from components.apiserver.requestinfo import RequestInfo, flag
-from components.apiserver.store import Key
-from components.apiserver.upgrade import (
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.registry import Registry
+from kubewire.components.apiserver.requestinfo import RequestInfo, flag
+from kubewire.components.apiserver.store import Key
+from kubewire.components.apiserver.upgrade import (
     BUFFER,
     DIAL_SECONDS,
     HOP_BY_HOP,
@@ -31,7 +31,7 @@ from components.apiserver.upgrade import (
     tunnel,
     wants_stream_close,
 )
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 _KUBELET_PORT = 10250
 #: How much of a kubelet's error is passed on, in bytes.

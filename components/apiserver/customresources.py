@@ -15,13 +15,13 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import deletion, jsonpath, metadata, structural, tables
-from components.apiserver.catalog import Catalog, Served
-from components.apiserver.kinds.spec import NAME_COLUMNS, Column, FieldError, KindSpec, ScalePaths
-from components.apiserver.registry import Registry, is_finished
-from components.apiserver.status import StatusError
-from components.apiserver.store import Event, Stored
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver import deletion, jsonpath, metadata, structural, tables
+from kubewire.components.apiserver.catalog import Catalog, Served
+from kubewire.components.apiserver.kinds.spec import NAME_COLUMNS, Column, FieldError, KindSpec, ScalePaths
+from kubewire.components.apiserver.registry import Registry, is_finished
+from kubewire.components.apiserver.status import StatusError
+from kubewire.components.apiserver.store import Event, Stored
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 log = logging.getLogger(__name__)
 

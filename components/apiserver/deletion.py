@@ -8,14 +8,14 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import status
-from components.apiserver.catalog import Served
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.listoptions import integer
-from components.apiserver.metadata import timestamp
-from components.apiserver.registry import Registry, Result, Selection, is_finished, uid_text
-from components.apiserver.store import RevisionMismatch, Stored
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.listoptions import integer
+from kubewire.components.apiserver.metadata import timestamp
+from kubewire.components.apiserver.registry import Registry, Result, Selection, is_finished, uid_text
+from kubewire.components.apiserver.store import RevisionMismatch, Stored
+from kubewire.components.machinery.resources import KubeObject
 
 #: Seconds that a date can still take: a thousand years.
 _LONGEST_GRACE = 1000 * 365 * 86400

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from components.apiserver.catalog import Catalog, Served, group_rank, version_rank
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.catalog import Catalog, Served, group_rank, version_rank
+from kubewire.components.machinery.resources import KubeObject
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _STATUS_VERBS = ("get", "patch", "update")

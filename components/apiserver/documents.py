@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import web
 
-from components.apiserver import discovery, status
-from components.apiserver.catalog import Catalog
-from components.apiserver.kinds.spec import KindSpec
-from components.apiserver.metrics import Metrics
-from components.apiserver.negotiation import MediaType, parse_accept
-from components.apiserver.tokens import ServiceAccountTokens
-from components.machinery.prometheus import CONTENT_TYPE as METRICS_TYPE
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import discovery, status
+from kubewire.components.apiserver.catalog import Catalog
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.metrics import Metrics
+from kubewire.components.apiserver.negotiation import MediaType, parse_accept
+from kubewire.components.apiserver.tokens import ServiceAccountTokens
+from kubewire.components.machinery.prometheus import CONTENT_TYPE as METRICS_TYPE
+from kubewire.components.machinery.resources import KubeObject
 
 VERSION = {
     "major": "1",

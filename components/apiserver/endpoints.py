@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from components.apiserver import deletion, patching, status, subresources, tables, watching
-from components.apiserver.applying import apply_patch
-from components.apiserver.catalog import Served
-from components.apiserver.fieldownership import ListKeysOf
-from components.apiserver.kinds.labelselectors import check_requirements
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.listoptions import ListOptions
-from components.apiserver.negotiation import (
+from kubewire.components.apiserver import deletion, patching, status, subresources, tables, watching
+from kubewire.components.apiserver.applying import apply_patch
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.fieldownership import ListKeysOf
+from kubewire.components.apiserver.kinds.labelselectors import check_requirements
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.listoptions import ListOptions
+from kubewire.components.apiserver.negotiation import (
     Representation,
     decode_object,
     decode_yaml,
@@ -26,7 +26,7 @@ from components.apiserver.negotiation import (
     media_type_of,
     representation,
 )
-from components.apiserver.registry import (
+from kubewire.components.apiserver.registry import (
     Registry,
     Result,
     Selection,
@@ -35,12 +35,12 @@ from components.apiserver.registry import (
     WriteOptions,
     check_field_selector,
 )
-from components.apiserver.requestinfo import RequestInfo, flag
-from components.apiserver.store import RevisionExpired, Stored
-from components.apiserver.tokens import ServiceAccountTokens
-from components.machinery.client import APPLY_PATCH
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
+from kubewire.components.apiserver.requestinfo import RequestInfo, flag
+from kubewire.components.apiserver.store import RevisionExpired, Stored
+from kubewire.components.apiserver.tokens import ServiceAccountTokens
+from kubewire.components.machinery.client import APPLY_PATCH
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
 
 _MIN_WATCH_SECONDS = 1800
 _STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from components.apiserver import status
-from components.apiserver.catalog import Served
-from components.apiserver.kinds.fielderrors import forbidden
-from components.apiserver.kinds.pod_validation import validate_pod_spec
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.registry import Registry, Result, WriteOptions
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.kinds.fielderrors import forbidden
+from kubewire.components.apiserver.kinds.pod_validation import validate_pod_spec
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.registry import Registry, Result, WriteOptions
+from kubewire.components.machinery.resources import KubeObject
 
 _PATH = "spec.ephemeralContainers"
 Transform = Callable[[KubeObject], KubeObject]

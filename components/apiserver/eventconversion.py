@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 #: events.k8s.io/v1 name -> core/v1 name.
 _RENAMED = {

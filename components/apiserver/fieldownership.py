@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from components.apiserver import status
-from components.apiserver.catalog import Served
-from components.apiserver.fieldsets import (
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.fieldsets import (
     FieldSet,
     Finder,
     ListKeys,
@@ -26,8 +26,8 @@ from components.apiserver.fieldsets import (
     to_fields_v1,
     without,
 )
-from components.apiserver.metadata import timestamp
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.metadata import timestamp
+from kubewire.components.machinery.resources import KubeObject
 
 #: list_map_keys(group, version, kind, path) of the openapi package.
 ListKeysOf = Callable[[str, str, str, tuple[str, ...]], tuple[str, ...] | None]

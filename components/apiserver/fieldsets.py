@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 Path = tuple[str, ...]
 #: Path of a list field (names only) -> the keys that identify its items, () for a set, None for one value.

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.apiserver import status
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.requestinfo import flag
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.requestinfo import flag
 
 
 @dataclass(frozen=True)

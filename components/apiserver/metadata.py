@@ -8,11 +8,11 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.fielderrors import by_rule, invalid, labels, required
-from components.apiserver.kinds.names import NameRule
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, invalid, labels, required
+from kubewire.components.apiserver.kinds.names import NameRule
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.resources import KubeObject
 
 _TOTAL_ANNOTATIONS = 256 * 1024
 

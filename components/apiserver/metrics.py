@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from components.apiserver.requestinfo import RequestInfo
-from components.machinery.prometheus import Registry
+from kubewire.components.apiserver.requestinfo import RequestInfo
+from kubewire.components.machinery.prometheus import Registry
 
 _BUCKETS = (
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60

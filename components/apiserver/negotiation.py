@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import bodies, protobuf, status
+from kubewire.components.apiserver import bodies, protobuf, status
 
 ACCEPTED_OUT = ("application/json", "application/yaml")
 _ACCEPTED_IN = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
@@ -125,7 +125,7 @@ def decode_json(body: bytes) -> Any:
 
 def decode_yaml(body: bytes) -> Any:
     """YAML as sigs.k8s.io/yaml reads it: converted to JSON. Raises 400 and bodies.TooLarge."""
-    from components.apiserver import yamlbody  # late: only few clients send YAML
+    from kubewire.components.apiserver import yamlbody  # late: only few clients send YAML
 
     try:
         if body.lstrip()[:1] == b"{":

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from components.apiserver import bodies, status
-from components.apiserver import patch as patches
-from components.apiserver.catalog import Served
-from components.apiserver.negotiation import decode_json
-from components.machinery.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver import patch as patches
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.negotiation import decode_json
+from kubewire.components.machinery.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from kubewire.components.machinery.resources import KubeObject
 
 #: merge_key(group, version, kind, path) of the openapi package.
 MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]

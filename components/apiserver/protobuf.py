@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import bodies
+from kubewire.components.apiserver import bodies
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"

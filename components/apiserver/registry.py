@@ -13,16 +13,16 @@ from typing import Literal, Protocol
 
 import orjson
 
-from components.apiserver import metadata as object_meta
-from components.apiserver import status
-from components.apiserver.admission import Admission
-from components.apiserver.catalog import Catalog, Served
-from components.apiserver.fieldownership import OwnershipTracker, drop_unreadable
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.kinds.strategy import without_nulls
-from components.apiserver.store import Key, KeyExists, Store, Stored
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import FieldSelector, LabelSelector
+from kubewire.components.apiserver import metadata as object_meta
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.admission import Admission
+from kubewire.components.apiserver.catalog import Catalog, Served
+from kubewire.components.apiserver.fieldownership import OwnershipTracker, drop_unreadable
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.strategy import without_nulls
+from kubewire.components.apiserver.store import Key, KeyExists, Store, Stored
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import FieldSelector, LabelSelector
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.apiserver import status
-from components.apiserver.authentication import Authenticator, User
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.authentication import Authenticator, User
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.resources import KubeObject
 
 AUTHORIZATION = "authorization.k8s.io"
 _ALLOWED = {"allowed": True, "reason": "AlwaysAllow"}

@@ -18,20 +18,20 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
-from components.apiserver import bodies, customresources, discovery, ephemeral, patching, requestinfo, status
-from components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
-from components.apiserver.catalog import Catalog, Served
-from components.apiserver.connect import Connector
-from components.apiserver.documents import Documents
-from components.apiserver.endpoints import Call, Endpoints, warning_header
-from components.apiserver.metrics import Metrics
-from components.apiserver.negotiation import decode_object, media_type_of, wants_pretty
-from components.apiserver.owner import OwnerThread
-from components.apiserver.requestinfo import RequestInfo
-from components.apiserver.reviews import review
-from components.apiserver.store import Key, RevisionMismatch
-from components.apiserver.upgrade import Connection
-from components.machinery.connections import refused_version
+from kubewire.components.apiserver import bodies, customresources, discovery, ephemeral, patching, requestinfo, status
+from kubewire.components.apiserver.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
+from kubewire.components.apiserver.catalog import Catalog, Served
+from kubewire.components.apiserver.connect import Connector
+from kubewire.components.apiserver.documents import Documents
+from kubewire.components.apiserver.endpoints import Call, Endpoints, warning_header
+from kubewire.components.apiserver.metrics import Metrics
+from kubewire.components.apiserver.negotiation import decode_object, media_type_of, wants_pretty
+from kubewire.components.apiserver.owner import OwnerThread
+from kubewire.components.apiserver.requestinfo import RequestInfo
+from kubewire.components.apiserver.reviews import review
+from kubewire.components.apiserver.store import Key, RevisionMismatch
+from kubewire.components.apiserver.upgrade import Connection
+from kubewire.components.machinery.connections import refused_version
 
 log = logging.getLogger(__name__)
 

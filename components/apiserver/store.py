@@ -25,9 +25,9 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from components.apiserver import bodies
-from components.apiserver.owner import OwnerThread
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver import bodies
+from kubewire.components.apiserver.owner import OwnerThread
+from kubewire.components.machinery.resources import KubeObject
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 

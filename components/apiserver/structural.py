@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import bodies, patterns
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.status import MOST_ERRORS
+from kubewire.components.apiserver import bodies, patterns
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.status import MOST_ERRORS
 
 Schema = Mapping[str, Any]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import orjson
 
-from components.apiserver import deletion, metadata, status
-from components.apiserver.catalog import Served
-from components.apiserver.kinds.spec import FieldError, ScalePaths
-from components.apiserver.registry import Registry, Result, WriteOptions
-from components.apiserver.store import Key, Stored
-from components.apiserver.tokens import ServiceAccountTokens
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.apiserver import deletion, metadata, status
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.kinds.spec import FieldError, ScalePaths
+from kubewire.components.apiserver.registry import Registry, Result, WriteOptions
+from kubewire.components.apiserver.store import Key, Stored
+from kubewire.components.apiserver.tokens import ServiceAccountTokens
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 _SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from components.apiserver.catalog import Served
-from components.apiserver.kinds.spec import Column
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.catalog import Served
+from kubewire.components.apiserver.kinds.spec import Column
+from kubewire.components.machinery.resources import KubeObject
 
 
 def human_duration(seconds: float) -> str:

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 from aiohttp import web
 from multidict import CIMultiDict
 
-from components.apiserver import status
-from components.apiserver.authentication import User
-from components.machinery.connections import HttpConnection, can_upgrade
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.authentication import User
+from kubewire.components.machinery.connections import HttpConnection, can_upgrade
 
 DIAL_SECONDS = 10.0
 BUFFER = 256 * 1024

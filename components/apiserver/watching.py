@@ -17,10 +17,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from components.apiserver import status, tables
-from components.apiserver.negotiation import Representation
-from components.apiserver.registry import Registry, Selection
-from components.apiserver.store import Event, RevisionExpired, Store, Stored
+from kubewire.components.apiserver import status, tables
+from kubewire.components.apiserver.negotiation import Representation
+from kubewire.components.apiserver.registry import Registry, Selection
+from kubewire.components.apiserver.store import Event, RevisionExpired, Store, Stored
 
 log = logging.getLogger(__name__)
 

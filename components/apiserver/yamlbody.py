@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from components.apiserver import bodies
+from kubewire.components.apiserver import bodies
 
 _TAG = "tag:yaml.org,2002:"
 #: Values that aliases may stand for in one document. go-yaml allows 400,000 and says the same text.

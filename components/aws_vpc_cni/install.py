@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from components.kernel import files
-from components.machinery.cni_plugin import pack
+from kubewire.components.kernel import files
+from kubewire.components.machinery.cni_plugin import pack
 
 CONFLIST_NAME = "10-aws.conflist"
 PLUGINS = ("aws-cni",)
 
 
 def plugin() -> bytes:
-    return pack.pack("components.aws_vpc_cni.plugin.cni")
+    return pack.pack("kubewire.components.aws_vpc_cni.plugin.cni")
 
 
 def conflist(mtu: int, prefix: str = "eni") -> bytes:

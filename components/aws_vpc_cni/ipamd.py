@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.aws_vpc_cni import install, network
-from components.aws_vpc_cni.ec2 import Ec2, Ec2Error
-from components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
-from components.kernel import files, iproute, iptables
-from components.kernel.command import CommandError
-from components.kernel.iproute import text
-from components.machinery import jsontext, serving
+from kubewire.components.aws_vpc_cni import install, network
+from kubewire.components.aws_vpc_cni.ec2 import Ec2, Ec2Error
+from kubewire.components.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
+from kubewire.components.kernel import files, iproute, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.iproute import text
+from kubewire.components.machinery import jsontext, serving
 
 log = logging.getLogger("ipamd")
 RPC, INTROSPECTION = ("127.0.0.1", 50051), ("127.0.0.1", 61679)

@@ -6,10 +6,10 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 
-from components.aws_vpc_cni.ec2 import Ec2
-from components.aws_vpc_cni.ipamd import Ipamd, Options
-from components.kernel.command import CommandError
-from components.machinery import daemon
+from kubewire.components.aws_vpc_cni.ec2 import Ec2
+from kubewire.components.aws_vpc_cni.ipamd import Ipamd, Options
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery import daemon
 
 
 def parse(argv: Sequence[str]) -> Options:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from components.aws_vpc_cni.pool import Eni
-from components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.aws_vpc_cni.pool import Eni
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
 MARK = "0x80/0x80"
 MARK_PRIORITY = 1024

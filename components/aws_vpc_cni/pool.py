@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from components.machinery.golang import parse_bool
+from kubewire.components.machinery.golang import parse_bool
 
 log = logging.getLogger("ipamd")
 

@@ -9,10 +9,10 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from components.azure_cni import install, masquerade
-from components.kernel import iptables
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import NODES
+from kubewire.components.azure_cni import install, masquerade
+from kubewire.components.kernel import iptables
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import NODES
 
 log = logging.getLogger("azure-cns")
 CLOUD = "http://169.254.169.254"

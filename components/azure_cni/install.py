@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.kernel import files
-from components.machinery.cni_plugin import pack
+from kubewire.components.kernel import files
+from kubewire.components.machinery.cni_plugin import pack
 
 CONFLIST_NAME = "10-azure.conflist"
 PLUGINS = ("azure-vnet", "azure-vnet-ipam")
 
 
 def plugin() -> bytes:
-    return pack.pack("components.azure_cni.plugin.cni", ("components.azure_cni.plugin.state",))
+    return pack.pack("kubewire.components.azure_cni.plugin.cni", ("kubewire.components.azure_cni.plugin.state",))
 
 
 def conflist(subnet: str = "") -> bytes:

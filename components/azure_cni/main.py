@@ -6,12 +6,12 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 
-from components.azure_cni import agent
-from components.azure_cni.agent import Options
-from components.kernel.command import CommandError
-from components.machinery import daemon
-from components.machinery.client import Client
-from components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.azure_cni import agent
+from kubewire.components.azure_cni.agent import Options
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery import daemon
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.kubeconfig import KubeconfigError
 
 
 def parse(argv: Sequence[str]) -> Options:

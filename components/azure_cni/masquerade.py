@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
 CHAIN = "IP-MASQ-AGENT"
 _JUMP = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.machinery import yamlfile
+from kubewire.components.machinery import yamlfile
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 

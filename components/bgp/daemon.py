@@ -8,12 +8,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from components.bgp import fib, links, rib, status
-from components.bgp.config import ConfigError, Prefix, load
-from components.bgp.speaker import EndOfRib, Event, Failed, Learned, PeerDown, PeerUp, Speaker, SpeakerError, Withdrawn
-from components.kernel import rtnetlink
-from components.kernel.command import CommandError
-from components.machinery import serving
+from kubewire.components.bgp import fib, links, rib, status
+from kubewire.components.bgp.config import ConfigError, Prefix, load
+from kubewire.components.bgp.speaker import (
+    EndOfRib,
+    Event,
+    Failed,
+    Learned,
+    PeerDown,
+    PeerUp,
+    Speaker,
+    SpeakerError,
+    Withdrawn,
+)
+from kubewire.components.kernel import rtnetlink
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery import serving
 
 log = logging.getLogger("bgp")
 #: How long routes of a run before stay for peers that do not come (BIRD's "graceful restart wait").

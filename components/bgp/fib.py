@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.bgp.config import KernelRule, Prefix
-from components.kernel import forwarding, iproute
-from components.kernel.command import CommandError
-from components.kernel.forwarding import Forwarding, Route
+from kubewire.components.bgp.config import KernelRule, Prefix
+from kubewire.components.kernel import forwarding, iproute
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.forwarding import Forwarding, Route
 
 log = logging.getLogger(__name__)
 

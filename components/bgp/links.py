@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from components.kernel import iproute
+from kubewire.components.kernel import iproute
 
 
 def on_dead_links(entries: Sequence[dict[str, Any]], addresses: Sequence[str]) -> list[str]:

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.bgp.config import ConfigError
-from components.machinery import daemon as process
+from kubewire.components.bgp.config import ConfigError
+from kubewire.components.machinery import daemon as process
+from kubewire.components.machinery import sources
 
 CONTROL = "/run/bgp/bgp.ctl"
 
@@ -43,17 +44,16 @@ def main(argv: Sequence[str]) -> int:
         print(f"bgp: {failure}", file=sys.stderr)
         return 1
     if wants_restart:
-        project = str(Path(__file__).resolve().parents[2])
-        arguments = [sys.executable, "-m", "components.bgp", *argv]
-        os.execve(sys.executable, arguments, os.environ | {"PYTHONPATH": project})
+        arguments = [sys.executable, "-m", "kubewire.components.bgp", *argv]
+        os.execve(sys.executable, arguments, os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)})
     return 0
 
 
 async def _until_signal(config: Path, control: Path) -> tuple[bool, str]:
     """Whether the process is to begin anew, and why it cannot go on."""
     # os-ken's import takes a tenth of a second; a question needs none of it
-    from components.bgp.daemon import Daemon
-    from components.bgp.speaker import SpeakerError
+    from kubewire.components.bgp.daemon import Daemon
+    from kubewire.components.bgp.speaker import SpeakerError
 
     daemon = Daemon(config, control)
     loop = asyncio.get_running_loop()

@@ -33,8 +33,8 @@ from os_ken.services.protocols.bgp.info_base import base as info_base
 from os_ken.services.protocols.bgp.model import OutgoingRoute, SentRoute
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
-from components.bgp import messages, osken_routes
-from components.bgp.session import Connection, shut
+from kubewire.components.bgp import messages, osken_routes
+from kubewire.components.bgp.session import Connection, shut
 
 log = logging.getLogger(__name__)
 

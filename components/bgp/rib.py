@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from components.bgp.config import Prefix
+from kubewire.components.bgp.config import Prefix
 
 DEFAULT_LOCAL_PREF = 100
 

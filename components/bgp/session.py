@@ -16,8 +16,8 @@ from os_ken.lib.packet import bgp
 from os_ken.services.protocols.bgp import constants
 from os_ken.services.protocols.bgp.speaker import BgpProtocol, BgpProtocolException
 
-from components.bgp import messages
-from components.bgp.messages import ProtocolError
+from kubewire.components.bgp import messages
+from kubewire.components.bgp.messages import ProtocolError
 
 log = logging.getLogger(__name__)
 

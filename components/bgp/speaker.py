@@ -25,10 +25,10 @@ from os_ken.services.protocols.bgp.info_base.ipv6 import Ipv6Path
 from os_ken.services.protocols.bgp.rtconf import neighbors
 from os_ken.services.protocols.bgp.signals.emit import BgpSignalBus
 
-from components.bgp import osken
-from components.bgp.config import Announcement, Configuration, Filter, Peer, Prefix
-from components.bgp.rib import DEFAULT_LOCAL_PREF, Route
-from components.bgp.session import shut
+from kubewire.components.bgp import osken
+from kubewire.components.bgp.config import Announcement, Configuration, Filter, Peer, Prefix
+from kubewire.components.bgp.rib import DEFAULT_LOCAL_PREF, Route
+from kubewire.components.bgp.session import shut
 
 log = logging.getLogger(__name__)
 

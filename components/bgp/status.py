@@ -6,8 +6,8 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.bgp.config import WELL_KNOWN, Prefix
-from components.bgp.rib import Route
+from kubewire.components.bgp.config import WELL_KNOWN, Prefix
+from kubewire.components.bgp.rib import Route
 
 _NAMES = {number: name for name, number in WELL_KNOWN.items()}
 _ORIGINS = "i", "e", "?"

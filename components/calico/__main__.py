@@ -1,6 +1,6 @@
 import sys
 
-from components.calico.main import main
+from kubewire.components.calico.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -16,21 +16,21 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
-from components.calico import bird, dataplane, install, kernel
-from components.calico.dataplane import FAMILIES, Family, Node, Settings, Tunnel
-from components.calico.felix import Felix
-from components.calico.manifests import GROUP, NAMESPACE, PLUGIN_ACCOUNT
-from components.calico.peering import Peering
-from components.calico.plugin import block, ipam
-from components.calico.plugin.datastore import ApiError as DatastoreError
-from components.calico.plugin.datastore import Datastore
-from components.kernel.command import CommandError
-from components.kernel.files import replace
-from components.machinery import kubeconfig
-from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.events import timestamp
-from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource
+from kubewire.components.calico import bird, dataplane, install, kernel
+from kubewire.components.calico.dataplane import FAMILIES, Family, Node, Settings, Tunnel
+from kubewire.components.calico.felix import Felix
+from kubewire.components.calico.manifests import GROUP, NAMESPACE, PLUGIN_ACCOUNT
+from kubewire.components.calico.peering import Peering
+from kubewire.components.calico.plugin import block, ipam
+from kubewire.components.calico.plugin.datastore import ApiError as DatastoreError
+from kubewire.components.calico.plugin.datastore import Datastore
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.files import replace
+from kubewire.components.machinery import kubeconfig
+from kubewire.components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.machinery.events import timestamp
+from kubewire.components.machinery.informer import Informer, wait_synced
+from kubewire.components.machinery.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource
 
 log = logging.getLogger("calico-node")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.kernel.files import replace
+from kubewire.components.kernel.files import replace
 
 _CONFIG, _CONTROL = "/etc/calico/confd/config/bird{}.yaml", "/var/run/calico/bird{}.ctl"
 _SECONDS = 20.0

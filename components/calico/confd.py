@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from math import floor
 from typing import Any
 
-from components.calico import dataplane
-from components.calico.dataplane import Node, Unreadable
-from components.calico.manifests import NAMESPACE
-from components.calico.plugin import block
-from components.calico.plugin.selector import SelectorError, matches
-from components.machinery.golang import parse_duration
-from components.machinery.resources import KubeObject
+from kubewire.components.calico import dataplane
+from kubewire.components.calico.dataplane import Node, Unreadable
+from kubewire.components.calico.manifests import NAMESPACE
+from kubewire.components.calico.plugin import block
+from kubewire.components.calico.plugin.selector import SelectorError, matches
+from kubewire.components.machinery.golang import parse_duration
+from kubewire.components.machinery.resources import KubeObject
 
 log = logging.getLogger("confd")
 

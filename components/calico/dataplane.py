@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import Any
 
-from components.calico.plugin import block
-from components.kernel import ipset
-from components.kernel.forwarding import FdbEntry, Forwarding, Neighbour, Route
-from components.kernel.iproute import text
-from components.kernel.iptables import Chain, Lead, Ruleset
-from components.machinery.resources import KubeObject
+from kubewire.components.calico.plugin import block
+from kubewire.components.kernel import ipset
+from kubewire.components.kernel.forwarding import FdbEntry, Forwarding, Neighbour, Route
+from kubewire.components.kernel.iproute import text
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.machinery.resources import KubeObject
 
 DEVICE, VNI, PORT = "vxlan.calico", 4096, 4789
 #: Of Felix's routes (RouteTableProtocol).

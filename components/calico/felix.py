@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from components.calico import dataplane, kernel
-from components.calico.dataplane import IPIP, Node, Settings, Tunnel
-from components.kernel import forwarding, ipset, iptables
-from components.kernel.forwarding import Forwarding
-from components.machinery.resources import KubeObject
+from kubewire.components.calico import dataplane, kernel
+from kubewire.components.calico.dataplane import IPIP, Node, Settings, Tunnel
+from kubewire.components.kernel import forwarding, ipset, iptables
+from kubewire.components.kernel.forwarding import Forwarding
+from kubewire.components.machinery.resources import KubeObject
 
 
 class Felix:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from components.machinery.cni_plugin import pack
+from kubewire.components.machinery.cni_plugin import pack
 
 DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
 CONFLIST_NAME, KUBECONFIG_NAME = "10-calico.conflist", "calico-kubeconfig"
 PLUGINS = ("calico", "calico-ipam")
-_MODULES = tuple(f"components.calico.plugin.{name}" for name in ("block", "datastore", "ipam", "selector"))
+_MODULES = tuple(f"kubewire.components.calico.plugin.{name}" for name in ("block", "datastore", "ipam", "selector"))
 
 
 def plugin() -> bytes:
     """Both plugins as one program."""
-    return pack.pack("components.calico.plugin.cni", _MODULES)
+    return pack.pack("kubewire.components.calico.plugin.cni", _MODULES)
 
 
 def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from components.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
-from components.kernel import command, forwarding
-from components.kernel.forwarding import Forwarding
-from components.kernel.iproute import batch, query, text
+from kubewire.components.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
+from kubewire.components.kernel import command, forwarding
+from kubewire.components.kernel.forwarding import Forwarding
+from kubewire.components.kernel.iproute import batch, query, text
 
 
 async def interface(name: str, version: int) -> tuple[str, int]:

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.calico.agent import Agent, Options, Pool
-from components.kernel.command import CommandError
-from components.machinery import daemon, golang
-from components.machinery.client import Client
-from components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.calico.agent import Agent, Options, Pool
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery import daemon, golang
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.kubeconfig import KubeconfigError
 
 log = logging.getLogger("calico-node")
 _EXPECTED = (KubeconfigError, CommandError, OSError)

@@ -7,13 +7,13 @@ from asyncio import TaskGroup
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from components.calico import bird, confd, services
-from components.calico.confd import State
-from components.calico.dataplane import Node
-from components.calico.manifests import GROUP, NAMESPACE
-from components.machinery.client import ApiError, Client
-from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import ENDPOINTSLICES, SECRETS, SERVICES, KubeObject, Resource
+from kubewire.components.calico import bird, confd, services
+from kubewire.components.calico.confd import State
+from kubewire.components.calico.dataplane import Node
+from kubewire.components.calico.manifests import GROUP, NAMESPACE
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.informer import Informer, wait_synced
+from kubewire.components.machinery.resources import ENDPOINTSLICES, SECRETS, SERVICES, KubeObject, Resource
 
 BGPPEERS = Resource(GROUP, "v1", "bgppeers", "BGPPeer", namespaced=False)
 BGPCONFIGURATIONS = Resource(GROUP, "v1", "bgpconfigurations", "BGPConfiguration", namespaced=False)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from components.calico.plugin import block
-from components.machinery.resources import KubeObject
+from kubewire.components.calico.plugin import block
+from kubewire.components.machinery.resources import KubeObject
 
 _KEYS = ("serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs")
 _EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"

@@ -1,8 +1,8 @@
-"""python -m components.controllers"""
+"""python -m kubewire.components.controllers"""
 
 import sys
 
-from components.controllers.main import main
+from kubewire.components.controllers.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

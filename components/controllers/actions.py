@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from components.machinery.client import MERGE_PATCH, ApiError, Client
-from components.machinery.events import EventRecorder
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.machinery.client import MERGE_PATCH, ApiError, Client
+from kubewire.components.machinery.events import EventRecorder
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 if TYPE_CHECKING:
-    from components.controllers.writes import Writes
+    from kubewire.components.controllers.writes import Writes
 
 log = logging.getLogger(__name__)
 _IN_FLIGHT = 16

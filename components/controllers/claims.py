@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from components.controllers.actions import Patch
-from components.controllers.meta import controller_of, controller_reference, is_deleting, labels_of
-from components.machinery.resources import KubeObject, Resource
-from components.machinery.selectors import LabelSelector
+from kubewire.components.controllers.actions import Patch
+from kubewire.components.controllers.meta import controller_of, controller_reference, is_deleting, labels_of
+from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.machinery.selectors import LabelSelector
 
 
 @dataclass(frozen=True)

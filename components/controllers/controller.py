@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from components.controllers.actions import Action, Applier
-from components.controllers.flags import Options
-from components.controllers.meta import Key, controller_of, key_of
-from components.controllers.sharedinformers import SharedInformers
-from components.controllers.workqueue import WorkQueue
-from components.controllers.writes import Writes
-from components.machinery.client import Client
-from components.machinery.events import EventRecorder
-from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.controllers.actions import Action, Applier
+from kubewire.components.controllers.flags import Options
+from kubewire.components.controllers.meta import Key, controller_of, key_of
+from kubewire.components.controllers.sharedinformers import SharedInformers
+from kubewire.components.controllers.workqueue import WorkQueue
+from kubewire.components.controllers.writes import Writes
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.events import EventRecorder
+from kubewire.components.machinery.informer import Informer, wait_synced
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 #: How soon a key that waits for its own writes is looked at again if no event wakes it, in seconds.
 _STALE_RETRY = 1.0

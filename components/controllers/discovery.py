@@ -8,8 +8,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import Resource
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import Resource
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from components.controllers.meta import (
-    annotations_of,
-    condition,
-    created_at,
-    is_deleting,
-    parse_time,
-)
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.meta import annotations_of, condition, created_at, is_deleting, parse_time
+from kubewire.components.machinery.resources import KubeObject
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 

@@ -6,8 +6,8 @@ import copy
 import json
 from typing import Any
 
-from components.controllers.meta import controller_reference
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.meta import controller_reference
+from kubewire.components.machinery.resources import KubeObject
 
 POD_TEMPLATE_HASH = "pod-template-hash"
 CONTROLLER_REVISION_HASH = "controller-revision-hash"

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from components.controllers.controller import Context, Controller
-from components.controllers.daemonset.controller import DaemonSetController
-from components.controllers.deployment.controller import DeploymentController
-from components.controllers.endpoints.controller import EndpointsController
-from components.controllers.endpointslice.controller import EndpointSliceController
-from components.controllers.endpointslice.mirroring import EndpointSliceMirroringController
-from components.controllers.garbage.collector import GarbageCollector
-from components.controllers.garbage.podgc import PodGarbageCollector
-from components.controllers.job.controller import JobController, TtlAfterFinishedController
-from components.controllers.namespaces.defaults import RootCaPublisher, ServiceAccountController
-from components.controllers.namespaces.deletion import NamespaceController
-from components.controllers.nodes.ipam import NodeIpamController
-from components.controllers.nodes.lifecycle import NodeLifecycleController
-from components.controllers.replicaset.controller import ReplicaSetController
-from components.controllers.servicecidr.controller import ServiceCIDRController
-from components.controllers.statefulset.controller import StatefulSetController
+from kubewire.components.controllers.controller import Context, Controller
+from kubewire.components.controllers.daemonset.controller import DaemonSetController
+from kubewire.components.controllers.deployment.controller import DeploymentController
+from kubewire.components.controllers.endpoints.controller import EndpointsController
+from kubewire.components.controllers.endpointslice.controller import EndpointSliceController
+from kubewire.components.controllers.endpointslice.mirroring import EndpointSliceMirroringController
+from kubewire.components.controllers.garbage.collector import GarbageCollector
+from kubewire.components.controllers.garbage.podgc import PodGarbageCollector
+from kubewire.components.controllers.job.controller import JobController, TtlAfterFinishedController
+from kubewire.components.controllers.namespaces.defaults import RootCaPublisher, ServiceAccountController
+from kubewire.components.controllers.namespaces.deletion import NamespaceController
+from kubewire.components.controllers.nodes.ipam import NodeIpamController
+from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
+from kubewire.components.controllers.replicaset.controller import ReplicaSetController
+from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
+from kubewire.components.controllers.statefulset.controller import StatefulSetController
 
 #: Order matters only for reading. The garbage collector comes last: it shares the others' informers.
 CONTROLLERS: dict[str, Callable[[Context], Controller]] = {

@@ -7,10 +7,10 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from components.controllers.actions import Action, Create, Delete, Patch
-from components.controllers.meta import controller_reference
-from components.controllers.podtemplate import CONTROLLER_REVISION_HASH, compute_hash
-from components.machinery.resources import CONTROLLERREVISIONS, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Delete, Patch
+from kubewire.components.controllers.meta import controller_reference
+from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, compute_hash
+from kubewire.components.machinery.resources import CONTROLLERREVISIONS, KubeObject
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from components.controllers.meta import Key, controller_uid, key_of
-from components.machinery.client import Client
-from components.machinery.informer import Handler, Informer
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.controllers.meta import Key, controller_uid, key_of
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.informer import Handler, Informer
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 
 class Index:

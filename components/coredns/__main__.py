@@ -1,5 +1,5 @@
 import sys
 
-from components.coredns.main import main
+from kubewire.components.coredns.main import main
 
 sys.exit(main(sys.argv[1:]))

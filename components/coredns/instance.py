@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from components.coredns.corefile import CorefileError, Line, ServerBlock, Token, fail
-from components.coredns.message import REFUSED, Request, Response
-from components.coredns.plugin import (
+from kubewire.components.coredns.corefile import CorefileError, Line, ServerBlock, Token, fail
+from kubewire.components.coredns.message import REFUSED, Request, Response
+from kubewire.components.coredns.plugin import (
     Factory,
     Handler,
     Next,
@@ -25,9 +25,9 @@ from components.coredns.plugin import (
     longest_zone,
     normalize,
 )
-from components.coredns.plugins import PLUGINS
-from components.coredns.server import Listener, respond
-from components.machinery.prometheus import Registry
+from kubewire.components.coredns.plugins import PLUGINS
+from kubewire.components.coredns.server import Listener, respond
+from kubewire.components.machinery.prometheus import Registry
 
 log = logging.getLogger("coredns")
 VERSION = "1.12.1"

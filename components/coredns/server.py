@@ -12,7 +12,7 @@ from typing import cast
 from dnslib import DNSError
 from dnslib.label import DNSLabelError
 
-from components.coredns.message import (
+from kubewire.components.coredns.message import (
     BADVERS,
     IN,
     REFUSED,
@@ -24,8 +24,8 @@ from components.coredns.message import (
     decode,
     encode,
 )
-from components.coredns.plugin import Next
-from components.machinery import serving
+from kubewire.components.coredns.plugin import Next
+from kubewire.components.machinery import serving
 
 log = logging.getLogger("coredns")
 _LENGTH = struct.Struct("!H")

@@ -8,7 +8,7 @@ import struct
 import time
 from typing import cast
 
-from components.coredns.message import NS, Request, encode_query, question_for
+from kubewire.components.coredns.message import NS, Request, encode_query, question_for
 
 _READ_SECONDS, _PROBE_SECONDS = 2.0, 1.0
 #: What we can take by UDP when the client did not say (no EDNS0 then): plain DNS.

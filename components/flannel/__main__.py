@@ -1,6 +1,6 @@
 import sys
 
-from components.flannel.main import main
+from kubewire.components.flannel.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

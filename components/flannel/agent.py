@@ -10,22 +10,22 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from components.flannel import backend, install, kernel, lease, netconf, rules, subnetfile
-from components.flannel.backend import HostGateway, Vxlan
-from components.flannel.device import Link
-from components.flannel.drift import Watch
-from components.flannel.lease import Annotations, Lease
-from components.flannel.netconf import NetConf, Network
-from components.flannel.options import Options
-from components.kernel import files, forwarding, iptables
-from components.kernel.command import CommandError
-from components.kernel.forwarding import Forwarding, difference
-from components.kernel.iptables import Ruleset
-from components.machinery import serving
-from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.events import timestamp
-from components.machinery.informer import Informer
-from components.machinery.resources import NODES, KubeObject
+from kubewire.components.flannel import backend, install, kernel, lease, netconf, rules, subnetfile
+from kubewire.components.flannel.backend import HostGateway, Vxlan
+from kubewire.components.flannel.device import Link
+from kubewire.components.flannel.drift import Watch
+from kubewire.components.flannel.lease import Annotations, Lease
+from kubewire.components.flannel.netconf import NetConf, Network
+from kubewire.components.flannel.options import Options
+from kubewire.components.kernel import files, forwarding, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.forwarding import Forwarding, difference
+from kubewire.components.kernel.iptables import Ruleset
+from kubewire.components.machinery import serving
+from kubewire.components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.machinery.events import timestamp
+from kubewire.components.machinery.informer import Informer
+from kubewire.components.machinery.resources import NODES, KubeObject
 
 log = logging.getLogger("flanneld")
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from components.flannel import device, forwarding, kernel
-from components.flannel.device import Link, VxlanDevice
-from components.flannel.lease import Lease, Member
-from components.flannel.netconf import NetConf, Network
-from components.kernel import iproute
-from components.kernel.forwarding import Forwarding
+from kubewire.components.flannel import device, forwarding, kernel
+from kubewire.components.flannel.device import Link, VxlanDevice
+from kubewire.components.flannel.lease import Lease, Member
+from kubewire.components.flannel.netconf import NetConf, Network
+from kubewire.components.kernel import iproute
+from kubewire.components.kernel.forwarding import Forwarding
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import json
 import os
 import sys
 
-from components.machinery.cni_plugin import contract
-from components.machinery.cni_plugin.contract import UNAVAILABLE, Call, PluginError
+from kubewire.components.machinery.cni_plugin import contract
+from kubewire.components.machinery.cni_plugin.contract import UNAVAILABLE, Call, PluginError
 
 TYPE_CHECKING = False  # typing itself takes 3 ms to load
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 
-from components.flannel.lease import Address
-from components.flannel.netconf import Network
+from kubewire.components.flannel.lease import Address
+from kubewire.components.flannel.netconf import Network
 
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes (RFC 7348 section 5).
 ENCAPSULATION_OVERHEAD = 50

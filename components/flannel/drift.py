@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Iterable
 
-from components.kernel import rtnetlink
+from kubewire.components.kernel import rtnetlink
 
 
 def concerns(kind: int, payload: bytes, overlays: Collection[int]) -> bool:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from components.flannel.lease import Lease
-from components.flannel.netconf import Network
-from components.kernel.forwarding import FdbEntry, Forwarding, Neighbour, Route
+from kubewire.components.flannel.lease import Lease
+from kubewire.components.flannel.netconf import Network
+from kubewire.components.kernel.forwarding import FdbEntry, Forwarding, Neighbour, Route
 
 
 def host_gateway(leases: Iterable[Lease], node: str, device: str) -> Forwarding:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from components.kernel.files import replace
-from components.machinery.cni_plugin import pack
+from kubewire.components.kernel.files import replace
+from kubewire.components.machinery.cni_plugin import pack
 
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_BIN_DIR = "/opt/cni/bin"
@@ -35,7 +35,7 @@ def conflist(path: str | Path) -> bytes:
 
 def plugin() -> bytes:
     """The plugin's executable file."""
-    return pack.pack("components.flannel.cni_plugin")
+    return pack.pack("kubewire.components.flannel.cni_plugin")
 
 
 def install_plugin(bin_dir: str | Path = DEFAULT_BIN_DIR) -> None:

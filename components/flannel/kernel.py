@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.flannel.device import Link, VxlanDevice
-from components.flannel.netconf import Network
-from components.kernel import forwarding as kernel
-from components.kernel.forwarding import Forwarding, Route
-from components.kernel.iproute import query
+from kubewire.components.flannel.device import Link, VxlanDevice
+from kubewire.components.flannel.netconf import Network
+from kubewire.components.kernel import forwarding as kernel
+from kubewire.components.kernel.forwarding import Forwarding, Route
+from kubewire.components.kernel.iproute import query
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from components.flannel.netconf import Network
-from components.machinery.resources import KubeObject
+from kubewire.components.flannel.netconf import Network
+from kubewire.components.machinery.resources import KubeObject
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _ADDRESSES: dict[int, Callable[[str], Address]] = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}

@@ -8,12 +8,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from components.flannel import options
-from components.flannel.agent import SubnetError, start
-from components.flannel.kernel import LinkError
-from components.flannel.netconf import NetConfError
-from components.kernel.command import CommandError
-from components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.flannel import options
+from kubewire.components.flannel.agent import SubnetError, start
+from kubewire.components.flannel.kernel import LinkError
+from kubewire.components.flannel.netconf import NetConfError
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery.kubeconfig import KubeconfigError
 
 log = logging.getLogger("flanneld")
 _EXPECTED = (NetConfError, KubeconfigError, LinkError, SubnetError, CommandError, OSError)

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.flannel import install, lease, subnetfile
-from components.machinery import golang
+from kubewire.components.flannel import install, lease, subnetfile
+from kubewire.components.machinery import golang
 
 DEFAULT_NET_CONF = "/etc/kube-flannel/net-conf.json"
 DEFAULT_CNI_CONF = "/etc/kube-flannel/cni-conf.json"

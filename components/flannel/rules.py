@@ -7,8 +7,8 @@ FLANNEL-FWD in filter, FORWARD
 
 from __future__ import annotations
 
-from components.flannel.netconf import Network
-from components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.flannel.netconf import Network
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
 #: What kube-proxy marks to be masqueraded by KUBE-POSTROUTING; masquerading it twice is a known kernel trap.
 KUBE_PROXY_MARK = "0x4000/0x4000"

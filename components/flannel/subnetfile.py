@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from components.flannel.netconf import Network
+from kubewire.components.flannel.netconf import Network
 
 DEFAULT_PATH = "/run/flannel/subnet.env"
 

@@ -1,7 +1,7 @@
 """What a kernel can do for a lab, found out by trying: FEATURES is the list, works() tries one.
 
 Each is tried in a fresh network namespace of a child process, which vanishes with it. A machine's own kernel is
-asked by `kubewire doctor`, that of a virtual machine from inside: `python -m components.kernel.features`
+asked by `kubewire doctor`, that of a virtual machine from inside: `python -m kubewire.components.kernel.features`
 prints a JSON object of all of them.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Feature:
 #: Only what hangs takes so long. In an emulated processor on a busy machine the first ESP association, for which the
 #: kernel tests its ciphers, has taken more than ten seconds.
 _HANGS_S = 120.0
+_BPF_PROBE = Path(__file__).resolve().with_name("bpf_probe.py")
 _LINK = "ip link add x0 type veth peer name x1"
 
 #: A scenario may require any of them: scenario.schema.json has the same names.
@@ -78,7 +79,7 @@ FEATURES: dict[str, Feature] = {
     "ipip": Feature("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", without="IP-in-IP overlays"),
     "geneve": Feature("ip link add x0 type geneve id 1 remote 10.0.0.1", without="Geneve overlays"),
     "vrf": Feature("ip link add x0 type vrf table 10", without="VRFs"),
-    "bpf": Feature(f"python3 {shlex.quote(str(Path(__file__).with_name('bpf_probe.py')))}", without="eBPF datapaths"),
+    "bpf": Feature(f"python3 {shlex.quote(str(_BPF_PROBE))}", without="eBPF datapaths"),
     "tun": Feature("ip tuntap add dev x0 mode tun", without="userspace tunnels"),
 }
 

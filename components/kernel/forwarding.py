@@ -19,8 +19,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
-from components.kernel import iproute
-from components.kernel.command import CommandError
+from kubewire.components.kernel import iproute
+from kubewire.components.kernel.command import CommandError
 
 
 @dataclass(frozen=True, order=True)

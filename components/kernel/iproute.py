@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from components.kernel import command
+from kubewire.components.kernel import command
 
 _QUERY_SECONDS = 10
 _BATCH_SECONDS = 30

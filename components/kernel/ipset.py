@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from components.kernel import command
+from kubewire.components.kernel import command
 
 _SECONDS = 30
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.kernel import command
-from components.kernel.nfnetlink.netlink import NfTablesSocket
+from kubewire.components.kernel import command
+from kubewire.components.kernel.nfnetlink.netlink import NfTablesSocket
 
 _SECONDS = 30
 #: To wait for the lock of iptables-legacy (`--wait`).

@@ -1,5 +1,5 @@
 import sys
 
-from components.kube_proxy.main import main
+from kubewire.components.kube_proxy.main import main
 
 sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from components.kube_proxy.model import IPV4
+from kubewire.components.kube_proxy.model import IPV4
 
 
 def local_addresses(family: str) -> list[str]:

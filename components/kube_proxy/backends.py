@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from components.kernel.command import CommandError
-from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.iptables.backend import IptablesBackend
-from components.kube_proxy.ipvs import support
-from components.kube_proxy.ipvs.backend import IpvsBackend
-from components.kube_proxy.ipvs.support import UnsupportedError
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import State
-from components.kube_proxy.nftables.backend import NftablesBackend
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.iptables.backend import IptablesBackend
+from kubewire.components.kube_proxy.ipvs import support
+from kubewire.components.kube_proxy.ipvs.backend import IpvsBackend
+from kubewire.components.kube_proxy.ipvs.support import UnsupportedError
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import State
+from kubewire.components.kube_proxy.nftables.backend import NftablesBackend
 
 
 class Backend(Protocol):

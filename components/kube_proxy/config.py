@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from components.machinery import yamlfile
-from components.machinery.golang import format_duration, parse_duration
+from kubewire.components.machinery import yamlfile
+from kubewire.components.machinery.golang import format_duration, parse_duration
 
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
 DEFAULT_MODE = "iptables"

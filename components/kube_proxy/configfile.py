@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.kernel import inotify
+from kubewire.components.kernel import inotify
 
 
 class ConfigFileChanged(Exception):

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from components.kube_proxy.iptables.applier import Iptables
-from components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.iptables.applier import Iptables
+from kubewire.components.kube_proxy.model import IPV4, IPV6
 
 
 class FamiliesError(Exception):

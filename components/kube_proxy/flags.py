@@ -7,7 +7,7 @@ import socket
 import sys
 from dataclasses import dataclass, replace
 
-from components.kube_proxy.config import (
+from kubewire.components.kube_proxy.config import (
     HEALTHZ_PORT,
     METRICS_PORT,
     ConfigError,
@@ -15,7 +15,7 @@ from components.kube_proxy.config import (
     append_port,
     load,
 )
-from components.machinery import golang
+from kubewire.components.machinery import golang
 
 _boolean = golang.flag(golang.parse_bool)
 _duration = golang.flag(golang.parse_duration)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.model import IPV4, IPV6, Node
-from components.kube_proxy.objects import family_of, in_range
+from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.model import IPV4, IPV6, Node
+from kubewire.components.kube_proxy.objects import family_of, in_range
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from components.kube_proxy import flags, proxy, sysctls
-from components.kube_proxy.backends import ERRORS, check
-from components.kube_proxy.config import ConfigError, dump
-from components.kube_proxy.configfile import ConfigFileChanged
-from components.kube_proxy.families import FamiliesError
-from components.kube_proxy.flags import Options
-from components.kube_proxy.validation import validate
-from components.machinery import kubeconfig
-from components.machinery.client import Client
-from components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.kube_proxy import flags, proxy, sysctls
+from kubewire.components.kube_proxy.backends import ERRORS, check
+from kubewire.components.kube_proxy.config import ConfigError, dump
+from kubewire.components.kube_proxy.configfile import ConfigFileChanged
+from kubewire.components.kube_proxy.families import FamiliesError
+from kubewire.components.kube_proxy.flags import Options
+from kubewire.components.kube_proxy.validation import validate
+from kubewire.components.machinery import kubeconfig
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.kubeconfig import KubeconfigError
 
 log = logging.getLogger(__name__)
 

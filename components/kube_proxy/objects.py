@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.kube_proxy.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
 
 KubeObject = dict[str, Any]
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
-from components.kube_proxy.tracker import Tracker
+from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.tracker import Tracker
 
 _T = TypeVar("_T")
 

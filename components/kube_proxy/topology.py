@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.kube_proxy.model import Endpoint, Node, ServicePort
+from kubewire.components.kube_proxy.model import Endpoint, Node, ServicePort
 
 _NO_TOPOLOGY, _SAME_NODE, _SAME_ZONE = "", "PreferSameNode", "PreferSameZone"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
-from components.kube_proxy.objects import SERVICE_NAME_LABEL, TRIGGER_TIME, service_ports, slice_endpoints
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.objects import SERVICE_NAME_LABEL, TRIGGER_TIME, service_ports, slice_endpoints
 
 KubeObject = dict[str, Any]
 _ServiceKey = tuple[str, str]

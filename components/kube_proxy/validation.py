@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.kube_proxy.config import ConfigError, KubeProxyConfiguration
-from components.machinery.golang import format_duration
+from kubewire.components.kube_proxy.config import ConfigError, KubeProxyConfiguration
+from kubewire.components.machinery.golang import format_duration
 
 #: In the order of upstream's message.
 MODES = ("iptables", "ipvs", "nftables")

@@ -1,5 +1,5 @@
 import sys
 
-from components.kubelet.main import main
+from kubewire.components.kubelet.main import main
 
 sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from components.machinery import yamlfile
+from kubewire.components.machinery import yamlfile
 
 DEFAULT_CATALOGUE = Path(__file__).with_name("images.yaml")
 

@@ -8,14 +8,14 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from components.kubelet import pods
-from components.kubelet.images import ImagePuller
-from components.kubelet.launch import exec_spec
-from components.kubelet.pod_network import connect_within, in_own_thread
-from components.kubelet.pod_worker import PodWorker, Stage
-from components.kubelet.records import ContainerRecord
-from components.kubelet.streaming.target import TargetError
-from components.runtime.api import AsyncRuntimeClient, RuntimeApiError, StartError, Tty
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.images import ImagePuller
+from kubewire.components.kubelet.launch import exec_spec
+from kubewire.components.kubelet.pod_network import connect_within, in_own_thread
+from kubewire.components.kubelet.pod_worker import PodWorker, Stage
+from kubewire.components.kubelet.records import ContainerRecord
+from kubewire.components.kubelet.streaming.target import TargetError
+from kubewire.components.runtime.api import AsyncRuntimeClient, RuntimeApiError, StartError, Tty
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 

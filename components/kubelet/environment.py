@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.kubelet import pods
-from components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
-from components.kubelet.expansion import expand
-from components.machinery.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
+from kubewire.components.kubelet.expansion import expand
+from kubewire.components.machinery.resources import KubeObject
 
 
 class EnvironmentProblem(ValueError):

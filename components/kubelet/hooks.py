@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 
-from components.kubelet import pods
-from components.kubelet.probes import http
-from components.kubelet.probes.actions import Exec, PortError, port_number, tcp
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.probes import http
+from kubewire.components.kubelet.probes.actions import Exec, PortError, port_number, tcp
 
 
 class HookError(Exception):

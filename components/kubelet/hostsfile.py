@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.kubelet import pods
-from components.machinery.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.machinery.resources import KubeObject
 
 #: Linux' limit for a host name (HOST_NAME_MAX), 64 bytes, less the one upstream keeps free.
 MAX_HOSTNAME = 63

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.kubelet.backoff import DEFAULT_BACKOFF, Backoff, BackoffPolicy
-from components.kubelet.catalogue import Catalogue, Image, InvalidImageName, Program, UnknownImage
-from components.kubelet.records import Waiting
+from kubewire.components.kubelet.backoff import DEFAULT_BACKOFF, Backoff, BackoffPolicy
+from kubewire.components.kubelet.catalogue import Catalogue, Image, InvalidImageName, Program, UnknownImage
+from kubewire.components.kubelet.records import Waiting
 
 #: (type, reason, message) of an event about the container.
 Event = tuple[str, str, str]

@@ -11,32 +11,32 @@ from typing import Any
 
 import aiohttp
 
-from components.kernel import inotify
-from components.kubelet import launch, orphans, pods
-from components.kubelet.catalogue import Catalogue
-from components.kubelet.configuration import Settings
-from components.kubelet.container_target import RuntimeTarget
-from components.kubelet.downward import NodeFacts
-from components.kubelet.images import ImagePuller
-from components.kubelet.metrics import Metrics
-from components.kubelet.node import KUBELET_VERSION, capacity, measure
-from components.kubelet.node_registration import NodeRegistration
-from components.kubelet.node_services import NodeServices
-from components.kubelet.objects import ReferencedObjects
-from components.kubelet.pod_network import PodNetwork
-from components.kubelet.pod_state import PodState, adopt
-from components.kubelet.pod_worker import PodWorker
-from components.kubelet.resolvconf import ResolverConfig, parse
-from components.kubelet.static_pods import StaticPods
-from components.kubelet.status.generate import PodStatus
-from components.kubelet.status.writer import StatusWriter
-from components.kubelet.tokens import TokenCache
-from components.kubelet.volumes.directories import Directories
-from components.machinery.client import Client
-from components.machinery.events import EventRecorder
-from components.machinery.informer import Informer
-from components.machinery.resources import PODS, SERVICES, KubeObject
-from components.runtime.api import AsyncRuntimeClient, Process
+from kubewire.components.kernel import inotify
+from kubewire.components.kubelet import launch, orphans, pods
+from kubewire.components.kubelet.catalogue import Catalogue
+from kubewire.components.kubelet.configuration import Settings
+from kubewire.components.kubelet.container_target import RuntimeTarget
+from kubewire.components.kubelet.downward import NodeFacts
+from kubewire.components.kubelet.images import ImagePuller
+from kubewire.components.kubelet.metrics import Metrics
+from kubewire.components.kubelet.node import KUBELET_VERSION, capacity, measure
+from kubewire.components.kubelet.node_registration import NodeRegistration
+from kubewire.components.kubelet.node_services import NodeServices
+from kubewire.components.kubelet.objects import ReferencedObjects
+from kubewire.components.kubelet.pod_network import PodNetwork
+from kubewire.components.kubelet.pod_state import PodState, adopt
+from kubewire.components.kubelet.pod_worker import PodWorker
+from kubewire.components.kubelet.resolvconf import ResolverConfig, parse
+from kubewire.components.kubelet.static_pods import StaticPods
+from kubewire.components.kubelet.status.generate import PodStatus
+from kubewire.components.kubelet.status.writer import StatusWriter
+from kubewire.components.kubelet.tokens import TokenCache
+from kubewire.components.kubelet.volumes.directories import Directories
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.events import EventRecorder
+from kubewire.components.machinery.informer import Informer
+from kubewire.components.machinery.resources import PODS, SERVICES, KubeObject
+from kubewire.components.runtime.api import AsyncRuntimeClient, Process
 
 log = logging.getLogger(__name__)
 _STATUS_SECONDS = 5.0

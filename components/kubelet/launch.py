@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.kubelet import pods
-from components.kubelet.catalogue import Program
-from components.kubelet.records import ContainerRecord, SandboxRecord
-from components.machinery.resources import KubeObject
-from components.runtime.api import Mount, Process, ProcessSpec, Rootfs, Tty
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.catalogue import Program
+from kubewire.components.kubelet.records import ContainerRecord, SandboxRecord
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.runtime.api import Mount, Process, ProcessSpec, Rootfs, Tty
 
-PAUSE = "components.runtime.pause:main"
+PAUSE = "kubewire.components.runtime.pause:main"
 NODE_LABEL = "io.kubewire.kubelet.node"
 _UID, _NAME, _NAMESPACE = "io.kubernetes.pod.uid", "io.kubernetes.pod.name", "io.kubernetes.pod.namespace"
 _CONTAINER = "io.kubernetes.container.name"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.kubelet import pods
+from kubewire.components.kubelet import pods
 
 
 class LogOptionsError(ValueError):

@@ -7,14 +7,14 @@ import logging
 import sys
 from pathlib import Path
 
-from components.kubelet.catalogue import Catalogue, InvalidCatalogue
-from components.kubelet.configuration import ConfigurationError, Settings, settings
-from components.kubelet.kubelet import Kubelet
-from components.kubelet.server import KubeletServer
-from components.machinery import tls
-from components.machinery.client import Client
-from components.machinery.daemon import termination
-from components.runtime.api import AsyncRuntimeClient, Disconnected
+from kubewire.components.kubelet.catalogue import Catalogue, InvalidCatalogue
+from kubewire.components.kubelet.configuration import ConfigurationError, Settings, settings
+from kubewire.components.kubelet.kubelet import Kubelet
+from kubewire.components.kubelet.server import KubeletServer
+from kubewire.components.machinery import tls
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.daemon import termination
+from kubewire.components.runtime.api import AsyncRuntimeClient, Disconnected
 
 log = logging.getLogger("kubelet")
 

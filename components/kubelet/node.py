@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.kubelet import pods
-from components.kubelet.configuration import Settings
-from components.machinery.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.configuration import Settings
+from kubewire.components.machinery.resources import KubeObject
 
 KUBELET_VERSION = "v1.36.2"
 RUNTIME_VERSION = "kubewire://1.0.0"

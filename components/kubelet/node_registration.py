@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from components.kubelet.configuration import Settings
-from components.kubelet.node import (
+from kubewire.components.kubelet.configuration import Settings
+from kubewire.components.kubelet.node import (
     Health,
     Machine,
     labels,
@@ -21,9 +21,9 @@ from components.kubelet.node import (
     node_status,
     status_changed,
 )
-from components.kubelet.node_services import Recorder
-from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.resources import LEASES, NODES, KubeObject
+from kubewire.components.kubelet.node_services import Recorder
+from kubewire.components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.machinery.resources import LEASES, NODES, KubeObject
 
 log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"

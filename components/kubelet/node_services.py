@@ -9,19 +9,19 @@ from typing import Protocol
 
 import aiohttp
 
-from components.kubelet.configuration import Settings
-from components.kubelet.downward import NodeFacts
-from components.kubelet.images import ImagePuller
-from components.kubelet.metrics import Metrics
-from components.kubelet.objects import ReferencedObjects
-from components.kubelet.pod_network import PodNetwork
-from components.kubelet.resolvconf import ResolverConfig
-from components.kubelet.status.writer import StatusWriter
-from components.kubelet.tokens import TokenCache
-from components.kubelet.volumes.directories import Directories
-from components.machinery.client import Client
-from components.machinery.resources import KubeObject
-from components.runtime.api import AsyncRuntimeClient
+from kubewire.components.kubelet.configuration import Settings
+from kubewire.components.kubelet.downward import NodeFacts
+from kubewire.components.kubelet.images import ImagePuller
+from kubewire.components.kubelet.metrics import Metrics
+from kubewire.components.kubelet.objects import ReferencedObjects
+from kubewire.components.kubelet.pod_network import PodNetwork
+from kubewire.components.kubelet.resolvconf import ResolverConfig
+from kubewire.components.kubelet.status.writer import StatusWriter
+from kubewire.components.kubelet.tokens import TokenCache
+from kubewire.components.kubelet.volumes.directories import Directories
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.runtime.api import AsyncRuntimeClient
 
 
 class Recorder(Protocol):

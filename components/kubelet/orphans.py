@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from components.kubelet import launch
-from components.kubelet.pod_network import PodNetwork, SandboxNetworkError
-from components.kubelet.volumes.directories import Directories
-from components.kubelet.volumes.setup import tear_down
-from components.runtime.api import AsyncRuntimeClient, Process, RuntimeApiError
+from kubewire.components.kubelet import launch
+from kubewire.components.kubelet.pod_network import PodNetwork, SandboxNetworkError
+from kubewire.components.kubelet.volumes.directories import Directories
+from kubewire.components.kubelet.volumes.setup import tear_down
+from kubewire.components.runtime.api import AsyncRuntimeClient, Process, RuntimeApiError
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from components.kubelet import pods
-from components.kubelet.records import ContainerRecord, PodRecord, ProbeView
-from components.kubelet.status.containers import started
-from components.machinery.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView
+from kubewire.components.kubelet.status.containers import started
+from kubewire.components.machinery.resources import KubeObject
 
 
 @dataclass(frozen=True)

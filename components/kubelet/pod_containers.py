@@ -10,24 +10,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from components.kubelet import hooks, hostsfile, launch, pods
-from components.kubelet.backoff import Backoff
-from components.kubelet.catalogue import Image, UnknownImage
-from components.kubelet.environment import EnvironmentProblem, environment
-from components.kubelet.expansion import expand_all
-from components.kubelet.launch import TERMINAL, Launch, LaunchError
-from components.kubelet.logs import last_output
-from components.kubelet.node_services import NodeServices
-from components.kubelet.plan import spec_hash
-from components.kubelet.pod_files import PodFiles
-from components.kubelet.pod_network import SandboxNetworkError, in_order
-from components.kubelet.pod_state import PodState
-from components.kubelet.probes.actions import Exec
-from components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
-from components.kubelet.termination import Grace, stop_container
-from components.kubelet.volumes.payload import MountProblem
-from components.machinery.golang import format_duration
-from components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartError
+from kubewire.components.kubelet import hooks, hostsfile, launch, pods
+from kubewire.components.kubelet.backoff import Backoff
+from kubewire.components.kubelet.catalogue import Image, UnknownImage
+from kubewire.components.kubelet.environment import EnvironmentProblem, environment
+from kubewire.components.kubelet.expansion import expand_all
+from kubewire.components.kubelet.launch import TERMINAL, Launch, LaunchError
+from kubewire.components.kubelet.logs import last_output
+from kubewire.components.kubelet.node_services import NodeServices
+from kubewire.components.kubelet.plan import spec_hash
+from kubewire.components.kubelet.pod_files import PodFiles
+from kubewire.components.kubelet.pod_network import SandboxNetworkError, in_order
+from kubewire.components.kubelet.pod_state import PodState
+from kubewire.components.kubelet.probes.actions import Exec
+from kubewire.components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
+from kubewire.components.kubelet.termination import Grace, stop_container
+from kubewire.components.kubelet.volumes.payload import MountProblem
+from kubewire.components.machinery.golang import format_duration
+from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartError
 
 log = logging.getLogger(__name__)
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.kubelet import hostsfile, pods
-from components.kubelet.environment import Sources
-from components.kubelet.expansion import expand
-from components.kubelet.launch import LaunchError, mounts
-from components.kubelet.node_services import NodeServices
-from components.kubelet.resolvconf import pod_resolver
-from components.kubelet.volumes.payload import (
-    VolumeSources,
-    references,
-    secret_bytes,
-    token_requests,
-)
-from components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
-from components.machinery.resources import KubeObject
-from components.runtime.api import Mount
+from kubewire.components.kubelet import hostsfile, pods
+from kubewire.components.kubelet.environment import Sources
+from kubewire.components.kubelet.expansion import expand
+from kubewire.components.kubelet.launch import LaunchError, mounts
+from kubewire.components.kubelet.node_services import NodeServices
+from kubewire.components.kubelet.resolvconf import pod_resolver
+from kubewire.components.kubelet.volumes.payload import VolumeSources, references, secret_bytes, token_requests
+from kubewire.components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.runtime.api import Mount
 
 
 class PodFiles:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from components.kernel import namespaces
-from components.kubelet import cni, pods
-from components.machinery.resources import KubeObject
+from kubewire.components.kernel import namespaces
+from kubewire.components.kubelet import cni, pods
+from kubewire.components.machinery.resources import KubeObject
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -127,7 +127,7 @@ def port_mappings(pod: KubeObject) -> list[dict[str, Any]]:
 
 def bandwidth(pod: KubeObject) -> dict[str, int]:
     """The bandwidth capability from the kubernetes.io/ingress-bandwidth and egress-bandwidth annotations."""
-    from components.machinery.quantity import value
+    from kubewire.components.machinery.quantity import value
 
     annotations = pod["metadata"].get("annotations") or {}
     limits: dict[str, int] = {}

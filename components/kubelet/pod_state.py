@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from components.kubelet import launch, pods
-from components.kubelet.backoff import Backoff
-from components.kubelet.records import ContainerRecord, PodRecord, SandboxRecord, Waiting
-from components.machinery.resources import KubeObject
-from components.runtime.api import Process
+from kubewire.components.kubelet import launch, pods
+from kubewire.components.kubelet.backoff import Backoff
+from kubewire.components.kubelet.records import ContainerRecord, PodRecord, SandboxRecord, Waiting
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.runtime.api import Process
 
 
 @dataclass

@@ -17,24 +17,24 @@ from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from components.kubelet import pods
-from components.kubelet.node import network_not_ready
-from components.kubelet.node_services import NodeServices
-from components.kubelet.plan import Actions, Kill, deadline, plan
-from components.kubelet.pod_containers import PodContainers, SandboxError
-from components.kubelet.pod_files import PodFiles
-from components.kubelet.pod_network import SandboxNetworkError
-from components.kubelet.pod_state import PodState
-from components.kubelet.probes.worker import Prober, Report
-from components.kubelet.records import ContainerRecord, ProbeView
-from components.kubelet.status.conditions import OWNED
-from components.kubelet.status.generate import Override, pod_status
-from components.kubelet.termination import termination_order
-from components.kubelet.volumes.payload import MountProblem
-from components.kubelet.volumes.setup import tear_down
-from components.machinery.client import ApiError
-from components.machinery.resources import PODS, KubeObject
-from components.runtime.api import Process, RuntimeApiError
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.node import network_not_ready
+from kubewire.components.kubelet.node_services import NodeServices
+from kubewire.components.kubelet.plan import Actions, Kill, deadline, plan
+from kubewire.components.kubelet.pod_containers import PodContainers, SandboxError
+from kubewire.components.kubelet.pod_files import PodFiles
+from kubewire.components.kubelet.pod_network import SandboxNetworkError
+from kubewire.components.kubelet.pod_state import PodState
+from kubewire.components.kubelet.probes.worker import Prober, Report
+from kubewire.components.kubelet.records import ContainerRecord, ProbeView
+from kubewire.components.kubelet.status.conditions import OWNED
+from kubewire.components.kubelet.status.generate import Override, pod_status
+from kubewire.components.kubelet.termination import termination_order
+from kubewire.components.kubelet.volumes.payload import MountProblem
+from kubewire.components.kubelet.volumes.setup import tear_down
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.resources import PODS, KubeObject
+from kubewire.components.runtime.api import Process, RuntimeApiError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
-from components.kernel import inotify
-from components.kubelet import pods
-from components.kubelet.configuration import Settings
-from components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
-from components.kubelet.pod_worker import PodWorker
-from components.kubelet.stats import summary
-from components.kubelet.status.generate import PodStatus
-from components.kubelet.streaming.server import spdy, websocket
-from components.kubelet.streaming.upgrade import UpgradeRequest, protocol_factory
-from components.machinery.prometheus import CONTENT_TYPE
+from kubewire.components.kernel import inotify
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.configuration import Settings
+from kubewire.components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
+from kubewire.components.kubelet.pod_worker import PodWorker
+from kubewire.components.kubelet.stats import summary
+from kubewire.components.kubelet.status.generate import PodStatus
+from kubewire.components.kubelet.streaming.server import spdy, websocket
+from kubewire.components.kubelet.streaming.upgrade import UpgradeRequest, protocol_factory
+from kubewire.components.machinery.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from components.kubelet.kubelet import Kubelet
+    from kubewire.components.kubelet.kubelet import Kubelet
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from components.kubelet import pods
-from components.kubelet.pod_worker import PodWorker
-from components.kubelet.records import ContainerRecord
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.pod_worker import PodWorker
+from kubewire.components.kubelet.records import ContainerRecord
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")

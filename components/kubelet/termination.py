@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from components.kubelet import pods
-from components.kubelet.records import ContainerRecord
-from components.machinery.resources import KubeObject
-from components.runtime.api import ExitStatus, RuntimeApiError
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.records import ContainerRecord
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.runtime.api import ExitStatus, RuntimeApiError
 
 log = logging.getLogger(__name__)
 

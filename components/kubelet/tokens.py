@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from components.kubelet import pods
-from components.kubelet.volumes.payload import MountProblem, TokenRequest
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.volumes.payload import MountProblem, TokenRequest
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import SERVICEACCOUNTS, KubeObject
 
 _ONE_DAY = 86400.0
 _LIFE_SHARE = 0.8

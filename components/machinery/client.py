@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from components.machinery import kubeconfig, tls
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.machinery import kubeconfig, tls
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"

@@ -9,7 +9,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from components.machinery.serving import peer_of
+from kubewire.components.machinery.serving import peer_of
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import time
 from collections import OrderedDict
 from datetime import UTC, datetime
 
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import EVENTS, KubeObject
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import EVENTS, KubeObject
 
 log = logging.getLogger(__name__)
 _REMEMBERED = 4096

@@ -7,7 +7,7 @@ import logging
 import resource
 import time
 
-from components.machinery import serving
+from kubewire.components.machinery import serving
 
 log = logging.getLogger(__name__)
 _OK = ("/healthz", "/livez", "/readyz")

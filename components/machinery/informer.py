@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from components.machinery.client import ApiError, ApiUnavailable, Client
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from components.machinery import yamlfile
+from kubewire.components.machinery import yamlfile
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

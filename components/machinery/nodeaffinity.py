@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 
 def pod_admits_node(pod_spec: KubeObject, node: KubeObject) -> bool:

@@ -4,13 +4,13 @@ client = RuntimeClient(state_dir / "runtime.sock")                   # blocking:
 client = await AsyncRuntimeClient.connect(state_dir / "runtime.sock")  # asyncio: kubelet
 
 # a component on a node (net and mnt namespace of the Mininet host; pid namespace stays the lab's)
-ProcessSpec(main="components.apiserver.main:main", args=("--secure-port", "6443", "--listen-fd", "3"),
+ProcessSpec(main="kubewire.components.apiserver.main:main", args=("--secure-port", "6443", "--listen-fd", "3"),
             name="apiserver@control-plane", preload="components", join={"net": host_pid, "mnt": host_pid},
             labels={"component": "apiserver", "node": "control-plane"})
 client.spawn(spec, stdout=log_fd, stderr=log_fd, fds={3: door.fileno()})
 
 # a pod's pause, then a container of the pod
-ProcessSpec(main="components.runtime.pause:main", name="pause", join={"net": "/run/netns/cni-1", "mnt": node},
+ProcessSpec(main="kubewire.components.runtime.pause:main", name="pause", join={"net": "/run/netns/cni-1", "mnt": node},
             unshare=("pid", "mnt", "uts", "ipc"), rootfs=Rootfs(hostname="pod-a"), env={}, labels={...})
 ProcessSpec(argv=("sh", "-c", "env"), env={...}, log_path="/var/log/pods/NS_POD_UID/app/0.log",
             join={"net": pause.pid, "uts": pause.pid, "ipc": pause.pid, "mnt": node}, unshare=("pid", "mnt"),

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 
 class Failed(Exception):

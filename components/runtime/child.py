@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 from . import builder, credentials, rootfs
 from .spec import ProcessSpec, StartError, spec_from_json

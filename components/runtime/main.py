@@ -1,4 +1,4 @@
-"""python -m components.runtime --socket PATH [--state DIR] [--lower DIR]: start the fork server."""
+"""python -m kubewire.components.runtime --socket PATH [--state DIR] [--lower DIR]: start the fork server."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 from .spec import Mount, Rootfs, StartError
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from kubewire.components.machinery import sources
+
 from .loop import Loop
 from .rootfs import Layout, owned, program_binds
 from .server import Server
@@ -48,7 +50,7 @@ def serve(argv: list[str], parents: Mapping[str, socket.socket]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="components.runtime", description="kubewire's fork server")
+    parser = argparse.ArgumentParser(prog="kubewire.components.runtime", description="kubewire's fork server")
     parser.add_argument("--socket", required=True, metavar="PATH", help="unix socket to serve")
     parser.add_argument(
         "--listen-fd", metavar="N", type=int, help="a second socket to serve, inherited and already listening"
@@ -82,8 +84,7 @@ def _layout(options: argparse.Namespace) -> Layout:
         bases = (str(base), *bases)
         tools = f"{options.state}/tools"
         install(Path(tools))
-    checkout = Path(__file__).resolve().parents[2]
-    programs = [sys.prefix, sys.base_prefix, *([] if options.show else [str(checkout)]), *options.show]
+    programs = [sys.prefix, sys.base_prefix, *([] if options.show else [str(sources.VISIBLE)]), *options.show]
     return Layout(
         options.lower.rstrip("/") or "/",
         bases,

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.kernel.namespaces import set_process_name
+from kubewire.components.kernel.namespaces import set_process_name
 
 _PR_SET_MM = 35
 _PR_SET_MM_ARG_END = 9

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kubewire.components.machinery.sources import IMPORTED_FROM
+
 #: Applets that would change the machine or the lab rather than the container; nothing in an image needs them.
 _LEFT_OUT = {"init", "linuxrc", "busybox"}
 
@@ -16,7 +18,7 @@ def install(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if (busybox := shutil.which("busybox")) is not None:
         _link_applets(directory / "busybox", busybox)
-    _write_launcher(directory / "agnhost", "components.agnhost.main")
+    _write_launcher(directory / "agnhost", "kubewire.components.agnhost.main")
 
 
 def _link_applets(directory: Path, busybox: str) -> None:
@@ -30,7 +32,7 @@ def _link_applets(directory: Path, busybox: str) -> None:
 
 def _write_launcher(path: Path, module: str) -> None:
     """For shells in a container; `command: [/agnhost, ...]` and kubectl exec are forked and need no launcher."""
-    checkout = Path(__file__).resolve().parents[2]
-    code = f"import sys; sys.path.insert(0, {str(checkout)!r}); from {module} import main; sys.exit(main(sys.argv[1:]))"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    program = f"import sys; sys.path.insert(0, {str(IMPORTED_FROM)!r}); from {module} import main; "
+    program += "sys.exit(main(sys.argv[1:]))"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$@"\n')
     path.chmod(0o755)

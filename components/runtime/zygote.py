@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from typing import NoReturn
 
-from components.kernel import namespaces as ns
+from kubewire.components.kernel import namespaces as ns
 
 from .child import Task, become
 from .heap import fill_holes

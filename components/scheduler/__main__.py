@@ -1,8 +1,8 @@
-"""python -m components.scheduler"""
+"""python -m kubewire.components.scheduler"""
 
 import sys
 
-from components.scheduler.main import main
+from kubewire.components.scheduler.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import LabelSelector
-from components.scheduler.podspec import HostPort, PodInfo, Requests, Term, amount
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.scheduler.podspec import HostPort, PodInfo, Requests, Term, amount
 
 #: Selectors whose counts are kept.
 _COUNTERS = 512

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from components.machinery.nodeaffinity import pod_admits_node, required_terms
-from components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, is_tolerated, untolerated
-from components.scheduler.cluster import Cluster, NodeState
-from components.scheduler.podspec import Constraint, PodInfo, Term
+from kubewire.components.machinery.nodeaffinity import pod_admits_node, required_terms
+from kubewire.components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, is_tolerated, untolerated
+from kubewire.components.scheduler.cluster import Cluster, NodeState
+from kubewire.components.scheduler.podspec import Constraint, PodInfo, Term
 
 _UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": NO_SCHEDULE}
 _SPREAD = "node(s) didn't match pod topology spread constraints"

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.machinery import health
-from components.machinery.client import Client
-from components.machinery.daemon import log_to_stderr, termination
-from components.machinery.golang import flag, parse_bool
-from components.scheduler.scheduler import DEFAULT_NAME, Scheduler
+from kubewire.components.machinery import health
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.daemon import log_to_stderr, termination
+from kubewire.components.machinery.golang import flag, parse_bool
+from kubewire.components.scheduler.scheduler import DEFAULT_NAME, Scheduler
 
 log = logging.getLogger("kube-scheduler")
 

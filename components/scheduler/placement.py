@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.machinery.selectors import LabelSelector
-from components.scheduler.cluster import Cluster, NodeState
-from components.scheduler.filters import (
+from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.scheduler.cluster import Cluster, NodeState
+from kubewire.components.scheduler.filters import (
     NODE_FILTERS,
     Filter,
     Rejection,
@@ -16,8 +16,8 @@ from components.scheduler.filters import (
     pod_affinity,
     topology_spread,
 )
-from components.scheduler.podspec import PodInfo
-from components.scheduler.scores import total_scores
+from kubewire.components.scheduler.podspec import PodInfo
+from kubewire.components.scheduler.scores import total_scores
 
 
 @dataclass(frozen=True)

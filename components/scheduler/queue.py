@@ -8,7 +8,7 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
-from components.scheduler.podspec import PodInfo
+from kubewire.components.scheduler.podspec import PodInfo
 
 Key = tuple[str, str]
 INITIAL_BACKOFF, MAX_BACKOFF = 1.0, 10.0

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 
-from components.machinery.client import ApiError, Client
-from components.machinery.events import EventRecorder, timestamp
-from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import (
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.events import EventRecorder, timestamp
+from kubewire.components.machinery.informer import Informer, wait_synced
+from kubewire.components.machinery.resources import (
     NAMESPACES,
     NODES,
     PODS,
@@ -19,12 +19,12 @@ from components.machinery.resources import (
     STATEFULSETS,
     KubeObject,
 )
-from components.machinery.selectors import LabelSelector
-from components.scheduler.cluster import Cluster
-from components.scheduler.placement import Placed, Unplaced, choose
-from components.scheduler.podspec import PodInfo, signature
-from components.scheduler.queue import SchedulingQueue
-from components.scheduler.siblings import default_selector, owner_key
+from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.scheduler.cluster import Cluster
+from kubewire.components.scheduler.placement import Placed, Unplaced, choose
+from kubewire.components.scheduler.podspec import PodInfo, signature
+from kubewire.components.scheduler.queue import SchedulingQueue
+from kubewire.components.scheduler.siblings import default_selector, owner_key
 
 log = logging.getLogger(__name__)
 DEFAULT_NAME = "default-scheduler"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import LabelSelector, Requirement
-from components.scheduler.podspec import PodInfo
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import LabelSelector, Requirement
+from kubewire.components.scheduler.podspec import PodInfo
 
 
 def default_selector(pod: PodInfo, services: Iterable[KubeObject], owner: KubeObject | None) -> LabelSelector | None:

@@ -1,6 +1,6 @@
 import sys
 
-from components.vpc.main import main
+from kubewire.components.vpc.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

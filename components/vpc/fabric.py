@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from components.vpc.model import Interface, Rule, Vpc
+from kubewire.components.vpc.model import Interface, Rule, Vpc
 
 #: AWS tracks an established TCP connection for five days and others for minutes; here all of them for this long.
 FLOW_SECONDS = 350

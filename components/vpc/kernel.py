@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from components.kernel import command
-from components.vpc import fabric
-from components.vpc.model import Interface, Vpc
+from kubewire.components.kernel import command
+from kubewire.components.vpc import fabric
+from kubewire.components.vpc.model import Interface, Vpc
 
 _SECONDS = 20
 

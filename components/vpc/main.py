@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from components.kernel import command, namespaces
-from components.kernel.command import CommandError
-from components.machinery import daemon, serving
-from components.vpc.kernel import Kernel, mac_of
-from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
-from components.vpc.service import Service
+from kubewire.components.kernel import command, namespaces
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery import daemon, serving
+from kubewire.components.vpc.kernel import Kernel, mac_of
+from kubewire.components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
+from kubewire.components.vpc.service import Service
 
 log = logging.getLogger("vpc")
 #: Instance metadata (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html), and beside

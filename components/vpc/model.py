@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from components.vpc.instances import limits_of
+from kubewire.components.vpc.instances import limits_of
 
 #: The first four addresses of a subnet (network, router, DNS, for later use) and the last are AWS's.
 RESERVED_FIRST, RESERVED_LAST = 4, 1

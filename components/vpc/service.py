@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from components.vpc.kernel import Kernel
-from components.vpc.model import ANYWHERE, Interface, Refused, Rule, Vpc
+from kubewire.components.vpc.kernel import Kernel
+from kubewire.components.vpc.model import ANYWHERE, Interface, Refused, Rule, Vpc
 
 log = logging.getLogger("vpc")
 Parameters = Mapping[str, str]

@@ -21,26 +21,26 @@ from typing import Any
 
 from aiohttp import web
 
-from components.kernel import iproute, ipset, iptables
-from components.kernel.command import CommandError
-from components.kernel.files import replace
-from components.kernel.iptables import Ruleset
-from components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from components.machinery.events import timestamp
-from components.machinery.informer import Informer, wait_synced
-from components.machinery.resources import NODES, SECRETS, KubeObject
-from components.weave import api, dataplane, install, kernel, status, wire
-from components.weave.allocator import Allocator, Message, Setup
-from components.weave.dataplane import Device
-from components.weave.mesh import Connection, Mesh, Timing
-from components.weave.overlay import FASTDP, SLEEVE, Overlay
-from components.weave.peerlist import NAMESPACE, PeerList
-from components.weave.ring import RingConflict
-from components.weave.security import Security
-from components.weave.status import ConnectionLine
-from components.weave.store import Store
-from components.weave.topology import Link, Peer, Topology
-from components.weave.wire import WireError
+from kubewire.components.kernel import iproute, ipset, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.files import replace
+from kubewire.components.kernel.iptables import Ruleset
+from kubewire.components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.machinery.events import timestamp
+from kubewire.components.machinery.informer import Informer, wait_synced
+from kubewire.components.machinery.resources import NODES, SECRETS, KubeObject
+from kubewire.components.weave import api, dataplane, install, kernel, status, wire
+from kubewire.components.weave.allocator import Allocator, Message, Setup
+from kubewire.components.weave.dataplane import Device
+from kubewire.components.weave.mesh import Connection, Mesh, Timing
+from kubewire.components.weave.overlay import FASTDP, SLEEVE, Overlay
+from kubewire.components.weave.peerlist import NAMESPACE, PeerList
+from kubewire.components.weave.ring import RingConflict
+from kubewire.components.weave.security import Security
+from kubewire.components.weave.status import ConnectionLine
+from kubewire.components.weave.store import Store
+from kubewire.components.weave.topology import Link, Peer, Topology
+from kubewire.components.weave.wire import WireError
 
 log = logging.getLogger("weave-net")
 _MAC = re.compile("[0-9a-f]{2}(?::[0-9a-f]{2}){5}")

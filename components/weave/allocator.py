@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from components.machinery import jsontext
-from components.weave import paxos, space
-from components.weave.ring import Ring, RingConflict
-from components.weave.space import Range
+from kubewire.components.machinery import jsontext
+from kubewire.components.weave import paxos, space
+from kubewire.components.weave.ring import Ring, RingConflict
+from kubewire.components.weave.space import Range
 
 log = logging.getLogger("weave-net")
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from components.weave.allocator import Denied
+from kubewire.components.weave.allocator import Denied
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

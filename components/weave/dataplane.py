@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 
-from components.kernel import ipset
-from components.kernel.iproute import text
-from components.kernel.iptables import Chain, Lead, Ruleset
-from components.weave import ipsec
-from components.weave.space import Range
+from kubewire.components.kernel import ipset
+from kubewire.components.kernel.iproute import text
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.weave import ipsec
+from kubewire.components.weave.space import Range
 
 BRIDGE, DEVICE, PORT, VNI = "weave", "vxlan-6784", 6784, 6784
 #: A veth for frames that go by datagrams: one end is a port of the bridge, at the other weave-net reads and writes.

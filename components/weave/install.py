@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from components.machinery.cni_plugin import pack
+from kubewire.components.machinery.cni_plugin import pack
 
 DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
 CONFLIST_NAME = "10-weave.conflist"
@@ -13,7 +13,7 @@ PLUGINS = ("weave-net", "weave-ipam")
 
 def plugin() -> bytes:
     """Both plugins as one program."""
-    return pack.pack("components.weave.plugin.cni", ("components.weave.plugin.client",))
+    return pack.pack("kubewire.components.weave.plugin.cni", ("kubewire.components.weave.plugin.client",))
 
 
 def conflist(mtu: int, http_addr: str = "127.0.0.1:6784") -> bytes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
 MARK = "0x20000"
 IN, IN_MARK, OUT, OUT_MARK = "WEAVE-IPSEC-IN", "WEAVE-IPSEC-IN-MARK", "WEAVE-IPSEC-OUT", "WEAVE-IPSEC-OUT-MARK"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.kernel import command
-from components.kernel.iproute import batch, query
-from components.weave import dataplane
-from components.weave.dataplane import BRIDGE, DEVICE, PORT, Device
+from kubewire.components.kernel import command
+from kubewire.components.kernel.iproute import batch, query
+from kubewire.components.weave import dataplane
+from kubewire.components.weave.dataplane import BRIDGE, DEVICE, PORT, Device
 
 
 async def interface(name: str) -> str:

@@ -8,12 +8,12 @@ import logging
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
-from components.kernel.command import CommandError
-from components.machinery import daemon
-from components.machinery.client import Client
-from components.machinery.kubeconfig import KubeconfigError
-from components.weave import dataplane
-from components.weave.agent import Agent, Options
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.machinery import daemon
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.weave import dataplane
+from kubewire.components.weave.agent import Agent, Options
 
 log = logging.getLogger("weave-net")
 _EXPECTED = (KubeconfigError, CommandError, OSError)

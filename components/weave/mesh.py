@@ -16,9 +16,9 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from components.machinery import serving
-from components.weave import wire
-from components.weave.wire import Decoder, Hello, Session, WireError
+from kubewire.components.machinery import serving
+from kubewire.components.weave import wire
+from kubewire.components.weave.wire import Decoder, Hello, Session, WireError
 
 log = logging.getLogger("weave-net")
 

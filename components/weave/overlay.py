@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from components.machinery import serving
-from components.weave import sleeve, wire
-from components.weave.dataplane import DEVICE, PCAP
-from components.weave.mesh import Connection, Timing
-from components.weave.sleeve import Macs, Tunnel
+from kubewire.components.machinery import serving
+from kubewire.components.weave import sleeve, wire
+from kubewire.components.weave.dataplane import DEVICE, PCAP
+from kubewire.components.weave.mesh import Connection, Timing
+from kubewire.components.weave.sleeve import Macs, Tunnel
 
 log = logging.getLogger("weave-net")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from components.machinery import jsontext
+from kubewire.components.machinery import jsontext
 
 
 class NodeId(NamedTuple):

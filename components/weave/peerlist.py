@@ -12,8 +12,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import CONFIGMAPS, KubeObject
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import CONFIGMAPS, KubeObject
 
 log = logging.getLogger("weave-net")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from components.machinery import jsontext
-from components.weave.space import Range
+from kubewire.components.machinery import jsontext
+from kubewire.components.weave.space import Range
 
 #: transfer() raises versions by this, to be ahead of what the dead peer may have said last.
 _TRANSFER = 100

@@ -6,12 +6,12 @@ import json
 import secrets
 from dataclasses import dataclass
 
-from components.kernel import iproute
-from components.machinery import jsontext
-from components.weave import ipsec, wire
-from components.weave.ipsec import Association
-from components.weave.mesh import Connection
-from components.weave.wire import WireError
+from kubewire.components.kernel import iproute
+from kubewire.components.machinery import jsontext
+from kubewire.components.weave import ipsec, wire
+from kubewire.components.weave.ipsec import Association
+from kubewire.components.weave.mesh import Connection
+from kubewire.components.weave.wire import WireError
 
 _NONCE_SIZE = 32
 #: Smaller ones are reserved (RFC 4303 section 2.1).

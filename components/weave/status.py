@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from components.weave.allocator import Allocator
-from components.weave.topology import Peer
+from kubewire.components.weave.allocator import Allocator
+from kubewire.components.weave.topology import Peer
 
 _STATES = ("established", "pending", "retrying", "failed", "connecting")
 

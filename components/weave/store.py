@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from components.kernel import files
+from kubewire.components.kernel import files
 
 log = logging.getLogger("weave-net")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from components.machinery import jsontext
+from kubewire.components.machinery import jsontext
 
 
 @dataclass(frozen=True)

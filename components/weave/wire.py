@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from components.machinery import jsontext
+from kubewire.components.machinery import jsontext
 
 PROTOCOL, VERSION = "weave", 2
 HELLO, CONFIRM, HEARTBEAT, TOPOLOGY, IPAM, UNICAST, SECURITY_ASSOCIATION, FAST_HEARD, SLEEVE_HEARD = range(9)

@@ -1,6 +1,6 @@
 """The lab's Kubernetes API for the runner: blocking calls, one kept connection per thread.
 
-The components' client (components.machinery.client) is asyncio and costs 0.2 s to import; a runner waits for one
+The components' client (machinery.client) is asyncio and costs 0.2 s to import; a runner waits for one
 answer at a time and runs labs in threads, so this is http.client. Semantics are those of
 https://kubernetes.io/docs/reference/using-api/api-concepts/; apply is kubectl's client-side apply with a
 three-way JSON merge patch (RFC 7386) over kubectl's own last-applied annotation.
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from components.machinery import kubeconfig, resources
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.machinery import kubeconfig, resources
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MERGE_PATCH = "application/merge-patch+json"

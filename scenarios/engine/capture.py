@@ -26,8 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from components.kernel.namespaces import setns
-from scenarios.engine import links, pcapng
+from kubewire.components.kernel.namespaces import setns
+from kubewire.scenarios.engine import links, pcapng
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA, PACKET_OUTGOING = 263, 6, 8, 4

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scenarios.engine import pcapng
-from scenarios.engine.capture import CONTROL_FD, OUTPUT_FD, Order, Point
-from scenarios.engine.handle import Background, LabHandle
-from scenarios.engine.packets import Packet, decode
+from kubewire.scenarios.engine import pcapng
+from kubewire.scenarios.engine.capture import CONTROL_FD, OUTPUT_FD, Order, Point
+from kubewire.scenarios.engine.handle import Background, LabHandle
+from kubewire.scenarios.engine.packets import Packet, decode
 
 READY_WITHIN = 10.0
 NAME = re.compile(
@@ -222,7 +222,7 @@ def _launch(lab: LabHandle, host: str, order: Order, output: Path) -> _Program:
     try:
         background = lab.start(
             host,
-            main="scenarios.engine.capture:main",
+            main="kubewire.scenarios.engine.capture:main",
             args=[order.as_json()],
             fds={CONTROL_FD: theirs.fileno(), OUTPUT_FD: file},
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scenarios.engine.document import Document, KeyPath, SpecError
+from kubewire.scenarios.engine.document import Document, KeyPath, SpecError
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from components.machinery import yamlfile
+from kubewire.components.machinery import yamlfile
 
 KeyPath = tuple[str | int, ...]
 

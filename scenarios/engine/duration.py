@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.machinery.golang import parse_duration
+from kubewire.components.machinery.golang import parse_duration
 
 
 def seconds(value: float | str) -> float:

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from scenarios.engine import results
-from scenarios.engine.model import Case
-from scenarios.engine.results import Event, RunFinished, RunStarted
-from scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine import results
+from kubewire.scenarios.engine.model import Case
+from kubewire.scenarios.engine.results import Event, RunFinished, RunStarted
+from kubewire.scenarios.engine.spec import LabSpec
 
 _EVENTS = {kind.__name__: kind for kind in typing.get_args(results.Event)}
 

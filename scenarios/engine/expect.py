@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from scenarios.engine.api import ApiError
-from scenarios.engine.model import Expectation
-from scenarios.engine.results import Evidence, ExpectationResult
-from scenarios.engine.scene import End, NotYet, Scene, SceneError, pairs
-from scenarios.engine.verbs import LOOKS, PROBES, Observation, ProbeVerb
-from scenarios.engine.verbs.probes import split_port
+from kubewire.scenarios.engine.api import ApiError
+from kubewire.scenarios.engine.model import Expectation
+from kubewire.scenarios.engine.results import Evidence, ExpectationResult
+from kubewire.scenarios.engine.scene import End, NotYet, Scene, SceneError, pairs
+from kubewire.scenarios.engine.verbs import LOOKS, PROBES, Observation, ProbeVerb
+from kubewire.scenarios.engine.verbs.probes import split_port
 
 #: between looks, seconds: soon at first, rarely later
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.duration import seconds
 
 #: step's key -> netem's word; what only netem can do.
 _NETEM = ("delay", "loss", "duplicate", "corrupt", "reorder")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.spec import LabSpec
 
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 NETEXEC = ("netexec", "--http-port", "8080", "--udp-port", "8081")

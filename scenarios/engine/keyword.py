@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from scenarios.engine.model import Case
+from kubewire.scenarios.engine.model import Case
 
 TOKEN = re.compile(r"\s*(\(|\)|[^\s()]+)")
 

@@ -10,13 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scenarios.engine import faults, fixtures
-from scenarios.engine.check import check, nearest, shown
-from scenarios.engine.document import Document, KeyPath, SpecError, documents, dotted, read_manifests, read_text
-from scenarios.engine.duration import seconds
-from scenarios.engine.jsonpath import JSONPath, JSONPathError
-from scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
-from scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine import faults, fixtures
+from kubewire.scenarios.engine.check import check, nearest, shown
+from kubewire.scenarios.engine.document import (
+    Document,
+    KeyPath,
+    SpecError,
+    documents,
+    dotted,
+    read_manifests,
+    read_text,
+)
+from kubewire.scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.jsonpath import JSONPath, JSONPathError
+from kubewire.scenarios.engine.model import Case, Expectation, Scenario, Step, Timeouts, Variant
+from kubewire.scenarios.engine.spec import LabSpec
 
 SUFFIX = ".scenario.yaml"
 VERBS = (

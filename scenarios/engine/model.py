@@ -1,7 +1,7 @@
 """What a scenario file says, read and merged: frozen, ready to run.
 
 Values inside verbs and steps are still as written: ${references} are filled in when a step runs, and only then
-do they become the verbs' own dataclasses (scenarios.engine.verbs).
+do they become the verbs' own dataclasses (kubewire.scenarios.engine.verbs).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from components.kernel.features import VIRTUAL_TIME
-from scenarios.engine.faults import requires
-from scenarios.engine.spec import LabSpec
+from kubewire.components.kernel.features import VIRTUAL_TIME
+from kubewire.scenarios.engine.faults import requires
+from kubewire.scenarios.engine.spec import LabSpec
 
 #: seconds; kubectl and the e2e framework wait longer, but a lab is one machine.
 DEFAULT_WITHIN = 10.0

@@ -9,8 +9,8 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from scenarios.engine.model import Case
-    from scenarios.engine.results import Event
+    from kubewire.scenarios.engine.model import Case
+    from kubewire.scenarios.engine.results import Event
 
 #: Name of a kernel feature -> why this machine lacks it; "" when it is there.
 MissingFeature = Callable[[str], str]

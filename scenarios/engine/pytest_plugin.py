@@ -1,6 +1,6 @@
 """Scenario files as pytest tests, and labs for Python tests.
 
-    pytest -p scenarios.engine.pytest_plugin scenarios/catalogue          each case is a test
+    pytest -p kubewire.scenarios.engine.pytest_plugin scenarios/catalogue          each case is a test
 
     @pytest.mark.lab_spec({"cni": {"backend": "host-gw"}})                without: the default lab
     def test_something(lab):                                              a LabHandle
@@ -23,15 +23,15 @@ from typing import Any
 
 import pytest
 
-from scenarios.engine.document import SpecError
-from scenarios.engine.handle import LabFactory, LabHandle
-from scenarios.engine.loader import SUFFIX, load
-from scenarios.engine.model import Case
-from scenarios.engine.options import RunOptions, everything_there
-from scenarios.engine.render.junit import evidence_lines
-from scenarios.engine.results import CaseResult
-from scenarios.engine.runner import Run
-from scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.document import SpecError
+from kubewire.scenarios.engine.handle import LabFactory, LabHandle
+from kubewire.scenarios.engine.loader import SUFFIX, load
+from kubewire.scenarios.engine.model import Case
+from kubewire.scenarios.engine.options import RunOptions, everything_there
+from kubewire.scenarios.engine.render.junit import evidence_lines
+from kubewire.scenarios.engine.results import CaseResult
+from kubewire.scenarios.engine.runner import Run
+from kubewire.scenarios.engine.spec import LabSpec
 
 ENTRY_POINTS = "kubewire.lab_factory"
 

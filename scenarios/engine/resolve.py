@@ -1,7 +1,7 @@
 """The DNS probe program: asks as the stub resolver of the pod or host would, and reports every question it asked.
 
 Reads /etc/resolv.conf where it runs: nameservers in their order, search list and ndots as in resolv.conf(5).
-Argument and output have the form of scenarios.engine.probe.
+Argument and output have the form of kubewire.scenarios.engine.probe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import dnslib
 
-from scenarios.engine.probe import ERRORS
+from kubewire.scenarios.engine.probe import ERRORS
 
 DNS_PORT = 53
 

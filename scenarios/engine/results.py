@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scenarios.engine.capturing import Sighting
-from scenarios.engine.chart import Chart
-from scenarios.engine.model import Case, Expectation, Step
-from scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.capturing import Sighting
+from kubewire.scenarios.engine.chart import Chart
+from kubewire.scenarios.engine.model import Case, Expectation, Step
+from kubewire.scenarios.engine.spec import LabSpec
 
 Status = Literal["passed", "failed", "error", "skipped"]
 

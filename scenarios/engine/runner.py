@@ -22,20 +22,20 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-from components.machinery.kubeconfig import KubeconfigError
-from components.machinery.resources import NAMESPACES
-from scenarios.engine import pcapng
-from scenarios.engine.api import ApiError, Cluster, NoCluster
-from scenarios.engine.capturing import RunningCapture, sightings
-from scenarios.engine.document import SpecError
-from scenarios.engine.handle import LabFactory, LabHandle
-from scenarios.engine.keyword import KeywordError, matches
-from scenarios.engine.loader import load_all
-from scenarios.engine.model import Case, Step
-from scenarios.engine.options import RunOptions
-from scenarios.engine.render import Renderer, renderers
-from scenarios.engine.render.jsonfile import RESULTS_FILE, passed_before
-from scenarios.engine.results import (
+from kubewire.components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.machinery.resources import NAMESPACES
+from kubewire.scenarios.engine import pcapng
+from kubewire.scenarios.engine.api import ApiError, Cluster, NoCluster
+from kubewire.scenarios.engine.capturing import RunningCapture, sightings
+from kubewire.scenarios.engine.document import SpecError
+from kubewire.scenarios.engine.handle import LabFactory, LabHandle
+from kubewire.scenarios.engine.keyword import KeywordError, matches
+from kubewire.scenarios.engine.loader import load_all
+from kubewire.scenarios.engine.model import Case, Step
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.render import Renderer, renderers
+from kubewire.scenarios.engine.render.jsonfile import RESULTS_FILE, passed_before
+from kubewire.scenarios.engine.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,
@@ -54,9 +54,9 @@ from scenarios.engine.results import (
     StepResult,
     StepStarted,
 )
-from scenarios.engine.scene import Interrupted, NotYet, Scene, SceneError
-from scenarios.engine.spec import LabSpec
-from scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, ready, restore_link, usable
+from kubewire.scenarios.engine.scene import Interrupted, NotYet, Scene, SceneError
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.steps import Stage, StepFailed, apply_objects, perform, ready, restore_link, usable
 
 EXIT_PASSED, EXIT_FAILED, EXIT_BAD_FILE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PREPARE = Step("prepare", None, name="Preparation")

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any
 
-from components.machinery.resources import NODES, PODS, SERVICES, KubeObject
-from scenarios.engine.api import ApiError, Cluster
-from scenarios.engine.capturing import RunningCapture
-from scenarios.engine.check import nearest
-from scenarios.engine.handle import Host, LabHandle
-from scenarios.engine.jsonpath import JSONPath, as_text
+from kubewire.components.machinery.resources import NODES, PODS, SERVICES, KubeObject
+from kubewire.scenarios.engine.api import ApiError, Cluster
+from kubewire.scenarios.engine.capturing import RunningCapture
+from kubewire.scenarios.engine.check import nearest
+from kubewire.scenarios.engine.handle import Host, LabHandle
+from kubewire.scenarios.engine.jsonpath import JSONPath, as_text
 
 POD = re.compile(r"(?P<pod>[a-z0-9./-]+)(?:\((?P<container>[a-z0-9-]+)\))?")
 #: One reference may stand inside another: ${node/${from.name}.gateway}.

@@ -13,11 +13,21 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
-from components.vpc.instances import LIMITS
-from scenarios.engine.check import check
-from scenarios.engine.document import Document, KeyPath, SpecError, read_text
-from topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
-from topologies.ranges import MASK_SIZES, NODES, PODS, SERVICES, PodRange, Range, ServiceRange, overlaps, parse_one
+from kubewire.components.vpc.instances import LIMITS
+from kubewire.scenarios.engine.check import check
+from kubewire.scenarios.engine.document import Document, KeyPath, SpecError, read_text
+from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
+from kubewire.topologies.ranges import (
+    MASK_SIZES,
+    NODES,
+    PODS,
+    SERVICES,
+    PodRange,
+    Range,
+    ServiceRange,
+    overlaps,
+    parse_one,
+)
 
 __all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "Share", "SpecError", "Topology"]
 

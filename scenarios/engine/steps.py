@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from components.kernel.features import has_virtual_time
-from components.machinery.resources import PODS, SERVICEACCOUNTS, KubeObject, Resource
-from scenarios.engine import faults
-from scenarios.engine.api import ApiError
-from scenarios.engine.capturing import CaptureFailed, RunningCapture, compile_filter, locate
-from scenarios.engine.duration import seconds, shown
-from scenarios.engine.expect import evaluate
-from scenarios.engine.handle import Background, ComponentAction
-from scenarios.engine.jsonpath import JSONPath, as_text
-from scenarios.engine.model import Case, Step
-from scenarios.engine.results import ExpectationResult, StepResult
-from scenarios.engine.scene import NotYet, Scene, SceneError
-from scenarios.engine.verbs.base import listed
-from scenarios.engine.verbs.commands import argv_of, execute, exit_problem
+from kubewire.components.kernel.features import has_virtual_time
+from kubewire.components.machinery.resources import PODS, SERVICEACCOUNTS, KubeObject, Resource
+from kubewire.scenarios.engine import faults
+from kubewire.scenarios.engine.api import ApiError
+from kubewire.scenarios.engine.capturing import CaptureFailed, RunningCapture, compile_filter, locate
+from kubewire.scenarios.engine.duration import seconds, shown
+from kubewire.scenarios.engine.expect import evaluate
+from kubewire.scenarios.engine.handle import Background, ComponentAction
+from kubewire.scenarios.engine.jsonpath import JSONPath, as_text
+from kubewire.scenarios.engine.model import Case, Step
+from kubewire.scenarios.engine.results import ExpectationResult, StepResult
+from kubewire.scenarios.engine.scene import NotYet, Scene, SceneError
+from kubewire.scenarios.engine.verbs.base import listed
+from kubewire.scenarios.engine.verbs.commands import argv_of, execute, exit_problem
 
 DEFAULT_WAIT = 60.0
 #: Reasons of a container that waits for its turn only.

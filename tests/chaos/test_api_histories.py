@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from components.apiserver.store import DEFAULT_WINDOW
+from kubewire.components.apiserver.store import DEFAULT_WINDOW
 from tests.chaos import seeds
 from tests.chaos.api_clients import Lister, Traffic, Watcher, Writer, crew
 from tests.chaos.model import Violation, check
@@ -43,7 +43,7 @@ class ForgetfulApiServer(RunningApiServer):
     def argv(self) -> list[str]:
         python, _, module, *flags = super().argv()
         code = (
-            "import runpy; from components.apiserver.store import Store; "
+            "import runpy; from kubewire.components.apiserver.store import Store; "
             f"Store.__init__.__kwdefaults__['window'] = {_SMALL_WINDOW}; "
             f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
         )

@@ -9,11 +9,11 @@ import subprocess
 
 import pytest
 
-from components.aws_vpc_cni import install as aws
-from components.azure_cni import install as azure
-from components.calico import install as calico
-from components.flannel import install as flannel
-from components.weave import install as weave
+from kubewire.components.aws_vpc_cni import install as aws
+from kubewire.components.azure_cni import install as azure
+from kubewire.components.calico import install as calico
+from kubewire.components.flannel import install as flannel
+from kubewire.components.weave import install as weave
 
 INSTALLERS = {
     ("aws-cni",): lambda folder: aws.pack.install(aws.plugin(), aws.PLUGINS, folder),

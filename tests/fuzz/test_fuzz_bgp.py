@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from os_ken.lib.packet import bgp
 
-from components.bgp import messages
-from components.bgp.messages import ProtocolError, Session
+from kubewire.components.bgp import messages
+from kubewire.components.bgp.messages import ProtocolError, Session
 from tests.components.bgp.hostile import GOOD, KEEPALIVE, OTHER, PEER, HostileNode, HostilePeer, opened, update
 from tests.components.bgp.test_messages import MP_REACH
 from tests.fuzz.mutation import mutated

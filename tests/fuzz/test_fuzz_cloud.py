@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.aws_vpc_cni.ipamd import Ipamd, Options
-from components.azure_cni.plugin.state import NoAddress, Store
-from components.machinery import serving
-from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
-from components.vpc.service import _ACTIONS, Service
+from kubewire.components.aws_vpc_cni.ipamd import Ipamd, Options
+from kubewire.components.azure_cni.plugin.state import NoAddress, Store
+from kubewire.components.machinery import serving
+from kubewire.components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
+from kubewire.components.vpc.service import _ACTIONS, Service
 from tests.fuzz.mutation import mutated, mutated_json
 
 REQUESTS: tuple[dict[str, Any], ...] = (

@@ -10,8 +10,8 @@ from dnslib import AAAA, RR, A, DNSError, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.coredns import message, server
-from components.coredns.message import Ignored, Rejected, Request, Response
+from kubewire.components.coredns import message, server
+from kubewire.components.coredns.message import Ignored, Rejected, Request, Response
 from tests.fuzz.mutation import mutated
 
 QUERY = DNSRecord.question("web.default.svc.cluster.local", "A").pack()

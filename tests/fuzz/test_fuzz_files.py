@@ -12,17 +12,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.bgp import config as bgp
-from components.kube_proxy import config as kube_proxy
-from components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
-from components.kubelet.configuration import ConfigurationError, read_configuration
-from components.kubelet.static_pods import ManifestError, read_manifest
-from components.machinery import kubeconfig
-from scenarios.engine import loader
-from scenarios.engine.document import Document, SpecError
-from scenarios.engine.duration import seconds
-from scenarios.engine.jsonpath import JSONPath, JSONPathError
-from scenarios.engine.spec import LabSpec
+from kubewire.components.bgp import config as bgp
+from kubewire.components.kube_proxy import config as kube_proxy
+from kubewire.components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
+from kubewire.components.kubelet.configuration import ConfigurationError, read_configuration
+from kubewire.components.kubelet.static_pods import ManifestError, read_manifest
+from kubewire.components.machinery import kubeconfig
+from kubewire.scenarios.engine import loader
+from kubewire.scenarios.engine.document import Document, SpecError
+from kubewire.scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.jsonpath import JSONPath, JSONPathError
+from kubewire.scenarios.engine.spec import LabSpec
 from tests.fuzz.mutation import mutated, mutated_json
 
 CATALOGUE = Path(loader.__file__).parents[1] / "catalogue"

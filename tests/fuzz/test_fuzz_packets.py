@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenarios.engine import packets, pcapng
+from kubewire.scenarios.engine import packets, pcapng
 from tests.fuzz.mutation import mutated
 
 MACS = bytes(range(12))

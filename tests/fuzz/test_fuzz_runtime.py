@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.runtime import wire
-from components.runtime.api import ProcessSpec, RuntimeApiError, RuntimeClient
-from components.runtime.spec import check, spec_from_json, to_json
+from kubewire.components.runtime import wire
+from kubewire.components.runtime.api import ProcessSpec, RuntimeApiError, RuntimeClient
+from kubewire.components.runtime.spec import check, spec_from_json, to_json
 from tests.components.runtime.conftest import Sandbox, eventually, sandbox  # noqa: F401 (a fixture)
 from tests.components.runtime.test_malformed_requests import open_files
 from tests.fuzz.mutation import mutated, mutated_json

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.handle import LabStarter, RunningLab
-from lab.state import StateDirectory
-from scenarios.engine.spec import LabSpec
+from kubewire.lab.handle import LabStarter, RunningLab
+from kubewire.lab.state import StateDirectory
+from kubewire.scenarios.engine.spec import LabSpec
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ class Cli:
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True)
         self.environment = os.environ | {"KUBEWIRE_STATE_DIR": str(self.state), "TMPDIR": str(self.temporary)}
-        self.environment["PYTHONPATH"] = str(ROOT)
+        self.environment["PYTHONPATH"] = str(ROOT / "src")
 
     def argv(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "lab", *arguments]
+        return [sys.executable, "-m", "kubewire.lab", *arguments]
 
     def run(self, *arguments: str, timeout: float = 120.0, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

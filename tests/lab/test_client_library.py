@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config, dynamic, stream, watch
 
-from lab.handle import RunningLab
+from kubewire.lab.handle import RunningLab
 
 pytestmark = pytest.mark.lab
 

@@ -7,11 +7,11 @@ import ipaddress
 import pytest
 from cryptography import x509
 
-from lab.components import ClusterAddresses, component_specs, node_files, upstream_dns
-from lab.networks import flannel_configuration
-from lab.pki import Authority
-from scenarios.engine.spec import LabSpec
-from topologies.plan import SHAPES, TopologyPlan
+from kubewire.lab.components import ClusterAddresses, component_specs, node_files, upstream_dns
+from kubewire.lab.networks import flannel_configuration
+from kubewire.lab.pki import Authority
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.topologies.plan import SHAPES, TopologyPlan
 
 DUAL = {
     "nodeCIDR": "172.18.0.0/16,fd00:18::/64",

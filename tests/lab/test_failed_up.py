@@ -123,7 +123,9 @@ def test_a_lab_whose_fork_server_has_ended_says_so_at_once(cli: Cli, short_path:
         assert record is not None
         lab = Path(f"/proc/{record['init_pid']}/task/{record['init_pid']}/children").read_text().split()[0]
         children = Path(f"/proc/{lab}/task/{lab}/children").read_text().split()
-        (server,) = [int(pid) for pid in children if b"components.runtime" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        (server,) = [
+            int(pid) for pid in children if b"kubewire.components.runtime" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         ended = os.pidfd_open(server)
         os.kill(server, signal.SIGKILL)
         select.select([ended], [], [], 10)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import ip_vs
-from lab.errors import UsageError
-from scenarios.engine.spec import LabSpec
+from kubewire.lab import ip_vs
+from kubewire.lab.errors import UsageError
+from kubewire.scenarios.engine.spec import LabSpec
 
 IPVS = LabSpec.parse({"kubeProxy": {"mode": "ipvs"}})
 

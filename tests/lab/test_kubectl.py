@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.handle import RunningLab
+from kubewire.lab.handle import RunningLab
 from tests.lab import kubectls
 
 pytestmark = pytest.mark.lab

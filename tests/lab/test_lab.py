@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from components.machinery.client import ApiError, ApiUnavailable, Client
-from components.machinery.resources import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, SERVICES
-from lab.handle import LabStarter, RunningLab
-from scenarios.engine.spec import LabSpec
+from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
+from kubewire.components.machinery.resources import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, SERVICES
+from kubewire.lab.handle import LabStarter, RunningLab
+from kubewire.scenarios.engine.spec import LabSpec
 from tests.lab.kubewire_cli import ROOT, Cli
 
 pytestmark = pytest.mark.lab
@@ -125,9 +125,24 @@ def test_the_outside_world_knows_its_names_and_that_there_are_no_others(running_
 
 
 def test_a_command_on_a_node_has_its_namespaces_hostname_and_exit_code(running_lab: RunningLab) -> None:
-    environment = os.environ | {"KUBEWIRE_STATE_DIR": str(running_lab.state_dir.parent), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "KUBEWIRE_STATE_DIR": str(running_lab.state_dir.parent),
+        "PYTHONPATH": str(ROOT / "src"),
+    }
     script = "hostname; ip -4 -o addr show eth0; exit 5"
-    command = [sys.executable, "-m", "lab", "node", "--name", running_lab.name, "worker-2", "--", "sh", "-c", script]
+    command = [
+        sys.executable,
+        "-m",
+        "kubewire.lab",
+        "node",
+        "--name",
+        running_lab.name,
+        "worker-2",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     assert done.returncode == 5
     assert done.stdout.splitlines()[0] == "worker-2"

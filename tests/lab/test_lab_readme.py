@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.cli import build_parser
-from lab.state import find
+from kubewire.lab.cli import build_parser
+from kubewire.lab.state import find
 
 README = Path(__file__).parents[2] / "lab/README.md"
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from components.runtime import wire
-from lab import cli, launch
-from lab.errors import BringUpFailed, UsageError
-from lab.state import HostRecord, LabRecord, find, start_time
-from scenarios.engine.spec import LabSpec
+from kubewire.components.runtime import wire
+from kubewire.lab import cli, launch
+from kubewire.lab.errors import BringUpFailed, UsageError
+from kubewire.lab.state import HostRecord, LabRecord, find, start_time
+from kubewire.scenarios.engine.spec import LabSpec
 from tests.lab.kubewire_cli import ROOT, Cli
 from tests.lab.test_kill import Namespaces, assert_gone, until
 
@@ -117,9 +117,9 @@ def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
 
 def test_ctrl_c_before_there_is_anything_to_clean_up_ends_without_a_traceback() -> None:
     code = (
-        "import os, signal, lab.cli, lab.__main__\n"
-        "lab.cli.main = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
-        "lab.__main__.main()"
+        "import os, signal, kubewire.lab.cli, kubewire.lab.__main__\n"
+        "kubewire.lab.cli.main = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "kubewire.lab.__main__.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.contents import FOLDERS, generated, group, passwd, topmost
-from lab.mounts import links_on
-from lab.sandbox import FIRST_ID, Extent, clean_environment, id_map
+from kubewire.lab.contents import FOLDERS, generated, group, passwd, topmost
+from kubewire.lab.mounts import links_on
+from kubewire.lab.sandbox import FIRST_ID, Extent, clean_environment, id_map
 
 
 @pytest.mark.parametrize(

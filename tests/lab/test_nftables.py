@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery.client import Client
-from components.machinery.resources import DEPLOYMENTS, SERVICES
-from lab.handle import LabStarter, RunningLab
-from scenarios.engine.spec import LabSpec
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.resources import DEPLOYMENTS, SERVICES
+from kubewire.lab.handle import LabStarter, RunningLab
+from kubewire.scenarios.engine.spec import LabSpec
 from tests.lab.test_lab import service, until, web, with_api
 
 pytestmark = pytest.mark.lab

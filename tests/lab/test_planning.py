@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from lab.cli import main
+from kubewire.lab.cli import main
 
 
 def said(capsys, *arguments):

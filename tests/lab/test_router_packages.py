@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery import apt
-from lab import router_packages
+from kubewire.components.machinery import apt
+from kubewire.lab import router_packages
 
 
 @pytest.fixture

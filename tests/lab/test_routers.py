@@ -2,11 +2,11 @@
 
 import pytest
 
-from lab import routers
-from lab.components import component_specs
-from scenarios.engine.document import SpecError
-from scenarios.engine.spec import LabSpec
-from topologies.plan import two_racks, without_routes_between_routers
+from kubewire.lab import routers
+from kubewire.lab.components import component_specs
+from kubewire.scenarios.engine.document import SpecError
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.topologies.plan import two_racks, without_routes_between_routers
 
 PLAN = without_routes_between_routers(two_racks(4, "172.18.0.0/16"))
 

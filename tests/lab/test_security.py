@@ -267,7 +267,7 @@ def test_no_credentials_no_answer(lab: Attacked) -> None:
 
 def test_what_the_machine_reads_of_a_lab_is_read_as_data(lab: Attacked) -> None:
     """A log that is a link, a pipe or a device is not followed, and a command on the machine does not wait for it."""
-    from lab.state import StateDirectory
+    from kubewire.lab.state import StateDirectory
 
     state = StateDirectory(lab.cli.state / "default")
     trap = "kubewire node worker-1"

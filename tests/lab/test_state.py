@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lab import launch
-from lab.errors import LabError, UsageError
-from lab.state import HostRecord, LabRecord, StateDirectory, all_labs, find, running, start_time
+from kubewire.lab import launch
+from kubewire.lab.errors import LabError, UsageError
+from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, all_labs, find, running, start_time
 
 
 @pytest.fixture

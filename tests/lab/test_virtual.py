@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.features import FEATURES, VIRTUAL_TIME
-from lab import virtual
-from lab.cli import _parse_own, build_parser
-from lab.errors import UsageError
-from lab.virtual import Needs, choose
-from lab.vm_runs import VirtualMachines
-from scenarios.engine.loader import load
-from vm import build, cache
-from vm.errors import NotBuilt
-from vm.kernels import KERNELS
-from vm.kernels.base import Kernel
+from kubewire.components.kernel.features import FEATURES, VIRTUAL_TIME
+from kubewire.lab import virtual
+from kubewire.lab.cli import _parse_own, build_parser
+from kubewire.lab.errors import UsageError
+from kubewire.lab.virtual import Needs, choose
+from kubewire.lab.vm_runs import VirtualMachines
+from kubewire.scenarios.engine.loader import load
+from kubewire.vm import build, cache
+from kubewire.vm.errors import NotBuilt
+from kubewire.vm.kernels import KERNELS
+from kubewire.vm.kernels.base import Kernel
 
 _ALL = dict.fromkeys(FEATURES, True)
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from components.kernel import namespaces
-from scenarios.engine.api import BUILT_IN
-from scenarios.engine.handle import Completed, ComponentAction, Host
-from scenarios.engine.loader import merge
-from scenarios.engine.spec import LabSpec
+from kubewire.components.kernel import namespaces
+from kubewire.scenarios.engine.api import BUILT_IN
+from kubewire.scenarios.engine.handle import Completed, ComponentAction, Host
+from kubewire.scenarios.engine.loader import merge
+from kubewire.scenarios.engine.spec import LabSpec
 
 ROOT = Path(__file__).parents[2]
 CALL = (
@@ -57,10 +57,10 @@ def sh(command: str) -> None:
 
 
 class Program:
-    """scenarios.engine.handle.Background."""
+    """kubewire.scenarios.engine.handle.Background."""
 
     def __init__(self, argv: Sequence[str], fds: Mapping[int, int]) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         # A shell puts them in their places; their numbers here are above all that it has open.
         copies = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for number, fd in fds.items()}
         places = "".join(f" {number}<&{copy} {copy}<&-" for number, copy in copies.items())
@@ -101,7 +101,7 @@ class Pod:
 
 
 class NetLab:
-    """scenarios.engine.handle.LabHandle: nodes worker-1 and worker-2."""
+    """kubewire.scenarios.engine.handle.LabHandle: nodes worker-1 and worker-2."""
 
     def __init__(self, spec: LabSpec, name: str, state_dir: Path) -> None:
         self.spec, self.name, self.state_dir = spec, name, state_dir
@@ -201,10 +201,10 @@ class NetLab:
 
     def _serve(self, pid: int, name: str) -> subprocess.Popen[bytes]:
         argv = ["nsenter", "-t", str(pid), "-n", "-m", "unshare", "--uts", "sh", "-c"]
-        server = (
-            f"hostname {name}; exec {sys.executable} -m components.agnhost netexec --http-port 8080 --udp-port 8081"
+        server = f"hostname {name}; exec {sys.executable} -m kubewire.components.agnhost netexec --http-port 8080 --udp-port 8081"
+        return subprocess.Popen(
+            [*argv, server], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stderr=subprocess.DEVNULL
         )
-        return subprocess.Popen([*argv, server], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
 
     def _enter(self, target: str) -> list[str]:
         if target.startswith("pod:"):
@@ -343,7 +343,7 @@ class Api:
 
 
 class NetLabs:
-    """scenarios.engine.handle.LabFactory; counts its labs."""
+    """kubewire.scenarios.engine.handle.LabFactory; counts its labs."""
 
     def __init__(self) -> None:
         self.labs: list[NetLab] = []

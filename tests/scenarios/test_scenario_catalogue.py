@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.doctor import missing_feature
-from lab.handle import LabStarter
-from scenarios.engine.cli import files_of
-from scenarios.engine.loader import load_all
-from scenarios.engine.model import Case
-from scenarios.engine.options import RunOptions
-from scenarios.engine.runner import group, run
+from kubewire.lab.doctor import missing_feature
+from kubewire.lab.handle import LabStarter
+from kubewire.scenarios.engine.cli import files_of
+from kubewire.scenarios.engine.loader import load_all
+from kubewire.scenarios.engine.model import Case
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.runner import group, run
 from tests.scenarios.netlab import NetLabs
 from tests.scratch import isolated
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.engine.exchange import decode, encode
-from scenarios.engine.loader import load
-from scenarios.engine.results import (
+from kubewire.scenarios.engine.exchange import decode, encode
+from kubewire.scenarios.engine.loader import load
+from kubewire.scenarios.engine.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,
@@ -24,7 +24,7 @@ from scenarios.engine.results import (
     StepResult,
     StepStarted,
 )
-from scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.spec import LabSpec
 from tests.scenarios.test_scenario_reports import sightings
 
 _TEXT = "name: x\ntitle: t\nsteps:\n  - expect: {name: it answers, from: worker-1, http: 'http://web/'}\n"

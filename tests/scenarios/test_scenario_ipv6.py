@@ -17,14 +17,14 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 
-from scenarios.engine import probe
-from scenarios.engine.packets import Packet, decode, summary
-from scenarios.engine.scene import SHORTCUTS, End, NotYet
-from scenarios.engine.spec import LabSpec, SpecError
-from scenarios.engine.verbs.conntrack import parse
-from scenarios.engine.verbs.kernel import Routes
-from scenarios.engine.verbs.packets import fits
-from scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp
+from kubewire.scenarios.engine import probe
+from kubewire.scenarios.engine.packets import Packet, decode, summary
+from kubewire.scenarios.engine.scene import SHORTCUTS, End, NotYet
+from kubewire.scenarios.engine.spec import LabSpec, SpecError
+from kubewire.scenarios.engine.verbs.conntrack import parse
+from kubewire.scenarios.engine.verbs.kernel import Routes
+from kubewire.scenarios.engine.verbs.packets import fits
+from kubewire.scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp
 from tests.scratch import isolated
 
 NODE = {

@@ -8,9 +8,9 @@ from scapy.layers.inet6 import ICMPv6MLReport2, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 
-from scenarios.engine import pcapng
-from scenarios.engine.packets import decode, identity, summary
-from scenarios.engine.verbs.packets import nat_between
+from kubewire.scenarios.engine import pcapng
+from kubewire.scenarios.engine.packets import decode, identity, summary
+from kubewire.scenarios.engine.verbs.packets import nat_between
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 SYN = IP(src="10.244.1.2", dst="10.244.2.3", id=77) / TCP(sport=33000, dport=8080, flags="S", seq=5)

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 FACTORY = """
 import contextlib
 from pathlib import Path
-from scenarios.engine.handle import Completed, Host
+from kubewire.scenarios.engine.handle import Completed, Host
 
 LOG = Path(__file__).parent / "labs.txt"
 
@@ -36,11 +36,19 @@ class Factory:
 
 def pytest_run(folder: Path, *arguments: str) -> str:
     (folder / "fake_factory.py").write_text(FACTORY)
-    command = [sys.executable, "-m", "pytest", "-p", "scenarios.engine.pytest_plugin", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "kubewire.scenarios.engine.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+    ]
     done = subprocess.run(
         [*command, "--rootdir", str(folder), *arguments],
         cwd=folder,
-        env={"PYTHONPATH": f"{ROOT}:{folder}", "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(folder)},
+        env={"PYTHONPATH": f"{ROOT}/src:{folder}", "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(folder)},
         capture_output=True,
         text=True,
     )

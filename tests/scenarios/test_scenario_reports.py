@@ -13,15 +13,15 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
-from scenarios.engine.capturing import Sighting
-from scenarios.engine.loader import load
-from scenarios.engine.options import RunOptions
-from scenarios.engine.packets import decode
-from scenarios.engine.render import html, junit
-from scenarios.engine.render.jsonfile import JsonFile, passed_before
-from scenarios.engine.render.sequence import svg, ways
-from scenarios.engine.render.terminal import Terminal
-from scenarios.engine.results import (
+from kubewire.scenarios.engine.capturing import Sighting
+from kubewire.scenarios.engine.loader import load
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.packets import decode
+from kubewire.scenarios.engine.render import html, junit
+from kubewire.scenarios.engine.render.jsonfile import JsonFile, passed_before
+from kubewire.scenarios.engine.render.sequence import svg, ways
+from kubewire.scenarios.engine.render.terminal import Terminal
+from kubewire.scenarios.engine.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,

@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scenarios.engine.api import Cluster
-from scenarios.engine.loader import load_all
-from scenarios.engine.options import RunOptions
-from scenarios.engine.results import CaseFinished, LabKept, LabReady, LabStopped, RunFinished, StepStarted
-from scenarios.engine.runner import Run, run
-from scenarios.engine.scene import Scene
-from scenarios.engine.steps import Stage, apply_objects, perform
+from kubewire.scenarios.engine.api import Cluster
+from kubewire.scenarios.engine.loader import load_all
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.results import CaseFinished, LabKept, LabReady, LabStopped, RunFinished, StepStarted
+from kubewire.scenarios.engine.runner import Run, run
+from kubewire.scenarios.engine.scene import Scene
+from kubewire.scenarios.engine.steps import Stage, apply_objects, perform
 from tests.scenarios.netlab import SERVICE_IP, NetLabs
 from tests.scratch import isolated
 
@@ -276,7 +276,7 @@ def test_resume_runs_only_what_has_not_passed():
     def body():
         text = f"{PODS}timeouts: {{within: 100ms}}\nsteps: [{{expect: {{id: up, from: pod:a, ping: 'pod:b'}}}}]\n"
         text += "variants: {fixed: {}, broken: {fails: up}}\n"
-        from scenarios.engine.render.jsonfile import JsonFile
+        from kubewire.scenarios.engine.render.jsonfile import JsonFile
 
         file = Path("/tmp/x.scenario.yaml")
         file.write_text(f"name: x\ntitle: t\n{text}")
@@ -505,7 +505,7 @@ def test_a_capture_that_cannot_be_says_why_and_leaves_no_program():
             apply_objects(scene, ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}},))
             apply_objects(scene, case.variant.objects)
             results = [perform(Stage(scene, case, []), step) for step in case.variant.steps]
-        left = os.popen("ps -eo args").read().count("scenarios.engine.capture")
+        left = os.popen("ps -eo args").read().count("kubewire.scenarios.engine.capture")
         return [(one.status, one.message) for one in results], left
 
     results, left = isolated(body)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from scenarios.engine.scene import End
-from scenarios.engine.verbs.base import Count, text_problem
-from scenarios.engine.verbs.conntrack import parse
-from scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
-from scenarios.engine.verbs.rules import Rules, Ruleset, parse_rule, tables
+from kubewire.scenarios.engine.scene import End
+from kubewire.scenarios.engine.verbs.base import Count, text_problem
+from kubewire.scenarios.engine.verbs.conntrack import parse
+from kubewire.scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
+from kubewire.scenarios.engine.verbs.rules import Rules, Ruleset, parse_rule, tables
 
 CONNTRACK = """\
 tcp      6 86398 ESTABLISHED src=10.244.1.2 dst=10.96.0.5 sport=40000 dport=80 src=10.244.2.3 dst=10.244.1.2 sport=8080 dport=40000 [ASSURED] mark=0 use=1

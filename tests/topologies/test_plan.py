@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from topologies.plan import SHAPES, Machine, PlanError, TopologyPlan, one_segment, two_racks
+from kubewire.topologies.plan import SHAPES, Machine, PlanError, TopologyPlan, one_segment, two_racks
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

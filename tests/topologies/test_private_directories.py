@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topologies.network import private_table
+from kubewire.topologies.network import private_table
 
 
 def test_each_directory_is_a_tmpfs_of_its_own_and_tmp_is_open_to_all() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.apiserver.kinds.service_allocation import address_pool
-from topologies.ranges import AddressPlan, PodRange, ServiceRange, overlaps, parse, parse_one
+from kubewire.components.apiserver.kinds.service_allocation import address_pool
+from kubewire.topologies.ranges import AddressPlan, PodRange, ServiceRange, overlaps, parse, parse_one
 
 
 def plan(nodes="10.0.0.0/16", pods="10.244.0.0/16", services="10.96.0.0/12", **about):

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.virtual import TESTED
-from vm import build
-from vm.cache import Built
-from vm.kernels import named
-from vm.kernels.base import Kernel
+from kubewire.lab.virtual import TESTED
+from kubewire.vm import build
+from kubewire.vm.cache import Built
+from kubewire.vm.kernels import named
+from kubewire.vm.kernels.base import Kernel
 
 
 @pytest.fixture(params=TESTED)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from lab.doctor import missing_feature
-from lab.handle import LabStarter
-from lab.virtual import TESTED
-from lab.vm_runs import VirtualMachines
-from scenarios.engine.loader import load_all
-from scenarios.engine.model import Case
-from scenarios.engine.options import RunOptions
-from scenarios.engine.runner import Run
-from scenarios.engine.spec import LabSpec
+from kubewire.lab.doctor import missing_feature
+from kubewire.lab.handle import LabStarter
+from kubewire.lab.virtual import TESTED
+from kubewire.lab.vm_runs import VirtualMachines
+from kubewire.scenarios.engine.loader import load_all
+from kubewire.scenarios.engine.model import Case
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.runner import Run
+from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.vm import build
+from kubewire.vm.kernels import named
 from tests.vm.conftest import none_at_all
-from vm import build
-from vm.kernels import named
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 

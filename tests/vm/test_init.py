@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kubewire.vm.share import INIT, Job, Share, exit_code
 from tests.vm.waiting import until
-from vm.share import INIT, Job, Share, exit_code
 
 _AGENT = """
 import importlib.util, sys

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kubewire.vm.jail import NOBODY, Spec, closed_folders
 from tests.vm.waiting import until
-from vm.jail import NOBODY, Spec, closed_folders
 
 pytestmark = pytest.mark.packet  # it needs namespaces
 
@@ -45,12 +45,12 @@ def jail(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Jail]:
         (folder / "spec.json").write_text(json.dumps(asdict(spec)))
         read_end, lifeline = os.pipe()
         process = subprocess.Popen(
-            [sys.executable, "-m", "vm.jail", str(folder / "spec.json"), str(read_end)],
+            [sys.executable, "-m", "kubewire.vm.jail", str(folder / "spec.json"), str(read_end)],
             pass_fds=[read_end],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
             cwd="/",
         )
         os.close(read_end)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel import features as kernel_features
-from vm import build, cache
-from vm.errors import BuildFailed, NotBuilt, Untrusted
-from vm.kernels import KERNELS, named
-from vm.kernels.base import PACKAGES, Boot, packages
-from vm.kernels.qemu import cpio
-from vm.kernels.stock import LEGACY
-from vm.kernels.uml import CONFIG, EDITS, edit, kernel_line, refused
+from kubewire.components.kernel import features as kernel_features
+from kubewire.vm import build, cache
+from kubewire.vm.errors import BuildFailed, NotBuilt, Untrusted
+from kubewire.vm.kernels import KERNELS, named
+from kubewire.vm.kernels.base import PACKAGES, Boot, packages
+from kubewire.vm.kernels.qemu import cpio
+from kubewire.vm.kernels.stock import LEGACY
+from kubewire.vm.kernels.uml import CONFIG, EDITS, edit, kernel_line, refused
 
 
 def test_the_lightest_kernel_comes_first() -> None:
@@ -116,7 +116,7 @@ def test_what_was_kept_is_found_again(stored: cache.Built) -> None:
 
 
 def test_a_kernel_of_another_configuration_is_none(stored: cache.Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vm.kernels.uml.UML.recipe", lambda self: "other")
+    monkeypatch.setattr("kubewire.vm.kernels.uml.UML.recipe", lambda self: "other")
     assert build.find(named("uml")) is None
 
 
@@ -135,7 +135,7 @@ def test_a_kernel_that_was_built_right_is_only_to_be_asked_again(
     assert not build.to_be_asked(named("uml"))
     monkeypatch.setitem(kernel_features.FEATURES, "new", kernel_features.Feature("true"))
     assert build.to_be_asked(named("uml"))
-    monkeypatch.setattr("vm.kernels.uml.UML.recipe", lambda self: "other")
+    monkeypatch.setattr("kubewire.vm.kernels.uml.UML.recipe", lambda self: "other")
     assert not build.to_be_asked(named("uml"))
 
 
@@ -164,7 +164,7 @@ def test_no_kernel_is_built_where_others_may_write(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("KUBEWIRE_VM_CACHE", str(tmp_path))
     tmp_path.chmod(0o777)
     made: list[Path] = []
-    monkeypatch.setattr("vm.kernels.uml.UML.make", lambda self, folder, progress: made.append(folder))
+    monkeypatch.setattr("kubewire.vm.kernels.uml.UML.make", lambda self, folder, progress: made.append(folder))
     with pytest.raises(Untrusted, match="others may write to"):
         build.build(named("uml"), lambda _: None)
     assert made == []
@@ -175,8 +175,8 @@ def test_a_source_archive_that_no_package_brought_is_not_unpacked(
 ) -> None:
     source = tmp_path / "linux.tar.xz"
     source.write_bytes(b"anything")
-    monkeypatch.setattr("vm.kernels.uml.SOURCE", source)
-    monkeypatch.setattr("vm.kernels.uml.PACKAGE", "kubewire-no-such-package")
+    monkeypatch.setattr("kubewire.vm.kernels.uml.SOURCE", source)
+    monkeypatch.setattr("kubewire.vm.kernels.uml.PACKAGE", "kubewire-no-such-package")
     with pytest.raises(BuildFailed, match="is not checked by any installed package"):
         named("uml").make(tmp_path / "uml", lambda _: None)
     assert not (tmp_path / "uml/build").exists()
@@ -186,7 +186,7 @@ def test_a_source_archive_that_no_package_brought_is_not_unpacked(
 def roots(stored: cache.Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cache.Built:
     """The same kernel in root's cache, seen by a user whose own is empty."""
     monkeypatch.delenv("KUBEWIRE_VM_CACHE")
-    monkeypatch.setattr("vm.cache.SYSTEM", tmp_path)
+    monkeypatch.setattr("kubewire.vm.cache.SYSTEM", tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     return stored

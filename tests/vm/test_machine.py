@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel import features as kernel_features
+from kubewire.components.kernel import features as kernel_features
+from kubewire.vm import build
+from kubewire.vm.cache import Built
+from kubewire.vm.errors import Ended
+from kubewire.vm.kernels.base import Boot, Kernel
+from kubewire.vm.machine import Machine
+from kubewire.vm.share import Job
 from tests.vm.conftest import built
 from tests.vm.waiting import until
-from vm import build
-from vm.cache import Built
-from vm.errors import Ended
-from vm.kernels.base import Boot, Kernel
-from vm.machine import Machine
-from vm.share import Job
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -125,10 +125,10 @@ _STARTER = """
 import sys
 from pathlib import Path
 from vm import build
-from vm.kernels import named
-from vm.kernels.base import Boot
-from vm.machine import Machine
-from vm.share import Job
+from kubewire.vm.kernels import named
+from kubewire.vm.kernels.base import Boot
+from kubewire.vm.machine import Machine
+from kubewire.vm.share import Job
 kernel = named(sys.argv[1])
 with Machine(kernel, build.need(kernel), Boot(memory=512), jobs=[Job(["sh", "-c", "echo up; exec sleep 1000"])]) as m:
     print(m.folder, flush=True)
@@ -142,7 +142,7 @@ def test_when_the_starter_ends_nothing_stays(any_kernel: Chosen, number: signal.
         [sys.executable, "-c", _STARTER, any_kernel[0].name],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         text=True,
     )
     assert starter.stdout is not None
@@ -203,7 +203,7 @@ def test_vector_registers_survive_the_turns_of_other_programs(kernel: Chosen) ->
 def test_virtual_time_is_known_inside(record_property: Callable[[str, object], None]) -> None:
     kernel = built("uml", record_property)
     assert not kernel_features.has_virtual_time()
-    ask = "from components.kernel import features as f; print(f.has_virtual_time())"
+    ask = "from kubewire.components.kernel import features as f; print(f.has_virtual_time())"
     job = Job([sys.executable, "-c", ask], env=build.environment())
     for virtual in (False, True):
         boot = Boot(memory=512, virtual_time=virtual)

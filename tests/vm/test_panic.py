@@ -1,6 +1,6 @@
 """Kernels that do not run here: noticed at once, told with the console's words and the cause, and remembered.
 
-Shell scripts stand in for kernels; vm.machine and vm.jail are real.
+Shell scripts stand in for kernels; kubewire.vm.machine and kubewire.vm.jail are real.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import doctor, virtual
-from vm import build, cache, console
-from vm.errors import BuildFailed, DoesNotRun, Ended, NotBuilt, Panicked
-from vm.kernels.base import Boot, Made, Program, Progress
-from vm.machine import Machine
-from vm.share import Job
+from kubewire.lab import doctor, virtual
+from kubewire.vm import build, cache, console
+from kubewire.vm.errors import BuildFailed, DoesNotRun, Ended, NotBuilt, Panicked
+from kubewire.vm.kernels.base import Boot, Made, Program, Progress
+from kubewire.vm.machine import Machine
+from kubewire.vm.share import Job
 
 SMALL = Boot(memory=16)
 PANIC = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b"
@@ -151,10 +151,10 @@ def refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
     says(script, TOO_LARGE, "exit 1")
     with pytest.raises(DoesNotRun, match="does not run on this machine"):
         build.build(script, lambda _: None)
-    monkeypatch.setattr("vm.build.Machine", _never)
-    for module in ("lab.virtual", "lab.doctor"):
+    monkeypatch.setattr("kubewire.vm.build.Machine", _never)
+    for module in ("kubewire.lab.virtual", "kubewire.lab.doctor"):
         monkeypatch.setattr(f"{module}.KERNELS", (script,))
-    monkeypatch.setattr("lab.virtual.named", lambda name: script)
+    monkeypatch.setattr("kubewire.lab.virtual.named", lambda name: script)
     return script
 
 
@@ -181,7 +181,7 @@ def test_what_is_remembered_holds_for_that_kernel_on_that_machine(
     elif change == "recipe":
         refused.of = "another"
     else:
-        monkeypatch.setattr("vm.cache.machine", lambda: "another")
+        monkeypatch.setattr("kubewire.vm.cache.machine", lambda: "another")
     assert build.refusal(refused) == ""
 
 
@@ -198,9 +198,9 @@ def test_the_tests_go_on_when_it_is_found_out_only_then(
     script: Script, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     says(script, TOO_LARGE, "exit 1")
-    monkeypatch.setattr("lab.virtual.KERNELS", (script,))
-    monkeypatch.setattr("lab.virtual.named", lambda name: script)
-    monkeypatch.setattr("lab.virtual.packages", lambda name: "")
+    monkeypatch.setattr("kubewire.lab.virtual.KERNELS", (script,))
+    monkeypatch.setattr("kubewire.lab.virtual.named", lambda name: script)
+    monkeypatch.setattr("kubewire.lab.virtual.packages", lambda name: "")
     virtual.kernel_for_tests()
     assert "  - virtual machines: the kernel uml-stock does not run on this machine" in capfd.readouterr().err
 
@@ -225,7 +225,7 @@ def test_a_kernel_from_another_machines_cache_is_to_be_asked(script: Script, mon
     made.save(folder)
     cache.Verdict(made.path, made.sha256, made.recipe).save(folder)
     assert not build.to_be_asked(script)
-    monkeypatch.setattr("vm.cache.machine", lambda: "another")
+    monkeypatch.setattr("kubewire.vm.cache.machine", lambda: "another")
     assert build.to_be_asked(script)
     assert build.find(script) == made  # it may well run
 
@@ -241,7 +241,7 @@ def test_a_user_may_not_write_roots_verdict_but_reads_it(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBEWIRE_VM_CACHE")
-    monkeypatch.setattr("vm.cache.SYSTEM", tmp_path / "root")
+    monkeypatch.setattr("kubewire.vm.cache.SYSTEM", tmp_path / "root")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     script.path.write_text("")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vm.share import Follower, Job, Share, collect, exit_code
+from kubewire.vm.share import Follower, Job, Share, collect, exit_code
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from vm.cache import Built
-from vm.kernels.base import Kernel
+from kubewire.vm.cache import Built
+from kubewire.vm.kernels.base import Kernel
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]
 
@@ -32,7 +32,7 @@ class Terminal:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 132, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lab", "vm", "shell", "--kernel", kernel],
+            [sys.executable, "-m", "kubewire.lab", "vm", "shell", "--kernel", kernel],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,

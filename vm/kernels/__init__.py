@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vm.kernels.base import Kernel
-from vm.kernels.qemu import QEMU
-from vm.kernels.stock import Stock
-from vm.kernels.uml import UML
+from kubewire.vm.kernels.base import Kernel
+from kubewire.vm.kernels.qemu import QEMU
+from kubewire.vm.kernels.stock import Stock
+from kubewire.vm.kernels.uml import UML
 
 KERNELS: tuple[Kernel, ...] = (UML(), Stock(), QEMU())
 

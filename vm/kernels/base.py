@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vm import cache
-from vm.errors import BuildFailed
+from kubewire.vm import cache
+from kubewire.vm.errors import BuildFailed
 
 #: Called with what a build is at, in a few words.
 Progress = Callable[[str], None]
@@ -31,7 +31,7 @@ class Boot:
 
 @dataclass(frozen=True)
 class Program:
-    """What vm.jail runs: argv, what it must see of the host, and what the guest is told (guest/init.py)."""
+    """What kubewire.vm.jail runs: argv, what it must see of the host, and what the guest is told (guest/init.py)."""
 
     argv: Sequence[str]
     visible: Sequence[str]

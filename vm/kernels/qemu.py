@@ -12,11 +12,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from components.machinery import apt
-from vm import cache
-from vm.errors import BuildFailed
-from vm.jail import SCRATCH, SHARE
-from vm.kernels.base import LOAD, Boot, Made, Program, Progress, run
+from kubewire.components.machinery import apt
+from kubewire.vm import cache
+from kubewire.vm.errors import BuildFailed
+from kubewire.vm.jail import SCRATCH, SHARE
+from kubewire.vm.kernels.base import LOAD, Boot, Made, Program, Progress, run
 
 #: What it takes to see the host's files; everything else is loaded from them.
 _MODULES = ("virtio_pci", "virtio_rng", "9pnet_virtio", "9p", "overlay")

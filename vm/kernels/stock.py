@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from vm import cache
-from vm.errors import BuildFailed
-from vm.jail import SCRATCH
-from vm.kernels.base import LOAD, Boot, Made, Program, Progress
-from vm.kernels.uml import kernel_line
+from kubewire.vm import cache
+from kubewire.vm.errors import BuildFailed
+from kubewire.vm.jail import SCRATCH
+from kubewire.vm.kernels.base import LOAD, Boot, Made, Program, Progress
+from kubewire.vm.kernels.uml import kernel_line
 
 MODULES = Path("/usr/lib/uml/modules")
 #: Its nf_tables has no family ip, so iptables must be the older one.

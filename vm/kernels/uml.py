@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.machinery import apt
-from vm import cache
-from vm.errors import BuildFailed
-from vm.jail import SCRATCH, SHARE
-from vm.kernels.base import Boot, Made, Program, Progress, run
+from kubewire.components.machinery import apt
+from kubewire.vm import cache
+from kubewire.vm.errors import BuildFailed
+from kubewire.vm.jail import SCRATCH, SHARE
+from kubewire.vm.kernels.base import Boot, Made, Program, Progress, run
 
 CONFIG = Path(__file__).parent / "uml.config"
 PACKAGE = "linux-source-6.1"

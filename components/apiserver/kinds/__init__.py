@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from components.apiserver.kinds import (
+from kubewire.components.apiserver.kinds import (
     configmap,
     controllerrevision,
     cronjob,
@@ -37,9 +37,9 @@ from components.apiserver.kinds import (
     statefulset,
     webhooks,
 )
-from components.apiserver.kinds.spec import KindSpec
-from components.apiserver.kinds.strategy import without_nulls
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.kinds.strategy import without_nulls
+from kubewire.components.machinery.resources import KubeObject
 
 
 def _decoded(default: Callable[[KubeObject], None]) -> Callable[[KubeObject], None]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from components.apiserver.kinds.fielderrors import invalid
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.fielderrors import invalid
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

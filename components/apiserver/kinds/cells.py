@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds.duration import since
-from components.apiserver.kinds.spec import NAME_COLUMNS, Column
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.apiserver.kinds.duration import since
+from kubewire.components.apiserver.kinds.spec import NAME_COLUMNS, Column
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 NAME, AGE = NAME_COLUMNS
 CONTAINERS = Column("Containers", "string", "", "Names of each container in the template.", 1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.datakeys import MOST_BYTES, decoded_size, immutable_data, validate_keys
-from components.apiserver.kinds.fielderrors import invalid
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import CONFIGMAPS, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.datakeys import MOST_BYTES, decoded_size, immutable_data, validate_keys
+from kubewire.components.apiserver.kinds.fielderrors import invalid
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import CONFIGMAPS, KubeObject
 
 COLUMNS = (cells.NAME, Column("Data", "string", "", "How many keys the map has."), cells.AGE)
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.environment_validation import validate_environment, validate_environment_sources
-from components.apiserver.kinds.fielderrors import (
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.environment_validation import (
+    validate_environment,
+    validate_environment_sources,
+)
+from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
     duplicate,
     forbidden,
@@ -20,8 +23,8 @@ from components.apiserver.kinds.fielderrors import (
     port_number_or_name,
     required,
 )
-from components.apiserver.kinds.resource_amounts import validate_requirements
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.resource_amounts import validate_requirements
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")

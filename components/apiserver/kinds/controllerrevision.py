@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import CONTROLLERREVISIONS, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import CONTROLLERREVISIONS, KubeObject
 
 COLUMNS = (
     cells.NAME,

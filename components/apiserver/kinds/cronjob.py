@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.duration import since
-from components.apiserver.kinds.fielderrors import not_negative, one_of, required
-from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.duration import since
+from kubewire.components.apiserver.kinds.fielderrors import not_negative, one_of, required
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 CRONJOBS = Resource("batch", "v1", "cronjobs", "CronJob")
 

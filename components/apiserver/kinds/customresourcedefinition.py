@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver import jsonpath
-from components.apiserver.kinds import cells, names, schemas
-from components.apiserver.kinds.fielderrors import by_rule, immutable, invalid, not_supported, required
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject
+from kubewire.components.apiserver import jsonpath
+from kubewire.components.apiserver.kinds import cells, names, schemas
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, immutable, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject
 
 
 def default(obj: KubeObject) -> None:

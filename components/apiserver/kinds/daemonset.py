@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.fielderrors import invalid, not_supported, required
-from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.apiserver.kinds.workloads import (
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.fielderrors import invalid, not_supported, required
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.workloads import (
     as_number,
     at_most_all,
     drop_zero_counts,
@@ -19,7 +19,7 @@ from components.apiserver.kinds.workloads import (
     selector_is_immutable,
     validate_selector_and_template,
 )
-from components.machinery.resources import DAEMONSETS, KubeObject
+from kubewire.components.machinery.resources import DAEMONSETS, KubeObject
 
 COLUMNS = (
     cells.NAME,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.fielderrors import by_rule, forbidden
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.resources import KubeObject
 
 #: core.MaxSecretSize
 MOST_BYTES = 1024 * 1024

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.fielderrors import forbidden, invalid, not_supported, required
-from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
-from components.apiserver.kinds.strategy import empty_status, keep_all_but_status_and_labels, keep_status
-from components.apiserver.kinds.workloads import (
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
+from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status_and_labels, keep_status
+from kubewire.components.apiserver.kinds.workloads import (
     as_number,
     at_most_all,
     drop_zero_counts,
@@ -20,8 +20,8 @@ from components.apiserver.kinds.workloads import (
     selector_is_immutable,
     validate_selector_and_template,
 )
-from components.machinery.resources import DEPLOYMENTS, KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.machinery.resources import DEPLOYMENTS, KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 COLUMNS = (
     cells.NAME,

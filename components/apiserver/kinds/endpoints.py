@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.addresses import validate_legacy_ip, validate_non_special_ip
-from components.apiserver.kinds.fielderrors import by_rule, in_range, one_of, required
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import ENDPOINTS, KubeObject
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.addresses import validate_legacy_ip, validate_non_special_ip
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, in_range, one_of, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import ENDPOINTS, KubeObject
 
 _MOST = 3
 

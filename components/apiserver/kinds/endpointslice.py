@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.addresses import family, validate_ip, validate_non_special_ip
-from components.apiserver.kinds.fielderrors import by_rule, duplicate, immutable, invalid, one_of, required
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import ENDPOINTSLICES, KubeObject
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.addresses import family, validate_ip, validate_non_special_ip
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, duplicate, immutable, invalid, one_of, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import ENDPOINTSLICES, KubeObject
 
 _MOST = 3
 _MOST_ENDPOINTS, _MOST_PORTS, _MOST_ADDRESSES, _MOST_ZONES = 1000, 20000, 100, 8

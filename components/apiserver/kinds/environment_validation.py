@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.fielderrors import by_rule, invalid, not_supported, required
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 _ENV_FIELDS = (
     "metadata.name",

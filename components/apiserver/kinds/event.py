@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.duration import since
-from components.apiserver.kinds.spec import Column, KindSpec
-from components.machinery.resources import EVENTS, KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.duration import since
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.machinery.resources import EVENTS, KubeObject, Resource
 
 EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.names import NameRule
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.names import NameRule
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 
 def required(field: str, detail: str = "") -> FieldError:

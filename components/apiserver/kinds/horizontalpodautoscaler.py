@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 HORIZONTALPODAUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.addresses import parse_ip
-from components.apiserver.kinds.fielderrors import by_rule, immutable, in_range, invalid, not_supported, required
-from components.apiserver.kinds.service import load_balancer
-from components.apiserver.kinds.service_validation import validate_load_balancer_status
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.machinery.resources import INGRESSCLASSES, INGRESSES, KubeObject
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.addresses import parse_ip
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    immutable,
+    in_range,
+    invalid,
+    not_supported,
+    required,
+)
+from kubewire.components.apiserver.kinds.service import load_balancer
+from kubewire.components.apiserver.kinds.service_validation import validate_load_balancer_status
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import INGRESSCLASSES, INGRESSES, KubeObject
 
 _CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 _PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.duration import human_duration, parse_time
-from components.apiserver.kinds.fielderrors import immutable, one_of, required
-from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.apiserver.kinds.workloads import (
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.duration import human_duration, parse_time
+from kubewire.components.apiserver.kinds.fielderrors import immutable, one_of, required
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.workloads import (
     drop_zero_counts,
     not_negative_fields,
     selector_is_immutable,
     validate_selector_and_template,
 )
-from components.machinery.resources import JOBS, KubeObject
+from kubewire.components.machinery.resources import JOBS, KubeObject
 
 COLUMNS = (
     cells.NAME,

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, labels, required
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.selectors import LabelSelector, Requirement, SelectorError
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, labels, required
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.selectors import LabelSelector, Requirement, SelectorError
 
 
 def validate_selector(selector: Mapping[str, Any] | None, path: str) -> list[FieldError]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.fielderrors import invalid, not_negative
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import LEASES, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.fielderrors import invalid, not_negative
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import LEASES, KubeObject
 
 
 def validate_create(lease: KubeObject) -> list[FieldError]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.fielderrors import by_rule, invalid
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import NAMESPACES, KubeObject
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, invalid
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import NAMESPACES, KubeObject
 
 FINALIZER = "kubernetes"
 NAME_LABEL = "kubernetes.io/metadata.name"

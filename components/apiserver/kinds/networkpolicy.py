@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.addresses import validate_legacy_cidr
-from components.apiserver.kinds.fielderrors import forbidden, invalid, one_of, port_number_or_name, required
-from components.apiserver.kinds.labelselectors import validate_selector
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import NETWORKPOLICIES, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.addresses import validate_legacy_cidr
+from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid, one_of, port_number_or_name, required
+from kubewire.components.apiserver.kinds.labelselectors import validate_selector
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import NETWORKPOLICIES, KubeObject
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _TYPES = ("Egress", "Ingress")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.addresses import family, validate_legacy_cidr
-from components.apiserver.kinds.fielderrors import duplicate, forbidden, invalid
-from components.apiserver.kinds.pod_validation import validate_taints
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import keep_status
-from components.machinery.resources import NODES, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.addresses import family, validate_legacy_cidr
+from kubewire.components.apiserver.kinds.fielderrors import duplicate, forbidden, invalid
+from kubewire.components.apiserver.kinds.pod_validation import validate_taints
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_status
+from kubewire.components.machinery.resources import NODES, KubeObject
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
 _ROLE_LABEL = "kubernetes.io/role"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from components.apiserver.kinds import pod_columns
-from components.apiserver.kinds.pod_defaults import default_pod
-from components.apiserver.kinds.pod_update import validate_status_update, validate_update
-from components.apiserver.kinds.pod_validation import validate_pod
-from components.apiserver.kinds.qos import qos_class
-from components.apiserver.kinds.spec import KindSpec
-from components.machinery.resources import PODS, KubeObject
+from kubewire.components.apiserver.kinds import pod_columns
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod
+from kubewire.components.apiserver.kinds.pod_update import validate_status_update, validate_update
+from kubewire.components.apiserver.kinds.pod_validation import validate_pod
+from kubewire.components.apiserver.kinds.qos import qos_class
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.machinery.resources import PODS, KubeObject
 
 
 def prepare_create(pod: KubeObject) -> None:

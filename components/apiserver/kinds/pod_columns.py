@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.duration import human_duration, parse_time
-from components.apiserver.kinds.spec import Column
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.duration import human_duration, parse_time
+from kubewire.components.apiserver.kinds.spec import Column
+from kubewire.components.machinery.resources import KubeObject
 
 COLUMNS = (
     cells.NAME,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 _MODE = 0o644
 _DEFAULT_MODE_SOURCES = ("secret", "configMap", "downwardAPI", "projected")

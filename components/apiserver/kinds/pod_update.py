@@ -6,13 +6,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.addresses import family, validate_legacy_ip
-from components.apiserver.kinds.fielderrors import by_rule, duplicate, forbidden, immutable, in_range, invalid
-from components.apiserver.kinds.pod_validation import validate_pod
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.quantity import parse_quantity
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.addresses import family, validate_legacy_ip
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, duplicate, forbidden, immutable, in_range, invalid
+from kubewire.components.apiserver.kinds.pod_validation import validate_pod
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.quantity import parse_quantity
+from kubewire.components.machinery.resources import KubeObject
 
 _UPDATABLE = (
     "`spec.containers[*].image`",

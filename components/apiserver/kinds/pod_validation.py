@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.addresses import validate_legacy_ip
-from components.apiserver.kinds.container_validation import (
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.addresses import validate_legacy_ip
+from kubewire.components.apiserver.kinds.container_validation import (
     PodContext,
     validate_containers,
     validate_ephemeral_containers,
     validate_init_containers,
 )
-from components.apiserver.kinds.fielderrors import (
+from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
     duplicate,
     forbidden,
@@ -25,10 +25,10 @@ from components.apiserver.kinds.fielderrors import (
     one_of,
     required,
 )
-from components.apiserver.kinds.labelselectors import validate_selector, values_fit_operator
-from components.apiserver.kinds.spec import FieldError
-from components.apiserver.kinds.volume_validation import validate_volumes
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds.labelselectors import validate_selector, values_fit_operator
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.volume_validation import validate_volumes
+from kubewire.components.machinery.resources import KubeObject
 
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.fielderrors import if_one_of, invalid
-from components.apiserver.kinds.labelselectors import validate_selector
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.fielderrors import if_one_of, invalid
+from kubewire.components.apiserver.kinds.labelselectors import validate_selector
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 PODDISRUPTIONBUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 

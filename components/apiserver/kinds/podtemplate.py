@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, replicaset
-from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells, replicaset
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 PODTEMPLATES = Resource("", "v1", "podtemplates", "PodTemplate")
 REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.fielderrors import forbidden, invalid
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 PRIORITYCLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
 

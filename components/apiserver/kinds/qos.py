@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.machinery.quantity import parse_quantity
+from kubewire.components.machinery.quantity import parse_quantity
 
 _COMPUTE = ("cpu", "memory")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
-from components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange")
 RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")

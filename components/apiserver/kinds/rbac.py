@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_supported, required
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 GROUP = "rbac.authorization.k8s.io"
 ROLES = Resource(GROUP, "v1", "roles", "Role")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.fielderrors import by_rule, invalid
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.quantity import parse_quantity
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, invalid
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.quantity import parse_quantity
 
 _STANDARD = frozenset({"cpu", "ephemeral-storage", "memory"})
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.apiserver import patterns
-from components.apiserver.kinds.fielderrors import invalid, not_supported, required
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver import patterns
+from kubewire.components.apiserver.kinds.fielderrors import invalid, not_supported, required
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _LIST_TYPES = ("atomic", "map", "set")

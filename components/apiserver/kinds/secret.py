@@ -6,11 +6,11 @@ import base64
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.datakeys import MOST_BYTES, decoded_size, immutable_data, validate_keys
-from components.apiserver.kinds.fielderrors import immutable, required
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.machinery.resources import SECRETS, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.datakeys import MOST_BYTES, decoded_size, immutable_data, validate_keys
+from kubewire.components.apiserver.kinds.fielderrors import immutable, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.machinery.resources import SECRETS, KubeObject
 
 COLUMNS = (
     cells.NAME,

@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.service_defaults import default_service
-from components.apiserver.kinds.service_types import drop_unused_fields
-from components.apiserver.kinds.service_validation import validate_create, validate_status_update, validate_update
-from components.apiserver.kinds.spec import Column, KindSpec
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.machinery.resources import SERVICES, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.service_defaults import default_service
+from kubewire.components.apiserver.kinds.service_types import drop_unused_fields
+from kubewire.components.apiserver.kinds.service_validation import (
+    validate_create,
+    validate_status_update,
+    validate_update,
+)
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import SERVICES, KubeObject
 
 COLUMNS = (
     cells.NAME,

@@ -13,17 +13,17 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.apiserver.kinds.addresses import IPV4, IPV6, family, parse_ip
-from components.apiserver.kinds.fielderrors import invalid
-from components.apiserver.kinds.service_families import (
+from kubewire.components.apiserver.kinds.addresses import IPV4, IPV6, family, parse_ip
+from kubewire.components.apiserver.kinds.fielderrors import invalid
+from kubewire.components.apiserver.kinds.service_families import (
     HEADLESS,
     fill_families,
     is_headless,
     keeps_prefer_dual_stack,
 )
-from components.apiserver.kinds.service_validation import needs_health_check
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds.service_validation import needs_health_check
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.resources import KubeObject
 
 _FULL = "range is full"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 DEFAULT_AFFINITY_SECONDS = 10800
 

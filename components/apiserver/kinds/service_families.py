@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from components.apiserver.kinds.addresses import IPV4, IPV6, family, validate_legacy_ip
-from components.apiserver.kinds.fielderrors import duplicate, invalid, not_supported, required
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.addresses import IPV4, IPV6, family, validate_legacy_ip
+from kubewire.components.apiserver.kinds.fielderrors import duplicate, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 HEADLESS = "None"
 SINGLE, PREFER_DUAL, REQUIRE_DUAL = "SingleStack", "PreferDualStack", "RequireDualStack"

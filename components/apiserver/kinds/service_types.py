@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.apiserver.kinds.service_defaults import externally_accessible
-from components.apiserver.kinds.service_validation import needs_health_check
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds.service_defaults import externally_accessible
+from kubewire.components.apiserver.kinds.service_validation import needs_health_check
+from kubewire.components.machinery.resources import KubeObject
 
 _WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
 

@@ -6,9 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.addresses import validate_legacy_cidr, validate_legacy_ip, validate_non_special_ip
-from components.apiserver.kinds.fielderrors import (
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.addresses import (
+    validate_legacy_cidr,
+    validate_legacy_ip,
+    validate_non_special_ip,
+)
+from kubewire.components.apiserver.kinds.fielderrors import (
     by_rule,
     duplicate,
     forbidden,
@@ -20,15 +24,15 @@ from components.apiserver.kinds.fielderrors import (
     port_number_or_name,
     required,
 )
-from components.apiserver.kinds.service_defaults import externally_accessible
-from components.apiserver.kinds.service_families import (
+from kubewire.components.apiserver.kinds.service_defaults import externally_accessible
+from kubewire.components.apiserver.kinds.service_families import (
     is_headless,
     validate_cluster_ips,
     validate_cluster_ips_change,
     validate_ip_families_change,
 )
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.resources import KubeObject
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import KindSpec
-from components.machinery.resources import SERVICEACCOUNTS, KubeObject
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.machinery.resources import SERVICEACCOUNTS, KubeObject
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.addresses import family, validate_cidr, validate_ip
-from components.apiserver.kinds.fielderrors import immutable, invalid, required
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
-from components.machinery.resources import SERVICECIDRS, KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.addresses import family, validate_cidr, validate_ip
+from kubewire.components.apiserver.kinds.fielderrors import immutable, invalid, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.machinery.resources import SERVICECIDRS, KubeObject, Resource
 
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells, names
-from components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_negative, one_of, required
-from components.apiserver.kinds.pod_defaults import default_pod_template
-from components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
-from components.apiserver.kinds.strategy import keep_all_but_status, keep_status
-from components.apiserver.kinds.workloads import (
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_negative, one_of, required
+from kubewire.components.apiserver.kinds.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.workloads import (
     drop_zero_counts,
     int_or_percent,
     not_negative_fields,
     validate_selector_and_template,
 )
-from components.machinery.resources import STATEFULSETS, KubeObject
+from kubewire.components.machinery.resources import STATEFULSETS, KubeObject
 
 COLUMNS = (
     cells.NAME,

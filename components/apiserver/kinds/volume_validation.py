@@ -6,12 +6,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.container_validation import local_descending_path, no_backsteps
-from components.apiserver.kinds.environment_validation import field_reference, resource_reference
-from components.apiserver.kinds.fielderrors import by_rule, duplicate, forbidden, invalid, not_supported, required
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.quantity import parse_quantity
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.container_validation import local_descending_path, no_backsteps
+from kubewire.components.apiserver.kinds.environment_validation import field_reference, resource_reference
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    duplicate,
+    forbidden,
+    invalid,
+    not_supported,
+    required,
+)
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.quantity import parse_quantity
 
 _VOLUME_FIELDS = (
     "metadata.annotations",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.kinds import cells
-from components.apiserver.kinds.spec import Column, KindSpec
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 GROUP = "admissionregistration.k8s.io"
 MUTATING = Resource(GROUP, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False)

@@ -6,13 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.apiserver.kinds.fielderrors import forbidden, immutable, invalid, not_negative, not_supported, required
-from components.apiserver.kinds.labelselectors import is_empty, validate_selector
-from components.apiserver.kinds.names import percent
-from components.apiserver.kinds.pod_validation import validate_pod_template, validate_template_metadata
-from components.apiserver.kinds.spec import FieldError
-from components.machinery.resources import KubeObject
-from components.machinery.selectors import LabelSelector, SelectorError
+from kubewire.components.apiserver.kinds.fielderrors import (
+    forbidden,
+    immutable,
+    invalid,
+    not_negative,
+    not_supported,
+    required,
+)
+from kubewire.components.apiserver.kinds.labelselectors import is_empty, validate_selector
+from kubewire.components.apiserver.kinds.names import percent
+from kubewire.components.apiserver.kinds.pod_validation import validate_pod_template, validate_template_metadata
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.selectors import LabelSelector, SelectorError
 
 Spec = Mapping[str, Any]
 

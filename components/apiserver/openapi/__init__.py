@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.apiserver.openapi.decoding import (
+from kubewire.components.apiserver.openapi.decoding import (
     list_map_keys,
     merge_key,
     metadata_error,
@@ -16,10 +16,10 @@ from components.apiserver.openapi.decoding import (
     type_errors,
     unknown_fields,
 )
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 if TYPE_CHECKING:
-    from components.apiserver.kinds.spec import KindSpec
+    from kubewire.components.apiserver.kinds.spec import KindSpec
 
 __all__ = [
     "list_map_keys",
@@ -38,34 +38,34 @@ __all__ = [
 
 def v2_json(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
     """The OpenAPI v2 document of everything. crds: the established CustomResourceDefinitions."""
-    from components.apiserver.openapi import document_v2
+    from kubewire.components.apiserver.openapi import document_v2
 
     return document_v2.document(kinds, crds)
 
 
 def v2_protobuf(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes:
     """The same as gnostic's openapi_v2.Document, which kubectl before 1.27 downloads."""
-    from components.apiserver.openapi import document_v2, gnostic_v2
+    from kubewire.components.apiserver.openapi import document_v2, gnostic_v2
 
     return gnostic_v2.encode(document_v2.document(kinds, crds))
 
 
 def v3_index(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
     """What /openapi/v3 answers: the documents there are."""
-    from components.apiserver.openapi import document_v3
+    from kubewire.components.apiserver.openapi import document_v3
 
     return document_v3.index(kinds, crds)
 
 
 def v3(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
     """The OpenAPI v3 document of one group version: `v1`, `apps/v1`."""
-    from components.apiserver.openapi import document_v3
+    from kubewire.components.apiserver.openapi import document_v3
 
     return document_v3.document(group_version, kinds, crds)
 
 
 def v3_protobuf(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes:
     """The same as gnostic's openapi_v3.Document."""
-    from components.apiserver.openapi import document_v3, gnostic_v3
+    from kubewire.components.apiserver.openapi import document_v3, gnostic_v3
 
     return gnostic_v3.encode(document_v3.document(group_version, kinds, crds))

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.apiserver.openapi.models import LIST_META, OBJECT_META
-from components.apiserver.openapi.schemas import V2_PREFIX, JSONSchema
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META
+from kubewire.components.apiserver.openapi.schemas import V2_PREFIX, JSONSchema
+from kubewire.components.machinery.resources import KubeObject
 
 #: What OpenAPI v2 cannot say; kubectl 1.20 refuses a document that has it.
 _NOT_IN_V2 = frozenset({"oneOf", "anyOf", "not", "nullable", "allOf", "default", "x-kubernetes-validations"})

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from components.apiserver.openapi.models import OBJECT_META, Model, all_models, of_kind, referenced
-from components.machinery.quantity import parse_quantity
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.openapi.models import OBJECT_META, Model, all_models, of_kind, referenced
+from kubewire.components.machinery.quantity import parse_quantity
+from kubewire.components.machinery.resources import KubeObject
 
 _BOUNDS = {"i": 2**31, "l": 2**63}
 _INTEGERS = {"i": "int32", "l": "int64"}

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.apiserver.kinds.spec import KindSpec
-from components.apiserver.openapi.custom import custom_schemas, custom_versions
-from components.apiserver.openapi.document_v3 import INFO
-from components.apiserver.openapi.models import LIST_META, OBJECT_META, all_models
-from components.apiserver.openapi.paths import (
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.openapi.custom import custom_schemas, custom_versions
+from kubewire.components.apiserver.openapi.document_v3 import INFO
+from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META, all_models
+from kubewire.components.apiserver.openapi.paths import (
     Operation,
     Path,
     builtin_resources,
@@ -18,8 +18,8 @@ from components.apiserver.openapi.paths import (
     operation_id,
     resource_paths,
 )
-from components.apiserver.openapi.schemas import V2_PREFIX, closure, common_schemas, schema_of
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.openapi.schemas import V2_PREFIX, closure, common_schemas, schema_of
+from kubewire.components.machinery.resources import KubeObject
 
 _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from components.apiserver.kinds.spec import KindSpec
-from components.apiserver.openapi.custom import custom_schemas, custom_versions
-from components.apiserver.openapi.models import LIST_META, OBJECT_META
-from components.apiserver.openapi.paths import (
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.openapi.custom import custom_schemas, custom_versions
+from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META
+from kubewire.components.apiserver.openapi.paths import (
     DELETE_OPTIONS,
     STATUS,
     Operation,
@@ -24,8 +24,8 @@ from components.apiserver.openapi.paths import (
     query_schema,
     resource_paths,
 )
-from components.apiserver.openapi.schemas import V3_PREFIX, closure, common_schemas, schema_of
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.openapi.schemas import V3_PREFIX, closure, common_schemas, schema_of
+from kubewire.components.machinery.resources import KubeObject
 
 INFO = {"title": "Kubernetes", "version": "v1.36.2+kubewire"}
 _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"

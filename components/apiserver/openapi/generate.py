@@ -2,7 +2,7 @@
 (its OpenAPI document is release-1.36). Names, types and what is required; no descriptions.
 
     pip download --no-deps --dest DIRECTORY kubernetes==36.0.0
-    python -m components.apiserver.openapi.generate DIRECTORY/kubernetes-36.0.0-py2.py3-none-any.whl
+    python -m kubewire.components.apiserver.openapi.generate DIRECTORY/kubernetes-36.0.0-py2.py3-none-any.whl
 
 The wheel is only read, neither imported nor needed at run time. Format: see models.py.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.apiserver.openapi import facts
+from kubewire.components.apiserver.openapi import facts
 
 TARGET = Path(__file__).with_name("models.json")
 

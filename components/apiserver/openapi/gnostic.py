@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from components.apiserver.openapi.protobuf import message, text
+from kubewire.components.apiserver.openapi.protobuf import message, text
 
 JSON = dict[str, Any]
 

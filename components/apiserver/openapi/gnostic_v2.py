@@ -5,8 +5,8 @@ Numbers are the field numbers of that file.
 
 from __future__ import annotations
 
-from components.apiserver.openapi.gnostic import JSON, any_value, extensions, named
-from components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
+from kubewire.components.apiserver.openapi.gnostic import JSON, any_value, extensions, named
+from kubewire.components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
 
 _METHODS = {"get": 2, "put": 3, "post": 4, "delete": 5, "patch": 8}
 _NUMBERS = {

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.apiserver.openapi.gnostic import JSON, any_value, extensions, named
-from components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
+from kubewire.components.apiserver.openapi.gnostic import JSON, any_value, extensions, named
+from kubewire.components.apiserver.openapi.protobuf import boolean, double, integer, message, text, texts
 
 _METHODS = {"get": 4, "put": 5, "post": 6, "delete": 7, "patch": 10}
 _NUMBERS = {

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.apiserver.kinds.spec import KindSpec
-from components.apiserver.openapi.custom import CustomVersion
-from components.apiserver.openapi.models import META, of_kind
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.openapi.custom import CustomVersion
+from kubewire.components.apiserver.openapi.models import META, of_kind
 
 STATUS = META + "Status"
 DELETE_OPTIONS = META + "DeleteOptions"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from components.apiserver.openapi.models import INT_OR_STRING, META, QUANTITY, Model, all_models, referenced
+from kubewire.components.apiserver.openapi.models import INT_OR_STRING, META, QUANTITY, Model, all_models, referenced
 
 JSONSchema = dict[str, Any]
 

@@ -9,8 +9,8 @@ import json
 import socket
 from hashlib import sha1
 
-from components.machinery.cni_plugin import contract
-from components.machinery.cni_plugin.contract import (
+from kubewire.components.machinery.cni_plugin import contract
+from kubewire.components.machinery.cni_plugin.contract import (
     INTERNAL,
     TRY_AGAIN_LATER,
     UNAVAILABLE,

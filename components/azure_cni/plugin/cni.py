@@ -9,9 +9,9 @@ import json
 import socket
 from hashlib import sha1
 
-from components.azure_cni.plugin.state import NoAddress, Store
-from components.machinery.cni_plugin import contract
-from components.machinery.cni_plugin.contract import (
+from kubewire.components.azure_cni.plugin.state import NoAddress, Store
+from kubewire.components.machinery.cni_plugin import contract
+from kubewire.components.machinery.cni_plugin.contract import (
     INVALID_CONFIG,
     UNAVAILABLE,
     Call,

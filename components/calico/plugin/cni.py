@@ -11,11 +11,11 @@ import json
 import os
 from hashlib import sha1
 
-from components.calico.plugin import ipam
-from components.calico.plugin.datastore import ApiError, Datastore
-from components.calico.plugin.selector import SelectorError
-from components.machinery.cni_plugin import contract
-from components.machinery.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, run
+from kubewire.components.calico.plugin import ipam
+from kubewire.components.calico.plugin.datastore import ApiError, Datastore
+from kubewire.components.calico.plugin.selector import SelectorError
+from kubewire.components.machinery.cni_plugin import contract
+from kubewire.components.machinery.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def status(call: Call) -> dict[str, Any]:
 def collect_garbage(call: Call) -> dict[str, Any]:
     """Addresses of this network and node whose container is not valid any more."""
     valid, prefix = call.valid_containers, f"{call.network}."
-    from components.calico.plugin import block
+    from kubewire.components.calico.plugin import block
 
     for found in call.store.list(ipam.BLOCKS):
         for _, handle, attributes in block.allocations(found):

@@ -5,16 +5,16 @@ Every write carries the resourceVersion it was read with; who loses looks again 
 
 from __future__ import annotations
 
-from components.calico.plugin import block
-from components.calico.plugin.datastore import ApiError
-from components.calico.plugin.selector import matches
+from kubewire.components.calico.plugin import block
+from kubewire.components.calico.plugin.datastore import ApiError
+from kubewire.components.calico.plugin.selector import matches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from components.calico.plugin.datastore import Datastore
+    from kubewire.components.calico.plugin.datastore import Datastore
 
 POOLS, BLOCKS, AFFINITIES, HANDLES, CONFIGS = "ippools", "ipamblocks", "blockaffinities", "ipamhandles", "ipamconfigs"
 _TRIES = 20

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from components.controllers.claims import claim
-from components.controllers.controller import Context, KeyedController
-from components.controllers.daemonset.plan import plan
-from components.controllers.meta import Key, controller_of, labels_of
-from components.controllers.sharedinformers import orphans_in, owner_values
-from components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.controllers.claims import claim
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.daemonset.plan import plan
+from kubewire.components.controllers.meta import Key, controller_of, labels_of
+from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
+from kubewire.components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 
 class DaemonSetController(KeyedController):

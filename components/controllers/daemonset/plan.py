@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from components.controllers.actions import Action, Create, Delete, Emit, Plan, Report, SlowStart, Update
-from components.controllers.daemonset.nodes import new_pod, node_of, verdict
-from components.controllers.meta import by_age, int_or_percent, is_deleting, labels_of
-from components.controllers.pods import is_available, is_ready, phase, until_available
-from components.controllers.podtemplate import CONTROLLER_REVISION_HASH
-from components.controllers.revisions import plan_history, plan_truncation, revision_hash
-from components.machinery.resources import DAEMONSETS, PODS, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Plan, Report, SlowStart, Update
+from kubewire.components.controllers.daemonset.nodes import new_pod, node_of, verdict
+from kubewire.components.controllers.meta import by_age, int_or_percent, is_deleting, labels_of
+from kubewire.components.controllers.pods import is_available, is_ready, phase, until_available
+from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH
+from kubewire.components.controllers.revisions import plan_history, plan_truncation, revision_hash
+from kubewire.components.machinery.resources import DAEMONSETS, PODS, KubeObject
 
 _BURST = 250
 

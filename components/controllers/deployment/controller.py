@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from components.controllers.actions import Action, Create, Update
-from components.controllers.claims import claim
-from components.controllers.controller import Context, KeyedController
-from components.controllers.deployment.plan import plan
-from components.controllers.meta import Key, controller_of, controller_uid
-from components.controllers.podtemplate import equal_ignoring_hash
-from components.controllers.sharedinformers import orphans_in, owner_values
-from components.machinery.client import ApiError
-from components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS, KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.controllers.actions import Action, Create, Update
+from kubewire.components.controllers.claims import claim
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.deployment.plan import plan
+from kubewire.components.controllers.meta import Key, controller_of, controller_uid
+from kubewire.components.controllers.podtemplate import equal_ignoring_hash
+from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS, KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 
 class DeploymentController(KeyedController):

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Update
-from components.controllers.deployment import sizes, status
-from components.controllers.meta import (
-    annotations_of,
-    by_age,
-    controller_reference,
-    is_deleting,
-)
-from components.controllers.pods import is_finished
-from components.controllers.podtemplate import POD_TEMPLATE_HASH, compute_hash, equal_ignoring_hash
-from components.machinery.resources import DEPLOYMENTS, REPLICASETS, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Update
+from kubewire.components.controllers.deployment import sizes, status
+from kubewire.components.controllers.meta import annotations_of, by_age, controller_reference, is_deleting
+from kubewire.components.controllers.pods import is_finished
+from kubewire.components.controllers.podtemplate import POD_TEMPLATE_HASH, compute_hash, equal_ignoring_hash
+from kubewire.components.machinery.resources import DEPLOYMENTS, REPLICASETS, KubeObject
 
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"

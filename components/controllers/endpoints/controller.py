@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from components.controllers.actions import Delete
-from components.controllers.controller import Context, KeyedController
-from components.controllers.endpoints.plan import plan
-from components.controllers.endpointslice.selection import affected_services, selected_pods
-from components.controllers.endpointslice.triggertime import TriggerTimes
-from components.controllers.meta import Key
-from components.controllers.sharedinformers import namespace_values
-from components.machinery.resources import ENDPOINTS, PODS, SERVICES, KubeObject
+from kubewire.components.controllers.actions import Delete
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.endpoints.plan import plan
+from kubewire.components.controllers.endpointslice.selection import affected_services, selected_pods
+from kubewire.components.controllers.endpointslice.triggertime import TriggerTimes
+from kubewire.components.controllers.meta import Key
+from kubewire.components.controllers.sharedinformers import namespace_values
+from kubewire.components.machinery.resources import ENDPOINTS, PODS, SERVICES, KubeObject
 
 
 class EndpointsController(KeyedController):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from components.controllers.actions import Action, Create, Update
-from components.controllers.endpointslice import addresses
-from components.controllers.endpointslice.reconcile import TRIGGER_TIME
-from components.controllers.meta import annotations_of, labels_of
-from components.controllers.pods import is_ready
-from components.machinery.resources import ENDPOINTS, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Update
+from kubewire.components.controllers.endpointslice import addresses
+from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME
+from kubewire.components.controllers.meta import annotations_of, labels_of
+from kubewire.components.controllers.pods import is_ready
+from kubewire.components.machinery.resources import ENDPOINTS, KubeObject
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"

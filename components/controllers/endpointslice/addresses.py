@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from components.controllers.meta import is_deleting
-from components.controllers.pods import is_finished
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.meta import is_deleting
+from kubewire.components.controllers.pods import is_finished
+from kubewire.components.machinery.resources import KubeObject
 
 IPV4, IPV6 = "IPv4", "IPv6"
 

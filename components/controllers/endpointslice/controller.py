@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from components.controllers.actions import Action, Emit
-from components.controllers.controller import Context, KeyedController
-from components.controllers.endpointslice.addresses import address_types, is_headless
-from components.controllers.endpointslice.desired import ZONE, desired_groups
-from components.controllers.endpointslice.reconcile import Shape, plan_slices
-from components.controllers.endpointslice.selection import affected_services, selected_pods
-from components.controllers.endpointslice.triggertime import TriggerTimes
-from components.controllers.endpointslice.zonehints import (
+from kubewire.components.controllers.actions import Action, Emit
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.endpointslice.addresses import address_types, is_headless
+from kubewire.components.controllers.endpointslice.desired import ZONE, desired_groups
+from kubewire.components.controllers.endpointslice.reconcile import Shape, plan_slices
+from kubewire.components.controllers.endpointslice.selection import affected_services, selected_pods
+from kubewire.components.controllers.endpointslice.triggertime import TriggerTimes
+from kubewire.components.controllers.endpointslice.zonehints import (
     DISABLED,
     SWITCHED_OFF,
     AutoHints,
@@ -17,9 +17,9 @@ from components.controllers.endpointslice.zonehints import (
     is_auto,
     is_overloaded,
 )
-from components.controllers.meta import Key, controller_reference, labels_of
-from components.controllers.sharedinformers import namespace_values
-from components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
+from kubewire.components.controllers.meta import Key, controller_reference, labels_of
+from kubewire.components.controllers.sharedinformers import namespace_values
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.controllers.endpointslice import addresses
-from components.controllers.meta import is_deleting, labels_of
-from components.controllers.pods import is_ready
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.endpointslice import addresses
+from kubewire.components.controllers.meta import is_deleting, labels_of
+from kubewire.components.controllers.pods import is_ready
+from kubewire.components.machinery.resources import KubeObject
 
 ZONE = "topology.kubernetes.io/zone"
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from components.controllers.controller import Context, KeyedController
-from components.controllers.endpointslice.addresses import family
-from components.controllers.endpointslice.controller import (
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.endpointslice.addresses import family
+from kubewire.components.controllers.endpointslice.controller import (
     MANAGED_BY,
     SERVICE_NAME,
     generate_name,
     service_values,
 )
-from components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
-from components.controllers.endpointslice.reconcile import TRIGGER_TIME, Shape, plan_slices
-from components.controllers.meta import Key, annotations_of, controller_reference, labels_of
-from components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
+from kubewire.components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
+from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME, Shape, plan_slices
+from kubewire.components.controllers.meta import Key, annotations_of, controller_reference, labels_of
+from kubewire.components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
 
 MIRRORED = "endpointslicemirroring-controller.k8s.io"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"

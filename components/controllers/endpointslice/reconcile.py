@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.controllers.actions import Action, Create, Delete, Update
-from components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
-from components.controllers.endpointslice.zonehints import AutoHints
-from components.controllers.meta import annotations_of, is_deleting, labels_of
-from components.machinery.resources import ENDPOINTSLICES, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Delete, Update
+from kubewire.components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
+from kubewire.components.controllers.endpointslice.zonehints import AutoHints
+from kubewire.components.controllers.meta import annotations_of, is_deleting, labels_of
+from kubewire.components.machinery.resources import ENDPOINTSLICES, KubeObject
 
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from components.controllers.endpointslice.addresses import pod_addresses
-from components.controllers.meta import Key, is_deleting, labels_of
-from components.controllers.pods import is_finished, is_ready
-from components.controllers.sharedinformers import Index
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.endpointslice.addresses import pod_addresses
+from kubewire.components.controllers.meta import Key, is_deleting, labels_of
+from kubewire.components.controllers.pods import is_finished, is_ready
+from kubewire.components.controllers.sharedinformers import Index
+from kubewire.components.machinery.resources import KubeObject
 
 
 def selects(service: KubeObject, labels: dict[str, str]) -> bool:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from components.controllers.meta import Key, key_of
-from components.controllers.pods import ready_condition
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.meta import Key, key_of
+from kubewire.components.controllers.pods import ready_condition
+from kubewire.components.machinery.resources import KubeObject
 
 
 @dataclass(frozen=True)

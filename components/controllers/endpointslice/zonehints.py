@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from components.controllers.endpointslice.desired import ZONE
-from components.controllers.meta import annotations_of, condition, labels_of
-from components.machinery.quantity import parse_quantity
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.endpointslice.desired import ZONE
+from kubewire.components.controllers.meta import annotations_of, condition, labels_of
+from kubewire.components.machinery.quantity import parse_quantity
+from kubewire.components.machinery.resources import KubeObject
 
 #: An endpoint may get up to so much more than its share of the traffic.
 OVERLOAD = 0.2

@@ -8,9 +8,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
-from components.controllers.controller import Context
-from components.controllers.discovery import discover
-from components.controllers.garbage.graph import (
+from kubewire.components.controllers.controller import Context
+from kubewire.components.controllers.discovery import discover
+from kubewire.components.controllers.garbage.graph import (
     FOREGROUND,
     ORPHAN,
     Decision,
@@ -20,14 +20,9 @@ from components.controllers.garbage.graph import (
     Verdict,
     decide,
 )
-from components.controllers.workqueue import WorkQueue
-from components.machinery.client import ApiError
-from components.machinery.resources import (
-    CUSTOMRESOURCEDEFINITIONS,
-    EVENTS,
-    KubeObject,
-    Resource,
-)
+from kubewire.components.controllers.workqueue import WorkQueue
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, EVENTS, KubeObject, Resource
 
 log = logging.getLogger(__name__)
 _RESYNC = 30.0

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from components.controllers.actions import Action, Applier, Delete, Patch
-from components.controllers.controller import Context
-from components.controllers.meta import by_age, is_deleting
-from components.controllers.nodes.health import disruption_target
-from components.controllers.pods import is_finished
-from components.controllers.writes import Writes
-from components.machinery.client import ApiError
-from components.machinery.informer import wait_synced
-from components.machinery.resources import NODES, PODS, KubeObject
+from kubewire.components.controllers.actions import Action, Applier, Delete, Patch
+from kubewire.components.controllers.controller import Context
+from kubewire.components.controllers.meta import by_age, is_deleting
+from kubewire.components.controllers.nodes.health import disruption_target
+from kubewire.components.controllers.pods import is_finished
+from kubewire.components.controllers.writes import Writes
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.informer import wait_synced
+from kubewire.components.machinery.resources import NODES, PODS, KubeObject
 
 log = logging.getLogger(__name__)
 _PERIOD = 20.0

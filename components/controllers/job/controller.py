@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from components.controllers.actions import Delete
-from components.controllers.claims import claim
-from components.controllers.controller import Context, KeyedController
-from components.controllers.job.plan import has_finalizer, plan, remove_finalizer, until_expired
-from components.controllers.meta import Key, controller_of
-from components.controllers.sharedinformers import namespace_values, orphans_in, owner_values
-from components.machinery.client import ApiError
-from components.machinery.resources import JOBS, PODS
-from components.machinery.selectors import LabelSelector
+from kubewire.components.controllers.actions import Delete
+from kubewire.components.controllers.claims import claim
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.job.plan import has_finalizer, plan, remove_finalizer, until_expired
+from kubewire.components.controllers.meta import Key, controller_of
+from kubewire.components.controllers.sharedinformers import namespace_values, orphans_in, owner_values
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.resources import JOBS, PODS
+from kubewire.components.machinery.selectors import LabelSelector
 
 
 class JobController(KeyedController):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
-from components.controllers.meta import annotations_of
-from components.controllers.podtemplate import pod_from_template
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.meta import annotations_of
+from kubewire.components.controllers.podtemplate import pod_from_template
+from kubewire.components.machinery.resources import KubeObject
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FINALIZER = "batch.kubernetes.io/job-tracking"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Report, SlowStart, Update
-from components.controllers.job.indexes import (
+from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Report, SlowStart, Update
+from kubewire.components.controllers.job.indexes import (
     FINALIZER,
     format_indexes,
     index_of,
@@ -21,9 +21,9 @@ from components.controllers.job.indexes import (
     new_pod,
     parse_indexes,
 )
-from components.controllers.meta import by_age, condition, format_time, is_deleting, parse_time
-from components.controllers.pods import is_active, is_ready, phase, restarts
-from components.machinery.resources import JOBS, PODS, KubeObject
+from kubewire.components.controllers.meta import by_age, condition, format_time, is_deleting, parse_time
+from kubewire.components.controllers.pods import is_active, is_ready, phase, restarts
+from kubewire.components.machinery.resources import JOBS, PODS, KubeObject
 
 _FIRST_BACKOFF, _LAST_BACKOFF = 10.0, 600.0
 _BURST = 500

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from components.controllers.actions import Create, Update
-from components.controllers.controller import Context, KeyedController
-from components.controllers.meta import Key
-from components.machinery.client import ApiError
-from components.machinery.resources import CONFIGMAPS, NAMESPACES, SERVICEACCOUNTS, KubeObject
+from kubewire.components.controllers.actions import Create, Update
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.meta import Key
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.resources import CONFIGMAPS, NAMESPACES, SERVICEACCOUNTS, KubeObject
 
 ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
 _DESCRIPTION = (

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from components.controllers.meta import condition, created_at, format_time, parse_time
-from components.machinery.resources import KubeObject
-from components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, tolerates
+from kubewire.components.controllers.meta import condition, created_at, format_time, parse_time
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, tolerates
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"

@@ -6,12 +6,12 @@ import ipaddress
 import logging
 from collections.abc import Iterable, Sequence
 
-from components.controllers.actions import Emit, Patch
-from components.controllers.controller import Context, KeyedController
-from components.controllers.flags import Network
-from components.controllers.meta import Key, by_age, is_deleting
-from components.machinery.informer import wait_synced
-from components.machinery.resources import NODES, KubeObject
+from kubewire.components.controllers.actions import Emit, Patch
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.flags import Network
+from kubewire.components.controllers.meta import Key, by_age, is_deleting
+from kubewire.components.machinery.informer import wait_synced
+from kubewire.components.machinery.resources import NODES, KubeObject
 
 log = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.controllers.actions import Action, Delete, Emit, Patch
-from components.controllers.controller import Context, KeyedController
-from components.controllers.meta import Key, is_deleting
-from components.controllers.nodes import health
-from components.controllers.sharedinformers import node_values
-from components.machinery.client import ApiError
-from components.machinery.informer import wait_synced
-from components.machinery.resources import LEASES, NODES, PODS, KubeObject
+from kubewire.components.controllers.actions import Action, Delete, Emit, Patch
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.meta import Key, is_deleting
+from kubewire.components.controllers.nodes import health
+from kubewire.components.controllers.sharedinformers import node_values
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.informer import wait_synced
+from kubewire.components.machinery.resources import LEASES, NODES, PODS, KubeObject
 
 log = logging.getLogger(__name__)
 _LEASE_NAMESPACE = "kube-node-lease"

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from components.controllers.actions import Update
-from components.controllers.claims import claim
-from components.controllers.controller import Context, KeyedController
-from components.controllers.meta import (
-    Key,
-    controller_of,
-    controller_uid,
-    is_deleting,
-    labels_of,
-)
-from components.controllers.pods import until_available
-from components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status, status_differs
-from components.controllers.sharedinformers import orphans_in, owner_values
-from components.machinery.client import ApiError
-from components.machinery.resources import PODS, REPLICASETS, KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.controllers.actions import Update
+from kubewire.components.controllers.claims import claim
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.meta import Key, controller_of, controller_uid, is_deleting, labels_of
+from kubewire.components.controllers.pods import until_available
+from kubewire.components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status, status_differs
+from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.resources import PODS, REPLICASETS, KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 
 class ReplicaSetController(KeyedController):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from components.controllers.actions import Action, Create, Delete, Report, SlowStart
-from components.controllers.meta import condition, format_time, labels_of
-from components.controllers.pods import deletion_rank, is_active, is_available, is_ready, phase
-from components.controllers.podtemplate import pod_from_template
-from components.machinery.resources import PODS, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Delete, Report, SlowStart
+from kubewire.components.controllers.meta import condition, format_time, labels_of
+from kubewire.components.controllers.pods import deletion_rank, is_active, is_available, is_ready, phase
+from kubewire.components.controllers.podtemplate import pod_from_template
+from kubewire.components.machinery.resources import PODS, KubeObject
 
 #: Creations and deletions of one sync (BurstReplicas).
 BURST = 500

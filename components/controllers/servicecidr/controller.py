@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from components.controllers.controller import Context, KeyedController
-from components.controllers.meta import Key, is_deleting
-from components.controllers.servicecidr.plan import IPADDRESSES, SERVICECIDRS, plan
-from components.machinery.resources import KubeObject
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.meta import Key, is_deleting
+from kubewire.components.controllers.servicecidr.plan import IPADDRESSES, SERVICECIDRS, plan
+from kubewire.components.machinery.resources import KubeObject
 
 
 class ServiceCIDRController(KeyedController):

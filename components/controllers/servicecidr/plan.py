@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from components.controllers.actions import Action, Update
-from components.controllers.meta import condition, format_time, is_deleting
-from components.machinery.resources import KubeObject, Resource
+from kubewire.components.controllers.actions import Action, Update
+from kubewire.components.controllers.meta import condition, format_time, is_deleting
+from kubewire.components.machinery.resources import KubeObject, Resource
 
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)

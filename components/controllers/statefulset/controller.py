@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from components.controllers.claims import claim
-from components.controllers.controller import Context, KeyedController
-from components.controllers.meta import Key, controller_of, labels_of
-from components.controllers.sharedinformers import orphans_in, owner_values
-from components.controllers.statefulset.identity import ordinal_of
-from components.controllers.statefulset.plan import plan
-from components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS, KubeObject
-from components.machinery.selectors import LabelSelector
+from kubewire.components.controllers.claims import claim
+from kubewire.components.controllers.controller import Context, KeyedController
+from kubewire.components.controllers.meta import Key, controller_of, labels_of
+from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
+from kubewire.components.controllers.statefulset.identity import ordinal_of
+from kubewire.components.controllers.statefulset.plan import plan
+from kubewire.components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS, KubeObject
+from kubewire.components.machinery.selectors import LabelSelector
 
 
 class StatefulSetController(KeyedController):

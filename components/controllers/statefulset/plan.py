@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from components.controllers.actions import Action, Create, Delete, Patch, Plan, Report, Update
-from components.controllers.meta import int_or_percent, is_deleting, labels_of
-from components.controllers.pods import is_available, is_finished, is_ready, phase, until_available
-from components.controllers.revisions import History, plan_history, plan_truncation
-from components.controllers.statefulset import identity
-from components.machinery.resources import PODS, STATEFULSETS, KubeObject
+from kubewire.components.controllers.actions import Action, Create, Delete, Patch, Plan, Report, Update
+from kubewire.components.controllers.meta import int_or_percent, is_deleting, labels_of
+from kubewire.components.controllers.pods import is_available, is_finished, is_ready, phase, until_available
+from kubewire.components.controllers.revisions import History, plan_history, plan_truncation
+from kubewire.components.controllers.statefulset import identity
+from kubewire.components.machinery.resources import PODS, STATEFULSETS, KubeObject
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.coredns.kubernetes.index import Address, Index, Port, Service
+from kubewire.components.coredns.kubernetes.index import Address, Index, Port, Service
 
 DNS_VERSION = "1.1.0"
 PODS_DISABLED, PODS_INSECURE, PODS_VERIFIED = "disabled", "insecure", "verified"

@@ -3,8 +3,8 @@ a line. The order in the Corefile does not matter."""
 
 from __future__ import annotations
 
-from components.coredns.plugin import Factory
-from components.coredns.plugins import (
+from kubewire.components.coredns.plugin import Factory
+from kubewire.components.coredns.plugins import (
     cache,
     errors,
     forward,

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from components.coredns.corefile import Line
-from components.coredns.message import IN, NXDOMAIN, SERVFAIL, SOA, Request, Response, with_ttl
-from components.coredns.plugin import Next, Setup, Zones, longest_zone, zones_of
-from components.coredns.plugins import parsing
+from kubewire.components.coredns.corefile import Line
+from kubewire.components.coredns.message import IN, NXDOMAIN, SERVFAIL, SOA, Request, Response, with_ttl
+from kubewire.components.coredns.plugin import Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugins import parsing
 
 _CAPACITY, _MAX_TTL, _MAX_DENIAL, _MIN_TTL, _SERVFAIL_TTL = 9984, 3600, 1800, 5, 5
 SUCCESS, DENIAL = "success", "denial"

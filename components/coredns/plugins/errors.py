@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from components.coredns.message import Request, Response
-from components.coredns.plugin import Next, Setup
-from components.coredns.plugins import parsing
+from kubewire.components.coredns.message import Request, Response
+from kubewire.components.coredns.plugin import Next, Setup
+from kubewire.components.coredns.plugins import parsing
 
 log = logging.getLogger("coredns")
 

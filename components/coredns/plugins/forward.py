@@ -10,12 +10,12 @@ from pathlib import Path
 
 from dnslib import DNSError
 
-from components.coredns.corefile import Line
-from components.coredns.kubernetes.lookup import address_family
-from components.coredns.message import RCODES, REFUSED, Request, Response, decode_response
-from components.coredns.plugin import Next, Setup, Zones, is_subdomain, longest_zone, zones_of
-from components.coredns.plugins import parsing
-from components.coredns.upstream import Upstream
+from kubewire.components.coredns.corefile import Line
+from kubewire.components.coredns.kubernetes.lookup import address_family
+from kubewire.components.coredns.message import RCODES, REFUSED, Request, Response, decode_response
+from kubewire.components.coredns.plugin import Next, Setup, Zones, is_subdomain, longest_zone, zones_of
+from kubewire.components.coredns.plugins import parsing
+from kubewire.components.coredns.upstream import Upstream
 
 _DEADLINE, _MAX_UPSTREAMS = 5.0, 15
 POLICIES = ("random", "round_robin", "sequential")

@@ -13,10 +13,10 @@ from dnslib import PTR as PTRRecord
 from dnslib import RR
 from dnslib import A as ARecord
 
-from components.coredns.kubernetes.lookup import address_family, reverse_address
-from components.coredns.message import AAAA, PTR, SERVFAIL, A, Request, Response
-from components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
-from components.coredns.plugins import parsing
+from kubewire.components.coredns.kubernetes.lookup import address_family, reverse_address
+from kubewire.components.coredns.message import AAAA, PTR, SERVFAIL, A, Request, Response
+from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugins import parsing
 
 
 @dataclass(frozen=True)

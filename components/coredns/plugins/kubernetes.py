@@ -18,18 +18,31 @@ from dnslib import SRV as SRVRecord
 from dnslib import TXT as TXTRecord
 from dnslib import A as ARecord
 
-from components.coredns.corefile import Line
-from components.coredns.kubernetes import lookup
-from components.coredns.kubernetes.index import Index, trim
-from components.coredns.kubernetes.lookup import NoSuchName, Options, Target
-from components.coredns.message import AAAA, CNAME, NS, NXDOMAIN, PTR, SERVFAIL, SOA, SRV, TXT, A, Request, Response
-from components.coredns.message import question_for as question
-from components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
-from components.coredns.plugins import parsing
-from components.machinery.client import Client
-from components.machinery.informer import Informer
-from components.machinery.kubeconfig import KubeconfigError
-from components.machinery.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
+from kubewire.components.coredns.corefile import Line
+from kubewire.components.coredns.kubernetes import lookup
+from kubewire.components.coredns.kubernetes.index import Index, trim
+from kubewire.components.coredns.kubernetes.lookup import NoSuchName, Options, Target
+from kubewire.components.coredns.message import (
+    AAAA,
+    CNAME,
+    NS,
+    NXDOMAIN,
+    PTR,
+    SERVFAIL,
+    SOA,
+    SRV,
+    TXT,
+    A,
+    Request,
+    Response,
+)
+from kubewire.components.coredns.message import question_for as question
+from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugins import parsing
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.informer import Informer
+from kubewire.components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
 
 log = logging.getLogger("coredns")
 _DEFAULT_TTL, _VERSION_TTL, _MAX_TTL = 5, 28800, 3600

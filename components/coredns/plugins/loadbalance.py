@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from dnslib import RR
 
-from components.coredns.message import AAAA, CNAME, MX, A, Request, Response
-from components.coredns.plugin import Next, Setup
+from kubewire.components.coredns.message import AAAA, CNAME, MX, A, Request, Response
+from kubewire.components.coredns.plugin import Next, Setup
 
 
 class LoadBalance:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from components.coredns.message import NXDOMAIN, RCODES, Request, Response, encode
-from components.coredns.plugin import Next, Setup, Zones, longest_zone, zones_of
-from components.coredns.plugins import parsing
+from kubewire.components.coredns.message import NXDOMAIN, RCODES, Request, Response, encode
+from kubewire.components.coredns.plugin import Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugins import parsing
 
 log = logging.getLogger("coredns")
 _CLASSES = frozenset({"all", "success", "denial", "error"})

@@ -6,8 +6,8 @@ import asyncio
 import random
 import socket
 
-from components.coredns.message import HINFO, Request, Response, encode_query, question_for
-from components.coredns.plugin import Next, Setup, Zones, is_subdomain
+from kubewire.components.coredns.message import HINFO, Request, Response, encode_query, question_for
+from kubewire.components.coredns.plugin import Next, Setup, Zones, is_subdomain
 
 _SEEN_TOO_OFTEN = 2
 _TRIES, _TRY_SECONDS, _GIVE_UP_SECONDS = 5, 2.0, 30.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from components.coredns.message import Request, Response
-from components.coredns.plugin import Next, Readiness, Setup
+from kubewire.components.coredns.message import Request, Response
+from kubewire.components.coredns.plugin import Next, Readiness, Setup
 
 
 class Ready:

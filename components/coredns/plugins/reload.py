@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from components.coredns.message import Request, Response
-from components.coredns.plugin import Next, Setup
-from components.coredns.plugins import parsing
+from kubewire.components.coredns.message import Request, Response
+from kubewire.components.coredns.plugin import Next, Setup
+from kubewire.components.coredns.plugins import parsing
 
 _INTERVAL, _JITTER, _MIN_INTERVAL, _MIN_JITTER = 30.0, 15.0, 2.0, 1.0
 

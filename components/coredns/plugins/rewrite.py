@@ -9,9 +9,9 @@ from functools import partial
 
 from dnslib import RR
 
-from components.coredns.corefile import Line
-from components.coredns.message import CNAME, MX, NS, PTR, SRV, Request, Response, renamed, type_number
-from components.coredns.plugin import Next, Setup
+from kubewire.components.coredns.corefile import Line
+from kubewire.components.coredns.message import CNAME, MX, NS, PTR, SRV, Request, Response, renamed, type_number
+from kubewire.components.coredns.plugin import Next, Setup
 
 _MATCHES = ("exact", "prefix", "suffix", "substring", "regex")
 

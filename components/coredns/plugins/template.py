@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from dnslib import RR
 
-from components.coredns.corefile import Line
-from components.coredns.message import ANY, NOERROR, NXDOMAIN, RCODES, Request, Response, type_number
-from components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
-from components.coredns.plugins import parsing
+from kubewire.components.coredns.corefile import Line
+from kubewire.components.coredns.message import ANY, NOERROR, NXDOMAIN, RCODES, Request, Response, type_number
+from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugins import parsing
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import socket
 import struct
 from functools import lru_cache
 
-from components.kernel.nfnetlink.netlink import attribute, nested, number, text
+from kubewire.components.kernel.nfnetlink.netlink import attribute, nested, number, text
 
 REGISTER_1, REGISTER_2 = 1, 2
 #: NFT_REG32_01: register 1 is as long as an IPv6 address; behind an IPv4 address comes this one.

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from components.kernel.nfnetlink import expressions as ex
-from components.kernel.nfnetlink import xtables
-from components.kernel.nfnetlink.netlink import NLM_F_APPEND, NLM_F_CREATE, Message, nested, number, text
-from components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS
+from kubewire.components.kernel.nfnetlink import expressions as ex
+from kubewire.components.kernel.nfnetlink import xtables
+from kubewire.components.kernel.nfnetlink.netlink import NLM_F_APPEND, NLM_F_CREATE, Message, nested, number, text
+from kubewire.components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS
 
 _NEW_TABLE, _NEW_CHAIN, _DELETE_CHAIN, _NEW_RULE, _DELETE_RULE = 0, 3, 5, 6, 8
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})

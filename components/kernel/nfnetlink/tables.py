@@ -14,8 +14,8 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
-from components.kernel.nfnetlink import expressions as ex
-from components.kernel.nfnetlink.netlink import (
+from kubewire.components.kernel.nfnetlink import expressions as ex
+from kubewire.components.kernel.nfnetlink.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     Message,

@@ -11,7 +11,7 @@ import socket
 import struct
 from functools import lru_cache
 
-from components.kernel.nfnetlink import expressions as ex
+from kubewire.components.kernel.nfnetlink import expressions as ex
 
 _NAT_MAP_IPS, _NAT_PROTO_SPECIFIED, _NAT_RANDOM_FULLY = 1, 2, 1 << 4
 _RTN_LOCAL = 1 << 2

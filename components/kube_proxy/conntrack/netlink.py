@@ -12,8 +12,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from components.kube_proxy.conntrack.stale import UDP, Address, Flow
-from components.kube_proxy.model import IPV4
+from kubewire.components.kube_proxy.conntrack.stale import UDP, Address, Flow
+from kubewire.components.kube_proxy.model import IPV4
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 1 << 8

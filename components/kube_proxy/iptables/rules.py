@@ -10,11 +10,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from components.kube_proxy import topology
-from components.kube_proxy.iptables import chains
-from components.kube_proxy.iptables.service import Block, Context, build, local_match
-from components.kube_proxy.local_traffic import UNTOLD, LocalSource
-from components.kube_proxy.model import IPV4, IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+from kubewire.components.kube_proxy import topology
+from kubewire.components.kube_proxy.iptables import chains
+from kubewire.components.kube_proxy.iptables.service import Block, Context, build, local_match
+from kubewire.components.kube_proxy.local_traffic import UNTOLD, LocalSource
+from kubewire.components.kube_proxy.model import (
+    IPV4,
+    IPV6,
+    Endpoint,
+    Endpoints,
+    Node,
+    ServicePort,
+    ServicePortName,
+    Services,
+)
 
 #: Above so many endpoints the comments in per-Service chains cost more memory than they are worth (upstream).
 LARGE_CLUSTER_ENDPOINTS = 1000

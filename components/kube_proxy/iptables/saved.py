@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from components.kernel.iptables import Table
-from components.kube_proxy.iptables import chains
-from components.kube_proxy.iptables.chains import Jump
+from kubewire.components.kernel.iptables import Table
+from kubewire.components.kube_proxy.iptables import chains
+from kubewire.components.kube_proxy.iptables.chains import Jump
 
 
 def missing_jumps(tables: dict[str, Table], wanted: Iterable[Jump]) -> list[Jump]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.kube_proxy.iptables import chains
-from components.kube_proxy.local_traffic import LocalSource
-from components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
-from components.kube_proxy.objects import in_range
-from components.kube_proxy.topology import Reachable
+from kubewire.components.kube_proxy.iptables import chains
+from kubewire.components.kube_proxy.local_traffic import LocalSource
+from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.objects import in_range
+from kubewire.components.kube_proxy.topology import Reachable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from components.kernel import iptables
+from kubewire.components.kernel import iptables
 
 NFT, LEGACY, DEFAULT = "nft", "legacy", ""
 #: Chains of the kubelet that say which variant this node uses.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from components.kube_proxy.ipvs.sets import address
-from components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.ipvs.sets import address
+from kubewire.components.kube_proxy.model import IPV4, IPV6
 
 _OPTIONS = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}
 _PROTOCOLS = {option: protocol for protocol, option in _OPTIONS.items()}

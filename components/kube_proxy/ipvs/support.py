@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from components.kernel.command import CommandError
-from components.kube_proxy.ipvs import servers
-from components.kube_proxy.ipvs.applier import run
-from components.kube_proxy.ipvs.rules import DEFAULT_SCHEDULER
-from components.kube_proxy.ipvs.servers import Key, VirtualServer
-from components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kube_proxy.ipvs import servers
+from kubewire.components.kube_proxy.ipvs.applier import run
+from kubewire.components.kube_proxy.ipvs.rules import DEFAULT_SCHEDULER
+from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer
+from kubewire.components.kube_proxy.model import IPV4, IPV6
 
 _OLDEST_IPSET = (6, 0)
 #: An address that nobody has (TEST-NET-2, RFC 5737).

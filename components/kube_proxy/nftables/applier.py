@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.kernel import command
-from components.kernel.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket
-from components.kube_proxy.nftables import chains
-from components.kube_proxy.nftables.messages import Encoder, Unencodable
-from components.kube_proxy.nftables.plan import Present
-from components.kube_proxy.nftables.statements import AddAffinitySet, AddElement, Statement, text
+from kubewire.components.kernel import command
+from kubewire.components.kernel.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket
+from kubewire.components.kube_proxy.nftables import chains
+from kubewire.components.kube_proxy.nftables.messages import Encoder, Unencodable
+from kubewire.components.kube_proxy.nftables.plan import Present
+from kubewire.components.kube_proxy.nftables.statements import AddAffinitySet, AddElement, Statement, text
 
 #: For each anonymous map the kernel walks the transaction so far: long ones take the square of their time.
 _LONGEST_PIECE = 1000

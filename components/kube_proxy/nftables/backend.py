@@ -6,17 +6,17 @@ import logging
 import time
 from dataclasses import replace
 
-from components.kernel.command import CommandError
-from components.kube_proxy.addresses import local_addresses
-from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.local_traffic import local_source, node_port_ips
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import State
-from components.kube_proxy.nftables.applier import Nft
-from components.kube_proxy.nftables.plan import Change, Plan
-from components.kube_proxy.nftables.rules import Config, service_cidrs_changed, setup
-from components.kube_proxy.nftables.statements import AddTable, DeleteChain, DeleteTable
-from components.kube_proxy.objects import family_of
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kube_proxy.addresses import local_addresses
+from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.local_traffic import local_source, node_port_ips
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import State
+from kubewire.components.kube_proxy.nftables.applier import Nft
+from kubewire.components.kube_proxy.nftables.plan import Change, Plan
+from kubewire.components.kube_proxy.nftables.rules import Config, service_cidrs_changed, setup
+from kubewire.components.kube_proxy.nftables.statements import AddTable, DeleteChain, DeleteTable
+from kubewire.components.kube_proxy.objects import family_of
 
 log = logging.getLogger(__name__)
 #: A chain that nothing refers to is deleted so long after it was emptied (kernels before 6.2, see Change.statements).

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from components.kube_proxy.model import ServicePortName
-from components.kube_proxy.nftables.statements import Element
+from kubewire.components.kube_proxy.model import ServicePortName
+from kubewire.components.kube_proxy.nftables.statements import Element
 
 _Place = tuple[str, tuple[str, ...]]
 _Claims = tuple[tuple[ServicePortName, Element], ...]

@@ -7,11 +7,11 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from components.kernel.nfnetlink import expressions as ex
-from components.kernel.nfnetlink.netlink import Message
-from components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS, Table, address, element, key
-from components.kube_proxy.nftables import chains
-from components.kube_proxy.nftables.expressions import (
+from kubewire.components.kernel.nfnetlink import expressions as ex
+from kubewire.components.kernel.nfnetlink.netlink import Message
+from kubewire.components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS, Table, address, element, key
+from kubewire.components.kube_proxy.nftables import chains
+from kubewire.components.kube_proxy.nftables.expressions import (
     Dnat,
     DnatRandom,
     Drop,
@@ -26,7 +26,7 @@ from components.kube_proxy.nftables.expressions import (
     Source,
     Verdict,
 )
-from components.kube_proxy.nftables.statements import (
+from kubewire.components.kube_proxy.nftables.statements import (
     AddAffinitySet,
     AddChain,
     AddElement,

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from components.kube_proxy import topology
-from components.kube_proxy.model import IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
-from components.kube_proxy.nftables import chains
-from components.kube_proxy.nftables.elements import Elements
-from components.kube_proxy.nftables.rules import Config, setup
-from components.kube_proxy.nftables.service import Block, Context, build
-from components.kube_proxy.nftables.statements import (
+from kubewire.components.kube_proxy import topology
+from kubewire.components.kube_proxy.model import IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+from kubewire.components.kube_proxy.nftables import chains
+from kubewire.components.kube_proxy.nftables.elements import Elements
+from kubewire.components.kube_proxy.nftables.rules import Config, setup
+from kubewire.components.kube_proxy.nftables.service import Block, Context, build
+from kubewire.components.kube_proxy.nftables.statements import (
     AddAffinitySet,
     AddChain,
     AddElement,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.kube_proxy.local_traffic import UNTOLD, LocalSource
-from components.kube_proxy.model import IPV4, IPV6
-from components.kube_proxy.nftables import chains
-from components.kube_proxy.nftables.expressions import Mark, Text
-from components.kube_proxy.nftables.service import local_pod
-from components.kube_proxy.nftables.statements import (
+from kubewire.components.kube_proxy.local_traffic import UNTOLD, LocalSource
+from kubewire.components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.nftables import chains
+from kubewire.components.kube_proxy.nftables.expressions import Mark, Text
+from kubewire.components.kube_proxy.nftables.service import local_pod
+from kubewire.components.kube_proxy.nftables.statements import (
     AddChain,
     AddContainer,
     AddElement,

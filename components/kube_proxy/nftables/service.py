@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.kube_proxy.local_traffic import LocalSource
-from components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
-from components.kube_proxy.nftables import chains
-from components.kube_proxy.nftables.expressions import (
+from kubewire.components.kube_proxy.local_traffic import LocalSource
+from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.nftables import chains
+from kubewire.components.kube_proxy.nftables.expressions import (
     Dnat,
     DnatRandom,
     Drop,
@@ -22,9 +22,9 @@ from components.kube_proxy.nftables.expressions import (
     Source,
     Verdict,
 )
-from components.kube_proxy.nftables.statements import AddAffinitySet, Element, Rule
-from components.kube_proxy.objects import in_range
-from components.kube_proxy.topology import Reachable
+from kubewire.components.kube_proxy.nftables.statements import AddAffinitySet, Element, Rule
+from kubewire.components.kube_proxy.objects import in_range
+from kubewire.components.kube_proxy.topology import Reachable
 
 _REJECT = Goto(chains.REJECT)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from components.kube_proxy.nftables import chains
-from components.kube_proxy.nftables.expressions import Expression, Verdict
+from kubewire.components.kube_proxy.nftables import chains
+from kubewire.components.kube_proxy.nftables.expressions import Expression, Verdict
 
 
 @dataclass(frozen=True, slots=True)

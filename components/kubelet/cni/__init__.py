@@ -5,8 +5,8 @@ result = await cni.add(network, container_id, "/run/netns/cni-UUID", "eth0", {"K
 await cni.delete(network, container_id, "/run/netns/cni-UUID", "eth0")
 """
 
-from components.kubelet.cni.cache import CachedAttachment, attachments
-from components.kubelet.cni.config import (
+from kubewire.components.kubelet.cni.cache import CachedAttachment, attachments
+from kubewire.components.kubelet.cni.config import (
     ConfigError,
     NetworkConfigList,
     NoConfigError,
@@ -14,9 +14,9 @@ from components.kubelet.cni.config import (
     load_file,
     load_network,
 )
-from components.kubelet.cni.invoke import Attachment
-from components.kubelet.cni.network import add, check, delete, gc, status, validate
-from components.kubelet.cni.types import DNS, CNIError, Interface, IPConfig, Result, Route
+from kubewire.components.kubelet.cni.invoke import Attachment
+from kubewire.components.kubelet.cni.network import add, check, delete, gc, status, validate
+from kubewire.components.kubelet.cni.types import DNS, CNIError, Interface, IPConfig, Result, Route
 
 __all__ = [
     "DNS",

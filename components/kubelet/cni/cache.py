@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.kubelet.cni.config import NetworkConfigList
-from components.kubelet.cni.invoke import Attachment
-from components.kubelet.cni.types import CNIError, Result
+from kubewire.components.kubelet.cni.config import NetworkConfigList
+from kubewire.components.kubelet.cni.invoke import Attachment
+from kubewire.components.kubelet.cni.types import CNIError, Result
 
 DEFAULT_CACHE_DIR = "/var/lib/cni"
 KIND = "cniCacheV1"

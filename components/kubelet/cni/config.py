@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.kubelet.cni.types import CURRENT_VERSION, VERSIONS, version_key
+from kubewire.components.kubelet.cni.types import CURRENT_VERSION, VERSIONS, version_key
 
 log = logging.getLogger(__name__)
 

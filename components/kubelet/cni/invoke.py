@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.kernel import command
-from components.kubelet.cni.types import CNIError
+from kubewire.components.kernel import command
+from kubewire.components.kubelet.cni.types import CNIError
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.kubelet.cni import cache
-from components.kubelet.cni.config import NetworkConfigList, PluginConfig
-from components.kubelet.cni.invoke import Attachment, execute
-from components.kubelet.cni.types import CNIError, Result, at_least
+from kubewire.components.kubelet.cni import cache
+from kubewire.components.kubelet.cni.config import NetworkConfigList, PluginConfig
+from kubewire.components.kubelet.cni.invoke import Attachment, execute
+from kubewire.components.kubelet.cni.types import CNIError, Result, at_least
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import asyncio
 import struct
 from collections.abc import Iterator
 
-from components.kubelet.probes.http import USER_AGENT, ProbeResult, dial_error
+from kubewire.components.kubelet.probes.http import USER_AGENT, ProbeResult, dial_error
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7

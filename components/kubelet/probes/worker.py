@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from components.kubelet import pods
-from components.kubelet.probes import actions
-from components.kubelet.probes.actions import Exec
-from components.kubelet.probes.http import ProbeResult
-from components.kubelet.probes.state import ProbeSpec, ProbeState, begin, observe
-from components.kubelet.records import ContainerRecord, ProbeView
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.probes import actions
+from kubewire.components.kubelet.probes.actions import Exec
+from kubewire.components.kubelet.probes.http import ProbeResult
+from kubewire.components.kubelet.probes.state import ProbeSpec, ProbeState, begin, observe
+from kubewire.components.kubelet.records import ContainerRecord, ProbeView
 
 #: Upstream notices a started container within a second (PLEG relist) and only then probes it. We notice at
 #: once, so for that second a readiness or startup probe is tried quickly and its failures do not count.

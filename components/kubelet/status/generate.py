@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.kubelet import pods
-from components.kubelet.records import PodRecord, ProbeView
-from components.kubelet.status.conditions import OWNED, conditions, stamp
-from components.kubelet.status.containers import (
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.records import PodRecord, ProbeView
+from kubewire.components.kubelet.status.conditions import OWNED, conditions, stamp
+from kubewire.components.kubelet.status.containers import (
     container_statuses,
     ephemeral_container_statuses,
     init_container_statuses,
 )
-from components.kubelet.status.phase import phase
-from components.machinery.resources import KubeObject
+from kubewire.components.kubelet.status.phase import phase
+from kubewire.components.machinery.resources import KubeObject
 
 PodStatus = dict[str, Any]
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from aiohttp import WSMsgType, web
 
-from components.kubelet.streaming.remotecommand import ChannelsClosed
-from components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
+from kubewire.components.kubelet.streaming.remotecommand import ChannelsClosed
+from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
 
 #: WebSocket: the first byte of each message; 255 (v5) closes the channel named by the second byte.
 NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2, "error": 3, "resize": 4}

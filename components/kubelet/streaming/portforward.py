@@ -10,8 +10,8 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
-from components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
-from components.kubelet.streaming.target import ContainerTarget, TargetError
+from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
+from kubewire.components.kubelet.streaming.target import ContainerTarget, TargetError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-from components.kubelet.streaming import spdy
+from kubewire.components.kubelet.streaming import spdy
 
 #: Bytes of a stream that wait for whom they are for. Then nothing more is read of the connection, whose peer waits as
 #: well: SPDY's own windows are not used (spdystream blocks its frame workers, too).

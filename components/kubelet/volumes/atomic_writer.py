@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from components.kubelet.volumes.payload import FileContent, Payload
+from kubewire.components.kubelet.volumes.payload import FileContent, Payload
 
 DATA = "..data"
 _DATA_NEW = "..data_tmp"

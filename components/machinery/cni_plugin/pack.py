@@ -10,10 +10,10 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.kernel.files import replace
+from kubewire.components.kernel.files import replace
+from kubewire.components.machinery.sources import IMPORTED_FROM
 
-_ROOT = Path(__file__).resolve().parents[3]
-_CONTRACT = "components.machinery.cni_plugin.contract"
+_CONTRACT = "kubewire.components.machinery.cni_plugin.contract"
 _MAIN = """\
 import os, sys
 from {} import main
@@ -32,7 +32,7 @@ def pack(module: str, others: Iterable[str] = ()) -> bytes:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted({module, _CONTRACT, *others}):
             path = f"{name.replace('.', '/')}.py"
-            source = (_ROOT / path).read_bytes()
+            source = (IMPORTED_FROM / path).read_bytes()
             packed.writestr(path, source)
             packed.writestr(f"{path}c", _compiled(source, path))
             parents = name.split(".")[:-1]

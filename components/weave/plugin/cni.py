@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 
-from components.machinery.cni_plugin import contract
-from components.machinery.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, delete_link, run
-from components.weave.plugin.client import Client, PeerError
+from kubewire.components.machinery.cni_plugin import contract
+from kubewire.components.machinery.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, delete_link, run
+from kubewire.components.weave.plugin.client import Client, PeerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

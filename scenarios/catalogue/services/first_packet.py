@@ -19,11 +19,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from components.kernel import namespaces
-from components.kube_proxy.backends import BACKENDS
-from components.kube_proxy.config import KubeProxyConfiguration
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kernel import namespaces
+from kubewire.components.kube_proxy.backends import BACKENDS
+from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
 
 _PODS, _PORT = "10.128.0.0/9", 8080
 _SOURCE = "10.128.0.1"

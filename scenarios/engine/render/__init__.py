@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from scenarios.engine.options import RunOptions
-from scenarios.engine.results import Event
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.results import Event
 
 
 class Renderer(Protocol):
@@ -18,11 +18,11 @@ class Renderer(Protocol):
 
 def renderers(options: RunOptions) -> Sequence[Renderer]:
     """Terminal, JSON (which --resume reads), JUnit XML and HTML."""
-    from scenarios.engine.exchange import EventFile
-    from scenarios.engine.render.html import HtmlReport
-    from scenarios.engine.render.jsonfile import JsonFile
-    from scenarios.engine.render.junit import JUnitFile
-    from scenarios.engine.render.terminal import Terminal
+    from kubewire.scenarios.engine.exchange import EventFile
+    from kubewire.scenarios.engine.render.html import HtmlReport
+    from kubewire.scenarios.engine.render.jsonfile import JsonFile
+    from kubewire.scenarios.engine.render.junit import JUnitFile
+    from kubewire.scenarios.engine.render.terminal import Terminal
 
     events = [EventFile(options.events.open("w"))] if options.events else []
     return [

@@ -9,11 +9,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from scenarios.engine.duration import shown
-from scenarios.engine.packets import summary
-from scenarios.engine.render import plot
-from scenarios.engine.render.sequence import svg
-from scenarios.engine.results import (
+from kubewire.scenarios.engine.duration import shown
+from kubewire.scenarios.engine.packets import summary
+from kubewire.scenarios.engine.render import plot
+from kubewire.scenarios.engine.render.sequence import svg
+from kubewire.scenarios.engine.results import (
     CaptureResult,
     CaseResult,
     Event,

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scenarios.engine.packets import summary
-from scenarios.engine.results import (
+from kubewire.scenarios.engine.packets import summary
+from kubewire.scenarios.engine.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,

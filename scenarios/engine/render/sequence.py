@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from scenarios.engine.capturing import Sighting
-from scenarios.engine.packets import Identity, describe, identity
-from scenarios.engine.verbs.packets import nat_between
+from kubewire.scenarios.engine.capturing import Sighting
+from kubewire.scenarios.engine.packets import Identity, describe, identity
+from kubewire.scenarios.engine.verbs.packets import nat_between
 
 LANE, ROW, LEFT, TOP, MAX_ROWS = 118, 34, 70, 74, 48
 #: Of a letter in the style sheet's 11 px, generously.

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from scenarios.engine.duration import shown
-from scenarios.engine.options import RunOptions
-from scenarios.engine.render.html import REPORT_FILE
-from scenarios.engine.results import (
+from kubewire.scenarios.engine.duration import shown
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.render.html import REPORT_FILE
+from kubewire.scenarios.engine.results import (
     CaseFinished,
     CaseResult,
     CaseStarted,
@@ -38,7 +38,7 @@ from scenarios.engine.results import (
     StepResult,
     StepStarted,
 )
-from scenarios.engine.verbs.packets import lines as packet_lines
+from kubewire.scenarios.engine.verbs.packets import lines as packet_lines
 
 COLORS = {
     "bold": "1",

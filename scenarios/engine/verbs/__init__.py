@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scenarios.engine.verbs.apistate import Events, ResourceState
-from scenarios.engine.verbs.base import Observation, ProbeVerb, Verb
-from scenarios.engine.verbs.commands import Exec
-from scenarios.engine.verbs.conntrack import Conntrack
-from scenarios.engine.verbs.kernel import Addresses, Fdb, Neighbours, Routes
-from scenarios.engine.verbs.packets import Packets
-from scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
-from scenarios.engine.verbs.rules import Rules
-from scenarios.engine.verbs.series import Series
+from kubewire.scenarios.engine.verbs.apistate import Events, ResourceState
+from kubewire.scenarios.engine.verbs.base import Observation, ProbeVerb, Verb
+from kubewire.scenarios.engine.verbs.commands import Exec
+from kubewire.scenarios.engine.verbs.conntrack import Conntrack
+from kubewire.scenarios.engine.verbs.kernel import Addresses, Fdb, Neighbours, Routes
+from kubewire.scenarios.engine.verbs.packets import Packets
+from kubewire.scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
+from kubewire.scenarios.engine.verbs.rules import Rules
+from kubewire.scenarios.engine.verbs.series import Series
 
 PROBES: Mapping[str, type[Http] | type[Tcp] | type[Ping] | type[Dns]] = {
     "http": Http,

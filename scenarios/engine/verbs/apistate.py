@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from components.machinery.resources import EVENTS, KubeObject, Resource
-from scenarios.engine.jsonpath import JSONPath, as_text
-from scenarios.engine.scene import End, Scene, SceneError
-from scenarios.engine.verbs.base import (
+from kubewire.components.machinery.resources import EVENTS, KubeObject, Resource
+from kubewire.scenarios.engine.jsonpath import JSONPath, as_text
+from kubewire.scenarios.engine.scene import End, Scene, SceneError
+from kubewire.scenarios.engine.verbs.base import (
     AT_LEAST_ONE,
     Arguments,
     Count,

@@ -6,10 +6,10 @@ import shlex
 import time
 from dataclasses import dataclass
 
-from scenarios.engine.duration import seconds
-from scenarios.engine.handle import Completed
-from scenarios.engine.scene import End, NotYet, Scene, typed
-from scenarios.engine.verbs.base import Arguments, Observation, first_lines, quoted, text_problem
+from kubewire.scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.handle import Completed
+from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.verbs.base import Arguments, Observation, first_lines, quoted, text_problem
 
 
 def argv_of(command: tuple[str, ...]) -> list[str]:

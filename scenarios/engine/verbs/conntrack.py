@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scenarios.engine.scene import End, NotYet, Scene, typed
-from scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
-from scenarios.engine.verbs.commands import execute
+from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.commands import execute
 
 
 @dataclass(frozen=True)

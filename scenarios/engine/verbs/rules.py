@@ -11,9 +11,9 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from scenarios.engine.scene import End, NotYet, Scene, typed
-from scenarios.engine.verbs.base import Arguments, Count, Observation, first_lines, listed, quoted
-from scenarios.engine.verbs.commands import execute
+from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.verbs.base import Arguments, Count, Observation, first_lines, listed, quoted
+from kubewire.scenarios.engine.verbs.commands import execute
 
 #: nft's table and family stay with nft; iptables-save prints all tables of a family
 TOOLS: Mapping[str, tuple[str, ...]] = {

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from scenarios.engine.chart import Chart, number, parse
-from scenarios.engine.duration import seconds
-from scenarios.engine.handle import Completed
-from scenarios.engine.scene import End, NotYet, Scene, typed
-from scenarios.engine.verbs.base import Arguments, Observation, listed
-from scenarios.engine.verbs.commands import argv_of, execute, exit_problem
+from kubewire.scenarios.engine.chart import Chart, number, parse
+from kubewire.scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.handle import Completed
+from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.verbs.base import Arguments, Observation, listed
+from kubewire.scenarios.engine.verbs.commands import argv_of, execute, exit_problem
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from components.agnhost.http import HttpServer, Request, Response, listen_tcp
-from components.agnhost.loop import Loop
+from kubewire.components.agnhost.http import HttpServer, Request, Response, listen_tcp
+from kubewire.components.agnhost.loop import Loop
 from tests.scratch import isolated
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -34,7 +34,7 @@ def start() -> Iterator[Start]:
     """start(*argv, env=...) -> a process of `agnhost argv`; killed after the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(*argv: str, module: str = "components.agnhost", **options: object) -> subprocess.Popen[bytes]:
+    def run(*argv: str, module: str = "kubewire.components.agnhost", **options: object) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", module, *argv]
         started.append(subprocess.Popen(command, stderr=subprocess.PIPE, **options))  # type: ignore[call-overload]
         return started[-1]
@@ -334,14 +334,14 @@ def test_connect(argv: list[str], code: int, stderr: str) -> None:
         silent.bind(("127.0.0.1", 0))
         places = {"open": listener.getsockname()[1], "closed": free_port(), "silent": silent.getsockname()[1]}
         filled = [word.format(**{key: f"127.0.0.1:{port}" for key, port in places.items()}) for word in argv]
-        command = [sys.executable, "-m", "components.agnhost", "connect", *filled]
+        command = [sys.executable, "-m", "kubewire.components.agnhost", "connect", *filled]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == code
     assert done.stderr.startswith(stderr) and (stderr or not done.stderr)
 
 
 def run(*argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "components.agnhost", *argv]
+    command = [sys.executable, "-m", "kubewire.components.agnhost", *argv]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=env)
 
 
@@ -406,7 +406,9 @@ def test_nginx_stand_in(start: Start, tmp_path: Path) -> None:
 
     port = free_port()
     process = start(
-        module="components.agnhost.webserver", env={**os.environ, "NGINX_PORT": str(port)}, stdout=subprocess.PIPE
+        module="kubewire.components.agnhost.webserver",
+        env={**os.environ, "NGINX_PORT": str(port)},
+        stdout=subprocess.PIPE,
     )
     wait_for_port(port)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -424,8 +426,8 @@ def test_nginx_stand_in(start: Start, tmp_path: Path) -> None:
 def test_static_files_stay_below_their_root(tmp_path: Path) -> None:
     from functools import partial
 
-    from components.agnhost.http import Request
-    from components.agnhost.webserver import _nginx_file
+    from kubewire.components.agnhost.http import Request
+    from kubewire.components.agnhost.webserver import _nginx_file
 
     root = tmp_path / "html"
     root.mkdir()

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from components.agnhost import resolv
-from components.agnhost.flags import Flag, parse
-from components.agnhost.golang import host_port, to_json
-from components.agnhost.http import BadRequest, Request, RequestParser, Response, content_type, encode, redirect
+from kubewire.components.agnhost import resolv
+from kubewire.components.agnhost.flags import Flag, parse
+from kubewire.components.agnhost.golang import host_port, to_json
+from kubewire.components.agnhost.http import (
+    BadRequest,
+    Request,
+    RequestParser,
+    Response,
+    content_type,
+    encode,
+    redirect,
+)
 
 
 def test_addresses_are_joined_as_go_does() -> None:

@@ -21,7 +21,7 @@ def test_readme_examples() -> None:
 
 
 def test_readme_lists_every_subcommand() -> None:
-    from components.agnhost.main import COMMANDS
+    from kubewire.components.agnhost.main import COMMANDS
 
     text = README.read_text()
     assert [name for name in COMMANDS if f"`{name}`" not in text] == []

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from components.machinery.client import Client
-from components.machinery.resources import SERVICEACCOUNTS
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.resources import SERVICEACCOUNTS
 from tests.components.apiserver.running import RunningApiServer
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from components.machinery.kubeconfig import Credentials, dump
+from kubewire.components.machinery.kubeconfig import Credentials, dump
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 _READY_SECONDS = 20.0
@@ -129,7 +129,7 @@ class RunningApiServer:
 
     def argv(self) -> list[str]:
         return [
-            sys.executable, "-m", "components.apiserver",
+            sys.executable, "-m", "kubewire.components.apiserver",
             "--secure-port", "0",
             "--listen-fd", str(self._socket.fileno()),
             "--advertise-address", "172.18.0.2",
@@ -156,7 +156,7 @@ class RunningApiServer:
             self._process = subprocess.Popen(
                 self.argv(),
                 cwd=CHECKOUT,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+                env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
                 pass_fds=(self._socket.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

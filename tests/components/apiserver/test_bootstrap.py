@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from components.apiserver.kinds.servicecidr import SERVICECIDRS
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, Resource
+from kubewire.components.apiserver.kinds.servicecidr import SERVICECIDRS
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, Resource
 from tests.components.apiserver.conftest import Run
 
 

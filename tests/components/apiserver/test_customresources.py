@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from components.apiserver import customresources, jsonpath, structural
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject, Resource
+from kubewire.components.apiserver import customresources, jsonpath, structural
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject, Resource
 from tests.components.apiserver.conftest import Run
 from tests.fuzz.apiserver.in_process import in_process
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from components.apiserver import bodies, structural
-from components.apiserver.store import Key
+from kubewire.components.apiserver import bodies, structural
+from kubewire.components.apiserver.store import Key
 from tests.components.apiserver.running import RunningApiServer
 from tests.fuzz.apiserver.in_process import Answer, InProcess, in_process, request_of
 

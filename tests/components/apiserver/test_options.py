@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.apiserver.options import Options, check, parse
+from kubewire.components.apiserver.options import Options, check, parse
 
 
 def options(ranges: str, advertised: str = "") -> Options:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.apiserver.connect import stream_parameters
-from components.apiserver.requestinfo import flag
+from kubewire.components.apiserver.connect import stream_parameters
+from kubewire.components.apiserver.requestinfo import flag
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,16 @@ from typing import Any
 import orjson
 import pytest
 
-from components.apiserver.fieldsets import from_fields_v1, merged, owned_fields, readable, to_fields_v1, without
-from components.machinery.client import APPLY_PATCH, ApiError, Client
-from components.machinery.resources import CONFIGMAPS, SERVICES, KubeObject
+from kubewire.components.apiserver.fieldsets import (
+    from_fields_v1,
+    merged,
+    owned_fields,
+    readable,
+    to_fields_v1,
+    without,
+)
+from kubewire.components.machinery.client import APPLY_PATCH, ApiError, Client
+from kubewire.components.machinery.resources import CONFIGMAPS, SERVICES, KubeObject
 from tests.components.apiserver.conftest import Run
 
 

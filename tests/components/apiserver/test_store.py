@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.apiserver.store import (
+from kubewire.components.apiserver.store import (
     Event,
     Key,
     KeyExists,
@@ -21,7 +21,7 @@ from components.apiserver.store import (
     Store,
     StoreError,
 )
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.resources import KubeObject
 
 A, B = Key("pods", "default", "a"), Key("pods", "default", "b")
 
@@ -148,7 +148,7 @@ def test_two_servers_cannot_share_a_file(tmp_path: Path, monkeypatch: pytest.Mon
 _WRITER = """
 import sys
 import time
-from components.apiserver.store import Key, Store
+from kubewire.components.apiserver.store import Key, Store
 store = Store(sys.argv[1])
 number = 0
 while True:
@@ -163,7 +163,7 @@ def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
         [sys.executable, "-c", _WRITER, str(tmp_path / "db")],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[3],
-        env=os.environ | {"PYTHONPATH": "."},
+        env=os.environ | {"PYTHONPATH": "src"},
     )
     assert writer.stdout is not None
     acknowledged = 0

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from components.aws_vpc_cni import install
-from components.aws_vpc_cni.ipamd import Ipamd, Options
-from components.aws_vpc_cni.pool import Eni
+from kubewire.components.aws_vpc_cni import install
+from kubewire.components.aws_vpc_cni.ipamd import Ipamd, Options
+from kubewire.components.aws_vpc_cni.pool import Eni
 from tests.scratch import isolated
 
 POD = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}

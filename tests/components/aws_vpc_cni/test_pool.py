@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.aws_vpc_cni import network
-from components.aws_vpc_cni.pool import COOLDOWN_S, Assignment, Eni, NoAddress, Pool, Targets
-from components.kernel.iptables import transaction
+from kubewire.components.aws_vpc_cni import network
+from kubewire.components.aws_vpc_cni.pool import COOLDOWN_S, Assignment, Eni, NoAddress, Pool, Targets
+from kubewire.components.kernel.iptables import transaction
 
 
 def pool(environment=None, enis=3, slots=5, held=(5,)):

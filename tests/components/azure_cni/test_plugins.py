@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from components.azure_cni import install, masquerade
-from components.azure_cni.plugin.state import NoAddress, Store
-from components.kernel.iptables import transaction
+from kubewire.components.azure_cni import install, masquerade
+from kubewire.components.azure_cni.plugin.state import NoAddress, Store
+from kubewire.components.kernel.iptables import transaction
 from tests.scratch import isolated
 
 POD = {"CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}

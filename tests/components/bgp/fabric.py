@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from components.kernel import command
+from kubewire.components.kernel import command
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -72,8 +72,8 @@ class Node(Host):
         self.config.write_text(json.dumps(config))
         with self.log.open("ab") as log:
             self.daemon = await asyncio.create_subprocess_exec(
-                *self.argv(sys.executable, "-m", "components.bgp", "--config", self.config, "--control", self.control),
-                stderr=log, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+                *self.argv(sys.executable, "-m", "kubewire.components.bgp", "--config", self.config, "--control", self.control),
+                stderr=log, env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
             )  # fmt: skip
         return self
 

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from components.bgp import messages
-from components.kernel import command
+from kubewire.components.bgp import messages
+from kubewire.components.kernel import command
 from tests.components.bgp.fabric import Node
 
 PEER, OTHER = "127.0.0.2", "127.0.0.3"

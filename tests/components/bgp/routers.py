@@ -10,8 +10,8 @@ import os
 import re
 from pathlib import Path
 
-from components.kernel import command
-from lab import router_packages
+from kubewire.components.kernel import command
+from kubewire.lab import router_packages
 
 ROOT = router_packages.directory()
 

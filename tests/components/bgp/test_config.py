@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from components.bgp.config import ConfigError, Filter, Rule, community, parse
+from kubewire.components.bgp.config import ConfigError, Filter, Rule, community, parse
 
 BASE = "localAS: 64512\nrouterID: 10.0.0.1\n"
 

@@ -37,7 +37,7 @@ bgpspeaker.BGPSpeaker._core_start = and_wait
 IN_BETWEEN = (
     FAILING
     + """
-from components.bgp import speaker
+from kubewire.components.bgp import speaker
 apply = speaker.Speaker._apply
 def and_wait(self, configuration):
     for one in configuration.announce: self._originate(one)
@@ -47,7 +47,7 @@ speaker.Speaker._apply = and_wait
 """
 )
 MAIN = """
-from components.bgp.main import main
+from kubewire.components.bgp.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -59,7 +59,10 @@ def test_the_process_ends_and_says_why(broken):
         Path("/tmp/bgp.yaml").write_text(json.dumps(configuration))
         arguments = ["-c", broken + MAIN, "--config", "/tmp/bgp.yaml", "--control", "/tmp/bgp.ctl"]
         daemon = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stderr=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(PROJECT)}
+            sys.executable,
+            *arguments,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
         )
         async with asyncio.timeout(30):
             _, said = await daemon.communicate()

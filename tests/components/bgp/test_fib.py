@@ -4,8 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from components.bgp import fib, links
-from components.bgp.config import KernelRule, Rule
+from kubewire.components.bgp import fib, links
+from kubewire.components.bgp.config import KernelRule, Rule
 
 A, B, C = (ip_network(f"10.{number}.0.0/16") for number in (1, 2, 3))
 

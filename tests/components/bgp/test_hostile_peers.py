@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from components.bgp import messages
+from kubewire.components.bgp import messages
 from tests.components.bgp.fabric import until
 from tests.components.bgp.hostile import (
     GOOD,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.bgp import messages
-from components.bgp.messages import ProtocolError, Session, accepted_open, accepted_update, message, split
+from kubewire.components.bgp import messages
+from kubewire.components.bgp.messages import ProtocolError, Session, accepted_open, accepted_update, message, split
 
 EXTERNAL, INTERNAL, OLD = Session(), Session(external=False), Session(four_octet_as=False)
 ORIGIN = b"\x40\x01\x01\x00"

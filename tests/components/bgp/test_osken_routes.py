@@ -15,11 +15,11 @@ from os_ken.services.protocols.bgp.model import OutgoingRoute
 from os_ken.services.protocols.bgp.peer import Peer
 from os_ken.services.protocols.bgp.processor import compute_best_path
 
-from components.bgp import osken, osken_routes
-from components.bgp.config import Configuration
-from components.bgp.config import Peer as ConfiguredPeer
-from components.bgp.session import Connection
-from components.bgp.speaker import Speaker
+from kubewire.components.bgp import osken, osken_routes
+from kubewire.components.bgp.config import Configuration
+from kubewire.components.bgp.config import Peer as ConfiguredPeer
+from kubewire.components.bgp.session import Connection
+from kubewire.components.bgp.speaker import Speaker
 from tests.scratch import isolated
 
 PREFIX = bgp.IPAddrPrefix(24, "10.9.1.0")

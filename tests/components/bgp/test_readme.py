@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.bgp import config
+from kubewire.components.bgp import config
 from tests.components.bgp.fabric import until
 from tests.components.bgp.routers import Bird
 from tests.components.bgp.test_sessions import both_up, racks

@@ -7,7 +7,7 @@ import json
 import pytest
 from os_ken.lib.packet import bgp
 
-from components.bgp import messages
+from kubewire.components.bgp import messages
 from tests.components.bgp.fabric import until
 from tests.components.bgp.hostile import KEEPALIVE, NEXT_HOP, ORIGIN, HostileNode, HostilePeer, update
 from tests.scratch import isolated

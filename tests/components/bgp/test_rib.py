@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from components.bgp.rib import AdjRibIn, Route, next_hops, select
+from kubewire.components.bgp.rib import AdjRibIn, Route, next_hops, select
 
 PREFIX = ip_network("172.30.0.0/16")
 A = Route(PREFIX, "10.0.1.2", "10.0.1.2", as_path=(65001,))

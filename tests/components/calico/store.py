@@ -6,7 +6,7 @@ import copy
 import itertools
 from typing import Any
 
-from components.calico.plugin.datastore import ApiError
+from kubewire.components.calico.plugin.datastore import ApiError
 
 
 class Memory:

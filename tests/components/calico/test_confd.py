@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.bgp.config import parse
-from components.calico import confd, services
-from components.calico.confd import State
-from components.calico.dataplane import Node, Unreadable
-from components.calico.plugin import block
+from kubewire.components.bgp.config import parse
+from kubewire.components.calico import confd, services
+from kubewire.components.calico.confd import State
+from kubewire.components.calico.dataplane import Node, Unreadable
+from kubewire.components.calico.plugin import block
 from tests.components.calico.store import pool
 
 RACK = {"rack": "one"}

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from components.calico import install
+from kubewire.components.calico import install
 
 POD = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 
@@ -87,7 +87,7 @@ def test_names_of_veths_are_upstreams():
     # sha1("default.wep1") begins so.
     import hashlib
 
-    from components.calico.plugin.cni import host_veth
+    from kubewire.components.calico.plugin.cni import host_veth
 
     assert host_veth("default", "wep1") == "cali" + hashlib.sha1(b"default.wep1").hexdigest()[:11]
     assert len(host_veth("a" * 63, "b" * 253)) == 15

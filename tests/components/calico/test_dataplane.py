@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.calico import dataplane
-from components.calico.dataplane import DEVICE, Node, blackhole, entries, way
-from components.calico.plugin import block
-from components.kernel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, difference
-from components.kernel.iptables import transaction
+from kubewire.components.calico import dataplane
+from kubewire.components.calico.dataplane import DEVICE, Node, blackhole, entries, way
+from kubewire.components.calico.plugin import block
+from kubewire.components.kernel.forwarding import Commands, FdbEntry, Forwarding, Neighbour, difference
+from kubewire.components.kernel.iptables import transaction
 from tests.components.calico.store import pool
 
 OWN = Node("worker-1", "172.18.0.3/16", "10.244.1.0")

@@ -4,9 +4,9 @@ import ipaddress
 
 import pytest
 
-from components.calico.agent import release_node
-from components.calico.plugin import block, ipam
-from components.calico.plugin.selector import SelectorError, matches
+from kubewire.components.calico.agent import release_node
+from kubewire.components.calico.plugin import block, ipam
+from kubewire.components.calico.plugin.selector import SelectorError, matches
 from tests.components.calico.store import Memory, node, pool
 
 

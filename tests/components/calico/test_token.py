@@ -4,9 +4,9 @@ import asyncio
 import json
 from typing import Any
 
-from components.calico import agent
-from components.calico.agent import Agent, Options
-from components.machinery import kubeconfig
+from kubewire.components.calico import agent
+from kubewire.components.calico.agent import Agent, Options
+from kubewire.components.machinery import kubeconfig
 from tests.components.apiserver.running import Authority
 
 

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from components.machinery.client import ApiError, ApiUnavailable, Client
-from components.machinery.events import timestamp
-from components.machinery.informer import Informer
-from components.machinery.resources import LEASES, NODES, PODS, KubeObject
+from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
+from kubewire.components.machinery.events import timestamp
+from kubewire.components.machinery.informer import Informer
+from kubewire.components.machinery.resources import LEASES, NODES, PODS, KubeObject
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 
 DEADLINE = 60.0
@@ -210,7 +210,7 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 [*command, "--secure-port=0", *flags],
                 cwd=CHECKOUT,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+                env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from components.controllers.daemonset.nodes import new_pod, node_of, verdict
-from components.controllers.daemonset.plan import plan
-from components.controllers.pods import is_ready
-from components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
+from kubewire.components.controllers.daemonset.nodes import new_pod, node_of, verdict
+from kubewire.components.controllers.daemonset.plan import plan
+from kubewire.components.controllers.pods import is_ready
+from kubewire.components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
 from tests.components.controllers.objects import node, template, workload
 from tests.components.controllers.world import World
 

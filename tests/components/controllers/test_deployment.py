@@ -6,14 +6,14 @@ import itertools
 
 import pytest
 
-from components.controllers.actions import Create, Emit, Patch, Update
-from components.controllers.deployment import sizes
-from components.controllers.deployment.plan import new_replicaset, plan, sort_sets
-from components.controllers.meta import annotations_of, condition
-from components.controllers.pods import is_active, is_ready
-from components.controllers.podtemplate import compute_hash
-from components.controllers.replicaset.plan import plan_replicas, plan_status, status_differs
-from components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS
+from kubewire.components.controllers.actions import Create, Emit, Patch, Update
+from kubewire.components.controllers.deployment import sizes
+from kubewire.components.controllers.deployment.plan import new_replicaset, plan, sort_sets
+from kubewire.components.controllers.meta import annotations_of, condition
+from kubewire.components.controllers.pods import is_active, is_ready
+from kubewire.components.controllers.podtemplate import compute_hash
+from kubewire.components.controllers.replicaset.plan import plan_replicas, plan_status, status_differs
+from kubewire.components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS
 from tests.components.controllers.objects import NOW, template, workload
 from tests.components.controllers.world import World
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from components.controllers.actions import Create, Delete, Update
-from components.controllers.endpoints.plan import OVER_CAPACITY, plan, subsets
-from components.controllers.endpointslice.controller import shape_of
-from components.controllers.endpointslice.desired import desired_groups
-from components.controllers.endpointslice.mirroring import is_mirrored, mirrored_groups
-from components.controllers.endpointslice.reconcile import TRIGGER_TIME, plan_slices
-from components.controllers.endpointslice.triggertime import observe, trigger_time
+from kubewire.components.controllers.actions import Create, Delete, Update
+from kubewire.components.controllers.endpoints.plan import OVER_CAPACITY, plan, subsets
+from kubewire.components.controllers.endpointslice.controller import shape_of
+from kubewire.components.controllers.endpointslice.desired import desired_groups
+from kubewire.components.controllers.endpointslice.mirroring import is_mirrored, mirrored_groups
+from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME, plan_slices
+from kubewire.components.controllers.endpointslice.triggertime import observe, trigger_time
 from tests.components.controllers.objects import at, node, pod, service, stamp
 
 NODES = {name: node(name, labels={"topology.kubernetes.io/zone": f"zone-{name}"}) for name in ("node-1", "node-2")}

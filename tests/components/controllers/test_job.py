@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from components.controllers.job.indexes import FINALIZER, format_indexes, parse_indexes
-from components.controllers.job.plan import is_finished, plan, until_expired
-from components.controllers.meta import condition
-from components.machinery.resources import JOBS, PODS
+from kubewire.components.controllers.job.indexes import FINALIZER, format_indexes, parse_indexes
+from kubewire.components.controllers.job.plan import is_finished, plan, until_expired
+from kubewire.components.controllers.meta import condition
+from kubewire.components.machinery.resources import JOBS, PODS
 from tests.components.controllers.objects import NOW, at, template, workload
 from tests.components.controllers.world import World
 

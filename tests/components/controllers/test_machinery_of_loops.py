@@ -7,16 +7,16 @@ import urllib.request
 
 import pytest
 
-from components.controllers import flags
-from components.controllers.deployment.plan import REVISION, revision_of
-from components.controllers.job.indexes import INDEX, index_of
-from components.controllers.meta import int_or_percent
-from components.controllers.namespaces.deletion import Outcome, conditions_of
-from components.controllers.registry import CONTROLLERS, enabled
-from components.controllers.sharedinformers import Index, orphans_in, owner_values
-from components.controllers.writes import PATIENCE, Writes
-from components.machinery import health
-from components.machinery.resources import PODS
+from kubewire.components.controllers import flags
+from kubewire.components.controllers.deployment.plan import REVISION, revision_of
+from kubewire.components.controllers.job.indexes import INDEX, index_of
+from kubewire.components.controllers.meta import int_or_percent
+from kubewire.components.controllers.namespaces.deletion import Outcome, conditions_of
+from kubewire.components.controllers.registry import CONTROLLERS, enabled
+from kubewire.components.controllers.sharedinformers import Index, orphans_in, owner_values
+from kubewire.components.controllers.writes import PATIENCE, Writes
+from kubewire.components.machinery import health
+from kubewire.components.machinery.resources import PODS
 from tests.components.controllers.objects import NOW, at, pod, workload
 
 

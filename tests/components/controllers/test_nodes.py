@@ -6,14 +6,14 @@ import ipaddress
 
 import pytest
 
-from components.controllers.meta import condition
-from components.controllers.nodes.health import (
+from kubewire.components.controllers.meta import condition
+from kubewire.components.controllers.nodes.health import (
     eviction_time,
     not_ready_pod_conditions,
     unknown_conditions,
     wanted_taints,
 )
-from components.controllers.nodes.ipam import CidrSet, RangeExhausted, occupy_all
+from kubewire.components.controllers.nodes.ipam import CidrSet, RangeExhausted, occupy_all
 from tests.components.controllers.objects import NOW, at, node, pod, stamp
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.controllers.actions import Update
-from components.controllers.servicecidr.plan import FINALIZER, is_needed, plan
+from kubewire.components.controllers.actions import Update
+from kubewire.components.controllers.servicecidr.plan import FINALIZER, is_needed, plan
 from tests.components.controllers.objects import NOW, stamp
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from components.controllers.pods import is_ready
-from components.controllers.statefulset.plan import plan
-from components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS
+from kubewire.components.controllers.pods import is_ready
+from kubewire.components.controllers.statefulset.plan import plan
+from kubewire.components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS
 from tests.components.controllers.objects import template, workload
 from tests.components.controllers.world import World
 

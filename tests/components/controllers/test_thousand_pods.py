@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from components.machinery.client import Client
-from components.machinery.informer import Informer
-from components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICEACCOUNTS, SERVICES, KubeObject
+from kubewire.components.machinery.client import Client
+from kubewire.components.machinery.informer import Informer
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICEACCOUNTS, SERVICES, KubeObject
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 from tests.components.controllers.cluster import fake_node
 
@@ -147,11 +147,11 @@ async def story(kubeconfig: str) -> None:
 def control_plane() -> Iterator[str]:
     """API server and the controllers under test; the kubeconfig's path."""
     with RunningApiServer() as api, (api.folder / "controllers.log").open("wb") as log:
-        command = [sys.executable, "-m", "components.controllers", "--kubeconfig", str(api.kubeconfig)]
+        command = [sys.executable, "-m", "kubewire.components.controllers", "--kubeconfig", str(api.kubeconfig)]
         process = subprocess.Popen(
             [*command, "--secure-port=0", CONTROLLERS],
             cwd=CHECKOUT,
-            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
             stdout=log,
             stderr=log,
         )

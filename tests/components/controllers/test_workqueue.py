@@ -2,7 +2,7 @@
 
 import asyncio
 
-from components.controllers.workqueue import WorkQueue
+from kubewire.components.controllers.workqueue import WorkQueue
 
 
 def test_a_key_added_twice_is_worked_on_once() -> None:

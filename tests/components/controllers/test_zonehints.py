@@ -6,11 +6,11 @@ import copy
 
 import pytest
 
-from components.controllers.actions import Create, Update
-from components.controllers.endpointslice.controller import shape_of
-from components.controllers.endpointslice.desired import desired_groups
-from components.controllers.endpointslice.reconcile import plan_slices
-from components.controllers.endpointslice.zonehints import (
+from kubewire.components.controllers.actions import Create, Update
+from kubewire.components.controllers.endpointslice.controller import shape_of
+from kubewire.components.controllers.endpointslice.desired import desired_groups
+from kubewire.components.controllers.endpointslice.reconcile import plan_slices
+from kubewire.components.controllers.endpointslice.zonehints import (
     AutoHints,
     NoHints,
     Share,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from components.coredns import corefile, manifests
-from components.coredns.corefile import CorefileError
-from components.coredns.instance import Instance
-from components.coredns.plugin import PluginError
-from components.coredns.plugins import PLUGINS
+from kubewire.components.coredns import corefile, manifests
+from kubewire.components.coredns.corefile import CorefileError
+from kubewire.components.coredns.instance import Instance
+from kubewire.components.coredns.plugin import PluginError
+from kubewire.components.coredns.plugins import PLUGINS
 
 KNOWN = frozenset(PLUGINS)
 

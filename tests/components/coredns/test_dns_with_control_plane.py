@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.coredns import manifests
+from kubewire.components.coredns import manifests
 from tests.components.controllers.cluster import Cluster, fake_node
 from tests.components.coredns.test_process import free_ports, udp
 
@@ -37,7 +37,7 @@ def port(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder: Path = tmp_path_factory.mktemp("coredns")
     (folder / "Corefile").write_text(COREFILE.format(kubeconfig=cluster.kubeconfig))
     (number,) = free_ports(1)
-    command = [sys.executable, "-m", "components.coredns", "-quiet", "-conf", str(folder / "Corefile")]
+    command = [sys.executable, "-m", "kubewire.components.coredns", "-quiet", "-conf", str(folder / "Corefile")]
     process = subprocess.Popen([*command, "-dns.port", str(number)])
     yield number
     process.terminate()

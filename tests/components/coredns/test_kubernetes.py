@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from dnslib import QTYPE, DNSRecord
 
-from components.coredns import corefile
-from components.coredns.instance import Instance
-from components.coredns.message import RCODES
-from components.coredns.plugins.kubernetes import Kubernetes
-from components.coredns.server import answer
+from kubewire.components.coredns import corefile
+from kubewire.components.coredns.instance import Instance
+from kubewire.components.coredns.message import RCODES
+from kubewire.components.coredns.plugins.kubernetes import Kubernetes
+from kubewire.components.coredns.server import answer
 
 COREFILE = """\
 . {

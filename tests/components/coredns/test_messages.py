@@ -9,8 +9,8 @@ import time
 import pytest
 from dnslib import RR, A, DNSError, DNSRecord
 
-from components.coredns import message, server
-from components.coredns.message import Ignored, Rejected, Request, Response
+from kubewire.components.coredns import message, server
+from kubewire.components.coredns.message import Ignored, Rejected, Request, Response
 
 QUESTION = b"\x03web\x07default\x00\x00\x01\x00\x01"
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from dnslib import AAAA, CNAME, EDNS0, MX, QTYPE, RR, SOA, TXT, A, DNSHeader, DNSQuestion, DNSRecord
 
-from components.coredns import corefile
-from components.coredns.instance import Instance
-from components.coredns.message import RCODES, Request, Response, decode, encode, question_for
-from components.coredns.plugin import Setup, Site
-from components.coredns.plugins import cache, loadbalance
-from components.coredns.server import answer
-from components.machinery.prometheus import Registry
+from kubewire.components.coredns import corefile
+from kubewire.components.coredns.instance import Instance
+from kubewire.components.coredns.message import RCODES, Request, Response, decode, encode, question_for
+from kubewire.components.coredns.plugin import Setup, Site
+from kubewire.components.coredns.plugins import cache, loadbalance
+from kubewire.components.coredns.server import answer
+from kubewire.components.machinery.prometheus import Registry
 
 
 def reply_to(instance: Instance, query: bytes, transport: str = "udp") -> bytes | None:
@@ -363,7 +363,7 @@ def test_forward_chooses_the_transport(options, name, truncated, transports):
 
 
 def test_forward_tries_again_when_an_upstream_is_silent(monkeypatch):
-    monkeypatch.setattr("components.coredns.upstream._READ_SECONDS", 0.1)
+    monkeypatch.setattr("kubewire.components.coredns.upstream._READ_SECONDS", 0.1)
     reply, _, questions = forwarded("", "www.test", silent=1)
     assert len(reply.rr) == 3
     assert len(questions) == 2

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from dnslib import DNSRecord
 
-from components.machinery.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
 from tests.kubeapi import FakeApi, kubeconfig
 
 COREFILE = """\
@@ -120,7 +120,7 @@ async def opened(port: int, path: str) -> tuple[int, str] | None:
 
 async def start(*argv: str, stdout: Any = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "components.coredns", *argv, stdout=stdout, stderr=asyncio.subprocess.STDOUT
+        sys.executable, "-m", "kubewire.components.coredns", *argv, stdout=stdout, stderr=asyncio.subprocess.STDOUT
     )
 
 

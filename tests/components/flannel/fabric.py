@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from components.kernel import command, namespaces
-from components.kubelet import cni
-from components.machinery.kubeconfig import Credentials, dump
+from kubewire.components.kernel import command, namespaces
+from kubewire.components.kubelet import cni
+from kubewire.components.machinery.kubeconfig import Credentials, dump
 
 PROJECT = Path(__file__).resolve().parents[3]
 GATEWAY, API_PORT = "172.18.0.1", 8001
@@ -99,14 +99,14 @@ class Node:
         Path(f"/tmp/{self.name}.net-conf.json").write_text(net_conf)
         self.agent = await asyncio.create_subprocess_exec(
             *self.argv(
-                sys.executable, "-m", "components.flannel", "--kube-subnet-mgr", "--ip-masq",
+                sys.executable, "-m", "kubewire.components.flannel", "--kube-subnet-mgr", "--ip-masq",
                 "--kubeconfig-file", f"/tmp/{self.name}.kubeconfig",
                 "--net-config-path", f"/tmp/{self.name}.net-conf.json",
                 "--iface", "eth0", "--hostname-override", self.name, "--iptables-resync", "0.5",
                 "--cni-conf-dir", f"{folder}/net.d", "--cni-bin-dir", f"{folder}/bin", "-v", "2", *flags,
             ),
             stderr=self.log.open("ab"),
-            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
         )  # fmt: skip
 
     async def stop_flanneld(self):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import NODES
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import NODES
 from tests.components.apiserver.running import RunningApiServer
 from tests.components.flannel.fabric import PROJECT, sh, until
 from tests.components.flannel.nodes import node
@@ -40,11 +40,11 @@ async def start(server):
     await sh(OUTER_LINK)
     Path("/tmp/net-conf.json").write_text('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}')
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "components.flannel", "--kube-subnet-mgr", "--ip-masq",
+        sys.executable, "-m", "kubewire.components.flannel", "--kube-subnet-mgr", "--ip-masq",
         "--kubeconfig-file", str(server.kubeconfig), "--net-config-path", "/tmp/net-conf.json",
         "--cni-conf-dir", "/run/net.d", "--cni-bin-dir", "/run/bin", "--healthz-port", "10254",
         stderr=LOG.open("ab"),  # noqa: ASYNC230
-        env=os.environ | {"PYTHONPATH": str(PROJECT), "NODE_NAME": "worker-1"},
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "src"), "NODE_NAME": "worker-1"},
     )  # fmt: skip
 
 
@@ -131,10 +131,10 @@ async def refused(subnet, net_conf):
         async with Client.from_kubeconfig(server.kubeconfig) as client:
             await client.create(NODES, created("worker-1", subnet, "172.18.0.3"))
         argv = [
-            sys.executable, "-m", "components.flannel", "--kube-subnet-mgr", "--kubeconfig-file", server.kubeconfig,
+            sys.executable, "-m", "kubewire.components.flannel", "--kube-subnet-mgr", "--kubeconfig-file", server.kubeconfig,
             "--net-config-path", "/tmp/net-conf.json", "--iface", "eth0", "--hostname-override", "worker-1",
         ]  # fmt: skip
-        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+        environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
         done = await asyncio.to_thread(
             subprocess.run, argv, env=environment, capture_output=True, text=True, timeout=20, check=False
         )

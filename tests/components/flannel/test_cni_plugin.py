@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.flannel import install
+from kubewire.components.flannel import install
 
 RECORDER = Path("tests/components/kubelet/cni/recorder.py")
 ENV = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"

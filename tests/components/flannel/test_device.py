@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.flannel.device import VxlanDevice, commands, incompatible, mtu_of, new_mac
+from kubewire.components.flannel.device import VxlanDevice, commands, incompatible, mtu_of, new_mac
 
 NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
 WANTED = VxlanDevice(

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from components.flannel.forwarding import host_gateway, vxlan
-from components.flannel.lease import Lease
-from components.kernel.forwarding import Forwarding, Neighbour, Route, difference
+from kubewire.components.flannel.forwarding import host_gateway, vxlan
+from kubewire.components.flannel.lease import Lease
+from kubewire.components.kernel.forwarding import Forwarding, Neighbour, Route, difference
 
 
 def lease(number, backend="vxlan", **changes):

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from components.flannel import kernel, rules
-from components.flannel.drift import concerns
-from components.kernel import iptables
+from kubewire.components.flannel import kernel, rules
+from kubewire.components.flannel.drift import concerns
+from kubewire.components.kernel import iptables
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from components.flannel.lease import (
+from kubewire.components.flannel.lease import (
     Annotations,
     Lease,
     Member,

@@ -2,7 +2,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from components.flannel.netconf import NetConfError, VxlanBackend, load, parse
+from kubewire.components.flannel.netconf import NetConfError, VxlanBackend, load, parse
 
 
 def test_upstreams_default_configuration():

@@ -1,6 +1,6 @@
 import pytest
 
-from components.flannel.options import OptionError, parse
+from kubewire.components.flannel.options import OptionError, parse
 
 NEEDED = ["--kube-subnet-mgr", "--hostname-override", "worker-1"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.flannel import netconf
+from kubewire.components.flannel import netconf
 from tests.components.flannel.test_packets import Cluster
 from tests.scratch import isolated
 

@@ -2,8 +2,8 @@
 
 import ipaddress
 
-from components.flannel.rules import forward, masquerade
-from components.kernel.iptables import parse, transaction
+from kubewire.components.flannel.rules import forward, masquerade
+from kubewire.components.kernel.iptables import parse, transaction
 
 NETWORK, SUBNET = ipaddress.IPv4Network("10.244.0.0/16"), ipaddress.IPv4Network("10.244.1.0/24")
 RULES = masquerade(NETWORK, SUBNET) | forward(NETWORK)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.command import CommandError, run, run_blocking
+from kubewire.components.kernel.command import CommandError, run, run_blocking
 
 
 def test_a_program_gets_stdin_and_environment_and_gives_both_outputs():

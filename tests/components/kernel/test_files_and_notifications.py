@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel import files, inotify, rtnetlink
-from components.kernel.command import run
+from kubewire.components.kernel import files, inotify, rtnetlink
+from kubewire.components.kernel.command import run
 from tests.scratch import isolated
 
 

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from components.kernel import forwarding, iproute
-from components.kernel.command import CommandError
-from components.kernel.forwarding import Commands, FdbEntry, Forwarding, Hop, Neighbour, Route, difference
+from kubewire.components.kernel import forwarding, iproute
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.forwarding import Commands, FdbEntry, Forwarding, Hop, Neighbour, Route, difference
 from tests.scratch import isolated
 
 PODS = "10.244.2.0/24"

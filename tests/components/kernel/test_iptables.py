@@ -8,15 +8,15 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from components.aws_vpc_cni import network as aws
-from components.azure_cni import masquerade as azure
-from components.calico import dataplane as calico
-from components.flannel import rules as flannel
-from components.kernel import iproute, ipset, iptables
-from components.kernel.command import CommandError
-from components.kernel.iptables import Chain, Lead, Ruleset, parse, transaction
-from components.weave import dataplane as weave
-from components.weave.ipsec import Association
+from kubewire.components.aws_vpc_cni import network as aws
+from kubewire.components.azure_cni import masquerade as azure
+from kubewire.components.calico import dataplane as calico
+from kubewire.components.flannel import rules as flannel
+from kubewire.components.kernel import iproute, ipset, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.iptables import Chain, Lead, Ruleset, parse, transaction
+from kubewire.components.weave import dataplane as weave
+from kubewire.components.weave.ipsec import Association
 from tests.components.calico.store import pool
 from tests.scratch import isolated
 

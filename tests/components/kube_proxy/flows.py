@@ -15,7 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.kube_proxy.config import DetectLocal, IptablesSettings, KubeProxyConfiguration, NftablesSettings
+from kubewire.components.kube_proxy.config import (
+    DetectLocal,
+    IptablesSettings,
+    KubeProxyConfiguration,
+    NftablesSettings,
+)
 from tests.components.kube_proxy.scratch import ADDRESSES, Addresses
 
 #: Number of the ClusterIP (in its range) that is answered for by the client host although no Service has it.

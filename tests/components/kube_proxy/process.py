@@ -57,7 +57,7 @@ async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 async def start(*more: str) -> asyncio.subprocess.Process:
-    argv = ["-m", "components.kube_proxy", "--config", "/run/config", "--hostname-override", "node1", *more]
+    argv = ["-m", "kubewire.components.kube_proxy", "--config", "/run/config", "--hostname-override", "node1", *more]
     return await asyncio.create_subprocess_exec(sys.executable, *argv)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.kube_proxy import flags, main
-from components.kube_proxy.config import (
+from kubewire.components.kube_proxy import flags, main
+from kubewire.components.kube_proxy.config import (
     ConfigError,
     ConntrackSettings,
     DetectLocal,
@@ -20,8 +20,8 @@ from components.kube_proxy.config import (
     dump,
     load,
 )
-from components.kube_proxy.configfile import ConfigFileChanged, until_changed
-from components.kube_proxy.validation import validate
+from kubewire.components.kube_proxy.configfile import ConfigFileChanged, until_changed
+from kubewire.components.kube_proxy.validation import validate
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 

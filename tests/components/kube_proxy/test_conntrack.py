@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from components.kube_proxy.conntrack import netlink
-from components.kube_proxy.conntrack.stale import Address, Flow, stale, wanted
-from components.kube_proxy.model import IPV4, IPV6, Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.conntrack import netlink
+from kubewire.components.kube_proxy.conntrack.stale import Address, Flow, stale, wanted
+from kubewire.components.kube_proxy.model import IPV4, IPV6, Endpoint, ServicePort, ServicePortName
 from tests.scratch import isolated
 
 DNS = ServicePortName("ns", "dns", "p", "UDP")

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from components.kube_proxy import sysctls
-from components.kube_proxy.backends import check
-from components.kube_proxy.config import IpvsSettings, KubeProxyConfiguration
-from components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm, run
-from components.kube_proxy.ipvs.backend import IpvsBackend
-from components.kube_proxy.ipvs.servers import Key
-from components.kube_proxy.ipvs.support import UnsupportedError
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kube_proxy import sysctls
+from kubewire.components.kube_proxy.backends import check
+from kubewire.components.kube_proxy.config import IpvsSettings, KubeProxyConfiguration
+from kubewire.components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm, run
+from kubewire.components.kube_proxy.ipvs.backend import IpvsBackend
+from kubewire.components.kube_proxy.ipvs.servers import Key
+from kubewire.components.kube_proxy.ipvs.support import UnsupportedError
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.scratch import Fabric
 
@@ -246,7 +246,7 @@ def test_strict_arp_and_timeouts_reach_the_kernel():
 
 @pytest.mark.skipif(Path("/proc/net/ip_vs").exists(), reason="this kernel has ip_vs")
 def test_a_kernel_without_ip_vs_is_told_in_upstreams_words():
-    argv = ["-m", "components.kube_proxy", "--proxy-mode", "ipvs", "--master", "http://127.0.0.1:1"]
+    argv = ["-m", "kubewire.components.kube_proxy", "--proxy-mode", "ipvs", "--master", "http://127.0.0.1:1"]
     done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == ("kube-proxy: can't use the IPVS proxier: Ipvs not supported by the kernel")

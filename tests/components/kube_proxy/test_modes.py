@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import endpoint_slice, exchange, get, open_flow, service, until
 from tests.components.kube_proxy.scratch import Fabric
@@ -51,7 +51,13 @@ def flush(mode: str) -> None:
 async def start(mode: str) -> asyncio.subprocess.Process:
     Path("/run/config").write_text(CONFIG.format(mode=mode))
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "components.kube_proxy", "--config", "/run/config", "--hostname-override", "node1"
+        sys.executable,
+        "-m",
+        "kubewire.components.kube_proxy",
+        "--config",
+        "/run/config",
+        "--hostname-override",
+        "node1",
     )
 
 
@@ -113,7 +119,9 @@ def _life(fabric: Fabric, mode: str) -> dict[str, Any]:
         await until(lambda: shown(OTHER[mode]) and not shown(mode))
         seen["in another mode"] = (await until(lambda: ask().endpoint)), shown(mode)
         await end(process)
-        cleaner = await asyncio.create_subprocess_exec(sys.executable, "-m", "components.kube_proxy", "--cleanup")
+        cleaner = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "kubewire.components.kube_proxy", "--cleanup"
+        )
         seen["cleanup"] = await cleaner.wait()
         seen["after cleanup"] = shown(mode), shown(OTHER[mode])
         await api.stop()

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from components.kube_proxy import sysctls
-from components.kube_proxy.backends import BACKENDS, Backend
-from components.kube_proxy.metrics import Metrics
-from components.kube_proxy.model import IPV4, IPV6, Node, State
-from components.kube_proxy.tracker import Tracker
+from kubewire.components.kube_proxy import sysctls
+from kubewire.components.kube_proxy.backends import BACKENDS, Backend
+from kubewire.components.kube_proxy.metrics import Metrics
+from kubewire.components.kube_proxy.model import IPV4, IPV6, Node, State
+from kubewire.components.kube_proxy.tracker import Tracker
 from tests.components.kube_proxy import flows, scratch
 from tests.components.kube_proxy.flows import DROPPED, FLOWS, REFUSED, VARIATIONS, Answered, Flow
 from tests.components.kube_proxy.scratch import ADDRESSES, Answer, Fabric

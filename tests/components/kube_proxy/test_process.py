@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import (
     CONFIG,
@@ -86,7 +86,9 @@ def _life(fabric: Fabric) -> dict[str, Any]:
         process.send_signal(signal.SIGTERM)
         seen["exit"] = await process.wait()
         seen["after SIGTERM"] = "ns/dns:p" in fabric_save()
-        cleaner = await asyncio.create_subprocess_exec(sys.executable, "-m", "components.kube_proxy", "--cleanup")
+        cleaner = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "kubewire.components.kube_proxy", "--cleanup"
+        )
         seen["cleanup"] = await cleaner.wait()
         seen["after cleanup"] = "KUBE-S" in fabric_save()
         await api.stop()

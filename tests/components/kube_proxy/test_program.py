@@ -18,8 +18,8 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
-from components.kube_proxy.model import IPV6
-from components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
+from kubewire.components.kube_proxy.model import IPV6
+from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import (
     CONFIG,
@@ -362,7 +362,7 @@ def test_sctp_is_translated_like_the_others():
 
 def _init_only(fabric: Fabric) -> dict[str, Any]:
     name = "net.netfilter.nf_conntrack_tcp_timeout_established"
-    command = f"{sys.executable} -m components.kube_proxy --hostname-override node1 --init-only"
+    command = f"{sys.executable} -m kubewire.components.kube_proxy --hostname-override node1 --init-only"
     before = fabric.shell("node1", f"sysctl -n {name}").strip()
     said = fabric.shell("node1", f"{command} --conntrack-tcp-timeout-established 1h; echo status $?")
     return {

@@ -23,7 +23,7 @@ def _life(fabric: Fabric) -> dict[str, Any]:
     def life() -> dict[str, Any]:
         seen: dict[str, Any] = {}
         with Cluster([fake_node("node1"), fake_node("node2")]) as cluster:
-            command = [sys.executable, "-m", "components.kube_proxy", "--kubeconfig", cluster.kubeconfig]
+            command = [sys.executable, "-m", "kubewire.components.kube_proxy", "--kubeconfig", cluster.kubeconfig]
             flags = ["--hostname-override=node1", "--cluster-cidr=10.244.0.0/16", "--iptables-min-sync-period=100ms"]
             process = subprocess.Popen([*command, *flags])
             try:

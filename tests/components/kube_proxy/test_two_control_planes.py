@@ -57,7 +57,7 @@ def _conflict(mode: str) -> Any:
             config = Path(f"/run/config-{number}")
             ports = {"health": 10256 + number * 100, "metrics": 10249 + number * 100}
             config.write_text(CONFIG.format(mode=mode, kubeconfig=kubeconfig, **ports))
-            argv = ["-m", "components.kube_proxy", "--config", str(config), "--hostname-override", "node1"]
+            argv = ["-m", "kubewire.components.kube_proxy", "--config", str(config), "--hostname-override", "node1"]
             return await asyncio.create_subprocess_exec(sys.executable, *argv)
 
         def who() -> str:

@@ -24,10 +24,10 @@ from typing import Any
 
 import pytest
 
-from components.kernel import namespaces as ns
-from components.machinery.client import ApiError, Client
-from components.machinery.resources import CONFIGMAPS, EVENTS, NODES, PODS, SERVICEACCOUNTS, KubeObject
-from components.runtime.api import AsyncRuntimeClient, Process
+from kubewire.components.kernel import namespaces as ns
+from kubewire.components.machinery.client import ApiError, Client
+from kubewire.components.machinery.resources import CONFIGMAPS, EVENTS, NODES, PODS, SERVICEACCOUNTS, KubeObject
+from kubewire.components.runtime.api import AsyncRuntimeClient, Process
 from tests.scratch import code_visible
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -118,7 +118,9 @@ class Node:
         (pki / "kubelet.crt").write_bytes(kubelet_certificate.certificate.read_bytes())
         (pki / "kubelet.key").write_bytes(kubelet_certificate.key.read_bytes())
         Path("/run/config.yaml").write_text(CONFIG)
-        self.runtime_process = self._start("components.runtime", "--socket", "/run/runtime.sock", "--state", "/run/rt")
+        self.runtime_process = self._start(
+            "kubewire.components.runtime", "--socket", "/run/runtime.sock", "--state", "/run/rt"
+        )
         _until(lambda: Path("/run/runtime.sock").exists(), "the fork server's socket")
         self.start_kubelet()
 
@@ -141,7 +143,7 @@ class Node:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *args],
                 cwd=CHECKOUT,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+                env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -149,7 +151,7 @@ class Node:
 
     def start_kubelet(self) -> None:
         self.kubelet = self._start(
-            "components.kubelet",
+            "kubewire.components.kubelet",
             "--kubeconfig", str(self.api.kubeconfig),
             "--hostname-override", "worker-1",
             "--node-ip", NODE_IP,
@@ -265,7 +267,7 @@ class Node:
 
     async def output(self, pod: KubeObject, container: str, *argv: str) -> str:
         """What a command in a container says."""
-        from components.runtime.api import ProcessSpec
+        from kubewire.components.runtime.api import ProcessSpec
 
         container_id = status(pod, container)["containerID"].removeprefix("kubewire://")
         async with self.runtime() as client:

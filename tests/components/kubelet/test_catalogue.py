@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference, UnknownImage
+from kubewire.components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference, UnknownImage
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_any_tag_and_any_spelling_of_the_registry_finds_the_entry(catalogue: Cat
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("registry.k8s.io/serve_hostname", ("components.agnhost.serve_hostname:main", ())),
+        ("registry.k8s.io/serve_hostname", ("kubewire.components.agnhost.serve_hostname:main", ())),
         ("gcr.io/google-containers/busybox", ("", ("sh",))),
         ("registry.k8s.io/busybox:1.27.2", ("", ("sh",))),
         ("radial/busyboxplus:curl", ("", ("sh",))),
@@ -66,10 +66,14 @@ AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 @pytest.mark.parametrize(
     ("command", "args", "expected"),
     [
-        ((), (), ("components.agnhost.main:main", ("pause",), ())),
-        ((), ("netexec", "--http-port=80"), ("components.agnhost.main:main", ("netexec", "--http-port=80"), ())),
-        (("/agnhost", "netexec"), (), ("components.agnhost.main:main", ("netexec",), ())),
-        (("/agnhost",), ("netexec",), ("components.agnhost.main:main", ("netexec",), ())),
+        ((), (), ("kubewire.components.agnhost.main:main", ("pause",), ())),
+        (
+            (),
+            ("netexec", "--http-port=80"),
+            ("kubewire.components.agnhost.main:main", ("netexec", "--http-port=80"), ()),
+        ),
+        (("/agnhost", "netexec"), (), ("kubewire.components.agnhost.main:main", ("netexec",), ())),
+        (("/agnhost",), ("netexec",), ("kubewire.components.agnhost.main:main", ("netexec",), ())),
         (("sleep",), ("5",), ("", (), ("sleep", "5"))),
         (("sh", "-c", "true"), (), ("", (), ("sh", "-c", "true"))),
     ],
@@ -92,7 +96,7 @@ def test_exec_into_a_container_knows_its_programs(catalogue: Catalogue) -> None:
 
 def test_coredns_runs_with_the_components_libraries(catalogue: Catalogue) -> None:
     program = catalogue.resolve("registry.k8s.io/coredns/coredns:v1.12.1", args=["-conf", "/etc/coredns/Corefile"])
-    assert (program.main, program.preload) == ("components.coredns.main:main", "components")
+    assert (program.main, program.preload) == ("kubewire.components.coredns.main:main", "components")
     assert program.args == ("-conf", "/etc/coredns/Corefile")
 
 
@@ -100,7 +104,7 @@ def test_every_program_of_the_catalogue_that_is_here_can_be_imported(catalogue: 
     import importlib
 
     mains = {main for image in catalogue.images.values() for main in image.programs.values()}
-    for main in sorted(mains - {"components.coredns.main:main"}):
+    for main in sorted(mains - {"kubewire.components.coredns.main:main"}):
         module, _, function = main.partition(":")
         assert callable(getattr(importlib.import_module(module), function)), main
 
@@ -117,7 +121,7 @@ def test_unknown_image_says_what_is_known_and_how_to_map_it(catalogue: Catalogue
 def test_a_lab_file_adds_and_overrides(catalogue: Catalogue) -> None:
     body = {
         "example/app:1": {"argv": ["/usr/bin/python3", "/srv/app.py"], "env": {"A": "b"}, "workingDir": "/srv"},
-        "busybox:old": {"main": "components.agnhost.main:main"},
+        "busybox:old": {"main": "kubewire.components.agnhost.main:main"},
     }
     lab = catalogue.extended(Catalogue.parse(body, "lab.yaml: images"))
     program = lab.resolve("example/app:1", args=["x"])
@@ -125,7 +129,7 @@ def test_a_lab_file_adds_and_overrides(catalogue: Catalogue) -> None:
     assert (program.env, program.working_dir) == ({"A": "b"}, "/srv")
     with pytest.raises(UnknownImage):
         lab.resolve("example/app:2")
-    assert lab.resolve("busybox:old").main == "components.agnhost.main:main"
+    assert lab.resolve("busybox:old").main == "kubewire.components.agnhost.main:main"
     assert lab.resolve("busybox:new").argv == ("sh",)
 
 

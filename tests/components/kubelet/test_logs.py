@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, last_output, parse_line, tail_offset
+from kubewire.components.kubelet.logs import (
+    LogOptions,
+    LogOptionsError,
+    LogWriter,
+    last_output,
+    parse_line,
+    tail_offset,
+)
 
 FILE = (
     b"2026-01-01T00:00:01.000000000Z stdout F one\n"

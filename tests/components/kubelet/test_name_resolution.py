@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.kubelet import hostsfile
-from components.kubelet.resolvconf import ResolverConfig, parse, pod_resolver
+from kubewire.components.kubelet import hostsfile
+from kubewire.components.kubelet.resolvconf import ResolverConfig, parse, pod_resolver
 
 NODE = ResolverConfig(("203.0.113.53",), ("corp.example",), ("timeout:1",))
 

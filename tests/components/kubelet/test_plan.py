@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.kubelet.plan import Actions, Kill, deadline, plan, spec_hash
-from components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord
+from kubewire.components.kubelet.plan import Actions, Kill, deadline, plan, spec_hash
+from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord
 
 
 def pod(policy: str = "Always", init: list[dict[str, Any]] | None = None, **spec: Any) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from components.kubelet.probes import actions, grpc
-from components.kubelet.probes.http import HttpTarget, ProbeResult, target
-from components.kubelet.probes.state import ProbeSpec, begin, observe
+from kubewire.components.kubelet.probes import actions, grpc
+from kubewire.components.kubelet.probes.http import HttpTarget, ProbeResult, target
+from kubewire.components.kubelet.probes.state import ProbeSpec, begin, observe
 
 
 def verdicts(kind: str, results: str, **probe: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from kubelet_node import Node, is_ready, on_node
 
-from components.kubelet.configuration import Settings, read_configuration
+from kubewire.components.kubelet.configuration import Settings, read_configuration
 
 README = Path(__file__).resolve().parents[3] / "components/kubelet/README.md"
 

@@ -10,12 +10,12 @@ from typing import Any, cast
 import aiohttp
 from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
-from components.kubelet.catalogue import Program
-from components.kubelet.container_target import RuntimeTarget
-from components.kubelet.launch import exec_spec
-from components.kubelet.server import no_log
-from components.kubelet.streaming.descriptors import read_chunks
-from components.runtime.api import Process, Tty
+from kubewire.components.kubelet.catalogue import Program
+from kubewire.components.kubelet.container_target import RuntimeTarget
+from kubewire.components.kubelet.launch import exec_spec
+from kubewire.components.kubelet.server import no_log
+from kubewire.components.kubelet.streaming.descriptors import read_chunks
+from kubewire.components.runtime.api import Process, Tty
 
 CHATTY = {
     "name": "app",

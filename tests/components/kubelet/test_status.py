@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from components.apiserver.patch import strategic_merge
-from components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord, Waiting
-from components.kubelet.status.generate import Override, pod_status, status_patch
-from components.kubelet.status.writer import urgent
+from kubewire.components.apiserver.patch import strategic_merge
+from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord, Waiting
+from kubewire.components.kubelet.status.generate import Override, pod_status, status_patch
+from kubewire.components.kubelet.status.writer import urgent
 
 SANDBOX = SandboxRecord("s1", 0, "/run/netns/cni-1", ("10.244.1.2",), 0.0, 7)
 NOW = 1767225600.0

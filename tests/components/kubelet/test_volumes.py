@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from components.kubelet.downward import NodeFacts
-from components.kubelet.volumes import atomic_writer
-from components.kubelet.volumes.payload import (
+from kubewire.components.kubelet.downward import NodeFacts
+from kubewire.components.kubelet.volumes import atomic_writer
+from kubewire.components.kubelet.volumes.payload import (
     FileContent,
     MountProblem,
     TokenRequest,
@@ -19,7 +19,7 @@ from components.kubelet.volumes.payload import (
     references,
     volume_payload,
 )
-from components.kubelet.volumes.setup import check_host_path, sub_path
+from kubewire.components.kubelet.volumes.setup import check_host_path, sub_path
 
 POD: dict[str, Any] = {
     "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"a": "b"}},

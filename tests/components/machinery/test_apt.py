@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery import apt
+from kubewire.components.machinery import apt
 
 ARCHIVE = Path(__file__).parent / "apt_archive"
 DEB = "kubewire-probe_1.0_all.deb"

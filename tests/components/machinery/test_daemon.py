@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from components.machinery.daemon import termination
+from kubewire.components.machinery.daemon import termination
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

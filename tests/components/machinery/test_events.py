@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from components.machinery.client import ApiError
-from components.machinery.events import EventRecorder
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.machinery.events import EventRecorder
+from kubewire.components.machinery.resources import KubeObject
 
 POD: KubeObject = {
     "apiVersion": "v1",

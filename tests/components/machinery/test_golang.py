@@ -10,7 +10,7 @@ import argparse
 
 import pytest
 
-from components.machinery.golang import flag, format_duration, parse_bool, parse_duration, quote
+from kubewire.components.machinery.golang import flag, format_duration, parse_bool, parse_duration, quote
 
 LONGEST = 9223372036.854775807
 

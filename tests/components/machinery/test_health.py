@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from components.machinery import health
+from kubewire.components.machinery import health
 
 
 async def answer_to(request: bytes) -> bytes:

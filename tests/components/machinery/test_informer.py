@@ -8,10 +8,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from components.machinery.client import ApiError, ApiUnavailable, Client
-from components.machinery.informer import Informer
-from components.machinery.kubeconfig import Credentials
-from components.machinery.resources import PODS, KubeObject
+from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
+from kubewire.components.machinery.informer import Informer
+from kubewire.components.machinery.kubeconfig import Credentials
+from kubewire.components.machinery.resources import PODS, KubeObject
 
 
 def pod(name: str, version: int, **labels: str) -> KubeObject:

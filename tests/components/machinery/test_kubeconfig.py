@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery.kubeconfig import Credentials, KubeconfigError, dump, load
+from kubewire.components.machinery.kubeconfig import Credentials, KubeconfigError, dump, load
 
 _HEAD = "current-context: x\ncontexts: [{name: x, context: {cluster: c}}]\n"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.machinery.nodeaffinity import pod_admits_node
-from components.machinery.resources import KubeObject
+from kubewire.components.machinery.nodeaffinity import pod_admits_node
+from kubewire.components.machinery.resources import KubeObject
 
 NODE: KubeObject = {"metadata": {"name": "worker-1", "labels": {"zone": "a", "cores": "8", "model": "x"}}}
 

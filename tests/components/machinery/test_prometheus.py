@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.machinery.prometheus import Registry, exponential_buckets
+from kubewire.components.machinery.prometheus import Registry, exponential_buckets
 
 
 def test_metrics_stand_in_the_order_of_their_names_with_help_and_type() -> None:

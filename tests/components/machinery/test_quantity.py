@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from components.machinery.quantity import milli_value, parse_quantity, value
+from kubewire.components.machinery.quantity import milli_value, parse_quantity, value
 
 
 @pytest.mark.parametrize(

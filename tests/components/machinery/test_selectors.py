@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
+from kubewire.components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
 
 LABELS = {"app": "web", "tier": "front", "version": "3"}
 

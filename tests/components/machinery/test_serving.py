@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from components.machinery import serving
+from kubewire.components.machinery import serving
 
 log = logging.getLogger("served")
 

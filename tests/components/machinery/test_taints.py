@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from components.machinery.resources import KubeObject
-from components.machinery.taints import tolerates, untolerated
+from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.machinery.taints import tolerates, untolerated
 
 GPU = {"key": "gpu", "value": "a100", "effect": "NoSchedule"}
 

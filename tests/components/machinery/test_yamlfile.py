@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.machinery import yamlfile
-from components.machinery.yamlfile import Limits, YamlFileError
+from kubewire.components.machinery import yamlfile
+from kubewire.components.machinery.yamlfile import Limits, YamlFileError
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.api import Disconnected, ProcessSpec, RuntimeClient
+from kubewire.components.runtime.api import Disconnected, ProcessSpec, RuntimeClient
 
 NAMESPACES = ("--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 
@@ -44,7 +44,7 @@ class Sandbox:
 def start(*unshare: str) -> Sandbox:
     directory = Path(tempfile.mkdtemp(prefix="kubewire-test-runtime-"))
     socket, stderr = directory / "runtime.sock", directory / "stderr"
-    server = [sys.executable, "-m", "components.runtime", "--socket", str(socket), "--state", str(directory)]
+    server = [sys.executable, "-m", "kubewire.components.runtime", "--socket", str(socket), "--state", str(directory)]
     with stderr.open("wb") as file:
         process = subprocess.Popen(["unshare", *unshare, *NAMESPACES, *server, "--lower", "/"], stderr=file)
     deadline = time.monotonic() + 20

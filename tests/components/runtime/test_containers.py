@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.api import Mount, Process, ProcessSpec, Rootfs, RuntimeClient, StartError, Tty
+from kubewire.components.runtime.api import Mount, Process, ProcessSpec, Rootfs, RuntimeClient, StartError, Tty
 from tests.components.runtime.conftest import Sandbox, eventually, start, stop
 
 pytestmark = pytest.mark.packet
@@ -30,7 +30,7 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 def pause(client: RuntimeClient, *mounts: Mount, **fields: object) -> Process:
     rootfs = Rootfs(mounts, hostname="pod-a", **fields)  # type: ignore[arg-type]
-    return client.spawn(ProcessSpec(main="components.runtime.pause:main", unshare=POD, rootfs=rootfs, env={}))
+    return client.spawn(ProcessSpec(main="kubewire.components.runtime.pause:main", unshare=POD, rootfs=rootfs, env={}))
 
 
 def in_container(client: RuntimeClient, container: Process, *argv: str) -> str:
@@ -50,7 +50,7 @@ def test_pause_is_pid_1_of_its_own_namespaces_and_ends_on_sigterm(client: Runtim
 
 
 def test_python_pause_reaps_orphans(client: RuntimeClient) -> None:
-    spec = ProcessSpec(main="components.runtime.pause:sleep", unshare=("pid", "mnt"), rootfs=Rootfs(), env={})
+    spec = ProcessSpec(main="kubewire.components.runtime.pause:sleep", unshare=("pid", "mnt"), rootfs=Rootfs(), env={})
     container = client.spawn(spec)
     in_container(client, container, "sh", "-c", "(sleep 0.05 &)")
     eventually(lambda: "sleep" not in in_container(client, container, "ps", "ax"), "the orphan is reaped")
@@ -291,7 +291,7 @@ def test_tools_of_images(client: RuntimeClient) -> None:
 def test_a_light_container_costs_little_memory(client: RuntimeClient, sandbox: Sandbox) -> None:
     """Private memory of one of ten; the bound is what the README promises."""
     args = ("netexec", "--http-port", "8080")
-    spec = ProcessSpec(main="components.agnhost.main:main", args=args, unshare=POD, rootfs=Rootfs(), env={})
+    spec = ProcessSpec(main="kubewire.components.agnhost.main:main", args=args, unshare=POD, rootfs=Rootfs(), env={})
     containers = [client.spawn(spec) for _ in range(10)]
     rollup = sandbox.inside("cat", f"/proc/{containers[5].pid}/smaps_rollup")
     private = sum(int(value) for value in re.findall(r"^Private_\w+:\s+(\d+) kB", rollup, re.M))

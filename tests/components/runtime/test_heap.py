@@ -8,7 +8,7 @@ import sys
 #: Leaves a hole of each size on every page or so, forks, and prints how many KiB a child has to copy to use 1 MiB.
 PROGRAM = """
 import os, sys
-from components.runtime.heap import fill_holes
+from kubewire.components.runtime.heap import fill_holes
 
 def private():
     with open("/proc/self/smaps_rollup") as file:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime import wire
-from components.runtime.api import ProcessSpec, RuntimeApiError, RuntimeClient
+from kubewire.components.runtime import wire
+from kubewire.components.runtime.api import ProcessSpec, RuntimeApiError, RuntimeClient
 from tests.components.runtime.conftest import eventually
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.api import (
+from kubewire.components.runtime.api import (
     AsyncRuntimeClient,
     Disconnected,
     InvalidSpec,

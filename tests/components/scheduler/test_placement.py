@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from components.machinery.selectors import LabelSelector
-from components.scheduler.cluster import Cluster
-from components.scheduler.placement import Placed, Unplaced, choose
-from components.scheduler.podspec import PodInfo, total_requests
+from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.scheduler.cluster import Cluster
+from kubewire.components.scheduler.placement import Placed, Unplaced, choose
+from kubewire.components.scheduler.podspec import PodInfo, total_requests
 from tests.components.controllers.objects import node, pod
 
 CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}

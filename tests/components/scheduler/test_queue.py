@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from components.scheduler.podspec import PodInfo
-from components.scheduler.queue import INITIAL_BACKOFF, SchedulingQueue
+from kubewire.components.scheduler.podspec import PodInfo
+from kubewire.components.scheduler.queue import INITIAL_BACKOFF, SchedulingQueue
 from tests.components.controllers.objects import pod
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.vpc import fabric
-from components.vpc.instances import LIMITS, max_pods
-from components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
+from kubewire.components.vpc import fabric
+from kubewire.components.vpc.instances import LIMITS, max_pods
+from kubewire.components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
 
 ROUTER = ("10.0.0.1", "02:00:00:00:00:fe", "router@seg")
 

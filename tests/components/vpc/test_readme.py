@@ -3,10 +3,10 @@
 import doctest
 from pathlib import Path
 
-import components.vpc
+import kubewire.components.vpc
 
 
 def test_the_example():
-    readme = Path(components.vpc.__file__).with_name("README.md")
+    readme = Path(kubewire.components.vpc.__file__).with_name("README.md")
     failed, tried = doctest.testfile(str(readme), module_relative=False)
     assert (failed, tried > 0) == (0, True)

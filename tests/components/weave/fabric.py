@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from components.machinery.kubeconfig import Credentials, dump
+from kubewire.components.machinery.kubeconfig import Credentials, dump
 from tests.components.flannel.fabric import API_PORT, GATEWAY, PROJECT, Node, build_segment, until
 from tests.components.flannel.fake_api import FakeApi
 
@@ -71,12 +71,12 @@ class WeaveNode(Node):
         config.write_text(dump("fabric", Credentials(server=f"http://{GATEWAY}:{API_PORT}"), "weave-net"))
         self.agent = await asyncio.create_subprocess_exec(
             *self.argv(
-                sys.executable, "-m", "components.weave", "--kubeconfig", str(config), "--nickname", self.name,
+                sys.executable, "-m", "kubewire.components.weave", "--kubeconfig", str(config), "--nickname", self.name,
                 "--interface", "eth0", "--ipalloc-range", RANGE, "--ipalloc-init", f"consensus={count}",
                 "--cni-conf-dir", f"{folder}/net.d", "--cni-bin-dir", f"{folder}/bin", *flags,
             ),
             stderr=self.log.open("ab"),
-            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
         )  # fmt: skip
 
     async def kill(self):

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from components.weave import install
+from kubewire.components.weave import install
 
 POD = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 NOBODY = '{"cniVersion": "1.1.0", "name": "weave", "httpAddr": "127.0.0.1:1"}'

@@ -2,11 +2,11 @@
 
 from ipaddress import IPv4Network
 
-from components.kernel.iptables import Ruleset, parse, transaction
-from components.weave import dataplane, ipsec, status
-from components.weave.allocator import Allocator, Setup
-from components.weave.space import Range
-from components.weave.topology import Link, Peer
+from kubewire.components.kernel.iptables import Ruleset, parse, transaction
+from kubewire.components.weave import dataplane, ipsec, status
+from kubewire.components.weave.allocator import Allocator, Setup
+from kubewire.components.weave.space import Range
+from kubewire.components.weave.topology import Link, Peer
 
 RANGE = IPv4Network("10.32.0.0/12")
 ONE = ipsec.Association("172.18.0.3", "172.18.0.2", 0x1234, "ab" * 36)

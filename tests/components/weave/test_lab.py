@@ -2,9 +2,9 @@
 
 import pytest
 
-from lab.handle import LabStarter
-from scenarios.engine.options import RunOptions
-from scenarios.engine.runner import run
+from kubewire.lab.handle import LabStarter
+from kubewire.scenarios.engine.options import RunOptions
+from kubewire.scenarios.engine.runner import run
 
 SCENARIO = """
 name: weave-net

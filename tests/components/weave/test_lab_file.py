@@ -2,11 +2,11 @@
 
 import pytest
 
-from lab import kernel_needs
-from lab.errors import UsageError
-from lab.networks import network_of
-from scenarios.engine.spec import LabSpec, SpecError
-from topologies.plan import one_segment
+from kubewire.lab import kernel_needs
+from kubewire.lab.errors import UsageError
+from kubewire.lab.networks import network_of
+from kubewire.scenarios.engine.spec import LabSpec, SpecError
+from kubewire.topologies.plan import one_segment
 
 
 @pytest.mark.parametrize("family", ["ipv6", "dual", "dual-ipv6-first"])

@@ -6,10 +6,10 @@ import socket
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from components.weave import wire
-from components.weave.mesh import Mesh, Timing
-from components.weave.topology import Link, Peer, Topology
-from components.weave.wire import Decoder, Hello, Session, WireError
+from kubewire.components.weave import wire
+from kubewire.components.weave.mesh import Mesh, Timing
+from kubewire.components.weave.topology import Link, Peer, Topology
+from kubewire.components.weave.wire import Decoder, Hello, Session, WireError
 
 TIMING = Timing(heartbeat=0.05, lost=0.5, greeting=2, retry=0.02, longest_retry=0.1)
 

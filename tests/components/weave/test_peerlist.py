@@ -5,8 +5,8 @@ import copy
 
 import pytest
 
-from components.machinery.client import ApiError
-from components.weave.peerlist import PEERS, PeerList, annotated, key_of, peers_of, with_peers
+from kubewire.components.machinery.client import ApiError
+from kubewire.components.weave.peerlist import PEERS, PeerList, annotated, key_of, peers_of, with_peers
 
 A, B, C = "0a:00:00:00:00:01", "0a:00:00:00:00:02", "0a:00:00:00:00:03"
 

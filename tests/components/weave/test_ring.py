@@ -5,10 +5,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from components.weave import space
-from components.weave.allocator import Allocator, Denied, Setup
-from components.weave.ring import Entry, Ring, RingConflict
-from components.weave.space import Range
+from kubewire.components.weave import space
+from kubewire.components.weave.allocator import Allocator, Denied, Setup
+from kubewire.components.weave.ring import Entry, Ring, RingConflict
+from kubewire.components.weave.space import Range
 
 UNIVERSE = IPv4Network("10.32.0.0/26")
 WHOLE = space.range_of(UNIVERSE)

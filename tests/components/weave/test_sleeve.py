@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
-from components.weave import sleeve, wire
-from components.weave.mesh import Connection, Timing
-from components.weave.overlay import FASTDP, SLEEVE, Overlay
-from components.weave.sleeve import Macs, Tunnel, Window
-from components.weave.wire import Hello, Session
+from kubewire.components.weave import sleeve, wire
+from kubewire.components.weave.mesh import Connection, Timing
+from kubewire.components.weave.overlay import FASTDP, SLEEVE, Overlay
+from kubewire.components.weave.sleeve import Macs, Tunnel, Window
+from kubewire.components.weave.wire import Hello, Session
 
 A, B = "0a:00:00:00:00:0a", "0a:00:00:00:00:0b"
 
@@ -91,7 +91,7 @@ def connection():
 def test_which_way_is_taken(monkeypatch, heard, ways):
     now = itertools.count()
     clock = {"now": 0.0}
-    monkeypatch.setattr("components.weave.overlay.time.monotonic", lambda: clock["now"])
+    monkeypatch.setattr("kubewire.components.weave.overlay.time.monotonic", lambda: clock["now"])
     overlay = Overlay(A, Timing(heartbeat=1, lost=6), lambda: next(now))
     one = connection()
     overlay.begin(one)

@@ -18,10 +18,10 @@ from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from components.apiserver import main
-from components.apiserver.options import parse
-from components.apiserver.server import ApiServer
-from components.apiserver.store import Store
+from kubewire.components.apiserver import main
+from kubewire.components.apiserver.options import parse
+from kubewire.components.apiserver.server import ApiServer
+from kubewire.components.apiserver.store import Store
 from tests.components.apiserver.running import Authority, write_key
 
 TOKEN = "fuzz"

@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.apiserver import connect, jsonpath, negotiation, requestinfo, status
-from components.machinery import quantity
-from components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
+from kubewire.components.apiserver import connect, jsonpath, negotiation, requestinfo, status
+from kubewire.components.machinery import quantity
+from kubewire.components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
 from tests.fuzz.apiserver.conftest import Send
 from tests.fuzz.apiserver.seeds import seeds
 

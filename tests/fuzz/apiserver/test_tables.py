@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from components.apiserver.kinds import KINDS
-from components.apiserver.kinds.spec import KindSpec
-from components.apiserver.openapi import models
-from components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds import KINDS
+from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.openapi import models
+from kubewire.components.machinery.resources import KubeObject
 
 #: Deeper than any field that a column shows.
 _DEPTH = 8

@@ -14,10 +14,10 @@ from typing import Any
 
 from aiohttp import web
 
-from components.kubelet.streaming import server
-from components.kubelet.streaming.descriptors import read_chunks, write_all
-from components.kubelet.streaming.target import TargetError
-from components.kubelet.streaming.upgrade import protocol_factory
+from kubewire.components.kubelet.streaming import server
+from kubewire.components.kubelet.streaming.descriptors import read_chunks, write_all
+from kubewire.components.kubelet.streaming.target import TargetError
+from kubewire.components.kubelet.streaming.upgrade import protocol_factory
 
 #: Seconds after which a connection whose client has ended hangs.
 _LONGEST = 5.0

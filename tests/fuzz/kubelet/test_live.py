@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.kubelet.streaming import spdy
+from kubewire.components.kubelet.streaming import spdy
 from tests.fuzz.kubelet.live import Complaints, EchoTarget, Live, live
 from tests.fuzz.mutation import mutated
 

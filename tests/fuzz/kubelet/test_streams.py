@@ -9,11 +9,11 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.kubelet.logs import LogOptions, LogOptionsError
-from components.kubelet.streaming import spdy
-from components.kubelet.streaming.server import parse
-from components.kubelet.streaming.target import TargetError
-from components.kubelet.streaming.upgrade import parse_head, wants_spdy
+from kubewire.components.kubelet.logs import LogOptions, LogOptionsError
+from kubewire.components.kubelet.streaming import spdy
+from kubewire.components.kubelet.streaming.server import parse
+from kubewire.components.kubelet.streaming.target import TargetError
+from kubewire.components.kubelet.streaming.upgrade import parse_head, wants_spdy
 
 texts = st.text(max_size=20)
 queries = st.dictionaries(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.apiserver.kinds import KINDS
-from components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.kinds import KINDS
+from kubewire.components.apiserver.kinds.spec import KindSpec
 
 Object = dict[str, Any]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from components.apiserver.kinds import names
-from components.apiserver.kinds.addresses import (
+from kubewire.components.apiserver.kinds import names
+from kubewire.components.apiserver.kinds.addresses import (
     validate_cidr,
     validate_ip,
     validate_legacy_cidr,
     validate_non_special_ip,
 )
-from components.apiserver.kinds.duration import human_duration
-from components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.duration import human_duration
+from kubewire.components.apiserver.kinds.spec import FieldError
 
 LABEL = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "

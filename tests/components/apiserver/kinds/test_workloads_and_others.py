@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.apiserver.kinds import KINDS
+from kubewire.components.apiserver.kinds import KINDS
 from tests.components.apiserver.kinds.conftest import kind_of
 
 TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}

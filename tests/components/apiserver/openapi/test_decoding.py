@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.apiserver import openapi
+from kubewire.components.apiserver import openapi
 
 
 def test_unknown_fields_have_paths_with_indexes() -> None:

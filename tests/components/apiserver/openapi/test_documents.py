@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from components.apiserver import openapi
-from components.apiserver.kinds import KINDS
+from kubewire.components.apiserver import openapi
+from kubewire.components.apiserver.kinds import KINDS
 from tests.components.apiserver.openapi.wire import fields, named
 
 CRD: dict[str, Any] = {
@@ -172,8 +172,8 @@ def _bytes(value: bytes | int) -> bytes:
 
 def test_importing_reads_nothing() -> None:
     code = (
-        "import components.apiserver.openapi as o, sys; from components.apiserver.openapi import models; "
-        "print(models.all_models.cache_info().currsize, 'components.apiserver.openapi.document_v2' in sys.modules)"
+        "import kubewire.components.apiserver.openapi as o, sys; from kubewire.components.apiserver.openapi import models; "
+        "print(models.all_models.cache_info().currsize, 'kubewire.components.apiserver.openapi.document_v2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "0 False\n"

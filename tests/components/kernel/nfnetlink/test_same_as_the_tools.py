@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.nfnetlink import expressions as ex
-from components.kernel.nfnetlink import tables
-from components.kernel.nfnetlink.iptables import Unsupported, compile_table, split
-from components.kernel.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket, attributes
-from components.kernel.nfnetlink.tables import NFPROTO, Table
+from kubewire.components.kernel.nfnetlink import expressions as ex
+from kubewire.components.kernel.nfnetlink import tables
+from kubewire.components.kernel.nfnetlink.iptables import Unsupported, compile_table, split
+from kubewire.components.kernel.nfnetlink.netlink import Message, NetlinkError, NfTablesSocket, attributes
+from kubewire.components.kernel.nfnetlink.tables import NFPROTO, Table
 from tests.scratch import isolated
 
 GOLDEN = sorted((Path(__file__).parents[3] / "golden/kube_proxy").glob("*.txt"), key=lambda path: path.name)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.kubelet.cni.config import ConfigError, NoConfigError, load_file, load_network, parse_list
+from kubewire.components.kubelet.cni.config import ConfigError, NoConfigError, load_file, load_network, parse_list
 
 
 def conflist(name="n", **more):

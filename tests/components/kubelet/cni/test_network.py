@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kubelet import cni
+from kubewire.components.kubelet import cni
 
 RECORDER = Path(__file__).with_name("recorder.py")
 RESULT = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}]}

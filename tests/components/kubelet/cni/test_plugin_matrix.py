@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from components.kernel import features as kernel_features
+from kubewire.components.kernel import features as kernel_features
 from tests.components.kubelet.cni.test_real_plugins import BRIDGE, PORTMAP, add, check, delete, in_pod, network
 from tests.scratch import isolated
 

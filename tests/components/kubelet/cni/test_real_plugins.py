@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kubelet import cni
+from kubewire.components.kubelet import cni
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet

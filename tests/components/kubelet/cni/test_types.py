@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.kubelet.cni.types import DNS, CNIError, Interface, IPConfig, Result, Route, at_least
+from kubewire.components.kubelet.cni.types import DNS, CNIError, Interface, IPConfig, Result, Route, at_least
 
 BODY = {
     "interfaces": [{"name": "cni0", "mac": "02:00:00:00:00:01"}, {"name": "eth0", "sandbox": "/run/netns/a"}],

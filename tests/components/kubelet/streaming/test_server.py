@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from components.kubelet.streaming import server, spdy
-from components.kubelet.streaming.spdy_streams import SpdyStreams
-from components.kubelet.streaming.target import TargetError
-from components.kubelet.streaming.upgrade import protocol_factory
+from kubewire.components.kubelet.streaming import server, spdy
+from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams
+from kubewire.components.kubelet.streaming.target import TargetError
+from kubewire.components.kubelet.streaming.upgrade import protocol_factory
 
 
 class LocalSession:

@@ -4,8 +4,14 @@ import zlib
 
 import pytest
 
-from components.kubelet.streaming import spdy
-from components.kubelet.streaming.spdy import Connection, DataReceived, StreamOpened, StreamReplied, StreamReset
+from kubewire.components.kubelet.streaming import spdy
+from kubewire.components.kubelet.streaming.spdy import (
+    Connection,
+    DataReceived,
+    StreamOpened,
+    StreamReplied,
+    StreamReset,
+)
 
 
 def test_the_dictionary_is_the_drafts() -> None:
