@@ -58,7 +58,7 @@ def percentile(ascending: Sequence[float], part: int) -> float:
 
 def proportional_memory(init_pid: int) -> float:
     """MiB: the sum of PSS of a lab's processes, so that shared pages count once."""
-    from kubewire.lab.status import _descendants
+    from kubewire.lab.commands.status import _descendants
 
     total = 0
     for pid in _descendants(init_pid):

@@ -27,8 +27,8 @@ from statistics import median
 
 from measure import kubewire, machine
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import PODS, KubeObject
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import PODS, KubeObject
 
 NETWORKS = (
     "flannel/vxlan",

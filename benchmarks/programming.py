@@ -13,8 +13,8 @@ from pathlib import Path
 
 from measure import kubewire, machine, row
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import ENDPOINTSLICES, SERVICES
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, SERVICES
 from kubewire.lab.handle import RunningLab
 from kubewire.lab.state import running
 

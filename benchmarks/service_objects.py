@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kubewire.components.kube_proxy.model import Endpoint, Node, ServicePort, ServicePortName, State
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
+from kubewire.components.kube_proxy.state.model import Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
 
 PODS = "10.128.0.0/9"
 NODE = Node("node1", ("172.18.0.3",))

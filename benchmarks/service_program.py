@@ -18,7 +18,7 @@ from pathlib import Path
 from service_objects import FIRST, PODS, change, changed_ip, cluster_ip, fill
 
 from kubewire.components.kernel import namespaces
-from kubewire.components.machinery.client import Client
+from kubewire.components.kubeapi.client import Client
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 from tests.scratch import isolated
 

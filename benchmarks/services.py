@@ -28,13 +28,13 @@ from kubewire.components.kernel.nfnetlink import expressions as ex
 from kubewire.components.kernel.nfnetlink.netlink import NfTablesSocket
 from kubewire.components.kernel.nfnetlink.tables import Table
 from kubewire.components.kube_proxy.backends import BACKENDS
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables import rules as iptables_rules
-from kubewire.components.kube_proxy.local_traffic import LocalSource
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, Endpoint
 from kubewire.components.kube_proxy.nftables import plan as nftables_plan
 from kubewire.components.kube_proxy.nftables import rules as nftables_rules
+from kubewire.components.kube_proxy.state.local_traffic import LocalSource
+from kubewire.components.kube_proxy.state.model import IPV4, Endpoint
 from kubewire.scenarios.catalogue.services import first_packet
 from tests.scratch import isolated
 

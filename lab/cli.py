@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kubewire.components.machinery import sources
+from kubewire.components.base import sources
 from kubewire.lab.errors import LabError, UsageError, plain
 
 if TYPE_CHECKING:
-    from kubewire.scenarios.engine.spec import LabSpec
+    from kubewire.scenarios.engine.file.spec import LabSpec
 
 _DESCRIPTION = """\
 Kubernetes networking on real packets, with nothing to pull.
@@ -113,7 +113,7 @@ def _add_lab_commands(commands: Any) -> None:
     down.add_argument("--all", action="store_true", help="every lab")
     status = _command(commands, "status", _status, "the labs, their hosts and components")
     status.add_argument("--name", help="one lab in detail")
-    from kubewire.lab import planning
+    from kubewire.lab.commands import planning
 
     text = "do the ranges of nodes, pods and Services fit together, and for how much?"
     plan = _command(commands, "plan", planning.run, text, epilog=planning.EPILOG)
@@ -260,7 +260,7 @@ def _vm_help(options: argparse.Namespace) -> int:
 
 
 def _vm_run(options: argparse.Namespace) -> int:
-    from kubewire.lab import virtual
+    from kubewire.lab.commands import virtual
 
     return virtual.run(options, _parse_own)
 
@@ -273,19 +273,19 @@ def _parse_own(arguments: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _vm_shell(options: argparse.Namespace) -> int:
-    from kubewire.lab import virtual
+    from kubewire.lab.commands import virtual
 
     return virtual.shell(options)
 
 
 def _vm_build(options: argparse.Namespace) -> int:
-    from kubewire.lab import virtual
+    from kubewire.lab.commands import virtual
 
     return virtual.make(options)
 
 
 def _vm_status(_: argparse.Namespace) -> int:
-    from kubewire.lab import virtual
+    from kubewire.lab.commands import virtual
 
     return virtual.show()
 
@@ -315,7 +315,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _load_spec(options: argparse.Namespace) -> LabSpec:
-    from kubewire.scenarios.engine.spec import LabSpec, SpecError
+    from kubewire.scenarios.engine.file.spec import LabSpec, SpecError
 
     try:
         spec = LabSpec.load(options.file) if options.file else LabSpec()
@@ -343,13 +343,13 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from kubewire.lab import status
+    from kubewire.lab.commands import status
 
     return status.show(options.name)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from kubewire.lab import doctor
+    from kubewire.lab.needs import doctor
 
     return doctor.show(as_json=options.json)
 
@@ -368,7 +368,7 @@ def _kubectl(options: argparse.Namespace) -> int:
 
 
 def _node(options: argparse.Namespace) -> int:
-    from kubewire.lab import nodes
+    from kubewire.lab.commands import nodes
     from kubewire.lab.state import running
 
     state, record = running(options.name)
@@ -377,26 +377,26 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from kubewire.lab import scenario_runs
+    from kubewire.lab.commands import scenario_runs
 
     return scenario_runs.run(options)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from kubewire.lab import scenario_runs
+    from kubewire.lab.commands import scenario_runs
 
     return scenario_runs.demo(options)
 
 
 def _test(options: argparse.Namespace) -> int:
-    from kubewire.lab import testing
+    from kubewire.lab.commands import testing
 
     return testing.run(options.arguments)
 
 
 def _lock(options: argparse.Namespace) -> int:
     """The launcher of a checkout runs it by itself, before anything is installed."""
-    from kubewire.lab import lock
+    from kubewire.lab.setup import lock
 
     if not sources.IS_CHECKOUT:
         raise UsageError("the lock is part of a checkout; run ./kubewire lock there")

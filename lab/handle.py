@@ -14,11 +14,11 @@ from typing import Any
 
 from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeClient
 from kubewire.lab import launch
-from kubewire.lab.doctor import missing_feature
 from kubewire.lab.errors import LabError
+from kubewire.lab.needs.doctor import missing_feature
 from kubewire.lab.state import LabRecord, StateDirectory
+from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.scenarios.engine.handle import Completed, ComponentAction, Host
-from kubewire.scenarios.engine.spec import LabSpec
 
 
 class RunningLab:

@@ -14,21 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kubewire.components.machinery import kubeconfig
-from kubewire.lab import bridge_netfilter, ip_vs, kernel_needs, router_packages
-from kubewire.lab.contents import Contents, Shared
+from kubewire.components.kubeapi import kubeconfig
+from kubewire.lab.bringup import router_packages
 from kubewire.lab.errors import BringUpFailed, LabError, UsageError
-from kubewire.lab.request import Doors, Request, as_file
-from kubewire.lab.sandbox import code_folders, events, id_map, start
+from kubewire.lab.needs import bridge_netfilter, ip_vs, kernel_needs
+from kubewire.lab.sandbox.contents import Contents, Shared
+from kubewire.lab.sandbox.process import code_folders, events, id_map, start
+from kubewire.lab.sandbox.request import Doors, Request, as_file
 from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 
 #: Called with each progress event: {"step", "state"}, {"note"}, {"ready"} ...
 Report = Callable[[dict[str, Any]], None]
 
 
 def open_door(port: int) -> socket.socket:
-    """The listening socket on the machine's loopback that lab/door.py serves; port 0 picks a free one."""
+    """The listening socket on the machine's loopback that lab/sandbox/door.py serves; port 0 picks a free one."""
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

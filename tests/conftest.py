@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests/golden"
+
+# Programs that tests start find kubewire where pytest does (pyproject.toml, pythonpath), also without the launcher.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 
 class FakeApi:

@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from kubewire.lab.cli import _UP_EPILOG
-from kubewire.scenarios.engine.spec import LabSpec, Network
+from kubewire.scenarios.engine.file.spec import LabSpec, Network
 
 ROOT = Path(__file__).parent.parent
 COMPONENTS = [
     *sorted(path.parent for path in (ROOT / "components").glob("*/__init__.py")),
+    *sorted(path.parent for path in (ROOT / "components/networks").glob("*/README.md")),
     ROOT / "components/apiserver/kinds",
     ROOT / "components/apiserver/openapi",
 ]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from kubewire.components.base import apt, sources
 from kubewire.components.kernel import features as kernel_features
-from kubewire.components.machinery import apt, sources
 from kubewire.vm import cache
 from kubewire.vm.errors import BuildFailed, DoesNotRun, NotBuilt, Panicked, Untrusted, VMError
 from kubewire.vm.kernels.base import Boot, Kernel, Progress

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kubewire.components.machinery import sources
+from kubewire.components.base import sources
 from kubewire.vm import cache, console
 from kubewire.vm.errors import Ended, Panicked
 from kubewire.vm.jail import CANNOT_START, Spec

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
-from kubewire.components.machinery.golang import quote
+from kubewire.components.base.golang import quote
 
 from .golang import host_port
 

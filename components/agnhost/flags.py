@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubewire.components.machinery.golang import parse_bool, parse_duration, quote
+from kubewire.components.base.golang import parse_bool, parse_duration, quote
 
 Value = str | int | bool | float
 

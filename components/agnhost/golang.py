@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from kubewire.components.machinery.golang import quote
+from kubewire.components.base.golang import quote
 
 
 def log(text: str) -> None:

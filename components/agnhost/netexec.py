@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
-from kubewire.components.machinery.golang import format_duration, parse_duration, quote
+from kubewire.components.base.golang import format_duration, parse_duration, quote
 
 from . import dial
 from .flags import Flag, parse

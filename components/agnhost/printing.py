@@ -7,7 +7,7 @@ import random
 import sys
 import time
 
-from kubewire.components.machinery.golang import format_duration
+from kubewire.components.base.golang import format_duration
 
 from .flags import Flag, parse
 from .golang import fatal

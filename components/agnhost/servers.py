@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from kubewire.components.machinery.golang import format_duration
+from kubewire.components.base.golang import format_duration
 
 from . import dial
 from .flags import Flag, parse

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from kubewire.components.machinery.client import JSON_PATCH
+from kubewire.components.kubeapi.client import JSON_PATCH
 
 MAX_BYTES = 3 * 1024 * 1024
 MAX_DEPTH = 200

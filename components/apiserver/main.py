@@ -12,25 +12,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubewire.components.apiserver import openapi, options
-from kubewire.components.apiserver.addressbook import AddressBook
-from kubewire.components.apiserver.admission import Admission
-from kubewire.components.apiserver.authentication import Authenticator, load_token_file
-from kubewire.components.apiserver.bootstrap import Bootstrap
-from kubewire.components.apiserver.catalog import Catalog
-from kubewire.components.apiserver.connect import Connector
-from kubewire.components.apiserver.customresources import Definitions
-from kubewire.components.apiserver.documents import Documents
-from kubewire.components.apiserver.endpoints import Endpoints
-from kubewire.components.apiserver.fieldownership import OwnershipTracker
+from kubewire.components.apiserver.crd.customresources import Definitions
+from kubewire.components.apiserver.http.authentication import Authenticator, load_token_file
+from kubewire.components.apiserver.http.connect import Connector
+from kubewire.components.apiserver.http.documents import Documents
+from kubewire.components.apiserver.http.endpoints import Endpoints
+from kubewire.components.apiserver.http.metrics import Metrics
+from kubewire.components.apiserver.http.server import ApiServer
+from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds import KINDS
-from kubewire.components.apiserver.metrics import Metrics
 from kubewire.components.apiserver.options import Options
-from kubewire.components.apiserver.registry import Registry
-from kubewire.components.apiserver.server import ApiServer
+from kubewire.components.apiserver.registry.addressbook import AddressBook
+from kubewire.components.apiserver.registry.admission import Admission
+from kubewire.components.apiserver.registry.bootstrap import Bootstrap
+from kubewire.components.apiserver.registry.catalog import Catalog
+from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker
+from kubewire.components.apiserver.registry.registry import Registry
 from kubewire.components.apiserver.store import Key, Store, StoreError
-from kubewire.components.apiserver.tokens import ServiceAccountTokens
-from kubewire.components.machinery import tls
-from kubewire.components.machinery.daemon import termination
+from kubewire.components.base import tls
+from kubewire.components.base.daemon import termination
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
 
 
 def _allocator(settings: Options) -> Any:
-    from kubewire.components.apiserver.kinds.service_allocation import ServiceAllocator
+    from kubewire.components.apiserver.kinds.services.service_allocation import ServiceAllocator
 
     first, _, last = settings.service_node_port_range.partition("-")
     return ServiceAllocator(settings.service_cluster_ip_range.split(","), (int(first), int(last)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubewire.components.apiserver.kinds.spec import FieldError
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 
 def qualified(group: str, plural: str) -> str:

@@ -27,7 +27,7 @@ import orjson
 
 from kubewire.components.apiserver import bodies
 from kubewire.components.apiserver.owner import OwnerThread
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.machinery import yamlfile
+from kubewire.components.base import yamlfile
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kubewire.components.base import serving
 from kubewire.components.bgp import fib, links, rib, status
 from kubewire.components.bgp.config import ConfigError, Prefix, load
 from kubewire.components.bgp.speaker import (
@@ -23,7 +24,6 @@ from kubewire.components.bgp.speaker import (
 )
 from kubewire.components.kernel import rtnetlink
 from kubewire.components.kernel.command import CommandError
-from kubewire.components.machinery import serving
 
 log = logging.getLogger("bgp")
 #: How long routes of a run before stay for peers that do not come (BIRD's "graceful restart wait").

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kubewire.components.base import daemon as process
+from kubewire.components.base import sources
 from kubewire.components.bgp.config import ConfigError
-from kubewire.components.machinery import daemon as process
-from kubewire.components.machinery import sources
 
 CONTROL = "/run/bgp/bgp.ctl"
 

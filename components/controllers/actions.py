@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kubewire.components.machinery.client import MERGE_PATCH, ApiError, Client
-from kubewire.components.machinery.events import EventRecorder
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.client import MERGE_PATCH, ApiError, Client
+from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 if TYPE_CHECKING:
     from kubewire.components.controllers.writes import Writes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from kubewire.components.controllers.actions import Patch
 from kubewire.components.controllers.meta import controller_of, controller_reference, is_deleting, labels_of
-from kubewire.components.machinery.resources import KubeObject, Resource
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from kubewire.components.controllers.meta import Key, controller_of, key_of
 from kubewire.components.controllers.sharedinformers import SharedInformers
 from kubewire.components.controllers.workqueue import WorkQueue
 from kubewire.components.controllers.writes import Writes
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.events import EventRecorder
-from kubewire.components.machinery.informer import Informer, wait_synced
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 #: How soon a key that waits for its own writes is looked at again if no event wakes it, in seconds.
 _STALE_RETRY = 1.0

@@ -8,8 +8,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import Resource
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import Resource
 
 log = logging.getLogger(__name__)
 

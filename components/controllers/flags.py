@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubewire.components.machinery.golang import flag, parse_bool, parse_duration
+from kubewire.components.base.golang import flag, parse_bool, parse_duration
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -8,16 +8,16 @@ import logging
 import os
 import socket
 
+from kubewire.components.base import health
+from kubewire.components.base.daemon import log_to_stderr, termination
 from kubewire.components.controllers import flags
 from kubewire.components.controllers.controller import Context, utc_now
 from kubewire.components.controllers.flags import Options
 from kubewire.components.controllers.registry import ALIASES, CONTROLLERS, enabled
 from kubewire.components.controllers.sharedinformers import SharedInformers
-from kubewire.components.machinery import health
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.daemon import log_to_stderr, termination
-from kubewire.components.machinery.events import EventRecorder
-from kubewire.components.machinery.resources import LEASES, KubeObject
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.resources import LEASES, KubeObject
 
 log = logging.getLogger("kube-controller-manager")
 _LEASE, _LEASE_DURATION, _RENEW = "kube-controller-manager", 15, 5.0

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 Key = tuple[str, str]
 _EPOCH = datetime.fromtimestamp(0, UTC)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from kubewire.components.controllers.meta import annotations_of, condition, created_at, is_deleting, parse_time
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from kubewire.components.controllers.meta import controller_reference
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 POD_TEMPLATE_HASH = "pod-template-hash"
 CONTROLLER_REVISION_HASH = "controller-revision-hash"

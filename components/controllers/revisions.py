@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kubewire.components.controllers.actions import Action, Create, Delete, Patch
 from kubewire.components.controllers.meta import controller_reference
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, compute_hash
-from kubewire.components.machinery.resources import CONTROLLERREVISIONS, KubeObject
+from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, KubeObject
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from kubewire.components.controllers.meta import Key, controller_uid, key_of
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.informer import Handler, Informer
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.informer import Handler, Informer
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 
 class Index:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 #: Give up waiting for an event that never comes (an object made and gone between two lists), in seconds.
 PATIENCE = 30.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from kubewire.components.base.prometheus import Registry
 from kubewire.components.coredns.corefile import CorefileError, Line, ServerBlock, Token, fail
 from kubewire.components.coredns.message import REFUSED, Request, Response
 from kubewire.components.coredns.plugin import (
@@ -27,7 +28,6 @@ from kubewire.components.coredns.plugin import (
 )
 from kubewire.components.coredns.plugins import PLUGINS
 from kubewire.components.coredns.server import Listener, respond
-from kubewire.components.machinery.prometheus import Registry
 
 log = logging.getLogger("coredns")
 VERSION = "1.12.1"

@@ -12,12 +12,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubewire.components.base.golang import parse_bool, quote
 from kubewire.components.coredns import corefile
 from kubewire.components.coredns.corefile import CorefileError
 from kubewire.components.coredns.instance import VERSION, Instance
 from kubewire.components.coredns.plugin import PluginError
 from kubewire.components.coredns.plugins import PLUGINS
-from kubewire.components.machinery.golang import parse_bool, quote
 
 log = logging.getLogger("coredns")
 

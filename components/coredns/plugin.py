@@ -9,9 +9,9 @@ from typing import Protocol
 
 from aiohttp import web
 
+from kubewire.components.base.prometheus import Registry
 from kubewire.components.coredns.corefile import Line
 from kubewire.components.coredns.message import SERVFAIL, Request, Response
-from kubewire.components.machinery.prometheus import Registry
 
 #: Asks the rest of the chain.
 Next = Callable[[Request], Awaitable[Response]]

@@ -12,6 +12,7 @@ from typing import cast
 from dnslib import DNSError
 from dnslib.label import DNSLabelError
 
+from kubewire.components.base import serving
 from kubewire.components.coredns.message import (
     BADVERS,
     IN,
@@ -25,7 +26,6 @@ from kubewire.components.coredns.message import (
     encode,
 )
 from kubewire.components.coredns.plugin import Next
-from kubewire.components.machinery import serving
 
 log = logging.getLogger("coredns")
 _LENGTH = struct.Struct("!H")

@@ -9,13 +9,14 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from kubewire.components.kube_proxy import service_health, topology
+from kubewire.components.kube_proxy import service_health
 from kubewire.components.kube_proxy.conntrack import netlink
 from kubewire.components.kube_proxy.conntrack.stale import stale, wanted
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import Endpoints, Node, Services
 from kubewire.components.kube_proxy.service_health import ServiceHealth
-from kubewire.components.kube_proxy.tracker import Pending
+from kubewire.components.kube_proxy.state import topology
+from kubewire.components.kube_proxy.state.model import Endpoints, Node, Services
+from kubewire.components.kube_proxy.state.tracker import Pending
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from kubewire.components.kernel.command import CommandError
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables.backend import IptablesBackend
 from kubewire.components.kube_proxy.ipvs import support
 from kubewire.components.kube_proxy.ipvs.backend import IpvsBackend
 from kubewire.components.kube_proxy.ipvs.support import UnsupportedError
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import State
 from kubewire.components.kube_proxy.nftables.backend import NftablesBackend
+from kubewire.components.kube_proxy.state.model import State
 
 
 class Backend(Protocol):

@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from kubewire.components.kube_proxy.iptables.applier import Iptables
-from kubewire.components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
 
 class FamiliesError(Exception):

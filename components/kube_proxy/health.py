@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from kubewire.components.base.prometheus import CONTENT_TYPE
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.machinery.prometheus import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
 _TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"

@@ -8,16 +8,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from kubewire.components.kube_proxy import flags, proxy, sysctls
+from kubewire.components.kube_proxy import proxy, sysctls
 from kubewire.components.kube_proxy.backends import ERRORS, check
-from kubewire.components.kube_proxy.config import ConfigError, dump
-from kubewire.components.kube_proxy.configfile import ConfigFileChanged
+from kubewire.components.kube_proxy.configuration import flags
+from kubewire.components.kube_proxy.configuration.config import ConfigError, dump
+from kubewire.components.kube_proxy.configuration.configfile import ConfigFileChanged
+from kubewire.components.kube_proxy.configuration.flags import Options
+from kubewire.components.kube_proxy.configuration.validation import validate
 from kubewire.components.kube_proxy.families import FamiliesError
-from kubewire.components.kube_proxy.flags import Options
-from kubewire.components.kube_proxy.validation import validate
-from kubewire.components.machinery import kubeconfig
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.kubeconfig import KubeconfigError
+from kubewire.components.kubeapi import kubeconfig
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.kubeconfig import KubeconfigError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from kubewire.components.machinery.prometheus import Registry, exponential_buckets
+from kubewire.components.base.prometheus import Registry, exponential_buckets
 
 _SYNC_BUCKETS = exponential_buckets(0.001, 2, 15)
 #: Upstream merges its four ranges into a list that begins with a zero, so le="0" is among them.

@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubewire.components.kube_proxy import sysctls
-from kubewire.components.kube_proxy.addresses import local_addresses
 from kubewire.components.kube_proxy.aftersync import AfterSync
 from kubewire.components.kube_proxy.backends import BACKENDS, ERRORS, IPTABLES_BASED, Backend, check
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
-from kubewire.components.kube_proxy.configfile import until_changed
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.configfile import until_changed
 from kubewire.components.kube_proxy.families import available_families
 from kubewire.components.kube_proxy.health import Health, healthz_app, metrics_app, serve
-from kubewire.components.kube_proxy.local_traffic import node_port_ips
 from kubewire.components.kube_proxy.memory import settle
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, IPV6, Node, State
-from kubewire.components.kube_proxy.objects import LABEL_SELECTOR, node_from, trim, trim_service, trim_slice
 from kubewire.components.kube_proxy.runner import BoundedFrequencyRunner
 from kubewire.components.kube_proxy.service_health import ServiceHealth, ServiceKey
-from kubewire.components.kube_proxy.snapshot import Snapshot
-from kubewire.components.kube_proxy.tracker import Tracker
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.events import EventRecorder
-from kubewire.components.machinery.informer import Informer, wait_synced
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, KubeObject
+from kubewire.components.kube_proxy.state.addresses import local_addresses
+from kubewire.components.kube_proxy.state.local_traffic import node_port_ips
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Node, State
+from kubewire.components.kube_proxy.state.objects import LABEL_SELECTOR, node_from, trim, trim_service, trim_slice
+from kubewire.components.kube_proxy.state.snapshot import Snapshot
+from kubewire.components.kube_proxy.state.tracker import Tracker
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, KubeObject
 
 log = logging.getLogger(__name__)
 #: The kernel is looked at anew this often although nothing seems wrong (upstream's FullSyncPeriod).

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from kubewire.components.kube_proxy.model import Endpoints, Services
+from kubewire.components.kube_proxy.state.model import Endpoints, Services
 
 log = logging.getLogger(__name__)
 #: (namespace, name)

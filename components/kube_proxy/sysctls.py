@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from kubewire.components.kube_proxy.config import ConntrackSettings, KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import ConntrackSettings, KubeProxyConfiguration
 
 log = logging.getLogger(__name__)
 

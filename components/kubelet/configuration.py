@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubewire.components.base.golang import flag, parse_bool, parse_duration
+from kubewire.components.kubeapi.quantity import value
 from kubewire.components.kubelet.backoff import DEFAULT_BACKOFF, BackoffPolicy
-from kubewire.components.machinery.golang import flag, parse_bool, parse_duration
-from kubewire.components.machinery.quantity import value
 
 API_VERSION = "kubelet.config.k8s.io/v1beta1"
 
@@ -202,7 +202,7 @@ def _flatten(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_configuration(text: str, where: str) -> dict[str, Any]:
     """Fields of Settings from a KubeletConfiguration in YAML or JSON. Raises ConfigurationError."""
-    from kubewire.components.machinery import yamlfile
+    from kubewire.components.base import yamlfile
 
     try:
         body = yamlfile.load(text, where) or {}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+from kubewire.components.kubeapi.quantity import parse_quantity
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
-from kubewire.components.machinery.quantity import parse_quantity
-from kubewire.components.machinery.resources import KubeObject
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.*)'\]$")
 

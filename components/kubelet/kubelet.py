@@ -12,30 +12,31 @@ from typing import Any
 import aiohttp
 
 from kubewire.components.kernel import inotify
-from kubewire.components.kubelet import launch, orphans, pods
-from kubewire.components.kubelet.catalogue import Catalogue
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.resources import PODS, SERVICES, KubeObject
+from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.configuration import Settings
-from kubewire.components.kubelet.container_target import RuntimeTarget
 from kubewire.components.kubelet.downward import NodeFacts
-from kubewire.components.kubelet.images import ImagePuller
+from kubewire.components.kubelet.images.catalogue import Catalogue
+from kubewire.components.kubelet.images.pulls import ImagePuller
 from kubewire.components.kubelet.metrics import Metrics
-from kubewire.components.kubelet.node import KUBELET_VERSION, capacity, measure
-from kubewire.components.kubelet.node_registration import NodeRegistration
-from kubewire.components.kubelet.node_services import NodeServices
+from kubewire.components.kubelet.node.object import KUBELET_VERSION, capacity, measure
+from kubewire.components.kubelet.node.registration import NodeRegistration
 from kubewire.components.kubelet.objects import ReferencedObjects
-from kubewire.components.kubelet.pod_network import PodNetwork
-from kubewire.components.kubelet.pod_state import PodState, adopt
-from kubewire.components.kubelet.pod_worker import PodWorker
+from kubewire.components.kubelet.pod import launch, orphans
+from kubewire.components.kubelet.pod.container_target import RuntimeTarget
+from kubewire.components.kubelet.pod.network import PodNetwork
+from kubewire.components.kubelet.pod.node_services import NodeServices
+from kubewire.components.kubelet.pod.state import PodState, adopt
+from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.resolvconf import ResolverConfig, parse
 from kubewire.components.kubelet.static_pods import StaticPods
 from kubewire.components.kubelet.status.generate import PodStatus
 from kubewire.components.kubelet.status.writer import StatusWriter
-from kubewire.components.kubelet.tokens import TokenCache
 from kubewire.components.kubelet.volumes.directories import Directories
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.events import EventRecorder
-from kubewire.components.machinery.informer import Informer
-from kubewire.components.machinery.resources import PODS, SERVICES, KubeObject
+from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient, Process
 
 log = logging.getLogger(__name__)

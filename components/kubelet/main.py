@@ -7,13 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
-from kubewire.components.kubelet.catalogue import Catalogue, InvalidCatalogue
+from kubewire.components.base import tls
+from kubewire.components.base.daemon import termination
+from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubelet.configuration import ConfigurationError, Settings, settings
+from kubewire.components.kubelet.images.catalogue import Catalogue, InvalidCatalogue
 from kubewire.components.kubelet.kubelet import Kubelet
 from kubewire.components.kubelet.server import KubeletServer
-from kubewire.components.machinery import tls
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.daemon import termination
 from kubewire.components.runtime.api import AsyncRuntimeClient, Disconnected
 
 log = logging.getLogger("kubelet")

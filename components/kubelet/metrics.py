@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubewire.components.machinery.prometheus import Registry
+from kubewire.components.base.prometheus import Registry
 
 _LATENCY = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 

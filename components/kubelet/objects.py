@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.informer import Informer
-from kubewire.components.machinery.resources import CONFIGMAPS, SECRETS, KubeObject, Resource
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.resources import CONFIGMAPS, SECRETS, KubeObject, Resource
 
 Key = tuple[str, str, str]
 

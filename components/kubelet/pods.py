@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from kubewire.components.machinery.quantity import parse_quantity
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.quantity import parse_quantity
+from kubewire.components.kubeapi.resources import KubeObject
 
 Container = dict[str, Any]
 

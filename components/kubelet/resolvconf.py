@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
-from kubewire.components.machinery.resources import KubeObject
 
 MAX_NAMESERVERS = 3
 MAX_SEARCHES = 32

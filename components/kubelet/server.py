@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from kubewire.components.base.prometheus import CONTENT_TYPE
 from kubewire.components.kernel import inotify
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
-from kubewire.components.kubelet.pod_worker import PodWorker
+from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.stats import summary
 from kubewire.components.kubelet.status.generate import PodStatus
 from kubewire.components.kubelet.streaming.server import spdy, websocket
 from kubewire.components.kubelet.streaming.upgrade import UpgradeRequest, protocol_factory
-from kubewire.components.machinery.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from kubewire.components.kubelet.kubelet import Kubelet

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kubewire.components.kernel import inotify
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import PODS, KubeObject
 from kubewire.components.kubelet import pods
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import PODS, KubeObject
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ManifestError(ValueError):
 
 def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObject:
     """The pod a manifest stands for: NAME-NODE, with a uid that changes with the file. Raises ManifestError."""
-    from kubewire.components.machinery import yamlfile
+    from kubewire.components.base import yamlfile
 
     try:
         body: Any = yamlfile.load(text, where)
@@ -123,7 +123,7 @@ class StaticPods:
 
     def scan(self) -> dict[Path, KubeObject]:
         """The pods of all valid manifests by file; the others are logged."""
-        from kubewire.components.machinery import yamlfile
+        from kubewire.components.base import yamlfile
 
         found: dict[Path, KubeObject] = {}
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kubewire.components.kubelet import pods
-from kubewire.components.kubelet.pod_worker import PodWorker
+from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.records import ContainerRecord
 
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from kubewire.components.machinery import sources
+from kubewire.components.base import sources
 
 from .loop import Loop
 from .rootfs import Layout, owned, program_binds

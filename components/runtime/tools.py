@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kubewire.components.machinery.sources import IMPORTED_FROM
+from kubewire.components.base.sources import IMPORTED_FROM
 
 #: Applets that would change the machine or the lab rather than the container; nothing in an image needs them.
 _LEFT_OUT = {"init", "linuxrc", "busybox"}

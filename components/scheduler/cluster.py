@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from kubewire.components.machinery.resources import KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.podspec import HostPort, PodInfo, Requests, Term, amount
 
 #: Selectors whose counts are kept.

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kubewire.components.machinery.nodeaffinity import pod_admits_node, required_terms
-from kubewire.components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, is_tolerated, untolerated
+from kubewire.components.kubeapi.nodeaffinity import pod_admits_node, required_terms
+from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, is_tolerated, untolerated
 from kubewire.components.scheduler.cluster import Cluster, NodeState
 from kubewire.components.scheduler.podspec import Constraint, PodInfo, Term
 

@@ -8,10 +8,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubewire.components.machinery import health
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.daemon import log_to_stderr, termination
-from kubewire.components.machinery.golang import flag, parse_bool
+from kubewire.components.base import health
+from kubewire.components.base.daemon import log_to_stderr, termination
+from kubewire.components.base.golang import flag, parse_bool
+from kubewire.components.kubeapi.client import Client
 from kubewire.components.scheduler.scheduler import DEFAULT_NAME, Scheduler
 
 log = logging.getLogger("kube-scheduler")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.cluster import Cluster, NodeState
 from kubewire.components.scheduler.filters import (
     NODE_FILTERS,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubewire.components.machinery.quantity import milli_value, value
-from kubewire.components.machinery.resources import KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.quantity import milli_value, value
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 #: Requests assumed for scoring where a container has none (GetNonzeroRequests).
 DEFAULT_MILLI_CPU = 100

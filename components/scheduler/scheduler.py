@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.events import EventRecorder, timestamp
-from kubewire.components.machinery.informer import Informer, wait_synced
-from kubewire.components.machinery.resources import (
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.events import EventRecorder, timestamp
+from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.resources import (
     NAMESPACES,
     NODES,
     PODS,
@@ -19,7 +19,7 @@ from kubewire.components.machinery.resources import (
     STATEFULSETS,
     KubeObject,
 )
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.cluster import Cluster
 from kubewire.components.scheduler.placement import Placed, Unplaced, choose
 from kubewire.components.scheduler.podspec import PodInfo, signature

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from kubewire.components.machinery.nodeaffinity import term_matches
-from kubewire.components.machinery.selectors import LabelSelector
-from kubewire.components.machinery.taints import PREFER_NO_SCHEDULE, is_tolerated
+from kubewire.components.kubeapi.nodeaffinity import term_matches
+from kubewire.components.kubeapi.selectors import LabelSelector
+from kubewire.components.kubeapi.taints import PREFER_NO_SCHEDULE, is_tolerated
 from kubewire.components.scheduler.cluster import Cluster, NodeState
 from kubewire.components.scheduler.filters import counts_for_spread, domain_counts
 from kubewire.components.scheduler.podspec import Constraint, PodInfo, Term

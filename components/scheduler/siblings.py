@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kubewire.components.machinery.resources import KubeObject
-from kubewire.components.machinery.selectors import LabelSelector, Requirement
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector, Requirement
 from kubewire.components.scheduler.podspec import PodInfo
 
 

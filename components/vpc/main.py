@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from kubewire.components.base import daemon, serving
 from kubewire.components.kernel import command, namespaces
 from kubewire.components.kernel.command import CommandError
-from kubewire.components.machinery import daemon, serving
 from kubewire.components.vpc.kernel import Kernel, mac_of
 from kubewire.components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
 from kubewire.components.vpc.service import Service

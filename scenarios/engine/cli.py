@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubewire.scenarios.engine.options import Elsewhere, MissingFeature, RunOptions, everything_there
+from kubewire.scenarios.engine.events.options import Elsewhere, MissingFeature, RunOptions, everything_there
 
 if TYPE_CHECKING:
+    from kubewire.scenarios.engine.file.model import Case
     from kubewire.scenarios.engine.handle import LabFactory
-    from kubewire.scenarios.engine.model import Case
 
 CATALOGUE = Path(__file__).parent.parent / "catalogue"
 
@@ -87,7 +87,7 @@ def files_of(given: Sequence[str]) -> list[Path]:
 
 def cases_of(arguments: argparse.Namespace) -> list[Case]:
     """What `kubewire run` with these arguments would run. Raises SpecError, KeywordError, OSError."""
-    from kubewire.scenarios.engine.runner import chosen
+    from kubewire.scenarios.engine.run.runner import chosen
 
     return chosen(files_of(arguments.scenarios), options_of(arguments))
 
@@ -110,6 +110,6 @@ def _catalogued(text: str) -> Path:
 
 def run(files: Sequence[Path | str], lab_factory: LabFactory, options: RunOptions) -> int:
     """Run scenarios. 0: all passed (or were skipped), 1: some did not, 2: a file is wrong, 130: interrupted."""
-    from kubewire.scenarios.engine.runner import run as run_cases
+    from kubewire.scenarios.engine.run.runner import run as run_cases
 
     return run_cases([Path(file) for file in files], lab_factory, options)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 
 Role = Literal["control-plane", "worker", "router", "outside"]
 ComponentAction = Literal["kill", "stop", "start"]
@@ -122,7 +122,7 @@ class LabFactory(Protocol):
     """Brings a lab up on entering and tears it down on leaving, whatever happened in between.
 
     May have missing(feature) -> str: why labs here cannot do what a scenario requires, "" when they can
-    (kubewire.scenarios.engine.options.MissingFeature); the pytest plugin asks it.
+    (kubewire.scenarios.engine.events.options.MissingFeature); the pytest plugin asks it.
     """
 
     def __call__(self, spec: LabSpec, name: str) -> AbstractContextManager[LabHandle]: ...

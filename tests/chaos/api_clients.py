@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.machinery import kubeconfig
+from kubewire.components.kubeapi import kubeconfig
 from tests.chaos.history import NEVER, Event, History, Key, Listing, Operation, State, Watch
 
 NAMESPACES = ("default", "kube-public")

@@ -24,10 +24,10 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.machinery.client import ApiUnavailable, Client
-from kubewire.components.machinery.resources import CONFIGMAPS, DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
+from kubewire.components.kubeapi.client import ApiUnavailable, Client
+from kubewire.components.kubeapi.resources import CONFIGMAPS, DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
 from kubewire.lab.handle import LabStarter, RunningLab, RunningProgram
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.chaos import seeds
 from tests.lab.kubewire_cli import Cli
 from tests.lab.test_kill import Namespaces, assert_gone, machine_network, mounts, until, wait_or_end

@@ -9,11 +9,11 @@ import subprocess
 
 import pytest
 
-from kubewire.components.aws_vpc_cni import install as aws
-from kubewire.components.azure_cni import install as azure
-from kubewire.components.calico import install as calico
-from kubewire.components.flannel import install as flannel
-from kubewire.components.weave import install as weave
+from kubewire.components.networks.aws_vpc_cni import install as aws
+from kubewire.components.networks.azure_cni import install as azure
+from kubewire.components.networks.calico import install as calico
+from kubewire.components.networks.flannel import install as flannel
+from kubewire.components.networks.weave import install as weave
 
 INSTALLERS = {
     ("aws-cni",): lambda folder: aws.pack.install(aws.plugin(), aws.PLUGINS, folder),

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.aws_vpc_cni.ipamd import Ipamd, Options
-from kubewire.components.azure_cni.plugin.state import NoAddress, Store
-from kubewire.components.machinery import serving
+from kubewire.components.base import serving
+from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
+from kubewire.components.networks.azure_cni.plugin.state import NoAddress, Store
 from kubewire.components.vpc.model import ANYWHERE, Refused, Rule, Subnet, Vpc
 from kubewire.components.vpc.service import _ACTIONS, Service
 from tests.fuzz.mutation import mutated, mutated_json

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.azure_cni.plugin import cni as azure
-from kubewire.components.flannel import cni_plugin as flannel
 from kubewire.components.kernel import command
 from kubewire.components.kubelet.cni import cache, config, invoke, network
 from kubewire.components.kubelet.cni.types import CNIError, Result
-from kubewire.components.machinery.cni_plugin import contract
-from kubewire.components.weave.plugin import cni as weave
+from kubewire.components.networks.azure_cni.plugin import cni as azure
+from kubewire.components.networks.cni_plugin import contract
+from kubewire.components.networks.flannel import cni_plugin as flannel
+from kubewire.components.networks.weave.plugin import cni as weave
 from tests.fuzz.mutation import mutated, mutated_json
 
 CONFIG: dict[str, Any] = {

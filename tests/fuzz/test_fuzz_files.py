@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubewire.components.bgp import config as bgp
-from kubewire.components.kube_proxy import config as kube_proxy
-from kubewire.components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
+from kubewire.components.kube_proxy.configuration import config as kube_proxy
+from kubewire.components.kubeapi import kubeconfig
 from kubewire.components.kubelet.configuration import ConfigurationError, read_configuration
+from kubewire.components.kubelet.images.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
 from kubewire.components.kubelet.static_pods import ManifestError, read_manifest
-from kubewire.components.machinery import kubeconfig
-from kubewire.scenarios.engine import loader
-from kubewire.scenarios.engine.document import Document, SpecError
-from kubewire.scenarios.engine.duration import seconds
-from kubewire.scenarios.engine.jsonpath import JSONPath, JSONPathError
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file import loader
+from kubewire.scenarios.engine.file.document import Document, SpecError
+from kubewire.scenarios.engine.file.duration import seconds
+from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.fuzz.mutation import mutated, mutated_json
 
 CATALOGUE = Path(loader.__file__).parents[1] / "catalogue"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.scenarios.engine import packets, pcapng
+from kubewire.scenarios.engine.packets import decode as packets
+from kubewire.scenarios.engine.packets import pcapng
 from tests.fuzz.mutation import mutated
 
 MACS = bytes(range(12))

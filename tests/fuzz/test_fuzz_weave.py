@@ -12,12 +12,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.machinery import jsontext
-from kubewire.components.weave import paxos, sleeve, wire
-from kubewire.components.weave.allocator import Allocator, Setup
-from kubewire.components.weave.ring import RingConflict
-from kubewire.components.weave.topology import Peer, Topology
-from kubewire.components.weave.wire import Decoder, Hello, Session, WireError
+from kubewire.components.base import jsontext
+from kubewire.components.networks.weave import paxos, sleeve, wire
+from kubewire.components.networks.weave.allocator import Allocator, Setup
+from kubewire.components.networks.weave.ring import RingConflict
+from kubewire.components.networks.weave.topology import Peer, Topology
+from kubewire.components.networks.weave.wire import Decoder, Hello, Session, WireError
 from tests.fuzz.mutation import mutated, mutated_json
 
 NAME, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.machinery import yamlfile
+from kubewire.components.base import yamlfile
 from tests.fuzz.mutation import mutated
 
 #: What YAML's grammar is made of, so that random texts get past its first characters.

@@ -12,7 +12,7 @@ import pytest
 
 from kubewire.lab.handle import LabStarter, RunningLab
 from kubewire.lab.state import StateDirectory
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 
 
 @pytest.fixture

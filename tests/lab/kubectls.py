@@ -8,7 +8,7 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-from kubewire.components.machinery import apt
+from kubewire.components.base import apt
 
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "kubectl-debian"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab import bridge_netfilter
+from kubewire.lab.needs import bridge_netfilter
 
 FAMILIES = ("ip", "ip6", "arp")
 

@@ -7,10 +7,10 @@ import ipaddress
 import pytest
 from cryptography import x509
 
-from kubewire.lab.components import ClusterAddresses, component_specs, node_files, upstream_dns
-from kubewire.lab.networks import flannel_configuration
-from kubewire.lab.pki import Authority
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, upstream_dns
+from kubewire.lab.bringup.networks import flannel_configuration
+from kubewire.lab.bringup.pki import Authority
+from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import SHAPES, TopologyPlan
 
 DUAL = {

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from kubewire.lab.bringup.inside import ControlServer
 from kubewire.lab.errors import LabError
 from kubewire.lab.handle import RunningLab
-from kubewire.lab.inside import ControlServer
 from kubewire.lab.state import LabRecord, StateDirectory
 
 
 class FakeLab:
-    """Takes the place of kubewire.lab.bringup.Lab: notes what it was asked to do."""
+    """Takes the place of kubewire.lab.bringup.steps.Lab: notes what it was asked to do."""
 
     def __init__(self, state: StateDirectory) -> None:
         self.state = state

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from kubewire.lab import dns_probe
+from kubewire.lab.bringup import dns_probe
 
 
 def test_the_question_is_a_well_formed_query() -> None:

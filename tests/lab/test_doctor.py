@@ -11,9 +11,9 @@ import pytest
 
 import kubewire.scenarios.engine
 from kubewire.components.kernel import features as kernel_features
-from kubewire.lab import doctor
-from kubewire.scenarios.engine.document import SpecError
-from kubewire.scenarios.engine.loader import load
+from kubewire.lab.needs import doctor
+from kubewire.scenarios.engine.file.document import SpecError
+from kubewire.scenarios.engine.file.loader import load
 
 _SCENARIO = """\
 name: needs-something
@@ -88,7 +88,7 @@ def test_a_feature_is_missing_when_its_command_fails(
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user")
 def test_bpf_is_missing_for_whoever_needs_a_user_namespace() -> None:
     """bpf(2) asks for CAP_BPF in the machine's own user namespace; doctor's list must not promise it to others."""
-    code = "from kubewire.lab.doctor import missing_feature as m; print([f for f in ('veth', 'bpf') if m(f)])"
+    code = "from kubewire.lab.needs.doctor import missing_feature as m; print([f for f in ('veth', 'bpf') if m(f)])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(doctor.__file__).parent.parent,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab.door import carry
 from kubewire.lab.launch import open_door
+from kubewire.lab.sandbox.door import carry
 
 _MUCH = secrets.token_bytes(1 << 20) * 8
 

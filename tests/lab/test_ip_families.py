@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, ENDPOINTSLICES, NODES, PODS, SERVICES
 from kubewire.lab.handle import LabStarter, RunningLab
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.lab.test_components import DUAL, IPV6, IPV6_FIRST
 from tests.lab.test_lab import service, until, web, with_api
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab import ip_vs
 from kubewire.lab.errors import UsageError
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.lab.needs import ip_vs
+from kubewire.scenarios.engine.file.spec import LabSpec
 
 IPVS = LabSpec.parse({"kubeProxy": {"mode": "ipvs"}})
 

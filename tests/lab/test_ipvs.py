@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import DEPLOYMENTS, SERVICES
-from kubewire.lab.doctor import missing_feature
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, SERVICES
 from kubewire.lab.handle import LabStarter, RunningLab
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.lab.needs.doctor import missing_feature
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.lab.test_lab import service, until, web, with_api
 
 pytestmark = pytest.mark.lab

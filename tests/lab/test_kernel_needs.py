@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kubewire.lab import kernel_needs
 from kubewire.lab.errors import UsageError
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.lab.needs import kernel_needs
+from kubewire.scenarios.engine.file.spec import LabSpec
 
 
 @pytest.mark.parametrize("family", ["ipv6", "dual", "dual-ipv6-first"])

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
-from kubewire.components.machinery.resources import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, SERVICES
+from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
+from kubewire.components.kubeapi.resources import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, SERVICES
 from kubewire.lab.handle import LabStarter, RunningLab
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.lab.kubewire_cli import ROOT, Cli
 
 pytestmark = pytest.mark.lab

@@ -21,7 +21,7 @@ from kubewire.components.runtime import wire
 from kubewire.lab import cli, launch
 from kubewire.lab.errors import BringUpFailed, UsageError
 from kubewire.lab.state import HostRecord, LabRecord, find, start_time
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.lab.kubewire_cli import ROOT, Cli
 from tests.lab.test_kill import Namespaces, assert_gone, until
 

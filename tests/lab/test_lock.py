@@ -12,7 +12,7 @@ from pathlib import Path
 import pip
 import pytest
 
-from kubewire.lab import lock, machine
+from kubewire.lab.setup import lock, machine
 
 ROOT = Path(__file__).parent.parent.parent
 DIGEST = "0123456789abcdef" * 4

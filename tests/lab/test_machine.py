@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab import machine
+from kubewire.lab.setup import machine
 
 ROOT = Path(__file__).parent.parent.parent
 

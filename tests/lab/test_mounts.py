@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab.contents import FOLDERS, generated, group, passwd, topmost
-from kubewire.lab.mounts import links_on
-from kubewire.lab.sandbox import FIRST_ID, Extent, clean_environment, id_map
+from kubewire.lab.sandbox.contents import FOLDERS, generated, group, passwd, topmost
+from kubewire.lab.sandbox.mounts import links_on
+from kubewire.lab.sandbox.process import FIRST_ID, Extent, clean_environment, id_map
 
 
 @pytest.mark.parametrize(

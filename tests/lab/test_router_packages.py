@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.machinery import apt
-from kubewire.lab import router_packages
+from kubewire.components.base import apt
+from kubewire.lab.bringup import router_packages
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pytest
 
-from kubewire.lab import routers
-from kubewire.lab.components import component_specs
-from kubewire.scenarios.engine.document import SpecError
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.lab.bringup import routers
+from kubewire.lab.bringup.components import component_specs
+from kubewire.scenarios.engine.file.document import SpecError
+from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import two_racks, without_routes_between_routers
 
 PLAN = without_routes_between_routers(two_racks(4, "172.18.0.0/16"))

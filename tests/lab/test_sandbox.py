@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kubewire.lab.sandbox import Progress
+from kubewire.lab.sandbox.process import Progress
 
 
 def test_a_released_lab_knows_whether_its_starter_has_heard_it() -> None:

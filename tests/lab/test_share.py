@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.scenarios.engine.spec import LabSpec, Share, SpecError
+from kubewire.scenarios.engine.file.spec import LabSpec, Share, SpecError
 from tests.lab.kubewire_cli import Cli
 
 OWNER = 12345

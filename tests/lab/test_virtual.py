@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from kubewire.components.kernel.features import FEATURES, VIRTUAL_TIME
-from kubewire.lab import virtual
 from kubewire.lab.cli import _parse_own, build_parser
+from kubewire.lab.commands import virtual
+from kubewire.lab.commands.virtual import Needs, choose
+from kubewire.lab.commands.vm_runs import VirtualMachines
 from kubewire.lab.errors import UsageError
-from kubewire.lab.virtual import Needs, choose
-from kubewire.lab.vm_runs import VirtualMachines
-from kubewire.scenarios.engine.loader import load
+from kubewire.scenarios.engine.file.loader import load
 from kubewire.vm import build, cache
 from kubewire.vm.errors import NotBuilt
 from kubewire.vm.kernels import KERNELS

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab.doctor import missing_feature
 from kubewire.lab.handle import LabStarter
+from kubewire.lab.needs.doctor import missing_feature
 from kubewire.scenarios.engine.cli import files_of
-from kubewire.scenarios.engine.loader import load_all
-from kubewire.scenarios.engine.model import Case
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.runner import group, run
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.file.loader import load_all
+from kubewire.scenarios.engine.file.model import Case
+from kubewire.scenarios.engine.run.runner import group, run
 from tests.scenarios.netlab import NetLabs
 from tests.scratch import isolated
 

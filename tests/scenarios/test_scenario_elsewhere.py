@@ -7,13 +7,13 @@ from threading import Event as Flag
 
 import pytest
 
-from kubewire.scenarios.engine.document import SpecError
-from kubewire.scenarios.engine.loader import load, load_all
-from kubewire.scenarios.engine.model import Case
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.results import CaseFinished, CaseResult, CaseStarted, Event
-from kubewire.scenarios.engine.runner import Run, run
-from kubewire.scenarios.engine.steps import Stage, perform
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.events.results import CaseFinished, CaseResult, CaseStarted, Event
+from kubewire.scenarios.engine.file.document import SpecError
+from kubewire.scenarios.engine.file.loader import load, load_all
+from kubewire.scenarios.engine.file.model import Case
+from kubewire.scenarios.engine.run.runner import Run, run
+from kubewire.scenarios.engine.run.steps import Stage, perform
 
 _STEPS = "steps:\n  - expect: {from: worker-1, ping: worker-2}\n"
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.scenarios.engine.exchange import decode, encode
-from kubewire.scenarios.engine.loader import load
-from kubewire.scenarios.engine.results import (
+from kubewire.scenarios.engine.events.exchange import decode, encode
+from kubewire.scenarios.engine.events.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,
@@ -24,7 +23,8 @@ from kubewire.scenarios.engine.results import (
     StepResult,
     StepStarted,
 )
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.scenarios.test_scenario_reports import sightings
 
 _TEXT = "name: x\ntitle: t\nsteps:\n  - expect: {name: it answers, from: worker-1, http: 'http://web/'}\n"

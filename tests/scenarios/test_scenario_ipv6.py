@@ -17,10 +17,10 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 
-from kubewire.scenarios.engine import probe
-from kubewire.scenarios.engine.packets import Packet, decode, summary
-from kubewire.scenarios.engine.scene import SHORTCUTS, End, NotYet
-from kubewire.scenarios.engine.spec import LabSpec, SpecError
+from kubewire.scenarios.engine.file.spec import LabSpec, SpecError
+from kubewire.scenarios.engine.packets.decode import Packet, decode, summary
+from kubewire.scenarios.engine.scene import probe
+from kubewire.scenarios.engine.scene.scene import SHORTCUTS, End, NotYet
 from kubewire.scenarios.engine.verbs.conntrack import parse
 from kubewire.scenarios.engine.verbs.kernel import Routes
 from kubewire.scenarios.engine.verbs.packets import fits

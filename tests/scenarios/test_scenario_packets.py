@@ -8,8 +8,8 @@ from scapy.layers.inet6 import ICMPv6MLReport2, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 
-from kubewire.scenarios.engine import pcapng
-from kubewire.scenarios.engine.packets import decode, identity, summary
+from kubewire.scenarios.engine.packets import pcapng
+from kubewire.scenarios.engine.packets.decode import decode, identity, summary
 from kubewire.scenarios.engine.verbs.packets import nat_between
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")

@@ -13,15 +13,8 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
-from kubewire.scenarios.engine.capturing import Sighting
-from kubewire.scenarios.engine.loader import load
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.packets import decode
-from kubewire.scenarios.engine.render import html, junit
-from kubewire.scenarios.engine.render.jsonfile import JsonFile, passed_before
-from kubewire.scenarios.engine.render.sequence import svg, ways
-from kubewire.scenarios.engine.render.terminal import Terminal
-from kubewire.scenarios.engine.results import (
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.events.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,
@@ -35,6 +28,13 @@ from kubewire.scenarios.engine.results import (
     StepFinished,
     StepResult,
 )
+from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.packets.capturing import Sighting
+from kubewire.scenarios.engine.packets.decode import decode
+from kubewire.scenarios.engine.render import html, junit
+from kubewire.scenarios.engine.render.jsonfile import JsonFile, passed_before
+from kubewire.scenarios.engine.render.sequence import svg, ways
+from kubewire.scenarios.engine.render.terminal import Terminal
 
 NASTY = '<script>alert("x")</script> \x1b[31mred\x1b[0m'
 POINTS = ("pod:a:eth0", "worker-1:eth0", "pod:b:eth0")

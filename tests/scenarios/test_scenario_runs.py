@@ -10,13 +10,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kubewire.scenarios.engine.api import Cluster
-from kubewire.scenarios.engine.loader import load_all
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.results import CaseFinished, LabKept, LabReady, LabStopped, RunFinished, StepStarted
-from kubewire.scenarios.engine.runner import Run, run
-from kubewire.scenarios.engine.scene import Scene
-from kubewire.scenarios.engine.steps import Stage, apply_objects, perform
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.events.results import (
+    CaseFinished,
+    LabKept,
+    LabReady,
+    LabStopped,
+    RunFinished,
+    StepStarted,
+)
+from kubewire.scenarios.engine.file.loader import load_all
+from kubewire.scenarios.engine.run.runner import Run, run
+from kubewire.scenarios.engine.run.steps import Stage, apply_objects, perform
+from kubewire.scenarios.engine.scene.api import Cluster
+from kubewire.scenarios.engine.scene.scene import Scene
 from tests.scenarios.netlab import SERVICE_IP, NetLabs
 from tests.scratch import isolated
 
@@ -505,7 +512,7 @@ def test_a_capture_that_cannot_be_says_why_and_leaves_no_program():
             apply_objects(scene, ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}},))
             apply_objects(scene, case.variant.objects)
             results = [perform(Stage(scene, case, []), step) for step in case.variant.steps]
-        left = os.popen("ps -eo args").read().count("kubewire.scenarios.engine.capture")
+        left = os.popen("ps -eo args").read().count("kubewire.scenarios.engine.packets.capture")
         return [(one.status, one.message) for one in results], left
 
     results, left = isolated(body)

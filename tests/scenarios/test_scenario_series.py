@@ -7,15 +7,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kubewire.scenarios.engine.chart import Chart, Line, parse
-from kubewire.scenarios.engine.expect import evaluate
+from kubewire.scenarios.engine.events.results import CaseResult, RunResult, StepResult
+from kubewire.scenarios.engine.file.loader import load
 from kubewire.scenarios.engine.handle import Completed
-from kubewire.scenarios.engine.loader import load
+from kubewire.scenarios.engine.packets.chart import Chart, Line, parse
 from kubewire.scenarios.engine.render import html
 from kubewire.scenarios.engine.render.jsonfile import case_dict
 from kubewire.scenarios.engine.render.plot import svg
-from kubewire.scenarios.engine.results import CaseResult, RunResult, StepResult
-from kubewire.scenarios.engine.scene import End
+from kubewire.scenarios.engine.run.expect import evaluate
+from kubewire.scenarios.engine.scene.scene import End
 
 SCENARIO = """\
 name: x

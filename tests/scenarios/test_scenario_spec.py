@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.scenarios.engine.spec import CNI, Image, LabSpec, Links, SpecError, Topology
+from kubewire.scenarios.engine.file.spec import CNI, Image, LabSpec, Links, SpecError, Topology
 
 
 def test_defaults_are_those_of_the_address_table():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubewire.scenarios.engine.scene import End
+from kubewire.scenarios.engine.scene.scene import End
 from kubewire.scenarios.engine.verbs.base import Count, text_problem
 from kubewire.scenarios.engine.verbs.conntrack import parse
 from kubewire.scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubewire.components.apiserver.kinds.service_allocation import address_pool
+from kubewire.components.apiserver.kinds.services.service_allocation import address_pool
 from kubewire.topologies.ranges import AddressPlan, PodRange, ServiceRange, overlaps, parse, parse_one
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kubewire.lab.virtual import TESTED
+from kubewire.lab.commands.virtual import TESTED
 from kubewire.vm import build
 from kubewire.vm.cache import Built
 from kubewire.vm.kernels import named

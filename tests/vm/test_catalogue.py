@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab.doctor import missing_feature
+from kubewire.lab.commands.virtual import TESTED
+from kubewire.lab.commands.vm_runs import VirtualMachines
 from kubewire.lab.handle import LabStarter
-from kubewire.lab.virtual import TESTED
-from kubewire.lab.vm_runs import VirtualMachines
-from kubewire.scenarios.engine.loader import load_all
-from kubewire.scenarios.engine.model import Case
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.runner import Run
-from kubewire.scenarios.engine.spec import LabSpec
+from kubewire.lab.needs.doctor import missing_feature
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.file.loader import load_all
+from kubewire.scenarios.engine.file.model import Case
+from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.scenarios.engine.run.runner import Run
 from kubewire.vm import build
 from kubewire.vm.kernels import named
 from tests.vm.conftest import none_at_all

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.lab import doctor, virtual
+from kubewire.lab.commands import virtual
+from kubewire.lab.needs import doctor
 from kubewire.vm import build, cache, console
 from kubewire.vm.errors import BuildFailed, DoesNotRun, Ended, NotBuilt, Panicked
 from kubewire.vm.kernels.base import Boot, Made, Program, Progress
@@ -152,9 +153,9 @@ def refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
     with pytest.raises(DoesNotRun, match="does not run on this machine"):
         build.build(script, lambda _: None)
     monkeypatch.setattr("kubewire.vm.build.Machine", _never)
-    for module in ("kubewire.lab.virtual", "kubewire.lab.doctor"):
+    for module in ("kubewire.lab.commands.virtual", "kubewire.lab.needs.doctor"):
         monkeypatch.setattr(f"{module}.KERNELS", (script,))
-    monkeypatch.setattr("kubewire.lab.virtual.named", lambda name: script)
+    monkeypatch.setattr("kubewire.lab.commands.virtual.named", lambda name: script)
     return script
 
 
@@ -198,9 +199,9 @@ def test_the_tests_go_on_when_it_is_found_out_only_then(
     script: Script, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     says(script, TOO_LARGE, "exit 1")
-    monkeypatch.setattr("kubewire.lab.virtual.KERNELS", (script,))
-    monkeypatch.setattr("kubewire.lab.virtual.named", lambda name: script)
-    monkeypatch.setattr("kubewire.lab.virtual.packages", lambda name: "")
+    monkeypatch.setattr("kubewire.lab.commands.virtual.KERNELS", (script,))
+    monkeypatch.setattr("kubewire.lab.commands.virtual.named", lambda name: script)
+    monkeypatch.setattr("kubewire.lab.commands.virtual.packages", lambda name: "")
     virtual.kernel_for_tests()
     assert "  - virtual machines: the kernel uml-stock does not run on this machine" in capfd.readouterr().err
 

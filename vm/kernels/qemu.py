@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kubewire.components.machinery import apt
+from kubewire.components.base import apt
 from kubewire.vm import cache
 from kubewire.vm.errors import BuildFailed
 from kubewire.vm.jail import SCRATCH, SHARE

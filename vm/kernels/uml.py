@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubewire.components.machinery import apt
+from kubewire.components.base import apt
 from kubewire.vm import cache
 from kubewire.vm.errors import BuildFailed
 from kubewire.vm.jail import SCRATCH, SHARE

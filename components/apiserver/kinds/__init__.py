@@ -5,41 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kubewire.components.apiserver.kinds import (
-    configmap,
-    controllerrevision,
-    cronjob,
+from kubewire.components.apiserver.kinds.cluster import (
     customresourcedefinition,
-    daemonset,
-    deployment,
-    endpoints,
-    endpointslice,
     event,
-    horizontalpodautoscaler,
-    ingress,
-    job,
     lease,
     namespace,
-    networkpolicy,
     node,
-    persistentvolume,
-    pod,
-    poddisruptionbudget,
-    podtemplate,
     priorityclass,
     quotas,
     rbac,
-    replicaset,
-    secret,
-    service,
     serviceaccount,
-    servicecidr,
-    statefulset,
     webhooks,
+)
+from kubewire.components.apiserver.kinds.config_and_storage import configmap, persistentvolume, secret
+from kubewire.components.apiserver.kinds.pods import pod, podtemplate
+from kubewire.components.apiserver.kinds.services import (
+    endpoints,
+    endpointslice,
+    ingress,
+    networkpolicy,
+    service,
+    servicecidr,
 )
 from kubewire.components.apiserver.kinds.spec import KindSpec
 from kubewire.components.apiserver.kinds.strategy import without_nulls
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.apiserver.kinds.workloads import (
+    controllerrevision,
+    cronjob,
+    daemonset,
+    deployment,
+    horizontalpodautoscaler,
+    job,
+    poddisruptionbudget,
+    replicaset,
+    statefulset,
+)
+from kubewire.components.kubeapi.resources import KubeObject
 
 
 def _decoded(default: Callable[[KubeObject], None]) -> Callable[[KubeObject], None]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from kubewire.components.apiserver.kinds.duration import since
 from kubewire.components.apiserver.kinds.spec import NAME_COLUMNS, Column
-from kubewire.components.machinery.resources import KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 NAME, AGE = NAME_COLUMNS
 CONTAINERS = Column("Containers", "string", "", "Names of each container in the template.", 1)

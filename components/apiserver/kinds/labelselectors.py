@@ -9,7 +9,7 @@ from typing import Any
 from kubewire.components.apiserver.kinds import names
 from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, labels, required
 from kubewire.components.apiserver.kinds.spec import FieldError
-from kubewire.components.machinery.selectors import LabelSelector, Requirement, SelectorError
+from kubewire.components.kubeapi.selectors import LabelSelector, Requirement, SelectorError
 
 
 def validate_selector(selector: Mapping[str, Any] | None, path: str) -> list[FieldError]:

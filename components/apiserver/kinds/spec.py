@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import orjson
 
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 ErrorType = Literal[
     "Required",

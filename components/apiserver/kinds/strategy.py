@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 
 def without_nulls(value: KubeObject) -> None:

@@ -16,7 +16,7 @@ from kubewire.components.apiserver.openapi.decoding import (
     type_errors,
     unknown_fields,
 )
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 if TYPE_CHECKING:
     from kubewire.components.apiserver.kinds.spec import KindSpec

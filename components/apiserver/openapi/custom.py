@@ -8,7 +8,7 @@ from typing import Any
 
 from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META
 from kubewire.components.apiserver.openapi.schemas import V2_PREFIX, JSONSchema
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 #: What OpenAPI v2 cannot say; kubectl 1.20 refuses a document that has it.
 _NOT_IN_V2 = frozenset({"oneOf", "anyOf", "not", "nullable", "allOf", "default", "x-kubernetes-validations"})

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.openapi.models import OBJECT_META, Model, all_models, of_kind, referenced
-from kubewire.components.machinery.quantity import parse_quantity
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.quantity import parse_quantity
+from kubewire.components.kubeapi.resources import KubeObject
 
 _BOUNDS = {"i": 2**31, "l": 2**63}
 _INTEGERS = {"i": "int32", "l": "int64"}

@@ -19,7 +19,7 @@ from kubewire.components.apiserver.openapi.paths import (
     resource_paths,
 )
 from kubewire.components.apiserver.openapi.schemas import V2_PREFIX, closure, common_schemas, schema_of
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 

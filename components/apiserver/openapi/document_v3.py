@@ -25,7 +25,7 @@ from kubewire.components.apiserver.openapi.paths import (
     resource_paths,
 )
 from kubewire.components.apiserver.openapi.schemas import V3_PREFIX, closure, common_schemas, schema_of
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 INFO = {"title": "Kubernetes", "version": "v1.36.2+kubewire"}
 _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"

@@ -7,8 +7,8 @@ from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.daemonset.plan import plan
 from kubewire.components.controllers.meta import Key, controller_of, labels_of
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
-from kubewire.components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 class DaemonSetController(KeyedController):

@@ -6,9 +6,9 @@ import copy
 from dataclasses import dataclass
 
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
-from kubewire.components.machinery.nodeaffinity import pod_admits_node
-from kubewire.components.machinery.resources import KubeObject
-from kubewire.components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, untolerated
+from kubewire.components.kubeapi.nodeaffinity import pod_admits_node
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, untolerated
 
 TEMPLATE_GENERATION = "pod-template-generation"
 _NODE = "node.kubernetes.io"

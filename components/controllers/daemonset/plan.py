@@ -13,7 +13,7 @@ from kubewire.components.controllers.meta import by_age, int_or_percent, is_dele
 from kubewire.components.controllers.pods import is_available, is_ready, phase, until_available
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH
 from kubewire.components.controllers.revisions import plan_history, plan_truncation, revision_hash
-from kubewire.components.machinery.resources import DAEMONSETS, PODS, KubeObject
+from kubewire.components.kubeapi.resources import DAEMONSETS, PODS, KubeObject
 
 _BURST = 250
 

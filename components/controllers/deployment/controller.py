@@ -11,9 +11,9 @@ from kubewire.components.controllers.deployment.plan import plan
 from kubewire.components.controllers.meta import Key, controller_of, controller_uid
 from kubewire.components.controllers.podtemplate import equal_ignoring_hash
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS, KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, PODS, REPLICASETS, KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 class DeploymentController(KeyedController):

@@ -16,7 +16,7 @@ from kubewire.components.controllers.deployment import sizes, status
 from kubewire.components.controllers.meta import annotations_of, by_age, controller_reference, is_deleting
 from kubewire.components.controllers.pods import is_finished
 from kubewire.components.controllers.podtemplate import POD_TEMPLATE_HASH, compute_hash, equal_ignoring_hash
-from kubewire.components.machinery.resources import DEPLOYMENTS, REPLICASETS, KubeObject
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, REPLICASETS, KubeObject
 
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"

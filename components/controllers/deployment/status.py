@@ -8,7 +8,7 @@ from typing import Any
 
 from kubewire.components.controllers.deployment.sizes import available_of, max_unavailable, name_of, replicas_of
 from kubewire.components.controllers.meta import condition, format_time, parse_time
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 NO_DEADLINE = 2**31 - 1
 Conditions = list[KubeObject]

@@ -9,7 +9,7 @@ from kubewire.components.controllers.endpointslice.selection import affected_ser
 from kubewire.components.controllers.endpointslice.triggertime import TriggerTimes
 from kubewire.components.controllers.meta import Key
 from kubewire.components.controllers.sharedinformers import namespace_values
-from kubewire.components.machinery.resources import ENDPOINTS, PODS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTS, PODS, SERVICES, KubeObject
 
 
 class EndpointsController(KeyedController):

@@ -10,7 +10,7 @@ from kubewire.components.controllers.endpointslice import addresses
 from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME
 from kubewire.components.controllers.meta import annotations_of, labels_of
 from kubewire.components.controllers.pods import is_ready
-from kubewire.components.machinery.resources import ENDPOINTS, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTS, KubeObject
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"

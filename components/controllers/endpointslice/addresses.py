@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kubewire.components.controllers.meta import is_deleting
 from kubewire.components.controllers.pods import is_finished
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 IPV4, IPV6 = "IPv4", "IPv6"
 

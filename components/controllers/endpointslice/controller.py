@@ -19,7 +19,7 @@ from kubewire.components.controllers.endpointslice.zonehints import (
 )
 from kubewire.components.controllers.meta import Key, controller_reference, labels_of
 from kubewire.components.controllers.sharedinformers import namespace_values
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kubewire.components.controllers.endpointslice import addresses
 from kubewire.components.controllers.meta import is_deleting, labels_of
 from kubewire.components.controllers.pods import is_ready
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 ZONE = "topology.kubernetes.io/zone"
 

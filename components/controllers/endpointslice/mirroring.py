@@ -17,7 +17,7 @@ from kubewire.components.controllers.endpointslice.controller import (
 from kubewire.components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
 from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME, Shape, plan_slices
 from kubewire.components.controllers.meta import Key, annotations_of, controller_reference, labels_of
-from kubewire.components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
 
 MIRRORED = "endpointslicemirroring-controller.k8s.io"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"

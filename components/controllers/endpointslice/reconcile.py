@@ -14,7 +14,7 @@ from kubewire.components.controllers.actions import Action, Create, Delete, Upda
 from kubewire.components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
 from kubewire.components.controllers.endpointslice.zonehints import AutoHints
 from kubewire.components.controllers.meta import annotations_of, is_deleting, labels_of
-from kubewire.components.machinery.resources import ENDPOINTSLICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, KubeObject
 
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 

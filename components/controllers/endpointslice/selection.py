@@ -8,7 +8,7 @@ from kubewire.components.controllers.endpointslice.addresses import pod_addresse
 from kubewire.components.controllers.meta import Key, is_deleting, labels_of
 from kubewire.components.controllers.pods import is_finished, is_ready
 from kubewire.components.controllers.sharedinformers import Index
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 
 def selects(service: KubeObject, labels: dict[str, str]) -> bool:

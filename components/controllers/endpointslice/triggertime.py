@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kubewire.components.controllers.meta import Key, key_of
 from kubewire.components.controllers.pods import ready_condition
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from kubewire.components.controllers.endpointslice.desired import ZONE
 from kubewire.components.controllers.meta import annotations_of, condition, labels_of
-from kubewire.components.machinery.quantity import parse_quantity
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.quantity import parse_quantity
+from kubewire.components.kubeapi.resources import KubeObject
 
 #: An endpoint may get up to so much more than its share of the traffic.
 OVERLOAD = 0.2

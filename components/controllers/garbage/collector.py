@@ -21,8 +21,8 @@ from kubewire.components.controllers.garbage.graph import (
     decide,
 )
 from kubewire.components.controllers.workqueue import WorkQueue
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, EVENTS, KubeObject, Resource
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, EVENTS, KubeObject, Resource
 
 log = logging.getLogger(__name__)
 _RESYNC = 30.0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"

@@ -13,9 +13,9 @@ from kubewire.components.controllers.meta import by_age, is_deleting
 from kubewire.components.controllers.nodes.health import disruption_target
 from kubewire.components.controllers.pods import is_finished
 from kubewire.components.controllers.writes import Writes
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.informer import wait_synced
-from kubewire.components.machinery.resources import NODES, PODS, KubeObject
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.informer import wait_synced
+from kubewire.components.kubeapi.resources import NODES, PODS, KubeObject
 
 log = logging.getLogger(__name__)
 _PERIOD = 20.0

@@ -8,9 +8,9 @@ from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.job.plan import has_finalizer, plan, remove_finalizer, until_expired
 from kubewire.components.controllers.meta import Key, controller_of
 from kubewire.components.controllers.sharedinformers import namespace_values, orphans_in, owner_values
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.resources import JOBS, PODS
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import JOBS, PODS
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 class JobController(KeyedController):

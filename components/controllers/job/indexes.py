@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kubewire.components.controllers.meta import annotations_of
 from kubewire.components.controllers.podtemplate import pod_from_template
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FINALIZER = "batch.kubernetes.io/job-tracking"

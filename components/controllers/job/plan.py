@@ -23,7 +23,7 @@ from kubewire.components.controllers.job.indexes import (
 )
 from kubewire.components.controllers.meta import by_age, condition, format_time, is_deleting, parse_time
 from kubewire.components.controllers.pods import is_active, is_ready, phase, restarts
-from kubewire.components.machinery.resources import JOBS, PODS, KubeObject
+from kubewire.components.kubeapi.resources import JOBS, PODS, KubeObject
 
 _FIRST_BACKOFF, _LAST_BACKOFF = 10.0, 600.0
 _BURST = 500

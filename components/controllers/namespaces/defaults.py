@@ -8,8 +8,8 @@ from pathlib import Path
 from kubewire.components.controllers.actions import Create, Update
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.resources import CONFIGMAPS, NAMESPACES, SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import CONFIGMAPS, NAMESPACES, SERVICEACCOUNTS, KubeObject
 
 ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
 _DESCRIPTION = (

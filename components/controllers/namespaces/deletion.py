@@ -12,8 +12,8 @@ from kubewire.components.controllers.actions import Patch
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.discovery import Discovered, discover
 from kubewire.components.controllers.meta import Key, format_time, is_deleting
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.resources import NAMESPACES, PODS, KubeObject, Resource
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import NAMESPACES, PODS, KubeObject, Resource
 
 _FINALIZER = "kubernetes"
 #: Look again while pods shut down, in seconds.

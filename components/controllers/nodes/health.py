@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from kubewire.components.controllers.meta import condition, created_at, format_time, parse_time
-from kubewire.components.machinery.resources import KubeObject
-from kubewire.components.machinery.taints import NO_EXECUTE, NO_SCHEDULE, tolerates
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, tolerates
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"

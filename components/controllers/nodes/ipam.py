@@ -10,8 +10,8 @@ from kubewire.components.controllers.actions import Emit, Patch
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.flags import Network
 from kubewire.components.controllers.meta import Key, by_age, is_deleting
-from kubewire.components.machinery.informer import wait_synced
-from kubewire.components.machinery.resources import NODES, KubeObject
+from kubewire.components.kubeapi.informer import wait_synced
+from kubewire.components.kubeapi.resources import NODES, KubeObject
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, is_deleting
 from kubewire.components.controllers.nodes import health
 from kubewire.components.controllers.sharedinformers import node_values
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.informer import wait_synced
-from kubewire.components.machinery.resources import LEASES, NODES, PODS, KubeObject
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.informer import wait_synced
+from kubewire.components.kubeapi.resources import LEASES, NODES, PODS, KubeObject
 
 log = logging.getLogger(__name__)
 _LEASE_NAMESPACE = "kube-node-lease"

@@ -9,9 +9,9 @@ from kubewire.components.controllers.meta import Key, controller_of, controller_
 from kubewire.components.controllers.pods import until_available
 from kubewire.components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status, status_differs
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
-from kubewire.components.machinery.client import ApiError
-from kubewire.components.machinery.resources import PODS, REPLICASETS, KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import PODS, REPLICASETS, KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 class ReplicaSetController(KeyedController):

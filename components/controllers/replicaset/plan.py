@@ -10,7 +10,7 @@ from kubewire.components.controllers.actions import Action, Create, Delete, Repo
 from kubewire.components.controllers.meta import condition, format_time, labels_of
 from kubewire.components.controllers.pods import deletion_rank, is_active, is_available, is_ready, phase
 from kubewire.components.controllers.podtemplate import pod_from_template
-from kubewire.components.machinery.resources import PODS, KubeObject
+from kubewire.components.kubeapi.resources import PODS, KubeObject
 
 #: Creations and deletions of one sync (BurstReplicas).
 BURST = 500

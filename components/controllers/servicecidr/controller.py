@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, is_deleting
 from kubewire.components.controllers.servicecidr.plan import IPADDRESSES, SERVICECIDRS, plan
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 
 class ServiceCIDRController(KeyedController):

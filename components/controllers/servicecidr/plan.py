@@ -8,7 +8,7 @@ from datetime import datetime
 
 from kubewire.components.controllers.actions import Action, Update
 from kubewire.components.controllers.meta import condition, format_time, is_deleting
-from kubewire.components.machinery.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)

@@ -8,8 +8,8 @@ from kubewire.components.controllers.meta import Key, controller_of, labels_of
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
 from kubewire.components.controllers.statefulset.identity import ordinal_of
 from kubewire.components.controllers.statefulset.plan import plan
-from kubewire.components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS, KubeObject
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS, KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 class StatefulSetController(KeyedController):

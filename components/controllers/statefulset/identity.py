@@ -7,7 +7,7 @@ import re
 from kubewire.components.controllers.meta import labels_of
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
 from kubewire.components.controllers.revisions import apply_revision
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 POD_INDEX = "apps.kubernetes.io/pod-index"

@@ -13,7 +13,7 @@ from kubewire.components.controllers.meta import int_or_percent, is_deleting, la
 from kubewire.components.controllers.pods import is_available, is_finished, is_ready, phase, until_available
 from kubewire.components.controllers.revisions import History, plan_history, plan_truncation
 from kubewire.components.controllers.statefulset import identity
-from kubewire.components.machinery.resources import PODS, STATEFULSETS, KubeObject
+from kubewire.components.kubeapi.resources import PODS, STATEFULSETS, KubeObject
 
 
 @dataclass(frozen=True)

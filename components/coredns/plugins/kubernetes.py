@@ -39,10 +39,10 @@ from kubewire.components.coredns.message import (
 from kubewire.components.coredns.message import question_for as question
 from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
 from kubewire.components.coredns.plugins import parsing
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.informer import Informer
-from kubewire.components.machinery.kubeconfig import KubeconfigError
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.kubeconfig import KubeconfigError
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
 
 log = logging.getLogger("coredns")
 _DEFAULT_TTL, _VERSION_TTL, _MAX_TTL = 5, 28800, 3600

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kubewire.components.base.golang import parse_duration
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.machinery.golang import parse_duration
 
 
 def one(line: Line) -> str:

@@ -6,9 +6,9 @@ import time
 
 from aiohttp import web
 
+from kubewire.components.base.prometheus import CONTENT_TYPE, Registry
 from kubewire.components.coredns.message import RCODES, SERVFAIL, Request, Response, encode
 from kubewire.components.coredns.plugin import Next, Setup, Zones, longest_zone
-from kubewire.components.machinery.prometheus import CONTENT_TYPE, Registry
 
 _SECONDS = tuple(0.00025 * 2**i for i in range(16))
 _SIZES = (0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3, 48e3, 64e3)

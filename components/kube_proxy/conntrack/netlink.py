@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from kubewire.components.kube_proxy.conntrack.stale import UDP, Address, Flow
-from kubewire.components.kube_proxy.model import IPV4
+from kubewire.components.kube_proxy.state.model import IPV4
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 1 << 8

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kubewire.components.kube_proxy.model import Endpoints, Services
+from kubewire.components.kube_proxy.state.model import Endpoints, Services
 
 UDP = 17
 

@@ -13,7 +13,7 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.nfnetlink.iptables import Unsupported, compile_table, split
 from kubewire.components.kernel.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
 from kubewire.components.kube_proxy.iptables import variant
-from kubewire.components.kube_proxy.model import IPV4
+from kubewire.components.kube_proxy.state.model import IPV4
 
 #: Seconds to wait for the lock that other iptables users hold (upstream's --wait 5).
 _LOCK_SECONDS = "5"

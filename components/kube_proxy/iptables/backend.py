@@ -6,16 +6,16 @@ import logging
 import time
 from collections.abc import Awaitable
 
+from kubewire.components.base.prometheus import Histogram
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import parse
-from kubewire.components.kube_proxy.addresses import local_addresses
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables import chains, rules, saved
 from kubewire.components.kube_proxy.iptables.applier import Iptables
-from kubewire.components.kube_proxy.local_traffic import local_source, node_port_ips
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, State
-from kubewire.components.machinery.prometheus import Histogram
+from kubewire.components.kube_proxy.state.addresses import local_addresses
+from kubewire.components.kube_proxy.state.local_traffic import local_source, node_port_ips
+from kubewire.components.kube_proxy.state.model import IPV4, State
 
 log = logging.getLogger(__name__)
 

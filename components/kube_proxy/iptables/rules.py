@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kubewire.components.kube_proxy import topology
 from kubewire.components.kube_proxy.iptables import chains
 from kubewire.components.kube_proxy.iptables.service import Block, Context, build, local_match
-from kubewire.components.kube_proxy.local_traffic import UNTOLD, LocalSource
-from kubewire.components.kube_proxy.model import (
+from kubewire.components.kube_proxy.state import topology
+from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
+from kubewire.components.kube_proxy.state.model import (
     IPV4,
     IPV6,
     Endpoint,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubewire.components.kube_proxy.iptables import chains
-from kubewire.components.kube_proxy.local_traffic import LocalSource
-from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
-from kubewire.components.kube_proxy.objects import in_range
-from kubewire.components.kube_proxy.topology import Reachable
+from kubewire.components.kube_proxy.state.local_traffic import LocalSource
+from kubewire.components.kube_proxy.state.model import Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.objects import in_range
+from kubewire.components.kube_proxy.state.topology import Reachable
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kubewire.components.kernel import command, iproute
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kube_proxy.ipvs import servers, sets
 from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer
-from kubewire.components.kube_proxy.objects import family_of
+from kubewire.components.kube_proxy.state.objects import family_of
 
 DEVICE = "kube-ipvs0"
 #: There once the kernel has ip_vs, also as a module that nobody loaded yet.

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import parse
-from kubewire.components.kube_proxy.addresses import local_addresses
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables import saved
 from kubewire.components.kube_proxy.iptables.applier import Iptables
 from kubewire.components.kube_proxy.iptables.chains import Jump
@@ -19,10 +18,11 @@ from kubewire.components.kube_proxy.ipvs import chains, rules, servers, sets
 from kubewire.components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm
 from kubewire.components.kube_proxy.ipvs.chains import Rules
 from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer
-from kubewire.components.kube_proxy.local_traffic import local_source, node_port_ips
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import State
-from kubewire.components.kube_proxy.objects import family_of, in_range
+from kubewire.components.kube_proxy.state.addresses import local_addresses
+from kubewire.components.kube_proxy.state.local_traffic import local_source, node_port_ips
+from kubewire.components.kube_proxy.state.model import State
+from kubewire.components.kube_proxy.state.objects import family_of, in_range
 
 log = logging.getLogger(__name__)
 #: How often it is looked whether drained real servers still have connections (upstream's rsCheckDeleteInterval).

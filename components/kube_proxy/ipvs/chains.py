@@ -20,8 +20,8 @@ from typing import NamedTuple
 from kubewire.components.kube_proxy.iptables.chains import Jump
 from kubewire.components.kube_proxy.iptables.service import local_match
 from kubewire.components.kube_proxy.ipvs import sets
-from kubewire.components.kube_proxy.local_traffic import UNTOLD, LocalSource
-from kubewire.components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
 SERVICES, POSTROUTING, MARK_MASQ = "KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"
 NODE_PORT, LOAD_BALANCER, FORWARD = "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER", "KUBE-FORWARD"

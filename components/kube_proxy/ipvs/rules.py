@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kubewire.components.kube_proxy import topology
 from kubewire.components.kube_proxy.ipvs import sets
 from kubewire.components.kube_proxy.ipvs.chains import Balancer
 from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer, socket_address
 from kubewire.components.kube_proxy.ipvs.sets import address, ip_port, ip_port_ip, ip_port_nets
-from kubewire.components.kube_proxy.model import Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
-from kubewire.components.kube_proxy.objects import family_of, in_range
+from kubewire.components.kube_proxy.state import topology
+from kubewire.components.kube_proxy.state.model import Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
+from kubewire.components.kube_proxy.state.objects import family_of, in_range
 
 DEFAULT_SCHEDULER = "rr"
 

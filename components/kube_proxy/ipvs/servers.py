@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from kubewire.components.kube_proxy.ipvs.sets import address
-from kubewire.components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
 _OPTIONS = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}
 _PROTOCOLS = {option: protocol for protocol, option in _OPTIONS.items()}

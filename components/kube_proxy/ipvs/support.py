@@ -9,7 +9,7 @@ from kubewire.components.kube_proxy.ipvs import servers
 from kubewire.components.kube_proxy.ipvs.applier import run
 from kubewire.components.kube_proxy.ipvs.rules import DEFAULT_SCHEDULER
 from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer
-from kubewire.components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
 _OLDEST_IPSET = (6, 0)
 #: An address that nobody has (TEST-NET-2, RFC 5737).

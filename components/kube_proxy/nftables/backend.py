@@ -7,16 +7,16 @@ import time
 from dataclasses import replace
 
 from kubewire.components.kernel.command import CommandError
-from kubewire.components.kube_proxy.addresses import local_addresses
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
-from kubewire.components.kube_proxy.local_traffic import local_source, node_port_ips
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import State
 from kubewire.components.kube_proxy.nftables.applier import Nft
 from kubewire.components.kube_proxy.nftables.plan import Change, Plan
 from kubewire.components.kube_proxy.nftables.rules import Config, service_cidrs_changed, setup
 from kubewire.components.kube_proxy.nftables.statements import AddTable, DeleteChain, DeleteTable
-from kubewire.components.kube_proxy.objects import family_of
+from kubewire.components.kube_proxy.state.addresses import local_addresses
+from kubewire.components.kube_proxy.state.local_traffic import local_source, node_port_ips
+from kubewire.components.kube_proxy.state.model import State
+from kubewire.components.kube_proxy.state.objects import family_of
 
 log = logging.getLogger(__name__)
 #: A chain that nothing refers to is deleted so long after it was emptied (kernels before 6.2, see Change.statements).

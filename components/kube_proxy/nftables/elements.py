@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kubewire.components.kube_proxy.model import ServicePortName
 from kubewire.components.kube_proxy.nftables.statements import Element
+from kubewire.components.kube_proxy.state.model import ServicePortName
 
 _Place = tuple[str, tuple[str, ...]]
 _Claims = tuple[tuple[ServicePortName, Element], ...]

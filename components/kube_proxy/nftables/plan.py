@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from kubewire.components.kube_proxy import topology
-from kubewire.components.kube_proxy.model import IPV6, Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
 from kubewire.components.kube_proxy.nftables import chains
 from kubewire.components.kube_proxy.nftables.elements import Elements
 from kubewire.components.kube_proxy.nftables.rules import Config, setup
@@ -27,6 +25,16 @@ from kubewire.components.kube_proxy.nftables.statements import (
     Rule,
     Statement,
     text,
+)
+from kubewire.components.kube_proxy.state import topology
+from kubewire.components.kube_proxy.state.model import (
+    IPV6,
+    Endpoint,
+    Endpoints,
+    Node,
+    ServicePort,
+    ServicePortName,
+    Services,
 )
 
 _NOTHING = Block({}, (), ())

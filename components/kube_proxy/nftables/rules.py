@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubewire.components.kube_proxy.local_traffic import UNTOLD, LocalSource
-from kubewire.components.kube_proxy.model import IPV4, IPV6
 from kubewire.components.kube_proxy.nftables import chains
 from kubewire.components.kube_proxy.nftables.expressions import Mark, Text
 from kubewire.components.kube_proxy.nftables.service import local_pod
@@ -24,6 +22,8 @@ from kubewire.components.kube_proxy.nftables.statements import (
     Rule,
     Statement,
 )
+from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
 
 @dataclass(frozen=True)

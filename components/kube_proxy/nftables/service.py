@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kubewire.components.kube_proxy.local_traffic import LocalSource
-from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
 from kubewire.components.kube_proxy.nftables import chains
 from kubewire.components.kube_proxy.nftables.expressions import (
     Dnat,
@@ -23,8 +21,10 @@ from kubewire.components.kube_proxy.nftables.expressions import (
     Verdict,
 )
 from kubewire.components.kube_proxy.nftables.statements import AddAffinitySet, Element, Rule
-from kubewire.components.kube_proxy.objects import in_range
-from kubewire.components.kube_proxy.topology import Reachable
+from kubewire.components.kube_proxy.state.local_traffic import LocalSource
+from kubewire.components.kube_proxy.state.model import Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.objects import in_range
+from kubewire.components.kube_proxy.state.topology import Reachable
 
 _REJECT = Goto(chains.REJECT)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import aiohttp
 
+from kubewire.components.base.golang import format_duration
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.probes import grpc, http
 from kubewire.components.kubelet.probes.http import ProbeResult
 from kubewire.components.kubelet.probes.state import ProbeSpec
-from kubewire.components.machinery.golang import format_duration
 
 _MAX_OUTPUT = 10 * 1024
 

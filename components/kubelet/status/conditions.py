@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import PodRecord
-from kubewire.components.machinery.resources import KubeObject
 
 Condition = dict[str, Any]
 Statuses = Sequence[Mapping[str, Any]]

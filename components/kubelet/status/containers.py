@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView
-from kubewire.components.machinery.resources import KubeObject
 
 ContainerStatus = dict[str, Any]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import PodRecord, ProbeView
 from kubewire.components.kubelet.status.conditions import OWNED, conditions, stamp
@@ -15,7 +16,6 @@ from kubewire.components.kubelet.status.containers import (
     init_container_statuses,
 )
 from kubewire.components.kubelet.status.phase import phase
-from kubewire.components.machinery.resources import KubeObject
 
 PodStatus = dict[str, Any]
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
-from kubewire.components.machinery.resources import KubeObject
 
 Statuses = Sequence[Mapping[str, Any]]
 

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.kubeapi.resources import PODS, KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.status.generate import PodStatus, status_patch
-from kubewire.components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.machinery.resources import PODS, KubeObject
 
 log = logging.getLogger(__name__)
 

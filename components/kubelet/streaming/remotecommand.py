@@ -11,9 +11,9 @@ import json
 from contextlib import suppress
 from typing import Any, Protocol
 
+from kubewire.components.base import jsontext
 from kubewire.components.kubelet.streaming.descriptors import read_chunks, write_all
 from kubewire.components.kubelet.streaming.target import ExecSession, TargetError
-from kubewire.components.machinery import jsontext
 
 #: How long output of left-over background processes is waited for after the command itself has ended.
 _DRAIN_SECONDS = 2.0

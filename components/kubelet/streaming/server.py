@@ -14,13 +14,13 @@ from functools import partial
 
 from aiohttp import web
 
+from kubewire.components.base.connections import can_upgrade
 from kubewire.components.kubelet.streaming import portforward, remotecommand
 from kubewire.components.kubelet.streaming.channels import SpdyChannels, WebSocketChannels
 from kubewire.components.kubelet.streaming.remotecommand import Channels, ChannelsClosed
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams
 from kubewire.components.kubelet.streaming.target import ContainerTarget, ExecSession, TargetError
 from kubewire.components.kubelet.streaming.upgrade import SocketCarrier, UpgradeRequest, WebSocketCarrier
-from kubewire.components.machinery.connections import can_upgrade
 
 #: Best first; a client offers what it speaks.
 REMOTECOMMAND_SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io")

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import WSMsgType, web
 
-from kubewire.components.machinery.connections import HttpConnection
-from kubewire.components.machinery.serving import peer_of
+from kubewire.components.base.connections import HttpConnection
+from kubewire.components.base.serving import peer_of
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
-from kubewire.components.machinery.resources import KubeObject
 
 #: Volume source -> the plugin name in the path.
 PLUGINS = {

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
-from kubewire.components.machinery.resources import KubeObject
 
 DEFAULT_MODE = 0o644
 

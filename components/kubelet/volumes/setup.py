@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kubewire.components.kernel import namespaces
+from kubewire.components.kubeapi.quantity import value
+from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.volumes import atomic_writer
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.payload import MountProblem, VolumeSources, volume_payload
-from kubewire.components.machinery.quantity import value
-from kubewire.components.machinery.resources import KubeObject
 
 #: Volumes that the kubelet writes, and containers only read.
 WRITTEN = ("configMap", "secret", "projected", "downwardAPI")

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 
 from kubewire.components.kernel import namespaces
 from kubewire.components.kube_proxy.backends import BACKENDS
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kube_proxy.state.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
 
 _PODS, _PORT = "10.128.0.0/9", 8080
 _SOURCE = "10.128.0.1"

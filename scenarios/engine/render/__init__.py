@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.results import Event
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.events.results import Event
 
 
 class Renderer(Protocol):
@@ -18,7 +18,7 @@ class Renderer(Protocol):
 
 def renderers(options: RunOptions) -> Sequence[Renderer]:
     """Terminal, JSON (which --resume reads), JUnit XML and HTML."""
-    from kubewire.scenarios.engine.exchange import EventFile
+    from kubewire.scenarios.engine.events.exchange import EventFile
     from kubewire.scenarios.engine.render.html import HtmlReport
     from kubewire.scenarios.engine.render.jsonfile import JsonFile
     from kubewire.scenarios.engine.render.junit import JUnitFile

@@ -9,11 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from kubewire.scenarios.engine.duration import shown
-from kubewire.scenarios.engine.packets import summary
-from kubewire.scenarios.engine.render import plot
-from kubewire.scenarios.engine.render.sequence import svg
-from kubewire.scenarios.engine.results import (
+from kubewire.scenarios.engine.events.results import (
     CaptureResult,
     CaseResult,
     Event,
@@ -22,6 +18,10 @@ from kubewire.scenarios.engine.results import (
     RunFinished,
     RunResult,
 )
+from kubewire.scenarios.engine.file.duration import shown
+from kubewire.scenarios.engine.packets.decode import summary
+from kubewire.scenarios.engine.render import plot
+from kubewire.scenarios.engine.render.sequence import svg
 
 REPORT_FILE = "report.html"
 #: bytes; bigger captures are linked, not put into the page

@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kubewire.scenarios.engine.packets import summary
-from kubewire.scenarios.engine.results import (
+from kubewire.scenarios.engine.events.results import (
     CaptureResult,
     CaseFinished,
     CaseResult,
@@ -22,6 +21,7 @@ from kubewire.scenarios.engine.results import (
     RunStarted,
     StepResult,
 )
+from kubewire.scenarios.engine.packets.decode import summary
 
 RESULTS_FILE = "results.json"
 VERSION = 1

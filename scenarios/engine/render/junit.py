@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from xml.etree import ElementTree
 
-from kubewire.scenarios.engine.results import CaseResult, Event, RunFinished, RunResult
+from kubewire.scenarios.engine.events.results import CaseResult, Event, RunFinished, RunResult
 
 JUNIT_FILE = "junit.xml"
 #: what XML 1.0 cannot hold, such as the colours of a command's output

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from kubewire.scenarios.engine.chart import Chart, Line, number
+from kubewire.scenarios.engine.packets.chart import Chart, Line, number
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 260, 70, 28, 46
 LEGEND, LETTER, COLOURS = 24, 7.0, 6

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from kubewire.scenarios.engine.capturing import Sighting
-from kubewire.scenarios.engine.packets import Identity, describe, identity
+from kubewire.scenarios.engine.packets.capturing import Sighting
+from kubewire.scenarios.engine.packets.decode import Identity, describe, identity
 from kubewire.scenarios.engine.verbs.packets import nat_between
 
 LANE, ROW, LEFT, TOP, MAX_ROWS = 118, 34, 70, 74, 48

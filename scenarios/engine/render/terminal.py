@@ -16,10 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from kubewire.scenarios.engine.duration import shown
-from kubewire.scenarios.engine.options import RunOptions
-from kubewire.scenarios.engine.render.html import REPORT_FILE
-from kubewire.scenarios.engine.results import (
+from kubewire.scenarios.engine.events.options import RunOptions
+from kubewire.scenarios.engine.events.results import (
     CaseFinished,
     CaseResult,
     CaseStarted,
@@ -38,6 +36,8 @@ from kubewire.scenarios.engine.results import (
     StepResult,
     StepStarted,
 )
+from kubewire.scenarios.engine.file.duration import shown
+from kubewire.scenarios.engine.render.html import REPORT_FILE
 from kubewire.scenarios.engine.verbs.packets import lines as packet_lines
 
 COLORS = {

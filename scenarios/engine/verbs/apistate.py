@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from kubewire.components.machinery.resources import EVENTS, KubeObject, Resource
-from kubewire.scenarios.engine.jsonpath import JSONPath, as_text
-from kubewire.scenarios.engine.scene import End, Scene, SceneError
+from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
+from kubewire.scenarios.engine.file.jsonpath import JSONPath, as_text
+from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
 from kubewire.scenarios.engine.verbs.base import (
     AT_LEAST_ONE,
     Arguments,

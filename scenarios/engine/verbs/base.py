@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
-from kubewire.scenarios.engine.capturing import Sighting
-from kubewire.scenarios.engine.chart import Chart
-from kubewire.scenarios.engine.scene import End, Scene
+from kubewire.scenarios.engine.packets.capturing import Sighting
+from kubewire.scenarios.engine.packets.chart import Chart
+from kubewire.scenarios.engine.scene.scene import End, Scene
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import shlex
 import time
 from dataclasses import dataclass
 
-from kubewire.scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.handle import Completed
-from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.base import Arguments, Observation, first_lines, quoted, text_problem
 
 

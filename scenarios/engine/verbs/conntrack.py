@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
 from kubewire.scenarios.engine.verbs.commands import execute
 

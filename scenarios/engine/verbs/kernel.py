@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from kubewire.components.machinery.resources import PODS
-from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.components.kubeapi.resources import PODS
+from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
 from kubewire.scenarios.engine.verbs.commands import execute
 

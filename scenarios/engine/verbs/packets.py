@@ -2,7 +2,7 @@
 
 The headers in match are those of the innermost packet, which the applications see; outer are those of what
 carries it (VXLAN). Along a path the same packet is recognised at every interface by what no hop changes
-(kubewire.scenarios.engine.packets.identity), so a path also shows where addresses were translated.
+(kubewire.scenarios.engine.packets.decode.identity), so a path also shows where addresses were translated.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from kubewire.scenarios.engine.capturing import CaptureFailed, RunningCapture, Sighting
-from kubewire.scenarios.engine.packets import ICMP, Identity, Packet, identity, summary
-from kubewire.scenarios.engine.scene import End, Scene, SceneError
+from kubewire.scenarios.engine.packets.capturing import CaptureFailed, RunningCapture, Sighting
+from kubewire.scenarios.engine.packets.decode import ICMP, Identity, Packet, identity, summary
+from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
 from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
 
 #: name -> (type, code or None for any) by IP version

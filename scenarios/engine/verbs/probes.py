@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from kubewire.scenarios.engine.duration import seconds
-from kubewire.scenarios.engine.scene import End, SceneError, typed
+from kubewire.scenarios.engine.file.duration import seconds
+from kubewire.scenarios.engine.scene.scene import End, SceneError, typed
 from kubewire.scenarios.engine.verbs.base import Arguments, Count, Observation, listed, quoted, text_problem
 
-PROBE = "kubewire.scenarios.engine.probe:main"
-RESOLVE = "kubewire.scenarios.engine.resolve:main"
+PROBE = "kubewire.scenarios.engine.scene.probe:main"
+RESOLVE = "kubewire.scenarios.engine.scene.resolve:main"
 
 
 def _timeout(given: float | str | None) -> float:

@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.base import Arguments, Count, Observation, first_lines, listed, quoted
 from kubewire.scenarios.engine.verbs.commands import execute
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kubewire.scenarios.engine.chart import Chart, number, parse
-from kubewire.scenarios.engine.duration import seconds
+from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.handle import Completed
-from kubewire.scenarios.engine.scene import End, NotYet, Scene, typed
+from kubewire.scenarios.engine.packets.chart import Chart, number, parse
+from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.base import Arguments, Observation, listed
 from kubewire.scenarios.engine.verbs.commands import argv_of, execute, exit_problem
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import SERVICEACCOUNTS
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import SERVICEACCOUNTS
 from tests.components.apiserver.running import RunningApiServer
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kubewire.components.machinery.kubeconfig import Credentials, dump
+from kubewire.components.kubeapi.kubeconfig import Credentials, dump
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 _READY_SECONDS = 20.0

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.kubeconfig import Credentials
-from kubewire.components.machinery.resources import NAMESPACES, NODES, PODS, SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.kubeconfig import Credentials
+from kubewire.components.kubeapi.resources import NAMESPACES, NODES, PODS, SERVICEACCOUNTS, KubeObject
 from tests.components.apiserver.running import RunningApiServer
 
 AUTHENTICATION = "/apis/authentication.k8s.io/v1"

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from kubewire.components.apiserver.kinds.servicecidr import SERVICECIDRS
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, Resource
+from kubewire.components.apiserver.kinds.services.servicecidr import SERVICECIDRS
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, Resource
 from tests.components.apiserver.conftest import Run
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.connect import container_of, split_scheme_name_port, stream_parameters
+from kubewire.components.apiserver.http.connect import container_of, split_scheme_name_port, stream_parameters
 from kubewire.components.apiserver.status import StatusError
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import NODES, PODS
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import NODES, PODS
 from tests.components.apiserver.conftest import Run
 from tests.components.apiserver.running import RunningApiServer
 

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.apiserver import customresources, jsonpath, structural
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject, Resource
+from kubewire.components.apiserver import jsonpath
+from kubewire.components.apiserver.crd import customresources, structural
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject, Resource
 from tests.components.apiserver.conftest import Run
 from tests.fuzz.apiserver.in_process import in_process
 

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.apiserver.catalog import version_rank
-from kubewire.components.apiserver.requestinfo import parse
-from kubewire.components.machinery.client import Client
+from kubewire.components.apiserver.http.requestinfo import parse
+from kubewire.components.apiserver.registry.catalog import version_rank
+from kubewire.components.kubeapi.client import Client
 from tests.components.apiserver.conftest import Run
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList,application/json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kubewire.components.machinery.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.machinery.resources import PODS
+from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.kubeapi.resources import PODS
 from tests.components.apiserver.conftest import Run
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import NODES
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import NODES
 from tests.components.apiserver.conftest import Run
 from tests.components.apiserver.running import RunningApiServer
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver import bodies, structural
+from kubewire.components.apiserver import bodies
+from kubewire.components.apiserver.crd import structural
 from kubewire.components.apiserver.store import Key
 from tests.components.apiserver.running import RunningApiServer
 from tests.fuzz.apiserver.in_process import Answer, InProcess, in_process, request_of

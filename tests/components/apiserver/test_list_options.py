@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import CONFIGMAPS
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import CONFIGMAPS
 from tests.components.apiserver.conftest import Run
 
 PATH = "/api/v1/namespaces/default/configmaps"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver import metadata
+from kubewire.components.apiserver.registry import metadata
 
 
 def complaints(storage: str = "configmaps", **fields: Any) -> list[str]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from kubewire.components.apiserver.patch import PatchError, PatchTestFailed, json_patch, merge_patch, strategic_merge
+from kubewire.components.apiserver.registry.patch import (
+    PatchError,
+    PatchTestFailed,
+    json_patch,
+    merge_patch,
+    strategic_merge,
+)
 
 # RFC 7386, appendix A, as it stands there.
 RFC_7386 = [

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.apiserver import protobuf
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.resources import DEPLOYMENTS
+from kubewire.components.apiserver.http import protobuf
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import DEPLOYMENTS
 from tests.components.apiserver.conftest import Kubectl, Run
 
 # What kubectl 1.32 sent for `create namespace foo`.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kubewire.components.apiserver.connect import stream_parameters
-from kubewire.components.apiserver.requestinfo import flag
+from kubewire.components.apiserver.http.connect import stream_parameters
+from kubewire.components.apiserver.http.requestinfo import flag
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.machinery.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.machinery.resources import (
+from kubewire.components.kubeapi.client import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.kubeapi.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,
     ENDPOINTS,

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from kubewire.components.apiserver.fieldsets import (
+from kubewire.components.apiserver.registry.fieldsets import (
     from_fields_v1,
     merged,
     owned_fields,
@@ -15,8 +15,8 @@ from kubewire.components.apiserver.fieldsets import (
     to_fields_v1,
     without,
 )
-from kubewire.components.machinery.client import APPLY_PATCH, ApiError, Client
-from kubewire.components.machinery.resources import CONFIGMAPS, SERVICES, KubeObject
+from kubewire.components.kubeapi.client import APPLY_PATCH, ApiError, Client
+from kubewire.components.kubeapi.resources import CONFIGMAPS, SERVICES, KubeObject
 from tests.components.apiserver.conftest import Run
 
 

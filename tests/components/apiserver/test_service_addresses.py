@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.addressbook import cluster_ips, in_force
+from kubewire.components.apiserver.registry.addressbook import cluster_ips, in_force
 from tests.components.apiserver.running import RunningApiServer
 
 RANGE = "--service-cluster-ip-range=10.99.0.0/28,fd00:99::/124"

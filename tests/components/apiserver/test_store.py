@@ -21,7 +21,7 @@ from kubewire.components.apiserver.store import (
     Store,
     StoreError,
 )
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 A, B = Key("pods", "default", "a"), Key("pods", "default", "b")
 

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
+from kubewire.components.apiserver.http.watching import Watcher
 from kubewire.components.apiserver.store import Key, Store
-from kubewire.components.apiserver.watching import Watcher
-from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
-from kubewire.components.machinery.informer import Informer, wait_synced
-from kubewire.components.machinery.resources import CONFIGMAPS, KubeObject
+from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
+from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.resources import CONFIGMAPS, KubeObject
 from tests.components.apiserver.conftest import Run
 from tests.components.apiserver.running import RunningApiServer
 

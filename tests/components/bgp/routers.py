@@ -1,4 +1,4 @@
-"""BIRD 2, FRR and GoBGP of lab/router_packages.py.
+"""BIRD 2, FRR and GoBGP of lab/bringup/router_packages.py.
 
 Their daemons run in a test's namespaces, in the foreground, with every file in a folder of the test.
 """
@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from kubewire.components.kernel import command
-from kubewire.lab import router_packages
+from kubewire.lab.bringup import router_packages
 
 ROOT = router_packages.directory()
 

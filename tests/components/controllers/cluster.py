@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kubewire.components.machinery.client import ApiError, ApiUnavailable, Client
-from kubewire.components.machinery.events import timestamp
-from kubewire.components.machinery.informer import Informer
-from kubewire.components.machinery.resources import LEASES, NODES, PODS, KubeObject
+from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
+from kubewire.components.kubeapi.events import timestamp
+from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.resources import LEASES, NODES, PODS, KubeObject
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 
 DEADLINE = 60.0

@@ -7,7 +7,7 @@ import pytest
 from kubewire.components.controllers.daemonset.nodes import new_pod, node_of, verdict
 from kubewire.components.controllers.daemonset.plan import plan
 from kubewire.components.controllers.pods import is_ready
-from kubewire.components.machinery.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
+from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
 from tests.components.controllers.objects import node, template, workload
 from tests.components.controllers.world import World
 

@@ -13,7 +13,7 @@ from kubewire.components.controllers.meta import annotations_of, condition
 from kubewire.components.controllers.pods import is_active, is_ready
 from kubewire.components.controllers.podtemplate import compute_hash
 from kubewire.components.controllers.replicaset.plan import plan_replicas, plan_status, status_differs
-from kubewire.components.machinery.resources import DEPLOYMENTS, PODS, REPLICASETS
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, PODS, REPLICASETS
 from tests.components.controllers.objects import NOW, template, workload
 from tests.components.controllers.world import World
 

@@ -6,7 +6,7 @@ import pytest
 
 from kubewire.components.controllers.garbage.graph import Graph, Node, OwnerState, Verdict, decide
 from kubewire.components.controllers.garbage.podgc import beyond_threshold, orphaned, removal, unscheduled_terminating
-from kubewire.components.machinery.resources import PODS, REPLICASETS
+from kubewire.components.kubeapi.resources import PODS, REPLICASETS
 from tests.components.controllers.objects import NOW, at, pod
 
 DANGLING, SOLID, WAITING, UNKNOWN = (

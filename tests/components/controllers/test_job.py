@@ -7,7 +7,7 @@ import pytest
 from kubewire.components.controllers.job.indexes import FINALIZER, format_indexes, parse_indexes
 from kubewire.components.controllers.job.plan import is_finished, plan, until_expired
 from kubewire.components.controllers.meta import condition
-from kubewire.components.machinery.resources import JOBS, PODS
+from kubewire.components.kubeapi.resources import JOBS, PODS
 from tests.components.controllers.objects import NOW, at, template, workload
 from tests.components.controllers.world import World
 

@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 
+from kubewire.components.base import health
 from kubewire.components.controllers import flags
 from kubewire.components.controllers.deployment.plan import REVISION, revision_of
 from kubewire.components.controllers.job.indexes import INDEX, index_of
@@ -15,8 +16,7 @@ from kubewire.components.controllers.namespaces.deletion import Outcome, conditi
 from kubewire.components.controllers.registry import CONTROLLERS, enabled
 from kubewire.components.controllers.sharedinformers import Index, orphans_in, owner_values
 from kubewire.components.controllers.writes import PATIENCE, Writes
-from kubewire.components.machinery import health
-from kubewire.components.machinery.resources import PODS
+from kubewire.components.kubeapi.resources import PODS
 from tests.components.controllers.objects import NOW, at, pod, workload
 
 

@@ -8,8 +8,8 @@ from kubewire.components.controllers.actions import Delete, SlowStart
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.pods import until_available
 from kubewire.components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status
-from kubewire.components.machinery.resources import PODS
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.resources import PODS
+from kubewire.components.kubeapi.selectors import LabelSelector
 from tests.components.controllers.objects import NOW, at, pod, workload
 
 SELECTOR = LabelSelector.from_map({"app": "web"})

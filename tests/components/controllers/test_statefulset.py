@@ -6,7 +6,7 @@ import pytest
 
 from kubewire.components.controllers.pods import is_ready
 from kubewire.components.controllers.statefulset.plan import plan
-from kubewire.components.machinery.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS
+from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS
 from tests.components.controllers.objects import template, workload
 from tests.components.controllers.world import World
 

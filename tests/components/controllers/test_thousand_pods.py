@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from kubewire.components.machinery.client import Client
-from kubewire.components.machinery.informer import Informer
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, PODS, SERVICEACCOUNTS, SERVICES, KubeObject
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, PODS, SERVICEACCOUNTS, SERVICES, KubeObject
 from tests.components.apiserver.running import CHECKOUT, RunningApiServer
 from tests.components.controllers.cluster import fake_node
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch, SlowStart, Update
 from kubewire.components.controllers.meta import controller_uid
-from kubewire.components.machinery.resources import PODS, KubeObject, Resource
+from kubewire.components.kubeapi.resources import PODS, KubeObject, Resource
 from tests.components.controllers.objects import NOW, stamp
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from dnslib import AAAA, CNAME, EDNS0, MX, QTYPE, RR, SOA, TXT, A, DNSHeader, DNSQuestion, DNSRecord
 
+from kubewire.components.base.prometheus import Registry
 from kubewire.components.coredns import corefile
 from kubewire.components.coredns.instance import Instance
 from kubewire.components.coredns.message import RCODES, Request, Response, decode, encode, question_for
 from kubewire.components.coredns.plugin import Setup, Site
 from kubewire.components.coredns.plugins import cache, loadbalance
 from kubewire.components.coredns.server import answer
-from kubewire.components.machinery.prometheus import Registry
 
 
 def reply_to(instance: Instance, query: bytes, transport: str = "udp") -> bytes | None:

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from dnslib import DNSRecord
 
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
 from tests.kubeapi import FakeApi, kubeconfig
 
 COREFILE = """\

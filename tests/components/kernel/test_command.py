@@ -1,4 +1,4 @@
-"""machinery.command: programs run without threads, and nothing is left of them."""
+"""kernel.command: programs run without threads, and nothing is left of them."""
 
 import asyncio
 import os

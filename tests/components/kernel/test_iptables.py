@@ -8,16 +8,16 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from kubewire.components.aws_vpc_cni import network as aws
-from kubewire.components.azure_cni import masquerade as azure
-from kubewire.components.calico import dataplane as calico
-from kubewire.components.flannel import rules as flannel
 from kubewire.components.kernel import iproute, ipset, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset, parse, transaction
-from kubewire.components.weave import dataplane as weave
-from kubewire.components.weave.ipsec import Association
-from tests.components.calico.store import pool
+from kubewire.components.networks.aws_vpc_cni import network as aws
+from kubewire.components.networks.azure_cni import masquerade as azure
+from kubewire.components.networks.calico import dataplane as calico
+from kubewire.components.networks.flannel import rules as flannel
+from kubewire.components.networks.weave import dataplane as weave
+from kubewire.components.networks.weave.ipsec import Association
+from tests.components.networks.calico.store import pool
 from tests.scratch import isolated
 
 OURS = Chain("nat", "OURS", ("-s 10.0.0.0/8 -j RETURN", "-j MASQUERADE"))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubewire.components.kube_proxy.config import (
+from kubewire.components.kube_proxy.configuration.config import (
     DetectLocal,
     IptablesSettings,
     KubeProxyConfiguration,

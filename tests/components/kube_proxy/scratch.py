@@ -30,7 +30,7 @@ import pytest
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
 from kubewire.components.kernel import namespaces as ns
-from kubewire.components.kube_proxy.model import IPV4, IPV6
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
 PODS = {"a": ("node1", "10.244.1.2"), "b": ("node1", "10.244.1.3"), "c": ("node2", "10.244.2.2")}
 HOSTS = {"node1": "172.18.0.3", "node2": "172.18.0.4", "client": "172.18.0.100"}

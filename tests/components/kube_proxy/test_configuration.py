@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubewire.components.kube_proxy import flags, main
-from kubewire.components.kube_proxy.config import (
+from kubewire.components.kube_proxy import main
+from kubewire.components.kube_proxy.configuration import flags
+from kubewire.components.kube_proxy.configuration.config import (
     ConfigError,
     ConntrackSettings,
     DetectLocal,
@@ -20,8 +21,8 @@ from kubewire.components.kube_proxy.config import (
     dump,
     load,
 )
-from kubewire.components.kube_proxy.configfile import ConfigFileChanged, until_changed
-from kubewire.components.kube_proxy.validation import validate
+from kubewire.components.kube_proxy.configuration.configfile import ConfigFileChanged, until_changed
+from kubewire.components.kube_proxy.configuration.validation import validate
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 

@@ -10,7 +10,7 @@ import pytest
 
 from kubewire.components.kube_proxy.conntrack import netlink
 from kubewire.components.kube_proxy.conntrack.stale import Address, Flow, stale, wanted
-from kubewire.components.kube_proxy.model import IPV4, IPV6, Endpoint, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoint, ServicePort, ServicePortName
 from tests.scratch import isolated
 
 DNS = ServicePortName("ns", "dns", "p", "UDP")

@@ -18,13 +18,13 @@ import pytest
 
 from kubewire.components.kube_proxy import sysctls
 from kubewire.components.kube_proxy.backends import check
-from kubewire.components.kube_proxy.config import IpvsSettings, KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import IpvsSettings, KubeProxyConfiguration
 from kubewire.components.kube_proxy.ipvs.applier import Dummy, Ipset, Ipvsadm, run
 from kubewire.components.kube_proxy.ipvs.backend import IpvsBackend
 from kubewire.components.kube_proxy.ipvs.servers import Key
 from kubewire.components.kube_proxy.ipvs.support import UnsupportedError
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kube_proxy.state.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.scratch import Fabric
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from kubewire.components.kube_proxy import sysctls
-from kubewire.components.kube_proxy.config import IpvsSettings, KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import IpvsSettings, KubeProxyConfiguration
 from kubewire.components.kube_proxy.ipvs import rules, servers, sets
 from kubewire.components.kube_proxy.ipvs.chains import Rules
 from kubewire.components.kube_proxy.ipvs.rules import Cache, Context
 from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer
-from kubewire.components.kube_proxy.local_traffic import LocalSource
-from kubewire.components.kube_proxy.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.local_traffic import LocalSource
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
 
 NODE = Node("worker-1", ("172.18.0.3", "fd00:172:18::3"))
 CONTEXT = Context(NODE, IPV4, "rr", frozenset({"172.18.0.3", "10.244.1.1"}), ("10.244.1.1", "172.18.0.3"))

@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from kubewire.components.kube_proxy import local_traffic, objects
-from kubewire.components.kube_proxy.config import DetectLocal, KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import DetectLocal, KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables.service import local_match
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, Endpoint, Node, ServicePort, ServicePortName
 from kubewire.components.kube_proxy.runner import BoundedFrequencyRunner, TokenBucket
-from kubewire.components.kube_proxy.snapshot import Snapshot
-from kubewire.components.kube_proxy.topology import choose
-from kubewire.components.kube_proxy.tracker import Tracker
+from kubewire.components.kube_proxy.state import local_traffic, objects
+from kubewire.components.kube_proxy.state.model import IPV4, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.snapshot import Snapshot
+from kubewire.components.kube_proxy.state.topology import choose
+from kubewire.components.kube_proxy.state.tracker import Tracker
 
 NODE = Node("n1", ("172.18.0.3",), "z1")
 CLUSTER = ServicePort("10.96.0.1", 80, "tcp")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import endpoint_slice, exchange, get, open_flow, service, until
 from tests.components.kube_proxy.scratch import Fabric

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from kubewire.components.kernel.nfnetlink.netlink import NetlinkError
-from kubewire.components.kube_proxy.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, IPV6, State
 from kubewire.components.kube_proxy.nftables import backend as backends
 from kubewire.components.kube_proxy.nftables.applier import Nft
 from kubewire.components.kube_proxy.nftables.backend import NftablesBackend
 from kubewire.components.kube_proxy.nftables.plan import Plan, render
 from kubewire.components.kube_proxy.nftables.rules import setup
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6, State
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.test_nftables_rules import CASES, NODE6, STICKY, SVC1, SVC2, some_services
 from tests.components.kube_proxy.test_rules import CLUSTER_IP, NODE, NODE_PORT, THREE

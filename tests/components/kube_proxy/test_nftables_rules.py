@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from kubewire.components.kube_proxy.local_traffic import UNTOLD, LocalSource
-from kubewire.components.kube_proxy.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
 from kubewire.components.kube_proxy.nftables import chains, plan, rules
 from kubewire.components.kube_proxy.nftables.plan import Plan, Present
 from kubewire.components.kube_proxy.nftables.statements import AddAffinitySet, DeleteChain, text
+from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
+from kubewire.components.kube_proxy.state.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
 from tests.components.kube_proxy.test_rules import CASES as SHARED_CASES
 from tests.components.kube_proxy.test_rules import CLUSTER_IP, NODE, NODE_PORT, THREE, endpoint, name
 

@@ -15,8 +15,8 @@ import pytest
 from kubewire.components.kube_proxy import sysctls
 from kubewire.components.kube_proxy.backends import BACKENDS, Backend
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.model import IPV4, IPV6, Node, State
-from kubewire.components.kube_proxy.tracker import Tracker
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Node, State
+from kubewire.components.kube_proxy.state.tracker import Tracker
 from tests.components.kube_proxy import flows, scratch
 from tests.components.kube_proxy.flows import DROPPED, FLOWS, REFUSED, VARIATIONS, Answered, Flow
 from tests.components.kube_proxy.scratch import ADDRESSES, Answer, Fabric

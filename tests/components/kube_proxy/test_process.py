@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import (
     CONFIG,

@@ -18,8 +18,8 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
-from kubewire.components.kube_proxy.model import IPV6
-from kubewire.components.machinery.resources import ENDPOINTSLICES, NODES, SERVICES
+from kubewire.components.kube_proxy.state.model import IPV6
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICES
 from tests.components.kube_proxy import scratch
 from tests.components.kube_proxy.process import (
     CONFIG,

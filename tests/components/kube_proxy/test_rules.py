@@ -8,8 +8,8 @@ import pytest
 
 from kubewire.components.kernel.iptables import parse
 from kubewire.components.kube_proxy.iptables import chains, rules, saved
-from kubewire.components.kube_proxy.local_traffic import LocalSource
-from kubewire.components.kube_proxy.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kube_proxy.state.local_traffic import LocalSource
+from kubewire.components.kube_proxy.state.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
 
 NODE = Node("worker-1", ("172.18.0.3",), "zone-a", ("10.244.1.0/24",))
 CONFIG = rules.Config(local_source=LocalSource("10.244.0.0/16"))

@@ -8,8 +8,8 @@ import socket
 
 import aiohttp
 
-from kubewire.components.kube_proxy.model import Endpoint, ServicePort, ServicePortName
 from kubewire.components.kube_proxy.service_health import ServiceHealth, answer, local_ready, ports_of
+from kubewire.components.kube_proxy.state.model import Endpoint, ServicePort, ServicePortName
 
 WEB, API = ServicePortName("ns", "web", "http"), ServicePortName("ns", "api", "")
 BALANCED = ServicePort("10.96.0.1", 80, "tcp", external_local=True, health_check_node_port=31234)

@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from kubewire.components.kernel import namespaces as ns
-from kubewire.components.machinery.client import ApiError, Client
-from kubewire.components.machinery.resources import CONFIGMAPS, EVENTS, NODES, PODS, SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import CONFIGMAPS, EVENTS, NODES, PODS, SERVICEACCOUNTS, KubeObject
 from kubewire.components.runtime.api import AsyncRuntimeClient, Process
 from tests.scratch import code_visible
 

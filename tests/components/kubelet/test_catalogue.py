@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.kubelet.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference, UnknownImage
+from kubewire.components.kubelet.images.catalogue import (
+    Catalogue,
+    InvalidCatalogue,
+    InvalidImageName,
+    Reference,
+    UnknownImage,
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.apiserver.patch import strategic_merge
+from kubewire.components.apiserver.registry.patch import strategic_merge
 from kubewire.components.kubelet.backoff import Backoff, BackoffPolicy
-from kubewire.components.kubelet.catalogue import Catalogue
 from kubewire.components.kubelet.configuration import ConfigurationError, Settings, Taint, duration, settings
-from kubewire.components.kubelet.images import ImagePuller
-from kubewire.components.kubelet.node import Health, Machine, node_conditions, node_object, node_status, status_changed
-from kubewire.components.kubelet.node_registration import status_patch
-from kubewire.components.kubelet.pod_network import capability_args, cni_args, in_order
+from kubewire.components.kubelet.images.catalogue import Catalogue
+from kubewire.components.kubelet.images.pulls import ImagePuller
+from kubewire.components.kubelet.node.object import (
+    Health,
+    Machine,
+    node_conditions,
+    node_object,
+    node_status,
+    status_changed,
+)
+from kubewire.components.kubelet.node.registration import status_patch
+from kubewire.components.kubelet.pod.network import capability_args, cni_args, in_order
 from kubewire.components.kubelet.server import addresses_of
 
 HEAD = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
-from kubewire.components.kubelet.environment import EnvironmentProblem, Sources, environment, service_variables
-from kubewire.components.kubelet.expansion import expand
+from kubewire.components.kubelet.pod.environment import EnvironmentProblem, Sources, environment, service_variables
+from kubewire.components.kubelet.pod.expansion import expand
 
 NODE = NodeFacts("worker-1", ("172.18.0.3",), {"cpu": "2", "memory": "4194304Ki"})
 

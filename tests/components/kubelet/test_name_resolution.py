@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.kubelet import hostsfile
+from kubewire.components.kubelet.pod import hostsfile
 from kubewire.components.kubelet.resolvconf import ResolverConfig, parse, pod_resolver
 
 NODE = ResolverConfig(("203.0.113.53",), ("corp.example",), ("timeout:1",))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.kubelet.plan import Actions, Kill, deadline, plan, spec_hash
+from kubewire.components.kubelet.pod.plan import Actions, Kill, deadline, plan, spec_hash
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord
 
 

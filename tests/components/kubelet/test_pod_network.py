@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.kubelet import pod_network
-from kubewire.components.kubelet.node import network_not_ready
-from kubewire.components.kubelet.pod_network import PodNetwork
+from kubewire.components.kubelet.node.object import network_not_ready
+from kubewire.components.kubelet.pod import network as pod_network
+from kubewire.components.kubelet.pod.network import PodNetwork
 
 PLUGIN = """#!/bin/sh
 cat > {folder}/stdin.$CNI_COMMAND

@@ -22,7 +22,7 @@ from kubelet_node import (
     status,
 )
 
-from kubewire.components.machinery.resources import CONFIGMAPS, PODS, SECRETS, KubeObject
+from kubewire.components.kubeapi.resources import CONFIGMAPS, PODS, SECRETS, KubeObject
 
 NOT_READY = (
     "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "

@@ -10,9 +10,9 @@ from typing import Any, cast
 import aiohttp
 from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
-from kubewire.components.kubelet.catalogue import Program
-from kubewire.components.kubelet.container_target import RuntimeTarget
-from kubewire.components.kubelet.launch import exec_spec
+from kubewire.components.kubelet.images.catalogue import Program
+from kubewire.components.kubelet.pod.container_target import RuntimeTarget
+from kubewire.components.kubelet.pod.launch import exec_spec
 from kubewire.components.kubelet.server import no_log
 from kubewire.components.kubelet.streaming.descriptors import read_chunks
 from kubewire.components.runtime.api import Process, Tty

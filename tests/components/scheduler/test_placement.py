@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from kubewire.components.machinery.selectors import LabelSelector
+from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.cluster import Cluster
 from kubewire.components.scheduler.placement import Placed, Unplaced, choose
 from kubewire.components.scheduler.podspec import PodInfo, total_requests

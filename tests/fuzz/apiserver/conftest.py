@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 from tests.fuzz.apiserver.in_process import Answer, InProcess, in_process
 from tests.fuzz.apiserver.seeds import seeds
 

@@ -19,8 +19,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from kubewire.components.apiserver import main
+from kubewire.components.apiserver.http.server import ApiServer
 from kubewire.components.apiserver.options import parse
-from kubewire.components.apiserver.server import ApiServer
 from kubewire.components.apiserver.store import Store
 from tests.components.apiserver.running import Authority, write_key
 

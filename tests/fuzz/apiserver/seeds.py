@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 _TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"app": "a"}, "annotations": {"note": "n"}},

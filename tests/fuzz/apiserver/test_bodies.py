@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 from tests.fuzz.apiserver.conftest import Send
 from tests.fuzz.apiserver.mutations import JUNK, copied, mutated, places
 from tests.fuzz.apiserver.seeds import seeds

@@ -11,7 +11,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.apiserver.upgrade import BUFFER, BackendError, read_answer
+from kubewire.components.apiserver.http.upgrade import BUFFER, BackendError, read_answer
 from tests.fuzz.apiserver.conftest import Send
 from tests.fuzz.apiserver.in_process import InProcess
 from tests.fuzz.mutation import mutated

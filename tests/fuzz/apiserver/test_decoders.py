@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.apiserver import bodies, negotiation, protobuf, yamlbody
-from kubewire.components.apiserver.patch import PatchError, json_patch, merge_patch, strategic_merge
+from kubewire.components.apiserver import bodies
+from kubewire.components.apiserver.http import negotiation, protobuf, yamlbody
+from kubewire.components.apiserver.registry.patch import PatchError, json_patch, merge_patch, strategic_merge
 from tests.fuzz.apiserver.mutations import JUNK, copied, mutated
 from tests.fuzz.apiserver.seeds import seeds
 

@@ -8,9 +8,10 @@ from urllib.parse import quote, urlencode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubewire.components.apiserver import connect, jsonpath, negotiation, requestinfo, status
-from kubewire.components.machinery import quantity
-from kubewire.components.machinery.selectors import FieldSelector, LabelSelector, SelectorError
+from kubewire.components.apiserver import jsonpath, status
+from kubewire.components.apiserver.http import connect, negotiation, requestinfo
+from kubewire.components.kubeapi import quantity
+from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
 from tests.fuzz.apiserver.conftest import Send
 from tests.fuzz.apiserver.seeds import seeds
 

@@ -19,7 +19,7 @@ import pytest
 from kubewire.components.apiserver.kinds import KINDS
 from kubewire.components.apiserver.kinds.spec import KindSpec
 from kubewire.components.apiserver.openapi import models
-from kubewire.components.machinery.resources import KubeObject
+from kubewire.components.kubeapi.resources import KubeObject
 
 #: Deeper than any field that a column shows.
 _DEPTH = 8

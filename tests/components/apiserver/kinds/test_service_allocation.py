@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubewire.components.apiserver.kinds.service import KIND
-from kubewire.components.apiserver.kinds.service_allocation import ServiceAllocator, address_pool, port_pool
+from kubewire.components.apiserver.kinds.services.service import KIND
+from kubewire.components.apiserver.kinds.services.service_allocation import ServiceAllocator, address_pool, port_pool
 
 RANGE = "10.96.0.0/12"
 

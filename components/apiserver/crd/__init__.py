@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions: structural schemas and the objects that they describe."""

@@ -1,0 +1,1 @@
+"""Requests and their answers: HTTP, encodings, discovery, authentication, watches. Above the registry."""

@@ -1,0 +1,98 @@
+"""Who asks: client certificates, service account tokens, static tokens
+(https://kubernetes.io/docs/reference/access-authn-authz/authentication/)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubewire.components.apiserver.http.tokens import ServiceAccountTokens, TokenError
+
+ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+
+
+@dataclass(frozen=True)
+class User:
+    """authentication.k8s.io UserInfo."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def info(self) -> dict[str, Any]:
+        info: dict[str, Any] = {"username": self.name, "groups": list(self.groups)}
+        if self.uid:
+            info["uid"] = self.uid
+        if self.extra:
+            info["extra"] = {key: list(values) for key, values in self.extra.items()}
+        return info
+
+
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+_AUTHENTICATED = "system:authenticated"
+
+
+def load_token_file(path: str) -> dict[str, User]:
+    """--token-auth-file: CSV of token, user, uid and optionally "group1,group2"."""
+    users: dict[str, User] = {}
+    with Path(path).open(newline="") as lines:
+        for row in csv.reader(lines):
+            if not row:
+                continue
+            if len(row) < 3:
+                raise ValueError(f"{path}: a line needs token, user name and uid, got {len(row)} columns")
+            groups = tuple(name.strip() for name in row[3].split(",") if name.strip()) if len(row) > 3 else ()
+            users[row[0].strip()] = User(row[1].strip(), (*groups, _AUTHENTICATED), row[2].strip())
+    return users
+
+
+def certificate_user(certificate: Mapping[str, Any] | None) -> User | None:
+    """From SSLSocket.getpeercert(): the CN is the user, each O a group."""
+    if not certificate:
+        return None
+    names = [pair for part in certificate.get("subject", ()) for pair in part]
+    common = [value for key, value in names if key == "commonName"]
+    if not common:
+        return None
+    groups = [value for key, value in names if key == "organizationName"]
+    return User(common[0], (*groups, _AUTHENTICATED))
+
+
+@dataclass(frozen=True)
+class Authenticator:
+    """A certificate goes before a token, as upstream's union does."""
+
+    static_tokens: Mapping[str, User]
+    service_accounts: ServiceAccountTokens
+
+    def authenticate(self, certificate: Mapping[str, Any] | None, authorization: str) -> User | None:
+        """None is 401: no credentials, or ones that are wrong."""
+        if (user := certificate_user(certificate)) is not None:
+            return user
+        scheme, _, token = authorization.partition(" ")
+        return self.token_user(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+
+    def token_user(self, token: str, audiences: tuple[str, ...] = ()) -> User | None:
+        if (user := self.static_tokens.get(token)) is not None:
+            return user
+        try:
+            claims = self.service_accounts.verify(token, audiences)
+        except TokenError:
+            return None
+        bound = claims["kubernetes.io"]
+        namespace, account = bound["namespace"], bound["serviceaccount"]
+        extra = {"authentication.kubernetes.io/credential-id": (f"JTI={claims['jti']}",)} if claims.get("jti") else {}
+        if pod := bound.get("pod"):
+            extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
+            extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)
+        if node := bound.get("node"):
+            extra["authentication.kubernetes.io/node-name"] = (node["name"],)
+            if node.get("uid"):
+                extra["authentication.kubernetes.io/node-uid"] = (node["uid"],)
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", _AUTHENTICATED)
+        name = f"system:serviceaccount:{namespace}:{account['name']}"
+        return User(name, groups, account.get("uid", ""), extra)

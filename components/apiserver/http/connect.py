@@ -1,0 +1,322 @@
+"""Connecting subresources: exec, attach, port-forward and logs by way of the kubelet, and the HTTP proxies.
+
+Where each leads, and plain requests; an upgraded connection is upgrade.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.http.requestinfo import RequestInfo, flag
+from kubewire.components.apiserver.http.upgrade import (
+    BUFFER,
+    DIAL_SECONDS,
+    HOP_BY_HOP,
+    BackendError,
+    Hijacked,
+    Target,
+    read_answer,
+    request_head,
+    say_on_error_channel,
+    tunnel,
+    wants_stream_close,
+)
+from kubewire.components.apiserver.registry.registry import Registry
+from kubewire.components.apiserver.store import Key
+from kubewire.components.kubeapi.resources import KubeObject
+
+_KUBELET_PORT = 10250
+#: How much of a kubelet's error is passed on, in bytes.
+_ERROR_TEXT = 10_000
+_ADDRESS_ORDER = ("InternalIP", "ExternalIP", "Hostname")
+
+
+@dataclass
+class Connector:
+    """Dials kubelets with the client certificate given by the flags, and pods without one."""
+
+    registry: Registry
+    certificate: str
+    key: str
+    authority: str
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _context: ssl.SSLContext | None = field(default=None, init=False)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def serve(
+        self, request: web.BaseRequest, info: RequestInfo, query: list[tuple[str, str]]
+    ) -> web.StreamResponse:
+        """exec, attach, portforward, log and proxy. Raises StatusError."""
+        target = self._target(info, query)
+        if target is None:
+            return web.Response(body=b"", headers={"Content-Type": "text/plain"})
+        if "upgrade" in request.headers.get("Connection", "").lower() and request.headers.get("Upgrade"):
+            return await self._upgrade(request, target)
+        if info.subresource in ("exec", "attach", "portforward"):
+            raise status.bad_request("Upgrade request required")
+        return await self._forward(request, target, info)
+
+    # --- where to
+
+    def _target(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target | None:
+        match info.plural, info.subresource:
+            case "pods", "proxy":
+                return self._pod_proxy(info, query)
+            case "services", "proxy":
+                return self._service_proxy(info, query)
+            case "nodes", "proxy":
+                name, _, port = info.name.partition(":")
+                return self._kubelet(name, info.rest or "/", query, _port(port, 0))
+            case "pods", _:
+                return self._kubelet_stream(info, query)
+        raise status.no_such_path()
+
+    def _kubelet(self, node_name: str, path: str, query: Sequence[tuple[str, str]], port: int = 0) -> Target:
+        node = self.registry.store.get(Key("nodes", "", node_name))
+        if node is None:
+            raise status.not_found("", "nodes", node_name)
+        state = node.obj.get("status") or {}
+        endpoint = ((state.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
+        addresses = {one.get("type"): one.get("address") for one in reversed(state.get("addresses") or [])}
+        host = next((addresses[kind] for kind in _ADDRESS_ORDER if kind in addresses), None)
+        if host is None:
+            raise status.internal_error(f"no preferred addresses found; known addresses: {list(addresses)}")
+        number = port or endpoint or _KUBELET_PORT
+        if not 0 < number < 65536:
+            raise status.internal_error(f"error dialing backend: dial tcp: address {number}: invalid port")
+        return Target("https", host, number, path, query)
+
+    def _pod(self, namespace: str, name: str) -> KubeObject:
+        pod = self.registry.store.get(Key("pods", namespace, name))
+        if pod is None:
+            raise status.not_found("", "pods", name)
+        return pod.obj
+
+    def _kubelet_stream(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target | None:
+        pod = self._pod(info.namespace, info.name)
+        node = pod["spec"].get("nodeName")
+        if info.subresource == "portforward":
+            ports = [("port", port) for _, value in _named(query, "ports") for port in value.split(",")]
+            self._assigned(info.name, node)
+            return self._kubelet(node, f"/portForward/{info.namespace}/{info.name}", ports)
+        container = container_of(pod, dict(query).get("container", ""))
+        place = f"{info.namespace}/{info.name}/{container}"
+        if info.subresource == "log":
+            # A pod that is nowhere has said nothing yet.
+            kept = [(key, value) for key, value in query if key not in ("container", "insecureSkipTLSVerifyBackend")]
+            return self._kubelet(node, f"/containerLogs/{place}", kept) if node else None
+        phase = (pod.get("status") or {}).get("phase")
+        if info.subresource == "exec" and phase in ("Succeeded", "Failed"):
+            raise status.bad_request(f"cannot exec into a container in a completed pod; current phase is {phase}")
+        self._assigned(info.name, node)
+        return self._kubelet(node, f"/{info.subresource}/{place}", stream_parameters(query))
+
+    def _assigned(self, name: str, node: str | None) -> None:
+        if not node:
+            raise status.bad_request(f"pod {name} does not have a host assigned")
+
+    def _pod_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
+        scheme, name, port = split_scheme_name_port(info.name)
+        pod = self._pod(info.namespace, name)
+        address = (pod.get("status") or {}).get("podIP")
+        if not address:
+            raise status.bad_request("address not allowed")
+        ports = [port for one in pod["spec"]["containers"] for port in one.get("ports") or []]
+        number = ports[0]["containerPort"] if ports and not port else 80
+        return Target(scheme or "http", address, _port(port, number), info.rest or "/", query)
+
+    def _service_proxy(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target:
+        scheme, name, port = split_scheme_name_port(info.name)
+        service = self.registry.store.get(Key("services", info.namespace, name))
+        if service is None:
+            raise status.not_found("", "services", name)
+        wanted = _service_port(service.obj, port)
+        address, number = self._ready_endpoint(info.namespace, name, wanted)
+        return Target(scheme or "http", address, number, info.rest or "/", query)
+
+    def _ready_endpoint(self, namespace: str, service: str, port: KubeObject) -> tuple[str, int]:
+        for stored in self.registry.store.items("endpointslices.discovery.k8s.io"):
+            labels = stored.obj["metadata"].get("labels") or {}
+            if stored.key.namespace != namespace or labels.get("kubernetes.io/service-name") != service:
+                continue
+            numbers = [
+                one["port"]
+                for one in stored.obj.get("ports") or []
+                if one.get("port") and (one.get("name") or "") == (port.get("name") or "")
+            ]
+            for endpoint in stored.obj.get("endpoints") or []:
+                if numbers and (endpoint.get("conditions") or {}).get("ready", True):
+                    return endpoint["addresses"][0], numbers[0]
+        raise status.service_unavailable(f'no endpoints available for service "{service}"')
+
+    # --- passing on
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            context = ssl.create_default_context(cafile=self.authority or None)
+            if not self.authority:
+                # As upstream without --kubelet-certificate-authority: the kubelet is not verified.
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+            self._context = context
+        return self._context
+
+    async def _forward(self, request: web.BaseRequest, target: Target, info: RequestInfo) -> web.StreamResponse:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=DIAL_SECONDS),
+            )  # fmt: skip
+        body = await request.read() if request.body_exists else None
+        url = f"{target.scheme}://{target.authority}{target.path_and_query}"
+        try:
+            async with self._session.request(
+                request.method,
+                URL(url, encoded=True),
+                data=body,
+                headers=_end_to_end(request.headers),
+                ssl=self._tls() if target.scheme == "https" else True,
+                allow_redirects=False,
+            ) as answer:
+                if info.subresource == "log":
+                    await _check_log_answer(answer, info.name)
+                return await _relay(request, answer)
+        except (OSError, aiohttp.ClientError, TimeoutError) as error:
+            raise _dial_error(request, target, error) from error
+
+    async def _upgrade(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        context = self._tls() if target.scheme == "https" else None
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                reader, writer = await asyncio.open_connection(target.host, target.port, ssl=context, limit=BUFFER)
+        except (OSError, TimeoutError) as error:
+            raise _dial_error(request, target, error) from error
+        try:
+            writer.write(request_head(request, target))
+            head, refused = await read_answer(reader)
+            if refused is not None:
+                return await say_on_error_channel(request, refused) if wants_stream_close(request) else refused
+            await tunnel(request, head, reader, writer)
+            return Hijacked()
+        except (asyncio.IncompleteReadError, BackendError, OSError) as error:
+            raise status.internal_error(f"error dialing backend: {error}") from error
+        finally:
+            writer.close()
+
+
+def _dial_error(request: web.BaseRequest, target: Target, error: BaseException) -> status.StatusError:
+    reason = str(error) or type(error).__name__
+    if target.scheme == "https" and target.port == _KUBELET_PORT and request.path.endswith("/log"):
+        url = f"https://{target.authority}{target.path_and_query}"
+        return status.internal_error(f'Get "{url}": dial tcp {target.authority}: {reason}')
+    return status.internal_error(f"error dialing backend: dial tcp {target.authority}: {reason}")
+
+
+async def _check_log_answer(answer: aiohttp.ClientResponse, pod: str) -> None:
+    """The kubelet's plain text as a Status (registry/generic/rest's GenericHttpResponseChecker). Raises StatusError."""
+    if 200 <= answer.status <= 206:
+        return
+    text = (await answer.content.read(_ERROR_TEXT)).decode(errors="replace")
+    if answer.status == 400:
+        raise status.bad_request(text)
+    if answer.status == 500:
+        raise status.internal_error(text)
+    raise status.backend_response(answer.status, text, f"pods/log {pod}")
+
+
+async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    headers = CIMultiDict((key, value) for key, value in answer.headers.items() if key.lower() not in HOP_BY_HOP)
+    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+    if "Content-Length" not in headers:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+    except aiohttp.ClientError as error:
+        # The head is sent: a second answer would be read as a part of this one (httputil's ErrAbortHandler).
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError(f"the backend broke off: {error}") from error
+    await response.write_eof()
+    return response
+
+
+def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    dropped = HOP_BY_HOP | {"authorization", "host", "content-length"}
+    return CIMultiDict((key, value) for key, value in headers.items() if key.lower() not in dropped)
+
+
+def stream_parameters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """PodExecOptions as the kubelet takes them (core/pod/strategy.go's streamParams)."""
+    names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+    found = [(names[key], "1") for key, value in query if key in names and flag(value)]
+    return found + [(key, value) for key, value in query if key == "command"]
+
+
+def container_of(pod: KubeObject, asked: str) -> str:
+    """The container meant; without a name the only one, or the one annotated as default. Raises 400."""
+    spec, name = pod["spec"], pod["metadata"]["name"]
+    names = {
+        kind: [one["name"] for one in spec.get(kind) or []]
+        for kind in ("containers", "initContainers", "ephemeralContainers")
+    }
+    if asked:
+        if not any(asked in found for found in names.values()):
+            raise status.bad_request(f"container {asked} is not valid for pod {name}")
+        return asked
+    default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+    if default in names["containers"]:
+        return str(default)
+    if len(names["containers"]) == 1:
+        return str(names["containers"][0])
+    text = f"a container name must be specified for pod {name}, choose one of: [{' '.join(names['containers'])}]"
+    if names["initContainers"]:
+        text += f" or one of the init containers: [{' '.join(names['initContainers'])}]"
+    raise status.bad_request(text)
+
+
+def split_scheme_name_port(text: str) -> tuple[str, str, str]:
+    """[scheme:]name[:port] (apimachinery's SplitSchemeNamePort)."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return "", parts[0], ""
+    if len(parts) == 2:
+        return "", parts[0], parts[1]
+    if len(parts) == 3 and parts[0] in ("", "http", "https"):
+        return parts[0], parts[1], parts[2]
+    raise status.bad_request(f'invalid proxy request "{text}"')
+
+
+def _named(query: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in query if key == name]
+
+
+def _port(text: str, default: int) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536):
+        raise status.bad_request(f'invalid port "{text}"')
+    return int(text)
+
+
+def _service_port(service: KubeObject, wanted: str) -> KubeObject:
+    ports = service["spec"].get("ports") or []
+    for port in ports:
+        if not wanted or wanted in (port.get("name"), str(port["port"])):
+            return dict(port)
+    raise status.service_unavailable(f'no service port "{wanted}" found for service "{service["metadata"]["name"]}"')

@@ -1,0 +1,268 @@
+"""Discovery: which groups, versions and resources are served, in the aggregated form (KEP-3352) and in the
+documents per group that older clients read."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kubewire.components.apiserver.registry.catalog import Catalog, Served, group_rank, version_rank
+from kubewire.components.kubeapi.resources import KubeObject
+
+_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_STATUS_VERBS = ("get", "patch", "update")
+_CONNECT = ("create", "delete", "get", "patch", "update")
+
+
+@dataclass(frozen=True)
+class Subresource:
+    """kind, group and version are those of its body."""
+
+    name: str
+    kind: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class VirtualKind:
+    """A resource that only answers to create (reviews)."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = False
+
+
+VIRTUAL_KINDS = (
+    VirtualKind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview"),
+    VirtualKind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview"),
+    VirtualKind("authorization.k8s.io", "v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", True),
+    VirtualKind("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    VirtualKind("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    VirtualKind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview"),
+)
+
+_SCALE = Subresource("scale", "Scale", _STATUS_VERBS, "autoscaling", "v1")
+#: Subresources of the core, by storage name; status and scale come from the KindSpec.
+CORE_SUBRESOURCES: dict[str, tuple[Subresource, ...]] = {
+    "pods": (
+        Subresource("attach", "PodAttachOptions", ("create", "get")),
+        Subresource("binding", "Binding", ("create",)),
+        Subresource("ephemeralcontainers", "Pod", ("get", "patch", "update")),
+        Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
+        Subresource("exec", "PodExecOptions", ("create", "get")),
+        Subresource("log", "Pod", ("get",)),
+        Subresource("portforward", "PodPortForwardOptions", ("create", "get")),
+        Subresource("proxy", "PodProxyOptions", _CONNECT),
+    ),
+    "services": (Subresource("proxy", "ServiceProxyOptions", _CONNECT),),
+    "nodes": (Subresource("proxy", "NodeProxyOptions", _CONNECT),),
+    "namespaces": (Subresource("finalize", "Namespace", ("update",)),),
+    "serviceaccounts": (Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1"),),
+}
+
+
+def subresources(served: Served) -> list[Subresource]:
+    found = list(CORE_SUBRESOURCES.get(served.storage, ()))
+    if "scale" in served.spec.subresources:
+        found.append(_SCALE)
+    if "status" in served.spec.subresources:
+        found.append(Subresource("status", served.kind, _STATUS_VERBS))
+    return sorted(found, key=lambda one: one.name)
+
+
+def verbs(served: Served) -> list[str]:
+    without = {"deletecollection"} if served.storage == "namespaces" else set()
+    return [verb for verb in _VERBS if verb not in without]
+
+
+def group_versions(catalog: Catalog) -> dict[str, list[str]]:
+    """Group to versions, best first; groups in upstream's order."""
+    found: dict[str, set[str]] = {}
+    for group, version in [(one.group, one.version) for one in catalog.all()] + [
+        (one.group, one.version) for one in VIRTUAL_KINDS
+    ]:
+        found.setdefault(group, set()).add(version)
+    return {group: sorted(found[group], key=version_rank) for group in sorted(found, key=group_rank)}
+
+
+# --- aggregated
+
+
+def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
+    """APIGroupDiscoveryList: of /api (core) or of /apis. version is v2 or v2beta1."""
+    groups, served = group_versions(catalog), _by_version(catalog)
+    names = [group for group in groups if (group == "") == core]
+    items = [_group_discovery(served, group, groups[group]) for group in names]
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": f"apidiscovery.k8s.io/{version}",
+        "metadata": {},
+        "items": items,
+    }
+
+
+def _by_version(catalog: Catalog) -> dict[tuple[str, str], list[Served]]:
+    found: dict[tuple[str, str], list[Served]] = {}
+    for served in catalog.all():
+        found.setdefault((served.group, served.version), []).append(served)
+    return found
+
+
+def _group_discovery(served: dict[tuple[str, str], list[Served]], group: str, versions: list[str]) -> KubeObject:
+    metadata: dict[str, Any] = {"creationTimestamp": None}
+    if group:
+        metadata["name"] = group
+    return {
+        "metadata": metadata,
+        "versions": [
+            {
+                "version": version,
+                "resources": _resource_discoveries(served.get((group, version), []), group, version),
+                "freshness": "Current",
+            }
+            for version in versions
+        ],
+    }
+
+
+def _resource_discoveries(resources: list[Served], group: str, version: str) -> list[KubeObject]:
+    found = [_discovery(served) for served in resources]
+    found += [
+        {
+            "resource": one.plural,
+            "responseKind": {"group": group, "version": version, "kind": one.kind},
+            "scope": "Namespaced" if one.namespaced else "Cluster",
+            "singularResource": one.kind.lower(),
+            "verbs": ["create"],
+        }
+        for one in VIRTUAL_KINDS
+        if (one.group, one.version) == (group, version)
+    ]
+    return sorted(found, key=lambda item: item["resource"])
+
+
+def _discovery(served: Served) -> KubeObject:
+    spec = served.spec
+    item: KubeObject = {
+        "resource": served.plural,
+        "responseKind": {"group": served.group, "version": served.version, "kind": served.kind},
+        "scope": "Namespaced" if served.namespaced else "Cluster",
+        "singularResource": spec.singular,
+        "verbs": verbs(served),
+    }
+    if spec.short_names:
+        item["shortNames"] = list(spec.short_names)
+    if spec.categories:
+        item["categories"] = list(spec.categories)
+    if found := subresources(served):
+        item["subresources"] = [
+            {
+                "subresource": one.name,
+                "responseKind": {
+                    "group": one.group if one.version else served.group,
+                    "version": one.version or served.version,
+                    "kind": one.kind,
+                },
+                "verbs": list(one.verbs),
+            }
+            for one in found
+        ]
+    return item
+
+
+def _of(all_served: Iterable[Served], group: str, version: str) -> list[Served]:
+    return [served for served in all_served if (served.group, served.version) == (group, version)]
+
+
+# --- per group
+
+
+def api_versions(advertised: str) -> KubeObject:
+    """/api"""
+    addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": advertised}]
+    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
+
+
+def api_group_list(catalog: Catalog) -> KubeObject:
+    """/apis"""
+    groups = [_api_group(group, versions) for group, versions in group_versions(catalog).items() if group]
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
+
+def api_group(catalog: Catalog, group: str) -> KubeObject | None:
+    """/apis/GROUP"""
+    versions = group_versions(catalog).get(group)
+    return {"kind": "APIGroup", "apiVersion": "v1"} | _api_group(group, versions) if group and versions else None
+
+
+def _api_group(group: str, versions: list[str]) -> KubeObject:
+    entries = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
+    return {"name": group, "versions": entries, "preferredVersion": entries[0]}
+
+
+def api_resource_list(catalog: Catalog, group: str, version: str) -> KubeObject | None:
+    """/api/v1, /apis/GROUP/VERSION"""
+    if version not in group_versions(catalog).get(group, []):
+        return None
+    resources: list[KubeObject] = []
+    for served in _of(catalog.all(), group, version):
+        resources += _api_resources(served)
+    resources += [
+        {
+            "name": one.plural,
+            "singularName": one.kind.lower(),
+            "namespaced": one.namespaced,
+            "kind": one.kind,
+            "verbs": ["create"],
+        }
+        for one in VIRTUAL_KINDS
+        if (one.group, one.version) == (group, version)
+    ]
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": f"{group}/{version}" if group else version,
+        "resources": sorted(resources, key=lambda item: item["name"]),
+    }
+
+
+def _api_resources(served: Served) -> list[KubeObject]:
+    spec = served.spec
+    main: KubeObject = {
+        "name": served.plural,
+        "singularName": spec.singular,
+        "namespaced": served.namespaced,
+        "kind": served.kind,
+        "verbs": verbs(served),
+        "storageVersionHash": _hash(served),
+    }
+    if spec.short_names:
+        main["shortNames"] = list(spec.short_names)
+    if spec.categories:
+        main["categories"] = list(spec.categories)
+    return [main, *(_api_subresource(served, one) for one in subresources(served))]
+
+
+def _api_subresource(served: Served, one: Subresource) -> KubeObject:
+    item: KubeObject = {
+        "name": f"{served.plural}/{one.name}",
+        "singularName": "",
+        "namespaced": served.namespaced,
+        "kind": one.kind,
+        "verbs": list(one.verbs),
+    }
+    if one.version:
+        item |= {"group": one.group, "version": one.version}
+    return item
+
+
+def _hash(served: Served) -> str:
+    number = zlib.crc32(f"{served.storage_version}/{served.kind}".encode())
+    return base64.b64encode(number.to_bytes(8, "big")).decode()

@@ -1,0 +1,367 @@
+"""The verbs over HTTP: from a request to the registry and back (apiserver/pkg/endpoints/handlers)."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.http import patching, subresources, watching
+from kubewire.components.apiserver.http.listoptions import ListOptions
+from kubewire.components.apiserver.http.negotiation import (
+    Representation,
+    decode_object,
+    decode_yaml,
+    encode_yaml,
+    media_type_of,
+    representation,
+)
+from kubewire.components.apiserver.http.requestinfo import RequestInfo, flag
+from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
+from kubewire.components.apiserver.kinds.labelselectors import check_requirements
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.registry import deletion, tables
+from kubewire.components.apiserver.registry.applying import apply_patch
+from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.apiserver.registry.fieldownership import ListKeysOf
+from kubewire.components.apiserver.registry.registry import (
+    Registry,
+    Result,
+    Selection,
+    Strategy,
+    Transform,
+    WriteOptions,
+    check_field_selector,
+)
+from kubewire.components.apiserver.store import RevisionExpired, Stored
+from kubewire.components.kubeapi.client import APPLY_PATCH
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, SelectorError
+
+_MIN_WATCH_SECONDS = 1800
+_STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
+
+#: Group, version and kind of what is posted to a subresource.
+_SUBRESOURCE_KINDS = {
+    "binding": ("", "v1", "Binding"),
+    "eviction": ("policy", "v1", "Eviction"),
+    "token": ("authentication.k8s.io", "v1", "TokenRequest"),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to a resource, decoded as far as all verbs need it."""
+
+    request: web.BaseRequest
+    info: RequestInfo
+    served: Served
+    query: Mapping[str, str]
+    body: bytes
+    user: str
+
+    @property
+    def content_type(self) -> str:
+        return self.request.headers.get("Content-Type", "")
+
+    @property
+    def media_type(self) -> str:
+        return media_type_of(self.content_type)
+
+    @property
+    def shape(self) -> Representation:
+        return representation(self.request.headers.get("Accept", ""))
+
+    @property
+    def agent(self) -> str:
+        """The default field manager: the program's name out of the User-Agent."""
+        return self.request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
+
+    def write_options(self) -> WriteOptions:
+        validation = self.query.get("fieldValidation") or "Warn"
+        if validation not in ("Ignore", "Warn", "Strict"):
+            raise self._invalid_options("fieldValidation", validation, '"Ignore", "Strict", "Warn"')
+        dry_run = self.query.get("dryRun", "")
+        if dry_run not in ("", "All"):
+            raise self._invalid_options("dryRun", [dry_run], '"All"')
+        manager = self.query.get("fieldManager") or ("" if self.media_type == APPLY_PATCH else self.agent)
+        force = flag(self.query.get("force"))
+        return WriteOptions(dry_run == "All", manager, validation, force, self.user)
+
+    def _invalid_options(self, name: str, value: Any, supported: str) -> status.StatusError:
+        kind = {"create": "CreateOptions", "update": "UpdateOptions"}.get(self.info.verb, "PatchOptions")
+        error = FieldError("NotSupported", name, value, f"supported values: {supported}")
+        return status.invalid("meta.k8s.io", kind, "", [error])
+
+    def selection(self) -> Selection:
+        """Raises 400 for a selector that cannot be parsed."""
+        try:
+            labels = LabelSelector.parse(self.query.get("labelSelector", ""))
+            check_requirements(labels)
+            fields = FieldSelector.parse(self.query.get("fieldSelector", ""))
+        except SelectorError as error:
+            raise status.bad_request(str(error)) from error
+        check_field_selector(self.served, fields)
+        if self.info.name:
+            fields = FieldSelector((*fields.terms, ("metadata.name", True, self.info.name)))
+        return Selection(
+            self.served, self.info.namespace, labels if labels.requirements else None, fields if fields.terms else None
+        )
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """One method per verb; each answers with a response or raises StatusError."""
+
+    registry: Registry
+    tokens: ServiceAccountTokens
+    merge_key: patching.MergeKeyOf
+    list_keys: ListKeysOf
+
+    # --- reads
+
+    def get(self, call: Call) -> web.Response:
+        shape, info = call.shape, call.info
+        self._not_in_future(call.query.get("resourceVersion", ""))
+        stored = self.registry.get(call.served, info.namespace, info.name)
+        return self._answer(call, self.registry.result(call.served, stored), shape)
+
+    def list_objects(self, call: Call) -> web.Response:
+        shape, served = call.shape, call.served
+        options = ListOptions.parse(call.query, watching=False)
+        selection = call.selection()
+        found, revision = self._snapshot(served, options)
+        found = [stored for stored in found if selection.matches(stored)]
+        limit = options.limit
+        page = found[:limit] if limit > 0 else found
+        metadata: dict[str, Any] = {"resourceVersion": str(revision)}
+        if len(page) < len(found):
+            metadata["continue"] = _continue_token(revision, page[-1])
+            if not selection.labels and not selection.fields:
+                metadata["remainingItemCount"] = len(found) - len(page)
+        return _respond(_list_body(self.registry, served, page, metadata, shape, call.query), shape)
+
+    def _snapshot(self, served: Served, options: ListOptions) -> tuple[list[Stored], int]:
+        """The objects to list, before selection, and the revision they stand at."""
+        store, asked = self.registry.store, options.resource_version
+        if options.continue_token:
+            if asked not in ("", "0"):
+                raise status.bad_request("specifying resource version is not allowed when using continue")
+            revision, after = _parse_continue(options.continue_token)
+            revision = revision or store.revision
+            try:
+                return store.list_at(served.storage, revision, after), revision
+            except RevisionExpired as error:
+                raise status.expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a "
+                    "new list without the continue parameter, or use the continue token in this response to retrieve "
+                    "the remainder of the results."
+                ) from error
+        self._not_in_future(asked)
+        if options.exact:
+            try:
+                return store.list_at(served.storage, int(asked)), int(asked)
+            except RevisionExpired as error:
+                raise status.expired("The resourceVersion for the provided list is too old.") from error
+        # One step, so that the revision is that of the objects.
+        return store.owner.call(lambda: (store.items(served.storage), store.revision))
+
+    def _not_in_future(self, asked: str) -> None:
+        if asked and (revision := watching.parse_revision(asked)) > self.registry.store.revision:
+            raise status.too_large_resource_version(revision, self.registry.store.revision)
+
+    async def watch(self, call: Call) -> web.StreamResponse:
+        asked = ListOptions.parse(call.query, watching=True)
+        options = watching.WatchOptions(
+            asked.resource_version,
+            asked.bookmarks,
+            asked.initial_events,
+            asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
+            call.query.get("includeObject") or "Metadata",
+        )
+        return await watching.serve(call.request, self.registry, call.selection(), call.shape, options, {})
+
+    # --- writes
+
+    def create(self, call: Call) -> web.Response:
+        shape, info = call.shape, call.info
+        obj = decode_object(call.body, call.content_type)
+        result = self.registry.create(call.served, info.namespace, obj, call.write_options())
+        return self._answer(call, result, shape)
+
+    def update(self, call: Call) -> web.Response:
+        shape, info, served = call.shape, call.info, call.served
+        obj = decode_object(call.body, call.content_type)
+        options = call.write_options()
+        if info.subresource == "scale":
+            return self._scaled(call, lambda scale: obj, options, shape)
+        strategy = _STRATEGIES.get(info.subresource, "main")
+        if info.subresource == "finalize":
+            self.registry.check_types(served, obj)
+        transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
+        unconditional = served.spec.unconditional_update and not served.custom
+        result = self.registry.update(
+            served, info.namespace, info.name, transform, options, strategy, unconditional=unconditional
+        )
+        return self._answer(call, result, shape)
+
+    def patch(self, call: Call) -> web.Response:
+        shape, info, served = call.shape, call.info, call.served
+        options = call.write_options()
+        if call.media_type == APPLY_PATCH:
+            patch = decode_yaml(call.body)
+            result = apply_patch(
+                self.registry, served, info.namespace, info.name, patch, options, info.subresource, self.list_keys
+            )
+            return self._answer(call, result, shape)
+        transform = patching.transform(served, call.media_type, call.body, self.merge_key)
+        if info.subresource == "scale":
+            return self._scaled(call, transform, options, shape)
+        strategy: Strategy = "status" if info.subresource == "status" else "main"
+        result = self.registry.update(served, info.namespace, info.name, transform, options, strategy)
+        return self._answer(call, result, shape)
+
+    def delete(self, call: Call) -> web.Response:
+        shape, info = call.shape, call.info
+        options = self._delete_options(call)
+        result = deletion.delete(self.registry, call.served, info.namespace, info.name, options)
+        return self._answer(call, result, shape)
+
+    def delete_collection(self, call: Call) -> web.Response:
+        shape = call.shape
+        found = deletion.delete_collection(self.registry, call.selection(), self._delete_options(call))
+        metadata = {"resourceVersion": str(self.registry.store.revision)}
+        return _respond(_list_body(self.registry, call.served, found, metadata, shape, call.query), shape)
+
+    def _delete_options(self, call: Call) -> deletion.DeleteOptions:
+        body = decode_object(call.body, call.content_type) if call.body.strip() else {}
+        self.registry.typed(body, "", "v1", "DeleteOptions")
+        return deletion.DeleteOptions.parse(body, dict(call.query))
+
+    # --- subresources
+
+    def scale(self, call: Call) -> web.Response:
+        stored = self.registry.get(call.served, call.info.namespace, call.info.name)
+        return _respond(orjson.dumps(subresources.scale_of(call.served, stored.obj)), Representation())
+
+    def _scaled(self, call: Call, transform: Transform, options: WriteOptions, shape: Representation) -> web.Response:
+        served, info = call.served, call.info
+
+        def rescaled(obj: KubeObject) -> KubeObject:
+            scale = self.registry.typed(transform(subresources.scale_of(served, obj)), "autoscaling", "v1", "Scale")
+            return subresources.set_scale(served, obj, scale)
+
+        result = self.registry.update(served, info.namespace, info.name, rescaled, options)
+        return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
+
+    def create_subresource(self, call: Call) -> web.Response:
+        """POST binding, eviction, token."""
+        info, served = call.info, call.served
+        body = decode_object(call.body, call.content_type)
+        options = call.write_options()
+        if kind := _SUBRESOURCE_KINDS.get(info.subresource):
+            self.registry.typed(body, *kind)
+        match served.storage, info.subresource:
+            case "pods", "binding":
+                result = subresources.bind(self.registry, served, info.namespace, info.name, body, options)
+            case "pods", "eviction":
+                result = subresources.evict(self.registry, served, info.namespace, info.name, body, options.dry_run)
+            case "serviceaccounts", "token":
+                result = subresources.issue_token(self.registry, self.tokens, info.namespace, info.name, body)
+            case _:
+                raise status.no_such_path()
+        return _respond(result.body, Representation(), result.code)
+
+    # --- answers
+
+    def _answer(self, call: Call, result: Result, shape: Representation) -> web.Response:
+        body = result.body
+        if shape.kind and result.obj.get("kind") != "Status":
+            body = _shaped(call.served, orjson.loads(body), shape, call.query)
+        return _respond(body, shape, result.code, result.warnings)
+
+
+def _finalized(body: KubeObject) -> Callable[[KubeObject], KubeObject]:
+    """PUT namespaces/NAME/finalize changes spec.finalizers and nothing else."""
+
+    def transform(old: KubeObject) -> KubeObject:
+        old.setdefault("spec", {})["finalizers"] = (body.get("spec") or {}).get("finalizers") or []
+        if version := (body.get("metadata") or {}).get("resourceVersion"):
+            old["metadata"]["resourceVersion"] = version
+        return old
+
+    return transform
+
+
+def _shaped(served: Served, obj: KubeObject, shape: Representation, query: Mapping[str, str]) -> bytes:
+    if shape.kind == "Table":
+        metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+        include = query.get("includeObject") or "Metadata"
+        return orjson.dumps(tables.table(served, [obj], metadata, shape.version, include))
+    return orjson.dumps(tables.partial_metadata(obj, shape.version))
+
+
+def _list_body(
+    registry: Registry,
+    served: Served,
+    items: list[Stored],
+    metadata: dict[str, Any],
+    shape: Representation,
+    query: Mapping[str, str],
+) -> bytes:
+    bodies = [registry.body(served, stored) for stored in items]
+    if not shape.kind:
+        head = orjson.dumps({"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata})
+        return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
+    objects = [
+        stored.obj if served.stored_as_served else orjson.loads(body)
+        for stored, body in zip(items, bodies, strict=True)
+    ]
+    if shape.kind == "Table":
+        include = query.get("includeObject") or "Metadata"
+        return orjson.dumps(tables.table(served, objects, metadata, shape.version, include))
+    return orjson.dumps(
+        {
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": f"meta.k8s.io/{shape.version}",
+            "metadata": metadata,
+            "items": [tables.partial_metadata(obj, shape.version) for obj in objects],
+        }
+    )
+
+
+def _respond(body: bytes, shape: Representation, code: int = 200, warnings: tuple[str, ...] = ()) -> web.Response:
+    response = web.Response(
+        body=encode_yaml(body) if shape.yaml else body, status=code, headers={"Content-Type": shape.content_type}
+    )
+    for text in warnings:
+        response.headers.add("Warning", warning_header(text))
+    return response
+
+
+def warning_header(text: str) -> str:
+    """As a miscellaneous persistent warning (RFC 7234, 5.5)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
+
+
+def _continue_token(revision: int, last: Stored) -> str:
+    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last.key.namespace}/{last.key.name}"}
+    return base64.urlsafe_b64encode(orjson.dumps(token)).rstrip(b"=").decode()
+
+
+def _parse_continue(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        decoded = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, _, name = decoded["start"].partition("/")
+        return int(decoded["rv"]), (namespace, name)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise status.bad_request(
+            "invalid continue token: continue key is not valid: illegal base64 or encoding"
+        ) from error

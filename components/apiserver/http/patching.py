@@ -1,0 +1,73 @@
+"""PATCH: from a body and its content type to a transform of the object (endpoints/handlers/patch.go)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver.http.negotiation import decode_json
+from kubewire.components.apiserver.registry import patch as patches
+from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.kubeapi.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from kubewire.components.kubeapi.resources import KubeObject
+
+#: merge_key(group, version, kind, path) of the openapi package.
+MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]
+
+
+def transform(
+    served: Served, content_type: str, body: bytes, merge_key: MergeKeyOf
+) -> Callable[[KubeObject], KubeObject]:
+    """Raises 400 and 415; calling what it returns raises 422 when the patch does not fit the object."""
+    patch = decode_json(body)
+    if content_type == JSON_PATCH:
+        return _json_patch(patch)
+    if not isinstance(patch, dict):
+        raise status.bad_request(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
+        )
+    if content_type == MERGE_PATCH:
+        return lambda obj: _checked(lambda: patches.merge_patch(obj, patch))
+    if content_type == STRATEGIC_MERGE_PATCH and not served.custom:
+
+        def key_of(path: tuple[str, ...]) -> str | None:
+            return merge_key(served.group, served.version, served.kind, path)
+
+        return lambda obj: _checked(lambda: patches.strategic_merge(obj, patch, key_of))
+    raise status.unsupported_media_type(supported(served))
+
+
+def _json_patch(patch: Any) -> Callable[[KubeObject], KubeObject]:
+    if not isinstance(patch, list):
+        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Patch")
+    if len(patch) > patches.MAX_OPERATIONS:
+        limit = patches.MAX_OPERATIONS
+        raise status.too_large(f"The allowed maximum operations in a JSON patch is {limit}, got {len(patch)}")
+
+    def patched(obj: KubeObject) -> KubeObject:
+        result = _checked(lambda: patches.json_patch(obj, patch))
+        try:
+            bodies.check_depth(result)
+        except bodies.TooDeep as error:
+            raise status.bad_request(f"the patched document: {error}") from error
+        return result
+
+    return patched
+
+
+def supported(served: Served) -> tuple[str, ...]:
+    if served.custom:
+        return (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
+    return (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
+
+
+def _checked(step: Callable[[], KubeObject]) -> KubeObject:
+    try:
+        patched = step()
+    except patches.PatchError as error:
+        text = f"the server rejected our request due to an error in our request: {error}"
+        raise status.StatusError(status.status(422, "Invalid", text, {})) from error
+    if not isinstance(patched, dict):
+        raise status.bad_request("the patched document is not an object")
+    return patched

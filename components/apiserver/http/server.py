@@ -1,0 +1,340 @@
+"""The HTTP server: who asks, for what, and which part answers.
+
+It is aiohttp's low-level server (parser and connection handling, no router, no middlewares): routes here are
+Kubernetes' own and live in the catalog, and a watch writes straight onto its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
+
+from kubewire.components.apiserver import bodies, status
+from kubewire.components.apiserver.crd import customresources
+from kubewire.components.apiserver.http import discovery, ephemeral, patching, requestinfo
+from kubewire.components.apiserver.http.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
+from kubewire.components.apiserver.http.connect import Connector
+from kubewire.components.apiserver.http.documents import Documents
+from kubewire.components.apiserver.http.endpoints import Call, Endpoints, warning_header
+from kubewire.components.apiserver.http.metrics import Metrics
+from kubewire.components.apiserver.http.negotiation import decode_object, media_type_of, wants_pretty
+from kubewire.components.apiserver.http.requestinfo import RequestInfo
+from kubewire.components.apiserver.http.reviews import review
+from kubewire.components.apiserver.http.upgrade import Connection
+from kubewire.components.apiserver.owner import OwnerThread
+from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.store import Key, RevisionMismatch
+from kubewire.components.base.connections import refused_version
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a request line or a header; Go's net/http takes a megabyte of all together.
+_MAX_LINE = 64 * 1024
+#: What the event loop does itself; more goes to a worker thread (owner.py). Objects of a list, bytes of one object.
+_LIGHT_LIST = 100
+#: Stored bytes are joined; a Table makes its cells.
+_LIGHT_JSON_LIST = 1000
+_LIGHT_LIST_BYTES = 4 * 1024 * 1024
+_LIGHT_OBJECT = 32 * 1024
+_LIGHT_YAML = 2 * 1024
+_LIGHT_QUERY = 1024
+_LIGHT_ANSWER = 256 * 1024
+#: How often a request that was overtaken by another write is done anew.
+_ATTEMPTS = 20
+_CONNECTING = frozenset({"exec", "attach", "portforward", "log", "proxy"})
+_HAS_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_VIRTUAL = {(one.group, one.version, one.plural): one for one in discovery.VIRTUAL_KINDS}
+
+
+class _Server(web.Server):
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+@dataclass
+class ApiServer:
+    """handle() answers one request; serve() listens on sockets."""
+
+    catalog: Catalog
+    endpoints: Endpoints
+    connector: Connector
+    authenticator: Authenticator
+    documents: Documents
+    metrics: Metrics
+    tls: ssl.SSLContext
+    _listeners: list[asyncio.Server] = field(default_factory=list, init=False)
+    _server: _Server | None = field(default=None, init=False)
+
+    async def serve(self, sockets: list[Any]) -> None:
+        self._server = _Server(
+            self.handle,
+            request_factory=_make_request,
+            handler_cancellation=True,
+            keepalive_timeout=600.0,
+            access_log=None,
+            # As upstream, which takes a body as it comes: what is compressed is no JSON and gets 400.
+            auto_decompress=False,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
+            tcp_keepalive=True,
+        )
+        loop = asyncio.get_running_loop()
+        for listening in sockets:
+            self._listeners.append(await loop.create_server(self._server, sock=listening, ssl=self.tls, backlog=1024))
+
+    async def close(self) -> None:
+        """Stops listening and ends every request, watches included."""
+        for listener in self._listeners:
+            listener.close()
+        if self._server is not None:
+            await self._server.shutdown(0.5)
+        await self.connector.close()
+
+    # --- one request
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if (refused := refused_version(request)) is not None:
+            return refused
+        started = time.perf_counter()
+        # request.query_string is decoded already, and would turn %255d into "]". Of two values the first counts.
+        query = dict(reversed(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)))
+        info = requestinfo.parse(request.method, request.rel_url.raw_path, query)
+        long_running = info.verb == "watch" or info.subresource in _CONNECTING
+        counted = self._counted(info)
+        self.metrics.begin(counted, long_running)
+        code = 500
+        try:
+            response = await self._answer(request, info, query)
+            code = response.status
+        except asyncio.CancelledError:
+            code = 499
+            raise
+        except status.StatusError as error:
+            code = error.code
+            response = _failure(error)
+        except HTTPRequestEntityTooLarge:
+            code = 413
+            response = _failure(status.too_large(str(bodies.bytes_limit())))
+        except bodies.TooLarge as error:
+            code = 413
+            response = _failure(status.too_large(str(error)))
+        except ConnectionError:
+            raise
+        except Exception as error:  # as upstream's WithPanicRecovery: 500 for this request alone
+            log.exception("%s %s", request.method, request.path_qs)
+            response = _failure(status.internal_error(f"{type(error).__name__}: {error}"))
+        finally:
+            self.metrics.end(counted, long_running, code, time.perf_counter() - started, "dryRun" in query)
+        log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, (time.perf_counter() - started) * 1e3)
+        if wants_pretty(query, request.headers.get("User-Agent", "")):
+            await self._indent(response)
+        return response
+
+    def _counted(self, info: RequestInfo) -> RequestInfo:
+        """For the metrics, which keep what they are told: names that nobody serves are left out of it."""
+        if not info.is_resource:
+            return info
+        served = self.catalog.find(info.group, info.version, info.plural)
+        if served is None and (info.group, info.version, info.plural) not in _VIRTUAL:
+            return RequestInfo(False, info.verb, info.path)
+        known = not info.subresource or (served is not None and _has_subresource(served, info.subresource))
+        return info if known else replace(info, subresource="")
+
+    async def _indent(self, response: web.StreamResponse) -> None:
+        if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+            return
+        if len(response.body) <= _LIGHT_ANSWER:
+            _indent(response)
+        else:
+            await self._owner.run(lambda: _indent(response))
+
+    async def _answer(self, request: web.BaseRequest, info: RequestInfo, query: dict[str, str]) -> web.StreamResponse:
+        user = self._user(request)
+        if not info.is_resource:
+            if info.path.startswith("/openapi"):
+                return await self._owner.run(lambda: self.documents.answer(request, info.path))
+            return self.documents.answer(request, info.path)
+        virtual = _VIRTUAL.get((info.group, info.version, info.plural))
+        if virtual is not None:
+            return await self._review(request, info, virtual, user)
+        served = self.catalog.find(info.group, info.version, info.plural)
+        if served is None:
+            raise status.no_such_path()
+        if info.subresource in _CONNECTING and _has_subresource(served, info.subresource):
+            pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+            return await self.connector.serve(request, info, pairs)
+        body = await request.read() if request.method in _HAS_BODY else b""
+        call = Call(request, info, served, query, body, user.name)
+        if info.verb == "watch" and not info.subresource:
+            return await self.endpoints.watch(call)
+        route = self._route(call)
+        if self._is_light(call):
+            response = route(call)
+        else:
+            response = await self._owner.run(lambda: _anew_when_overtaken(route, call))
+        if served.deprecation:
+            response.headers.add("Warning", warning_header(served.deprecation))
+        return response
+
+    @property
+    def _owner(self) -> OwnerThread:
+        return self.endpoints.registry.store.owner
+
+    def _is_light(self, call: Call) -> bool:
+        """Whether the request is done in a few milliseconds, whatever it says."""
+        info, served, store = call.info, call.served, self.endpoints.registry.store
+        if len(call.request.query_string) > _LIGHT_QUERY:
+            return False
+        accept = call.request.headers.get("Accept", "")
+        yaml = "yaml" in accept
+        if not info.name and info.verb != "create":
+            most = 1 if yaml else _LIGHT_LIST if ";" in accept or info.verb == "deletecollection" else _LIGHT_JSON_LIST
+            few = store.count(served.storage) <= most and store.size(served.storage) <= _LIGHT_LIST_BYTES
+            return few and len(call.body) <= _LIGHT_OBJECT
+        stored = store.get(Key(served.storage, info.namespace if served.namespaced else "", info.name))
+        size = max(len(call.body), len(stored.body) if stored is not None else 0)
+        if size > (_LIGHT_YAML if yaml else _LIGHT_OBJECT):
+            return False
+        if not call.body:
+            return True
+        # A schema has more to check than the object is long, and a pattern of ten characters compiles for 50 ms.
+        if info.verb != "delete" and (served.custom or served.storage == customresources.STORAGE):
+            return False
+        return bodies.is_light(call.body, call.media_type or "json")
+
+    def _route(self, call: Call) -> Callable[[Call], web.Response]:
+        """The handler of a verb, or 404 and 405 as the generic API server answers them."""
+        info, served = call.info, call.served
+        if info.namespace and not served.namespaced:
+            raise status.no_such_path()
+        if info.subresource:
+            return self._subresource_route(info, served)
+        if served.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+            raise status.method_not_allowed()
+        routes: dict[str, Callable[[Call], web.Response]] = {
+            "get": self.endpoints.get,
+            "list": self.endpoints.list_objects,
+            "create": self.endpoints.create,
+            "update": self.endpoints.update,
+            "patch": self.endpoints.patch,
+            "delete": self.endpoints.delete,
+            "deletecollection": self.endpoints.delete_collection,
+        }
+        verb = "" if info.verb == "create" and info.name else info.verb
+        if verb == "deletecollection" and served.storage == "namespaces":
+            verb = ""
+        if verb in ("update", "patch") and not info.name:
+            verb = ""
+        if verb not in routes:
+            raise status.method_not_allowed()
+        return routes[verb]
+
+    def _subresource_route(self, info: RequestInfo, served: Served) -> Callable[[Call], web.Response]:
+        if not _has_subresource(served, info.subresource):
+            raise status.no_such_path()
+        name, verb = info.subresource, info.verb
+        if name == "scale" and verb == "get":
+            return self.endpoints.scale
+        if name in ("status", "scale") and verb in ("get", "update", "patch"):
+            return {"get": self.endpoints.get, "update": self.endpoints.update, "patch": self.endpoints.patch}[verb]
+        if name == "ephemeralcontainers" and verb in ("get", "update", "patch"):
+            return self.endpoints.get if verb == "get" else self._add_containers
+        if name == "finalize" and verb == "update":
+            return self.endpoints.update
+        if name in ("binding", "eviction", "token") and verb == "create":
+            return self.endpoints.create_subresource
+        raise status.method_not_allowed()
+
+    def _add_containers(self, call: Call) -> web.Response:
+        """PUT and PATCH of pods/ephemeralcontainers."""
+        if call.info.verb == "update":
+            sent = decode_object(call.body, call.content_type)
+            transform: ephemeral.Transform = lambda pod: sent  # noqa: E731
+        else:
+            merge_key = self.endpoints.merge_key
+            transform = patching.transform(call.served, call.media_type, call.body, merge_key)
+        where = call.info.namespace, call.info.name
+        result = ephemeral.update(self.endpoints.registry, call.served, *where, transform, call.write_options())
+        return web.Response(body=result.body, headers={"Content-Type": "application/json"})
+
+    async def _review(
+        self, request: web.BaseRequest, info: RequestInfo, virtual: discovery.VirtualKind, user: User
+    ) -> web.Response:
+        if info.verb != "create":
+            raise status.method_not_allowed()
+        sent, content_type = await request.read(), request.headers.get("Content-Type", "")
+
+        def reviewed() -> web.Response:
+            body = decode_object(sent, content_type)
+            self.endpoints.registry.typed(body, virtual.group, virtual.version, virtual.kind)
+            version = f"{virtual.group}/{virtual.version}"
+            return _json(review(virtual.kind, version, body, user, self.authenticator), 201)
+
+        light = bodies.is_light(sent, media_type_of(content_type) or "json")
+        return reviewed() if light else await self._owner.run(reviewed)
+
+    def _user(self, request: web.BaseRequest) -> User:
+        """Raises 401."""
+        connection = request.protocol
+        authorization = request.headers.get("Authorization", "")
+        if not authorization and isinstance(connection, Connection) and connection.user is not None:
+            return connection.user
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        user = self.authenticator.authenticate(certificate, authorization)
+        if user is None:
+            open_to_all = request.path in ANONYMOUS_PATHS or request.path.startswith(
+                ("/livez/", "/readyz/", "/healthz/")
+            )
+            if authorization or not open_to_all:
+                raise status.unauthorized()
+            return ANONYMOUS
+        if certificate and isinstance(connection, Connection):
+            connection.user = user
+        return user
+
+
+def _anew_when_overtaken(route: Callable[[Call], web.Response], call: Call) -> web.Response:
+    """In a worker another write may come between reading an object and writing it (storage's GuaranteedUpdate)."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return route(call)
+        except RevisionMismatch:
+            continue
+    raise status.conflict(call.served.group, call.served.plural, call.info.name)
+
+
+def _make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=bodies.MAX_BYTES
+    )
+
+
+def _has_subresource(served: Served, name: str) -> bool:
+    return any(one.name == name for one in discovery.subresources(served))
+
+
+def _indent(response: web.StreamResponse) -> None:
+    if not isinstance(response, web.Response) or response.content_type != "application/json" or response.prepared:
+        return
+    if isinstance(response.body, bytes) and "Content-Encoding" not in response.headers:
+        style = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        response.body = orjson.dumps(orjson.loads(response.body), option=style)
+
+
+def _json(body: Any, code: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=code, headers={"Content-Type": "application/json"})
+
+
+def _failure(error: status.StatusError) -> web.Response:
+    response = _json(error.body, error.code)
+    response.headers.update(error.headers)
+    return response

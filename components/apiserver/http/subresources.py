@@ -1,0 +1,267 @@
+"""Subresources with rules of their own: binding, eviction, scale, finalize, token."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
+from kubewire.components.apiserver.kinds.spec import FieldError, ScalePaths
+from kubewire.components.apiserver.registry import deletion, metadata
+from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.apiserver.registry.registry import Registry, Result, WriteOptions
+from kubewire.components.apiserver.store import Key, Stored
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector
+
+_SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
+
+
+# --- pods/binding
+
+
+def bind(
+    registry: Registry, served: Served, namespace: str, name: str, body: KubeObject, options: WriteOptions
+) -> Result:
+    """The scheduler's decision: spec.nodeName and PodScheduled, once (core/pod/storage's BindingREST)."""
+    target = body.get("target") or {}
+    if not target.get("name"):
+        raise status.invalid("", "Binding", name, [FieldError("Required", "target.name", "", "")])
+    if target.get("kind") not in (None, "", "Node"):
+        error = FieldError("NotSupported", "target.kind", target["kind"], 'supported values: "Node", "<empty>"')
+        raise status.invalid("", "Binding", name, [error])
+    wanted_uid = (body.get("metadata") or {}).get("uid")
+
+    def assign(pod: KubeObject) -> KubeObject:
+        if wanted_uid and wanted_uid != pod["metadata"]["uid"]:
+            raise status.conflict(
+                "",
+                "pods/binding",
+                name,
+                f"Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {pod['metadata']['uid']}",
+            )
+        return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
+
+    registry.update(served, namespace, name, assign, options, "raw", track=False)
+    answer = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    return Result(answer, orjson.dumps(answer), 201)
+
+
+def _assigned(pod: KubeObject, node: str, annotations: dict[str, str]) -> KubeObject:
+    name = pod["metadata"]["name"]
+    if pod["metadata"].get("deletionTimestamp"):
+        why = f"pod {name} is being deleted, cannot be assigned to a host"
+        raise status.conflict("", "pods/binding", name, why)
+    if assigned := pod["spec"].get("nodeName"):
+        raise status.conflict("", "pods/binding", name, f'pod {name} is already assigned to node "{assigned}"')
+    if gates := pod["spec"].get("schedulingGates"):
+        names = ", ".join(gate["name"] for gate in gates)
+        raise status.conflict("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates: {names}")
+    pod["spec"]["nodeName"] = node
+    if annotations:
+        pod["metadata"]["annotations"] = (pod["metadata"].get("annotations") or {}) | annotations
+    conditions = pod.setdefault("status", {}).get("conditions") or []
+    scheduled = {
+        "type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": metadata.timestamp()
+    }  # fmt: skip
+    pod["status"]["conditions"] = [one for one in conditions if one.get("type") != "PodScheduled"] + [scheduled]
+    return pod
+
+
+# --- pods/eviction
+
+
+def evict(registry: Registry, served: Served, namespace: str, name: str, body: KubeObject, dry_run: bool) -> Result:
+    """Deletes a pod unless a PodDisruptionBudget forbids it (core/pod/storage's EvictionREST)."""
+    pod = registry.get(served, namespace, name)
+    options = body.get("deleteOptions") or {}
+    parsed = deletion.DeleteOptions.parse(options, {"dryRun": "All"} if dry_run else {})
+    if _counts_for_budgets(pod.obj):
+        _spend_budgets(registry, pod, parsed.dry_run)
+    deletion.delete(registry, served, namespace, name, parsed)
+    answer = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    return Result(answer, orjson.dumps(answer), 201)
+
+
+def _counts_for_budgets(pod: KubeObject) -> bool:
+    phase = (pod.get("status") or {}).get("phase")
+    return phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp")
+
+
+def _spend_budgets(registry: Registry, pod: Stored, dry_run: bool) -> None:
+    labels = pod.obj["metadata"].get("labels") or {}
+    budgets = [
+        stored
+        for stored in registry.store.items("poddisruptionbudgets.policy")
+        if stored.key.namespace == pod.key.namespace
+        and LabelSelector.from_object(stored.obj.get("spec", {}).get("selector")).matches(labels)
+    ]
+    if len(budgets) > 1:
+        raise status.internal_error(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        )
+    for stored in budgets:
+        _spend(registry, stored, pod.key.name, dry_run)
+
+
+def _spend(registry: Registry, stored: Stored, pod: str, dry_run: bool) -> None:
+    budget = stored.copy()
+    state = budget.setdefault("status", {})
+    if int(state.get("observedGeneration", 0)) < int(budget["metadata"].get("generation", 0)):
+        raise status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+    allowed = int(state.get("disruptionsAllowed", 0))
+    if allowed <= 0:
+        name = stored.key.name
+        message = (
+            f"The disruption budget {name} needs {state.get('desiredHealthy', 0)} healthy pods and has "
+            f"{state.get('currentHealthy', 0)} currently"
+        )
+        causes = [{"reason": "DisruptionBudget", "message": message}]
+        raise status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0, causes)
+    if dry_run:
+        return
+    state["disruptionsAllowed"] = allowed - 1
+    state.setdefault("disruptedPods", {})[pod] = metadata.timestamp()
+    registry.store.update(stored.key, budget, stored.revision)
+
+
+# --- scale
+
+
+def read_path(obj: KubeObject, path: str) -> Any:
+    """The value at ".spec.replicas", or None."""
+    found: Any = obj
+    for part in path.strip(".").split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _write_path(obj: KubeObject, path: str, value: Any) -> None:
+    *parents, last = path.strip(".").split(".")
+    for part in parents:
+        obj = obj.setdefault(part, {})
+    obj[last] = value
+
+
+def scale_of(served: Served, obj: KubeObject) -> KubeObject:
+    """autoscaling/v1 Scale."""
+    paths = _scale_paths(served)
+    meta = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    scale: KubeObject = {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: meta[key] for key in kept if key in meta},
+        "spec": {},
+        "status": {"replicas": read_path(obj, paths.status_replicas) or 0},
+    }
+    if replicas := read_path(obj, paths.spec_replicas):
+        scale["spec"]["replicas"] = replicas
+    if selector := _selector_text(read_path(obj, paths.label_selector) if paths.label_selector else None):
+        scale["status"]["selector"] = selector
+    return scale
+
+
+def set_scale(served: Served, obj: KubeObject, scale: KubeObject) -> KubeObject:
+    """obj with the replicas, and the preconditions, of a Scale."""
+    replicas = (scale.get("spec") or {}).get("replicas") or 0
+    if not isinstance(replicas, int) or replicas < 0:
+        error = FieldError("Invalid", "spec.replicas", replicas, "must be greater than or equal to 0")
+        raise status.invalid("autoscaling", "Scale", obj["metadata"]["name"], [error])
+    _write_path(obj, _scale_paths(served).spec_replicas, replicas)
+    for key in ("resourceVersion", "uid"):
+        value = (scale.get("metadata") or {}).get(key)
+        if value:
+            obj["metadata"][key] = value
+        elif key == "resourceVersion":
+            obj["metadata"].pop(key, None)
+    return obj
+
+
+def _scale_paths(served: Served) -> ScalePaths:
+    if served.spec.scale is None:
+        raise status.no_such_path()
+    return served.spec.scale
+
+
+def _selector_text(selector: Any) -> str:
+    if isinstance(selector, str):
+        return selector
+    if not isinstance(selector, dict):
+        return ""
+    if "matchLabels" in selector or "matchExpressions" in selector:
+        return str(LabelSelector.from_object(selector))
+    return str(LabelSelector.from_map(selector))
+
+
+# --- serviceaccounts/token
+
+
+def issue_token(
+    registry: Registry, tokens: ServiceAccountTokens, namespace: str, name: str, body: KubeObject
+) -> Result:
+    """TokenRequest: a token bound to the account and, if asked, to a pod, secret or node."""
+    account = registry.store.get(Key("serviceaccounts", namespace, name))
+    if account is None:
+        raise status.not_found("", "serviceaccounts", name)
+    spec = body.setdefault("spec", {})
+    seconds = int(spec.get("expirationSeconds") or 3600)
+    _check_lifetime(seconds)
+    claims: dict[str, Any] = {
+        "namespace": namespace,
+        "serviceaccount": {"name": name, "uid": account.obj["metadata"]["uid"]},
+    }
+    claims |= _bound_claims(registry, namespace, name, spec.get("boundObjectRef"))
+    audiences = tuple(spec.get("audiences") or tokens.audiences)
+    token, expires = tokens.issue(claims, f"system:serviceaccount:{namespace}:{name}", audiences, seconds)
+    answer = {
+        "kind": "TokenRequest",
+        "apiVersion": "authentication.k8s.io/v1",
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": metadata.timestamp()},
+        "spec": spec | {"audiences": list(audiences), "expirationSeconds": seconds},
+        "status": {"token": token, "expirationTimestamp": metadata.timestamp(datetime.fromtimestamp(expires, UTC))},
+    }
+    return Result(answer, orjson.dumps(answer), 201)
+
+
+def _check_lifetime(seconds: int) -> None:
+    if seconds < _SHORTEST_TOKEN:
+        text = "may not specify a duration less than 10 minutes"
+    elif seconds > _LONGEST_TOKEN:
+        text = "may not specify a duration larger than 2^32 seconds"
+    else:
+        return
+    error = FieldError("Invalid", "spec.expirationSeconds", seconds, text)
+    raise status.invalid("authentication.k8s.io", "TokenRequest", "", [error])
+
+
+def _bound_claims(registry: Registry, namespace: str, account: str, reference: Any) -> dict[str, Any]:
+    if not reference:
+        return {}
+    kind, name = reference.get("kind", ""), reference.get("name", "")
+    storage = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}.get(kind)
+    if storage is None:
+        raise status.bad_request(f"cannot bind token to object of type {reference.get('apiVersion', '')}, Kind={kind}")
+    stored = registry.store.get(Key(storage, "" if kind == "Node" else namespace, name))
+    if stored is None:
+        raise status.not_found("", storage, name)
+    uid = stored.obj["metadata"]["uid"]
+    if reference.get("uid") and reference["uid"] != uid:
+        why = (
+            f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record. "
+            "The object might have been deleted and then recreated"
+        )
+        raise status.conflict("", storage, name, why)
+    claims: dict[str, Any] = {kind.lower(): {"name": name, "uid": uid}}
+    if kind == "Pod":
+        if stored.obj["spec"].get("serviceAccountName") != account:
+            raise status.bad_request(
+                f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
+            )
+        node = registry.store.get(Key("nodes", "", stored.obj["spec"].get("nodeName", "")))
+        if node is not None:
+            claims["node"] = {"name": node.key.name, "uid": node.obj["metadata"]["uid"]}
+    return claims

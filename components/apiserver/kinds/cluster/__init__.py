@@ -1,0 +1,1 @@
+"""Cluster resources: Nodes, Namespaces, RBAC, CustomResourceDefinitions, Events, Leases."""

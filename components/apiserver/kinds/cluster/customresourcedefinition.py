@@ -1,0 +1,191 @@
+"""CustomResourceDefinition (apiextensions.k8s.io/v1): pkg/apis/apiextensions v1 defaults and validation. What a
+definition serves, and its conditions, are the core's (customresources.py)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from kubewire.components.apiserver import jsonpath
+from kubewire.components.apiserver.kinds import cells, names
+from kubewire.components.apiserver.kinds.cluster import schemas
+from kubewire.components.apiserver.kinds.fielderrors import by_rule, immutable, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject
+
+
+def default(obj: KubeObject) -> None:
+    spec = obj.setdefault("spec", {})
+    name = spec.setdefault("names", {})
+    if not name.get("singular"):
+        name["singular"] = name.get("kind", "").lower()
+    if not name.get("listKind") and name.get("kind"):
+        name["listKind"] = f"{name['kind']}List"
+    spec.setdefault("conversion", {"strategy": "None"})
+    webhook = cells.at(spec, "conversion", "webhook", "clientConfig", "service")
+    if webhook is not None:
+        webhook.setdefault("port", 443)
+
+
+def prepare_create(obj: KubeObject) -> None:
+    versions = cells.at(obj, "spec", "versions") or ()
+    stored = [version.get("name", "") for version in versions if version.get("storage")]
+    obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+
+
+def prepare_update(new: KubeObject, old: KubeObject) -> None:
+    """The version that is stored from now on joins those that may be in the store."""
+    keep_status(new, old)
+    status = new.setdefault("status", {})
+    known = list(status.get("storedVersions") or ())
+    for version in cells.at(new, "spec", "versions") or ():
+        name = version.get("name", "")
+        if version.get("storage") and name not in known:
+            known.append(name)
+    new["status"] = {**status, "storedVersions": known}
+
+
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    spec = obj.get("spec") or {}
+    group, name = spec.get("group") or "", spec.get("names") or {}
+    errors = _name(obj, group, name) + _group(group) + _names(name) + _versions(spec.get("versions") or [])
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        if not spec.get("scope"):
+            errors.append(required("spec.scope"))
+        else:
+            errors.append(not_supported("spec.scope", spec["scope"], ("Cluster", "Namespaced")))
+    return errors
+
+
+def _name(obj: KubeObject, group: str, name: Mapping[str, Any]) -> list[FieldError]:
+    wanted = f"{name.get('plural', '')}.{group}"
+    if obj["metadata"].get("name") == wanted:
+        return []
+    return [invalid("metadata.name", obj["metadata"].get("name", ""), 'must be spec.names.plural+"."+spec.group')]
+
+
+def _group(group: str) -> list[FieldError]:
+    if not group:
+        return [required("spec.group")]
+    errors = by_rule(names.dns1123_subdomain, "spec.group", group)
+    if not errors and "." not in group:
+        errors.append(invalid("spec.group", group, "should be a domain with at least one dot"))
+    return errors
+
+
+def _names(name: Mapping[str, Any]) -> list[FieldError]:
+    errors = []
+    for key in ("plural", "singular", "kind", "listKind"):
+        value = name.get(key) or ""
+        if not value:
+            errors.append(required(f"spec.names.{key}"))
+        else:
+            errors += [invalid(f"spec.names.{key}", value, text) for text in names.dns1035_label(value.lower())]
+    for key in ("shortNames", "categories"):
+        for index, value in enumerate(name.get(key) or ()):
+            errors += by_rule(names.dns1035_label, f"spec.names.{key}[{index}]", value)
+    if name.get("kind") and name.get("kind") == name.get("listKind"):
+        errors.append(invalid("spec.names.listKind", name["listKind"], "kind and listKind may not be the same"))
+    return errors
+
+
+def _versions(versions: list[dict[str, Any]]) -> list[FieldError]:
+    errors = []
+    for index, version in enumerate(versions):
+        path = f"spec.versions[{index}]"
+        errors += by_rule(names.dns1035_label, f"{path}.name", version.get("name", ""))
+        schema = cells.at(version, "schema", "openAPIV3Schema")
+        if schema is None:
+            errors.append(required(f"{path}.schema.openAPIV3Schema", "schemas are required"))
+        elif schema.get("type") != "object":
+            at = f"{path}.schema.openAPIV3Schema.type"
+            if not schema.get("type"):
+                errors.append(required(at, "must not be empty at the root"))
+            else:
+                errors.append(invalid(at, schema["type"], "must be object at the root"))
+        errors += schemas.errors(schema or {}, f"{path}.schema.openAPIV3Schema")
+        errors += _subresources(version, path) + _paths(version, path)
+    if any(count > 1 for count in Counter(version.get("name") for version in versions).values()):
+        text = "must contain unique version names"
+        errors.append(invalid("spec.versions", [version.get("name") for version in versions], text))
+    if sum(bool(version.get("storage")) for version in versions) != 1:
+        text = "must have exactly one version marked as storage version"
+        errors.append(invalid("spec.versions", versions, text))
+    return errors
+
+
+def _subresources(version: Mapping[str, Any], path: str) -> list[FieldError]:
+    scale = cells.at(version, "subresources", "scale")
+    if scale is None:
+        return []
+    at = f"{path}.subresources.scale"
+    errors = []
+    for key, below in (("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")):
+        value = scale.get(key) or ""
+        if not value:
+            errors.append(required(f"{at}.{key}"))
+        elif not value.startswith(below):
+            errors.append(invalid(f"{at}.{key}", value, f"should be a json path under {below.rstrip('.')}"))
+    return errors
+
+
+def _paths(version: Mapping[str, Any], path: str) -> list[FieldError]:
+    """additionalPrinterColumns and selectableFields."""
+    errors = []
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        at = f"{path}.additionalPrinterColumns[{index}]"
+        errors += [required(f"{at}.{key}") for key in ("name", "type") if not column.get(key)]
+        errors += _json_path(column, f"{at}.jsonPath")
+    for index, one in enumerate(version.get("selectableFields") or ()):
+        errors += _json_path(one, f"{path}.selectableFields[{index}].jsonPath")
+    return errors
+
+
+def _json_path(owner: Mapping[str, Any], at: str) -> list[FieldError]:
+    if not owner.get("jsonPath"):
+        return [required(at)]
+    try:
+        jsonpath.parse(owner["jsonPath"])
+    except ValueError as error:
+        return [invalid(at, owner["jsonPath"], str(error))]
+    return []
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    errors = validate_create(new)
+    if not _established(old):
+        return errors
+    for path in (("group",), ("scope",), ("names", "kind"), ("names", "plural")):
+        values = (cells.at(new, "spec", *path), cells.at(old, "spec", *path))
+        errors += immutable(".".join(("spec", *path)), *values)
+    return errors
+
+
+def _established(obj: KubeObject) -> bool:
+    conditions = cells.at(obj, "status", "conditions") or ()
+    return any(one.get("type") == "Established" and one.get("status") == "True" for one in conditions)
+
+
+def row(obj: KubeObject, now: datetime) -> list[Any]:
+    return [cells.name(obj), obj["metadata"].get("creationTimestamp", "")]
+
+
+KIND = KindSpec(
+    resource=CUSTOMRESOURCEDEFINITIONS,
+    singular="customresourcedefinition",
+    short_names=("crd", "crds"),
+    categories=("api-extensions",),
+    subresources=("status",),
+    default=default,
+    prepare_create=prepare_create,
+    prepare_update=prepare_update,
+    prepare_status_update=keep_all_but_status,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    columns=(cells.NAME, Column("Created At", "date", "", "When it was made.")),
+    row=row,
+    unconditional_update=False,
+)

@@ -1,0 +1,100 @@
+"""Event, as core/v1 and as events.k8s.io/v1: k8s.io/kubernetes/pkg/registry/core/event."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.duration import since
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
+
+EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event")
+
+COLUMNS = (
+    Column("Last Seen", "string", "", "When it happened last."),
+    Column("Type", "string", "", "Normal or Warning."),
+    Column("Reason", "string", "", "Why the object is in the state it is in, in one word."),
+    Column("Object", "string", "", "The object it is about."),
+    Column("Subobject", "string", "", "The part of the object it is about.", 1),
+    Column("Source", "string", "", "Who reports it.", 1),
+    Column("Message", "string", "", "What happened."),
+    Column("First Seen", "string", "", "When it happened first.", 1),
+    Column("Count", "string", "", "How often it happened.", 1),
+    Column("Name", "string", "name", "Name must be unique within a namespace.", 1),
+)
+
+
+def row(event: KubeObject, now: datetime) -> list[Any]:
+    """For both versions: events.k8s.io/v1 has the old fields as deprecated..."""
+    first = _first(event, now)
+    last_time = event.get("lastTimestamp") or event.get("deprecatedLastTimestamp")
+    last = since(last_time, now) if last_time else first
+    count = event.get("count") or event.get("deprecatedCount") or 1
+    series = event.get("series")
+    if series:
+        last, count = since(series.get("lastObservedTime"), now), series.get("count", 0)
+    about = event.get("involvedObject") or event.get("regarding") or {}
+    return [
+        last,
+        event.get("type", ""),
+        event.get("reason", ""),
+        _target(about),
+        about.get("fieldPath", ""),
+        _source(event),
+        (event.get("message") or event.get("note") or "").strip(),
+        first,
+        count,
+        cells.name(event),
+    ]
+
+
+def _first(event: KubeObject, now: datetime) -> str:
+    first = event.get("firstTimestamp") or event.get("deprecatedFirstTimestamp")
+    return since(first or event.get("eventTime"), now)
+
+
+def _target(about: dict[str, Any]) -> str:
+    kind = about.get("kind", "").lower()
+    return f"{kind}/{about['name']}" if about.get("name") else kind
+
+
+def _source(event: KubeObject) -> str:
+    source = event.get("source") or event.get("deprecatedSource") or {}
+    component = source.get("component") or event.get("reportingComponent") or event.get("reportingController") or ""
+    host = source.get("host") or event.get("reportingInstance") or ""
+    return f"{component}, {host}" if host else component
+
+
+_ABOUT = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+
+
+def selectable_fields(event: KubeObject) -> dict[str, str]:
+    about = event.get("involvedObject") or event.get("regarding") or {}
+    source = cells.at(event, "source", "component") or cells.at(event, "deprecatedSource", "component")
+    fields = {f"involvedObject.{key}": about.get(key, "") for key in _ABOUT}
+    return fields | {
+        "reason": event.get("reason", ""),
+        "reportingComponent": event.get("reportingComponent") or event.get("reportingController") or "",
+        "source": source or event.get("reportingComponent") or event.get("reportingController") or "",
+        "type": event.get("type", ""),
+    }
+
+
+KIND = KindSpec(
+    resource=EVENTS,
+    singular="event",
+    short_names=("ev",),
+    columns=COLUMNS,
+    row=row,
+    selectable_fields=selectable_fields,
+)
+KIND_V1 = KindSpec(
+    resource=EVENTS_V1,
+    singular="event",
+    short_names=("ev",),
+    columns=COLUMNS,
+    row=row,
+    selectable_fields=selectable_fields,
+)

@@ -1,0 +1,70 @@
+"""PriorityClass (scheduling.k8s.io/v1): pkg/apis/scheduling/validation."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid
+from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
+from kubewire.components.kubeapi.resources import KubeObject, Resource
+
+PRIORITYCLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
+
+_HIGHEST_USER_PRIORITY = 1_000_000_000
+
+
+def default(obj: KubeObject) -> None:
+    if not obj.get("preemptionPolicy"):
+        obj["preemptionPolicy"] = "PreemptLowerPriority"
+
+
+def validate_create(obj: KubeObject) -> list[FieldError]:
+    name, value = obj["metadata"].get("name", ""), obj.get("value", 0)
+    if name.startswith("system-"):
+        if name in ("system-cluster-critical", "system-node-critical"):
+            return []
+        text = "priority class names with 'system-' prefix are reserved for system use only"
+        return [forbidden("metadata.name", f"{text}. error: {name} is not a known system priority class")]
+    if value > _HIGHEST_USER_PRIORITY:
+        text = f"maximum allowed value of a user defined priority is {_HIGHEST_USER_PRIORITY}"
+        return [forbidden("value", text)]
+    return []
+
+
+def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    errors = []
+    if new.get("value", 0) != old.get("value", 0):
+        errors.append(forbidden("value", "may not be changed in an update."))
+    if new.get("preemptionPolicy") != old.get("preemptionPolicy"):
+        errors.append(invalid("preemptionPolicy", new.get("preemptionPolicy"), "field is immutable"))
+    return errors
+
+
+def row(obj: KubeObject, now: datetime) -> list[Any]:
+    return [
+        cells.name(obj),
+        obj.get("value", 0),
+        bool(obj.get("globalDefault")),
+        cells.age(obj, now),
+        obj.get("preemptionPolicy", "PreemptLowerPriority"),
+    ]
+
+
+KIND = KindSpec(
+    resource=PRIORITYCLASSES,
+    singular="priorityclass",
+    short_names=("pc",),
+    default=default,
+    validate_create=validate_create,
+    validate_update=validate_update,
+    columns=(
+        cells.NAME,
+        Column("Value", "integer", "", "The priority."),
+        Column("Global-Default", "boolean", "", "Do pods without a class get it?"),
+        cells.AGE,
+        Column("PreemptionPolicy", "string", "", "May its pods push others out?"),
+    ),
+    row=row,
+)

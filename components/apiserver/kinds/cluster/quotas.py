@@ -1,0 +1,63 @@
+"""LimitRange and ResourceQuota (core/v1). They are stored; nothing enforces them here (README, Differences)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec
+from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.kubeapi.resources import KubeObject, Resource
+
+LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange")
+RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
+
+
+def default_limits(obj: KubeObject) -> None:
+    """Of containers: the default limit is the maximum, the default request the default limit or the minimum."""
+    for item in cells.at(obj, "spec", "limits") or ():
+        if item.get("type") != "Container":
+            continue
+        item["default"] = {**(item.get("max") or {}), **(item.get("default") or {})}
+        item["defaultRequest"] = {**(item.get("min") or {}), **item["default"], **(item.get("defaultRequest") or {})}
+
+
+def limits_row(obj: KubeObject, now: datetime) -> list[Any]:
+    return [cells.name(obj), obj["metadata"].get("creationTimestamp", "")]
+
+
+LIMITRANGE_KIND = KindSpec(
+    resource=LIMITRANGES,
+    singular="limitrange",
+    short_names=("limits",),
+    default=default_limits,
+    columns=(cells.NAME, Column("Created At", "date", "", "When it was made.")),
+    row=limits_row,
+)
+
+
+def quota_row(obj: KubeObject, now: datetime) -> list[Any]:
+    hard, used = cells.at(obj, "status", "hard") or {}, cells.at(obj, "status", "used") or {}
+    texts = {key: f"{key}: {used.get(key, '0')}/{amount}" for key, amount in sorted(hard.items())}
+    limits = [text for key, text in texts.items() if key.startswith("limits")]
+    requests = [text for key, text in texts.items() if not key.startswith("limits")]
+    return [cells.name(obj), ", ".join(requests), ", ".join(limits), cells.age(obj, now)]
+
+
+RESOURCEQUOTA_KIND = KindSpec(
+    resource=RESOURCEQUOTAS,
+    singular="resourcequota",
+    short_names=("quota",),
+    subresources=("status",),
+    prepare_create=empty_status,
+    prepare_update=keep_status,
+    prepare_status_update=keep_all_but_status,
+    columns=(
+        cells.NAME,
+        Column("Request", "string", "", "Used and allowed amounts of what is requested."),
+        Column("Limit", "string", "", "Used and allowed amounts of what is limited."),
+        cells.AGE,
+    ),
+    row=quota_row,
+)

@@ -1,0 +1,1 @@
+"""Config and storage resources: ConfigMaps, Secrets, volumes."""

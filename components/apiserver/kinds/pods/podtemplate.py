@@ -1,0 +1,78 @@
+"""PodTemplate and ReplicationController (core/v1), stored only: no controller here acts on them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from kubewire.components.apiserver.kinds import cells
+from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_template
+from kubewire.components.apiserver.kinds.spec import Column, KindSpec, ScalePaths
+from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.workloads import replicaset
+from kubewire.components.kubeapi.resources import KubeObject, Resource
+
+PODTEMPLATES = Resource("", "v1", "podtemplates", "PodTemplate")
+REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController")
+
+
+def default(obj: KubeObject) -> None:
+    default_pod_template(obj.setdefault("template", {}))
+
+
+def row(obj: KubeObject, now: datetime) -> list[Any]:
+    template = obj.get("template") or {}
+    names = cells.containers(template.get("spec") or {})
+    return [cells.name(obj), *names, cells.labels(cells.at(template, "metadata", "labels"))]
+
+
+KIND = KindSpec(
+    resource=PODTEMPLATES,
+    singular="podtemplate",
+    default=default,
+    columns=(
+        cells.NAME,
+        Column("Containers", "string", "", "Names of each container in the template."),
+        Column("Images", "string", "", "Images referenced by each container in the template."),
+        Column("Pod Labels", "string", "", "The labels for the pod template."),
+    ),
+    row=row,
+)
+
+
+def default_controller(obj: KubeObject) -> None:
+    """Labels and selector come from the template when they are missing."""
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    template = spec.get("template")
+    if template is None:
+        return
+    default_pod_template(template)
+    labels = cells.at(template, "metadata", "labels")
+    if labels:
+        spec.setdefault("selector", dict(labels))
+        obj["metadata"].setdefault("labels", dict(labels))
+
+
+def prepare_controller(obj: KubeObject) -> None:
+    obj["status"] = {"replicas": 0}
+
+
+def controller_row(obj: KubeObject, now: datetime) -> list[Any]:
+    return [*replicaset.row_but_selector(obj, now), cells.labels(cells.at(obj, "spec", "selector"))]
+
+
+CONTROLLER_KIND = KindSpec(
+    resource=REPLICATIONCONTROLLERS,
+    singular="replicationcontroller",
+    short_names=("rc",),
+    categories=("all",),
+    subresources=("status", "scale"),
+    default=default_controller,
+    prepare_create=prepare_controller,
+    prepare_update=keep_status,
+    prepare_status_update=keep_all_but_status,
+    columns=replicaset.COLUMNS,
+    row=controller_row,
+    scale=ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector"),
+)

@@ -1,0 +1,1 @@
+"""Service resources: Services, endpoints, Ingresses, NetworkPolicies, and the addresses of Services."""

@@ -1,0 +1,1 @@
+"""Workload resources besides the pod: Deployments, Jobs and the like."""

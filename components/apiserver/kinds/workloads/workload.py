@@ -1,0 +1,126 @@
+"""What Deployment, ReplicaSet, DaemonSet, StatefulSet and Job validate alike: selector and pod template
+(pkg/apis/apps/validation, pkg/apis/batch/validation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubewire.components.apiserver.kinds.fielderrors import (
+    forbidden,
+    immutable,
+    invalid,
+    not_negative,
+    not_supported,
+    required,
+)
+from kubewire.components.apiserver.kinds.labelselectors import is_empty, validate_selector
+from kubewire.components.apiserver.kinds.names import percent
+from kubewire.components.apiserver.kinds.pods.pod_validation import validate_pod_template, validate_template_metadata
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import LabelSelector, SelectorError
+
+Spec = Mapping[str, Any]
+
+_MISMATCH = "`selector` does not match template `labels`"
+
+
+def validate_selector_and_template(
+    spec: Spec, what: str, restart_policies: Sequence[str] = ("Always",), *, empty_text: str = "", whole: bool = True
+) -> list[FieldError]:
+    """what: `deployment`, ...: named in the complaint about an empty selector. whole: the template's pod as well."""
+    selector, template = spec.get("selector"), spec.get("template") or {}
+    if selector is None:
+        errors = [required("spec.selector")]
+    else:
+        errors = validate_selector(selector, "spec.selector")
+        if is_empty(selector):
+            text = empty_text or f"empty selector is invalid for {what}"
+            errors.append(invalid("spec.selector", selector, text))
+    errors += _match(selector, template)
+    errors += (validate_pod_template if whole else validate_template_metadata)(template, "spec.template")
+    return errors + _template_pod(template.get("spec") or {}, what, restart_policies)
+
+
+def drop_zero_counts(obj: KubeObject, *names: str) -> None:
+    """Numbers of the status that Go leaves out of JSON when they are 0 (omitempty without a pointer)."""
+    status = obj.get("status")
+    if not isinstance(status, dict):
+        return
+    for name in names:
+        if status.get(name) == 0:
+            del status[name]
+
+
+def _match(selector: Spec | None, template: Spec) -> list[FieldError]:
+    # An absent selector is labels.Nothing(), which matches no template.
+    if selector is not None and is_empty(selector):
+        return []
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    try:
+        if LabelSelector.from_object(selector).matches(labels):
+            return []
+    except (SelectorError, KeyError, TypeError):
+        # The selector itself is complained about.
+        return []
+    return [invalid("spec.template.metadata.labels", labels, _MISMATCH)]
+
+
+def _template_pod(pod: Spec, what: str, restart_policies: Sequence[str]) -> list[FieldError]:
+    errors = []
+    policy = pod.get("restartPolicy")
+    if policy in ("Always", "OnFailure", "Never") and policy not in restart_policies:
+        errors.append(not_supported("spec.template.spec.restartPolicy", policy, restart_policies))
+    if pod.get("activeDeadlineSeconds") is not None and "Always" in restart_policies:
+        text = f"activeDeadlineSeconds in {what} is not Supported"
+        errors.append(forbidden("spec.template.spec.activeDeadlineSeconds", text))
+    return errors
+
+
+def not_negative_fields(spec: Spec, path: str, *fields: str) -> list[FieldError]:
+    return [error for key in fields for error in not_negative(f"{path}.{key}", spec.get(key))]
+
+
+def selector_is_immutable(new: KubeObject, old: KubeObject) -> list[FieldError]:
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    return immutable("spec.selector", after.get("selector"), before.get("selector"))
+
+
+def int_or_percent(path: str, value: int | str | None) -> list[FieldError]:
+    """A non-negative number or a percentage: ValidatePositiveIntOrPercent, IsNotMoreThan100Percent."""
+    if value is None:
+        return []
+    if isinstance(value, int):
+        return not_negative(path, value)
+    wrong = percent(value)
+    return [invalid(path, value, text) for text in wrong]
+
+
+def as_number(value: int | str | None) -> int:
+    """The amount, of a percentage its number: enough to see whether it is nought."""
+    if isinstance(value, int):
+        return value
+    text = (value or "").removesuffix("%")
+    return int(text) if text.isdecimal() else 0
+
+
+def at_most_all(path: str, value: int | str | None) -> list[FieldError]:
+    if isinstance(value, str) and not percent(value) and as_number(value) > 100:
+        return [invalid(path, value, "must not be greater than 100%")]
+    return []
+
+
+def replica_status(new: KubeObject) -> list[FieldError]:
+    """status.*Replicas of ReplicaSets and Deployments."""
+    status = new.get("status") or {}
+    fields = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "updatedReplicas")
+    errors = not_negative_fields(status, "status", *fields)
+    total = status.get("replicas", 0)
+    for key in fields[1:]:
+        if status.get(key, 0) > total:
+            errors.append(invalid(f"status.{key}", status.get(key, 0), "cannot be greater than status.replicas"))
+    if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
+        text = "cannot be greater than readyReplicas"
+        errors.append(invalid("status.availableReplicas", status.get("availableReplicas", 0), text))
+    return errors

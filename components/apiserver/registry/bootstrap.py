@@ -1,0 +1,140 @@
+"""What a cluster has from the first moment, and keeps: the system namespaces, default/kubernetes and the default
+ServiceCIDR (k8s.io/kubernetes/pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr})."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.metadata import timestamp
+from kubewire.components.apiserver.registry.registry import Registry, WriteOptions
+from kubewire.components.apiserver.status import StatusError
+from kubewire.components.apiserver.store import Event, Key
+from kubewire.components.kubeapi.resources import (
+    ENDPOINTS,
+    ENDPOINTSLICES,
+    NAMESPACES,
+    SERVICECIDRS,
+    SERVICES,
+    KubeObject,
+    Resource,
+)
+
+log = logging.getLogger(__name__)
+
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "default", "kube-node-lease")
+_OPTIONS = WriteOptions(field_manager="kube-apiserver", field_validation="Ignore")
+_NAME = "kubernetes"
+
+
+def first_address(cidr: str) -> str:
+    network = ipaddress.ip_network(_cidrs(cidr)[0])
+    return str(network.network_address + 1)
+
+
+def _cidrs(flag: str) -> list[str]:
+    return [cidr.strip() for cidr in flag.split(",")]
+
+
+@dataclass
+class Bootstrap:
+    """reconcile() creates what is missing; keep() also repairs it whenever someone changes it."""
+
+    registry: Registry
+    catalog: Catalog
+    advertise_address: str
+    port: int
+    service_cidr: str
+    _due: bool = field(default=False, init=False)
+
+    def reconcile(self) -> None:
+        """Idempotent. A refusal is logged, not raised: the server is of use without it."""
+        for name in SYSTEM_NAMESPACES:
+            self._ensure(NAMESPACES, "", name, lambda obj: obj)
+        self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
+        self._ensure_service_cidr_ready()
+        self._ensure(SERVICES, "default", _NAME, self._service)
+        self._ensure(ENDPOINTS, "default", _NAME, self._endpoints)
+        self._ensure(ENDPOINTSLICES, "default", _NAME, self._slice)
+
+    def keep(self) -> None:
+        for resource in (SERVICES, ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICECIDRS):
+            if served := self._served(resource):
+                self.registry.store.subscribe(served.storage, self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        ours = event.stored.key.namespace in ("default", "") and event.stored.key.name == _NAME
+        if not (ours or event.stored.key.resource == "namespaces") or self._due:
+            return
+        self._due = True
+        # Not inside the write that told us.
+        asyncio.get_running_loop().call_soon(self._repair)
+
+    def _repair(self) -> None:
+        self._due = False
+        self.reconcile()
+
+    def _served(self, resource: Resource) -> Served | None:
+        return self.catalog.find(resource.group, resource.version, resource.plural)
+
+    def _ensure(
+        self, resource: Resource, namespace: str, name: str, wanted: Callable[[KubeObject], KubeObject]
+    ) -> None:
+        served = self._served(resource)
+        if served is None:
+            return
+        try:
+            if self.registry.store.get(Key(served.storage, namespace, name)) is None:
+                obj = wanted({"metadata": {"name": name}})
+                self.registry.create(served, namespace, obj, _OPTIONS)
+            else:
+                self.registry.update(served, namespace, name, wanted, _OPTIONS)
+        except StatusError as error:
+            log.error("%s %s/%s: %s", resource.plural, namespace, name, error)
+
+    def _service_cidr(self, obj: KubeObject) -> KubeObject:
+        return obj | {"spec": obj.get("spec") or {"cidrs": _cidrs(self.service_cidr)}}
+
+    def _ensure_service_cidr_ready(self) -> None:
+        """Ready once, and only while it says what this server allocates from."""
+        served = self._served(SERVICECIDRS)
+        if served is None:
+            return
+        stored = self.registry.store.get(Key(served.storage, "", _NAME))
+        if stored is None:
+            return
+        conditions = stored.obj.get("status", {}).get("conditions") or ()
+        if stored.obj["spec"]["cidrs"] != _cidrs(self.service_cidr) or any(c["type"] == "Ready" for c in conditions):
+            return
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp(), "reason": ""}
+        ready["message"] = "Kubernetes default Service CIDR is ready"
+        wanted = {"conditions": [*conditions, ready]}
+        self.registry.update(served, "", _NAME, lambda obj: obj | {"status": wanted}, _OPTIONS, "status")
+
+    def _service(self, obj: KubeObject) -> KubeObject:
+        labels = {"component": "apiserver", "provider": "kubernetes"}
+        obj["metadata"]["labels"] = (obj["metadata"].get("labels") or {}) | labels
+        port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.port}
+        address = first_address(self.service_cidr)
+        spec = obj.get("spec") or {"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": address}
+        return obj | {"spec": spec | {"ports": [port]}}
+
+    def _endpoints(self, obj: KubeObject) -> KubeObject:
+        labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+        obj["metadata"]["labels"] = (obj["metadata"].get("labels") or {}) | labels
+        ports = [{"name": "https", "port": self.port, "protocol": "TCP"}]
+        return obj | {"subsets": [{"addresses": [{"ip": self.advertise_address}], "ports": ports}]}
+
+    def _slice(self, obj: KubeObject) -> KubeObject:
+        labels = {"kubernetes.io/service-name": _NAME}
+        obj["metadata"]["labels"] = (obj["metadata"].get("labels") or {}) | labels
+        family = "IPv6" if ":" in self.advertise_address else "IPv4"
+        return obj | {
+            "addressType": family,
+            "endpoints": [{"addresses": [self.advertise_address], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": self.port, "protocol": "TCP"}],
+        }

@@ -1,0 +1,166 @@
+"""Deletion: grace, finalizers, propagation and preconditions (registry/generic's Store.Delete, rest.BeforeDelete)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.query import integer
+from kubewire.components.apiserver.registry.catalog import Served
+from kubewire.components.apiserver.registry.metadata import timestamp
+from kubewire.components.apiserver.registry.registry import Registry, Result, Selection, is_finished, uid_text
+from kubewire.components.apiserver.store import RevisionMismatch, Stored
+from kubewire.components.kubeapi.resources import KubeObject
+
+#: Seconds that a date can still take: a thousand years.
+_LONGEST_GRACE = 1000 * 365 * 86400
+_ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
+_PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
+#: Kinds whose DELETE answers with the object itself (rest.RESTDeleteStrategy's ReturnDeletedObject).
+_RETURNED = frozenset({"pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims"})
+
+
+@dataclass(frozen=True)
+class DeleteOptions:
+    """metav1.DeleteOptions."""
+
+    grace_period_seconds: int | None = None
+    propagation_policy: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    dry_run: bool = False
+
+    @classmethod
+    def parse(cls, body: KubeObject, query: dict[str, str]) -> DeleteOptions:
+        """From the body, or from the query when there is none. Raises 400 and 422."""
+        grace = body.get("gracePeriodSeconds")
+        if grace is None and query.get("gracePeriodSeconds"):
+            grace = integer(query, "gracePeriodSeconds")
+        policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
+        orphan = body.get("orphanDependents", {"true": True, "false": False}.get(query.get("orphanDependents", "")))
+        asked = body.get("dryRun") or ([query["dryRun"]] if query.get("dryRun") else [])
+        errors = _policy_errors(policy, orphan)
+        if any(one != "All" for one in asked):
+            errors.append(FieldError("NotSupported", "dryRun", asked, 'supported values: "All"'))
+        if errors:
+            raise status.invalid("meta.k8s.io", "DeleteOptions", "", errors)
+        if not policy and orphan is not None:
+            policy = "Orphan" if orphan else "Background"
+        conditions = body.get("preconditions") or {}
+        return cls(
+            int(grace) if grace is not None else None,
+            policy,
+            conditions.get("uid") or "",
+            conditions.get("resourceVersion") or "",
+            bool(asked),
+        )
+
+
+def _policy_errors(policy: str, orphan: bool | None) -> list[FieldError]:
+    """apimachinery's ValidateDeleteOptions."""
+    errors = []
+    if policy and orphan is not None:
+        text = "orphanDependents and deletionPropagation cannot be both set"
+        errors.append(FieldError("Invalid", "propagationPolicy", policy, text))
+    if policy not in ("", "Orphan", "Foreground", "Background"):
+        supported = 'supported values: "Foreground", "Background", "Orphan", "nil"'
+        errors.append(FieldError("NotSupported", "propagationPolicy", policy, supported))
+    return errors
+
+
+def delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:
+    """Takes the object away, or marks it when something must happen first. Raises StatusError."""
+    while True:
+        try:
+            return _delete(registry, served, namespace, name, options)
+        except RevisionMismatch:  # in a worker another write came in between
+            continue
+
+
+def _delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:
+    current = registry.get(served, namespace, name)
+    _check(served, current, options)
+    obj = current.copy()
+    grace = _grace_seconds(served, obj, options.grace_period_seconds)
+    _mark(obj["metadata"], grace, options.propagation_policy)
+    if served.storage == "namespaces":
+        obj.setdefault("status", {})["phase"] = "Terminating"
+    if is_finished(obj):
+        if not options.dry_run:
+            current = registry.store.delete(current.key, obj, current.revision)
+        return _gone(registry, served, current)
+    if obj != current.obj and not options.dry_run:
+        if served.counts_generation and not current.obj["metadata"].get("deletionTimestamp"):
+            obj["metadata"]["generation"] = int(obj["metadata"].get("generation", 0)) + 1
+        current = registry.store.update(current.key, obj, current.revision)
+    return registry.result(served, current)
+
+
+def delete_collection(registry: Registry, selection: Selection, options: DeleteOptions) -> list[Stored]:
+    """Every object of the selection; those that went away in the meantime are skipped."""
+    served = selection.served
+    found = [stored for stored in registry.store.items(served.storage) if selection.matches(stored)]
+    for stored in found:
+        try:
+            delete(registry, served, stored.key.namespace, stored.key.name, options)
+        except status.StatusError as error:
+            if error.code != 404:
+                raise
+    return found
+
+
+def _check(served: Served, current: Stored, options: DeleteOptions) -> None:
+    name = current.key.name
+    if served.storage == "namespaces" and name in _PROTECTED_NAMESPACES:
+        raise status.forbidden("", "namespaces", name, "this namespace may not be deleted")
+    if options.uid and options.uid != current.obj["metadata"]["uid"]:
+        raise status.conflict(served.group, served.plural, name, uid_text(options.uid, current))
+    if options.resource_version and options.resource_version != str(current.revision):
+        raise status.conflict(
+            served.group,
+            served.plural,
+            name,
+            f"StorageError: invalid object, Code: 4, Key: /registry/{name}, ResourceVersion: 0, AdditionalErrorMsg: "
+            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, ResourceVersion in "
+            f"object meta: {current.revision}",
+        )
+
+
+def _grace_seconds(served: Served, obj: KubeObject, asked: int | None) -> int:
+    """Only pods are deleted gracefully; one that no kubelet runs goes at once (podStrategy.CheckGracefulDelete)."""
+    if served.storage != "pods":
+        return 0
+    spec = obj.get("spec") or {}
+    if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    grace = spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked
+    return max(int(grace), 1) if int(grace) < 0 else int(grace)
+
+
+def _mark(metadata: dict[str, Any], grace: int, policy: str) -> None:
+    if policy:
+        # Without a policy the finalizers a client set itself decide.
+        kept = [name for name in metadata.get("finalizers") or [] if name not in (_ORPHAN, _FOREGROUND)]
+        added = {"Orphan": [_ORPHAN], "Foreground": [_FOREGROUND]}.get(policy, [])
+        metadata["finalizers"] = kept + added
+        if not metadata["finalizers"]:
+            del metadata["finalizers"]
+    if metadata.get("deletionTimestamp"):
+        # Deleting again can only shorten the grace.
+        before = int(metadata.get("deletionGracePeriodSeconds") or 0)
+        if grace >= before:
+            return
+    metadata["deletionTimestamp"] = timestamp(datetime.now(UTC) + timedelta(seconds=min(grace, _LONGEST_GRACE)))
+    metadata["deletionGracePeriodSeconds"] = grace
+
+
+def _gone(registry: Registry, served: Served, stored: Stored) -> Result:
+    if served.storage in _RETURNED:
+        return registry.result(served, stored)
+    body = status.success(served.group, served.plural, stored.key.name, stored.obj["metadata"]["uid"])
+    return Result(body, orjson.dumps(body))

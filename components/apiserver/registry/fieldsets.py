@@ -1,0 +1,279 @@
+"""Sets of fields, as metadata.managedFields writes them (FieldsV1), and the merge of server-side apply
+(https://kubernetes.io/docs/reference/using-api/server-side-apply/, sigs.k8s.io/structured-merge-diff).
+
+A path is a tuple of elements: "f:NAME" a field, 'k:{"name":"x"}' an item of a keyed list, 'v:"x"' an item of
+a set. Lists without a merge key are one value. All functions are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+from kubewire.components.kubeapi.resources import KubeObject
+
+Path = tuple[str, ...]
+#: Path of a list field (names only) -> the keys that identify its items, () for a set, None for one value.
+ListKeys = Callable[[tuple[str, ...]], tuple[str, ...] | None]
+FieldSet = frozenset[Path]
+
+#: Nobody owns what the server gives or what names the object.
+_UNOWNED = frozenset(
+    {
+        ("f:apiVersion",),
+        ("f:kind",),
+        *(
+            ("f:metadata", f"f:{name}")
+            for name in (
+                "name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
+                "managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
+            )
+        ),
+    }
+)  # fmt: skip
+
+
+def owned_fields(obj: KubeObject, list_keys: ListKeys) -> FieldSet:
+    """Every field of an object that a manager can own."""
+    found: set[Path] = set()
+    _collect(obj, (), (), list_keys, found)
+    return frozenset(path for path in found if path[:2] not in _UNOWNED and path[:1] not in _UNOWNED)
+
+
+def _collect(value: Any, path: Path, names: Path, list_keys: ListKeys, found: set[Path]) -> None:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            _collect(item, (*path, f"f:{key}"), (*names, key), list_keys, found)
+        return
+    keys = list_keys(names) if isinstance(value, list) and value else None
+    if keys is None:
+        found.add(path)
+    elif not keys:
+        found.update((*path, value_element(item)) for item in value)
+    else:
+        for item in value:
+            place = (*path, item_element(item, keys))
+            found.add(place)
+            _collect(item, place, names, list_keys, found)
+
+
+#: Keys whose default stands for them when they are left out (x-kubernetes-list-map-keys with a default).
+_KEY_DEFAULTS = {"protocol": "TCP"}
+
+
+def item_element(item: Any, keys: tuple[str, ...]) -> str:
+    return _keys_element({key: _key_value(item, key) for key in keys})
+
+
+def _keys_element(values: dict[str, Any]) -> str:
+    given = {key: value for key, value in values.items() if value is not None}
+    return "k:" + orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _key_value(item: Any, key: str) -> Any:
+    return item.get(key, _KEY_DEFAULTS.get(key)) if isinstance(item, dict) else None
+
+
+def value_element(item: Any) -> str:
+    return "v:" + orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
+
+
+# --- FieldsV1
+
+
+def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    for path in fields:
+        node = root
+        for element in path:
+            node = node.setdefault(element, {})
+        node["."] = {}
+    return _without_leaf_dots(root)
+
+
+def _without_leaf_dots(node: dict[str, Any]) -> dict[str, Any]:
+    # A leaf is {}; "." only says that a path with children is itself in the set. Sorting each map is many short steps
+    # where sorting all paths is one long one, which no other thread interrupts.
+    return {
+        key: {} if set(child) == {"."} else _without_leaf_dots(child) if key != "." else {}
+        for key, child in sorted(node.items(), key=itemgetter(0))
+    }
+
+
+def from_fields_v1(fields: dict[str, Any]) -> FieldSet:
+    """Raises ValueError for what is none."""
+    found: set[Path] = set()
+    stack: list[tuple[Path, dict[str, Any]]] = [((), fields)]
+    while stack:
+        path, node = stack.pop()
+        if not isinstance(node, dict):
+            raise ValueError(f"fieldsV1: {readable(path)} is no object")
+        if path:
+            _check_element(path[-1])
+        if not node and path:
+            found.add(path)
+        for element, child in node.items():
+            if element == ".":
+                found.add(path)
+            else:
+                stack.append(((*path, element), child or {}))
+    return frozenset(found)
+
+
+_ELEMENT_VALUES: dict[str, type] = {"k": dict, "v": object, "i": int}
+
+
+def _check_element(element: str) -> None:
+    kind, colon, rest = element[:1], element[1:2], element[2:]
+    if colon != ":" or kind not in ("f", "k", "v", "i"):
+        raise ValueError(f"fieldsV1: {element!r} is no path element")
+    if kind != "f" and not isinstance(orjson.loads(rest), _ELEMENT_VALUES[kind]):
+        raise ValueError(f"fieldsV1: {element!r} has the wrong value")
+
+
+def readable(path: Path) -> str:
+    """As conflicts name it: .spec.containers[name="web"].image"""
+    text = ""
+    for element in path:
+        kind, rest = element[0], element[2:]
+        if kind == "f":
+            text += f".{rest}"
+        elif kind == "k":
+            pairs = ",".join(f"{key}={orjson.dumps(value).decode()}" for key, value in orjson.loads(rest).items())
+            text += f"[{pairs}]"
+        else:
+            text += f"[={rest}]"
+    return text
+
+
+# --- values at paths
+
+MISSING = object()
+
+
+class Finder:
+    """Finds the items of lists by their elements. A list is indexed once; none may change while this is in use."""
+
+    def __init__(self) -> None:
+        #: The list stays referred to, so that its id() stays its own.
+        self._places: dict[tuple[int, tuple[str, ...] | None], tuple[list[Any], dict[str, int]]] = {}
+
+    def value_at(self, obj: Any, path: Path) -> Any:
+        """The value, or MISSING."""
+        for element in path:
+            obj = self.step(obj, element)
+            if obj is MISSING:
+                return MISSING
+        return obj
+
+    def step(self, value: Any, element: str) -> Any:
+        if element.startswith("f:"):
+            return value.get(element[2:], MISSING) if isinstance(value, dict) else MISSING
+        index = self.index(value, element)
+        return MISSING if index is None else value[index]
+
+    def index(self, items: Any, element: str) -> int | None:
+        if not isinstance(items, list):
+            return None
+        wanted = orjson.loads(element[2:])
+        if element[0] == "i":
+            return wanted if 0 <= wanted < len(items) else None
+        if element[0] == "v":
+            return self._index(items, None).get(value_element(wanted))
+        keys = tuple(sorted(wanted))
+        return self._index(items, keys).get(_keys_element(wanted))
+
+    def _index(self, items: list[Any], keys: tuple[str, ...] | None) -> dict[str, int]:
+        known = self._places.get((id(items), keys))
+        if known is None:
+            known = self._places[id(items), keys] = (items, _places(items, keys))
+        return known[1]
+
+
+def _places(items: list[Any], keys: tuple[str, ...] | None) -> dict[str, int]:
+    """Element -> where its first item stands."""
+    places: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if keys is None:
+            places.setdefault(value_element(item), index)
+        elif isinstance(item, dict):
+            places.setdefault(item_element(item, keys), index)
+    return places
+
+
+def value_at(obj: Any, path: Path) -> Any:
+    """The value, or MISSING."""
+    return Finder().value_at(obj, path)
+
+
+def without(obj: KubeObject, paths: Iterable[Path]) -> KubeObject:
+    """A copy of obj without what stands at these paths; what becomes empty by it goes too."""
+    gone: dict[str, Any] = {}
+    for path in paths:
+        node = gone
+        for element in path:
+            node = node.setdefault(element, {})
+        node[_HERE] = True
+    result: KubeObject = _without(obj, gone, Finder())
+    return result
+
+
+#: No element: they have a colon after their first letter.
+_HERE = ""
+
+
+def _without(value: Any, gone: dict[str, Any], finder: Finder) -> Any:
+    if isinstance(value, dict):
+        kept = ((key, _smaller(item, gone.get(f"f:{key}"), finder)) for key, item in value.items())
+        return {key: item for key, item in kept if item is not MISSING}
+    if isinstance(value, list):
+        places = {finder.index(value, element): node for element, node in gone.items() if element[:1] in ("k", "v")}
+        items = (_smaller(item, places.get(index), finder) for index, item in enumerate(value))
+        return [item for item in items if item is not MISSING]
+    return value
+
+
+def _smaller(value: Any, gone: dict[str, Any] | None, finder: Finder) -> Any:
+    if gone is None:
+        return value
+    if _HERE in gone:
+        return MISSING
+    smaller = _without(value, gone, finder)
+    return MISSING if smaller in ({}, []) and value not in ({}, []) else smaller
+
+
+def merged(live: Any, applied: Any, list_keys: ListKeys, names: Path = ()) -> Any:
+    """live with everything applied says."""
+    if isinstance(live, dict) and isinstance(applied, dict):
+        result = dict(live)
+        for key, value in applied.items():
+            result[key] = merged(live[key], value, list_keys, (*names, key)) if key in live else value
+        return result
+    if not (isinstance(live, list) and isinstance(applied, list)):
+        return applied
+    keys = list_keys(names)
+    if keys is None:
+        return applied
+    places = _places(live, keys or None)
+    result_items = list(live)
+    for item in applied:
+        element = item_element(item, keys) if keys else value_element(item)
+        index = places.get(element)
+        if index is None:
+            places[element] = len(result_items)
+            result_items.append(item)
+        elif keys:
+            result_items[index] = merged(result_items[index], item, list_keys, names)
+    return result_items
+
+
+def changed(new: KubeObject, old: KubeObject, list_keys: ListKeys) -> FieldSet:
+    """Fields of new whose value is not that of old."""
+    find = Finder().value_at
+    return frozenset(
+        path
+        for path in owned_fields(new, list_keys)
+        if (before := find(old, path)) is MISSING or (path[-1][0] == "f" and before != find(new, path))
+    )

@@ -1,0 +1,362 @@
+"""The generic registry: create, update, patch and read of any kind (apiserver/pkg/registry/generic).
+
+Everything is synchronous. In the event loop's thread one write is atomic: nothing else runs between reading the old
+object and storing the new one. In a worker (owner.py) another write may come in between; then the store refuses this
+one with RevisionMismatch, and who called does it anew. Deletion is in deletion.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import orjson
+
+from kubewire.components.apiserver import status
+from kubewire.components.apiserver.kinds.spec import FieldError
+from kubewire.components.apiserver.kinds.strategy import without_nulls
+from kubewire.components.apiserver.registry import metadata as object_meta
+from kubewire.components.apiserver.registry.admission import Admission
+from kubewire.components.apiserver.registry.catalog import Catalog, Served
+from kubewire.components.apiserver.registry.fieldownership import OwnershipTracker, drop_unreadable
+from kubewire.components.apiserver.store import Key, KeyExists, Store, Stored
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
+
+log = logging.getLogger(__name__)
+
+Strategy = Literal["main", "status", "raw"]
+#: Makes the new object out of a copy of the old one (which it may change).
+Transform = Callable[[KubeObject], KubeObject]
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """The query of a write (metav1.CreateOptions, UpdateOptions, PatchOptions)."""
+
+    dry_run: bool = False
+    field_manager: str = "unknown"
+    field_validation: str = "Warn"
+    force: bool = False
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """An object to answer with. body is its JSON at the served version."""
+
+    obj: KubeObject
+    body: bytes
+    code: int = 200
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which objects of a resource a list or watch wants. namespace "" is all of them."""
+
+    served: Served
+    namespace: str = ""
+    labels: LabelSelector | None = None
+    fields: FieldSelector | None = None
+
+    def matches(self, stored: Stored) -> bool:
+        if self.namespace and stored.key.namespace != self.namespace:
+            return False
+        if self.labels is not None and not self.labels.matches(stored.obj["metadata"].get("labels")):
+            return False
+        return self.fields is None or self.fields.matches(selectable_fields(self.served, stored))
+
+
+def selectable_fields(served: Served, stored: Stored) -> dict[str, str]:
+    """metadata.name, metadata.namespace and the kind's own; computed once per revision."""
+    if stored.fields is None:
+        names = {"metadata.name": stored.key.name}
+        if served.namespaced:
+            names["metadata.namespace"] = stored.key.namespace
+        stored.fields = names | served.spec.selectable_fields(stored.obj)
+    return stored.fields
+
+
+def check_field_selector(served: Served, selector: FieldSelector) -> None:
+    """Raises 400 for a field the kind cannot be selected by."""
+    known = {"metadata.name", "metadata.namespace"} | served.spec.selectable_fields({"metadata": {}}).keys()
+    for name in selector.fields():
+        if name not in known:
+            raise status.bad_request(f"field label not supported: {name}")
+
+
+class Types(Protocol):
+    """What the openapi package knows about the built-in types."""
+
+    def metadata_error(self, metadata: object) -> str: ...
+    def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+    def prune(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
+
+
+@dataclass
+class Registry:
+    """Reads and writes of all resources."""
+
+    store: Store
+    catalog: Catalog
+    admission: Admission
+    types: Types
+    ownership: OwnershipTracker
+    _generate_attempts: int = field(default=8, init=False)
+
+    # --- reading
+
+    def get(self, served: Served, namespace: str, name: str) -> Stored:
+        stored = self.store.get(Key(served.storage, namespace if served.namespaced else "", name))
+        if stored is None:
+            raise status.not_found(served.group, served.plural, name)
+        return stored
+
+    def body(self, served: Served, stored: Stored) -> bytes:
+        """The JSON to answer with."""
+        if served.stored_as_served:
+            return stored.body
+        return orjson.dumps(served.from_storage(stored.copy()))
+
+    def result(self, served: Served, stored: Stored, code: int = 200, warnings: tuple[str, ...] = ()) -> Result:
+        return Result(stored.obj, self.body(served, stored), code, warnings)
+
+    # --- create
+
+    def create(self, served: Served, namespace: str, obj: KubeObject, options: WriteOptions) -> Result:
+        """Stores a new object. obj is taken over. Raises StatusError."""
+        warnings = self.decode(served, obj, options)
+        self._check_address(served, obj, namespace, "")
+        drop_unreadable(obj["metadata"])
+        versioned = obj["metadata"].get("resourceVersion") not in (None, "", "0")
+        obj = served.to_storage(obj)
+        generates = not obj["metadata"].get("name") and bool(obj["metadata"].get("generateName"))
+        for _ in range(self._generate_attempts if generates else 1):
+            if generates:
+                obj["metadata"].pop("name", None)
+            object_meta.prepare_create(obj["metadata"], served.namespaced, namespace)
+            if self.store.get(_key(served, obj)) is None:
+                break
+        self.admission.namespace_exists(served, namespace, obj["metadata"].get("name", ""))
+        self._prepare(served, lambda: served.spec.prepare_create(obj))
+        self._prepare(served, lambda: served.spec.default(obj))
+        object_meta.set_generation(obj, None, served.counts_generation)
+        with self.admission.create(served, obj, options.dry_run):
+            self._validate(served, obj, lambda: served.spec.validate_create(obj))
+            if self.store.get(_key(served, obj)) is not None:
+                raise status.already_exists(served.group, served.plural, obj["metadata"]["name"])
+            if options.dry_run:
+                return self._unstored(served, obj, 201, warnings)
+            if versioned:
+                raise status.version_on_create()
+            try:
+                stored = self.store.create(_key(served, obj), _ordered(obj))
+            except KeyExists as error:  # made while this one was checked in a worker
+                raise status.already_exists(served.group, served.plural, obj["metadata"]["name"]) from error
+        return self.result(served, stored, 201, warnings)
+
+    # --- update and patch
+
+    def update(
+        self,
+        served: Served,
+        namespace: str,
+        name: str,
+        transform: Transform,
+        options: WriteOptions,
+        strategy: Strategy = "main",
+        *,
+        unconditional: bool = True,
+        track: bool = True,
+    ) -> Result:
+        """Replaces an object by transform(copy of it). Raises StatusError.
+
+        The resourceVersion the new object carries is a precondition; without one the write is unconditional,
+        which some kinds do not allow on PUT (unconditional=False)."""
+        current = self.get(served, namespace, name)
+        old = current.copy()
+        new = transform(served.from_storage(current.copy()))
+        warnings = self.decode(served, new, options)
+        self._check_address(served, new, namespace, name)
+        self._check_preconditions(served, new, current, unconditional)
+        new = served.to_storage(new)
+        self._apply_strategy(served, new, old, strategy)
+        if track:
+            self.ownership.on_update(served, new, old, options.field_manager, "status" if strategy == "status" else "")
+        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if new == current.obj:
+            return self.result(served, current, 200, warnings)
+        with self.admission.update(served, new, old, options.dry_run):
+            self._validate_change(served, new, old, strategy)
+            if options.dry_run:
+                return self._unstored(served, new, 200, warnings)
+            stored = self._store(current, new)
+        return self.result(served, stored, 200, warnings)
+
+    def _store(self, current: Stored, new: KubeObject) -> Stored:
+        # The last finalizer went away: the object does too (registry/generic's deleteWithoutFinalizers).
+        if is_finished(new):
+            return self.store.delete(current.key, new, current.revision)
+        return self.store.update(current.key, _ordered(new), current.revision)
+
+    def _apply_strategy(self, served: Served, new: KubeObject, old: KubeObject, strategy: Strategy) -> None:
+        object_meta.prepare_update(new["metadata"], old["metadata"])
+        if strategy == "raw":
+            return
+        spec = served.spec
+        prepare = spec.prepare_update if strategy == "main" else spec.prepare_status_update
+        self._prepare(served, lambda: spec.default(new))
+        self._prepare(served, lambda: prepare(new, old))
+        if strategy == "main":
+            object_meta.set_generation(new, old, served.counts_generation)
+        elif "generation" in old["metadata"]:
+            new["metadata"]["generation"] = old["metadata"]["generation"]
+
+    def _validate_change(self, served: Served, new: KubeObject, old: KubeObject, strategy: Strategy) -> None:
+        spec = served.spec
+        if strategy != "raw" and (errors := object_meta.validate_update(new["metadata"], old["metadata"])):
+            raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
+        if strategy == "main":
+            self._validate(served, new, lambda: spec.validate_update(new, old))
+        elif strategy == "status":
+            self._validate(served, new, lambda: spec.validate_status_update(new, old))
+
+    def _check_preconditions(self, served: Served, new: KubeObject, current: Stored, unconditional: bool) -> None:
+        metadata, name = new["metadata"], current.key.name
+        version = metadata.get("resourceVersion") or ""
+        if not version and not unconditional:
+            error = FieldError("Invalid", "metadata.resourceVersion", 0, "must be specified for an update")
+            raise status.invalid(served.group, served.kind, name, [error])
+        if version and version != str(current.revision):
+            raise status.conflict(served.group, served.plural, name)
+        uid = metadata.get("uid")
+        if uid and uid != current.obj["metadata"]["uid"]:
+            raise status.conflict(served.group, served.plural, name, uid_text(uid, current))
+
+    # --- what both share
+
+    def decode(self, served: Served, obj: KubeObject, options: WriteOptions) -> tuple[str, ...]:
+        """Checks kind, apiVersion and the types; fills the former in; unknown fields by fieldValidation.
+
+        Returns the warnings. Raises 400."""
+        _check_kind(served, obj)
+        self.check_types(served, obj)
+        # Decoding drops what the type does not have, whatever fieldValidation says about it.
+        if served.custom:
+            unknown = served.prune(obj)
+        else:
+            unknown = self.types.prune(obj, served.group, served.version, served.kind)
+        if options.field_validation == "Ignore":
+            return ()
+        if unknown and options.field_validation == "Strict":
+            fields = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise status.bad_request(f"{_handled_as(served)}: strict decoding error: {fields}")
+        return tuple(f'unknown field "{path}"' for path in unknown)
+
+    def check_types(self, served: Served, obj: KubeObject) -> None:
+        """Raises 400 for what Go could not decode. Without metadata an object gets an empty one."""
+        if obj.get("metadata") is None:
+            obj["metadata"] = {}
+        if served.custom:
+            text = self.types.metadata_error(obj["metadata"])
+        else:
+            text = next(iter(self.types.type_errors(obj, served.group, served.version, served.kind)), "")
+        if text:
+            raise status.bad_request(f"{_handled_as(served)}: {text}")
+
+    def typed(self, obj: KubeObject, group: str, version: str, kind: str) -> KubeObject:
+        """A body that is not stored (DeleteOptions, Scale, a review), without its nulls. Raises 400."""
+        if errors := self.types.type_errors(obj, group, version, kind):
+            raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {errors[0]}')
+        without_nulls(obj)
+        return obj
+
+    def _check_address(self, served: Served, obj: KubeObject, namespace: str, name: str) -> None:
+        metadata = obj["metadata"]
+        if served.namespaced and metadata.get("namespace") not in (None, "", namespace):
+            raise status.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        if not name:
+            return
+        if metadata.get("name") not in (None, "", name):
+            raise status.bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+        metadata["name"] = name
+
+    def _prepare(self, served: Served, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            log.info("%s: decoding failed", served.kind, exc_info=True)
+            raise status.bad_request(f"{_handled_as(served)}: {error}") from error
+
+    def _validate(self, served: Served, obj: KubeObject, step: Callable[[], list[FieldError]]) -> None:
+        errors = object_meta.validate(obj["metadata"], served.storage)
+        errors += served.schema_errors(obj)
+        if not errors or not served.custom:
+            errors += step()
+        if errors:
+            raise status.invalid(served.group, served.kind, obj["metadata"].get("name", ""), errors)
+
+    def _unstored(self, served: Served, obj: KubeObject, code: int, warnings: tuple[str, ...]) -> Result:
+        body = orjson.dumps(obj)
+        shown = obj if served.stored_as_served else served.from_storage(orjson.loads(body))
+        return Result(obj, orjson.dumps(_ordered(shown)), code, warnings)
+
+
+def _key(served: Served, obj: KubeObject) -> Key:
+    metadata = obj["metadata"]
+    return Key(served.storage, metadata.get("namespace", "") if served.namespaced else "", metadata.get("name", ""))
+
+
+def uid_text(uid: str, current: Stored) -> str:
+    """storage.NewInvalidObjError's text for a UID precondition that does not hold."""
+    key = "/".join(part for part in current.key if part)
+    return (
+        f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: UID in precondition: {uid}, UID in object meta: {current.obj['metadata']['uid']}"
+    )
+
+
+def is_finished(obj: KubeObject) -> bool:
+    """Being deleted, and nothing holds it any longer."""
+    metadata = obj["metadata"]
+    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if obj.get("kind") == "Namespace" and (obj.get("spec") or {}).get("finalizers"):
+        return False
+    return not metadata.get("deletionGracePeriodSeconds")
+
+
+def _handled_as(served: Served) -> str:
+    return f'{served.kind} in version "{served.version}" cannot be handled as a {served.kind}'
+
+
+def _check_kind(served: Served, obj: KubeObject) -> None:
+    api_version, kind = obj.get("apiVersion"), obj.get("kind")
+    if served.custom and not kind:
+        raise status.bad_request("Object 'Kind' is missing in 'unstructured object has no kind'")
+    if kind and kind != served.kind:
+        version = str(api_version or served.api_version).rpartition("/")[2]
+        raise status.bad_request(
+            f'{kind} in version "{version}" cannot be handled as a {served.kind}: converting ({version}.{kind}) to '
+            f"({served.group or 'core'}.{served.kind}): unknown conversion"
+        )
+    if api_version and api_version != served.api_version:
+        raise status.bad_request(
+            f"the API version in the data ({api_version}) does not match the expected API version "
+            f"({served.api_version})"
+        )
+    obj["kind"], obj["apiVersion"] = served.kind, served.api_version
+
+
+_FIRST = ("kind", "apiVersion", "metadata")
+
+
+def _ordered(obj: KubeObject) -> KubeObject:
+    head = {key: obj[key] for key in _FIRST if key in obj}
+    return head | {key: value for key, value in obj.items() if key not in _FIRST and value is not None}

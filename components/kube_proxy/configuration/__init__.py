@@ -1,0 +1,1 @@
+"""Flags and KubeProxyConfiguration: reading, defaults, validation."""

@@ -1,0 +1,139 @@
+"""List, then watch, and keep a local store of one resource: client-go's reflector and informer in one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
+from kubewire.components.kubeapi.resources import KubeObject, Resource
+
+log = logging.getLogger(__name__)
+
+#: Called for each change with (old, new): (None, new) added, (old, new) changed, (old, None) deleted.
+Handler = Callable[[KubeObject | None, KubeObject | None], None]
+Key = tuple[str, str]
+
+_BACKOFF_FIRST, _BACKOFF_LAST = 0.05, 5.0
+
+
+def key_of(obj: KubeObject) -> Key:
+    """(namespace, name); the namespace of a cluster-scoped object is ""."""
+    metadata = obj["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+class Informer:
+    """The store follows the API server. It survives broken connections and restarts of the server:
+    it watches on from the last resourceVersion, and lists again on 410 Gone. The handler sees only
+    real changes, also across a relist, and must not block."""
+
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        handler: Handler | None = None,
+        transform: Callable[[KubeObject], KubeObject] | None = None,
+    ) -> None:
+        self.client = client
+        self.resource = resource
+        self.store: dict[Key, KubeObject] = {}
+        self.synced = asyncio.Event()
+        self._scope = namespace
+        self._label_selector, self._field_selector = label_selector, field_selector
+        self._handlers: list[Handler] = [handler] if handler else []
+        self._transform = transform
+        self._resource_version = ""
+
+    def add_handler(self, handler: Handler) -> None:
+        """Before run(); a later handler would miss what is already in the store."""
+        self._handlers.append(handler)
+
+    def get(self, name: str, namespace: str = "") -> KubeObject | None:
+        return self.store.get((namespace, name))
+
+    async def run(self) -> None:
+        """Until cancelled. Failures are logged and tried again with a growing delay (50 ms to 5 s)."""
+        delay = _BACKOFF_FIRST
+        while True:
+            try:
+                if not self._resource_version:
+                    await self._relist()
+                    delay = _BACKOFF_FIRST
+                await self._watch()
+                delay = _BACKOFF_FIRST
+                continue
+            except ApiUnavailable as error:
+                log.debug("%s: %s", self.resource.plural, error)
+            except ApiError as error:
+                if error.status == 410:
+                    self._resource_version = ""
+                    continue
+                log.warning("%s: %s", self.resource.plural, error)
+                self._resource_version = ""
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _BACKOFF_LAST)
+
+    async def _relist(self) -> None:
+        listed = await self.client.list(
+            self.resource, self._scope, label_selector=self._label_selector, field_selector=self._field_selector
+        )
+        fresh = {key_of(item): item for item in listed.items}
+        for key in [key for key in self.store if key not in fresh]:
+            self._remove(key)
+        for item in fresh.values():
+            self._put(item)
+        self._resource_version = listed.resource_version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        events = self.client.watch(
+            self.resource,
+            self._scope,
+            resource_version=self._resource_version,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
+        )
+        async for event in events:
+            self._resource_version = event.object["metadata"]["resourceVersion"]
+            if event.type == "DELETED":
+                self._remove(key_of(event.object), event.object)
+            elif event.type != "BOOKMARK":
+                self._put(event.object)
+
+    def _put(self, obj: KubeObject) -> None:
+        obj = self._transform(obj) if self._transform else obj
+        key = key_of(obj)
+        old = self.store.get(key)
+        if old is not None and old["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
+            return
+        replaced = old is not None and old["metadata"].get("uid") != obj["metadata"].get("uid")
+        if replaced:
+            # Deleted and made again while we were not looking: handlers must see both.
+            self._remove(key)
+            old = None
+        self.store[key] = obj
+        self._tell(old, obj)
+
+    def _remove(self, key: Key, last: KubeObject | None = None) -> None:
+        old = self.store.pop(key, None)
+        if old is not None:
+            self._tell(last if last is not None else old, None)
+
+    def _tell(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        for handler in self._handlers:
+            try:
+                handler(old, new)
+            except Exception:  # one handler's mistake must not end the watch for the others
+                log.exception("a handler of %s failed on %s", self.resource.plural, key_of(new or old or {}))
+
+
+async def wait_synced(*informers: Informer) -> None:
+    """Returns when every informer has its first list."""
+    for informer in informers:
+        await informer.synced.wait()

@@ -1,0 +1,67 @@
+"""Does a pod's nodeSelector and required node affinity admit a node?
+(https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/)
+
+Shared by the scheduler and the DaemonSet controller.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubewire.components.kubeapi.resources import KubeObject
+
+
+def pod_admits_node(pod_spec: KubeObject, node: KubeObject) -> bool:
+    """nodeSelector and requiredDuringSchedulingIgnoredDuringExecution, both."""
+    labels = node["metadata"].get("labels") or {}
+    selector = pod_spec.get("nodeSelector") or {}
+    if any(labels.get(key) != value for key, value in selector.items()):
+        return False
+    required = required_terms(pod_spec)
+    return required is None or any(term_matches(term, node) for term in required)
+
+
+def required_terms(pod_spec: KubeObject) -> list[KubeObject] | None:
+    """The ORed nodeSelectorTerms; None when there is no such requirement (which admits every node)."""
+    affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    return None if required is None else list(required.get("nodeSelectorTerms") or [])
+
+
+def term_matches(term: KubeObject, node: KubeObject) -> bool:
+    """All expressions and fields of one term; an empty term matches nothing."""
+    expressions = term.get("matchExpressions") or []
+    fields = term.get("matchFields") or []
+    if not expressions and not fields:
+        return False
+    labels = node["metadata"].get("labels") or {}
+    names = {"metadata.name": node["metadata"]["name"]}
+    return all(requirement_matches(item, labels) for item in expressions) and all(
+        requirement_matches(item, names) for item in fields
+    )
+
+
+def requirement_matches(requirement: KubeObject, labels: dict[str, Any]) -> bool:
+    key, operator = requirement["key"], requirement["operator"]
+    values = requirement.get("values") or []
+    present = key in labels
+    match operator:
+        case "In":
+            return present and labels[key] in values
+        case "NotIn":
+            return not present or labels[key] not in values
+        case "Exists":
+            return present
+        case "DoesNotExist":
+            return not present
+        case "Gt" | "Lt":
+            return present and _compares(str(labels[key]), operator, values)
+    return False
+
+
+def _compares(label: str, operator: str, values: list[str]) -> bool:
+    try:
+        left, right = int(label), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return left > right if operator == "Gt" else left < right

@@ -1,0 +1,43 @@
+"""Taints and tolerations (https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/).
+
+Shared by the scheduler, the DaemonSet controller and the node lifecycle controller, as upstream shares
+k8s.io/component-helpers/scheduling/corev1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kubewire.components.kubeapi.resources import KubeObject
+
+NO_SCHEDULE = "NoSchedule"
+PREFER_NO_SCHEDULE = "PreferNoSchedule"
+NO_EXECUTE = "NoExecute"
+
+
+def tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
+    """An empty effect matches every effect, an empty key with Exists every taint."""
+    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+        return False
+    if toleration.get("key") and toleration["key"] != taint.get("key"):
+        return False
+    operator = toleration.get("operator") or "Equal"
+    if operator == "Exists":
+        return True
+    if operator != "Equal" or not toleration.get("key"):
+        return False
+    return (toleration.get("value") or "") == (taint.get("value") or "")
+
+
+def is_tolerated(taint: KubeObject, tolerations: Iterable[KubeObject]) -> bool:
+    return any(tolerates(toleration, taint) for toleration in tolerations)
+
+
+def untolerated(
+    taints: Sequence[KubeObject], tolerations: Sequence[KubeObject], effects: Sequence[str]
+) -> KubeObject | None:
+    """The first taint with one of these effects that nothing tolerates."""
+    for taint in taints:
+        if taint.get("effect") in effects and not is_tolerated(taint, tolerations):
+            return taint
+    return None

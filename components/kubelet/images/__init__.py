@@ -1,0 +1,1 @@
+"""Images: the catalogue of programs that their names stand for, and pulls."""

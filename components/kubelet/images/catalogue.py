@@ -1,0 +1,241 @@
+"""The image catalogue: which program on this machine an image name stands for.
+
+A Pod's `command` and `args` override an image's entrypoint and cmd as the Pod API says (core/v1 Container). Names are
+normalised as the distribution reference does: "busybox" is docker.io/library/busybox:latest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kubewire.components.base import yamlfile
+
+DEFAULT_CATALOGUE = Path(__file__).with_name("images.yaml")
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?"
+_REFERENCE = re.compile(
+    rf"(?P<name>(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
+    r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,}))?"
+)
+_PROGRAM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class InvalidImageName(ValueError):
+    """An image name that is none (kubelet's reason InvalidImageName)."""
+
+
+class UnknownImage(LookupError):
+    """An image that the catalogue does not have (kubelet: ErrImagePull, then ImagePullBackOff)."""
+
+
+class InvalidCatalogue(ValueError):
+    """A catalogue or an `images` section with a mistake; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A normalised image name: repository with its registry, tag ("latest" when none is given), digest or ""."""
+
+    repository: str
+    tag: str
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> Reference:
+        """Raises InvalidImageName in the words of containerd's and kubelet's parser."""
+        match = _REFERENCE.fullmatch(name)
+        if match is None:
+            raise InvalidImageName(f'couldn\'t parse image name "{name}": invalid reference format')
+        repository = match["name"]
+        first, slash, _ = repository.partition("/")
+        if not (slash and ("." in first or ":" in first or first == "localhost")):
+            repository = f"docker.io/{repository}" if slash else f"docker.io/library/{repository}"
+        repository = repository.replace("index.docker.io/", "docker.io/", 1)
+        if repository.startswith("docker.io/") and repository.count("/") == 1:
+            repository = repository.replace("docker.io/", "docker.io/library/", 1)
+        digest = match["digest"] or ""
+        return cls(repository, match["tag"] or ("" if digest else "latest"), digest)
+
+    def __str__(self) -> str:
+        return f"{self.repository}{':' + self.tag if self.tag else ''}{'@' + self.digest if self.digest else ''}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One entry of the catalogue; name is its key there (aliases share the entry)."""
+
+    name: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    programs: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    preload: Literal["light", "components"] = "light"
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to start for a container: `main` (forked) with args, or `argv` (executed).
+
+    env and working_dir are the image's (the Pod's come on top); tools: name -> path, see Mount type "tools" of the
+    runtime's contract. `image` is the catalogue entry, for the commands of `kubectl exec` (see command()).
+    """
+
+    image: Image
+    main: str = ""
+    argv: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    preload: Literal["light", "components"] = "light"
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The program's name as ps shows it."""
+        return self.main.split(":")[0].split(".")[-2] if self.main else self.argv[0].rpartition("/")[2]
+
+    def command(self, argv: Sequence[str]) -> Program:
+        """Another command in the same container (kubectl exec, an exec probe, a lifecycle hook)."""
+        return _program(self.image, tuple(argv))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Repository, or repository:tag -> Image; both normalised."""
+
+    images: Mapping[str, Image]
+
+    @classmethod
+    def load(cls, path: Path = DEFAULT_CATALOGUE) -> Catalogue:
+        """Raises InvalidCatalogue, OSError."""
+        try:
+            body = yamlfile.read(path)
+        except yamlfile.YamlFileError as err:
+            raise InvalidCatalogue(str(err)) from None
+        return cls.parse(body, str(path))
+
+    @classmethod
+    def parse(cls, body: Any, where: str) -> Catalogue:
+        """The catalogue of a mapping as in images.yaml (or `images:` of a lab file). Raises InvalidCatalogue."""
+        images: dict[str, Image] = {}
+        for key, entry in _mapping({} if body is None else body, where).items():
+            at = f"{where}: {key}"
+            image = _image(key, entry, at)
+            for name in (key, *_strings(entry.get("aliases", []), f"{at}.aliases")):
+                images[_key(name, at)] = image
+        return cls(images)
+
+    def extended(self, other: Catalogue) -> Catalogue:
+        """Both; the other's entries win."""
+        return replace(self, images={**self.images, **other.images})
+
+    def find(self, name: str) -> Image:
+        """The entry of an image name. Raises UnknownImage, InvalidImageName."""
+        reference = Reference.parse(name)
+        for key in (f"{reference.repository}:{reference.tag}", reference.repository):
+            if (image := self.images.get(key)) is not None:
+                return image
+        known = ", ".join(sorted({image.name for image in self.images.values()}))
+        raise UnknownImage(
+            f'image "{name}" is not in the image catalogue; known: {known}. To map it to a program of this machine, '
+            f'put into the lab file: images: {{"{name}": {{argv: [/usr/bin/PROGRAM]}}}}'
+        )
+
+    def resolve(self, name: str, command: Sequence[str] = (), args: Sequence[str] = ()) -> Program:
+        """The program of a container with this image, command and args. Raises UnknownImage, InvalidImageName.
+
+        command replaces entrypoint and cmd, args replaces cmd. With nothing to run the error is containerd's.
+        """
+        image = self.find(name)
+        argv = tuple(command) or image.entrypoint
+        argv += tuple(args) or (() if command else image.cmd)
+        return _program(image, argv)
+
+    def image_id(self, name: str) -> str:
+        """A stable imageID for a container's status: the repository with a digest of the entry's contents."""
+        reference = Reference.parse(name)
+        contents = f"{reference} {self.find(name)}".encode()
+        return f"{reference.repository}@{reference.digest or 'sha256:' + hashlib.sha256(contents).hexdigest()}"
+
+
+def _program(image: Image, argv: tuple[str, ...]) -> Program:
+    if not argv:
+        raise UnknownImage("no command specified")
+    given: dict[str, Any] = {
+        "env": image.env,
+        "working_dir": image.working_dir,
+        "preload": image.preload,
+        "tools": image.tools,
+    }
+    main = image.programs.get(argv[0])
+    if main is None:
+        return Program(image, argv=argv, **given)
+    return Program(image, main=main, args=argv[1:], **given)
+
+
+def _key(name: str, at: str) -> str:
+    try:
+        reference = Reference.parse(name)
+    except InvalidImageName as err:
+        raise InvalidCatalogue(f"{at}: {err}") from None
+    tagged = ":" in name.rpartition("/")[2]
+    return f"{reference.repository}:{reference.tag}" if tagged else reference.repository
+
+
+_KEYS = ("entrypoint", "argv", "main", "cmd", "programs", "env", "workingDir", "preload", "tools", "aliases")
+
+
+def _image(name: str, body: Any, at: str) -> Image:
+    entry = _mapping(body, at)
+    if unknown := sorted(set(entry) - set(_KEYS)):
+        raise InvalidCatalogue(f"{at}: unknown key {unknown[0]!r}; allowed: {', '.join(_KEYS)}")
+    if sum(key in entry for key in ("entrypoint", "argv", "main")) > 1:
+        raise InvalidCatalogue(f"{at}: only one of entrypoint, argv (the same) and main can be given")
+    entrypoint = _strings(entry.get("entrypoint", entry.get("argv", [])), f"{at}.entrypoint")
+    programs = _string_map(entry.get("programs", {}), f"{at}.programs")
+    if "main" in entry:
+        command = str(entry["main"]).split(":")[0].rpartition(".")[2]
+        entrypoint, programs = (command,), {**programs, command: str(entry["main"])}
+    for command, main in programs.items():
+        if not _PROGRAM.fullmatch(main):
+            raise InvalidCatalogue(f'{at}.programs[{command}]: {main!r} must have the form "package.module:function"')
+    preload = entry.get("preload", "light")
+    if preload not in ("light", "components"):
+        raise InvalidCatalogue(f"{at}.preload: {preload!r} must be light or components")
+    cmd = _strings(entry.get("cmd", []), f"{at}.cmd")
+    if not entrypoint and not cmd:
+        raise InvalidCatalogue(f"{at}: one of entrypoint, argv, main and cmd must say what to run")
+    working_dir = entry.get("workingDir", "")
+    if not isinstance(working_dir, str) or (working_dir and not working_dir.startswith("/")):
+        raise InvalidCatalogue(f"{at}.workingDir: {working_dir!r} must be an absolute path")
+    env = _string_map(entry.get("env", {}), f"{at}.env")
+    tools = _string_map(entry.get("tools", {}), f"{at}.tools")
+    return Image(name, entrypoint, cmd, programs, env, working_dir, preload, tools)
+
+
+def _mapping(value: Any, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidCatalogue(f"{at}: must be a mapping with string keys, is {type(value).__name__}")
+    return value
+
+
+def _strings(value: Any, at: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidCatalogue(f"{at}: must be a list of strings, is {value!r}")
+    return tuple(value)
+
+
+def _string_map(value: Any, at: str) -> dict[str, str]:
+    pairs = _mapping(value, at)
+    for key, item in pairs.items():
+        if not isinstance(item, str):
+            raise InvalidCatalogue(f"{at}.{key}: must be a string, is {item!r}")
+    return dict(pairs)

@@ -1,0 +1,204 @@
+"""The Node object: what this kubelet says about its node. Pure functions over measured facts."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.configuration import Settings
+
+KUBELET_VERSION = "v1.36.2"
+RUNTIME_VERSION = "kubewire://1.0.0"
+
+
+def network_not_ready(problem: str) -> str:
+    """What the container runtime says (containerd's text); problem: "cni plugin not initialized", or a plugin's."""
+    return (
+        "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+        f"message:Network plugin returns error: {problem}"
+    )
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Measured once at start. memory and storage in bytes."""
+
+    cpus: int
+    memory: int
+    storage: int
+    machine_id: str
+    system_uuid: str
+    boot_id: str
+    kernel: str
+    os_image: str
+    architecture: str
+
+
+def measure(storage_of: Path) -> Machine:
+    """Reads /proc, /etc/os-release and the file system that holds storage_of."""
+    system = os.uname()
+    usage = os.statvfs(storage_of)
+    machine_id = _text("/etc/machine-id") or _text("/proc/sys/kernel/random/boot_id").replace("-", "")
+    return Machine(
+        os.cpu_count() or 1,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        usage.f_blocks * usage.f_frsize,
+        machine_id,
+        _text("/sys/class/dmi/id/product_uuid") or machine_id,
+        _text("/proc/sys/kernel/random/boot_id"),
+        system.release,
+        _os_image(),
+        _ARCHITECTURES.get(system.machine, system.machine),
+    )
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _os_image() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
+
+
+def capacity(machine: Machine, max_pods: int) -> dict[str, str]:
+    """Node capacity, and with nothing reserved its allocatable too (ephemeral storage in whole bytes)."""
+    return {
+        "cpu": str(machine.cpus),
+        "memory": f"{machine.memory // 1024}Ki",
+        "ephemeral-storage": f"{machine.storage // 1024}Ki",
+        "hugepages-2Mi": "0",
+        "pods": str(max_pods),
+    }
+
+
+def labels(settings: Settings, machine: Machine) -> dict[str, str]:
+    return {
+        "beta.kubernetes.io/arch": machine.architecture,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": machine.architecture,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/hostname": settings.node_name,
+        **settings.node_labels,
+    }
+
+
+def node_object(settings: Settings, machine: Machine) -> KubeObject:
+    """What registration creates."""
+    spec: dict[str, Any] = {}
+    if settings.taints:
+        spec["taints"] = [_taint(item.key, item.value, item.effect) for item in settings.taints]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": settings.node_name,
+            "labels": labels(settings, machine),
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        },
+        "spec": spec,
+    }
+
+
+def _taint(key: str, value: str, effect: str) -> dict[str, str]:
+    return {"key": key, "effect": effect} | ({"value": value} if value else {})
+
+
+@dataclass(frozen=True)
+class Health:
+    """problems: why the node is not ready, in upstream's words; empty when it is."""
+
+    problems: Sequence[str] = ()
+
+
+#: type -> (reason, message) of the conditions that are False on a healthy node.
+_PRESSURES = {
+    "MemoryPressure": ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    "DiskPressure": ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    "PIDPressure": ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+}
+
+
+def node_conditions(health: Health, old: Sequence[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
+    fresh = [
+        {"type": kind, "status": "False", "reason": reason, "message": message}
+        for kind, (reason, message) in _PRESSURES.items()
+    ]
+    if health.problems:
+        message = ", ".join(health.problems)
+        listed = f"[{message}]" if len(health.problems) > 1 else message
+        fresh.append({"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": listed})
+    else:
+        text = "kubelet is posting ready status"
+        fresh.append({"type": "Ready", "status": "True", "reason": "KubeletReady", "message": text})
+    stamp = pods.format_time(now)
+    before = {item["type"]: item for item in old}
+    for item in fresh:
+        known = before.get(item["type"])
+        same = known is not None and known["status"] == item["status"]
+        item["lastTransitionTime"] = known.get("lastTransitionTime", stamp) if same and known else stamp
+        item["lastHeartbeatTime"] = stamp
+    return fresh
+
+
+def node_status(
+    settings: Settings,
+    machine: Machine,
+    health: Health,
+    images: Sequence[Mapping[str, Any]],
+    old: Mapping[str, Any],
+    now: float,
+) -> dict[str, Any]:
+    """The fields of Node.status the kubelet owns."""
+    addresses = [{"type": "InternalIP", "address": ip} for ip in settings.node_ips]
+    addresses.append({"type": "Hostname", "address": settings.node_name})
+    amounts = capacity(machine, settings.max_pods)
+    return {
+        "addresses": addresses,
+        "capacity": amounts,
+        "allocatable": {**amounts, "ephemeral-storage": str(machine.storage)},
+        "conditions": node_conditions(health, old.get("conditions") or [], now),
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": settings.port}},
+        "images": list(images),
+        "nodeInfo": {
+            "machineID": machine.machine_id,
+            "systemUUID": machine.system_uuid,
+            "bootID": machine.boot_id,
+            "kernelVersion": machine.kernel,
+            "osImage": machine.os_image,
+            "containerRuntimeVersion": RUNTIME_VERSION,
+            "kubeletVersion": KUBELET_VERSION,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": machine.architecture,
+        },
+    }
+
+
+def status_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether anything but heartbeats differs, so that it must be written before the report frequency."""
+
+    def plain(status: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: status.get(key) for key in new}
+        kept["conditions"] = {
+            item["type"]: {key: held for key, held in item.items() if key != "lastHeartbeatTime"}
+            for item in status.get("conditions") or []
+            if item["type"] in (*_PRESSURES, "Ready")
+        }
+        return kept
+
+    return plain(old) != plain(new)

@@ -1,0 +1,195 @@
+"""exec, attach and port-forward on this node's pods: streaming/target.py's contract on the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.images.pulls import ImagePuller
+from kubewire.components.kubelet.pod.launch import exec_spec
+from kubewire.components.kubelet.pod.network import connect_within, in_own_thread
+from kubewire.components.kubelet.pod.worker import PodWorker, Stage
+from kubewire.components.kubelet.records import ContainerRecord
+from kubewire.components.kubelet.streaming.target import TargetError
+from kubewire.components.runtime.api import AsyncRuntimeClient, RuntimeApiError, StartError, Tty
+
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+#: Finds the worker of a pod by namespace and name.
+Find = Callable[[str, str], PodWorker | None]
+
+
+class RuntimeSession:
+    """An exec'ed process or an attachment (owned says which)."""
+
+    def __init__(
+        self, runtime: AsyncRuntimeClient, process_id: str, ends: tuple[int, int, int], *, owned: bool
+    ) -> None:
+        self._runtime, self._id, self._owned = runtime, process_id, owned
+        self.stdin, self.stdout, self.stderr = ends
+
+    async def wait(self) -> int:
+        code = (await self._runtime.wait(self._id)).shell_code
+        return code if self._owned else 0
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await self._runtime.resize(self._id, rows, columns)
+
+    def close_stdin(self) -> None:
+        self._close("stdin")
+
+    async def close(self) -> None:
+        for name in ("stdin", "stdout", "stderr"):
+            self._close(name)
+        if self._owned:
+            try:
+                await self._runtime.remove(self._id, force=True)
+            except RuntimeApiError:
+                pass
+
+    def _close(self, name: str) -> None:
+        descriptor = getattr(self, name)
+        if descriptor >= 0:
+            setattr(self, name, -1)
+            os.close(descriptor)
+
+
+def _pipes(stdin: bool, stdout: bool, stderr: bool) -> tuple[list[int], tuple[int, int, int]]:
+    """Their ends (-1 where not wanted) and ours."""
+    theirs, ours = [-1, -1, -1], [-1, -1, -1]
+    for index, wanted in enumerate((stdin, stdout, stderr)):
+        if wanted:
+            read, write = os.pipe2(os.O_CLOEXEC)
+            theirs[index], ours[index] = (read, write) if index == 0 else (write, read)
+            os.set_blocking(ours[index], False)
+    return theirs, (ours[0], ours[1], ours[2])
+
+
+def _optional(fd: int) -> int | None:
+    return fd if fd >= 0 else None
+
+
+class RuntimeTarget:
+    """Implements ContainerTarget."""
+
+    def __init__(self, runtime: AsyncRuntimeClient, images: ImagePuller, find: Find) -> None:
+        self._runtime, self._images, self._find = runtime, images, find
+
+    def running(self, namespace: str, pod: str, container: str) -> ContainerRecord | None:
+        """The container's process; None when it does not run. Raises TargetError 404."""
+        worker = self._find(namespace, pod)
+        if worker is None:
+            raise TargetError(404, f"pod does not exist: {pod}_{namespace}")
+        name = container or default_container(worker)
+        record = worker.state.record.current.get(name)
+        if record is None or not record.running:
+            return None
+        return record
+
+    async def exec(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        argv: Sequence[str],
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        tty: bool,
+    ) -> RuntimeSession:
+        record = self.running(namespace, pod, container)
+        if record is None:
+            raise TargetError(404, f'container not found ("{container}")')
+        program = self._images.program(record.image, argv)
+        spec = exec_spec(program, record.id, Tty() if tty else None, stdin_open=tty and stdin)
+        theirs, ours = _pipes(stdin, stdout, stderr and not tty)
+        try:
+            # Handed over with the start: what a quick process says before an attachment would be lost.
+            process = await self._runtime.spawn(
+                spec, stdin=_optional(theirs[0]), stdout=_optional(theirs[1]), stderr=_optional(theirs[2])
+            )
+        except (RuntimeApiError, OSError) as error:
+            _close(ours)
+            status = 500 if isinstance(error, StartError | OSError) else 400
+            raise TargetError(status, f"OCI runtime exec failed: {error}") from error
+        finally:
+            _close(theirs)
+        return RuntimeSession(self._runtime, process.id, ours, owned=True)
+
+    async def _attach(self, process_id: str, theirs: Sequence[int]) -> None:
+        await self._runtime.attach(
+            process_id, stdin=_optional(theirs[0]), stdout=_optional(theirs[1]), stderr=_optional(theirs[2])
+        )
+
+    async def attach(
+        self, namespace: str, pod: str, container: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+    ) -> RuntimeSession:
+        record = self.running(namespace, pod, container)
+        if record is None:
+            raise TargetError(404, f"container {container} not found in pod {pod}_{namespace}")
+        theirs, ours = _pipes(stdin, stdout, stderr and not tty)
+        try:
+            await self._attach(record.id, theirs)
+        except (RuntimeApiError, OSError) as error:
+            _close(ours)
+            raise TargetError(500, f"failed to attach to container: {error}") from error
+        finally:
+            _close(theirs)
+        return RuntimeSession(self._runtime, record.id, ours, owned=False)
+
+    async def port_connect(
+        self, namespace: str, pod: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        worker = self._find(namespace, pod)
+        sandbox = worker.state.record.sandbox if worker else None
+        if worker is None or sandbox is None or not sandbox.ready or worker.stage is Stage.GONE:
+            raise TargetError(404, f"pod not found: {pod}_{namespace}")
+        if not sandbox.netns:
+            return await asyncio.open_connection("127.0.0.1", port)
+        netns = Path(sandbox.netns)
+        try:
+            return await _connect(netns, socket.AF_INET, "127.0.0.1", port)
+        except OSError as error:
+            first = error
+        try:
+            return await _connect(netns, socket.AF_INET6, "::1", port)
+        except OSError as error:
+            # As containerd says it.
+            raise OSError(
+                f'failed to execute portforward in network namespace "{netns}": failed to connect to localhost:{port} '
+                f'inside namespace "{netns}", IPv4: dial tcp4 127.0.0.1:{port}: connect: {_reason(first)} '
+                f"IPv6 dial tcp6 [::1]:{port}: connect: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+async def _connect(
+    netns: Path, family: socket.AddressFamily, host: str, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    made = await in_own_thread(lambda: connect_within(netns, family))
+    made.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(made, (host, port))
+    except OSError:
+        made.close()
+        raise
+    return await asyncio.open_connection(sock=made)
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+def default_container(worker: PodWorker) -> str:
+    annotations = worker.state.pod["metadata"].get("annotations") or {}
+    return str(annotations.get(_DEFAULT_CONTAINER) or pods.containers(worker.state.pod)[0]["name"])

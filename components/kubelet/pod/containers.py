@@ -1,0 +1,379 @@
+"""Starting and stopping the sandbox and the containers of one pod: the hands of the pod worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kubewire.components.base.golang import format_duration
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.backoff import Backoff
+from kubewire.components.kubelet.images.catalogue import Image, UnknownImage
+from kubewire.components.kubelet.logs import last_output
+from kubewire.components.kubelet.pod import hooks, hostsfile, launch
+from kubewire.components.kubelet.pod.environment import EnvironmentProblem, environment
+from kubewire.components.kubelet.pod.expansion import expand_all
+from kubewire.components.kubelet.pod.files import PodFiles
+from kubewire.components.kubelet.pod.launch import TERMINAL, Launch, LaunchError
+from kubewire.components.kubelet.pod.network import SandboxNetworkError, in_order
+from kubewire.components.kubelet.pod.node_services import NodeServices
+from kubewire.components.kubelet.pod.plan import spec_hash
+from kubewire.components.kubelet.pod.state import PodState
+from kubewire.components.kubelet.pod.termination import Grace, stop_container
+from kubewire.components.kubelet.probes.actions import Exec
+from kubewire.components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
+from kubewire.components.kubelet.volumes.payload import MountProblem
+from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartError
+
+log = logging.getLogger(__name__)
+
+#: Upstream notices the end of a container at its next look at the runtime (PLEG, once a second) and restarts it
+#: then. Whoever asks for its logs in between, as `kubectl run -it` does, gets those of the run that has ended.
+RELIST_SECONDS = 1.0
+
+#: Bytes of a termination message that are reported (upstream's limit for one container).
+MAX_MESSAGE = 4096
+
+
+class SandboxError(Exception):
+    """No sandbox: the text after "Failed to create pod sandbox: "."""
+
+
+class PodContainers:
+    """Changes state as it acts; events go to the node's recorder."""
+
+    def __init__(self, node: NodeServices, state: PodState, files: PodFiles) -> None:
+        self._node, self._state, self._files = node, state, files
+        # The runtime may tell the end of a process before whoever started it has been told its id.
+        self._ended_unknown: dict[str, Process] = {}
+
+    def pod_ips(self) -> tuple[str, ...]:
+        if pods.host_network(self._state.pod):
+            return self._node.facts.host_ips
+        return self._state.record.ips
+
+    def event(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        """About the pod, or about one of its containers."""
+        path = ""
+        if container:
+            kinds = ("initContainers", "ephemeralContainers")
+            spec = self._state.pod["spec"]
+            found = (kind for kind in kinds if any(item["name"] == container for item in spec.get(kind) or []))
+            path = f"spec.{next(found, 'containers')}{{{container}}}"
+        self._node.recorder.event(self._state.pod, kind, reason, message, field_path=path)
+
+    # Sandbox
+
+    async def create_sandbox(self, attempt: int) -> None:
+        """Network namespace, CNI ADD, pause. Raises SandboxError with nothing left behind."""
+        node, pod = self._node, self._state.pod
+        sandbox_id = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"
+        netns: Path | None = None
+        ips: tuple[str, ...] = ()
+        try:
+            hostname = hostsfile.kernel_hostname(pod, node.settings.node_name, node.settings.cluster_domain)
+            if not pods.host_network(pod):
+                netns, given = await node.network.attach(pod, sandbox_id)
+                ips = in_order(given, node.facts.host_ips)
+            spec = launch.pause_spec(
+                pod, node.settings.node_name, node.pid, sandbox_id, attempt, str(netns or ""), ips, hostname
+            )
+            process = await self._spawn(spec, "run_podsandbox")
+        except (SandboxNetworkError, hostsfile.HostnameError) as error:
+            raise SandboxError(f"rpc error: code = Unknown desc = {error}") from error
+        except (RuntimeApiError, OSError) as error:
+            if netns:
+                await self._give_back(sandbox_id, netns)
+            raise SandboxError(
+                f'rpc error: code = Unknown desc = failed to start sandbox "{sandbox_id}": {error}'
+            ) from error
+        sandbox = SandboxRecord(
+            sandbox_id, attempt, str(netns or ""), ips, process.started_at or time.time(), process.pid
+        )
+        self._state.set_sandbox(sandbox, process.id)
+        self._settle(process)
+
+    def _settle(self, process: Process) -> None:
+        """Now that a process is known: has its end been told already?"""
+        early = self._ended_unknown.pop(process.id, None)
+        self._ended_unknown.clear()
+        if early is not None:
+            self.ended(early)
+
+    async def _spawn(self, spec: ProcessSpec, operation: str) -> Process:
+        self._node.metrics.operations.inc(operation)
+        try:
+            return await self._node.runtime.spawn(spec)
+        except (RuntimeApiError, OSError):
+            self._node.metrics.operation_errors.inc(operation)
+            raise
+
+    async def _give_back(self, sandbox_id: str, netns: Path) -> None:
+        try:
+            await self._node.network.detach(sandbox_id, netns)
+        except SandboxNetworkError as error:
+            log.warning("%s", error)
+
+    async def stop_sandbox(self) -> None:
+        """CNI DEL, pause killed, namespace unpinned. Raises SandboxNetworkError, to be tried again."""
+        sandbox = self._state.record.sandbox
+        if sandbox is None:
+            return
+        if sandbox.netns:
+            await self._node.network.detach(sandbox.id, Path(sandbox.netns))
+        if process_id := self._state.pauses.pop(sandbox.id, ""):
+            await self._remove(process_id)
+        self._state.set_sandbox(None)
+
+    async def _remove(self, process_id: str) -> None:
+        try:
+            await self._node.runtime.remove(process_id, force=True)
+        except RuntimeApiError as error:
+            log.debug("removing %s: %s", process_id, error)
+
+    # Containers
+
+    def back_off(self, name: str, now: float) -> float:
+        """When this container may be started; notes CrashLoopBackOff while that is in the future."""
+        current = self._state.record.current.get(name)
+        if current is None or current.running:
+            return now
+        policy = self._node.settings.backoff
+        held = self._state.backoffs.get(name, Backoff())
+        ready_at = held.ready_at(policy, current.finished_at)
+        if now < (noticed := current.finished_at + RELIST_SECONDS) and ready_at <= noticed:
+            return noticed
+        if now < ready_at and not (current.succeeded and self._is_regular_init(name)):
+            pod = self._state.pod
+            where = f"container={name} pod={pods.full_name(pod)}({self._state.uid})"
+            text = f"back-off {format_duration(held.delay)} restarting failed {where}"
+            waiting = Waiting("CrashLoopBackOff", text)
+            self.event(
+                "Warning",
+                "BackOff",
+                f"Back-off restarting failed container {name} in pod {pods.full_name(pod)}({self._state.uid})",
+                name,
+            )
+            self._state.set_waiting(name, waiting)
+            return ready_at
+        self._state.backoffs[name] = held.raised(policy, now)
+        return now
+
+    def _is_regular_init(self, name: str) -> bool:
+        return any(item["name"] == name and not pods.is_sidecar(item) for item in pods.init_containers(self._state.pod))
+
+    async def start(self, name: str) -> float | None:
+        """Starts a container. Returns None when it runs, else when to try again (seconds since 1970)."""
+        pod, now = self._state.pod, time.time()
+        container = pods.container(pod, name)
+        assert container is not None, name
+        policy = container.get("imagePullPolicy") or "IfNotPresent"
+        pulled = self._node.images.pull(self._state.uid, container.get("image") or "", policy, now)
+        for kind, reason, message in pulled.events:
+            self.event(kind, reason, message, name)
+        if pulled.image is None:
+            self._state.set_waiting(name, pulled.waiting)
+            return pulled.retry_at
+        try:
+            spec = self._spec(container, pulled.image)
+        except (EnvironmentProblem, LaunchError, MountProblem, UnknownImage, OSError) as error:
+            self._state.set_waiting(name, Waiting("CreateContainerConfigError", str(error)))
+            self.event("Warning", "Failed", f"Error: {error}", name)
+            return now + 10
+        self.event("Normal", "Created", "Container created", name)
+        await self._run(container, spec)
+        return None
+
+    def _spec(self, container: pods.Container, image: Image) -> ProcessSpec:
+        node, state, pod = self._node, self._state, self._state.pod
+        sandbox = state.record.sandbox
+        assert sandbox is not None, "a container is started in a sandbox"
+        ips = self.pod_ips()
+        env = environment(pod, container, self._files.environment_sources(pod, ips))
+        before = state.record.current.get(container["name"])
+        attempt = before.attempt + 1 if before else 0
+        log_path = node.directories.container_log(pod, container["name"], attempt)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        terminal = TERMINAL if container.get("tty") else {}
+        whole_env = {**terminal, **image.env, "HOSTNAME": hostsfile.hostname(pod, node.settings.node_name), **env}
+        # $(NAME) sees what the pod says, not what image and runtime add.
+        command = expand_all(container.get("command"), env)
+        program = node.images.program(container["image"], command, expand_all(container.get("args"), env))
+        wanted = Launch(
+            node.settings.node_name,
+            node.pid,
+            sandbox,
+            program,
+            node.images.catalogue.image_id(container["image"]),
+            whole_env,
+            (*launch.tool_mounts(program), *self._files.mounts(pod, container, ips, env, attempt)),
+            str(log_path),
+            attempt,
+            spec_hash(container),
+            node.settings.container_log_max_size,
+            node.settings.container_log_max_files,
+            self._target_pid(container),
+        )
+        return launch.container_spec(pod, container, wanted)
+
+    def _target_pid(self, container: pods.Container) -> int:
+        target = self._state.record.current.get(container.get("targetContainerName") or "")
+        return target.pid if target and target.running else 0
+
+    async def _run(self, container: pods.Container, spec: ProcessSpec) -> None:
+        name, now = container["name"], time.time()
+        try:
+            process = await self._spawn(spec, "start_container")
+        except (StartError, OSError) as error:
+            text = f"failed to create containerd task: failed to create shim task: OCI runtime create failed: {error}"
+            process = Process(uuid.uuid4().hex, 0, labels=spec.labels, started_at=now)
+            failed = replace(
+                launch.container_record(process),
+                exit_code=128,
+                finished_at=now,
+                reason="StartError",
+                message=text,
+            )
+            self._state.started(failed)
+            self.event("Warning", "Failed", f"Error: {text}", name)
+            return
+        record = launch.container_record(process)
+        if record.attempt:
+            self._node.metrics.restarts.inc()
+        self._state.started(record)
+        self._link_log(record, spec.log_path)
+        self.event("Normal", "Started", "Container started", name)
+        self._settle(process)
+        for old in self._state.forgettable(name):
+            await self._remove(old)
+        self._forget_files(name, record.attempt)
+
+    def _link_log(self, record: ContainerRecord, log_path: str) -> None:
+        link = self._node.directories.log_link(self._state.pod, record.name, record.id)
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(log_path)
+        except OSError as error:
+            log.debug("%s: %s", link, error)
+
+    def _forget_files(self, name: str, attempt: int) -> None:
+        """The log and termination message of every run before the previous one."""
+        directories, pod = self._node.directories, self._state.pod
+        if attempt >= 2:
+            old = directories.container_log(pod, name, attempt - 2)
+            for path in old.parent.glob(f"{attempt - 2}.log*"):
+                path.unlink(missing_ok=True)
+            directories.termination_message(self._state.uid, name, attempt - 2).unlink(missing_ok=True)
+
+    async def post_start(self, name: str) -> None:
+        """The postStart hook; a container whose hook fails is killed (and restarted by its policy)."""
+        container = pods.container(self._state.pod, name) or {}
+        record = self._state.record.current.get(name)
+        handler = (container.get("lifecycle") or {}).get("postStart")
+        if not handler or record is None or not record.running:
+            return
+        try:
+            ip = (self.pod_ips() or ("",))[0]
+            await hooks.run(handler, container, ip, self._node.session(), self.execute(record), 3600.0)
+        except hooks.HookError as error:
+            self.event("Warning", "FailedPostStartHook", f"PostStartHook failed: {error}", name)
+            await self.stop(record, "FailedPostStartHook", self._pod_grace)
+
+    def _pod_grace(self) -> float:
+        return float(pods.grace_period(self._state.pod))
+
+    async def stop(self, record: ContainerRecord, message: str, grace: Grace) -> None:
+        """Ends one container as its definition wants; the record is up to date when this returns."""
+        container = pods.container(self._state.pod, record.name) or {"name": record.name}
+        self.event("Normal", "Killing", message or f"Stopping container {record.name}", record.name)
+        handler = (container.get("lifecycle") or {}).get("preStop")
+        await stop_container(
+            record, self._node.runtime, grace, self._pre_stop(handler, container, record) if handler else None
+        )
+        await self.refresh(record)
+
+    def _pre_stop(
+        self, handler: dict[str, object], container: pods.Container, record: ContainerRecord
+    ) -> Callable[[float], Awaitable[None]]:
+        async def run(timeout: float) -> None:
+            try:
+                ip = (self.pod_ips() or ("",))[0]
+                await hooks.run(handler, container, ip, self._node.session(), self.execute(record), timeout)
+            except hooks.HookError as error:
+                self.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {error}", record.name)
+
+        return run
+
+    async def refresh(self, record: ContainerRecord) -> None:
+        """Learn how a container ended, without waiting for the runtime's event."""
+        try:
+            process = await self._node.runtime.get(record.id)
+        except RuntimeApiError:
+            lost = replace(record, exit_code=137, signal=9, finished_at=time.time(), reason="ContainerStatusUnknown")
+            self._state.ended(lost)
+            return
+        if not process.running:
+            self.ended(process)
+
+    def ended(self, process: Process) -> None:
+        """A container's or the pause's process has ended."""
+        if launch.is_sandbox(process):
+            sandbox = self._state.record.sandbox
+            if sandbox and self._state.pauses.get(sandbox.id) == process.id:
+                self._state.sandbox_ended()
+            else:
+                self._ended_unknown[process.id] = process
+            return
+        record = launch.container_record(process)
+        if (known := self._state.record.current.get(record.name)) is None or known.id != record.id:
+            self._ended_unknown[process.id] = process
+            return
+        self._state.ended(replace(record, message=self._message(record)))
+
+    def learn_message(self, process: Process) -> None:
+        """The message of a container that ended while no kubelet was running."""
+        record = launch.container_record(process)
+        known = self._state.record.current.get(record.name)
+        if known is not None and known.id == record.id:
+            current = {**self._state.record.current, record.name: replace(known, message=self._message(record))}
+            self._state.record = replace(self._state.record, current=current)
+
+    def _message(self, record: ContainerRecord) -> str:
+        """What the container left in terminationMessagePath, or the end of its log."""
+        container = pods.container(self._state.pod, record.name) or {}
+        path = self._node.directories.termination_message(self._state.uid, record.name, record.attempt)
+        try:
+            with path.open("rb") as file:
+                text = file.read(MAX_MESSAGE).decode(errors="replace")
+        except OSError:
+            text = ""
+        wants_log = container.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        if not text and wants_log and not record.succeeded:
+            return last_output(self._node.directories.container_log(self._state.pod, record.name, record.attempt))
+        return text
+
+    def execute(self, record: ContainerRecord) -> Exec:
+        """For exec probes and hooks."""
+
+        async def run(argv: list[str], timeout: float) -> tuple[int, bytes]:
+            try:
+                program = self._node.images.program(record.image, argv)
+                done = await self._node.runtime.run(
+                    launch.exec_spec(program, record.id), timeout=timeout, limit=16 * 1024
+                )
+            except (RuntimeApiError, LookupError) as error:
+                raise OSError(f"rpc error: code = Unknown desc = failed to exec in container: {error}") from error
+            return done.exit.shell_code, done.stdout + done.stderr
+
+        return run
+
+    async def forget_processes(self) -> None:
+        """The runtime's memory of all that ever ran in this pod."""
+        for ids in self._state.kept.values():
+            await asyncio.gather(*(self._remove(process_id) for process_id in ids))
+        self._state.kept.clear()

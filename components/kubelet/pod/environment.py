@@ -1,0 +1,167 @@
+"""A container's environment: service links, envFrom, env with valueFrom, and $(VAR) in order.
+
+Precedence and texts are upstream's (pkg/kubelet/kubelet_pods.go, pkg/kubelet/envvars): service variables
+never override what the pod says; env overrides envFrom; later entries override earlier ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
+from kubewire.components.kubelet.pod.expansion import expand
+
+
+class EnvironmentProblem(ValueError):
+    """The container cannot be started: CreateContainerConfigError with this text."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything an environment is made of. config_map and secret return None when the object is missing."""
+
+    node: NodeFacts
+    pod_ips: tuple[str, ...]
+    config_map: Callable[[str], KubeObject | None]
+    secret: Callable[[str], Mapping[str, bytes] | None]
+    services: Iterable[KubeObject]
+
+
+def service_variables(services: Iterable[KubeObject], namespace: str, links: bool) -> dict[str, str]:
+    """X_SERVICE_HOST, X_SERVICE_PORT and the docker-link variables of the services a pod may see.
+
+    That is default/kubernetes for every pod, and with enableServiceLinks all of its own namespace;
+    headless and ExternalName services have no cluster IP and are left out.
+    """
+    chosen: dict[str, KubeObject] = {}
+    for service in services:
+        own = service["metadata"]
+        address = service["spec"].get("clusterIP")
+        if address in (None, "", "None"):
+            continue
+        if own["namespace"] == namespace and links:
+            chosen[own["name"]] = service
+        elif own["namespace"] == "default" and own["name"] == "kubernetes":
+            chosen.setdefault("kubernetes", service)
+    variables: dict[str, str] = {}
+    for name in sorted(chosen):
+        variables.update(_variables_of(name, chosen[name]["spec"]))
+    return variables
+
+
+def _variable_name(text: str) -> str:
+    return text.upper().replace("-", "_")
+
+
+def _variables_of(name: str, spec: Mapping[str, Any]) -> dict[str, str]:
+    prefix = _variable_name(name)
+    host = spec["clusterIP"]
+    bracketed = f"[{host}]" if ":" in host else host
+    ports = spec.get("ports") or []
+    out = {f"{prefix}_SERVICE_HOST": host}
+    if ports:
+        out[f"{prefix}_SERVICE_PORT"] = str(ports[0]["port"])
+    for port in ports:
+        if port.get("name"):
+            out[f"{prefix}_SERVICE_PORT_{_variable_name(port['name'])}"] = str(port["port"])
+    for index, port in enumerate(ports):
+        protocol = port.get("protocol", "TCP")
+        url = f"{protocol.lower()}://{bracketed}:{port['port']}"
+        if index == 0:
+            out[f"{prefix}_PORT"] = url
+        link = f"{prefix}_PORT_{port['port']}_{protocol.upper()}"
+        out |= {
+            link: url,
+            f"{link}_PROTO": protocol.lower(),
+            f"{link}_PORT": str(port["port"]),
+            f"{link}_ADDR": host,
+        }
+    return out
+
+
+_ENV_NAME = re.compile(r"^[ -<>-~]+$")
+
+
+def environment(pod: KubeObject, container: Mapping[str, Any], sources: Sources) -> dict[str, str]:
+    """The variables of one container, service links last so that the pod's own win.
+
+    Raises EnvironmentProblem when a ConfigMap, Secret or key that is not optional is missing.
+    """
+    result: dict[str, str] = {}
+    for entry in container.get("envFrom") or []:
+        result.update(_from_object(pod, entry, sources))
+    links = service_variables(sources.services, pods.namespace(pod), pod["spec"].get("enableServiceLinks") is not False)
+    known = dict(result)
+    for entry in container.get("env") or []:
+        value = _value(pod, container, entry, sources, {**links, **known})
+        if value is not None:
+            known[entry["name"]] = result[entry["name"]] = value
+    return {**links, **result}
+
+
+def _from_object(pod: KubeObject, entry: Mapping[str, Any], sources: Sources) -> dict[str, str]:
+    prefix = entry.get("prefix") or ""
+    values: Mapping[str, str] | None = None
+    reference: Mapping[str, Any] = {}
+    kind = ""
+    if reference := entry.get("configMapRef") or {}:
+        kind = "configmap"
+        found = sources.config_map(reference["name"])
+        values = None if found is None else (found.get("data") or {})
+    elif reference := entry.get("secretRef") or {}:
+        kind = "secret"
+        secret = sources.secret(reference["name"])
+        values = None if secret is None else {key: raw.decode(errors="replace") for key, raw in secret.items()}
+    if values is None:
+        if not kind or reference.get("optional"):
+            return {}
+        raise EnvironmentProblem(f'{kind} "{reference["name"]}" not found')
+    return {prefix + key: values[key] for key in sorted(values) if _ENV_NAME.match(prefix + key)}
+
+
+def _value(
+    pod: KubeObject,
+    container: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    sources: Sources,
+    known: Mapping[str, str],
+) -> str | None:
+    if "valueFrom" not in entry or not entry["valueFrom"]:
+        return expand(entry.get("value") or "", known)
+    source = entry["valueFrom"]
+    try:
+        if reference := source.get("fieldRef"):
+            return field(pod, reference["fieldPath"], sources.node, sources.pod_ips)
+        if reference := source.get("resourceFieldRef"):
+            other = pods.container(pod, reference.get("containerName") or "") or container
+            return resource_field(other, reference, sources.node)
+    except DownwardError as error:
+        raise EnvironmentProblem(str(error)) from error
+    if reference := source.get("configMapKeyRef"):
+        found = sources.config_map(reference["name"])
+        data = None if found is None else (found.get("data") or {})
+        return _key(pod, "ConfigMap", "configmap", reference, data)
+    if reference := source.get("secretKeyRef"):
+        secret = sources.secret(reference["name"])
+        values = None if secret is None else {key: raw.decode(errors="replace") for key, raw in secret.items()}
+        return _key(pod, "Secret", "secret", reference, values)
+    return ""
+
+
+def _key(
+    pod: KubeObject, kind: str, lower: str, reference: Mapping[str, Any], values: Mapping[str, str] | None
+) -> str | None:
+    if values is not None and reference["key"] in values:
+        return values[reference["key"]]
+    if reference.get("optional"):
+        return None
+    if values is None:
+        raise EnvironmentProblem(f'{lower} "{reference["name"]}" not found')
+    raise EnvironmentProblem(
+        f"couldn't find key {reference['key']} in {kind} {pods.namespace(pod)}/{reference['name']}"
+    )

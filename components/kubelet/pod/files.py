@@ -1,0 +1,121 @@
+"""A pod's files on its node, ready for its containers: volumes, /etc/hosts, /etc/resolv.conf, /etc/hostname."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.pod import hostsfile
+from kubewire.components.kubelet.pod.environment import Sources
+from kubewire.components.kubelet.pod.expansion import expand
+from kubewire.components.kubelet.pod.launch import LaunchError, mounts
+from kubewire.components.kubelet.pod.node_services import NodeServices
+from kubewire.components.kubelet.resolvconf import pod_resolver
+from kubewire.components.kubelet.volumes.payload import VolumeSources, references, secret_bytes, token_requests
+from kubewire.components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
+from kubewire.components.runtime.api import Mount
+
+
+class PodFiles:
+    """For one pod. prepare() may be called again and again: it brings live volumes up to date."""
+
+    def __init__(self, node: NodeServices, uid: str) -> None:
+        self._node, self._uid = node, uid
+
+    async def prepare(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> None:
+        """Raises MountProblem."""
+        node = self._node
+        config_maps, secrets = references(pod)
+        await node.objects.use(self._uid, pods.namespace(pod), config_maps, secrets)
+        tokens = {request: await node.tokens.fetch(pod, request) for request in token_requests(pod)}
+        namespace = pods.namespace(pod)
+        sources = VolumeSources(
+            lambda name: node.objects.config_map(namespace, name),
+            lambda name: node.objects.secret(namespace, name),
+            lambda request: tokens[request],
+            node.facts,
+            pod_ips,
+        )
+        set_up(pod, node.directories, sources)
+
+    def environment_sources(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> Sources:
+        node, namespace = self._node, pods.namespace(pod)
+
+        def secret(name: str) -> Mapping[str, bytes] | None:
+            found = node.objects.secret(namespace, name)
+            return None if found is None else secret_bytes(found)
+
+        return Sources(
+            node.facts,
+            pod_ips,
+            lambda name: node.objects.config_map(namespace, name),
+            secret,
+            node.services(),
+        )
+
+    def write_managed(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> dict[str, Path]:
+        """Target in the container -> file on the node. Warnings about DNS limits become events."""
+        node, settings = self._node, self._node.settings
+        resolution = pod_resolver(pod, node.resolver, settings.cluster_dns, settings.cluster_domain, settings.node_ips)
+        for warning in resolution.warnings:
+            node.recorder.event(pod, "Warning", "DNSConfigForming", warning)
+        node_hosts = _text(settings.hosts_file) if pods.host_network(pod) else ""
+        texts = {
+            "etc-hosts": hostsfile.render(pod, pod_ips, settings.node_name, settings.cluster_domain, node_hosts),
+            "resolv.conf": resolution.config.render(),
+            "hostname": hostsfile.hostname(pod, settings.node_name) + "\n",
+        }
+        node.directories.pod(self._uid).mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            path = node.directories.file(self._uid, name)
+            # In place, so that containers that have the file bound see the new text.
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+        targets = {"/etc/hosts": "etc-hosts", "/etc/resolv.conf": "resolv.conf", "/etc/hostname": "hostname"}
+        return {target: node.directories.file(self._uid, name) for target, name in targets.items()}
+
+    def mounts(
+        self, pod: KubeObject, container: pods.Container, pod_ips: tuple[str, ...], env: Mapping[str, str], attempt: int
+    ) -> tuple[Mount, ...]:
+        """All of one container's mounts. Raises LaunchError, MountProblem, HostnameError."""
+        message = self._node.directories.termination_message(self._uid, container["name"], attempt)
+        message.parent.mkdir(parents=True, exist_ok=True)
+        message.touch()
+        message.chmod(0o666)
+        by_name = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+        kept_up = {name for name, volume in by_name.items() if any(kind in volume for kind in WRITTEN)}
+        found: list[Mount] = []
+        plain: dict[str, Path] = {}
+        for wanted in container.get("volumeMounts") or []:
+            volume = by_name.get(wanted["name"])
+            path = self._node.directories.volume(self._uid, volume) if volume else None
+            if path is None:
+                raise LaunchError(f'volume "{wanted["name"]}" is not known')
+            relative = wanted.get("subPath") or expand(wanted.get("subPathExpr") or "", env)
+            if relative:
+                source = str(sub_path(path, relative))
+                read_only = bool(wanted.get("readOnly")) or wanted["name"] in kept_up
+                found.append(Mount(wanted["mountPath"], source, read_only=read_only))
+            else:
+                plain[wanted["name"]] = path
+        whole = {
+            **container,
+            "volumeMounts": [
+                entry
+                for entry in container.get("volumeMounts") or []
+                if not entry.get("subPath") and not entry.get("subPathExpr")
+            ],
+        }
+        managed = self.write_managed(pod, pod_ips)
+        taken = {mount.target for mount in found}
+        rest = [mount for mount in mounts(whole, managed, plain, message, kept_up) if mount.target not in taken]
+        return tuple(sorted([*rest, *found], key=lambda mount: mount.target.rstrip("/").count("/")))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

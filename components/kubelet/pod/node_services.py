@@ -1,0 +1,53 @@
+"""What every pod worker of a node shares, passed along as one value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import aiohttp
+
+from kubewire.components.kubeapi.client import Client
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubelet.configuration import Settings
+from kubewire.components.kubelet.downward import NodeFacts
+from kubewire.components.kubelet.images.pulls import ImagePuller
+from kubewire.components.kubelet.metrics import Metrics
+from kubewire.components.kubelet.objects import ReferencedObjects
+from kubewire.components.kubelet.pod.network import PodNetwork
+from kubewire.components.kubelet.resolvconf import ResolverConfig
+from kubewire.components.kubelet.status.writer import StatusWriter
+from kubewire.components.kubelet.volumes.directories import Directories
+from kubewire.components.kubelet.volumes.tokens import TokenCache
+from kubewire.components.runtime.api import AsyncRuntimeClient
+
+
+class Recorder(Protocol):
+    def event(self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class NodeServices:
+    """One per kubelet. services() are all Services the node knows; pid is a process of the node (ours)."""
+
+    settings: Settings
+    facts: NodeFacts
+    resolver: ResolverConfig
+    pid: int
+    runtime: AsyncRuntimeClient
+    network: PodNetwork
+    images: ImagePuller
+    objects: ReferencedObjects
+    tokens: TokenCache
+    services: Callable[[], Iterable[KubeObject]]
+    services_ready: asyncio.Event
+    recorder: Recorder
+    status: StatusWriter
+    client: Client
+    session: Callable[[], aiohttp.ClientSession]
+    directories: Directories
+    metrics: Metrics
+    #: How many sandboxes and containers are started at the same time.
+    start_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(5))

@@ -1,0 +1,76 @@
+"""One pod as its worker sees it: the object, the record of its processes, and how they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.backoff import Backoff
+from kubewire.components.kubelet.pod import launch
+from kubewire.components.kubelet.records import ContainerRecord, PodRecord, SandboxRecord, Waiting
+from kubewire.components.runtime.api import Process
+
+
+@dataclass
+class PodState:
+    """record is replaced, never changed, so that whoever holds one has a consistent picture."""
+
+    pod: KubeObject
+    record: PodRecord = field(default_factory=PodRecord)
+    backoffs: dict[str, Backoff] = field(default_factory=dict)
+    #: Runtime ids, so that what is not needed any more can be removed: name -> ids, oldest first.
+    kept: dict[str, list[str]] = field(default_factory=dict)
+    pauses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def uid(self) -> str:
+        return pods.uid(self.pod)
+
+    def set_sandbox(self, sandbox: SandboxRecord | None, process_id: str = "") -> None:
+        self.record = replace(self.record, sandbox=sandbox)
+        if sandbox and process_id:
+            self.pauses[sandbox.id] = process_id
+
+    def sandbox_ended(self) -> None:
+        if self.record.sandbox:
+            self.record = replace(self.record, sandbox=replace(self.record.sandbox, ready=False, pid=0))
+
+    def started(self, current: ContainerRecord) -> None:
+        """A new run of a container; the run before becomes its lastState."""
+        before = self.record.current.get(current.name)
+        previous = dict(self.record.previous)
+        if before is not None:
+            previous[current.name] = before
+        self.record = replace(self.record, current={**self.record.current, current.name: current}, previous=previous)
+        self.kept.setdefault(current.name, []).append(current.id)
+        self.set_waiting(current.name, None)
+
+    def ended(self, finished: ContainerRecord) -> None:
+        known = self.record.current.get(finished.name)
+        if known is not None and known.id == finished.id and known.running:
+            self.record = replace(self.record, current={**self.record.current, finished.name: finished})
+
+    def set_waiting(self, name: str, waiting: Waiting | None) -> None:
+        if self.record.waiting.get(name) == waiting:
+            return
+        table = {key: held for key, held in self.record.waiting.items() if key != name}
+        self.record = replace(self.record, waiting=table | ({name: waiting} if waiting else {}))
+
+    def forgettable(self, name: str) -> list[str]:
+        """Runtime ids of runs older than the previous one, taken off the list."""
+        ids = self.kept.get(name, [])
+        old, self.kept[name] = ids[:-2], ids[-2:]
+        return old
+
+
+def adopt(pod: KubeObject, processes: list[Process], messages: Mapping[str, str] | None = None) -> PodState:
+    """The state as the runtime knows it: for a kubelet that was started anew. processes oldest first."""
+    state = PodState(pod)
+    for process in processes:
+        if launch.is_sandbox(process):
+            state.set_sandbox(launch.sandbox_record(process), process.id)
+        elif launch.container_name(process):
+            state.started(launch.container_record(process, (messages or {}).get(process.id, "")))
+    return state

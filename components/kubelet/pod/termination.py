@@ -1,0 +1,88 @@
+"""Ending containers: preStop, SIGTERM, the grace period, SIGKILL
+(https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.records import ContainerRecord
+from kubewire.components.runtime.api import ExitStatus, RuntimeApiError
+
+log = logging.getLogger(__name__)
+
+#: Seconds. Even with no grace period left, a container gets this long between SIGTERM and SIGKILL (upstream).
+MINIMUM_GRACE = 2.0
+
+#: Seconds from the beginning until SIGKILL; asked again whenever the pod changes, as a deletion may be hastened.
+Grace = Callable[[], float]
+
+
+class Processes(Protocol):
+    """The part of the runtime that ending a process needs."""
+
+    async def signal(self, process_id: str, number: int) -> None: ...
+    async def wait(self, process_id: str) -> ExitStatus: ...
+
+
+async def stop_container(
+    record: ContainerRecord,
+    runtime: Processes,
+    grace: Grace,
+    pre_stop: Callable[[float], Awaitable[None]] | None,
+) -> None:
+    """Returns when the process has ended. pre_stop(timeout) runs first and uses up the same grace period."""
+    gone = asyncio.ensure_future(_gone(record, runtime))
+    begun = time.monotonic()
+    try:
+        if pre_stop is not None and grace() > 0:
+            await _first_of(pre_stop(grace()), gone, grace())
+        await runtime.signal(record.id, signal.SIGTERM)
+        if not await _ended_in_time(gone, grace, begun):
+            await runtime.signal(record.id, signal.SIGKILL)
+            await asyncio.wait({gone})
+    except RuntimeApiError as error:
+        log.debug("stopping %s: %s", record.name, error)
+    finally:
+        gone.cancel()
+
+
+async def _gone(record: ContainerRecord, runtime: Processes) -> None:
+    try:
+        await runtime.wait(record.id)
+    except RuntimeApiError as error:
+        log.debug("waiting for %s: %s", record.name, error)
+
+
+async def _first_of(hook: Awaitable[None], gone: asyncio.Future[None], timeout: float) -> None:
+    running = asyncio.ensure_future(hook)
+    try:
+        await asyncio.wait({running, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        running.cancel()
+
+
+async def _ended_in_time(gone: asyncio.Future[None], grace: Grace, begun: float) -> bool:
+    signalled = time.monotonic()
+    while not gone.done():
+        now = time.monotonic()
+        left = max(begun + grace(), signalled + MINIMUM_GRACE) - now
+        if left <= 0:
+            return False
+        # In rounds, so that a grace period that has been shortened meanwhile counts.
+        await asyncio.wait({gone}, timeout=min(left, 0.5))
+    return True
+
+
+def termination_order(pod: KubeObject, running: list[ContainerRecord]) -> list[list[ContainerRecord]]:
+    """Groups to end one after the other: first the app containers, then sidecars last to first (KEP-753)."""
+    sidecars = {item["name"]: index for index, item in enumerate(pods.init_containers(pod)) if pods.is_sidecar(item)}
+    first = [record for record in running if record.name not in sidecars]
+    rest = sorted((record for record in running if record.name in sidecars), key=lambda r: -sidecars[r.name])
+    return [group for group in [first, *([record] for record in rest)] if group]

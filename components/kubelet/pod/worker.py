@@ -1,0 +1,393 @@
+"""One pod's life on this node: one task, which takes the steps of this table.
+
+stage       what it does                                       next
+SYNC        plan, act, until nothing is left to do; wait       TERMINATE when deleted, over or overdue
+TERMINATE   preStop, SIGTERM, grace, SIGKILL                   CLEAN_UP
+CLEAN_UP    CNI DEL, volumes, last status, API delete          FINISHED
+FINISHED    keeps logs and exit codes until the API forgets    GONE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.resources import PODS, KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.node.object import network_not_ready
+from kubewire.components.kubelet.pod.containers import PodContainers, SandboxError
+from kubewire.components.kubelet.pod.files import PodFiles
+from kubewire.components.kubelet.pod.network import SandboxNetworkError
+from kubewire.components.kubelet.pod.node_services import NodeServices
+from kubewire.components.kubelet.pod.plan import Actions, Kill, deadline, plan
+from kubewire.components.kubelet.pod.state import PodState
+from kubewire.components.kubelet.pod.termination import termination_order
+from kubewire.components.kubelet.probes.worker import Prober, Report
+from kubewire.components.kubelet.records import ContainerRecord, ProbeView
+from kubewire.components.kubelet.status.conditions import OWNED
+from kubewire.components.kubelet.status.generate import Override, pod_status
+from kubewire.components.kubelet.volumes.payload import MountProblem
+from kubewire.components.kubelet.volumes.setup import tear_down
+from kubewire.components.runtime.api import Process, RuntimeApiError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_RETRY_FIRST, _RETRY_LAST = 0.5, 10.0
+
+
+class Stage(Enum):
+    SYNC = auto()
+    TERMINATE = auto()
+    CLEAN_UP = auto()
+    FINISHED = auto()
+    GONE = auto()
+
+
+class PodWorker:
+    """update(), ended() and wake() may be called at any time; run() is the task."""
+
+    def __init__(self, node: NodeServices, state: PodState) -> None:
+        self.node, self.state = node, state
+        self.stage = Stage.TERMINATE if pods.is_terminal(state.pod) else Stage.SYNC
+        self.files = PodFiles(node, state.uid)
+        self.containers = PodContainers(node, state, self.files)
+        self.prober = Prober(
+            node.session,
+            lambda: (self.containers.pod_ips() or ("",))[0],
+            self.containers.execute,
+            self._verdict_changed,
+            self._report,
+            node.metrics.probed,
+        )
+        self._seen_at = time.time()
+        self._wake = asyncio.Event()
+        self._step: asyncio.Task[float | None] | None = None
+        self._critical: set[asyncio.Task[Any]] = set()
+        self._deleted = False
+        self._override: Override | None = None
+        self._retry = _RETRY_FIRST
+        self._was_running = False
+
+    @property
+    def gone(self) -> bool:
+        return self.stage is Stage.GONE
+
+    @property
+    def finished(self) -> bool:
+        return self.stage in (Stage.FINISHED, Stage.GONE)
+
+    @property
+    def busy(self) -> bool:
+        """In the middle of a step."""
+        return self._step is not None
+
+    # What others tell the worker
+
+    def update(self, pod: KubeObject, *, deleted: bool = False) -> None:
+        """The pod as the API (or the manifest folder) has it; deleted: it has it no more."""
+        self.state.pod = pod
+        self._deleted = self._deleted or deleted
+        if self._must_end() and self.stage is Stage.SYNC and self._step is not None:
+            self._step.cancel()
+        self._wake.set()
+
+    def ended(self, process: Process) -> None:
+        """From the runtime: a process of this pod has ended."""
+        self.containers.ended(process)
+        self._forget_probes_of_the_dead()
+        if self._step is not None:
+            self.publish()
+        self._wake.set()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def _verdict_changed(self) -> None:
+        self.publish()
+        self._wake.set()
+
+    def _report(self, report: Report) -> None:
+        self.containers.event("Warning", report.reason, report.message, report.container)
+
+    # The loop
+
+    async def run(self) -> None:
+        for record in self.state.record.running():
+            container = pods.container(self.state.pod, record.name)
+            if container is not None and self.stage is Stage.SYNC:
+                self.prober.start(container, record, time.time())
+        while (stage := self.stage) is not Stage.GONE:
+            self._wake.clear()
+            delay = await self._take_step()
+            if not self.gone:
+                self.publish()
+            if self.stage is stage:
+                await self._rest(delay)
+        self.prober.stop_all()
+
+    async def _take_step(self) -> float | None:
+        steps: dict[Stage, Callable[[], Coroutine[Any, Any, float | None]]] = {
+            Stage.SYNC: self._sync,
+            Stage.TERMINATE: self._terminate,
+            Stage.CLEAN_UP: self._clean_up,
+            Stage.FINISHED: self._finish,
+        }
+        self._step = asyncio.create_task(steps[self.stage]())
+        try:
+            await asyncio.wait({self._step})
+            if self._step.cancelled():
+                return 0.0
+            return self._step.result()
+        except (RuntimeApiError, ApiError, OSError) as error:
+            log.warning("pod %s: %s", pods.full_name(self.state.pod), error)
+            return self._backed_off()
+        except Exception:  # one pod's trouble is tried again, and is not the others'
+            log.exception("pod %s: %s failed", pods.full_name(self.state.pod), self.stage.name)
+            return self._backed_off()
+        finally:
+            self._step.cancel()
+            self._step = None
+
+    def _backed_off(self) -> float:
+        delay, self._retry = self._retry, min(self._retry * 2, _RETRY_LAST)
+        return delay
+
+    async def _rest(self, delay: float | None) -> None:
+        longest = self.node.settings.sync_frequency
+        try:
+            async with asyncio.timeout(longest if delay is None else min(delay, longest)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _whole(self, work: Awaitable[T]) -> T:
+        """Not interrupted by a cancelled step: what it starts must be known to the state."""
+        task = asyncio.ensure_future(work)
+        self._critical.add(task)
+        task.add_done_callback(self._critical.discard)
+        return await asyncio.shield(task)
+
+    # SYNC
+
+    def _must_end(self) -> bool:
+        return self._deleted or pods.deletion_requested(self.state.pod) or self._override is not None
+
+    async def _sync(self) -> float | None:
+        due = self._check_deadline()
+        if self._must_end() or pods.is_terminal(self.state.pod):
+            self.stage = Stage.TERMINATE
+            return 0.0
+        needs_network = not pods.host_network(self.state.pod) and not self.state.record.sandbox
+        if needs_network and (problem := self.node.network.problem()):
+            self.containers.event("Warning", "NetworkNotReady", f"network is not ready: {network_not_ready(problem)}")
+            return self._backed_off()
+        await self.node.services_ready.wait()
+        try:
+            await self.files.prepare(self.state.pod, self.containers.pod_ips())
+        except MountProblem as problem:
+            self.containers.event("Warning", "FailedMount", str(problem))
+            return self._backed_off()
+        retry_at = await self._act()
+        if self.stage is not Stage.SYNC:
+            return 0.0
+        renewal = self.node.tokens.renew_at(self.state.uid)
+        times = [moment for moment in (retry_at, due, renewal) if moment is not None]
+        return max(min(times) - time.time(), 0.01) if times else None
+
+    def _check_deadline(self) -> float | None:
+        found = deadline(self.state.pod, self._last_status())
+        if found.at is not None and time.time() >= found.at and not self._override:
+            self._override = Override(found.reason, found.message)
+            self.containers.event("Normal", "DeadlineExceeded", found.message)
+        return found.at
+
+    async def _act(self) -> float | None:
+        """Plan and do, again and again, until all that is left has to wait; returns until when."""
+        held: dict[str, float] = {}
+        while True:
+            actions = plan(self.state.pod, self.state.record, self.prober.view())
+            if actions.finished:
+                self.stage = Stage.TERMINATE
+                return None
+            if actions.create_sandbox:
+                if (failed := await self._new_sandbox(actions)) is not None:
+                    return failed
+                continue
+            for kill in actions.kill:
+                await self._kill(kill)
+            todo = [name for name in actions.start if name not in held]
+            if not todo and not actions.kill:
+                return min(held.values(), default=None)
+            for name in todo:
+                if (until := await self._start(name)) is not None:
+                    held[name] = until
+
+    async def _new_sandbox(self, actions: Actions) -> float | None:
+        """None when there is one now, else when to try again."""
+        before = self.state.record.sandbox
+        if actions.kill_pod and before is not None:
+            self.containers.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+            await self._stop_all(lambda: float(pods.grace_period(self.state.pod)))
+            await self._whole(self.containers.stop_sandbox())
+        try:
+            async with self.node.start_slots:
+                await self._whole(self.containers.create_sandbox(before.attempt + 1 if before else 0))
+        except SandboxError as error:
+            self.containers.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            return time.time() + self._backed_off()
+        self._retry = _RETRY_FIRST
+        # Files that name the address (downward API volumes) are written again with it.
+        await self.files.prepare(self.state.pod, self.containers.pod_ips())
+        return None
+
+    async def _start(self, name: str) -> float | None:
+        ready_at = self.containers.back_off(name, time.time())
+        if ready_at > time.time():
+            return ready_at
+        async with self.node.start_slots:
+            retry_at = await self._whole(self.containers.start(name))
+        if retry_at is not None:
+            return retry_at
+        self._begin_probes(name)
+        self.publish()
+        await self.containers.post_start(name)
+        return None
+
+    def _begin_probes(self, name: str) -> None:
+        record = self.state.record.current.get(name)
+        container = pods.container(self.state.pod, name)
+        if record is not None and record.running and container is not None:
+            self.prober.start(container, record, time.time())
+
+    async def _kill(self, kill: Kill) -> None:
+        record = self.state.record.current.get(kill.name)
+        if record is None or not record.running:
+            return
+        container = pods.container(self.state.pod, kill.name) or {}
+        probe = container.get(f"{kill.probe}Probe") or {}
+        own = probe.get("terminationGracePeriodSeconds")
+        grace = float(pods.grace_period(self.state.pod) if own is None else own)
+        await self.containers.stop(record, kill.message, lambda: grace)
+        self._forget_probes_of_the_dead()
+
+    # TERMINATE, CLEAN_UP, FINISHED
+
+    async def _settled(self) -> None:
+        """What a cancelled step had begun has come to its end."""
+        while self._critical:
+            await asyncio.wait(set(self._critical))
+
+    def _grace(self) -> float:
+        return float(max(pods.grace_period(self.state.pod), 1))
+
+    async def _terminate(self) -> float | None:
+        await self._settled()
+        self.prober.stop_killing()
+        self.publish()
+        await self._stop_all(self._grace)
+        self.stage = Stage.CLEAN_UP
+        return 0.0
+
+    async def _stop_all(self, grace: Callable[[], float]) -> None:
+        begun = time.monotonic()
+        for group in termination_order(self.state.pod, self.state.record.running()):
+            spent = time.monotonic() - begun
+
+            def left(spent: float = spent) -> float:
+                return max(grace() - spent, 0.0)
+
+            await asyncio.gather(*(self.containers.stop(record, "", left) for record in group))
+            self._forget_probes_of_the_dead()
+
+    async def _clean_up(self) -> float | None:
+        await self._settled()
+        self.prober.stop_all()
+        try:
+            await self.containers.stop_sandbox()
+        except SandboxNetworkError as error:
+            why = f'"rpc error: code = Unknown desc = {error}"'
+            text = f'failed to "KillPodSandbox" for "{self.state.uid}" with KillPodSandboxError: {why}'
+            self.containers.event("Warning", "FailedKillPod", f"error killing pod: {text}")
+            return self._backed_off()
+        tear_down(self.state.uid, self.node.directories)
+        self.node.objects.release(self.state.uid)
+        self.node.tokens.forget(self.state.uid)
+        self.node.images.forget(self.state.uid)
+        self.stage = Stage.FINISHED
+        return 0.0
+
+    async def _finish(self) -> float | None:
+        self.publish()
+        await self.node.status.flush(self.state.uid)
+        if self._deleted:
+            await self._forget()
+            return 0.0
+        pod = self.state.pod
+        if pods.deletion_requested(pod) and not pods.is_static(pod):
+            try:
+                await self.node.client.delete(
+                    PODS, pods.name(pod), pods.namespace(pod), grace_period_seconds=0, uid=self.state.uid
+                )
+            except ApiError as error:
+                if error.status not in (404, 409):
+                    raise
+                self._deleted = True
+                return 0.05
+        return None
+
+    async def _forget(self) -> None:
+        await self.containers.forget_processes()
+        shutil.rmtree(self.node.directories.pod_logs(self.state.pod), ignore_errors=True)
+        pattern = f"{pods.full_name(self.state.pod)}_*"
+        for link in self.node.directories.log_links.glob(pattern):
+            link.unlink(missing_ok=True)
+        self.node.status.forget(self.state.uid)
+        self.stage = Stage.GONE
+
+    # Status
+
+    def _forget_probes_of_the_dead(self) -> None:
+        for name, record in self.state.record.current.items():
+            if not record.running:
+                self.prober.stop(name)
+
+    def probes(self) -> ProbeView:
+        return self.prober.view()
+
+    def running(self) -> list[ContainerRecord]:
+        return self.state.record.running()
+
+    def _last_status(self) -> dict[str, Any]:
+        return self.node.status.get(self.state.uid) or self.state.pod.get("status") or {}
+
+    def publish(self) -> None:
+        """Work the status out and hand it to the writer."""
+        pod, last = self.state.pod, self._last_status()
+        api = pod.get("status") or {}
+        owned = [item for item in last.get("conditions") or [] if item["type"] in OWNED]
+        others = [item for item in api.get("conditions") or [] if item["type"] not in OWNED]
+        scheduled = [item for item in api.get("conditions") or [] if item["type"] == "PodScheduled"]
+        base = {**pod, "status": {**api, **last, "conditions": [*(owned or scheduled), *others]}}
+        if not self.state.record.current and pods.is_terminal(pod):
+            # Finished before this kubelet was started, and nothing of it is left: the API knows best.
+            return
+        status = pod_status(
+            base,
+            self.state.record,
+            self.prober.view(),
+            self.node.facts.host_ips,
+            time.time(),
+            terminal=self.stage in (Stage.CLEAN_UP, Stage.FINISHED),
+            override=self._override,
+        )
+        if status["phase"] == "Running" and not self._was_running:
+            self._was_running = True
+            self.node.metrics.start.observe(time.time() - self._seen_at)
+        self.node.status.set(pod, status)

@@ -1,0 +1,78 @@
+"""Service account tokens for projected volumes, by the TokenRequest API, renewed in time
+(upstream: pkg/kubelet/token: at 80 % of their life, or after a day)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+
+from kubewire.components.kubeapi.client import ApiError, Client
+from kubewire.components.kubeapi.resources import SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubelet import pods
+from kubewire.components.kubelet.volumes.payload import MountProblem, TokenRequest
+
+_ONE_DAY = 86400.0
+_LIFE_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class _Held:
+    token: str
+    renew_at: float
+
+
+class TokenCache:
+    """One token per pod, audience and lifetime."""
+
+    def __init__(self, client: Client, clock: Callable[[], float] = time.time) -> None:
+        self._client, self._clock = client, clock
+        self._held: dict[tuple[str, str, int], _Held] = {}
+
+    async def fetch(self, pod: KubeObject, request: TokenRequest) -> str:
+        """A token that is good for a while yet. Raises MountProblem when there is none to be had."""
+        key = (pods.uid(pod), request.audience, request.expiration_seconds)
+        held = self._held.get(key)
+        if held is None or self._clock() >= held.renew_at:
+            try:
+                held = self._held[key] = await self._request(pod, request)
+            except ApiError as error:
+                if held is None:
+                    raise MountProblem(f"failed to fetch token: {error}") from error
+        return held.token
+
+    def held(self, pod: KubeObject, request: TokenRequest) -> str:
+        """The token that fetch got."""
+        return self._held[pods.uid(pod), request.audience, request.expiration_seconds].token
+
+    def renew_at(self, uid: str) -> float | None:
+        """When the first of the pod's tokens has to be renewed; seconds since 1970."""
+        return min((held.renew_at for key, held in self._held.items() if key[0] == uid), default=None)
+
+    def forget(self, uid: str) -> None:
+        for key in [key for key in self._held if key[0] == uid]:
+            del self._held[key]
+
+    async def _request(self, pod: KubeObject, request: TokenRequest) -> _Held:
+        account = pod["spec"].get("serviceAccountName") or "default"
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [request.audience] if request.audience else [],
+                "expirationSeconds": request.expiration_seconds,
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": pods.name(pod),
+                    "uid": pods.uid(pod),
+                },
+            },
+        }
+        path = SERVICEACCOUNTS.path(pods.namespace(pod), account, "token")
+        status = orjson.loads(await self._client.request("POST", path, body=body))["status"]
+        now = self._clock()
+        life = pods.parse_time(status["expirationTimestamp"]).timestamp() - now
+        return _Held(status["token"], now + min(life * _LIFE_SHARE, _ONE_DAY))

@@ -1,0 +1,329 @@
+"""L-IPAM daemon: keeps a warm pool of addresses on the node's interfaces and hands them to the plugin.
+
+(amazon-vpc-cni-k8s: pkg/ipamd/ipamd.go, rpc_handler.go, introspect.go)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kubewire.components.base import jsontext, serving
+from kubewire.components.kernel import files, iproute, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.iproute import text
+from kubewire.components.networks.aws_vpc_cni import install, network
+from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2, Ec2Error
+from kubewire.components.networks.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
+
+log = logging.getLogger("ipamd")
+RPC, INTROSPECTION = ("127.0.0.1", 50051), ("127.0.0.1", 61679)
+#: Between two looks at the pool, as upstream; a changed pool is looked at at once.
+_RECONCILE_S, _RETRY_S = 5.0, 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """limits: interfaces of the instance's type, and addresses on each. environment: of upstream's DaemonSet."""
+
+    limits: tuple[int, int]
+    interface: str = "eth0"
+    environment: Mapping[str, str] = ()  # type: ignore[assignment]
+    conf_dir: str = "/etc/cni/net.d"
+    bin_dir: str = "/opt/cni/bin"
+    checkpoint: str = "/var/run/aws-node/ipam.json"
+
+
+class Ipamd:
+    """run() until cancelled."""
+
+    def __init__(self, options: Options, ec2: Ec2) -> None:
+        self._options, self._ec2 = options, ec2
+        self._environment = dict(options.environment)
+        targets = Targets.of(self._environment)
+        interfaces, addresses = options.limits
+        self.pool = Pool(targets, int(self._environment.get("MAX_ENI") or interfaces), addresses - 1)
+        self._changed = asyncio.Event()
+        self._vpc = self._primary = self._instance = self._subnet_id = ""
+        self._mtu = 1500
+
+    async def run(self) -> None:
+        """Raises what makes a start impossible: CommandError, OSError."""
+        await self._start()
+        servers = [
+            await asyncio.start_server(serving.connections(self._serve, log), *RPC),
+            await asyncio.start_server(serving.connections(self._introspect, log), *INTROSPECTION),
+        ]
+        try:
+            await self._fill()
+            install.install(self._mtu, self._options.conf_dir, self._options.bin_dir)
+            log.info("Copied the plugin and %s", install.CONFLIST_NAME)
+            while True:
+                await self._wait()
+                await self._fill()
+        finally:
+            for server in servers:
+                server.close()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_RECONCILE_S):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        self._changed.clear()
+
+    # --- start
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                await self._learn()
+                break
+            except Ec2Error as error:
+                log.warning("%s", error)
+                await asyncio.sleep(_RETRY_S)
+        rules = await _rules()
+        if ("fwmark 0x80/0x80", network.MARK_PRIORITY, "main") not in rules:
+            await iproute.batch("ip", text([network.mark_rule()]), force=False)
+        await self._set_nat()
+        self._restore()
+
+    async def _learn(self) -> None:
+        """Which instance this is, and what it has."""
+        self._instance = await self._ec2.metadata("instance-id")
+        mac = await self._ec2.metadata("mac")
+        about = f"network/interfaces/macs/{mac}"
+        self._vpc = await self._ec2.metadata(f"{about}/vpc-ipv4-cidr-blocks")
+        self._primary = await self._ec2.metadata("local-ipv4")
+        self._subnet_id = await self._ec2.metadata(f"{about}/subnet-id")
+        (link,) = await iproute.query("ip", "link", "show", "dev", self._options.interface)
+        self._mtu = int(link["mtu"])
+        for line in (await self._ec2.metadata("network/interfaces/macs")).splitlines():
+            await self._adopt(line.rstrip("/"))
+
+    async def _adopt(self, mac: str) -> Eni:
+        about = f"network/interfaces/macs/{mac}"
+        addresses = (await self._ec2.metadata(f"{about}/local-ipv4s")).split()
+        prefixes = (await self._ec2.metadata(f"{about}/ipv4-prefix")).split()
+        eni = Eni(
+            await self._ec2.metadata(f"{about}/interface-id"),
+            int(await self._ec2.metadata(f"{about}/device-number")),
+            mac,
+            addresses[0],
+            await self._ec2.metadata(f"{about}/subnet-ipv4-cidr-block"),
+            [*addresses[1:], *(one for prefix in prefixes for one in _addresses(prefix))],
+            prefixes,
+        )
+        if eni.index:
+            await iproute.batch("ip", text(network.eni_setup(eni, self._mtu)), check=False)
+        self.pool.enis[eni.id] = eni
+        return eni
+
+    async def _set_nat(self) -> None:
+        external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
+        wanted = network.rules(self._vpc, self._primary, self._options.interface, external_snat=external)
+        await iptables.ensure(wanted)
+
+    def _restore(self) -> None:
+        try:
+            saved = json.loads(Path(self._options.checkpoint).read_text())
+            held = self.pool.restore(Assignment(**one) for one in saved["allocations"])
+            log.info("%d addresses are still assigned", len(held))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.error("%s: %s", self._options.checkpoint, error)
+
+    # --- the pool
+
+    async def _fill(self) -> None:
+        """As many addresses as wanted, or as can be had; then back what is too much."""
+        try:
+            while self.pool.wants_more():
+                if not await self._grow():
+                    break
+            for eni, addresses in self.pool.surplus_addresses(time.monotonic()):
+                await self._give_back(eni, addresses)
+            if not self.pool.wants_more() and (idle := self.pool.surplus_eni(time.monotonic())):
+                await self._drop(idle)
+        except Ec2Error as error:
+            log.error("%s", error)
+        except CommandError as error:
+            log.error("%s", error)
+
+    async def _grow(self) -> bool:
+        """More addresses on an interface, or one more interface; False when there is no way."""
+        for eni, places in self.pool.room():
+            if await self._add_to(eni, self.pool.ask(places)):
+                return True
+        if not self.pool.can_attach():
+            return False
+        return await self._attach()
+
+    async def _add_to(self, eni: Eni, count: int) -> bool:
+        """All at once, or as many as the subnet has one by one."""
+        key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
+        for number in dict.fromkeys((count, 1)):
+            try:
+                answer = await self._ec2.call("AssignPrivateIpAddresses", NetworkInterfaceId=eni.id, **{key: number})
+            except Ec2Error as error:
+                log.error("Unable to assign addresses to %s: %s", eni.id, error)
+                if error.code not in ("InsufficientFreeAddressesInSubnet", "InsufficientCidrBlocks"):
+                    return False
+                continue
+            prefixes = [one["Ipv4Prefix"] for one in answer.get("AssignedIpv4Prefixes", ())]
+            eni.prefixes += prefixes
+            eni.addresses += [one["PrivateIpAddress"] for one in answer.get("AssignedPrivateIpAddresses", ())]
+            eni.addresses += [address for prefix in prefixes for address in _addresses(prefix)]
+            return True
+        return False
+
+    async def _attach(self) -> bool:
+        """A new interface with the groups of the first one, or those of ENI_SECURITY_GROUPS (custom networking's)."""
+        key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
+        first = min(self.pool.enis.values(), key=lambda one: one.index)
+        custom = self._environment.get("ENI_SECURITY_GROUPS", "").split()
+        groups = custom or (await self._ec2.metadata(f"network/interfaces/macs/{first.mac}/security-group-ids")).split()
+        named = {f"SecurityGroupId__{number}": group for number, group in enumerate(groups, start=1)}
+        for count in dict.fromkeys((self.pool.ask(self.pool.slots), 1)):
+            try:
+                created = await self._ec2.call(
+                    "CreateNetworkInterface", SubnetId=self._subnet_id, **{key: count}, **named
+                )
+                break
+            except Ec2Error as error:
+                log.error("Failed to increase pool size due to not able to allocate ENI: %s", error)
+        else:
+            return False
+        name = created["NetworkInterface"]["NetworkInterfaceId"]
+        try:
+            await self._ec2.call(
+                "AttachNetworkInterface",
+                NetworkInterfaceId=name,
+                InstanceId=self._instance,
+                DeviceIndex=self.pool.next_index(),
+            )
+        except Ec2Error as error:
+            log.error("Failed to attach %s: %s", name, error)
+            await self._ec2.call("DeleteNetworkInterface", NetworkInterfaceId=name)
+            return False
+        eni = await self._adopt(created["NetworkInterface"]["MacAddress"])
+        log.info("Attached %s as %s with %d addresses", eni.id, eni.device, len(eni.addresses))
+        return True
+
+    async def _give_back(self, eni: Eni, addresses: list[str]) -> None:
+        named = {f"PrivateIpAddress__{number}": address for number, address in enumerate(addresses, start=1)}
+        await self._ec2.call("UnassignPrivateIpAddresses", NetworkInterfaceId=eni.id, **named)
+        eni.addresses = [one for one in eni.addresses if one not in addresses]
+
+    async def _drop(self, eni: Eni) -> None:
+        del self.pool.enis[eni.id]
+        await self._ec2.call("DetachNetworkInterface", NetworkInterfaceId=eni.id)
+        await self._ec2.call("DeleteNetworkInterface", NetworkInterfaceId=eni.id)
+        log.info("Freed %s", eni.id)
+
+    # --- what others ask
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A request is a line of JSON, as is the answer."""
+        async with asyncio.timeout(30):
+            try:
+                request = jsontext.parse_object(await reader.readuntil(b"\n"))
+                answer = self.answer(request.pop("method"), **request)
+            except (ValueError, KeyError, TypeError) as error:
+                log.error("a request that is none: %s", error)
+                return
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+
+    def answer(self, method: str, **given: Any) -> dict[str, Any]:
+        """Raises KeyError for a method that there is not."""
+        methods = {
+            "AddNetwork": self._add_network,
+            "DelNetwork": self._delete_network,
+            "Collect": self._collect,
+            "Status": lambda: {"success": True},
+        }
+        found: dict[str, Any] = methods[method](**given)  # type: ignore[operator]
+        return found
+
+    def _add_network(self, sandbox: str, pod: str, namespace: str) -> dict[str, Any]:
+        try:
+            found = self.pool.assign(sandbox, time.monotonic(), pod, namespace)
+        except NoAddress as error:
+            log.error("%s (%s/%s)", error, namespace, pod)
+            self._changed.set()
+            return {"success": False}
+        self._keep()
+        eni = next(one for one in self.pool.enis.values() if one.index == found.index)
+        log.info("AddNetworkReply: %s for %s/%s by %s", found.address, namespace, pod, eni.device)
+        return {"success": True, "address": found.address, "table": eni.table}
+
+    def _delete_network(self, sandbox: str) -> dict[str, Any]:
+        found = self.pool.release(sandbox, time.monotonic())
+        self._keep()
+        return {"success": found is not None, "address": found.address if found else ""}
+
+    def _collect(self, valid: list[str]) -> dict[str, Any]:
+        gone = [one for one in self.pool.assigned.values() if one.sandbox not in valid]
+        for one in gone:
+            self.pool.release(one.sandbox, time.monotonic())
+        self._keep()
+        return {"released": [one.address for one in gone]}
+
+    def _keep(self) -> None:
+        """A file that the next ipamd reads; the pool is looked at."""
+        saved = {"allocations": [asdict(one) for one in self.pool.assigned.values()]}
+        files.replace(self._options.checkpoint, json.dumps(saved).encode())
+        self._changed.set()
+
+    async def _introspect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """GET /v1/enis, as aws-cni-support.sh asks."""
+        async with asyncio.timeout(10):
+            known = (await reader.readuntil(b"\n")).split()[1:2] == [b"/v1/enis"]
+            body = json.dumps(self.described() if known else {}).encode()
+            head = b"HTTP/1.0 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+                b"200 OK" if known else b"404 Not Found",
+                len(body),
+            )
+            writer.write(head + body)
+            await writer.drain()
+
+    def described(self) -> dict[str, Any]:
+        enis = {
+            one.id: {
+                "ID": one.id,
+                "IsPrimary": one.index == 0,
+                "DeviceNumber": one.index,
+                "AvailableIPv4Cidrs": {
+                    address: {"Assigned": address in self.pool.assigned} for address in one.addresses
+                },
+            }
+            for one in self.pool.enis.values()
+        }
+        return {"TotalIPs": self.pool.total, "AssignedIPs": len(self.pool.assigned), "ENIs": enis}
+
+
+def _addresses(prefix: str) -> list[str]:
+    import ipaddress
+
+    return [str(address) for address in ipaddress.IPv4Network(prefix)]
+
+
+async def _rules() -> set[tuple[str, int, str]]:
+    found = set()
+    for entry in await iproute.query("ip", "rule", "show"):
+        who = (
+            f"fwmark {entry['fwmark']}/{entry.get('fwmask', '')}"
+            if "fwmark" in entry
+            else f"from {entry.get('src', 'all')}"
+        )
+        found.add((who, int(entry["priority"]), str(entry.get("table", ""))))
+    return found

@@ -1,0 +1,153 @@
+"""The CNI plugin `aws-cni`: asks ipamd for an address and wires the pod to it (cmd/routed-eni-cni-plugin).
+
+It runs for every pod: standard library only, and of that what loads in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from hashlib import sha1
+
+from kubewire.components.networks.cni_plugin import contract
+from kubewire.components.networks.cni_plugin.contract import (
+    INTERNAL,
+    TRY_AGAIN_LATER,
+    UNAVAILABLE,
+    Call,
+    PluginError,
+    delete_link,
+    in_namespace,
+    mac_of,
+    on_node,
+    run,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+IPAMD = ("127.0.0.1", 50051)
+GATEWAY = "169.254.1.1"
+_SECONDS = 10.0
+
+
+def host_veth(call: Call) -> str:
+    """vethPrefix and a hash of the pod's name (GeneratePodHostVethName)."""
+    prefix = call.config.get("vethPrefix") or "eni"
+    return str(prefix) + sha1(f"{call.namespace}.{call.pod}".encode()).hexdigest()[:11]
+
+
+def ask(method: str, **parameters: Any) -> dict[str, Any]:
+    """ipamd's answer. Raises PluginError when nobody answers."""
+    try:
+        with socket.create_connection(IPAMD, _SECONDS) as connection:
+            connection.sendall(json.dumps({"method": method, **parameters}).encode() + b"\n")
+            answer = b""
+            while data := connection.recv(65536):
+                answer += data
+        found: dict[str, Any] = json.loads(answer)
+        return found
+    except (OSError, ValueError) as error:
+        raise PluginError(f"add cmd: Error received from {method} gRPC call: {error}", TRY_AGAIN_LATER) from None
+
+
+def add(call: Call) -> dict[str, Any]:
+    """An address, the veth, routes and rules; all of it is taken back when something fails."""
+    answer = ask("AddNetwork", sandbox=call.container, pod=call.pod, namespace=call.namespace)
+    if not answer.get("success"):
+        raise PluginError("add cmd: failed to assign an IP address to container")
+    try:
+        mac = connect(call, answer["address"], int(answer["table"]))
+    except (PluginError, OSError):
+        _disconnect(call, answer["address"])
+        ask("DelNetwork", sandbox=call.container)
+        raise
+    veth = host_veth(call)
+    host, pod = {"name": veth, "mac": mac_of(veth)}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    return call.result([host, pod], [f"{answer['address']}/32"])
+
+
+def connect(call: Call, address: str, table: int) -> str:
+    """Returns the MAC of the pod's end. Raises PluginError."""
+    veth, mtu = host_veth(call), int(call.config.get("mtu") or 1500)
+    _disconnect(call, address)  # a node that has crashed may have left something
+    on_node(
+        [
+            f"link add {veth} mtu {mtu} type veth peer name {call.ifname} mtu {mtu} netns {call.netns}",
+            f"link set dev {veth} up",
+        ]
+    )
+    in_namespace(
+        call.netns,
+        [
+            f"address add {address}/32 dev {call.ifname}",
+            f"link set dev {call.ifname} up",
+            f"route add {GATEWAY} dev {call.ifname} scope link",
+            f"route add default via {GATEWAY} dev {call.ifname}",
+            # No ARP for the gateway, which nobody has: its answer is written down.
+            f"neigh replace {GATEWAY} lladdr {mac_of(veth)} dev {call.ifname} nud permanent",
+        ],
+    )
+    lines = [f"route replace {address}/32 dev {veth} scope link", f"rule add to {address} lookup main priority 512"]
+    if table != 254:
+        lines.append(f"rule add from {address} lookup {table} priority 1536")
+    on_node(lines)
+    return mac_of(call.ifname, call.netns)
+
+
+def _disconnect(call: Call, address: str) -> None:
+    delete_link(host_veth(call))
+    if address:
+        run(["ip", "rule", "delete", "to", address, "priority", "512"], check=False)
+        run(["ip", "rule", "delete", "from", address, "priority", "1536"], check=False)
+        run(["ip", "route", "delete", f"{address}/32"], check=False)
+
+
+def delete(call: Call) -> dict[str, Any]:
+    """Idempotent: a sandbox that ipamd does not know is gone."""
+    answer = ask("DelNetwork", sandbox=call.container)
+    address = answer.get("address") or _previous(call)
+    _disconnect(call, address)
+    return {}
+
+
+def _previous(call: Call) -> str:
+    for ip in (call.config.get("prevResult") or {}).get("ips") or []:
+        return str(ip["address"].partition("/")[0])
+    return ""
+
+
+def check(call: Call) -> dict[str, Any]:
+    """The pod has the address of prevResult, the node the route to it. Raises PluginError."""
+    address = _previous(call)
+    shown = json.loads(run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]))
+    if address and not any(info.get("local") == address for link in shown for info in link.get("addr_info", ())):
+        raise PluginError(f"{call.ifname} has no address {address}", INTERNAL)
+    if address and not json.loads(run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]"):
+        raise PluginError(f"no route to {address} on {host_veth(call)}", INTERNAL)
+    return {}
+
+
+def status(call: Call) -> dict[str, Any]:
+    """Ready when ipamd is. Raises PluginError with code 50."""
+    try:
+        ask("Status")
+    except PluginError as error:
+        raise PluginError(error.msg, UNAVAILABLE) from None
+    return {}
+
+
+def collect_garbage(call: Call) -> dict[str, Any]:
+    """Addresses whose sandbox is not valid any more."""
+    for gone in ask("Collect", valid=sorted(call.valid_containers))["released"]:
+        run(["ip", "rule", "delete", "to", gone, "priority", "512"], check=False)
+        run(["ip", "rule", "delete", "from", gone, "priority", "1536"], check=False)
+    return {}
+
+
+_PROGRAMS = {"aws-cni": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage}}
+
+
+def main(argv: list[str]) -> int:
+    return contract.main(_PROGRAMS, argv)

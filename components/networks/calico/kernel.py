@@ -1,0 +1,91 @@
+"""What Felix reads and writes of its node: its tunnel devices, the entries it answers for, its NAT chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kubewire.components.kernel import command, forwarding
+from kubewire.components.kernel.forwarding import Forwarding
+from kubewire.components.kernel.iproute import batch, query, text
+from kubewire.components.networks.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
+
+
+async def interface(name: str, version: int) -> tuple[str, int]:
+    """Its first global address of this IP version with the length of its network, "" without one; and its MTU. Raises
+    OSError, CommandError."""
+    mtu = 0
+    for entry in await query("ip", "address", "show", "dev", name):
+        mtu = entry.get("mtu", mtu)
+        for info in entry.get("addr_info", ()):
+            if info.get("family") == ("inet" if version == 4 else "inet6") and info.get("scope") == "global":
+                return f"{info['local']}/{info['prefixlen']}", mtu
+    return "", mtu
+
+
+async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> None:
+    """The family's VXLAN device as it should be; one that differs is made anew. Raises CommandError."""
+    family = own.family
+    device = family.vxlan.device
+    entry = next(iter(await query("ip", "-details", "address", "show", "dev", device, check=False)), None)
+    lines = []
+    if entry is not None and not _fits(entry, own, outer, mtu, settings):
+        lines.append(f"link delete {device}")
+        entry = None
+    if entry is None:
+        lines.append(
+            f"link add {device} address {own.mac} mtu {mtu} type vxlan id {settings.vni} dev {outer} local {own.ip} "
+            f"dstport {settings.port} nolearning"
+        )
+    addresses = {
+        info["local"]
+        for info in (entry or {}).get("addr_info", ())
+        if info.get("scope") == "global" and family.has(info["local"])
+    }
+    lines += [f"address delete {address}/{family.bits} dev {device}" for address in sorted(addresses - {own.tunnel})]
+    if own.tunnel not in addresses:
+        lines.append(f"address add {own.tunnel}/{family.bits} dev {device}{'' if family is IPV4 else ' nodad'}")
+    lines.append(f"link set dev {device} up")
+    await batch("ip", text(lines))
+
+
+def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Settings) -> bool:
+    data = entry.get("linkinfo", {}).get("info_data", {})
+    local = data.get("local") or data.get("local6")
+    is_like = (data.get("id"), data.get("port"), local, data.get("link"), entry["address"], entry["mtu"])
+    return is_like == (settings.vni, settings.port, own.ip, outer, own.mac, mtu)
+
+
+async def ensure_ipip(own: Node, mtu: int) -> None:
+    """tunl0, which a kernel with IP-in-IP gives to every network namespace or makes when it is asked for a tunnel of no
+    mode. Raises CommandError."""
+    found = await query("ip", "address", "show", "dev", IPIP.device, check=False)
+    if not found:
+        await command.run(["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True)
+        found = await query("ip", "address", "show", "dev", IPIP.device)
+    addresses = {info["local"] for info in found[0].get("addr_info", ()) if info.get("family") == "inet"}
+    lines = [f"address delete {address}/32 dev {IPIP.device}" for address in sorted(addresses - {own.ipip})]
+    if own.ipip not in addresses:
+        lines.append(f"address add {own.ipip}/32 dev {IPIP.device}")
+    lines.append(f"link set dev {IPIP.device} mtu {mtu} up")
+    await batch("ip", text(lines))
+
+
+async def remove(tunnel: Tunnel) -> None:
+    """tunl0 cannot be deleted: it loses its addresses and goes down."""
+    if tunnel is IPIP:
+        await command.run(["ip", "address", "flush", "dev", tunnel.device], timeout=10)
+        await command.run(["ip", "link", "set", "dev", tunnel.device, "down"], timeout=10)
+    else:
+        await command.run(["ip", "link", "delete", tunnel.device], timeout=10)
+
+
+async def entries(family: Family, with_device: bool) -> Forwarding:
+    """All routes of our protocol number, and what the VXLAN device has. Raises CommandError."""
+    found = Forwarding(frozenset(await forwarding.routes(family.version, protocol=PROTOCOL)))
+    return found | await forwarding.tunnel(family.vxlan.device, family.version) if with_device else found
+
+
+def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:
+    """Of pods: what every way to another node can carry."""
+    return outer - max((tunnel.overhead for tunnel in tunnels), default=0)

@@ -1,0 +1,56 @@
+"""A plugin as one executable file that needs nothing of this project: a first line, and a zip archive behind it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import marshal
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from kubewire.components.base.sources import IMPORTED_FROM
+from kubewire.components.kernel.files import replace
+
+_CONTRACT = "kubewire.components.networks.cni_plugin.contract"
+_MAIN = """\
+import os, sys
+from {} import main
+code = main(sys.argv)
+sys.stdout.flush()
+os._exit(code)
+"""
+
+
+def pack(module: str, others: Iterable[str] = ()) -> bytes:
+    """module: the dotted name of what has main(argv); others: modules that it imports besides the contract."""
+    system = Path("/usr/bin/python3")
+    interpreter = system if system.exists() else Path(sys.executable).resolve()
+    archive = io.BytesIO()
+    packages: set[str] = set()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name in sorted({module, _CONTRACT, *others}):
+            path = f"{name.replace('.', '/')}.py"
+            source = (IMPORTED_FROM / path).read_bytes()
+            packed.writestr(path, source)
+            packed.writestr(f"{path}c", _compiled(source, path))
+            parents = name.split(".")[:-1]
+            packages |= {"/".join(parents[: count + 1]) for count in range(len(parents))}
+        for package in sorted(packages):
+            packed.writestr(f"{package}/__init__.py", "")
+        packed.writestr("__main__.py", _MAIN.format(module))
+    return f"#!{interpreter} -IS\n".encode() + archive.getvalue()
+
+
+def _compiled(source: bytes, path: str) -> bytes:
+    """As a .pyc file that is not compared with its source (PEP 552, unchecked hash): a plugin runs for every pod, and
+    compiling takes it longer than its work. An interpreter of another version passes it over for the source."""
+    code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
+    return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source) + code
+
+
+def install(content: bytes, names: Iterable[str], bin_dir: str) -> None:
+    """The program under each of its names. Raises OSError."""
+    for name in names:
+        replace(Path(bin_dir, name), content, 0o755)

@@ -1,0 +1,334 @@
+"""flanneld: one node's agent. Its start, in order: interface, podCIDR, backend, iptables, announcement,
+subnet.env, CNI; then it follows the Node objects and keeps the kernel as they say.
+
+What it made stays when it ends, so traffic goes on; the next flanneld takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from kubewire.components.base import serving
+from kubewire.components.kernel import files, forwarding, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.forwarding import Forwarding, difference
+from kubewire.components.kernel.iptables import Ruleset
+from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
+from kubewire.components.kubeapi.events import timestamp
+from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.resources import NODES, KubeObject
+from kubewire.components.networks.flannel import backend, install, kernel, lease, netconf, rules, subnetfile
+from kubewire.components.networks.flannel.backend import HostGateway, Vxlan
+from kubewire.components.networks.flannel.device import Link
+from kubewire.components.networks.flannel.drift import Watch
+from kubewire.components.networks.flannel.lease import Annotations, Lease
+from kubewire.components.networks.flannel.netconf import NetConf, Network
+from kubewire.components.networks.flannel.options import Options
+
+log = logging.getLogger("flanneld")
+
+#: Seconds. Node events within _GATHER become one batch; drift is looked at _SETTLE after the last sign of it.
+_GATHER, _SETTLE, _RETRY = 0.05, 1.0, 5.0
+
+
+class SubnetError(Exception):
+    """The node's podCIDR does not fit the flannel network; upstream's text."""
+
+
+Overlays = Sequence[HostGateway | Vxlan]
+
+
+def checked_subnet(subnet: Network, conf: NetConf, node: str) -> Network:
+    """Raises SubnetError."""
+    network = conf.network(subnet.version)
+    if network is None:
+        raise SubnetError(
+            f'failed to acquire lease: subnet "{subnet}" specified in the PodCIDR, but doesn\'t exist in the flannel '
+            f'net config of the "{node}" node'
+        )
+    if not kernel.within(subnet, network):
+        which = "PodCIDR" if subnet.version == 4 else "IPv6 PodCIDR"
+        raise SubnetError(
+            f'failed to acquire lease: subnet "{network}" specified in the flannel net config doesn\'t contain '
+            f'"{subnet}" {which} of the "{node}" node'
+        )
+    return subnet
+
+
+class Agent:
+    """One run of flanneld against one API server."""
+
+    def __init__(self, options: Options, conf: NetConf, client: Client) -> None:
+        self.options, self.conf, self._client = options, conf, client
+        self._keys = Annotations(options.annotation_prefix)
+        self._nodes = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
+        self._own_changed = asyncio.Event()
+        self._leases_changed = asyncio.Event()
+        self._dirty = False
+        self._settling: asyncio.TimerHandle | None = None
+        self._applied: Forwarding | None = None
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what makes a start impossible: LinkError, SubnetError, CommandError."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._nodes.run())
+            tasks.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        links = await self._outer_links()
+        subnets = await self._acquire_subnets()
+        own = self._nodes.get(self.options.node_name) or {"metadata": {}}
+        overlays = []
+        for link, subnet in zip(links, subnets, strict=True):
+            mac = lease.stored_mac(own, self._keys, subnet.version)
+            overlays.append(await backend.create(self.conf, link, subnet, stored_mac=mac))
+            await overlays[-1].prepare()
+        await self._ensure_iptables(subnets)
+        await self._announce(overlays)
+        ranges = zip(self.conf.networks, subnets, strict=True)
+        text = subnetfile.render(ranges, min(overlay.mtu for overlay in overlays), self.options.ip_masq)
+        files.replace(self.options.subnet_file, text.encode())
+        install.install_plugin(self.options.cni_bin_dir)
+        install.install_conflist(install.conflist(self.options.cni_conf_path), self.options.cni_conf_dir)
+        log.info("Wrote subnet file to %s", self.options.subnet_file)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_nodes(overlays))
+            tasks.create_task(self._keep_announced(overlays))
+            tasks.create_task(self._keep_iptables(subnets))
+            await self._set_network_available()
+            log.info("Running backend.")
+
+    async def _outer_links(self) -> list[Link]:
+        """One interface, as each family sees it."""
+        options, first = self.options, self.conf.networks[0].version
+        links = [await kernel.outer_link(options.iface, options.iface_regex, options.iface_can_reach, first)]
+        for network in self.conf.networks[1:]:
+            links.append(await kernel.outer_link((links[0].name,), version=network.version))
+        for link in links:
+            log.info("Using interface with name %s and address %s", link.name, link.address)
+        if self.conf.backend_type == "host-gw" and options.public_ip not in ("", str(links[0].address)):
+            raise kernel.LinkError(
+                "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not "
+                "supported by host-gw backend"
+            )
+        return links
+
+    async def _acquire_subnets(self) -> list[Network]:
+        """Waits until the node is registered and has its podCIDRs, one for each of flannel's networks. Raises
+        SubnetError."""
+        name, told = self.options.node_name, False
+        while True:
+            self._own_changed.clear()
+            node = self._nodes.get(name)
+            given = [lease.pod_cidr(node, version) for version in (4, 6)] if node else []
+            subnets = [checked_subnet(subnet, self.conf, name) for subnet in given if subnet is not None]
+            if len(subnets) == len(self.conf.networks):
+                return subnets
+            if not told and self._nodes.synced.is_set():
+                log.info('node "%s" pod cidr not assigned; waiting for it', name)
+                told = True
+            await self._own_changed.wait()
+
+    # Node objects ------------------------------------------------------------------------------------------
+
+    def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+        node = new or old or {}
+        if node["metadata"]["name"] == self.options.node_name:
+            self._own_changed.set()
+        elif old is None or new is None or _relevant(old) != _relevant(new):
+            self._leases_changed.set()
+
+    def leases(self) -> list[Lease]:
+        """Of all families."""
+        found = []
+        for node in self._nodes.store.values():
+            try:
+                entries = [lease.lease_of(node, self._keys, network.version) for network in self.conf.networks]
+            except ValueError as error:
+                log.info("Error turning node %r to lease: %s", node["metadata"]["name"], error)
+                continue
+            found += [entry for entry in entries if entry is not None]
+        return found
+
+    async def _announce(self, overlays: Overlays) -> None:
+        """Write this node's annotations where they differ. Raises ApiError."""
+        node = self._nodes.get(self.options.node_name)
+        if node is None:
+            return
+        current = lease.annotations_of(node)
+        given = {4: self.options.public_ip, 6: self.options.public_ipv6}
+        members = [backend.member(overlay, given[overlay.network.version]) for overlay in overlays]
+        wanted = lease.wanted_annotations(self._keys, current, self.conf.backend_type, members)
+        if any(current.get(key) != value for key, value in wanted.items()):
+            await self._patch_status({"metadata": {"annotations": wanted}})
+
+    async def _set_network_available(self) -> None:
+        if not self.options.set_node_network_unavailable:
+            return
+        now = timestamp()
+        condition = {
+            "type": "NetworkUnavailable",
+            "status": "False",
+            "reason": "FlannelIsUp",
+            "message": "Flannel is running on this node",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        await self._patch_status({"status": {"conditions": [condition]}})
+
+    async def _patch_status(self, patch: KubeObject) -> None:
+        """Tried until the API server takes it: a flanneld outlives its restarts."""
+        delay = 0.1
+        while True:
+            try:
+                await self._client.patch(
+                    NODES, self.options.node_name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                )
+                return
+            except ApiError as error:
+                log.warning("failed to patch node %s: %s", self.options.node_name, error)
+                if error.status == 404:
+                    return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _RETRY)
+
+    async def _keep_announced(self, overlays: Overlays) -> None:
+        """A Node object that is made anew (kubectl delete node, then the kubelet registers) is annotated again.
+        Annotations that somebody edits stay as they are, as upstream leaves them until its next start."""
+        node = self._nodes.get(self.options.node_name)
+        uid = node["metadata"].get("uid") if node else None
+        while True:
+            await self._own_changed.wait()
+            self._own_changed.clear()
+            node = self._nodes.get(self.options.node_name)
+            if node is not None and node["metadata"].get("uid") != uid:
+                uid = node["metadata"].get("uid")
+                await self._announce(overlays)
+                await self._set_network_available()
+
+    # The kernel ----------------------------------------------------------------------------------------------
+
+    async def _follow_nodes(self, overlays: Overlays) -> None:
+        watch = Watch(self._drifted, [overlay.network.version for overlay in overlays])
+        devices = [overlay.overlay for overlay in overlays]
+        watch.follow(devices)
+        watch.start()
+        try:
+            while True:
+                self._leases_changed.clear()
+                if not await self.reconcile(overlays):
+                    asyncio.get_running_loop().call_later(_RETRY, self._look)
+                watch.follow(devices)
+                self.ready.set()
+                await self._leases_changed.wait()
+                await asyncio.sleep(_GATHER)
+        finally:
+            watch.close()
+            if self._settling:
+                self._settling.cancel()
+
+    def _drifted(self) -> None:
+        """Our own batches echo here too; one look after things are quiet serves both."""
+        if self._settling:
+            self._settling.cancel()
+        self._settling = asyncio.get_running_loop().call_later(_SETTLE, self._look)
+
+    def _look(self) -> None:
+        self._dirty = True
+        self._leases_changed.set()
+
+    async def reconcile(self, overlays: Overlays) -> bool:
+        """Bring the kernel to what the leases say; False when something could not be set (try again later).
+
+        The kernel is read at the start and when something may have drifted; else what was applied last is
+        known, and a change of one node costs one or two short processes.
+        """
+        try:
+            if self._dirty or self._applied is None:
+                self._dirty = False
+                self._applied = await self._now(overlays)
+            wanted = self._desired(overlays)
+            await forwarding.apply(difference(self._applied, wanted))
+            self._applied = wanted
+        except (CommandError, TimeoutError) as error:
+            log.error("%s", error)
+            self._applied = None
+            return False
+        return True
+
+    async def _now(self, overlays: Overlays) -> Forwarding:
+        """Devices made right, and what the kernel has behind them."""
+        found = Forwarding()
+        for overlay in overlays:
+            await overlay.prepare()
+            found |= await kernel.forwarding(overlay.network, outer=overlay.link.name, overlay=overlay.overlay)
+        return found
+
+    def _desired(self, overlays: Overlays) -> Forwarding:
+        leases, wanted = self.leases(), Forwarding()
+        for overlay in overlays:
+            family = [lease for lease in leases if lease.subnet.version == overlay.network.version]
+            wanted |= overlay.desired(family, self.options.node_name)
+        return wanted
+
+    async def _ensure_iptables(self, subnets: Sequence[Network]) -> None:
+        for network, subnet in zip(self.conf.networks, subnets, strict=True):
+            wanted = Ruleset()
+            if self.options.ip_masq:
+                random_fully = self.options.ip_masq_random_fully
+                wanted |= rules.masquerade(network, subnet, random_fully=random_fully)
+            if self.options.iptables_forward_rules:
+                wanted |= rules.forward(network)
+            if wanted.chains:
+                try:
+                    await iptables.ensure(wanted, network.version)
+                except (CommandError, TimeoutError) as error:
+                    log.error("Failed to ensure iptables rules: %s", error)
+
+    async def _keep_iptables(self, subnets: Sequence[Network]) -> None:
+        nf_tables, seen = iptables.is_nf_tables(), None
+        while True:
+            await asyncio.sleep(self.options.iptables_resync)
+            now = iptables.generation() if nf_tables else None
+            if now is None or now != seen:
+                await self._ensure_iptables(subnets)
+                seen = iptables.generation() if nf_tables else None
+
+
+def _relevant(node: KubeObject) -> tuple[object, object]:
+    return lease.annotations_of(node), node.get("spec")
+
+
+async def healthz(host: str, port: int) -> asyncio.Server:
+    """Answers 200 to GET /healthz, as upstream does, for as long as the process runs."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(5.0):
+            request = await reader.readuntil(b"\r\n\r\n")
+            found = request.split(b" ", 2)[1:2] == [b"/healthz"]
+            status, body = ("200 OK", b"flanneld is running") if found else ("404 Not Found", b"404 page not found\n")
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+
+    return await asyncio.start_server(serving.connections(answer, log), host, port)
+
+
+async def start(options: Options) -> None:
+    """The whole agent. Raises NetConfError, KubeconfigError and what Agent.run raises."""
+    conf = netconf.load(options.net_config_path)
+    client = (
+        Client.from_kubeconfig(options.kubeconfig_file, user_agent="flanneld")
+        if options.kubeconfig_file
+        else Client.in_cluster(user_agent="flanneld")
+    )
+    server = await healthz(options.healthz_ip, options.healthz_port) if options.healthz_port else None
+    try:
+        async with client:
+            await Agent(options, conf, client).run()
+    finally:
+        if server:
+            server.close()

@@ -1,0 +1,48 @@
+"""Put the CNI configuration and plugin where the kubelet looks. Upstream's manifest does this with two init
+containers (install-cni, install-cni-plugin)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kubewire.components.kernel.files import replace
+from kubewire.components.networks.cni_plugin import pack
+
+DEFAULT_CONF_DIR = "/etc/cni/net.d"
+DEFAULT_BIN_DIR = "/opt/cni/bin"
+CONFLIST_NAME = "10-flannel.conflist"
+PLUGIN_NAME = "flannel"
+
+#: cni-conf.json of upstream's kube-flannel.yml.
+DEFAULT_CONFLIST = {
+    "name": "cbr0",
+    "cniVersion": "0.3.1",
+    "plugins": [
+        {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+
+
+def conflist(path: str | Path) -> bytes:
+    """The administrator's cni-conf.json when there is one, else upstream's default. Raises OSError."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return (json.dumps(DEFAULT_CONFLIST, indent=2) + "\n").encode()
+
+
+def plugin() -> bytes:
+    """The plugin's executable file."""
+    return pack.pack("kubewire.components.networks.flannel.cni_plugin")
+
+
+def install_plugin(bin_dir: str | Path = DEFAULT_BIN_DIR) -> None:
+    """Raises OSError."""
+    replace(Path(bin_dir, PLUGIN_NAME), plugin(), mode=0o755)
+
+
+def install_conflist(content: bytes, conf_dir: str | Path = DEFAULT_CONF_DIR) -> None:
+    """From now on the kubelet reports the node's network as ready. Raises OSError."""
+    replace(Path(conf_dir, CONFLIST_NAME), content)

@@ -1,0 +1,127 @@
+"""What flannel reads of its node: the interface between nodes, its VXLAN device, and the entries it answers for."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kubewire.components.kernel import forwarding as kernel
+from kubewire.components.kernel.forwarding import Forwarding, Route
+from kubewire.components.kernel.iproute import query
+from kubewire.components.networks.flannel.device import Link, VxlanDevice
+from kubewire.components.networks.flannel.netconf import Network
+
+log = logging.getLogger(__name__)
+
+
+class LinkError(Exception):
+    """No interface as asked for; upstream's text."""
+
+
+_Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+def _networks(entry: dict[str, Any], version: int) -> list[_Interface]:
+    """Its addresses of a family; link-local ones reach nobody who is routed to."""
+    family = "inet" if version == 4 else "inet6"
+    found = [
+        ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}")
+        for info in entry.get("addr_info", ())
+        if info.get("family") == family and "local" in info
+    ]
+    return [address for address in found if version == 4 or not address.ip.is_link_local]
+
+
+async def outer_link(
+    interfaces: Sequence[str] = (), patterns: Sequence[str] = (), reachable: str = "", version: int = 4
+) -> Link:
+    """The interface for traffic between nodes: by name or address, by regular expression on both, as the one
+    towards an address, else the default route's. Raises LinkError or CommandError."""
+    flag = f"-{version}"
+    links = {entry["ifname"]: entry for entry in await query("ip", flag, "address", "show")}
+    for wanted in interfaces:
+        for name, entry in links.items():
+            if wanted == name or any(wanted == str(address.ip) for address in _networks(entry, version)):
+                return _link(entry, version, wanted)
+    for pattern in patterns:
+        for name, entry in links.items():
+            if re.search(pattern, name) or any(re.search(pattern, str(own.ip)) for own in _networks(entry, version)):
+                return _link(entry, version)
+    if interfaces or patterns:
+        asked = ", ".join((*interfaces, *patterns))
+        raise LinkError(f"failed to find interface to use that matches the interfaces and/or regexes provided: {asked}")
+    asked_for = ("route", "get", reachable) if reachable else ("route", "show", "default")
+    for route in await query("ip", flag, *asked_for):
+        if route.get("dev") in links:
+            return _link(links[route["dev"]], version)
+    which = "interface" if version == 4 else "v6 interface"
+    raise LinkError(f"failed to get default {which}: unable to find default route")
+
+
+def _link(entry: dict[str, Any], version: int, wanted: str = "") -> Link:
+    own = _networks(entry, version)
+    if not own:
+        raise LinkError(f"failed to find IPv{version} address for interface {entry['ifname']}")
+    chosen = next((address for address in own if str(address.ip) == wanted), own[0])
+    return Link(entry["ifname"], entry["mtu"], chosen.ip, tuple(address.network for address in own))
+
+
+async def vxlan_device(name: str, version: int = 4) -> VxlanDevice | None:
+    """The device as it is, with its addresses of a family; None when there is none. Raises LinkError when name is
+    something else."""
+    found = await query("ip", "-details", "address", "show", "dev", name, check=False)
+    if not found:
+        return None
+    entry = found[0]
+    info = entry.get("linkinfo", {})
+    data = info.get("info_data", {})
+    if info.get("info_kind") != "vxlan":
+        raise LinkError(f"{name} exists and is not a vxlan device")
+    return VxlanDevice(
+        name=name,
+        vni=data.get("id", 0),
+        port=data.get("port", 0),
+        mtu=entry["mtu"],
+        local=data.get("local" if version == 4 else "local6", ""),
+        link=data.get("link", ""),
+        mac=entry["address"],
+        learning=bool(data.get("learning")),
+        gbp=bool(data.get("gbp")),
+        addresses=tuple(f"{own.ip}/{own.network.prefixlen}" for own in _networks(entry, version)),
+        up="UP" in entry.get("flags", ()),
+    )
+
+
+async def forwarding(network: Network, *, outer: str, overlay: str = "") -> Forwarding:
+    """What the kernel has now and flannel answers for: all of the overlay device's entries, and on the outer
+    interface the routes with a next hop into the flannel network. Raises CommandError."""
+    routes = await kernel.routes(network.version, "dev", outer)
+    found = Forwarding()
+    if overlay:
+        routes += await kernel.routes(network.version, "dev", overlay)
+        found = await kernel.tunnel(overlay, network.version)
+    return found | Forwarding(frozenset(route for route in routes if _ours(route, network)))
+
+
+def _ours(route: Route, network: Network) -> bool:
+    try:
+        return bool(route.hops) and within(ipaddress.ip_network(route.destination), network)
+    except ValueError:  # "default"
+        return False
+
+
+def within(inner: Network, outer: Network) -> bool:
+    """Is inner a part of outer, or all of it? Not of another family."""
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
+def write_sysctl(path: str, value: str) -> None:
+    """Set /proc/sys/PATH; a kernel without it is logged at debug level."""
+    try:
+        Path("/proc/sys", path).write_text(value)
+    except OSError as error:
+        log.debug("sysctl %s: %s", path, error)

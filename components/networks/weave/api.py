@@ -1,0 +1,130 @@
+"""The HTTP API of a peer, as `weave` and the CNI plugins use it on 127.0.0.1:6784; its reading part is on 6782, too.
+
+(github.com/weaveworks/weave, ipam/http.go, prog/weaver/http.go and reclaim in the weave script.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+from aiohttp import web
+
+from kubewire.components.networks.weave.allocator import Denied
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Peer(Protocol):
+    """What the agent can do for a caller."""
+
+    default_subnet: IPv4Network
+
+    async def allocate(self, container: str, subnet: IPv4Network) -> int:
+        """Waits as long as it takes. Raises Denied."""
+        ...
+
+    async def claim(self, container: str, address: int) -> None:
+        """Raises Denied."""
+        ...
+
+    def lookup(self, container: str, subnet: IPv4Network) -> list[int]: ...
+
+    def containers(self) -> list[str]: ...
+
+    def release(self, container: str) -> None:
+        """Raises Denied."""
+        ...
+
+    def free(self, container: str, address: int) -> None:
+        """Raises Denied."""
+        ...
+
+    def takeover(self, peer: str) -> int: ...
+
+    def shutdown(self) -> None: ...
+
+    def report(self, what: str) -> str:
+        """`weave status WHAT`."""
+        ...
+
+
+_REPORTS = ("", "peers", "connections", "targets", "ipam")
+
+
+def application(peer: Peer, *, reading: bool = False) -> web.Application:
+    """reading: only what changes nothing."""
+    app = web.Application(middlewares=[_refusals])
+    for what in _REPORTS:
+        app.router.add_get(f"/status/{what}".rstrip("/"), _text(partial(peer.report, what)))
+    if reading:
+        return app
+
+    async def allocate(request: web.Request) -> web.Response:
+        subnet = _subnet(request, peer)
+        address = await peer.allocate(request.match_info["id"], subnet)
+        return web.Response(text=f"{IPv4Address(address)}/{subnet.prefixlen}")
+
+    async def claim(request: web.Request) -> web.Response:
+        await peer.claim(request.match_info["id"], _address(request))
+        return web.Response(status=204)
+
+    async def lookup(request: web.Request) -> web.Response:
+        subnet = _subnet(request, peer)
+        found = peer.lookup(request.match_info["id"], subnet)
+        return web.Response(text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in found))
+
+    async def release(request: web.Request) -> web.Response:
+        if "ip" in request.match_info:
+            peer.free(request.match_info["id"], _address(request))
+        else:
+            peer.release(request.match_info["id"])
+        return web.Response(status=204)
+
+    async def remove_peer(request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        return web.Response(text=f"{peer.takeover(name)} IPs taken over from {name}\n")
+
+    async def shutdown(_: web.Request) -> web.Response:
+        peer.shutdown()
+        return web.Response(status=204)
+
+    app.router.add_get("/ipinfo/defaultsubnet", _text(lambda: str(peer.default_subnet)))
+    app.router.add_get("/ip", _text(lambda: "".join(f"{one}\n" for one in peer.containers())))
+    for path in ("/ip/{id}", "/ip/{id}/{ip}/{prefixlen}"):
+        app.router.add_post(path, allocate)
+        app.router.add_get(path, lookup)
+    app.router.add_put("/ip/{id}/{ip}/{prefixlen}", claim)
+    app.router.add_delete("/ip/{id}", release)
+    app.router.add_delete("/ip/{id}/{ip}", release)
+    app.router.add_delete("/peer/{id}", remove_peer)
+    app.router.add_delete("/peer", shutdown)
+    return app
+
+
+def _text(say: Callable[[], str]) -> _Handler:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text=say())
+
+    return handler
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """400 with upstream's text."""
+    try:
+        return await handler(request)
+    except (Denied, ValueError) as error:
+        return web.Response(status=400, text=f"{error}\n")
+
+
+def _subnet(request: web.Request, peer: Peer) -> IPv4Network:
+    if "ip" not in request.match_info:
+        return peer.default_subnet
+    return IPv4Network(f"{request.match_info['ip']}/{request.match_info['prefixlen']}")
+
+
+def _address(request: web.Request) -> int:
+    return int(IPv4Address(request.match_info["ip"]))

@@ -1,0 +1,236 @@
+"""The CNI plugins `weave-net` and `weave-ipam`: one program under two names, as upstream's is
+(https://github.com/weaveworks/weave/tree/master/plugin; CNI SPEC.md).
+
+It runs for every pod: standard library only, and of that what loads in milliseconds.
+"""
+
+# ruff: noqa: PTH110
+from __future__ import annotations
+
+import json
+import os
+
+from kubewire.components.networks.cni_plugin import contract
+from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, delete_link, run
+from kubewire.components.networks.weave.plugin.client import Client, PeerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+BRIDGE, MTU, HTTP_ADDR = "weave", 1376, "127.0.0.1:6784"
+
+
+class Call(contract.Call):
+    """One invocation, with the peer."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.peer = Client(config.get("httpAddr") or HTTP_ADDR)
+        self.ipam: dict[str, Any] = config.get("ipam") or {}
+        self.bridge = str(config.get("bridge") or BRIDGE)
+
+    @property
+    def veth(self) -> str:
+        """The node's end."""
+        return f"vethwepl{self.container[:7]}"
+
+
+# --- weave-ipam
+
+
+def ipam_add(call: Call) -> dict[str, Any]:
+    """A result of IPAM: one address of the whole range, so that all pods are on one link."""
+    ip: dict[str, Any] = {"address": _address(call)}
+    if gateway := call.ipam.get("gateway"):
+        ip["gateway"] = gateway
+    result = {"cniVersion": call.version, "ips": [_of_version(call, ip)], "dns": {}}
+    if routes := call.ipam.get("routes"):
+        result["routes"] = routes
+    return result
+
+
+def _address(call: Call) -> str:
+    wanted = call.ipam.get("ips") or []
+    if not wanted:
+        return call.peer.allocate(call.container, call.ipam.get("subnet", ""))
+    text = wanted[0] if "/" in wanted[0] else f"{wanted[0]}/32"
+    call.peer.claim(call.container, text)
+    return str(text)
+
+
+def ipam_delete(call: Call) -> dict[str, Any]:
+    call.peer.release(call.container)
+    return {}
+
+
+def ipam_check(call: Call) -> dict[str, Any]:
+    """The peer has the address of prevResult for this container. Raises PluginError."""
+    have = {address.partition("/")[0] for address in call.peer.lookup(call.container)}
+    for address in _previous(call):
+        if address not in have:
+            raise PluginError(f"{address} is not allocated for {call.container}")
+    return {}
+
+
+def _previous(call: Call) -> list[str]:
+    ips = (call.config.get("prevResult") or {}).get("ips") or []
+    return [ip["address"].partition("/")[0] for ip in ips]
+
+
+def _of_version(call: Call, ip: dict[str, Any]) -> dict[str, Any]:
+    return ip if contract.minor(call.version) >= (1, 0) else {"version": "4", **ip}
+
+
+# --- weave-net
+
+
+def add(call: Call) -> dict[str, Any]:
+    """Address, veth on the bridge, default route by the bridge; all of it is taken back when something fails."""
+    for key, text in (("isGateway", "Gateway"), ("ipMasq", "IP Masquerading")):
+        if call.config.get(key):
+            raise PluginError(f"{text} functionality not supported")
+    if call.config.get("prevResult"):
+        raise PluginError("weave-net must be the first plugin of a chain")
+    try:
+        result = _ipam(call, "ADD")
+    except PeerError as error:
+        raise PluginError(f"unable to allocate IP address: {error}") from None
+    try:
+        ip = result["ips"][0]
+        if "gateway" not in ip and "routes" not in result:
+            ip["gateway"] = _bridge_address(call)
+        host_mac, mac = _connect(call, ip["address"], ip.get("gateway", ""), result.get("routes"))
+    except (PluginError, OSError):
+        _disconnect(call)
+        _ipam(call, "DEL")
+        raise
+    ip["interface"] = 1
+    host = {"name": call.veth, "mac": host_mac}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    return {**result, "cniVersion": call.version, "interfaces": [host, pod], "dns": call.config.get("dns") or {}}
+
+
+def _ipam(call: Call, verb: str) -> dict[str, Any]:
+    kind = call.ipam.get("type", "")
+    if kind in ("", "weave-ipam"):
+        return {"ADD": ipam_add, "DEL": ipam_delete, "CHECK": ipam_check}[verb](call)
+    return delegated(call, kind, verb)
+
+
+def _bridge_address(call: Call) -> str:
+    if not os.path.exists(f"/sys/class/net/{call.bridge}"):
+        raise PluginError(f'bridge "{call.bridge}" not present; did you launch weave?')
+    shown = json.loads(run(["ip", "-json", "-4", "address", "show", "dev", call.bridge]) or "[]")
+    for link in shown:
+        for info in link.get("addr_info", ()):
+            return str(info["local"])
+    raise PluginError(f"Bridge \"{call.bridge}\" has no IP addresses; did you forget to run 'weave expose'?")
+
+
+def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str]:
+    """The veth with both ends. Returns the MACs of the node's and the pod's. Raises PluginError."""
+    mtu = call.config.get("mtu") or MTU
+    _disconnect(call)  # a node that has crashed may have left one of this name
+    hairpin = " hairpin on" if call.config.get("hairpinMode") else ""
+    run(
+        ["ip", "-batch", "-"],
+        f"link add {call.veth} mtu {mtu} type veth peer name {call.ifname} mtu {mtu} netns {call.netns}\n"
+        f"link set dev {call.veth} master {call.bridge} up\n"
+        f"link set dev {call.veth} type bridge_slave{hairpin or ' hairpin off'}\n",
+    )
+    lines = [f"address add {cidr} dev {call.ifname}", f"link set dev {call.ifname} up"]
+    if routes is None and gateway:
+        lines += [f"route add {gateway}/32 dev {call.ifname} scope link"] if cidr.endswith("/32") else []
+        lines.append(f"route add default via {gateway} dev {call.ifname}")
+    for route in routes or ():
+        via = route.get("gw") or gateway
+        lines.append(f"route add {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}")
+    _in_pod(call, "".join(f"{line}\n" for line in lines))
+    shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
+    with open(f"/sys/class/net/{call.veth}/address", encoding="ascii") as file:
+        return file.read().strip(), str(json.loads(shown)[0]["address"])
+
+
+def _in_pod(call: Call, lines: str) -> None:
+    """Neighbours are asked for again soon, and told when the interface comes up: addresses are given to other pods."""
+    neighbours = f"/proc/sys/net/ipv4/neigh/{call.ifname}"
+    script = (
+        f"echo 1 >/proc/sys/net/ipv4/conf/{call.ifname}/arp_notify; echo 5 >{neighbours}/base_reachable_time; "
+        f"echo 2 >{neighbours}/delay_first_probe_time; echo 1 >{neighbours}/ucast_solicit; exec ip -batch -"
+    )
+    run(["nsenter", f"--net={call.netns}", "sh", "-ec", script], lines)
+
+
+def delete(call: Call) -> dict[str, Any]:
+    """Interface first, then the address. Idempotent."""
+    if call.netns and os.path.exists(call.netns):
+        run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
+    _disconnect(call)
+    try:
+        _ipam(call, "DEL")
+    except PeerError as error:
+        raise PluginError(f"unable to release IP address: {error}") from None
+    return {}
+
+
+def check(call: Call) -> dict[str, Any]:
+    """The pod's end has the address of prevResult, the node's end is a port of the bridge. Raises PluginError."""
+    shown = json.loads(run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]))
+    have = {info.get("local") for link in shown for info in link.get("addr_info", ())}
+    for address in _previous(call):
+        if address not in have:
+            raise PluginError(f"{call.ifname} has no address {address}")
+    if not os.path.exists(f"/sys/class/net/{call.bridge}/brif/{call.veth}"):
+        raise PluginError(f"{call.veth} is no port of {call.bridge}")
+    return _ipam(call, "CHECK")
+
+
+def status(call: Call) -> dict[str, Any]:
+    """Ready when the peer answers and the bridge has its address. Raises PluginError with code 50."""
+    try:
+        call.peer.status()
+        _bridge_address(call)
+    except (PeerError, PluginError) as error:
+        raise PluginError(str(error), UNAVAILABLE) from None
+    return {}
+
+
+def ipam_status(call: Call) -> dict[str, Any]:
+    """Ready when the peer answers. Raises PluginError with code 50."""
+    try:
+        call.peer.status()
+    except PeerError as error:
+        raise PluginError(str(error), UNAVAILABLE) from None
+    return {}
+
+
+def collect_garbage(call: Call) -> dict[str, Any]:
+    """Addresses of containers that are not valid any more, and the node's ends of their veths."""
+    valid = call.valid_containers
+    for container in call.peer.containers():
+        if container not in valid:
+            delete_link(f"vethwepl{container[:7]}")
+            call.peer.release(container)
+    return {}
+
+
+def _disconnect(call: Call) -> None:
+    delete_link(call.veth)
+
+
+_PROGRAMS = {
+    "weave-net": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage},
+    "weave-ipam": {
+        "ADD": ipam_add,
+        "DEL": ipam_delete,
+        "CHECK": ipam_check,
+        "STATUS": ipam_status,
+        "GC": collect_garbage,
+    },
+}
+
+
+def main(argv: list[str]) -> int:
+    """argv[0] says which of the two plugins this is."""
+    return contract.main(_PROGRAMS, argv, Call, (PeerError,))

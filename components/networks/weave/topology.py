@@ -1,0 +1,133 @@
+"""Who is connected to whom, as each peer says of itself; who can be reached, and by which neighbour. Pure.
+
+(github.com/weaveworks/mesh, peers.go and routes.go.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from kubewire.components.base import jsontext
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection as one of its two ends has it. address: of the other end, with its port."""
+
+    peer: str
+    address: str
+    outbound: bool
+    established: bool
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What a peer says of itself; it raises the version with each change."""
+
+    name: str
+    nickname: str
+    uid: int
+    version: int = 0
+    links: tuple[Link, ...] = ()
+
+    @cached_property
+    def linked(self) -> frozenset[str]:
+        """Whom it is connected to."""
+        return frozenset(link.peer for link in self.links)
+
+    def encode(self) -> list[Any]:
+        links = [[link.peer, link.address, int(link.outbound), int(link.established)] for link in self.links]
+        return [self.name, self.nickname, self.uid, self.version, links]
+
+    @classmethod
+    def decode(cls, data: list[Any]) -> Peer:
+        """Raises TypeError, ValueError for what is no peer."""
+        name, nickname, uid, version, links = jsontext.typed(data, str, str, int, int, list)
+        given = (jsontext.typed(link, str, str, int, int) for link in links)
+        known = tuple(Link(peer, address, bool(out), bool(there)) for peer, address, out, there in given)
+        return cls(name, nickname, uid, version, known)
+
+
+class Topology:
+    """Oneself, and those that can be reached from here. Ways are looked for only where there is no connection."""
+
+    def __init__(self, own: Peer) -> None:
+        self._own = own.name
+        self._peers = {own.name: own}
+        self._ways: dict[str, str] | None = None
+
+    @property
+    def own(self) -> Peer:
+        return self._peers[self._own]
+
+    def peers(self) -> list[Peer]:
+        """Whom one can reach, oneself first."""
+        self._forget_unreachable()
+        return list(self._peers.values())
+
+    def set_links(self, links: Iterable[Link]) -> bool:
+        """Our own connections; whether they have changed."""
+        now = tuple(sorted(links, key=lambda link: link.peer))
+        if self.own.links == now:
+            return False
+        self._peers[self._own] = replace(self.own, version=self.own.version + 1, links=now)
+        self._ways = None
+        self._forget_unreachable()
+        return True
+
+    def merge(self, peers: Iterable[Peer]) -> list[Peer]:
+        """What others say; what of it is news."""
+        news = []
+        for peer in peers:
+            known = self._peers.get(peer.name)
+            if peer.name == self._own:
+                if peer != self.own and peer.version >= self.own.version:  # of our former self: be ahead of it
+                    self._peers[self._own] = replace(self.own, version=peer.version + 1)
+                    news.append(self.own)
+            elif known is None or (known.version, known.uid) < (peer.version, peer.uid):
+                self._peers[peer.name] = peer
+                news.append(peer)
+        if news:
+            self._ways = None
+        return news
+
+    def unknown_to(self, name: str) -> list[Peer]:
+        """Whom a neighbour cannot have heard of itself: all that it is not connected to."""
+        told = {name, *self.neighbours(name)}
+        return [peer for peer in self.peers() if peer.name not in told or peer.name == self._own]
+
+    def knows(self, name: str) -> bool:
+        """Whether it can be reached."""
+        return name == self._own or bool(self.next_hop(name))
+
+    def neighbours(self, name: str) -> frozenset[str]:
+        """Whom a peer is connected to, as it says."""
+        peer = self._peers.get(name)
+        return peer.linked if peer else frozenset()
+
+    def next_hop(self, target: str) -> str:
+        """The neighbour that is next on a shortest way; "" when there is none."""
+        if target in self.own.linked:
+            return target
+        if self._ways is None:
+            self._ways = self._found_ways()
+        return self._ways.get(target, "")
+
+    def _forget_unreachable(self) -> None:
+        self._peers = {name: peer for name, peer in self._peers.items() if self.knows(name)}
+
+    def _found_ways(self) -> dict[str, str]:
+        """Reachable peer -> first hop. A connection counts when both ends have it, or one is not heard of yet."""
+        ways: dict[str, str] = {}
+        queue = deque([self._own])
+        while queue:
+            name = queue.popleft()
+            for other in sorted(self.neighbours(name) - ways.keys() - {self._own}):
+                if name == self._own or other not in self._peers or name in self._peers[other].linked:
+                    ways[other] = ways.get(name, other)
+                    queue.append(other)
+        return ways

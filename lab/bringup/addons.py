@@ -1,0 +1,126 @@
+"""What bring-up puts into the cluster through its API, and how it knows that the cluster is ready.
+
+Forked onto the control-plane node; notes on progress go to stdout, a line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICEACCOUNTS, KubeObject, Resource
+from kubewire.lab.bringup.components import ClusterAddresses
+from kubewire.lab.bringup.networks import network_of
+from kubewire.scenarios.engine.file.spec import LabSpec
+
+Note = Callable[[str], None]
+
+
+def main(argv: list[str]) -> int:
+    """argv: kubeconfig, lab file as JSON. Returns 0 when the cluster is ready."""
+    spec = LabSpec.parse(json.loads(Path(argv[1]).read_text()), argv[1])
+    asyncio.run(install_and_wait(argv[0], spec, lambda text: print(text, flush=True)))
+    return 0
+
+
+async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
+    """Install cluster DNS; return when every node is Ready, the default service account exists and DNS has endpoints,
+    each as far as the lab file lets it come to that.
+
+    Readiness is what the API shows: node conditions and ready endpoints, not that we have started something.
+    """
+    async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
+        await _answering(client)
+        for obj in network_of(spec).objects(spec):
+            await apply(client, obj)
+        if spec.dns.replicas:
+            await _install_dns(client, spec)
+        nodes = spec.topology.workers + 1
+        if spec.cni.plugin != "none":
+            await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
+        await _until(
+            client, SERVICEACCOUNTS, "default", lambda items: any(i["metadata"]["name"] == "default" for i in items)
+        )
+        if spec.has_working_dns:
+            await _until(client, ENDPOINTSLICES, "kube-system", lambda items: _dns_ready(items, note))
+
+
+async def _answering(client: Client) -> None:
+    while True:
+        try:
+            await client.request("GET", "/readyz", timeout=2.0)
+            return
+        except ApiError:
+            await asyncio.sleep(0.01)
+
+
+async def _install_dns(client: Client, spec: LabSpec) -> None:
+    from kubewire.components.coredns import manifests
+
+    dns_ip = ClusterAddresses.of(spec.network.serviceCIDR).dns_service
+    for obj in manifests.render(spec.network.clusterDomain, dns_ip, spec.dns.replicas):
+        await apply(client, obj)
+
+
+async def apply(client: Client, obj: KubeObject) -> None:
+    """Create an object of a kind whose resource name is found by discovery; one that exists is left alone."""
+    group, _, version = obj["apiVersion"].rpartition("/")
+    prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    listed = orjson.loads(await client.request("GET", prefix))
+    entry = next(r for r in listed["resources"] if r["kind"] == obj["kind"] and "/" not in r["name"])
+    resource = Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
+    try:
+        await client.create(resource, obj)
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+
+
+async def _until(
+    client: Client, resource: Resource, namespace: str | None, done: Callable[[list[KubeObject]], bool]
+) -> None:
+    """List and watch until done says so of what is there."""
+    while True:
+        try:
+            listed = await client.list(resource, namespace)
+            items = {(i["metadata"].get("namespace"), i["metadata"]["name"]): i for i in listed.items}
+            if done(list(items.values())):
+                return
+            async for event in client.watch(resource, namespace, resource_version=listed.resource_version):
+                key = (event.object["metadata"].get("namespace"), event.object["metadata"].get("name"))
+                if event.type == "BOOKMARK":
+                    continue
+                if event.type == "DELETED":
+                    items.pop(key, None)
+                else:
+                    items[key] = event.object
+                if done(list(items.values())):
+                    return
+        except ApiUnavailable:
+            await asyncio.sleep(0.05)
+
+
+def _nodes_ready(items: list[KubeObject], wanted: int, note: Note) -> bool:
+    ready: int = sum(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for item in items
+        for condition in item.get("status", {}).get("conditions") or ()
+    )
+    note(f"{ready} of {wanted} nodes Ready")
+    return ready >= wanted
+
+
+def _dns_ready(items: list[KubeObject], note: Note) -> bool:
+    ready: int = sum(
+        bool(endpoint.get("conditions", {}).get("ready"))
+        for item in items
+        if item["metadata"].get("labels", {}).get("kubernetes.io/service-name") == "kube-dns"
+        for endpoint in item.get("endpoints") or ()
+    )
+    note(f"{ready} DNS servers ready")
+    return ready > 0

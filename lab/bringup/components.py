@@ -1,0 +1,293 @@
+"""Which component runs where with which flags: pure data from a lab's spec and plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubewire.components.kubeapi import kubeconfig
+from kubewire.lab.bringup import router_packages, routers
+from kubewire.lab.bringup.networks import network_of
+from kubewire.lab.bringup.pki import Authority, signing_key
+from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
+
+API_PORT = 6443
+ETC = "/etc/kubernetes"
+PKI = f"{ETC}/pki"
+ADMIN_CONF = f"{ETC}/admin.conf"
+#: Not a host: where the switches are, outside of all hosts.
+FABRIC = "fabric"
+#: The descriptor under which the API server finds the door, a listening unix socket that
+#: the process on the machine's loopback leads to (lab/sandbox/door.py).
+DOOR_FD = 10
+UPSTREAM_COREFILE = "/run/upstream/Corefile"
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
+    environment. @pid:NAME@ in args is the pid of a host.
+
+    door: it gets the API door as descriptor DOOR_FD.
+    """
+
+    name: str
+    host: str
+    main: str = ""
+    args: tuple[str, ...] = ()
+    door: bool = False
+    argv: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def command(self) -> str:
+        """For people."""
+        return " ".join(self.argv or (self.main, *self.args))
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.host}"
+
+
+@dataclass(frozen=True)
+class NodeFile:
+    """A file that bring-up writes into a host's own directories. mode as in chmod."""
+
+    host: str
+    path: str
+    content: bytes
+    mode: int = 0o600
+
+
+@dataclass(frozen=True)
+class ClusterAddresses:
+    """The addresses kubeadm derives from the Service range: kubernetes is the first, kube-dns the tenth.
+
+    Of two ranges, the first is asked: both Services have one address each, of the primary family.
+    """
+
+    api_service: str
+    dns_service: str
+
+    @classmethod
+    def of(cls, service_cidr: str) -> ClusterAddresses:
+        network = ranges(service_cidr)[0]
+        return cls(str(network[1]), str(network[10]))
+
+
+def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
+    """Every component of a lab, in the order in which kubeadm would bring them up."""
+    yield from _routers(spec, plan)
+    control_plane = plan.nodes[0]
+    yield _apiserver(spec, control_plane)
+    yield _controllers(spec, control_plane)
+    yield ComponentSpec(
+        "scheduler",
+        control_plane.name,
+        "kubewire.components.scheduler.main:main",
+        ("--kubeconfig", f"{ETC}/scheduler.conf"),
+    )
+    for name, main, arguments in network_of(spec).around(spec, plan):
+        yield ComponentSpec(name, FABRIC, main, arguments)
+    for node in plan.nodes:
+        yield from _node_components(spec, node, runtime_socket, catalogue)
+    yield ComponentSpec("dns", "dns", "kubewire.components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+
+
+def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
+    if spec.topology.routing == "static":
+        return
+    root = router_packages.location()
+    assert root is not None, "kubewire.lab.launch has seen to it"
+    environment = tuple(router_packages.environment(root).items())
+    for router in routers.routers(plan):
+        for daemon in routers.daemons(spec.topology.routing):
+            argv = tuple(word.replace(routers.ROOT, str(root)) for word in daemon.argv)
+            yield ComponentSpec(
+                daemon.name, router.machine.name, daemon.main, daemon.args, argv=argv, environment=environment
+            )
+
+
+def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
+    flags = {
+        "--bind-address": node.address,
+        "--secure-port": str(API_PORT),
+        "--advertise-address": node.address,
+        "--tls-cert-file": f"{PKI}/apiserver.crt",
+        "--tls-private-key-file": f"{PKI}/apiserver.key",
+        "--client-ca-file": f"{PKI}/ca.crt",
+        "--service-account-key-file": f"{PKI}/sa.pub",
+        "--service-account-signing-key-file": f"{PKI}/sa.key",
+        "--service-account-issuer": f"https://kubernetes.default.svc.{spec.network.clusterDomain}",
+        "--service-cluster-ip-range": spec.network.serviceCIDR,
+        "--service-node-port-range": spec.network.serviceNodePortRange,
+        "--kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
+        "--kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
+        "--kubelet-certificate-authority": f"{PKI}/ca.crt",
+        "--storage-path": "/var/lib/etcd/store.db",
+        "--listen-fd": str(DOOR_FD),
+    }
+    return ComponentSpec("apiserver", node.name, "kubewire.components.apiserver.main:main", _flat(flags), door=True)
+
+
+def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
+    flags = {
+        "--kubeconfig": f"{ETC}/controller-manager.conf",
+        "--allocate-node-cidrs": str(network_of(spec).has_pod_cidrs(spec)).lower(),
+        "--cluster-cidr": spec.network.clusterCIDR,
+        **_mask_sizes(spec),
+        "--service-cluster-ip-range": spec.network.serviceCIDR,
+        "--root-ca-file": f"{PKI}/ca.crt",
+    }
+    return ComponentSpec("controllers", node.name, "kubewire.components.controllers.main:main", _flat(flags))
+
+
+def _mask_sizes(spec: LabSpec) -> dict[str, str]:
+    """Of two families each has its own flag; --node-cidr-mask-size is refused then."""
+    versions = [network.version for network in ranges(spec.network.clusterCIDR)]
+    if len(versions) == 1:
+        return {"--node-cidr-mask-size": str(spec.network.mask_size(versions[0]))}
+    return {f"--node-cidr-mask-size-ipv{version}": str(spec.network.mask_size(version)) for version in versions}
+
+
+def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
+    labels = [f"topology.kubernetes.io/zone={node.rack}"] if node.rack else []
+    kubelet = {
+        "--kubeconfig": f"{ETC}/kubelet.conf",
+        "--hostname-override": node.name,
+        "--node-ip": ",".join(node.addresses),
+        "--config": "/var/lib/kubelet/config.yaml",
+        "--container-runtime-endpoint": f"unix://{runtime_socket}",
+    }
+    if catalogue:
+        kubelet["--image-catalogue"] = catalogue
+    if node.role == "control-plane":
+        labels.append("node-role.kubernetes.io/control-plane=")
+        kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
+    if labels:
+        kubelet["--node-labels"] = ",".join(labels)
+    yield ComponentSpec("kubelet", node.name, "kubewire.components.kubelet.main:main", _flat(kubelet))
+    if spec.kubeProxy.mode != "none":
+        proxy = {
+            "--kubeconfig": f"{ETC}/kube-proxy.conf",
+            "--hostname-override": node.name,
+            "--proxy-mode": spec.kubeProxy.mode,
+        }
+        if network_of(spec).has_pod_cidrs(spec):
+            proxy["--cluster-cidr"] = spec.network.clusterCIDR
+        yield ComponentSpec("kube-proxy", node.name, "kubewire.components.kube_proxy.main:main", _flat(proxy))
+    network = network_of(spec)
+    if network.agent:
+        yield ComponentSpec(network.agent, node.name, network.main, network.arguments(spec, node))
+    for name, main, arguments in network.others(spec, node):
+        yield ComponentSpec(name, node.name, main, arguments)
+
+
+def _flat(flags: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{flag}={value}" for flag, value in flags.items())
+
+
+def _api_url(node: Machine) -> str:
+    return f"https://{bracketed(node.address)}:{API_PORT}"
+
+
+def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: str) -> Iterator[NodeFile]:
+    """Certificates, kubeconfigs and configuration files of every host, as kubeadm and an installer leave them."""
+    control_plane = plan.nodes[0]
+    yield from _control_plane_files(spec, control_plane, authority, name)
+    server = _api_url(control_plane)
+    yield upstream_dns(plan)
+    if spec.topology.routing != "static":
+        for router in routers.routers(plan):
+            for path, content in routers.files(spec.topology.routing, router).items():
+                yield NodeFile(router.machine.name, path, content, 0o644)
+    network = network_of(spec)
+    # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
+    users = {"kube-proxy": "system:kube-proxy"} | ({network.agent: network.user} if network.agent else {})
+    shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()]
+    for node in plan.nodes:
+        identity = kubeconfig_for(authority, name, server, f"system:node:{node.name}", ("system:nodes",))
+        yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
+        for part, content in shared:
+            yield NodeFile(node.name, f"{ETC}/{part}.conf", content)
+        serving = authority.server(f"system:node:{node.name}", [node.name, *node.addresses, "127.0.0.1"])
+        yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.crt", serving.certificate)
+        yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
+        yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
+        yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
+        for path, content in network.files(spec, node).items():
+            yield NodeFile(node.name, path, content, 0o644)
+
+
+def upstream_dns(plan: TopologyPlan) -> NodeFile:
+    """What the world's DNS knows: the hosts outside the cluster, under example.com (RFC 2606)."""
+    www = [f"        {address} example.com www.example.com" for address in plan.machine("client").addresses]
+    names = [
+        f"        {address} {machine.name}.example.com"
+        for machine in plan.machines
+        if machine.role == "outside"
+        for address in machine.addresses
+    ]
+    # hosts alone says SERVFAIL of what it does not know; a world that is whole says NXDOMAIN, with how long to keep
+    # it. That is template's to say, and template comes before hosts: so it has a server of its own behind.
+    soa = '". 60 IN SOA ns.example.com. hostmaster.example.com. 1 7200 1800 86400 60"'
+    hosts = [".:53 {", "    errors", "    hosts {", *www, *names, "        fallthrough", "    }"]
+    others = ["    forward . 127.0.0.1:5300", "}", ".:5300 {", "    template ANY ANY {"]
+    nothing = ["        rcode NXDOMAIN", f"        authority {soa}", "    }", "}", ""]
+    corefile = "\n".join([*hosts, *others, *nothing])
+    return NodeFile("dns", UPSTREAM_COREFILE, corefile.encode(), 0o644)
+
+
+def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, name: str) -> Iterator[NodeFile]:
+    addresses = ClusterAddresses.of(spec.network.serviceCIDR)
+    domain = spec.network.clusterDomain
+    names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
+    serving = authority.server(
+        "kube-apiserver", [node.name, "localhost", *names, *node.addresses, addresses.api_service, "127.0.0.1"]
+    )
+    client = authority.client("kube-apiserver-kubelet-client", ("system:masters",))
+    private, public = signing_key()
+    server = _api_url(node)
+    for path, content in {
+        f"{PKI}/ca.key": authority.key,
+        f"{PKI}/apiserver.crt": serving.certificate,
+        f"{PKI}/apiserver.key": serving.key,
+        f"{PKI}/apiserver-kubelet-client.crt": client.certificate,
+        f"{PKI}/apiserver-kubelet-client.key": client.key,
+        f"{PKI}/sa.key": private,
+        f"{PKI}/sa.pub": public,
+        ADMIN_CONF: kubeconfig_for(authority, name, server, "kubernetes-admin", ("system:masters",)),
+        f"{ETC}/controller-manager.conf": kubeconfig_for(authority, name, server, "system:kube-controller-manager", ()),
+        f"{ETC}/scheduler.conf": kubeconfig_for(authority, name, server, "system:kube-scheduler", ()),
+    }.items():
+        yield NodeFile(node.name, path, content)
+
+
+def kubeconfig_for(authority: Authority, name: str, server: str, user: str, groups: tuple[str, ...]) -> bytes:
+    """A kubeconfig with a client certificate of its own."""
+    pair = authority.client(user, groups)
+    credentials = kubeconfig.Credentials(
+        server=server, ca=authority.certificate, certificate=pair.certificate, key=pair.key
+    )
+    return kubeconfig.dump(name, credentials, user).encode()
+
+
+def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
+    """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
+    max_pods = network_of(spec).max_pods(spec)
+    return ({"maxPods": max_pods} if max_pods else {}) | {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "clusterDNS": [ClusterAddresses.of(spec.network.serviceCIDR).dns_service],
+        "clusterDomain": spec.network.clusterDomain,
+        "tlsCertFile": "/var/lib/kubelet/pki/kubelet.crt",
+        "tlsPrivateKeyFile": "/var/lib/kubelet/pki/kubelet.key",
+        "authentication": {"x509": {"clientCAFile": f"{PKI}/ca.crt"}},
+    }
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

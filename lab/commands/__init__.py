@@ -1,0 +1,1 @@
+"""Subcommands of kubewire, a module each; cli.py parses their options."""

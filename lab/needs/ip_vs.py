@@ -1,0 +1,33 @@
+"""ip_vs: what kube-proxy's mode ipvs is made of. A module where a kernel has it at all, and loaded by nobody."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from kubewire.lab.errors import UsageError
+from kubewire.lab.needs.doctor import missing_feature
+from kubewire.scenarios.engine.file.spec import LabSpec
+
+_TABLE = Path("/proc/net/ip_vs")
+
+
+def _modprobe() -> None:
+    subprocess.run(["modprobe", "ip_vs"], capture_output=True)
+
+
+def ensure(
+    spec: LabSpec,
+    table: Path = _TABLE,
+    load: Callable[[], None] = _modprobe,
+    missing: Callable[[str], str] = missing_feature,
+) -> None:
+    """For a lab in mode ipvs: load the module where it is not, as root. Raises UsageError when the kernel cannot."""
+    if spec.kubeProxy.mode != "ipvs":
+        return
+    if reasons := [reason for reason in map(missing, spec.kubeProxy.requires) if reason]:
+        raise UsageError(f"kubeProxy.mode: ipvs cannot be used here: {', '.join(reasons)}; see kubewire doctor")
+    if not table.exists() and os.geteuid() == 0:
+        load()

@@ -1,0 +1,19 @@
+"""What a lab file needs of a kernel that not every kernel has: IPv6 (not with ipv6.disable=1), IP-in-IP, ESP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kubewire.lab.errors import UsageError
+from kubewire.lab.needs.doctor import missing_feature
+from kubewire.scenarios.engine.file.spec import LabSpec
+
+
+def ensure(spec: LabSpec, missing: Callable[[str], str] = missing_feature) -> None:
+    """Raises UsageError, naming the key, when the kernel cannot."""
+    for key, value, features in (
+        ("network.ipFamily", spec.network.ipFamily, spec.network.requires),
+        ("cni.backend", spec.cni.backend, spec.cni.requires),
+    ):
+        if reasons := [reason for reason in map(missing, features) if reason]:
+            raise UsageError(f"{key}: {value} cannot be used here: {', '.join(reasons)}; see kubewire doctor")

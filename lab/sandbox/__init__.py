@@ -1,0 +1,1 @@
+"""The sandbox: its namespaces, its files, and the ways in."""

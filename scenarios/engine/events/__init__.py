@@ -1,0 +1,1 @@
+"""What a run tells: options, results and events, which reports are made of."""

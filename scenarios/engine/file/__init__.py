@@ -1,0 +1,1 @@
+"""Scenario files and lab files: reading, checking, short forms."""

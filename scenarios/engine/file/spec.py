@@ -1,0 +1,516 @@
+"""What a lab file says, checked: LabSpec and its parts.
+
+The form is lab.schema.json; what a schema cannot say (ranges that overlap, masks that cannot fit) is checked
+here. Defaults are those of kubeadm, kube-proxy and flannel, and of the address table in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+from kubewire.components.vpc.instances import LIMITS
+from kubewire.scenarios.engine.file.check import check
+from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_text
+from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
+from kubewire.topologies.ranges import (
+    MASK_SIZES,
+    NODES,
+    PODS,
+    SERVICES,
+    PodRange,
+    Range,
+    ServiceRange,
+    overlaps,
+    parse_one,
+)
+
+__all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "Share", "SpecError", "Topology"]
+
+#: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
+_SPECIAL: dict[Range, str] = {
+    IPv4Network("0.0.0.0/8"): "this network",
+    IPv4Network("127.0.0.0/8"): "loopback",
+    IPv4Network("169.254.0.0/16"): "link-local",
+    IPv4Network("224.0.0.0/4"): "multicast",
+    IPv4Network("240.0.0.0/4"): "reserved",
+    IPv6Network("::/96"): "unspecified, loopback and IPv4-compatible",
+    IPv6Network("::ffff:0:0/96"): "IPv4-mapped",
+    IPv6Network("fe80::/10"): "link-local",
+    IPv6Network("ff00::/8"): "multicast",
+}
+_FAMILIES = {4: "IPv4", 6: "IPv6"}
+#: The ranges of an ipFamily where a lab file gives none: those of IPv6 are kind's.
+_RANGES = {
+    "nodeCIDR": {4: "172.18.0.0/16", 6: "fd00:18::/64"},
+    "clusterCIDR": {4: "10.244.0.0/16", 6: "fd00:10:244::/56"},
+    "serviceCIDR": {4: "10.96.0.0/12", 6: "fd00:10:96::/112"},
+}
+_VERSIONS = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6), "dual-ipv6-first": (6, 4)}
+
+
+@dataclass(frozen=True)
+class Links:
+    """bandwidth: Mbit/s of every link, None: as fast as the machine can."""
+
+    bandwidth: float | None = None
+
+
+@dataclass(frozen=True)
+class Topology:
+    """workers does not count the control-plane node. routing: who tells the routers of two racks the ways; static:
+    they are written down, else a BGP daemon on each of them."""
+
+    shape: Literal["one-segment", "two-racks"] = "one-segment"
+    workers: int = 3
+    links: Links = Links()
+    routing: Literal["static", "bird", "frr", "gobgp"] = "static"
+
+
+@dataclass(frozen=True)
+class Network:
+    """Address ranges, under the names of the lab file (which are Kubernetes' own).
+
+    ipFamily gives the ranges that a lab file leaves out; it is that of clusterCIDR.
+    Each of the three is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first
+    (as --cluster-cidr and --service-cluster-ip-range take them). nodeCIDRMaskSize is for one family, the other two are
+    for dual-stack, where it is None; not given in a lab file they are 24 in IPv4, 64 in IPv6.
+    allowOverlap: ranges may overlap each other and what lies outside the cluster, to see what becomes of it.
+    """
+
+    ipFamily: Literal["ipv4", "ipv6", "dual", "dual-ipv6-first"] = "ipv4"
+    nodeCIDR: str = "172.18.0.0/16"
+    clusterCIDR: str = "10.244.0.0/16"
+    nodeCIDRMaskSize: int | None = 24
+    nodeCIDRMaskSizeIPv4: int | None = None
+    nodeCIDRMaskSizeIPv6: int | None = None
+    serviceCIDR: str = "10.96.0.0/12"
+    serviceNodePortRange: str = "30000-32767"
+    clusterDomain: str = "cluster.local"
+    allowOverlap: bool = False
+
+    def mask_size(self, version: int) -> int:
+        """Of each node's part of the pod range of this IP version."""
+        own = self.nodeCIDRMaskSizeIPv4 if version == 4 else self.nodeCIDRMaskSizeIPv6
+        return own or self.nodeCIDRMaskSize or MASK_SIZES[version]
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the ranges need of the kernel beyond what every lab does, by doctor's names."""
+        return ("ipv6",) if ":" in self.nodeCIDR else ()
+
+    @property
+    def ip_families(self) -> str:
+        """ "IPv4", "IPv6", or "IPv4/IPv6" and "IPv6/IPv4" by the order of clusterCIDR."""
+        return "/".join(_FAMILIES[parse_one(part).version] for part in self.clusterCIDR.split(","))
+
+
+#: How packets of each network cross between nodes; the first is the default.
+BACKENDS = {
+    "flannel": ("vxlan", "vxlan-directrouting", "host-gw"),
+    "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
+    "weave": ("vxlan", "fastdp-encrypted", "sleeve", "sleeve-encrypted"),
+    "aws-vpc": ("secondary-ip", "prefix-delegation"),
+    "azure": ("transparent", "overlay"),
+    "none": ("vxlan",),
+}
+#: Networks of a cloud: nodes are instances there, of a type, with settings of their agent's environment.
+CLOUDS = ("aws-vpc", "azure")
+
+
+@dataclass(frozen=True)
+class CNI:
+    """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS.
+
+    Of clouds: instanceType (AWS), maxPods (None: what the network can give), env of the agent.
+    """
+
+    plugin: Literal["flannel", "calico", "weave", "aws-vpc", "azure", "none"] = "flannel"
+    backend: Literal[
+        "vxlan",
+        "vxlan-directrouting",
+        "host-gw",
+        "vxlan-crosssubnet",
+        "bgp",
+        "ipip",
+        "ipip-crosssubnet",
+        "fastdp-encrypted",
+        "sleeve",
+        "sleeve-encrypted",
+        "secondary-ip",
+        "prefix-delegation",
+        "transparent",
+        "overlay",
+    ] = "vxlan"
+    instanceType: str = ""
+    maxPods: int | None = None
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the backend needs of the kernel beyond what every lab does, by doctor's names."""
+        if self.backend == "fastdp-encrypted":
+            return ("esp",)
+        return ("ipip",) if self.backend.startswith("ipip") else ()
+
+
+@dataclass(frozen=True)
+class KubeProxy:
+    """mode "none": no kube-proxy runs."""
+
+    mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the mode needs of the kernel beyond what every lab does, by doctor's names."""
+        return ("ip_vs", "dummy", "ipset") if self.mode == "ipvs" else ()
+
+
+@dataclass(frozen=True)
+class DNS:
+    """replicas of kube-system/coredns; 0: no cluster DNS."""
+
+    replicas: int = 2
+
+
+@dataclass(frozen=True)
+class Image:
+    """A program of the machine under an image name: a command (argv) or a Python function (main)."""
+
+    argv: tuple[str, ...] = ()
+    main: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Share:
+    """A file or folder of the machine that the lab sees under the same path. A string in a lab file is its path."""
+
+    path: str
+    readOnly: bool = True
+
+
+@dataclass(frozen=True)
+class LabSpec:
+    """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links.
+
+    hostUsers, as in a Pod's spec: True: without a user namespace of the lab's own; None: only where it must be so.
+    """
+
+    name: str = field(default="", compare=False)
+    kubernetes: bool = True
+    topology: Topology = Topology()
+    network: Network = Network()
+    cni: CNI = CNI()
+    kubeProxy: KubeProxy = KubeProxy()
+    dns: DNS = DNS()
+    images: tuple[tuple[str, Image], ...] = ()
+    share: tuple[Share, ...] = ()
+    hostUsers: bool | None = None
+
+    @property
+    def has_host_users(self) -> bool:
+        """Whether the lab's root is the machine's root. In mode ipvs it must be: Linux takes IPVS's configuration from
+        the first user namespace alone (GENL_ADMIN_PERM in net/netfilter/ipvs/ip_vs_ctl.c)."""
+        return self.kubeProxy.mode == "ipvs" if self.hostUsers is None else self.hostUsers
+
+    @property
+    def has_working_dns(self) -> bool:
+        """CoreDNS needs a pod network, and kube-proxy to reach the API server's Service."""
+        return bool(self.dns.replicas) and self.cni.plugin != "none" and self.kubeProxy.mode != "none"
+
+    def opened(self) -> Iterator[str]:
+        """What the lab file opens of the machine, a sentence each, for the user to see before it happens."""
+        if self.has_host_users:
+            why = "hostUsers: true" if self.hostUsers else "kubeProxy.mode: ipvs needs hostUsers: true"
+            yield (
+                f"{why}: root in this lab is root of this machine; a privileged pod and a node can change "
+                "kernel-wide settings and everything on its disks (docs/security.md)"
+            )
+        for share in self.share:
+            if not share.readOnly:
+                yield f"share: everything in this lab may change what is in {share.path} of this machine"
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabSpec:
+        """Read a lab file. Raises SpecError (bad content) and OSError (cannot be read)."""
+        return cls.from_document(Document.parse(read_text(Path(path)), str(path)))
+
+    @classmethod
+    def of_form(cls, path: str | Path) -> LabSpec:
+        """Like load, but what the schema cannot say is not checked: for who finds that himself."""
+        document = Document.parse(read_text(Path(path)), str(path))
+        check(document, "lab.schema.json")
+        return _build(document.data)
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, Any], where: str = "lab") -> LabSpec:
+        """Plain data as from YAML; where names it in errors. Raises SpecError."""
+        return cls.from_document(Document.of(mapping, where))
+
+    @classmethod
+    def from_document(cls, document: Document) -> LabSpec:
+        """Check against the schema, build, then check what the schema cannot say."""
+        check(document, "lab.schema.json")
+        spec = _build(document.data)
+        problems = [document.problem(path, what) for path, what in _contradictions(spec)]
+        if problems:
+            raise SpecError(problems)
+        return spec
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lab file again, all defaults written out: LabSpec.parse(spec.as_dict()) == spec."""
+        plain = asdict(self)
+        plain["cni"] = {key: value for key, value in plain["cni"].items() if value not in ("", None)}
+        plain["cni"]["env"] = dict(self.cni.env)
+        plain["images"] = {name: _image_dict(image) for name, image in self.images}
+        plain["share"] = [asdict(share) for share in self.share]
+        if self.hostUsers is None:
+            del plain["hostUsers"]
+        if self.topology.links.bandwidth is None:
+            plain["topology"]["links"] = {}
+        plain["network"] = {key: value for key, value in plain["network"].items() if value is not None}
+        if not self.name:
+            del plain["name"]
+        return plain
+
+    def label(self) -> str:
+        """For people: "flannel/vxlan · kube-proxy iptables · 3 workers"."""
+        if not self.kubernetes:
+            return f"no Kubernetes · {self.topology.workers + 1} hosts" + (
+                "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
+            )
+        cni = "no CNI" if self.cni.plugin == "none" else f"{self.cni.plugin}/{self.cni.backend}"
+        routing = "" if self.topology.routing == "static" else f" with {self.topology.routing}"
+        shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}{routing}"
+        workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
+        families = "" if self.network.ip_families == "IPv4" else f" · {self.network.ip_families}"
+        return f"{cni} · kube-proxy {self.kubeProxy.mode} · {workers}{shape}{families}"
+
+
+def _build(data: Mapping[str, Any]) -> LabSpec:
+    topology = dict(data.get("topology", {}))
+    if "links" in topology:
+        topology["links"] = Links(**topology["links"])
+    return LabSpec(
+        name=data.get("name", ""),
+        kubernetes=data.get("kubernetes", True),
+        topology=Topology(**topology),
+        network=_addresses(data.get("network", {})),
+        cni=_cni(data.get("cni", {})),
+        kubeProxy=KubeProxy(**data.get("kubeProxy", {})),
+        dns=DNS(**data.get("dns", {})),
+        images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
+        share=tuple(_share(entry) for entry in data.get("share", ())),
+        hostUsers=data.get("hostUsers"),
+    )
+
+
+def _cni(data: Mapping[str, Any]) -> CNI:
+    """With the first of the plugin's backends where the file names none."""
+    plugin = data.get("plugin", CNI.plugin)
+    env = tuple(sorted(data.get("env", {}).items()))
+    given = {"backend": BACKENDS[plugin][0], **data, "env": env}
+    if plugin == "aws-vpc":
+        given = {"instanceType": "t3.medium", **given}
+    return CNI(**given)
+
+
+def _addresses(data: Mapping[str, Any]) -> Network:
+    """With the ranges of ipFamily, and the masks that fit the families of clusterCIDR, where the file says none."""
+    given = data.get("ipFamily") or _family_of(data.get("clusterCIDR", Network.clusterCIDR))
+    ranges = {key: ",".join(of[version] for version in _VERSIONS[given]) for key, of in _RANGES.items()}
+    if "ipFamily" not in data and given != "ipv4":
+        ranges = {}  # who writes ranges of another family out writes all of them
+    data = {"ipFamily": given, **ranges, **data}
+    versions = [6 if ":" in part else 4 for part in data.get("clusterCIDR", Network.clusterCIDR).split(",")]
+    own = {f"nodeCIDRMaskSize{_FAMILIES[version]}": MASK_SIZES[version] for version in versions}
+    if len(versions) > 1:
+        return Network(**{"nodeCIDRMaskSize": None, **own, **data})
+    one = None if own.keys() & data.keys() else MASK_SIZES[versions[0]]
+    return Network(**{"nodeCIDRMaskSize": one, **data})
+
+
+def _family_of(cluster: str) -> str:
+    """ipFamily by the order of clusterCIDR; of what is no such range, that of IPv4."""
+    versions = tuple(6 if ":" in part else 4 for part in cluster.split(","))
+    return next((name for name, order in _VERSIONS.items() if order == versions), "ipv4")
+
+
+def _image(data: Mapping[str, Any]) -> Image:
+    env = tuple(sorted(data.get("env", {}).items()))
+    return Image(argv=tuple(data.get("argv", ())), main=data.get("main", ""), env=env)
+
+
+def _share(entry: str | Mapping[str, Any]) -> Share:
+    return Share(entry) if isinstance(entry, str) else Share(**entry)
+
+
+def _image_dict(image: Image) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    if image.argv:
+        plain["argv"] = list(image.argv)
+    if image.main:
+        plain["main"] = image.main
+    if image.env:
+        plain["env"] = dict(image.env)
+    return plain
+
+
+def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    ranges: dict[str, tuple[Range, ...]] = {}
+    for key in ("nodeCIDR", "clusterCIDR", "serviceCIDR"):
+        text = getattr(spec.network, key)
+        try:
+            ranges[key] = tuple(parse_one(part) for part in text.split(","))
+        except ValueError as error:
+            yield ("network", key), str(error)
+            continue
+        if len({network.version for network in ranges[key]}) < len(ranges[key]):
+            yield ("network", key), f"{text} has two ranges of one IP family; dual-stack is one IPv4 and one IPv6 range"
+    cluster = spec.network.clusterCIDR
+    if "clusterCIDR" in ranges and spec.network.ipFamily != _family_of(cluster):
+        yield ("network", "ipFamily"), f"{spec.network.ipFamily} is not that of clusterCIDR {cluster}; leave one out"
+    yield from _overlaps(spec.network, ranges)
+    yield from _family_order(ranges)
+    yield from _masks(spec, ranges)
+    yield from _places(spec, ranges)
+    yield from _ports(spec.network.serviceNodePortRange)
+    yield from _pod_network(spec.cni, ranges)
+    yield from _routing(spec)
+    if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
+        text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
+        yield ("hostUsers",), f"false is not possible here; {text}"
+    for name, image in spec.images:
+        if image.argv and image.main:
+            yield ("images", name), "has both argv and main; give one"
+        if not image.argv and not image.main:
+            yield ("images", name), "needs argv or main"
+
+
+def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    if cni.backend not in BACKENDS[cni.plugin]:
+        text = f"{cni.plugin} has {', '.join(BACKENDS[cni.plugin])}; not {cni.backend}"
+        if cni.plugin == "none":
+            text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
+        yield ("cni", "backend"), text
+    if cni.plugin not in CLOUDS:
+        if cni.maxPods:
+            yield ("cni", "maxPods"), f"is for {' and '.join(CLOUDS)}, not for {cni.plugin}"
+    elif any(network.version == 6 for network in (*ranges.get("nodeCIDR", ()), *ranges.get("clusterCIDR", ()))):
+        yield ("cni", "plugin"), f"{cni.plugin} is IPv4 here; take flannel or calico for IPv6 pods"
+    if cni.plugin != "aws-vpc":
+        for key, value in (("instanceType", cni.instanceType), ("env", cni.env)):
+            if value:
+                yield ("cni", key), f"is for aws-vpc, not for {cni.plugin}"
+    if cni.plugin == "aws-vpc" and cni.instanceType not in LIMITS:
+        yield ("cni", "instanceType"), f"{cni.instanceType} is not known; known are {', '.join(LIMITS)}"
+    if cni.plugin == "weave" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
+        yield ("cni", "plugin"), "weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"
+    if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
+        yield ("cni", "backend"), "calico's IP-in-IP is for IPv4 alone; take vxlan or bgp for IPv6 pods"
+
+
+def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    routing = spec.topology.routing
+    if routing == "static":
+        return
+    if spec.topology.shape != "two-racks":
+        yield ("topology", "routing"), f"{routing} runs on the routers of two racks; set topology.shape: two-racks"
+    if ":" in spec.network.nodeCIDR:
+        yield ("topology", "routing"), f"{routing} is set up for IPv4 nodes here; leave it out for IPv6"
+
+
+def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    outside = "what lies outside the cluster"
+    names = {"nodeCIDR": NODES, "clusterCIDR": PODS, "serviceCIDR": SERVICES}
+    named = {names[key]: networks for key, networks in ranges.items()} | {outside: (OUTSIDE, OUTSIDE_IPV6)}
+    keys = {name: key for key, name in names.items()}
+    for found in () if network.allowOverlap else overlaps(named):
+        (first, second), (one, other) = found.names, found.ranges
+        cure = "make them disjoint, or say network.allowOverlap: true to see it"
+        if second == outside:
+            yield (
+                ("network", keys[first]),
+                f"{one} overlaps {other}, which lies outside the cluster: {found.consequence}; {cure}",
+            )
+        else:
+            yield ("network", keys[second]), f"{other} overlaps {keys[first]} {one}: {found.consequence}; {cure}"
+    for key, several in ranges.items():
+        for one, (special, what) in itertools.product(several, _SPECIAL.items()):
+            if one.overlaps(special):
+                yield ("network", key), f"{one} overlaps {special} ({what}); take a range of ordinary addresses"
+
+
+def _family_order(ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    """Services need pods of their family, pods nodes; and default/kubernetes leads to the node that serves the API."""
+    versions = {key: [network.version for network in networks] for key, networks in ranges.items()}
+    for key, below in (("clusterCIDR", "nodeCIDR"), ("serviceCIDR", "clusterCIDR")):
+        for version in versions.get(key, ()):
+            if version not in versions.get(below, (version,)):
+                yield ("network", key), f"has an {_FAMILIES[version]} range, but {below} has none; add one there"
+    node, service = versions.get("nodeCIDR"), versions.get("serviceCIDR")
+    if node and service and node[0] != service[0] and service[0] in node:
+        # kube-apiserver's text (pkg/controlplane/apiserver/options).
+        first, nodes = ranges["serviceCIDR"][0], ranges["nodeCIDR"][0]
+        text = f'service IP family "{first}" must match public address family "{nodes}"'
+        yield ("network", "serviceCIDR"), f"{text}: begin nodeCIDR and serviceCIDR with the same family"
+
+
+def _masks(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    clusters = ranges.get("clusterCIDR", ())
+    yield from _mask_keys(spec.network, [cluster.version for cluster in clusters])
+    for cluster in clusters:
+        yield from _node_mask(spec, cluster, len(clusters) > 1)
+    for service in ranges.get("serviceCIDR", ()):
+        if not ServiceRange(service).fits:
+            allowed = "/{} to /{}".format(*ServiceRange(service).allowed_masks)
+            yield ("network", "serviceCIDR"), f"/{service.prefixlen} is not possible; allowed masks: {allowed}"
+
+
+def _mask_keys(network: Network, versions: Sequence[int]) -> Iterator[tuple[KeyPath, str]]:
+    """Which of the three may be given (setNodeCIDRMaskSizes of cmd/kube-controller-manager/app)."""
+    own = {4: network.nodeCIDRMaskSizeIPv4, 6: network.nodeCIDRMaskSizeIPv6}
+    if len(versions) > 1 and network.nodeCIDRMaskSize is not None:
+        text = "is for one IP family; with two take nodeCIDRMaskSizeIPv4 and nodeCIDRMaskSizeIPv6"
+        yield ("network", "nodeCIDRMaskSize"), text
+    for version, size in own.items():
+        key = f"nodeCIDRMaskSize{_FAMILIES[version]}"
+        if size is not None and versions and version not in versions:
+            yield ("network", key), f"clusterCIDR has no {_FAMILIES[version]} range"
+        elif size is not None and network.nodeCIDRMaskSize is not None and len(versions) == 1:
+            yield ("network", key), "is not allowed if nodeCIDRMaskSize is set"
+
+
+def _node_mask(spec: LabSpec, cluster: Range, dual: bool) -> Iterator[tuple[KeyPath, str]]:
+    size, nodes = spec.network.mask_size(cluster.version), spec.topology.workers + 1
+    own = dual or getattr(spec.network, f"nodeCIDRMaskSize{_FAMILIES[cluster.version]}") is not None
+    key: KeyPath = ("network", "nodeCIDRMaskSize" + (_FAMILIES[cluster.version] if own else ""))
+    pods = PodRange(cluster, size)
+    if not pods.fits:
+        shortest, longest = pods.allowed_masks
+        yield key, f"/{size} does not fit in clusterCIDR {cluster}; allowed: {shortest} to {longest}"
+    elif pods.parts < nodes:
+        yield (
+            key,
+            f"{cluster} holds {pods.parts} ranges of /{size}, but there are {nodes} nodes (control plane included)",
+        )
+
+
+def _places(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
+    """Has every host of the topology an address?"""
+    if "nodeCIDR" in ranges:
+        try:
+            SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
+        except PlanError as error:
+            yield ("network", "nodeCIDR"), str(error)
+
+
+def _ports(text: str) -> Iterator[tuple[KeyPath, str]]:
+    low, high = (int(part) for part in text.split("-"))
+    if not 1 <= low <= high <= 65535:
+        yield ("network", "serviceNodePortRange"), f"{text}: must be LOW-HIGH with 1 <= LOW <= HIGH <= 65535"

@@ -1,0 +1,1 @@
+"""Captured packets: taking, decoding, following."""

@@ -1,0 +1,293 @@
+"""Looks until an expectation holds, or time is up; then, if asked, that it stays so.
+
+An expectation may be about many pairs (from x to). Each is looked at until it holds; requests that leave one
+source go out in one probe process, and sources are asked side by side.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from kubewire.scenarios.engine.events.results import Evidence, ExpectationResult
+from kubewire.scenarios.engine.file.model import Expectation
+from kubewire.scenarios.engine.scene.api import ApiError
+from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, SceneError, pairs
+from kubewire.scenarios.engine.verbs import LOOKS, PROBES, Observation, ProbeVerb
+from kubewire.scenarios.engine.verbs.probes import split_port
+
+#: between looks, seconds: soon at first, rarely later
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+SIDE_BY_SIDE = 8
+#: how long an expectation that must fail is given to hold nevertheless, when the file does not say
+MUST_FAIL_WITHIN = 2.0
+NOWHERE = End("")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    source: End
+    target: End
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.source.name, self.target.name
+
+
+Looks = dict[tuple[str, str], Observation]
+
+
+def evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
+    """Never raises for what a scenario or a lab can do wrong: that is the result."""
+    if expectation.must_fail:
+        return _must_fail(scene, expectation)
+    return _evaluate(scene, expectation, scene.left(expectation.within))
+
+
+def _must_fail(scene: Scene, expectation: Expectation) -> ExpectationResult:
+    within = min(expectation.within, MUST_FAIL_WITHIN)
+    result = _evaluate(scene, replace(expectation, consistently=0), within)
+    result = replace(result, expectation=expectation)
+    if result.status == "error" or any(item.blind for item in result.evidence):
+        return replace(result, status="error", message=result.message or "could not be looked at")
+    if result.status == "failed":
+        turned = tuple(replace(item, holds=True) for item in result.evidence)
+        return replace(result, status="passed", evidence=turned)
+    turned = tuple(replace(item, holds=False) for item in result.evidence)
+    message = "holds, though this variant says that it fails here"
+    return replace(result, status="failed", message=message, evidence=turned)
+
+
+def _evaluate(scene: Scene, expectation: Expectation, within: float) -> ExpectationResult:
+    began = time.monotonic()
+    tracker = _Tracker(began)
+    try:
+        held = _until(scene, expectation, tracker, began + within)
+        if held and expectation.consistently:
+            held = _while(scene, expectation, tracker, time.monotonic() + expectation.consistently)
+    except (SceneError, ValueError) as error:
+        return ExpectationResult(expectation, "error", tracker.evidence(), time.monotonic() - began, str(error))
+    took = time.monotonic() - began
+    if held:
+        return ExpectationResult(expectation, "passed", tracker.evidence(), took)
+    return ExpectationResult(expectation, "failed", tracker.evidence(), took, tracker.message() + scene.late)
+
+
+class _Tracker:
+    """The last look at every pair, and how many there were."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.last: dict[tuple[str, str], Evidence] = {}
+
+    def note(self, looks: Looks, current: Sequence[tuple[str, str]]) -> None:
+        """Take new looks; forget pairs that no longer exist."""
+        for (source, target), seen in looks.items():
+            before = self.last.get((source, target))
+            self.last[source, target] = Evidence(
+                source=source,
+                target=target,
+                holds=seen.holds,
+                command=seen.command,
+                seen=seen.seen,
+                why=seen.why,
+                detail=seen.detail,
+                latency=seen.latency,
+                tries=1 + (before.tries if before else 0),
+                seconds=time.monotonic() - self.began,
+                sightings=seen.sightings,
+                blind=seen.blind,
+                final=seen.final,
+                chart=seen.chart,
+            )
+        self.last = {pair: self.last[pair] for pair in current if pair in self.last}
+
+    @property
+    def holding(self) -> bool:
+        return bool(self.last) and all(item.holds for item in self.last.values())
+
+    @property
+    def final(self) -> bool:
+        return any(item.final and not item.holds for item in self.last.values())
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        return tuple(self.last.values())
+
+    def message(self) -> str:
+        failed = [item for item in self.last.values() if not item.holds]
+        if not failed:
+            return "there was nothing to look at"
+        more = f" (and {len(failed) - 1} more of {len(self.last)})" if len(failed) > 1 else ""
+        return f"{failed[0].why or failed[0].seen}{more}"
+
+
+def _until(scene: Scene, expectation: Expectation, tracker: _Tracker, deadline: float) -> bool:
+    pause = FIRST_PAUSE
+    while True:
+        done = {pair for pair, item in tracker.last.items() if item.holds}
+        tracker.note(*_look(scene, expectation, done))
+        if tracker.holding:
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0 or tracker.final:
+            return False
+        scene.pause(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def _while(scene: Scene, expectation: Expectation, tracker: _Tracker, deadline: float) -> bool:
+    while time.monotonic() < deadline:
+        tracker.note(*_look(scene, expectation, set()))
+        if not tracker.holding:
+            return False
+        scene.pause(min(0.2, max(0.0, deadline - time.monotonic())))
+    return True
+
+
+def _look(
+    scene: Scene, expectation: Expectation, done: set[tuple[str, str]]
+) -> tuple[Looks, Sequence[tuple[str, str]]]:
+    """One look at every pair that has not held yet, and all pairs that there are now."""
+    try:
+        now = _pairs(scene, expectation)
+    except (NotYet, ApiError, OSError) as error:
+        nowhere = ", ".join(expectation.sources), ""
+        return {nowhere: _blind(error)}, [nowhere]
+    todo = [pair for pair in now if pair.key not in done]
+    looks = _probe(scene, expectation, todo) if expectation.verb in PROBES else _each(scene, expectation, todo)
+    if expectation.negated:
+        looks = {pair: _negated(seen) for pair, seen in looks.items()}
+    return looks, [pair.key for pair in now]
+
+
+def _blind(error: Exception) -> Observation:
+    return Observation(False, "", str(error), why=str(error), blind=True)
+
+
+def _negated(seen: Observation) -> Observation:
+    if seen.blind:
+        return seen
+    if seen.holds:
+        return replace(seen, holds=False, why=f"should not be so: {seen.seen}")
+    return replace(seen, holds=True, why="")
+
+
+def _pairs(scene: Scene, expectation: Expectation) -> list[_Pair]:
+    family = expectation.family
+    sources = [end.within(family) for text in expectation.sources for end in scene.source(scene.resolve(text))]
+    to = expectation.args.get("to") if expectation.verb in PROBES else None
+    if not to:
+        return [_Pair(source, NOWHERE) for source in sources or [NOWHERE]]
+    skip_self = bool(expectation.args.get("exceptSelf"))
+    return [
+        _Pair(source, target)
+        for one in sources
+        for source, target in pairs([one], _targets(scene, to, one, family), skip_self)
+    ]
+
+
+def _targets(scene: Scene, to: str, source: End, family: str) -> list[End]:
+    """The ends that to means. It may carry a port: "worker-1:30080", "pod:web:8080", "10.244.2.3:80"."""
+    resolved: str = scene.resolve(to, {"from": source})
+    head, port = _port_apart(resolved)
+    found = [end.within(family) for end in scene.ends(head)]
+    return [replace(end, ip=_in_brackets(end.ip) + port) for end in found] if port else found
+
+
+def _in_brackets(address: str) -> str:
+    return f"[{address}]" if _is_ipv6(address) else address
+
+
+def _port_apart(text: str) -> tuple[str, str]:
+    """ "pod:web:8080" -> ("pod:web", ":8080"). An IPv6 address ends in no port, nor does "pod:5" (a name)."""
+    head, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or head in ("pod", "pods", "service", "svc"):
+        return text, ""
+    return (text, "") if ":" in head and _is_ipv6(text) else (head, f":{port}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[str, Any]:
+    """The verb's arguments for a pair. A probe's "to" is the target's address (with its port, if it has one)."""
+    bare = replace(pair.target, ip=split_port(pair.target.ip, 0)[0]) if _has_port(pair.target.ip) else pair.target
+    args = dict(expectation.args)
+    target = {"to": pair.target.ip} if expectation.verb in PROBES and args.pop("to", None) else {}
+    resolved: dict[str, Any] = scene.resolve(args, {"from": pair.source, "to": bare})
+    return {**resolved, **target}
+
+
+def _has_port(text: str) -> bool:
+    one = text.count(":") == 1 or (text.startswith("[") and "]:" in text)
+    return one and text.rpartition(":")[2].isdigit()
+
+
+def _probe(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Looks:
+    kind = PROBES[expectation.verb]
+    by_source: dict[str, list[tuple[_Pair, ProbeVerb]]] = {}
+    looks: Looks = {}
+    for pair in todo:
+        try:
+            verb: ProbeVerb = kind.read(_arguments(scene, expectation, pair))
+        except (NotYet, ApiError, OSError) as error:
+            looks[pair.key] = _blind(error)
+        else:
+            by_source.setdefault(pair.source.target, []).append((pair, verb))
+    ask = functools.partial(_ask, scene, expectation.family)
+    return looks | _side_by_side(ask, list(by_source.values()))
+
+
+def _ask(scene: Scene, family: str, group: Sequence[tuple[_Pair, ProbeVerb]]) -> Looks:
+    """One probe process at the source of the group. family: of the addresses that a name is looked up for."""
+    requests = [verb.request() | {"family": family} for _, verb in group]
+    source = group[0][0].source
+    # a name may be asked for with every domain of the search list
+    allowed = 10.0 + sum(float(request["timeout"]) * request.get("repeat", 1) * 6 for request in requests)
+    try:
+        running = scene.lab.start(source.target, main=group[0][1].PROGRAM, args=[json.dumps({"requests": requests})])
+        try:
+            done = running.wait(allowed)
+        finally:
+            running.stop()
+        if done.returncode:
+            words = done.stderr.decode(errors="replace").strip()[-300:]
+            raise NotYet(f"probe at {source.name}: exit code {done.returncode} {words}")
+    except (LookupError, TimeoutError, NotYet, OSError) as error:
+        return {pair.key: _blind(error) for pair, _ in group}
+    results = json.loads(done.stdout)["results"]
+    return {pair.key: verb.judge(result, pair.source) for (pair, verb), result in zip(group, results, strict=True)}
+
+
+def _each(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Looks:
+    kind = LOOKS[expectation.verb]
+
+    def look(pair: _Pair) -> Looks:
+        try:
+            verb = kind.read(_arguments(scene, expectation, pair))
+            return {pair.key: verb.look(scene, pair.source)}
+        except (NotYet, ApiError, OSError) as error:
+            return {pair.key: _blind(error)}
+
+    return _side_by_side(look, todo)
+
+
+Job = TypeVar("Job")
+
+
+def _side_by_side(work: Callable[[Job], Looks], jobs: Sequence[Job]) -> Looks:
+    if len(jobs) == 1:
+        return work(jobs[0])
+    with ThreadPoolExecutor(max_workers=min(SIDE_BY_SIDE, max(1, len(jobs)))) as pool:
+        results = list(pool.map(work, jobs))
+    return {pair: seen for looks in results for pair, seen in looks.items()}

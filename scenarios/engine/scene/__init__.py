@@ -1,0 +1,1 @@
+"""Where a case runs: its lab, its namespace and its programs in pods, and what names mean there."""
