@@ -20,6 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/* from what the code says now")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of virtual machines come first: they take minutes one by one. `kubewire test` gives each worker a part of the
+    list, so one worker does them while the others work, and none is left alone with them at the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("vm") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What ran on which kernel, and what did not run: nothing is left out silently."""
     terminalreporter.section("where it ran")
