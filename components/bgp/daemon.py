@@ -59,6 +59,9 @@ class Daemon:
         """Until asked is set. Raises SpeakerError when the speaker does not start; see also failure."""
         loop = asyncio.get_running_loop()
         self._asked = asked
+        # SIGHUP may come from now on. Two threads that apply a configuration at once both add its peers, and os-ken
+        # refuses the second of them; so the file is read again only after the first configuration has been applied.
+        await self._configuring.acquire()
 
         def report(event: Event) -> None:
             loop.call_soon_threadsafe(self._handle, event)
@@ -73,7 +76,10 @@ class Daemon:
         installing = asyncio.ensure_future(self._install())
         try:
             self._dirty.set()
-            await self._apply_first()
+            try:
+                await self._apply_first()
+            finally:
+                self._configuring.release()
             ending = asyncio.ensure_future(asked.wait())
             await asyncio.wait({ending, installing}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
