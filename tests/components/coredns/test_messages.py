@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 
 import pytest
 from dnslib import RR, A, DNSError, DNSRecord
@@ -93,22 +92,24 @@ def test_a_client_that_asks_and_does_not_read_is_ended(monkeypatch: pytest.Monke
         made += 1
         return Response(answer=tuple(RR("web.default", 1, rdata=A("10.0.0.1")) for _ in range(300)))
 
-    async def ask() -> float:
+    async def ask() -> bool:
+        """Whether the server ends the connection, however long a busy machine takes for it."""
         listening = await asyncio.start_server(lambda r, w: server.serve_stream(r, w, serve), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname()[:2], limit=1024)
         one = query(QUESTION)
-        begun = time.monotonic()
         try:
-            while time.monotonic() - begun < 20:
-                writer.write((len(one).to_bytes(2, "big") + one) * 100)
-                async with asyncio.timeout(15):
+            async with asyncio.timeout(200):
+                while True:
+                    writer.write((len(one).to_bytes(2, "big") + one) * 100)
                     await writer.drain()
-        except (ConnectionError, TimeoutError):
-            pass
-        listening.close()
-        writer.transport.abort()
-        assert reader is not None
-        return time.monotonic() - begun
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            listening.close()
+            writer.transport.abort()
+            assert reader is not None
 
-    assert asyncio.run(ask()) < 15
+    assert asyncio.run(ask())
     assert made < 5000
