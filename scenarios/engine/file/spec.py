@@ -1,7 +1,8 @@
 """What a lab file says, checked: LabSpec and its parts.
 
-The form is lab.schema.json; what a schema cannot say (ranges that overlap, masks that cannot fit) is checked
-here. Defaults are those of kubeadm, kube-proxy and flannel, and of the address table in docs/architecture.md.
+What each key does and which values it takes is told in keys.py, and lab.schema.json is made of both. What a schema
+cannot say (ranges that overlap, masks that cannot fit) is checked here. Defaults are those of kubeadm, kube-proxy and
+flannel, and of the address table in docs/architecture.md.
 """
 
 from __future__ import annotations

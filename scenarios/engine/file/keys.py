@@ -1,0 +1,141 @@
+"""Every key of a lab file: what it does, and what its type (of the dataclasses in spec.py) does not say of its values.
+
+The schema, the list that `kubewire up --help` prints and docs/lab-file.md are made of this table and the dataclasses
+(scenarios/engine/file/reference.py). Types and defaults are the dataclasses'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Key:
+    """does: sentences for people. form: what a value must be, where an error says so ("an IP range such as ...").
+
+    limits: keywords of JSON Schema beside the type's. definition: the name of an entry of DEFINITIONS that stands for
+    the type. shorthand: the definition of a value that may stand for the whole mapping. shown: the value that an
+    example has, where the default says too little. more: what only the page tells.
+    """
+
+    does: str
+    form: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    definition: str = ""
+    shorthand: str = ""
+    shown: Any = None
+    more: str = ""
+
+
+#: Types of texts that more than one key has.
+DEFINITIONS: Mapping[str, Mapping[str, Any]] = {
+    "cidr": {
+        "type": "string",
+        "pattern": "^[0-9a-fA-F.:]+/[0-9]+(,[0-9a-fA-F.:]+/[0-9]+)?$",
+        "form": "an IP range such as 10.244.0.0/16 or fd00:10:244::/56, "
+        "or one of each family with a comma between them",
+    },
+    "absolutePath": {
+        "type": "string",
+        "pattern": "^/[^/]",
+        "form": "an absolute path such as /srv/app, and not / itself",
+    },
+}
+
+#: Path of a key -> the key, in the order in which people read them. "*" stands for a name that the user chooses, "[]"
+#: for each item of a list.
+KEYS: Mapping[str, Key] = {
+    "name": Key(
+        "The lab's name. --name of the command line comes first.",
+        "a name of lower-case letters, digits and '-' (40 at most)",
+        {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
+        shown="default",
+    ),
+    "kubernetes": Key("With false there are only hosts and links: nothing runs on them, and there is no API."),
+    "topology": Key("The hosts and the links between them."),
+    "topology.shape": Key("How the hosts hang together: all on one switch, or in two racks with a router each."),
+    "topology.workers": Key("Worker nodes; the control plane is one node more.", limits={"minimum": 0, "maximum": 250}),
+    "topology.routing": Key(
+        "How the routers of two-racks know their routes: they are written down, or BGP finds them."
+    ),
+    "topology.links": Key("What every link has."),
+    "topology.links.bandwidth": Key(
+        "Mbit/s of a link. Without it a link is as fast as the machine can make it.",
+        "Mbit/s, more than 0",
+        {"exclusiveMinimum": 0},
+        shown=100,
+        more="Each end of a link gets a token bucket filter.",
+    ),
+    "network": Key(
+        "Address ranges, under Kubernetes' names.",
+        more="A range is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first.",
+    ),
+    "network.ipFamily": Key("Which families the three ranges have that are left out; the IPv6 ones are kind's."),
+    "network.nodeCIDR": Key("The nodes' range.", definition="cidr"),
+    "network.clusterCIDR": Key("The pods' range.", definition="cidr"),
+    "network.nodeCIDRMaskSize": Key(
+        "The prefix length of each node's part of clusterCIDR, with one IP family. IPv6 has 64.",
+        limits={"minimum": 8, "maximum": 126},
+    ),
+    "network.nodeCIDRMaskSizeIPv4": Key(
+        "The same for IPv4 in a dual-stack lab.", limits={"minimum": 8, "maximum": 30}, shown=24
+    ),
+    "network.nodeCIDRMaskSizeIPv6": Key(
+        "The same for IPv6 in a dual-stack lab.", limits={"minimum": 8, "maximum": 126}, shown=64
+    ),
+    "network.serviceCIDR": Key("The Services' range.", definition="cidr"),
+    "network.serviceNodePortRange": Key(
+        "The ports of Services of type NodePort.",
+        "a port range such as 30000-32767",
+        {"pattern": "^[0-9]+-[0-9]+$"},
+    ),
+    "network.clusterDomain": Key(
+        "The domain of the cluster's DNS names.",
+        "a DNS domain such as cluster.local",
+        {"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"},
+    ),
+    "network.allowOverlap": Key(
+        "With true ranges may overlap, to see what becomes of it. `kubewire plan` tells it before."
+    ),
+    "cni": Key("The pod network."),
+    "cni.plugin": Key("Which one. With none, nodes stay NotReady until somebody installs one."),
+    "cni.backend": Key("How packets cross between nodes. Each plugin has its own, and its first one is the default."),
+    "cni.instanceType": Key(
+        "The type of aws-vpc's nodes. It says how many addresses they can have.", shown="t3.medium"
+    ),
+    "cni.maxPods": Key(
+        "The kubelet's, in a cloud. Without it, what the addresses allow.",
+        limits={"minimum": 1, "maximum": 1000},
+        shown=17,
+    ),
+    "cni.env": Key("The environment of the cloud network's agent.", shown={"WARM_IP_TARGET": "2"}),
+    "kubeProxy": Key("kube-proxy, which runs on every node."),
+    "kubeProxy.mode": Key("Its mode. With none, no kube-proxy runs."),
+    "dns": Key("The cluster's DNS."),
+    "dns.replicas": Key(
+        "How many pods of CoreDNS run. With 0 there is no cluster DNS.", limits={"minimum": 0, "maximum": 10}
+    ),
+    "images": Key(
+        "Image names, each with the program of this machine that it stands for.",
+        shown={"my/app:1": {"argv": ["/usr/bin/python3", "/srv/app.py"]}},
+    ),
+    "images.*": Key("The image of this name.", "an image needs argv or main", {"minProperties": 1}),
+    "images.*.argv": Key("Its entrypoint: a program and arguments.", limits={"minItems": 1}),
+    "images.*.main": Key(
+        "In place of argv: a Python function. It is forked, which takes less time and memory.",
+        "a Python function as package.module:function",
+        {"pattern": "^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"},
+    ),
+    "images.*.env": Key("Its environment."),
+    "share": Key("Files and folders of this machine that hosts and pods see, under the same path."),
+    "share[]": Key("A path, or a mapping with a path.", shorthand="absolutePath"),
+    "share[].path": Key("The file or folder.", definition="absolutePath"),
+    "share[].readOnly": Key("With false the lab may change what is there."),
+    "hostUsers": Key(
+        "With true the lab's root is this machine's root (docs/security.md): it has no user namespace of its own.",
+        shown=False,
+        more="Without the key, kubeProxy mode ipvs has true, for it needs that, and other modes have false.",
+    ),
+}
