@@ -298,7 +298,7 @@ def _up(options: argparse.Namespace) -> int:
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
-    for warning in spec.opened():
+    for warning in (*spec.opened(), *spec.ineffective()):
         print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()

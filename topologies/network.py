@@ -34,6 +34,7 @@ PRIVATE_DIRECTORIES = (
     "/var/lib/calico",
     "/var/lib/cni",
     "/var/lib/etcd",
+    "/var/lib/kube-proxy",
     "/var/lib/kubelet",
     "/var/lib/weave",
     "/var/log/pods",

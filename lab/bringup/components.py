@@ -11,6 +11,7 @@ from kubewire.components.kubeapi import kubeconfig
 from kubewire.lab.bringup import router_packages, routers
 from kubewire.lab.bringup.networks import network_of
 from kubewire.lab.bringup.pki import Authority, signing_key
+from kubewire.scenarios.engine.file import upstream
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
 
@@ -23,6 +24,8 @@ FABRIC = "fabric"
 #: The descriptor under which the API server finds the door, a listening unix socket that
 #: the process on the machine's loopback leads to (lab/sandbox/door.py).
 DOOR_FD = 10
+#: Where kubeadm's DaemonSet has it.
+PROXY_CONFIG = "/var/lib/kube-proxy/config.conf"
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
@@ -84,12 +87,8 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     control_plane = plan.nodes[0]
     yield _apiserver(spec, control_plane)
     yield _controllers(spec, control_plane)
-    yield ComponentSpec(
-        "scheduler",
-        control_plane.name,
-        "kubewire.components.scheduler.main:main",
-        ("--kubeconfig", f"{ETC}/scheduler.conf"),
-    )
+    scheduler = {"--kubeconfig": f"{ETC}/scheduler.conf"} | _extra_flags(spec, "scheduler")
+    yield ComponentSpec("scheduler", control_plane.name, "kubewire.components.scheduler.main:main", _flat(scheduler))
     for name, main, arguments in network_of(spec).around(spec, plan):
         yield ComponentSpec(name, FABRIC, main, arguments)
     for node in plan.nodes:
@@ -141,8 +140,14 @@ def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
+        **_extra_flags(spec, "controllerManager"),
     }
     return ComponentSpec("controllers", node.name, "kubewire.components.controllers.main:main", _flat(flags))
+
+
+def _extra_flags(spec: LabSpec, key: str) -> dict[str, str]:
+    """A lab file's own, as kubeadm's extraArgs: they win over what bring-up passes."""
+    return upstream.flags(upstream.settings()[key].effective(getattr(spec, key).data))
 
 
 def _mask_sizes(spec: LabSpec) -> dict[str, str]:
@@ -171,13 +176,7 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         kubelet["--node-labels"] = ",".join(labels)
     yield ComponentSpec("kubelet", node.name, "kubewire.components.kubelet.main:main", _flat(kubelet))
     if spec.kubeProxy.mode != "none":
-        proxy = {
-            "--kubeconfig": f"{ETC}/kube-proxy.conf",
-            "--hostname-override": node.name,
-            "--proxy-mode": spec.kubeProxy.mode,
-        }
-        if network_of(spec).has_pod_cidrs(spec):
-            proxy["--cluster-cidr"] = spec.network.clusterCIDR
+        proxy = {"--config": PROXY_CONFIG, "--hostname-override": node.name}
         yield ComponentSpec("kube-proxy", node.name, "kubewire.components.kube_proxy.main:main", _flat(proxy))
     network = network_of(spec)
     if network.agent:
@@ -218,6 +217,8 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
+        if spec.kubeProxy.mode != "none":
+            yield NodeFile(node.name, PROXY_CONFIG, _json(proxy_configuration(spec)), 0o644)
         for path, content in network.files(spec, node).items():
             yield NodeFile(node.name, path, content, 0o644)
 
@@ -278,7 +279,7 @@ def kubeconfig_for(authority: Authority, name: str, server: str, user: str, grou
 def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
     """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
     max_pods = network_of(spec).max_pods(spec)
-    return ({"maxPods": max_pods} if max_pods else {}) | {
+    own = ({"maxPods": max_pods} if max_pods else {}) | {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "clusterDNS": [ClusterAddresses.of(spec.network.serviceCIDR).dns_service],
@@ -287,6 +288,20 @@ def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
         "tlsPrivateKeyFile": "/var/lib/kubelet/pki/kubelet.key",
         "authentication": {"x509": {"clientCAFile": f"{PKI}/ca.crt"}},
     }
+    return upstream.merged(own, upstream.settings()["kubelet"].effective(spec.kubelet.data))
+
+
+def proxy_configuration(spec: LabSpec) -> dict[str, Any]:
+    """KubeProxyConfiguration (https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/)."""
+    own = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"},
+        "mode": spec.kubeProxy.mode,
+    }
+    if network_of(spec).has_pod_cidrs(spec):
+        own["clusterCIDR"] = spec.network.clusterCIDR
+    return upstream.merged(own, upstream.settings()["kubeProxy"].effective(spec.kubeProxy.configuration.data))
 
 
 def _json(value: dict[str, Any]) -> bytes:

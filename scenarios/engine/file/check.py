@@ -50,12 +50,12 @@ def explain(error: Any) -> Iterator[tuple[KeyPath, str]]:
     path: KeyPath = tuple(error.absolute_path)
     match error.validator:
         case "additionalProperties":
-            allowed = sorted(error.schema.get("properties", {}))
+            properties = error.schema.get("properties", {})
+            allowed = sorted(properties)
+            # A name that upstream knows and that has no effect here is taken, and not recommended.
+            listed = ", ".join(name for name in allowed if not properties[name].get("deprecated"))
             for key in sorted(set(error.instance) - set(allowed), key=str):
-                yield (
-                    (*path, key),
-                    f"unknown key{nearest(str(key), allowed)}; allowed here: {', '.join(allowed)}",
-                )
+                yield (*path, key), f"unknown key{nearest(str(key), allowed)}; allowed here: {listed}"
         case "required":
             missing = [key for key in error.validator_value if key not in error.instance]
             yield path, f"{', '.join(missing)} is missing"

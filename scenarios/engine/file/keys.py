@@ -27,6 +27,7 @@ class Key:
     shorthand: str = ""
     shown: Any = None
     more: str = ""
+    of_upstream: str = ""
 
 
 #: Types of texts that more than one key has.
@@ -113,6 +114,23 @@ KEYS: Mapping[str, Key] = {
     "cni.env": Key("The environment of the cloud network's agent.", shown={"WARM_IP_TARGET": "2"}),
     "kubeProxy": Key("kube-proxy, which runs on every node."),
     "kubeProxy.mode": Key("Its mode. With none, no kube-proxy runs."),
+    "kubeProxy.*": Key(
+        "Any other field of KubeProxyConfiguration, as a file of kube-proxy's has it.",
+        shown={"nodePortAddresses": ["primary"]},
+        of_upstream="kubeProxy",
+    ),
+    "kubelet": Key(
+        "Any field of KubeletConfiguration, for the kubelet of every node, such as maxPods: 20.",
+        of_upstream="kubelet",
+    ),
+    "controllerManager": Key(
+        "Flags of kube-controller-manager without their dashes, such as node-monitor-grace-period: 20s.",
+        of_upstream="controllerManager",
+    ),
+    "scheduler": Key(
+        "Flags of kube-scheduler without their dashes, such as v: 4.",
+        of_upstream="scheduler",
+    ),
     "dns": Key("The cluster's DNS."),
     "dns.replicas": Key(
         "How many pods of CoreDNS run. With 0 there is no cluster DNS.", limits={"minimum": 0, "maximum": 10}

@@ -6,12 +6,14 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import yaml
 
+from kubewire.scenarios.engine.file import upstream
+from kubewire.scenarios.engine.file.jsonobject import JsonObject
 from kubewire.scenarios.engine.file.keys import DEFINITIONS, KEYS, Key
 from kubewire.scenarios.engine.file.spec import LabSpec
 
@@ -43,7 +45,7 @@ class Entry:
 def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> Iterator[Entry]:
     """Every key below a dataclass, a mapping before what is in it, in the order of KEYS."""
     hints = typing.get_type_hints(holder)
-    own = {prefix + field.name: field for field in fields(holder)}
+    own = {_path(holder, field.name, prefix): field for field in fields(holder)}
     for path in sorted(own, key=list(KEYS).index):
         field = own[path]
         default = getattr(defaults, field.name) if defaults is not None else _default(field)
@@ -52,13 +54,18 @@ def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> I
         yield from _below(hint, path, default)
 
 
+def _path(holder: type, name: str, prefix: str) -> str:
+    """A JsonObject beside other fields holds what has no field of its own."""
+    is_rest = typing.get_type_hints(holder)[name] is JsonObject and prefix
+    return f"{prefix}*" if is_rest else prefix + name
+
+
 def _default(field: Any) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def _below(hint: Any, path: str, default: Any) -> Iterator[Entry]:
-    if is_dataclass(hint):
-        assert isinstance(hint, type)
+    if _is_mapping(hint):
         yield from entries(hint, f"{path}.", None if default is MISSING else default)
     elif (named := _named(hint)) is not None and is_dataclass(named):
         yield Entry(f"{path}.*", named, MISSING, KEYS[f"{path}.*"])
@@ -66,6 +73,11 @@ def _below(hint: Any, path: str, default: Any) -> Iterator[Entry]:
     elif (item := _item(hint)) is not None and is_dataclass(item):
         yield Entry(f"{path}[]", item, MISSING, KEYS[f"{path}[]"])
         yield from _below(item, f"{path}[]", MISSING)
+
+
+def _is_mapping(hint: Any) -> bool:
+    """Whether it is a dataclass that stands for a mapping with these fields."""
+    return is_dataclass(hint) and hint is not JsonObject
 
 
 def _given(hint: Any) -> Any:
@@ -100,7 +112,9 @@ def schema() -> dict[str, Any]:
 
 
 def _with_message(of: Mapping[str, Any]) -> dict[str, Any]:
-    message = {"patternErrorMessage": f"This is not {of['form']}."} if "pattern" in of and "form" in of else {}
+    message: dict[str, Any] = (
+        {"patternErrorMessage": f"This is not {of['form']}."} if "pattern" in of and "form" in of else {}
+    )
     return {**of, **message}
 
 
@@ -108,6 +122,8 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
     hints = typing.get_type_hints(holder)
     own = [field for field in fields(holder) if prefix + field.name in KEYS]
     properties = {field.name: _value(_given(hints[field.name]), prefix + field.name) for field in own}
+    if rest := KEYS.get(f"{prefix}*"):
+        properties |= dict(upstream.settings()[rest.of_upstream].properties) if rest.of_upstream else {}
     required = [field.name for field in own if _default(field) is MISSING]
     return {
         "type": "object",
@@ -131,6 +147,9 @@ def _value(hint: Any, path: str) -> dict[str, Any]:
 def _type(hint: Any, path: str) -> dict[str, Any]:
     if typing.get_origin(hint) is Literal:
         return {"enum": list(typing.get_args(hint))}
+    if hint is JsonObject:
+        names = dict(upstream.settings()[KEYS[path].of_upstream].properties)
+        return {"type": "object", "additionalProperties": False, "properties": names}
     if is_dataclass(hint):
         assert isinstance(hint, type)
         return _object(hint, f"{path}.")
@@ -156,13 +175,16 @@ def example() -> str:
 
 
 def _is_line(entry: Entry) -> bool:
-    return "*" not in entry.path and "[]" not in entry.path
+    """What stands in a list, or below a name that the user chooses, is shown with the list."""
+    return "[]" not in entry.path and ("*" not in entry.path or entry.hint is JsonObject)
 
 
 def _lines(entry: Entry) -> Iterator[str]:
     indent = "  " * entry.depth
     says = _says(entry)
-    if is_dataclass(entry.hint):
+    if entry.name == "*":
+        text = f"{indent}# {_flow(entry.key.shown)[1:-1]}"
+    elif _is_mapping(entry.hint):
         some = any(_has_default(one) for one in entries() if one.path.startswith(f"{entry.path}."))
         text = f"{indent}{entry.name}:" if some else f"{indent}{entry.name}: {{}}"
     elif _has_default(entry) or entry.depth == 0:
@@ -191,12 +213,16 @@ def _says(entry: Entry) -> str:
 
 
 def _has_default(entry: Entry) -> bool:
+    if isinstance(entry.default, JsonObject):
+        return False
     return entry.default not in (None, MISSING, "", ()) or entry.default is False or entry.default == 0
 
 
 def _shown(entry: Entry) -> Any:
     if entry.key.shown is not None and not _has_default(entry):
         return entry.key.shown
+    if isinstance(entry.default, JsonObject):
+        return entry.default.data
     return list(entry.default) if isinstance(entry.default, tuple) else entry.default
 
 
@@ -239,7 +265,7 @@ def page() -> str:
 
 def _sections() -> Iterator[str]:
     yield "### Of the lab\n\n" + _HEADER
-    whole = [entry for entry in entries() if entry.depth == 0 and not is_dataclass(entry.hint) and _is_line(entry)]
+    whole = [entry for entry in entries() if entry.depth == 0 and not _is_mapping(entry.hint) and _is_line(entry)]
     yield from (_row(entry) for entry in whole)
     for top in entries():
         if top.depth or not _is_line(top):
@@ -248,6 +274,36 @@ def _sections() -> Iterator[str]:
         if below:
             yield f"\n### `{top.path}`\n\n{top.key.does}{' ' + top.key.more if top.key.more else ''}\n\n"
             yield _HEADER + "".join(_row(entry) for entry in below)
+    yield _OF_UPSTREAM
+    for key, of in upstream.settings().items():
+        yield from _upstream_section(key, of)
+
+
+_OF_UPSTREAM = """
+## What is upstream's
+
+A name that is not listed is refused. `kubewire up` warns of a name that has no effect, and leaves it out.
+"""
+
+
+def _upstream_section(key: str, of: upstream.Settings) -> Iterator[str]:
+    names = list(_dotted(of.properties))
+    effective = [name for name in names if not of.is_without_effect(name)]
+    yield f"\n### `{key}`: {of.kind}\n\nWhat each of them does: [upstream's reference]({of.reference}).\n\n"
+    yield f"With an effect: {_listed(effective)}.\n\n"
+    yield f"Without one: {_listed(sorted(of.without_effect))}.\n"
+
+
+def _dotted(properties: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, of in properties.items():
+        if of.get("properties"):
+            yield from _dotted(of["properties"], f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 _HEADER = "| key | type | default | what it does |\n|---|---|---|---|\n"
@@ -264,6 +320,8 @@ def _words(entry: Entry) -> str:
     hint = entry.hint
     if typing.get_origin(hint) is Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
+    if hint is JsonObject:
+        return "mapping" if entry.name != "*" else "as upstream's"
     if is_dataclass(hint):
         return "path, or mapping" if entry.key.shorthand else "mapping"
     if _named(hint) is not None:
@@ -279,4 +337,4 @@ def _words(entry: Entry) -> str:
 def _default_words(entry: Entry) -> str:
     if entry.default is MISSING and "*" not in entry.name and "[]" not in entry.name:
         return "must be given"
-    return f"`{_flow(entry.default)}`" if _has_default(entry) and not is_dataclass(entry.hint) else ""
+    return f"`{_flow(entry.default)}`" if _has_default(entry) and not _is_mapping(entry.hint) else ""

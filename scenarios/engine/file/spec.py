@@ -17,6 +17,7 @@ from typing import Any, Literal
 from kubewire.components.vpc.instances import LIMITS
 from kubewire.scenarios.engine.file.check import check
 from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_text
+from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
 from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
 from kubewire.topologies.ranges import (
     MASK_SIZES,
@@ -161,9 +162,10 @@ class CNI:
 
 @dataclass(frozen=True)
 class KubeProxy:
-    """mode "none": no kube-proxy runs."""
+    """mode "none": no kube-proxy runs. configuration: other fields of KubeProxyConfiguration, as a file has them."""
 
     mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
+    configuration: JsonObject = EMPTY
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -199,6 +201,7 @@ class Share:
 class LabSpec:
     """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links.
 
+    kubelet: fields of KubeletConfiguration. controllerManager, scheduler: flags, by their names without the dashes.
     hostUsers, as in a Pod's spec: True: without a user namespace of the lab's own; None: only where it must be so.
     """
 
@@ -208,6 +211,9 @@ class LabSpec:
     network: Network = Network()
     cni: CNI = CNI()
     kubeProxy: KubeProxy = KubeProxy()
+    kubelet: JsonObject = EMPTY
+    controllerManager: JsonObject = EMPTY
+    scheduler: JsonObject = EMPTY
     dns: DNS = DNS()
     images: tuple[tuple[str, Image], ...] = ()
     share: tuple[Share, ...] = ()
@@ -235,6 +241,20 @@ class LabSpec:
         for share in self.share:
             if not share.readOnly:
                 yield f"share: everything in this lab may change what is in {share.path} of this machine"
+
+    def of_upstream(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the file sets of upstream's programs, by its keys."""
+        for key in ("kubelet", "controllerManager", "scheduler"):
+            yield key, getattr(self, key).data
+        yield "kubeProxy", self.kubeProxy.configuration.data
+
+    def ineffective(self) -> Iterator[str]:
+        """What the lab file says that has no effect here, a sentence each."""
+        for key, data in self.of_upstream():
+            if data:
+                from kubewire.scenarios.engine.file import upstream  # the components' configuration takes 30 ms
+
+                yield from upstream.warnings(key, data, self.kubeProxy.mode)
 
     @classmethod
     def load(cls, path: str | Path) -> LabSpec:
@@ -268,6 +288,8 @@ class LabSpec:
         plain = asdict(self)
         plain["cni"] = {key: value for key, value in plain["cni"].items() if value not in ("", None)}
         plain["cni"]["env"] = dict(self.cni.env)
+        plain["kubeProxy"] = {"mode": self.kubeProxy.mode, **self.kubeProxy.configuration.data}
+        plain |= {key: data for key, data in self.of_upstream() if key != "kubeProxy"}
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         plain["share"] = [asdict(share) for share in self.share]
         if self.hostUsers is None:
@@ -303,7 +325,10 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         topology=Topology(**topology),
         network=_addresses(data.get("network", {})),
         cni=_cni(data.get("cni", {})),
-        kubeProxy=KubeProxy(**data.get("kubeProxy", {})),
+        kubeProxy=_kube_proxy(data.get("kubeProxy", {})),
+        kubelet=JsonObject.of(data.get("kubelet", {})),
+        controllerManager=JsonObject.of(data.get("controllerManager", {})),
+        scheduler=JsonObject.of(data.get("scheduler", {})),
         dns=DNS(**data.get("dns", {})),
         images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
         share=tuple(_share(entry) for entry in data.get("share", ())),
@@ -319,6 +344,11 @@ def _cni(data: Mapping[str, Any]) -> CNI:
     if plugin == "aws-vpc":
         given = {"instanceType": "t3.medium", **given}
     return CNI(**given)
+
+
+def _kube_proxy(data: Mapping[str, Any]) -> KubeProxy:
+    others = {key: value for key, value in data.items() if key != "mode"}
+    return KubeProxy(data.get("mode", KubeProxy.mode), JsonObject.of(others))
 
 
 def _addresses(data: Mapping[str, Any]) -> Network:
@@ -383,6 +413,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _ports(spec.network.serviceNodePortRange)
     yield from _pod_network(spec.cni, ranges)
     yield from _routing(spec)
+    yield from _upstream(spec)
     if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
         text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
         yield ("hostUsers",), f"false is not possible here; {text}"
@@ -414,6 +445,20 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         yield ("cni", "plugin"), "weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"
     if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
         yield ("cni", "backend"), "calico's IP-in-IP is for IPv4 alone; take vxlan or bgp for IPv6 pods"
+
+
+def _upstream(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    """What upstream's programs would refuse, in their words."""
+    for key, data in spec.of_upstream():
+        if not data:
+            continue
+        from kubewire.scenarios.engine.file import upstream
+
+        of = upstream.settings()[key]
+        if key == "kubeProxy" and spec.kubeProxy.mode != "none":
+            data |= {"mode": spec.kubeProxy.mode}
+        for text in of.wrong(of.effective(data)):
+            yield (key,), text
 
 
 def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:

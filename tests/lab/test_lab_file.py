@@ -1,0 +1,68 @@
+"""What the keys of a lab file do, on one lab that has many of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.kubewire_cli import Cli
+
+pytestmark = pytest.mark.lab
+
+LAB: dict[str, Any] = {
+    "topology": {"workers": 1},
+    "kubeProxy": {"iptables": {"masqueradeAll": True}, "conntrack": {"tcpBeLiberal": True}, "oomScoreAdj": 0},
+    "kubelet": {"maxPods": 20, "podPidsLimit": 100},
+    "controllerManager": {"max-endpoints-per-slice": 1},
+    "scheduler": {"v": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def cli() -> Iterator[Cli]:
+    """A lab of this file; `said` has what `up` wrote to stderr."""
+    folder = Path(tempfile.mkdtemp(prefix="kw-"))
+    own = Cli(folder)
+    (folder / "lab.yaml").write_text(json.dumps(LAB))
+    done = own.run("up", "-f", str(folder / "lab.yaml"))
+    (folder / "said").write_text(done.stderr)
+    try:
+        assert done.returncode == 0, done.stderr
+        yield own
+    finally:
+        own.run("down")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def on(cli: Cli, host: str, *command: str) -> str:
+    return cli.run("node", host, "--", *command, stdin=subprocess.DEVNULL).stdout
+
+
+def test_up_warns_of_upstreams_names_that_have_no_effect(cli: Cli) -> None:
+    said = (cli.folder / "said").read_text()
+    assert "kubewire: warning: kubeProxy.oomScoreAdj has no effect: it is upstream's, and nothing here reads it" in said
+    assert "kubewire: warning: kubelet.podPidsLimit has no effect" in said
+
+
+def test_kube_proxy_works_by_the_fields_of_the_lab_file(cli: Cli) -> None:
+    assert on(cli, "worker-1", "cat", "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal") == "1\n"
+    to_kubernetes = [
+        rule
+        for rule in on(cli, "worker-1", "iptables-save", "-t", "nat").splitlines()
+        if "kubernetes:https cluster IP" in rule
+    ]
+    assert any("KUBE-MARK-MASQ" in rule and "! -s" not in rule for rule in to_kubernetes), to_kubernetes
+
+
+def test_kubelet_and_controllers_work_by_the_fields_and_flags_of_the_lab_file(cli: Cli) -> None:
+    capacity = cli.run("kubectl", "get", "nodes", "-o", "jsonpath={.items[*].status.capacity.pods}").stdout
+    assert capacity == "20 20"
+    slices = cli.run("kubectl", "get", "endpointslices", "-n", "kube-system", "-o", "json").stdout
+    assert [len(item["endpoints"]) for item in json.loads(slices)["items"]] == [1, 1]  # of CoreDNS's two pods
