@@ -290,11 +290,13 @@ class Lab:
         """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace there."""
         server = ClusterAddresses.of(self.spec.network.serviceCIDR).dns_service
         name = f"kubernetes.default.svc.{self.spec.network.clusterDomain}"
+        # Another Corefile may well not know this name.
+        wanted = ("any",) if self.spec.dns.corefile else ()
         probes = {
             node.name: self.runtime.spawn(
                 ProcessSpec(
                     main="kubewire.lab.bringup.dns_probe:main",
-                    args=(server, name, str(_DEADLINE)),
+                    args=(server, name, str(_DEADLINE), *wanted),
                     name="kubewire-dns-probe",
                     join={"net": self.pid(node.name), "mnt": self.pid(node.name)},
                 )

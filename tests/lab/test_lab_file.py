@@ -16,12 +16,22 @@ from tests.lab.kubewire_cli import Cli
 
 pytestmark = pytest.mark.lab
 
+COREFILE = """\
+.:53 {
+    ready
+    health
+    hosts {
+        192.0.2.7 mine.example.com
+    }
+}
+"""
 LAB: dict[str, Any] = {
     "topology": {"workers": 1},
     "kubeProxy": {"iptables": {"masqueradeAll": True}, "conntrack": {"tcpBeLiberal": True}, "oomScoreAdj": 0},
     "kubelet": {"maxPods": 20, "podPidsLimit": 100},
     "controllerManager": {"max-endpoints-per-slice": 1},
     "scheduler": {"v": 4},
+    "dns": {"corefile": COREFILE},
 }
 
 
@@ -66,3 +76,8 @@ def test_kubelet_and_controllers_work_by_the_fields_and_flags_of_the_lab_file(cl
     assert capacity == "20 20"
     slices = cli.run("kubectl", "get", "endpointslices", "-n", "kube-system", "-o", "json").stdout
     assert [len(item["endpoints"]) for item in json.loads(slices)["items"]] == [1, 1]  # of CoreDNS's two pods
+
+
+def test_cluster_dns_answers_by_the_corefile_of_the_lab_file(cli: Cli) -> None:
+    asked = on(cli, "worker-1", "dig", "+short", "@10.96.0.10", "mine.example.com")
+    assert asked == "192.0.2.7\n"

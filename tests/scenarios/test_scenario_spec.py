@@ -212,6 +212,24 @@ def test_labs_that_differ_in_name_only_are_equal():
             id="IPv6 host bits",
         ),
         pytest.param({"network": {"serviceNodePortRange": "9-3"}}, "must be LOW-HIGH", id="ports the wrong way round"),
+        pytest.param(
+            {"dns": {"corefile": ".:53 {\n  ready\n  health\n  forwrd . 1.1.1.1\n}\n"}},
+            "dns.corefile: Corefile:4 - Error during parsing: Unknown directive 'forwrd'",
+            id="an unknown plugin in the Corefile",
+        ),
+        pytest.param(
+            {"dns": {"corefile": ".:53 {\n  ready\n  health\n  forward .\n}\n"}},
+            "dns.corefile: plugin/forward: Corefile:4 - Error during parsing: Wrong argument count",
+            id="a plugin's argument in the Corefile",
+        ),
+        pytest.param(
+            {"dns": {"corefile": "# nothing\n"}}, "dns.corefile: it has no server block", id="no server block"
+        ),
+        pytest.param(
+            {"dns": {"corefile": ".:53 {\n  health\n  forward . /etc/nothing.conf\n}\n"}},
+            "dns.corefile: the plugin ready is missing, which the readinessProbe of CoreDNS's pods asks",
+            id="a Corefile whose pods would never be ready",
+        ),
         pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
     ],
 )

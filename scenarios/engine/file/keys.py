@@ -135,6 +135,12 @@ KEYS: Mapping[str, Key] = {
     "dns.replicas": Key(
         "How many pods of CoreDNS run. With 0 there is no cluster DNS.", limits={"minimum": 0, "maximum": 10}
     ),
+    "dns.corefile": Key(
+        "The Corefile of CoreDNS, in place of kubeadm's.",
+        shown=".:53 { ... }",
+        more="kubeadm's is in [coredns.yaml](../components/coredns/coredns.yaml); the plugins that there are, in "
+        "[CoreDNS's README](../components/coredns/README.md). The probes of its pods ask the plugins ready and health.",
+    ),
     "images": Key(
         "Image names, each with the program of this machine that it stands for.",
         shown={"my/app:1": {"argv": ["/usr/bin/python3", "/srv/app.py"]}},

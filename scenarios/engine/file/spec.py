@@ -175,9 +175,10 @@ class KubeProxy:
 
 @dataclass(frozen=True)
 class DNS:
-    """replicas of kube-system/coredns; 0: no cluster DNS."""
+    """replicas of kube-system/coredns; 0: no cluster DNS. corefile: in place of kubeadm's."""
 
     replicas: int = 2
+    corefile: str = ""
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,8 @@ class LabSpec:
                 from kubewire.scenarios.engine.file import upstream  # the components' configuration takes 30 ms
 
                 yield from upstream.warnings(key, data, self.kubeProxy.mode)
+        if self.dns.corefile and not self.dns.replicas:
+            yield "dns.corefile has no effect: with replicas: 0 there is no cluster DNS"
 
     @classmethod
     def load(cls, path: str | Path) -> LabSpec:
@@ -290,6 +293,8 @@ class LabSpec:
         plain["cni"]["env"] = dict(self.cni.env)
         plain["kubeProxy"] = {"mode": self.kubeProxy.mode, **self.kubeProxy.configuration.data}
         plain |= {key: data for key, data in self.of_upstream() if key != "kubeProxy"}
+        if not self.dns.corefile:
+            del plain["dns"]["corefile"]
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         plain["share"] = [asdict(share) for share in self.share]
         if self.hostUsers is None:
@@ -414,6 +419,11 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _pod_network(spec.cni, ranges)
     yield from _routing(spec)
     yield from _upstream(spec)
+    if spec.dns.corefile:
+        from kubewire.components.coredns import check as coredns  # its plugins take 100 ms
+
+        for text in coredns.problems(spec.dns.corefile):
+            yield ("dns", "corefile"), text
     if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
         text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
         yield ("hostUsers",), f"false is not possible here; {text}"
