@@ -31,6 +31,7 @@ from kubewire.lab.bringup.components import (
     component_specs,
     node_files,
 )
+from kubewire.lab.bringup.manifests import WRONG_INPUT
 from kubewire.lab.bringup.pki import Authority
 from kubewire.lab.errors import BringUpFailed, LabError
 from kubewire.lab.sandbox import mounts
@@ -97,13 +98,17 @@ class Lab:
             self._start_components(lambda component: component.name != "apiserver")
         with self._step(_READY_STEP):
             self._cluster_ready()
+        if self.spec.manifests:
+            number = sum(len(one.objects) for one in self.spec.manifests)
+            with self._step(f"manifests: {number} object{'' if number == 1 else 's'}") as step:
+                self._on_control_plane(step, "kubewire.lab.bringup.manifests:main", "manifests")
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, name: str) -> Iterator[str]:
         self._progress.send(step=name, state="start")
         began = time.monotonic()
         try:
-            yield
+            yield name
         except BringUpFailed:
             raise
         except _command_errors() as error:
@@ -257,15 +262,24 @@ class Lab:
         )
 
     def _cluster_ready(self) -> None:
-        """Runs lab.addons on the control-plane node, as kubeadm would: the sandbox itself has no way to the API."""
-        node = self.plan.nodes[0].name
         LAB_FILE.write_text(json.dumps(self.spec.as_dict()))
+        self._on_control_plane(_READY_STEP, "kubewire.lab.bringup.addons:main", "addons")
+        if self.spec.has_working_dns:
+            self._dns_answers()
+
+    def _on_control_plane(self, step: str, main: str, name: str) -> None:
+        """Runs a program on the control-plane node, as kubeadm would: the sandbox itself has no way to the API.
+
+        It gets the administrator's kubeconfig and the lab file, and writes notes to stdout. Its log is NAME.log.
+        """
+        node = self.plan.nodes[0].name
         read_end, write_end = os.pipe()
-        log = os.open(mounts.LOGS / "addons.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = mounts.LOGS / f"{name}.log"
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         spec = ProcessSpec(
-            main="kubewire.lab.bringup.addons:main",
+            main=main,
             args=(ADMIN_CONF, str(LAB_FILE)),
-            name="kubewire-addons",
+            name=f"kubewire-{name}",
             preload="components",
             join={"net": self.pid(node), "mnt": self.pid(node)},
         )
@@ -277,14 +291,13 @@ class Lab:
         with os.fdopen(read_end, "rb", buffering=0) as notes:
             now = time.monotonic()
             allowed = max(_DEADLINE + 2 * len(self.plan.nodes), _SLOW_MACHINE * (now - self._began))
-            self._follow_notes(notes.fileno(), now + allowed)
+            self._follow_notes(step, notes.fileno(), now + allowed)
         status = self.runtime.wait(process.id, timeout=5.0)
+        if status.shell_code == WRONG_INPUT:
+            raise BringUpFailed(step, _tail(path).splitlines()[-1], output=self._complaints())
         if status.shell_code:
-            output = _tail(mounts.LOGS / "addons.log")
-            raise BringUpFailed(_READY_STEP, f"exit code {status.shell_code}", node=node, output=output)
+            raise BringUpFailed(step, f"exit code {status.shell_code}", node=node, output=_tail(path))
         self.runtime.remove(process.id)
-        if self.spec.has_working_dns:
-            self._dns_answers()
 
     def _dns_answers(self) -> None:
         """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace there."""
@@ -309,7 +322,7 @@ class Lab:
                 raise BringUpFailed(_READY_STEP, reason, node=node_name, output=self._complaints())
             self.runtime.remove(probe.id)
 
-    def _follow_notes(self, descriptor: int, deadline: float) -> None:
+    def _follow_notes(self, step: str, descriptor: int, deadline: float) -> None:
         last = "the API server has not answered yet"
         while True:
             readable, _, _ = select.select([descriptor], [], [], 1.0)
@@ -322,7 +335,7 @@ class Lab:
             elif dead := self.dead_component():
                 raise dead
             if time.monotonic() > deadline:
-                raise BringUpFailed(_READY_STEP, f"not ready in time: {last}", output=self._complaints())
+                raise BringUpFailed(step, f"not ready in time: {last}", output=self._complaints())
 
     def _complaints(self) -> str:
         """The last warning or error of each component's log."""

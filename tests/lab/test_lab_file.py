@@ -16,6 +16,40 @@ from tests.lab.kubewire_cli import Cli
 
 pytestmark = pytest.mark.lab
 
+WEB = """\
+apiVersion: v1
+kind: Namespace
+metadata: {name: mine}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: toys.example.com}
+spec:
+  group: example.com
+  names: {kind: Toy, plural: toys}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+---
+apiVersion: example.com/v1
+kind: Toy
+metadata: {name: bear, namespace: mine}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: mine}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: nginx, readinessProbe: {httpGet: {port: 80}, initialDelaySeconds: 2}}]}
+"""
+ONCE = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "once"},
+    "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "busybox", "command": ["true"]}]},
+}
 COREFILE = """\
 .:53 {
     ready
@@ -32,6 +66,7 @@ LAB: dict[str, Any] = {
     "controllerManager": {"max-endpoints-per-slice": 1},
     "scheduler": {"v": 4},
     "dns": {"corefile": COREFILE},
+    "manifests": ["web.yaml", ONCE],
 }
 
 
@@ -40,6 +75,7 @@ def cli() -> Iterator[Cli]:
     """A lab of this file; `said` has what `up` wrote to stderr."""
     folder = Path(tempfile.mkdtemp(prefix="kw-"))
     own = Cli(folder)
+    (folder / "web.yaml").write_text(WEB)
     (folder / "lab.yaml").write_text(json.dumps(LAB))
     done = own.run("up", "-f", str(folder / "lab.yaml"))
     (folder / "said").write_text(done.stderr)
@@ -81,3 +117,20 @@ def test_kubelet_and_controllers_work_by_the_fields_and_flags_of_the_lab_file(cl
 def test_cluster_dns_answers_by_the_corefile_of_the_lab_file(cli: Cli) -> None:
     asked = on(cli, "worker-1", "dig", "+short", "@10.96.0.10", "mine.example.com")
     assert asked == "192.0.2.7\n"
+
+
+def test_what_is_in_manifests_is_ready_when_the_lab_is_up(cli: Cli) -> None:
+    ready = cli.run("kubectl", "get", "-n", "mine", "deployment/web", "toy/bear", "-o", "json").stdout
+    assert [item.get("status", {}).get("readyReplicas") for item in json.loads(ready)["items"]] == [2, None]
+    assert cli.run("kubectl", "get", "pod", "once", "-o", "jsonpath={.status.phase}").stdout == "Succeeded"
+    assert "✓ manifests: 5 objects" in (cli.folder / "said").read_text()
+
+
+def test_a_manifest_that_cannot_run_ends_up_with_its_file_and_object(short_path: Path) -> None:
+    own = Cli(short_path)
+    (short_path / "web.yaml").write_text(WEB.replace("nginx", "ngnix"))
+    (short_path / "lab.yaml").write_text("topology: {workers: 1}\nmanifests: [web.yaml]\n")
+    done = own.run("up", "-f", str(short_path / "lab.yaml"))
+    assert done.returncode == 1
+    assert 'web.yaml: Deployment mine/web: ErrImagePull: image "ngnix" is not in the image catalogue' in done.stderr
+    assert not (own.state / "default").exists()

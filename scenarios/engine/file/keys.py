@@ -28,6 +28,7 @@ class Key:
     shown: Any = None
     more: str = ""
     of_upstream: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: Types of texts that more than one key has.
@@ -161,5 +162,12 @@ KEYS: Mapping[str, Key] = {
         "With true the lab's root is this machine's root (docs/security.md): it has no user namespace of its own.",
         shown=False,
         more="Without the key, kubeProxy mode ipvs has true, for it needs that, and other modes have false.",
+    ),
+    "manifests": Key(
+        "Files, folders and objects that are applied at the end of bring-up, in this order.",
+        "list of paths and objects",
+        schema={"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}},
+        more="A path is relative to the lab file. Of a folder, its .yaml, .yml and .json files are taken by name. "
+        "A lab is up when the Deployments, DaemonSets, StatefulSets and Pods among them are ready.",
     ),
 }

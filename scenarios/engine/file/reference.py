@@ -51,7 +51,8 @@ def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> I
         default = getattr(defaults, field.name) if defaults is not None else _default(field)
         hint = _given(hints[field.name])
         yield Entry(path, hint, default, KEYS[path])
-        yield from _below(hint, path, default)
+        if not KEYS[path].schema:
+            yield from _below(hint, path, default)
 
 
 def _path(holder: type, name: str, prefix: str) -> str:
@@ -135,6 +136,8 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
 
 def _value(hint: Any, path: str) -> dict[str, Any]:
     key = KEYS[path]
+    if key.schema:
+        return {**key.schema, "description": key.does}
     described = {"description": key.does} | ({"form": key.form} if key.form else {})
     if key.definition:
         return {"$ref": f"#/$defs/{key.definition}", **described}
@@ -318,6 +321,8 @@ def _row(entry: Entry) -> str:
 def _words(entry: Entry) -> str:
     """The type for people."""
     hint = entry.hint
+    if entry.key.schema:
+        return entry.key.form
     if typing.get_origin(hint) is Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(hint))
     if hint is JsonObject:

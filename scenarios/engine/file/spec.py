@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kubewire.components.vpc.instances import LIMITS
+from kubewire.scenarios.engine.file import manifests as manifest_files
 from kubewire.scenarios.engine.file.check import check
 from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_text
 from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
+from kubewire.scenarios.engine.file.manifests import Manifests
 from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
 from kubewire.topologies.ranges import (
     MASK_SIZES,
@@ -219,6 +221,7 @@ class LabSpec:
     images: tuple[tuple[str, Image], ...] = ()
     share: tuple[Share, ...] = ()
     hostUsers: bool | None = None
+    manifests: tuple[Manifests, ...] = ()
 
     @property
     def has_host_users(self) -> bool:
@@ -278,9 +281,9 @@ class LabSpec:
 
     @classmethod
     def from_document(cls, document: Document) -> LabSpec:
-        """Check against the schema, build, then check what the schema cannot say."""
+        """Check against the schema, read the files that it names, build, then check what the schema cannot say."""
         check(document, "lab.schema.json")
-        spec = _build(document.data)
+        spec = _build(_with_files(document))
         problems = [document.problem(path, what) for path, what in _contradictions(spec)]
         if problems:
             raise SpecError(problems)
@@ -297,6 +300,7 @@ class LabSpec:
             del plain["dns"]["corefile"]
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         plain["share"] = [asdict(share) for share in self.share]
+        plain["manifests"] = [one.as_dict() for one in self.manifests]
         if self.hostUsers is None:
             del plain["hostUsers"]
         if self.topology.links.bandwidth is None:
@@ -338,7 +342,15 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
         share=tuple(_share(entry) for entry in data.get("share", ())),
         hostUsers=data.get("hostUsers"),
+        manifests=tuple(
+            one for n, entry in enumerate(data.get("manifests", ())) for one in manifest_files.of(entry, n)
+        ),
     )
+
+
+def _with_files(document: Document) -> Mapping[str, Any]:
+    """The document's data with what is in the files that it names: a lab does not see those."""
+    return {**document.data, "manifests": manifest_files.read(document)}
 
 
 def _cni(data: Mapping[str, Any]) -> CNI:
@@ -419,6 +431,8 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _pod_network(spec.cni, ranges)
     yield from _routing(spec)
     yield from _upstream(spec)
+    if spec.manifests and not spec.kubernetes:
+        yield ("manifests",), "need an API, and kubernetes: false leaves it out"
     if spec.dns.corefile:
         from kubewire.components.coredns import check as coredns  # its plugins take 100 ms
 
