@@ -11,7 +11,7 @@ from kubewire.components.kubeapi import kubeconfig
 from kubewire.lab.bringup import router_packages, routers
 from kubewire.lab.bringup.networks import network_of
 from kubewire.lab.bringup.pki import Authority, signing_key
-from kubewire.scenarios.engine.file import upstream
+from kubewire.scenarios.engine.file import nodefiles, upstream
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
 
@@ -221,6 +221,13 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
             yield NodeFile(node.name, PROXY_CONFIG, _json(proxy_configuration(spec)), 0o644)
         for path, content in network.files(spec, node).items():
             yield NodeFile(node.name, path, content, 0o644)
+
+
+def user_files(spec: LabSpec) -> Iterator[NodeFile]:
+    """What the lab file says is on its nodes."""
+    for path, file in spec.files:
+        for node in nodefiles.chosen(file.nodes, spec.nodes):
+            yield NodeFile(node, path, file.content.encode(), int(file.mode, 8))
 
 
 def upstream_dns(plan: TopologyPlan) -> NodeFile:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from kubewire.lab.bringup.components import (
     NodeFile,
     component_specs,
     node_files,
+    user_files,
 )
 from kubewire.lab.bringup.manifests import WRONG_INPUT
 from kubewire.lab.bringup.pki import Authority
@@ -88,6 +89,7 @@ class Lab:
             self._build_network()
         if not self.spec.kubernetes:
             with self._step("a bare lab: nothing runs on its hosts"):
+                self._write(user_files(self.spec))
                 self._connect_runtime()
             return
         with self._step("certificates and node files"):
@@ -177,8 +179,8 @@ class Lab:
         ]
 
     def _write_files(self) -> None:
-        for file in node_files(self.spec, self.plan, self.authority, self.name):
-            _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
+        self._write(node_files(self.spec, self.plan, self.authority, self.name))
+        self._write(user_files(self.spec))
         for node in self.plan.nodes:
             plugins = Path(f"/proc/{self.pid(node.name)}/root/opt/cni/bin")
             plugins.mkdir(parents=True)
@@ -187,6 +189,13 @@ class Lab:
         if self.spec.images:
             self._write_catalogue()
         self._connect_runtime()
+
+    def _write(self, files: Iterable[NodeFile]) -> None:
+        for file in files:
+            try:
+                _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
+            except OSError as error:
+                raise LabError(f"{file.path} on {file.host} cannot be written: {error.strerror}") from error
 
     def _write_catalogue(self) -> None:
         CATALOGUE.write_text(json.dumps(self.spec.as_dict()["images"]))
@@ -356,6 +365,7 @@ def _write(path: Path, file: NodeFile) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=file.mode)
     path.write_bytes(file.content)
+    path.chmod(file.mode)
 
 
 def _tail(log: Path) -> str:

@@ -67,6 +67,7 @@ LAB: dict[str, Any] = {
     "scheduler": {"v": 4},
     "dns": {"corefile": COREFILE},
     "manifests": ["web.yaml", ONCE],
+    "files": {"/etc/motd": "hello\n", "/run/app.conf": {"from": "app.conf", "nodes": "worker-*", "mode": "0640"}},
 }
 
 
@@ -76,6 +77,7 @@ def cli() -> Iterator[Cli]:
     folder = Path(tempfile.mkdtemp(prefix="kw-"))
     own = Cli(folder)
     (folder / "web.yaml").write_text(WEB)
+    (folder / "app.conf").write_text("port: 80\n")
     (folder / "lab.yaml").write_text(json.dumps(LAB))
     done = own.run("up", "-f", str(folder / "lab.yaml"))
     (folder / "said").write_text(done.stderr)
@@ -134,3 +136,9 @@ def test_a_manifest_that_cannot_run_ends_up_with_its_file_and_object(short_path:
     assert done.returncode == 1
     assert 'web.yaml: Deployment mine/web: ErrImagePull: image "ngnix" is not in the image catalogue' in done.stderr
     assert not (own.state / "default").exists()
+
+
+def test_files_are_on_the_nodes_that_they_are_for(cli: Cli) -> None:
+    look = ("sh", "-c", "cat /etc/motd /run/app.conf; stat -c %a /run/app.conf")
+    assert on(cli, "worker-1", *look) == "hello\nport: 80\n640\n"
+    assert on(cli, "control-plane", *look) == "hello\n"

@@ -39,6 +39,7 @@ DEFINITIONS: Mapping[str, Mapping[str, Any]] = {
         "form": "an IP range such as 10.244.0.0/16 or fd00:10:244::/56, "
         "or one of each family with a comma between them",
     },
+    "text": {"type": "string"},
     "absolutePath": {
         "type": "string",
         "pattern": "^/[^/]",
@@ -170,4 +171,15 @@ KEYS: Mapping[str, Key] = {
         more="A path is relative to the lab file. Of a folder, its .yaml, .yml and .json files are taken by name. "
         "A lab is up when the Deployments, DaemonSets, StatefulSets and Pods among them are ready.",
     ),
+    "files": Key(
+        "Files on nodes, such as /etc/motd: hello. They are there before anything starts.",
+        more="What a node has of its own is in [architecture](architecture.md#on-a-node-mininet-host-own-net-and-mnt-"
+        "namespace-pid-namespace-is-the-labs); other folders are the same on all hosts. A file that bring-up "
+        "writes, such as /var/lib/kubelet/config.yaml, is replaced.",
+    ),
+    "files.*": Key("The file of this path: a text, or a mapping.", shorthand="text"),
+    "files.*.content": Key("What is in it."),
+    "files.*.from": Key("In place of content: a file of this machine, relative to the lab file."),
+    "files.*.nodes": Key("The nodes that get it, as a pattern such as worker-*."),
+    "files.*.mode": Key("Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}),
 }

@@ -45,7 +45,7 @@ class Entry:
 def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> Iterator[Entry]:
     """Every key below a dataclass, a mapping before what is in it, in the order of KEYS."""
     hints = typing.get_type_hints(holder)
-    own = {_path(holder, field.name, prefix): field for field in fields(holder)}
+    own = {_path(holder, field, prefix): field for field in fields(holder)}
     for path in sorted(own, key=list(KEYS).index):
         field = own[path]
         default = getattr(defaults, field.name) if defaults is not None else _default(field)
@@ -55,10 +55,16 @@ def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> I
             yield from _below(hint, path, default)
 
 
-def _path(holder: type, name: str, prefix: str) -> str:
+def _path(holder: type, field: Any, prefix: str) -> str:
     """A JsonObject beside other fields holds what has no field of its own."""
-    is_rest = typing.get_type_hints(holder)[name] is JsonObject and prefix
-    return f"{prefix}*" if is_rest else prefix + name
+    is_rest = typing.get_type_hints(holder)[field.name] is JsonObject and prefix
+    return f"{prefix}*" if is_rest else prefix + _name(field)
+
+
+def _name(field: Any) -> str:
+    """The key of a field: its name, where that is no word of Python's."""
+    name: str = field.metadata.get("key", field.name)
+    return name
 
 
 def _default(field: Any) -> Any:
@@ -121,11 +127,11 @@ def _with_message(of: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(holder: type, prefix: str) -> dict[str, Any]:
     hints = typing.get_type_hints(holder)
-    own = [field for field in fields(holder) if prefix + field.name in KEYS]
-    properties = {field.name: _value(_given(hints[field.name]), prefix + field.name) for field in own}
+    own = [field for field in fields(holder) if prefix + _name(field) in KEYS]
+    properties = {_name(field): _value(_given(hints[field.name]), prefix + _name(field)) for field in own}
     if rest := KEYS.get(f"{prefix}*"):
         properties |= dict(upstream.settings()[rest.of_upstream].properties) if rest.of_upstream else {}
-    required = [field.name for field in own if _default(field) is MISSING]
+    required = [_name(field) for field in own if _default(field) is MISSING]
     return {
         "type": "object",
         "additionalProperties": False,
@@ -226,7 +232,9 @@ def _shown(entry: Entry) -> Any:
         return entry.key.shown
     if isinstance(entry.default, JsonObject):
         return entry.default.data
-    return list(entry.default) if isinstance(entry.default, tuple) else entry.default
+    if isinstance(entry.default, tuple):
+        return list(entry.default) if _named(entry.hint) is None else dict(entry.default)
+    return entry.default
 
 
 def _flow(value: Any) -> str:

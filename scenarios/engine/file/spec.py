@@ -16,10 +16,12 @@ from typing import Any, Literal
 
 from kubewire.components.vpc.instances import LIMITS
 from kubewire.scenarios.engine.file import manifests as manifest_files
+from kubewire.scenarios.engine.file import nodefiles
 from kubewire.scenarios.engine.file.check import check
 from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_text
 from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
 from kubewire.scenarios.engine.file.manifests import Manifests
+from kubewire.scenarios.engine.file.nodefiles import File
 from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
 from kubewire.topologies.ranges import (
     MASK_SIZES,
@@ -222,6 +224,12 @@ class LabSpec:
     share: tuple[Share, ...] = ()
     hostUsers: bool | None = None
     manifests: tuple[Manifests, ...] = ()
+    files: tuple[tuple[str, File], ...] = ()
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes."""
+        return ["control-plane", *(f"worker-{number}" for number in range(1, self.topology.workers + 1))]
 
     @property
     def has_host_users(self) -> bool:
@@ -300,6 +308,7 @@ class LabSpec:
             del plain["dns"]["corefile"]
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         plain["share"] = [asdict(share) for share in self.share]
+        plain["files"] = nodefiles.as_dict(self.files)
         plain["manifests"] = [one.as_dict() for one in self.manifests]
         if self.hostUsers is None:
             del plain["hostUsers"]
@@ -345,12 +354,13 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         manifests=tuple(
             one for n, entry in enumerate(data.get("manifests", ())) for one in manifest_files.of(entry, n)
         ),
+        files=tuple((path, nodefiles.of(entry)) for path, entry in sorted(data.get("files", {}).items())),
     )
 
 
 def _with_files(document: Document) -> Mapping[str, Any]:
     """The document's data with what is in the files that it names: a lab does not see those."""
-    return {**document.data, "manifests": manifest_files.read(document)}
+    return {**document.data, "manifests": manifest_files.read(document), "files": nodefiles.read(document)}
 
 
 def _cni(data: Mapping[str, Any]) -> CNI:
@@ -433,6 +443,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _upstream(spec)
     if spec.manifests and not spec.kubernetes:
         yield ("manifests",), "need an API, and kubernetes: false leaves it out"
+    yield from nodefiles.problems(spec.files, spec.nodes)
     if spec.dns.corefile:
         from kubewire.components.coredns import check as coredns  # its plugins take 100 ms
 
