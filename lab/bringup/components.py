@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class ComponentSpec:
     """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
     environment. @pid:NAME@ in args is the pid of a host.
 
-    door: it gets the API door as descriptor DOOR_FD.
+    door: it gets the API door as descriptor DOOR_FD. is_users: the lab file's own, and not the lab's.
     """
 
     name: str
@@ -44,6 +44,7 @@ class ComponentSpec:
     door: bool = False
     argv: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    is_users: bool = False
 
     @property
     def command(self) -> str:
@@ -94,6 +95,21 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
     yield ComponentSpec("dns", "dns", "kubewire.components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+    yield from user_components(spec)
+
+
+def user_components(spec: LabSpec) -> Iterator[ComponentSpec]:
+    """What the lab file has run on its nodes."""
+    for one in spec.components:
+        for node in nodefiles.chosen(one.nodes, spec.nodes):
+            yield ComponentSpec(one.name, node, argv=one.command, environment=one.env, is_users=True)
+
+
+def taken_name(components: Iterable[ComponentSpec]) -> ComponentSpec | None:
+    """A user's component whose name one of the lab's own has on the same host."""
+    listed = list(components)
+    own = {one.id for one in listed if not one.is_users}
+    return next((one for one in listed if one.is_users and one.id in own), None)
 
 
 def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:

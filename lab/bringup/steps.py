@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from kubewire.lab.bringup.components import (
     NodeFile,
     component_specs,
     node_files,
+    user_components,
     user_files,
 )
 from kubewire.lab.bringup.manifests import WRONG_INPUT
@@ -91,19 +92,23 @@ class Lab:
             with self._step("a bare lab: nothing runs on its hosts"):
                 self._write(user_files(self.spec))
                 self._connect_runtime()
+                self._start_components(user_components(self.spec))
             return
         with self._step("certificates and node files"):
             self._write_files()
         with self._step("API server"):
-            self._start_components(lambda component: component.name == "apiserver")
+            self._know_components()
+            self._start_components([one for one in self.components.values() if one.door])
         with self._step("controllers, kubelets, kube-proxies, network agents"):
-            self._start_components(lambda component: component.name != "apiserver")
+            self._start_components([one for one in self.components.values() if not one.door])
         with self._step(_READY_STEP):
             self._cluster_ready()
         if self.spec.manifests:
             number = sum(len(one.objects) for one in self.spec.manifests)
             with self._step(f"manifests: {number} object{'' if number == 1 else 's'}") as step:
                 self._on_control_plane(step, "kubewire.lab.bringup.manifests:main", "manifests")
+        if self.spec.components and (dead := self.dead_component()):
+            raise dead
 
     @contextmanager
     def _step(self, name: str) -> Iterator[str]:
@@ -200,12 +205,15 @@ class Lab:
     def _write_catalogue(self) -> None:
         CATALOGUE.write_text(json.dumps(self.spec.as_dict()["images"]))
 
-    def _start_components(self, chosen: Callable[[ComponentSpec], bool]) -> None:
+    def _know_components(self) -> None:
         catalogue = str(CATALOGUE) if self.spec.images else ""
-        for component in component_specs(self.spec, self.plan, str(RUNTIME_SOCKET), catalogue):
+        listed = component_specs(self.spec, self.plan, str(RUNTIME_SOCKET), catalogue)
+        self.components = {one.id: one for one in listed}
+
+    def _start_components(self, components: Iterable[ComponentSpec]) -> None:
+        for component in components:
             self.components[component.id] = component
-            if chosen(component):
-                self.start_component(component.id)
+            self.start_component(component.id)
 
     def start_component(self, component_id: str) -> None:
         """Fork a component into its host. Raises BringUpFailed with the fork server's reason, LabError if it runs."""
@@ -254,14 +262,15 @@ class Lab:
             self.runtime.wait(process.id, timeout=15.0)
 
     def dead_component(self) -> BringUpFailed | None:
-        """A component that ended by itself during bring-up, with the end of its log."""
+        """A component that ended by itself during bring-up, with the end of its log. A user's may end with 0."""
         with self._lock:
             ended = [p for p in self.runtime.list({}) if "component" in p.labels and p.exit is not None]
-        if not ended:
+        named = [(p, self.components[f"{p.labels['component']}@{p.labels['host']}"]) for p in ended]
+        failed = [(p, one) for p, one in named if p.exit is not None and not (one.is_users and not p.exit.shell_code)]
+        if not failed:
             return None
-        process = ended[0]
+        process, component = failed[0]
         assert process.exit is not None
-        component = self.components[f"{process.labels['component']}@{process.labels['host']}"]
         return BringUpFailed(
             f"start {component.name}",
             f"it ended with exit code {process.exit.shell_code}",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, upstream_dns
+from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, taken_name, upstream_dns
 from kubewire.lab.bringup.networks import flannel_configuration
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -157,3 +157,19 @@ def test_flags_of_the_lab_file_win() -> None:
     assert found["--node-monitor-grace-period"] == "20s" and found["--leader-elect"] == "false"
     assert found["--root-ca-file"] == "" and "--profiling" not in found
     assert flags_of({"scheduler": {"v": 4}}, "scheduler@control-plane")["--v"] == "4"
+
+
+def test_a_users_component_runs_on_the_nodes_whose_names_match() -> None:
+    given = {"name": "watch", "command": ["/usr/bin/sleep", "9"], "nodes": "worker-*", "env": {"A": "b"}}
+    listed = list(component_specs(*of({"components": [given]}), "/s", ""))
+    users = [one for one in listed if one.is_users]
+    assert [(one.id, one.argv, one.environment) for one in users] == [
+        ("watch@worker-1", ("/usr/bin/sleep", "9"), (("A", "b"),))
+    ]
+    assert taken_name(listed) is None
+
+
+def test_a_users_component_cannot_have_the_name_of_the_labs_own() -> None:
+    listed = component_specs(*of({"components": [{"name": "flannel", "command": ["/bin/true"]}]}), "/s", "")
+    taken = taken_name(listed)
+    assert taken and taken.id == "flannel@control-plane"

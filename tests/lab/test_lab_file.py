@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -67,6 +68,15 @@ LAB: dict[str, Any] = {
     "scheduler": {"v": 4},
     "dns": {"corefile": COREFILE},
     "manifests": ["web.yaml", ONCE],
+    "components": [
+        {
+            "name": "hello",
+            "command": ["/bin/sh", "-c", "echo $GREETING; exec sleep 1h"],
+            "env": {"GREETING": "good day"},
+            "nodes": "worker-*",
+        },
+        {"name": "once", "command": ["/bin/true"], "nodes": "control-plane"},
+    ],
     "files": {"/etc/motd": "hello\n", "/run/app.conf": {"from": "app.conf", "nodes": "worker-*", "mode": "0640"}},
 }
 
@@ -142,3 +152,28 @@ def test_files_are_on_the_nodes_that_they_are_for(cli: Cli) -> None:
     look = ("sh", "-c", "cat /etc/motd /run/app.conf; stat -c %a /run/app.conf")
     assert on(cli, "worker-1", *look) == "hello\nport: 80\n640\n"
     assert on(cli, "control-plane", *look) == "hello\n"
+
+
+def test_a_users_component_runs_on_its_nodes_and_nobody_restarts_it(cli: Cli) -> None:
+    status = cli.run("status", "--name", "default").stdout
+    assert re.search(r"worker-1 .* flannel, hello$", status, re.M), status
+    assert re.search(r"control-plane .* once \(ended, code 0\)$", status, re.M), status
+    assert (cli.state / "default/logs/hello@worker-1.log").read_text() == "good day\n"
+
+
+def test_a_users_component_that_fails_ends_up_with_its_log(short_path: Path) -> None:
+    own = Cli(short_path)
+    failing = {"name": "bad", "command": ["/bin/sh", "-c", "echo no way; exit 3"], "nodes": "worker-1"}
+    (short_path / "lab.yaml").write_text(json.dumps({"topology": {"workers": 1}, "components": [failing]}))
+    done = own.run("up", "-f", str(short_path / "lab.yaml"))
+    assert done.returncode == 1
+    assert (
+        "step failed: start bad (on worker-1)\n  it ended with exit code 3" in done.stderr and "| no way" in done.stderr
+    )
+
+
+def test_a_name_of_the_labs_own_is_refused(short_path: Path) -> None:
+    own = Cli(short_path)
+    done = own.run("up", "-f", "-", input='{"components": [{"name": "kubelet", "command": ["/bin/true"]}]}')
+    assert done.returncode == 2
+    assert "components: control-plane runs the lab's own kubelet; give yours another name" in done.stderr

@@ -230,6 +230,24 @@ def test_labs_that_differ_in_name_only_are_equal():
             "dns.corefile: the plugin ready is missing, which the readinessProbe of CoreDNS's pods asks",
             id="a Corefile whose pods would never be ready",
         ),
+        pytest.param(
+            {"components": [{"name": "x"}]}, "components[0]: command is missing", id="a process without command"
+        ),
+        pytest.param(
+            {"components": [{"name": "X", "command": ["a"]}]},
+            'components[0].name: "X" is not a name of lower-case letters',
+            id="a process with a wrong name",
+        ),
+        pytest.param(
+            {"components": [{"name": "x", "command": ["a"], "nodes": "router"}]},
+            "components[0].nodes: router matches no node; there are control-plane, worker-1",
+            id="a process on no node",
+        ),
+        pytest.param(
+            {"components": [{"name": "x", "command": ["a"]}, {"name": "x", "command": ["b"], "nodes": "worker-2"}]},
+            "components[1].name: x is on worker-2 already, by components[0]",
+            id="two processes of one name on a node",
+        ),
         pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
     ],
 )

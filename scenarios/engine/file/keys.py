@@ -182,4 +182,21 @@ KEYS: Mapping[str, Key] = {
     "files.*.from": Key("In place of content: a file of this machine, relative to the lab file."),
     "files.*.nodes": Key("The nodes that get it, as a pattern such as worker-*."),
     "files.*.mode": Key("Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}),
+    "components": Key(
+        "Processes of your own on nodes. They start with kube-proxy and the kubelet, and nobody restarts them.",
+        more="`kubewire status` shows them, and their output is in logs/NAME@NODE.log. Before a lab is ready one that "
+        "fails ends bring-up. Every node has /etc/kubernetes/kubelet.conf to reach the API with, the control plane "
+        "/etc/kubernetes/admin.conf too.",
+    ),
+    "components[]": Key("A process."),
+    "components[].name": Key(
+        "Its name. Another process of the node must not have it.",
+        "a name of lower-case letters, digits and '-' (40 at most)",
+        {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
+    ),
+    "components[].command": Key(
+        "The program and its arguments. The lab sees /usr, and what share shows.", limits={"minItems": 1}
+    ),
+    "components[].nodes": Key("The nodes that run it, as a pattern such as worker-*."),
+    "components[].env": Key("Its environment, besides that of the node."),
 }

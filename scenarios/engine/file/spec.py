@@ -35,7 +35,19 @@ from kubewire.topologies.ranges import (
     parse_one,
 )
 
-__all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "Share", "SpecError", "Topology"]
+__all__ = [
+    "CNI",
+    "DNS",
+    "Component",
+    "Image",
+    "KubeProxy",
+    "LabSpec",
+    "Links",
+    "Network",
+    "Share",
+    "SpecError",
+    "Topology",
+]
 
 #: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
 _SPECIAL: dict[Range, str] = {
@@ -203,6 +215,20 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A process of the user's own on the nodes whose names match: command is an argv."""
+
+    name: str
+    command: tuple[str, ...]
+    nodes: str = "*"
+    env: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of a lab file."""
+        return {**asdict(self), "command": list(self.command), "env": dict(self.env)}
+
+
+@dataclass(frozen=True)
 class LabSpec:
     """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links.
 
@@ -225,6 +251,7 @@ class LabSpec:
     hostUsers: bool | None = None
     manifests: tuple[Manifests, ...] = ()
     files: tuple[tuple[str, File], ...] = ()
+    components: tuple[Component, ...] = ()
 
     @property
     def nodes(self) -> list[str]:
@@ -308,6 +335,7 @@ class LabSpec:
             del plain["dns"]["corefile"]
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         plain["share"] = [asdict(share) for share in self.share]
+        plain["components"] = [one.as_dict() for one in self.components]
         plain["files"] = nodefiles.as_dict(self.files)
         plain["manifests"] = [one.as_dict() for one in self.manifests]
         if self.hostUsers is None:
@@ -354,6 +382,7 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         manifests=tuple(
             one for n, entry in enumerate(data.get("manifests", ())) for one in manifest_files.of(entry, n)
         ),
+        components=tuple(_component(entry) for entry in data.get("components", ())),
         files=tuple((path, nodefiles.of(entry)) for path, entry in sorted(data.get("files", {}).items())),
     )
 
@@ -408,6 +437,11 @@ def _share(entry: str | Mapping[str, Any]) -> Share:
     return Share(entry) if isinstance(entry, str) else Share(**entry)
 
 
+def _component(data: Mapping[str, Any]) -> Component:
+    env = tuple(sorted(data.get("env", {}).items()))
+    return Component(**{**data, "command": tuple(data["command"]), "env": env})
+
+
 def _image_dict(image: Image) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     if image.argv:
@@ -444,6 +478,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     if spec.manifests and not spec.kubernetes:
         yield ("manifests",), "need an API, and kubernetes: false leaves it out"
     yield from nodefiles.problems(spec.files, spec.nodes)
+    yield from _components(spec)
     if spec.dns.corefile:
         from kubewire.components.coredns import check as coredns  # its plugins take 100 ms
 
@@ -494,6 +529,20 @@ def _upstream(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             data |= {"mode": spec.kubeProxy.mode}
         for text in of.wrong(of.effective(data)):
             yield (key,), text
+
+
+def _components(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    there: dict[tuple[str, str], int] = {}
+    for number, component in enumerate(spec.components):
+        matching = nodefiles.chosen(component.nodes, spec.nodes)
+        if not matching:
+            text = f"{component.nodes} matches no node; there are {', '.join(spec.nodes)}"
+            yield ("components", number, "nodes"), text
+        for node in matching:
+            first = there.setdefault((component.name, node), number)
+            if first != number:
+                yield ("components", number, "name"), f"{component.name} is on {node} already, by components[{first}]"
+                break
 
 
 def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
