@@ -51,6 +51,12 @@ ONCE = {
     "metadata": {"name": "once"},
     "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "busybox", "command": ["true"]}]},
 }
+OWN = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "own"},
+    "spec": {"containers": [{"name": "c", "image": "example/team/app:3"}]},
+}
 COREFILE = """\
 .:53 {
     ready
@@ -67,7 +73,8 @@ LAB: dict[str, Any] = {
     "controllerManager": {"max-endpoints-per-slice": 1},
     "scheduler": {"v": 4},
     "dns": {"corefile": COREFILE},
-    "manifests": ["web.yaml", ONCE],
+    "images": {"example/*": {"entrypoint": ["/bin/sleep"], "cmd": ["1h"], "workingDir": "/srv"}},
+    "manifests": ["web.yaml", ONCE, OWN],
     "components": [
         {
             "name": "hello",
@@ -135,7 +142,7 @@ def test_what_is_in_manifests_is_ready_when_the_lab_is_up(cli: Cli) -> None:
     ready = cli.run("kubectl", "get", "-n", "mine", "deployment/web", "toy/bear", "-o", "json").stdout
     assert [item.get("status", {}).get("readyReplicas") for item in json.loads(ready)["items"]] == [2, None]
     assert cli.run("kubectl", "get", "pod", "once", "-o", "jsonpath={.status.phase}").stdout == "Succeeded"
-    assert "✓ manifests: 5 objects" in (cli.folder / "said").read_text()
+    assert "✓ manifests: 6 objects" in (cli.folder / "said").read_text()
 
 
 def test_a_manifest_that_cannot_run_ends_up_with_its_file_and_object(short_path: Path) -> None:
@@ -177,3 +184,8 @@ def test_a_name_of_the_labs_own_is_refused(short_path: Path) -> None:
     done = own.run("up", "-f", "-", input='{"components": [{"name": "kubelet", "command": ["/bin/true"]}]}')
     assert done.returncode == 2
     assert "components: control-plane runs the lab's own kubelet; give yours another name" in done.stderr
+
+
+def test_an_image_is_found_by_a_pattern_and_runs_as_the_lab_file_says(cli: Cli) -> None:
+    assert cli.run("kubectl", "exec", "own", "--", "cat", "/proc/1/cmdline").stdout == "/bin/sleep\0001h\000"
+    assert cli.run("kubectl", "exec", "own", "--", "pwd").stdout == "/srv\n"

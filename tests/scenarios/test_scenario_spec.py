@@ -71,6 +71,21 @@ def test_a_spec_written_out_reads_as_the_same_spec():
     assert spec.images == (("app:1", Image(("/bin/app",), "", (("A", "b"),))),)
 
 
+def test_an_image_has_the_forms_of_the_kubelets_catalogue():
+    given = {
+        "entrypoint": ["/bin/app"],
+        "cmd": ["serve"],
+        "programs": {"/bin/app": "package.module:main"},
+        "workingDir": "/srv",
+        "preload": "components",
+        "tools": {"busybox": "/opt/busybox/bin"},
+        "aliases": ["other/app"],
+    }
+    spec = LabSpec.parse({"images": {"example/*": given}})
+    assert spec.as_dict()["images"] == {"example/*": given}
+    assert LabSpec.parse(spec.as_dict()) == spec
+
+
 def test_labs_that_differ_in_name_only_are_equal():
     assert LabSpec.parse({"name": "a"}) == LabSpec.parse({"name": "b"})
     assert LabSpec.parse({}) != LabSpec.parse({"cni": {"backend": "host-gw"}})
@@ -248,6 +263,17 @@ def test_labs_that_differ_in_name_only_are_equal():
             "components[1].name: x is on worker-2 already, by components[0]",
             id="two processes of one name on a node",
         ),
+        pytest.param(
+            {"images": {"x": {"argv": ["x"], "entrypoint": ["x"]}}},
+            "images.x: only one of entrypoint, argv (the same) and main can be given",
+            id="an entrypoint twice",
+        ),
+        pytest.param(
+            {"images": {"x": {"cmd": ["x"], "workingDir": "srv"}}},
+            "images.x: workingDir: 'srv' must be an absolute path",
+            id="a working directory",
+        ),
+        pytest.param({"images": {"X*": {"cmd": ["x"]}}}, "images.X*: couldn't parse image name \"", id="no image name"),
         pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
     ],
 )

@@ -146,6 +146,9 @@ KEYS: Mapping[str, Key] = {
     "images": Key(
         "Image names, each with the program of this machine that it stands for.",
         shown={"my/app:1": {"argv": ["/usr/bin/python3", "/srv/app.py"]}},
+        more="They are added to those of [images.yaml](../components/kubelet/images/images.yaml), in its form. A name "
+        "without a tag stands for every tag, and a * for any text (example/*). An exact name comes before a pattern, "
+        "and a longer pattern before a shorter one.",
     ),
     "images.*": Key("The image of this name.", "an image needs argv or main", {"minProperties": 1}),
     "images.*.argv": Key("Its entrypoint: a program and arguments.", limits={"minItems": 1}),
@@ -155,6 +158,13 @@ KEYS: Mapping[str, Key] = {
         {"pattern": "^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"},
     ),
     "images.*.env": Key("Its environment."),
+    "images.*.entrypoint": Key("The same as argv, by the name that images have for it: a Pod's command replaces it."),
+    "images.*.cmd": Key("Arguments of the entrypoint, or the command without one: a Pod's args replace them."),
+    "images.*.programs": Key("Commands that are Python functions, as main: command -> package.module:function."),
+    "images.*.workingDir": Key("The folder in which it starts, as an absolute path."),
+    "images.*.preload": Key("Which modules are in memory when a function is forked."),
+    "images.*.tools": Key("What the fork server adds, busybox or agnhost, and the path at which it is."),
+    "images.*.aliases": Key("Other names of this image."),
     "share": Key("Files and folders of this machine that hosts and pods see, under the same path."),
     "share[]": Key("A path, or a mapping with a path.", shorthand="absolutePath"),
     "share[].path": Key("The file or folder.", definition="absolutePath"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
@@ -199,11 +199,21 @@ class DNS:
 
 @dataclass(frozen=True)
 class Image:
-    """A program of the machine under an image name: a command (argv) or a Python function (main)."""
+    """A program of the machine under an image name, as the kubelet's catalogue has it (components/kubelet/images).
+
+    entrypoint, or argv, which is the same, or main, a Python function; or cmd alone.
+    """
 
     argv: tuple[str, ...] = ()
     main: str = ""
     env: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+    workingDir: str = ""
+    preload: Literal["light", "components"] = "light"
+    tools: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -429,8 +439,13 @@ def _family_of(cluster: str) -> str:
 
 
 def _image(data: Mapping[str, Any]) -> Image:
-    env = tuple(sorted(data.get("env", {}).items()))
-    return Image(argv=tuple(data.get("argv", ())), main=data.get("main", ""), env=env)
+    return Image(**{key: _hashable(value) for key, value in data.items()})
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _share(entry: str | Mapping[str, Any]) -> Share:
@@ -443,14 +458,14 @@ def _component(data: Mapping[str, Any]) -> Component:
 
 
 def _image_dict(image: Image) -> dict[str, Any]:
+    """What differs from the defaults."""
     plain: dict[str, Any] = {}
-    if image.argv:
-        plain["argv"] = list(image.argv)
-    if image.main:
-        plain["main"] = image.main
-    if image.env:
-        plain["env"] = dict(image.env)
-    return plain
+    for item in fields(image):
+        value = getattr(image, item.name)
+        if value != item.default:
+            plain[item.name] = value if isinstance(value, str) else list(value)
+    mappings = ("env", "programs", "tools")
+    return {key: dict(value) if key in mappings else value for key, value in plain.items()}
 
 
 def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
@@ -487,11 +502,7 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
         text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
         yield ("hostUsers",), f"false is not possible here; {text}"
-    for name, image in spec.images:
-        if image.argv and image.main:
-            yield ("images", name), "has both argv and main; give one"
-        if not image.argv and not image.main:
-            yield ("images", name), "needs argv or main"
+    yield from _images(spec)
 
 
 def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
@@ -529,6 +540,23 @@ def _upstream(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
             data |= {"mode": spec.kubeProxy.mode}
         for text in of.wrong(of.effective(data)):
             yield (key,), text
+
+
+def _images(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    if not spec.images:
+        return
+    from kubewire.components.kubelet.images.catalogue import Catalogue, InvalidCatalogue
+
+    for name, image in spec.images:
+        if image.argv and image.main:
+            yield ("images", name), "has both argv and main; give one"
+        elif not (image.argv or image.main or image.entrypoint or image.cmd):
+            yield ("images", name), "needs argv or main"
+        else:
+            try:
+                Catalogue.parse({name: _image_dict(image)}, "images")
+            except InvalidCatalogue as error:
+                yield ("images", name), str(error).removeprefix(f"images: {name}").lstrip(".: ")
 
 
 def _components(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
