@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,9 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
+class _Parser(argparse.ArgumentParser):
+    """late_epilog makes the epilog when somebody asks for help: `up`'s takes imports that no other command needs."""
+
+    late_epilog: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.late_epilog is not None:
+            self.epilog = self.late_epilog()
+        return super().format_help()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The commands and what --help says about each."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kubewire",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -83,12 +95,16 @@ def _command(
     command: Callable[[argparse.Namespace], int],
     text: str,
     *,
-    epilog: str = "",
+    epilog: str | Callable[[], str] = "",
     signals: bool = True,
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser: _Parser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    if callable(epilog):
+        parser.late_epilog = epilog
+    else:
+        parser.epilog = epilog
     parser.set_defaults(command=command, signals=signals, parser=parser)
     return parser
 
@@ -98,7 +114,7 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lab_commands(commands: Any) -> None:
-    up = _command(commands, "up", _up, "bring a lab up", epilog=_UP_EPILOG)
+    up = _command(commands, "up", _up, "bring a lab up", epilog=up_epilog)
     up.add_argument(
         "-f",
         "--file",
@@ -129,33 +145,17 @@ def _port(text: str) -> int:
     return number
 
 
-_UP_EPILOG = """\
-a lab file (every key is optional; these are the defaults):
-  name: default
-  kubernetes: true                                  # false: only hosts and links
-  topology: {shape: one-segment, workers: 3}        # or two-racks; links: {bandwidth: 100} is in Mbit/s
-  network:
-    ipFamily: ipv4                                  # or ipv6, dual, dual-ipv6-first: gives the three ranges below
-    nodeCIDR: 172.18.0.0/16
-    clusterCIDR: 10.244.0.0/16                      # the pods'
-    nodeCIDRMaskSize: 24                            # of each node's part of it
-    serviceCIDR: 10.96.0.0/12
-    serviceNodePortRange: 30000-32767
-    clusterDomain: cluster.local
-    allowOverlap: false                             # true: build it broken (kubewire plan says what becomes of it)
-    # of own ranges for dual-stack, one of each family with a comma between them, the primary's first
-    # (clusterCIDR: 10.244.0.0/16,fd00:10:244::/56), and nodeCIDRMaskSizeIPv4: 24, nodeCIDRMaskSizeIPv6: 64
-  cni: {plugin: flannel, backend: vxlan}            # or host-gw; calico: vxlan, vxlan-crosssubnet; plugin: none;
-                                                    # weave: vxlan, fastdp-encrypted, sleeve, sleeve-encrypted
-  kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
-  dns: {replicas: 2}                                # CoreDNS; 0: none
-  images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine
-  share: []                                         # files and folders of this machine that hosts and pods see:
-                                                    # [/srv/app.py, {path: /data, readOnly: false}]
-  hostUsers: false                                  # true: the lab's root is this machine's root (docs/security.md)
+def up_epilog() -> str:
+    """What `up --help` ends with: every key of a lab file, from the description that the schema is made of as well."""
+    from kubewire.scenarios.engine.file import reference
 
+    return f"""\
+a lab file (every key is optional; these are the defaults):
+{textwrap.indent(reference.example(), "  ")}
+docs/lab-file.md says more of each key.
 the lab stays until `kubewire down`. Its kubeconfig and logs are in its state directory (kubewire status --name N).
 """
+
 
 _RUN_EPILOG = """\
 examples:
@@ -298,7 +298,7 @@ def _up(options: argparse.Namespace) -> int:
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
-    for warning in spec.opened():
+    for warning in (*spec.opened(), *spec.ineffective()):
         print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()

@@ -23,6 +23,7 @@ from kubewire.lab.sandbox.process import code_folders, events, id_map, start
 from kubewire.lab.sandbox.request import Doors, Request, as_file
 from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
 from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.topologies.plan import SHAPES
 
 #: Called with each progress event: {"step", "state"}, {"note"}, {"ready"} ...
 Report = Callable[[dict[str, Any]], None]
@@ -71,6 +72,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     ip_vs.ensure(spec)
     bridge_netfilter.ensure()
     _routers(spec, report)
+    _components(spec)
     state = find(name)
     record = LabRecord.new(name, spec.as_dict(), attached=attached)
     try:
@@ -100,6 +102,17 @@ def _routers(spec: LabSpec, report: Report) -> None:
     except router_packages.NoRouters as error:
         raise UsageError(f"topology.routing: {spec.topology.routing} cannot be used here: {error}") from error
     report({"step": step, "state": "done", "seconds": round(time.monotonic() - began, 3)})
+
+
+def _components(spec: LabSpec) -> None:
+    """Raises UsageError for a name of `components` that one of the lab's own has on the same node."""
+    if not spec.components or not spec.kubernetes:
+        return
+    from kubewire.lab.bringup.components import component_specs, taken_name
+
+    plan = SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
+    if taken := taken_name(component_specs(spec, plan, "", "")):
+        raise UsageError(f"components: {taken.host} runs the lab's own {taken.name}; give yours another name")
 
 
 def _end(state: StateDirectory, record: LabRecord) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubewire.lab.cli import _UP_EPILOG
+from kubewire.lab.cli import up_epilog
 from kubewire.scenarios.engine.file.spec import LabSpec, Network
 
 ROOT = Path(__file__).parent.parent
@@ -88,16 +88,16 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     assert broken == []
 
 
-def lab_file_of_the_architecture() -> str:
-    text = (ROOT / "docs/architecture.md").read_text().split("## A lab file\n")[1]
-    return re.findall(r"((?:^    .*\n)+)", text, re.M)[0]
+def lab_file_of_the_page() -> str:
+    text = (ROOT / "docs/lab-file.md").read_text()
+    return re.findall(r"^```yaml\n(.*?)^```$", text, re.M | re.S)[0]
 
 
 def lab_file_of_the_help() -> str:
-    return re.findall(r"defaults\):\n((?:^  .*\n)+)", _UP_EPILOG, re.M)[0]
+    return re.findall(r"defaults\):\n((?:^  .*\n)+)", up_epilog(), re.M)[0]
 
 
-@pytest.mark.parametrize("text", [lab_file_of_the_architecture, lab_file_of_the_help])
+@pytest.mark.parametrize("text", [lab_file_of_the_page, lab_file_of_the_help])
 def test_a_lab_file_that_is_shown_is_one_and_has_every_key(text: Callable[[], str]) -> None:
     data = yaml.safe_load(textwrap.dedent(text()))
     spec = LabSpec.parse(data, "the text")

@@ -20,25 +20,7 @@ from mininet.node import Host, Node
 from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
-from kubewire.topologies.plan import Machine, TopologyPlan, port_name
-
-#: What differs between two real nodes, and therefore must not be shared between two Mininet hosts.
-PRIVATE_DIRECTORIES = (
-    "/run",
-    "/tmp",
-    "/etc/calico",
-    "/etc/cni",
-    "/etc/kubernetes",
-    "/etc/kube-flannel",
-    "/opt/cni",
-    "/var/lib/calico",
-    "/var/lib/cni",
-    "/var/lib/etcd",
-    "/var/lib/kubelet",
-    "/var/lib/weave",
-    "/var/log/pods",
-    "/var/log/containers",
-)
+from kubewire.topologies.plan import PRIVATE_DIRECTORIES, Machine, TopologyPlan, port_name
 
 _FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 #: Routers choose among equal ways by addresses and ports, as fabrics do.

@@ -16,6 +16,24 @@ from kubewire.topologies.ranges import Range
 OUTSIDE = ipaddress.IPv4Network("203.0.113.0/24")  # TEST-NET-3, RFC 5737
 OUTSIDE_IPV6 = ipaddress.IPv6Network("2001:db8:113::/64")  # of the documentation prefix, RFC 3849
 _OUTSIDE_OF: dict[int, Range] = {4: OUTSIDE, 6: OUTSIDE_IPV6}
+#: What differs between two real nodes, and therefore must not be shared between two Mininet hosts.
+PRIVATE_DIRECTORIES = (
+    "/run",
+    "/tmp",
+    "/etc/calico",
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/etc/kube-flannel",
+    "/opt/cni",
+    "/var/lib/calico",
+    "/var/lib/cni",
+    "/var/lib/etcd",
+    "/var/lib/kube-proxy",
+    "/var/lib/kubelet",
+    "/var/lib/weave",
+    "/var/log/pods",
+    "/var/log/containers",
+)
 
 
 class PlanError(ValueError):

@@ -10,10 +10,15 @@ import yaml
 TEMPLATE = Path(__file__).parent / "coredns.yaml"
 
 
-def render(cluster_domain: str, dns_ip: str, replicas: int = 2) -> list[dict[str, Any]]:
+def render(cluster_domain: str, dns_ip: str, replicas: int = 2, corefile: str = "") -> list[dict[str, Any]]:
     """ServiceAccount, RBAC, ConfigMap, Deployment and Service, in the order in which to apply them.
-    dns_ip: the kube-dns Service's clusterIP, by custom the tenth address of the Service range."""
+    dns_ip: the kube-dns Service's clusterIP, by custom the tenth address of the Service range.
+    corefile: in place of kubeadm's."""
     text = TEMPLATE.read_text()
     for mark, value in (("CLUSTER_DOMAIN", cluster_domain), ("DNS_IP", dns_ip), ("REPLICAS", str(replicas))):
         text = text.replace(f"${mark}$", value)
-    return list(yaml.safe_load_all(text))
+    objects: list[dict[str, Any]] = list(yaml.safe_load_all(text))
+    for obj in objects:
+        if corefile and obj["kind"] == "ConfigMap":
+            obj["data"] = {"Corefile": corefile}
+    return objects

@@ -124,7 +124,7 @@ def _choice(*allowed: str) -> Any:
 
 
 #: Key of the file -> (field of Settings, how to read its value). A dotted key is nested in the file.
-_FIELDS: dict[str, tuple[str, Any]] = {
+FIELDS: dict[str, tuple[str, Any]] = {
     "address": ("address", str),
     "port": ("port", _int),
     "healthzBindAddress": ("healthz_bind_address", str),
@@ -161,6 +161,33 @@ _FIELDS: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
+#: Upstream's other fields. A file with one of them is refused, so that nobody waits for what does not happen.
+WITHOUT_EFFECT = frozenset(
+    """
+    allowedUnsafeSysctls authentication.webhook.cacheTTL authentication.webhook.enabled
+    authorization.webhook.cacheAuthorizedTTL authorization.webhook.cacheUnauthorizedTTL cgroupDriver cgroupRoot
+    cgroupsPerQOS containerLogMaxWorkers containerLogMonitorInterval contentType cpuCFSQuota cpuCFSQuotaPeriod
+    cpuManagerPolicy cpuManagerPolicyOptions cpuManagerReconcilePeriod draManagerReconcilePeriod
+    enableContentionProfiling enableControllerAttachDetach enableDebugFlagsHandler enableDebuggingHandlers
+    enableProfilingHandler enableSystemLogHandler enableSystemLogQuery enforceNodeAllocatable eventBurst
+    eventRecordQPS evictionHard evictionMaxPodGracePeriod evictionMinimumReclaim evictionPressureTransitionPeriod
+    evictionSoft evictionSoftGracePeriod failCgroupV1 featureGates hairpinMode httpCheckFrequency
+    imageGCHighThresholdPercent imageGCLowThresholdPercent imageMaximumGCAge imageMinimumGCAge
+    imagePullCredentialsVerificationPolicy imageServiceEndpoint iptablesDropBit iptablesMasqueradeBit
+    kernelMemcgNotification kubeAPIBurst kubeAPIQPS kubeReserved kubeReservedCgroup kubeletCgroups
+    localStorageCapacityIsolation logging makeIPTablesUtilChains maxOpenFiles maxParallelImagePulls
+    memoryManagerPolicy memoryReservationPolicy memorySwap memoryThrottlingFactor mergeDefaultEvictionSettings
+    nodeStatusMaxImages oomScoreAdj podCIDR podPidsLimit podsPerCore preloadedImagesVerificationAllowlist
+    protectKernelDefaults providerID qosReserved readOnlyPort registryBurst registryPullQPS reservedMemory
+    reservedSystemCPUs rotateCertificates runOnce runtimeRequestTimeout seccompDefault serverTLSBootstrap
+    showHiddenMetricsForVersion shutdownGracePeriodByPodPriority singleProcessOOMKill staticPodURL
+    staticPodURLHeader streamingConnectionIdleTimeout systemCgroups systemReserved systemReservedCgroup
+    tlsCipherSuites tlsCurvePreferences tlsMinVersion topologyManagerPolicy topologyManagerPolicyOptions
+    topologyManagerScope tracing userNamespaces volumePluginDir volumeStatsAggPeriod
+    """.split()
+)
+
+
 def endpoint(text: str) -> Path:
     """unix:///run/x.sock or a plain path."""
     if "://" in text and not text.startswith("unix://"):
@@ -188,11 +215,11 @@ def _special(field_name: str, raw: Any) -> Any:
 
 
 def _flatten(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    nested = {key.partition(".")[0] for key in _FIELDS if "." in key}
+    nested = {key.partition(".")[0] for key in FIELDS if "." in key}
     flat: dict[str, Any] = {}
     for key, raw in body.items():
         path = prefix + key
-        inside = path in nested or any(known.startswith(f"{path}.") for known in _FIELDS)
+        inside = path in nested or any(known.startswith(f"{path}.") for known in FIELDS)
         if inside and isinstance(raw, Mapping):
             flat |= _flatten(raw, f"{path}.")
         else:
@@ -215,15 +242,23 @@ def read_configuration(text: str, where: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"{where}: must have apiVersion: {API_VERSION} and kind: KubeletConfiguration, found {head[0]}, {head[1]}"
         )
+    try:
+        return decode(body)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def decode(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of Settings from a file's fields, without its apiVersion and kind. Raises ConfigurationError."""
     fields: dict[str, Any] = {}
     for key, raw in _flatten(body).items():
-        if key not in _FIELDS:
-            raise ConfigurationError(f'{where}: unknown field "{key}"; allowed are {", ".join(sorted(_FIELDS))}')
-        name, parse = _FIELDS[key]
+        if key not in FIELDS:
+            raise ConfigurationError(f'unknown field "{key}"; allowed are {", ".join(sorted(FIELDS))}')
+        name, parse = FIELDS[key]
         try:
             fields[name] = _special(name, raw) if parse is None else parse(raw)
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"{where}: {key}: {json.dumps(raw)}: {error}") from error
+            raise ConfigurationError(f"{key}: {json.dumps(raw)}: {error}") from error
     return fields
 
 

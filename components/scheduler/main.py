@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubewire.components.base import health
 from kubewire.components.base.daemon import log_to_stderr, termination
-from kubewire.components.base.golang import flag, parse_bool
 from kubewire.components.kubeapi.client import Client
-from kubewire.components.scheduler.scheduler import DEFAULT_NAME, Scheduler
+from kubewire.components.scheduler.flags import Options, parse
+from kubewire.components.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("kube-scheduler")
-
-
-@dataclass(frozen=True)
-class Options:
-    kubeconfig: str
-    scheduler_name: str = DEFAULT_NAME
-    bind_address: str = "127.0.0.1"
-    secure_port: int = 10259
-    verbosity: int = 0
-
-
-def parse(argv: Sequence[str]) -> Options:
-    """Raises SystemExit(2) after an error message."""
-    parser = argparse.ArgumentParser(prog="kube-scheduler", allow_abbrev=False)
-    add = parser.add_argument
-    add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
-    add("--scheduler-name", default=DEFAULT_NAME, help="spec.schedulerName of the pods to schedule (not upstream's)")
-    add("--bind-address", default="127.0.0.1")
-    add("--secure-port", type=int, default=10259, help="/healthz and /metrics, plain HTTP; 0 for none")
-    add(
-        "--leader-elect",
-        nargs="?",
-        type=flag(parse_bool),
-        const=True,
-        default=True,
-        help="accepted; there is one scheduler",
-    )
-    add("-v", "--v", dest="verbosity", type=int, default=0)
-    given = parser.parse_args(list(argv))
-    return Options(given.kubeconfig, given.scheduler_name, given.bind_address, given.secure_port, given.verbosity)
 
 
 def main(argv: list[str]) -> int:

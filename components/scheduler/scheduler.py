@@ -21,13 +21,13 @@ from kubewire.components.kubeapi.resources import (
 )
 from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.cluster import Cluster
+from kubewire.components.scheduler.flags import DEFAULT_NAME
 from kubewire.components.scheduler.placement import Placed, Unplaced, choose
 from kubewire.components.scheduler.podspec import PodInfo, signature
 from kubewire.components.scheduler.queue import SchedulingQueue
 from kubewire.components.scheduler.siblings import default_selector, owner_key
 
 log = logging.getLogger(__name__)
-DEFAULT_NAME = "default-scheduler"
 _BINDINGS_AT_ONCE = 32
 _FLUSH_PERIOD = 30.0
 _FINISHED = ("Succeeded", "Failed")

@@ -63,7 +63,7 @@ async def _install_dns(client: Client, spec: LabSpec) -> None:
     from kubewire.components.coredns import manifests
 
     dns_ip = ClusterAddresses.of(spec.network.serviceCIDR).dns_service
-    for obj in manifests.render(spec.network.clusterDomain, dns_ip, spec.dns.replicas):
+    for obj in manifests.render(spec.network.clusterDomain, dns_ip, spec.dns.replicas, spec.dns.corefile):
         await apply(client, obj)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from kubewire.components.kubeapi import kubeconfig
 from kubewire.lab.bringup import router_packages, routers
 from kubewire.lab.bringup.networks import network_of
 from kubewire.lab.bringup.pki import Authority, signing_key
+from kubewire.scenarios.engine.file import nodefiles, upstream
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
 
@@ -23,6 +24,8 @@ FABRIC = "fabric"
 #: The descriptor under which the API server finds the door, a listening unix socket that
 #: the process on the machine's loopback leads to (lab/sandbox/door.py).
 DOOR_FD = 10
+#: Where kubeadm's DaemonSet has it.
+PROXY_CONFIG = "/var/lib/kube-proxy/config.conf"
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
@@ -31,7 +34,7 @@ class ComponentSpec:
     """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
     environment. @pid:NAME@ in args is the pid of a host.
 
-    door: it gets the API door as descriptor DOOR_FD.
+    door: it gets the API door as descriptor DOOR_FD. is_users: the lab file's own, and not the lab's.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ComponentSpec:
     door: bool = False
     argv: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    is_users: bool = False
 
     @property
     def command(self) -> str:
@@ -84,17 +88,28 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     control_plane = plan.nodes[0]
     yield _apiserver(spec, control_plane)
     yield _controllers(spec, control_plane)
-    yield ComponentSpec(
-        "scheduler",
-        control_plane.name,
-        "kubewire.components.scheduler.main:main",
-        ("--kubeconfig", f"{ETC}/scheduler.conf"),
-    )
+    scheduler = {"--kubeconfig": f"{ETC}/scheduler.conf"} | _extra_flags(spec, "scheduler")
+    yield ComponentSpec("scheduler", control_plane.name, "kubewire.components.scheduler.main:main", _flat(scheduler))
     for name, main, arguments in network_of(spec).around(spec, plan):
         yield ComponentSpec(name, FABRIC, main, arguments)
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
     yield ComponentSpec("dns", "dns", "kubewire.components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+    yield from user_components(spec)
+
+
+def user_components(spec: LabSpec) -> Iterator[ComponentSpec]:
+    """What the lab file has run on its nodes."""
+    for one in spec.components:
+        for node in nodefiles.chosen(one.nodes, spec.nodes):
+            yield ComponentSpec(one.name, node, argv=one.command, environment=one.env, is_users=True)
+
+
+def taken_name(components: Iterable[ComponentSpec]) -> ComponentSpec | None:
+    """A user's component whose name one of the lab's own has on the same host."""
+    listed = list(components)
+    own = {one.id for one in listed if not one.is_users}
+    return next((one for one in listed if one.is_users and one.id in own), None)
 
 
 def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
@@ -141,8 +156,14 @@ def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
+        **_extra_flags(spec, "controllerManager"),
     }
     return ComponentSpec("controllers", node.name, "kubewire.components.controllers.main:main", _flat(flags))
+
+
+def _extra_flags(spec: LabSpec, key: str) -> dict[str, str]:
+    """A lab file's own, as kubeadm's extraArgs: they win over what bring-up passes."""
+    return upstream.flags(upstream.settings()[key].effective(getattr(spec, key).data))
 
 
 def _mask_sizes(spec: LabSpec) -> dict[str, str]:
@@ -171,13 +192,7 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         kubelet["--node-labels"] = ",".join(labels)
     yield ComponentSpec("kubelet", node.name, "kubewire.components.kubelet.main:main", _flat(kubelet))
     if spec.kubeProxy.mode != "none":
-        proxy = {
-            "--kubeconfig": f"{ETC}/kube-proxy.conf",
-            "--hostname-override": node.name,
-            "--proxy-mode": spec.kubeProxy.mode,
-        }
-        if network_of(spec).has_pod_cidrs(spec):
-            proxy["--cluster-cidr"] = spec.network.clusterCIDR
+        proxy = {"--config": PROXY_CONFIG, "--hostname-override": node.name}
         yield ComponentSpec("kube-proxy", node.name, "kubewire.components.kube_proxy.main:main", _flat(proxy))
     network = network_of(spec)
     if network.agent:
@@ -218,8 +233,17 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
+        if spec.kubeProxy.mode != "none":
+            yield NodeFile(node.name, PROXY_CONFIG, _json(proxy_configuration(spec)), 0o644)
         for path, content in network.files(spec, node).items():
             yield NodeFile(node.name, path, content, 0o644)
+
+
+def user_files(spec: LabSpec) -> Iterator[NodeFile]:
+    """What the lab file says is on its nodes."""
+    for path, file in spec.files:
+        for node in nodefiles.chosen(file.nodes, spec.nodes):
+            yield NodeFile(node, path, file.content.encode(), int(file.mode, 8))
 
 
 def upstream_dns(plan: TopologyPlan) -> NodeFile:
@@ -278,7 +302,7 @@ def kubeconfig_for(authority: Authority, name: str, server: str, user: str, grou
 def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
     """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
     max_pods = network_of(spec).max_pods(spec)
-    return ({"maxPods": max_pods} if max_pods else {}) | {
+    own = ({"maxPods": max_pods} if max_pods else {}) | {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "clusterDNS": [ClusterAddresses.of(spec.network.serviceCIDR).dns_service],
@@ -287,6 +311,20 @@ def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
         "tlsPrivateKeyFile": "/var/lib/kubelet/pki/kubelet.key",
         "authentication": {"x509": {"clientCAFile": f"{PKI}/ca.crt"}},
     }
+    return upstream.merged(own, upstream.settings()["kubelet"].effective(spec.kubelet.data))
+
+
+def proxy_configuration(spec: LabSpec) -> dict[str, Any]:
+    """KubeProxyConfiguration (https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/)."""
+    own = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"},
+        "mode": spec.kubeProxy.mode,
+    }
+    if network_of(spec).has_pod_cidrs(spec):
+        own["clusterCIDR"] = spec.network.clusterCIDR
+    return upstream.merged(own, upstream.settings()["kubeProxy"].effective(spec.kubeProxy.configuration.data))
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -21,16 +21,17 @@ def question(name: str, number: int) -> bytes:
 
 
 def main(argv: list[str]) -> int:
-    """argv: server address, name, seconds. 0 when an answer with NOERROR came within that time."""
+    """argv: server address, name, seconds, and "any" where any answer will do. 0 when an answer with NOERROR (any: one)
+    came within that time."""
     server, name, seconds = argv[0], argv[1], float(argv[2])
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if _ask(server, name):
+        if _ask(server, name, "any" in argv[3:]):
             return 0
     return 1
 
 
-def _ask(server: str, name: str) -> bool:
+def _ask(server: str, name: str, any_answer: bool) -> bool:
     number = int.from_bytes(os.urandom(2), "big")
     began = time.monotonic()
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
@@ -44,4 +45,5 @@ def _ask(server: str, name: str) -> bool:
             # Refused comes back at once: kube-proxy knows no endpoint yet.
             time.sleep(max(0.0, began + 0.02 - time.monotonic()))
             return False
-    return len(answer) > 3 and answer[:2] == struct.pack(">H", number) and not answer[3] & 0x0F
+    is_ours = len(answer) > 3 and answer[:2] == struct.pack(">H", number)
+    return is_ours and (any_answer or not answer[3] & 0x0F)

@@ -23,6 +23,7 @@ from kubewire.lab.sandbox.process import Progress, enter
 from kubewire.lab.sandbox.request import Request
 
 if TYPE_CHECKING:
+    from kubewire.lab.bringup.components import ComponentSpec
     from kubewire.lab.bringup.steps import Lab
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
@@ -105,7 +106,7 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         if request.get("op") != "component":
             raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
         name, host, action = (request.get(key) for key in ("name", "host", "action"))
-        found = [one for one in self.lab.components if _is_meant(one, str(name), str(host))]
+        found = [key for key, one in self.lab.components.items() if _is_meant(one, str(name), str(host))]
         if not found:
             known = ", ".join(sorted(self.lab.components))
             raise LabError(f"no component '{name}@{host}'; there are {known}")
@@ -122,9 +123,9 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 _KUBERNETES = ("apiserver", "controllers", "scheduler", "kubelet", "kube-proxy")
 
 
-def _is_meant(component_id: str, name: str, host: str) -> bool:
-    own, _, where = component_id.partition("@")
-    return where == host and (own not in _KUBERNETES if name == "network" else own == name)
+def _is_meant(component: ComponentSpec, name: str, host: str) -> bool:
+    is_network = component.name not in _KUBERNETES and not component.is_users
+    return component.host == host and (is_network if name == "network" else component.name == name)
 
 
 class _Asked(socketserver.StreamRequestHandler):

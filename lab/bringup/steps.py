@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,10 @@ from kubewire.lab.bringup.components import (
     NodeFile,
     component_specs,
     node_files,
+    user_components,
+    user_files,
 )
+from kubewire.lab.bringup.manifests import WRONG_INPUT
 from kubewire.lab.bringup.pki import Authority
 from kubewire.lab.errors import BringUpFailed, LabError
 from kubewire.lab.sandbox import mounts
@@ -87,23 +90,32 @@ class Lab:
             self._build_network()
         if not self.spec.kubernetes:
             with self._step("a bare lab: nothing runs on its hosts"):
+                self._write(user_files(self.spec))
                 self._connect_runtime()
+                self._start_components(user_components(self.spec))
             return
         with self._step("certificates and node files"):
             self._write_files()
         with self._step("API server"):
-            self._start_components(lambda component: component.name == "apiserver")
+            self._know_components()
+            self._start_components([one for one in self.components.values() if one.door])
         with self._step("controllers, kubelets, kube-proxies, network agents"):
-            self._start_components(lambda component: component.name != "apiserver")
+            self._start_components([one for one in self.components.values() if not one.door])
         with self._step(_READY_STEP):
             self._cluster_ready()
+        if self.spec.manifests:
+            number = sum(len(one.objects) for one in self.spec.manifests)
+            with self._step(f"manifests: {number} object{'' if number == 1 else 's'}") as step:
+                self._on_control_plane(step, "kubewire.lab.bringup.manifests:main", "manifests")
+        if self.spec.components and (dead := self.dead_component()):
+            raise dead
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, name: str) -> Iterator[str]:
         self._progress.send(step=name, state="start")
         began = time.monotonic()
         try:
-            yield
+            yield name
         except BringUpFailed:
             raise
         except _command_errors() as error:
@@ -172,8 +184,8 @@ class Lab:
         ]
 
     def _write_files(self) -> None:
-        for file in node_files(self.spec, self.plan, self.authority, self.name):
-            _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
+        self._write(node_files(self.spec, self.plan, self.authority, self.name))
+        self._write(user_files(self.spec))
         for node in self.plan.nodes:
             plugins = Path(f"/proc/{self.pid(node.name)}/root/opt/cni/bin")
             plugins.mkdir(parents=True)
@@ -183,15 +195,25 @@ class Lab:
             self._write_catalogue()
         self._connect_runtime()
 
+    def _write(self, files: Iterable[NodeFile]) -> None:
+        for file in files:
+            try:
+                _write(Path(f"/proc/{self.pid(file.host)}/root{file.path}"), file)
+            except OSError as error:
+                raise LabError(f"{file.path} on {file.host} cannot be written: {error.strerror}") from error
+
     def _write_catalogue(self) -> None:
         CATALOGUE.write_text(json.dumps(self.spec.as_dict()["images"]))
 
-    def _start_components(self, chosen: Callable[[ComponentSpec], bool]) -> None:
+    def _know_components(self) -> None:
         catalogue = str(CATALOGUE) if self.spec.images else ""
-        for component in component_specs(self.spec, self.plan, str(RUNTIME_SOCKET), catalogue):
+        listed = component_specs(self.spec, self.plan, str(RUNTIME_SOCKET), catalogue)
+        self.components = {one.id: one for one in listed}
+
+    def _start_components(self, components: Iterable[ComponentSpec]) -> None:
+        for component in components:
             self.components[component.id] = component
-            if chosen(component):
-                self.start_component(component.id)
+            self.start_component(component.id)
 
     def start_component(self, component_id: str) -> None:
         """Fork a component into its host. Raises BringUpFailed with the fork server's reason, LabError if it runs."""
@@ -240,14 +262,15 @@ class Lab:
             self.runtime.wait(process.id, timeout=15.0)
 
     def dead_component(self) -> BringUpFailed | None:
-        """A component that ended by itself during bring-up, with the end of its log."""
+        """A component that ended by itself during bring-up, with the end of its log. A user's may end with 0."""
         with self._lock:
             ended = [p for p in self.runtime.list({}) if "component" in p.labels and p.exit is not None]
-        if not ended:
+        named = [(p, self.components[f"{p.labels['component']}@{p.labels['host']}"]) for p in ended]
+        failed = [(p, one) for p, one in named if p.exit is not None and not (one.is_users and not p.exit.shell_code)]
+        if not failed:
             return None
-        process = ended[0]
+        process, component = failed[0]
         assert process.exit is not None
-        component = self.components[f"{process.labels['component']}@{process.labels['host']}"]
         return BringUpFailed(
             f"start {component.name}",
             f"it ended with exit code {process.exit.shell_code}",
@@ -257,15 +280,24 @@ class Lab:
         )
 
     def _cluster_ready(self) -> None:
-        """Runs lab.addons on the control-plane node, as kubeadm would: the sandbox itself has no way to the API."""
-        node = self.plan.nodes[0].name
         LAB_FILE.write_text(json.dumps(self.spec.as_dict()))
+        self._on_control_plane(_READY_STEP, "kubewire.lab.bringup.addons:main", "addons")
+        if self.spec.has_working_dns:
+            self._dns_answers()
+
+    def _on_control_plane(self, step: str, main: str, name: str) -> None:
+        """Runs a program on the control-plane node, as kubeadm would: the sandbox itself has no way to the API.
+
+        It gets the administrator's kubeconfig and the lab file, and writes notes to stdout. Its log is NAME.log.
+        """
+        node = self.plan.nodes[0].name
         read_end, write_end = os.pipe()
-        log = os.open(mounts.LOGS / "addons.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = mounts.LOGS / f"{name}.log"
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         spec = ProcessSpec(
-            main="kubewire.lab.bringup.addons:main",
+            main=main,
             args=(ADMIN_CONF, str(LAB_FILE)),
-            name="kubewire-addons",
+            name=f"kubewire-{name}",
             preload="components",
             join={"net": self.pid(node), "mnt": self.pid(node)},
         )
@@ -277,24 +309,25 @@ class Lab:
         with os.fdopen(read_end, "rb", buffering=0) as notes:
             now = time.monotonic()
             allowed = max(_DEADLINE + 2 * len(self.plan.nodes), _SLOW_MACHINE * (now - self._began))
-            self._follow_notes(notes.fileno(), now + allowed)
+            self._follow_notes(step, notes.fileno(), now + allowed)
         status = self.runtime.wait(process.id, timeout=5.0)
+        if status.shell_code == WRONG_INPUT:
+            raise BringUpFailed(step, _tail(path).splitlines()[-1], output=self._complaints())
         if status.shell_code:
-            output = _tail(mounts.LOGS / "addons.log")
-            raise BringUpFailed(_READY_STEP, f"exit code {status.shell_code}", node=node, output=output)
+            raise BringUpFailed(step, f"exit code {status.shell_code}", node=node, output=_tail(path))
         self.runtime.remove(process.id)
-        if self.spec.has_working_dns:
-            self._dns_answers()
 
     def _dns_answers(self) -> None:
         """On every node: what the first pod of a user asks for must not depend on kube-proxy's pace there."""
         server = ClusterAddresses.of(self.spec.network.serviceCIDR).dns_service
         name = f"kubernetes.default.svc.{self.spec.network.clusterDomain}"
+        # Another Corefile may well not know this name.
+        wanted = ("any",) if self.spec.dns.corefile else ()
         probes = {
             node.name: self.runtime.spawn(
                 ProcessSpec(
                     main="kubewire.lab.bringup.dns_probe:main",
-                    args=(server, name, str(_DEADLINE)),
+                    args=(server, name, str(_DEADLINE), *wanted),
                     name="kubewire-dns-probe",
                     join={"net": self.pid(node.name), "mnt": self.pid(node.name)},
                 )
@@ -307,7 +340,7 @@ class Lab:
                 raise BringUpFailed(_READY_STEP, reason, node=node_name, output=self._complaints())
             self.runtime.remove(probe.id)
 
-    def _follow_notes(self, descriptor: int, deadline: float) -> None:
+    def _follow_notes(self, step: str, descriptor: int, deadline: float) -> None:
         last = "the API server has not answered yet"
         while True:
             readable, _, _ = select.select([descriptor], [], [], 1.0)
@@ -320,7 +353,7 @@ class Lab:
             elif dead := self.dead_component():
                 raise dead
             if time.monotonic() > deadline:
-                raise BringUpFailed(_READY_STEP, f"not ready in time: {last}", output=self._complaints())
+                raise BringUpFailed(step, f"not ready in time: {last}", output=self._complaints())
 
     def _complaints(self) -> str:
         """The last warning or error of each component's log."""
@@ -341,6 +374,7 @@ def _write(path: Path, file: NodeFile) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=file.mode)
     path.write_bytes(file.content)
+    path.chmod(file.mode)
 
 
 def _tail(log: Path) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from typing import Any
 
 import pytest
 from cryptography import x509
 
-from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, upstream_dns
+from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, taken_name, upstream_dns
 from kubewire.lab.bringup.networks import flannel_configuration
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -23,13 +25,29 @@ IPV6_FIRST = {key: ",".join(reversed(text.split(","))) for key, text in DUAL.ite
 
 
 def lab(network: dict[str, str]) -> tuple[LabSpec, TopologyPlan]:
-    spec = LabSpec.parse({"topology": {"workers": 1}, "network": network})
+    return of({"network": network})
+
+
+def of(data: dict[str, Any]) -> tuple[LabSpec, TopologyPlan]:
+    spec = LabSpec.parse({"topology": {"workers": 1}, **data})
     return spec, SHAPES["one-segment"](1, spec.network.nodeCIDR)
 
 
 def flags(network: dict[str, str], component: str) -> dict[str, str]:
-    found = next(one for one in component_specs(*lab(network), "/s", "") if one.id == component)
+    return flags_of({"network": network}, component)
+
+
+def flags_of(data: dict[str, Any], component: str) -> dict[str, str]:
+    found = next(one for one in component_specs(*of(data), "/s", "") if one.id == component)
     return dict(flag.split("=", 1) for flag in found.args if "=" in flag)
+
+
+def configuration(data: dict[str, Any], program: str) -> dict[str, Any]:
+    """The configuration file of a worker's kubelet or kube-proxy."""
+    path = {"kubelet": "/var/lib/kubelet/config.yaml", "kube-proxy": "/var/lib/kube-proxy/config.conf"}[program]
+    files = node_files(*of(data), Authority(), "lab")
+    found: dict[str, Any] = json.loads(next(one.content for one in files if (one.host, one.path) == ("worker-1", path)))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -60,7 +78,9 @@ def test_addresses_of_nodes_and_of_the_api_server(network: dict[str, str], node_
     assert flags(network, "kubelet@worker-1")["--node-ip"] == node_ip
     server = flags(network, "apiserver@control-plane")
     assert server["--bind-address"] == server["--advertise-address"] == bound
-    assert flags(network, "kube-proxy@worker-1")["--cluster-cidr"] == network.get("clusterCIDR", "10.244.0.0/16")
+    assert configuration({"network": network}, "kube-proxy")["clusterCIDR"] == network.get(
+        "clusterCIDR", "10.244.0.0/16"
+    )
 
 
 def test_the_api_is_served_under_its_ipv6_address_too() -> None:
@@ -105,3 +125,51 @@ def test_the_worlds_names_have_addresses_of_the_labs_families() -> None:
     found = {line.split()[0] for line in lines if line.strip().endswith("example.com www.example.com")}
     assert found == {"203.0.113.10", "2001:db8:113::10"}
     assert all(ipaddress.ip_address(address) for address in found)
+
+
+def test_a_file_of_kube_proxys_gets_the_fields_of_the_lab_file() -> None:
+    given = {"mode": "nftables", "nodePortAddresses": ["172.18.0.0/16"], "clientConnection": {"kubeconfig": "/k"}}
+    assert configuration({"kubeProxy": given}, "kube-proxy") == {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": "/k"},
+        "clusterCIDR": "10.244.0.0/16",
+        "mode": "nftables",
+        "nodePortAddresses": ["172.18.0.0/16"],
+    }
+    assert flags_of({}, "kube-proxy@worker-1")["--config"] == "/var/lib/kube-proxy/config.conf"
+
+
+def test_fields_without_an_effect_stay_out_of_the_files_and_flags() -> None:
+    kubelet = {"maxPods": 20, "podPidsLimit": 10, "authentication": {"webhook": {"enabled": True}}}
+    found = configuration({"kubelet": kubelet}, "kubelet")
+    assert found["maxPods"] == 20 and "podPidsLimit" not in found
+    assert found["authentication"] == {"x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}}
+    proxy = configuration(
+        {"kubeProxy": {"oomScoreAdj": -5, "conntrack": {"min": 3, "tcpBeLiberal": True}}}, "kube-proxy"
+    )
+    assert proxy["conntrack"] == {"tcpBeLiberal": True} and "oomScoreAdj" not in proxy
+
+
+def test_flags_of_the_lab_file_win() -> None:
+    given = {"node-monitor-grace-period": "20s", "leader-elect": False, "profiling": True, "root-ca-file": ""}
+    found = flags_of({"controllerManager": given}, "controllers@control-plane")
+    assert found["--node-monitor-grace-period"] == "20s" and found["--leader-elect"] == "false"
+    assert found["--root-ca-file"] == "" and "--profiling" not in found
+    assert flags_of({"scheduler": {"v": 4}}, "scheduler@control-plane")["--v"] == "4"
+
+
+def test_a_users_component_runs_on_the_nodes_whose_names_match() -> None:
+    given = {"name": "watch", "command": ["/usr/bin/sleep", "9"], "nodes": "worker-*", "env": {"A": "b"}}
+    listed = list(component_specs(*of({"components": [given]}), "/s", ""))
+    users = [one for one in listed if one.is_users]
+    assert [(one.id, one.argv, one.environment) for one in users] == [
+        ("watch@worker-1", ("/usr/bin/sleep", "9"), (("A", "b"),))
+    ]
+    assert taken_name(listed) is None
+
+
+def test_a_users_component_cannot_have_the_name_of_the_labs_own() -> None:
+    listed = component_specs(*of({"components": [{"name": "flannel", "command": ["/bin/true"]}]}), "/s", "")
+    taken = taken_name(listed)
+    assert taken and taken.id == "flannel@control-plane"

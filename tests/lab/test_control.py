@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kubewire.lab.bringup.components import ComponentSpec
 from kubewire.lab.bringup.inside import ControlServer
 from kubewire.lab.errors import LabError
 from kubewire.lab.handle import RunningLab
@@ -23,7 +24,7 @@ class FakeLab:
 
     def __init__(self, state: StateDirectory) -> None:
         self.state = state
-        self.components = {"kubelet@worker-1": None}
+        self.components = {"kubelet@worker-1": ComponentSpec("kubelet", "worker-1")}
         self.done: list[tuple[str, str]] = []
 
     def start_component(self, component_id: str) -> None:
@@ -104,3 +105,11 @@ def test_a_lab_that_has_ended_is_an_error_and_no_riddle(short_path: Path) -> Non
     ended = RunningLab(StateDirectory(short_path), LabRecord("demo", 1, 1, 0, {}))
     with pytest.raises(LabError, match="does not answer: No such file or directory"):
         ended.component("kubelet", "worker-1", "stop")
+
+
+def test_the_network_is_what_is_neither_kubernetes_nor_a_users(lab: FakeLab) -> None:
+    for component in (ComponentSpec("flannel", "worker-1"), ComponentSpec("mine", "worker-1", is_users=True)):
+        lab.components[component.id] = component
+    line = b'{"op": "component", "name": "network", "host": "worker-1", "action": "stop"}'
+    assert ask(lab, line) == {"result": None}
+    assert lab.done == [("flannel@worker-1", "SIGTERM")]

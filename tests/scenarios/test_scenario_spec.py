@@ -71,6 +71,21 @@ def test_a_spec_written_out_reads_as_the_same_spec():
     assert spec.images == (("app:1", Image(("/bin/app",), "", (("A", "b"),))),)
 
 
+def test_an_image_has_the_forms_of_the_kubelets_catalogue():
+    given = {
+        "entrypoint": ["/bin/app"],
+        "cmd": ["serve"],
+        "programs": {"/bin/app": "package.module:main"},
+        "workingDir": "/srv",
+        "preload": "components",
+        "tools": {"busybox": "/opt/busybox/bin"},
+        "aliases": ["other/app"],
+    }
+    spec = LabSpec.parse({"images": {"example/*": given}})
+    assert spec.as_dict()["images"] == {"example/*": given}
+    assert LabSpec.parse(spec.as_dict()) == spec
+
+
 def test_labs_that_differ_in_name_only_are_equal():
     assert LabSpec.parse({"name": "a"}) == LabSpec.parse({"name": "b"})
     assert LabSpec.parse({}) != LabSpec.parse({"cni": {"backend": "host-gw"}})
@@ -212,6 +227,53 @@ def test_labs_that_differ_in_name_only_are_equal():
             id="IPv6 host bits",
         ),
         pytest.param({"network": {"serviceNodePortRange": "9-3"}}, "must be LOW-HIGH", id="ports the wrong way round"),
+        pytest.param(
+            {"dns": {"corefile": ".:53 {\n  ready\n  health\n  forwrd . 1.1.1.1\n}\n"}},
+            "dns.corefile: Corefile:4 - Error during parsing: Unknown directive 'forwrd'",
+            id="an unknown plugin in the Corefile",
+        ),
+        pytest.param(
+            {"dns": {"corefile": ".:53 {\n  ready\n  health\n  forward .\n}\n"}},
+            "dns.corefile: plugin/forward: Corefile:4 - Error during parsing: Wrong argument count",
+            id="a plugin's argument in the Corefile",
+        ),
+        pytest.param(
+            {"dns": {"corefile": "# nothing\n"}}, "dns.corefile: it has no server block", id="no server block"
+        ),
+        pytest.param(
+            {"dns": {"corefile": ".:53 {\n  health\n  forward . /etc/nothing.conf\n}\n"}},
+            "dns.corefile: the plugin ready is missing, which the readinessProbe of CoreDNS's pods asks",
+            id="a Corefile whose pods would never be ready",
+        ),
+        pytest.param(
+            {"components": [{"name": "x"}]}, "components[0]: command is missing", id="a process without command"
+        ),
+        pytest.param(
+            {"components": [{"name": "X", "command": ["a"]}]},
+            'components[0].name: "X" is not a name of lower-case letters',
+            id="a process with a wrong name",
+        ),
+        pytest.param(
+            {"components": [{"name": "x", "command": ["a"], "nodes": "router"}]},
+            "components[0].nodes: router matches no node; there are control-plane, worker-1",
+            id="a process on no node",
+        ),
+        pytest.param(
+            {"components": [{"name": "x", "command": ["a"]}, {"name": "x", "command": ["b"], "nodes": "worker-2"}]},
+            "components[1].name: x is on worker-2 already, by components[0]",
+            id="two processes of one name on a node",
+        ),
+        pytest.param(
+            {"images": {"x": {"argv": ["x"], "entrypoint": ["x"]}}},
+            "images.x: only one of entrypoint, argv (the same) and main can be given",
+            id="an entrypoint twice",
+        ),
+        pytest.param(
+            {"images": {"x": {"cmd": ["x"], "workingDir": "srv"}}},
+            "images.x: workingDir: 'srv' must be an absolute path",
+            id="a working directory",
+        ),
+        pytest.param({"images": {"X*": {"cmd": ["x"]}}}, "images.X*: couldn't parse image name \"", id="no image name"),
         pytest.param({"images": {"x": {}}}, "images.x: an image needs argv or main", id="image without a program"),
     ],
 )

@@ -187,7 +187,33 @@ _JSON_NAMES = {
 }
 
 
-def _json_name(name: str) -> str:
+#: Fields that are read and checked, and change nothing here; of a section, all that is in it.
+WITHOUT_EFFECT = frozenset(
+    {
+        "clientConnection.acceptContentTypes",
+        "clientConnection.burst",
+        "clientConnection.contentType",
+        "clientConnection.qps",
+        "configSyncPeriod",
+        "conntrack.maxPerCore",
+        "conntrack.min",
+        "enableProfiling",
+        "featureGates",
+        "logging.flushFrequency",
+        "logging.format",
+        "logging.options",
+        "logging.vmodule",
+        "oomScoreAdj",
+        "portRange",
+        "showHiddenMetricsForVersion",
+        "windowsRunAsService",
+        "winkernel",
+    }
+)
+
+
+def json_name(name: str) -> str:
+    """The field's name in a file."""
     head, *rest = name.split("_")
     return _JSON_NAMES.get(name, head + "".join(part.capitalize() for part in rest))
 
@@ -206,7 +232,15 @@ def load(path: str) -> KubeProxyConfiguration:
             f"wanted apiVersion: {API_VERSION}, kind: {KIND}"
         )
     body = {key: value for key, value in raw.items() if key not in ("apiVersion", "kind")}
-    decoded: KubeProxyConfiguration = _decode(KubeProxyConfiguration(), body, "", path)
+    try:
+        return decode(body)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def decode(body: Mapping[str, Any]) -> KubeProxyConfiguration:
+    """The fields of a file, without its apiVersion and kind. Raises ConfigError that names the field."""
+    decoded: KubeProxyConfiguration = _decode(KubeProxyConfiguration(), body, "")
     return with_defaults(decoded)
 
 
@@ -252,7 +286,7 @@ def _encode(value: Any) -> dict[str, Any]:
     """Durations as Go writes them: in these settings every float but qps is one."""
     out: dict[str, Any] = {}
     for item in fields(value):
-        current, name = getattr(value, item.name), _json_name(item.name)
+        current, name = getattr(value, item.name), json_name(item.name)
         if is_dataclass(current):
             out[name] = _encode(current)
         elif isinstance(current, tuple):
@@ -264,14 +298,14 @@ def _encode(value: Any) -> dict[str, Any]:
     return out
 
 
-def _decode(default: Any, body: Any, where: str, path: str) -> Any:
-    if not isinstance(body, dict):
-        raise ConfigError(f"{path}: {where or KIND}: Invalid value: {body!r}: must be a mapping")
-    known = {_json_name(item.name): item.name for item in fields(default)}
+def _decode(default: Any, body: Any, where: str) -> Any:
+    if not isinstance(body, Mapping):
+        raise ConfigError(f"{where or KIND}: Invalid value: {body!r}: must be a mapping")
+    known = {json_name(item.name): item.name for item in fields(default)}
     hints = get_type_hints(type(default))
     for key in body:
         if key not in known:
-            raise ConfigError(f'{path}: strict decoding error: unknown field "{where}{key}"')
+            raise ConfigError(f'strict decoding error: unknown field "{where}{key}"')
     values = {}
     for key, value in body.items():
         if value is None:
@@ -279,13 +313,13 @@ def _decode(default: Any, body: Any, where: str, path: str) -> Any:
         name = known[key]
         current = getattr(default, name)
         if is_dataclass(current):
-            values[name] = _decode(current, value, f"{where}{key}.", path)
+            values[name] = _decode(current, value, f"{where}{key}.")
         else:
-            values[name] = _scalar(hints[name], value, f"{where}{key}", path)
+            values[name] = _scalar(hints[name], value, f"{where}{key}")
     return replace(default, **values)
 
 
-def _scalar(kind: Any, value: Any, where: str, path: str) -> Any:
+def _scalar(kind: Any, value: Any, where: str) -> Any:
     converters: dict[Any, Callable[[Any], Any]] = {
         str: lambda v: v if isinstance(v, str) else _refuse(v),
         bool: lambda v: v if isinstance(v, bool) else _refuse(v),
@@ -298,7 +332,7 @@ def _scalar(kind: Any, value: Any, where: str, path: str) -> Any:
     try:
         return convert(value)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {where}: Invalid value: {value!r}: {error}") from error
+        raise ConfigError(f"{where}: Invalid value: {value!r}: {error}") from error
 
 
 def _refuse(value: Any) -> Any:

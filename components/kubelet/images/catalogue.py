@@ -6,6 +6,7 @@ normalised as the distribution reference does: "busybox" is docker.io/library/bu
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -109,7 +110,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Repository, or repository:tag -> Image; both normalised."""
+    """Repository, or repository:tag -> Image; both normalised. A * in one stands for any text, also with slashes."""
 
     images: Mapping[str, Image]
 
@@ -143,11 +144,20 @@ class Catalogue:
         for key in (f"{reference.repository}:{reference.tag}", reference.repository):
             if (image := self.images.get(key)) is not None:
                 return image
+        if (image := self._by_pattern(reference)) is not None:
+            return image
         known = ", ".join(sorted({image.name for image in self.images.values()}))
         raise UnknownImage(
             f'image "{name}" is not in the image catalogue; known: {known}. To map it to a program of this machine, '
             f'put into the lab file: images: {{"{name}": {{argv: [/usr/bin/PROGRAM]}}}}'
         )
+
+    def _by_pattern(self, reference: Reference) -> Image | None:
+        """Of the patterns that fit, the one that says most."""
+        names = (f"{reference.repository}:{reference.tag}", reference.repository)
+        patterns = (key for key in self.images if "*" in key)
+        fitting = [key for key in patterns if any(fnmatch.fnmatchcase(name, key) for name in names)]
+        return self.images[max(fitting, key=len)] if fitting else None
 
     def resolve(self, name: str, command: Sequence[str] = (), args: Sequence[str] = ()) -> Program:
         """The program of a container with this image, command and args. Raises UnknownImage, InvalidImageName.
@@ -183,11 +193,22 @@ def _program(image: Image, argv: tuple[str, ...]) -> Program:
 
 def _key(name: str, at: str) -> str:
     try:
+        if "*" in name:
+            return _pattern(name)
         reference = Reference.parse(name)
     except InvalidImageName as err:
         raise InvalidCatalogue(f"{at}: {err}") from None
     tagged = ":" in name.rpartition("/")[2]
     return f"{reference.repository}:{reference.tag}" if tagged else reference.repository
+
+
+def _pattern(name: str) -> str:
+    """Normalised like a name: example/* is docker.io/example/*. A registry has a dot, a colon or a * of its own."""
+    Reference.parse(name.replace("*", "x"))
+    first, slash, _ = name.partition("/")
+    if name == "*" or (slash and (first == "localhost" or any(mark in first for mark in ".:*"))):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
 
 
 _KEYS = ("entrypoint", "argv", "main", "cmd", "programs", "env", "workingDir", "preload", "tools", "aliases")

@@ -50,12 +50,12 @@ def explain(error: Any) -> Iterator[tuple[KeyPath, str]]:
     path: KeyPath = tuple(error.absolute_path)
     match error.validator:
         case "additionalProperties":
-            allowed = sorted(error.schema.get("properties", {}))
+            properties = error.schema.get("properties", {})
+            allowed = sorted(properties)
+            # A name that upstream knows and that has no effect here is taken, and not recommended.
+            listed = ", ".join(name for name in allowed if not properties[name].get("deprecated"))
             for key in sorted(set(error.instance) - set(allowed), key=str):
-                yield (
-                    (*path, key),
-                    f"unknown key{nearest(str(key), allowed)}; allowed here: {', '.join(allowed)}",
-                )
+                yield (*path, key), f"unknown key{nearest(str(key), allowed)}; allowed here: {listed}"
         case "required":
             missing = [key for key in error.validator_value if key not in error.instance]
             yield path, f"{', '.join(missing)} is missing"
@@ -68,7 +68,7 @@ def explain(error: Any) -> Iterator[tuple[KeyPath, str]]:
         case "anyOf" | "oneOf":
             yield from best_alternative(error, path)
         case "minProperties" | "maxProperties":
-            yield path, str(error.schema.get("description", error.message))
+            yield path, wanted(error) or error.message
         case "minItems":
             yield path, "must not be empty"
         case _:
@@ -103,8 +103,8 @@ def _branch_types(branch: dict[str, Any]) -> Iterable[str]:
 
 
 def readable(error: Any) -> str:
-    """pattern, minimum and the like: the schema's own description says more than a regular expression."""
-    description = error.schema.get("description")
+    """pattern, minimum and the like: the schema's own words say more than a regular expression."""
+    description = wanted(error)
     match error.validator:
         case "minimum":
             return f"must be {error.validator_value} or more, not {shown(error.instance)}"
@@ -114,6 +114,11 @@ def readable(error: Any) -> str:
             return f"{shown(error.instance)} is not {description}"
         case _:
             return f"{error.message}" + (f" ({description})" if description else "")
+
+
+def wanted(error: Any) -> str:
+    """What a value has to be: "form", a keyword of ours, or the description of a schema that has no such keyword."""
+    return str(error.schema.get("form", error.schema.get("description", "")))
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

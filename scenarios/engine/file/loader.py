@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kubewire.scenarios.engine.file import faults, fixtures
-from kubewire.scenarios.engine.file.check import check, nearest, shown
+from kubewire.scenarios.engine.file.check import check, nearest
 from kubewire.scenarios.engine.file.document import (
     Document,
     KeyPath,
@@ -23,6 +23,7 @@ from kubewire.scenarios.engine.file.document import (
 )
 from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
+from kubewire.scenarios.engine.file.manifests import object_problem
 from kubewire.scenarios.engine.file.model import Case, Expectation, Scenario, Step, Timeouts, Variant
 from kubewire.scenarios.engine.file.spec import LabSpec
 
@@ -209,7 +210,7 @@ class _File:
         if isinstance(given, str):
             given = [item for item in documents(given, where) if item]
         for number, item in enumerate(given, 1):
-            if problem := _object_problem(item):
+            if problem := object_problem(item):
                 raise SpecError([f"{where}: {dotted(path)}: object {number}: {problem}"])
         return list(given)
 
@@ -321,18 +322,6 @@ class _File:
             )
             for step in steps
         ]
-
-
-def _object_problem(item: Any) -> str:
-    """Why this is no Kubernetes object that can be applied, "" when it is one."""
-    if not isinstance(item, dict):
-        return f"must be a mapping with apiVersion, kind and metadata, not {shown(item)}"
-    if not isinstance(item.get("metadata", {}), dict):
-        return f"metadata must be a mapping, not {shown(item['metadata'])}"
-    missing = [key for key in ("apiVersion", "kind") if not item.get(key)]
-    if not item.get("metadata", {}).get("name"):
-        missing.append("metadata.name")
-    return f"{', '.join(missing)} is missing" if missing else ""
 
 
 def merge(base: Any, over: Any) -> Any:

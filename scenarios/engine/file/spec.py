@@ -1,21 +1,27 @@
 """What a lab file says, checked: LabSpec and its parts.
 
-The form is lab.schema.json; what a schema cannot say (ranges that overlap, masks that cannot fit) is checked
-here. Defaults are those of kubeadm, kube-proxy and flannel, and of the address table in docs/architecture.md.
+What each key does and which values it takes is told in keys.py, and lab.schema.json is made of both. What a schema
+cannot say (ranges that overlap, masks that cannot fit) is checked here. Defaults are those of kubeadm, kube-proxy and
+flannel, and of the address table in docs/architecture.md.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 from kubewire.components.vpc.instances import LIMITS
+from kubewire.scenarios.engine.file import manifests as manifest_files
+from kubewire.scenarios.engine.file import nodefiles
 from kubewire.scenarios.engine.file.check import check
 from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_text
+from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
+from kubewire.scenarios.engine.file.manifests import Manifests
+from kubewire.scenarios.engine.file.nodefiles import File
 from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
 from kubewire.topologies.ranges import (
     MASK_SIZES,
@@ -29,7 +35,19 @@ from kubewire.topologies.ranges import (
     parse_one,
 )
 
-__all__ = ["CNI", "DNS", "Image", "KubeProxy", "LabSpec", "Links", "Network", "Share", "SpecError", "Topology"]
+__all__ = [
+    "CNI",
+    "DNS",
+    "Component",
+    "Image",
+    "KubeProxy",
+    "LabSpec",
+    "Links",
+    "Network",
+    "Share",
+    "SpecError",
+    "Topology",
+]
 
 #: Ranges whose addresses upstream refuses as endpoints (ValidateNonSpecialIP) or no kernel routes; RFC 6890.
 _SPECIAL: dict[Range, str] = {
@@ -160,9 +178,10 @@ class CNI:
 
 @dataclass(frozen=True)
 class KubeProxy:
-    """mode "none": no kube-proxy runs."""
+    """mode "none": no kube-proxy runs. configuration: other fields of KubeProxyConfiguration, as a file has them."""
 
     mode: Literal["iptables", "nftables", "ipvs", "none"] = "iptables"
+    configuration: JsonObject = EMPTY
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -172,18 +191,29 @@ class KubeProxy:
 
 @dataclass(frozen=True)
 class DNS:
-    """replicas of kube-system/coredns; 0: no cluster DNS."""
+    """replicas of kube-system/coredns; 0: no cluster DNS. corefile: in place of kubeadm's."""
 
     replicas: int = 2
+    corefile: str = ""
 
 
 @dataclass(frozen=True)
 class Image:
-    """A program of the machine under an image name: a command (argv) or a Python function (main)."""
+    """A program of the machine under an image name, as the kubelet's catalogue has it (components/kubelet/images).
+
+    entrypoint, or argv, which is the same, or main, a Python function; or cmd alone.
+    """
 
     argv: tuple[str, ...] = ()
     main: str = ""
     env: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+    workingDir: str = ""
+    preload: Literal["light", "components"] = "light"
+    tools: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,9 +225,24 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A process of the user's own on the nodes whose names match: command is an argv."""
+
+    name: str
+    command: tuple[str, ...]
+    nodes: str = "*"
+    env: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of a lab file."""
+        return {**asdict(self), "command": list(self.command), "env": dict(self.env)}
+
+
+@dataclass(frozen=True)
 class LabSpec:
     """A whole lab file. Equal specs can share a lab (name does not count). kubernetes: False: only hosts and links.
 
+    kubelet: fields of KubeletConfiguration. controllerManager, scheduler: flags, by their names without the dashes.
     hostUsers, as in a Pod's spec: True: without a user namespace of the lab's own; None: only where it must be so.
     """
 
@@ -207,10 +252,21 @@ class LabSpec:
     network: Network = Network()
     cni: CNI = CNI()
     kubeProxy: KubeProxy = KubeProxy()
+    kubelet: JsonObject = EMPTY
+    controllerManager: JsonObject = EMPTY
+    scheduler: JsonObject = EMPTY
     dns: DNS = DNS()
     images: tuple[tuple[str, Image], ...] = ()
     share: tuple[Share, ...] = ()
     hostUsers: bool | None = None
+    manifests: tuple[Manifests, ...] = ()
+    files: tuple[tuple[str, File], ...] = ()
+    components: tuple[Component, ...] = ()
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes."""
+        return ["control-plane", *(f"worker-{number}" for number in range(1, self.topology.workers + 1))]
 
     @property
     def has_host_users(self) -> bool:
@@ -235,6 +291,22 @@ class LabSpec:
             if not share.readOnly:
                 yield f"share: everything in this lab may change what is in {share.path} of this machine"
 
+    def of_upstream(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the file sets of upstream's programs, by its keys."""
+        for key in ("kubelet", "controllerManager", "scheduler"):
+            yield key, getattr(self, key).data
+        yield "kubeProxy", self.kubeProxy.configuration.data
+
+    def ineffective(self) -> Iterator[str]:
+        """What the lab file says that has no effect here, a sentence each."""
+        for key, data in self.of_upstream():
+            if data:
+                from kubewire.scenarios.engine.file import upstream  # the components' configuration takes 30 ms
+
+                yield from upstream.warnings(key, data, self.kubeProxy.mode)
+        if self.dns.corefile and not self.dns.replicas:
+            yield "dns.corefile has no effect: with replicas: 0 there is no cluster DNS"
+
     @classmethod
     def load(cls, path: str | Path) -> LabSpec:
         """Read a lab file. Raises SpecError (bad content) and OSError (cannot be read)."""
@@ -254,9 +326,9 @@ class LabSpec:
 
     @classmethod
     def from_document(cls, document: Document) -> LabSpec:
-        """Check against the schema, build, then check what the schema cannot say."""
+        """Check against the schema, read the files that it names, build, then check what the schema cannot say."""
         check(document, "lab.schema.json")
-        spec = _build(document.data)
+        spec = _build(_with_files(document))
         problems = [document.problem(path, what) for path, what in _contradictions(spec)]
         if problems:
             raise SpecError(problems)
@@ -267,8 +339,15 @@ class LabSpec:
         plain = asdict(self)
         plain["cni"] = {key: value for key, value in plain["cni"].items() if value not in ("", None)}
         plain["cni"]["env"] = dict(self.cni.env)
+        plain["kubeProxy"] = {"mode": self.kubeProxy.mode, **self.kubeProxy.configuration.data}
+        plain |= {key: data for key, data in self.of_upstream() if key != "kubeProxy"}
+        if not self.dns.corefile:
+            del plain["dns"]["corefile"]
         plain["images"] = {name: _image_dict(image) for name, image in self.images}
         plain["share"] = [asdict(share) for share in self.share]
+        plain["components"] = [one.as_dict() for one in self.components]
+        plain["files"] = nodefiles.as_dict(self.files)
+        plain["manifests"] = [one.as_dict() for one in self.manifests]
         if self.hostUsers is None:
             del plain["hostUsers"]
         if self.topology.links.bandwidth is None:
@@ -302,12 +381,25 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         topology=Topology(**topology),
         network=_addresses(data.get("network", {})),
         cni=_cni(data.get("cni", {})),
-        kubeProxy=KubeProxy(**data.get("kubeProxy", {})),
+        kubeProxy=_kube_proxy(data.get("kubeProxy", {})),
+        kubelet=JsonObject.of(data.get("kubelet", {})),
+        controllerManager=JsonObject.of(data.get("controllerManager", {})),
+        scheduler=JsonObject.of(data.get("scheduler", {})),
         dns=DNS(**data.get("dns", {})),
         images=tuple((name, _image(image)) for name, image in sorted(data.get("images", {}).items())),
         share=tuple(_share(entry) for entry in data.get("share", ())),
         hostUsers=data.get("hostUsers"),
+        manifests=tuple(
+            one for n, entry in enumerate(data.get("manifests", ())) for one in manifest_files.of(entry, n)
+        ),
+        components=tuple(_component(entry) for entry in data.get("components", ())),
+        files=tuple((path, nodefiles.of(entry)) for path, entry in sorted(data.get("files", {}).items())),
     )
+
+
+def _with_files(document: Document) -> Mapping[str, Any]:
+    """The document's data with what is in the files that it names: a lab does not see those."""
+    return {**document.data, "manifests": manifest_files.read(document), "files": nodefiles.read(document)}
 
 
 def _cni(data: Mapping[str, Any]) -> CNI:
@@ -318,6 +410,11 @@ def _cni(data: Mapping[str, Any]) -> CNI:
     if plugin == "aws-vpc":
         given = {"instanceType": "t3.medium", **given}
     return CNI(**given)
+
+
+def _kube_proxy(data: Mapping[str, Any]) -> KubeProxy:
+    others = {key: value for key, value in data.items() if key != "mode"}
+    return KubeProxy(data.get("mode", KubeProxy.mode), JsonObject.of(others))
 
 
 def _addresses(data: Mapping[str, Any]) -> Network:
@@ -342,23 +439,33 @@ def _family_of(cluster: str) -> str:
 
 
 def _image(data: Mapping[str, Any]) -> Image:
-    env = tuple(sorted(data.get("env", {}).items()))
-    return Image(argv=tuple(data.get("argv", ())), main=data.get("main", ""), env=env)
+    return Image(**{key: _hashable(value) for key, value in data.items()})
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _share(entry: str | Mapping[str, Any]) -> Share:
     return Share(entry) if isinstance(entry, str) else Share(**entry)
 
 
+def _component(data: Mapping[str, Any]) -> Component:
+    env = tuple(sorted(data.get("env", {}).items()))
+    return Component(**{**data, "command": tuple(data["command"]), "env": env})
+
+
 def _image_dict(image: Image) -> dict[str, Any]:
+    """What differs from the defaults."""
     plain: dict[str, Any] = {}
-    if image.argv:
-        plain["argv"] = list(image.argv)
-    if image.main:
-        plain["main"] = image.main
-    if image.env:
-        plain["env"] = dict(image.env)
-    return plain
+    for item in fields(image):
+        value = getattr(image, item.name)
+        if value != item.default:
+            plain[item.name] = value if isinstance(value, str) else list(value)
+    mappings = ("env", "programs", "tools")
+    return {key: dict(value) if key in mappings else value for key, value in plain.items()}
 
 
 def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
@@ -382,14 +489,20 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _ports(spec.network.serviceNodePortRange)
     yield from _pod_network(spec.cni, ranges)
     yield from _routing(spec)
+    yield from _upstream(spec)
+    if spec.manifests and not spec.kubernetes:
+        yield ("manifests",), "need an API, and kubernetes: false leaves it out"
+    yield from nodefiles.problems(spec.files, spec.nodes)
+    yield from _components(spec)
+    if spec.dns.corefile:
+        from kubewire.components.coredns import check as coredns  # its plugins take 100 ms
+
+        for text in coredns.problems(spec.dns.corefile):
+            yield ("dns", "corefile"), text
     if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
         text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
         yield ("hostUsers",), f"false is not possible here; {text}"
-    for name, image in spec.images:
-        if image.argv and image.main:
-            yield ("images", name), "has both argv and main; give one"
-        if not image.argv and not image.main:
-            yield ("images", name), "needs argv or main"
+    yield from _images(spec)
 
 
 def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
@@ -413,6 +526,51 @@ def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tu
         yield ("cni", "plugin"), "weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"
     if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
         yield ("cni", "backend"), "calico's IP-in-IP is for IPv4 alone; take vxlan or bgp for IPv6 pods"
+
+
+def _upstream(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    """What upstream's programs would refuse, in their words."""
+    for key, data in spec.of_upstream():
+        if not data:
+            continue
+        from kubewire.scenarios.engine.file import upstream
+
+        of = upstream.settings()[key]
+        if key == "kubeProxy" and spec.kubeProxy.mode != "none":
+            data |= {"mode": spec.kubeProxy.mode}
+        for text in of.wrong(of.effective(data)):
+            yield (key,), text
+
+
+def _images(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    if not spec.images:
+        return
+    from kubewire.components.kubelet.images.catalogue import Catalogue, InvalidCatalogue
+
+    for name, image in spec.images:
+        if image.argv and image.main:
+            yield ("images", name), "has both argv and main; give one"
+        elif not (image.argv or image.main or image.entrypoint or image.cmd):
+            yield ("images", name), "needs argv or main"
+        else:
+            try:
+                Catalogue.parse({name: _image_dict(image)}, "images")
+            except InvalidCatalogue as error:
+                yield ("images", name), str(error).removeprefix(f"images: {name}").lstrip(".: ")
+
+
+def _components(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
+    there: dict[tuple[str, str], int] = {}
+    for number, component in enumerate(spec.components):
+        matching = nodefiles.chosen(component.nodes, spec.nodes)
+        if not matching:
+            text = f"{component.nodes} matches no node; there are {', '.join(spec.nodes)}"
+            yield ("components", number, "nodes"), text
+        for node in matching:
+            first = there.setdefault((component.name, node), number)
+            if first != number:
+                yield ("components", number, "name"), f"{component.name} is on {node} already, by components[{first}]"
+                break
 
 
 def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:

@@ -170,3 +170,35 @@ def test_image_ids_are_stable_and_differ_by_tag(catalogue: Catalogue) -> None:
     assert catalogue.image_id("busybox:1") == Catalogue.load().image_id("busybox:1")
     assert catalogue.image_id("busybox:1") != catalogue.image_id("busybox:2")
     assert catalogue.image_id("busybox").startswith("docker.io/library/busybox@sha256:")
+
+
+@pytest.mark.parametrize(
+    ("image", "program"),
+    [
+        ("example/app:1", "any"),
+        ("example/team/app", "any"),
+        ("docker.io/example/app", "any"),
+        ("example/special", "special"),
+        ("example/app:9-debug", "debug"),
+        ("registry.test:5000/x/y@sha256:" + "0" * 64, "registry"),
+        ("mine-2", "mine"),
+    ],
+)
+def test_a_star_stands_for_any_text_and_what_says_most_wins(image: str, program: str) -> None:
+    patterns = {
+        "example/*": "any",
+        "example/special": "special",
+        "example/*:*-debug": "debug",
+        "registry.test:5000/*": "registry",
+        "mine-*": "mine",
+    }
+    catalogue = Catalogue.parse({key: {"argv": [name]} for key, name in patterns.items()}, "lab.yaml")
+    assert catalogue.resolve(image).argv == (program,)
+
+
+def test_a_pattern_is_for_what_it_matches_only() -> None:
+    catalogue = Catalogue.parse({"example/*": {"argv": ["x"]}}, "lab.yaml")
+    with pytest.raises(UnknownImage):
+        catalogue.find("other.test/example/app")
+    with pytest.raises(InvalidCatalogue, match="invalid reference format"):
+        Catalogue.parse({"example/App*": {"argv": ["x"]}}, "lab.yaml")

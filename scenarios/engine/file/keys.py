@@ -1,0 +1,212 @@
+"""Every key of a lab file: what it does, and what its type (of the dataclasses in spec.py) does not say of its values.
+
+The schema, the list that `kubewire up --help` prints and docs/lab-file.md are made of this table and the dataclasses
+(scenarios/engine/file/reference.py). Types and defaults are the dataclasses'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Key:
+    """does: sentences for people. form: what a value must be, where an error says so ("an IP range such as ...").
+
+    limits: keywords of JSON Schema beside the type's. definition: the name of an entry of DEFINITIONS that stands for
+    the type. shorthand: the definition of a value that may stand for the whole mapping. shown: the value that an
+    example has, where the default says too little. more: what only the page tells.
+    """
+
+    does: str
+    form: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    definition: str = ""
+    shorthand: str = ""
+    shown: Any = None
+    more: str = ""
+    of_upstream: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: Types of texts that more than one key has.
+DEFINITIONS: Mapping[str, Mapping[str, Any]] = {
+    "cidr": {
+        "type": "string",
+        "pattern": "^[0-9a-fA-F.:]+/[0-9]+(,[0-9a-fA-F.:]+/[0-9]+)?$",
+        "form": "an IP range such as 10.244.0.0/16 or fd00:10:244::/56, "
+        "or one of each family with a comma between them",
+    },
+    "text": {"type": "string"},
+    "absolutePath": {
+        "type": "string",
+        "pattern": "^/[^/]",
+        "form": "an absolute path such as /srv/app, and not / itself",
+    },
+}
+
+#: Path of a key -> the key, in the order in which people read them. "*" stands for a name that the user chooses, "[]"
+#: for each item of a list.
+KEYS: Mapping[str, Key] = {
+    "name": Key(
+        "The lab's name. --name of the command line comes first.",
+        "a name of lower-case letters, digits and '-' (40 at most)",
+        {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
+        shown="default",
+    ),
+    "kubernetes": Key("With false there are only hosts and links: nothing runs on them, and there is no API."),
+    "topology": Key("The hosts and the links between them."),
+    "topology.shape": Key("How the hosts hang together: all on one switch, or in two racks with a router each."),
+    "topology.workers": Key("Worker nodes; the control plane is one node more.", limits={"minimum": 0, "maximum": 250}),
+    "topology.routing": Key(
+        "How the routers of two-racks know their routes: they are written down, or BGP finds them."
+    ),
+    "topology.links": Key("What every link has."),
+    "topology.links.bandwidth": Key(
+        "Mbit/s of a link. Without it a link is as fast as the machine can make it.",
+        "Mbit/s, more than 0",
+        {"exclusiveMinimum": 0},
+        shown=100,
+        more="Each end of a link gets a token bucket filter.",
+    ),
+    "network": Key(
+        "Address ranges, under Kubernetes' names.",
+        more="A range is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first.",
+    ),
+    "network.ipFamily": Key("Which families the three ranges have that are left out; the IPv6 ones are kind's."),
+    "network.nodeCIDR": Key("The nodes' range.", definition="cidr"),
+    "network.clusterCIDR": Key("The pods' range.", definition="cidr"),
+    "network.nodeCIDRMaskSize": Key(
+        "The prefix length of each node's part of clusterCIDR, with one IP family. IPv6 has 64.",
+        limits={"minimum": 8, "maximum": 126},
+    ),
+    "network.nodeCIDRMaskSizeIPv4": Key(
+        "The same for IPv4 in a dual-stack lab.", limits={"minimum": 8, "maximum": 30}, shown=24
+    ),
+    "network.nodeCIDRMaskSizeIPv6": Key(
+        "The same for IPv6 in a dual-stack lab.", limits={"minimum": 8, "maximum": 126}, shown=64
+    ),
+    "network.serviceCIDR": Key("The Services' range.", definition="cidr"),
+    "network.serviceNodePortRange": Key(
+        "The ports of Services of type NodePort.",
+        "a port range such as 30000-32767",
+        {"pattern": "^[0-9]+-[0-9]+$"},
+    ),
+    "network.clusterDomain": Key(
+        "The domain of the cluster's DNS names.",
+        "a DNS domain such as cluster.local",
+        {"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"},
+    ),
+    "network.allowOverlap": Key(
+        "With true ranges may overlap, to see what becomes of it. `kubewire plan` tells it before."
+    ),
+    "cni": Key("The pod network."),
+    "cni.plugin": Key("Which one. With none, nodes stay NotReady until somebody installs one."),
+    "cni.backend": Key("How packets cross between nodes. Each plugin has its own, and its first one is the default."),
+    "cni.instanceType": Key(
+        "The type of aws-vpc's nodes. It says how many addresses they can have.", shown="t3.medium"
+    ),
+    "cni.maxPods": Key(
+        "The kubelet's, in a cloud. Without it, what the addresses allow.",
+        limits={"minimum": 1, "maximum": 1000},
+        shown=17,
+    ),
+    "cni.env": Key("The environment of the cloud network's agent.", shown={"WARM_IP_TARGET": "2"}),
+    "kubeProxy": Key("kube-proxy, which runs on every node."),
+    "kubeProxy.mode": Key("Its mode. With none, no kube-proxy runs."),
+    "kubeProxy.*": Key(
+        "Any other field of KubeProxyConfiguration, as a file of kube-proxy's has it.",
+        shown={"nodePortAddresses": ["primary"]},
+        of_upstream="kubeProxy",
+    ),
+    "kubelet": Key(
+        "Any field of KubeletConfiguration, for the kubelet of every node, such as maxPods: 20.",
+        of_upstream="kubelet",
+    ),
+    "controllerManager": Key(
+        "Flags of kube-controller-manager without their dashes, such as node-monitor-grace-period: 20s.",
+        of_upstream="controllerManager",
+    ),
+    "scheduler": Key(
+        "Flags of kube-scheduler without their dashes, such as v: 4.",
+        of_upstream="scheduler",
+    ),
+    "dns": Key("The cluster's DNS."),
+    "dns.replicas": Key(
+        "How many pods of CoreDNS run. With 0 there is no cluster DNS.", limits={"minimum": 0, "maximum": 10}
+    ),
+    "dns.corefile": Key(
+        "The Corefile of CoreDNS, in place of kubeadm's.",
+        shown=".:53 { ... }",
+        more="kubeadm's is in [coredns.yaml](../components/coredns/coredns.yaml); the plugins that there are, in "
+        "[CoreDNS's README](../components/coredns/README.md). The probes of its pods ask the plugins ready and health.",
+    ),
+    "images": Key(
+        "Image names, each with the program of this machine that it stands for.",
+        shown={"my/app:1": {"argv": ["/usr/bin/python3", "/srv/app.py"]}},
+        more="They are added to those of [images.yaml](../components/kubelet/images/images.yaml), in its form. A name "
+        "without a tag stands for every tag, and a * for any text (example/*). An exact name comes before a pattern, "
+        "and a longer pattern before a shorter one.",
+    ),
+    "images.*": Key("The image of this name.", "an image needs argv or main", {"minProperties": 1}),
+    "images.*.argv": Key("Its entrypoint: a program and arguments.", limits={"minItems": 1}),
+    "images.*.main": Key(
+        "In place of argv: a Python function. It is forked, which takes less time and memory.",
+        "a Python function as package.module:function",
+        {"pattern": "^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"},
+    ),
+    "images.*.env": Key("Its environment."),
+    "images.*.entrypoint": Key("The same as argv, by the name that images have for it: a Pod's command replaces it."),
+    "images.*.cmd": Key("Arguments of the entrypoint, or the command without one: a Pod's args replace them."),
+    "images.*.programs": Key("Commands that are Python functions, as main: command -> package.module:function."),
+    "images.*.workingDir": Key("The folder in which it starts, as an absolute path."),
+    "images.*.preload": Key("Which modules are in memory when a function is forked."),
+    "images.*.tools": Key("What the fork server adds, busybox or agnhost, and the path at which it is."),
+    "images.*.aliases": Key("Other names of this image."),
+    "share": Key("Files and folders of this machine that hosts and pods see, under the same path."),
+    "share[]": Key("A path, or a mapping with a path.", shorthand="absolutePath"),
+    "share[].path": Key("The file or folder.", definition="absolutePath"),
+    "share[].readOnly": Key("With false the lab may change what is there."),
+    "hostUsers": Key(
+        "With true the lab's root is this machine's root (docs/security.md): it has no user namespace of its own.",
+        shown=False,
+        more="Without the key, kubeProxy mode ipvs has true, for it needs that, and other modes have false.",
+    ),
+    "manifests": Key(
+        "Files, folders and objects that are applied at the end of bring-up, in this order.",
+        "list of paths and objects",
+        schema={"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}},
+        more="A path is relative to the lab file. Of a folder, its .yaml, .yml and .json files are taken by name. "
+        "A lab is up when the Deployments, DaemonSets, StatefulSets and Pods among them are ready.",
+    ),
+    "files": Key(
+        "Files on nodes, such as /etc/motd: hello. They are there before anything starts.",
+        more="What a node has of its own is in [architecture](architecture.md#on-a-node-mininet-host-own-net-and-mnt-"
+        "namespace-pid-namespace-is-the-labs); other folders are the same on all hosts. A file that bring-up "
+        "writes, such as /var/lib/kubelet/config.yaml, is replaced.",
+    ),
+    "files.*": Key("The file of this path: a text, or a mapping.", shorthand="text"),
+    "files.*.content": Key("What is in it."),
+    "files.*.from": Key("In place of content: a file of this machine, relative to the lab file."),
+    "files.*.nodes": Key("The nodes that get it, as a pattern such as worker-*."),
+    "files.*.mode": Key("Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}),
+    "components": Key(
+        "Processes of your own on nodes. They start with kube-proxy and the kubelet, and nobody restarts them.",
+        more="`kubewire status` shows them, and their output is in logs/NAME@NODE.log. Before a lab is ready one that "
+        "fails ends bring-up. Every node has /etc/kubernetes/kubelet.conf to reach the API with, the control plane "
+        "/etc/kubernetes/admin.conf too.",
+    ),
+    "components[]": Key("A process."),
+    "components[].name": Key(
+        "Its name. Another process of the node must not have it.",
+        "a name of lower-case letters, digits and '-' (40 at most)",
+        {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
+    ),
+    "components[].command": Key(
+        "The program and its arguments. The lab sees /usr, and what share shows.", limits={"minItems": 1}
+    ),
+    "components[].nodes": Key("The nodes that run it, as a pattern such as worker-*."),
+    "components[].env": Key("Its environment, besides that of the node."),
+}
