@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubewire.components.base import sources
-from kubewire.lab.errors import LabError, UsageError, plain
+from kubewire.lab.errors import BringUpFailed, LabError, UsageError, plain
 
 if TYPE_CHECKING:
     from kubewire.scenarios.engine.file.spec import LabSpec
@@ -298,14 +298,15 @@ def _up(options: argparse.Namespace) -> int:
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
-    for warning in (*spec.opened(), *spec.ineffective()):
+    for warning in (*spec.opened(), *spec.ineffective(), *spec.wanted_overlaps()):
         print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()
     state = up(spec, name, printer, api_port=options.api_port).state
     printer.finish()
     flag = "" if name == "default" else f" --name {name}"
-    print(f"lab {name} is up ({spec.label()}) after {time.monotonic() - began:.1f} s")
+    how = " and incomplete" if printer.incomplete else ""
+    print(f"lab {name} is up{how} ({spec.label()}) after {time.monotonic() - began:.1f} s")
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
     rules = _SHOW_RULES.get(spec.kubeProxy.mode, "iptables-save")
@@ -409,9 +410,16 @@ class StepPrinter:
     def __init__(self, stream: Any) -> None:
         self._stream, self._live = stream, stream.isatty()
         self._step = ""
+        #: Whether something of the lab did not come up, and the lab is left standing.
+        self.incomplete = False
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if event.get("state") == "start":
+        if incomplete := event.get("incomplete"):
+            self.incomplete = True
+            self.finish()
+            what = str(BringUpFailed(**incomplete)).removeprefix("step failed: ")
+            print(f"kubewire: warning: the lab is left standing, incomplete: {plain(what)}", file=self._stream)
+        elif event.get("state") == "start":
             self._step = event["step"]
             self._show(f"  … {self._step}")
         elif event.get("state") == "done":

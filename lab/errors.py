@@ -32,6 +32,10 @@ class BringUpFailed(LabError):
         self.step, self.reason, self.node, self.command, self.output = step, reason, node, command, output
         super().__init__(str(self))
 
+    def fields(self) -> dict[str, str]:
+        """For BringUpFailed(**fields) in another process."""
+        return {name: getattr(self, name) for name in ("step", "reason", "node", "command", "output")}
+
     def __str__(self) -> str:
         lines = [f"step failed: {self.step}" + (f" (on {self.node})" if self.node else ""), f"  {self.reason}"]
         if self.command:

@@ -106,13 +106,15 @@ async def _until(
 
 
 def _nodes_ready(items: list[KubeObject], wanted: int, note: Note) -> bool:
-    ready: int = sum(
-        condition["type"] == "Ready" and condition["status"] == "True"
-        for item in items
-        for condition in item.get("status", {}).get("conditions") or ()
-    )
-    note(f"{ready} of {wanted} nodes Ready")
+    lacking = sorted(item["metadata"]["name"] for item in items if not _is_ready(item))
+    ready = len(items) - len(lacking)
+    note(f"{ready} of {wanted} nodes Ready" + (f", not {', '.join(lacking)}" if lacking else ""))
     return ready >= wanted
+
+
+def _is_ready(node: KubeObject) -> bool:
+    conditions = node.get("status", {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _dns_ready(items: list[KubeObject], note: Note) -> bool:

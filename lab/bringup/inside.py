@@ -56,8 +56,7 @@ def run(request: Request, progress: Progress) -> int:
     try:
         lab.bring_up()
     except BringUpFailed as error:
-        fields = ("step", "reason", "node", "command", "output")
-        progress.send(failed={name: getattr(error, name) for name in fields})
+        progress.send(failed=error.fields())
         return 1
     server = ControlServer(lab, request.doors.control)
     ready = [asdict(host) for host in lab.host_records()]

@@ -52,6 +52,8 @@ RUNTIME_SOCKET = mounts.LAB / "runtime.sock"
 CATALOGUE = mounts.LAB / "images.yaml"
 LAB_FILE = mounts.LAB / "lab.json"
 _DEADLINE = 60.0
+#: Of a lab whose ranges overlap: it may never become ready, and is worth looking at then, too.
+_OVERLAP_DEADLINE = 30.0
 #: What the last step may take as a multiple of the steps before it, if that is more: an emulated processor on a busy
 #: machine needs minutes for what takes two seconds elsewhere.
 _SLOW_MACHINE = 5
@@ -101,6 +103,15 @@ class Lab:
             self._start_components([one for one in self.components.values() if one.door])
         with self._step("controllers, kubelets, kube-proxies, network agents"):
             self._start_components([one for one in self.components.values() if not one.door])
+        try:
+            self._until_ready()
+        except BringUpFailed as error:
+            # Who asked for ranges that overlap wants to see what becomes of them.
+            if not self.spec.wanted_overlaps():
+                raise
+            self._progress.send(incomplete=error.fields())
+
+    def _until_ready(self) -> None:
         with self._step(_READY_STEP):
             self._cluster_ready()
         if self.spec.manifests:
@@ -307,9 +318,11 @@ class Lab:
             os.close(write_end)
             os.close(log)
         with os.fdopen(read_end, "rb", buffering=0) as notes:
-            now = time.monotonic()
-            allowed = max(_DEADLINE + 2 * len(self.plan.nodes), _SLOW_MACHINE * (now - self._began))
-            self._follow_notes(step, notes.fileno(), now + allowed)
+            try:
+                self._follow_notes(step, notes.fileno(), time.monotonic() + self._patience())
+            except BringUpFailed:
+                self.runtime.signal(process.id, signal.SIGKILL)
+                raise
         status = self.runtime.wait(process.id, timeout=5.0)
         if status.shell_code == WRONG_INPUT:
             raise BringUpFailed(step, _tail(path).splitlines()[-1], output=self._complaints())
@@ -339,6 +352,13 @@ class Lab:
                 reason = f"no answer from {server} to {name} within {_DEADLINE:.0f} s"
                 raise BringUpFailed(_READY_STEP, reason, node=node_name, output=self._complaints())
             self.runtime.remove(probe.id)
+
+    def _patience(self) -> float:
+        """Seconds that a step may take which waits for the cluster."""
+        elapsed = time.monotonic() - self._began
+        if self.spec.wanted_overlaps():
+            return max(_OVERLAP_DEADLINE, 3 * elapsed)
+        return max(_DEADLINE + 2 * len(self.plan.nodes), _SLOW_MACHINE * elapsed)
 
     def _follow_notes(self, step: str, descriptor: int, deadline: float) -> None:
         last = "the API server has not answered yet"

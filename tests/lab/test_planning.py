@@ -1,11 +1,14 @@
 """kubewire plan as it is typed."""
 
 import json
+import subprocess
 
 import pytest
 import yaml
 
 from kubewire.lab.cli import main
+from kubewire.scenarios.engine.file.spec import LabSpec
+from tests.lab.kubewire_cli import Cli
 
 
 def said(capsys, *arguments):
@@ -92,3 +95,31 @@ def test_wrong_input_is_named(capsys, arguments, problem):
     code, output = said(capsys, *arguments)
     assert (code, output.out) == (2, "")
     assert problem in output.err
+
+
+def test_a_lab_file_with_an_overlap_says_what_becomes_of_it():
+    ranges = {"nodeCIDR": "172.18.0.0/16", "clusterCIDR": "172.18.0.0/16", "allowOverlap": True}
+    (said,) = LabSpec.parse({"network": ranges}).wanted_overlaps()
+    assert said.startswith(
+        "network.allowOverlap: pods 172.18.0.0/16 overlap nodes 172.18.0.0/16 in 172.18.0.0/16: the route"
+    )
+    assert LabSpec.parse({"network": {"allowOverlap": True}}).wanted_overlaps() == []
+
+
+@pytest.mark.lab
+def test_a_lab_whose_pods_have_the_range_of_its_nodes_is_left_standing(short_path):
+    """worker-1 finds the way to the API server in the overlay, and stays NotReady."""
+    cli = Cli(short_path)
+    ranges = {"nodeCIDR": "172.18.0.0/16", "clusterCIDR": "172.18.0.0/16", "allowOverlap": True}
+    done = cli.run("up", "-f", "-", input=json.dumps({"topology": {"workers": 1}, "network": ranges}))
+    try:
+        assert done.returncode == 0, done.stderr
+        assert "lab default is up and incomplete" in done.stdout
+        assert "warning: the lab is left standing, incomplete: nodes ready, cluster DNS answering" in done.stderr
+        assert "1 of 2 nodes Ready, not worker-1" in done.stderr
+        route = cli.run("node", "worker-1", "--", "ip", "route", "get", "172.18.0.2", stdin=subprocess.DEVNULL).stdout
+        assert "dev flannel.1" in route
+        nodes = cli.run("kubectl", "get", "nodes", "--no-headers").stdout.split()
+        assert nodes[:2] == ["control-plane", "Ready"] and "NotReady" in nodes
+    finally:
+        cli.run("down")

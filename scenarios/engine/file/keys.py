@@ -100,7 +100,8 @@ KEYS: Mapping[str, Key] = {
         {"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"},
     ),
     "network.allowOverlap": Key(
-        "With true ranges may overlap, to see what becomes of it. `kubewire plan` tells it before."
+        "With true ranges may overlap, to see what becomes of it. `kubewire plan` tells it before.",
+        more="`kubewire up` then says what does not come ready, leaves the lab standing and ends with exit code 0.",
     ),
     "cni": Key("The pod network."),
     "cni.plugin": Key("Which one. With none, nodes stay NotReady until somebody installs one."),

@@ -61,6 +61,8 @@ _SPECIAL: dict[Range, str] = {
     IPv6Network("fe80::/10"): "link-local",
     IPv6Network("ff00::/8"): "multicast",
 }
+#: How a sentence names the ranges that every lab has outside of its cluster.
+_OUTSIDE = "what lies outside the cluster"
 _FAMILIES = {4: "IPv4", 6: "IPv6"}
 #: The ranges of an ipFamily where a lab file gives none: those of IPv6 are kind's.
 _RANGES = {
@@ -120,6 +122,12 @@ class Network:
     def requires(self) -> tuple[str, ...]:
         """What the ranges need of the kernel beyond what every lab does, by doctor's names."""
         return ("ipv6",) if ":" in self.nodeCIDR else ()
+
+    def named(self) -> dict[str, tuple[Range, ...]]:
+        """The ranges by what they are for, and those outside of the cluster. Raises ValueError."""
+        of = {NODES: self.nodeCIDR, PODS: self.clusterCIDR, SERVICES: self.serviceCIDR}
+        parsed = {name: tuple(parse_one(part) for part in text.split(",")) for name, text in of.items()}
+        return parsed | {_OUTSIDE: (OUTSIDE, OUTSIDE_IPV6)}
 
     @property
     def ip_families(self) -> str:
@@ -290,6 +298,15 @@ class LabSpec:
         for share in self.share:
             if not share.readOnly:
                 yield f"share: everything in this lab may change what is in {share.path} of this machine"
+
+    def wanted_overlaps(self) -> list[str]:
+        """What overlaps because allowOverlap says that it may, a sentence each. Such a lab need not work."""
+        if not self.network.allowOverlap:
+            return []
+        return [
+            f"network.allowOverlap: {found}; the lab is left standing if it does not come up whole"
+            for found in overlaps(self.network.named())
+        ]
 
     def of_upstream(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the file sets of upstream's programs, by its keys."""
@@ -584,14 +601,13 @@ def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
-    outside = "what lies outside the cluster"
     names = {"nodeCIDR": NODES, "clusterCIDR": PODS, "serviceCIDR": SERVICES}
-    named = {names[key]: networks for key, networks in ranges.items()} | {outside: (OUTSIDE, OUTSIDE_IPV6)}
+    named = {names[key]: networks for key, networks in ranges.items()} | {_OUTSIDE: (OUTSIDE, OUTSIDE_IPV6)}
     keys = {name: key for key, name in names.items()}
     for found in () if network.allowOverlap else overlaps(named):
         (first, second), (one, other) = found.names, found.ranges
         cure = "make them disjoint, or say network.allowOverlap: true to see it"
-        if second == outside:
+        if second == _OUTSIDE:
             yield (
                 ("network", keys[first]),
                 f"{one} overlaps {other}, which lies outside the cluster: {found.consequence}; {cure}",
