@@ -1,3 +1,5 @@
+"""python -m kubewire.components.apiserver"""
+
 import sys
 
 from kubewire.components.apiserver.main import main

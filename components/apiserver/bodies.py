@@ -1,7 +1,9 @@
-"""How much one body may be: bytes, nesting and values, looked at before anything is made of it.
+"""Limits the bytes, nesting and values of a body before it is decoded.
 
-The limit of bytes is upstream's (apiserver/pkg/server's MaxRequestBodyBytes). Go decodes 10,000 levels and millions of
-values; here both have limits of their own, because each value costs more and orjson writes 254 levels."""
+The limit of bytes is upstream's (MaxRequestBodyBytes of apiserver/pkg/server). Go decodes 10,000
+levels and millions of values. Here both are limited more strictly, because each value costs more
+in Python and orjson writes at most 254 levels.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +15,26 @@ from kubewire.components.kubeapi.client import JSON_PATCH
 
 MAX_BYTES = 3 * 1024 * 1024
 MAX_DEPTH = 200
-#: Objects, lists and scalars of one object. The largest of practice, CRDs with long schemas, have about 50,000.
+#: The most objects, lists and scalars in one object. The largest ones in practice, CRDs with long
+#: schemas, have about 50,000.
 MAX_VALUES = 100_000
 
 TOO_DEEP = "exceeded max depth"
 _CHUNK = 64 * 1024
 
-#: Work that the event loop does itself; more is done in a worker thread. In values of JSON, bytes of the others.
+#: Bodies up to these sizes are processed in the event loop, larger ones in a worker thread. JSON
+#: is measured in values and bytes, other formats in bytes.
 _LIGHT_VALUES = 1000
 _LIGHT_JSON = 128 * 1024
 _LIGHT_OTHER = 4 * 1024
 
 
 class TooLarge(Exception):
-    """More bytes or values than an object may have; the text is that of the 413."""
+    """The body has more bytes or values than an object may have; the message is that of the 413."""
 
 
 class TooDeep(ValueError):
-    """Nested deeper than MAX_DEPTH."""
+    """The body is nested deeper than MAX_DEPTH."""
 
 
 def bytes_limit() -> TooLarge:
@@ -42,9 +46,9 @@ def values_limit() -> TooLarge:
 
 
 def is_light(body: bytes, media_type: str) -> bool:
-    """Whether reading and checking the body takes a few milliseconds at most."""
+    """Whether reading and checking the body takes at most a few milliseconds."""
     if not media_type.endswith("json"):
-        # One alias stands for many values.
+        # A YAML alias may stand for many values.
         return len(body) <= _LIGHT_OTHER and b"*" not in body
     if media_type == JSON_PATCH and b'"copy"' in body:
         return False
@@ -52,8 +56,8 @@ def is_light(body: bytes, media_type: str) -> bool:
 
 
 def load_json(body: bytes) -> Any:
-    """Raises orjson.JSONDecodeError, TooDeep and TooLarge."""
-    if len(body) > 2 * MAX_VALUES and _most_values(body) > MAX_VALUES and count_values(body) > MAX_VALUES:
+    """Decodes JSON within the limits; raises orjson.JSONDecodeError, TooDeep and TooLarge."""
+    if _has_too_many_values(body):
         raise values_limit()
     try:
         decoded = orjson.loads(body)
@@ -67,23 +71,33 @@ def load_json(body: bytes) -> Any:
 
 
 def check_object(body: bytes) -> None:
-    """Raises TooLarge for the JSON of an object that is about to be stored, which many patches may have made."""
+    """Checks the JSON of an object before it is stored; raises TooLarge.
+
+    Many small patches may have made the object too large.
+    """
     if len(body) > MAX_BYTES:
         raise bytes_limit()
-    # A value takes two bytes at least.
-    if len(body) > 2 * MAX_VALUES and _most_values(body) > MAX_VALUES and count_values(body) > MAX_VALUES:
+    if _has_too_many_values(body):
         raise values_limit()
 
 
+def _has_too_many_values(body: bytes) -> bool:
+    # Each value takes at least two bytes, so most bodies need no counting.
+    if len(body) <= 2 * MAX_VALUES or _most_values(body) <= MAX_VALUES:
+        return False
+    return count_values(body) > MAX_VALUES
+
+
 def _most_values(body: bytes) -> int:
-    """An upper bound of the number of values in JSON: it also counts what stands in strings."""
+    """An upper bound of the number of values in JSON; it also counts punctuation in strings."""
     return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
 
 
 def count_values(body: bytes) -> int:
-    """The values of JSON (an empty list counts as two), without decoding it."""
+    """Counts the values of JSON without decoding it; an empty list counts as two."""
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    total, inside = 1, False
+    total = 1
+    inside = False
     for start in range(0, len(text), _CHUNK):
         parts = text[start : start + _CHUNK].split(b'"')
         outside = b"".join(parts[inside::2])
@@ -93,7 +107,7 @@ def count_values(body: bytes) -> int:
 
 
 def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
-    """Raises TooDeep when more than `most` lists and objects stand in each other."""
+    """Raises TooDeep when lists and objects are nested more than `most` levels deep."""
     level = [value] if isinstance(value, dict | list) else []
     depth = 0
     while level:
@@ -102,7 +116,7 @@ def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
             raise TooDeep(TOO_DEEP)
         level = [
             inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for container in level
+            for inner in (container.values() if isinstance(container, dict) else container)
             if isinstance(inner, dict | list)
         ]

@@ -1,5 +1,8 @@
-"""The JSONPath of additionalPrinterColumns and selectableFields: .spec.a, ['b.c'], [0], [*], [?(@.type=="Ready")]
-(https://kubernetes.io/docs/reference/kubectl/jsonpath/)."""
+"""The JSONPath of additionalPrinterColumns and selectableFields
+(https://kubernetes.io/docs/reference/kubectl/jsonpath/).
+
+Supported steps are .spec.a, ['b.c'], [0], [*] and [?(@.type=="Ready")].
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 
 _STEP = re.compile(
     r"""\.(?P<field>[A-Za-z0-9_$-]+(?:\\.[A-Za-z0-9_$-]+)*|\*)
-      | \[\?\(\s*@\.(?P<key>[\w.-]+)\s*(?P<op>==|!=)\s*(?P<quote>["']?)(?P<value>[^"')]*)(?P=quote)\s*\)\]
+      | \[\?\(\s*@\.(?P<key>[\w.-]+)\s*(?P<op>==|!=)
+        \s*(?P<quote>["']?)(?P<value>[^"')]*)(?P=quote)\s*\)\]
       | \[(?P<index>-?\d+|\*)\]
       | \[(?P<q>["'])(?P<name>[^"']+)(?P=q)\]""",
     re.VERBOSE,
@@ -19,37 +23,39 @@ Step = tuple[str, ...]
 
 @lru_cache(maxsize=512)
 def parse(path: str) -> tuple[Step, ...]:
-    """Raises ValueError for what is not understood."""
+    """Parses a path; raises ValueError when it is not supported."""
     steps: list[Step] = []
     position = 0
     text = path.strip().strip("{}")
     text = text if text.startswith((".", "[")) else "." + text
     while position < len(text):
-        found = _STEP.match(text, position)
-        if found is None:
+        match = _STEP.match(text, position)
+        if match is None:
             raise ValueError(f"invalid JSON path {path!r} at {text[position:]!r}")
-        if found["key"]:
-            steps.append(("filter", found["key"], found["op"], found["value"]))
-        elif found["index"]:
-            steps.append(("index", found["index"]))
+        if match["key"]:
+            steps.append(("filter", match["key"], match["op"], match["value"]))
+        elif match["index"]:
+            steps.append(("index", match["index"]))
         else:
-            steps.append(("field", (found["field"] or found["name"]).replace("\\.", ".")))
-        position = found.end()
+            steps.append(("field", (match["field"] or match["name"]).replace("\\.", ".")))
+        position = match.end()
     return tuple(steps)
 
 
 def find(obj: Any, path: str) -> list[Any]:
-    """Every value the path leads to."""
-    found = [obj]
+    """Returns every value to which the path leads."""
+    values = [obj]
     for step in parse(path):
-        found = [value for item in found for value in _follow(item, step)]
-    return found
+        values = [value for item in values for value in _follow(item, step)]
+    return values
 
 
 def _follow(item: Any, step: Step) -> list[Any]:
     match step:
         case "field", "*":
-            return list(item.values()) if isinstance(item, dict) else list(item) if isinstance(item, list) else []
+            if isinstance(item, dict):
+                return list(item.values())
+            return list(item) if isinstance(item, list) else []
         case "field", name:
             return [item[name]] if isinstance(item, dict) and name in item else []
         case "index", "*":
@@ -58,7 +64,10 @@ def _follow(item: Any, step: Step) -> list[Any]:
             return item[int(number) :][:1] if isinstance(item, list) else []
         case "filter", key, operator, value:
             candidates = item if isinstance(item, list) else []
-            return [one for one in candidates if (str(_dig(one, key)) == value) == (operator == "==")]
+            wants_equal = operator == "=="
+            texts = [str(_dig(entry, key)) for entry in candidates]
+            pairs = zip(candidates, texts, strict=True)
+            return [entry for entry, text in pairs if (text == value) == wants_equal]
     return []
 
 

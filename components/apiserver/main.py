@@ -1,4 +1,6 @@
-"""Starts the API server (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/)."""
+"""Builds and starts the API server
+(https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/).
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,14 @@ from kubewire.components.base import tls
 from kubewire.components.base.daemon import termination
 
 log = logging.getLogger(__name__)
+#: The claims of a token that name objects, and the resources of these objects.
+_BOUND_OBJECTS = (("serviceaccount", "serviceaccounts"), ("pod", "pods"), ("secret", "secrets"))
 
 
 def main(argv: list[str]) -> int:
-    """Runs until SIGTERM or SIGINT. 0 then; 1 when it cannot start, with the reason on stderr."""
+    """Runs until SIGTERM or SIGINT. Returns 0 then, and 1 with the reason on stderr if it cannot
+    start.
+    """
     settings = options.parse(argv)
     logging.basicConfig(
         stream=sys.stderr,
@@ -63,10 +69,13 @@ async def _run(settings: Options) -> int:
         bootstrap.reconcile()
         book.start()
         bootstrap.keep()
-        # What is loaded by now stays; collections need not look at it again.
+        # Everything loaded so far lives until the end, so garbage collection can skip it.
         gc.freeze()
         await server.serve(sockets)
-        log.info("serving on %s", ", ".join(str(one.getsockname()[:2]) for one in sockets))
+        log.info(
+            "serving on %s",
+            ", ".join(str(listener.getsockname()[:2]) for listener in sockets),
+        )
         await _until_signal()
         await server.close()
     finally:
@@ -88,18 +97,25 @@ def _listening(settings: Options) -> list[socket.socket]:
         try:
             own.bind((settings.bind_address, settings.secure_port))
         except OSError as error:
-            raise OSError(f"--secure-port: {settings.bind_address}:{settings.secure_port}: {error.strerror}") from error
+            place = f"{settings.bind_address}:{settings.secure_port}"
+            raise OSError(f"--secure-port: {place}: {error.strerror}") from error
         sockets.insert(0, own)
     if not sockets:
         raise ValueError("nothing to listen on: give --secure-port or --listen-fd")
-    for one in sockets:
-        one.listen(1024)
-        one.setblocking(False)
+    for listener in sockets:
+        listener.listen(1024)
+        listener.setblocking(False)
     return sockets
 
 
-def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootstrap, Definitions, AddressBook]:
-    """Puts the parts together. port: where default/kubernetes leads to, --secure-port if there is one."""
+def build(
+    settings: Options,
+    store: Store,
+    port: int,
+) -> tuple[ApiServer, Bootstrap, Definitions, AddressBook]:
+    """Connects the parts; default/kubernetes leads to --secure-port, or to port if that is not
+    set.
+    """
     catalog = Catalog.of(KINDS)
     allocator = _allocator(settings)
     registry = Registry(
@@ -122,7 +138,14 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
     advertised = f"[{settings.advertised}]" if ":" in settings.advertised else settings.advertised
     authority = f"{advertised}:{port}"
     documents = Documents(
-        catalog, KINDS, definitions.established, openapi, tokens, metrics, authority, settings.service_account_issuer
+        catalog,
+        KINDS,
+        definitions.established,
+        openapi,
+        tokens,
+        metrics,
+        authority,
+        settings.service_account_issuer,
     )
     static = load_token_file(settings.token_auth_file) if settings.token_auth_file else {}
     server = ApiServer(
@@ -139,7 +162,13 @@ def build(settings: Options, store: Store, port: int) -> tuple[ApiServer, Bootst
         metrics,
         _tls(settings),
     )
-    bootstrap = Bootstrap(registry, catalog, settings.advertised, port, settings.service_cluster_ip_range)
+    bootstrap = Bootstrap(
+        registry,
+        catalog,
+        settings.advertised,
+        port,
+        settings.service_cluster_ip_range,
+    )
     return server, bootstrap, definitions, AddressBook.of(registry, catalog, allocator)
 
 
@@ -162,10 +191,10 @@ def _tls(settings: Options) -> ssl.SSLContext:
 
 
 def _bound_objects_exist(store: Store, claims: Mapping[str, Any]) -> bool:
-    """A token dies with the account, and the pod or secret, that it was issued for."""
+    """Whether the account, pod and secret for which a token was issued still exist."""
     bound = claims["kubernetes.io"]
     namespace = bound.get("namespace", "")
-    for claim, resource in (("serviceaccount", "serviceaccounts"), ("pod", "pods"), ("secret", "secrets")):
+    for claim, resource in _BOUND_OBJECTS:
         reference = bound.get(claim)
         if reference is None:
             continue

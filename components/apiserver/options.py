@@ -1,4 +1,4 @@
-"""kube-apiserver's flags, those of them that apply, and two of ours."""
+"""The flags: those of kube-apiserver that apply here, and two of our own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
-    """Paths are as given; an empty one means not set."""
+    """The parsed flags; an empty path means that it is not set."""
 
     bind_address: str
     secure_port: int
@@ -38,48 +38,78 @@ class Options:
 
 
 def parse(argv: list[str]) -> Options:
-    """Exits with argparse's message on bad flags."""
-    parser = argparse.ArgumentParser(prog="apiserver", description="The Kubernetes API server of kubewire.")
+    """Parses the flags; wrong ones end the process with argparse's message."""
+    parser = argparse.ArgumentParser(
+        prog="apiserver",
+        description="The Kubernetes API server of kubewire.",
+    )
     add = parser.add_argument
     add("--bind-address", default="0.0.0.0", help="address of --secure-port (default %(default)s)")
-    add("--secure-port", type=int, default=6443, help="HTTPS port; 0 for none (then --listen-fd is needed)")
-    add("--advertise-address", default="", help="address of Endpoints default/kubernetes")
+    add(
+        "--secure-port",
+        type=int,
+        default=6443,
+        help="HTTPS port (default %(default)s); 0 disables it, and --listen-fd is then required",
+    )
+    add("--advertise-address", default="", help="address in the Endpoints default/kubernetes")
     add("--tls-cert-file", required=True)
     add("--tls-private-key-file", required=True)
-    add("--client-ca-file", default="", help="authenticates client certificates (CN is the user, O the groups)")
-    add("--token-auth-file", default="", help="CSV: token,user,uid[,groups]")
-    add("--service-account-key-file", action="append", default=[], help="checks tokens; repeatable")
+    add(
+        "--client-ca-file",
+        default="",
+        help="CA of client certificates, whose CN is the user and whose O are the groups",
+    )
+    add("--token-auth-file", default="", help="CSV file of token,user,uid[,groups]")
+    add(
+        "--service-account-key-file",
+        action="append",
+        default=[],
+        help="key that verifies service account tokens; may be repeated",
+    )
     add("--service-account-signing-key-file", required=True)
     add("--service-account-issuer", default="https://kubernetes.default.svc.cluster.local")
-    add("--api-audiences", default="", help="comma separated (default: the issuer)")
+    add("--api-audiences", default="", help="comma-separated list (default: the issuer)")
     add("--service-cluster-ip-range", default="10.96.0.0/12")
     add("--service-node-port-range", default="30000-32767")
     add("--kubelet-client-certificate", default="")
     add("--kubelet-client-key", default="")
     add("--kubelet-certificate-authority", default="")
-    add("--storage-path", required=True, help="SQLite file with every object")
-    add("--listen-fd", type=int, action="append", default=[], help="inherited listening socket; repeatable")
-    add("-v", "--v", dest="verbosity", type=int, default=0, help="log level: 4 logs every request")
+    add("--storage-path", required=True, help="SQLite file that stores all objects")
+    add(
+        "--listen-fd",
+        type=int,
+        action="append",
+        default=[],
+        help="descriptor of an inherited listening socket; may be repeated",
+    )
+    add("-v", "--v", dest="verbosity", type=int, default=0, help="4 and more log every request")
     given = vars(parser.parse_args(argv))
     audiences = tuple(filter(None, given.pop("api_audiences").split(",")))
     return _options(given, audiences)
 
 
 def check(settings: Options) -> None:
-    """What fits together (cmd/kube-apiserver/app/options/validation.go). Raises ValueError with upstream's text."""
-    ranges = [ipaddress.ip_network(part.strip()) for part in settings.service_cluster_ip_range.split(",")]
+    """Checks that the flags fit together; raises ValueError with upstream's text.
+
+    This follows cmd/kube-apiserver/app/options/validation.go.
+    """
+    parts = settings.service_cluster_ip_range.split(",")
+    ranges = [ipaddress.ip_network(part.strip()) for part in parts]
     if len(ranges) > 2:
         raise ValueError("--service-cluster-ip-range must not contain more than two entries")
-    if len({one.version for one in ranges}) < len(ranges):
-        text = "--service-cluster-ip-range[0] and --service-cluster-ip-range[1] must be of different IP family"
-        raise ValueError(text)
+    if len({network.version for network in ranges}) < len(ranges):
+        flag = "--service-cluster-ip-range"
+        raise ValueError(f"{flag}[0] and {flag}[1] must be of different IP family")
     public = settings.advertise_address
     if public and ipaddress.ip_address(public).version != ranges[0].version:
-        raise ValueError(f'service IP family "{ranges[0]}" must match public address family "{public}"')
+        raise ValueError(
+            f'service IP family "{ranges[0]}" must match public address family "{public}"',
+        )
 
 
 def _options(given: dict[str, Any], audiences: tuple[str, ...]) -> Options:
-    keys, descriptors = given.pop("service_account_key_file"), given.pop("listen_fd")
+    keys = given.pop("service_account_key_file")
+    descriptors = given.pop("listen_fd")
     return Options(
         **given,
         api_audiences=audiences or (str(given["service_account_issuer"]),),

@@ -1,10 +1,13 @@
-"""Which thread does what: the event loop's thread owns the state, and long work runs beside it.
+"""The two kinds of threads: the owner thread, which runs the event loop, and workers for long
+requests.
 
-A request that is much work (a body of many values, a list of many objects) runs in a worker thread, so that the loop
-goes on answering the others. The worker runs the same code; what touches shared state (the store's writes and
-listings, the allocator) is handed to the owner thread, one step at a time. A write compares the revision it read with
-the one that is there (etcd's transaction), so another write in between is noticed and the request is done anew, as
-upstream's GuaranteedUpdate does."""
+A request that takes much work, such as a body of many values or a list of many objects, runs in a
+worker thread, so that the loop continues to answer others. The worker runs the same code.
+Everything that touches shared state (the store's writes and listings, the allocator) is passed to
+the owner thread and runs there as one step, so that the state needs no locks. A write compares the
+revision that it read with the stored one, as a transaction in etcd does. If another write came in
+between, the request is repeated, as upstream's GuaranteedUpdate does.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,20 @@ from typing import Any, ParamSpec, TypeVar
 T = TypeVar("T")
 P = ParamSpec("P")
 
-#: Long requests at the same time. They share the interpreter lock with the loop, which waits for each of them.
+#: The most long requests at a time. They share the interpreter lock with the event loop, which
+#: waits for each of them.
 _WORKERS = 3
-#: Seconds a thread keeps the interpreter lock while another wants it (CPython's default is 5 ms). A request takes
-#: the lock several times, so this bounds how much longer it takes beside the workers.
+#: Seconds for which a thread keeps the interpreter lock while another waits for it (CPython's
+#: default is 5 ms). A short request takes the lock several times, so this limits how much the
+#: workers delay it.
 _SWITCH_SECONDS = 0.001
 
 
 class OwnerThread:
-    """The thread this object is made in. run() is the loop's way to a worker, call() a worker's way back."""
+    """The thread that creates this object.
+
+    The event loop passes work to a worker with run(), and a worker passes steps back with call().
+    """
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -40,7 +48,9 @@ class OwnerThread:
         self._busy = 0
 
     def call(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """step(...) in the owner thread: at once when this is it, else between two of its callbacks."""
+        """Runs step(...) in the owner thread: at once in that thread, otherwise between two
+        callbacks.
+        """
         if threading.get_ident() == self._thread:
             return step(*args, **kwargs)
         assert self._loop is not None, "workers are started by run()"
@@ -49,7 +59,10 @@ class OwnerThread:
         return done.result()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """work() in a worker thread. Cancelling gives up waiting; work that has begun goes on to its end."""
+        """Runs work() in a worker thread.
+
+        Cancelling only ends the wait: work that has begun runs to its end.
+        """
         self._loop = asyncio.get_running_loop()
         job: Future[T] = Future()
         self._jobs.put(partial(self._do, job, work))
@@ -58,14 +71,19 @@ class OwnerThread:
         try:
             return await asyncio.wrap_future(job)
         finally:
-            # An exception leads to this frame and the job to the exception: no cycle may keep a large request.
+            # The job refers to its exception, whose traceback refers to this frame. Without this
+            # deletion the cycle would keep a large request in memory.
             del job
 
     def _start_worker(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._started += 1
-        # A daemon: what is half done when the server ends was not acknowledged.
-        threading.Thread(target=self._work, name=f"long-request-{self._started}", daemon=True).start()
+        # A daemon thread may end in the middle of a request, because that is not acknowledged yet.
+        threading.Thread(
+            target=self._work,
+            name=f"long-request-{self._started}",
+            daemon=True,
+        ).start()
 
     def _work(self) -> None:
         while True:
@@ -74,8 +92,9 @@ class OwnerThread:
     def _do(self, job: Future[Any], work: Callable[[], Any]) -> None:
         if not job.set_running_or_notify_cancel():
             return
-        # A full collection looks at every value of a large request, and stops all threads while it does. Values of
-        # JSON have no cycles: counting references frees them.
+        # A full garbage collection visits every value of a large request and stops all threads
+        # meanwhile. It is not needed: JSON values have no cycles, so reference counting frees
+        # them.
         with self._lock:
             self._busy += 1
             gc.disable()
@@ -93,6 +112,6 @@ def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
         result = work()
     except BaseException as error:
         future.set_exception(error)
-        del future  # as above
+        del future  # breaks the same cycle as in run()
     else:
         future.set_result(result)

@@ -1,13 +1,15 @@
-"""Users' regular expressions: Go's syntax (https://github.com/google/re2/wiki/Syntax), matched in linear time.
+"""Users' regular expressions in Go's syntax (https://github.com/google/re2/wiki/Syntax).
 
-Python's `re` backtracks: `^(a+)+$` takes it longer than anybody waits. RE2 is what Go's regexp was made after."""
+They are matched by RE2 in linear time, as by Go's regexp, which is modelled on it. Python's `re`
+backtracks, and patterns such as `^(a+)+$` can take it exponential time.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
 
-#: RE2's complaint -> regexp/syntax's ErrorCode.
+#: RE2's errors and the ErrorCode of regexp/syntax that corresponds to each.
 _GO_TEXTS = {
     "invalid character class": "invalid character class",
     "invalid character class range": "invalid character class range",
@@ -24,17 +26,18 @@ _GO_TEXTS = {
     "trailing \\": "trailing backslash at end of expression",
     "pattern too large - compile failed": "expression too large",
 }
-#: Bytes of one compiled pattern. Compiling holds the interpreter lock: with these it takes 50 ms at most.
+#: The most bytes of a compiled pattern. Compiling holds the interpreter lock, and with this limit
+#: takes at most 50 ms.
 _MOST_MEMORY = 2 * 1024 * 1024
 
 
 class PatternError(ValueError):
-    """What Go's regexp.Compile says."""
+    """The pattern does not compile; the message is that of Go's regexp.Compile."""
 
 
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> Any:
-    import re2  # late: only custom resources have patterns
+    import re2  # The import is late because only custom resources have patterns.
 
     options = re2.Options()
     options.log_errors = False
@@ -43,7 +46,8 @@ def _compiled(pattern: str) -> Any:
         return re2.compile(pattern, options)
     except re2.error as error:
         said = error.args[0]
-        raise PatternError(_go_text(said.decode() if isinstance(said, bytes) else str(said), pattern)) from error
+        text = said.decode() if isinstance(said, bytes) else str(said)
+        raise PatternError(_go_text(text, pattern)) from error
 
 
 def _go_text(said: str, pattern: str) -> str:
@@ -54,10 +58,10 @@ def _go_text(said: str, pattern: str) -> str:
 
 
 def check(pattern: str) -> None:
-    """Raises PatternError for what Go cannot compile."""
+    """Raises PatternError when Go cannot compile the pattern."""
     _compiled(pattern)
 
 
 def found_in(pattern: str, text: str) -> bool:
-    """Whether the pattern matches somewhere in the text. Raises PatternError."""
+    """Whether the pattern matches somewhere in the text; raises PatternError."""
     return _compiled(pattern).search(text) is not None

@@ -1,5 +1,6 @@
-"""metav1.Status as upstream answers it: apimachinery's api/errors constructors, with their texts
-(https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/)."""
+"""metav1.Status in upstream's form: the constructors of apimachinery's api/errors, with their
+texts (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,11 @@ def qualified(group: str, plural: str) -> str:
 
 
 def status(code: int, reason: str, message: str, details: KubeObject | None = None) -> KubeObject:
-    """A failure. reason "" is left out, as metav1.StatusReasonUnknown is; details {} is not: clients look into it."""
+    """A failure.
+
+    An empty reason is omitted, as metav1.StatusReasonUnknown is. Empty details are not, because
+    clients read them.
+    """
     body: KubeObject = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -33,7 +38,7 @@ def status(code: int, reason: str, message: str, details: KubeObject | None = No
 
 
 class StatusError(Exception):
-    """An answer that is a failure Status. headers go into the HTTP response (Retry-After)."""
+    """A failure Status to answer with; headers such as Retry-After go into the HTTP response."""
 
     def __init__(self, body: KubeObject, headers: dict[str, str] | None = None) -> None:
         super().__init__(body["message"])
@@ -66,8 +71,10 @@ def not_found(group: str, plural: str, name: str) -> StatusError:
 
 
 def no_such_path() -> StatusError:
-    """What the generic API server answers for a path that no handler serves."""
-    return StatusError(status(404, "NotFound", "the server could not find the requested resource", {}))
+    """The generic API server's answer for a path without a handler."""
+    return StatusError(
+        status(404, "NotFound", "the server could not find the requested resource", {}),
+    )
 
 
 def already_exists(group: str, plural: str, name: str) -> StatusError:
@@ -76,7 +83,8 @@ def already_exists(group: str, plural: str, name: str) -> StatusError:
 
 
 _REJECTED = "the server rejected our request due to an error in our request"
-MODIFIED_TEXT = "the object has been modified; please apply your changes to the latest version and try again"
+_APPLY_AGAIN = "please apply your changes to the latest version and try again"
+MODIFIED_TEXT = f"the object has been modified; {_APPLY_AGAIN}"
 
 
 def conflict(group: str, plural: str, name: str, why: str = MODIFIED_TEXT) -> StatusError:
@@ -85,8 +93,10 @@ def conflict(group: str, plural: str, name: str, why: str = MODIFIED_TEXT) -> St
 
 
 def forbidden(group: str, plural: str, name: str, why: str) -> StatusError:
-    where = f'{qualified(group, plural)} "{name}"' if name else qualified(group, plural)
-    return StatusError(status(403, "Forbidden", f"{where} is forbidden: {why}", _details(group, plural, name)))
+    subject = f'{qualified(group, plural)} "{name}"' if name else qualified(group, plural)
+    return StatusError(
+        status(403, "Forbidden", f"{subject} is forbidden: {why}", _details(group, plural, name)),
+    )
 
 
 def bad_request(message: str) -> StatusError:
@@ -94,11 +104,14 @@ def bad_request(message: str) -> StatusError:
 
 
 def unauthorized() -> StatusError:
-    return StatusError(status(401, "Unauthorized", "Unauthorized"), {"WWW-Authenticate": 'Basic realm="kubernetes"'})
+    return StatusError(
+        status(401, "Unauthorized", "Unauthorized"),
+        {"WWW-Authenticate": 'Basic realm="kubernetes"'},
+    )
 
 
 def method_not_allowed() -> StatusError:
-    """The verb has no route at all; the generic text of errors.NewGenericServerResponse."""
+    """The answer for a verb without a route (errors.NewGenericServerResponse)."""
     message = "the server does not allow this method on the requested resource"
     return StatusError(status(405, "MethodNotAllowed", message, {}))
 
@@ -109,7 +122,9 @@ def not_acceptable(accepted: Sequence[str]) -> StatusError:
 
 
 def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
-    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+    types = ", ".join(accepted)
+    message = "the body of the request was in an unknown format - accepted media types include"
+    message = f"{message}: {types}"
     return StatusError(status(415, "UnsupportedMediaType", message))
 
 
@@ -128,7 +143,11 @@ def too_large_resource_version(asked: int, current: int) -> StatusError:
     return StatusError(status(504, "Timeout", message, details), {"Retry-After": "1"})
 
 
-def too_many_requests(message: str, retry_after: int, causes: Sequence[KubeObject] = ()) -> StatusError:
+def too_many_requests(
+    message: str,
+    retry_after: int,
+    causes: Sequence[KubeObject] = (),
+) -> StatusError:
     details: KubeObject = {"causes": list(causes)} if causes else {}
     if retry_after:
         details["retryAfterSeconds"] = retry_after
@@ -137,8 +156,10 @@ def too_many_requests(message: str, retry_after: int, causes: Sequence[KubeObjec
 
 
 def version_on_create() -> StatusError:
-    """storage.ErrResourceVersionSetOnCreate: a plain error in Go, so 500 without a reason."""
-    return StatusError(status(500, "", "resourceVersion should not be set on objects to be created"))
+    """storage.ErrResourceVersionSetOnCreate, a plain error in Go, and so a 500 without a reason."""
+    return StatusError(
+        status(500, "", "resourceVersion should not be set on objects to be created"),
+    )
 
 
 def internal_error(message: str) -> StatusError:
@@ -147,15 +168,21 @@ def internal_error(message: str) -> StatusError:
 
 
 def backend_response(code: int, said: str, subject: str) -> StatusError:
-    """errors.NewGenericServerResponse: a backend answered with what is no Status. subject: plural and name."""
+    """The answer when a backend's answer is not a Status (errors.NewGenericServerResponse).
+
+    subject is the plural and the name.
+    """
     causes = [{"reason": "UnexpectedServerResponse", "message": said}]
     if code == 404:
-        reason, message = "NotFound", "the server could not find the requested resource"
+        reason = "NotFound"
+        message = "the server could not find the requested resource"
     elif code >= 500:
         text = f'an error on the server ("{said}") has prevented the request from succeeding'
-        reason, message = "InternalError", text
+        reason = "InternalError"
+        message = text
     else:
-        text = f"the server responded with the status code {code} but did not return more information"
+        text = f"the server responded with the status code {code}"
+        text += " but did not return more information"
         reason, message = ("Invalid", _REJECTED) if code == 422 else ("", text)
     return StatusError(status(code, reason, f"{message} ( {subject})", {"causes": causes}))
 
@@ -164,14 +191,16 @@ def service_unavailable(message: str) -> StatusError:
     return StatusError(status(503, "ServiceUnavailable", message))
 
 
-#: Upstream lists all; of a body that has a hundred thousand that takes longer than everything before.
+#: The most errors in an answer. Upstream lists all of them, which for a hundred thousand errors
+#: takes longer than the validation.
 MOST_ERRORS = 1000
-#: Characters after which no error is added: each names its value, which may be as long as the body.
+#: No error is added after this many characters. Each has its value, which may be as long as the
+#: body.
 _MOST_TEXT = 1024 * 1024
 
 
 def _listed(errors: Sequence[FieldError]) -> list[FieldError]:
-    """The first is always."""
+    """The errors within the limits; the first one is always included."""
     listed: list[FieldError] = []
     size = 0
     for error in errors[:MOST_ERRORS]:
@@ -183,18 +212,29 @@ def _listed(errors: Sequence[FieldError]) -> list[FieldError]:
 
 
 def invalid(group: str, kind: str, name: str, errors: Sequence[FieldError]) -> StatusError:
-    """422 with one cause per field error, of the first thousand; several are joined as an aggregate: [a, b]."""
+    """A 422 with a cause for each field error; several messages are joined as [a, b]."""
     errors = _listed(errors)
     texts = list(dict.fromkeys(error.message() for error in errors))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f'{qualified(group, kind)} "{name}" is invalid: {joined}'
     causes = [
-        {"reason": error.cause_reason, "message": error.cause_message(), "field": error.field} for error in errors
+        {
+            "reason": error.cause_reason,
+            "message": error.cause_message(),
+            "field": error.field,
+        }
+        for error in errors
     ]
     return StatusError(status(422, "Invalid", message, _details(group, kind, name, causes=causes)))
 
 
 def success(group: str, plural: str, name: str, uid: str) -> KubeObject:
-    """The answer to a DELETE that took the object away."""
+    """The answer to a DELETE that removed the object."""
     details = _details(group, plural, name, uid=uid)
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": details,
+    }

@@ -1,17 +1,32 @@
-"""The store: every object of the cluster, one growing resourceVersion, and a window of history for watches.
+"""The store: all objects of the cluster, one growing resourceVersion, and a window of history.
 
-On disk it is a log, as etcd's: one row per write, whose primary key is the revision (= resourceVersion).
-The current state is the newest row of each key. In memory are the decoded objects, their encoded bytes and
-the last `window` events, so reads and watches never touch the disk. Rows that nothing needs any more are
-removed in batches (compaction); what is older than the window answers 410 Expired.
+It takes etcd's place and gives the same guarantees to the layers above. Kubernetes needs three of
+them:
 
-Durability: SQLite in WAL mode, one transaction per write, synchronous=NORMAL. The write reaches the operating
-system before it is acknowledged, so a kill -9 of this process loses nothing. NORMAL syncs to the disk at
-checkpoints only: a power cut may lose the last writes, never the file's integrity.
+- Every write gets the next revision of one counter for the whole store. The resourceVersion of an
+  object is the revision of its last write, and that of a list the revision at which it was read.
+  Clients pass it back when they write or watch.
+- A write is compare-and-swap: it names the revision it read and fails if that is no longer the
+  current one. Optimistic concurrency is built on this
+  (https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md#concurrency-control-and-consistency).
+- The changes after any revision can be read in order and without gaps, so that a watch continues
+  exactly where a list ended. History cannot be kept for ever: what is older than the window
+  answers 410 Expired, and the client lists again.
 
-Everything here is synchronous and belongs to one event loop: a read followed by a write without an await
-between them is atomic. A worker thread (owner.py) may call it as well: each call is one step of the loop's thread, and
-the revision a write expects says whether something came in between.
+On disk the store is a log: one row for each write, whose primary key is the revision. The current
+state is the newest row of each key. Memory has the decoded objects, their encoded bytes and the
+last `window` events, so reads and watches never touch the disk. Rows that are no longer needed are
+deleted in batches (compaction).
+
+SQLite runs in WAL mode with synchronous=NORMAL, and each write is one transaction. It reaches the
+operating system before it is acknowledged, so a kill -9 of this process loses nothing. NORMAL
+syncs to the disk only at checkpoints: a power failure may lose the last writes, but never the
+file's integrity.
+
+Everything is synchronous and belongs to one event loop, so a read followed by a write without an
+await between them is atomic. A worker thread (owner.py) may call the store too: each call is one
+step in the loop's thread, and the expected revision of a write shows whether another one came in
+between.
 """
 
 from __future__ import annotations
@@ -36,15 +51,19 @@ _COMPACTION_BATCH = 512
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (
-    revision INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
-    deleted INTEGER NOT NULL, body BLOB NOT NULL);
+    revision INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL,
+    name TEXT NOT NULL, deleted INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-_INSERT = "INSERT INTO log (revision, resource, namespace, name, deleted, body) VALUES (?, ?, ?, ?, ?, ?)"
+_COLUMNS = "revision, resource, namespace, name, deleted, body"
+_INSERT = f"INSERT INTO log ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class Key(NamedTuple):
-    """resource is "pods" or "deployments.apps"; namespace "" for cluster-scoped objects."""
+    """The key of an object: resource is "pods" or "deployments.apps".
+
+    namespace is "" for cluster-scoped objects.
+    """
 
     resource: str
     namespace: str
@@ -52,19 +71,19 @@ class Key(NamedTuple):
 
 
 class StoreError(Exception):
-    """The database cannot be used; the text names the file."""
+    """The database cannot be used; the message names the file."""
 
 
 class KeyExists(Exception):
-    """create: the key is taken."""
+    """create() was called for a key that exists."""
 
 
 class RevisionMismatch(Exception):
-    """update, delete: the object is not at the expected revision (or gone)."""
+    """The object is gone or not at the revision that update() or delete() expects."""
 
 
 class RevisionExpired(Exception):
-    """A revision older than the window; `oldest` is the first that can still be asked for."""
+    """The revision is older than the window; `oldest` is the first one that is available."""
 
     def __init__(self, oldest: int) -> None:
         super().__init__(oldest)
@@ -72,10 +91,12 @@ class RevisionExpired(Exception):
 
 
 class Stored:
-    """One object at one revision. body is its JSON; obj its decoded form, which nobody may change.
+    """An object at one revision; body is its JSON, and obj its decoded form, which must not be
+    changed.
 
-    fields and frames are caches of the layers above: selectable fields, and encoded watch events, which live
-    while one write is being told to its listeners."""
+    fields and frames are caches of the layers above: selectable fields, and encoded watch events,
+    which are kept only while a write notifies its listeners.
+    """
 
     __slots__ = ("_obj", "body", "fields", "frames", "key", "revision")
 
@@ -89,24 +110,27 @@ class Stored:
 
     @property
     def obj(self) -> KubeObject:
-        # Read once: the owner thread may forget() meanwhile.
+        # The attribute is read once, because the owner thread may call forget() meanwhile.
         obj = self._obj
         if obj is None:
             obj = self._obj = orjson.loads(self.body)
         return obj
 
     def copy(self) -> KubeObject:
-        """A decoded copy of one's own."""
+        """A decoded copy that the caller may change."""
         result: KubeObject = orjson.loads(self.body)
         return result
 
     def forget(self) -> None:
-        """Superseded: only the bytes stay, for history."""
+        """Drops the decoded form of a superseded revision; history needs only the bytes."""
         self._obj = None
 
 
 class Event(NamedTuple):
-    """One write. stored is the object after it (for DELETED: its last state, at the deletion's revision)."""
+    """A write; stored is the object after it.
+
+    For DELETED stored is the last state, at the revision of the deletion.
+    """
 
     type: EventType
     stored: Stored
@@ -118,20 +142,23 @@ class Event(NamedTuple):
 
 
 Listener = Callable[[Event], None]
+#: (namespace, name) of an object of one resource.
+_Place = tuple[str, str]
 
 
 class _Table:
-    """What the store holds of one resource."""
+    """The objects, history and listeners of one resource."""
 
     __slots__ = ("_sorted", "history", "items", "listeners", "size")
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Stored] = {}
-        #: Bytes of their bodies.
+        #: The bytes of all items' bodies.
         self.size = 0
         self.history: deque[Event] = deque()
         self.listeners: dict[int, Listener] = {}
-        #: Sorted when first asked for and kept so: sorting 100,000 keys takes longer than a request may.
+        #: The keys are sorted on first use and kept sorted, because sorting 100,000 keys takes
+        #: longer than a request may.
         self._sorted: list[tuple[str, str]] | None = None
 
     def put(self, stored: Stored) -> None:
@@ -157,7 +184,9 @@ class _Table:
         return [self.items[key] for key in self.keys()]
 
     def at(self, revision: int) -> dict[tuple[str, str], Stored | None]:
-        """What differs from the current objects at an older revision; None is one that was not there."""
+        """The differences between the current objects and an older revision; None means absent
+        then.
+        """
         then: dict[tuple[str, str], Stored | None] = {}
         for event in reversed(self.history):
             if event.revision <= revision:
@@ -167,13 +196,13 @@ class _Table:
 
 
 class Store:
-    """Open with Store(path); close() when done. path ":memory:" keeps nothing."""
+    """The store of one file; close() it when done. The path ":memory:" keeps nothing on disk."""
 
     def __init__(self, path: str | Path, *, window: int = DEFAULT_WINDOW) -> None:
-        #: Who may touch what is in here.
+        #: The thread in which the state may be changed.
         self.owner = OwnerThread()
         self.revision = 0
-        #: Events at or below this revision are forgotten.
+        #: Events up to this revision are no longer available.
         self.compacted = 0
         self._window = window
         self._events: deque[Event] = deque()
@@ -186,14 +215,12 @@ class Store:
     def close(self) -> None:
         self._database.close()
 
-    # --- reading
-
     def get(self, key: Key) -> Stored | None:
         table = self._tables.get(key.resource)
         return table.items.get((key.namespace, key.name)) if table else None
 
     def items(self, resource: str) -> list[Stored]:
-        """The current objects, in order of (namespace, name)."""
+        """The current objects, sorted by (namespace, name)."""
         table = self._tables.get(resource)
         return self.owner.call(table.in_order) if table else []
 
@@ -202,27 +229,34 @@ class Store:
         return len(table.items) if table else 0
 
     def size(self, resource: str) -> int:
-        """Bytes of the current objects."""
+        """The bytes of the current objects."""
         table = self._tables.get(resource)
         return table.size if table else 0
 
     def resources(self) -> list[str]:
         return [name for name, table in self._tables.items() if table.items]
 
-    def list_at(self, resource: str, revision: int, after: tuple[str, str] = ("", "")) -> list[Stored]:
-        """The objects as they were at a revision, in order, those behind (namespace, name) only. Raises
-        RevisionExpired."""
+    def list_at(
+        self,
+        resource: str,
+        revision: int,
+        after: tuple[str, str] = ("", ""),
+    ) -> list[Stored]:
+        """The objects as they were at a revision, sorted, starting after (namespace, name).
+
+        Raises RevisionExpired.
+        """
         keys, items, then = self.owner.call(self._as_of, resource, revision, after)
         if then:
-            # Two sorted runs, which sort in linear time.
+            # Both parts are sorted, so sorting them together takes linear time.
             keys = sorted([*keys, *sorted(key for key in then if key > after and key not in items)])
             items |= then
-        return [one for key in keys if (one := items[key]) is not None]
+        return [item for key in keys if (item := items[key]) is not None]
 
     def _as_of(
         self, resource: str, revision: int, after: tuple[str, str]
-    ) -> tuple[list[tuple[str, str]], dict[tuple[str, str], Stored | None], dict[tuple[str, str], Stored | None]]:
-        """Copies of the order and of the objects of now, and what was different then."""
+    ) -> tuple[list[_Place], dict[_Place, Stored | None], dict[_Place, Stored | None]]:
+        """Copies of the current order and objects, and the differences at that revision."""
         if revision < self.compacted:
             raise RevisionExpired(self.compacted)
         table = self._tables.get(resource)
@@ -232,7 +266,7 @@ class Store:
         return keys[bisect_right(keys, after) :], dict(table.items), table.at(revision)
 
     def events_since(self, resource: str, revision: int) -> list[Event]:
-        """The events after a revision, oldest first. Raises RevisionExpired."""
+        """The events after a revision, oldest first; raises RevisionExpired."""
         if revision < self.compacted:
             raise RevisionExpired(self.compacted + 1)
         table = self._tables.get(resource)
@@ -245,25 +279,27 @@ class Store:
         return newer
 
     def subscribe(self, resource: str, listener: Listener) -> Callable[[], None]:
-        """listener(event) is called inside each following write. Returns how to stop."""
+        """Calls listener(event) inside each later write; returns a function that ends this."""
         listeners = self._table(resource).listeners
         self._next_listener += 1
         number = self._next_listener
         listeners[number] = listener
         return lambda: (listeners.pop(number, None), None)[1]
 
-    # --- writing
-
     def create(self, key: Key, obj: KubeObject) -> Stored:
-        """Sets metadata.resourceVersion in obj and takes obj over. Raises KeyExists and bodies.TooLarge."""
+        """Stores obj, takes it over and sets its resourceVersion. Raises KeyExists,
+        bodies.TooLarge.
+        """
         return self.owner.call(self._create, key, obj)
 
     def update(self, key: Key, obj: KubeObject, expected: int) -> Stored:
-        """As create, for an object that stands at revision `expected`. Raises RevisionMismatch, bodies.TooLarge."""
+        """Like create, for an object at revision `expected`. Raises RevisionMismatch,
+        bodies.TooLarge.
+        """
         return self.owner.call(self._change, "MODIFIED", key, obj, expected)
 
     def delete(self, key: Key, obj: KubeObject, expected: int) -> Stored:
-        """obj is the last state, as watchers will see it. Raises RevisionMismatch."""
+        """Deletes an object; watchers see obj as its last state. Raises RevisionMismatch."""
         return self.owner.call(self._change, "DELETED", key, obj, expected)
 
     def _create(self, key: Key, obj: KubeObject) -> Stored:
@@ -296,8 +332,6 @@ class Store:
         self._compact_when_due()
         return stored
 
-    # --- history
-
     def _table(self, resource: str) -> _Table:
         table = self._tables.get(resource)
         if table is None:
@@ -316,7 +350,7 @@ class Store:
             self._forget(self._events.popleft())
 
     def _forget(self, event: Event) -> None:
-        # The event is the oldest of all, hence also the oldest of its resource.
+        # The event is the oldest of all, and so also the oldest of its resource.
         self._tables[event.stored.key.resource].history.popleft()
         self.compacted = event.revision
         if event.previous is not None:
@@ -327,17 +361,21 @@ class Store:
     def _compact_when_due(self) -> None:
         if len(self._garbage) < _COMPACTION_BATCH:
             return
-        self._database.executemany("DELETE FROM log WHERE revision = ?", [(number,) for number in self._garbage])
-        self._database.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (self.compacted,))
+        self._database.executemany(
+            "DELETE FROM log WHERE revision = ?",
+            [(number,) for number in self._garbage],
+        )
+        self._database.execute(
+            "INSERT OR REPLACE INTO meta VALUES ('compacted', ?)",
+            (self.compacted,),
+        )
         self._database.commit()
         self._garbage.clear()
-
-    # --- starting
 
     def _load(self) -> None:
         row = self._database.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
         self.compacted = self.revision = row[0] if row else 0
-        # Rows that a kill kept from being compacted are found again here, through _remember and _forget.
+        # If the process was killed before a compaction, _remember and _forget find its rows again.
         for event in self._replay():
             self.revision = max(self.revision, event.revision)
             if event.revision > self.compacted:
@@ -360,13 +398,19 @@ class Store:
 
 def _open(path: str | Path) -> sqlite3.Connection:
     try:
-        database = sqlite3.connect(path, timeout=10, isolation_level="IMMEDIATE", cached_statements=16)
-        # One writer: a second API server on the same file is refused. It also spares the shared-memory file.
+        database = sqlite3.connect(
+            path,
+            timeout=10,
+            isolation_level="IMMEDIATE",
+            cached_statements=16,
+        )
+        # The exclusive lock refuses a second API server on the same file. SQLite then also needs
+        # no shared-memory file.
         database.execute("PRAGMA locking_mode=EXCLUSIVE")
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")
         database.executescript(_SCHEMA)
-        # The exclusive lock is taken by the first write.
+        # SQLite takes the exclusive lock on the first write, so this writes something.
         database.execute("DELETE FROM meta WHERE name = ''")
         database.commit()
     except sqlite3.Error as error:

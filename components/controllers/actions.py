@@ -1,4 +1,4 @@
-"""What plans return and the one place that carries it out: plan, then apply."""
+"""The actions that plans return, and the one place that carries them out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _IN_FLIGHT = 16
 
 @dataclass(frozen=True)
 class Report:
-    """Events about one action; {name} and {error} are filled in when it is done. An empty reason: no event."""
+    """The events that an action emits when it succeeds or fails.
+
+    {name} and {error} in the messages are filled in then. An empty reason means that no event is
+    sent.
+    """
 
     regarding: KubeObject
     reason: str = ""
@@ -39,7 +43,9 @@ class Create:
 
 @dataclass(frozen=True)
 class Update:
-    """PUT with the object's resourceVersion: refused (409) when somebody else was first."""
+    """A PUT with the object's resourceVersion: the API server answers 409 if it changed
+    meanwhile.
+    """
 
     resource: Resource
     obj: KubeObject
@@ -60,7 +66,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Delete:
-    """uid is a precondition: never delete a successor of the same name."""
+    """A deletion with the uid as precondition, so that a successor of the same name survives."""
 
     resource: Resource
     namespace: str
@@ -81,7 +87,10 @@ class Emit:
 
 @dataclass(frozen=True)
 class SlowStart:
-    """Creates in batches of 1, 2, 4, ...: a template the API refuses costs one request, not a thousand."""
+    """Creates in batches of 1, 2, 4 and so on.
+
+    A template that the API server refuses then costs one request instead of one for each replica.
+    """
 
     creates: tuple[Create, ...]
 
@@ -91,7 +100,7 @@ Action = Create | Update | Patch | Delete | Emit | SlowStart
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions in order, and when to look again even if nothing changes."""
+    """The actions in order, and the seconds after which to plan again even if nothing changes."""
 
     actions: tuple[Action, ...] = ()
     requeue_after: float | None = None
@@ -99,7 +108,7 @@ class Plan:
 
 @dataclass
 class Applier:
-    """Carries actions out for one key; what it wrote is remembered in writes (read your own writes)."""
+    """Carries out actions for one key and records in writes what it wrote."""
 
     client: Client
     events: EventRecorder
@@ -108,7 +117,10 @@ class Applier:
     errors: list[ApiError] = field(default_factory=list)
 
     async def run(self, actions: Iterable[Action]) -> None:
-        """In order. The first error of an action ends it and is raised; neighbouring deletes run at once."""
+        """Carries out the actions in order and raises the first error.
+
+        Consecutive deletions run concurrently.
+        """
         pending: list[Delete] = []
         for action in actions:
             if isinstance(action, Delete):
@@ -116,18 +128,19 @@ class Applier:
                 continue
             await self._all(pending)
             pending = []
-            await self._one(action)
+            await self._carry_out(action)
         await self._all(pending)
 
     async def _all(self, actions: Sequence[Create | Delete]) -> None:
         for start in range(0, len(actions), _IN_FLIGHT):
-            some = actions[start : start + _IN_FLIGHT]
-            results = await asyncio.gather(*(self._one(action) for action in some), return_exceptions=True)
+            batch = actions[start : start + _IN_FLIGHT]
+            running = (self._carry_out(action) for action in batch)
+            results = await asyncio.gather(*running, return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
 
-    async def _one(self, action: Action) -> None:
+    async def _carry_out(self, action: Action) -> None:
         match action:
             case Emit():
                 self.events.event(action.regarding, action.type, action.reason, action.message)
@@ -138,16 +151,22 @@ class Applier:
             case Delete():
                 await self._delete(action)
             case Update():
-                written = await self.client.update(action.resource, action.obj, subresource=action.subresource)
+                written = await self.client.update(
+                    action.resource,
+                    action.obj,
+                    subresource=action.subresource,
+                )
                 self.writes.written(self.key, action.resource, written)
             case Patch():
                 await self._patch(action)
 
     async def _slow_start(self, creates: Sequence[Create]) -> None:
-        size, start = 1, 0
+        size = 1
+        start = 0
         while start < len(creates):
             await self._all(creates[start : start + size])
-            start, size = start + size, size * 2
+            start = start + size
+            size = size * 2
 
     async def _create(self, action: Create) -> None:
         try:
@@ -196,7 +215,12 @@ class Applier:
 
     def _done(self, report: Report | None, name: str) -> None:
         if report and report.reason:
-            self.events.event(report.regarding, "Normal", report.reason, report.message.format(name=name))
+            self.events.event(
+                report.regarding,
+                "Normal",
+                report.reason,
+                report.message.format(name=name),
+            )
 
     def _failed(self, report: Report | None, name: str, error: ApiError) -> None:
         if report and report.failure_reason:
@@ -205,7 +229,10 @@ class Applier:
 
 
 def is_namespace_terminating(error: ApiError) -> bool:
-    """Creating in a namespace that is going away cannot succeed: no reason to complain or to try again."""
+    """Whether a creation failed because its namespace is being deleted.
+
+    Such a creation can never succeed, so it is neither reported nor retried.
+    """
     causes = (error.body.get("details") or {}).get("causes") or []
     return error.status == 403 and (
         any(cause.get("reason") == "NamespaceTerminating" for cause in causes)

@@ -1,5 +1,8 @@
-"""Adoption and release by label selector (ControllerRefManager;
-https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#non-template-pod-acquisitions)."""
+"""Adoption and release of objects by label selector (upstream's ControllerRefManager).
+
+See
+https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#non-template-pod-acquisitions.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kubewire.components.controllers.actions import Patch
-from kubewire.components.controllers.meta import controller_of, controller_reference, is_deleting, labels_of
+from kubewire.components.controllers.meta import (
+    controller_of,
+    controller_reference,
+    is_deleting,
+    labels_of,
+)
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 from kubewire.components.kubeapi.selectors import LabelSelector
 
 
 @dataclass(frozen=True)
 class Claim:
-    """owned: what belongs to the owner now; changes: adoptions and releases to write."""
+    """owned are the objects that belong to the owner; changes are the adoptions and releases to
+    write.
+    """
 
     owned: tuple[KubeObject, ...]
     changes: tuple[Patch, ...]
@@ -28,9 +38,11 @@ def claim(
     *,
     admits: Callable[[KubeObject], bool] = lambda _: True,
 ) -> Claim:
-    """Keep what the owner controls and selects, release what it no longer selects, adopt orphans that match.
+    """Keeps what the owner controls and selects, releases what it no longer selects, adopts
+    orphans.
 
-    An owner that is being deleted changes nothing. admits: a further test (StatefulSet: name of the pod).
+    An owner that is being deleted adopts and releases nothing. admits is a further condition: a
+    StatefulSet checks the pod's name with it.
     """
     owned: list[KubeObject] = []
     changes: list[Patch] = []
@@ -61,7 +73,8 @@ def _release(obj: KubeObject, resource: Resource, uid: str) -> Patch:
 
 def _references(obj: KubeObject, resource: Resource, references: list[KubeObject]) -> Patch:
     metadata = obj["metadata"]
-    # The version makes two owners that want the same orphan exclude each other; the uid a successor.
+    # resourceVersion lets only one of two owners adopt the same orphan; uid protects a successor
+    # of the same name.
     patch = {
         "metadata": {
             "uid": metadata["uid"],

@@ -1,4 +1,22 @@
-"""The loop around a plan: a work queue of keys, one at a time per key, never on a stale view."""
+"""The control loop around a plan.
+
+A controller makes the cluster match what an object declares. It is level-triggered: an event says
+only that an object changed, not what to do about it. The event therefore puts the object's key
+(namespace and name) into a work queue, and the worker that takes the key looks at the whole
+current state, plans the difference and writes it. A lost, late or doubled event is harmless, and a
+controller that starts again needs no memory of what it did
+(https://kubernetes.io/docs/concepts/architecture/controller/).
+
+Three rules must always hold:
+
+- Each key is worked on by one worker at a time. The queue collapses events of a key that arrive
+  while it waits, and puts the key back when events arrive while it is worked on.
+- A plan never sees a state older than the controller's own last write. Informers lag behind the
+  API server, and a ReplicaSet controller that does not see the pods it has just created would
+  create them again. Upstream counts expected events (its "expectations"); here the key waits until
+  the informers show the resourceVersion of the last write (writes.py).
+- A failed key is tried again with a growing delay, and does not hold up other keys.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +36,7 @@ from kubewire.components.kubeapi.events import EventRecorder
 from kubewire.components.kubeapi.informer import Informer, wait_synced
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-#: How soon a key that waits for its own writes is looked at again if no event wakes it, in seconds.
+#: Seconds after which a key that waits for its own writes is checked again if no event does it.
 _STALE_RETRY = 1.0
 
 
@@ -32,7 +50,7 @@ class MakeRecorder(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a controller gets: nothing is global. now is replaced in tests."""
+    """The dependencies of a controller, so that it uses no globals. Tests replace now."""
 
     client: Client
     informers: SharedInformers
@@ -42,29 +60,36 @@ class Context:
 
 
 class Controller(Protocol):
-    """run() until cancelled."""
+    """A controller runs until its run() is cancelled."""
 
     async def run(self) -> None: ...
 
 
 class KeyedController:
-    """Subclasses register handlers in __init__ through follow() and implement sync(key)."""
+    """A controller with a queue of keys.
 
-    #: Name in events' source.component, as upstream's.
+    Subclasses register handlers in __init__ through follow() and implement sync(key).
+    """
+
+    #: The name in source.component of its events, the same as upstream's.
     component = ""
     workers = 2
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.client, self.informers = context.client, context.informers
+        self.client = context.client
+        self.informers = context.informers
         self.queue: WorkQueue[Key] = WorkQueue()
         self.events = context.recorder(self.component)
         self.writes = Writes(context.informers.progress, context.informers.lookup)
         self._followed: list[Informer] = []
 
     def follow(
-        self, resource: Resource, handler: Callable[[KubeObject | None, KubeObject | None], None] | None = None
+        self,
+        resource: Resource,
+        handler: Callable[[KubeObject | None, KubeObject | None], None] | None = None,
     ) -> Informer:
+        """Returns the informer of a resource, which run() waits for before it starts."""
         informer = self.informers.get(resource)
         self._followed.append(informer)
         if handler is not None:
@@ -75,7 +100,10 @@ class KeyedController:
         self.queue.add(key_of(new or old or {}))
 
     def enqueue_owner(self, kind: str) -> Callable[[KubeObject | None, KubeObject | None], None]:
-        """Handler: the controller of this kind of the object, before and after the change."""
+        """Returns a handler that enqueues the object's controller of this kind.
+
+        Both the old and the new controller are enqueued when a change replaces it.
+        """
 
         def handle(old: KubeObject | None, new: KubeObject | None) -> None:
             for obj in (old, new):
@@ -96,9 +124,15 @@ class KeyedController:
         await self.sync(key)
 
     async def sync(self, key: Key) -> None:
+        """Brings the object of this key one step closer to what it declares."""
         raise NotImplementedError
 
-    async def apply(self, key: Key, actions: Iterable[Action], requeue_after: float | None = None) -> None:
+    async def apply(
+        self,
+        key: Key,
+        actions: Iterable[Action],
+        requeue_after: float | None = None,
+    ) -> None:
         if requeue_after is not None:
             self.queue.add_after(key, requeue_after)
         await Applier(self.client, self.events, self.writes, key).run(actions)

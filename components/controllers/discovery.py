@@ -1,5 +1,6 @@
-"""All resources an API server has, for controllers that work on any of them
-(https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api)."""
+"""Lists all resources of an API server, for controllers that work on any of them
+(https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api).
+"""
 
 from __future__ import annotations
 
@@ -16,26 +17,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Discovered:
-    """verbs by resource, in the server's preferred version; failed: group versions that did not answer."""
+    """verbs maps each resource, in its group's preferred version, to its verbs.
+
+    failed names the group versions that could not be read.
+    """
 
     verbs: dict[Resource, frozenset[str]] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
 
     def having(self, *verbs: str) -> list[Resource]:
+        """The resources that support all of these verbs."""
         return [resource for resource, able in self.verbs.items() if able.issuperset(verbs)]
 
 
 async def discover(client: Client) -> Discovered:
-    """Raises ApiError when not even the list of groups can be had."""
+    """Reads the discovery documents; raises ApiError when the list of groups cannot be read."""
     groups = await _get(client, "/apis")
-    versions = ["v1"] + [item["preferredVersion"]["groupVersion"] for item in groups.get("groups") or []]
+    preferred = [item["preferredVersion"] for item in groups.get("groups") or []]
+    versions = ["v1", *(version["groupVersion"] for version in preferred)]
     verbs: dict[Resource, frozenset[str]] = {}
     failed: list[str] = []
     for version in versions:
         try:
             listed = await _get(client, f"/apis/{version}" if "/" in version else f"/api/{version}")
         except ApiError as error:
-            log.warning("discovery of %s: %s", version, error)
+            log.warning("cannot discover the resources of %s: %s", version, error)
             failed.append(version)
             continue
         for item in listed.get("resources") or []:

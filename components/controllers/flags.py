@@ -1,5 +1,6 @@
-"""Flags, named and defaulted as kube-controller-manager's
-(https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/)."""
+"""Command-line flags, with kube-controller-manager's names and defaults
+(https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/).
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ WITHOUT_EFFECT = frozenset(
 
 @dataclass(frozen=True)
 class Options:
-    """Durations are seconds. cluster_cidrs holds at most one network per family."""
+    """The parsed flags; durations are in seconds, and cluster_cidrs has at most one per family."""
 
     kubeconfig: str = ""
     controllers: tuple[str, ...] = ("*",)
@@ -80,24 +81,34 @@ class Options:
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """One CIDR, or two of different families separated by a comma."""
+    """Parses one CIDR, or two of different families with a comma between them."""
     try:
-        found = tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+        parts = [part.strip() for part in text.split(",")]
+        parsed = tuple(ipaddress.ip_network(part) for part in parts if part)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"invalid CIDR address: {error}") from error
-    if len(found) > 2 or len({network.version for network in found}) != len(found):
+    if len(parsed) > 2 or len({network.version for network in parsed}) != len(parsed):
         raise argparse.ArgumentTypeError("at most one CIDR of each IP family may be given")
-    return found
+    return parsed
 
 
 def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The flags. known: names that --controllers may hold, for the help."""
+    """The flags. known lists the names that --controllers may contain, for the help."""
     out = argparse.ArgumentParser(prog="kube-controller-manager", allow_abbrev=False)
     add = out.add_argument
-    add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
-    add("--controllers", default="*", help="* for all, foo to enable, -foo to disable: " + ", ".join(known))
+    add("--kubeconfig", required=True, help="file with the API server's address and credentials")
+    add(
+        "--controllers",
+        default="*",
+        help="* enables all, foo enables and -foo disables a controller: " + ", ".join(known),
+    )
     add("--allocate-node-cidrs", type=flag(parse_bool), nargs="?", const=True, default=False)
-    add("--cluster-cidr", type=networks, default=(), help="pod range, or one of each family")
+    add(
+        "--cluster-cidr",
+        type=networks,
+        default=(),
+        help="range of pod addresses, or one range of each IP family",
+    )
     add("--service-cluster-ip-range", type=networks, default=())
     add("--node-cidr-mask-size", type=int, default=0)
     add("--node-cidr-mask-size-ipv4", type=int, default=0)
@@ -109,20 +120,32 @@ def parser(known: Sequence[str] = ()) -> argparse.ArgumentParser:
     add("--max-endpoints-per-slice", type=int, default=100)
     add("--terminated-pod-gc-threshold", type=int, default=12500)
     add("--bind-address", default="127.0.0.1")
-    add("--secure-port", type=int, default=10257, help="/healthz and /metrics, plain HTTP; 0 for none")
+    add(
+        "--secure-port",
+        type=int,
+        default=10257,
+        help="port of /healthz and /metrics, over plain HTTP; 0 disables them",
+    )
     add("--leader-elect", type=flag(parse_bool), nargs="?", const=True, default=True)
     add("-v", "--v", dest="verbosity", type=int, default=0)
     return out
 
 
 def parse(argv: Sequence[str], known: Sequence[str] = ()) -> Options:
-    """Raises SystemExit(2) after an error message. known: names --controllers may hold."""
+    """Parses the flags; prints an error and raises SystemExit(2) when they are wrong.
+
+    known lists the names that --controllers may contain.
+    """
     flags = parser(known)
     return options(flags, flags.parse_args(list(argv)), known)
 
 
-def options(parser: argparse.ArgumentParser, given: argparse.Namespace, known: Sequence[str] = ()) -> Options:
-    """What was given, checked as a whole; parser.error is called with what is wrong."""
+def options(
+    parser: argparse.ArgumentParser,
+    given: argparse.Namespace,
+    known: Sequence[str] = (),
+) -> Options:
+    """Checks the given flags as a whole, and calls parser.error with what is wrong."""
     names = tuple(name.strip() for name in given.controllers.split(",") if name.strip())
     for name in names:
         if known and name != "*" and name.removeprefix("-") not in known:
@@ -136,7 +159,8 @@ def options(parser: argparse.ArgumentParser, given: argparse.Namespace, known: S
         size = sizes[network.version]
         if not network.prefixlen <= size <= min(network.max_prefixlen, network.prefixlen + 16):
             parser.error(
-                f"node CIDR mask size {size} does not fit the cluster CIDR {network}: it must lie between "
+                f"node CIDR mask size {size} does not fit the cluster CIDR {network}: it must lie "
+                "between "
                 f"{network.prefixlen} and {min(network.max_prefixlen, network.prefixlen + 16)}"
             )
     return Options(
@@ -161,7 +185,10 @@ def options(parser: argparse.ArgumentParser, given: argparse.Namespace, known: S
 
 
 def _wrong_mask_flags(given: argparse.Namespace) -> str:
-    """Which of the three go with these ranges, in upstream's words (setNodeCIDRMaskSizes)."""
+    """Checks the mask size flags against the ranges, with upstream's texts (setNodeCIDRMaskSizes).
+
+    Returns an empty text when they fit.
+    """
     versions = {network.version for network in given.cluster_cidr}
     own = {4: given.node_cidr_mask_size_ipv4, 6: given.node_cidr_mask_size_ipv6}
     if given.node_cidr_mask_size and len(versions) > 1:
@@ -169,11 +196,13 @@ def _wrong_mask_flags(given: argparse.Namespace) -> str:
     if given.node_cidr_mask_size and any(own.values()):
         return (
             "usage of --node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6 is not allowed if "
-            "--node-cidr-mask-size is set. For dual-stack clusters please unset it and use IPFamily specific flags"
+            "--node-cidr-mask-size is set. For dual-stack clusters please unset it and use "
+            "IPFamily specific flags"
         )
     for version, other in ((4, 6), (6, 4)):
         if own[version] and versions == {other}:
-            return f"usage of --node-cidr-mask-size-ipv{version} is not allowed for a single-stack IPv{other} cluster"
+            text = f"usage of --node-cidr-mask-size-ipv{version} is not allowed"
+            return f"{text} for a single-stack IPv{other} cluster"
     return ""
 
 

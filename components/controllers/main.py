@@ -1,4 +1,4 @@
-"""kube-controller-manager: all controllers in one process, one informer per resource."""
+"""The process kube-controller-manager: all controllers, and one informer for each resource."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from kubewire.components.kubeapi.events import EventRecorder
 from kubewire.components.kubeapi.resources import LEASES, KubeObject
 
 log = logging.getLogger("kube-controller-manager")
-_LEASE, _LEASE_DURATION, _RENEW = "kube-controller-manager", 15, 5.0
+_LEASE = "kube-controller-manager"
+_LEASE_DURATION = 15
+_RENEW = 5.0
 
 
 def main(argv: list[str]) -> int:
-    """Runs until SIGTERM or SIGINT: exit code 0. 2: bad flags. 1: a controller failed."""
+    """Runs until SIGTERM or SIGINT. Returns 0 then, 1 when a controller failed; wrong flags exit
+    with 2.
+    """
     options = flags.parse(argv, [*CONTROLLERS, *ALIASES])
     log_to_stderr(options.verbosity)
     return asyncio.run(run(options))
@@ -33,7 +37,9 @@ def main(argv: list[str]) -> int:
 async def run(options: Options) -> int:
     stop = termination()
     client = Client.from_kubeconfig(options.kubeconfig, user_agent="kube-controller-manager")
-    server = await health.serve(options.bind_address, options.secure_port) if options.secure_port else None
+    server = None
+    if options.secure_port:
+        server = await health.serve(options.bind_address, options.secure_port)
     async with client:
         try:
             return await _run_until(stop, client, options)
@@ -53,7 +59,8 @@ async def _run_until(stop: asyncio.Event, client: Client, options: Options) -> i
     controllers = {name: CONTROLLERS[name](context) for name in _selected(options)}
     informers.start()
     tasks = [asyncio.create_task(item.run(), name=name) for name, item in controllers.items()]
-    tasks += [asyncio.create_task(item.run(), name=f"events/{name}") for name, item in recorders.items()]
+    for name, item in recorders.items():
+        tasks.append(asyncio.create_task(item.run(), name=f"events/{name}"))
     if options.leader_elect:
         tasks.append(asyncio.create_task(hold_lease(client), name="lease"))
     log.info("started %s", ", ".join(controllers))
@@ -61,7 +68,7 @@ async def _run_until(stop: asyncio.Event, client: Client, options: Options) -> i
     done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in done if task is not stopped]
     for task in failed:
-        log.error("%s ended", task.get_name(), exc_info=task.exception())
+        log.error("%s failed", task.get_name(), exc_info=task.exception())
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -77,7 +84,10 @@ def _selected(options: Options) -> list[str]:
 
 
 async def hold_lease(client: Client) -> None:
-    """Renews kube-system/kube-controller-manager for those who look at it; there is only one of us."""
+    """Renews the Lease kube-system/kube-controller-manager.
+
+    Tools read the Lease to find the leader. This process does not compete for it.
+    """
     identity = f"{socket.gethostname()}_{os.getpid()}"
     while True:
         with contextlib.suppress(ApiError):
@@ -87,7 +97,11 @@ async def hold_lease(client: Client) -> None:
 
 async def _renew(client: Client, identity: str) -> None:
     now = utc_now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec: KubeObject = {"holderIdentity": identity, "leaseDurationSeconds": _LEASE_DURATION, "renewTime": now}
+    spec: KubeObject = {
+        "holderIdentity": identity,
+        "leaseDurationSeconds": _LEASE_DURATION,
+        "renewTime": now,
+    }
     try:
         await client.patch(LEASES, _LEASE, {"spec": spec}, "kube-system")
     except ApiError as error:
@@ -95,5 +109,10 @@ async def _renew(client: Client, identity: str) -> None:
             raise
         metadata = {"name": _LEASE, "namespace": "kube-system"}
         spec |= {"acquireTime": now, "leaseTransitions": 0}
-        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": spec,
+        }
         await client.create(LEASES, lease)

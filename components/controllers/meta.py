@@ -1,5 +1,6 @@
-"""What every controller reads from metadata: owners, times, conditions, int-or-percent
-(https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/)."""
+"""Metadata that all controllers read: owners, times, conditions, integers or percentages
+(https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def key_of(obj: KubeObject) -> Key:
-    """(namespace, name)."""
+    """The object's (namespace, name)."""
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
@@ -31,12 +32,12 @@ def is_deleting(obj: KubeObject) -> bool:
 
 
 def parse_time(text: str | None) -> datetime:
-    """metav1.Time or MicroTime; the epoch when absent."""
+    """Parses a metav1.Time or MicroTime; an absent one is the epoch."""
     return datetime.fromisoformat(text) if text else _EPOCH
 
 
 def format_time(when: datetime) -> str:
-    """metav1.Time: RFC 3339, whole seconds, UTC."""
+    """Formats a metav1.Time: RFC 3339 in UTC with whole seconds."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -45,12 +46,12 @@ def created_at(obj: KubeObject) -> datetime:
 
 
 def by_age(objects: Iterable[KubeObject]) -> list[KubeObject]:
-    """Oldest first, names break ties."""
+    """Sorts by age, oldest first, and objects of the same age by name."""
     return sorted(objects, key=lambda obj: (created_at(obj), obj["metadata"]["name"]))
 
 
 def controller_of(obj: KubeObject) -> KubeObject | None:
-    """The one owner reference with controller: true (metav1.GetControllerOf)."""
+    """The owner reference with controller: true, if there is one (metav1.GetControllerOf)."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
             return dict(reference)
@@ -58,13 +59,13 @@ def controller_of(obj: KubeObject) -> KubeObject | None:
 
 
 def controller_uid(obj: KubeObject) -> str:
-    """uid of the controller, "" for an orphan."""
+    """The uid of the object's controller, or "" for an orphan."""
     owner = controller_of(obj)
     return str(owner["uid"]) if owner else ""
 
 
 def controller_reference(owner: KubeObject) -> KubeObject:
-    """metav1.NewControllerRef."""
+    """The owner reference of a controller (metav1.NewControllerRef)."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -76,7 +77,7 @@ def controller_reference(owner: KubeObject) -> KubeObject:
 
 
 def condition(status: KubeObject | None, kind: str) -> KubeObject | None:
-    """The status condition of this type, as it is."""
+    """A copy of the status condition of this type, or None."""
     for item in (status or {}).get("conditions") or []:
         if item.get("type") == kind:
             return dict(item)
@@ -84,11 +85,14 @@ def condition(status: KubeObject | None, kind: str) -> KubeObject | None:
 
 
 def int_or_percent(value: int | str | None, total: int, *, round_up: bool) -> int:
-    """intstr.GetScaledValueFromIntOrPercent. Raises ValueError when it is neither."""
+    """Scales a percentage to total (intstr.GetScaledValueFromIntOrPercent).
+
+    Raises ValueError when the value is neither an integer nor a percentage.
+    """
     if value is None:
         return 0
     if isinstance(value, str) and value.endswith("%"):
-        # Integers throughout: 0.07 * 100 is 7.000000000000001, which would round up to 8.
+        # Integers avoid a rounding error: 0.07 * 100 is 7.000000000000001, which rounds up to 8.
         percent = int(value[:-1])
         return -(-percent * total // 100) if round_up else math.floor(percent * total / 100)
     return int(value)

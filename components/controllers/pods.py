@@ -6,7 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from kubewire.components.controllers.meta import annotations_of, condition, created_at, is_deleting, parse_time
+from kubewire.components.controllers.meta import (
+    annotations_of,
+    condition,
+    created_at,
+    is_deleting,
+    parse_time,
+)
 from kubewire.components.kubeapi.resources import KubeObject
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -17,7 +23,7 @@ def phase(pod: KubeObject) -> str:
 
 
 def is_active(pod: KubeObject) -> bool:
-    """Neither finished nor being deleted."""
+    """Whether the pod is neither finished nor being deleted."""
     return phase(pod) not in ("Succeeded", "Failed") and not is_deleting(pod)
 
 
@@ -30,31 +36,35 @@ def ready_condition(pod: KubeObject) -> KubeObject | None:
 
 
 def is_ready(pod: KubeObject) -> bool:
-    found = ready_condition(pod)
-    return found is not None and found.get("status") == "True"
+    ready = ready_condition(pod)
+    return ready is not None and ready.get("status") == "True"
 
 
 def ready_since(pod: KubeObject) -> datetime:
-    """When Ready became True; the epoch when it is not."""
-    found = ready_condition(pod)
-    is_true = found is not None and found.get("status") == "True"
-    return parse_time((found or {}).get("lastTransitionTime") if is_true else None)
+    """When Ready became True; the epoch when it is not True."""
+    ready = ready_condition(pod)
+    is_true = ready is not None and ready.get("status") == "True"
+    return parse_time((ready or {}).get("lastTransitionTime") if is_true else None)
 
 
 def is_available(pod: KubeObject, min_ready_seconds: int, now: datetime) -> bool:
-    """Ready for at least min_ready_seconds."""
+    """Whether the pod has been ready for at least min_ready_seconds."""
     if not is_ready(pod):
         return False
     return min_ready_seconds == 0 or ready_since(pod) + timedelta(seconds=min_ready_seconds) <= now
 
 
-def until_available(pods: Sequence[KubeObject], min_ready_seconds: int, now: datetime) -> float | None:
-    """Seconds until the next ready pod becomes available; None when none is waiting."""
+def until_available(
+    pods: Sequence[KubeObject],
+    min_ready_seconds: int,
+    now: datetime,
+) -> float | None:
+    """Seconds until the next ready pod becomes available; None when no pod waits for that."""
     if not min_ready_seconds:
         return None
-    waiting = [
-        (ready_since(pod) + timedelta(seconds=min_ready_seconds) - now).total_seconds() for pod in pods if is_ready(pod)
-    ]
+    period = timedelta(seconds=min_ready_seconds)
+    ready = [pod for pod in pods if is_ready(pod)]
+    waiting = [(ready_since(pod) + period - now).total_seconds() for pod in ready]
     return min((seconds for seconds in waiting if seconds > 0), default=None)
 
 
@@ -64,7 +74,7 @@ def restarts(pod: KubeObject) -> int:
 
 
 def deletion_cost(pod: KubeObject) -> int:
-    """The annotation's value; 0 when absent or not an int32."""
+    """The value of the annotation; 0 when it is absent or not an integer."""
     try:
         return int(annotations_of(pod).get(DELETION_COST, "0"))
     except ValueError:
@@ -74,12 +84,18 @@ def deletion_cost(pod: KubeObject) -> int:
 _PHASE_ORDER = {"Pending": 0, "": 0, "Unknown": 1, "Running": 2}
 
 
-def deletion_rank(pod: KubeObject, doubled_up: Mapping[str, int], now: datetime) -> tuple[object, ...]:
-    """Sort key of ActivePodsWithRanks: what comes first is deleted first.
+def deletion_rank(
+    pod: KubeObject,
+    doubled_up: Mapping[str, int],
+    now: datetime,
+) -> tuple[object, ...]:
+    """Sort key of the pods that a smaller ReplicaSet deletes, the first ones first
+    (ActivePodsWithRanks).
 
-    Unassigned, pending, unready, cheap, crowded (doubled_up: related pods by node), recently ready,
-    often restarted, young pods go first. Ages compare by order of magnitude (LogarithmicScaleDown), so
-    that equally old pods are picked by uid and not always the youngest.
+    Pods go in this order: without a node, pending, not ready, with a low deletion cost, on a node
+    with many related pods (doubled_up counts them), ready for a short time, often restarted,
+    young. Ages are compared by order of magnitude (LogarithmicScaleDown), and the uid decides
+    among similar ages, so that the youngest pods are not always the ones deleted.
     """
     node = pod["spec"].get("nodeName") or ""
     ready = is_ready(pod)

@@ -1,4 +1,4 @@
-"""Pods from templates, and the hash that names a template's revision."""
+"""Builds pods from templates, and computes the hash that names a template's revision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def fnv1a_32(data: bytes) -> int:
-    """http://www.isthe.com/chongo/tech/comp/fnv/"""
+    """The 32-bit FNV-1a hash (http://www.isthe.com/chongo/tech/comp/fnv/)."""
     value = 0x811C9DC5
     for byte in data:
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
@@ -23,14 +23,17 @@ def fnv1a_32(data: bytes) -> int:
 
 
 def safe_encode(text: str) -> str:
-    """rand.SafeEncodeString: no vowels and no 0, 1, 3, so that no hash spells a word."""
+    """rand.SafeEncodeString: an alphabet without vowels and 0, 1, 3, so that no hash spells a
+    word.
+    """
     return "".join(_ALPHABET[ord(char) % len(_ALPHABET)] for char in text)
 
 
 def compute_hash(value: Any, collision_count: int | None = None) -> str:
-    """Up to ten letters of the safe alphabet, from the canonical JSON (keys sorted, absent = null = empty).
+    """Up to ten characters that identify a template, computed from its canonical JSON.
 
-    Upstream hashes Go's dump of the struct; the form is the same, the value is not.
+    Keys are sorted, and absent, null and empty values are equal. Upstream hashes Go's dump of the
+    struct, so the form is the same and the value is not.
     """
     text = json.dumps(_prune(value), sort_keys=True, separators=(",", ":"))
     suffix = str(collision_count) if collision_count is not None else ""
@@ -46,9 +49,9 @@ def _prune(value: Any) -> Any:
     return value
 
 
-def equal_ignoring_hash(one: KubeObject, other: KubeObject) -> bool:
-    """Two pod templates are the same apart from pod-template-hash (EqualIgnoreHash)."""
-    return bool(_without_hash(one) == _without_hash(other))
+def equal_ignoring_hash(template: KubeObject, other: KubeObject) -> bool:
+    """Whether two pod templates are equal except for pod-template-hash (EqualIgnoreHash)."""
+    return bool(_without_hash(template) == _without_hash(other))
 
 
 def _without_hash(template: KubeObject) -> Any:
@@ -59,7 +62,9 @@ def _without_hash(template: KubeObject) -> Any:
 
 
 def pod_from_template(owner: KubeObject, template: KubeObject) -> KubeObject:
-    """GetPodFromTemplate: named by the API server (generateName), owned by owner."""
+    """GetPodFromTemplate: a pod that the API server names by generateName and that owner
+    controls.
+    """
     metadata = template.get("metadata") or {}
     name = owner["metadata"]["name"]
     return {

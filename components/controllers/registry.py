@@ -1,4 +1,4 @@
-"""Every controller, by upstream's name (kube-controller-manager --controllers)."""
+"""The list of all controllers by upstream's names, which --controllers selects from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from kubewire.components.controllers.endpointslice.mirroring import EndpointSlic
 from kubewire.components.controllers.garbage.collector import GarbageCollector
 from kubewire.components.controllers.garbage.podgc import PodGarbageCollector
 from kubewire.components.controllers.job.controller import JobController, TtlAfterFinishedController
-from kubewire.components.controllers.namespaces.defaults import RootCaPublisher, ServiceAccountController
+from kubewire.components.controllers.namespaces.defaults import (
+    RootCaPublisher,
+    ServiceAccountController,
+)
 from kubewire.components.controllers.namespaces.deletion import NamespaceController
 from kubewire.components.controllers.nodes.ipam import NodeIpamController
 from kubewire.components.controllers.nodes.lifecycle import NodeLifecycleController
@@ -21,7 +24,7 @@ from kubewire.components.controllers.replicaset.controller import ReplicaSetCont
 from kubewire.components.controllers.servicecidr.controller import ServiceCIDRController
 from kubewire.components.controllers.statefulset.controller import StatefulSetController
 
-#: Order matters only for reading. The garbage collector comes last: it shares the others' informers.
+#: The order only helps the reader: the garbage collector uses the informers of all others.
 CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "serviceaccount-controller": ServiceAccountController,
     "root-ca-certificate-publisher-controller": RootCaPublisher,
@@ -42,7 +45,7 @@ CONTROLLERS: dict[str, Callable[[Context], Controller]] = {
     "garbage-collector-controller": GarbageCollector,
 }
 
-#: Older names that --controllers still takes.
+#: Older names that --controllers still accepts.
 ALIASES = {
     "serviceaccount": "serviceaccount-controller",
     "root-ca-cert-publisher": "root-ca-certificate-publisher-controller",
@@ -64,7 +67,10 @@ ALIASES = {
 
 
 def enabled(names: Sequence[str]) -> list[str]:
-    """The controllers a --controllers list selects: foo turns on, -foo off, * all; what is named wins over *."""
+    """The controllers that --controllers selects.
+
+    foo enables, -foo disables and * enables all; a controller enabled by name wins over -foo.
+    """
     on = {ALIASES.get(name, name) for name in names if not name.startswith("-")}
     off = {ALIASES.get(name[1:], name[1:]) for name in names if name.startswith("-")}
     return [name for name in CONTROLLERS if name in on or ("*" in on and name not in off)]

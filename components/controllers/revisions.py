@@ -1,5 +1,8 @@
-"""ControllerRevisions of DaemonSets and StatefulSets (https://kubernetes.io/docs/reference/kubernetes-api/
-workload-resources/controller-revision-v1/): what `kubectl rollout history` and `undo` read."""
+"""ControllerRevisions: the history of DaemonSets and StatefulSets.
+
+kubectl rollout history and undo read them
+(https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/controller-revision-v1/).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, KubeObjec
 
 @dataclass(frozen=True)
 class History:
-    """current: the revision of today's template (maybe not yet written); actions make it so."""
+    """current is the revision of the present template; actions write it if necessary."""
 
     current: KubeObject
     old: tuple[KubeObject, ...]
@@ -23,12 +26,12 @@ class History:
 
 
 def template_patch(owner: KubeObject) -> KubeObject:
-    """The strategic merge patch that restores this template (kubectl applies it for `rollout undo`)."""
+    """The strategic merge patch that restores this template; kubectl rollout undo applies it."""
     return {"spec": {"template": {**copy.deepcopy(owner["spec"]["template"]), "$patch": "replace"}}}
 
 
 def apply_revision(owner: KubeObject, revision: KubeObject) -> KubeObject:
-    """The pod template that revision recorded."""
+    """The owner with the pod template that the revision recorded."""
     template = dict(revision["data"]["spec"]["template"])
     template.pop("$patch", None)
     return {**owner, "spec": {**owner["spec"], "template": template}}
@@ -39,7 +42,10 @@ def by_revision(revisions: Iterable[KubeObject]) -> list[KubeObject]:
 
 
 def plan_history(owner: KubeObject, revisions: Sequence[KubeObject]) -> History:
-    """Find today's template among the revisions; renumber it to the newest (a rollback), or record it."""
+    """Finds or creates the revision of the present template.
+
+    After a rollback the revision exists already and is renumbered as the newest.
+    """
     data = template_patch(owner)
     collisions = (owner.get("status") or {}).get("collisionCount")
     ordered = by_revision(revisions)
@@ -54,11 +60,17 @@ def plan_history(owner: KubeObject, revisions: Sequence[KubeObject]) -> History:
         return History(current, old, ())
     metadata = current["metadata"]
     renumbered = {**current, "revision": newest + 1}
-    patch = Patch(CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], {"revision": newest + 1})
+    change = {"revision": newest + 1}
+    patch = Patch(CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], change)
     return History(renumbered, old, (patch,))
 
 
-def _revision(owner: KubeObject, data: KubeObject, number: int, collisions: int | None) -> KubeObject:
+def _revision(
+    owner: KubeObject,
+    data: KubeObject,
+    number: int,
+    collisions: int | None,
+) -> KubeObject:
     digest = compute_hash(owner["spec"]["template"], collisions)
     metadata = owner["metadata"]
     labels = owner["spec"]["template"].get("metadata", {}).get("labels") or {}
@@ -81,13 +93,19 @@ def revision_hash(revision: KubeObject) -> str:
     return str(revision["metadata"].get("labels", {}).get(CONTROLLER_REVISION_HASH, ""))
 
 
-def plan_truncation(owner: KubeObject, old: Sequence[KubeObject], live: Iterable[str]) -> tuple[Delete, ...]:
-    """Drop the oldest revisions beyond revisionHistoryLimit. live: names or hashes still in use by pods."""
+def plan_truncation(
+    owner: KubeObject,
+    old: Sequence[KubeObject],
+    live: Iterable[str],
+) -> tuple[Delete, ...]:
+    """Deletes the oldest unused revisions beyond revisionHistoryLimit.
+
+    live holds the names or hashes of revisions that pods still use.
+    """
     limit = int(owner["spec"].get("revisionHistoryLimit", 10))
     used = set(live)
-    idle = [
-        item for item in by_revision(old) if item["metadata"]["name"] not in used and revision_hash(item) not in used
-    ]
+    ordered = by_revision(old)
+    idle = [item for item in ordered if not used & {item["metadata"]["name"], revision_hash(item)}]
     return tuple(
         Delete(
             CONTROLLERREVISIONS,

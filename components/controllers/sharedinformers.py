@@ -1,4 +1,6 @@
-"""One informer per resource for the whole process, with indexes (client-go's SharedInformerFactory)."""
+"""One informer per resource for the whole process, with indexes (client-go's
+SharedInformerFactory).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 
 class Index:
-    """Objects of one informer by the values of a function. Deterministic order: by namespace and name."""
+    """The objects of an informer by the values of a function, sorted by namespace and name."""
 
     def __init__(self, values: Callable[[KubeObject], Iterable[str]]) -> None:
         self._values = values
@@ -38,7 +40,9 @@ class Index:
 
 
 def owner_values(obj: KubeObject) -> tuple[str, ...]:
-    """Owned objects by their controller's uid, orphans by namespace (candidates for adoption)."""
+    """Indexes objects by their controller's uid, and orphans, which may be adopted, by
+    namespace.
+    """
     return (controller_uid(obj) or orphans_in(obj["metadata"].get("namespace", "")),)
 
 
@@ -55,7 +59,7 @@ def node_values(pod: KubeObject) -> tuple[str, ...]:
 
 
 class SharedInformers:
-    """get() makes an informer on first use; run_all() starts what was asked for before, start() the rest."""
+    """The informers; get() creates one on first use, and start() runs those that do not run yet."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -73,7 +77,9 @@ class SharedInformers:
         return self._informers[resource]
 
     def handle(self, resource: Resource, handler: Handler) -> None:
-        """Also for an informer that already runs: it then first sees everything in the store as added."""
+        """Adds a handler; if the informer runs already, the handler gets every stored object as
+        added.
+        """
         informer = self.get(resource)
         informer.add_handler(handler)
         for obj in list(informer.store.values()):
@@ -87,7 +93,7 @@ class SharedInformers:
         return self._indexes[resource, values]
 
     def progress(self, resource: Resource) -> int | None:
-        """The highest resourceVersion seen; None for a resource nobody follows."""
+        """The highest resourceVersion seen; None for a resource without an informer."""
         return self._progress.get(resource)
 
     def lookup(self, resource: Resource, key: Key) -> KubeObject | None:
@@ -102,10 +108,13 @@ class SharedInformers:
         """Runs every informer that does not run yet."""
         for resource, informer in self._informers.items():
             if resource not in self._tasks:
-                self._tasks[resource] = asyncio.create_task(informer.run(), name=f"informer/{resource.plural}")
+                self._tasks[resource] = asyncio.create_task(
+                    informer.run(),
+                    name=f"informer/{resource.plural}",
+                )
 
     def drop(self, resource: Resource) -> None:
-        """A resource that no longer exists (its CRD is gone): forget it and its objects."""
+        """Stops following a resource that is no longer served, and forgets its objects."""
         task = self._tasks.pop(resource, None)
         if task is not None:
             task.cancel()
@@ -123,6 +132,6 @@ class SharedInformers:
 
 
 def _without_managed_fields(obj: KubeObject) -> KubeObject:
-    # No controller reads them, and they are a good part of an object's memory.
+    # No controller reads managedFields, and they take a good part of an object's memory.
     obj["metadata"].pop("managedFields", None)
     return obj

@@ -1,4 +1,4 @@
-"""A work queue as client-go's: one entry per key, one worker per key at a time, retries with back-off."""
+"""A work queue like client-go's: one entry and one worker for each key, retries with back-off."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ K = TypeVar("K")
 
 
 class WorkQueue(Generic[K]):
-    """Keys wait in order of arrival. A key added while it is being worked on runs again afterwards.
+    """Keys wait in order of arrival; a key added while it is worked on runs again afterwards.
 
-    Back-off doubles from base_delay to max_delay seconds per key and is forgotten on success.
+    The back-off of a key doubles from base_delay to max_delay seconds and is forgotten on success.
     """
 
     def __init__(self, *, base_delay: float = 0.005, max_delay: float = 60.0) -> None:
@@ -25,7 +25,8 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
-        self._base_delay, self._max_delay = base_delay, max_delay
+        self._base_delay = base_delay
+        self._max_delay = max_delay
 
     def __len__(self) -> int:
         return len(self._order)
@@ -39,7 +40,7 @@ class WorkQueue(Generic[K]):
             self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Later, unless an earlier timer for the same key stands."""
+        """Adds the key after a delay, or earlier if an earlier timer of the key exists."""
         loop = asyncio.get_running_loop()
         when = loop.time() + max(seconds, 0.0)
         standing = self._timers.get(key)
@@ -77,7 +78,9 @@ class WorkQueue(Generic[K]):
             self._wake.set()
 
     async def run(self, work: Callable[[K], Awaitable[None]], *, workers: int = 1) -> None:
-        """Work on keys until cancelled; an exception is logged and the key comes back with back-off."""
+        """Works on keys until cancelled; a key whose work raises is logged and retried with
+        back-off.
+        """
         await asyncio.gather(*(self._worker(work) for _ in range(workers)))
 
     async def _worker(self, work: Callable[[K], Awaitable[None]]) -> None:
@@ -87,8 +90,9 @@ class WorkQueue(Generic[K]):
                 await work(key)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # whatever one key meets, it is tried again and the others go on
-                level = logging.DEBUG if getattr(error, "status", None) in (0, 409) else logging.WARNING
+            except Exception as error:  # an error of one key must not stop work on the others
+                is_expected = getattr(error, "status", None) in (0, 409)
+                level = logging.DEBUG if is_expected else logging.WARNING
                 log.log(level, "%s: %s", key, error, exc_info=level == logging.WARNING)
                 self.add_rate_limited(key)
             else:

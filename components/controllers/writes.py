@@ -1,8 +1,9 @@
-"""Read your own writes: act on a key only when the informers have seen what was last done for it.
+"""Delays a key until the informers show what was last written for it.
 
-Upstream counts expected creations and deletions per owner (ControllerExpectations). Resource versions of
-one API server are ordered across all resources, so "the informer has come as far as my write" says
-the same, also for updates and for objects with generated names.
+Without that, a plan would see a state older than its own writes and repeat them. Upstream counts
+expected creations and deletions of each owner (ControllerExpectations). Resource versions of one
+API server are ordered across all resources, so it is enough that the informer has reached the
+version of the write. This also covers updates and objects with generated names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-#: Give up waiting for an event that never comes (an object made and gone between two lists), in seconds.
+#: Seconds after which a write counts as seen. Its event may never come, for example when the
+#: object was created and deleted between two lists.
 PATIENCE = 30.0
 
 
@@ -27,7 +29,11 @@ class _Write:
 
 
 class Writes:
-    """progress(resource): the highest resourceVersion the informer has seen; stores: its objects."""
+    """The writes of each key that the informers do not show yet.
+
+    progress returns the highest resourceVersion that a resource's informer has seen, lookup its
+    objects.
+    """
 
     def __init__(
         self,
@@ -35,11 +41,13 @@ class Writes:
         lookup: Callable[[Resource, tuple[str, str]], Mapping[str, object] | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._progress, self._lookup, self._clock = progress, lookup, clock
+        self._progress = progress
+        self._lookup = lookup
+        self._clock = clock
         self._pending: dict[object, list[_Write]] = {}
 
     def written(self, key: object, resource: Resource, obj: KubeObject) -> None:
-        """obj: the server's answer to a create, update or patch."""
+        """Records a create, update or patch; obj is the API server's answer."""
         version = obj.get("metadata", {}).get("resourceVersion")
         if self._progress(resource) is None or not version:
             return
@@ -47,17 +55,18 @@ class Writes:
         self._remember(key, _Write(resource, name, "", int(version), self._clock()))
 
     def deleted(self, key: object, resource: Resource, name: tuple[str, str], uid: str) -> None:
+        """Records the deletion of an object."""
         if self._progress(resource) is not None and uid:
             self._remember(key, _Write(resource, name, uid, 0, self._clock()))
 
     def caught_up(self, key: object) -> bool:
-        """Whether every write for this key is visible in the informers."""
-        still = [write for write in self._pending.get(key, ()) if not self._visible(write)]
-        if still:
-            self._pending[key] = still
+        """Whether the informers show every write for this key."""
+        unseen = [write for write in self._pending.get(key, ()) if not self._visible(write)]
+        if unseen:
+            self._pending[key] = unseen
         else:
             self._pending.pop(key, None)
-        return not still
+        return not unseen
 
     def _remember(self, key: object, write: _Write) -> None:
         self._pending.setdefault(key, []).append(write)
@@ -67,8 +76,8 @@ class Writes:
             return True
         if not write.uid:
             return (self._progress(write.resource) or 0) >= write.version
-        found = self._lookup(write.resource, write.name)
-        metadata = found["metadata"] if found else None
+        current = self._lookup(write.resource, write.name)
+        metadata = current["metadata"] if current else None
         if not isinstance(metadata, dict) or metadata.get("uid") != write.uid:
             return True
         return bool(metadata.get("deletionTimestamp"))

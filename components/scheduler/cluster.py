@@ -1,8 +1,9 @@
-"""The scheduler's view of the cluster: nodes with the pods on them, kept up to date step by step.
+"""The scheduler's view of the cluster: the nodes and the pods on them, updated with every event.
 
-Counts that filters and scores ask for again and again (pods that match a selector, by node; affinity terms
-of running pods, by node) are made once and then follow each pod that comes or goes: scheduling one pod costs
-time in proportion to the nodes, not to the pods.
+Filters and scores need the same counts for every pod: how many pods on each node match a selector,
+and on which nodes pods with a given affinity term run. The first use computes such a count, and
+every pod that is placed or removed afterwards adjusts it. Scheduling a pod therefore costs time in
+proportion to the number of nodes, not to the number of pods.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.podspec import HostPort, PodInfo, Requests, Term, amount
 
-#: Selectors whose counts are kept.
+#: How many selectors' counts are kept; the least recently used one is dropped.
 _COUNTERS = 512
 
 
 @dataclass(eq=False)
 class NodeState:
-    """allocatable, requested, scored: cpu in thousandths, everything else in units."""
+    """A node with the sum of what its pods request.
+
+    allocatable, requested and scored hold CPU in millicores and every other resource in its base
+    unit. requested sums the pods' requests; scored sums the same with a default for absent
+    requests.
+    """
 
     obj: KubeObject
     name: str
@@ -36,7 +42,8 @@ class NodeState:
 
     @classmethod
     def of(cls, node: KubeObject) -> NodeState:
-        spec, status = node.get("spec") or {}, node.get("status") or {}
+        spec = node.get("spec") or {}
+        status = node.get("status") or {}
         allocatable = status.get("allocatable") or status.get("capacity") or {}
         return cls(
             node,
@@ -67,14 +74,14 @@ class NodeState:
 
 @dataclass(frozen=True)
 class _Counted:
-    """Pods of some namespaces that a selector matches, by node."""
+    """The number of pods on each node that a term's selector and namespaces match."""
 
     term: Term
     by_node: dict[str, int]
 
 
 class TermGroup:
-    """Equal affinity terms of running pods, counted by the nodes they run on."""
+    """An affinity term of running pods, with the number of pods that have it on each node."""
 
     def __init__(self, term: Term) -> None:
         self.term = term
@@ -92,31 +99,37 @@ _KINDS = ("affinity", "anti_affinity", "preferred", "avoided")
 
 
 class Cluster:
-    """relief grows with every change that can let a pod fit that did not fit before: more room, other nodes.
-    A pod that comes takes room, so it does not count (affinity to it is the caller's business)."""
+    """Nodes, the pods placed on them, and the counts derived from both.
+
+    relief counts the changes that may let a pod fit that did not fit before, such as a removed pod
+    or a changed node. A placed pod only takes room, so it does not raise relief. That pod affinity
+    may be satisfied by a placed pod is left to the caller.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeState] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         self.relief = 0
         self._where: dict[tuple[str, str], tuple[str, PodInfo]] = {}
-        self._homeless: dict[str, dict[tuple[str, str], PodInfo]] = {}
+        self._on_absent_nodes: dict[str, dict[tuple[str, str], PodInfo]] = {}
         self._counters: OrderedDict[Term, _Counted] = OrderedDict()
         self._groups: dict[str, dict[Term, TermGroup]] = {kind: {} for kind in _KINDS}
 
     def set_node(self, node: KubeObject) -> None:
         fresh = NodeState.of(node)
         old = self.nodes.get(fresh.name)
-        for pod in old.pods.values() if old else self._homeless.pop(fresh.name, {}).values():
+        for pod in old.pods.values() if old else self._on_absent_nodes.pop(fresh.name, {}).values():
             fresh.add(pod)
         self.nodes[fresh.name] = fresh
         self.relief += 1
 
     def remove_node(self, name: str) -> None:
-        """Its pods are remembered: the node may register again before they are deleted."""
+        """Removes the node but keeps its pods, because it may register again before they are
+        deleted.
+        """
         old = self.nodes.pop(name, None)
         if old is not None and old.pods:
-            self._homeless[name] = dict(old.pods)
+            self._on_absent_nodes[name] = dict(old.pods)
         self.relief += 1
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -128,7 +141,7 @@ class Cluster:
             self.relief += 1
 
     def place(self, pod: PodInfo, node: str) -> None:
-        """The pod is (or is assumed to be) on this node. Replaces what was known of it."""
+        """Records that the pod runs on this node, or is assumed to; replaces an earlier record."""
         if pod.key in self._where:
             self.remove(pod.key)
         self._where[pod.key] = (node, pod)
@@ -136,24 +149,24 @@ class Cluster:
         if home is not None:
             home.add(pod)
         else:
-            self._homeless.setdefault(node, {})[pod.key] = pod
+            self._on_absent_nodes.setdefault(node, {})[pod.key] = pod
         self._count(pod, node, 1)
 
     def remove(self, key: tuple[str, str]) -> None:
-        found = self._where.pop(key, None)
-        if found is None:
+        placed = self._where.pop(key, None)
+        if placed is None:
             return
-        node, pod = found
+        node, pod = placed
         home = self.nodes.get(node)
         if home is not None and key in home.pods:
             home.remove(home.pods[key])
-        self._homeless.get(node, {}).pop(key, None)
+        self._on_absent_nodes.get(node, {}).pop(key, None)
         self._count(pod, node, -1)
         self.relief += 1
 
     def node_of(self, key: tuple[str, str]) -> str | None:
-        found = self._where.get(key)
-        return found[0] if found else None
+        placed = self._where.get(key)
+        return placed[0] if placed else None
 
     def _count(self, pod: PodInfo, node: str, sign: int) -> None:
         for counted in self._counters.values():
@@ -167,11 +180,13 @@ class Cluster:
                     del self._groups[kind][term]
 
     def groups(self, kind: str) -> Iterator[TermGroup]:
-        """kind: affinity, anti_affinity, preferred or avoided."""
+        """Yields the term groups of one kind: affinity, anti_affinity, preferred or avoided."""
         yield from self._groups[kind].values()
 
     def matching(self, term: Term) -> Mapping[str, int]:
-        """How many pods the term selects on each node; its topology key and weight do not count."""
+        """Returns how many pods the term selects on each node; ignores its topology key and
+        weight.
+        """
         term = Term("", term.selector, term.namespaces, term.namespace_selector)
         counted = self._counters.get(term)
         if counted is None:
@@ -186,5 +201,5 @@ class Cluster:
         return counted.by_node
 
     def selected(self, namespace: str, selector: LabelSelector) -> Mapping[str, int]:
-        """matching() for pods of one namespace."""
+        """Returns how many pods of one namespace the selector matches on each node."""
         return self.matching(Term("", selector, frozenset({namespace})))

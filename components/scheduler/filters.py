@@ -1,6 +1,9 @@
-"""Where a pod can run. Each filter is a function of the pod and one node, in upstream's order; the reasons are
-upstream's, because FailedScheduling events are read by people
-(https://kubernetes.io/docs/concepts/scheduling-eviction/kube-scheduler/)."""
+"""Filters decide on which nodes a pod can run.
+
+Each filter is a function of the pod and one node. They run in upstream's order and return
+upstream's reasons, because people and tools read these reasons in FailedScheduling events
+(https://kubernetes.io/docs/concepts/scheduling-eviction/kube-scheduler/).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ _SPREAD = "node(s) didn't match pod topology spread constraints"
 
 @dataclass(frozen=True)
 class Rejection:
-    """resolvable: removing pods from the node could help (so preemption would be worth a try)."""
+    """Why a node cannot run the pod.
+
+    resolvable is true when removing pods from the node could help, so that preemption is worth
+    trying.
+    """
 
     reasons: tuple[str, ...]
     resolvable: bool = False
@@ -35,7 +42,9 @@ def node_unschedulable(pod: PodInfo, node: NodeState) -> Rejection | None:
 
 def node_name(pod: PodInfo, node: NodeState) -> Rejection | None:
     wanted = pod.spec.get("nodeName")
-    return Rejection(("node(s) didn't match the requested node name",)) if wanted not in (None, "", node.name) else None
+    if wanted in (None, "", node.name):
+        return None
+    return Rejection(("node(s) didn't match the requested node name",))
 
 
 def taint_toleration(pod: PodInfo, node: NodeState) -> Rejection | None:
@@ -51,13 +60,20 @@ def node_affinity(pod: PodInfo, node: NodeState) -> Rejection | None:
 
 def node_ports(pod: PodInfo, node: NodeState) -> Rejection | None:
     if any(port.conflicts(used) for port in pod.ports for used in node.ports):
-        return Rejection(("node(s) didn't have free ports for the requested pod ports",), resolvable=True)
+        return Rejection(
+            ("node(s) didn't have free ports for the requested pod ports",),
+            resolvable=True,
+        )
     return None
 
 
 def node_resources_fit(pod: PodInfo, node: NodeState) -> Rejection | None:
-    """Every resource that does not fit is named; what no empty node could offer is not resolvable."""
-    reasons, resolvable = [], True
+    """Names every resource that does not fit.
+
+    The rejection is not resolvable when even the empty node offers less than the pod requests.
+    """
+    reasons: list[str] = []
+    resolvable = True
     if len(node.pods) + 1 > node.allocatable.get("pods", 0):
         reasons.append("Too many pods")
     for name, wanted in pod.requests.items():
@@ -68,7 +84,7 @@ def node_resources_fit(pod: PodInfo, node: NodeState) -> Rejection | None:
     return Rejection(tuple(reasons), resolvable) if reasons else None
 
 
-#: In upstream's order; the first rejection counts.
+#: The filters in upstream's order; a node's first rejection is the one reported.
 NODE_FILTERS: tuple[Filter, ...] = (
     node_unschedulable,
     node_name,
@@ -88,7 +104,11 @@ class _HardSpread:
 
 
 def topology_spread(pod: PodInfo, cluster: Cluster) -> Filter:
-    """DoNotSchedule constraints: skew = pods in the node's domain with this one - pods in the emptiest domain."""
+    """Enforces the pod's DoNotSchedule constraints.
+
+    The skew is the number of matching pods in the node's domain, this pod included, minus the
+    number in the domain with the fewest.
+    """
     spreads = [_hard_spread(pod, item, cluster) for item in pod.constraints if item.hard]
 
     def accept(_: PodInfo, node: NodeState) -> Rejection | None:
@@ -114,11 +134,18 @@ def _hard_spread(pod: PodInfo, constraint: Constraint, cluster: Cluster) -> _Har
             counts[domain] = counts.get(domain, 0) + matching.get(node.name, 0)
     too_few = len(counts) < constraint.min_domains
     minimum = 0 if too_few else min(counts.values(), default=0)
-    return _HardSpread(constraint, int(constraint.selector.matches(dict(pod.labels))), counts, minimum)
+    return _HardSpread(
+        constraint,
+        int(constraint.selector.matches(dict(pod.labels))),
+        counts,
+        minimum,
+    )
 
 
 def counts_for_spread(pod: PodInfo, constraint: Constraint, node: NodeState) -> bool:
-    """nodeAffinityPolicy and nodeTaintsPolicy: does this node's domain exist for the pod?"""
+    """Whether the node's domain counts for the pod under nodeAffinityPolicy and
+    nodeTaintsPolicy.
+    """
     if constraint.honor_affinity and not pod_admits_node(pod.spec, node.obj):
         return False
     if not constraint.honor_taints:
@@ -127,7 +154,7 @@ def counts_for_spread(pod: PodInfo, constraint: Constraint, node: NodeState) -> 
 
 
 def domain_counts(cluster: Cluster, key: str, by_node: Mapping[str, int]) -> dict[str, int]:
-    """Counts per node summed per value of a node label."""
+    """Sums counts per node into counts per value of a node label."""
     counts: dict[str, int] = {}
     for name, count in by_node.items():
         node = cluster.nodes.get(name)
@@ -138,15 +165,30 @@ def domain_counts(cluster: Cluster, key: str, by_node: Mapping[str, int]) -> dic
 
 
 def pod_affinity(pod: PodInfo, cluster: Cluster) -> Filter:
-    """Required affinity and anti-affinity of the pod, and anti-affinity of running pods against it."""
-    near = [(term, domain_counts(cluster, term.topology_key, _matching_all(pod, cluster))) for term in pod.affinity]
-    far = [(term, domain_counts(cluster, term.topology_key, cluster.matching(term))) for term in pod.anti_affinity]
+    """Checks the pod's required affinity and anti-affinity, and running pods' anti-affinity to
+    it.
+    """
+    near = [
+        (
+            term,
+            domain_counts(cluster, term.topology_key, _matching_all(pod, cluster)),
+        )
+        for term in pod.affinity
+    ]
+    far = [
+        (
+            term,
+            domain_counts(cluster, term.topology_key, cluster.matching(term)),
+        )
+        for term in pod.anti_affinity
+    ]
     forbidden = [
         (group.term.topology_key, domain_counts(cluster, group.term.topology_key, group.by_node))
         for group in cluster.groups("anti_affinity")
         if group.term.matches(pod, cluster.namespace_labels)
     ]
-    # The first of a set of pods that want to be together would otherwise never start.
+    # A pod that matches its own affinity and finds no other match may go anywhere. Otherwise the
+    # first pod of a set that wants to run together would never start.
     is_first = not any(counts for _, counts in near) and all(
         term.matches(pod, cluster.namespace_labels) for term in pod.affinity
     )
@@ -157,19 +199,26 @@ def pod_affinity(pod: PodInfo, cluster: Cluster) -> Filter:
         if any(counts.get(node.labels.get(term.topology_key, "")) for term, counts in far):
             return Rejection(("node(s) didn't match pod anti-affinity rules",), resolvable=True)
         if any(counts.get(node.labels.get(key, "")) for key, counts in forbidden):
-            return Rejection(("node(s) didn't satisfy existing pods anti-affinity rules",), resolvable=True)
+            return Rejection(
+                ("node(s) didn't satisfy existing pods anti-affinity rules",),
+                resolvable=True,
+            )
         return None
 
     return accept
 
 
 def _matching_all(pod: PodInfo, cluster: Cluster) -> dict[str, int]:
-    """Pods that satisfy all affinity terms at once, by node: a term alone is not enough."""
+    """Counts, on each node, the pods that match all affinity terms at once, as upstream
+    requires.
+    """
     terms = list(pod.affinity)
     if len(terms) == 1:
         return dict(cluster.matching(terms[0]))
     counts: dict[str, int] = {}
-    candidates = set.intersection(*({name for name, n in cluster.matching(term).items() if n} for term in terms))
+    candidates = set.intersection(
+        *({name for name, n in cluster.matching(term).items() if n} for term in terms),
+    )
     for name in candidates:
         node = cluster.nodes.get(name)
         for other in node.pods.values() if node else ():
@@ -185,7 +234,10 @@ def _is_near(near: list[tuple[Term, dict[str, int]]], node: NodeState, is_first:
 
 
 def named_nodes(pod: PodInfo) -> frozenset[str] | None:
-    """Nodes the affinity names by metadata.name in every term (DaemonSet pods): no need to look at others."""
+    """Returns the nodes that every term of the node affinity selects by metadata.name, or None.
+
+    The pods of DaemonSets have such an affinity, so that the filters need not look at other nodes.
+    """
     terms = required_terms(pod.spec)
     if not terms:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kubewire.components.base.golang import flag, parse_bool
 
 DEFAULT_NAME = "default-scheduler"
-#: Upstream's other flags, and one that is accepted: there is one scheduler.
+#: Upstream's other flags, which have no effect here, and --leader-elect, which is accepted.
 WITHOUT_EFFECT = frozenset(
     """
     allow-metric-labels allow-metric-labels-manifest authentication-kubeconfig authentication-skip-lookup
@@ -43,23 +43,29 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     out = argparse.ArgumentParser(prog="kube-scheduler", allow_abbrev=False)
     add = out.add_argument
-    add("--kubeconfig", required=True, help="file with the API server's address and our credentials")
-    add("--scheduler-name", default=DEFAULT_NAME, help="spec.schedulerName of the pods to schedule (not upstream's)")
+    add("--kubeconfig", required=True, help="file with the API server's address and credentials")
+    add(
+        "--scheduler-name",
+        default=DEFAULT_NAME,
+        help="schedule the pods with this spec.schedulerName (not an upstream flag)",
+    )
     add("--bind-address", default="127.0.0.1")
-    add("--secure-port", type=int, default=10259, help="/healthz and /metrics, plain HTTP; 0 for none")
+    add(
+        "--secure-port", type=int, default=10259, help="port of /healthz and /metrics, over plain HTTP; 0 disables them"
+    )
     add(
         "--leader-elect",
         nargs="?",
         type=flag(parse_bool),
         const=True,
         default=True,
-        help="accepted; there is one scheduler",
+        help="accepted without effect: a lab runs a single scheduler",
     )
     add("-v", "--v", dest="verbosity", type=int, default=0)
     return out
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Raises SystemExit(2) after an error message."""
+    """Parses the flags; prints an error and raises SystemExit(2) when they are wrong."""
     given = parser().parse_args(list(argv))
     return Options(given.kubeconfig, given.scheduler_name, given.bind_address, given.secure_port, given.verbosity)

@@ -1,4 +1,6 @@
-"""kube-scheduler (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-scheduler/)."""
+"""The process: flags, informers and the scheduling loop, health and metrics
+(https://kubernetes.io/docs/reference/command-line-tools-reference/kube-scheduler/).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ log = logging.getLogger("kube-scheduler")
 
 
 def main(argv: list[str]) -> int:
-    """Runs until SIGTERM or SIGINT: exit code 0. 2: bad flags. 1: the loop failed."""
+    """Runs until SIGTERM or SIGINT. Returns 0 then, 1 when the loop failed; wrong flags exit with
+    2.
+    """
     options = parse(argv)
     log_to_stderr(options.verbosity)
     return asyncio.run(run(options))
@@ -24,14 +28,16 @@ def main(argv: list[str]) -> int:
 async def run(options: Options) -> int:
     stop = termination()
     client = Client.from_kubeconfig(options.kubeconfig, user_agent="kube-scheduler")
-    server = await health.serve(options.bind_address, options.secure_port) if options.secure_port else None
+    server = None
+    if options.secure_port:
+        server = await health.serve(options.bind_address, options.secure_port)
     async with client:
         working = asyncio.create_task(Scheduler(client, name=options.scheduler_name).run())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
         failed = working.done()
         if failed:
-            log.error("the scheduler ended", exc_info=working.exception())
+            log.error("the scheduling loop failed", exc_info=working.exception())
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
         if server is not None:

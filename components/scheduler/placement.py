@@ -1,4 +1,4 @@
-"""One decision: the best node for a pod, or why there is none."""
+"""Decides on the best node for one pod, or explains why no node can run it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,23 @@ class Placed:
 
 @dataclass(frozen=True)
 class Unplaced:
-    """message: text of the FailedScheduling event and of the PodScheduled condition."""
+    """No node can run the pod; message is the text of the event and of the PodScheduled
+    condition.
+    """
 
     message: str
 
 
-def choose(pod: PodInfo, cluster: Cluster, spread: LabelSelector | None = None) -> Placed | Unplaced:
-    """spread: what selects the pod's siblings (its Services and owner), for the default spreading."""
+def choose(
+    pod: PodInfo,
+    cluster: Cluster,
+    spread: LabelSelector | None = None,
+) -> Placed | Unplaced:
+    """Chooses a node that passes all filters and has the highest score.
+
+    spread selects the pods of the same Services and owner, which the default constraints spread
+    apart.
+    """
     if not cluster.nodes:
         return Unplaced("no nodes available to schedule pods")
     filters = (*NODE_FILTERS, *_cluster_filters(pod, cluster))
@@ -54,7 +64,8 @@ def choose(pod: PodInfo, cluster: Cluster, spread: LabelSelector | None = None) 
     if len(possible) == 1:
         return Placed(possible[0].name)
     scores = total_scores(pod, possible, cluster, spread)
-    # Upstream draws lots between equals; the emptiest node, then the first by name, is reproducible.
+    # Upstream picks at random among nodes with equal scores. The node with the fewest pods, then
+    # the first by name, makes a lab's placement reproducible.
     best = min(range(len(possible)), key=lambda index: _order(possible[index], scores[index]))
     return Placed(possible[best].name)
 
@@ -81,9 +92,14 @@ def _first(filters: tuple[Filter, ...], pod: PodInfo, node: NodeState) -> Reject
 
 
 def failure(rejected: Mapping[str, Rejection]) -> str:
-    """0/4 nodes are available: 1 node(s) had ..., 3 Insufficient cpu. no new claims to deallocate, preemption: ...
+    """Builds the failure message in upstream's form.
 
-    The part before the comma is what the DynamicResources plugin says of a pod without resource claims."""
+        0/4 nodes are available: 1 node(s) had ..., 3 Insufficient cpu. no new claims to deallocate,
+        preemption: ...
+
+    The text before the last comma is what the DynamicResources plugin reports for a pod that has
+    no resource claims.
+    """
     total = len(rejected)
     reasons = Counter(reason for item in rejected.values() for reason in item.reasons)
     resolvable = sum(item.resolvable for item in rejected.values())

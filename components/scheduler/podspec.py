@@ -1,4 +1,6 @@
-"""What scheduling needs of a pod, computed once per pod: requests, ports, affinity terms, constraints."""
+"""The facts about a pod that scheduling needs, computed once: requests, ports, affinity,
+spreading.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from kubewire.components.kubeapi.quantity import milli_value, value
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
 
-#: Requests assumed for scoring where a container has none (GetNonzeroRequests).
+#: Requests that scoring assumes for a container without its own (GetNonzeroRequests).
 DEFAULT_MILLI_CPU = 100
 DEFAULT_MEMORY = 200 * 1024 * 1024
 _SIDECAR = "Always"
@@ -21,12 +23,14 @@ Requests = dict[str, int]
 
 @dataclass(frozen=True)
 class HostPort:
+    """A port on the node that a container asks for."""
+
     protocol: str
     address: str
     port: int
 
     def conflicts(self, other: HostPort) -> bool:
-        """0.0.0.0 takes the port on every address."""
+        """Whether both need the same port; the address 0.0.0.0 takes it on every address."""
         if (self.protocol, self.port) != (other.protocol, other.port):
             return False
         return self.address == other.address or "0.0.0.0" in (self.address, other.address)
@@ -34,7 +38,10 @@ class HostPort:
 
 @dataclass(frozen=True)
 class Term:
-    """A pod (anti-)affinity term. namespaces and namespace_selector are alternatives that add up."""
+    """A pod affinity or anti-affinity term.
+
+    It applies to the namespaces listed by name and to those that namespace_selector matches.
+    """
 
     topology_key: str
     selector: LabelSelector
@@ -54,7 +61,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A topologySpreadConstraint."""
+    """An entry of topologySpreadConstraints; hard means DoNotSchedule."""
 
     max_skew: int
     topology_key: str
@@ -67,7 +74,12 @@ class Constraint:
 
 @dataclass(frozen=True, eq=False)
 class PodInfo:
-    """requests: cpu in thousandths, everything else in units; scored: the same with defaults for absent ones."""
+    """A pod with its scheduling facts.
+
+    requests holds CPU in millicores and other resources in their base unit; scored is the same
+    with defaults for absent requests. affinity and anti_affinity are required terms, preferred and
+    avoided the weighted ones.
+    """
 
     obj: KubeObject
     namespace: str
@@ -96,14 +108,16 @@ class PodInfo:
 
     @classmethod
     def of(cls, pod: KubeObject) -> PodInfo:
-        metadata, spec = pod["metadata"], pod["spec"]
-        namespace, labels = metadata["namespace"], metadata.get("labels") or {}
+        metadata = pod["metadata"]
+        spec = pod["spec"]
+        namespace = metadata["namespace"]
+        labels = metadata.get("labels") or {}
         affinity = spec.get("affinity") or {}
-        near, far = affinity.get("podAffinity") or {}, affinity.get("podAntiAffinity") or {}
-        required, preferred = (
-            "requiredDuringSchedulingIgnoredDuringExecution",
-            "preferredDuringSchedulingIgnoredDuringExecution",
-        )
+        near = affinity.get("podAffinity") or {}
+        far = affinity.get("podAntiAffinity") or {}
+        required = "requiredDuringSchedulingIgnoredDuringExecution"
+        preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+        constraints = spec.get("topologySpreadConstraints") or ()
         return cls(
             pod,
             namespace,
@@ -118,7 +132,7 @@ class PodInfo:
             tuple(_term(item, namespace, labels) for item in far.get(required) or ()),
             tuple(_weighted(item, namespace, labels) for item in near.get(preferred) or ()),
             tuple(_weighted(item, namespace, labels) for item in far.get(preferred) or ()),
-            tuple(_constraint(item, labels) for item in spec.get("topologySpreadConstraints") or ()),
+            tuple(_constraint(item, labels) for item in constraints),
             tuple(spec.get("tolerations") or ()),
         )
 
@@ -128,8 +142,12 @@ def amount(resource: str, quantity: str | int) -> int:
 
 
 def total_requests(spec: KubeObject, defaults: Mapping[str, int]) -> Requests:
-    """The larger of what runs together and what an init container needs (with the sidecars started before it),
-    plus overhead; pod-level requests win (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/)."""
+    """Sums the requests of a pod as the kubelet and upstream's scheduler do.
+
+    The result is the larger of what the containers need together and what any init container needs
+    while the sidecars started before it run, plus the overhead. Requests on the level of the pod
+    override it (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/).
+    """
     running: Requests = {}
     for container in spec.get("containers") or []:
         _add(running, _requests(container, defaults))
@@ -145,7 +163,10 @@ def total_requests(spec: KubeObject, defaults: Mapping[str, int]) -> Requests:
     _raise(running, peak)
     pod_level = (spec.get("resources") or {}).get("requests") or {}
     running |= {key: amount(key, quantity) for key, quantity in pod_level.items()}
-    _add(running, {key: amount(key, quantity) for key, quantity in (spec.get("overhead") or {}).items()})
+    _add(
+        running,
+        {key: amount(key, quantity) for key, quantity in (spec.get("overhead") or {}).items()},
+    )
     return running
 
 
@@ -165,17 +186,29 @@ def _raise(total: Requests, floor: Mapping[str, int]) -> None:
 
 
 def host_ports(spec: KubeObject) -> tuple[HostPort, ...]:
-    sidecars = [item for item in spec.get("initContainers") or [] if item.get("restartPolicy") == _SIDECAR]
-    ports = [port for item in [*(spec.get("containers") or []), *sidecars] for port in item.get("ports") or []]
+    init = spec.get("initContainers") or []
+    sidecars = [item for item in init if item.get("restartPolicy") == _SIDECAR]
+    ports = [
+        port
+        for item in [
+            *(spec.get("containers") or []),
+            *sidecars,
+        ]
+        for port in item.get("ports") or []
+    ]
     return tuple(
-        HostPort(port.get("protocol", "TCP"), port.get("hostIP") or "0.0.0.0", int(port["hostPort"]))
+        HostPort(
+            port.get("protocol", "TCP"),
+            port.get("hostIP") or "0.0.0.0",
+            int(port["hostPort"]),
+        )
         for port in ports
         if port.get("hostPort")
     )
 
 
 def _selector(item: KubeObject, labels: Mapping[str, str]) -> LabelSelector:
-    """labelSelector with matchLabelKeys: the pod's own values of those keys are required too."""
+    """labelSelector narrowed by matchLabelKeys and mismatchLabelKeys, with the pod's own values."""
     selector = item.get("labelSelector")
     if selector is None:
         return LabelSelector.from_object(None)
@@ -219,8 +252,11 @@ def _constraint(item: KubeObject, labels: Mapping[str, str]) -> Constraint:
 
 
 def signature(pod: PodInfo) -> str:
-    """Equal for pods that every filter treats alike (replicas of one template)."""
-    spec = {key: item for key, item in pod.spec.items() if key not in ("hostname", "volumes", "containers")}
+    """A key that is equal for pods all filters treat alike, such as the replicas of one
+    template.
+    """
+    ignored = ("hostname", "volumes", "containers")
+    spec = {key: item for key, item in pod.spec.items() if key not in ignored}
     parts: list[Any] = [pod.namespace, dict(pod.labels), pod.requests, spec]
     ports = [(port.protocol, port.address, port.port) for port in pod.ports]
     return json.dumps([*parts, ports], sort_keys=True)

@@ -1,5 +1,9 @@
-"""Pods that wait: active (by priority, then age), backing off, or until something changes
-(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-scheduling/scheduler_queues.md)."""
+"""The scheduling queue: pods to try next, pods that back off, and pods that wait for a change.
+
+Active pods are ordered by priority, then by arrival. A pod that no node can run waits until a
+change of the cluster may help it, and a pod that was tried before waits for its back-off as well
+(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-scheduling/scheduler_queues.md).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from dataclasses import dataclass
 from kubewire.components.scheduler.podspec import PodInfo
 
 Key = tuple[str, str]
-INITIAL_BACKOFF, MAX_BACKOFF = 1.0, 10.0
-#: A pod nothing has moved for so long is tried again anyway, in seconds.
+INITIAL_BACKOFF = 1.0
+MAX_BACKOFF = 10.0
+#: After this many seconds an unschedulable pod is tried again even though nothing changed.
 UNSCHEDULABLE_TIMEOUT = 300.0
 
 
@@ -29,7 +34,7 @@ class _Waiting:
 
 
 class SchedulingQueue:
-    """Times are the event loop's. One consumer calls pop()."""
+    """Holds every pending pod. Times are the event loop's, and a single consumer calls pop()."""
 
     def __init__(self) -> None:
         self._waiting: dict[Key, _Waiting] = {}
@@ -44,7 +49,7 @@ class SchedulingQueue:
         return len(self._waiting)
 
     def add(self, pod: PodInfo) -> None:
-        """A pending pod, new or changed. Only a change of what scheduling looks at may end its waiting."""
+        """Adds a pending pod or replaces it; a change of its labels or spec ends its wait."""
         standing = self._waiting.get(pod.key)
         if standing is None:
             self._waiting[pod.key] = waiting = _Waiting(pod)
@@ -57,12 +62,13 @@ class SchedulingQueue:
             self._activate(pod.key, standing)
 
     def remove(self, key: Key) -> None:
+        """Forgets a pod that was bound, finished or deleted."""
         self._waiting.pop(key, None)
         self._unschedulable.pop(key, None)
         self._in_flight.pop(key, None)
 
     async def pop(self) -> PodInfo:
-        """The next pod to try, when there is one."""
+        """Waits for the next pod to try."""
         while True:
             self._end_backoffs()
             while self._active:
@@ -77,23 +83,27 @@ class SchedulingQueue:
             await self._sleep()
 
     def done(self, key: Key) -> None:
-        """The pod got its node."""
+        """The pod is bound."""
         self.remove(key)
 
     def unschedulable(self, key: Key) -> None:
-        """No node for now: wait for a change."""
+        """No node can run the pod now: it waits for a change."""
         waiting = self._in_flight.pop(key, None)
         if waiting is not None and self._waiting.get(key) is waiting:
             self._unschedulable[key] = waiting
 
     def failed(self, key: Key) -> None:
-        """Binding failed: try again after the back-off."""
+        """Binding failed: the pod is tried again after its back-off."""
         waiting = self._in_flight.pop(key, None) or self._waiting.get(key)
         if waiting is not None:
             self._back_off(key, waiting)
 
     def move_all(self, *, only_with_affinity: bool = False) -> None:
-        """The cluster changed. only_with_affinity: a pod came, which helps nobody but those that want it near."""
+        """Tries the waiting pods again, because the cluster changed.
+
+        With only_with_affinity the change is a placed pod, which helps only pods with affinity or
+        spread constraints.
+        """
         for key, waiting in list(self._unschedulable.items()):
             if only_with_affinity and not (waiting.pod.affinity or waiting.pod.constraints):
                 continue
@@ -124,8 +134,9 @@ class SchedulingQueue:
         while self._backing_off and self._backing_off[0][0] <= now:
             _, _, key = heapq.heappop(self._backing_off)
             waiting = self._waiting.get(key)
-            if waiting is not None and key not in self._unschedulable and key not in self._in_flight:
-                self._activate(key, waiting)
+            if waiting is None or key in self._unschedulable or key in self._in_flight:
+                continue
+            self._activate(key, waiting)
 
     async def _sleep(self) -> None:
         self._wake.clear()
@@ -142,5 +153,5 @@ class SchedulingQueue:
 
 
 def _asked(pod: PodInfo) -> object:
-    """Labels count: other pods' constraints and the pod's own select by them."""
+    """What the pod asks for. Labels count because constraints, its own included, select by them."""
     return pod.labels, pod.spec

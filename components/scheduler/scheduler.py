@@ -1,4 +1,25 @@
-"""The loop: pending pods in, bindings out."""
+"""The scheduling loop: takes pending pods, chooses nodes and writes bindings.
+
+A scheduler never starts a pod. It writes spec.nodeName through the pod's binding subresource, and
+the kubelet of that node, which watches for pods with its name, does the rest. Scheduling has two
+parts, as in upstream's scheduling framework
+(https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/):
+
+- The scheduling cycle decides. It runs for one pod at a time, because each decision must see the
+  room that the previous one took.
+- The binding cycle writes. It takes a round trip to the API server, so many bindings run at once,
+  and the next decision does not wait for them.
+
+Between the two the pod is *assumed* on its node: the cluster counts it there although the informer
+does not show it yet. The invariant is that a pod counts on exactly one node from the decision on.
+The informer's event confirms an assumed pod, and a failed binding removes it and sends it back to
+the queue.
+
+A pod that fits nowhere waits in the queue until an event may help it. Replicas of one template
+fail alike, so the failure is cached under their signature until Cluster.relief shows that
+something improved. Without the cache a Deployment of a thousand pods that do not fit would run the
+filters a thousand times for each event.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +62,9 @@ class Scheduler:
         name: str = DEFAULT_NAME,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.client, self.name, self.now = client, name, now
+        self.client = client
+        self.name = name
+        self.now = now
         self.events = EventRecorder(client, name)
         self.cluster = Cluster()
         self.queue = SchedulingQueue()
@@ -53,12 +76,12 @@ class Scheduler:
         self.statefulsets = Informer(client, STATEFULSETS, transform=_slim)
         self._services_of: dict[str, dict[str, KubeObject]] = {}
         self._assumed: dict[tuple[str, str], str] = {}
-        self._hopeless: dict[str, tuple[int, str]] = {}
+        self._failures: dict[str, tuple[int, str]] = {}
         self._bindings = asyncio.Semaphore(_BINDINGS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         informers = (
             self.nodes,
             self.namespaces,
@@ -85,18 +108,18 @@ class Scheduler:
             pod = await self.queue.pop()
             try:
                 self._schedule(pod)
-            except Exception:  # one pod's trouble is tried again, and is not the others'
+            except Exception:  # an error with one pod must not stop the scheduling of the others
                 log.exception("scheduling %s/%s", *pod.key)
                 self.queue.failed(pod.key)
-            # Decisions are CPU only: let bindings and watches have their turn.
+            # A decision never awaits anything, so bindings and watches get their turn here.
             await asyncio.sleep(0)
 
     def _schedule(self, pod: PodInfo) -> None:
-        mark = signature(pod)
-        hopeless = self._hopeless.get(mark)
-        if hopeless is not None and hopeless[0] == self.cluster.relief:
-            # A sibling found no room and nothing has got better since.
-            decision: Placed | Unplaced = Unplaced(hopeless[1])
+        key = signature(pod)
+        cached = self._failures.get(key)
+        if cached is not None and cached[0] == self.cluster.relief:
+            # A pod with the same needs failed, and nothing has improved since.
+            decision: Placed | Unplaced = Unplaced(cached[1])
         else:
             decision = choose(pod, self.cluster, self._siblings(pod))
         if isinstance(decision, Placed):
@@ -105,19 +128,20 @@ class Scheduler:
             self._spawn(self._bind(pod, decision.node))
             return
         if not (pod.affinity or pod.constraints):
-            if len(self._hopeless) > 1000:
-                self._hopeless.clear()
-            self._hopeless[mark] = (self.cluster.relief, decision.message)
+            if len(self._failures) > 1000:
+                self._failures.clear()
+            self._failures[key] = (self.cluster.relief, decision.message)
         self.queue.unschedulable(pod.key)
         self._spawn(self._report(pod, decision.message))
 
     def _siblings(self, pod: PodInfo) -> LabelSelector | None:
+        """The selector of the pod's Services and owner, which the default constraints spread."""
         owner = owner_key(pod)
-        found: KubeObject | None = None
+        workload: KubeObject | None = None
         if owner is not None:
             informer = self.replicasets if owner[0] == "ReplicaSet" else self.statefulsets
-            found = informer.get(owner[1], pod.namespace)
-        return default_selector(pod, self._services_of.get(pod.namespace, {}).values(), found)
+            workload = informer.get(owner[1], pod.namespace)
+        return default_selector(pod, self._services_of.get(pod.namespace, {}).values(), workload)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -141,6 +165,9 @@ class Scheduler:
         self.events.event(_with_kind(pod.obj), "Normal", "Scheduled", text)
 
     def _unassume(self, pod: PodInfo, error: ApiError) -> None:
+        """Takes back an assumed pod after its binding failed; a pod that is gone (404) is
+        forgotten.
+        """
         log.debug("binding %s/%s: %s", pod.namespace, pod.name, error)
         if self._assumed.pop(pod.key, None) is None:
             return
@@ -185,7 +212,8 @@ class Scheduler:
         node = pod["spec"]["nodeName"]
         self.queue.done(key)
         assumed = self._assumed.pop(key, None)
-        unchanged = old is not None and old["metadata"].get("labels") == pod["metadata"].get("labels")
+        labels = pod["metadata"].get("labels")
+        unchanged = old is not None and old["metadata"].get("labels") == labels
         if self.cluster.node_of(key) == node and (assumed == node or unchanged):
             return
         self.cluster.place(PodInfo.of(pod), node)
@@ -194,7 +222,9 @@ class Scheduler:
     def _is_ours(self, pod: KubeObject) -> bool:
         spec = pod["spec"]
         wanted = spec.get("schedulerName") or DEFAULT_NAME
-        return wanted == self.name and not spec.get("schedulingGates") and not pod["metadata"].get("deletionTimestamp")
+        if wanted != self.name or spec.get("schedulingGates"):
+            return False
+        return not pod["metadata"].get("deletionTimestamp")
 
     def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if new is None:
@@ -207,7 +237,10 @@ class Scheduler:
 
     def _on_namespace(self, old: KubeObject | None, new: KubeObject | None) -> None:
         metadata = (new or old or {})["metadata"]
-        self.cluster.set_namespace(metadata["name"], (metadata.get("labels") or {}) if new else None)
+        self.cluster.set_namespace(
+            metadata["name"],
+            (metadata.get("labels") or {}) if new else None,
+        )
 
     def _on_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
         metadata = (new or old or {})["metadata"]
@@ -218,22 +251,35 @@ class Scheduler:
             services[metadata["name"]] = new
 
 
-def unschedulable_conditions(conditions: list[KubeObject], message: str, now: datetime) -> list[KubeObject] | None:
-    """status.conditions with PodScheduled False, reason Unschedulable; None when that is what they say."""
+def unschedulable_conditions(
+    conditions: list[KubeObject],
+    message: str,
+    now: datetime,
+) -> list[KubeObject] | None:
+    """status.conditions with PodScheduled set to False and the reason Unschedulable.
+
+    Returns None when they already say so with this message.
+    """
     standing = next((item for item in conditions if item["type"] == "PodScheduled"), None)
-    fresh = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    fresh = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": message,
+    }
     if standing and all(standing.get(key) == wanted for key, wanted in fresh.items()):
         return None
     since = timestamp(now)
     if standing is not None and standing["status"] == "False":
         since = standing.get("lastTransitionTime") or since
-    others = [item for item in conditions if item["type"] != "PodScheduled"]
-    return [*others, fresh | {"lastTransitionTime": since}]
+    rest = [item for item in conditions if item["type"] != "PodScheduled"]
+    return [*rest, fresh | {"lastTransitionTime": since}]
 
 
 def _schedulable(node: KubeObject) -> object:
-    """What placement looks at; heartbeats change nothing of it."""
-    spec, status = node.get("spec") or {}, node.get("status") or {}
+    """The fields that placement reads; a heartbeat changes none of them."""
+    spec = node.get("spec") or {}
+    status = node.get("status") or {}
     return (
         node["metadata"].get("labels"),
         spec.get("taints"),

@@ -1,4 +1,7 @@
-"""Which of the possible nodes is best: upstream's default score plugins and weights, 0 to 100 each."""
+"""Scores rank the nodes that can run a pod, with upstream's default plugins and weights.
+
+Each function returns a score of 0 to 100 for each node, and the weighted sum decides.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,22 @@ from kubewire.components.scheduler.podspec import Constraint, PodInfo, Term
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
 _SCORED_RESOURCES = ("cpu", "memory")
-#: Weight of a running pod's required affinity towards the pod (hardPodAffinityWeight).
+#: Weight of a running pod's required affinity to the pod (hardPodAffinityWeight).
 _HARD_WEIGHT = 1
 
 Scores = list[float]
 
 
-def total_scores(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spread: LabelSelector | None) -> Scores:
-    """Weighted sums, one for each node. spread: selector of the pod's siblings for the default constraints."""
+def total_scores(
+    pod: PodInfo,
+    nodes: Sequence[NodeState],
+    cluster: Cluster,
+    spread: LabelSelector | None,
+) -> Scores:
+    """Returns the weighted sum of all scores for each node.
+
+    spread selects the pods of the same Services and owner for the default spread constraints.
+    """
     parts = (
         (3, taint_toleration(pod, nodes)),
         (2, node_affinity(pod, nodes)),
@@ -35,7 +46,7 @@ def total_scores(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spr
 
 
 def normalized(raw: Sequence[float], *, reverse: bool = False) -> Scores:
-    """The largest becomes 100 (or 0 in reverse)."""
+    """Scales so that the largest number becomes 100, or 0 with reverse."""
     top = max(raw, default=0)
     if top == 0:
         return [100.0 if reverse else 0.0] * len(raw)
@@ -44,7 +55,7 @@ def normalized(raw: Sequence[float], *, reverse: bool = False) -> Scores:
 
 
 def taint_toleration(pod: PodInfo, nodes: Sequence[NodeState]) -> Scores:
-    """Fewer untolerated PreferNoSchedule taints are better."""
+    """Prefers nodes with fewer PreferNoSchedule taints that the pod does not tolerate."""
 
     def untolerated(node: NodeState) -> int:
         return sum(
@@ -60,34 +71,43 @@ def node_affinity(pod: PodInfo, nodes: Sequence[NodeState]) -> Scores:
     preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or []
     if not preferred:
         return [0.0] * len(nodes)
-    return normalized(
-        [sum(item["weight"] for item in preferred if term_matches(item["preference"], node.obj)) for node in nodes]
-    )
+    weights: list[float] = []
+    for node in nodes:
+        matching = (item for item in preferred if term_matches(item["preference"], node.obj))
+        weights.append(sum(item["weight"] for item in matching))
+    return normalized(weights)
 
 
 def _fractions(pod: PodInfo, node: NodeState, requests: Callable[[str], int]) -> list[float]:
-    return [
-        min(requests(name) / node.allocatable[name], 1.0) for name in _SCORED_RESOURCES if node.allocatable.get(name)
-    ]
+    offered = [name for name in _SCORED_RESOURCES if node.allocatable.get(name)]
+    return [min(requests(name) / node.allocatable[name], 1.0) for name in offered]
 
 
 def least_allocated(pod: PodInfo, nodes: Sequence[NodeState]) -> Scores:
-    """The free share of cpu and memory once the pod runs, containers without requests counted at a default."""
+    """The free share of CPU and memory once the pod runs; absent requests count with a default."""
 
     def free(node: NodeState) -> float:
-        used = _fractions(pod, node, lambda name: node.scored.get(name, 0) + pod.scored.get(name, 0))
+        used = _fractions(
+            pod,
+            node,
+            lambda name: node.scored.get(name, 0) + pod.scored.get(name, 0),
+        )
         return 100 * sum(1 - share for share in used) / len(used) if used else 0.0
 
     return [math.floor(free(node)) for node in nodes]
 
 
 def balanced_allocation(pod: PodInfo, nodes: Sequence[NodeState]) -> Scores:
-    """cpu and memory used in like proportion; nothing to balance for a pod without requests."""
+    """Prefers nodes that would use CPU and memory in similar proportion; 0 without requests."""
     if not any(pod.requests.get(name) for name in _SCORED_RESOURCES):
         return [0.0] * len(nodes)
 
     def balance(node: NodeState) -> float:
-        used = _fractions(pod, node, lambda name: node.requested.get(name, 0) + pod.requests.get(name, 0))
+        used = _fractions(
+            pod,
+            node,
+            lambda name: node.requested.get(name, 0) + pod.requests.get(name, 0),
+        )
         deviation = abs(used[0] - used[1]) / 2 if len(used) == 2 else 0.0
         return 100 * (1 - deviation)
 
@@ -95,12 +115,20 @@ def balanced_allocation(pod: PodInfo, nodes: Sequence[NodeState]) -> Scores:
 
 
 def default_constraints(spread: LabelSelector) -> tuple[Constraint, ...]:
-    """What pods of a Service or an owner get when they say nothing (system defaults)."""
+    """Upstream's system defaults for pods without constraints that have a Service or an owner."""
     return (Constraint(3, HOSTNAME, False, spread), Constraint(5, ZONE, False, spread))
 
 
-def topology_spread(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, spread: LabelSelector | None) -> Scores:
-    """ScheduleAnyway constraints: emptier domains are better, the more so the more domains there are."""
+def topology_spread(
+    pod: PodInfo,
+    nodes: Sequence[NodeState],
+    cluster: Cluster,
+    spread: LabelSelector | None,
+) -> Scores:
+    """Prefers domains with fewer pods under the ScheduleAnyway constraints.
+
+    A constraint weighs more the more domains it has.
+    """
     soft = tuple(item for item in pod.constraints if not item.hard)
     by_default = not pod.constraints and spread is not None
     if by_default and spread is not None:
@@ -108,7 +136,8 @@ def topology_spread(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster, 
     if not soft:
         return [0.0] * len(nodes)
     raw = [0.0] * len(nodes)
-    ignored = [not by_default and any(item.topology_key not in node.labels for item in soft) for node in nodes]
+    keys = [item.topology_key for item in soft]
+    ignored = [not by_default and any(key not in node.labels for key in keys) for node in nodes]
     for item in soft:
         counts = _soft_counts(pod, item, nodes, cluster)
         weight = math.log(len({node.labels.get(item.topology_key) for node in nodes} - {None}) + 2)
@@ -123,17 +152,18 @@ def _soft_counts(
     pod: PodInfo, constraint: Constraint, nodes: Sequence[NodeState], cluster: Cluster
 ) -> Mapping[str, int]:
     matching = cluster.selected(pod.namespace, constraint.selector)
-    counted = {
-        name: count
-        for name, count in matching.items()
-        if count and name in cluster.nodes and counts_for_spread(pod, constraint, cluster.nodes[name])
-    }
+    counted = {}
+    for name, count in matching.items():
+        node = cluster.nodes.get(name) if count else None
+        if node is not None and counts_for_spread(pod, constraint, node):
+            counted[name] = count
     return domain_counts(cluster, constraint.topology_key, counted)
 
 
 def _spread_normalized(raw: Scores, ignored: Sequence[bool]) -> Scores:
     taken = [round(number) for number, out in zip(raw, ignored, strict=True) if not out]
-    low, high = min(taken, default=0), max(taken, default=0)
+    low = min(taken, default=0)
+    high = max(taken, default=0)
     return [
         0.0 if out else 100.0 if high == 0 else 100.0 * (high + low - round(number)) / high
         for number, out in zip(raw, ignored, strict=True)
@@ -141,7 +171,10 @@ def _spread_normalized(raw: Scores, ignored: Sequence[bool]) -> Scores:
 
 
 def pod_affinity(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster) -> Scores:
-    """Preferred (anti-)affinity in both directions; also the required affinity of running pods to this one."""
+    """Weighs preferred affinity and anti-affinity in both directions.
+
+    The required affinity of running pods to this pod counts too.
+    """
     domains: dict[tuple[str, str], float] = {}
 
     def add(term: Term, by_node: Mapping[str, int], weight: float) -> None:
@@ -158,6 +191,10 @@ def pod_affinity(pod: PodInfo, nodes: Sequence[NodeState], cluster: Cluster) -> 
                 add(group.term, group.by_node, sign * (group.term.weight or _HARD_WEIGHT))
     if not domains:
         return [0.0] * len(nodes)
-    raw = [sum(weight for (key, domain), weight in domains.items() if node.labels.get(key) == domain) for node in nodes]
-    low, high = min(raw), max(raw)
+    raw: list[float] = []
+    for node in nodes:
+        on_node = (pair for pair in domains if node.labels.get(pair[0]) == pair[1])
+        raw.append(sum(domains[pair] for pair in on_node))
+    low = min(raw)
+    high = max(raw)
     return [100 * (number - low) / (high - low) if high > low else 0.0 for number in raw]

@@ -1,4 +1,4 @@
-"""Which pods a pod should be spread from by default: those of its Services and of its owner."""
+"""Selects the pods from which a pod is spread by default: those of its Services and its owner."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from kubewire.components.kubeapi.selectors import LabelSelector, Requirement
 from kubewire.components.scheduler.podspec import PodInfo
 
 
-def default_selector(pod: PodInfo, services: Iterable[KubeObject], owner: KubeObject | None) -> LabelSelector | None:
-    """services: those of the pod's namespace; owner: its ReplicaSet or StatefulSet. None when neither selects it
-    (helper.DefaultSelector)."""
+def default_selector(
+    pod: PodInfo,
+    services: Iterable[KubeObject],
+    owner: KubeObject | None,
+) -> LabelSelector | None:
+    """Combines the selectors of the pod's Services and of its owner (helper.DefaultSelector).
+
+    services are those of the pod's namespace; owner is its ReplicaSet or StatefulSet. Returns None
+    when neither selects the pod.
+    """
     labels: dict[str, str] = {}
     for service in services:
         selector: Mapping[str, str] = service["spec"].get("selector") or {}
@@ -24,7 +31,7 @@ def default_selector(pod: PodInfo, services: Iterable[KubeObject], owner: KubeOb
 
 
 def owner_key(pod: PodInfo) -> tuple[str, str] | None:
-    """(kind, name) of the controller whose selector spreads the pod."""
+    """Returns (kind, name) of the controller whose selector spreads the pod."""
     for reference in pod.obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller") and reference["kind"] in ("ReplicaSet", "StatefulSet"):
             return reference["kind"], reference["name"]

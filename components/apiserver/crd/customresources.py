@@ -1,7 +1,9 @@
-"""CustomResourceDefinitions: from a definition to the resources it serves, and the definition's own life
+"""Serves the resources that CustomResourceDefinitions define, and maintains the definitions'
+status
 (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/).
 
-Versions convert by strategy None: only apiVersion changes."""
+Versions are converted by the strategy None: only apiVersion changes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ import orjson
 
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.crd import structural
-from kubewire.components.apiserver.kinds.spec import NAME_COLUMNS, Column, FieldError, KindSpec, ScalePaths
+from kubewire.components.apiserver.kinds.spec import (
+    NAME_COLUMNS,
+    Column,
+    FieldError,
+    KindSpec,
+    ScalePaths,
+)
 from kubewire.components.apiserver.registry import deletion, metadata, tables
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.registry import Registry, is_finished
@@ -28,28 +36,33 @@ from kubewire.components.kubeapi.resources import KubeObject, Resource
 log = logging.getLogger(__name__)
 
 STORAGE = "customresourcedefinitions.apiextensions.k8s.io"
-#: Objects of a deleted definition that go in one turn of the event loop.
+#: How many objects of a deleted definition are deleted in one turn of the event loop.
 _DELETIONS_AT_ONCE = 50
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
-# --- a definition's resources
-
-
 def served_versions(crd: KubeObject) -> list[Served]:
-    """One Served per served version of an accepted definition."""
+    """Returns a Served for each served version of an accepted definition."""
     versions = crd["spec"]["versions"]
     storage = next(version["name"] for version in versions if version.get("storage"))
     return [_served(crd, version, storage) for version in versions if version.get("served")]
 
 
 def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
-    spec, names = crd["spec"], crd["spec"]["names"]
+    spec = crd["spec"]
+    names = crd["spec"]["names"]
     group = spec["group"]
-    resource = Resource(group, version["name"], names["plural"], names["kind"], spec.get("scope") == "Namespaced")
+    resource = Resource(
+        group,
+        version["name"],
+        names["plural"],
+        names["kind"],
+        spec.get("scope") == "Namespaced",
+    )
     schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
     preserve = bool(spec.get("preserveUnknownFields"))
     subresources = version.get("subresources") or {}
+    selectable = [field["jsonPath"] for field in version.get("selectableFields") or []]
     kind = KindSpec(
         resource=resource,
         singular=names.get("singular") or names["kind"].lower(),
@@ -62,9 +75,7 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
         prepare_status_update=_only_status,
         columns=_columns(version),
         row=partial(_row, columns=version.get("additionalPrinterColumns") or []),
-        selectable_fields=partial(
-            _selectable, paths=[one["jsonPath"] for one in version.get("selectableFields") or []]
-        ),
+        selectable_fields=partial(_selectable, paths=selectable),
         scale=_scale_paths(subresources.get("scale")),
     )
     return Served(
@@ -83,7 +94,8 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
 def _deprecation(resource: Resource, version: dict[str, Any]) -> str:
     if not version.get("deprecated"):
         return ""
-    return version.get("deprecationWarning") or f"{resource.api_version} {resource.kind} is deprecated"
+    default = f"{resource.api_version} {resource.kind} is deprecated"
+    return version.get("deprecationWarning") or default
 
 
 def _at_version(obj: KubeObject, api_version: str) -> KubeObject:
@@ -99,7 +111,8 @@ def _prune(obj: KubeObject, schema: structural.Schema) -> list[str]:
 
 
 def _validate(obj: KubeObject, schema: structural.Schema) -> list[FieldError]:
-    return structural.validate({key: value for key, value in obj.items() if key != "metadata"}, _but_metadata(schema))
+    body = {key: value for key, value in obj.items() if key != "metadata"}
+    return structural.validate(body, _but_metadata(schema))
 
 
 def _but_metadata(schema: structural.Schema) -> structural.Schema:
@@ -127,7 +140,9 @@ def _with_status_of(new: KubeObject, old: KubeObject) -> None:
 
 
 def _only_status(new: KubeObject, old: KubeObject) -> None:
-    """All but the status is what it was, metadata too (apiextensions' statusStrategy)."""
+    """Keeps everything but the status as it was, metadata included (apiextensions'
+    statusStrategy).
+    """
     status = new.get("status")
     managed = new["metadata"].get("managedFields")
     new.clear()
@@ -145,13 +160,13 @@ def _columns(version: dict[str, Any]) -> tuple[Column, ...]:
         return NAME_COLUMNS
     columns = [
         Column(
-            one["name"],
-            one.get("type", "string"),
-            one.get("format", ""),
-            one.get("description", ""),
-            one.get("priority", 0),
+            item["name"],
+            item.get("type", "string"),
+            item.get("format", ""),
+            item.get("description", ""),
+            item.get("priority", 0),
         )
-        for one in extra
+        for item in extra
     ]
     return (NAME_COLUMNS[0], *columns)
 
@@ -164,24 +179,25 @@ def _row(obj: KubeObject, now: datetime, columns: list[dict[str, Any]]) -> list[
 
 
 def _cell(obj: KubeObject, now: datetime, column: dict[str, Any]) -> Any:
-    found = jsonpath.find(obj, column["jsonPath"])
-    if not found:
+    values = jsonpath.find(obj, column["jsonPath"])
+    if not values:
         return None
     if column.get("type") == "date":
         try:
-            return tables.human_duration((now - datetime.fromisoformat(str(found[0]))).total_seconds())
+            since = datetime.fromisoformat(str(values[0]))
+            return tables.human_duration((now - since).total_seconds())
         except (ValueError, TypeError):
             return "<invalid>"
-    if column.get("type") == "string" and not isinstance(found[0], str):
-        return orjson.dumps(found[0]).decode()
-    return found[0]
+    if column.get("type") == "string" and not isinstance(values[0], str):
+        return orjson.dumps(values[0]).decode()
+    return values[0]
 
 
 def _selectable(obj: KubeObject, paths: list[str]) -> dict[str, str]:
     fields = {}
     for path in paths:
-        found = jsonpath.find(obj, path)
-        value = found[0] if found else ""
+        values = jsonpath.find(obj, path)
+        value = values[0] if values else ""
         fields[path.lstrip(".")] = str(value).lower() if isinstance(value, bool) else str(value)
     return fields
 
@@ -189,10 +205,8 @@ def _selectable(obj: KubeObject, paths: list[str]) -> dict[str, str]:
 def _scale_paths(scale: dict[str, Any] | None) -> ScalePaths | None:
     if scale is None:
         return None
-    return ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath", ""))
-
-
-# --- the definition's life
+    selector = scale.get("labelSelectorPath", "")
+    return ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], selector)
 
 
 def _condition(kind: str, state: bool, reason: str, message: str) -> dict[str, Any]:
@@ -213,8 +227,11 @@ _ESTABLISHED = {
 
 
 def with_conditions(crd: KubeObject, conflict: str) -> KubeObject:
-    """The definition with acceptedNames, storedVersions and its conditions. conflict: why the names are refused."""
-    # Only what is changed is copied: a schema may have many thousand values.
+    """The definition with acceptedNames, storedVersions and its conditions.
+
+    conflict says why the names are not accepted; it is empty when they are.
+    """
+    # Only the changed parts are copied, because a schema may have thousands of values.
     result = {**crd, "metadata": dict(crd["metadata"]), "status": dict(crd.get("status") or {})}
     state = result["status"]
     names = result["spec"]["names"]
@@ -225,29 +242,33 @@ def with_conditions(crd: KubeObject, conflict: str) -> KubeObject:
             "singular": names.get("singular") or names["kind"].lower(),
             "listKind": names.get("listKind") or f"{names['kind']}List",
         }
-    storage = next((version["name"] for version in result["spec"]["versions"] if version.get("storage")), None)
+    versions = result["spec"]["versions"]
+    storage = next((item["name"] for item in versions if item.get("storage")), None)
     stored = state.get("storedVersions") or []
     state["storedVersions"] = stored if storage in stored or storage is None else [*stored, storage]
-    wanted = [
-        _condition("NamesAccepted", accepted, *_NAMES[accepted]) | ({"message": conflict} if conflict else {}),
-        _condition("Established", accepted, *_ESTABLISHED[accepted]),
-    ]
-    state["conditions"] = [_kept(one, state.get("conditions") or []) for one in wanted] + [
-        one for one in state.get("conditions") or [] if one.get("type") not in ("NamesAccepted", "Established")
+    names_accepted = _condition("NamesAccepted", accepted, *_NAMES[accepted])
+    if conflict:
+        names_accepted["message"] = conflict
+    wanted = [names_accepted, _condition("Established", accepted, *_ESTABLISHED[accepted])]
+    before = state.get("conditions") or []
+    state["conditions"] = [
+        *(_kept(item, before) for item in wanted),
+        *(item for item in before if item.get("type") not in ("NamesAccepted", "Established")),
     ]
     return result
 
 
 def _kept(wanted: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, Any]:
-    for one in before:
-        if one.get("type") == wanted["type"] and one.get("status") == wanted["status"]:
-            return one
+    for item in before:
+        if item.get("type") == wanted["type"] and item.get("status") == wanted["status"]:
+            return item
     return wanted
 
 
 def is_established(crd: KubeObject) -> bool:
     conditions = (crd.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == "Established" and one.get("status") == "True" for one in conditions)
+    established = (item for item in conditions if item.get("type") == "Established")
+    return any(item.get("status") == "True" for item in established)
 
 
 def _group_kind(crd: KubeObject) -> tuple[str, str]:
@@ -256,32 +277,39 @@ def _group_kind(crd: KubeObject) -> tuple[str, str]:
 
 @dataclass
 class Definitions:
-    """Follows the stored definitions: accepts names, serves versions, removes objects of deleted definitions."""
+    """Follows the stored definitions.
+
+    It accepts their names, serves their versions, and deletes the objects of deleted definitions.
+    """
 
     registry: Registry
     catalog: Catalog
     _due: bool = field(default=False, init=False)
     _generations: tuple[tuple[str, int], ...] = field(default=(), init=False)
-    #: By uid: the generation and what it serves. Each change looks at all definitions, which may be hundreds.
+    #: The generation and the served versions of each definition by uid. Every change reads all
+    #: definitions, of which there may be hundreds.
     _served: dict[str, tuple[int, list[Served]]] = field(default_factory=dict, init=False)
 
     def start(self) -> None:
-        """Serves what is stored, and follows changes from now on."""
+        """Serves the stored definitions and follows their changes."""
         self.reconcile()
         self.registry.store.subscribe(STORAGE, self._on_event)
 
     def established(self) -> list[KubeObject]:
-        return [stored.obj for stored in self.registry.store.items(STORAGE) if is_established(stored.obj)]
+        definitions = [stored.obj for stored in self.registry.store.items(STORAGE)]
+        return [crd for crd in definitions if is_established(crd)]
 
     def reconcile(self) -> None:
+        """Brings every definition's status and the catalog up to date."""
         kinds = {_group_kind(crd): crd["metadata"]["name"] for crd in reversed(self.established())}
         for stored in self.registry.store.items(STORAGE):
             try:
                 self._sync(stored, kinds)
             except (StatusError, KeyError, TypeError, ValueError):
-                log.exception("CustomResourceDefinition %s", stored.key.name)
+                log.exception("cannot process CustomResourceDefinition %s", stored.key.name)
         established = self.established()
-        generations = tuple((crd["metadata"]["uid"], crd["metadata"].get("generation", 0)) for crd in established)
+        metadata = [crd["metadata"] for crd in established]
+        generations = tuple((item["uid"], item.get("generation", 0)) for item in metadata)
         if generations == self._generations:
             return
         self._generations = generations
@@ -289,18 +317,22 @@ class Definitions:
         self._served = {}
         for crd, (uid, generation) in zip(established, generations, strict=True):
             before = known.get(uid)
-            fresh = before is not None and before[0] == generation
-            self._served[uid] = before if before is not None and fresh else (generation, served_versions(crd))
-        self.catalog.replace_custom(one for _, served in self._served.values() for one in served)
+            if before is not None and before[0] == generation:
+                self._served[uid] = before
+            else:
+                self._served[uid] = (generation, served_versions(crd))
+        self.catalog.replace_custom(item for _, served in self._served.values() for item in served)
 
     def _on_event(self, event: Event) -> None:
         self._ask()
 
     def _ask(self) -> None:
+        """Schedules a reconciliation."""
         if self._due:
             return
         self._due = True
-        # Not inside the write that told us, yet before the next request is read.
+        # Reconciling waits until the write that caused the event is complete, but happens before
+        # the next request is read.
         asyncio.get_running_loop().call_soon(self._reconcile_due)
 
     def _reconcile_due(self) -> None:
@@ -308,7 +340,11 @@ class Definitions:
         self.reconcile()
 
     def _sync(self, stored: Stored, kinds: dict[tuple[str, str], str]) -> None:
-        """kinds: the names of the established definitions by group and kind; this one joins them."""
+        """Brings one definition up to date.
+
+        kinds maps the groups and kinds of established definitions to their names; this one is
+        added.
+        """
         crd = stored.obj
         if crd["metadata"].get("deletionTimestamp"):
             self._clean_up(stored)
@@ -324,26 +360,29 @@ class Definitions:
             self.registry.store.update(stored.key, wanted, stored.revision)
 
     def _name_conflict(self, crd: KubeObject, kinds: dict[tuple[str, str], str]) -> str:
-        group, names = crd["spec"]["group"], crd["spec"]["names"]
-        for one in self.catalog.builtin.values():
-            if one.group == group and one.plural == names["plural"]:
+        group = crd["spec"]["group"]
+        names = crd["spec"]["names"]
+        for builtin in self.catalog.builtin.values():
+            if builtin.group == group and builtin.plural == names["plural"]:
                 return f'"{names["plural"]}" is already in use'
         if kinds.get((group, names["kind"]), crd["metadata"]["name"]) != crd["metadata"]["name"]:
             return f'"{names["kind"]}" is already in use'
         return ""
 
     def _clean_up(self, stored: Stored) -> None:
-        """Deletes the objects; the definition goes when the last of them is gone."""
+        """Deletes the definition's objects, and the definition once none of them is left."""
         crd = stored.obj
         served = next(iter(served_versions(crd)), None)
         if served is not None:
             living = [
-                one
-                for one in self.registry.store.items(served.storage)
-                if not one.obj["metadata"].get("deletionTimestamp")
+                item
+                for item in self.registry.store.items(served.storage)
+                if not item.obj["metadata"].get("deletionTimestamp")
             ]
-            for one in living[:_DELETIONS_AT_ONCE]:
-                deletion.delete(self.registry, served, one.key.namespace, one.key.name, deletion.DeleteOptions())
+            for item in living[:_DELETIONS_AT_ONCE]:
+                key = item.key
+                options = deletion.DeleteOptions()
+                deletion.delete(self.registry, served, key.namespace, key.name, options)
             if len(living) > _DELETIONS_AT_ONCE:
                 self._ask()
                 return
@@ -359,7 +398,7 @@ class Definitions:
             self.registry.store.update(stored.key, without, stored.revision)
 
     def _follow(self, storage: str) -> None:
-        # Objects with finalizers leave later; their going wakes us.
+        """Waits for the last object, because objects with finalizers are removed later."""
         stop: list[Callable[[], None]] = []
 
         def gone(event: Event) -> None:

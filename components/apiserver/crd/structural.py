@@ -1,7 +1,21 @@
-"""Structural schemas of custom resources: pruning, defaulting and validation
-(https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema).
+"""Structural schemas of custom resources: pruning, defaulting and validation.
 
-A schema is the decoded openAPIV3Schema. Paths in errors are upstream's: spec.ports[0].name."""
+A custom resource has no Go type. Its schema, an OpenAPI v3 subset, takes over the three tasks that
+types have for built-in kinds: it removes unknown fields (pruning), fills in defaults, and rejects
+wrong values. For the first two it must be *structural*: the tree of properties, items and
+additionalProperties alone gives every field its type, and allOf, anyOf, oneOf and not may only add
+value checks. Pruning and defaulting can then walk the object and that tree side by side, without
+trying alternatives, and have a single possible result. The rules are in
+https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema.
+
+The order is fixed: pruning and defaulting change the object in place before it is validated.
+Pruning never removes apiVersion, kind and metadata, at the root or in an embedded resource,
+because the API machinery itself handles these.
+
+Users write the schemas, so a small object may need much work. Work limits it, since one request
+must not occupy a thread for minutes. A schema is the decoded openAPIV3Schema, and paths in errors
+are upstream's: spec.ports[0].name.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +40,18 @@ _INT_OR_STRING = "x-kubernetes-int-or-string"
 _OBJECT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
 
-# --- pruning
-
-
 def prune(value: Any, schema: Schema, path: str = "", *, root: bool = True) -> list[str]:
-    """Removes, in place, what the schema does not name; returns the removed paths."""
+    """Removes, in place, fields that the schema does not specify; returns their paths."""
     if isinstance(value, list):
         items = schema.get("items") or {}
-        return [gone for index, item in enumerate(value) for gone in prune(item, items, f"{path}[{index}]", root=False)]
+        removed_paths: list[str] = []
+        for index, item in enumerate(value):
+            removed_paths += prune(item, items, f"{path}[{index}]", root=False)
+        return removed_paths
     if not isinstance(value, dict):
         return []
-    properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
+    properties = schema.get("properties") or {}
+    additional = schema.get("additionalProperties")
     known_anyway = _OBJECT_FIELDS if root or schema.get(_EMBEDDED) else frozenset()
     removed: list[str] = []
     for key in list(value):
@@ -53,39 +68,42 @@ def prune(value: Any, schema: Schema, path: str = "", *, root: bool = True) -> l
     return removed
 
 
-# --- how much work a schema makes of an object
-
-
 class Work:
-    """What one object may cost: a schema of 100,000 values times an object of as many is more than anybody waits for,
-    and defaults in each item of a list are more than memory holds. Upstream ends such a request by its timeout."""
+    """Limits the work for one object.
+
+    A schema of 100,000 values may have to be checked against an object of as many values, and
+    defaults in each item of a list may exceed the memory. Upstream ends such a request by its
+    timeout.
+    """
 
     def __init__(self) -> None:
         self._checks = _MOST_CHECKS
         self._added = 0
 
     def check(self, number: int = 1) -> None:
-        """Raises bodies.TooLarge."""
+        """Counts checks; raises bodies.TooLarge when there are too many."""
         self._checks -= number
         if self._checks < 0:
-            raise bodies.TooLarge(f"Request entity too large: limit is {_MOST_CHECKS} checks of the schema")
+            raise bodies.TooLarge(
+                f"Request entity too large: limit is {_MOST_CHECKS} checks of the schema",
+            )
 
     def add(self) -> None:
-        """Raises bodies.TooLarge."""
+        """Counts a value added by a default; raises bodies.TooLarge when there are too many."""
         self._added += 1
         if self._added > bodies.MAX_VALUES:
             raise bodies.values_limit()
 
 
-#: A check takes about a microsecond.
+#: The most checks for one object; a check takes about a microsecond.
 _MOST_CHECKS = 10_000_000
 
 
-# --- defaults
-
-
 def default(value: Any, schema: Schema) -> None:
-    """Fills in, in place, defaults of absent fields; null counts as absent unless nullable. Raises bodies.TooLarge."""
+    """Fills in, in place, the defaults of absent fields; raises bodies.TooLarge.
+
+    A null counts as absent unless the field is nullable.
+    """
     _default(value, schema, Work())
 
 
@@ -100,7 +118,8 @@ def _default(value: Any, schema: Schema, work: Work) -> None:
     properties = schema.get("properties") or {}
     work.check(len(properties))
     for key, inner in properties.items():
-        if "default" in inner and (key not in value or (value[key] is None and not inner.get("nullable"))):
+        is_absent = key not in value or (value[key] is None and not inner.get("nullable"))
+        if "default" in inner and is_absent:
             value[key] = _copied(inner["default"], work)
         if key in value:
             _default(value[key], inner, work)
@@ -117,9 +136,7 @@ def _copied(value: Any, work: Work) -> Any:
     return [_copied(item, work) for item in value] if isinstance(value, list) else value
 
 
-# --- validation
-
-#: Comparisons with an enum's values that take as long as one check.
+#: How many comparisons with an enum's values take as long as one check.
 _COMPARED_AT_ONCE = 20
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -132,9 +149,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def validate(value: Any, schema: Schema, path: str = "") -> list[FieldError]:
-    """What the schema forbids, in the wording of kube-openapi's validation; no more than an answer lists.
+    """Returns the violations of the schema in the wording of kube-openapi's validation.
 
-    Raises bodies.TooLarge."""
+    It stops at the number of errors that an answer lists. Raises bodies.TooLarge.
+    """
     return list(islice(_errors(value, schema, path, Work()), MOST_ERRORS))
 
 
@@ -181,41 +199,54 @@ def _type_error(value: Any, schema: Schema, path: str) -> FieldError | None:
     elif not wanted:
         return None
     else:
-        whole = wanted == "integer" and isinstance(value, float) and value.is_integer()
-        if whole or (
-            isinstance(value, _TYPES.get(wanted, (object,))) and (wanted == "boolean") == isinstance(value, bool)
-        ):
+        is_whole = wanted == "integer" and isinstance(value, float) and value.is_integer()
+        # In Python a bool is also an int.
+        same_boolness = (wanted == "boolean") == isinstance(value, bool)
+        if is_whole or (isinstance(value, _TYPES.get(wanted, (object,))) and same_boolness):
             return None
     have = _type_name(value)
-    return FieldError("TypeInvalid", path, have, f'{path} in body must be of type {wanted}: "{have}"')
+    return FieldError(
+        "TypeInvalid",
+        path,
+        have,
+        f'{path} in body must be of type {wanted}: "{have}"',
+    )
 
 
 def _enum(value: Any, schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     allowed = schema.get("enum")
     work.check(len(allowed or ()) // _COMPARED_AT_ONCE)
     if allowed is not None and value not in allowed:
-        texts = ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in allowed)
+        texts = ", ".join(f'"{item}"' if isinstance(item, str) else str(item) for item in allowed)
         yield FieldError("NotSupported", path, value, f"supported values: {texts}")
 
 
 def _combinations(value: Any, schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     for inner in schema.get("allOf") or []:
         yield from _errors(value, inner, path, work)
-    if (any_of := schema.get("anyOf")) and not any(_fits(value, inner, path, work) for inner in any_of):
-        yield FieldError("Invalid", path, value, f"{path} in body must validate at least one schema (anyOf)")
+    any_of = schema.get("anyOf")
+    if any_of and not any(_fits(value, inner, path, work) for inner in any_of):
+        text = f"{path} in body must validate at least one schema (anyOf)"
+        yield FieldError("Invalid", path, value, text)
     if one_of := schema.get("oneOf"):
         fitting = sum(_fits(value, inner, path, work) for inner in one_of)
         if fitting != 1:
-            found = "Found none valid" if not fitting else f"Found {fitting} valid alternatives"
-            text = f"{path} in body must validate one and only one schema (oneOf). {found}"
+            outcome = "Found none valid" if not fitting else f"Found {fitting} valid alternatives"
+            text = f"{path} in body must validate one and only one schema (oneOf). {outcome}"
             yield FieldError("Invalid", path, value, text)
     if (forbidden := schema.get("not")) and _fits(value, forbidden, path, work):
-        yield FieldError("Invalid", path, value, f"{path} in body must not validate the schema (not)")
+        text = f"{path} in body must not validate the schema (not)"
+        yield FieldError("Invalid", path, value, text)
 
 
 def _string(value: str, schema: Schema, path: str) -> Iterator[FieldError]:
     if len(value) > schema.get("maxLength", len(value)):
-        yield FieldError("TooLong", path, value, f"may not be more than {schema['maxLength']} bytes")
+        yield FieldError(
+            "TooLong",
+            path,
+            value,
+            f"may not be more than {schema['maxLength']} bytes",
+        )
     if len(value) < schema.get("minLength", 0):
         text = f"{path} in body should be at least {schema['minLength']} chars long"
         yield FieldError("Invalid", path, value, text)
@@ -223,11 +254,13 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[FieldError]:
         yield FieldError("Invalid", path, value, f"{path} in body should match '{pattern}'")
     name = schema.get("format", "")
     if name in _FORMATS and not _FORMATS[name](value):
-        yield FieldError("Invalid", path, value, f'{path} in body must be of type {name}: "{value}"')
+        text = f'{path} in body must be of type {name}: "{value}"'
+        yield FieldError("Invalid", path, value, text)
 
 
 def _number(value: float, schema: Schema, path: str) -> Iterator[FieldError]:
-    low, high = schema.get("minimum"), schema.get("maximum")
+    low = schema.get("minimum")
+    high = schema.get("maximum")
     if low is not None and (value <= low if schema.get("exclusiveMinimum") else value < low):
         relation = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
         yield FieldError("Invalid", path, value, f"{path} in body should be {relation} {low}")
@@ -240,21 +273,26 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[FieldError]:
 
 def _array(value: list[Any], schema: Schema, path: str, work: Work) -> Iterator[FieldError]:
     if len(value) < schema.get("minItems", 0):
-        yield FieldError("Invalid", path, len(value), f"{path} in body should have at least {schema['minItems']} items")
+        text = f"{path} in body should have at least {schema['minItems']} items"
+        yield FieldError("Invalid", path, len(value), text)
     if len(value) > schema.get("maxItems", len(value)):
-        yield FieldError("TooMany", path, len(value), f"must have at most {schema['maxItems']} items")
+        text = f"must have at most {schema['maxItems']} items"
+        yield FieldError("TooMany", path, len(value), text)
     yield from _duplicates(value, schema, path)
     for index, item in enumerate(value):
         yield from _errors(item, schema.get("items") or {}, f"{path}[{index}]", work)
 
 
 def _duplicates(value: list[Any], schema: Schema, path: str) -> Iterator[FieldError]:
-    kind, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or []
+    kind = schema.get("x-kubernetes-list-type")
+    keys = schema.get("x-kubernetes-list-map-keys") or []
     if kind not in ("set", "map"):
         return
     seen: set[bytes] = set()
     for index, item in enumerate(value):
-        identity = {key: item.get(key) for key in keys} if kind == "map" and isinstance(item, dict) else item
+        identity = item
+        if kind == "map" and isinstance(item, dict):
+            identity = {key: item.get(key) for key in keys}
         text = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
         if text in seen:
             yield FieldError("Duplicate", f"{path}[{index}]", identity)
@@ -273,8 +311,10 @@ def _object(value: dict[str, Any], schema: Schema, path: str, work: Work) -> Ite
         text = f"{path} in body should have at least {schema['minProperties']} properties"
         yield FieldError("Invalid", path, len(value), text)
     if len(value) > schema.get("maxProperties", len(value)):
-        yield FieldError("TooMany", path, len(value), f"must have at most {schema['maxProperties']} properties")
-    properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
+        text = f"must have at most {schema['maxProperties']} properties"
+        yield FieldError("TooMany", path, len(value), text)
+    properties = schema.get("properties") or {}
+    additional = schema.get("additionalProperties")
     for key, item in value.items():
         if key in properties:
             yield from _errors(item, properties[key], place(key), work)
@@ -311,16 +351,22 @@ _FORMATS: dict[str, Any] = {
     "ipv6": _is_address(6),
     "cidr": _is_cidr,
     "date-time": _is_date_time,
-    "uuid": re.compile(r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}").fullmatch,
+    "uuid": re.compile(
+        r"(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}",
+    ).fullmatch,
 }
 
 
 def list_keys(schema: Schema, names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What identifies the items of the list at a path of names: the map keys, () for a set, None for one value."""
+    """The keys that identify the items of the list at a path of field names.
+
+    It is () for a set and None for a list that is one value.
+    """
     node: Any = schema
     for name in names:
         node = (node or {}).get("items") or node or {}
-        properties, additional = node.get("properties") or {}, node.get("additionalProperties")
+        properties = node.get("properties") or {}
+        additional = node.get("additionalProperties")
         node = properties.get(name) or (additional if isinstance(additional, dict) else {})
     kind = node.get("x-kubernetes-list-type")
     if kind == "map":

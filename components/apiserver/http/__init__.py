@@ -1,1 +1,3 @@
-"""Requests and their answers: HTTP, encodings, discovery, authentication, watches. Above the registry."""
+"""HTTP requests and answers, encodings, discovery, authentication and watches, above the
+registry.
+"""

@@ -1,5 +1,6 @@
-"""Who asks: client certificates, service account tokens, static tokens
-(https://kubernetes.io/docs/reference/access-authn-authz/authentication/)."""
+"""Authenticates requests by client certificate, service account token or static token
+(https://kubernetes.io/docs/reference/access-authn-authz/authentication/).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 
 @dataclass(frozen=True)
 class User:
-    """authentication.k8s.io UserInfo."""
+    """An authenticated user, as in authentication.k8s.io's UserInfo."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -37,21 +38,24 @@ _AUTHENTICATED = "system:authenticated"
 
 
 def load_token_file(path: str) -> dict[str, User]:
-    """--token-auth-file: CSV of token, user, uid and optionally "group1,group2"."""
+    """Reads the CSV of --token-auth-file: token, user, uid and optionally "group1,group2"."""
     users: dict[str, User] = {}
     with Path(path).open(newline="") as lines:
         for row in csv.reader(lines):
             if not row:
                 continue
             if len(row) < 3:
-                raise ValueError(f"{path}: a line needs token, user name and uid, got {len(row)} columns")
-            groups = tuple(name.strip() for name in row[3].split(",") if name.strip()) if len(row) > 3 else ()
+                raise ValueError(
+                    f"{path}: a line needs token, user name and uid, got {len(row)} columns",
+                )
+            names = row[3].split(",") if len(row) > 3 else []
+            groups = tuple(name.strip() for name in names if name.strip())
             users[row[0].strip()] = User(row[1].strip(), (*groups, _AUTHENTICATED), row[2].strip())
     return users
 
 
 def certificate_user(certificate: Mapping[str, Any] | None) -> User | None:
-    """From SSLSocket.getpeercert(): the CN is the user, each O a group."""
+    """The user of a certificate as getpeercert() returns it: the CN is the name, each O a group."""
     if not certificate:
         return None
     names = [pair for part in certificate.get("subject", ()) for pair in part]
@@ -64,17 +68,23 @@ def certificate_user(certificate: Mapping[str, Any] | None) -> User | None:
 
 @dataclass(frozen=True)
 class Authenticator:
-    """A certificate goes before a token, as upstream's union does."""
+    """Identifies the user; as in upstream's union, a certificate is tried before a token."""
 
     static_tokens: Mapping[str, User]
     service_accounts: ServiceAccountTokens
 
-    def authenticate(self, certificate: Mapping[str, Any] | None, authorization: str) -> User | None:
-        """None is 401: no credentials, or ones that are wrong."""
+    def authenticate(
+        self,
+        certificate: Mapping[str, Any] | None,
+        authorization: str,
+    ) -> User | None:
+        """Returns None for a 401: the credentials are missing or wrong."""
         if (user := certificate_user(certificate)) is not None:
             return user
         scheme, _, token = authorization.partition(" ")
-        return self.token_user(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+        if scheme.lower() != "bearer" or not token.strip():
+            return None
+        return self.token_user(token.strip())
 
     def token_user(self, token: str, audiences: tuple[str, ...] = ()) -> User | None:
         if (user := self.static_tokens.get(token)) is not None:
@@ -84,8 +94,11 @@ class Authenticator:
         except TokenError:
             return None
         bound = claims["kubernetes.io"]
-        namespace, account = bound["namespace"], bound["serviceaccount"]
-        extra = {"authentication.kubernetes.io/credential-id": (f"JTI={claims['jti']}",)} if claims.get("jti") else {}
+        namespace = bound["namespace"]
+        account = bound["serviceaccount"]
+        extra: dict[str, tuple[str, ...]] = {}
+        if claims.get("jti"):
+            extra["authentication.kubernetes.io/credential-id"] = (f"JTI={claims['jti']}",)
         if pod := bound.get("pod"):
             extra["authentication.kubernetes.io/pod-name"] = (pod["name"],)
             extra["authentication.kubernetes.io/pod-uid"] = (pod["uid"],)

@@ -1,6 +1,8 @@
-"""Connecting subresources: exec, attach, port-forward and logs by way of the kubelet, and the HTTP proxies.
+"""The connecting subresources: exec, attach, port-forward, logs and the HTTP proxies.
 
-Where each leads, and plain requests; an upgraded connection is upgrade.py's."""
+exec, attach, port-forward and logs lead to the kubelet. This module finds the backend and forwards
+plain requests; upgrade.py carries an upgraded connection.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,14 @@ from kubewire.components.apiserver.store import Key
 from kubewire.components.kubeapi.resources import KubeObject
 
 _KUBELET_PORT = 10250
-#: How much of a kubelet's error is passed on, in bytes.
+#: The most bytes of a kubelet's error text that are passed on.
 _ERROR_TEXT = 10_000
 _ADDRESS_ORDER = ("InternalIP", "ExternalIP", "Hostname")
 
 
 @dataclass
 class Connector:
-    """Dials kubelets with the client certificate given by the flags, and pods without one."""
+    """Connects to kubelets with the client certificate of the flags, and to pods without one."""
 
     registry: Registry
     certificate: str
@@ -57,17 +59,16 @@ class Connector:
     async def serve(
         self, request: web.BaseRequest, info: RequestInfo, query: list[tuple[str, str]]
     ) -> web.StreamResponse:
-        """exec, attach, portforward, log and proxy. Raises StatusError."""
+        """Serves exec, attach, portforward, log and proxy; raises StatusError."""
         target = self._target(info, query)
         if target is None:
             return web.Response(body=b"", headers={"Content-Type": "text/plain"})
-        if "upgrade" in request.headers.get("Connection", "").lower() and request.headers.get("Upgrade"):
+        connection = request.headers.get("Connection", "").lower()
+        if "upgrade" in connection and request.headers.get("Upgrade"):
             return await self._upgrade(request, target)
         if info.subresource in ("exec", "attach", "portforward"):
             raise status.bad_request("Upgrade request required")
         return await self._forward(request, target, info)
-
-    # --- where to
 
     def _target(self, info: RequestInfo, query: list[tuple[str, str]]) -> Target | None:
         match info.plural, info.subresource:
@@ -82,19 +83,30 @@ class Connector:
                 return self._kubelet_stream(info, query)
         raise status.no_such_path()
 
-    def _kubelet(self, node_name: str, path: str, query: Sequence[tuple[str, str]], port: int = 0) -> Target:
+    def _kubelet(
+        self,
+        node_name: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        port: int = 0,
+    ) -> Target:
         node = self.registry.store.get(Key("nodes", "", node_name))
         if node is None:
             raise status.not_found("", "nodes", node_name)
         state = node.obj.get("status") or {}
         endpoint = ((state.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
-        addresses = {one.get("type"): one.get("address") for one in reversed(state.get("addresses") or [])}
+        listed = reversed(state.get("addresses") or [])
+        addresses = {item.get("type"): item.get("address") for item in listed}
         host = next((addresses[kind] for kind in _ADDRESS_ORDER if kind in addresses), None)
         if host is None:
-            raise status.internal_error(f"no preferred addresses found; known addresses: {list(addresses)}")
+            raise status.internal_error(
+                f"no preferred addresses found; known addresses: {list(addresses)}",
+            )
         number = port or endpoint or _KUBELET_PORT
         if not 0 < number < 65536:
-            raise status.internal_error(f"error dialing backend: dial tcp: address {number}: invalid port")
+            raise status.internal_error(
+                f"error dialing backend: dial tcp: address {number}: invalid port",
+            )
         return Target("https", host, number, path, query)
 
     def _pod(self, namespace: str, name: str) -> KubeObject:
@@ -107,18 +119,21 @@ class Connector:
         pod = self._pod(info.namespace, info.name)
         node = pod["spec"].get("nodeName")
         if info.subresource == "portforward":
-            ports = [("port", port) for _, value in _named(query, "ports") for port in value.split(",")]
+            values = [value for _, value in _named(query, "ports")]
+            ports = [("port", port) for value in values for port in value.split(",")]
             self._assigned(info.name, node)
             return self._kubelet(node, f"/portForward/{info.namespace}/{info.name}", ports)
         container = container_of(pod, dict(query).get("container", ""))
         place = f"{info.namespace}/{info.name}/{container}"
         if info.subresource == "log":
-            # A pod that is nowhere has said nothing yet.
-            kept = [(key, value) for key, value in query if key not in ("container", "insecureSkipTLSVerifyBackend")]
+            # A pod without a node has no logs yet.
+            own = ("container", "insecureSkipTLSVerifyBackend")
+            kept = [(key, value) for key, value in query if key not in own]
             return self._kubelet(node, f"/containerLogs/{place}", kept) if node else None
         phase = (pod.get("status") or {}).get("phase")
         if info.subresource == "exec" and phase in ("Succeeded", "Failed"):
-            raise status.bad_request(f"cannot exec into a container in a completed pod; current phase is {phase}")
+            text = "cannot exec into a container in a completed pod; current phase is"
+            raise status.bad_request(f"{text} {phase}")
         self._assigned(info.name, node)
         return self._kubelet(node, f"/{info.subresource}/{place}", stream_parameters(query))
 
@@ -132,7 +147,8 @@ class Connector:
         address = (pod.get("status") or {}).get("podIP")
         if not address:
             raise status.bad_request("address not allowed")
-        ports = [port for one in pod["spec"]["containers"] for port in one.get("ports") or []]
+        containers = pod["spec"]["containers"]
+        ports = [port for container in containers for port in container.get("ports") or []]
         number = ports[0]["containerPort"] if ports and not port else 80
         return Target(scheme or "http", address, _port(port, number), info.rest or "/", query)
 
@@ -148,25 +164,25 @@ class Connector:
     def _ready_endpoint(self, namespace: str, service: str, port: KubeObject) -> tuple[str, int]:
         for stored in self.registry.store.items("endpointslices.discovery.k8s.io"):
             labels = stored.obj["metadata"].get("labels") or {}
-            if stored.key.namespace != namespace or labels.get("kubernetes.io/service-name") != service:
+            owner = (stored.key.namespace, labels.get("kubernetes.io/service-name"))
+            if owner != (namespace, service):
                 continue
             numbers = [
-                one["port"]
-                for one in stored.obj.get("ports") or []
-                if one.get("port") and (one.get("name") or "") == (port.get("name") or "")
+                item["port"]
+                for item in stored.obj.get("ports") or []
+                if item.get("port") and (item.get("name") or "") == (port.get("name") or "")
             ]
             for endpoint in stored.obj.get("endpoints") or []:
                 if numbers and (endpoint.get("conditions") or {}).get("ready", True):
                     return endpoint["addresses"][0], numbers[0]
         raise status.service_unavailable(f'no endpoints available for service "{service}"')
 
-    # --- passing on
-
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
             context = ssl.create_default_context(cafile=self.authority or None)
             if not self.authority:
-                # As upstream without --kubelet-certificate-authority: the kubelet is not verified.
+                # Like upstream without --kubelet-certificate-authority, this does not verify
+                # kubelets.
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             if self.certificate:
@@ -174,7 +190,12 @@ class Connector:
             self._context = context
         return self._context
 
-    async def _forward(self, request: web.BaseRequest, target: Target, info: RequestInfo) -> web.StreamResponse:
+    async def _forward(
+        self,
+        request: web.BaseRequest,
+        target: Target,
+        info: RequestInfo,
+    ) -> web.StreamResponse:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, force_close=True)
             self._session = aiohttp.ClientSession(
@@ -202,14 +223,21 @@ class Connector:
         context = self._tls() if target.scheme == "https" else None
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                reader, writer = await asyncio.open_connection(target.host, target.port, ssl=context, limit=BUFFER)
+                reader, writer = await asyncio.open_connection(
+                    target.host,
+                    target.port,
+                    ssl=context,
+                    limit=BUFFER,
+                )
         except (OSError, TimeoutError) as error:
             raise _dial_error(request, target, error) from error
         try:
             writer.write(request_head(request, target))
             head, refused = await read_answer(reader)
             if refused is not None:
-                return await say_on_error_channel(request, refused) if wants_stream_close(request) else refused
+                if wants_stream_close(request):
+                    return await say_on_error_channel(request, refused)
+                return refused
             await tunnel(request, head, reader, writer)
             return Hijacked()
         except (asyncio.IncompleteReadError, BackendError, OSError) as error:
@@ -218,7 +246,11 @@ class Connector:
             writer.close()
 
 
-def _dial_error(request: web.BaseRequest, target: Target, error: BaseException) -> status.StatusError:
+def _dial_error(
+    request: web.BaseRequest,
+    target: Target,
+    error: BaseException,
+) -> status.StatusError:
     reason = str(error) or type(error).__name__
     if target.scheme == "https" and target.port == _KUBELET_PORT and request.path.endswith("/log"):
         url = f"https://{target.authority}{target.path_and_query}"
@@ -227,7 +259,10 @@ def _dial_error(request: web.BaseRequest, target: Target, error: BaseException) 
 
 
 async def _check_log_answer(answer: aiohttp.ClientResponse, pod: str) -> None:
-    """The kubelet's plain text as a Status (registry/generic/rest's GenericHttpResponseChecker). Raises StatusError."""
+    """Turns the kubelet's error text into a Status; raises StatusError.
+
+    This is upstream's GenericHttpResponseChecker (registry/generic/rest).
+    """
     if 200 <= answer.status <= 206:
         return
     text = (await answer.content.read(_ERROR_TEXT)).decode(errors="replace")
@@ -239,7 +274,8 @@ async def _check_log_answer(answer: aiohttp.ClientResponse, pod: str) -> None:
 
 
 async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = CIMultiDict((key, value) for key, value in answer.headers.items() if key.lower() not in HOP_BY_HOP)
+    received = answer.headers.items()
+    headers = CIMultiDict((key, value) for key, value in received if key.lower() not in HOP_BY_HOP)
     response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     if "Content-Length" not in headers:
         response.enable_chunked_encoding()
@@ -248,7 +284,8 @@ async def _relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> we
         async for chunk in answer.content.iter_any():
             await response.write(chunk)
     except aiohttp.ClientError as error:
-        # The head is sent: a second answer would be read as a part of this one (httputil's ErrAbortHandler).
+        # The head of the answer is sent, so the client would read a second answer as part of its
+        # body. Only closing the connection tells it of the error (httputil's ErrAbortHandler).
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError(f"the backend broke off: {error}") from error
@@ -262,36 +299,39 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 
 def stream_parameters(query: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """PodExecOptions as the kubelet takes them (core/pod/strategy.go's streamParams)."""
+    """PodExecOptions as parameters of the kubelet (streamParams of core/pod/strategy.go)."""
     names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-    found = [(names[key], "1") for key, value in query if key in names and flag(value)]
-    return found + [(key, value) for key, value in query if key == "command"]
+    parameters = [(names[key], "1") for key, value in query if key in names and flag(value)]
+    return parameters + [(key, value) for key, value in query if key == "command"]
 
 
 def container_of(pod: KubeObject, asked: str) -> str:
-    """The container meant; without a name the only one, or the one annotated as default. Raises 400."""
-    spec, name = pod["spec"], pod["metadata"]["name"]
+    """Chooses the container; without a name, the annotated default or the only one. Raises 400."""
+    spec = pod["spec"]
+    name = pod["metadata"]["name"]
     names = {
-        kind: [one["name"] for one in spec.get(kind) or []]
+        kind: [container["name"] for container in spec.get(kind) or []]
         for kind in ("containers", "initContainers", "ephemeralContainers")
     }
     if asked:
-        if not any(asked in found for found in names.values()):
+        if not any(asked in members for members in names.values()):
             raise status.bad_request(f"container {asked} is not valid for pod {name}")
         return asked
-    default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+    annotations = pod["metadata"].get("annotations") or {}
+    default = annotations.get("kubectl.kubernetes.io/default-container")
     if default in names["containers"]:
         return str(default)
     if len(names["containers"]) == 1:
         return str(names["containers"][0])
-    text = f"a container name must be specified for pod {name}, choose one of: [{' '.join(names['containers'])}]"
+    choices = " ".join(names["containers"])
+    text = f"a container name must be specified for pod {name}, choose one of: [{choices}]"
     if names["initContainers"]:
         text += f" or one of the init containers: [{' '.join(names['initContainers'])}]"
     raise status.bad_request(text)
 
 
 def split_scheme_name_port(text: str) -> tuple[str, str, str]:
-    """[scheme:]name[:port] (apimachinery's SplitSchemeNamePort)."""
+    """Splits [scheme:]name[:port] (apimachinery's SplitSchemeNamePort)."""
     parts = text.split(":")
     if len(parts) == 1:
         return "", parts[0], ""
@@ -319,4 +359,5 @@ def _service_port(service: KubeObject, wanted: str) -> KubeObject:
     for port in ports:
         if not wanted or wanted in (port.get("name"), str(port["port"])):
             return dict(port)
-    raise status.service_unavailable(f'no service port "{wanted}" found for service "{service["metadata"]["name"]}"')
+    name = service["metadata"]["name"]
+    raise status.service_unavailable(f'no service port "{wanted}" found for service "{name}"')

@@ -1,5 +1,7 @@
-"""Discovery: which groups, versions and resources are served, in the aggregated form (KEP-3352) and in the
-documents per group that older clients read."""
+"""Discovery: the groups, versions and resources that the server has.
+
+It exists in an aggregated form (KEP-3352) and as one document per group, which older clients read.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _CONNECT = ("create", "delete", "get", "patch", "update")
 
 @dataclass(frozen=True)
 class Subresource:
-    """kind, group and version are those of its body."""
+    """A subresource; kind, group and version are those of its body."""
 
     name: str
     kind: str
@@ -30,7 +32,7 @@ class Subresource:
 
 @dataclass(frozen=True)
 class VirtualKind:
-    """A resource that only answers to create (reviews)."""
+    """A resource that supports only create, such as the reviews."""
 
     group: str
     version: str
@@ -42,14 +44,25 @@ class VirtualKind:
 VIRTUAL_KINDS = (
     VirtualKind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview"),
     VirtualKind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview"),
-    VirtualKind("authorization.k8s.io", "v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", True),
-    VirtualKind("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    VirtualKind(
+        "authorization.k8s.io",
+        "v1",
+        "localsubjectaccessreviews",
+        "LocalSubjectAccessReview",
+        True,
+    ),
+    VirtualKind(
+        "authorization.k8s.io",
+        "v1",
+        "selfsubjectaccessreviews",
+        "SelfSubjectAccessReview",
+    ),
     VirtualKind("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
     VirtualKind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview"),
 )
 
 _SCALE = Subresource("scale", "Scale", _STATUS_VERBS, "autoscaling", "v1")
-#: Subresources of the core, by storage name; status and scale come from the KindSpec.
+#: Subresources of the core group by storage name; the KindSpec adds status and scale.
 CORE_SUBRESOURCES: dict[str, tuple[Subresource, ...]] = {
     "pods": (
         Subresource("attach", "PodAttachOptions", ("create", "get")),
@@ -64,17 +77,25 @@ CORE_SUBRESOURCES: dict[str, tuple[Subresource, ...]] = {
     "services": (Subresource("proxy", "ServiceProxyOptions", _CONNECT),),
     "nodes": (Subresource("proxy", "NodeProxyOptions", _CONNECT),),
     "namespaces": (Subresource("finalize", "Namespace", ("update",)),),
-    "serviceaccounts": (Subresource("token", "TokenRequest", ("create",), "authentication.k8s.io", "v1"),),
+    "serviceaccounts": (
+        Subresource(
+            "token",
+            "TokenRequest",
+            ("create",),
+            "authentication.k8s.io",
+            "v1",
+        ),
+    ),
 }
 
 
 def subresources(served: Served) -> list[Subresource]:
-    found = list(CORE_SUBRESOURCES.get(served.storage, ()))
+    declared = list(CORE_SUBRESOURCES.get(served.storage, ()))
     if "scale" in served.spec.subresources:
-        found.append(_SCALE)
+        declared.append(_SCALE)
     if "status" in served.spec.subresources:
-        found.append(Subresource("status", served.kind, _STATUS_VERBS))
-    return sorted(found, key=lambda one: one.name)
+        declared.append(Subresource("status", served.kind, _STATUS_VERBS))
+    return sorted(declared, key=lambda item: item.name)
 
 
 def verbs(served: Served) -> list[str]:
@@ -83,21 +104,20 @@ def verbs(served: Served) -> list[str]:
 
 
 def group_versions(catalog: Catalog) -> dict[str, list[str]]:
-    """Group to versions, best first; groups in upstream's order."""
-    found: dict[str, set[str]] = {}
-    for group, version in [(one.group, one.version) for one in catalog.all()] + [
-        (one.group, one.version) for one in VIRTUAL_KINDS
-    ]:
-        found.setdefault(group, set()).add(version)
-    return {group: sorted(found[group], key=version_rank) for group in sorted(found, key=group_rank)}
-
-
-# --- aggregated
+    """Maps each group to its versions, the preferred one first; groups are in upstream's order."""
+    versions: dict[str, set[str]] = {}
+    served = [(item.group, item.version) for item in catalog.all()]
+    virtual = [(item.group, item.version) for item in VIRTUAL_KINDS]
+    for group, version in [*served, *virtual]:
+        versions.setdefault(group, set()).add(version)
+    groups = sorted(versions, key=group_rank)
+    return {group: sorted(versions[group], key=version_rank) for group in groups}
 
 
 def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
-    """APIGroupDiscoveryList: of /api (core) or of /apis. version is v2 or v2beta1."""
-    groups, served = group_versions(catalog), _by_version(catalog)
+    """The APIGroupDiscoveryList of /api (core) or /apis; version is v2 or v2beta1."""
+    groups = group_versions(catalog)
+    served = _by_version(catalog)
     names = [group for group in groups if (group == "") == core]
     items = [_group_discovery(served, group, groups[group]) for group in names]
     return {
@@ -109,13 +129,17 @@ def aggregated(catalog: Catalog, core: bool, version: str) -> KubeObject:
 
 
 def _by_version(catalog: Catalog) -> dict[tuple[str, str], list[Served]]:
-    found: dict[tuple[str, str], list[Served]] = {}
+    by_version: dict[tuple[str, str], list[Served]] = {}
     for served in catalog.all():
-        found.setdefault((served.group, served.version), []).append(served)
-    return found
+        by_version.setdefault((served.group, served.version), []).append(served)
+    return by_version
 
 
-def _group_discovery(served: dict[tuple[str, str], list[Served]], group: str, versions: list[str]) -> KubeObject:
+def _group_discovery(
+    served: dict[tuple[str, str], list[Served]],
+    group: str,
+    versions: list[str],
+) -> KubeObject:
     metadata: dict[str, Any] = {"creationTimestamp": None}
     if group:
         metadata["name"] = group
@@ -124,7 +148,11 @@ def _group_discovery(served: dict[tuple[str, str], list[Served]], group: str, ve
         "versions": [
             {
                 "version": version,
-                "resources": _resource_discoveries(served.get((group, version), []), group, version),
+                "resources": _resource_discoveries(
+                    served.get((group, version), []),
+                    group,
+                    version,
+                ),
                 "freshness": "Current",
             }
             for version in versions
@@ -133,19 +161,19 @@ def _group_discovery(served: dict[tuple[str, str], list[Served]], group: str, ve
 
 
 def _resource_discoveries(resources: list[Served], group: str, version: str) -> list[KubeObject]:
-    found = [_discovery(served) for served in resources]
-    found += [
+    items = [_discovery(served) for served in resources]
+    items += [
         {
-            "resource": one.plural,
-            "responseKind": {"group": group, "version": version, "kind": one.kind},
-            "scope": "Namespaced" if one.namespaced else "Cluster",
-            "singularResource": one.kind.lower(),
+            "resource": virtual.plural,
+            "responseKind": {"group": group, "version": version, "kind": virtual.kind},
+            "scope": "Namespaced" if virtual.namespaced else "Cluster",
+            "singularResource": virtual.kind.lower(),
             "verbs": ["create"],
         }
-        for one in VIRTUAL_KINDS
-        if (one.group, one.version) == (group, version)
+        for virtual in VIRTUAL_KINDS
+        if (virtual.group, virtual.version) == (group, version)
     ]
-    return sorted(found, key=lambda item: item["resource"])
+    return sorted(items, key=lambda item: item["resource"])
 
 
 def _discovery(served: Served) -> KubeObject:
@@ -161,18 +189,18 @@ def _discovery(served: Served) -> KubeObject:
         item["shortNames"] = list(spec.short_names)
     if spec.categories:
         item["categories"] = list(spec.categories)
-    if found := subresources(served):
+    if declared := subresources(served):
         item["subresources"] = [
             {
-                "subresource": one.name,
+                "subresource": subresource.name,
                 "responseKind": {
-                    "group": one.group if one.version else served.group,
-                    "version": one.version or served.version,
-                    "kind": one.kind,
+                    "group": subresource.group if subresource.version else served.group,
+                    "version": subresource.version or served.version,
+                    "kind": subresource.kind,
                 },
-                "verbs": list(one.verbs),
+                "verbs": list(subresource.verbs),
             }
-            for one in found
+            for subresource in declared
         ]
     return item
 
@@ -181,25 +209,25 @@ def _of(all_served: Iterable[Served], group: str, version: str) -> list[Served]:
     return [served for served in all_served if (served.group, served.version) == (group, version)]
 
 
-# --- per group
-
-
 def api_versions(advertised: str) -> KubeObject:
-    """/api"""
+    """The document of /api."""
     addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": advertised}]
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
 
 
 def api_group_list(catalog: Catalog) -> KubeObject:
-    """/apis"""
-    groups = [_api_group(group, versions) for group, versions in group_versions(catalog).items() if group]
+    """The document of /apis."""
+    named = [(group, versions) for group, versions in group_versions(catalog).items() if group]
+    groups = [_api_group(group, versions) for group, versions in named]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
 def api_group(catalog: Catalog, group: str) -> KubeObject | None:
-    """/apis/GROUP"""
+    """The document of /apis/GROUP, or None when there is no such group."""
     versions = group_versions(catalog).get(group)
-    return {"kind": "APIGroup", "apiVersion": "v1"} | _api_group(group, versions) if group and versions else None
+    if not group or not versions:
+        return None
+    return {"kind": "APIGroup", "apiVersion": "v1"} | _api_group(group, versions)
 
 
 def _api_group(group: str, versions: list[str]) -> KubeObject:
@@ -208,7 +236,7 @@ def _api_group(group: str, versions: list[str]) -> KubeObject:
 
 
 def api_resource_list(catalog: Catalog, group: str, version: str) -> KubeObject | None:
-    """/api/v1, /apis/GROUP/VERSION"""
+    """The document of /api/v1 or /apis/GROUP/VERSION, or None when there is no such version."""
     if version not in group_versions(catalog).get(group, []):
         return None
     resources: list[KubeObject] = []
@@ -216,14 +244,14 @@ def api_resource_list(catalog: Catalog, group: str, version: str) -> KubeObject 
         resources += _api_resources(served)
     resources += [
         {
-            "name": one.plural,
-            "singularName": one.kind.lower(),
-            "namespaced": one.namespaced,
-            "kind": one.kind,
+            "name": virtual.plural,
+            "singularName": virtual.kind.lower(),
+            "namespaced": virtual.namespaced,
+            "kind": virtual.kind,
             "verbs": ["create"],
         }
-        for one in VIRTUAL_KINDS
-        if (one.group, one.version) == (group, version)
+        for virtual in VIRTUAL_KINDS
+        if (virtual.group, virtual.version) == (group, version)
     ]
     return {
         "kind": "APIResourceList",
@@ -247,19 +275,19 @@ def _api_resources(served: Served) -> list[KubeObject]:
         main["shortNames"] = list(spec.short_names)
     if spec.categories:
         main["categories"] = list(spec.categories)
-    return [main, *(_api_subresource(served, one) for one in subresources(served))]
+    return [main, *(_api_subresource(served, subresource) for subresource in subresources(served))]
 
 
-def _api_subresource(served: Served, one: Subresource) -> KubeObject:
+def _api_subresource(served: Served, subresource: Subresource) -> KubeObject:
     item: KubeObject = {
-        "name": f"{served.plural}/{one.name}",
+        "name": f"{served.plural}/{subresource.name}",
         "singularName": "",
         "namespaced": served.namespaced,
-        "kind": one.kind,
-        "verbs": list(one.verbs),
+        "kind": subresource.kind,
+        "verbs": list(subresource.verbs),
     }
-    if one.version:
-        item |= {"group": one.group, "version": one.version}
+    if subresource.version:
+        item |= {"group": subresource.group, "version": subresource.version}
     return item
 
 

@@ -1,4 +1,6 @@
-"""The paths that are no resource: discovery, OpenAPI, health, version, metrics, the issuer's keys."""
+"""The paths that are not resources: discovery, OpenAPI, health, version, metrics, the issuer's
+keys.
+"""
 
 from __future__ import annotations
 
@@ -45,19 +47,32 @@ _PROTOBUF_V3_SHORT = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf
 
 
 class OpenApi(Protocol):
-    """The openapi package."""
+    """The functions of the openapi package."""
 
     def v2_json(self, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]: ...
     def v2_protobuf(self, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes: ...
     def v3_index(self, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]: ...
-    def v3(self, group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]: ...
-    def v3_protobuf(self, group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes: ...
+    def v3(
+        self,
+        group_version: str,
+        kinds: Sequence[KindSpec],
+        crds: Sequence[KubeObject],
+    ) -> dict[str, Any]: ...
+    def v3_protobuf(
+        self,
+        group_version: str,
+        kinds: Sequence[KindSpec],
+        crds: Sequence[KubeObject],
+    ) -> bytes: ...
 
 
 @dataclass
 class Documents:
-    """crds() gives the established CustomResourceDefinitions. Documents are made on demand and kept until the
-    catalog changes."""
+    """Answers requests for documents, which are made on demand and cached until the catalog
+    changes.
+
+    crds() returns the established CustomResourceDefinitions.
+    """
 
     catalog: Catalog
     kinds: tuple[KindSpec, ...]
@@ -70,7 +85,7 @@ class Documents:
     _cache: tuple[int, dict[str, bytes]] = field(default=(-1, {}), init=False)
 
     def answer(self, request: web.BaseRequest, path: str) -> web.Response:
-        """Raises 404, and 405 for anything but reading."""
+        """Answers a GET or HEAD; raises 404, or 405 for other methods."""
         if request.method not in ("GET", "HEAD"):
             raise status.method_not_allowed() if path.startswith("/api") else status.no_such_path()
         accept = parse_accept(request.headers.get("Accept", ""))
@@ -81,7 +96,10 @@ class Documents:
             case ["version"]:
                 return self._json(VERSION)
             case ["metrics"]:
-                return web.Response(body=self.metrics.text().encode(), headers={"Content-Type": METRICS_TYPE})
+                return web.Response(
+                    body=self.metrics.text().encode(),
+                    headers={"Content-Type": METRICS_TYPE},
+                )
             case ["api"] | ["apis"]:
                 return self._root(parts[0] == "api", accept, request)
             case ["api", "v1"]:
@@ -93,7 +111,7 @@ class Documents:
             case ["openapi", "v2"]:
                 return self._openapi_v2(accept, request)
             case ["openapi", "v3"]:
-                return self._cached("v3", lambda: orjson.dumps(self.openapi.v3_index(self.kinds, self.crds())), request)
+                return self._cached("v3", self._openapi_index, request)
             case ["openapi", "v3", *rest]:
                 return self._openapi_v3("/".join(rest), accept, request)
             case [".well-known", "openid-configuration"]:
@@ -104,48 +122,83 @@ class Documents:
                 return self._json({"paths": self._paths()})
         raise status.no_such_path()
 
-    # --- discovery
-
-    def _root(self, core: bool, accept: tuple[MediaType, ...], request: web.BaseRequest) -> web.Response:
+    def _root(
+        self,
+        core: bool,
+        accept: tuple[MediaType, ...],
+        request: web.BaseRequest,
+    ) -> web.Response:
         for entry in accept:
             version = entry.parameters.get("v", "")
-            if entry.asks_for("APIGroupDiscoveryList", "apidiscovery.k8s.io") and version in ("v2", "v2beta1"):
+            aggregated = entry.asks_for("APIGroupDiscoveryList", "apidiscovery.k8s.io")
+            if aggregated and version in ("v2", "v2beta1"):
                 name = f"{'api' if core else 'apis'}/{version}"
-                media_type = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
-                return self._cached(name, partial(self._aggregated, core, version), request, media_type)
-            if entry.type in ("application/json", "*/*", "application/*") and "as" not in entry.parameters:
+                parameters = f"g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+                media_type = f"application/json;{parameters}"
+                return self._cached(
+                    name,
+                    partial(self._aggregated, core, version),
+                    request,
+                    media_type,
+                )
+            plain_types = ("application/json", "*/*", "application/*")
+            if entry.type in plain_types and "as" not in entry.parameters:
                 break
         if core:
             return self._json(discovery.api_versions(self.advertised))
-        return self._cached("apis", lambda: orjson.dumps(discovery.api_group_list(self.catalog)), request)
+        return self._cached("apis", self._api_groups, request)
+
+    def _api_groups(self) -> bytes:
+        return orjson.dumps(discovery.api_group_list(self.catalog))
 
     def _aggregated(self, core: bool, version: str) -> bytes:
         return orjson.dumps(discovery.aggregated(self.catalog, core, version))
 
-    # --- OpenAPI
+    def _openapi_index(self) -> bytes:
+        return orjson.dumps(self.openapi.v3_index(self.kinds, self.crds()))
 
     def _openapi_v2(self, accept: tuple[MediaType, ...], request: web.BaseRequest) -> web.Response:
         if _prefers(accept, (_PROTOBUF_V2, _PROTOBUF_V2_SHORT)):
-            make = lambda: self.openapi.v2_protobuf(self.kinds, self.crds())  # noqa: E731
-            return self._cached("v2.pb", make, request, _PROTOBUF_V2_SHORT)
-        return self._cached("v2", lambda: orjson.dumps(self.openapi.v2_json(self.kinds, self.crds())), request)
+            return self._cached("v2.pb", self._v2_protobuf, request, _PROTOBUF_V2_SHORT)
+        return self._cached("v2", self._v2_json, request)
 
-    def _openapi_v3(self, path: str, accept: tuple[MediaType, ...], request: web.BaseRequest) -> web.Response:
-        group_version = path.removeprefix("apis/") if path.startswith("apis/") else path.removeprefix("api/")
+    def _v2_json(self) -> bytes:
+        return orjson.dumps(self.openapi.v2_json(self.kinds, self.crds()))
+
+    def _v2_protobuf(self) -> bytes:
+        return self.openapi.v2_protobuf(self.kinds, self.crds())
+
+    def _openapi_v3(
+        self,
+        path: str,
+        accept: tuple[MediaType, ...],
+        request: web.BaseRequest,
+    ) -> web.Response:
+        prefix = "apis/" if path.startswith("apis/") else "api/"
+        group_version = path.removeprefix(prefix)
         group, _, version = group_version.rpartition("/")
         if version not in discovery.group_versions(self.catalog).get(group, []):
             raise status.no_such_path()
         if _prefers(accept, (_PROTOBUF_V3, _PROTOBUF_V3_SHORT)):
-            make = lambda: self.openapi.v3_protobuf(group_version, self.kinds, self.crds())  # noqa: E731
+            make = partial(self._v3_protobuf, group_version)
             return self._cached(f"{path}.pb", make, request, _PROTOBUF_V3_SHORT)
-        return self._cached(
-            path, lambda: orjson.dumps(self.openapi.v3(group_version, self.kinds, self.crds())), request
-        )
+        return self._cached(path, partial(self._v3_json, group_version), request)
+
+    def _v3_json(self, group_version: str) -> bytes:
+        return orjson.dumps(self.openapi.v3(group_version, self.kinds, self.crds()))
+
+    def _v3_protobuf(self, group_version: str) -> bytes:
+        return self.openapi.v3_protobuf(group_version, self.kinds, self.crds())
 
     def _cached(
-        self, name: str, make: Callable[[], bytes], request: web.BaseRequest, media_type: str = "application/json"
+        self,
+        name: str,
+        make: Callable[[], bytes],
+        request: web.BaseRequest,
+        media_type: str = "application/json",
     ) -> web.Response:
-        # Several threads come here. What is made while the catalog changes stays in the cache of the old one.
+        # Several threads run this. A document made while the catalog changes goes into the cache
+        # of the old catalog, where no later request finds it.
         serial, cache = self._cache
         if serial != self.catalog.serial:
             serial, cache = self._cache = (self.catalog.serial, {})
@@ -153,12 +206,15 @@ class Documents:
         if body is None:
             body = cache[name] = make()
         etag = f'"{hashlib.sha256(body).hexdigest().upper()}"'
-        headers = {"Content-Type": media_type, "ETag": etag, "Vary": "Accept", "Cache-Control": "public"}
+        headers = {
+            "Content-Type": media_type,
+            "ETag": etag,
+            "Vary": "Accept",
+            "Cache-Control": "public",
+        }
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, headers=headers)
-
-    # --- the rest
 
     def _issuer_configuration(self) -> KubeObject:
         return {
@@ -174,7 +230,15 @@ class Documents:
         for group, versions in discovery.group_versions(self.catalog).items():
             if group:
                 paths += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
-        paths += ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz"]
+        paths += [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+        ]
         return sorted([*paths, "/version"])
 
     def _json(self, body: Any, media_type: str = "application/json") -> web.Response:
@@ -200,7 +264,7 @@ def _health(name: str, check: str, verbose: bool) -> web.Response:
         raise status.no_such_path()
     text = "ok"
     if verbose:
-        lines = [f"[+]{one} ok" for one in _CHECKS] if not check else [f"[+]{check} ok"]
+        lines = [f"[+]{item} ok" for item in _CHECKS] if not check else [f"[+]{check} ok"]
         text = "\n".join([*lines, f"{name} check passed\n"])
     headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     return web.Response(body=text.encode(), headers=headers)

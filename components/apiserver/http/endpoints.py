@@ -1,4 +1,6 @@
-"""The verbs over HTTP: from a request to the registry and back (apiserver/pkg/endpoints/handlers)."""
+"""The verbs over HTTP: each decodes a request, calls the registry and encodes the result
+(apiserver/pkg/endpoints/handlers).
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector, 
 _MIN_WATCH_SECONDS = 1800
 _STRATEGIES: dict[str, Strategy] = {"status": "status", "finalize": "raw"}
 
-#: Group, version and kind of what is posted to a subresource.
+#: Group, version and kind of the body that a subresource's POST takes.
 _SUBRESOURCE_KINDS = {
     "binding": ("", "v1", "Binding"),
     "eviction": ("policy", "v1", "Eviction"),
@@ -57,7 +59,7 @@ _SUBRESOURCE_KINDS = {
 
 @dataclass(frozen=True)
 class Call:
-    """One request to a resource, decoded as far as all verbs need it."""
+    """A request to a resource, decoded as far as all verbs need it."""
 
     request: web.BaseRequest
     info: RequestInfo
@@ -80,7 +82,7 @@ class Call:
 
     @property
     def agent(self) -> str:
-        """The default field manager: the program's name out of the User-Agent."""
+        """The default field manager: the name of the program in the User-Agent."""
         return self.request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
 
     def write_options(self) -> WriteOptions:
@@ -90,17 +92,19 @@ class Call:
         dry_run = self.query.get("dryRun", "")
         if dry_run not in ("", "All"):
             raise self._invalid_options("dryRun", [dry_run], '"All"')
-        manager = self.query.get("fieldManager") or ("" if self.media_type == APPLY_PATCH else self.agent)
+        default_manager = "" if self.media_type == APPLY_PATCH else self.agent
+        manager = self.query.get("fieldManager") or default_manager
         force = flag(self.query.get("force"))
         return WriteOptions(dry_run == "All", manager, validation, force, self.user)
 
     def _invalid_options(self, name: str, value: Any, supported: str) -> status.StatusError:
-        kind = {"create": "CreateOptions", "update": "UpdateOptions"}.get(self.info.verb, "PatchOptions")
+        kinds = {"create": "CreateOptions", "update": "UpdateOptions"}
+        kind = kinds.get(self.info.verb, "PatchOptions")
         error = FieldError("NotSupported", name, value, f"supported values: {supported}")
         return status.invalid("meta.k8s.io", kind, "", [error])
 
     def selection(self) -> Selection:
-        """Raises 400 for a selector that cannot be parsed."""
+        """The selectors of the query; raises 400 when they cannot be parsed."""
         try:
             labels = LabelSelector.parse(self.query.get("labelSelector", ""))
             check_requirements(labels)
@@ -111,56 +115,64 @@ class Call:
         if self.info.name:
             fields = FieldSelector((*fields.terms, ("metadata.name", True, self.info.name)))
         return Selection(
-            self.served, self.info.namespace, labels if labels.requirements else None, fields if fields.terms else None
+            self.served,
+            self.info.namespace,
+            labels if labels.requirements else None,
+            fields if fields.terms else None,
         )
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """One method per verb; each answers with a response or raises StatusError."""
+    """One method for each verb; each returns a response or raises StatusError."""
 
     registry: Registry
     tokens: ServiceAccountTokens
     merge_key: patching.MergeKeyOf
     list_keys: ListKeysOf
 
-    # --- reads
-
     def get(self, call: Call) -> web.Response:
-        shape, info = call.shape, call.info
+        shape = call.shape
+        info = call.info
         self._not_in_future(call.query.get("resourceVersion", ""))
         stored = self.registry.get(call.served, info.namespace, info.name)
         return self._answer(call, self.registry.result(call.served, stored), shape)
 
     def list_objects(self, call: Call) -> web.Response:
-        shape, served = call.shape, call.served
+        shape = call.shape
+        served = call.served
         options = ListOptions.parse(call.query, watching=False)
         selection = call.selection()
-        found, revision = self._snapshot(served, options)
-        found = [stored for stored in found if selection.matches(stored)]
+        selected, revision = self._snapshot(served, options)
+        selected = [stored for stored in selected if selection.matches(stored)]
         limit = options.limit
-        page = found[:limit] if limit > 0 else found
+        page = selected[:limit] if limit > 0 else selected
         metadata: dict[str, Any] = {"resourceVersion": str(revision)}
-        if len(page) < len(found):
+        if len(page) < len(selected):
             metadata["continue"] = _continue_token(revision, page[-1])
             if not selection.labels and not selection.fields:
-                metadata["remainingItemCount"] = len(found) - len(page)
+                metadata["remainingItemCount"] = len(selected) - len(page)
         return _respond(_list_body(self.registry, served, page, metadata, shape, call.query), shape)
 
     def _snapshot(self, served: Served, options: ListOptions) -> tuple[list[Stored], int]:
-        """The objects to list, before selection, and the revision they stand at."""
-        store, asked = self.registry.store, options.resource_version
+        """The objects of the resource before selection, and the revision of that state."""
+        store = self.registry.store
+        asked = options.resource_version
         if options.continue_token:
             if asked not in ("", "0"):
-                raise status.bad_request("specifying resource version is not allowed when using continue")
+                raise status.bad_request(
+                    "specifying resource version is not allowed when using continue",
+                )
             revision, after = _parse_continue(options.continue_token)
             revision = revision or store.revision
             try:
                 return store.list_at(served.storage, revision, after), revision
             except RevisionExpired as error:
                 raise status.expired(
-                    "The provided continue parameter is too old to display a consistent list result. You can start a "
-                    "new list without the continue parameter, or use the continue token in this response to retrieve "
+                    "The provided continue parameter is too old to display a consistent list "
+                    "result. You can start a "
+                    "new list without the continue parameter, or use the continue token in this "
+                    "response to retrieve "
                     "the remainder of the results."
                 ) from error
         self._not_in_future(asked)
@@ -168,8 +180,10 @@ class Endpoints:
             try:
                 return store.list_at(served.storage, int(asked)), int(asked)
             except RevisionExpired as error:
-                raise status.expired("The resourceVersion for the provided list is too old.") from error
-        # One step, so that the revision is that of the objects.
+                raise status.expired(
+                    "The resourceVersion for the provided list is too old.",
+                ) from error
+        # Both are read in one step of the owner thread, so that no write comes between them.
         return store.owner.call(lambda: (store.items(served.storage), store.revision))
 
     def _not_in_future(self, asked: str) -> None:
@@ -185,18 +199,26 @@ class Endpoints:
             asked.timeout or _MIN_WATCH_SECONDS * (1 + random.random()),
             call.query.get("includeObject") or "Metadata",
         )
-        return await watching.serve(call.request, self.registry, call.selection(), call.shape, options, {})
-
-    # --- writes
+        return await watching.serve(
+            call.request,
+            self.registry,
+            call.selection(),
+            call.shape,
+            options,
+            {},
+        )
 
     def create(self, call: Call) -> web.Response:
-        shape, info = call.shape, call.info
+        shape = call.shape
+        info = call.info
         obj = decode_object(call.body, call.content_type)
         result = self.registry.create(call.served, info.namespace, obj, call.write_options())
         return self._answer(call, result, shape)
 
     def update(self, call: Call) -> web.Response:
-        shape, info, served = call.shape, call.info, call.served
+        shape = call.shape
+        info = call.info
+        served = call.served
         obj = decode_object(call.body, call.content_type)
         options = call.write_options()
         if info.subresource == "scale":
@@ -207,78 +229,140 @@ class Endpoints:
         transform = _finalized(obj) if info.subresource == "finalize" else (lambda old: obj)
         unconditional = served.spec.unconditional_update and not served.custom
         result = self.registry.update(
-            served, info.namespace, info.name, transform, options, strategy, unconditional=unconditional
+            served,
+            info.namespace,
+            info.name,
+            transform,
+            options,
+            strategy,
+            unconditional=unconditional,
         )
         return self._answer(call, result, shape)
 
     def patch(self, call: Call) -> web.Response:
-        shape, info, served = call.shape, call.info, call.served
+        shape = call.shape
+        info = call.info
+        served = call.served
         options = call.write_options()
         if call.media_type == APPLY_PATCH:
             patch = decode_yaml(call.body)
             result = apply_patch(
-                self.registry, served, info.namespace, info.name, patch, options, info.subresource, self.list_keys
+                self.registry,
+                served,
+                info.namespace,
+                info.name,
+                patch,
+                options,
+                info.subresource,
+                self.list_keys,
             )
             return self._answer(call, result, shape)
         transform = patching.transform(served, call.media_type, call.body, self.merge_key)
         if info.subresource == "scale":
             return self._scaled(call, transform, options, shape)
         strategy: Strategy = "status" if info.subresource == "status" else "main"
-        result = self.registry.update(served, info.namespace, info.name, transform, options, strategy)
+        result = self.registry.update(
+            served,
+            info.namespace,
+            info.name,
+            transform,
+            options,
+            strategy,
+        )
         return self._answer(call, result, shape)
 
     def delete(self, call: Call) -> web.Response:
-        shape, info = call.shape, call.info
+        shape = call.shape
+        info = call.info
         options = self._delete_options(call)
         result = deletion.delete(self.registry, call.served, info.namespace, info.name, options)
         return self._answer(call, result, shape)
 
     def delete_collection(self, call: Call) -> web.Response:
         shape = call.shape
-        found = deletion.delete_collection(self.registry, call.selection(), self._delete_options(call))
+        deleted = deletion.delete_collection(
+            self.registry,
+            call.selection(),
+            self._delete_options(call),
+        )
         metadata = {"resourceVersion": str(self.registry.store.revision)}
-        return _respond(_list_body(self.registry, call.served, found, metadata, shape, call.query), shape)
+        return _respond(
+            _list_body(self.registry, call.served, deleted, metadata, shape, call.query),
+            shape,
+        )
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         body = decode_object(call.body, call.content_type) if call.body.strip() else {}
         self.registry.typed(body, "", "v1", "DeleteOptions")
         return deletion.DeleteOptions.parse(body, dict(call.query))
 
-    # --- subresources
-
     def scale(self, call: Call) -> web.Response:
         stored = self.registry.get(call.served, call.info.namespace, call.info.name)
-        return _respond(orjson.dumps(subresources.scale_of(call.served, stored.obj)), Representation())
+        return _respond(
+            orjson.dumps(subresources.scale_of(call.served, stored.obj)),
+            Representation(),
+        )
 
-    def _scaled(self, call: Call, transform: Transform, options: WriteOptions, shape: Representation) -> web.Response:
-        served, info = call.served, call.info
+    def _scaled(
+        self,
+        call: Call,
+        transform: Transform,
+        options: WriteOptions,
+        shape: Representation,
+    ) -> web.Response:
+        served = call.served
+        info = call.info
 
         def rescaled(obj: KubeObject) -> KubeObject:
-            scale = self.registry.typed(transform(subresources.scale_of(served, obj)), "autoscaling", "v1", "Scale")
+            scale = self.registry.typed(
+                transform(subresources.scale_of(served, obj)),
+                "autoscaling",
+                "v1",
+                "Scale",
+            )
             return subresources.set_scale(served, obj, scale)
 
         result = self.registry.update(served, info.namespace, info.name, rescaled, options)
         return _respond(orjson.dumps(subresources.scale_of(served, result.obj)), Representation())
 
     def create_subresource(self, call: Call) -> web.Response:
-        """POST binding, eviction, token."""
-        info, served = call.info, call.served
+        """POST of a binding, an eviction or a token request."""
+        info = call.info
+        served = call.served
         body = decode_object(call.body, call.content_type)
         options = call.write_options()
         if kind := _SUBRESOURCE_KINDS.get(info.subresource):
             self.registry.typed(body, *kind)
         match served.storage, info.subresource:
             case "pods", "binding":
-                result = subresources.bind(self.registry, served, info.namespace, info.name, body, options)
+                result = subresources.bind(
+                    self.registry,
+                    served,
+                    info.namespace,
+                    info.name,
+                    body,
+                    options,
+                )
             case "pods", "eviction":
-                result = subresources.evict(self.registry, served, info.namespace, info.name, body, options.dry_run)
+                result = subresources.evict(
+                    self.registry,
+                    served,
+                    info.namespace,
+                    info.name,
+                    body,
+                    options.dry_run,
+                )
             case "serviceaccounts", "token":
-                result = subresources.issue_token(self.registry, self.tokens, info.namespace, info.name, body)
+                result = subresources.issue_token(
+                    self.registry,
+                    self.tokens,
+                    info.namespace,
+                    info.name,
+                    body,
+                )
             case _:
                 raise status.no_such_path()
         return _respond(result.body, Representation(), result.code)
-
-    # --- answers
 
     def _answer(self, call: Call, result: Result, shape: Representation) -> web.Response:
         body = result.body
@@ -288,7 +372,7 @@ class Endpoints:
 
 
 def _finalized(body: KubeObject) -> Callable[[KubeObject], KubeObject]:
-    """PUT namespaces/NAME/finalize changes spec.finalizers and nothing else."""
+    """PUT of namespaces/NAME/finalize: changes only spec.finalizers."""
 
     def transform(old: KubeObject) -> KubeObject:
         old.setdefault("spec", {})["finalizers"] = (body.get("spec") or {}).get("finalizers") or []
@@ -299,7 +383,12 @@ def _finalized(body: KubeObject) -> Callable[[KubeObject], KubeObject]:
     return transform
 
 
-def _shaped(served: Served, obj: KubeObject, shape: Representation, query: Mapping[str, str]) -> bytes:
+def _shaped(
+    served: Served,
+    obj: KubeObject,
+    shape: Representation,
+    query: Mapping[str, str],
+) -> bytes:
     if shape.kind == "Table":
         metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
         include = query.get("includeObject") or "Metadata"
@@ -317,7 +406,9 @@ def _list_body(
 ) -> bytes:
     bodies = [registry.body(served, stored) for stored in items]
     if not shape.kind:
-        head = orjson.dumps({"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata})
+        head = orjson.dumps(
+            {"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata},
+        )
         return b'%b,"items":[%b]}' % (head[:-1], b",".join(bodies))
     objects = [
         stored.obj if served.stored_as_served else orjson.loads(body)
@@ -336,9 +427,16 @@ def _list_body(
     )
 
 
-def _respond(body: bytes, shape: Representation, code: int = 200, warnings: tuple[str, ...] = ()) -> web.Response:
+def _respond(
+    body: bytes,
+    shape: Representation,
+    code: int = 200,
+    warnings: tuple[str, ...] = (),
+) -> web.Response:
     response = web.Response(
-        body=encode_yaml(body) if shape.yaml else body, status=code, headers={"Content-Type": shape.content_type}
+        body=encode_yaml(body) if shape.yaml else body,
+        status=code,
+        headers={"Content-Type": shape.content_type},
     )
     for text in warnings:
         response.headers.add("Warning", warning_header(text))
@@ -346,13 +444,17 @@ def _respond(body: bytes, shape: Representation, code: int = 200, warnings: tupl
 
 
 def warning_header(text: str) -> str:
-    """As a miscellaneous persistent warning (RFC 7234, 5.5)."""
+    """A Warning header for a miscellaneous persistent warning (RFC 7234, 5.5)."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'299 - "{escaped}"'
 
 
 def _continue_token(revision: int, last: Stored) -> str:
-    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last.key.namespace}/{last.key.name}"}
+    token = {
+        "v": "meta.k8s.io/v1",
+        "rv": revision,
+        "start": f"{last.key.namespace}/{last.key.name}",
+    }
     return base64.urlsafe_b64encode(orjson.dumps(token)).rstrip(b"=").decode()
 
 

@@ -1,5 +1,6 @@
-"""pods/ephemeralcontainers: containers added to a pod that runs, as `kubectl debug` does
-(core/pod/storage's EphemeralContainersREST, ValidatePodEphemeralContainersUpdate)."""
+"""The subresource pods/ephemeralcontainers, with which kubectl debug adds containers to a running
+pod (EphemeralContainersREST of core/pod/storage, ValidatePodEphemeralContainersUpdate).
+"""
 
 from __future__ import annotations
 
@@ -18,16 +19,24 @@ Transform = Callable[[KubeObject], KubeObject]
 
 
 def update(
-    registry: Registry, served: Served, namespace: str, name: str, transform: Transform, options: WriteOptions
+    registry: Registry,
+    served: Served,
+    namespace: str,
+    name: str,
+    transform: Transform,
+    options: WriteOptions,
 ) -> Result:
-    """Takes spec.ephemeralContainers of what transform makes of the pod, and nothing else. Raises StatusError."""
+    """Takes only spec.ephemeralContainers from what transform makes of the pod. Raises
+    StatusError.
+    """
 
     def added(pod: KubeObject) -> KubeObject:
         before = list(pod["spec"].get("ephemeralContainers") or [])
         wanted = transform({**pod, "spec": dict(pod["spec"])})
         registry.check_types(served, wanted)
+        spec = wanted.get("spec") or {}
         pod["metadata"]["resourceVersion"] = (wanted.get("metadata") or {}).get("resourceVersion")
-        pod["spec"]["ephemeralContainers"] = (wanted.get("spec") or {}).get("ephemeralContainers") or []
+        pod["spec"]["ephemeralContainers"] = spec.get("ephemeralContainers") or []
         served.spec.default(pod)
         errors = validate_pod_spec(pod["spec"], "spec", is_pod=True)
         errors += kept(before, pod["spec"]["ephemeralContainers"])
@@ -39,12 +48,13 @@ def update(
 
 
 def kept(before: list[KubeObject], after: list[KubeObject]) -> list[FieldError]:
-    """An ephemeral container stays as it is for the life of its pod."""
-    named = {one.get("name"): one for one in after}
+    """Checks that no ephemeral container was changed or removed."""
+    by_name = {container.get("name"): container for container in after}
     errors = []
-    for one in before:
-        found = named.get(one["name"])
-        if found != one:
-            what = "removed" if found is None else "changed"
-            errors.append(forbidden(_PATH, f'existing ephemeral containers "{one["name"]}" may not be {what}\n'))
+    for container in before:
+        current = by_name.get(container["name"])
+        if current != container:
+            verb = "removed" if current is None else "changed"
+            text = f'existing ephemeral containers "{container["name"]}" may not be {verb}\n'
+            errors.append(forbidden(_PATH, text))
     return errors

@@ -1,4 +1,6 @@
-"""metav1.ListOptions of a list or watch: decoded, and checked as apimachinery's ValidateListOptions does."""
+"""metav1.ListOptions of a list or watch, decoded and checked as apimachinery's ValidateListOptions
+does.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from kubewire.components.apiserver.query import integer
 
 @dataclass(frozen=True)
 class ListOptions:
-    """initial_events is None when the request does not say; timeout in seconds, 0 when it does not say."""
+    """The options of a list or watch.
+
+    initial_events is None and timeout, in seconds, is 0 when the request does not set them.
+    """
 
     resource_version: str = ""
     match: str = ""
@@ -25,7 +30,7 @@ class ListOptions:
 
     @classmethod
     def parse(cls, query: Mapping[str, str], *, watching: bool) -> ListOptions:
-        """Raises 400 and 422."""
+        """Decodes the query; raises 400 and 422."""
         initial = query.get("sendInitialEvents")
         options = cls(
             query.get("resourceVersion", ""),
@@ -42,19 +47,29 @@ class ListOptions:
 
     @property
     def exact(self) -> bool:
-        """resourceVersionMatch=Exact, or its older form: a page of a given resourceVersion."""
-        return self.match == "Exact" or (not self.match and self.limit > 0 and self.resource_version not in ("", "0"))
+        """Whether the list is of one exact resourceVersion.
+
+        resourceVersionMatch=Exact asks for that, and so does its older form: a limit with a
+        resourceVersion.
+        """
+        if self.match:
+            return self.match == "Exact"
+        return self.limit > 0 and self.resource_version not in ("", "0")
 
     def list_errors(self) -> list[FieldError]:
         errors = []
         if self.match:
             if not self.resource_version:
-                errors.append(_forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"))
+                text = "resourceVersionMatch is forbidden unless resourceVersion is provided"
+                errors.append(_forbidden(text))
             errors += self._continue_errors()
             if self.match not in ("Exact", "NotOlderThan"):
-                errors.append(_unsupported(self.match, 'supported values: "Exact", "NotOlderThan", ""'))
+                errors.append(
+                    _unsupported(self.match, 'supported values: "Exact", "NotOlderThan", ""'),
+                )
             if self.match == "Exact" and self.resource_version == "0":
-                errors.append(_forbidden('resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+                text = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+                errors.append(_forbidden(text))
         if self.initial_events is not None:
             text = "sendInitialEvents is forbidden for list"
             errors.append(FieldError("Forbidden", "sendInitialEvents", "", text))
@@ -63,10 +78,12 @@ class ListOptions:
     def watch_errors(self) -> list[FieldError]:
         errors = []
         if self.initial_events is not None and self.match != "NotOlderThan":
-            errors.append(_forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+            text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            errors.append(_forbidden(text))
         if self.match:
             if self.initial_events is None:
-                text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+                text = "resourceVersionMatch is forbidden for watch"
+                text += " unless sendInitialEvents is provided"
                 errors.append(_forbidden(text))
             if self.match != "NotOlderThan":
                 errors.append(_unsupported(self.match, 'supported values: "NotOlderThan"'))

@@ -1,4 +1,4 @@
-"""The API server's metrics, by upstream's names (apiserver/pkg/endpoints/metrics)."""
+"""The API server's metrics, with upstream's names (apiserver/pkg/endpoints/metrics)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.base.prometheus import Registry
 
 _BUCKETS = (
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5,
+    2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60,
 )  # fmt: skip
 _REQUEST = ("group", "version", "resource", "subresource", "scope", "component")
 _VERBS = {
@@ -39,20 +40,23 @@ def _where(info: RequestInfo) -> tuple[str, ...]:
 def _verb(info: RequestInfo) -> str:
     if info.subresource in ("exec", "attach", "portforward", "proxy", "log"):
         return "CONNECT"
-    # A method may be any word (cleanVerb's OTHER).
+    # A client may send any word as method; a label for each would use up memory (cleanVerb).
     return _VERBS.get(info.verb) or (info.verb.upper() if info.verb in _METHODS else "OTHER")
 
 
 class Metrics:
-    """One per server. object_counts gives (resource, number) pairs when the metrics are read."""
+    """The metrics of one server; object_counts returns (resource, number) pairs for each
+    reading.
+    """
 
     def __init__(self, object_counts: Callable[[], Iterable[tuple[str, int]]]) -> None:
         self._object_counts = object_counts
         self._registry = registry = Registry()
         self.requests = registry.counter(
             "apiserver_request_total",
-            "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, "
-            "component, and HTTP response code.",
+            "Counter of apiserver requests broken out for each verb, dry run value, group, "
+            "version, "
+            "resource, scope, component, and HTTP response code.",
             "verb",
             "dry_run",
             *_REQUEST,
@@ -60,8 +64,9 @@ class Metrics:
         )
         self.durations = registry.histogram(
             "apiserver_request_duration_seconds",
-            "Response latency distribution in seconds for each verb, dry run value, group, version, resource, "
-            "subresource, scope and component.",
+            "Response latency distribution in seconds for each verb, dry run value, group, "
+            "version, "
+            "resource, subresource, scope and component.",
             "verb",
             "dry_run",
             *_REQUEST,
@@ -69,8 +74,9 @@ class Metrics:
         )
         self.longrunning = registry.gauge(
             "apiserver_longrunning_requests",
-            "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope "
-            "and component. Not all requests are tracked this way.",
+            "Gauge of all active long-running apiserver requests broken out by verb, group, "
+            "version, "
+            "resource, scope and component. Not all requests are tracked this way.",
             "verb",
             *_REQUEST,
         )
@@ -96,8 +102,16 @@ class Metrics:
         else:
             self.inflight.inc(_kind(info))
 
-    def end(self, info: RequestInfo, long_running: bool, code: int, seconds: float, dry_run: bool) -> None:
-        verb, dry = _verb(info), "All" if dry_run else ""
+    def end(
+        self,
+        info: RequestInfo,
+        long_running: bool,
+        code: int,
+        seconds: float,
+        dry_run: bool,
+    ) -> None:
+        verb = _verb(info)
+        dry = "All" if dry_run else ""
         self.requests.inc(verb, dry, *_where(info), str(code))
         if long_running:
             self.longrunning.inc(verb, *_where(info), by=-1)

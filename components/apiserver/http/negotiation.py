@@ -1,5 +1,8 @@
-"""Content types in and out (apiserver/pkg/endpoints/handlers/negotiation): JSON and YAML in and
-out, protobuf in only: its clients accept JSON as well. CBOR is refused, which makes its clients fall back."""
+"""Content types of requests and answers (apiserver/pkg/endpoints/handlers/negotiation).
+
+JSON and YAML are read and written. Protobuf is only read, because its clients accept JSON as well.
+CBOR is refused, which makes its clients fall back to JSON.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _JSON = frozenset({"application/json", "application/*", "*/*"})
 
 @dataclass(frozen=True)
 class MediaType:
-    """One entry of an Accept header."""
+    """An entry of an Accept header."""
 
     type: str
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +34,10 @@ class MediaType:
 
 @dataclass(frozen=True)
 class Representation:
-    """How to answer. kind is "" (the object itself), Table or PartialObjectMetadata(List)."""
+    """The form of the answer.
+
+    kind is "" for the object itself, or Table, PartialObjectMetadata or PartialObjectMetadataList.
+    """
 
     kind: str = ""
     version: str = ""
@@ -44,7 +50,7 @@ class Representation:
 
 @lru_cache(maxsize=256)
 def parse_accept(header: str) -> tuple[MediaType, ...]:
-    """In order of preference (q, then position)."""
+    """Parses an Accept header; entries are in order of preference (q, then position)."""
     ranked = []
     for position, entry in enumerate(header.split(",")):
         name, *pairs = (part.strip() for part in entry.split(";"))
@@ -55,12 +61,12 @@ def parse_accept(header: str) -> tuple[MediaType, ...]:
             quality = 1.0
         if name and quality > 0:
             ranked.append((-quality, position, MediaType(name.lower(), parameters)))
-    return tuple(entry for _, _, entry in sorted(ranked, key=lambda one: one[:2]))
+    return tuple(entry for _, _, entry in sorted(ranked, key=lambda item: item[:2]))
 
 
 @lru_cache(maxsize=256)
 def representation(header: str) -> Representation:
-    """Of a resource. Raises 406."""
+    """Chooses the representation of a resource; raises 406 when no entry can be served."""
     entries = parse_accept(header) or (MediaType("*/*"),)
     for entry in entries:
         yaml = entry.type == "application/yaml"
@@ -70,13 +76,14 @@ def representation(header: str) -> Representation:
         if not wanted:
             return Representation(yaml=yaml)
         known = wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
-        if known and entry.parameters.get("g") == "meta.k8s.io" and entry.parameters.get("v") in ("v1", "v1beta1"):
+        in_meta = entry.parameters.get("g") == "meta.k8s.io"
+        if known and in_meta and entry.parameters.get("v") in ("v1", "v1beta1"):
             return Representation(wanted, entry.parameters["v"], yaml)
     raise status.not_acceptable(ACCEPTED_OUT)
 
 
 def wants_pretty(query: Mapping[str, str], agent: str) -> bool:
-    """Whether JSON is indented: what ?pretty= says, else for browsers and tools that people look through."""
+    """Whether JSON is indented: as ?pretty= says, or else for browsers, curl and wget."""
     asked = query.get("pretty", "")
     if asked:
         return asked in ("1", "t", "T", "true", "TRUE", "True")
@@ -84,12 +91,12 @@ def wants_pretty(query: Mapping[str, str], agent: str) -> bool:
 
 
 def media_type_of(content_type: str) -> str:
-    """Without its parameters, in lower case."""
+    """The media type in lower case and without parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def decode_body(body: bytes, content_type: str) -> Any:
-    """The decoded body of a write. Raises 400 and 415."""
+    """Decodes the body of a write; raises 400 and 415."""
     media_type = media_type_of(content_type)
     if media_type in ("", "application/json"):
         return decode_json(body)
@@ -101,10 +108,12 @@ def decode_body(body: bytes, content_type: str) -> Any:
 
 
 def decode_object(body: bytes, content_type: str) -> dict[str, Any]:
-    """As decode_body, and it must be an object."""
+    """Decodes a body that must be an object; raises 400 and 415."""
     decoded = decode_body(body, content_type)
     if not isinstance(decoded, dict):
-        raise status.bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal into Go value")
+        raise status.bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value",
+        )
     return decoded
 
 
@@ -116,7 +125,7 @@ def _decode_protobuf(body: bytes) -> Any:
 
 
 def decode_json(body: bytes) -> Any:
-    """Raises 400 and bodies.TooLarge."""
+    """Decodes JSON; raises 400 and bodies.TooLarge."""
     try:
         return bodies.load_json(body)
     except (orjson.JSONDecodeError, bodies.TooDeep) as error:
@@ -125,12 +134,17 @@ def decode_json(body: bytes) -> Any:
 
 
 def decode_yaml(body: bytes) -> Any:
-    """YAML as sigs.k8s.io/yaml reads it: converted to JSON. Raises 400 and bodies.TooLarge."""
-    from kubewire.components.apiserver.http import yamlbody  # late: only few clients send YAML
+    """Decodes YAML as sigs.k8s.io/yaml does, by converting it to JSON.
+
+    Raises 400 and bodies.TooLarge.
+    """
+    # The import is late because few clients send YAML.
+    from kubewire.components.apiserver.http import yamlbody
 
     try:
         if body.lstrip()[:1] == b"{":
-            # Most that apply send JSON, which is read faster, and has characters that YAML 1.1 has not.
+            # Most clients that apply send JSON. It is decoded faster this way, and it may contain
+            # characters that YAML 1.1 does not allow.
             try:
                 return bodies.load_json(body)
             except orjson.JSONDecodeError:
@@ -141,7 +155,7 @@ def decode_yaml(body: bytes) -> Any:
 
 
 def encode_yaml(body: bytes) -> bytes:
-    """JSON bytes as YAML."""
+    """Converts JSON to YAML."""
     import yaml
 
     return yaml.safe_dump(orjson.loads(body), sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""PATCH: from a body and its content type to a transform of the object (endpoints/handlers/patch.go)."""
+"""Turns the body of a PATCH into a transform of the object (endpoints/handlers/patch.go)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from kubewire.components.apiserver import bodies, status
 from kubewire.components.apiserver.http.negotiation import decode_json
 from kubewire.components.apiserver.registry import patch as patches
 from kubewire.components.apiserver.registry.catalog import Served
-from kubewire.components.kubeapi.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from kubewire.components.kubeapi.client import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_MERGE_PATCH,
+)
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: merge_key(group, version, kind, path) of the openapi package.
+#: The function merge_key(group, version, kind, path) of the openapi package.
 MergeKeyOf = Callable[[str, str, str, tuple[str, ...]], str | None]
 
 
 def transform(
     served: Served, content_type: str, body: bytes, merge_key: MergeKeyOf
 ) -> Callable[[KubeObject], KubeObject]:
-    """Raises 400 and 415; calling what it returns raises 422 when the patch does not fit the object."""
+    """Returns the transform; raises 400 and 415.
+
+    The transform raises 422 when the patch does not fit the object.
+    """
     patch = decode_json(body)
     if content_type == JSON_PATCH:
         return _json_patch(patch)
     if not isinstance(patch, dict):
-        raise status.bad_request(
-            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
-        )
+        text = "json: cannot unmarshal into Go value of type map[string]interface {}"
+        raise status.bad_request(f"error decoding patch: {text}")
     if content_type == MERGE_PATCH:
         return lambda obj: _checked(lambda: patches.merge_patch(obj, patch))
     if content_type == STRATEGIC_MERGE_PATCH and not served.custom:
@@ -40,10 +47,12 @@ def transform(
 
 def _json_patch(patch: Any) -> Callable[[KubeObject], KubeObject]:
     if not isinstance(patch, list):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Patch")
+        text = "json: cannot unmarshal into Go value of type jsonpatch.Patch"
+        raise status.bad_request(f"error decoding patch: {text}")
     if len(patch) > patches.MAX_OPERATIONS:
         limit = patches.MAX_OPERATIONS
-        raise status.too_large(f"The allowed maximum operations in a JSON patch is {limit}, got {len(patch)}")
+        text = f"The allowed maximum operations in a JSON patch is {limit}, got {len(patch)}"
+        raise status.too_large(text)
 
     def patched(obj: KubeObject) -> KubeObject:
         result = _checked(lambda: patches.json_patch(obj, patch))
@@ -57,6 +66,7 @@ def _json_patch(patch: Any) -> Callable[[KubeObject], KubeObject]:
 
 
 def supported(served: Served) -> tuple[str, ...]:
+    """The content types of patches that the resource accepts."""
     if served.custom:
         return (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
     return (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)

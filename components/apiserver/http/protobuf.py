@@ -1,11 +1,15 @@
-"""Kubernetes' protobuf encoding of requests (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
+"""Decodes Kubernetes' protobuf encoding of requests
+(https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
 
-client-go's typed clients, so `kubectl create` too, send it without asking. We read it and always answer in JSON,
-which the same clients accept. protobuf_fields.json has, for each message, field number -> "jsonName type"
-(facts of the API's published .proto files; how it was made is in the README).
+The typed clients of client-go, kubectl create among them, send protobuf by default. The server
+reads it and answers in JSON, which the same clients accept. protobuf_fields.json maps, for each
+message, a field number to "jsonName type". These are facts of the API's published .proto files;
+the README says how the file was made.
 
-Go leaves zero values out of JSON by omitempty but writes them into protobuf unless the field is a pointer, and
-the wire does not tell which. _POINTERS names the fields whose zero means something."""
+Go omits zero values from JSON (omitempty), but it writes them into protobuf unless the field is a
+pointer, and the encoding does not show whether it is. _POINTERS names the pointer fields, whose
+zero values stay in the JSON.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,10 @@ from kubewire.components.apiserver import bodies
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
-#: Go embeds these structs in JSON ("inline").
+#: Structs that Go embeds, so that JSON has their fields in the enclosing object ("inline").
 _INLINE = frozenset(
     {
+        # Types whose JSON is not an object have decoders in _SPECIAL instead.
         "core.v1.VolumeSource",
         "core.v1.PersistentVolumeSource",
         "core.v1.ProbeHandler",
@@ -36,24 +41,29 @@ _INLINE = frozenset(
         "admissionregistration.v1.RuleWithOperations",
     }
 )
+#: The one field of this type that is embedded.
+_INLINE_REFERENCE = ("core.v1.LocalObjectReference", "localObjectReference")
 _POINTERS = frozenset(
     {
         "activeDeadlineSeconds", "allocateLoadBalancerNodePorts", "allowPrivilegeEscalation",
-        "automountServiceAccountToken", "backoffLimit", "backoffLimitPerIndex", "blockOwnerDeletion", "completions",
-        "controller", "defaultMode", "deletionGracePeriodSeconds", "enableServiceLinks", "expirationSeconds",
-        "failedJobsHistoryLimit", "fsGroup", "gracePeriodSeconds", "hostUsers", "immutable", "leaseDurationSeconds",
-        "leaseTransitions", "maxFailedIndexes", "maxSurge", "maxUnavailable", "minAvailable", "minReplicas", "mode",
-        "optional", "orphanDependents", "parallelism", "partition", "priority", "privileged",
-        "progressDeadlineSeconds", "readOnlyRootFilesystem", "ready", "replicas", "revisionHistoryLimit", "runAsGroup",
-        "runAsNonRoot", "runAsUser", "serving", "setHostnameAsFQDN", "shareProcessNamespace", "startingDeadlineSeconds",
-        "storageClassName", "successfulJobsHistoryLimit", "suspend", "terminating", "terminationGracePeriodSeconds",
-        "tolerationSeconds", "ttlSecondsAfterFinished",
+        "automountServiceAccountToken", "backoffLimit", "backoffLimitPerIndex",
+        "blockOwnerDeletion", "completions", "controller", "defaultMode",
+        "deletionGracePeriodSeconds", "enableServiceLinks", "expirationSeconds",
+        "failedJobsHistoryLimit", "fsGroup", "gracePeriodSeconds", "hostUsers", "immutable",
+        "leaseDurationSeconds", "leaseTransitions", "maxFailedIndexes", "maxSurge",
+        "maxUnavailable", "minAvailable", "minReplicas", "mode", "optional", "orphanDependents",
+        "parallelism", "partition", "priority", "privileged", "progressDeadlineSeconds",
+        "readOnlyRootFilesystem", "ready", "replicas", "revisionHistoryLimit", "runAsGroup",
+        "runAsNonRoot", "runAsUser", "serving", "setHostnameAsFQDN", "shareProcessNamespace",
+        "startingDeadlineSeconds", "storageClassName", "successfulJobsHistoryLimit", "suspend",
+        "terminating", "terminationGracePeriodSeconds", "tolerationSeconds",
+        "ttlSecondsAfterFinished",
     }
 )  # fmt: skip
 
 
 class ProtobufError(ValueError):
-    """Bytes that are not the message they should be."""
+    """The bytes are not the message that they should be."""
 
 
 Field = tuple[str, str]
@@ -69,13 +79,15 @@ def _schema() -> dict[str, dict[int, Field]]:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """The object of a request body as decoded JSON. Raises ProtobufError."""
+    """Decodes a request body into the object as JSON would have it; raises ProtobufError."""
     if not body.startswith(_MAGIC):
-        raise ProtobufError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+        text = "provided data does not appear to be a protobuf message"
+        raise ProtobufError(f"{text}, expected prefix [107 56 115 0]")
     try:
         envelope = _Reader().message("runtime.Unknown", body[4:])
         type_meta = envelope.get("typeMeta") or {}
-        api_version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
+        api_version = type_meta.get("apiVersion", "")
+        kind = type_meta.get("kind", "")
         name = message_name(api_version, kind)
         if name not in _schema():
             raise ProtobufError(f'no kind "{kind}" is registered for version "{api_version}"')
@@ -92,7 +104,10 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def message_name(api_version: str, kind: str) -> str:
-    """apps/v1, Deployment -> apps.v1.Deployment; rbac.authorization.k8s.io/v1 -> rbac.v1."""
+    """The name of a kind's message: apps/v1 Deployment is apps.v1.Deployment.
+
+    Only the first part of a group's name counts: rbac.authorization.k8s.io/v1 becomes rbac.v1.
+    """
     if kind == "DeleteOptions":
         return "meta.v1.DeleteOptions"
     group, _, version = api_version.rpartition("/")
@@ -111,7 +126,7 @@ _ZERO: dict[str, Any] = {"string": "", "bytes": "", "int": 0, "bool": False, "Qu
 
 
 class _Reader:
-    """Reads one message and what it holds; counts the values and how deep they stand."""
+    """Reads a message and those in it, counting values and depth."""
 
     def __init__(self) -> None:
         self._values = 0
@@ -144,13 +159,14 @@ class _Reader:
             result.setdefault(name, {})[key] = value
         elif kind.startswith("list "):
             result.setdefault(name, []).extend(self._items(kind.removeprefix("list "), raw))
-        elif kind in _INLINE or (kind == "core.v1.LocalObjectReference" and name == "localObjectReference"):
+        elif kind in _INLINE or (kind, name) == _INLINE_REFERENCE:
             result.update(self._value(kind, raw))
         else:
             result[name] = self._value(kind, raw)
 
     def _entry(self, kind: str, raw: int | bytes) -> tuple[str, Any]:
-        key, value = "", _ZERO.get(kind, {} if "." in kind else "")
+        key = ""
+        value = _ZERO.get(kind, {} if "." in kind else "")
         for number, part in _wire(_bytes(raw)):
             if number == 1:
                 key = _bytes(part).decode()
@@ -208,11 +224,14 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _wire(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers with their raw values (https://protobuf.dev/programming-guides/encoding/)."""
+    """Yields field numbers with their raw values
+    (https://protobuf.dev/programming-guides/encoding/).
+    """
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
-        number, wire_type = key >> 3, key & 7
+        number = key >> 3
+        wire_type = key & 7
         if wire_type == 0:
             value, position = _varint(data, position)
             yield number, value
@@ -229,11 +248,8 @@ def _wire(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         position += size
 
 
-# --- types whose JSON is not an object
-
-
 def _time(data: bytes) -> str | None:
-    """meta.v1.Time: seconds; a zero time is an empty message and null in JSON."""
+    """meta.v1.Time in seconds; a zero time is an empty message, and null in JSON."""
     seconds = dict(_wire(data)).get(1)
     if not isinstance(seconds, int):
         return None
@@ -244,12 +260,13 @@ def _moment(seconds: int) -> datetime:
     try:
         return datetime.fromtimestamp(_signed(seconds), UTC)
     except (ValueError, OverflowError, OSError) as error:
-        raise ProtobufError(f"proto: {_signed(seconds)} seconds are no time") from error
+        raise ProtobufError(f"proto: {_signed(seconds)} seconds are out of range") from error
 
 
 def _micro_time(data: bytes) -> str | None:
     parts = dict(_wire(data))
-    seconds, nanos = parts.get(1), parts.get(2, 0)
+    seconds = parts.get(1)
+    nanos = parts.get(2, 0)
     if not isinstance(seconds, int) or not isinstance(nanos, int):
         return None
     moment = _moment(seconds)

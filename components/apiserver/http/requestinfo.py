@@ -1,4 +1,4 @@
-"""What a URL asks for (apiserver/pkg/endpoints/request.RequestInfoFactory)."""
+"""Parses what a URL asks for (RequestInfoFactory of apiserver/pkg/endpoints/request)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """verb: get, list, watch, create, update, patch, delete, deletecollection; for other paths the method.
+    """The parts of a URL.
 
-    rest: the path after a connecting subresource (pods/NAME/proxy/REST), with its leading slash if any."""
+    verb is get, list, watch, create, update, patch, delete or deletecollection, and the method in
+    lower case for paths that are not resources. rest is the path after a connecting subresource,
+    as in pods/NAME/proxy/REST, with its leading slash if there is one.
+    """
 
     is_resource: bool
     verb: str
@@ -28,20 +31,24 @@ class RequestInfo:
 
     @property
     def scope(self) -> str:
-        """The `scope` label of the request metrics."""
+        """The label scope of the request metrics."""
         if self.name or self.verb == "create":
             return "resource"
         return "namespace" if self.namespace else "cluster"
 
 
 def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
-    """raw_path is percent-encoded, without the query."""
+    """Parses a path, which is percent-encoded and without the query."""
     parts = [unquote(part) for part in raw_path.strip("/").split("/")]
     other = RequestInfo(False, method.lower(), raw_path)
     if parts[0] == "api" and len(parts) > 2:
-        group, version, rest = "", parts[1], parts[2:]
+        group = ""
+        version = parts[1]
+        rest = parts[2:]
     elif parts[0] == "apis" and len(parts) > 3:
-        group, version, rest = parts[1], parts[2], parts[3:]
+        group = parts[1]
+        version = parts[2]
+        rest = parts[3:]
     else:
         return other
     watching = rest[0] == "watch" and len(rest) > 1
@@ -59,7 +66,18 @@ def parse(method: str, raw_path: str, query: dict[str, str]) -> RequestInfo:
     marker = f"/{name}/{subresource}" if subresource else ""
     tail = raw_path[raw_path.index(marker) + len(marker) :] if marker and marker in raw_path else ""
     verb = _verb(method, name, watching or flag(query.get("watch")))
-    return RequestInfo(True, verb, raw_path, group, version, namespace, plural, name, subresource, tail)
+    return RequestInfo(
+        True,
+        verb,
+        raw_path,
+        group,
+        version,
+        namespace,
+        plural,
+        name,
+        subresource,
+        tail,
+    )
 
 
 def _verb(method: str, name: str, watching: bool) -> str:
@@ -73,5 +91,9 @@ def _verb(method: str, name: str, watching: bool) -> str:
 
 
 def flag(value: str | None) -> bool:
-    """A boolean query parameter: given, and neither "false" (in any case) nor "0" (apimachinery's conversion)."""
+    """A boolean query parameter.
+
+    It is true when it is given and neither "0" nor "false" in any case (apimachinery's
+    conversion).
+    """
     return value is not None and value.lower() not in ("false", "0")

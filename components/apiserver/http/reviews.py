@@ -1,4 +1,4 @@
-"""Reviews: who am I, may I. Every authenticated request is allowed, so the answers say so."""
+"""Reviews of authentication and authorization; every authenticated request is allowed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ AUTHORIZATION = "authorization.k8s.io"
 _ALLOWED = {"allowed": True, "reason": "AlwaysAllow"}
 
 
-def review(kind: str, api_version: str, body: KubeObject, user: User, authenticator: Authenticator) -> KubeObject:
-    """The object of the request with its status. Raises 400 and 422."""
+def review(
+    kind: str,
+    api_version: str,
+    body: KubeObject,
+    user: User,
+    authenticator: Authenticator,
+) -> KubeObject:
+    """Returns the object of the request with its status; raises 400 and 422."""
     metadata = dict(body.get("metadata") or {}) | {"creationTimestamp": None}
     answer: KubeObject = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
     if kind == "SelfSubjectReview":
@@ -32,11 +38,12 @@ def review(kind: str, api_version: str, body: KubeObject, user: User, authentica
 
 
 def _access_errors(kind: str, spec: dict[str, Any]) -> list[FieldError]:
-    """pkg/apis/authorization/validation."""
+    """Validates as pkg/apis/authorization/validation does."""
     errors = []
     if bool(spec.get("resourceAttributes")) == bool(spec.get("nonResourceAttributes")):
         text = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        errors.append(FieldError("Invalid", "spec.resourceAttributes", spec.get("resourceAttributes"), text))
+        attributes = spec.get("resourceAttributes")
+        errors.append(FieldError("Invalid", "spec.resourceAttributes", attributes, text))
     if kind != "SelfSubjectAccessReview" and not spec.get("user") and not spec.get("groups"):
         text = "at least one of user or group must be specified"
         errors.append(FieldError("Invalid", "spec.user", spec.get("user") or "", text))

@@ -1,7 +1,23 @@
-"""The HTTP server: who asks, for what, and which part answers.
+"""The HTTP server: authenticates a request, finds its resource and calls the endpoint.
 
-It is aiohttp's low-level server (parser and connection handling, no router, no middlewares): routes here are
-Kubernetes' own and live in the catalog, and a watch writes straight onto its connection."""
+A request passes these stages, the same as in upstream's chain of handlers:
+
+1. The URL is parsed into a RequestInfo: verb, group, version, resource, namespace, name,
+   subresource.
+2. The user is authenticated. Authorization always allows, and admission happens in the registry.
+3. The catalog finds the resource. Paths that are not resources, such as discovery, go to
+   documents.py; subresources that connect to a kubelet or a pod go to connect.py.
+4. The endpoint of the verb decodes the body, calls the registry and encodes the answer.
+
+The server is aiohttp's low-level one, which parses requests and manages connections. It has no
+router, because the resources change at run time with every CustomResourceDefinition and are in the
+catalog. It has no middlewares, because a watch writes directly to its connection.
+
+Two rules must always hold. Any error of one request ends as a Status answer to that request and
+never stops the server. No request keeps the others waiting: the event loop does only what takes a
+few milliseconds, and larger work goes to a worker thread (owner.py). _is_light() decides between
+the two before anything is decoded, from sizes and counts.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +37,21 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from kubewire.components.apiserver import bodies, status
 from kubewire.components.apiserver.crd import customresources
 from kubewire.components.apiserver.http import discovery, ephemeral, patching, requestinfo
-from kubewire.components.apiserver.http.authentication import ANONYMOUS, ANONYMOUS_PATHS, Authenticator, User
+from kubewire.components.apiserver.http.authentication import (
+    ANONYMOUS,
+    ANONYMOUS_PATHS,
+    Authenticator,
+    User,
+)
 from kubewire.components.apiserver.http.connect import Connector
 from kubewire.components.apiserver.http.documents import Documents
 from kubewire.components.apiserver.http.endpoints import Call, Endpoints, warning_header
 from kubewire.components.apiserver.http.metrics import Metrics
-from kubewire.components.apiserver.http.negotiation import decode_object, media_type_of, wants_pretty
+from kubewire.components.apiserver.http.negotiation import (
+    decode_object,
+    media_type_of,
+    wants_pretty,
+)
 from kubewire.components.apiserver.http.requestinfo import RequestInfo
 from kubewire.components.apiserver.http.reviews import review
 from kubewire.components.apiserver.http.upgrade import Connection
@@ -37,22 +62,24 @@ from kubewire.components.base.connections import refused_version
 
 log = logging.getLogger(__name__)
 
-#: Bytes of a request line or a header; Go's net/http takes a megabyte of all together.
+#: The most bytes of a request line or a header; Go's net/http allows a megabyte for all of them.
 _MAX_LINE = 64 * 1024
-#: What the event loop does itself; more goes to a worker thread (owner.py). Objects of a list, bytes of one object.
+# Requests up to these sizes are processed in the event loop, larger ones in a worker thread
+# (owner.py).
+#: Objects of a list that needs work for each object, such as the cells of a Table.
 _LIGHT_LIST = 100
-#: Stored bytes are joined; a Table makes its cells.
+#: Objects of a JSON list, which only joins stored bytes.
 _LIGHT_JSON_LIST = 1000
 _LIGHT_LIST_BYTES = 4 * 1024 * 1024
 _LIGHT_OBJECT = 32 * 1024
 _LIGHT_YAML = 2 * 1024
 _LIGHT_QUERY = 1024
 _LIGHT_ANSWER = 256 * 1024
-#: How often a request that was overtaken by another write is done anew.
+#: How often a request is attempted when other writes to the object come in between.
 _ATTEMPTS = 20
 _CONNECTING = frozenset({"exec", "attach", "portforward", "log", "proxy"})
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_VIRTUAL = {(one.group, one.version, one.plural): one for one in discovery.VIRTUAL_KINDS}
+_VIRTUAL = {(kind.group, kind.version, kind.plural): kind for kind in discovery.VIRTUAL_KINDS}
 
 
 class _Server(web.Server):
@@ -62,7 +89,7 @@ class _Server(web.Server):
 
 @dataclass
 class ApiServer:
-    """handle() answers one request; serve() listens on sockets."""
+    """handle() answers a request; serve() listens on sockets."""
 
     catalog: Catalog
     endpoints: Endpoints
@@ -81,7 +108,8 @@ class ApiServer:
             handler_cancellation=True,
             keepalive_timeout=600.0,
             access_log=None,
-            # As upstream, which takes a body as it comes: what is compressed is no JSON and gets 400.
+            # Like upstream, the server does not decompress bodies: a compressed one is not valid
+            # JSON and gets 400.
             auto_decompress=False,
             max_line_size=_MAX_LINE,
             max_field_size=_MAX_LINE,
@@ -89,7 +117,13 @@ class ApiServer:
         )
         loop = asyncio.get_running_loop()
         for listening in sockets:
-            self._listeners.append(await loop.create_server(self._server, sock=listening, ssl=self.tls, backlog=1024))
+            listener = await loop.create_server(
+                self._server,
+                sock=listening,
+                ssl=self.tls,
+                backlog=1024,
+            )
+            self._listeners.append(listener)
 
     async def close(self) -> None:
         """Stops listening and ends every request, watches included."""
@@ -99,14 +133,15 @@ class ApiServer:
             await self._server.shutdown(0.5)
         await self.connector.close()
 
-    # --- one request
-
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request, turning every error into a Status."""
         if (refused := refused_version(request)) is not None:
             return refused
         started = time.perf_counter()
-        # request.query_string is decoded already, and would turn %255d into "]". Of two values the first counts.
-        query = dict(reversed(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)))
+        # request.query_string is already decoded, so parsing it would decode %255d twice.
+        pairs = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+        # Of repeated parameters the first one counts.
+        query = dict(reversed(pairs))
         info = requestinfo.parse(request.method, request.rel_url.raw_path, query)
         long_running = info.verb == "watch" or info.subresource in _CONNECTING
         counted = self._counted(info)
@@ -129,24 +164,31 @@ class ApiServer:
             response = _failure(status.too_large(str(error)))
         except ConnectionError:
             raise
-        except Exception as error:  # as upstream's WithPanicRecovery: 500 for this request alone
+        # An unexpected error fails only its own request (upstream's WithPanicRecovery).
+        except Exception as error:
             log.exception("%s %s", request.method, request.path_qs)
             response = _failure(status.internal_error(f"{type(error).__name__}: {error}"))
         finally:
-            self.metrics.end(counted, long_running, code, time.perf_counter() - started, "dryRun" in query)
-        log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, (time.perf_counter() - started) * 1e3)
+            seconds = time.perf_counter() - started
+            self.metrics.end(counted, long_running, code, seconds, "dryRun" in query)
+        log.debug("%s %s %d %.1f ms", request.method, request.path_qs, code, seconds * 1e3)
         if wants_pretty(query, request.headers.get("User-Agent", "")):
             await self._indent(response)
         return response
 
     def _counted(self, info: RequestInfo) -> RequestInfo:
-        """For the metrics, which keep what they are told: names that nobody serves are left out of it."""
+        """The request as the metrics count it, without names that are not served.
+
+        The metrics keep every label value, so names invented by clients would use up memory.
+        """
         if not info.is_resource:
             return info
         served = self.catalog.find(info.group, info.version, info.plural)
         if served is None and (info.group, info.version, info.plural) not in _VIRTUAL:
             return RequestInfo(False, info.verb, info.path)
-        known = not info.subresource or (served is not None and _has_subresource(served, info.subresource))
+        if not info.subresource:
+            return info
+        known = served is not None and _has_subresource(served, info.subresource)
         return info if known else replace(info, subresource="")
 
     async def _indent(self, response: web.StreamResponse) -> None:
@@ -157,7 +199,12 @@ class ApiServer:
         else:
             await self._owner.run(lambda: _indent(response))
 
-    async def _answer(self, request: web.BaseRequest, info: RequestInfo, query: dict[str, str]) -> web.StreamResponse:
+    async def _answer(
+        self,
+        request: web.BaseRequest,
+        info: RequestInfo,
+        query: dict[str, str],
+    ) -> web.StreamResponse:
         user = self._user(request)
         if not info.is_resource:
             if info.path.startswith("/openapi"):
@@ -180,7 +227,7 @@ class ApiServer:
         if self._is_light(call):
             response = route(call)
         else:
-            response = await self._owner.run(lambda: _anew_when_overtaken(route, call))
+            response = await self._owner.run(lambda: _retry_on_conflict(route, call))
         if served.deprecation:
             response.headers.add("Warning", warning_header(served.deprecation))
         return response
@@ -190,30 +237,40 @@ class ApiServer:
         return self.endpoints.registry.store.owner
 
     def _is_light(self, call: Call) -> bool:
-        """Whether the request is done in a few milliseconds, whatever it says."""
-        info, served, store = call.info, call.served, self.endpoints.registry.store
+        """Whether the request takes at most a few milliseconds, whatever its content."""
+        info = call.info
+        served = call.served
+        store = self.endpoints.registry.store
         if len(call.request.query_string) > _LIGHT_QUERY:
             return False
         accept = call.request.headers.get("Accept", "")
         yaml = "yaml" in accept
         if not info.name and info.verb != "create":
-            most = 1 if yaml else _LIGHT_LIST if ";" in accept or info.verb == "deletecollection" else _LIGHT_JSON_LIST
-            few = store.count(served.storage) <= most and store.size(served.storage) <= _LIGHT_LIST_BYTES
-            return few and len(call.body) <= _LIGHT_OBJECT
-        stored = store.get(Key(served.storage, info.namespace if served.namespaced else "", info.name))
+            limit = _LIGHT_JSON_LIST
+            if ";" in accept or info.verb == "deletecollection":
+                limit = _LIGHT_LIST
+            if yaml:
+                limit = 1
+            is_short = store.count(served.storage) <= limit
+            is_small = store.size(served.storage) <= _LIGHT_LIST_BYTES
+            return is_short and is_small and len(call.body) <= _LIGHT_OBJECT
+        namespace = info.namespace if served.namespaced else ""
+        stored = store.get(Key(served.storage, namespace, info.name))
         size = max(len(call.body), len(stored.body) if stored is not None else 0)
         if size > (_LIGHT_YAML if yaml else _LIGHT_OBJECT):
             return False
         if not call.body:
             return True
-        # A schema has more to check than the object is long, and a pattern of ten characters compiles for 50 ms.
+        # The work of a schema does not depend on the object's size alone, and a pattern of ten
+        # characters may take 50 ms to compile.
         if info.verb != "delete" and (served.custom or served.storage == customresources.STORAGE):
             return False
         return bodies.is_light(call.body, call.media_type or "json")
 
     def _route(self, call: Call) -> Callable[[Call], web.Response]:
-        """The handler of a verb, or 404 and 405 as the generic API server answers them."""
-        info, served = call.info, call.served
+        """The endpoint of a verb; raises 404 and 405 as the generic API server does."""
+        info = call.info
+        served = call.served
         if info.namespace and not served.namespaced:
             raise status.no_such_path()
         if info.subresource:
@@ -238,14 +295,24 @@ class ApiServer:
             raise status.method_not_allowed()
         return routes[verb]
 
-    def _subresource_route(self, info: RequestInfo, served: Served) -> Callable[[Call], web.Response]:
+    def _subresource_route(
+        self,
+        info: RequestInfo,
+        served: Served,
+    ) -> Callable[[Call], web.Response]:
         if not _has_subresource(served, info.subresource):
             raise status.no_such_path()
-        name, verb = info.subresource, info.verb
+        name = info.subresource
+        verb = info.verb
         if name == "scale" and verb == "get":
             return self.endpoints.scale
         if name in ("status", "scale") and verb in ("get", "update", "patch"):
-            return {"get": self.endpoints.get, "update": self.endpoints.update, "patch": self.endpoints.patch}[verb]
+            endpoints = {
+                "get": self.endpoints.get,
+                "update": self.endpoints.update,
+                "patch": self.endpoints.patch,
+            }
+            return endpoints[verb]
         if name == "ephemeralcontainers" and verb in ("get", "update", "patch"):
             return self.endpoints.get if verb == "get" else self._add_containers
         if name == "finalize" and verb == "update":
@@ -262,16 +329,30 @@ class ApiServer:
         else:
             merge_key = self.endpoints.merge_key
             transform = patching.transform(call.served, call.media_type, call.body, merge_key)
-        where = call.info.namespace, call.info.name
-        result = ephemeral.update(self.endpoints.registry, call.served, *where, transform, call.write_options())
+        info = call.info
+        options = call.write_options()
+        registry = self.endpoints.registry
+        result = ephemeral.update(
+            registry,
+            call.served,
+            info.namespace,
+            info.name,
+            transform,
+            options,
+        )
         return web.Response(body=result.body, headers={"Content-Type": "application/json"})
 
     async def _review(
-        self, request: web.BaseRequest, info: RequestInfo, virtual: discovery.VirtualKind, user: User
+        self,
+        request: web.BaseRequest,
+        info: RequestInfo,
+        virtual: discovery.VirtualKind,
+        user: User,
     ) -> web.Response:
         if info.verb != "create":
             raise status.method_not_allowed()
-        sent, content_type = await request.read(), request.headers.get("Content-Type", "")
+        sent = await request.read()
+        content_type = request.headers.get("Content-Type", "")
 
         def reviewed() -> web.Response:
             body = decode_object(sent, content_type)
@@ -283,7 +364,7 @@ class ApiServer:
         return reviewed() if light else await self._owner.run(reviewed)
 
     def _user(self, request: web.BaseRequest) -> User:
-        """Raises 401."""
+        """The user of a request; raises 401."""
         connection = request.protocol
         authorization = request.headers.get("Authorization", "")
         if not authorization and isinstance(connection, Connection) and connection.user is not None:
@@ -291,10 +372,8 @@ class ApiServer:
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         user = self.authenticator.authenticate(certificate, authorization)
         if user is None:
-            open_to_all = request.path in ANONYMOUS_PATHS or request.path.startswith(
-                ("/livez/", "/readyz/", "/healthz/")
-            )
-            if authorization or not open_to_all:
+            is_health = request.path.startswith(("/livez/", "/readyz/", "/healthz/"))
+            if authorization or not (is_health or request.path in ANONYMOUS_PATHS):
                 raise status.unauthorized()
             return ANONYMOUS
         if certificate and isinstance(connection, Connection):
@@ -302,8 +381,11 @@ class ApiServer:
         return user
 
 
-def _anew_when_overtaken(route: Callable[[Call], web.Response], call: Call) -> web.Response:
-    """In a worker another write may come between reading an object and writing it (storage's GuaranteedUpdate)."""
+def _retry_on_conflict(route: Callable[[Call], web.Response], call: Call) -> web.Response:
+    """Repeats a request when another write came between its read and its write.
+
+    This happens only in worker threads. Upstream's storage does the same in GuaranteedUpdate.
+    """
     for _ in range(_ATTEMPTS):
         try:
             return route(call)
@@ -312,18 +394,33 @@ def _anew_when_overtaken(route: Callable[[Call], web.Response], call: Call) -> w
     raise status.conflict(call.served.group, call.served.plural, call.info.name)
 
 
-def _make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+def _make_request(
+    message: Any,
+    payload: Any,
+    protocol: Any,
+    writer: Any,
+    task: Any,
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
     return web.BaseRequest(
-        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=bodies.MAX_BYTES
+        message,
+        payload,
+        protocol,
+        writer,
+        task,
+        loop,
+        client_max_size=bodies.MAX_BYTES,
     )
 
 
 def _has_subresource(served: Served, name: str) -> bool:
-    return any(one.name == name for one in discovery.subresources(served))
+    return any(subresource.name == name for subresource in discovery.subresources(served))
 
 
 def _indent(response: web.StreamResponse) -> None:
-    if not isinstance(response, web.Response) or response.content_type != "application/json" or response.prepared:
+    if not isinstance(response, web.Response) or response.prepared:
+        return
+    if response.content_type != "application/json":
         return
     if isinstance(response.body, bytes) and "Content-Encoding" not in response.headers:
         style = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -331,7 +428,8 @@ def _indent(response: web.StreamResponse) -> None:
 
 
 def _json(body: Any, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=code, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    return web.Response(body=orjson.dumps(body), status=code, headers=headers)
 
 
 def _failure(error: status.StatusError) -> web.Response:

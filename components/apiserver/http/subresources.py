@@ -1,4 +1,4 @@
-"""Subresources with rules of their own: binding, eviction, scale, finalize, token."""
+"""The subresources that have rules of their own: binding, eviction, scale and token."""
 
 from __future__ import annotations
 
@@ -17,36 +17,44 @@ from kubewire.components.apiserver.store import Key, Stored
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
 
-_SHORTEST_TOKEN, _LONGEST_TOKEN = 600, 1 << 32
-
-
-# --- pods/binding
+_SHORTEST_TOKEN = 600
+_LONGEST_TOKEN = 1 << 32
+_VIOLATION = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
 def bind(
-    registry: Registry, served: Served, namespace: str, name: str, body: KubeObject, options: WriteOptions
+    registry: Registry,
+    served: Served,
+    namespace: str,
+    name: str,
+    body: KubeObject,
+    options: WriteOptions,
 ) -> Result:
-    """The scheduler's decision: spec.nodeName and PodScheduled, once (core/pod/storage's BindingREST)."""
+    """Sets spec.nodeName and the condition PodScheduled, once (BindingREST of core/pod/storage)."""
     target = body.get("target") or {}
     if not target.get("name"):
         raise status.invalid("", "Binding", name, [FieldError("Required", "target.name", "", "")])
     if target.get("kind") not in (None, "", "Node"):
-        error = FieldError("NotSupported", "target.kind", target["kind"], 'supported values: "Node", "<empty>"')
+        supported = 'supported values: "Node", "<empty>"'
+        error = FieldError("NotSupported", "target.kind", target["kind"], supported)
         raise status.invalid("", "Binding", name, [error])
     wanted_uid = (body.get("metadata") or {}).get("uid")
 
     def assign(pod: KubeObject) -> KubeObject:
         if wanted_uid and wanted_uid != pod["metadata"]["uid"]:
-            raise status.conflict(
-                "",
-                "pods/binding",
-                name,
-                f"Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {pod['metadata']['uid']}",
-            )
+            uid = pod["metadata"]["uid"]
+            text = f"UID in precondition: {wanted_uid}, UID in object meta: {uid}"
+            raise status.conflict("", "pods/binding", name, f"Precondition failed: {text}")
         return _assigned(pod, target["name"], (body.get("metadata") or {}).get("annotations") or {})
 
     registry.update(served, namespace, name, assign, options, "raw", track=False)
-    answer = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    answer = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": 201,
+    }
     return Result(answer, orjson.dumps(answer), 201)
 
 
@@ -56,42 +64,61 @@ def _assigned(pod: KubeObject, node: str, annotations: dict[str, str]) -> KubeOb
         why = f"pod {name} is being deleted, cannot be assigned to a host"
         raise status.conflict("", "pods/binding", name, why)
     if assigned := pod["spec"].get("nodeName"):
-        raise status.conflict("", "pods/binding", name, f'pod {name} is already assigned to node "{assigned}"')
+        why = f'pod {name} is already assigned to node "{assigned}"'
+        raise status.conflict("", "pods/binding", name, why)
     if gates := pod["spec"].get("schedulingGates"):
         names = ", ".join(gate["name"] for gate in gates)
-        raise status.conflict("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates: {names}")
+        why = f"pod {name} has non-empty .spec.schedulingGates: {names}"
+        raise status.conflict("", "pods/binding", name, why)
     pod["spec"]["nodeName"] = node
     if annotations:
         pod["metadata"]["annotations"] = (pod["metadata"].get("annotations") or {}) | annotations
     conditions = pod.setdefault("status", {}).get("conditions") or []
     scheduled = {
-        "type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": metadata.timestamp()
-    }  # fmt: skip
-    pod["status"]["conditions"] = [one for one in conditions if one.get("type") != "PodScheduled"] + [scheduled]
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": metadata.timestamp(),
+    }
+    rest = [item for item in conditions if item.get("type") != "PodScheduled"]
+    pod["status"]["conditions"] = [*rest, scheduled]
     return pod
 
 
-# --- pods/eviction
-
-
-def evict(registry: Registry, served: Served, namespace: str, name: str, body: KubeObject, dry_run: bool) -> Result:
-    """Deletes a pod unless a PodDisruptionBudget forbids it (core/pod/storage's EvictionREST)."""
+def evict(
+    registry: Registry,
+    served: Served,
+    namespace: str,
+    name: str,
+    body: KubeObject,
+    dry_run: bool,
+) -> Result:
+    """Deletes a pod unless a PodDisruptionBudget forbids it (EvictionREST of core/pod/storage)."""
     pod = registry.get(served, namespace, name)
     options = body.get("deleteOptions") or {}
     parsed = deletion.DeleteOptions.parse(options, {"dryRun": "All"} if dry_run else {})
     if _counts_for_budgets(pod.obj):
         _spend_budgets(registry, pod, parsed.dry_run)
     deletion.delete(registry, served, namespace, name, parsed)
-    answer = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    answer = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": 201,
+    }
     return Result(answer, orjson.dumps(answer), 201)
 
 
 def _counts_for_budgets(pod: KubeObject) -> bool:
     phase = (pod.get("status") or {}).get("phase")
-    return phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp")
+    if phase in ("Succeeded", "Failed", "Pending"):
+        return False
+    return not pod["metadata"].get("deletionTimestamp")
 
 
 def _spend_budgets(registry: Registry, pod: Stored, dry_run: bool) -> None:
+    """Takes one disruption from the pod's budget; raises 429 when none is left."""
     labels = pod.obj["metadata"].get("labels") or {}
     budgets = [
         stored
@@ -100,9 +127,8 @@ def _spend_budgets(registry: Registry, pod: Stored, dry_run: bool) -> None:
         and LabelSelector.from_object(stored.obj.get("spec", {}).get("selector")).matches(labels)
     ]
     if len(budgets) > 1:
-        raise status.internal_error(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-        )
+        text = "This pod has more than one PodDisruptionBudget, which the eviction subresource"
+        raise status.internal_error(f"{text} does not support.")
     for stored in budgets:
         _spend(registry, stored, pod.key.name, dry_run)
 
@@ -111,16 +137,17 @@ def _spend(registry: Registry, stored: Stored, pod: str, dry_run: bool) -> None:
     budget = stored.copy()
     state = budget.setdefault("status", {})
     if int(state.get("observedGeneration", 0)) < int(budget["metadata"].get("generation", 0)):
-        raise status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+        raise status.too_many_requests(_VIOLATION, 10)
     allowed = int(state.get("disruptionsAllowed", 0))
     if allowed <= 0:
         name = stored.key.name
         message = (
-            f"The disruption budget {name} needs {state.get('desiredHealthy', 0)} healthy pods and has "
+            f"The disruption budget {name} needs {state.get('desiredHealthy', 0)} healthy pods "
+            "and has "
             f"{state.get('currentHealthy', 0)} currently"
         )
         causes = [{"reason": "DisruptionBudget", "message": message}]
-        raise status.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0, causes)
+        raise status.too_many_requests(_VIOLATION, 0, causes)
     if dry_run:
         return
     state["disruptionsAllowed"] = allowed - 1
@@ -128,15 +155,12 @@ def _spend(registry: Registry, stored: Stored, pod: str, dry_run: bool) -> None:
     registry.store.update(stored.key, budget, stored.revision)
 
 
-# --- scale
-
-
 def read_path(obj: KubeObject, path: str) -> Any:
-    """The value at ".spec.replicas", or None."""
-    found: Any = obj
+    """The value at a path such as ".spec.replicas", or None."""
+    value: Any = obj
     for part in path.strip(".").split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _write_path(obj: KubeObject, path: str, value: Any) -> None:
@@ -147,7 +171,7 @@ def _write_path(obj: KubeObject, path: str, value: Any) -> None:
 
 
 def scale_of(served: Served, obj: KubeObject) -> KubeObject:
-    """autoscaling/v1 Scale."""
+    """The object's Scale (autoscaling/v1)."""
     paths = _scale_paths(served)
     meta = obj["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -160,16 +184,23 @@ def scale_of(served: Served, obj: KubeObject) -> KubeObject:
     }
     if replicas := read_path(obj, paths.spec_replicas):
         scale["spec"]["replicas"] = replicas
-    if selector := _selector_text(read_path(obj, paths.label_selector) if paths.label_selector else None):
+    if selector := _selector_text(
+        read_path(obj, paths.label_selector) if paths.label_selector else None,
+    ):
         scale["status"]["selector"] = selector
     return scale
 
 
 def set_scale(served: Served, obj: KubeObject, scale: KubeObject) -> KubeObject:
-    """obj with the replicas, and the preconditions, of a Scale."""
+    """The object with the replicas and the preconditions of a Scale."""
     replicas = (scale.get("spec") or {}).get("replicas") or 0
     if not isinstance(replicas, int) or replicas < 0:
-        error = FieldError("Invalid", "spec.replicas", replicas, "must be greater than or equal to 0")
+        error = FieldError(
+            "Invalid",
+            "spec.replicas",
+            replicas,
+            "must be greater than or equal to 0",
+        )
         raise status.invalid("autoscaling", "Scale", obj["metadata"]["name"], [error])
     _write_path(obj, _scale_paths(served).spec_replicas, replicas)
     for key in ("resourceVersion", "uid"):
@@ -197,13 +228,12 @@ def _selector_text(selector: Any) -> str:
     return str(LabelSelector.from_map(selector))
 
 
-# --- serviceaccounts/token
-
-
 def issue_token(
     registry: Registry, tokens: ServiceAccountTokens, namespace: str, name: str, body: KubeObject
 ) -> Result:
-    """TokenRequest: a token bound to the account and, if asked, to a pod, secret or node."""
+    """Answers a TokenRequest with a token bound to the account and possibly a pod, secret or
+    node.
+    """
     account = registry.store.get(Key("serviceaccounts", namespace, name))
     if account is None:
         raise status.not_found("", "serviceaccounts", name)
@@ -216,13 +246,19 @@ def issue_token(
     }
     claims |= _bound_claims(registry, namespace, name, spec.get("boundObjectRef"))
     audiences = tuple(spec.get("audiences") or tokens.audiences)
-    token, expires = tokens.issue(claims, f"system:serviceaccount:{namespace}:{name}", audiences, seconds)
+    subject = f"system:serviceaccount:{namespace}:{name}"
+    token, expires = tokens.issue(claims, subject, audiences, seconds)
+    expiration = metadata.timestamp(datetime.fromtimestamp(expires, UTC))
     answer = {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": metadata.timestamp()},
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "creationTimestamp": metadata.timestamp(),
+        },
         "spec": spec | {"audiences": list(audiences), "expirationSeconds": seconds},
-        "status": {"token": token, "expirationTimestamp": metadata.timestamp(datetime.fromtimestamp(expires, UTC))},
+        "status": {"token": token, "expirationTimestamp": expiration},
     }
     return Result(answer, orjson.dumps(answer), 201)
 
@@ -238,29 +274,36 @@ def _check_lifetime(seconds: int) -> None:
     raise status.invalid("authentication.k8s.io", "TokenRequest", "", [error])
 
 
-def _bound_claims(registry: Registry, namespace: str, account: str, reference: Any) -> dict[str, Any]:
+def _bound_claims(
+    registry: Registry,
+    namespace: str,
+    account: str,
+    reference: Any,
+) -> dict[str, Any]:
     if not reference:
         return {}
-    kind, name = reference.get("kind", ""), reference.get("name", "")
+    kind = reference.get("kind", "")
+    name = reference.get("name", "")
     storage = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}.get(kind)
     if storage is None:
-        raise status.bad_request(f"cannot bind token to object of type {reference.get('apiVersion', '')}, Kind={kind}")
+        version = reference.get("apiVersion", "")
+        raise status.bad_request(f"cannot bind token to object of type {version}, Kind={kind}")
     stored = registry.store.get(Key(storage, "" if kind == "Node" else namespace, name))
     if stored is None:
         raise status.not_found("", storage, name)
     uid = stored.obj["metadata"]["uid"]
     if reference.get("uid") and reference["uid"] != uid:
         why = (
-            f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record. "
+            f"the UID in the bound object reference ({reference['uid']}) does not match the UID "
+            "in record. "
             "The object might have been deleted and then recreated"
         )
         raise status.conflict("", storage, name, why)
     claims: dict[str, Any] = {kind.lower(): {"name": name, "uid": uid}}
     if kind == "Pod":
         if stored.obj["spec"].get("serviceAccountName") != account:
-            raise status.bad_request(
-                f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
-            )
+            text = f'cannot bind token for serviceaccount "{account}" to pod running'
+            raise status.bad_request(f"{text} with different serviceaccount name.")
         node = registry.store.get(Key("nodes", "", stored.obj["spec"].get("nodeName", "")))
         if node is not None:
             claims["node"] = {"name": node.key.name, "uid": node.obj["metadata"]["uid"]}

@@ -1,5 +1,8 @@
-"""Service account tokens: JWTs that the API server signs and checks, bound to what they were asked for
-(https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/)."""
+"""Service account tokens: JWTs that the API server signs and verifies.
+
+A token is bound to the objects for which it was requested, and is valid only while they exist
+(https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 class TokenError(Exception):
-    """A token that does not authenticate."""
+    """The token does not authenticate a user."""
 
 
 def _encode(data: bytes) -> str:
@@ -37,8 +40,11 @@ def _decode(text: str) -> bytes:
 
 
 def key_id(key: PublicKey) -> str:
-    """kid: base64url(SHA-256 of the key's DER), as upstream derives it."""
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    """The kid of a key: base64url of the SHA-256 of its DER, as upstream derives it."""
+    der = key.public_bytes(
+        serialization.Encoding.DER,
+        serialization.PublicFormat.SubjectPublicKeyInfo,
+    )
     return _encode(hashlib.sha256(der).digest())
 
 
@@ -50,7 +56,10 @@ def load_private_key(path: str) -> PrivateKey:
 
 
 def load_public_key(path: str) -> PublicKey:
-    """A public key, a certificate's, or that of a private key: --service-account-key-file takes all three."""
+    """Reads a public key, or the public part of a private key.
+
+    --service-account-key-file accepts both.
+    """
     data = Path(path).read_bytes()
     if b"PRIVATE KEY" in data:
         return load_private_key(path).public_key()
@@ -82,10 +91,11 @@ def _check(key: PublicKey, signature: bytes, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class ServiceAccountTokens:
-    """Signs with one key, checks with several.
+    """Signs with one key and verifies with several.
 
-    alive(claims) says whether the objects a token is bound to still exist with the same uid; keys are read
-    from their files on first use, which keeps them out of the way of starting."""
+    alive(claims) says whether the objects to which a token is bound still exist with the same uid.
+    Keys are read from their files on first use, so that they do not delay the start.
+    """
 
     issuer: str
     audiences: tuple[str, ...]
@@ -111,7 +121,9 @@ class ServiceAccountTokens:
     def issue(
         self, claims: Mapping[str, Any], subject: str, audiences: tuple[str, ...], seconds: int
     ) -> tuple[str, int]:
-        """A signed token and when it expires (Unix seconds). claims is the kubernetes.io claim."""
+        """Returns a signed token and its expiry in Unix seconds; claims is the kubernetes.io
+        claim.
+        """
         now = int(time.time())
         header = {"alg": self._algorithm, "kid": key_id(self._signing.public_key())}
         payload = {
@@ -132,7 +144,10 @@ class ServiceAccountTokens:
         return "RS256" if isinstance(self._signing, rsa.RSAPrivateKey) else "ES256"
 
     def verify(self, token: str, audiences: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The claims of a valid token for one of the audiences (default: the API server's). Raises TokenError."""
+        """Returns the claims of a token that is valid for one of the audiences.
+
+        The default audiences are the API server's. Raises TokenError.
+        """
         claims = self._verified.get(token)
         if claims is None:
             claims = self._checked_claims(token)
@@ -150,7 +165,8 @@ class ServiceAccountTokens:
     def _checked_claims(self, token: str) -> dict[str, Any]:
         try:
             head, payload, signature = token.split(".")
-            header, claims = orjson.loads(_decode(head)), orjson.loads(_decode(payload))
+            header = orjson.loads(_decode(head))
+            claims = orjson.loads(_decode(payload))
             raw_signature = _decode(signature)
             key = self.public_keys.get(header.get("kid"))
         except (ValueError, AttributeError) as error:
@@ -159,11 +175,11 @@ class ServiceAccountTokens:
             raise TokenError("signed by an unknown key")
         _check(key, raw_signature, f"{head}.{payload}".encode())
         if claims.get("iss") != self.issuer or "kubernetes.io" not in claims:
-            raise TokenError("issued by someone else")
+            raise TokenError("issued by another issuer")
         return dict(claims)
 
     def jwks(self) -> dict[str, Any]:
-        """/openid/v1/jwks"""
+        """The document /openid/v1/jwks."""
         return {"keys": [_jwk(name, key) for name, key in self.public_keys.items()]}
 
 
@@ -174,8 +190,20 @@ def _jwk(name: str, key: PublicKey) -> dict[str, Any]:
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
         return {
-            "use": "sig", "kty": "RSA", "kid": name, "alg": "RS256", "n": number(numbers.n), "e": number(numbers.e)
-        }  # fmt: skip
+            "use": "sig",
+            "kty": "RSA",
+            "kid": name,
+            "alg": "RS256",
+            "n": number(numbers.n),
+            "e": number(numbers.e),
+        }
     point = key.public_numbers()
-    return {"use": "sig", "kty": "EC", "kid": name, "alg": "ES256", "crv": "P-256",
-            "x": number(point.x), "y": number(point.y)}  # fmt: skip
+    return {
+        "use": "sig",
+        "kty": "EC",
+        "kid": name,
+        "alg": "ES256",
+        "crv": "P-256",
+        "x": number(point.x),
+        "y": number(point.y),
+    }

@@ -1,6 +1,9 @@
-"""A connection handed over: an upgrade (SPDY/3.1, WebSocket) is replayed to the kubelet, and after its 101 the bytes
-pass both ways untouched
-(https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#apiserver-to-kubelet)."""
+"""Carries an upgraded connection (SPDY/3.1 or WebSocket) between a client and a kubelet.
+
+The upgrade request is sent on to the kubelet, and after its 101 the bytes pass unchanged in both
+directions
+(https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#apiserver-to-kubelet).
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,27 @@ BUFFER = 256 * 1024
 _PROTOCOL = "Sec-WebSocket-Protocol"
 _STREAM_CLOSE = "v5.channel.k8s.io"
 _ERROR_CHANNEL = b"\x03"
-#: Headers of one connection, not of the message (RFC 9110, 7.6.1).
+#: Headers that concern one connection and not the message (RFC 9110, 7.6.1).
 HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-     "upgrade"}
-)  # fmt: skip
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 
 
 class Connection(HttpConnection):
-    """An aiohttp connection that can stop speaking HTTP. aiohttp upgrades only to WebSocket; a client of either
-    upgrade sends nothing before the 101, so taking the bytes over from there on is enough."""
+    """An aiohttp connection that can stop speaking HTTP.
+
+    aiohttp upgrades only to WebSocket. A client of either upgrade sends nothing before the 101, so
+    it is enough to take over the bytes from then on.
+    """
 
     __slots__ = ("tunnel", "user")
 
@@ -55,7 +69,7 @@ class Connection(HttpConnection):
 
 
 class Hijacked(web.StreamResponse):
-    """Stands for a connection that was taken over; nothing is left to send."""
+    """The response of a connection that was taken over; nothing is left to send."""
 
     async def prepare(self, request: web.BaseRequest) -> Any:
         self.force_close()
@@ -67,7 +81,7 @@ class Hijacked(web.StreamResponse):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a request goes on to. path starts with a slash and has no query; what names it in errors."""
+    """Where a request is sent on to; path starts with a slash and has no query."""
 
     scheme: str
     host: str
@@ -86,17 +100,17 @@ class Target:
 
 def request_head(request: web.BaseRequest, target: Target) -> bytes:
     lines = [f"{request.method} {target.path_and_query} HTTP/1.1", f"Host: {target.authority}"]
-    lines += [
-        f"{key}: {value}" for key, value in request.headers.items() if key.lower() not in ("host", "authorization")
-    ]
+    dropped = ("host", "authorization")
+    kept = ((key, value) for key, value in request.headers.items() if key.lower() not in dropped)
+    lines += [f"{key}: {value}" for key, value in kept]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 class BackendError(ValueError):
-    """A backend's answer that is no HTTP, or more than is passed on."""
+    """The backend's answer is not HTTP, or is larger than what is passed on."""
 
 
-#: Bytes of a refusal's body; whoever runs in a pod may send any number.
+#: The most bytes of a refusal's body; a process in a pod may send any number.
 _MOST_REFUSAL = 3 * 1024 * 1024
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(;.*)?\r?\n")
@@ -104,17 +118,18 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])( .*)?\r\n")
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, web.Response | None]:
-    """The head of the backend's answer, and the refusal with its body when it is no 101.
+    """Returns the head of the backend's answer and, if it is not a 101, the refusal with its body.
 
-    Raises BackendError, IncompleteReadError, TimeoutError."""
+    Raises BackendError, IncompleteReadError and TimeoutError.
+    """
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:
         raise BackendError("the head of the answer is too long") from error
-    found = _STATUS_LINE.match(head)
-    if found is None:
+    match = _STATUS_LINE.match(head)
+    if match is None:
         raise BackendError(f"malformed HTTP response {head[:80].decode('latin-1')!r}")
-    code = int(found[1])
+    code = int(match[1])
     if code < 200 and code != 101:
         raise BackendError(f"unexpected status code {code}")
     return head, None if code == 101 else await _refusal(code, head, reader)
@@ -124,12 +139,13 @@ async def _refusal(code: int, head: bytes, reader: asyncio.StreamReader) -> web.
     headers: CIMultiDict[str] = CIMultiDict()
     for line in head.decode("latin-1").rstrip().split("\r\n")[1:]:
         key, _, value = line.partition(":")
-        # What aiohttp would not send on.
+        # aiohttp would refuse to send other lines on.
         if key.strip() and not set(line) & {"\r", "\n", "\0"}:
             headers.add(key.strip(), value.strip())
     async with asyncio.timeout(DIAL_SECONDS):
         body = await _body(headers, reader)
-    kept = {key: value for key, value in headers.items() if key.lower() not in HOP_BY_HOP | {"content-length"}}
+    dropped = HOP_BY_HOP | {"content-length"}
+    kept = {key: value for key, value in headers.items() if key.lower() not in dropped}
     return web.Response(status=code, body=body, headers=kept)
 
 
@@ -140,7 +156,9 @@ async def _body(headers: Mapping[str, str], reader: asyncio.StreamReader) -> byt
     if length is None:
         return await reader.read(BUFFER)
     if not _LENGTH.fullmatch(length) or int(length) > _MOST_REFUSAL:
-        raise BackendError(f"bad Content-Length {length[:40]!r}: {_MOST_REFUSAL} bytes are passed on at most")
+        raise BackendError(
+            f"bad Content-Length {length[:40]!r}: {_MOST_REFUSAL} bytes are passed on at most",
+        )
     return await reader.readexactly(int(length))
 
 
@@ -151,10 +169,10 @@ async def _dechunked(reader: asyncio.StreamReader) -> bytes:
             line = await reader.readline()
         except ValueError as error:
             raise BackendError("the line of a chunk is too long") from error
-        found = _CHUNK_SIZE.fullmatch(line)
-        if found is None:
+        match = _CHUNK_SIZE.fullmatch(line)
+        if match is None:
             raise BackendError(f"malformed chunk {line[:40]!r}")
-        size = int(found[1], 16)
+        size = int(match[1], 16)
         if not size:
             return body
         if len(body) + size > _MOST_REFUSAL:
@@ -164,9 +182,14 @@ async def _dechunked(reader: asyncio.StreamReader) -> bytes:
 
 
 async def tunnel(
-    request: web.BaseRequest, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    request: web.BaseRequest,
+    head: bytes,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
 ) -> None:
-    connection, transport = request.protocol, request.transport
+    """Copies bytes in both directions until one side ends."""
+    connection = request.protocol
+    transport = request.transport
     if not isinstance(connection, Connection) or transport is None:
         raise status.internal_error("the connection cannot be taken over")
     inward = asyncio.StreamReader(limit=BUFFER)
@@ -195,13 +218,24 @@ async def tunnel(
 
 
 def wants_stream_close(request: web.BaseRequest) -> bool:
-    """A WebSocket client of remotecommand v5, which upstream's API server answers itself (StreamTranslator)."""
-    offered = [one.strip() for line in request.headers.getall(_PROTOCOL, ()) for one in line.split(",")]
+    """Whether this is a WebSocket client of remotecommand v5.
+
+    Upstream's API server translates for such clients itself (StreamTranslator).
+    """
+    lines = request.headers.getall(_PROTOCOL, ())
+    offered = [name.strip() for line in lines for name in line.split(",")]
     return request.headers.get("Upgrade", "").lower() == "websocket" and _STREAM_CLOSE in offered
 
 
-async def say_on_error_channel(request: web.BaseRequest, refused: web.Response) -> web.StreamResponse:
-    """By the time the kubelet is asked upstream has accepted the WebSocket, so a refusal comes as a Status on it."""
+async def say_on_error_channel(
+    request: web.BaseRequest,
+    refused: web.Response,
+) -> web.StreamResponse:
+    """Accepts the WebSocket and sends the refusal as a Status on its error channel.
+
+    Upstream has accepted the WebSocket before it asks the kubelet, so clients expect a refusal
+    there.
+    """
     socket = web.WebSocketResponse(protocols=(_STREAM_CLOSE,))
     if not can_upgrade(socket, request):
         return refused

@@ -1,8 +1,24 @@
-"""Watch: a chunked stream of JSON events, written by the write that caused them.
+"""Watch: a chunked stream of JSON events that the writes themselves put on the connections.
 
-An event is encoded and framed once; every watcher that is caught up gets the same bytes put straight onto its
-connection inside the write, so the delay is that of the socket. A watcher that does not read is dropped, as
-upstream's cacher does (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes)."""
+Controllers, kubelets and proxies do not poll. They list a resource once and then watch it from the
+list's resourceVersion, so a watch must return every change after that version, in order and
+without gaps or duplicates
+(https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes). If
+the server no longer has the history, it answers 410 Gone, and the client lists again. A watch that
+starts without a version begins with the present objects as ADDED events; with sendInitialEvents a
+bookmark marks their end (watch list, KEP-3157).
+
+The gap between the replayed and the live events is the critical point. serve() reads the history
+and subscribes to the store in one step of the event loop, so no write can come in between. Until
+the history is on the connection, new events wait in the Watcher; afterwards they go directly to
+the connection.
+
+A cluster has many watchers of the same resource, one for each node and more. An event is therefore
+encoded and framed once, and every watcher that is caught up gets the same bytes written to its
+connection inside the write, so that the delay is that of the socket. A watcher whose client does
+not read is dropped, as upstream's cacher does, because otherwise its backlog would fill the
+memory.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +41,12 @@ from kubewire.components.apiserver.store import Event, RevisionExpired, Store, S
 
 log = logging.getLogger(__name__)
 
-#: Bytes a watcher may be behind before it is dropped.
+#: A watcher with more than this many unsent bytes is dropped.
 _MAX_BEHIND = 16 * 1024 * 1024
 _BOOKMARK_SECONDS = 60.0
 _CHUNK = 256 * 1024
 _TURN_SECONDS = 0.01
-#: Of 2^64 - 1.
+#: The number of digits of 2^64 - 1.
 _MOST_DIGITS = 20
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -39,7 +55,9 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 class WatchOptions:
     """The watch's part of metav1.ListOptions.
 
-    resource_version "" and "0" start with the current objects, unless initial_events says False: then with now."""
+    With resource_version "" or "0" the watch starts with the present objects, unless
+    initial_events is False: then it starts with the next change.
+    """
 
     resource_version: str = ""
     bookmarks: bool = False
@@ -49,25 +67,34 @@ class WatchOptions:
 
 
 def frame(kind: str, body: bytes) -> bytes:
-    """One event as one HTTP chunk (RFC 9112, 7.1)."""
+    """Encodes one event as one HTTP chunk (RFC 9112, 7.1)."""
     line = b'{"type":"%b","object":%b}\n' % (kind.encode(), body)
     return b"%x\r\n%b\r\n" % (len(line), line)
 
 
 def too_old(asked: int, oldest: int) -> status.StatusError:
+    """The error 410, after which a client lists again."""
     return status.expired(f"too old resource version: {asked} ({oldest})")
 
 
 class Encoder:
-    """Turns a stored object into a frame, in the representation the watcher asked for."""
+    """Turns a stored object into a frame in the representation that the watcher asked for."""
 
-    def __init__(self, registry: Registry, selection: Selection, shape: Representation, include: str) -> None:
-        self._registry, self._served = registry, selection.served
-        self._shape, self._include = shape, include
+    def __init__(
+        self,
+        registry: Registry,
+        selection: Selection,
+        shape: Representation,
+        include: str,
+    ) -> None:
+        self._registry = registry
+        self._served = selection.served
+        self._shape = shape
+        self._include = include
         self._variant = self._served.api_version if not shape.kind else ""
 
     def event(self, kind: str, stored: Stored, *, keep: bool = False) -> bytes:
-        """keep: other watchers will want the same bytes in a moment."""
+        """The frame of an event; keep caches it for other watchers of the same write."""
         if not self._variant:
             return frame(kind, self._shaped(stored))
         cached = stored.frames.get((kind, self._variant))
@@ -78,7 +105,7 @@ class Encoder:
         return cached
 
     def left(self, previous: Stored, revision: int) -> bytes:
-        """DELETED for an object that the selector does not select any more: its last selected state."""
+        """DELETED for an object that the selector no longer selects: its last selected state."""
         obj = previous.copy()
         obj["metadata"]["resourceVersion"] = str(revision)
         return self.event("DELETED", Stored(previous.key, revision, orjson.dumps(obj), obj))
@@ -91,14 +118,19 @@ class Encoder:
         if self._shape.kind == "Table":
             body = tables.table(self._served, [], metadata, self._shape.version, self._include)
         elif self._shape.kind:
-            body = {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{self._shape.version}"}
+            body = {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": f"meta.k8s.io/{self._shape.version}",
+            }
         return frame("BOOKMARK", orjson.dumps(body | {"metadata": metadata}))
 
     def _shaped(self, stored: Stored) -> bytes:
         obj = orjson.loads(self._registry.body(self._served, stored))
         if self._shape.kind == "Table":
             version = {"resourceVersion": str(stored.revision)}
-            return orjson.dumps(tables.table(self._served, [obj], version, self._shape.version, self._include))
+            return orjson.dumps(
+                tables.table(self._served, [obj], version, self._shape.version, self._include),
+            )
         return orjson.dumps(tables.partial_metadata(obj, self._shape.version))
 
 
@@ -110,7 +142,10 @@ class View:
     encoder: Encoder
 
     def encode(self, event: Event) -> bytes:
-        """A frame, or nothing. A change of what the selector selects is an ADDED or a DELETED."""
+        """Returns a frame, or nothing when the watcher does not see the change.
+
+        An object that starts to match the selector is ADDED, one that stops matching is DELETED.
+        """
         matches = self.selection.matches
         now = event.type != "DELETED" and matches(event.stored)
         before = event.previous is not None and matches(event.previous)
@@ -124,7 +159,7 @@ class View:
 
 
 class Watcher:
-    """One watch. Until caught up, events are kept; from then on they go straight onto the connection."""
+    """One watch; it keeps events until it is caught up and then writes them to the connection."""
 
     def __init__(self, view: View, store: Store) -> None:
         self.ended = asyncio.get_running_loop().create_future()
@@ -132,7 +167,8 @@ class Watcher:
         self._waiting: list[bytes] = []
         self._behind = 0
         self._transport: asyncio.Transport | None = None
-        self._stop: Callable[[], None] = store.subscribe(view.selection.served.storage, self.on_event)
+        storage = view.selection.served.storage
+        self._stop: Callable[[], None] = store.subscribe(storage, self.on_event)
 
     def on_event(self, event: Event) -> None:
         if self.ended.done():
@@ -140,8 +176,9 @@ class Watcher:
         try:
             data = self._view.encode(event)
         except Exception:
-            # The write has happened; one view that cannot be made must not fail it. The client watches anew.
-            log.exception("watch of %s", event.stored.key)
+            # The write is done, and an error in one view must not fail it. The client starts a new
+            # watch.
+            log.exception("cannot encode an event of %s for a watch", event.stored.key)
             self.end()
             return
         if not data:
@@ -169,16 +206,26 @@ class Watcher:
             self.ended.set_result(None)
 
 
-def first_events(registry: Registry, selection: Selection, encoder: Encoder, options: WatchOptions) -> Iterator[bytes]:
-    """What comes before the live events: looked up now, made into frames (some empty) one by one. Raises 410."""
+def first_events(
+    registry: Registry,
+    selection: Selection,
+    encoder: Encoder,
+    options: WatchOptions,
+) -> Iterator[bytes]:
+    """The frames before the live events; some are empty. Raises 410.
+
+    The objects are looked up at once, and encoded one by one when the iterator is read.
+    """
     store = registry.store
     anywhere = options.resource_version in ("", "0")
     since = 0 if anywhere else parse_revision(options.resource_version)
     if anywhere and options.initial_events is False:
         return iter(())
     if options.initial_events or anywhere:
-        items, revision = store.items(selection.served.storage), store.revision
-        frames = (encoder.event("ADDED", one) if selection.matches(one) else b"" for one in items)
+        items = store.items(selection.served.storage)
+        revision = store.revision
+        selected = ((item, selection.matches(item)) for item in items)
+        frames = (encoder.event("ADDED", item) if fits else b"" for item, fits in selected)
         if options.initial_events and options.bookmarks:
             return chain(frames, (encoder.bookmark(revision, end_of_initial=True),))
         return frames
@@ -193,11 +240,12 @@ def first_events(registry: Registry, selection: Selection, encoder: Encoder, opt
 
 
 def parse_revision(text: str) -> int:
-    """Raises 400 (apiserver/pkg/storage's ParseResourceVersion)."""
+    """Parses a resourceVersion; raises 400 (ParseResourceVersion of apiserver/pkg/storage)."""
+    error = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}"'
     if not (text.isascii() and text.isdigit()):
-        raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+        raise status.bad_request(f"{error}: invalid syntax")
     if len(text) > _MOST_DIGITS or int(text) >= 1 << 64:
-        raise status.bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range')
+        raise status.bad_request(f"{error}: value out of range")
     return int(text)
 
 
@@ -209,9 +257,10 @@ async def serve(
     options: WatchOptions,
     headers: dict[str, str],
 ) -> web.StreamResponse:
-    """Streams until the timeout, the client's end, or the server's."""
+    """Streams until the timeout, or until the client or the server ends the watch."""
     encoder = Encoder(registry, selection, shape, options.include_object)
-    # No await from here to the Watcher: nothing may be written between what is replayed and what is live.
+    # There must be no await between these two lines: a write between the replayed and the live
+    # events would be lost.
     first = first_events(registry, selection, encoder, options)
     watcher = Watcher(View(selection, encoder), registry.store)
     try:
@@ -223,7 +272,7 @@ async def serve(
             return response
         await _write_all(request, transport, first, watcher.ended)
         if watcher.ended.done():
-            # Too far behind before it has read what was there: it watches anew.
+            # The client fell too far behind during the replay; it has to start a new watch.
             transport.abort()
             return response
         watcher.catch_up(transport)
@@ -236,9 +285,15 @@ async def serve(
 
 
 async def _write_all(
-    request: web.BaseRequest, transport: asyncio.Transport, frames: Iterator[bytes], ended: asyncio.Future[None]
+    request: web.BaseRequest,
+    transport: asyncio.Transport,
+    frames: Iterator[bytes],
+    ended: asyncio.Future[None],
 ) -> None:
-    """Others have their turn every few milliseconds: a frame of a Table takes a while to make."""
+    """Writes the frames, yielding to other requests every few milliseconds.
+
+    Frames of a Table take a while to encode.
+    """
     batch: list[bytes] = []
     size = 0
     turn_ends = time.perf_counter() + _TURN_SECONDS
@@ -247,7 +302,8 @@ async def _write_all(
         size += len(data)
         if size > _CHUNK:
             transport.write(b"".join(batch))
-            batch, size = [], 0
+            batch = []
+            size = 0
             await _drained(request, ended)
             if ended.done():
                 return
@@ -259,7 +315,7 @@ async def _write_all(
 
 
 async def _drained(request: web.BaseRequest, ended: asyncio.Future[None]) -> None:
-    """The client has read enough, or the watch has ended."""
+    """Waits until the client has read enough or the watch has ended."""
     draining = asyncio.ensure_future(request.protocol._drain_helper())
     try:
         await asyncio.wait([draining, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -270,8 +326,13 @@ async def _drained(request: web.BaseRequest, ended: asyncio.Future[None]) -> Non
 
 
 async def _live(
-    watcher: Watcher, transport: asyncio.Transport, encoder: Encoder, store: Store, options: WatchOptions
+    watcher: Watcher,
+    transport: asyncio.Transport,
+    encoder: Encoder,
+    store: Store,
+    options: WatchOptions,
 ) -> None:
+    """Keeps the connection open while writes put events on it, and sends bookmarks."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + options.timeout
     while not watcher.ended.done() and not transport.is_closing():

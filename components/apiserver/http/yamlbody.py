@@ -1,6 +1,8 @@
-"""YAML bodies, read as sigs.k8s.io/yaml does: into what JSON can say, so a date stays a string and keys are strings.
+"""Reads YAML bodies as sigs.k8s.io/yaml does: into values of JSON.
 
-libyaml's events are taken one by one: depth, values and aliases are bounded while reading, and no step is long."""
+A date therefore stays a string, and keys of maps are strings. The events of libyaml are processed
+one by one, which bounds depth, values and aliases during reading and keeps every step short.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,21 @@ import yaml
 from kubewire.components.apiserver import bodies
 
 _TAG = "tag:yaml.org,2002:"
-#: Values that aliases may stand for in one document. go-yaml allows 400,000 and says the same text.
+#: How many values the aliases of a document may stand for. go-yaml allows 400,000 and has the same
+#: text.
 _MAX_ALIASED = 20_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlError(ValueError):
-    """A document that JSON cannot say, or that is none."""
+    """The document is not YAML, or contains what JSON cannot express."""
 
 
 @dataclass
 class _Open:
-    """A collection whose end was not read yet. keys are pairs of the key and whether it is a merge key."""
+    """A collection whose end has not been read; key is a map's pending key and whether it
+    merges.
+    """
 
     value: Any
     anchor: str | None
@@ -38,7 +43,7 @@ class _Open:
 
 
 def load(body: bytes) -> Any:
-    """The first document. Raises YamlError, bodies.TooDeep and bodies.TooLarge."""
+    """Reads the first document; raises YamlError, bodies.TooDeep and bodies.TooLarge."""
     try:
         loader = _LOADER(body)
         try:
@@ -55,7 +60,7 @@ class _Document:
     def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._stack: list[_Open] = []
-        #: Anchor -> its value and how many values that is.
+        #: The value of each anchor, and how many values it contains.
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._values = 0
         self._aliased = 0
@@ -98,14 +103,14 @@ class _Document:
         self._count(1)
         empty: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         if event.anchor is not None:
-            # Not to be had before its end.
+            # The anchor cannot be used before the end of its collection.
             self._anchors.pop(event.anchor, None)
         self._stack.append(_Open(empty, event.anchor, self._values))
 
     def _end(self) -> None:
         done = self._stack.pop()
         for source in done.merged:
-            # What stands in the map itself goes before what is merged into it.
+            # The map's own keys win over merged ones.
             for key, value in source.items():
                 done.value.setdefault(key, value)
         if done.anchor is not None:
@@ -113,7 +118,7 @@ class _Document:
         self._add(done.value)
 
     def _alias(self, event: Any) -> None:
-        if any(one.anchor == event.anchor for one in self._stack):
+        if any(open_collection.anchor == event.anchor for open_collection in self._stack):
             raise YamlError(f"yaml: anchor '{event.anchor}' value contains itself")
         if event.anchor not in self._anchors:
             raise YamlError(f"yaml: unknown anchor '{event.anchor}' referenced")
@@ -127,7 +132,10 @@ class _Document:
         self._add(_copied(value))
 
     def _wants_key(self) -> bool:
-        return bool(self._stack) and isinstance(self._stack[-1].value, dict) and self._stack[-1].key is None
+        if not self._stack:
+            return False
+        top = self._stack[-1]
+        return isinstance(top.value, dict) and top.key is None
 
     def _add(self, value: Any, *, merge: bool = False) -> None:
         if not self._stack:
@@ -155,14 +163,14 @@ def _merge_sources(value: Any) -> list[Any]:
 
 
 def _copied(value: Any) -> Any:
-    """Two places never share a value: what fills in defaults changes it in place."""
+    """Copies a value so that no two places share it, because defaulting changes values in place."""
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _key(value: Any) -> str:
-    """JSON's keys are strings: a bare `on:` is "true", `80:` is "80"."""
+    """A key as JSON has it, a string: a bare `on:` is "true", `80:` is "80"."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -192,20 +200,22 @@ def _boolean(text: str) -> bool:
 
 
 _INTEGER = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[1-9][0-9_]*|0)")
-#: Digits of the longest integer that is looked at: Python refuses more than 4300, a double ends after 309.
+#: Longer integers stay strings. Python refuses more than 4300 digits, and a double has at most
+#: 309.
 _MOST_DIGITS = 400
 
 
 def _integer(text: str) -> int | float | str:
-    # PyYAML's pattern also takes 1:30 for ninety; go-yaml does not.
+    # PyYAML's pattern also reads 1:30 as ninety, which go-yaml does not.
     if not _INTEGER.fullmatch(text) or len(text) > _MOST_DIGITS:
         return text
     digits = text.replace("_", "").lower()
     bare = digits.lstrip("+-")
-    base = {"0b": 2, "0o": 8, "0x": 16}.get(bare[:2], 8 if bare.startswith("0") and bare != "0" else 10)
+    plain_base = 8 if bare.startswith("0") and bare != "0" else 10
+    base = {"0b": 2, "0o": 8, "0x": 16}.get(bare[:2], plain_base)
     number = int(bare[2:] if bare[:2] in ("0b", "0o", "0x") else bare, base)
     number = -number if digits.startswith("-") else number
-    # As Go: what no integer type holds is a float.
+    # As in Go, a number that no integer type can hold becomes a float.
     return number if -(2**63) <= number < 2**64 else _finite(float(number))
 
 

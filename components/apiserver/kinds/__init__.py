@@ -1,4 +1,4 @@
-"""The built-in kinds: one module per kind, one line per kind here."""
+"""The list of built-in kinds; each is defined in a module of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from kubewire.components.apiserver.kinds.cluster import (
     serviceaccount,
     webhooks,
 )
-from kubewire.components.apiserver.kinds.config_and_storage import configmap, persistentvolume, secret
+from kubewire.components.apiserver.kinds.config_and_storage import (
+    configmap,
+    persistentvolume,
+    secret,
+)
 from kubewire.components.apiserver.kinds.pods import pod, podtemplate
 from kubewire.components.apiserver.kinds.services import (
     endpoints,
@@ -44,7 +48,7 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 
 def _decoded(default: Callable[[KubeObject], None]) -> Callable[[KubeObject], None]:
-    """Defaults see what Go's decoder sees: no nulls."""
+    """Removes nulls before the defaults, because Go's decoder drops them."""
 
     def decoded_default(obj: KubeObject) -> None:
         without_nulls(obj)

@@ -1,8 +1,8 @@
-"""IP addresses and CIDRs in API fields: k8s.io/apimachinery/pkg/util/validation/ip.go, with
-StrictIPCIDRValidation (KEP-4858), which is on by default since 1.36.
+"""Validates IP addresses and CIDRs in API fields.
 
-Fields that exist since before strict validation ("legacy") may hold IPv6 in any spelling; newer ones only in
-canonical form (RFC 5952).
+This is k8s.io/apimachinery/pkg/util/validation/ip.go with StrictIPCIDRValidation (KEP-4858), which
+is on by default since 1.36. Fields that are older than strict validation ("legacy") may have IPv6
+addresses in any spelling, newer ones only in the canonical form of RFC 5952.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from kubewire.components.apiserver.kinds.spec import FieldError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-IPV4, IPV6 = "IPv4", "IPv6"
+IPV4 = "IPv4"
+IPV6 = "IPv6"
 
 _NOT_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 _NOT_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
@@ -27,7 +28,7 @@ _METADATA_SERVICE = (
 
 
 def _without_leading_zeros(value: str) -> str:
-    """What Go's ParseIPSloppy makes of 010.002.003.004."""
+    """Drops leading zeros as Go's ParseIPSloppy does for 010.002.003.004."""
     return re.sub(r"(^|\.)0+(?=\d)", r"\1", value)
 
 
@@ -41,12 +42,15 @@ def _parsed(value: str) -> Address | None:
 
 
 def parse_ip(value: str) -> Address | None:
-    """The address, also with leading zeros; None when it is none."""
+    """The address, leading zeros allowed; None when the text is not an address."""
     return _parsed(value) or _parsed(_without_leading_zeros(value))
 
 
 def family(value: str) -> str:
-    """IPv4 or IPv6; "" when it is no address. An IPv4-mapped IPv6 address counts as IPv4, as in Go."""
+    """IPv4 or IPv6, or "" when the text is not an address.
+
+    An IPv4-mapped IPv6 address counts as IPv4, as in Go.
+    """
     address = parse_ip(value)
     if address is None:
         return ""
@@ -75,7 +79,9 @@ def validate_ip(field: str, value: str) -> list[FieldError]:
 def validate_legacy_cidr(field: str, value: str) -> list[FieldError]:
     text, slash, length = value.partition("/")
     address = parse_ip(text)
-    if address is None or not slash or not length.isdecimal() or int(length) > address.max_prefixlen:
+    if address is None or not slash or not length.isdecimal():
+        return [invalid(field, value, _NOT_CIDR)]
+    if int(length) > address.max_prefixlen:
         return [invalid(field, value, _NOT_CIDR)]
     if _parsed(text) is None or str(int(length)) != length:
         return [invalid(field, value, "must not have leading 0s in IP or prefix length")]
@@ -96,7 +102,10 @@ def validate_cidr(field: str, value: str) -> list[FieldError]:
 
 
 def validate_non_special_ip(field: str, value: str) -> list[FieldError]:
-    """Endpoints and external IPs must not lead to the node itself (ValidateNonSpecialIP)."""
+    """Rejects addresses that lead to the node itself (ValidateNonSpecialIP).
+
+    Endpoints and external IPs must not have them.
+    """
     address = parse_ip(value)
     if address is None:
         return [invalid(field, value, "must be a valid IP address")]
@@ -106,7 +115,8 @@ def validate_non_special_ip(field: str, value: str) -> list[FieldError]:
     if address.is_unspecified:
         errors.append(invalid(field, value, f"may not be unspecified ({value})"))
     if address.is_loopback:
-        errors.append(invalid(field, value, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
+        text = "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+        errors.append(invalid(field, value, text))
     if address.is_link_local:
         errors.append(invalid(field, value, _METADATA_SERVICE[0]))
     if _link_local_multicast(address):
@@ -115,7 +125,7 @@ def validate_non_special_ip(field: str, value: str) -> list[FieldError]:
 
 
 def _link_local_multicast(address: Address) -> bool:
-    """224.0.0.0/24, and ffx2::/16 as Go's IsLinkLocalMulticast has it."""
+    """224.0.0.0/24, or ffx2::/16 as in Go's IsLinkLocalMulticast."""
     if isinstance(address, ipaddress.IPv4Address):
         return address in ipaddress.ip_network("224.0.0.0/24")
     return address.packed[0] == 0xFF and address.packed[1] & 0x0F == 0x02

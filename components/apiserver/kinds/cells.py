@@ -30,23 +30,25 @@ def age(obj: KubeObject, now: datetime) -> str:
 
 
 def labels(pairs: Mapping[str, str] | None) -> str:
-    """`a=b,c=d`, sorted; <none> without any (labels.FormatLabels)."""
+    """Formats labels as `a=b,c=d`, sorted, or <none> (labels.FormatLabels)."""
     return ",".join(f"{key}={value}" for key, value in sorted((pairs or {}).items())) or NONE
 
 
 def selector(obj: Mapping[str, Any] | None) -> str:
-    """metav1.FormatLabelSelector."""
+    """Formats a label selector (metav1.FormatLabelSelector)."""
     return str(LabelSelector.from_object(obj)) or NONE
 
 
 def containers(pod_spec: Mapping[str, Any]) -> tuple[str, str]:
-    """Names and images of the containers, each joined with commas."""
+    """The names and the images of the containers, each joined with commas."""
     items = pod_spec.get("containers") or ()
-    return ",".join(item.get("name", "") for item in items), ",".join(item.get("image", "") for item in items)
+    names = ",".join(item.get("name", "") for item in items)
+    images = ",".join(item.get("image", "") for item in items)
+    return names, images
 
 
 def at(obj: Mapping[str, Any], *path: str) -> Any:
-    """The value at a path of keys, None where one is missing."""
+    """The value at a path of keys, or None where a key is missing."""
     value: Any = obj
     for key in path:
         if not isinstance(value, Mapping):

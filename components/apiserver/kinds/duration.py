@@ -1,17 +1,19 @@
-"""Durations as kubectl's tables show them: 5s, 2m10s, 3h, 5d2h, 2y45d.
-
-Source: k8s.io/apimachinery/pkg/util/duration.HumanDuration.
+"""Formats durations as kubectl's tables show them: 5s, 2m10s, 3h, 5d2h, 2y45d
+(k8s.io/apimachinery/pkg/util/duration.HumanDuration).
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-_MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86400, 365 * 86400
+_MINUTE = 60
+_HOUR = 3600
+_DAY = 86400
+_YEAR = 365 * 86400
 
 
 def human_duration(seconds: float) -> str:
-    """At most two units, three significant figures; a clock skew of two seconds still reads 0s."""
+    """Formats seconds with at most two units; a clock skew of up to two seconds shows 0s."""
     if seconds < -2:
         return "<invalid>"
     whole = int(seconds)
@@ -42,7 +44,7 @@ def _pair(seconds: int, unit: int, name: str, small: int, small_name: str) -> st
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """RFC 3339 (metav1.Time and MicroTime) to an aware datetime; None for nothing or nonsense."""
+    """Parses RFC 3339 (metav1.Time and MicroTime); None when the text is absent or invalid."""
     if not text:
         return None
     try:
@@ -52,6 +54,6 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def since(text: str | None, now: datetime) -> str:
-    """The time that passed since a timestamp; `<unknown>` without one."""
+    """The time since a timestamp, or `<unknown>` when there is none."""
     then = parse_time(text)
     return "<unknown>" if then is None else human_duration((now - then).total_seconds())

@@ -1,4 +1,4 @@
-"""Short ways to build FieldErrors (apimachinery's field.Invalid, field.NotSupported, ...)."""
+"""Builds FieldErrors in short form (apimachinery's field.Invalid, field.NotSupported and so on)."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def duplicate(field: str, value: Any) -> FieldError:
 
 
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
-    quoted = ", ".join(f'"{one}"' for one in supported)
+    quoted = ", ".join(f'"{item}"' for item in supported)
     return FieldError("NotSupported", field, value, f"supported values: {quoted}")
 
 
 def by_rule(rule: NameRule, field: str, value: str) -> list[FieldError]:
-    """One Invalid per complaint of a rule of names.py."""
+    """Returns an Invalid for each complaint of a rule of names.py."""
     return [invalid(field, value, text) for text in rule(value)]
 
 
 def one_of(field: str, value: Any, supported: Iterable[str]) -> list[FieldError]:
-    """Required when absent, Unsupported when it is none of the values."""
+    """Required when the value is absent, NotSupported when it is not one of the values."""
     if value in (None, ""):
         return [required(field)]
     return [] if value in supported else [not_supported(field, value, supported)]
 
 
 def if_one_of(field: str, value: Any, supported: Iterable[str]) -> list[FieldError]:
-    """As one_of, and absent is fine."""
+    """Like one_of, but the value may be absent."""
     return [] if value in (None, "") else one_of(field, value, supported)
 
 
@@ -57,14 +57,17 @@ def in_range(field: str, value: int, low: int, high: int) -> list[FieldError]:
 
 
 def immutable(field: str, new: Any, old: Any) -> list[FieldError]:
-    """`field is immutable` when it changed; absent and empty are the same."""
-    if new == old or (not new and not old and not isinstance(new, bool) and not isinstance(old, bool)):
+    """Returns `field is immutable` when the value changed; absent and empty are the same."""
+    if new == old:
+        return []
+    is_boolean = isinstance(new, bool) or isinstance(old, bool)
+    if not new and not old and not is_boolean:
         return []
     return [invalid(field, new, names.IMMUTABLE)]
 
 
 def labels(field: str, pairs: Mapping[str, Any] | None) -> list[FieldError]:
-    """ValidateLabels: the keys are label keys, the values label values."""
+    """Validates keys and values of labels (ValidateLabels)."""
     errors = []
     for key, value in (pairs or {}).items():
         errors += by_rule(names.qualified_name, field, key)
@@ -73,7 +76,7 @@ def labels(field: str, pairs: Mapping[str, Any] | None) -> list[FieldError]:
 
 
 def port_number_or_name(field: str, value: int | str) -> list[FieldError]:
-    """An int-or-string port: ValidatePortNumOrName."""
+    """Validates a port that is a number or a name (ValidatePortNumOrName)."""
     if isinstance(value, int):
         return [invalid(field, value, text) for text in names.port_number(value)]
     return by_rule(names.port_name, field, value)

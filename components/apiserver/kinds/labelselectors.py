@@ -1,4 +1,6 @@
-"""metav1.LabelSelector: k8s.io/apimachinery/pkg/apis/meta/v1/validation ValidateLabelSelector."""
+"""Validates metav1.LabelSelector (ValidateLabelSelector of
+k8s.io/apimachinery/pkg/apis/meta/v1).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubewire.components.apiserver.kinds import names
-from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, labels, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    forbidden,
+    invalid,
+    labels,
+    required,
+)
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.selectors import LabelSelector, Requirement, SelectorError
 
 
 def validate_selector(selector: Mapping[str, Any] | None, path: str) -> list[FieldError]:
-    """None is fine; whether a selector must be there is the field's business."""
+    """Validates a selector; None is valid, and the caller decides whether one is required."""
     if selector is None:
         return []
     errors = labels(f"{path}.matchLabels", selector.get("matchLabels"))
@@ -27,7 +35,9 @@ def is_empty(selector: Mapping[str, Any] | None) -> bool:
 
 
 def values_fit_operator(operator: str, values: Sequence[Any], path: str) -> list[FieldError]:
-    """What requirements on labels and on nodes have in common: which operator goes with values."""
+    """Checks that an operator has the values it needs; requirements on labels and nodes share
+    this.
+    """
     if operator in ("In", "NotIn"):
         text = "must be specified when `operator` is 'In' or 'NotIn'"
         return [] if values else [required(f"{path}.values", text)]
@@ -38,31 +48,50 @@ def values_fit_operator(operator: str, values: Sequence[Any], path: str) -> list
 
 
 def _requirement(expression: Mapping[str, Any], path: str) -> list[FieldError]:
-    operator, values = expression.get("operator", ""), expression.get("values") or []
+    operator = expression.get("operator", "")
+    values = expression.get("values") or []
     errors = values_fit_operator(operator, values, path)
     errors += by_rule(names.qualified_name, f"{path}.key", expression.get("key", ""))
     for index, value in enumerate(values):
-        errors += [invalid(f"{path}.values[{index}]", value, text) for text in names.label_value(value)]
+        texts = names.label_value(value)
+        errors += [invalid(f"{path}.values[{index}]", value, text) for text in texts]
     return errors
 
 
 def check_requirements(selector: LabelSelector) -> None:
-    """Keys and values of a selector in text form (labels.NewRequirement). Raises SelectorError."""
-    for one in selector.requirements:
-        for error in _requirement_errors(one):
+    """Checks the keys and values of a selector in text form (labels.NewRequirement).
+
+    Raises SelectorError.
+    """
+    for requirement in selector.requirements:
+        for error in _requirement_errors(requirement):
             raise SelectorError(f"unable to parse requirement: {error.message()}")
 
 
-def _requirement_errors(one: Requirement) -> list[FieldError]:
-    if wrong := names.qualified_name(one.key):
-        # The path of a selector that came in a query is nil in Go.
-        return [FieldError("Invalid", "<nil>", one.key, "; ".join(wrong))]
-    if one.operator in ("In", "NotIn") and not one.values:
-        return [FieldError("Invalid", "values", [], "for 'in', 'notin' operators, values set can't be empty")]
-    for index, value in enumerate(one.values):
-        if one.operator in ("Gt", "Lt") and not re.fullmatch(r"[+-]?\d+", value):
+def _requirement_errors(requirement: Requirement) -> list[FieldError]:
+    if wrong := names.qualified_name(requirement.key):
+        # In Go the path of a selector from a query is nil.
+        return [FieldError("Invalid", "<nil>", requirement.key, "; ".join(wrong))]
+    if requirement.operator in ("In", "NotIn") and not requirement.values:
+        return [
+            FieldError(
+                "Invalid",
+                "values",
+                [],
+                "for 'in', 'notin' operators, values set can't be empty",
+            )
+        ]
+    for index, value in enumerate(requirement.values):
+        if requirement.operator in ("Gt", "Lt") and not re.fullmatch(r"[+-]?\d+", value):
             text = "for 'Gt', 'Lt' operators, the value must be an integer"
             return [FieldError("Invalid", f"values[{index}]", value, text)]
         if wrong := names.label_value(value):
-            return [FieldError("Invalid", f"values[{index}][{one.key}]", value, "; ".join(wrong))]
+            return [
+                FieldError(
+                    "Invalid",
+                    f"values[{index}][{requirement.key}]",
+                    value,
+                    "; ".join(wrong),
+                )
+            ]
     return []

@@ -1,7 +1,7 @@
-"""Which strings are names: the character rules of apimachinery's util/validation, with its texts.
+"""The rules for names: the character rules of apimachinery's util/validation, with its texts.
 
-Every function returns the complaints about one value, an empty list when it is fine.
-Source: k8s.io/apimachinery/pkg/util/validation, pkg/api/validate/content.
+Each function returns the complaints about one value, which is an empty list when the value is
+valid. The sources are k8s.io/apimachinery/pkg/util/validation and pkg/api/validate/content.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-#: A rule for one string: the complaints about it.
+#: A rule returns the complaints about one string.
 NameRule = Callable[[str], list[str]]
 
 LABEL_LENGTH = 63
@@ -34,7 +34,7 @@ IMMUTABLE = "field is immutable"
 
 
 def regex_error(text: str, pattern: str, *examples: str) -> str:
-    """The sentence upstream builds about a pattern, with its odd comma before `or`."""
+    """Builds upstream's sentence about a pattern, with its odd comma before `or`."""
     if not examples:
         return f"{text} (regex used for validation is '{pattern}')"
     shown = " or ".join(f"'{example}', " for example in examples)
@@ -65,7 +65,8 @@ _SUBDOMAIN_TEXT = (
     " and must start and end with an alphanumeric character"
 )
 _UNDERSCORE_TEXT = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.',"
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' "
+    "or '.',"
     " and must start and end with an alphanumeric character"
 )
 _LABEL_1035_TEXT = (
@@ -73,12 +74,12 @@ _LABEL_1035_TEXT = (
     " start with an alphabetic character, and end with an alphanumeric character"
 )
 _WILDCARD_TEXT = (
-    "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of"
+    "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which "
+    "must consist of"
     " lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
 )
-_QUALIFIED_TEXT = (
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
-)
+_ENDS_TEXT = "must start and end with an alphanumeric character"
+_QUALIFIED_TEXT = f"must consist of alphanumeric characters, '-', '_' or '.', and {_ENDS_TEXT}"
 _LABEL_VALUE_TEXT = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.',"
     " and must start and end with an alphanumeric character"
@@ -135,16 +136,34 @@ def qualified_name(value: str) -> list[str]:
     elif len(name.encode()) > LABEL_LENGTH:
         errors.append("name part " + too_long(LABEL_LENGTH))
     if not re.fullmatch(_QUALIFIED, name):
-        errors.append("name part " + regex_error(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc"))
+        errors.append(
+            "name part " + regex_error(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc"),
+        )
     return errors
 
 
 def label_value(value: str) -> list[str]:
-    return _checked(value, LABEL_LENGTH, _LABEL_VALUE, _LABEL_VALUE_TEXT, "MyValue", "my_value", "12345")
+    return _checked(
+        value,
+        LABEL_LENGTH,
+        _LABEL_VALUE,
+        _LABEL_VALUE_TEXT,
+        "MyValue",
+        "my_value",
+        "12345",
+    )
 
 
 def config_map_key(value: str) -> list[str]:
-    errors = _checked(value, SUBDOMAIN_LENGTH, _CONFIG_KEY, _CONFIG_KEY_TEXT, "key.name", "KEY_NAME", "key-name")
+    errors = _checked(
+        value,
+        SUBDOMAIN_LENGTH,
+        _CONFIG_KEY,
+        _CONFIG_KEY_TEXT,
+        "key.name",
+        "KEY_NAME",
+        "key-name",
+    )
     return errors + _directory_prefix(value)
 
 
@@ -155,20 +174,27 @@ def _directory_prefix(value: str) -> list[str]:
 
 
 def environment_name(value: str) -> list[str]:
-    """Any printable ASCII but `=` (RelaxedEnvironmentVariableValidation, GA in 1.34)."""
+    """Any printable ASCII characters except `=` (RelaxedEnvironmentVariableValidation, GA in
+    1.34).
+    """
     if not value:
         return ["environment variable name " + EMPTY]
     if all(" " <= char <= "~" and char != "=" for char in value):
         return []
-    return ["a valid environment variable name must consist only of printable ASCII characters other than '='"]
+    text = "a valid environment variable name must consist only of printable ASCII characters"
+    return [f"{text} other than '='"]
 
 
 def http_header_name(value: str) -> list[str]:
-    return [] if re.fullmatch(_HEADER, value) else [regex_error(_HEADER_TEXT, _HEADER, "X-Header-Name")]
+    if re.fullmatch(_HEADER, value):
+        return []
+    return [regex_error(_HEADER_TEXT, _HEADER, "X-Header-Name")]
 
 
 def percent(value: str) -> list[str]:
-    return [] if re.fullmatch(_PERCENT, value) else [regex_error(_PERCENT_TEXT, _PERCENT, "1%", "93%")]
+    if re.fullmatch(_PERCENT, value):
+        return []
+    return [regex_error(_PERCENT_TEXT, _PERCENT, "1%", "93%")]
 
 
 def port_number(value: int) -> list[str]:
@@ -176,7 +202,7 @@ def port_number(value: int) -> list[str]:
 
 
 def port_name(value: str) -> list[str]:
-    """An IANA service name (RFC 6335), lower case only."""
+    """An IANA service name (RFC 6335) in lower case."""
     errors = [too_long(15)] if len(value.encode()) > 15 else []
     if not re.fullmatch("[-a-z0-9]+", value):
         errors.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
@@ -190,12 +216,12 @@ def port_name(value: str) -> list[str]:
 
 
 def path_segment(value: str) -> list[str]:
-    """Names of RBAC objects: anything that can be one segment of a URL path."""
+    """The name of an RBAC object: anything that can be a segment of a URL path."""
     if value in (".", ".."):
         return [f"may not be '{value}'"]
     return [f"may not contain '{part}'" for part in "/%" if part in value]
 
 
 def masked_trailing_dash(value: str) -> str:
-    """A generateName prefix may end in a dash: what follows it is appended later."""
+    """Replaces the final dash of a generateName prefix, because more characters will follow it."""
     return value[:-2] + "a" if len(value) > 1 and value.endswith("-") else value

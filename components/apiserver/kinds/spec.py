@@ -1,11 +1,12 @@
-"""What the API server's core knows about one kind: its REST surface, its defaults, its validation, its
-columns. The core (registry) calls these; the modules beside this one fill them in.
+"""The contract between the registry and a kind: REST surface, defaults, validation, table columns.
 
-All functions get objects as decoded JSON and never keep a reference. `default` and the `prepare_*` functions
-change the object they are given in place; `validate_*` and `row` only read.
-Order of a create: prepare_create, default, (core: metadata, admission), validate_create.
-Order of an update: default, prepare_update, (core: metadata), validate_update.
-Order of a status update: default, prepare_status_update, validate_status_update.
+The registry calls the functions of a KindSpec, which the modules of this folder define. They get
+objects as decoded JSON and keep no reference to them. default and the prepare functions change the
+object in place; the validate functions and row only read it. They are called in this order:
+
+- create: prepare_create, default, (registry: metadata, admission), validate_create
+- update: default, prepare_update, (registry: metadata), validate_update
+- status update: default, prepare_status_update, validate_status_update
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ ErrorType = Literal[
     "TypeInvalid",
 ]
 
-#: k8s.io/apimachinery/pkg/util/validation/field: the text and the `reason` of a StatusCause per error type.
+#: The text and the StatusCause's `reason` for each error type, as in
+#: k8s.io/apimachinery/pkg/util/validation/field.
 _TEXTS: dict[str, tuple[str, str]] = {
     "Required": ("Required value", "FieldValueRequired"),
     "Invalid": ("Invalid value", "FieldValueInvalid"),
@@ -50,9 +52,10 @@ _WITHOUT_VALUE = frozenset({"Required", "Forbidden", "TooLong", "InternalError"}
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field's complaint, in the wording of field.Error (apimachinery).
+    """An error about one field, in the wording of apimachinery's field.Error.
 
-    detail follows the value after ": ". For NotSupported pass the whole detail (`supported values: "A", "B"`).
+    detail follows the value after ": ". For NotSupported it is the whole detail, `supported
+    values: "A", "B"`.
     """
 
     type: ErrorType
@@ -62,22 +65,23 @@ class FieldError:
 
     @property
     def cause_reason(self) -> str:
-        """`reason` of the StatusCause (metav1.CauseType)."""
+        """The `reason` of the StatusCause (metav1.CauseType)."""
         return _TEXTS[self.type][1]
 
     def cause_message(self) -> str:
-        """The message without the field: `Invalid value: "x": must be ...`."""
+        """The message without the field, as in `Invalid value: "x": must be ...`."""
         text = _TEXTS[self.type][0]
         if self.type not in _WITHOUT_VALUE:
             text += ": " + _value_text(_go_order(self.value, self.field.rpartition(".")[2]))
         return f"{text}: {self.detail}" if self.detail else text
 
     def message(self) -> str:
-        """`spec.containers: Required value`, `spec.type: Unsupported value: "x": supported values: "A", "B"`."""
+        """The whole message, as in `spec.containers: Required value`."""
         return f"{self.field}: {self.cause_message()}"
 
 
-#: Fields that are maps in Go, whose keys its JSON sorts; the fields of a struct keep their order.
+#: Fields that are maps in Go. Its JSON sorts the keys of maps, and keeps the order of struct
+#: fields.
 _MAPS = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
 
 
@@ -89,7 +93,7 @@ def _go_order(value: Any, field: str) -> Any:
 
 
 def _value_text(value: Any) -> str:
-    """A value as field.Error prints it: strings quoted, numbers bare, everything else as JSON."""
+    """A value as field.Error prints it: quoted strings, bare numbers, everything else as JSON."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -101,7 +105,7 @@ def _value_text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a Table (metav1.TableColumnDefinition). priority > 0 is shown only with -o wide."""
+    """A column of a Table (metav1.TableColumnDefinition); priority > 0 shows only with -o wide."""
 
     name: str
     type: str
@@ -112,9 +116,9 @@ class Column:
 
 @dataclass(frozen=True)
 class ScalePaths:
-    """Where the scale subresource finds its fields, as dotted paths: ".spec.replicas" or "spec.replicas".
+    """The fields of the scale subresource, as dotted paths with or without a leading dot.
 
-    label_selector: the path of a metav1.LabelSelector object (apps kinds), of a plain map
+    label_selector is the path of a metav1.LabelSelector (apps kinds), of a plain map
     (ReplicationController) or of a selector in text form (CustomResourceDefinitions).
     """
 
@@ -145,18 +149,26 @@ def _no_fields(obj: KubeObject) -> dict[str, str]:
 
 NAME_COLUMNS = (
     Column("Name", "string", "name", "Name must be unique within a namespace."),
-    Column("Age", "string", "", "CreationTimestamp is a timestamp representing the server time of creation."),
+    Column(
+        "Age",
+        "string",
+        "",
+        "CreationTimestamp is a timestamp representing the server time of creation.",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class KindSpec:
-    """A stored kind. The core adds metadata (name, uid, resourceVersion, ...), its validation and its
-    `metadata.name`/`metadata.namespace` selectable fields; the functions here see everything else.
+    """A stored kind.
 
-    subresources: names among "status", "scale"; "binding", "eviction", "log", "exec", ... are the core's.
-    unconditional_update: whether a PUT may come without a resourceVersion (AllowUnconditionalUpdate).
-    row: cells for `columns`, in order. now is timezone-aware UTC. None means: name and creation timestamp.
+    The registry sets and validates metadata, and adds metadata.name and metadata.namespace to the
+    selectable fields. The functions here handle everything else.
+
+    subresources has "status" and "scale"; the others, such as "binding" and "exec", belong to the
+    core. unconditional_update says whether a PUT may omit the resourceVersion
+    (AllowUnconditionalUpdate). row returns the cells for columns in order, given the time in UTC;
+    without it the cells are the name and the creation timestamp.
     """
 
     resource: Resource

@@ -1,4 +1,6 @@
-"""What most kinds' create and update strategies share (k8s.io/kubernetes/pkg/registry/*/strategy.go)."""
+"""Functions that the strategies of most kinds share
+(k8s.io/kubernetes/pkg/registry/*/strategy.go).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 
 def without_nulls(value: KubeObject) -> None:
-    """Drops nulls, in place: Go decodes `field: null` as the field's absence."""
+    """Removes nulls in place, because Go decodes `field: null` like an absent field."""
     stack: list[object] = [value]
     while stack:
         item = stack.pop()
@@ -19,12 +21,12 @@ def without_nulls(value: KubeObject) -> None:
 
 
 def empty_status(obj: KubeObject) -> None:
-    """A client cannot create an object with a status."""
+    """Drops the status, which a client cannot set on creation."""
     obj["status"] = {}
 
 
 def keep_status(new: KubeObject, old: KubeObject) -> None:
-    """An update of the object leaves its status alone."""
+    """Keeps the old status, which an update of the object does not change."""
     if "status" in old:
         new["status"] = old["status"]
     else:
@@ -32,16 +34,17 @@ def keep_status(new: KubeObject, old: KubeObject) -> None:
 
 
 def keep_all_but_status(new: KubeObject, old: KubeObject) -> None:
-    """An update of the status leaves everything else alone; labels and annotations may change with it."""
-    for key in [key for key in new if key not in ("apiVersion", "kind", "metadata", "status") and key not in old]:
+    """Keeps everything but the status and the metadata, for an update of the status."""
+    changeable = ("apiVersion", "kind", "metadata", "status")
+    for key in [key for key in new if key not in changeable and key not in old]:
         del new[key]
     for key, value in old.items():
-        if key not in ("apiVersion", "kind", "metadata", "status"):
+        if key not in changeable:
             new[key] = value
 
 
 def keep_all_but_status_and_labels(new: KubeObject, old: KubeObject) -> None:
-    """As keep_all_but_status; the labels stay as well."""
+    """Like keep_all_but_status, but keeps the labels too."""
     keep_all_but_status(new, old)
     if "labels" in old["metadata"]:
         new["metadata"]["labels"] = old["metadata"]["labels"]

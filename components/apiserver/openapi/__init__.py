@@ -1,6 +1,6 @@
-"""OpenAPI documents of the served kinds, and what their types say about an object.
+"""The OpenAPI documents of the served kinds, and what their types say about an object.
 
-Nothing is read before it is asked for; models.json takes a few milliseconds then and stays in memory.
+Everything is loaded on first use. models.json then takes a few milliseconds and stays in memory.
 """
 
 from __future__ import annotations
@@ -37,35 +37,37 @@ __all__ = [
 
 
 def v2_json(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
-    """The OpenAPI v2 document of everything. crds: the established CustomResourceDefinitions."""
+    """The OpenAPI v2 document of all kinds; crds are the established CustomResourceDefinitions."""
     from kubewire.components.apiserver.openapi import document_v2
 
     return document_v2.document(kinds, crds)
 
 
 def v2_protobuf(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes:
-    """The same as gnostic's openapi_v2.Document, which kubectl before 1.27 downloads."""
+    """The OpenAPI v2 document as gnostic's openapi_v2.Document, which kubectl before 1.27
+    downloads.
+    """
     from kubewire.components.apiserver.openapi import document_v2, gnostic_v2
 
     return gnostic_v2.encode(document_v2.document(kinds, crds))
 
 
 def v3_index(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
-    """What /openapi/v3 answers: the documents there are."""
+    """The answer of /openapi/v3, which lists the documents."""
     from kubewire.components.apiserver.openapi import document_v3
 
     return document_v3.index(kinds, crds)
 
 
 def v3(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
-    """The OpenAPI v3 document of one group version: `v1`, `apps/v1`."""
+    """The OpenAPI v3 document of one group version, such as `v1` or `apps/v1`."""
     from kubewire.components.apiserver.openapi import document_v3
 
     return document_v3.document(group_version, kinds, crds)
 
 
 def v3_protobuf(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> bytes:
-    """The same as gnostic's openapi_v3.Document."""
+    """The OpenAPI v3 document as gnostic's openapi_v3.Document."""
     from kubewire.components.apiserver.openapi import document_v3, gnostic_v3
 
     return gnostic_v3.encode(document_v3.document(group_version, kinds, crds))

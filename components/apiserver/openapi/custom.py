@@ -1,4 +1,6 @@
-"""The schemas of custom resources in the OpenAPI documents: apiextensions-apiserver's controller/openapi/builder."""
+"""The schemas of custom resources in the OpenAPI documents (controller/openapi/builder of
+apiextensions-apiserver).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,15 @@ from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META
 from kubewire.components.apiserver.openapi.schemas import V2_PREFIX, JSONSchema
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: What OpenAPI v2 cannot say; kubectl 1.20 refuses a document that has it.
-_NOT_IN_V2 = frozenset({"oneOf", "anyOf", "not", "nullable", "allOf", "default", "x-kubernetes-validations"})
+#: Fields that OpenAPI v2 does not have; kubectl 1.20 refuses a document with them.
+_NOT_IN_V2 = frozenset(
+    {"oneOf", "anyOf", "not", "nullable", "allOf", "default", "x-kubernetes-validations"},
+)
 
 
 @dataclass(frozen=True)
 class CustomVersion:
-    """One served version of a CustomResourceDefinition."""
+    """A served version of a CustomResourceDefinition."""
 
     group: str
     version: str
@@ -29,7 +33,7 @@ class CustomVersion:
 
     @property
     def name(self) -> str:
-        """com.example.v1.Widget: the group turned round."""
+        """The name of the definition, with the group reversed: com.example.v1.Widget."""
         return f"{'.'.join(reversed(self.group.split('.')))}.{self.version}.{self.kind}"
 
     @property
@@ -57,9 +61,9 @@ def custom_versions(crds: Sequence[KubeObject]) -> Iterator[CustomVersion]:
             )
 
 
-def custom_schemas(one: CustomVersion, prefix: str) -> dict[str, JSONSchema]:
-    """The kind and its list. A schema that keeps unknown fields at its top is any object."""
-    schema = dict(one.schema)
+def custom_schemas(custom: CustomVersion, prefix: str) -> dict[str, JSONSchema]:
+    """The definitions of the kind and of its list."""
+    schema = dict(custom.schema)
     properties = dict(schema.get("properties") or {})
     properties["apiVersion"] = {"type": "string"}
     properties["kind"] = {"type": "string"}
@@ -68,8 +72,8 @@ def custom_schemas(one: CustomVersion, prefix: str) -> dict[str, JSONSchema]:
     schema.setdefault("type", "object")
     if prefix == V2_PREFIX:
         schema = _for_v2(schema)
-    schema["x-kubernetes-group-version-kind"] = [_kind(one, one.kind)]
-    items = {"type": "array", "items": {"$ref": prefix + one.name}}
+    schema["x-kubernetes-group-version-kind"] = [_kind(custom, custom.kind)]
+    items = {"type": "array", "items": {"$ref": prefix + custom.name}}
     listing: JSONSchema = {
         "type": "object",
         "required": ["items"],
@@ -79,21 +83,21 @@ def custom_schemas(one: CustomVersion, prefix: str) -> dict[str, JSONSchema]:
             "kind": {"type": "string"},
             "metadata": _reference(LIST_META, prefix),
         },
-        "x-kubernetes-group-version-kind": [_kind(one, one.list_kind)],
+        "x-kubernetes-group-version-kind": [_kind(custom, custom.list_kind)],
     }
-    return {one.name: schema, one.list_name: listing}
+    return {custom.name: schema, custom.list_name: listing}
 
 
 def _reference(name: str, prefix: str) -> JSONSchema:
     return {"$ref": prefix + name}
 
 
-def _kind(one: CustomVersion, kind: str) -> dict[str, str]:
-    return {"group": one.group, "kind": kind, "version": one.version}
+def _kind(custom: CustomVersion, kind: str) -> dict[str, str]:
+    return {"group": custom.group, "kind": kind, "version": custom.version}
 
 
 def _for_v2(schema: Any) -> Any:
-    """Without what v2 has no word for; what may be more than one type becomes untyped."""
+    """Removes what v2 does not have; a value of several possible types becomes untyped."""
     if isinstance(schema, list):
         return [_for_v2(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,5 +1,8 @@
-"""What Go's decoder makes of a JSON object of a built-in kind: fields it does not know, values of the wrong type
-(sigs.k8s.io/json, with the texts of encoding/json), and which list is merged by which key."""
+"""Decodes objects of built-in kinds as Go's decoder does.
+
+It finds fields that the type does not have and values of the wrong type (sigs.k8s.io/json, with
+the texts of encoding/json), and knows the keys by which lists are merged.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from kubewire.components.apiserver.openapi.models import OBJECT_META, Model, all_models, of_kind, referenced
+from kubewire.components.apiserver.openapi.models import (
+    OBJECT_META,
+    Model,
+    all_models,
+    of_kind,
+    referenced,
+)
 from kubewire.components.kubeapi.quantity import parse_quantity
 from kubewire.components.kubeapi.resources import KubeObject
 
@@ -28,7 +37,10 @@ _PLAIN = {
 
 
 def unknown_fields(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
-    """Dotted paths of fields the kind has not, `spec.containers[0].foo`; none for kinds that are not built in."""
+    """Dotted paths of fields that the kind does not have, as in `spec.containers[0].foo`.
+
+    The list is empty for kinds that are not built in.
+    """
     model = of_kind(group, version, kind)
     return [] if model is None else [path for path, _, _ in _unknown(obj, model, "")]
 
@@ -36,13 +48,17 @@ def unknown_fields(obj: KubeObject, group: str, version: str, kind: str) -> list
 def prune(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
     """Removes the unknown fields, as decoding into a Go struct does; returns their paths."""
     model = of_kind(group, version, kind)
-    found = [] if model is None else list(_unknown(obj, model, ""))
-    for _, owner, key in found:
+    unknown = [] if model is None else list(_unknown(obj, model, ""))
+    for _, owner, key in unknown:
         del owner[key]
-    return [path for path, _, _ in found]
+    return [path for path, _, _ in unknown]
 
 
-def _unknown(obj: dict[str, Any], model: Model, prefix: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _unknown(
+    obj: dict[str, Any],
+    model: Model,
+    prefix: str,
+) -> Iterator[tuple[str, dict[str, Any], str]]:
     for key, value in obj.items():
         path = f"{prefix}.{key}" if prefix else key
         kind = model.fields.get(key)
@@ -59,8 +75,12 @@ def _unknown(obj: dict[str, Any], model: Model, prefix: str) -> Iterator[tuple[s
                 yield from _unknown_inside(value, inner, path)
 
 
-def _unknown_inside(value: Any, model: Model, path: str) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """value: an object of this model, or a list of them."""
+def _unknown_inside(
+    value: Any,
+    model: Model,
+    path: str,
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yields the unknown fields of a value that is an object of this model or a list of them."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, dict):
@@ -70,11 +90,13 @@ def _unknown_inside(value: Any, model: Model, path: str) -> Iterator[tuple[str, 
 
 
 def type_errors(obj: KubeObject, group: str, version: str, kind: str) -> list[str]:
-    """Why the object cannot be decoded: at most one text, as Go stops at the first; empty when it can be.
+    """Returns why the object cannot be decoded; the list is empty when it can be.
 
-    `json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32`
+    It has at most one text, because Go stops at the first error:
 
-    A null in a list or map becomes the zero value of its type, in place, as it does in Go.
+        json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32
+
+    A null in a list or map is replaced, in place, by the zero value of its type, as in Go.
     """
     model = of_kind(group, version, kind)
     if model is None:
@@ -83,11 +105,12 @@ def type_errors(obj: KubeObject, group: str, version: str, kind: str) -> list[st
 
 
 def metadata_error(metadata: Any) -> str:
-    """As type_errors, of the metadata of any object; "" when it is right."""
+    """Like type_errors, for the metadata of any object; "" when it can be decoded."""
     model = all_models()[OBJECT_META]
     if not isinstance(metadata, dict):
-        what = _json_kind(metadata)
-        return f"json: cannot unmarshal {what} into Go struct field .metadata of type v1.ObjectMeta"
+        json_kind = _json_kind(metadata)
+        field = "Go struct field .metadata of type v1.ObjectMeta"
+        return f"json: cannot unmarshal {json_kind} into {field}"
     return _object_error(metadata, model, "metadata")
 
 
@@ -126,18 +149,26 @@ def _value_error(value: Any, kind: str, model: Model, key: str, path: str) -> st
     return _scalar_error(value, kind, model, key, path)
 
 
-def _items_error(owner: Any, items: Iterable[tuple[Any, Any]], kind: str, model: Model, key: str, path: str) -> str:
-    """owner: the list or map that has these items, each with its index or key."""
+def _items_error(
+    owner: Any,
+    items: Iterable[tuple[Any, Any]],
+    kind: str,
+    model: Model,
+    key: str,
+    path: str,
+) -> str:
+    """Checks the items of owner, a list or a map; each item comes with its index or key."""
     for place, item in items:
         if item is None:
-            # The keys stay the same, so that this may be done while they are gone through.
+            # This does not change the keys, so it is safe during the iteration.
             owner[place] = _ZERO.get(kind[0], dict)()
         elif text := _value_error(item, kind, model, key, path):
             return text
     return ""
 
 
-#: Of what Go puts where a list or map has null; what is not here is an object.
+#: Creates the value that Go uses for a null in a list or map; types that are not listed are
+#: objects.
 _ZERO: dict[str, Callable[[], Any]] = {
     "s": str,
     "y": str,
@@ -153,12 +184,12 @@ _ZERO: dict[str, Callable[[], Any]] = {
     "u": lambda: None,
 }
 
-#: Fields of a schema that hold schemas, though the API's own schema says that they may be anything.
+#: Fields of a schema that contain schemas. The API's own schema allows any value for them.
 _SUBSCHEMAS = frozenset({"items", "additionalItems", "additionalProperties"})
 
 
 def _subschema_error(value: Any, model: Model, key: str, path: str) -> str:
-    """JSONSchemaPropsOrArray, JSONSchemaPropsOrBool."""
+    """Checks a JSONSchemaPropsOrArray or JSONSchemaPropsOrBool."""
     if isinstance(value, dict):
         return _object_error(value, model, path)
     if key == "items":
@@ -171,13 +202,14 @@ def _subschema_error(value: Any, model: Model, key: str, path: str) -> str:
 def _scalar_error(value: Any, kind: str, model: Model, key: str, path: str) -> str:
     match kind:
         case "s":
-            right = isinstance(value, str)
+            fits = isinstance(value, str)
         case "b":
-            right = isinstance(value, bool)
+            fits = isinstance(value, bool)
         case "n":
-            right = isinstance(value, int | float) and not isinstance(value, bool)
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
         case "i" | "l":
-            right = isinstance(value, int) and not isinstance(value, bool) and -_BOUNDS[kind] <= value < _BOUNDS[kind]
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            fits = is_whole and -_BOUNDS[kind] <= value < _BOUNDS[kind]
         case "x":
             return _int_or_string_error(value)
         case "t" | "u":
@@ -188,11 +220,13 @@ def _scalar_error(value: Any, kind: str, model: Model, key: str, path: str) -> s
             return _bytes_error(value, model, key, path)
         case _:
             return ""
-    return "" if right else _mismatch(value, kind, model, key, path)
+    return "" if fits else _mismatch(value, kind, model, key, path)
 
 
 def _int_or_string_error(value: Any) -> str:
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31):
+    if isinstance(value, str):
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31:
         return ""
     return f"json: cannot unmarshal {_json_kind(value)} into Go value of type int32"
 
@@ -206,17 +240,20 @@ def _time_error(value: Any) -> str:
         parsed = None
     if parsed is not None and parsed.tzinfo is not None and "T" in value:
         return ""
-    return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+    layout = "2006-01-02T15:04:05Z07:00"
+    return f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
 
 
 def _quantity_error(value: Any) -> str:
-    if isinstance(value, int | float | str) and not isinstance(value, bool) and not _not_finite(value):
+    is_scalar = isinstance(value, int | float | str) and not isinstance(value, bool)
+    if is_scalar and not _not_finite(value):
         try:
             parse_quantity(value)
         except ValueError as error:
             return str(error)
         return ""
-    return "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    pattern = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
+    return f"quantities must match the regular expression '{pattern}'"
 
 
 def _not_finite(value: int | float | str) -> bool:
@@ -234,7 +271,10 @@ def _bytes_error(value: Any, model: Model, key: str, path: str) -> str:
 
 
 def _first_illegal(value: str) -> int:
-    """Where Go's base64 decoder stops: the first byte outside the alphabet, else the end of the last whole quantum."""
+    """Where Go's base64 decoder stops.
+
+    This is the first byte outside the alphabet, or else the end of the last whole quantum.
+    """
     for index, char in enumerate(value.rstrip("=")):
         if not (char.isascii() and (char.isalnum() or char in "+/\r\n")):
             return index
@@ -242,11 +282,12 @@ def _first_illegal(value: str) -> int:
 
 
 def _mismatch(value: Any, kind: str, model: Model, key: str, path: str) -> str:
-    what = _json_kind(value)
-    if what == "number" and kind in _INTEGERS:
-        what = f"number {value}"
+    json_kind = _json_kind(value)
+    if json_kind == "number" and kind in _INTEGERS:
+        json_kind = f"number {value}"
     return (
-        f"json: cannot unmarshal {what} into Go struct field {model.short}.{path} of type {_go_type(kind, model, key)}"
+        f"json: cannot unmarshal {json_kind} into Go struct field {model.short}.{path} of type "
+        f"{_go_type(kind, model, key)}"
     )
 
 
@@ -258,7 +299,9 @@ def _go_type(kind: str, model: Model, key: str) -> str:
         case "[":
             return "[]" + _go_type(kind[1:], model, key)
         case "{":
-            return "v1.ResourceList" if kind == "{q" else "map[string]" + _go_type(kind[1:], model, key)
+            if kind == "{q":
+                return "v1.ResourceList"
+            return "map[string]" + _go_type(kind[1:], model, key)
         case "s" if key in model.named:
             package = "types" if model.named[key] == "UID" else model.name.split(".")[-2]
             return f"{package}.{model.named[key]}"
@@ -278,27 +321,40 @@ def _json_kind(value: Any) -> str:
 
 
 def merge_key(group: str, version: str, kind: str, path: tuple[str, ...]) -> str | None:
-    """The key that merges the items of the list at a path of field names in a strategic merge patch: "set" for
-    lists of plain values merged as sets, None for lists that are replaced (and for anything unknown)."""
+    """The key by which a strategic merge patch merges the list at a path of field names.
+
+    It is "set" for lists of plain values that are merged as sets, and None for lists that are
+    replaced and for unknown paths.
+    """
     owner, key = _owner(group, version, kind, path)
     if owner is None or key not in owner.patch or not owner.fields[key].startswith("["):
         return None
     return owner.patch[key].merge_key or "set"
 
 
-def list_map_keys(group: str, version: str, kind: str, path: tuple[str, ...]) -> tuple[str, ...] | None:
-    """x-kubernetes-list-map-keys: what identifies an item for server-side apply. () for sets, None for atomic lists."""
+def list_map_keys(
+    group: str,
+    version: str,
+    kind: str,
+    path: tuple[str, ...],
+) -> tuple[str, ...] | None:
+    """x-kubernetes-list-map-keys, which identify an item in server-side apply.
+
+    It is () for sets and None for atomic lists.
+    """
     owner, key = _owner(group, version, kind, path)
     if owner is None:
         return None
     if key in owner.list_keys:
         return owner.list_keys[key]
-    one = merge_key(group, version, kind, path)
-    return None if one is None else (() if one == "set" else (one,))
+    name = merge_key(group, version, kind, path)
+    if name is None:
+        return None
+    return () if name == "set" else (name,)
 
 
 def _owner(group: str, version: str, kind: str, path: tuple[str, ...]) -> tuple[Model | None, str]:
-    """The model that has the last field of the path."""
+    """The model that has the last field of the path, and that field."""
     model = of_kind(group, version, kind)
     for key in path[:-1]:
         if model is None or key not in model.fields:

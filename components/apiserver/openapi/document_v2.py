@@ -1,5 +1,7 @@
-"""OpenAPI v2 (Swagger), one document for everything, as kube-apiserver serves it under /openapi/v2. kubectl before
-1.27 computes its patches and validates manifests with it."""
+"""OpenAPI v2 (Swagger): one document for all kinds, as kube-apiserver serves it under /openapi/v2.
+
+kubectl before 1.27 computes patches and validates manifests with it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from kubewire.components.apiserver.openapi.paths import (
     operation_id,
     resource_paths,
 )
-from kubewire.components.apiserver.openapi.schemas import V2_PREFIX, closure, common_schemas, schema_of
+from kubewire.components.apiserver.openapi.schemas import (
+    V2_PREFIX,
+    closure,
+    common_schemas,
+    schema_of,
+)
 from kubewire.components.kubeapi.resources import KubeObject
 
 _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
@@ -27,21 +34,25 @@ _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 def document(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
     customs = list(custom_versions(crds))
     models = closure([*all_models(), OBJECT_META, LIST_META])
-    definitions = {model.name: schema_of(model, V2_PREFIX) for model in models} | common_schemas(V2_PREFIX)
+    definitions = {model.name: schema_of(model, V2_PREFIX) for model in models}
+    definitions |= common_schemas(V2_PREFIX)
     definitions[_PATCH_BODY] = {"type": "object"}
-    for one in customs:
-        definitions |= custom_schemas(one, V2_PREFIX)
-    resources = [*builtin_resources(kinds), *(custom_resource(one) for one in customs)]
+    for item in customs:
+        definitions |= custom_schemas(item, V2_PREFIX)
+    resources = [*builtin_resources(kinds), *(custom_resource(item) for item in customs)]
+    paths = [path for resource in resources for path in resource_paths(resource)]
     return {
         "swagger": "2.0",
         "info": INFO,
-        "paths": {path.template: _path_item(path) for one in resources for path in resource_paths(one)},
+        "paths": {path.template: _path_item(path) for path in paths},
         "definitions": dict(sorted(definitions.items())),
     }
 
 
 def _path_item(path: Path) -> dict[str, Any]:
-    item: dict[str, Any] = {operation.method: _operation(operation, path) for operation in path.operations}
+    item: dict[str, Any] = {}
+    for operation in path.operations:
+        item[operation.method] = _operation(operation, path)
     item["parameters"] = [
         {"name": name, "in": "path", "required": True, "type": "string", "uniqueItems": True}
         for name in path.parameters
@@ -54,14 +65,32 @@ def _operation(operation: Operation, path: Path) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = []
     if body:
         schema = {"$ref": V2_PREFIX + body}
-        parameters.append({"name": "body", "in": "body", "required": operation.method != "delete", "schema": schema})
-    parameters += [{"name": name, "in": "query", "type": kind, "uniqueItems": True} for name, kind in operation.query]
+        parameters.append(
+            {
+                "name": "body",
+                "in": "body",
+                "required": operation.method != "delete",
+                "schema": schema,
+            }
+        )
+    parameters += [
+        {
+            "name": name,
+            "in": "query",
+            "type": kind,
+            "uniqueItems": True,
+        }
+        for name, kind in operation.query
+    ]
+    consumed = ["*/*"]
+    if operation.method == "patch":
+        consumed = list(operation.resource.patch_types)
     answer: dict[str, Any] = {"description": "OK"}
     if operation.response:
         answer["schema"] = {"$ref": V2_PREFIX + operation.response}
     return {
         "operationId": operation_id(operation, path),
-        "consumes": list(operation.resource.patch_types) if operation.method == "patch" else ["*/*"],
+        "consumes": consumed,
         "produces": ["application/json"],
         "schemes": ["https"],
         "parameters": parameters,

@@ -1,5 +1,6 @@
-"""OpenAPI v3, one document per group version, as kube-apiserver serves it under /openapi/v3
-(https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3)."""
+"""OpenAPI v3: one document per group version, as kube-apiserver serves it under /openapi/v3
+(https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ from kubewire.components.apiserver.openapi.paths import (
     query_schema,
     resource_paths,
 )
-from kubewire.components.apiserver.openapi.schemas import V3_PREFIX, closure, common_schemas, schema_of
+from kubewire.components.apiserver.openapi.schemas import (
+    V3_PREFIX,
+    closure,
+    common_schemas,
+    schema_of,
+)
 from kubewire.components.kubeapi.resources import KubeObject
 
 INFO = {"title": "Kubernetes", "version": "v1.36.2+kubewire"}
@@ -32,14 +38,17 @@ _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 
 
 def group_versions(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> list[str]:
-    """Group versions, `v1` and `apps/v1`, each once."""
-    found = [spec.resource.api_version for spec in kinds]
-    found += [f"{one.group}/{one.version}" for one in custom_versions(crds)]
-    return list(dict.fromkeys(found))
+    """The group versions, such as `v1` and `apps/v1`, each once."""
+    versions = [spec.resource.api_version for spec in kinds]
+    versions += [f"{custom.group}/{custom.version}" for custom in custom_versions(crds)]
+    return list(dict.fromkeys(versions))
 
 
 def index(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
-    """{"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=..."}}}: the hash lets clients cache."""
+    """The index of the documents; each URL has a hash so that clients can cache it.
+
+    {"paths": {"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=..."}}}
+    """
     digest = _digest(kinds, crds)
     paths = {}
     for group_version in group_versions(kinds, crds):
@@ -49,20 +58,27 @@ def index(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, An
 
 
 def _digest(kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> str:
-    """Changes whenever a document may: with the served kinds and the definitions of custom ones."""
+    """A hash that changes with the served kinds and the definitions of custom ones."""
     served = [(spec.resource.api_version, spec.resource.kind, spec.subresources) for spec in kinds]
     content = orjson.dumps([served, [crd.get("spec") for crd in crds], INFO])
     return hashlib.sha256(content).hexdigest().upper()
 
 
-def document(group_version: str, kinds: Sequence[KindSpec], crds: Sequence[KubeObject]) -> dict[str, Any]:
-    """The document of `v1`, `apps/v1`, ..."""
-    resources = [one for one in builtin_resources(kinds) if one.group_version == group_version]
-    customs = [one for one in custom_versions(crds) if f"{one.group}/{one.version}" == group_version]
-    schemas = _schemas([*(one.definition for one in resources), *(one.list_definition for one in resources)])
-    for one in customs:
-        schemas |= custom_schemas(one, V3_PREFIX)
-    resources += [custom_resource(one) for one in customs]
+def document(
+    group_version: str,
+    kinds: Sequence[KindSpec],
+    crds: Sequence[KubeObject],
+) -> dict[str, Any]:
+    """The document of a group version, such as `v1` or `apps/v1`."""
+    resources = [item for item in builtin_resources(kinds) if item.group_version == group_version]
+    defined = custom_versions(crds)
+    customs = [item for item in defined if f"{item.group}/{item.version}" == group_version]
+    schemas = _schemas(
+        [*(item.definition for item in resources), *(item.list_definition for item in resources)],
+    )
+    for item in customs:
+        schemas |= custom_schemas(item, V3_PREFIX)
+    resources += [custom_resource(item) for item in customs]
     return {
         "openapi": "3.0.0",
         "info": INFO,
@@ -79,13 +95,22 @@ def _schemas(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _paths(resources: Sequence[Resource]) -> dict[str, Any]:
-    return {path.template: _path_item(path) for one in resources for path in resource_paths(one)}
+    paths = (path for resource in resources for path in resource_paths(resource))
+    return {path.template: _path_item(path) for path in paths}
 
 
 def _path_item(path: Path) -> dict[str, Any]:
-    item: dict[str, Any] = {operation.method: _operation(operation, path) for operation in path.operations}
+    item: dict[str, Any] = {}
+    for operation in path.operations:
+        item[operation.method] = _operation(operation, path)
     item["parameters"] = [
-        {"name": name, "in": "path", "required": True, "schema": query_schema("string")} for name in path.parameters
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": query_schema("string"),
+        }
+        for name in path.parameters
     ] + [{"name": "pretty", "in": "query", "schema": query_schema("string")}]
     return item
 
@@ -94,7 +119,12 @@ def _operation(operation: Operation, path: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"operationId": operation_id(operation, path)}
     if operation.query:
         result["parameters"] = [
-            {"name": name, "in": "query", "schema": query_schema(kind)} for name, kind in operation.query
+            {
+                "name": name,
+                "in": "query",
+                "schema": query_schema(kind),
+            }
+            for name, kind in operation.query
         ]
     if operation.method == "patch":
         result["requestBody"] = {

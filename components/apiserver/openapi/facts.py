@@ -1,12 +1,13 @@
-"""What the Python client's models do not say about a field: patch strategies, and which Go type a JSON type stands for.
+"""Facts about fields that the Python client's models lack: patch strategies and Go types.
 
-Facts from the types of k8s.io/api and k8s.io/apimachinery; generate.py writes them into models.json. Fields are named
-`Type.field`, by the type's short name.
+They are taken from the types of k8s.io/api and k8s.io/apimachinery, and generate.py writes them
+into models.json. Fields are named `Type.field`, with the short name of the type.
 """
 
 from __future__ import annotations
 
-#: Field -> (x-kubernetes-patch-strategy, x-kubernetes-patch-merge-key). Without a key the list is merged as a set.
+#: (x-kubernetes-patch-strategy, x-kubernetes-patch-merge-key) of a field. A list without a key is
+#: merged as a set.
 PATCH: dict[str, tuple[str, str]] = {
     "ObjectMeta.finalizers": ("merge", ""),
     "ObjectMeta.ownerReferences": ("merge", "uid"),
@@ -57,7 +58,7 @@ PATCH: dict[str, tuple[str, str]] = {
     "ValidatingWebhook.matchConditions": ("merge", "name"),
 }
 
-#: x-kubernetes-list-map-keys where they are more than the patch merge key (server-side apply).
+#: x-kubernetes-list-map-keys for server-side apply, where they differ from the patch merge key.
 LIST_KEYS: dict[str, tuple[str, ...]] = {
     "Container.ports": ("containerPort", "protocol"),
     "EphemeralContainer.ports": ("containerPort", "protocol"),
@@ -82,7 +83,7 @@ INT_OR_STRING = frozenset(
     }
 )
 
-#: Single quantities, and maps of quantities (ResourceList), which the client calls strings.
+#: Quantities, and maps of quantities (ResourceList), which the client declares as strings.
 QUANTITY = frozenset(
     {
         "ResourceFieldSelector.divisor",
@@ -122,11 +123,11 @@ MICRO_TIME = frozenset(
     }
 )
 
-#: []byte, base64 in JSON.
+#: Fields of type []byte, which JSON has as base64.
 BYTES = frozenset({"WebhookClientConfig.caBundle"})
 BYTE_MAPS = frozenset({"Secret.data", "ConfigMap.binaryData"})
 
-#: Field names that are int64 wherever they stand.
+#: Names of fields that are int64 in every type but those in INT32.
 INT64 = frozenset(
     {
         "activeDeadlineSeconds",
@@ -154,10 +155,10 @@ INT64 = frozenset(
         "minProperties",
     }
 )
-#: ... but not here.
+#: The fields of these names that are int32.
 INT32 = frozenset({"StatefulSetSpec.observedGeneration"})
 
-#: Strings that Go gives a named type, for the text of type errors.
+#: Strings that have a named type in Go, which type errors mention.
 STRING_TYPES: dict[str, str] = {
     "ServiceSpec.type": "ServiceType",
     "ServiceSpec.sessionAffinity": "ServiceAffinity",

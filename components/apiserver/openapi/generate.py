@@ -1,10 +1,14 @@
-"""Writes models.json, the field schemas of the served kinds, from the models of the PyPI package `kubernetes` 36.0.0
-(its OpenAPI document is release-1.36). Names, types and what is required; no descriptions.
+r"""Writes models.json, the field schemas of the served kinds.
+
+The source is the models of the PyPI package `kubernetes` 36.0.0, whose OpenAPI document is that of
+release-1.36. models.json has names, types and required fields, and no descriptions.
 
     pip download --no-deps --dest DIRECTORY kubernetes==36.0.0
-    python -m kubewire.components.apiserver.openapi.generate DIRECTORY/kubernetes-36.0.0-py2.py3-none-any.whl
+    python -m kubewire.components.apiserver.openapi.generate \
+        DIRECTORY/kubernetes-36.0.0-py2.py3-none-any.whl
 
-The wheel is only read, neither imported nor needed at run time. Format: see models.py.
+The wheel is only read. It is not imported and not needed at run time. models.py describes the
+format.
 """
 
 from __future__ import annotations
@@ -26,15 +30,20 @@ _API = "io.k8s.api."
 _META = "io.k8s.apimachinery.pkg.apis.meta."
 _EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions."
 
-#: Package of the definitions -> (API group, the kinds at its top).
+#: API group, version and top-level kinds of each package of definitions.
 _ROOTS: dict[str, tuple[str, str, str]] = {
     _API + "core.v1": (
         "",
         "v1",
-        "Binding ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod "
+        "Binding ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume "
+        "PersistentVolumeClaim Pod "
         "PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount",
     ),
-    _API + "apps.v1": ("apps", "v1", "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet"),
+    _API + "apps.v1": (
+        "apps",
+        "v1",
+        "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet",
+    ),
     _API + "batch.v1": ("batch", "v1", "CronJob Job"),
     _API + "autoscaling.v1": ("autoscaling", "v1", "Scale"),
     _API + "autoscaling.v2": ("autoscaling", "v2", "HorizontalPodAutoscaler"),
@@ -53,13 +62,21 @@ _ROOTS: dict[str, tuple[str, str, str]] = {
         "ClusterRole ClusterRoleBinding Role RoleBinding",
     ),
     _API + "scheduling.v1": ("scheduling.k8s.io", "v1", "PriorityClass"),
-    _API + "storage.v1": ("storage.k8s.io", "v1", "CSIDriver CSINode StorageClass VolumeAttachment"),
+    _API + "storage.v1": (
+        "storage.k8s.io",
+        "v1",
+        "CSIDriver CSINode StorageClass VolumeAttachment",
+    ),
     _API + "admissionregistration.v1": (
         "admissionregistration.k8s.io",
         "v1",
         "MutatingWebhookConfiguration ValidatingWebhookConfiguration",
     ),
-    _API + "authentication.v1": ("authentication.k8s.io", "v1", "SelfSubjectReview TokenRequest TokenReview"),
+    _API + "authentication.v1": (
+        "authentication.k8s.io",
+        "v1",
+        "SelfSubjectReview TokenRequest TokenReview",
+    ),
     _API + "authorization.v1": (
         "authorization.k8s.io",
         "v1",
@@ -68,14 +85,15 @@ _ROOTS: dict[str, tuple[str, str, str]] = {
     _EXTENSIONS + "v1": ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
     _META + "v1": ("", "v1", "DeleteOptions Status"),
 }
-#: Types of the meta package; everything else belongs to the first package that reaches it.
+#: Types of the meta package. Any other type belongs to the first package that refers to it.
 _META_TYPES = frozenset(
-    "Condition DeleteOptions FieldSelectorRequirement LabelSelector LabelSelectorRequirement ListMeta "
-    "ManagedFieldsEntry ObjectMeta OwnerReference Preconditions Status StatusCause StatusDetails".split()
+    "Condition DeleteOptions FieldSelectorRequirement LabelSelector LabelSelectorRequirement "
+    "ListMeta ManagedFieldsEntry ObjectMeta OwnerReference Preconditions Status StatusCause "
+    "StatusDetails".split()
 )
-#: Core types that no core kind mentions.
+#: Core types to which no core kind refers.
 _CORE_TYPES = frozenset({"TopologySelectorTerm", "TopologySelectorLabelRequirement"})
-#: Class name prefixes of types whose short name is taken.
+#: Prefixes of class names whose short name exists in several packages.
 _PREFIXES = {
     "CoreV1": _API + "core.v1",
     "EventsV1": _API + "events.v1",
@@ -90,7 +108,7 @@ _PREFIXES = {
 
 @dataclass(frozen=True)
 class ClassModel:
-    """One model class: JSON name -> type as the client spells it; the required JSON names."""
+    """A model class: the client's type of each JSON name, and the required JSON names."""
 
     name: str
     types: Mapping[str, str]
@@ -105,9 +123,10 @@ def read_classes(wheel: Path) -> dict[str, ClassModel]:
     classes = {}
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
-            if name.startswith("kubernetes/client/models/") and "alpha" not in name and "beta" not in name:
-                for found in _classes(archive.read(name).decode()):
-                    classes[found.name] = found
+            is_stable = "alpha" not in name and "beta" not in name
+            if name.startswith("kubernetes/client/models/") and is_stable:
+                for model_class in _classes(archive.read(name).decode()):
+                    classes[model_class.name] = model_class
     return classes
 
 
@@ -131,7 +150,7 @@ def _classes(source: str) -> Iterable[ClassModel]:
 
 
 def class_of(package: str, short: str, classes: Mapping[str, ClassModel]) -> str:
-    """The class of a kind in a package: V1Pod, CoreV1Event."""
+    """The class of a kind in a package, such as V1Pod or CoreV1Event."""
     version = package.rpartition(".")[2].upper()
     for prefix, its_package in _PREFIXES.items():
         if its_package == package and f"{prefix}{short}" in classes:
@@ -140,7 +159,7 @@ def class_of(package: str, short: str, classes: Mapping[str, ClassModel]) -> str
 
 
 def definition_names(classes: Mapping[str, ClassModel]) -> dict[str, str]:
-    """Class name -> full definition name, for everything the kinds reach."""
+    """Maps the classes that the kinds refer to, directly or not, to full definition names."""
     names: dict[str, str] = {}
     for package, (_, _, kinds) in _ROOTS.items():
         for kind in kinds.split():
@@ -149,7 +168,12 @@ def definition_names(classes: Mapping[str, ClassModel]) -> dict[str, str]:
     return names
 
 
-def _walk(name: str, package: str, classes: Mapping[str, ClassModel], names: dict[str, str]) -> None:
+def _walk(
+    name: str,
+    package: str,
+    classes: Mapping[str, ClassModel],
+    names: dict[str, str],
+) -> None:
     if name in names or name not in classes:
         return
     names[name] = _definition_name(name, package)
@@ -170,7 +194,9 @@ def _definition_name(name: str, package: str) -> str:
 
 
 def field_type(owner: str, field: str, text: str, names: Mapping[str, str]) -> str:
-    """The letter (models.py) of one field. text: `str`, `list[V1Pod]`, `dict[str, str]`, ..."""
+    """The letter (models.py) of a field; text is `str`, `list[V1Pod]`, `dict[str, str]` and so
+    on.
+    """
     if text.startswith("list["):
         return "[" + field_type(owner, field, text[5:-1], names)
     if text.startswith("dict["):
@@ -207,38 +233,38 @@ def _scalar(path: str, field: str, text: str) -> str:
     raise SystemExit(f"{path}: unknown type {text}")
 
 
-def model(found: ClassModel, names: Mapping[str, str]) -> dict[str, object]:
-    owner = names[found.name].rpartition(".")[2]
-    fields = {field: field_type(owner, field, text, names) for field, text in sorted(found.types.items())}
+def model(source: ClassModel, names: Mapping[str, str]) -> dict[str, object]:
+    owner = names[source.name].rpartition(".")[2]
+    types = sorted(source.types.items())
+    fields = {field: field_type(owner, field, text, names) for field, text in types}
+    paths = {field: f"{owner}.{field}" for field in fields}
     result: dict[str, object] = {"fields": fields}
-    if found.required:
-        result["required"] = list(found.required)
-    patch = {field: list(facts.PATCH[f"{owner}.{field}"]) for field in fields if f"{owner}.{field}" in facts.PATCH}
+    if source.required:
+        result["required"] = list(source.required)
+    patch = {key: list(facts.PATCH[path]) for key, path in paths.items() if path in facts.PATCH}
     if patch:
         result["patch"] = patch
-    keys = {
-        field: list(facts.LIST_KEYS[f"{owner}.{field}"]) for field in fields if f"{owner}.{field}" in facts.LIST_KEYS
-    }
+    with_keys = ((key, path) for key, path in paths.items() if path in facts.LIST_KEYS)
+    keys = {key: list(facts.LIST_KEYS[path]) for key, path in with_keys}
     if keys:
         result["keys"] = keys
-    named = {
-        field: facts.STRING_TYPES[f"{owner}.{field}"] for field in fields if f"{owner}.{field}" in facts.STRING_TYPES
-    }
+    with_type = ((key, path) for key, path in paths.items() if path in facts.STRING_TYPES)
+    named = {key: facts.STRING_TYPES[path] for key, path in with_type}
     if named:
         result["named"] = named
     return result
 
 
 def kinds(names: Mapping[str, str], classes: Mapping[str, ClassModel]) -> dict[str, list[str]]:
-    """Definition name -> [group, version, kind] of what is served by name."""
-    found = {}
+    """Maps definition names to [group, version, kind] of the served kinds."""
+    by_definition = {}
     for package, (group, version, shorts) in _ROOTS.items():
         for kind in shorts.split():
             for short in (kind, f"{kind}List"):
                 name = names.get(class_of(package, short, classes))
                 if name is not None:
-                    found[name] = [group, version, short]
-    return found
+                    by_definition[name] = [group, version, short]
+    return by_definition
 
 
 def main(argv: list[str]) -> int:

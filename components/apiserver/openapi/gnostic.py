@@ -1,4 +1,6 @@
-"""What gnostic's messages of both OpenAPI versions are made of (github.com/google/gnostic-models)."""
+"""The elements that gnostic's messages of both OpenAPI versions share
+(github.com/google/gnostic-models).
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,16 @@ JSON = dict[str, Any]
 
 
 def named(field: int, name: str, value: bytes) -> bytes:
-    """NamedSchema, NamedPathItem, ...: name = 1, value = 2."""
+    """A NamedSchema, NamedPathItem and so on: name is field 1, value is field 2."""
     return message(field, text(1, name) + message(2, value))
 
 
 def any_value(value: Any) -> bytes:
-    """Any, in its YAML form; JSON is YAML."""
+    """An Any in its YAML form; JSON is valid YAML."""
     return text(2, orjson.dumps(value).decode())
 
 
 def extensions(field: int, value: JSON) -> bytes:
-    """The vendor extensions (x-...) of an object, a NamedAny each."""
-    return b"".join(named(field, key, any_value(one)) for key, one in value.items() if key.startswith("x-"))
+    """The vendor extensions (x-...) of an object, each as a NamedAny."""
+    own = ((key, item) for key, item in value.items() if key.startswith("x-"))
+    return b"".join(named(field, key, any_value(item)) for key, item in own)

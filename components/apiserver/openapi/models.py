@@ -1,8 +1,9 @@
-"""The field schemas of the built-in types, read from models.json when they are first needed.
+"""The field schemas of the built-in types, read from models.json on first use.
 
-A field's type is one letter, or a letter and what it holds:
-    s string   i int32   l int64   n double   b boolean   t date-time   u date-time with microseconds
-    y bytes (base64)   q quantity   x int-or-string   o any JSON   [T list   {T map from strings   #NAME definition
+A field's type is a letter, or a letter and what it contains:
+    s string   i int32   l int64   n double   b boolean   t date-time
+    u date-time with microseconds   y bytes (base64)   q quantity   x int-or-string   o any JSON
+    [T list   {T map from strings   #NAME definition
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ GroupVersionKind = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Patch:
-    """x-kubernetes-patch-strategy and x-kubernetes-patch-merge-key ("" for sets) of one field."""
+    """x-kubernetes-patch-strategy and x-kubernetes-patch-merge-key ("" for sets) of a field."""
 
     strategy: str
     merge_key: str
@@ -33,7 +34,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Model:
-    """One definition. name is its full name; fields maps JSON names to types."""
+    """A definition; name is its full name, and fields maps JSON names to types."""
 
     name: str
     fields: dict[str, str]
@@ -45,12 +46,12 @@ class Model:
 
     @property
     def short(self) -> str:
-        """The Go type's name."""
+        """The name of the Go type."""
         return self.name.rpartition(".")[2]
 
     @property
     def go_type(self) -> str:
-        """v1.PodSpec: the Go package of a version is named after it."""
+        """The Go type with its package, which is named after the version: v1.PodSpec."""
         return ".".join(self.name.split(".")[-2:])
 
 
@@ -78,11 +79,11 @@ def _by_kind() -> dict[GroupVersionKind, Model]:
 
 
 def of_kind(group: str, version: str, kind: str) -> Model | None:
-    """The definition of a kind, None for custom resources."""
+    """The definition of a kind, or None for custom resources."""
     return _by_kind().get((group, version, kind))
 
 
 def referenced(kind: str) -> Model | None:
-    """The definition at the core of a type: of `#NAME`, `[#NAME`, `{#NAME`."""
+    """The definition to which a type refers: `#NAME`, `[#NAME` or `{#NAME`."""
     text = kind.lstrip("[{")
     return all_models()[text[1:]] if text.startswith("#") else None

@@ -1,5 +1,8 @@
-"""The REST paths of the kinds as OpenAPI operations. kubectl reads from them which kinds take dryRun and
-fieldValidation, and which kind is behind a path."""
+"""The REST paths of the kinds as OpenAPI operations.
+
+kubectl learns from them which kinds accept dryRun and fieldValidation, and which kind a path
+serves.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from kubewire.components.apiserver.openapi.models import META, of_kind
 STATUS = META + "Status"
 DELETE_OPTIONS = META + "DeleteOptions"
 
-#: Query parameters by the verbs that take them: name, JSON type.
+# Query parameters of the verbs: name and JSON type.
 _WRITE = (("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"))
 _PATCH = (*_WRITE, ("force", "boolean"))
 _DELETE = (
@@ -47,7 +50,7 @@ _PATCH_TYPES = (
 
 @dataclass(frozen=True)
 class Resource:
-    """What the paths need to know: definition names "" where the kind has none."""
+    """What the paths need to know of a kind; a definition name is "" where it has none."""
 
     group: str
     version: str
@@ -61,7 +64,11 @@ class Resource:
 
     @property
     def patch_types(self) -> tuple[str, ...]:
-        """Custom resources have no strategic merge patch; kubectl looks here before it sends one."""
+        """The content types of patches.
+
+        Custom resources have no strategic merge patch, and kubectl checks this before it sends
+        one.
+        """
         return tuple(kind for kind in _PATCH_TYPES if not self.custom or kind != _STRATEGIC)
 
     @property
@@ -75,7 +82,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Operation:
-    """One verb on one path. body and response are definition names."""
+    """A verb on a path; body and response are definition names."""
 
     method: str
     action: str
@@ -87,7 +94,11 @@ class Operation:
     @property
     def kind(self) -> dict[str, str]:
         """x-kubernetes-group-version-kind."""
-        return {"group": self.resource.group, "kind": self.resource.kind, "version": self.resource.version}
+        return {
+            "group": self.resource.group,
+            "kind": self.resource.kind,
+            "version": self.resource.version,
+        }
 
 
 @dataclass(frozen=True)
@@ -99,23 +110,32 @@ class Path:
 
 def builtin_resources(kinds: Sequence[KindSpec]) -> Iterator[Resource]:
     for spec in kinds:
-        one = spec.resource
-        model, listing = of_kind(one.group, one.version, one.kind), of_kind(one.group, one.version, f"{one.kind}List")
+        resource = spec.resource
+        model = of_kind(resource.group, resource.version, resource.kind)
+        listing = of_kind(resource.group, resource.version, f"{resource.kind}List")
         yield Resource(
-            one.group,
-            one.version,
-            one.kind,
-            one.plural,
-            one.namespaced,
+            resource.group,
+            resource.version,
+            resource.kind,
+            resource.plural,
+            resource.namespaced,
             spec.subresources,
             model.name if model else "",
             listing.name if listing else "",
         )
 
 
-def custom_resource(one: CustomVersion) -> Resource:
+def custom_resource(custom: CustomVersion) -> Resource:
     return Resource(
-        one.group, one.version, one.kind, one.plural, one.namespaced, one.subresources, one.name, one.list_name, True
+        custom.group,
+        custom.version,
+        custom.kind,
+        custom.plural,
+        custom.namespaced,
+        custom.subresources,
+        custom.name,
+        custom.list_name,
+        True,
     )
 
 
@@ -125,7 +145,11 @@ def resource_paths(resource: Resource) -> Iterator[Path]:
     collection = f"{resource.root}{scope}/{resource.plural}"
     if resource.namespaced:
         yield Path(f"{resource.root}/{resource.plural}", (), (_list(resource),))
-    yield Path(collection, outer, (_list(resource), _create(resource), _delete_collection(resource)))
+    yield Path(
+        collection,
+        outer,
+        (_list(resource), _create(resource), _delete_collection(resource)),
+    )
     item = f"{collection}/{{name}}"
     yield Path(item, ("name", *outer), (*_item(resource), _delete(resource)))
     for subresource in resource.subresources:
@@ -154,8 +178,20 @@ def _item(resource: Resource, subresource: str = "") -> tuple[Operation, ...]:
     if subresource == "scale":
         scale = of_kind("autoscaling", "v1", "Scale")
         definition = scale.name if scale else ""
-        custom, plural, namespaced = resource.custom, resource.plural, resource.namespaced
-        resource = Resource("autoscaling", "v1", "Scale", plural, namespaced, (), definition, "", custom)
+        custom = resource.custom
+        plural = resource.plural
+        namespaced = resource.namespaced
+        resource = Resource(
+            "autoscaling",
+            "v1",
+            "Scale",
+            plural,
+            namespaced,
+            (),
+            definition,
+            "",
+            custom,
+        )
     return (
         Operation("get", "get", resource, (), "", definition),
         Operation("put", "put", resource, _WRITE, definition, definition),
@@ -164,7 +200,7 @@ def _item(resource: Resource, subresource: str = "") -> tuple[Operation, ...]:
 
 
 def operation_id(operation: Operation, path: Path) -> str:
-    """Unique per document, and telling: verb and path."""
+    """A name that is unique in the document, made from the verb and the path."""
     words = [word.strip("{}") for word in path.template.split("/") if word]
     return operation.action + "".join(word[:1].upper() + word[1:] for word in words)
 

@@ -1,13 +1,18 @@
-"""The few shapes of protobuf's wire format that the OpenAPI documents need
-(https://protobuf.dev/programming-guides/encoding/). Empty values are left out, as proto3 does."""
+"""Encodes the parts of protobuf's wire format that the OpenAPI documents need
+(https://protobuf.dev/programming-guides/encoding/).
+
+Empty values are omitted, as in proto3.
+"""
 
 from __future__ import annotations
 
-_VARINT, _FIXED64, _LENGTH = 0, 1, 2
+_VARINT = 0
+_FIXED64 = 1
+_LENGTH = 2
 
 
 def varint(number: int) -> bytes:
-    """Base 128, least significant group first; negative numbers as 64-bit two's complement."""
+    """Base 128, least significant group first; a negative number is 64-bit two's complement."""
     number &= 2**64 - 1
     out = bytearray()
     while number > 0x7F:
@@ -22,7 +27,7 @@ def _tag(field: int, wire_type: int) -> bytes:
 
 
 def message(field: int, content: bytes) -> bytes:
-    """An embedded message; also when it is empty, which says that it is there."""
+    """An embedded message; an empty one is encoded too, which shows that it is present."""
     return _tag(field, _LENGTH) + varint(len(content)) + content
 
 
@@ -31,7 +36,7 @@ def text(field: int, value: str) -> bytes:
 
 
 def texts(field: int, values: list[str]) -> bytes:
-    """Repeated strings: an empty one counts."""
+    """Repeated strings; empty ones are encoded too."""
     return b"".join(message(field, value.encode()) for value in values)
 
 

@@ -1,7 +1,7 @@
-"""JSON schemas of the definitions, for OpenAPI v2 and v3.
+"""JSON schemas of the definitions for OpenAPI v2 and v3.
 
-The two differ in references (`#/definitions/`, `#/components/schemas/`), in int-or-string, and in v3's `default: {}`
-and allOf around references that have more to say.
+The two versions differ in references (`#/definitions/`, `#/components/schemas/`) and in
+int-or-string. v3 also has `default: {}` and allOf around references that have extensions.
 """
 
 from __future__ import annotations
@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kubewire.components.apiserver.openapi.models import INT_OR_STRING, META, QUANTITY, Model, all_models, referenced
+from kubewire.components.apiserver.openapi.models import (
+    INT_OR_STRING,
+    META,
+    QUANTITY,
+    Model,
+    all_models,
+    referenced,
+)
 
 JSONSchema = dict[str, Any]
 
 V2_PREFIX = "#/definitions/"
 V3_PREFIX = "#/components/schemas/"
 
-_TIME, _MICRO_TIME, _FIELDS = META + "Time", META + "MicroTime", META + "FieldsV1"
+_TIME = META + "Time"
+_MICRO_TIME = META + "MicroTime"
+_FIELDS = META + "FieldsV1"
 _RAW = "io.k8s.apimachinery.pkg.runtime.RawExtension"
 
 _SCALARS: dict[str, JSONSchema] = {
@@ -31,12 +40,15 @@ _REFERENCES = {"t": _TIME, "u": _MICRO_TIME, "q": QUANTITY, "x": INT_OR_STRING, 
 
 
 def common_schemas(prefix: str) -> dict[str, JSONSchema]:
-    """The definitions that are no struct."""
+    """The definitions that are not structs."""
     if prefix == V2_PREFIX:
         int_or_string: JSONSchema = {"type": "string", "format": "int-or-string"}
         quantity: JSONSchema = {"type": "string"}
     else:
-        int_or_string = {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}
+        int_or_string = {
+            "format": "int-or-string",
+            "oneOf": [{"type": "integer"}, {"type": "string"}],
+        }
         quantity = {"oneOf": [{"type": "string"}, {"type": "number"}]}
     return {
         _TIME: {"type": "string", "format": "date-time"},
@@ -55,7 +67,9 @@ def schema_of(model: Model, prefix: str) -> JSONSchema:
     schema["properties"] = {key: _property(model, key, prefix) for key in model.fields}
     if model.kind is not None:
         group, version, kind = model.kind
-        schema["x-kubernetes-group-version-kind"] = [{"group": group, "kind": kind, "version": version}]
+        schema["x-kubernetes-group-version-kind"] = [
+            {"group": group, "kind": kind, "version": version},
+        ]
     return schema
 
 
@@ -96,12 +110,17 @@ def type_schema(kind: str, prefix: str) -> JSONSchema:
 
 
 def closure(names: Iterable[str]) -> list[Model]:
-    """The named models and all they refer to, by name."""
-    models, waiting, found = all_models(), list(names), dict[str, Model]()
+    """The named models and all models to which they refer, sorted by name."""
+    models = all_models()
+    waiting = list(names)
+    reached = dict[str, Model]()
     while waiting:
         name = waiting.pop()
-        if name in found or name not in models:
+        if name in reached or name not in models:
             continue
-        found[name] = models[name]
-        waiting += [inner.name for kind in models[name].fields.values() if (inner := referenced(kind)) is not None]
-    return [found[name] for name in sorted(found)]
+        reached[name] = models[name]
+        for kind in models[name].fields.values():
+            inner = referenced(kind)
+            if inner is not None:
+                waiting.append(inner.name)
+    return [reached[name] for name in sorted(reached)]

@@ -1,1 +1,1 @@
-"""Objects of the API whatever their kind: admission, field ownership, patches, deletion. Above the store."""
+"""Operations on objects of any kind, above the store: admission, ownership, patches, deletion."""

@@ -1,6 +1,9 @@
-"""ServiceCIDR and IPAddress objects around the allocator (KEP-1880): the ranges in force come from the former, each
-ClusterIP is one of the latter, and what does not fit together after a crash or by somebody's hand is put right
-(k8s.io/kubernetes/pkg/registry/core/service/{ipallocator,allocator/controller})."""
+"""Keeps ServiceCIDR and IPAddress objects consistent with the allocator (KEP-1880).
+
+The ServiceCIDRs say from which ranges ClusterIPs are allocated, and each ClusterIP has an
+IPAddress object. Inconsistencies after a crash or a manual change are repaired
+(k8s.io/kubernetes/pkg/registry/core/service/{ipallocator,allocator/controller}).
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,16 @@ from kubewire.components.kubeapi.resources import SERVICECIDRS, KubeObject
 
 log = logging.getLogger(__name__)
 
-FAMILY, MANAGED_BY, ALLOCATOR = (
-    "ipaddress.kubernetes.io/ip-family",
-    "ipaddress.kubernetes.io/managed-by",
-    "ipallocator.k8s.io",
-)
+FAMILY = "ipaddress.kubernetes.io/ip-family"
+MANAGED_BY = "ipaddress.kubernetes.io/managed-by"
+ALLOCATOR = "ipallocator.k8s.io"
 DEFAULT_RANGE = "kubernetes"
 _OPTIONS = WriteOptions(field_manager="kube-apiserver", field_validation="Ignore")
 _SERVICES = "services"
 
 
 class Ranges(Protocol):
-    """kinds.service_allocation.ServiceAllocator."""
+    """The part of service_allocation.ServiceAllocator that this module uses."""
 
     def use_ranges(self, cidrs: list[str]) -> None: ...
     def hold(self, ip: str) -> None: ...
@@ -40,31 +41,41 @@ class Ranges(Protocol):
 
 
 def cluster_ips(service: KubeObject) -> list[str]:
-    """In canonical form, as IPAddresses are named."""
+    """The Service's ClusterIPs in canonical form, in which IPAddresses are named."""
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return []
-    return [str(ipaddress.ip_address(ip)) for ip in spec.get("clusterIPs") or () if ip and ip != "None"]
+    ips = [ip for ip in spec.get("clusterIPs") or () if ip and ip != "None"]
+    return [str(ipaddress.ip_address(ip)) for ip in ips]
 
 
 def address_object(ip: str, owner: tuple[str, str]) -> KubeObject:
     family = "IPv6" if ":" in ip else "IPv4"
     parent = {"group": "", "resource": _SERVICES, "namespace": owner[0], "name": owner[1]}
-    return {"metadata": {"name": ip, "labels": {FAMILY: family, MANAGED_BY: ALLOCATOR}}, "spec": {"parentRef": parent}}
+    return {
+        "metadata": {"name": ip, "labels": {FAMILY: family, MANAGED_BY: ALLOCATOR}},
+        "spec": {"parentRef": parent},
+    }
 
 
 def in_force(service_cidr: KubeObject) -> bool:
-    """Neither on its way out nor said to be unready; a new one counts at once."""
+    """Whether addresses are allocated from it.
+
+    It must not be deleted or marked as not ready. A new one without conditions counts.
+    """
     if service_cidr["metadata"].get("deletionTimestamp"):
         return False
     conditions = (service_cidr.get("status") or {}).get("conditions") or ()
-    return all(one.get("status") == "True" for one in conditions if one.get("type") == "Ready")
+    ready = (condition for condition in conditions if condition.get("type") == "Ready")
+    return all(condition.get("status") == "True" for condition in ready)
 
 
 @dataclass
 class AddressBook:
-    """start() puts everything right and then follows each write. Objects are written outside the write that
-    asked for it."""
+    """Repairs everything in start(), and then follows each write.
+
+    It never writes objects inside the write that caused the change.
+    """
 
     registry: Registry
     addresses: Served
@@ -76,13 +87,17 @@ class AddressBook:
     @classmethod
     def of(cls, registry: Registry, catalog: Catalog, allocator: Ranges) -> AddressBook:
         kinds = (IPADDRESSES, SERVICECIDRS)
-        addresses, ranges = (catalog.builtin[kind.group, kind.version, kind.plural] for kind in kinds)
+        keys = [(kind.group, kind.version, kind.plural) for kind in kinds]
+        addresses, ranges = (catalog.builtin[key] for key in keys)
         return cls(registry, addresses, ranges, allocator)
 
     def start(self) -> None:
         store = self.registry.store
         for stored in store.items(_SERVICES):
-            self._owners |= dict.fromkeys(cluster_ips(stored.obj), (stored.key.namespace, stored.key.name))
+            self._owners |= dict.fromkeys(
+                cluster_ips(stored.obj),
+                (stored.key.namespace, stored.key.name),
+            )
         names = {stored.key.name for stored in store.items(self.addresses.storage)}
         for stored in store.items(self.addresses.storage):
             self._hold(stored.obj)
@@ -94,9 +109,12 @@ class AddressBook:
         store.subscribe(self.service_cidrs.storage, lambda _: self._use_ranges())
 
     def _use_ranges(self) -> None:
-        found = [stored for stored in self.registry.store.items(self.service_cidrs.storage) if in_force(stored.obj)]
-        found.sort(key=lambda stored: (stored.key.name != DEFAULT_RANGE, stored.key.name))
-        self.allocator.use_ranges([cidr for stored in found for cidr in stored.obj["spec"]["cidrs"]])
+        stored_cidrs = self.registry.store.items(self.service_cidrs.storage)
+        service_cidrs = [stored for stored in stored_cidrs if in_force(stored.obj)]
+        service_cidrs.sort(key=lambda stored: (stored.key.name != DEFAULT_RANGE, stored.key.name))
+        self.allocator.use_ranges(
+            [cidr for stored in service_cidrs for cidr in stored.obj["spec"]["cidrs"]],
+        )
 
     def _service_changed(self, event: Event) -> None:
         key = event.stored.key
@@ -121,28 +139,30 @@ class AddressBook:
             self.allocator.hold(address["metadata"]["name"])
 
     def _ask(self, names: set[str]) -> None:
+        """Schedules a repair of these addresses."""
         if names and not self._due:
             asyncio.get_running_loop().call_soon(self._repair)
         self._due |= names
 
     def _repair(self) -> None:
-        due, self._due = self._due, set()
+        due = self._due
+        self._due = set()
         for name in sorted(due):
             try:
                 for step in self._steps(name):
                     step()
             except StatusError as error:
-                log.error("ipaddresses %s: %s", name, error)
+                log.error("cannot repair IPAddress %s: %s", name, error)
 
     def _steps(self, name: str) -> Iterator[Callable[[], object]]:
-        """What makes the object say whose the address is: nothing, deleting, creating or both."""
+        """The steps that make the IPAddress name its owner: nothing, deletion, creation or both."""
         served = self.addresses
         stored = self.registry.store.get(Key(served.storage, "", name))
         owner = self._owners.get(name)
         if stored is not None:
             if not _is_ours(stored.obj) or _owner(stored.obj) == owner:
                 return
-            log.info("IPAddress %s belongs to nobody who has it: deleting", name)
+            log.info("deleting IPAddress %s: its owner does not use the address", name)
             yield lambda: delete(self.registry, served, "", name, DeleteOptions())
         if owner is not None:
             wanted = address_object(name, owner)

@@ -1,6 +1,22 @@
-"""Built-in admission: what a write needs beside its own kind's rules, in upstream's order: NamespaceLifecycle,
-ServiceAccount, Priority, DefaultTolerationSeconds; and the ClusterIP and node port allocation of Services
-(https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/)."""
+"""Built-in admission: changes to and checks of an object that involve other objects.
+
+A kind's own defaults and validation see only the object itself. Admission runs between them, sees
+the rest of the cluster, and may change or refuse the write
+(https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/). It is the last
+step that may change the object: validation comes afterwards and must see the object as it will be
+stored.
+
+The controllers here are those without which a default cluster does not work. Their order is
+upstream's: NamespaceLifecycle refuses objects in a namespace that is being deleted, which could
+otherwise never become empty. ServiceAccount gives each pod an account and a token to talk to the
+API server. Priority resolves priorityClassName to a number. DefaultTolerationSeconds keeps pods
+for five minutes on a node that fails. The allocation of ClusterIPs and node ports, which upstream
+has in the Service's registry, happens here too.
+
+An allocation must not outlive a write that fails. create() and update() therefore return a context
+in which the write happens: when it ends with an exception, or the write is a dry run, the
+allocator is rebuilt from the stored Services and those being written.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +34,14 @@ from kubewire.components.kubeapi.resources import KubeObject
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TOKEN_SECONDS = 3607
 _TOLERATION_SECONDS = 300
-_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+_SYSTEM_PRIORITIES = {
+    "system-cluster-critical": 2_000_000_000,
+    "system-node-critical": 2_000_001_000,
+}
 
 
 class Allocator(Protocol):
-    """kinds.service_allocation.ServiceAllocator."""
+    """The part of service_allocation.ServiceAllocator that this module uses."""
 
     def allocate(self, new: KubeObject, old: KubeObject | None) -> list[FieldError]: ...
     def release(self, service: KubeObject) -> None: ...
@@ -30,14 +49,18 @@ class Allocator(Protocol):
 
 
 class Admission:
-    """Reads the store, changes the object being written. allocator None leaves Services alone."""
+    """Admits writes; without an allocator it does not change Services."""
 
     def __init__(self, store: Store, allocator: Allocator | None) -> None:
         self._store = store
         self._allocator = allocator
-        #: Services on their way into the store, by id(): others may be refused meanwhile.
+        #: Services that are being written, by id(). A rebuild for another, refused write must keep
+        #: what they have.
         self._reserved: dict[int, KubeObject] = {}
-        self._steps: dict[str, Callable[[KubeObject], None]] = {"pods": self._admit_pod, "namespaces": _admit_namespace}
+        self._steps: dict[str, Callable[[KubeObject], None]] = {
+            "pods": self._admit_pod,
+            "namespaces": _admit_namespace,
+        }
         if allocator is not None:
             allocator.rebuild([stored.copy() for stored in store.items("services")])
             store.subscribe("services", self._release)
@@ -46,36 +69,50 @@ class Admission:
         if event.type == "DELETED" and self._allocator is not None:
             self._allocator.release(event.stored.obj)
 
-    # --- NamespaceLifecycle
-
     def namespace_exists(self, served: Served, namespace: str, name: str) -> None:
-        """Creating needs a namespace that is there and stays. Raises 404 or 403."""
+        """Checks that the namespace exists and is not being deleted; raises 404 or 403."""
         if not served.namespaced:
             return
-        found = self._store.get(Key("namespaces", "", namespace))
-        if found is None:
+        stored = self._store.get(Key("namespaces", "", namespace))
+        if stored is None:
             raise status.not_found("", "namespaces", namespace)
-        if not found.obj["metadata"].get("deletionTimestamp"):
+        if not stored.obj["metadata"].get("deletionTimestamp"):
             return
-        why = f"unable to create new content in namespace {namespace} because it is being terminated"
+        why = f"unable to create new content in namespace {namespace}"
+        why += " because it is being terminated"
         error = status.forbidden(served.group, served.plural, name, why)
         message = f"namespace {namespace} is being terminated"
-        cause = {"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}
+        cause = {
+            "reason": "NamespaceTerminating",
+            "message": message,
+            "field": "metadata.namespace",
+        }
         error.body["details"]["causes"] = [cause]
         raise error
 
-    # --- around a write
-
-    def create(self, served: Served, obj: KubeObject, dry_run: bool) -> AbstractContextManager[None]:
-        """Admits obj in place; leaving the context by an exception undoes what was allocated."""
+    def create(
+        self,
+        served: Served,
+        obj: KubeObject,
+        dry_run: bool,
+    ) -> AbstractContextManager[None]:
+        """Admits obj in place; when the context ends with an exception, allocations are undone."""
         if step := self._steps.get(served.storage):
             step(obj)
         if served.storage == "services" and self._allocator is not None:
             return self._allocated(self._allocator, obj, None, dry_run)
         return nullcontext()
 
-    def update(self, served: Served, new: KubeObject, old: KubeObject, dry_run: bool) -> AbstractContextManager[None]:
-        if served.storage == "services" and self._allocator is not None and new.get("spec") != old.get("spec"):
+    def update(
+        self,
+        served: Served,
+        new: KubeObject,
+        old: KubeObject,
+        dry_run: bool,
+    ) -> AbstractContextManager[None]:
+        """Admits new in place; when the context ends with an exception, allocations are undone."""
+        changed = new.get("spec") != old.get("spec")
+        if served.storage == "services" and self._allocator is not None and changed:
             return self._allocated(self._allocator, new, old, dry_run)
         return nullcontext()
 
@@ -96,7 +133,7 @@ class Admission:
         errors = allocator.allocate(new, old)
         self._reserved[id(new)] = new
         if errors:
-            # A range that is full is nobody's field: upstream answers 500.
+            # A full range is not caused by a field of the Service, so upstream answers 500.
             if internal := next((error for error in errors if error.type == "InternalError"), None):
                 raise status.internal_error(internal.detail)
             raise status.invalid("", "Service", new["metadata"].get("name", ""), errors)
@@ -104,10 +141,8 @@ class Admission:
     def _settle(self, allocator: Allocator, new: KubeObject, kept: bool) -> None:
         self._reserved.pop(id(new), None)
         if not kept:
-            stored = [one.obj for one in self._store.items("services")]
+            stored = [item.obj for item in self._store.items("services")]
             allocator.rebuild([*stored, *self._reserved.values()])
-
-    # --- pods
 
     def _admit_pod(self, pod: KubeObject) -> None:
         spec = pod.setdefault("spec", {})
@@ -123,15 +158,15 @@ class Admission:
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         account = self._store.get(Key("serviceaccounts", metadata["namespace"], name))
         if account is None:
-            raise status.forbidden(
-                "",
-                "pods",
-                metadata.get("name", ""),
-                f'error looking up service account {metadata["namespace"]}/{name}: serviceaccount "{name}" not found',
-            )
+            place = f"{metadata['namespace']}/{name}"
+            why = f'error looking up service account {place}: serviceaccount "{name}" not found'
+            raise status.forbidden("", "pods", metadata.get("name", ""), why)
         if account.obj.get("imagePullSecrets") and not spec.get("imagePullSecrets"):
             spec["imagePullSecrets"] = [dict(secret) for secret in account.obj["imagePullSecrets"]]
-        automount = spec.get("automountServiceAccountToken", account.obj.get("automountServiceAccountToken", True))
+        automount = spec.get(
+            "automountServiceAccountToken",
+            account.obj.get("automountServiceAccountToken", True),
+        )
         if automount is not False:
             _mount_token(spec)
 
@@ -141,23 +176,32 @@ class Admission:
             spec["priority"] = _SYSTEM_PRIORITIES[name]
             spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
             return
-        found = self._priority_class(name)
-        if name and found is None:
+        priority_class = self._priority_class(name)
+        if name and priority_class is None:
             why = f"no PriorityClass with name {name} was found"
             raise status.forbidden("", "pods", pod["metadata"].get("name", ""), why)
-        if found is not None:
-            spec["priorityClassName"] = found["metadata"]["name"]
-        spec["priority"] = int((found or {}).get("value", 0))
-        spec["preemptionPolicy"] = (found or {}).get("preemptionPolicy") or "PreemptLowerPriority"
+        if priority_class is not None:
+            spec["priorityClassName"] = priority_class["metadata"]["name"]
+        spec["priority"] = int((priority_class or {}).get("value", 0))
+        policy = (priority_class or {}).get("preemptionPolicy")
+        spec["preemptionPolicy"] = policy or "PreemptLowerPriority"
 
     def _priority_class(self, name: str) -> KubeObject | None:
-        """The named class, or without a name the global default of highest value."""
+        """The named class, or without a name the global default.
+
+        Of several global defaults the one with the lowest value is used.
+        """
         resource = "priorityclasses.scheduling.k8s.io"
         if name:
-            found = self._store.get(Key(resource, "", name))
-            return found.obj if found else None
-        defaults = [stored.obj for stored in self._store.items(resource) if stored.obj.get("globalDefault")]
-        return min(defaults, key=lambda one: int(one.get("value", 0)), default=None)
+            named = self._store.get(Key(resource, "", name))
+            return named.obj if named else None
+        classes = [stored.obj for stored in self._store.items(resource)]
+        defaults = [item for item in classes if item.get("globalDefault")]
+        return min(
+            defaults,
+            key=lambda priority_class: int(priority_class.get("value", 0)),
+            default=None,
+        )
 
 
 def _admit_namespace(namespace: KubeObject) -> None:
@@ -169,7 +213,7 @@ def _admit_namespace(namespace: KubeObject) -> None:
 
 def _mount_token(spec: dict[str, Any]) -> None:
     containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
-    needing = [one for one in containers if not _mounts(one, _TOKEN_MOUNT)]
+    needing = [item for item in containers if not _mounts(item, _TOKEN_MOUNT)]
     if not needing:
         return
     name = f"kube-api-access-{random_suffix()}"
@@ -203,4 +247,6 @@ def _add_default_tolerations(spec: dict[str, Any]) -> None:
 
 
 def _tolerates_no_execute(toleration: dict[str, Any], key: str) -> bool:
-    return toleration.get("key", "") in ("", key) and toleration.get("effect", "") in ("", "NoExecute")
+    if toleration.get("key", "") not in ("", key):
+        return False
+    return toleration.get("effect", "") in ("", "NoExecute")

@@ -1,6 +1,7 @@
-"""PATCH with application/apply-patch+yaml: the write that server-side apply is, above the registry.
+"""PATCH with application/apply-patch+yaml: server-side apply as a write of the registry.
 
-What belongs to whom, and how two configurations merge, is in fieldownership.py, which knows nothing of requests.
+fieldownership.py decides which manager owns which field and merges configurations. It knows
+nothing of requests.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from typing import Any
 from kubewire.components.apiserver import status
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.registry.catalog import Served
-from kubewire.components.apiserver.registry.fieldownership import ListKeysOf, applied, first_applied, list_keys_for
+from kubewire.components.apiserver.registry.fieldownership import (
+    ListKeysOf,
+    applied,
+    first_applied,
+    list_keys_for,
+)
 from kubewire.components.apiserver.registry.fieldsets import owned_fields
 from kubewire.components.apiserver.registry.registry import Registry, Result, Strategy, WriteOptions
 from kubewire.components.apiserver.store import Key
@@ -27,14 +33,18 @@ def apply_patch(
     subresource: str,
     list_keys_of: ListKeysOf,
 ) -> Result:
-    """PATCH with application/apply-patch+yaml: creates, or merges what the manager wants. Raises 400, 409, 422."""
+    """Creates the object, or merges the manager's configuration into it. Raises 400, 409 and
+    422.
+    """
     config = _checked(registry, served, patch, name, options)
     key = list_keys_for(served, list_keys_of)
-    # The status is applied through its subresource, and nothing else is.
+    # Applying the subresource status changes only the status, and applying the object everything
+    # else.
+    always = ("kind", "apiVersion", "metadata")
     config = {
         field: value
         for field, value in config.items()
-        if field in ("kind", "apiVersion", "metadata") or (field == "status") is (subresource == "status")
+        if field in always or (field == "status") is (subresource == "status")
     }
     fields = owned_fields(config, key)
     identity = (options.field_manager, "Apply", subresource)
@@ -53,7 +63,13 @@ def apply_patch(
     return registry.update(served, namespace, name, transform, options, strategy, track=False)
 
 
-def _checked(registry: Registry, served: Served, patch: Any, name: str, options: WriteOptions) -> KubeObject:
+def _checked(
+    registry: Registry,
+    served: Served,
+    patch: Any,
+    name: str,
+    options: WriteOptions,
+) -> KubeObject:
     if not options.field_manager:
         error = FieldError("Required", "fieldManager", "", "is required for apply patch")
         raise status.invalid("meta.k8s.io", "PatchOptions", "", [error])
@@ -65,7 +81,6 @@ def _checked(registry: Registry, served: Served, patch: Any, name: str, options:
     if metadata.get("managedFields"):
         raise status.bad_request("metadata.managedFields must be nil")
     if (metadata.get("name") or name) != name:
-        raise status.bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-        )
+        text = f"the name of the object ({metadata['name']}) does not match the name"
+        raise status.bad_request(f"{text} on the URL ({name})")
     return config

@@ -1,5 +1,9 @@
-"""What a cluster has from the first moment, and keeps: the system namespaces, default/kubernetes and the default
-ServiceCIDR (k8s.io/kubernetes/pkg/controlplane/controller/{systemnamespaces,kubernetesservice,defaultservicecidr})."""
+"""Creates and keeps the objects that every cluster has: system namespaces, default/kubernetes and
+the default ServiceCIDR.
+
+These are upstream's controllers systemnamespaces, kubernetesservice and defaultservicecidr
+(k8s.io/kubernetes/pkg/controlplane/controller).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ def _cidrs(flag: str) -> list[str]:
 
 @dataclass
 class Bootstrap:
-    """reconcile() creates what is missing; keep() also repairs it whenever someone changes it."""
+    """reconcile() creates what is missing; keep() also repairs it after every change."""
 
     registry: Registry
     catalog: Catalog
@@ -52,7 +56,10 @@ class Bootstrap:
     _due: bool = field(default=False, init=False)
 
     def reconcile(self) -> None:
-        """Idempotent. A refusal is logged, not raised: the server is of use without it."""
+        """Creates or repairs the objects; it may be repeated.
+
+        An error is logged and not raised, because the server is useful without them.
+        """
         for name in SYSTEM_NAMESPACES:
             self._ensure(NAMESPACES, "", name, lambda obj: obj)
         self._ensure(SERVICECIDRS, "", _NAME, self._service_cidr)
@@ -67,11 +74,12 @@ class Bootstrap:
                 self.registry.store.subscribe(served.storage, self._on_event)
 
     def _on_event(self, event: Event) -> None:
-        ours = event.stored.key.namespace in ("default", "") and event.stored.key.name == _NAME
-        if not (ours or event.stored.key.resource == "namespaces") or self._due:
+        key = event.stored.key
+        is_default = key.namespace in ("default", "") and key.name == _NAME
+        if not (is_default or key.resource == "namespaces") or self._due:
             return
         self._due = True
-        # Not inside the write that told us.
+        # The repair waits until the write that caused the event is complete.
         asyncio.get_running_loop().call_soon(self._repair)
 
     def _repair(self) -> None:
@@ -82,7 +90,11 @@ class Bootstrap:
         return self.catalog.find(resource.group, resource.version, resource.plural)
 
     def _ensure(
-        self, resource: Resource, namespace: str, name: str, wanted: Callable[[KubeObject], KubeObject]
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        wanted: Callable[[KubeObject], KubeObject],
     ) -> None:
         served = self._served(resource)
         if served is None:
@@ -94,13 +106,13 @@ class Bootstrap:
             else:
                 self.registry.update(served, namespace, name, wanted, _OPTIONS)
         except StatusError as error:
-            log.error("%s %s/%s: %s", resource.plural, namespace, name, error)
+            log.error("cannot keep %s %s/%s: %s", resource.plural, namespace, name, error)
 
     def _service_cidr(self, obj: KubeObject) -> KubeObject:
         return obj | {"spec": obj.get("spec") or {"cidrs": _cidrs(self.service_cidr)}}
 
     def _ensure_service_cidr_ready(self) -> None:
-        """Ready once, and only while it says what this server allocates from."""
+        """Sets the condition Ready once, while the object has the ranges of this server's flags."""
         served = self._served(SERVICECIDRS)
         if served is None:
             return
@@ -108,20 +120,28 @@ class Bootstrap:
         if stored is None:
             return
         conditions = stored.obj.get("status", {}).get("conditions") or ()
-        if stored.obj["spec"]["cidrs"] != _cidrs(self.service_cidr) or any(c["type"] == "Ready" for c in conditions):
+        has_condition = any(condition["type"] == "Ready" for condition in conditions)
+        if stored.obj["spec"]["cidrs"] != _cidrs(self.service_cidr) or has_condition:
             return
         ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp(), "reason": ""}
         ready["message"] = "Kubernetes default Service CIDR is ready"
         wanted = {"conditions": [*conditions, ready]}
-        self.registry.update(served, "", _NAME, lambda obj: obj | {"status": wanted}, _OPTIONS, "status")
+        self.registry.update(
+            served,
+            "",
+            _NAME,
+            lambda obj: obj | {"status": wanted},
+            _OPTIONS,
+            "status",
+        )
 
     def _service(self, obj: KubeObject) -> KubeObject:
         labels = {"component": "apiserver", "provider": "kubernetes"}
         obj["metadata"]["labels"] = (obj["metadata"].get("labels") or {}) | labels
         port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": self.port}
         address = first_address(self.service_cidr)
-        spec = obj.get("spec") or {"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": address}
-        return obj | {"spec": spec | {"ports": [port]}}
+        default = {"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": address}
+        return obj | {"spec": (obj.get("spec") or default) | {"ports": [port]}}
 
     def _endpoints(self, obj: KubeObject) -> KubeObject:
         labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}

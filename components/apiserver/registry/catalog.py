@@ -1,4 +1,4 @@
-"""What is served: the built-in kinds and, live, those of CustomResourceDefinitions."""
+"""The resources that the server has: built-in kinds and those of CustomResourceDefinitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from kubewire.components.apiserver.registry import eventconversion
 from kubewire.components.apiserver.status import qualified
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: Order of groups in discovery, as kube-apiserver's; kubectl resolves ambiguous short names by it.
+#: The order of groups in discovery, the same as kube-apiserver's. kubectl resolves ambiguous short
+#: names with it.
 _GROUP_ORDER = (
     "",
     "apps",
@@ -32,7 +33,7 @@ _GROUP_ORDER = (
     "node.k8s.io",
     "discovery.k8s.io",
 )
-#: Kinds whose metadata.generation upstream counts.
+#: Resources for which upstream counts metadata.generation.
 _GENERATIONS = frozenset(
     {
         "pods",
@@ -68,10 +69,11 @@ def _no_errors(obj: KubeObject) -> list[FieldError]:
 
 @dataclass(frozen=True)
 class Served:
-    """One resource at one version.
+    """A resource at one version.
 
-    storage_version: the apiVersion objects are stored with. from_storage and to_storage convert; both may
-    return the object they got. decode_errors: what the type itself forbids (a custom resource's schema).
+    storage_version is the apiVersion with which objects are stored; from_storage and to_storage
+    convert, and may return the object they were given. schema_errors validates against a custom
+    resource's schema.
     """
 
     spec: KindSpec
@@ -81,7 +83,8 @@ class Served:
     from_storage: Callable[[KubeObject], KubeObject] = _same
     prune: Callable[[KubeObject], list[str]] = _no_unknown_fields
     schema_errors: Callable[[KubeObject], list[FieldError]] = _no_errors
-    #: How the lists of a custom resource merge; built-in kinds have the openapi package's list_map_keys.
+    #: The keys of a custom resource's lists; built-in kinds use list_map_keys of the openapi
+    #: package.
     list_keys: Callable[[tuple[str, ...]], tuple[str, ...] | None] | None = None
     deprecation: str = ""
 
@@ -111,8 +114,11 @@ class Served:
 
     @property
     def storage(self) -> str:
-        """The store's name of the resource."""
-        return _STORED_AS.get(self.api_version + "/" + self.plural, qualified(self.group, self.plural))
+        """The name of the resource in the store."""
+        return _STORED_AS.get(
+            self.api_version + "/" + self.plural,
+            qualified(self.group, self.plural),
+        )
 
     @property
     def stored_as_served(self) -> bool:
@@ -123,17 +129,24 @@ class Served:
         return self.custom or self.storage in _GENERATIONS
 
 
-#: Two groups, one storage.
+#: Resources that share the storage of another group.
 _STORED_AS = {"events.k8s.io/v1/events": "events"}
 
 
-#: What a request for a built-in kind is warned of (k8s.io/api's prerelease-lifecycle tags).
-_DEPRECATIONS = {"v1/endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
+#: The warnings for requests of deprecated kinds (prerelease-lifecycle tags of k8s.io/api).
+_DEPRECATIONS = {
+    "v1/endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
 
 
 def _built_in(spec: KindSpec) -> Served:
     if spec.resource.group == "events.k8s.io":
-        return Served(spec, "v1", to_storage=eventconversion.to_core, from_storage=eventconversion.from_core)
+        return Served(
+            spec,
+            "v1",
+            to_storage=eventconversion.to_core,
+            from_storage=eventconversion.from_core,
+        )
     resource = spec.resource
     deprecation = _DEPRECATIONS.get(f"{resource.api_version}/{resource.plural}", "")
     return Served(spec, resource.api_version, deprecation=deprecation)
@@ -141,7 +154,7 @@ def _built_in(spec: KindSpec) -> Served:
 
 @dataclass
 class Catalog:
-    """Lookup by (group, version, plural). serial grows with each change, for caches of what is derived."""
+    """Looks resources up by (group, version, plural); serial grows with each change, for caches."""
 
     builtin: Mapping[tuple[str, str, str], Served]
     custom: dict[tuple[str, str, str], Served] = field(default_factory=dict)
@@ -150,15 +163,15 @@ class Catalog:
     @classmethod
     def of(cls, kinds: Iterable[KindSpec]) -> Catalog:
         served = [_built_in(spec) for spec in kinds]
-        return cls({(one.group, one.version, one.plural): one for one in served})
+        return cls({(item.group, item.version, item.plural): item for item in served})
 
     def find(self, group: str, version: str, plural: str) -> Served | None:
         key = (group, version, plural)
         return self.builtin.get(key) or self.custom.get(key)
 
     def replace_custom(self, served: Iterable[Served]) -> None:
-        self.custom = {(one.group, one.version, one.plural): one for one in served}
-        # After it: who reads the number first sees what it stands for.
+        self.custom = {(item.group, item.version, item.plural): item for item in served}
+        # The serial changes last, so that a reader of the new serial never sees the old resources.
         self.serial += 1
 
     def all(self) -> list[Served]:
@@ -166,12 +179,15 @@ class Catalog:
 
 
 def group_rank(group: str) -> tuple[int, str]:
-    """Sort key of groups: upstream's order, then the custom ones by name."""
+    """Sort key of groups: upstream's order, then custom groups by name."""
     return (_GROUP_ORDER.index(group), "") if group in _GROUP_ORDER else (len(_GROUP_ORDER), group)
 
 
 def version_rank(version: str) -> tuple[int, int, int, str]:
-    """Sort key of versions, best first: v2, v1, v1beta1, v1alpha1, others (as kubectl orders them)."""
+    """Sort key of versions, the preferred one first: v2, v1, v1beta1, v1alpha1, then others.
+
+    kubectl orders them in the same way.
+    """
     match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if match is None:
         return (3, 0, 0, version)

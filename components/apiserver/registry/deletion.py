@@ -1,4 +1,6 @@
-"""Deletion: grace, finalizers, propagation and preconditions (registry/generic's Store.Delete, rest.BeforeDelete)."""
+"""Deletion: grace, finalizers, propagation and preconditions (Store.Delete of registry/generic,
+rest.BeforeDelete).
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,25 @@ from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.apiserver.query import integer
 from kubewire.components.apiserver.registry.catalog import Served
 from kubewire.components.apiserver.registry.metadata import timestamp
-from kubewire.components.apiserver.registry.registry import Registry, Result, Selection, is_finished, uid_text
+from kubewire.components.apiserver.registry.registry import (
+    Registry,
+    Result,
+    Selection,
+    is_finished,
+    uid_text,
+)
 from kubewire.components.apiserver.store import RevisionMismatch, Stored
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: Seconds that a date can still take: a thousand years.
+#: The longest grace in seconds, a thousand years; a later date could not be represented.
 _LONGEST_GRACE = 1000 * 365 * 86400
-_ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
+_ORPHAN = "orphan"
+_FOREGROUND = "foregroundDeletion"
 _PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
-#: Kinds whose DELETE answers with the object itself (rest.RESTDeleteStrategy's ReturnDeletedObject).
-_RETURNED = frozenset({"pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims"})
+#: Resources whose DELETE answers with the object (ReturnDeletedObject of rest.RESTDeleteStrategy).
+_RETURNED = frozenset(
+    {"pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims"},
+)
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,18 @@ class DeleteOptions:
 
     @classmethod
     def parse(cls, body: KubeObject, query: dict[str, str]) -> DeleteOptions:
-        """From the body, or from the query when there is none. Raises 400 and 422."""
+        """Reads the options from the body, or from the query without one; raises 400 and 422."""
         grace = body.get("gracePeriodSeconds")
         if grace is None and query.get("gracePeriodSeconds"):
             grace = integer(query, "gracePeriodSeconds")
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
-        orphan = body.get("orphanDependents", {"true": True, "false": False}.get(query.get("orphanDependents", "")))
+        orphan = body.get(
+            "orphanDependents",
+            {"true": True, "false": False}.get(query.get("orphanDependents", "")),
+        )
         asked = body.get("dryRun") or ([query["dryRun"]] if query.get("dryRun") else [])
         errors = _policy_errors(policy, orphan)
-        if any(one != "All" for one in asked):
+        if any(item != "All" for item in asked):
             errors.append(FieldError("NotSupported", "dryRun", asked, 'supported values: "All"'))
         if errors:
             raise status.invalid("meta.k8s.io", "DeleteOptions", "", errors)
@@ -62,7 +76,7 @@ class DeleteOptions:
 
 
 def _policy_errors(policy: str, orphan: bool | None) -> list[FieldError]:
-    """apimachinery's ValidateDeleteOptions."""
+    """Validates as apimachinery's ValidateDeleteOptions does."""
     errors = []
     if policy and orphan is not None:
         text = "orphanDependents and deletionPropagation cannot be both set"
@@ -73,16 +87,28 @@ def _policy_errors(policy: str, orphan: bool | None) -> list[FieldError]:
     return errors
 
 
-def delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:
-    """Takes the object away, or marks it when something must happen first. Raises StatusError."""
+def delete(
+    registry: Registry,
+    served: Served,
+    namespace: str,
+    name: str,
+    options: DeleteOptions,
+) -> Result:
+    """Deletes the object, or marks it when finalizers or grace hold it. Raises StatusError."""
     while True:
         try:
             return _delete(registry, served, namespace, name, options)
-        except RevisionMismatch:  # in a worker another write came in between
+        except RevisionMismatch:  # In a worker thread another write came in between.
             continue
 
 
-def _delete(registry: Registry, served: Served, namespace: str, name: str, options: DeleteOptions) -> Result:
+def _delete(
+    registry: Registry,
+    served: Served,
+    namespace: str,
+    name: str,
+    options: DeleteOptions,
+) -> Result:
     current = registry.get(served, namespace, name)
     _check(served, current, options)
     obj = current.copy()
@@ -101,17 +127,22 @@ def _delete(registry: Registry, served: Served, namespace: str, name: str, optio
     return registry.result(served, current)
 
 
-def delete_collection(registry: Registry, selection: Selection, options: DeleteOptions) -> list[Stored]:
-    """Every object of the selection; those that went away in the meantime are skipped."""
+def delete_collection(
+    registry: Registry,
+    selection: Selection,
+    options: DeleteOptions,
+) -> list[Stored]:
+    """Deletes every object of the selection; those deleted meanwhile are skipped."""
     served = selection.served
-    found = [stored for stored in registry.store.items(served.storage) if selection.matches(stored)]
-    for stored in found:
+    stored_objects = registry.store.items(served.storage)
+    selected = [stored for stored in stored_objects if selection.matches(stored)]
+    for stored in selected:
         try:
             delete(registry, served, stored.key.namespace, stored.key.name, options)
         except status.StatusError as error:
             if error.code != 404:
                 raise
-    return found
+    return selected
 
 
 def _check(served: Served, current: Stored, options: DeleteOptions) -> None:
@@ -125,18 +156,22 @@ def _check(served: Served, current: Stored, options: DeleteOptions) -> None:
             served.group,
             served.plural,
             name,
-            f"StorageError: invalid object, Code: 4, Key: /registry/{name}, ResourceVersion: 0, AdditionalErrorMsg: "
-            f"Precondition failed: ResourceVersion in precondition: {options.resource_version}, ResourceVersion in "
-            f"object meta: {current.revision}",
+            f"StorageError: invalid object, Code: 4, Key: /registry/{name}, ResourceVersion: 0, "
+            "AdditionalErrorMsg: Precondition failed: ResourceVersion in precondition: "
+            f"{options.resource_version}, ResourceVersion in object meta: {current.revision}",
         )
 
 
 def _grace_seconds(served: Served, obj: KubeObject, asked: int | None) -> int:
-    """Only pods are deleted gracefully; one that no kubelet runs goes at once (podStrategy.CheckGracefulDelete)."""
+    """The grace of a deletion; only pods have one (podStrategy.CheckGracefulDelete).
+
+    A pod that no kubelet runs is deleted at once.
+    """
     if served.storage != "pods":
         return 0
     spec = obj.get("spec") or {}
-    if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+    phase = (obj.get("status") or {}).get("phase")
+    if not spec.get("nodeName") or phase in ("Succeeded", "Failed"):
         return 0
     grace = spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked
     return max(int(grace), 1) if int(grace) < 0 else int(grace)
@@ -144,23 +179,31 @@ def _grace_seconds(served: Served, obj: KubeObject, asked: int | None) -> int:
 
 def _mark(metadata: dict[str, Any], grace: int, policy: str) -> None:
     if policy:
-        # Without a policy the finalizers a client set itself decide.
-        kept = [name for name in metadata.get("finalizers") or [] if name not in (_ORPHAN, _FOREGROUND)]
+        # Without a policy the finalizers that a client has set decide.
+        finalizers = metadata.get("finalizers") or []
+        kept = [name for name in finalizers if name not in (_ORPHAN, _FOREGROUND)]
         added = {"Orphan": [_ORPHAN], "Foreground": [_FOREGROUND]}.get(policy, [])
         metadata["finalizers"] = kept + added
         if not metadata["finalizers"]:
             del metadata["finalizers"]
     if metadata.get("deletionTimestamp"):
-        # Deleting again can only shorten the grace.
+        # A second deletion can only shorten the grace.
         before = int(metadata.get("deletionGracePeriodSeconds") or 0)
         if grace >= before:
             return
-    metadata["deletionTimestamp"] = timestamp(datetime.now(UTC) + timedelta(seconds=min(grace, _LONGEST_GRACE)))
+    metadata["deletionTimestamp"] = timestamp(
+        datetime.now(UTC) + timedelta(seconds=min(grace, _LONGEST_GRACE)),
+    )
     metadata["deletionGracePeriodSeconds"] = grace
 
 
 def _gone(registry: Registry, served: Served, stored: Stored) -> Result:
     if served.storage in _RETURNED:
         return registry.result(served, stored)
-    body = status.success(served.group, served.plural, stored.key.name, stored.obj["metadata"]["uid"])
+    body = status.success(
+        served.group,
+        served.plural,
+        stored.key.name,
+        stored.obj["metadata"]["uid"],
+    )
     return Result(body, orjson.dumps(body))

@@ -1,10 +1,12 @@
-"""Events are served in two groups out of one storage (k8s.io/kubernetes/pkg/apis/events/v1/conversion.go)."""
+"""Converts Events between the two groups that share one storage
+(k8s.io/kubernetes/pkg/apis/events/v1/conversion.go).
+"""
 
 from __future__ import annotations
 
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: events.k8s.io/v1 name -> core/v1 name.
+#: Maps the field names of events.k8s.io/v1 to those of core/v1.
 _RENAMED = {
     "regarding": "involvedObject",
     "note": "message",

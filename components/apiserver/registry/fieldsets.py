@@ -1,8 +1,10 @@
-"""Sets of fields, as metadata.managedFields writes them (FieldsV1), and the merge of server-side apply
-(https://kubernetes.io/docs/reference/using-api/server-side-apply/, sigs.k8s.io/structured-merge-diff).
+"""Sets of fields, as metadata.managedFields writes them (FieldsV1), and the merge of server-side
+apply (https://kubernetes.io/docs/reference/using-api/server-side-apply/,
+sigs.k8s.io/structured-merge-diff).
 
-A path is a tuple of elements: "f:NAME" a field, 'k:{"name":"x"}' an item of a keyed list, 'v:"x"' an item of
-a set. Lists without a merge key are one value. All functions are pure."""
+A path is a tuple of elements: "f:NAME" is a field, 'k:{"name":"x"}' an item of a keyed list, and
+'v:"x"' an item of a set. A list without a merge key is a single value. All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ import orjson
 from kubewire.components.kubeapi.resources import KubeObject
 
 Path = tuple[str, ...]
-#: Path of a list field (names only) -> the keys that identify its items, () for a set, None for one value.
+#: Returns, for the path of a list field (names only), the keys that identify its items, () for a
+#: set, or None for a single value.
 ListKeys = Callable[[tuple[str, ...]], tuple[str, ...] | None]
 FieldSet = frozenset[Path]
+#: The id() of a list and the keys by which its items are found.
+_ListIdentity = tuple[int, tuple[str, ...] | None]
 
-#: Nobody owns what the server gives or what names the object.
+#: No manager owns the fields that the server sets and those that name the object.
 _UNOWNED = frozenset(
     {
         ("f:apiVersion",),
@@ -27,8 +32,9 @@ _UNOWNED = frozenset(
         *(
             ("f:metadata", f"f:{name}")
             for name in (
-                "name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
-                "managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds",
+                "name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp",
+                "generation", "managedFields", "selfLink", "deletionTimestamp",
+                "deletionGracePeriodSeconds",
             )
         ),
     }
@@ -37,29 +43,33 @@ _UNOWNED = frozenset(
 
 def owned_fields(obj: KubeObject, list_keys: ListKeys) -> FieldSet:
     """Every field of an object that a manager can own."""
-    found: set[Path] = set()
-    _collect(obj, (), (), list_keys, found)
-    return frozenset(path for path in found if path[:2] not in _UNOWNED and path[:1] not in _UNOWNED)
+    fields: set[Path] = set()
+    _collect(obj, (), (), list_keys, fields)
+    return frozenset(path for path in fields if not _is_unowned(path))
 
 
-def _collect(value: Any, path: Path, names: Path, list_keys: ListKeys, found: set[Path]) -> None:
+def _is_unowned(path: Path) -> bool:
+    return path[:2] in _UNOWNED or path[:1] in _UNOWNED
+
+
+def _collect(value: Any, path: Path, names: Path, list_keys: ListKeys, fields: set[Path]) -> None:
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            _collect(item, (*path, f"f:{key}"), (*names, key), list_keys, found)
+            _collect(item, (*path, f"f:{key}"), (*names, key), list_keys, fields)
         return
     keys = list_keys(names) if isinstance(value, list) and value else None
     if keys is None:
-        found.add(path)
+        fields.add(path)
     elif not keys:
-        found.update((*path, value_element(item)) for item in value)
+        fields.update((*path, value_element(item)) for item in value)
     else:
         for item in value:
             place = (*path, item_element(item, keys))
-            found.add(place)
-            _collect(item, place, names, list_keys, found)
+            fields.add(place)
+            _collect(item, place, names, list_keys, fields)
 
 
-#: Keys whose default stands for them when they are left out (x-kubernetes-list-map-keys with a default).
+#: Defaults of keys that may be omitted (x-kubernetes-list-map-keys with a default).
 _KEY_DEFAULTS = {"protocol": "TCP"}
 
 
@@ -80,9 +90,6 @@ def value_element(item: Any) -> str:
     return "v:" + orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
 
 
-# --- FieldsV1
-
-
 def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
     root: dict[str, Any] = {}
     for path in fields:
@@ -94,8 +101,9 @@ def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
 
 
 def _without_leaf_dots(node: dict[str, Any]) -> dict[str, Any]:
-    # A leaf is {}; "." only says that a path with children is itself in the set. Sorting each map is many short steps
-    # where sorting all paths is one long one, which no other thread interrupts.
+    # A leaf is {}, and "." says that a path with children is itself in the set. Each map is sorted
+    # on its own, because sorting all paths at once would be one long step that no other thread can
+    # interrupt.
     return {
         key: {} if set(child) == {"."} else _without_leaf_dots(child) if key != "." else {}
         for key, child in sorted(node.items(), key=itemgetter(0))
@@ -103,65 +111,70 @@ def _without_leaf_dots(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_fields_v1(fields: dict[str, Any]) -> FieldSet:
-    """Raises ValueError for what is none."""
-    found: set[Path] = set()
+    """Parses FieldsV1; raises ValueError when it is malformed."""
+    paths: set[Path] = set()
     stack: list[tuple[Path, dict[str, Any]]] = [((), fields)]
     while stack:
         path, node = stack.pop()
         if not isinstance(node, dict):
-            raise ValueError(f"fieldsV1: {readable(path)} is no object")
+            raise ValueError(f"fieldsV1: {readable(path)} is not an object")
         if path:
             _check_element(path[-1])
         if not node and path:
-            found.add(path)
+            paths.add(path)
         for element, child in node.items():
             if element == ".":
-                found.add(path)
+                paths.add(path)
             else:
                 stack.append(((*path, element), child or {}))
-    return frozenset(found)
+    return frozenset(paths)
 
 
 _ELEMENT_VALUES: dict[str, type] = {"k": dict, "v": object, "i": int}
 
 
 def _check_element(element: str) -> None:
-    kind, colon, rest = element[:1], element[1:2], element[2:]
+    kind = element[:1]
+    colon = element[1:2]
+    rest = element[2:]
     if colon != ":" or kind not in ("f", "k", "v", "i"):
-        raise ValueError(f"fieldsV1: {element!r} is no path element")
+        raise ValueError(f"fieldsV1: {element!r} is not a path element")
     if kind != "f" and not isinstance(orjson.loads(rest), _ELEMENT_VALUES[kind]):
         raise ValueError(f"fieldsV1: {element!r} has the wrong value")
 
 
 def readable(path: Path) -> str:
-    """As conflicts name it: .spec.containers[name="web"].image"""
+    """The path as conflicts name it: .spec.containers[name="web"].image"""
     text = ""
     for element in path:
-        kind, rest = element[0], element[2:]
+        kind = element[0]
+        rest = element[2:]
         if kind == "f":
             text += f".{rest}"
         elif kind == "k":
-            pairs = ",".join(f"{key}={orjson.dumps(value).decode()}" for key, value in orjson.loads(rest).items())
-            text += f"[{pairs}]"
+            keys = orjson.loads(rest).items()
+            pairs = [f"{key}={orjson.dumps(value).decode()}" for key, value in keys]
+            text += f"[{','.join(pairs)}]"
         else:
             text += f"[={rest}]"
     return text
 
 
-# --- values at paths
-
 MISSING = object()
 
 
 class Finder:
-    """Finds the items of lists by their elements. A list is indexed once; none may change while this is in use."""
+    """Finds the items of lists by their elements.
+
+    Each list is indexed once, so no list may change while the Finder is in use.
+    """
 
     def __init__(self) -> None:
-        #: The list stays referred to, so that its id() stays its own.
-        self._places: dict[tuple[int, tuple[str, ...] | None], tuple[list[Any], dict[str, int]]] = {}
+        #: The list is kept with its index, so that no other object gets its id().
+        self._places: dict[_ListIdentity, tuple[list[Any], dict[str, int]]] = {}
 
     def value_at(self, obj: Any, path: Path) -> Any:
-        """The value, or MISSING."""
+        """The value at a path, or MISSING."""
         for element in path:
             obj = self.step(obj, element)
             if obj is MISSING:
@@ -193,7 +206,7 @@ class Finder:
 
 
 def _places(items: list[Any], keys: tuple[str, ...] | None) -> dict[str, int]:
-    """Element -> where its first item stands."""
+    """The index of the first item of each element."""
     places: dict[str, int] = {}
     for index, item in enumerate(items):
         if keys is None:
@@ -204,12 +217,14 @@ def _places(items: list[Any], keys: tuple[str, ...] | None) -> dict[str, int]:
 
 
 def value_at(obj: Any, path: Path) -> Any:
-    """The value, or MISSING."""
+    """The value at a path, or MISSING."""
     return Finder().value_at(obj, path)
 
 
 def without(obj: KubeObject, paths: Iterable[Path]) -> KubeObject:
-    """A copy of obj without what stands at these paths; what becomes empty by it goes too."""
+    """A copy of obj without the values at these paths; containers that become empty are removed
+    too.
+    """
     gone: dict[str, Any] = {}
     for path in paths:
         node = gone
@@ -220,7 +235,7 @@ def without(obj: KubeObject, paths: Iterable[Path]) -> KubeObject:
     return result
 
 
-#: No element: they have a colon after their first letter.
+#: A key that is not an element, since these have a colon after their first letter.
 _HERE = ""
 
 
@@ -229,7 +244,8 @@ def _without(value: Any, gone: dict[str, Any], finder: Finder) -> Any:
         kept = ((key, _smaller(item, gone.get(f"f:{key}"), finder)) for key, item in value.items())
         return {key: item for key, item in kept if item is not MISSING}
     if isinstance(value, list):
-        places = {finder.index(value, element): node for element, node in gone.items() if element[:1] in ("k", "v")}
+        items_gone = {element: node for element, node in gone.items() if element[:1] in ("k", "v")}
+        places = {finder.index(value, element): node for element, node in items_gone.items()}
         items = (_smaller(item, places.get(index), finder) for index, item in enumerate(value))
         return [item for item in items if item is not MISSING]
     return value
@@ -245,11 +261,14 @@ def _smaller(value: Any, gone: dict[str, Any] | None, finder: Finder) -> Any:
 
 
 def merged(live: Any, applied: Any, list_keys: ListKeys, names: Path = ()) -> Any:
-    """live with everything applied says."""
+    """Returns live with the fields and items that applied specifies."""
     if isinstance(live, dict) and isinstance(applied, dict):
         result = dict(live)
         for key, value in applied.items():
-            result[key] = merged(live[key], value, list_keys, (*names, key)) if key in live else value
+            if key in live:
+                result[key] = merged(live[key], value, list_keys, (*names, key))
+            else:
+                result[key] = value
         return result
     if not (isinstance(live, list) and isinstance(applied, list)):
         return applied
@@ -270,10 +289,11 @@ def merged(live: Any, applied: Any, list_keys: ListKeys, names: Path = ()) -> An
 
 
 def changed(new: KubeObject, old: KubeObject, list_keys: ListKeys) -> FieldSet:
-    """Fields of new whose value is not that of old."""
+    """The fields of new whose values differ from those of old."""
     find = Finder().value_at
-    return frozenset(
-        path
-        for path in owned_fields(new, list_keys)
-        if (before := find(old, path)) is MISSING or (path[-1][0] == "f" and before != find(new, path))
-    )
+    fields: set[Path] = set()
+    for path in owned_fields(new, list_keys):
+        before = find(old, path)
+        if before is MISSING or (path[-1][0] == "f" and before != find(new, path)):
+            fields.add(path)
+    return frozenset(fields)

@@ -1,5 +1,6 @@
-"""ObjectMeta: what every write fills in, keeps and validates, whatever the kind
-(apimachinery's rest.BeforeCreate/BeforeUpdate and api/validation/objectmeta.go)."""
+"""ObjectMeta: what every write sets, keeps and validates, for all kinds (apimachinery's
+rest.BeforeCreate, rest.BeforeUpdate and api/validation/objectmeta.go).
+"""
 
 from __future__ import annotations
 
@@ -15,15 +16,24 @@ from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.resources import KubeObject
 
 _TOTAL_ANNOTATIONS = 256 * 1024
+_SET_BY_SERVER = (
+    "resourceVersion",
+    "uid",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "generation",
+)
 
-# apiserver/pkg/storage/names: no vowels, so no words; at most 63 characters in all.
+# As in apiserver/pkg/storage/names: no vowels, so that no suffix spells a word, and at most 63
+# characters in all.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _RANDOM_LENGTH = 5
 _BASE_LENGTH = 63 - _RANDOM_LENGTH
 
 
 def timestamp(now: datetime | None = None) -> str:
-    """metav1.Time: RFC 3339, whole seconds, UTC."""
+    """Formats a metav1.Time: RFC 3339 in UTC with whole seconds."""
     return (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -35,11 +45,13 @@ def generate_name(base: str) -> str:
     return base[:_BASE_LENGTH] + random_suffix()
 
 
-#: metadata.name per storage; all others are DNS subdomains.
+#: The rule for metadata.name of these resources; names of all others are DNS subdomains.
 _NAME_RULES: dict[str, NameRule] = {
-    "services": names.dns1123_label,  # RelaxedServiceNameValidation, on by default since 1.36 (KEP-5311)
+    # RelaxedServiceNameValidation is on by default since 1.36 (KEP-5311).
+    "services": names.dns1123_label,
     "namespaces": names.dns1123_label,
-    "ipaddresses.networking.k8s.io": names.path_segment,  # its own validation says that it must be an address
+    # The kind's own validation checks that this is an address.
+    "ipaddresses.networking.k8s.io": names.path_segment,
     "roles.rbac.authorization.k8s.io": names.path_segment,
     "clusterroles.rbac.authorization.k8s.io": names.path_segment,
     "rolebindings.rbac.authorization.k8s.io": names.path_segment,
@@ -48,8 +60,8 @@ _NAME_RULES: dict[str, NameRule] = {
 
 
 def prepare_create(metadata: dict[str, Any], namespaced: bool, namespace: str) -> None:
-    """Name, namespace, uid and creationTimestamp of a new object; what only the server sets is dropped."""
-    for key in ("resourceVersion", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
+    """Sets name, namespace, uid and creationTimestamp, and drops what only the server sets."""
+    for key in _SET_BY_SERVER:
         metadata.pop(key, None)
     if not metadata.get("name") and metadata.get("generateName"):
         metadata["name"] = generate_name(metadata["generateName"])
@@ -75,7 +87,7 @@ _KEPT = (
 
 
 def prepare_update(metadata: dict[str, Any], old: dict[str, Any]) -> None:
-    """What a client cannot change is what it was."""
+    """Restores the fields that a client cannot change."""
     metadata.pop("selfLink", None)
     for key in _KEPT:
         if key in old:
@@ -86,13 +98,14 @@ def prepare_update(metadata: dict[str, Any], old: dict[str, Any]) -> None:
 
 
 def drop_empty(metadata: dict[str, Any]) -> None:
-    """Nulls and empty collections are left out, as Go's omitempty does."""
-    for key in [key for key, value in metadata.items() if value is None or value == {} or value == []]:
+    """Drops nulls and empty collections, as Go's omitempty does."""
+    empty = [key for key, value in metadata.items() if value is None or value == {} or value == []]
+    for key in empty:
         del metadata[key]
 
 
 def set_generation(new: KubeObject, old: KubeObject | None, tracked: bool) -> None:
-    """metadata.generation counts the changes of what the user wants: all but metadata and status."""
+    """Counts the changes of the desired state, which is everything but metadata and status."""
     if not tracked:
         return
     if old is None:
@@ -103,11 +116,12 @@ def set_generation(new: KubeObject, old: KubeObject | None, tracked: bool) -> No
 
 
 def _wanted(obj: KubeObject) -> KubeObject:
-    return {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+    other = ("metadata", "status", "apiVersion", "kind")
+    return {key: value for key, value in obj.items() if key not in other}
 
 
 def validate(metadata: dict[str, Any], storage: str) -> list[FieldError]:
-    """Name, labels, annotations, finalizers and ownerReferences of an object about to be written."""
+    """Validates name, labels, annotations, finalizers and ownerReferences."""
     return [
         *_validate_name(metadata, storage),
         *labels("metadata.labels", metadata.get("labels")),
@@ -118,14 +132,13 @@ def validate(metadata: dict[str, Any], storage: str) -> list[FieldError]:
 
 
 def validate_update(metadata: dict[str, Any], old: dict[str, Any]) -> list[FieldError]:
-    """What an update may not do to metadata (ValidateNoNewFinalizers)."""
+    """Forbids new finalizers on an object that is being deleted (ValidateNoNewFinalizers)."""
     extra = sorted(set(metadata.get("finalizers") or []) - set(old.get("finalizers") or []))
     if not extra or not old.get("deletionTimestamp"):
         return []
     listed = ", ".join(f'"{name}"' for name in extra)
-    text = (
-        "no new finalizers can be added if the object is being deleted, found new finalizers []string{" + listed + "}"
-    )
+    text = "no new finalizers can be added if the object is being deleted"
+    text += ", found new finalizers []string{" + listed + "}"
     return [FieldError("Forbidden", "metadata.finalizers", "", text)]
 
 
@@ -133,7 +146,8 @@ def _validate_name(metadata: dict[str, Any], storage: str) -> list[FieldError]:
     rule = _NAME_RULES.get(storage, names.dns1123_subdomain)
     errors = []
     if prefix := metadata.get("generateName"):
-        errors += [invalid("metadata.generateName", prefix, text) for text in rule(names.masked_trailing_dash(prefix))]
+        texts = rule(names.masked_trailing_dash(prefix))
+        errors += [invalid("metadata.generateName", prefix, text) for text in texts]
     name = metadata.get("name")
     if not name:
         return [*errors, required("metadata.name", "name or generateName is required")]
@@ -141,9 +155,10 @@ def _validate_name(metadata: dict[str, Any], storage: str) -> list[FieldError]:
 
 
 def _validate_annotations(annotations: dict[str, Any]) -> list[FieldError]:
-    errors = [
-        invalid("metadata.annotations", key, text) for key in annotations for text in names.qualified_name(key.lower())
-    ]
+    errors: list[FieldError] = []
+    for key in annotations:
+        texts = names.qualified_name(key.lower())
+        errors += [invalid("metadata.annotations", key, text) for text in texts]
     size = sum(len(key) + len(value) for key, value in annotations.items())
     if size > _TOTAL_ANNOTATIONS:
         text = f"may not be more than {_TOTAL_ANNOTATIONS} bytes"
@@ -152,7 +167,9 @@ def _validate_annotations(annotations: dict[str, Any]) -> list[FieldError]:
 
 
 def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
-    errors = [error for name in finalizers for error in by_rule(names.qualified_name, "metadata.finalizers", name)]
+    errors: list[FieldError] = []
+    for name in finalizers:
+        errors += by_rule(names.qualified_name, "metadata.finalizers", name)
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         text = 'finalizer "orphan" and "foregroundDeletion" cannot be both set'
         errors.append(FieldError("Invalid", "metadata.finalizers", finalizers, text))
@@ -160,11 +177,14 @@ def _validate_finalizers(finalizers: list[str]) -> list[FieldError]:
 
 
 def _validate_owners(owners: list[dict[str, Any]]) -> list[FieldError]:
-    errors, controllers = [], []
+    errors = []
+    controllers = []
     for index, owner in enumerate(owners):
         path = f"metadata.ownerReferences[{index}]"
         if not owner.get("apiVersion"):
-            errors.append(FieldError("Invalid", f"{path}.apiVersion", "", "version must not be empty"))
+            errors.append(
+                FieldError("Invalid", f"{path}.apiVersion", "", "version must not be empty"),
+            )
         errors += [
             FieldError("Invalid", f"{path}.{key}", "", "must not be empty")
             for key in ("kind", "name", "uid")

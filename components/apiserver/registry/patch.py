@@ -1,7 +1,10 @@
-"""The three patches of the Kubernetes API: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch
-(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md).
+"""The three patches of the Kubernetes API: JSON patch, merge patch and strategic merge patch.
 
-All are pure: they return a new document and leave their arguments alone (parts may be shared with them)."""
+The first two are RFC 6902 and RFC 7386; the third is described in
+https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md.
+All functions are pure: they return a new document, which may share parts with their arguments, and
+do not change the arguments.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,21 @@ from typing import Any
 
 import orjson
 
-#: Path of a list field (names only, no indexes) -> the key that merges its items, "set" for a list of
-#: primitives that is merged as a set, None for a list that is replaced.
+#: Returns, for the path of a list field (names only, no indexes), the key that merges its items,
+#: "set" for a list of primitives that is merged as a set, or None for a list that is replaced.
 MergeKey = Callable[[tuple[str, ...]], str | None]
 
 
 class PatchError(ValueError):
-    """A patch that is malformed or cannot be applied to this document."""
+    """The patch is malformed or cannot be applied to this document."""
 
 
 class PatchTestFailed(PatchError):
-    """A JSON patch `test` operation that did not hold."""
-
-
-# --- RFC 7386
+    """The test operation of a JSON patch failed."""
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386, section 2: null removes, objects merge, everything else replaces."""
+    """RFC 7386, section 2: null removes a member, objects are merged, any other value replaces."""
     if not isinstance(patch, Mapping):
         return patch
     result = dict(target) if isinstance(target, Mapping) else {}
@@ -40,19 +40,18 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
-# --- RFC 6902
-
-#: apiserver/pkg/endpoints/handlers' maxJSONPatchOperations.
+#: maxJSONPatchOperations of apiserver/pkg/endpoints/handlers.
 MAX_OPERATIONS = 10_000
-#: What `copy` may add in all, in bytes (evanphx/json-patch's AccumulatedCopySizeLimit, set to the limit of a body).
+#: The bytes that `copy` may add in all (AccumulatedCopySizeLimit of evanphx/json-patch, set to the
+#: limit of a body).
 _MAX_COPIED = 3 * 1024 * 1024
-#: What one value counts beside its text: about what it takes as a Python object.
+#: The bytes that each value counts in addition to its text, roughly its size as a Python object.
 _VALUE_SIZE = 32
 _MAX_DEPTH = 200
 
 
 def json_patch(document: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
-    """RFC 6902: all operations in order, or PatchError."""
+    """RFC 6902: applies all operations in order, or raises PatchError."""
     if not isinstance(operations, list):
         raise PatchError("a JSON patch is an array of operations")
     patched = _JsonPatch(_copied(document))
@@ -65,7 +64,7 @@ def _tokens(operation: Mapping[str, Any], member: str = "path") -> list[str]:
     pointer = operation.get(member)
     if not isinstance(pointer, str) or (pointer and not pointer.startswith("/")):
         raise PatchError(f"{operation.get('op')} operation has an invalid {member}: {pointer!r}")
-    # RFC 6901, section 4: ~1 first, then ~0.
+    # RFC 6901, section 4: ~1 is replaced first, then ~0.
     return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
 
 
@@ -75,12 +74,12 @@ def _value(operation: Mapping[str, Any]) -> Any:
     return operation["value"]
 
 
-#: Digits of the longest index that is looked at: Python refuses to read a number of more than 4300.
+#: Longer indexes are refused unread, because int() refuses more than 4300 digits.
 _MOST_DIGITS = 18
 
 
 def _index(token: str, length: int) -> int:
-    # RFC 6901: ASCII digits without leading zeros.
+    # RFC 6901: an index is ASCII digits without leading zeros.
     if not (token.isascii() and token.isdigit()) or (token != "0" and token.startswith("0")):
         raise PatchError(f"invalid array index {token!r}")
     if len(token) > _MOST_DIGITS or int(token) > length:
@@ -103,13 +102,17 @@ def _read(document: Any, tokens: Sequence[str]) -> Any:
 
 
 def _measure(value: Any) -> tuple[int, int]:
-    """How much memory a value takes, about, and how deep it is nested."""
-    size, depth, level = 0, 0, [value]
+    """The approximate memory of a value in bytes, and the depth of its nesting."""
+    size = 0
+    depth = 0
+    level = [value]
     while level:
-        size += len(level) * _VALUE_SIZE + sum(len(one) for one in level if isinstance(one, str))
-        collections = [one for one in level if isinstance(one, Mapping | list)]
+        size += len(level) * _VALUE_SIZE + sum(len(item) for item in level if isinstance(item, str))
+        collections = [item for item in level if isinstance(item, Mapping | list)]
         depth += bool(collections)
-        level = [inner for one in collections for inner in (one.values() if isinstance(one, Mapping) else one)]
+        level = []
+        for item in collections:
+            level += item.values() if isinstance(item, Mapping) else item
         if size > _MAX_COPIED or depth > _MAX_DEPTH:
             break
     return size, depth
@@ -122,7 +125,7 @@ def _copied(value: Any) -> Any:
 
 
 class _JsonPatch:
-    """A document of its own, changed in place by one operation after the other."""
+    """A private copy of the document, changed in place by one operation after another."""
 
     def __init__(self, document: Any) -> None:
         self.document = document
@@ -136,7 +139,8 @@ class _JsonPatch:
         step(self, operation)
 
     def add(self, operation: Mapping[str, Any]) -> None:
-        tokens, value = _tokens(operation), _value(operation)
+        tokens = _tokens(operation)
+        value = _value(operation)
         self._put(tokens, self._new(tokens, value))
 
     def remove(self, operation: Mapping[str, Any]) -> None:
@@ -146,17 +150,20 @@ class _JsonPatch:
         self._take(tokens)
 
     def replace(self, operation: Mapping[str, Any]) -> None:
-        tokens, value = _tokens(operation), _value(operation)
+        tokens = _tokens(operation)
+        value = _value(operation)
         new = self._new(tokens, value)
         if not tokens:
             self.document = new
             return
-        container, token = self._container(tokens), tokens[-1]
+        container = self._container(tokens)
+        token = tokens[-1]
         _read(container, [token])
         container[_index(token, len(container) - 1) if isinstance(container, list) else token] = new
 
     def move(self, operation: Mapping[str, Any]) -> None:
-        source, target = _tokens(operation, "from"), _tokens(operation)
+        source = _tokens(operation, "from")
+        target = _tokens(operation)
         if source == target:
             return
         if target[: len(source)] == source:
@@ -169,23 +176,27 @@ class _JsonPatch:
         self._added += _measure(value)[0]
         if self._added > _MAX_COPIED:
             raise PatchError(
-                f"Unable to complete the copy, the accumulated size increase of copy is {self._added}, "
+                "Unable to complete the copy, the accumulated size increase of copy is "
+                f"{self._added}, "
                 f"exceeding the limit {_MAX_COPIED}"
             )
         self._put(target, self._new(target, value))
 
     def test(self, operation: Mapping[str, Any]) -> None:
-        path, wanted = operation.get("path"), _value(operation)
+        path = operation.get("path")
+        wanted = _value(operation)
         try:
-            found = _read(self.document, _tokens(operation))
+            value = _read(self.document, _tokens(operation))
         except PatchError:
-            # evanphx/json-patch: a missing value tests equal to null.
-            found = None
-        if not _equal(found, wanted):
+            # In evanphx/json-patch a missing value equals null.
+            value = None
+        if not _equal(value, wanted):
             raise PatchTestFailed(f"testing value {path} failed: test failed")
 
     def _new(self, tokens: Sequence[str], value: Any) -> Any:
-        """A copy to be put at a path: later operations may change it."""
+        """A copy of a value that is put into the document, because later operations may change
+        it.
+        """
         if len(tokens) + _measure(value)[1] > _MAX_DEPTH:
             raise PatchError("exceeded max depth")
         return _copied(value)
@@ -200,35 +211,40 @@ class _JsonPatch:
         if not tokens:
             self.document = value
             return
-        container, token = self._container(tokens), tokens[-1]
+        container = self._container(tokens)
+        token = tokens[-1]
         if isinstance(container, dict):
             container[token] = value
         else:
-            container.insert(len(container) if token == "-" else _index(token, len(container)), value)
+            container.insert(
+                len(container) if token == "-" else _index(token, len(container)),
+                value,
+            )
 
     def _take(self, tokens: Sequence[str]) -> Any:
         if not tokens:
             return self.document
-        container, token = self._container(tokens), tokens[-1]
+        container = self._container(tokens)
+        token = tokens[-1]
         value = _read(container, [token])
         del container[_index(token, len(container) - 1) if isinstance(container, list) else token]
         return value
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """JSON equality: Python's, but true is not 1."""
+    """JSON equality, which differs from Python's in that true is not 1."""
     waiting = [(left, right)]
     while waiting:
-        one, other = waiting.pop()
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            if one.keys() != other.keys():
+        first, second = waiting.pop()
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            if first.keys() != second.keys():
                 return False
-            waiting += [(one[key], other[key]) for key in one]
-        elif isinstance(one, list) and isinstance(other, list):
-            if len(one) != len(other):
+            waiting += [(first[key], second[key]) for key in first]
+        elif isinstance(first, list) and isinstance(second, list):
+            if len(first) != len(second):
                 return False
-            waiting += zip(one, other, strict=True)
-        elif isinstance(one, bool) != isinstance(other, bool) or one != other:
+            waiting += zip(first, second, strict=True)
+        elif isinstance(first, bool) != isinstance(second, bool) or first != second:
             return False
     return True
 
@@ -242,7 +258,6 @@ _OPERATIONS: dict[str, Callable[[_JsonPatch, Mapping[str, Any]], None]] = {
     "test": _JsonPatch.test,
 }
 
-# --- strategic merge
 
 _DIRECTIVE = "$patch"
 _RETAIN = "$retainKeys"
@@ -251,10 +266,16 @@ _DELETE_PRIMITIVES = "$deleteFromPrimitiveList/"
 
 
 def strategic_merge(
-    original: Mapping[str, Any], patch: Mapping[str, Any], merge_key: MergeKey, path: tuple[str, ...] = ()
+    original: Mapping[str, Any],
+    patch: Mapping[str, Any],
+    merge_key: MergeKey,
+    path: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """A merge patch whose lists merge by key. Directives: $patch (replace, delete, merge), $retainKeys,
-    $setElementOrder/FIELD, $deleteFromPrimitiveList/FIELD. Raises PatchError."""
+    """A merge patch that merges lists by key; raises PatchError.
+
+    Its directives are $patch (replace, delete, merge), $retainKeys, $setElementOrder/FIELD and
+    $deleteFromPrimitiveList/FIELD.
+    """
     directive = patch.get(_DIRECTIVE, "merge")
     if directive == "replace":
         replacement: dict[str, Any] = _without_directives(
@@ -273,8 +294,9 @@ def strategic_merge(
         if not key.startswith("$"):
             _merge_field(result, key, value, patch.get(_ORDER + key), merge_key, (*path, key))
     for key, order in patch.items():
-        # An order alone, without a list to merge, sorts what is there.
-        if key.startswith(_ORDER) and (name := key.removeprefix(_ORDER)) not in patch and name in result:
+        # An order without a list to merge sorts the existing list.
+        name = key.removeprefix(_ORDER)
+        if key.startswith(_ORDER) and name not in patch and name in result:
             result[name] = _ordered(result[name], result[name], order, merge_key((*path, name)))
     return result
 
@@ -285,10 +307,11 @@ def _retained(result: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any
     kept = patch[_RETAIN]
     if not isinstance(kept, list) or not all(isinstance(key, str) for key in kept):
         raise PatchError(f"{_RETAIN} must be a list of strings")
-    if extra := [
-        key for key, value in patch.items() if not key.startswith("$") and value is not None and key not in kept
-    ]:
-        raise PatchError(f"{_RETAIN} does not name {', '.join(sorted(extra))}, which the patch sets")
+    given = [key for key, value in patch.items() if not key.startswith("$") and value is not None]
+    if extra := [key for key in given if key not in kept]:
+        raise PatchError(
+            f"{_RETAIN} does not name {', '.join(sorted(extra))}, which the patch sets",
+        )
     return {key: value for key, value in result.items() if key in kept}
 
 
@@ -301,12 +324,20 @@ def _delete_primitives(result: dict[str, Any], name: str, gone: Any) -> None:
 
 
 def _identity(value: Any) -> bytes:
-    """Equal values of JSON have equal texts. Lists are searched by it: comparing each with each takes too long."""
+    """A text that is equal for equal JSON values.
+
+    Lists are searched by it, because comparing each item with each other takes quadratic time.
+    """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _merge_field(
-    result: dict[str, Any], key: str, value: Any, order: Any, merge_key: MergeKey, path: tuple[str, ...]
+    result: dict[str, Any],
+    key: str,
+    value: Any,
+    order: Any,
+    merge_key: MergeKey,
+    path: tuple[str, ...],
 ) -> None:
     current = result.get(key)
     if value is None:
@@ -315,9 +346,20 @@ def _merge_field(
         if value.get(_DIRECTIVE) == "delete":
             result.pop(key, None)
         else:
-            result[key] = strategic_merge(current if isinstance(current, Mapping) else {}, value, merge_key, path)
+            result[key] = strategic_merge(
+                current if isinstance(current, Mapping) else {},
+                value,
+                merge_key,
+                path,
+            )
     elif isinstance(value, list):
-        result[key] = _merge_list(current if isinstance(current, list) else [], value, order, merge_key, path)
+        result[key] = _merge_list(
+            current if isinstance(current, list) else [],
+            value,
+            order,
+            merge_key,
+            path,
+        )
     else:
         result[key] = value
 
@@ -327,16 +369,20 @@ def _merge_list(
 ) -> list[Any]:
     key = merge_key(path)
     if any(isinstance(item, Mapping) and item.get(_DIRECTIVE) == "replace" for item in patch):
-        # {"$patch": "replace"} as an item: the rest is the whole list.
+        # With an item {"$patch": "replace"} the other items are the whole new list.
         return [_without_directives(item) for item in patch if item != {_DIRECTIVE: "replace"}]
-    if key is None:
-        return [_without_directives(item) for item in patch]
-    merged = _with_new(current, patch) if key == "set" else _merge_maps(current, patch, key, merge_key, path)
+    match key:
+        case None:
+            return [_without_directives(item) for item in patch]
+        case "set":
+            merged = _with_new(current, patch)
+        case _:
+            merged = _merge_maps(current, patch, key, merge_key, path)
     return _ordered(merged, current, order, key) if isinstance(order, list) else merged
 
 
 def _with_new(current: list[Any], patch: list[Any]) -> list[Any]:
-    """A set merged: what is there, and of the patch what is not."""
+    """Merges a set: the present items, then the new ones of the patch."""
     merged = list(current)
     seen = {_identity(item) for item in current}
     for item in patch:
@@ -358,12 +404,12 @@ def _merge_maps(
         if not isinstance(item, Mapping) or key not in item:
             raise PatchError(f"map: {item} does not contain declared merge key: {key}")
         identity = _identity(item[key])
-        found = places.get(identity)
+        indexes = places.get(identity)
         if item.get(_DIRECTIVE) == "delete":
             for index in places.pop(identity, ()):
                 merged[index] = _GONE
-        elif found:
-            merged[found[0]] = strategic_merge(merged[found[0]], item, merge_key, path)
+        elif indexes:
+            merged[indexes[0]] = strategic_merge(merged[indexes[0]], item, merge_key, path)
         else:
             places[identity] = [len(merged)]
             merged.append(strategic_merge({}, item, merge_key, path))
@@ -374,7 +420,10 @@ _GONE = object()
 
 
 def _ordered(merged: list[Any], original: list[Any], order: Any, key: str | None) -> list[Any]:
-    """Items the order names stand in that order; the others keep their place relative to the original."""
+    """Puts the items that the order names into that order.
+
+    The other items keep their place relative to the original.
+    """
     if key is None or not isinstance(order, list) or not isinstance(merged, list):
         return merged
 
@@ -384,24 +433,29 @@ def _ordered(merged: list[Any], original: list[Any], order: Any, key: str | None
     wanted = _positions([identity(item) for item in order])
     before = _positions([identity(item) for item in original])
     named = deque(
-        sorted((item for item in merged if identity(item) in wanted), key=lambda item: wanted[identity(item)])
+        sorted(
+            (item for item in merged if identity(item) in wanted),
+            key=lambda item: wanted[identity(item)],
+        )
     )
-    others = deque(item for item in merged if identity(item) not in wanted)
+    unnamed = deque(item for item in merged if identity(item) not in wanted)
     result: list[Any] = []
-    while named and others:
-        ours, theirs = before.get(identity(named[0])), before.get(identity(others[0]))
-        first = named if ours is None or theirs is None or ours < theirs else others
+    while named and unnamed:
+        named_at = before.get(identity(named[0]))
+        unnamed_at = before.get(identity(unnamed[0]))
+        is_named_first = named_at is None or unnamed_at is None or named_at < unnamed_at
+        first = named if is_named_first else unnamed
         result.append(first.popleft())
-    return [*result, *named, *others]
+    return [*result, *named, *unnamed]
 
 
 def _positions(identities: list[bytes]) -> dict[bytes, int]:
-    """Where each stands first."""
+    """The first index of each identity."""
     return {identity: index for index, identity in reversed([*enumerate(identities)])}
 
 
 def _without_directives(value: Any) -> Any:
-    """What a patch puts where nothing was: no directives, no nulls."""
+    """The value without directives and nulls, for a place where nothing existed before."""
     if isinstance(value, Mapping):
         return {
             key: _without_directives(item)

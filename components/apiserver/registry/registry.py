@@ -1,8 +1,29 @@
-"""The generic registry: create, update, patch and read of any kind (apiserver/pkg/registry/generic).
+"""The generic registry: reads and writes of any kind (apiserver/pkg/registry/generic).
 
-Everything is synchronous. In the event loop's thread one write is atomic: nothing else runs between reading the old
-object and storing the new one. In a worker (owner.py) another write may come in between; then the store refuses this
-one with RevisionMismatch, and who called does it anew. Deletion is in deletion.py."""
+Every kind is stored by the same code, so that each write obeys the API conventions whatever the
+kind is
+(https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md).
+What is particular to a kind comes from its KindSpec. A write runs through these steps:
+
+1. decode: the kind matches, values have the right types, unknown fields are dropped or reported.
+2. metadata: the server sets uid, creationTimestamp and generation, and keeps what clients cannot
+   change.
+3. strategy: the kind's prepare and default functions. Spec and status have different writers, so
+   an update of the object keeps the old status, and an update of the status keeps everything else.
+4. admission: changes and checks that involve other objects.
+5. validation: all errors of all fields are collected into one 422.
+6. store: one atomic write with the next resourceVersion.
+
+Concurrent writers are kept apart by optimistic concurrency, not by locks. An object that carries a
+resourceVersion is written only if that is still the current one; otherwise the client gets 409 and
+repeats its read, change and write. A write that changes nothing is not stored, so that it wakes no
+watcher.
+
+Everything is synchronous. In the event loop's thread a write is atomic, because nothing else runs
+between reading the old object and storing the new one. In a worker (owner.py) another write may
+come in between. The store then refuses this one with RevisionMismatch, and the caller repeats it.
+deletion.py has the deletion.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +48,13 @@ from kubewire.components.kubeapi.selectors import FieldSelector, LabelSelector
 log = logging.getLogger(__name__)
 
 Strategy = Literal["main", "status", "raw"]
-#: Makes the new object out of a copy of the old one (which it may change).
+#: Makes the new object from a copy of the old one, which it may change.
 Transform = Callable[[KubeObject], KubeObject]
 
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """The query of a write (metav1.CreateOptions, UpdateOptions, PatchOptions)."""
+    """The query of a write (metav1.CreateOptions, UpdateOptions and PatchOptions)."""
 
     dry_run: bool = False
     field_manager: str = "unknown"
@@ -44,7 +65,7 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """An object to answer with. body is its JSON at the served version."""
+    """The object of an answer; body is its JSON at the served version."""
 
     obj: KubeObject
     body: bytes
@@ -54,7 +75,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which objects of a resource a list or watch wants. namespace "" is all of them."""
+    """The objects of a resource that a list or watch selects; namespace "" is all namespaces."""
 
     served: Served
     namespace: str = ""
@@ -64,13 +85,15 @@ class Selection:
     def matches(self, stored: Stored) -> bool:
         if self.namespace and stored.key.namespace != self.namespace:
             return False
-        if self.labels is not None and not self.labels.matches(stored.obj["metadata"].get("labels")):
-            return False
+        if self.labels is not None:
+            labels = stored.obj["metadata"].get("labels")
+            if not self.labels.matches(labels):
+                return False
         return self.fields is None or self.fields.matches(selectable_fields(self.served, stored))
 
 
 def selectable_fields(served: Served, stored: Stored) -> dict[str, str]:
-    """metadata.name, metadata.namespace and the kind's own; computed once per revision."""
+    """metadata.name, metadata.namespace and the kind's fields; computed once per revision."""
     if stored.fields is None:
         names = {"metadata.name": stored.key.name}
         if served.namespaced:
@@ -80,15 +103,16 @@ def selectable_fields(served: Served, stored: Stored) -> dict[str, str]:
 
 
 def check_field_selector(served: Served, selector: FieldSelector) -> None:
-    """Raises 400 for a field the kind cannot be selected by."""
-    known = {"metadata.name", "metadata.namespace"} | served.spec.selectable_fields({"metadata": {}}).keys()
+    """Raises 400 when the kind cannot be selected by one of the fields."""
+    own = served.spec.selectable_fields({"metadata": {}})
+    known = {"metadata.name", "metadata.namespace"} | own.keys()
     for name in selector.fields():
         if name not in known:
             raise status.bad_request(f"field label not supported: {name}")
 
 
 class Types(Protocol):
-    """What the openapi package knows about the built-in types."""
+    """The knowledge of the openapi package about the built-in types."""
 
     def metadata_error(self, metadata: object) -> str: ...
     def type_errors(self, obj: KubeObject, group: str, version: str, kind: str) -> list[str]: ...
@@ -97,7 +121,7 @@ class Types(Protocol):
 
 @dataclass
 class Registry:
-    """Reads and writes of all resources."""
+    """Reads and writes the objects of all resources."""
 
     store: Store
     catalog: Catalog
@@ -106,27 +130,36 @@ class Registry:
     ownership: OwnershipTracker
     _generate_attempts: int = field(default=8, init=False)
 
-    # --- reading
-
     def get(self, served: Served, namespace: str, name: str) -> Stored:
+        """Returns the object; raises 404."""
         stored = self.store.get(Key(served.storage, namespace if served.namespaced else "", name))
         if stored is None:
             raise status.not_found(served.group, served.plural, name)
         return stored
 
     def body(self, served: Served, stored: Stored) -> bytes:
-        """The JSON to answer with."""
+        """The JSON of an answer."""
         if served.stored_as_served:
             return stored.body
         return orjson.dumps(served.from_storage(stored.copy()))
 
-    def result(self, served: Served, stored: Stored, code: int = 200, warnings: tuple[str, ...] = ()) -> Result:
+    def result(
+        self,
+        served: Served,
+        stored: Stored,
+        code: int = 200,
+        warnings: tuple[str, ...] = (),
+    ) -> Result:
         return Result(stored.obj, self.body(served, stored), code, warnings)
 
-    # --- create
-
-    def create(self, served: Served, namespace: str, obj: KubeObject, options: WriteOptions) -> Result:
-        """Stores a new object. obj is taken over. Raises StatusError."""
+    def create(
+        self,
+        served: Served,
+        namespace: str,
+        obj: KubeObject,
+        options: WriteOptions,
+    ) -> Result:
+        """Stores a new object and takes it over; raises StatusError."""
         warnings = self.decode(served, obj, options)
         self._check_address(served, obj, namespace, "")
         drop_unreadable(obj["metadata"])
@@ -153,11 +186,13 @@ class Registry:
                 raise status.version_on_create()
             try:
                 stored = self.store.create(_key(served, obj), _ordered(obj))
-            except KeyExists as error:  # made while this one was checked in a worker
-                raise status.already_exists(served.group, served.plural, obj["metadata"]["name"]) from error
+            except KeyExists as error:  # It was created while a worker checked this one.
+                raise status.already_exists(
+                    served.group,
+                    served.plural,
+                    obj["metadata"]["name"],
+                ) from error
         return self.result(served, stored, 201, warnings)
-
-    # --- update and patch
 
     def update(
         self,
@@ -171,10 +206,11 @@ class Registry:
         unconditional: bool = True,
         track: bool = True,
     ) -> Result:
-        """Replaces an object by transform(copy of it). Raises StatusError.
+        """Replaces an object by transform(a copy of it); raises StatusError.
 
-        The resourceVersion the new object carries is a precondition; without one the write is unconditional,
-        which some kinds do not allow on PUT (unconditional=False)."""
+        The resourceVersion of the new object is a precondition. Without one the write is
+        unconditional, which some kinds do not allow on PUT (unconditional=False).
+        """
         current = self.get(served, namespace, name)
         old = current.copy()
         new = transform(served.from_storage(current.copy()))
@@ -184,7 +220,8 @@ class Registry:
         new = served.to_storage(new)
         self._apply_strategy(served, new, old, strategy)
         if track:
-            self.ownership.on_update(served, new, old, options.field_manager, "status" if strategy == "status" else "")
+            subresource = "status" if strategy == "status" else ""
+            self.ownership.on_update(served, new, old, options.field_manager, subresource)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if new == current.obj:
             return self.result(served, current, 200, warnings)
@@ -196,12 +233,19 @@ class Registry:
         return self.result(served, stored, 200, warnings)
 
     def _store(self, current: Stored, new: KubeObject) -> Stored:
-        # The last finalizer went away: the object does too (registry/generic's deleteWithoutFinalizers).
+        # An object being deleted goes with its last finalizer (deleteWithoutFinalizers of
+        # registry/generic).
         if is_finished(new):
             return self.store.delete(current.key, new, current.revision)
         return self.store.update(current.key, _ordered(new), current.revision)
 
-    def _apply_strategy(self, served: Served, new: KubeObject, old: KubeObject, strategy: Strategy) -> None:
+    def _apply_strategy(
+        self,
+        served: Served,
+        new: KubeObject,
+        old: KubeObject,
+        strategy: Strategy,
+    ) -> None:
         object_meta.prepare_update(new["metadata"], old["metadata"])
         if strategy == "raw":
             return
@@ -214,20 +258,40 @@ class Registry:
         elif "generation" in old["metadata"]:
             new["metadata"]["generation"] = old["metadata"]["generation"]
 
-    def _validate_change(self, served: Served, new: KubeObject, old: KubeObject, strategy: Strategy) -> None:
+    def _validate_change(
+        self,
+        served: Served,
+        new: KubeObject,
+        old: KubeObject,
+        strategy: Strategy,
+    ) -> None:
         spec = served.spec
-        if strategy != "raw" and (errors := object_meta.validate_update(new["metadata"], old["metadata"])):
-            raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
+        if strategy != "raw":
+            errors = object_meta.validate_update(new["metadata"], old["metadata"])
+            if errors:
+                raise status.invalid(served.group, served.kind, old["metadata"]["name"], errors)
         if strategy == "main":
             self._validate(served, new, lambda: spec.validate_update(new, old))
         elif strategy == "status":
             self._validate(served, new, lambda: spec.validate_status_update(new, old))
 
-    def _check_preconditions(self, served: Served, new: KubeObject, current: Stored, unconditional: bool) -> None:
-        metadata, name = new["metadata"], current.key.name
+    def _check_preconditions(
+        self,
+        served: Served,
+        new: KubeObject,
+        current: Stored,
+        unconditional: bool,
+    ) -> None:
+        metadata = new["metadata"]
+        name = current.key.name
         version = metadata.get("resourceVersion") or ""
         if not version and not unconditional:
-            error = FieldError("Invalid", "metadata.resourceVersion", 0, "must be specified for an update")
+            error = FieldError(
+                "Invalid",
+                "metadata.resourceVersion",
+                0,
+                "must be specified for an update",
+            )
             raise status.invalid(served.group, served.kind, name, [error])
         if version and version != str(current.revision):
             raise status.conflict(served.group, served.plural, name)
@@ -235,15 +299,16 @@ class Registry:
         if uid and uid != current.obj["metadata"]["uid"]:
             raise status.conflict(served.group, served.plural, name, uid_text(uid, current))
 
-    # --- what both share
-
     def decode(self, served: Served, obj: KubeObject, options: WriteOptions) -> tuple[str, ...]:
-        """Checks kind, apiVersion and the types; fills the former in; unknown fields by fieldValidation.
+        """Checks kind, apiVersion and types, and drops unknown fields; returns warnings about
+        them.
 
-        Returns the warnings. Raises 400."""
+        fieldValidation decides whether an unknown field is ignored, a warning or an error. Raises
+        400.
+        """
         _check_kind(served, obj)
         self.check_types(served, obj)
-        # Decoding drops what the type does not have, whatever fieldValidation says about it.
+        # Fields that the type does not have are dropped, whatever fieldValidation says.
         if served.custom:
             unknown = served.prune(obj)
         else:
@@ -256,45 +321,55 @@ class Registry:
         return tuple(f'unknown field "{path}"' for path in unknown)
 
     def check_types(self, served: Served, obj: KubeObject) -> None:
-        """Raises 400 for what Go could not decode. Without metadata an object gets an empty one."""
+        """Raises 400 when Go could not decode the object; absent metadata becomes empty."""
         if obj.get("metadata") is None:
             obj["metadata"] = {}
         if served.custom:
             text = self.types.metadata_error(obj["metadata"])
         else:
-            text = next(iter(self.types.type_errors(obj, served.group, served.version, served.kind)), "")
+            text = next(
+                iter(self.types.type_errors(obj, served.group, served.version, served.kind)),
+                "",
+            )
         if text:
             raise status.bad_request(f"{_handled_as(served)}: {text}")
 
     def typed(self, obj: KubeObject, group: str, version: str, kind: str) -> KubeObject:
-        """A body that is not stored (DeleteOptions, Scale, a review), without its nulls. Raises 400."""
+        """Checks a body that is not stored (DeleteOptions, Scale, a review) and drops its nulls.
+
+        Raises 400.
+        """
         if errors := self.types.type_errors(obj, group, version, kind):
-            raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {errors[0]}')
+            text = f'{kind} in version "{version}" cannot be handled as a {kind}'
+            raise status.bad_request(f"{text}: {errors[0]}")
         without_nulls(obj)
         return obj
 
     def _check_address(self, served: Served, obj: KubeObject, namespace: str, name: str) -> None:
         metadata = obj["metadata"]
         if served.namespaced and metadata.get("namespace") not in (None, "", namespace):
-            raise status.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
+            text = "the namespace of the provided object does not match the namespace"
+            raise status.bad_request(f"{text} sent on the request")
         if not name:
             return
         if metadata.get("name") not in (None, "", name):
-            raise status.bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
+            text = f"the name of the object ({metadata['name']}) does not match the name"
+            raise status.bad_request(f"{text} on the URL ({name})")
         metadata["name"] = name
 
     def _prepare(self, served: Served, step: Callable[[], None]) -> None:
         try:
             step()
         except (TypeError, AttributeError, KeyError, ValueError) as error:
-            log.info("%s: decoding failed", served.kind, exc_info=True)
+            log.info("cannot decode a %s", served.kind, exc_info=True)
             raise status.bad_request(f"{_handled_as(served)}: {error}") from error
 
-    def _validate(self, served: Served, obj: KubeObject, step: Callable[[], list[FieldError]]) -> None:
+    def _validate(
+        self,
+        served: Served,
+        obj: KubeObject,
+        step: Callable[[], list[FieldError]],
+    ) -> None:
         errors = object_meta.validate(obj["metadata"], served.storage)
         errors += served.schema_errors(obj)
         if not errors or not served.custom:
@@ -302,7 +377,13 @@ class Registry:
         if errors:
             raise status.invalid(served.group, served.kind, obj["metadata"].get("name", ""), errors)
 
-    def _unstored(self, served: Served, obj: KubeObject, code: int, warnings: tuple[str, ...]) -> Result:
+    def _unstored(
+        self,
+        served: Served,
+        obj: KubeObject,
+        code: int,
+        warnings: tuple[str, ...],
+    ) -> Result:
         body = orjson.dumps(obj)
         shown = obj if served.stored_as_served else served.from_storage(orjson.loads(body))
         return Result(obj, orjson.dumps(_ordered(shown)), code, warnings)
@@ -310,20 +391,22 @@ class Registry:
 
 def _key(served: Served, obj: KubeObject) -> Key:
     metadata = obj["metadata"]
-    return Key(served.storage, metadata.get("namespace", "") if served.namespaced else "", metadata.get("name", ""))
+    namespace = metadata.get("namespace", "") if served.namespaced else ""
+    return Key(served.storage, namespace, metadata.get("name", ""))
 
 
 def uid_text(uid: str, current: Stored) -> str:
-    """storage.NewInvalidObjError's text for a UID precondition that does not hold."""
+    """storage.NewInvalidObjError's text for a failed UID precondition."""
     key = "/".join(part for part in current.key if part)
     return (
-        f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
-        f"Precondition failed: UID in precondition: {uid}, UID in object meta: {current.obj['metadata']['uid']}"
+        f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, "
+        f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
+        f"UID in object meta: {current.obj['metadata']['uid']}"
     )
 
 
 def is_finished(obj: KubeObject) -> bool:
-    """Being deleted, and nothing holds it any longer."""
+    """Whether the object is being deleted and no finalizer or grace holds it any longer."""
     metadata = obj["metadata"]
     if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
         return False
@@ -337,21 +420,24 @@ def _handled_as(served: Served) -> str:
 
 
 def _check_kind(served: Served, obj: KubeObject) -> None:
-    api_version, kind = obj.get("apiVersion"), obj.get("kind")
+    api_version = obj.get("apiVersion")
+    kind = obj.get("kind")
     if served.custom and not kind:
         raise status.bad_request("Object 'Kind' is missing in 'unstructured object has no kind'")
     if kind and kind != served.kind:
         version = str(api_version or served.api_version).rpartition("/")[2]
         raise status.bad_request(
-            f'{kind} in version "{version}" cannot be handled as a {served.kind}: converting ({version}.{kind}) to '
-            f"({served.group or 'core'}.{served.kind}): unknown conversion"
+            f'{kind} in version "{version}" cannot be handled as a {served.kind}: '
+            f"converting ({version}.{kind}) to ({served.group or 'core'}.{served.kind}): "
+            "unknown conversion"
         )
     if api_version and api_version != served.api_version:
         raise status.bad_request(
             f"the API version in the data ({api_version}) does not match the expected API version "
             f"({served.api_version})"
         )
-    obj["kind"], obj["apiVersion"] = served.kind, served.api_version
+    obj["kind"] = served.kind
+    obj["apiVersion"] = served.api_version
 
 
 _FIRST = ("kind", "apiVersion", "metadata")
@@ -359,4 +445,5 @@ _FIRST = ("kind", "apiVersion", "metadata")
 
 def _ordered(obj: KubeObject) -> KubeObject:
     head = {key: obj[key] for key in _FIRST if key in obj}
-    return head | {key: value for key, value in obj.items() if key not in _FIRST and value is not None}
+    rest = ((key, value) for key, value in obj.items() if key not in _FIRST)
+    return head | {key: value for key, value in rest if value is not None}

@@ -1,5 +1,6 @@
-"""Other shapes of an object: Table (server-side printing) and PartialObjectMetadata
-(https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables)."""
+"""Other representations of an object: Table (server-side printing) and PartialObjectMetadata
+(https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 
 def human_duration(seconds: float) -> str:
-    """apimachinery's duration.HumanDuration: 5s, 2m30s, 15m, 3h5m, 26h, 2d5h, 30d, 1y20d, 9y."""
+    """Formats as duration.HumanDuration of apimachinery: 5s, 2m30s, 15m, 3h5m, 26h, 2d5h, 30d,
+    1y20d.
+    """
     total = int(seconds)
     if total < -1:
         return "<invalid>"
@@ -21,7 +24,9 @@ def human_duration(seconds: float) -> str:
         return "0s"
     if total < 120:
         return f"{total}s"
-    minutes, hours, days = total // 60, total // 3600, total // 86400
+    minutes = total // 60
+    hours = total // 3600
+    days = total // 86400
     if minutes < 10:
         return _two(minutes, "m", total % 60, "s")
     if minutes < 180:
@@ -51,13 +56,21 @@ def age(obj: KubeObject, now: datetime) -> str:
 
 
 def partial_metadata(obj: KubeObject, version: str = "v1") -> KubeObject:
-    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": obj["metadata"],
+    }
 
 
 def table(
-    served: Served, objects: Iterable[KubeObject], list_metadata: dict[str, Any], version: str, include: str
+    served: Served,
+    objects: Iterable[KubeObject],
+    list_metadata: dict[str, Any],
+    version: str,
+    include: str,
 ) -> KubeObject:
-    """include: None, Metadata or Object (the includeObject parameter)."""
+    """A Table of the objects; include is None, Metadata or Object (the parameter includeObject)."""
     now = datetime.now(UTC)
     return {
         "kind": "Table",
@@ -78,9 +91,18 @@ def _definition(column: Column) -> dict[str, Any]:
     }
 
 
-def _row(served: Served, obj: KubeObject, now: datetime, version: str, include: str) -> dict[str, Any]:
+def _row(
+    served: Served,
+    obj: KubeObject,
+    now: datetime,
+    version: str,
+    include: str,
+) -> dict[str, Any]:
     render = served.spec.row
     cells = render(obj, now) if render else [obj["metadata"]["name"], age(obj, now)]
     if include == "None":
         return {"cells": cells}
-    return {"cells": cells, "object": obj if include == "Object" else partial_metadata(obj, version)}
+    return {
+        "cells": cells,
+        "object": obj if include == "Object" else partial_metadata(obj, version),
+    }

@@ -1,4 +1,4 @@
-"""The loop: pods, nodes and ControllerRevisions in, the plan's actions out."""
+"""Runs the DaemonSet plan on changes of DaemonSets, pods, nodes and ControllerRevisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.daemonset.plan import plan
 from kubewire.components.controllers.meta import Key, controller_of, labels_of
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
-from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS, KubeObject
+from kubewire.components.kubeapi.resources import (
+    CONTROLLERREVISIONS,
+    DAEMONSETS,
+    NODES,
+    PODS,
+    KubeObject,
+)
 from kubewire.components.kubeapi.selectors import LabelSelector
 
 
@@ -25,7 +31,7 @@ class DaemonSetController(KeyedController):
         self.informers.handle(PODS, self._enqueue_adopters)
 
     def _enqueue_all_on_node_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """Heartbeats do not count: only what placement looks at."""
+        """Ignores heartbeats: only labels and taints decide where daemon pods run."""
         if old is not None and new is not None and _placement(old) == _placement(new):
             return
         for key in self.sets.store:
@@ -35,16 +41,17 @@ class DaemonSetController(KeyedController):
         if new is None or controller_of(new) is not None:
             return
         namespace = new["metadata"]["namespace"]
-        for (where, name), daemonset in self.sets.store.items():
+        for key, daemonset in self.sets.store.items():
             selector = LabelSelector.from_object(daemonset["spec"]["selector"])
-            if where == namespace and selector.matches(labels_of(new)):
-                self.queue.add((where, name))
+            if key[0] == namespace and selector.matches(labels_of(new)):
+                self.queue.add(key)
 
     async def sync(self, key: Key) -> None:
         daemonset = self.sets.store.get(key)
         if daemonset is None:
             return
-        uid, orphans = daemonset["metadata"]["uid"], orphans_in(key[0])
+        uid = daemonset["metadata"]["uid"]
+        orphans = orphans_in(key[0])
         selector = LabelSelector.from_object(daemonset["spec"]["selector"])
         pods = self.pods_by_owner.get(uid) + self.pods_by_owner.get(orphans)
         claimed = claim(daemonset, selector, PODS, pods)

@@ -1,4 +1,4 @@
-"""Which nodes a DaemonSet's pods belong on, and the pod of one node."""
+"""Decides on which nodes a DaemonSet's pods run, and builds the pod of one node."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TOLERATED = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """run: a pod should be there; stay: one that is there may remain."""
+    """run: a pod should run on the node. stay: a pod that already runs there may remain."""
 
     run: bool
     stay: bool
 
 
 def tolerations(spec: KubeObject) -> list[KubeObject]:
-    """The template's, and those that keep daemons on nodes in trouble (AddOrUpdateDaemonPodTolerations)."""
+    """The template's tolerations and those for node problems (AddOrUpdateDaemonPodTolerations)."""
     wanted = [*_TOLERATED]
     if spec.get("hostNetwork"):
         wanted.append((f"{_NODE}/network-unavailable", NO_SCHEDULE))
@@ -41,7 +41,10 @@ def tolerations(spec: KubeObject) -> list[KubeObject]:
 
 
 def verdict(daemonset: KubeObject, node: KubeObject) -> Verdict:
-    """nodeName, node affinity and taints of the template against one node (NodeShouldRunDaemonPod)."""
+    """Checks one node against the template's nodeName, node affinity and tolerations.
+
+    This is upstream's NodeShouldRunDaemonPod.
+    """
     spec = daemonset["spec"]["template"]["spec"]
     if spec.get("nodeName") not in (None, "", node["metadata"]["name"]):
         return Verdict(False, False)
@@ -55,7 +58,7 @@ def verdict(daemonset: KubeObject, node: KubeObject) -> Verdict:
 
 
 def node_of(pod: KubeObject) -> str:
-    """Where the pod runs, or where its affinity will put it."""
+    """The node on which the pod runs, or to which its node affinity binds it."""
     if pod["spec"].get("nodeName"):
         return str(pod["spec"]["nodeName"])
     affinity = ((pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}).get(
@@ -63,13 +66,17 @@ def node_of(pod: KubeObject) -> str:
     ) or {}
     for term in affinity.get("nodeSelectorTerms") or []:
         for field in term.get("matchFields") or []:
-            if field["key"] == "metadata.name" and field["operator"] == "In" and len(field["values"]) == 1:
+            is_name = field["key"] == "metadata.name" and field["operator"] == "In"
+            if is_name and len(field["values"]) == 1:
                 return str(field["values"][0])
     return ""
 
 
 def new_pod(daemonset: KubeObject, node: str, digest: str) -> KubeObject:
-    """The scheduler binds it: affinity to the node's name replaces the node affinity's fields."""
+    """Builds the pod for one node.
+
+    The scheduler binds it: an affinity to the node's name replaces the required node affinity.
+    """
     pod = pod_from_template(daemonset, daemonset["spec"]["template"])
     generation = str(daemonset["metadata"].get("generation", 0))
     pod["metadata"]["labels"] |= {CONTROLLER_REVISION_HASH: digest, TEMPLATE_GENERATION: generation}

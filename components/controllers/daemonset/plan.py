@@ -1,4 +1,4 @@
-"""Pods to make and delete on every node, the rolling update, and the status."""
+"""Plans the pods to create and delete, the rolling update and the status of a DaemonSet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Plan, Report, SlowStart, Update
+from kubewire.components.controllers.actions import (
+    Action,
+    Create,
+    Delete,
+    Emit,
+    Plan,
+    Report,
+    SlowStart,
+    Update,
+)
 from kubewire.components.controllers.daemonset.nodes import new_pod, node_of, verdict
 from kubewire.components.controllers.meta import by_age, int_or_percent, is_deleting, labels_of
 from kubewire.components.controllers.pods import is_available, is_ready, phase, until_available
@@ -20,7 +29,11 @@ _BURST = 250
 
 @dataclass(frozen=True)
 class World:
-    """What a DaemonSet's decisions depend on. pods: by node, oldest first; should_run: names of its nodes."""
+    """The state that a DaemonSet's decisions depend on.
+
+    pods maps a node's name to its pods, oldest first. should_run names the nodes that should have
+    a pod, may_stay those whose pods may remain.
+    """
 
     nodes: tuple[KubeObject, ...]
     pods: Mapping[str, tuple[KubeObject, ...]]
@@ -37,7 +50,7 @@ def plan(
     revisions: Sequence[KubeObject],
     now: datetime,
 ) -> Plan:
-    """Actions of this sync, the status last."""
+    """Returns the actions of one sync; the status comes last."""
     history = plan_history(daemonset, revisions)
     world = survey(daemonset, nodes, pods, revision_hash(history.current), now)
     actions: tuple[Action, ...] = ()
@@ -80,7 +93,10 @@ def _min_ready(daemonset: KubeObject) -> int:
 
 
 def plan_pods(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
-    """One pod on each node that should run one, none elsewhere; failed pods make room for new ones."""
+    """Plans one pod on each node that should have one, and none elsewhere.
+
+    Failed and succeeded pods are deleted to make room for new ones.
+    """
     events: list[Action] = []
     wanted: list[str] = []
     surplus: list[KubeObject] = []
@@ -92,7 +108,11 @@ def plan_pods(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
         elif name in world.may_stay:
             failed = [pod for pod in living if phase(pod) in ("Failed", "Succeeded")]
             events += [_failed_event(daemonset, pod, name) for pod in failed]
-            surplus += failed + _beyond_one(daemonset, world, [pod for pod in living if pod not in failed])
+            surplus += failed + _beyond_one(
+                daemonset,
+                world,
+                [pod for pod in living if pod not in failed],
+            )
         else:
             surplus += living
     deletions = tuple(_delete(daemonset, pod) for pod in surplus[:_BURST])
@@ -101,7 +121,8 @@ def plan_pods(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
 
 
 def _failed_event(daemonset: KubeObject, pod: KubeObject, node: str) -> Emit:
-    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    name = pod["metadata"]["name"]
+    namespace = pod["metadata"]["namespace"]
     outcome = phase(pod).lower()
     text = f"Found {outcome} daemon pod {namespace}/{name} on node {node}, will try to kill it"
     if outcome == "failed":
@@ -110,7 +131,11 @@ def _failed_event(daemonset: KubeObject, pod: KubeObject, node: str) -> Emit:
 
 
 def _beyond_one(daemonset: KubeObject, world: World, running: list[KubeObject]) -> list[KubeObject]:
-    """Keep the oldest; with surge an old and a new one may stand side by side until the new one is available."""
+    """The pods to delete so that one remains.
+
+    The oldest remains. With maxSurge an old and a new pod run side by side until the new one is
+    available.
+    """
     surge, _ = budgets(daemonset, len(world.should_run))
     if not surge:
         return running[1:]
@@ -121,13 +146,25 @@ def _beyond_one(daemonset: KubeObject, world: World, running: list[KubeObject]) 
 
 
 def _create(daemonset: KubeObject, node: str, digest: str) -> Create:
-    report = Report(daemonset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}")
+    report = Report(
+        daemonset,
+        "SuccessfulCreate",
+        "Created pod: {name}",
+        "FailedCreate",
+        "Error creating: {error}",
+    )
     return Create(PODS, new_pod(daemonset, node, digest), report)
 
 
 def _delete(daemonset: KubeObject, pod: KubeObject) -> Delete:
     metadata = pod["metadata"]
-    report = Report(daemonset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}")
+    report = Report(
+        daemonset,
+        "SuccessfulDelete",
+        "Deleted pod: {name}",
+        "FailedDelete",
+        "Error deleting: {error}",
+    )
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
@@ -136,7 +173,7 @@ def _is_updated(pod: KubeObject, world: World) -> bool:
 
 
 def budgets(daemonset: KubeObject, desired: int) -> tuple[int, int]:
-    """(maxSurge, maxUnavailable) in pods; both round up, maxUnavailable is 1 when both come to 0."""
+    """(maxSurge, maxUnavailable) in pods; both round up, and maxUnavailable is 1 if both are 0."""
     rolling = (daemonset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
     surge = int_or_percent(rolling.get("maxSurge", 0), desired, round_up=True)
     unavailable = int_or_percent(rolling.get("maxUnavailable", 1), desired, round_up=True)
@@ -144,7 +181,7 @@ def budgets(daemonset: KubeObject, desired: int) -> tuple[int, int]:
 
 
 def plan_update(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
-    """Replace pods of other revisions within maxUnavailable, or beside them within maxSurge."""
+    """Replaces pods of other revisions within maxUnavailable, or next to them within maxSurge."""
     surge, unavailable = budgets(daemonset, len(world.should_run))
     return _surge(daemonset, world, surge) if surge else _in_place(daemonset, world, unavailable)
 
@@ -155,13 +192,14 @@ def _in_place(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action
     candidates: list[KubeObject] = []
     away = 0
     for name in sorted(world.should_run):
-        pods = world.pods.get(name, ())
-        if not any(is_available(pod, min_ready, world.now) and not is_deleting(pod) for pod in pods):
-            away += 1
-            # Already unavailable: replacing it costs nothing.
-            replace += [pod for pod in pods if not is_deleting(pod) and not _is_updated(pod, world)]
+        pods = [pod for pod in world.pods.get(name, ()) if not is_deleting(pod)]
+        stale = [pod for pod in pods if not _is_updated(pod, world)]
+        if any(is_available(pod, min_ready, world.now) for pod in pods):
+            candidates += stale
         else:
-            candidates += [pod for pod in pods if not is_deleting(pod) and not _is_updated(pod, world)]
+            away += 1
+            # The node's pod is unavailable already, so replacing it costs no availability.
+            replace += stale
     replace += candidates[: max(allowed - away, 0)]
     return tuple(_delete(daemonset, pod) for pod in replace)
 

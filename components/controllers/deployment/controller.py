@@ -1,4 +1,4 @@
-"""The loop: claims ReplicaSets, carries out one step of the plan, resolves hash collisions."""
+"""Runs the Deployment plan: claims ReplicaSets, carries out one step, resolves hash collisions."""
 
 from __future__ import annotations
 
@@ -32,13 +32,18 @@ class DeploymentController(KeyedController):
     def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if new is None or controller_of(new) is not None:
             return
-        namespace, labels = new["metadata"]["namespace"], new["metadata"].get("labels")
-        for (where, name), deployment in self.deployments.store.items():
-            if where == namespace and LabelSelector.from_object(deployment["spec"]["selector"]).matches(labels):
-                self.queue.add((where, name))
+        namespace = new["metadata"]["namespace"]
+        labels = new["metadata"].get("labels")
+        for key, deployment in self.deployments.store.items():
+            if key[0] != namespace:
+                continue
+            if LabelSelector.from_object(deployment["spec"]["selector"]).matches(labels):
+                self.queue.add(key)
 
     def _enqueue_recreating(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """Recreate waits for the end of old pods: only their deletion matters here."""
+        """Enqueues the Deployment of a deleted pod, because Recreate waits for the old pods to
+        go.
+        """
         if new is not None or old is None:
             return
         owner = controller_of(old)
@@ -55,23 +60,30 @@ class DeploymentController(KeyedController):
         if deployment is None:
             return
         metadata = deployment["metadata"]
-        candidates = self.sets_by_owner.get(metadata["uid"]) + self.sets_by_owner.get(orphans_in(metadata["namespace"]))
+        orphans = self.sets_by_owner.get(orphans_in(metadata["namespace"]))
+        candidates = self.sets_by_owner.get(metadata["uid"]) + orphans
         selector = LabelSelector.from_object(deployment["spec"]["selector"])
         claimed = claim(deployment, selector, REPLICASETS, candidates)
         if claimed.changes:
             await self.apply(key, claimed.changes)
             return
-        pods = [pod for item in claimed.owned for pod in self.pods_by_owner.get(item["metadata"]["uid"])]
+        uids = [replicaset["metadata"]["uid"] for replicaset in claimed.owned]
+        pods = [pod for uid in uids for pod in self.pods_by_owner.get(uid)]
         step = plan(deployment, claimed.owned, pods, self.context.now())
         await self.apply(key, (), step.requeue_after)
         await self._carry_out(key, deployment, step.actions)
 
-    async def _carry_out(self, key: Key, deployment: KubeObject, actions: tuple[Action, ...]) -> None:
+    async def _carry_out(
+        self,
+        key: Key,
+        deployment: KubeObject,
+        actions: tuple[Action, ...],
+    ) -> None:
         current = deployment
         for action in actions:
             try:
                 if isinstance(action, Update):
-                    # An earlier action of this step may have changed the Deployment (revision annotation).
+                    # An earlier action of this step may have changed the Deployment's annotations.
                     status = {**current, "status": action.obj["status"]}
                     await self.apply(key, [replace(action, obj=status)])
                 else:
@@ -85,11 +97,19 @@ class DeploymentController(KeyedController):
                 return
 
     async def _collision(self, key: Key, deployment: KubeObject, wanted: KubeObject) -> None:
-        """The name is taken: ours from before (then go on), or another template's: count a collision."""
+        """Handles a ReplicaSet name that is taken.
+
+        If the existing ReplicaSet is the Deployment's and has its template, the sync continues
+        later. If not, another template has the same hash, and collisionCount is raised so that the
+        next hash differs.
+        """
         metadata = wanted["metadata"]
         existing = await self.client.get(REPLICASETS, metadata["name"], metadata["namespace"])
-        ours = controller_uid(existing) == deployment["metadata"]["uid"]
-        if ours and equal_ignoring_hash(existing["spec"]["template"], deployment["spec"]["template"]):
+        is_own = controller_uid(existing) == deployment["metadata"]["uid"]
+        if is_own and equal_ignoring_hash(
+            existing["spec"]["template"],
+            deployment["spec"]["template"],
+        ):
             self.queue.add_rate_limited(key)
             return
         held = deployment.get("status") or {}

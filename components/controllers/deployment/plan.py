@@ -1,7 +1,8 @@
-"""One step of a rollout: a function of the Deployment, its ReplicaSets and its pods.
+"""One step of a rollout, as a function of the Deployment, its ReplicaSets and its pods.
 
-The order of decisions is upstream's syncDeployment: pause, scale, then the strategy; never more than one
-sizing step per sync, because the next one depends on what the first one did to the statuses.
+The order of decisions is that of upstream's syncDeployment: pause, scale, then the strategy. A
+sync takes at most one sizing step, because the next step depends on the statuses that this one
+changes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Update
+from kubewire.components.controllers.actions import (
+    Action,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    Plan,
+    Update,
+)
 from kubewire.components.controllers.deployment import sizes, status
-from kubewire.components.controllers.meta import annotations_of, by_age, controller_reference, is_deleting
+from kubewire.components.controllers.meta import (
+    annotations_of,
+    by_age,
+    controller_reference,
+    is_deleting,
+)
 from kubewire.components.controllers.pods import is_finished
-from kubewire.components.controllers.podtemplate import POD_TEMPLATE_HASH, compute_hash, equal_ignoring_hash
+from kubewire.components.controllers.podtemplate import (
+    POD_TEMPLATE_HASH,
+    compute_hash,
+    equal_ignoring_hash,
+)
 from kubewire.components.kubeapi.resources import DEPLOYMENTS, REPLICASETS, KubeObject
 
 REVISION = "deployment.kubernetes.io/revision"
@@ -33,7 +51,7 @@ _HISTORY_CHARACTERS = 2000
 
 @dataclass(frozen=True)
 class Sets:
-    """newest: the ReplicaSet of today's template, if there is one; old: all others."""
+    """newest is the ReplicaSet of the current template, if there is one; old are all others."""
 
     newest: KubeObject | None
     old: tuple[KubeObject, ...]
@@ -44,15 +62,24 @@ class Sets:
 
 
 def sort_sets(deployment: KubeObject, replicasets: Sequence[KubeObject]) -> Sets:
-    """The oldest ReplicaSet with today's template is the new one."""
+    """Separates the new ReplicaSet, the oldest one with the current template, from the old ones."""
     template = deployment["spec"]["template"]
-    same = [item for item in by_age(replicasets) if equal_ignoring_hash(item["spec"]["template"], template)]
+    oldest_first = by_age(replicasets)
+    same = [rs for rs in oldest_first if equal_ignoring_hash(rs["spec"]["template"], template)]
     newest = same[0] if same else None
     return Sets(newest, tuple(item for item in replicasets if item is not newest))
 
 
-def plan(deployment: KubeObject, replicasets: Sequence[KubeObject], pods: Sequence[KubeObject], now: datetime) -> Plan:
-    """The next step. pods: all pods of the ReplicaSets (Recreate waits until the old ones are gone)."""
+def plan(
+    deployment: KubeObject,
+    replicasets: Sequence[KubeObject],
+    pods: Sequence[KubeObject],
+    now: datetime,
+) -> Plan:
+    """Plans the next step.
+
+    pods are all pods of the ReplicaSets; Recreate waits until the old ReplicaSets' pods are gone.
+    """
     sets = sort_sets(deployment, replicasets)
     if not (deployment["spec"].get("selector") or {}):
         text = "This deployment is selecting all pods. A non-empty selector is required."
@@ -69,12 +96,20 @@ def plan(deployment: KubeObject, replicasets: Sequence[KubeObject], pods: Sequen
     return _finish(deployment, sets, step(deployment, sets, pods, now), now, rolling=True)
 
 
-def _rolling(deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now: datetime) -> tuple[Action, ...]:
+def _rolling(
+    deployment: KubeObject,
+    sets: Sets,
+    pods: Sequence[KubeObject],
+    now: datetime,
+) -> tuple[Action, ...]:
     if sets.newest is None:
         return _create(deployment, sets)
     actions = _sync_revision(deployment, sets, now)
-    desired, current = sizes.replicas_of(deployment), sizes.replicas_of(sets.newest)
-    wanted = desired if current > desired else sizes.new_size(deployment, sets.everything, sets.newest)
+    desired = sizes.replicas_of(deployment)
+    current = sizes.replicas_of(sets.newest)
+    wanted = desired
+    if current <= desired:
+        wanted = sizes.new_size(deployment, sets.everything, sets.newest)
     if current != desired and wanted != current:
         return actions + _resize(deployment, sets, {sizes.name_of(sets.newest): wanted})
     shrunk = sizes.old_sizes(deployment, sets.old, sets.newest)
@@ -83,7 +118,12 @@ def _rolling(deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now
     return actions + _cleanup_when_complete(deployment, sets)
 
 
-def _recreate(deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], now: datetime) -> tuple[Action, ...]:
+def _recreate(
+    deployment: KubeObject,
+    sets: Sets,
+    pods: Sequence[KubeObject],
+    now: datetime,
+) -> tuple[Action, ...]:
     running = {sizes.name_of(item): 0 for item in sets.old if sizes.replicas_of(item) > 0}
     if running:
         return _resize(deployment, sets, running)
@@ -93,7 +133,9 @@ def _recreate(deployment: KubeObject, sets: Sets, pods: Sequence[KubeObject], no
     if sets.newest is None:
         return _create(deployment, sets)
     desired = sizes.replicas_of(deployment)
-    wanted = {sizes.name_of(sets.newest): desired} if sizes.replicas_of(sets.newest) != desired else {}
+    wanted = {}
+    if sizes.replicas_of(sets.newest) != desired:
+        wanted = {sizes.name_of(sets.newest): desired}
     actions = _sync_revision(deployment, sets, now) + _resize(deployment, sets, wanted)
     return actions + _cleanup_when_complete(deployment, sets)
 
@@ -104,7 +146,7 @@ def _is_owned_by_other(pod: KubeObject, uid: str) -> bool:
 
 
 def revision_of(obj: KubeObject) -> int:
-    """The revision annotation; 0 when absent or not a number."""
+    """The revision annotation; 0 when it is absent or not a number."""
     text = annotations_of(obj).get(REVISION, "0")
     return int(text) if text.isdecimal() and len(text) < 19 else 0
 
@@ -122,12 +164,14 @@ def _sizing_annotations(deployment: KubeObject) -> dict[str, str]:
 
 
 def _copied_annotations(deployment: KubeObject) -> dict[str, str]:
-    return {key: value for key, value in annotations_of(deployment).items() if key not in _NOT_COPIED}
+    annotations = annotations_of(deployment)
+    return {key: value for key, value in annotations.items() if key not in _NOT_COPIED}
 
 
 def new_replicaset(deployment: KubeObject, sets: Sets) -> KubeObject:
-    """Named and labelled by the hash of its template."""
-    spec, metadata = deployment["spec"], deployment["metadata"]
+    """Builds the ReplicaSet of the current template, named and labelled by the template's hash."""
+    spec = deployment["spec"]
+    metadata = deployment["metadata"]
     digest = compute_hash(spec["template"], (deployment.get("status") or {}).get("collisionCount"))
     template = spec["template"]
     labels = {**((template.get("metadata") or {}).get("labels") or {}), POD_TEMPLATE_HASH: digest}
@@ -152,7 +196,10 @@ def new_replicaset(deployment: KubeObject, sets: Sets) -> KubeObject:
             "replicas": sizes.new_size(deployment, sets.everything, None),
             "minReadySeconds": int(spec.get("minReadySeconds") or 0),
             "selector": selector,
-            "template": {**template, "metadata": {**(template.get("metadata") or {}), "labels": labels}},
+            "template": {
+                **template,
+                "metadata": {**(template.get("metadata") or {}), "labels": labels},
+            },
         },
     }
 
@@ -176,12 +223,16 @@ def _sync_deployment_revision(deployment: KubeObject, revision: str) -> tuple[Ac
 
 
 def _sync_revision(deployment: KubeObject, sets: Sets, now: datetime) -> tuple[Action, ...]:
-    """The new ReplicaSet carries the highest revision (a rollback raises it) and the Deployment's annotations."""
+    """Gives the new ReplicaSet the highest revision and the Deployment's annotations.
+
+    A rollback raises the revision of an existing ReplicaSet.
+    """
     newest = sets.newest
     if newest is None:
         return ()
     held = annotations_of(newest)
-    changed = {key: value for key, value in _copied_annotations(deployment).items() if held.get(key) != value}
+    copied = _copied_annotations(deployment)
+    changed = {key: value for key, value in copied.items() if held.get(key) != value}
     revision = max(revision_of(newest), _next_revision(sets))
     if revision != revision_of(newest):
         changed[REVISION] = str(revision)
@@ -210,12 +261,15 @@ def _resize(deployment: KubeObject, sets: Sets, wanted: dict[str, int]) -> tuple
     annotations = _sizing_annotations(deployment)
     actions: list[Action] = []
     for item in sets.everything:
-        size, current = wanted.get(sizes.name_of(item)), sizes.replicas_of(item)
+        size = wanted.get(sizes.name_of(item))
+        current = sizes.replicas_of(item)
         stale = not annotations.items() <= annotations_of(item).items()
         if size is None or (size == current and not stale):
             continue
         patch = {"spec": {"replicas": size}, "metadata": {"annotations": annotations}}
-        actions.append(Patch(REPLICASETS, item["metadata"]["namespace"], sizes.name_of(item), patch))
+        actions.append(
+            Patch(REPLICASETS, item["metadata"]["namespace"], sizes.name_of(item), patch),
+        )
         if size != current:
             direction = "up" if size > current else "down"
             text = f"Scaled {direction} replica set {sizes.name_of(item)} from {current} to {size}"
@@ -224,17 +278,25 @@ def _resize(deployment: KubeObject, sets: Sets, wanted: dict[str, int]) -> tuple
 
 
 def _cleanup_when_complete(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
-    complete = status.is_complete(deployment, status.counts(deployment, sets.everything, sets.newest))
+    complete = status.is_complete(
+        deployment,
+        status.counts(deployment, sets.everything, sets.newest),
+    )
     return _cleanup(deployment, sets) if complete else ()
 
 
 def _cleanup(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
-    """Delete old, empty ReplicaSets beyond revisionHistoryLimit, lowest revision first."""
+    """Deletes old, empty ReplicaSets beyond revisionHistoryLimit, the lowest revision first."""
     limit = int(deployment["spec"].get("revisionHistoryLimit", 10))
     alive = [item for item in sets.old if not is_deleting(item)]
     ordered = sorted(alive, key=revision_of)[: max(len(alive) - limit, 0)]
     return tuple(
-        Delete(REPLICASETS, item["metadata"]["namespace"], sizes.name_of(item), item["metadata"]["uid"])
+        Delete(
+            REPLICASETS,
+            item["metadata"]["namespace"],
+            sizes.name_of(item),
+            item["metadata"]["uid"],
+        )
         for item in ordered
         if _is_empty(item)
     )
@@ -247,7 +309,14 @@ def _is_empty(item: KubeObject) -> bool:
     return sizes.replicas_of(item) == 0 and not held.get("replicas") and settled
 
 
-def _finish(deployment: KubeObject, sets: Sets, actions: tuple[Action, ...], now: datetime, *, rolling: bool) -> Plan:
+def _finish(
+    deployment: KubeObject,
+    sets: Sets,
+    actions: tuple[Action, ...],
+    now: datetime,
+    *,
+    rolling: bool,
+) -> Plan:
     held = deployment.get("status") or {}
     fresh = status.counts(deployment, sets.everything, sets.newest)
     conditions = list(held.get("conditions") or [])
@@ -277,11 +346,25 @@ def _with_new_replicaset(
     made = next((item for item in actions if isinstance(item, Create)), None)
     if made is not None:
         text = f'Created new replica set "{sizes.name_of(made.obj)}"'
-        return status.with_condition(conditions, "Progressing", "True", "NewReplicaSetCreated", text, now)
+        return status.with_condition(
+            conditions,
+            "Progressing",
+            "True",
+            "NewReplicaSetCreated",
+            text,
+            now,
+        )
     has_progress = any(item["type"] == "Progressing" for item in conditions)
     if sets.newest is not None and not has_progress:
         text = f'Found new replica set "{sizes.name_of(sets.newest)}"'
-        return status.with_condition(conditions, "Progressing", "True", "FoundNewReplicaSet", text, now)
+        return status.with_condition(
+            conditions,
+            "Progressing",
+            "True",
+            "FoundNewReplicaSet",
+            text,
+            now,
+        )
     return conditions
 
 

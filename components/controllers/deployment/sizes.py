@@ -1,4 +1,8 @@
-"""How big each ReplicaSet of a Deployment should be: surge, unavailability, proportions."""
+"""Computes how many replicas each ReplicaSet of a Deployment should have.
+
+A rollout keeps at most replicas + maxSurge pods and at least replicas - maxUnavailable available
+ones.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,10 @@ def is_rolling(deployment: KubeObject) -> bool:
 
 
 def fenceposts(deployment: KubeObject) -> tuple[int, int]:
-    """(maxSurge, maxUnavailable) in pods: surge rounds up, unavailable down, never both 0 (ResolveFenceposts)."""
+    """(maxSurge, maxUnavailable) in pods (ResolveFenceposts).
+
+    maxSurge rounds up and maxUnavailable rounds down; maxUnavailable is 1 if both are 0.
+    """
     rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
     desired = replicas_of(deployment)
     surge = int_or_percent(rolling.get("maxSurge", "25%"), desired, round_up=True)
@@ -59,8 +66,14 @@ def total(replicasets: Iterable[KubeObject]) -> int:
     return sum(replicas_of(item) for item in replicasets)
 
 
-def new_size(deployment: KubeObject, everything: Sequence[KubeObject], newest: KubeObject | None) -> int:
-    """Size of the new ReplicaSet in the next step (NewRSNewReplicas). newest: None when not yet made."""
+def new_size(
+    deployment: KubeObject,
+    everything: Sequence[KubeObject],
+    newest: KubeObject | None,
+) -> int:
+    """The size of the new ReplicaSet in the next step (NewRSNewReplicas); newest may not exist
+    yet.
+    """
     desired = replicas_of(deployment)
     if not is_rolling(deployment):
         return desired
@@ -71,8 +84,15 @@ def new_size(deployment: KubeObject, everything: Sequence[KubeObject], newest: K
     return current + min(room, desired - current)
 
 
-def old_sizes(deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject) -> dict[str, int]:
-    """New sizes of the old ReplicaSets that shrink in this step: unhealthy pods first, then the oldest."""
+def old_sizes(
+    deployment: KubeObject,
+    old: Sequence[KubeObject],
+    newest: KubeObject,
+) -> dict[str, int]:
+    """The new sizes of the old ReplicaSets that shrink in this step.
+
+    Unhealthy pods go first, then those of the oldest ReplicaSets.
+    """
     everything = [*old, newest]
     unavailable_new = replicas_of(newest) - available_of(newest)
     budget = total(everything) - min_available(deployment) - unavailable_new
@@ -106,16 +126,23 @@ def is_scaling(deployment: KubeObject, everything: Iterable[KubeObject]) -> bool
     """Whether spec.replicas changed since the ReplicaSets were last sized."""
     for item in everything:
         desired = annotations_of(item).get(DESIRED_REPLICAS)
-        if replicas_of(item) > 0 and desired is not None and int(desired) != replicas_of(deployment):
+        if replicas_of(item) <= 0 or desired is None:
+            continue
+        if int(desired) != replicas_of(deployment):
             return True
     return False
 
 
-def proportional_sizes(deployment: KubeObject, old: Sequence[KubeObject], newest: KubeObject | None) -> dict[str, int]:
-    """Sizes after a change of spec.replicas in the middle of a rollout, or while paused.
+def proportional_sizes(
+    deployment: KubeObject,
+    old: Sequence[KubeObject],
+    newest: KubeObject | None,
+) -> dict[str, int]:
+    """Sizes after spec.replicas changed in the middle of a rollout or while the rollout is paused.
 
-    One live ReplicaSet takes it all; with several, each keeps its share and the largest gets what rounding left.
-    A name that is present with its present size only has its annotations renewed.
+    A single active ReplicaSet takes the whole change. Of several, each keeps its share and the
+    largest takes the rounding difference. A ReplicaSet listed with its current size only gets new
+    annotations.
     """
     everything = [*old, *([newest] if newest is not None else [])]
     desired = replicas_of(deployment)
@@ -148,7 +175,8 @@ def _share_out(deployment: KubeObject, active: Sequence[KubeObject], to_add: int
 def _proportion(deployment: KubeObject, item: KubeObject, to_add: int, added: int) -> int:
     if replicas_of(item) == 0 or to_add == added:
         return 0
-    share, left = _fraction(deployment, item), to_add - added
+    share = _fraction(deployment, item)
+    left = to_add - added
     return min(share, left) if to_add > 0 else max(share, left)
 
 
@@ -157,7 +185,8 @@ def _fraction(deployment: KubeObject, item: KubeObject) -> int:
     if desired == 0:
         return -replicas_of(item)
     annotated = annotations_of(item).get(MAX_REPLICAS)
-    before = int(annotated) if annotated else int((deployment.get("status") or {}).get("replicas") or 0)
+    reported = (deployment.get("status") or {}).get("replicas") or 0
+    before = int(annotated or reported)
     if before == 0:
         return 0
     size = Decimal(replicas_of(item) * (desired + max_surge(deployment))) / before

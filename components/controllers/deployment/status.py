@@ -1,4 +1,4 @@
-"""Status and conditions, with the reasons and messages `kubectl rollout status` and `describe` print."""
+"""Status and conditions, with the reasons and messages that kubectl rollout and describe print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from kubewire.components.controllers.deployment.sizes import available_of, max_unavailable, name_of, replicas_of
+from kubewire.components.controllers.deployment.sizes import (
+    available_of,
+    max_unavailable,
+    name_of,
+    replicas_of,
+)
 from kubewire.components.controllers.meta import condition, format_time, parse_time
 from kubewire.components.kubeapi.resources import KubeObject
 
@@ -15,15 +20,23 @@ Conditions = list[KubeObject]
 
 
 def deadline_of(deployment: KubeObject) -> int | None:
-    """progressDeadlineSeconds; None when there is no deadline."""
+    """progressDeadlineSeconds, or None without a deadline."""
     seconds = deployment["spec"].get("progressDeadlineSeconds")
     return None if seconds is None or seconds == NO_DEADLINE else int(seconds)
 
 
 def with_condition(
-    conditions: Iterable[KubeObject], kind: str, status: str, reason: str, message: str, now: datetime
+    conditions: Iterable[KubeObject],
+    kind: str,
+    status: str,
+    reason: str,
+    message: str,
+    now: datetime,
 ) -> Conditions:
-    """SetDeploymentCondition: nothing changes while status and reason stay; the transition time follows status."""
+    """Sets a condition, unless it already has this status and reason (SetDeploymentCondition).
+
+    lastTransitionTime changes only with the status.
+    """
     held = list(conditions)
     standing = next((item for item in held if item["type"] == kind), None)
     if standing and standing["status"] == status and standing.get("reason") == reason:
@@ -46,14 +59,19 @@ def without_condition(conditions: Iterable[KubeObject], kind: str) -> Conditions
     return [item for item in conditions if item["type"] != kind]
 
 
-def counts(deployment: KubeObject, everything: Sequence[KubeObject], newest: KubeObject | None) -> dict[str, Any]:
-    """The numbers, from the ReplicaSets' statuses (calculateStatus)."""
+def counts(
+    deployment: KubeObject,
+    everything: Sequence[KubeObject],
+    newest: KubeObject | None,
+) -> dict[str, Any]:
+    """The numbers of the status, summed over the ReplicaSets' statuses (calculateStatus)."""
     held = deployment.get("status") or {}
 
     def summed(field: str) -> int:
         return sum(int((item.get("status") or {}).get(field) or 0) for item in everything)
 
-    replicas, available = summed("replicas"), sum(map(available_of, everything))
+    replicas = summed("replicas")
+    available = sum(map(available_of, everything))
     status: dict[str, Any] = {
         "observedGeneration": deployment["metadata"].get("generation", 0),
         "replicas": replicas,
@@ -68,7 +86,12 @@ def counts(deployment: KubeObject, everything: Sequence[KubeObject], newest: Kub
     return status
 
 
-def with_available(deployment: KubeObject, conditions: Conditions, available: int, now: datetime) -> Conditions:
+def with_available(
+    deployment: KubeObject,
+    conditions: Conditions,
+    available: int,
+    now: datetime,
+) -> Conditions:
     if available >= replicas_of(deployment) - max_unavailable(deployment):
         return with_condition(
             conditions,
@@ -90,7 +113,8 @@ def with_available(deployment: KubeObject, conditions: Conditions, available: in
 
 def is_complete(deployment: KubeObject, status: Mapping[str, Any]) -> bool:
     desired = replicas_of(deployment)
-    return all(status[field] == desired for field in ("updatedReplicas", "replicas", "availableReplicas"))
+    counts = ("updatedReplicas", "replicas", "availableReplicas")
+    return all(status[field] == desired for field in counts)
 
 
 def _is_progressing(held: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
@@ -125,7 +149,7 @@ def with_progress(
     newest: KubeObject | None,
     now: datetime,
 ) -> Conditions:
-    """Progressing after a rolling step (syncRolloutStatus)."""
+    """Sets Progressing after a step of the rollout (syncRolloutStatus)."""
     if deadline_of(deployment) is None:
         return without_condition(conditions, "Progressing")
     standing = condition({"conditions": conditions}, "Progressing")
@@ -135,19 +159,44 @@ def with_progress(
     subject = f'ReplicaSet "{name_of(newest)}"' if newest else f'Deployment "{name_of(deployment)}"'
     if is_complete(deployment, status):
         text = f"{subject} has successfully progressed."
-        return with_condition(conditions, "Progressing", "True", "NewReplicaSetAvailable", text, now)
+        return with_condition(
+            conditions,
+            "Progressing",
+            "True",
+            "NewReplicaSetAvailable",
+            text,
+            now,
+        )
     if _is_progressing(deployment.get("status") or {}, status):
         return _with_fresh_progress(conditions, standing, f"{subject} is progressing.", now)
     if _timed_out(deployment, conditions, now):
         text = f"{subject} has timed out progressing."
-        return with_condition(conditions, "Progressing", "False", "ProgressDeadlineExceeded", text, now)
+        return with_condition(
+            conditions,
+            "Progressing",
+            "False",
+            "ProgressDeadlineExceeded",
+            text,
+            now,
+        )
     return conditions
 
 
-def _with_fresh_progress(conditions: Conditions, standing: KubeObject | None, text: str, now: datetime) -> Conditions:
-    # Progress renews lastUpdateTime even when status and reason stay: the deadline counts from here.
+def _with_fresh_progress(
+    conditions: Conditions,
+    standing: KubeObject | None,
+    text: str,
+    now: datetime,
+) -> Conditions:
+    # The deadline counts from lastUpdateTime, so progress renews it even if status and reason
+    # stay.
     fresh = with_condition(
-        without_condition(conditions, "Progressing"), "Progressing", "True", "ReplicaSetUpdated", text, now
+        without_condition(conditions, "Progressing"),
+        "Progressing",
+        "True",
+        "ReplicaSetUpdated",
+        text,
+        now,
     )
     if standing is not None and standing["status"] == "True":
         fresh[-1]["lastTransitionTime"] = standing["lastTransitionTime"]
@@ -157,7 +206,7 @@ def _with_fresh_progress(conditions: Conditions, standing: KubeObject | None, te
 def with_replica_failure(
     conditions: Conditions, everything: Sequence[KubeObject], newest: KubeObject | None
 ) -> Conditions:
-    """ReplicaFailure is the newest ReplicaSet's, else that of any other."""
+    """Copies ReplicaFailure from the newest ReplicaSet, or else from any other."""
     rest = without_condition(conditions, "ReplicaFailure")
     for item in [*([newest] if newest else []), *everything]:
         failure = condition(item.get("status"), "ReplicaFailure")
@@ -167,7 +216,9 @@ def with_replica_failure(
 
 
 def with_pause(deployment: KubeObject, conditions: Conditions, now: datetime) -> Conditions:
-    """Progressing Unknown while paused, so that the deadline does not run (checkPausedConditions)."""
+    """Sets Progressing to Unknown while paused, which stops the deadline
+    (checkPausedConditions).
+    """
     if deadline_of(deployment) is None:
         return conditions
     standing = condition({"conditions": conditions}, "Progressing")
@@ -176,14 +227,33 @@ def with_pause(deployment: KubeObject, conditions: Conditions, now: datetime) ->
     paused = bool(deployment["spec"].get("paused"))
     was_paused = standing is not None and standing.get("reason") == "DeploymentPaused"
     if paused and not was_paused:
-        return with_condition(conditions, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", now)
+        return with_condition(
+            conditions,
+            "Progressing",
+            "Unknown",
+            "DeploymentPaused",
+            "Deployment is paused",
+            now,
+        )
     if not paused and was_paused:
-        return with_condition(conditions, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed", now)
+        return with_condition(
+            conditions,
+            "Progressing",
+            "Unknown",
+            "DeploymentResumed",
+            "Deployment is resumed",
+            now,
+        )
     return conditions
 
 
-def until_deadline(deployment: KubeObject, conditions: Conditions, complete: bool, now: datetime) -> float | None:
-    """Seconds until the progress deadline must be checked; None when it does not run."""
+def until_deadline(
+    deployment: KubeObject,
+    conditions: Conditions,
+    complete: bool,
+    now: datetime,
+) -> float | None:
+    """Seconds until the progress deadline must be checked, or None when it does not run."""
     standing = condition({"conditions": conditions}, "Progressing")
     seconds = deadline_of(deployment)
     if standing is None or seconds is None or complete or deployment["spec"].get("paused"):

@@ -1,1 +1,3 @@
-"""Endpoints, the older form of EndpointSlices (https://kubernetes.io/docs/concepts/services-networking/service/#endpoints)."""
+"""Endpoints, the predecessor of EndpointSlices
+(https://kubernetes.io/docs/concepts/services-networking/service/#endpoints).
+"""

@@ -1,4 +1,4 @@
-"""Endpoints of Services with a selector."""
+"""Keeps an Endpoints object for each Service that has a selector."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class EndpointsController(KeyedController):
             self.queue.add(key)
 
     async def sync(self, key: Key) -> None:
-        service, existing = self.services.store.get(key), self.endpoints.store.get(key)
+        service = self.services.store.get(key)
+        existing = self.endpoints.store.get(key)
         if service is None:
             self.trigger_times.forget(key)
             if existing is not None and _is_ours(existing):
@@ -39,10 +40,13 @@ class EndpointsController(KeyedController):
         if not service["spec"].get("selector") or service["spec"].get("type") == "ExternalName":
             return
         pods = selected_pods(service, self.pods_by_namespace)
-        await self.apply(key, plan(service, pods, existing, self.trigger_times.compute(service, pods)))
+        await self.apply(
+            key,
+            plan(service, pods, existing, self.trigger_times.compute(service, pods)),
+        )
 
 
 def _is_ours(endpoints: KubeObject) -> bool:
-    # Upstream deletes any Endpoints without a Service, except those that serve as a leader election lock.
+    # Like upstream, this deletes any Endpoints without a Service except locks of leader election.
     annotations = endpoints["metadata"].get("annotations") or {}
     return "control-plane.alpha.kubernetes.io/leader" not in annotations

@@ -1,4 +1,4 @@
-"""The Endpoints object of a Service: a function of the Service and its pods."""
+"""Plans the Endpoints object of a Service, as a function of the Service and its pods."""
 
 from __future__ import annotations
 
@@ -22,20 +22,25 @@ _Group = tuple[list[KubeObject], list[KubeObject], list[KubeObject]]
 
 
 def subsets(service: KubeObject, pods: Sequence[KubeObject]) -> tuple[list[KubeObject], bool]:
-    """(subsets, truncated): addresses grouped by their ports and sorted (RepackSubsets), at most 1000 in all."""
+    """Returns (subsets, truncated): sorted addresses grouped by their ports (RepackSubsets).
+
+    At most 1000 addresses are kept in all.
+    """
     groups: dict[str, _Group] = {}
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
     primary = addresses.address_types(service)[0]
     for pod in pods:
         if not addresses.is_candidate(pod, include_terminating=publish):
             continue
-        ours = [item for item in addresses.pod_addresses(pod) if addresses.family(item) == primary]
+        ips = addresses.pod_addresses(pod)
+        primary_addresses = [ip for ip in ips if addresses.family(ip) == primary]
         ports = addresses.endpoint_ports(service, pod)
-        if not ours or (service["spec"].get("ports") and not ports):
+        if not primary_addresses or (service["spec"].get("ports") and not ports):
             continue
         key = json.dumps(sorted(json.dumps(port, sort_keys=True) for port in ports))
         _, ready, unready = groups.setdefault(key, (ports, [], []))
-        (ready if publish or is_ready(pod) else unready).append(_address(service, pod, ours[0]))
+        members = ready if publish or is_ready(pod) else unready
+        members.append(_address(service, pod, primary_addresses[0]))
     return _truncated([groups[key] for key in sorted(groups)])
 
 
@@ -58,7 +63,7 @@ def _address(service: KubeObject, pod: KubeObject, address: str) -> KubeObject:
 
 
 def _truncated(groups: Sequence[_Group]) -> tuple[list[KubeObject], bool]:
-    """Ready addresses first, then unready ones, in proportion to what each subset has."""
+    """Keeps ready addresses first, then unready ones, in proportion to what each subset has."""
     total_ready = sum(len(ready) for _, ready, _ in groups)
     total = total_ready + sum(len(unready) for _, _, unready in groups)
     room = MAX_ADDRESSES
@@ -77,7 +82,10 @@ def _truncated(groups: Sequence[_Group]) -> tuple[list[KubeObject], bool]:
         if kept_unready:
             subset["notReadyAddresses"] = kept_unready
         if ports:
-            subset["ports"] = sorted(ports, key=lambda port: (port["port"], port["name"], port["protocol"]))
+            subset["ports"] = sorted(
+                ports,
+                key=lambda port: (port["port"], port["name"], port["protocol"]),
+            )
         if kept_ready or kept_unready:
             made.append(subset)
     return made, total > MAX_ADDRESSES
@@ -98,9 +106,12 @@ def _address_key(address: KubeObject) -> tuple[str, str]:
 
 
 def plan(
-    service: KubeObject, pods: Sequence[KubeObject], existing: KubeObject | None, trigger_time: str | None
+    service: KubeObject,
+    pods: Sequence[KubeObject],
+    existing: KubeObject | None,
+    trigger_time: str | None,
 ) -> tuple[Action, ...]:
-    """Create the object or change it; nothing when it already says what it should."""
+    """Creates or updates the object; returns no action when it is already correct."""
     wanted, truncated = subsets(service, pods)
     labels = {key: value for key, value in labels_of(service).items() if key != HEADLESS}
     labels[MANAGED_BY] = MANAGER
@@ -131,6 +142,12 @@ def _named(service: KubeObject) -> KubeObject:
     return {"name": service["metadata"]["name"], "namespace": service["metadata"]["namespace"]}
 
 
-def _same(existing: KubeObject, wanted: list[KubeObject], labels: dict[str, str], truncated: bool) -> bool:
+def _same(
+    existing: KubeObject,
+    wanted: list[KubeObject],
+    labels: dict[str, str],
+    truncated: bool,
+) -> bool:
     marked = annotations_of(existing).get(OVER_CAPACITY) == "truncated"
-    return (existing.get("subsets") or []) == wanted and labels_of(existing) == labels and marked == truncated
+    same_subsets = (existing.get("subsets") or []) == wanted
+    return same_subsets and labels_of(existing) == labels and marked == truncated

@@ -1,4 +1,4 @@
-"""Which pods back a Service, and under which addresses and ports."""
+"""Decides which pods back a Service, and under which addresses and ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from kubewire.components.controllers.meta import is_deleting
 from kubewire.components.controllers.pods import is_finished
 from kubewire.components.kubeapi.resources import KubeObject
 
-IPV4, IPV6 = "IPv4", "IPv6"
+IPV4 = "IPv4"
+IPV6 = "IPv6"
 
 
 def family(address: str) -> str:
@@ -17,14 +18,14 @@ def family(address: str) -> str:
 
 
 def pod_addresses(pod: KubeObject) -> list[str]:
-    """status.podIPs, or podIP where only that is written."""
+    """status.podIPs, or status.podIP if only that is set."""
     status = pod.get("status") or {}
-    found = [item["ip"] for item in status.get("podIPs") or [] if item.get("ip")]
-    return found or [address for address in [status.get("podIP")] if address]
+    addresses = [item["ip"] for item in status.get("podIPs") or [] if item.get("ip")]
+    return addresses or [address for address in [status.get("podIP")] if address]
 
 
 def is_candidate(pod: KubeObject, *, include_terminating: bool) -> bool:
-    """A pod that is not finished and has an address (ShouldPodBeInEndpoints)."""
+    """Whether the pod is not finished and has an address (ShouldPodBeInEndpoints)."""
     if is_finished(pod) or not pod_addresses(pod):
         return False
     return include_terminating or not is_deleting(pod)
@@ -35,7 +36,7 @@ def is_headless(service: KubeObject) -> bool:
 
 
 def address_types(service: KubeObject) -> list[str]:
-    """spec.ipFamilies; guessed from the ClusterIP where an old API server left them out."""
+    """spec.ipFamilies, or the ClusterIP's family if an old API server did not set them."""
     families = service["spec"].get("ipFamilies")
     if families:
         return list(families)
@@ -45,13 +46,14 @@ def address_types(service: KubeObject) -> list[str]:
 
 def _container_ports(pod: KubeObject) -> Iterator[KubeObject]:
     spec = pod["spec"]
-    sidecars = [item for item in spec.get("initContainers") or [] if item.get("restartPolicy") == "Always"]
+    init = spec.get("initContainers") or []
+    sidecars = [item for item in init if item.get("restartPolicy") == "Always"]
     for container in [*(spec.get("containers") or []), *sidecars]:
         yield from container.get("ports") or []
 
 
 def find_port(pod: KubeObject, service_port: KubeObject) -> int | None:
-    """targetPort as a number; a name is looked up in this very pod's containers, by name and protocol."""
+    """Resolves targetPort to a number; a name is looked up in this pod's containers by protocol."""
     target = service_port.get("targetPort") or service_port["port"]
     if isinstance(target, int):
         return target
@@ -63,13 +65,20 @@ def find_port(pod: KubeObject, service_port: KubeObject) -> int | None:
 
 
 def endpoint_ports(service: KubeObject, pod: KubeObject) -> list[KubeObject]:
-    """One EndpointPort for each Service port this pod has; a headless Service may have none at all."""
+    """Returns an EndpointPort for each Service port that this pod has.
+
+    A headless Service may have none.
+    """
     ports = []
     for item in service["spec"].get("ports") or []:
         number = find_port(pod, item)
         if number is None:
             continue
-        port = {"name": item.get("name") or "", "port": number, "protocol": item.get("protocol", "TCP")}
+        port = {
+            "name": item.get("name") or "",
+            "port": number,
+            "protocol": item.get("protocol", "TCP"),
+        }
         if item.get("appProtocol"):
             port["appProtocol"] = item["appProtocol"]
         ports.append(port)
@@ -77,6 +86,6 @@ def endpoint_ports(service: KubeObject, pod: KubeObject) -> list[KubeObject]:
 
 
 def has_hostname(service: KubeObject, pod: KubeObject) -> bool:
-    """The pod asked for a name under this Service (hostname and subdomain)."""
+    """Whether hostname and subdomain of the pod ask for a name under this Service."""
     spec = pod["spec"]
     return bool(spec.get("hostname")) and spec.get("subdomain") == service["metadata"]["name"]

@@ -1,4 +1,4 @@
-"""EndpointSlices of Services with a selector."""
+"""Keeps the EndpointSlices of each Service that has a selector."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ _LONGEST_NAME = 63
 
 
 def service_values(endpointslice: KubeObject) -> tuple[str, ...]:
-    """Index: NAMESPACE/SERVICE."""
+    """Index value: NAMESPACE/SERVICE of the Service a slice belongs to."""
     name = labels_of(endpointslice).get(SERVICE_NAME)
     return (f"{endpointslice['metadata']['namespace']}/{name}",) if name else ()
 
 
 def generate_name(service: str) -> str:
-    """NAME-, shortened when it would not be a valid prefix."""
+    """The Service's name and a hyphen, or the name alone if the prefix would become too long."""
     return f"{service}-" if len(service) < _LONGEST_NAME else service
 
 
 def shape_of(service: KubeObject, max_per_slice: int, trigger_time: str | None) -> Shape:
+    """The metadata that all slices of a Service share."""
     metadata = service["metadata"]
     reserved = (SERVICE_NAME, MANAGED_BY, HEADLESS)
     labels = {key: value for key, value in labels_of(service).items() if key not in reserved}
@@ -71,7 +72,7 @@ class EndpointSliceController(KeyedController):
         self.follow(PODS, self._enqueue_on_pod_change)
         self.follow(ENDPOINTSLICES, self._enqueue_service)
         self.trigger_times = TriggerTimes()
-        #: Services with hints by CPU share: address type -> zone -> endpoints.
+        #: Services with hints by CPU share: address type -> zone -> number of endpoints.
         self.allocated: dict[Key, dict[str, dict[str, int]]] = {}
 
     def _enqueue_on_pod_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
@@ -79,14 +80,19 @@ class EndpointSliceController(KeyedController):
             self.queue.add(key)
 
     def _enqueue_on_node_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """A node that appears, goes, or changes its zone; its CPU and readiness move hints only."""
-        if old is not None and new is not None and labels_of(old).get(ZONE) == labels_of(new).get(ZONE):
+        """Enqueues all Services when a node appears, disappears or changes its zone.
+
+        A change of its CPU or readiness only affects hints by CPU share.
+        """
+        kept = old is not None and new is not None
+        if kept and labels_of(old or {}).get(ZONE) == labels_of(new or {}).get(ZONE):
             self._enqueue_overloaded()
             return
         for key in self.services.store:
             self.queue.add(key)
 
     def _enqueue_overloaded(self) -> None:
+        """Enqueues the Services whose hints no longer fit the zones' CPU."""
         if not self.allocated:
             return
         ratios = cpu_ratios(self.nodes.store.values())
@@ -97,7 +103,9 @@ class EndpointSliceController(KeyedController):
     def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
         for item in (old, new):
             if item is not None and labels_of(item).get(MANAGED_BY) == MANAGER:
-                self.queue.add((item["metadata"]["namespace"], labels_of(item).get(SERVICE_NAME, "")))
+                self.queue.add(
+                    (item["metadata"]["namespace"], labels_of(item).get(SERVICE_NAME, "")),
+                )
 
     async def sync(self, key: Key) -> None:
         service = self.services.store.get(key)
@@ -110,13 +118,13 @@ class EndpointSliceController(KeyedController):
             return
         pods = selected_pods(service, self.pods_by_namespace)
         nodes = {name: node for (_, name), node in self.nodes.store.items()}
-        existing = [
-            item for item in self.slices_by_service.get("/".join(key)) if labels_of(item).get(MANAGED_BY) == MANAGER
-        ]
-        shape = shape_of(
-            service, self.context.options.max_endpoints_per_slice, self.trigger_times.compute(service, pods)
-        )
-        auto = AutoHints(cpu_ratios(nodes.values()), key in self.allocated) if is_auto(service) else None
+        slices = self.slices_by_service.get("/".join(key))
+        existing = [item for item in slices if labels_of(item).get(MANAGED_BY) == MANAGER]
+        trigger_time = self.trigger_times.compute(service, pods)
+        shape = shape_of(service, self.context.options.max_endpoints_per_slice, trigger_time)
+        auto: AutoHints | None = None
+        if is_auto(service):
+            auto = AutoHints(cpu_ratios(nodes.values()), key in self.allocated)
         groups = desired_groups(service, pods, nodes, hints=auto is None)
         actions = plan_slices(shape, existing, groups, address_types(service), auto)
         await self.apply(key, [*actions, *self._hint_events(key, service, auto)])

@@ -1,4 +1,4 @@
-"""The endpoints a Service should have: a function of the Service, its pods and their nodes."""
+"""Computes the endpoints a Service should have from the Service, its pods and their nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ ZONE = "topology.kubernetes.io/zone"
 
 @dataclass(frozen=True)
 class Group:
-    """Endpoints that share one list of ports: they share slices. Pods resolve named ports differently."""
+    """Endpoints of one address type with the same ports, which may share slices.
+
+    A slice has a single list of ports, and pods may resolve a named port to different numbers.
+    """
 
     address_type: str
     ports: tuple[KubeObject, ...]
@@ -28,17 +31,26 @@ class Group:
 
 
 def ports_key(ports: Sequence[KubeObject] | None) -> str:
-    """Equal for equal port lists in any order; defaults written out or left out make no difference."""
+    """A key that is equal for equal ports, whatever their order and whether defaults are written
+    out.
+    """
     full = ({"name": "", "protocol": "TCP", **port} for port in ports or [])
     return json.dumps(sorted(json.dumps(port, sort_keys=True) for port in full))
 
 
 def desired_groups(
-    service: KubeObject, pods: Sequence[KubeObject], nodes: Mapping[str, KubeObject], *, hints: bool = True
+    service: KubeObject,
+    pods: Sequence[KubeObject],
+    nodes: Mapping[str, KubeObject],
+    *,
+    hints: bool = True,
 ) -> list[Group]:
-    """One group per address type and port list. A pod on a node that does not exist is left out,
-    unless publishNotReadyAddresses asks for everything. hints: by spec.trafficDistribution."""
-    found: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
+    """Returns a group for each address type and list of ports.
+
+    A pod on a node that does not exist is left out unless publishNotReadyAddresses is set. With
+    hints, endpoints get those of spec.trafficDistribution.
+    """
+    groups: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
     for pod in pods:
         if not addresses.is_candidate(pod, include_terminating=True):
@@ -48,20 +60,21 @@ def desired_groups(
             continue
         ports = addresses.endpoint_ports(service, pod)
         for address_type in addresses.address_types(service):
-            ours = [item for item in addresses.pod_addresses(pod) if addresses.family(item) == address_type]
-            if not ours:
+            ips = addresses.pod_addresses(pod)
+            family_addresses = [ip for ip in ips if addresses.family(ip) == address_type]
+            if not family_addresses:
                 continue
-            _, endpoints = found.setdefault((address_type, ports_key(ports)), (ports, {}))
-            endpoint = new_endpoint(service, pod, node, ours[0], hints=hints)
+            _, endpoints = groups.setdefault((address_type, ports_key(ports)), (ports, {}))
+            endpoint = new_endpoint(service, pod, node, family_addresses[0], hints=hints)
             endpoints[endpoint_key(endpoint)] = endpoint
     return [
         Group(address_type, tuple(ports), tuple(endpoints[name] for name in sorted(endpoints)))
-        for (address_type, _), (ports, endpoints) in sorted(found.items())
+        for (address_type, _), (ports, endpoints) in sorted(groups.items())
     ]
 
 
 def endpoint_key(endpoint: KubeObject) -> str:
-    """What makes it the same endpoint while its conditions change."""
+    """Identifies an endpoint while its conditions change."""
     parts = (
         sorted(endpoint["addresses"]),
         endpoint.get("hostname"),
@@ -73,12 +86,21 @@ def endpoint_key(endpoint: KubeObject) -> str:
 
 
 def new_endpoint(
-    service: KubeObject, pod: KubeObject, node: KubeObject | None, address: str, *, hints: bool = True
+    service: KubeObject,
+    pod: KubeObject,
+    node: KubeObject | None,
+    address: str,
+    *,
+    hints: bool = True,
 ) -> KubeObject:
-    """serving: the pod is ready; terminating: it is being deleted; ready: serving and not terminating,
-    or publishNotReadyAddresses."""
+    """Builds the endpoint of a pod.
+
+    serving means that the pod is ready, terminating that it is being deleted. ready means serving
+    and not terminating, or always with publishNotReadyAddresses.
+    """
     metadata = pod["metadata"]
-    serving, terminating = is_ready(pod), is_deleting(pod)
+    serving = is_ready(pod)
+    terminating = is_deleting(pod)
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
     endpoint: KubeObject = {
         "addresses": [address],
@@ -106,7 +128,10 @@ def new_endpoint(
 
 
 def _hints(service: KubeObject, endpoint: KubeObject) -> KubeObject:
-    """spec.trafficDistribution: every ready endpoint is for its own zone (and node) first (KEP-4444, KEP-3015)."""
+    """The hints of spec.trafficDistribution (KEP-4444, KEP-3015).
+
+    A ready endpoint is recommended to its own zone, and with PreferSameNode to its own node.
+    """
     preference = service["spec"].get("trafficDistribution")
     if not endpoint["conditions"]["ready"]:
         return {}

@@ -1,5 +1,6 @@
-"""EndpointSlices for Endpoints that people write by hand for a Service without selector
-(https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#endpointslice-mirroring)."""
+"""Mirrors hand-written Endpoints of Services without a selector into EndpointSlices
+(https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#endpointslice-mirroring).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ from kubewire.components.controllers.endpointslice.controller import (
 )
 from kubewire.components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
 from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME, Shape, plan_slices
-from kubewire.components.controllers.meta import Key, annotations_of, controller_reference, labels_of
+from kubewire.components.controllers.meta import (
+    Key,
+    annotations_of,
+    controller_reference,
+    labels_of,
+)
 from kubewire.components.kubeapi.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
 
 MIRRORED = "endpointslicemirroring-controller.k8s.io"
@@ -27,7 +33,10 @@ _MAX_PER_SUBSET = 1000
 
 
 def is_mirrored(endpoints: KubeObject, service: KubeObject | None) -> bool:
-    if service is None or service["spec"].get("selector") or service["spec"].get("type") == "ExternalName":
+    """Whether slices should exist for these Endpoints."""
+    if service is None or service["spec"].get("selector"):
+        return False
+    if service["spec"].get("type") == "ExternalName":
         return False
     if labels_of(endpoints).get(SKIP_MIRROR) == "true":
         return False
@@ -35,8 +44,11 @@ def is_mirrored(endpoints: KubeObject, service: KubeObject | None) -> bool:
 
 
 def mirrored_groups(endpoints: KubeObject) -> list[Group]:
-    """One group per address type and port list of the subsets; at most 1000 addresses of each subset."""
-    found: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
+    """Returns a group for each address type and list of ports of the subsets.
+
+    At most 1000 addresses of each subset are mirrored.
+    """
+    groups: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
     for subset in endpoints.get("subsets") or []:
         ports = [_port(item) for item in subset.get("ports") or []]
         addresses = [(item, True) for item in subset.get("addresses") or []]
@@ -46,10 +58,10 @@ def mirrored_groups(endpoints: KubeObject) -> list[Group]:
                 continue
             key = (family(address["ip"]), ports_key(ports))
             endpoint = _endpoint(address, ready)
-            found.setdefault(key, (ports, {}))[1][endpoint_key(endpoint)] = endpoint
+            groups.setdefault(key, (ports, {}))[1][endpoint_key(endpoint)] = endpoint
     return [
         Group(kind, tuple(ports), tuple(members[name] for name in sorted(members)))
-        for (kind, _), (ports, members) in sorted(found.items())
+        for (kind, _), (ports, members) in sorted(groups.items())
     ]
 
 
@@ -62,7 +74,11 @@ def _is_valid(address: str) -> bool:
 
 
 def _port(port: KubeObject) -> KubeObject:
-    mirrored = {"name": port.get("name") or "", "port": port["port"], "protocol": port.get("protocol", "TCP")}
+    mirrored = {
+        "name": port.get("name") or "",
+        "port": port["port"],
+        "protocol": port.get("protocol", "TCP"),
+    }
     return mirrored | ({"appProtocol": port["appProtocol"]} if port.get("appProtocol") else {})
 
 
@@ -106,18 +122,20 @@ class EndpointSliceMirroringController(KeyedController):
     def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
         for item in (old, new):
             if item is not None and labels_of(item).get(MANAGED_BY) == MIRRORED:
-                self.queue.add((item["metadata"]["namespace"], labels_of(item).get(SERVICE_NAME, "")))
+                self.queue.add(
+                    (item["metadata"]["namespace"], labels_of(item).get(SERVICE_NAME, "")),
+                )
 
     async def sync(self, key: Key) -> None:
-        existing = [
-            item for item in self.slices_by_service.get("/".join(key)) if labels_of(item).get(MANAGED_BY) == MIRRORED
-        ]
+        slices = self.slices_by_service.get("/".join(key))
+        existing = [item for item in slices if labels_of(item).get(MANAGED_BY) == MIRRORED]
         endpoints = self.endpoints.store.get(key)
         if endpoints is None or not is_mirrored(endpoints, self.services.store.get(key)):
             nothing = Shape(key[0], "", {}, {}, {})
             await self.apply(key, plan_slices(nothing, existing, [], []))
             return
-        await self.apply(key, plan_slices(shape_of(endpoints), existing, mirrored_groups(endpoints), []))
+        groups = mirrored_groups(endpoints)
+        await self.apply(key, plan_slices(shape_of(endpoints), existing, groups, []))
 
 
 def _selector(service: KubeObject) -> str:

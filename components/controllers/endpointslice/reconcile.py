@@ -1,8 +1,20 @@
-"""From the slices there are to the slices there should be, with as few writes as possible
-(https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#distribution-of-endpointslices).
+"""Plans how existing slices become the desired ones with as few writes as possible.
 
-Endpoints stay in the slice they are in; gaps in slices that change anyway are filled first; a slice that needs
-no change is touched only when all that is left fits into it.
+Every node's kube-proxy watches all EndpointSlices, so each write to a slice is sent to every node,
+and its cost is the slice's size times the number of nodes. That is why endpoints are cut into
+slices of at most 100 (KEP-752), and why the planner prefers few changed slices to full ones. It
+follows the order that the documentation prescribes
+(https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#distribution-of-endpointslices):
+
+1. Endpoints stay in the slice they are in; those no longer desired are removed.
+2. New endpoints fill slices that have changed in step 1, because these are written anyway.
+3. If endpoints are left, they go together into one unchanged slice that has room for all of them,
+   or else into new slices.
+
+Three rules must hold after every sync. Each desired endpoint is in exactly one slice. A slice
+never changes its address type, which the API forbids, and all its endpoints have its ports. Each
+address type of the Service has at least one slice, if need be without endpoints, so that a reader
+can tell "no endpoints" from "not known yet".
 """
 
 from __future__ import annotations
@@ -21,7 +33,10 @@ TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
 @dataclass(frozen=True)
 class Shape:
-    """What all slices of one parent share. trigger_time: when what is written now began to be true, or None."""
+    """The metadata that all slices of one parent share.
+
+    trigger_time is the time since which the written endpoints have been true, or None.
+    """
 
     namespace: str
     generate_name: str
@@ -34,7 +49,7 @@ class Shape:
 
 @dataclass
 class _Draft:
-    """A slice on its way: existing is None for a new one."""
+    """A slice being planned; existing is None for a new slice."""
 
     address_type: str
     ports: tuple[KubeObject, ...]
@@ -50,41 +65,58 @@ def plan_slices(
     address_types: Sequence[str],
     auto: AutoHints | None = None,
 ) -> tuple[Action, ...]:
-    """Creates, updates and deletes. Every address type keeps at least one slice, empty if need be. auto gives the
-    endpoints hints when all of them have found their slice; the groups then bring none."""
-    ours = [item for item in existing if not is_deleting(item)]
+    """Returns the creates, updates and deletes.
+
+    With auto, endpoints get their hints after each has its slice, and the groups bring none.
+    """
+    live = [item for item in existing if not is_deleting(item)]
     wanted = [*groups, *_placeholders(groups, address_types)]
     drafts: list[_Draft] = []
     claimed: set[str] = set()
     for group in wanted:
-        mine = [item for item in ours if (item["addressType"], ports_key(item.get("ports"))) == group.key]
-        claimed |= {item["metadata"]["name"] for item in mine}
-        drafts += _distribute(shape, group, mine, keep_hints=auto is not None)
-    unused = [item for item in ours if item["metadata"]["name"] not in claimed]
-    gone = [draft.existing for draft in drafts if draft.existing is not None and not draft.endpoints]
+        matching = [item for item in live if _key_of(item) == group.key]
+        claimed |= {item["metadata"]["name"] for item in matching}
+        drafts += _distribute(shape, group, matching, keep_hints=auto is not None)
+    unused = [item for item in live if item["metadata"]["name"] not in claimed]
     keep = [draft for draft in drafts if draft.endpoints]
-    empty = [item for item in gone if item is not None]
+    emptied = [draft.existing for draft in drafts if not draft.endpoints]
+    empty = [item for item in emptied if item is not None]
     if auto is not None:
         for kind in address_types:
             auto.assign(kind, [draft for draft in keep if draft.address_type == kind])
     return _write(shape, keep, unused + empty, _missing(wanted, keep, address_types))
 
 
+def _key_of(existing: KubeObject) -> tuple[str, str]:
+    return existing["addressType"], ports_key(existing.get("ports"))
+
+
 def _placeholders(groups: Sequence[Group], address_types: Sequence[str]) -> list[Group]:
+    """Groups without endpoints for the address types that have none."""
     present = {group.address_type for group in groups}
     return [Group(kind, (), ()) for kind in address_types if kind not in present]
 
 
-def _missing(groups: Sequence[Group], keep: Sequence[_Draft], address_types: Sequence[str]) -> list[str]:
+def _missing(
+    groups: Sequence[Group],
+    keep: Sequence[_Draft],
+    address_types: Sequence[str],
+) -> list[str]:
     present = {draft.address_type for draft in keep}
     return [kind for kind in address_types if kind not in present]
 
 
-def _distribute(shape: Shape, group: Group, existing: Sequence[KubeObject], *, keep_hints: bool) -> list[_Draft]:
+def _distribute(
+    shape: Shape,
+    group: Group,
+    existing: Sequence[KubeObject],
+    *,
+    keep_hints: bool,
+) -> list[_Draft]:
     left = {endpoint_key(item): item for item in group.endpoints}
     drafts = [_kept(group, item, left, keep_hints) for item in existing]
-    changed = sorted((draft for draft in drafts if draft.changed), key=lambda draft: -len(draft.endpoints))
-    for draft in changed:
+    changed = [draft for draft in drafts if draft.changed]
+    for draft in sorted(changed, key=lambda draft: -len(draft.endpoints)):
         _fill(draft, left, shape.max_per_slice)
     while left:
         roomy = _slice_with_room(drafts, len(left), shape.max_per_slice)
@@ -96,13 +128,22 @@ def _distribute(shape: Shape, group: Group, existing: Sequence[KubeObject], *, k
     return drafts
 
 
-def _kept(group: Group, existing: KubeObject, left: dict[str, KubeObject], keep_hints: bool) -> _Draft:
+def _kept(
+    group: Group,
+    existing: KubeObject,
+    left: dict[str, KubeObject],
+    keep_hints: bool,
+) -> _Draft:
     before = existing.get("endpoints") or []
-    # left loses what is placed, so an endpoint that two slices hold stays only in the first.
+    # Placed endpoints are taken out of left, so one that two slices hold stays in the first only.
     after = [left.pop(key) for key in map(endpoint_key, before) if key in left]
-    if keep_hints and after == [{key: one[key] for key in one if key != "hints"} for one in before]:
+    if keep_hints and after == [_without_hints(endpoint) for endpoint in before]:
         after = before
     return _Draft(group.address_type, group.ports, after, existing, after != before)
+
+
+def _without_hints(endpoint: KubeObject) -> KubeObject:
+    return {key: value for key, value in endpoint.items() if key != "hints"}
 
 
 def _fill(draft: _Draft, left: dict[str, KubeObject], limit: int) -> None:
@@ -111,11 +152,12 @@ def _fill(draft: _Draft, left: dict[str, KubeObject], limit: int) -> None:
 
 
 def _slice_with_room(drafts: Sequence[_Draft], count: int, limit: int) -> _Draft | None:
-    """The fullest untouched slice that takes all that is left."""
-    fitting = [
-        draft for draft in drafts if not draft.changed and draft.endpoints and len(draft.endpoints) + count <= limit
-    ]
-    return max(fitting, key=lambda draft: len(draft.endpoints), default=None) if count < limit else None
+    """The fullest unchanged slice that has room for all endpoints that are left."""
+    if count >= limit:
+        return None
+    unchanged = [draft for draft in drafts if not draft.changed and draft.endpoints]
+    fitting = [draft for draft in unchanged if len(draft.endpoints) + count <= limit]
+    return max(fitting, key=lambda draft: len(draft.endpoints), default=None)
 
 
 def _write(
@@ -126,8 +168,12 @@ def _write(
     writes: list[Action] = []
     for draft in drafts:
         if draft.existing is None:
-            # Reuse a slice that would go: one update, and watchers see no gap (upstream's finalize).
-            draft.existing = next((item for item in spare if item["addressType"] == draft.address_type), None)
+            # Reusing a slice that would be deleted takes one write instead of two, and watchers
+            # see no gap (upstream's finalize).
+            draft.existing = next(
+                (item for item in spare if item["addressType"] == draft.address_type),
+                None,
+            )
             if draft.existing is None:
                 writes.append(Create(ENDPOINTSLICES, _new(shape, draft)))
                 continue
@@ -172,7 +218,12 @@ def _new(shape: Shape, draft: _Draft) -> KubeObject:
 def _changed(shape: Shape, draft: _Draft, existing: KubeObject) -> KubeObject:
     annotations = _annotations(shape, annotations_of(existing))
     metadata = {**existing["metadata"], "labels": dict(shape.labels), "annotations": annotations}
-    return {**existing, "metadata": metadata, "endpoints": draft.endpoints, "ports": list(draft.ports)}
+    return {
+        **existing,
+        "metadata": metadata,
+        "endpoints": draft.endpoints,
+        "ports": list(draft.ports),
+    }
 
 
 def _delete(existing: KubeObject) -> Delete:

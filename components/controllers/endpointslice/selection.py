@@ -1,4 +1,4 @@
-"""Services of a pod and pods of a Service; which changes matter to endpoints."""
+"""Matches Services with pods, and decides which changes of a pod matter to endpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 
 def selects(service: KubeObject, labels: dict[str, str]) -> bool:
-    """A Service without selector selects nothing."""
+    """Whether the Service selects these labels; one without a selector selects nothing."""
     selector = service["spec"].get("selector")
     return bool(selector) and selector.items() <= labels.items()
 
@@ -22,8 +22,12 @@ def selected_pods(service: KubeObject, pods_by_namespace: Index) -> list[KubeObj
     return [pod for pod in pods if selects(service, labels_of(pod))]
 
 
-def affected_services(old: KubeObject | None, new: KubeObject | None, services_by_namespace: Index) -> Iterator[Key]:
-    """Services whose endpoints may change when the pod goes from old to new."""
+def affected_services(
+    old: KubeObject | None,
+    new: KubeObject | None,
+    services_by_namespace: Index,
+) -> Iterator[Key]:
+    """Yields the Services whose endpoints may change when the pod changes from old to new."""
     if old is not None and new is not None and _visible(old) == _visible(new):
         return
     namespace = (new or old or {})["metadata"]["namespace"]
@@ -33,6 +37,7 @@ def affected_services(old: KubeObject | None, new: KubeObject | None, services_b
 
 
 def _visible(pod: KubeObject) -> object:
+    """The fields of a pod that its endpoints show."""
     spec = pod["spec"]
     return (
         labels_of(pod),

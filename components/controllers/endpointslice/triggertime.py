@@ -1,5 +1,8 @@
-"""endpoints.kubernetes.io/last-change-trigger-time: since when what is written has been true, so that
-network programming latency can be measured (upstream's TriggerTimeTracker)."""
+"""Computes the annotation endpoints.kubernetes.io/last-change-trigger-time.
+
+It says since when the written endpoints have been true. kube-proxy measures network programming
+latency with it (upstream's TriggerTimeTracker).
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,26 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 @dataclass(frozen=True)
 class Seen:
-    """Trigger times at the last sync."""
+    """The times of a Service and its pods, as of the last sync."""
 
     service: str = ""
     pods: dict[str, str] = field(default_factory=dict)
 
 
 def observe(service: KubeObject, pods: Iterable[KubeObject]) -> Seen:
-    times = {pod["metadata"]["name"]: (ready_condition(pod) or {}).get("lastTransitionTime") or "" for pod in pods}
+    times: dict[str, str] = {}
+    for pod in pods:
+        condition = ready_condition(pod) or {}
+        times[pod["metadata"]["name"]] = condition.get("lastTransitionTime") or ""
     created = service["metadata"].get("creationTimestamp") or ""
     return Seen(created, {name: when for name, when in times.items() if when})
 
 
 def trigger_time(before: Seen | None, now: Seen) -> str | None:
-    """The earliest time among pods that changed since; the Service's own creation the first time, if later."""
+    """The earliest time among the pods and the Service that changed since the last sync.
+
+    The Service's creation counts only in its first sync.
+    """
     old = before or Seen()
     changed = [when for name, when in now.pods.items() if when > old.pods.get(name, "")]
     if now.service > old.service:
@@ -35,11 +44,14 @@ def trigger_time(before: Seen | None, now: Seen) -> str | None:
 
 
 class TriggerTimes:
+    """Remembers the times of every Service's last sync."""
+
     def __init__(self) -> None:
         self._seen: dict[Key, Seen] = {}
 
     def compute(self, service: KubeObject, pods: Iterable[KubeObject]) -> str | None:
-        key, now = key_of(service), observe(service, pods)
+        key = key_of(service)
+        now = observe(service, pods)
         result = trigger_time(self._seen.get(key), now)
         self._seen[key] = now
         return result

@@ -1,5 +1,8 @@
-"""`service.kubernetes.io/topology-mode: Auto`: each zone gets endpoints in proportion to the CPU of its nodes, or no
-hints at all (KEP-2433; upstream's k8s.io/endpointslice/topologycache). Pure."""
+"""Hints for service.kubernetes.io/topology-mode: Auto.
+
+Each zone gets endpoints in proportion to the CPU of its nodes, or the Service gets no hints at all
+(KEP-2433; upstream's k8s.io/endpointslice/topologycache).
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,35 @@ from kubewire.components.controllers.meta import annotations_of, condition, labe
 from kubewire.components.kubeapi.quantity import parse_quantity
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: An endpoint may get up to so much more than its share of the traffic.
+#: The fraction by which an endpoint's traffic may exceed its fair share.
 OVERLOAD = 0.2
-ENABLED, DISABLED = "TopologyAwareHintsEnabled", "TopologyAwareHintsDisabled"
-SWITCHED_ON, SWITCHED_OFF = "Topology Aware Hints has been enabled", "Topology Aware Hints has been disabled"
+ENABLED = "TopologyAwareHintsEnabled"
+DISABLED = "TopologyAwareHintsDisabled"
+SWITCHED_ON = "Topology Aware Hints has been enabled"
+SWITCHED_OFF = "Topology Aware Hints has been disabled"
 _NO_ZONE = "One or more endpoints do not have a zone specified"
 _NONE_ALLOCATED = "No hints allocated for zones"
-_NODE_INFO = "Insufficient Node information: allocatable CPU or zone not specified on one or more nodes"
+_CPU_OR_ZONE = "allocatable CPU or zone not specified on one or more nodes"
+_NODE_INFO = f"Insufficient Node information: {_CPU_OR_ZONE}"
 _TOO_FEW = "Insufficient number of endpoints"
-_OVERLOADED = "Unable to allocate minimum required endpoints to each zone without exceeding overload threshold"
+_THRESHOLD = "without exceeding overload threshold"
+_OVERLOADED = f"Unable to allocate minimum required endpoints to each zone {_THRESHOLD}"
 _ANNOTATIONS = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
 _NOT_COUNTED = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
 
 class Slice(Protocol):
-    """A slice on its way: endpoints may be replaced, changed says that it will be written."""
+    """A slice being planned.
+
+    endpoints may be replaced; changed says that the slice will be written.
+    """
 
     endpoints: list[KubeObject]
     changed: bool
 
 
 class NoHints(Exception):
-    """Why there are none; the text is the event's."""
+    """The Service cannot have hints; the message is the text of the event."""
 
 
 def is_auto(service: KubeObject) -> bool:
@@ -45,13 +55,18 @@ def is_auto(service: KubeObject) -> bool:
 
 
 def cpu_ratios(nodes: Iterable[KubeObject]) -> dict[str, float] | None:
-    """Zone -> its part of all CPU. None when a ready node says no zone or CPU, or when there is only one zone."""
+    """Maps each zone to its part of all CPU.
+
+    Returns None when a ready node lacks a zone or CPU, or when there is only one zone.
+    """
     cpus: dict[str, float] = {}
     for node in nodes:
         labels = labels_of(node)
         if any(label in labels for label in _NOT_COUNTED) or not _is_ready(node):
             continue
-        cpu = float(parse_quantity(((node.get("status") or {}).get("allocatable") or {}).get("cpu") or "0"))
+        cpu = float(
+            parse_quantity(((node.get("status") or {}).get("allocatable") or {}).get("cpu") or "0"),
+        )
         if not labels.get(ZONE) or not cpu:
             return None
         cpus[labels[ZONE]] = cpus.get(labels[ZONE], 0.0) + cpu
@@ -60,13 +75,13 @@ def cpu_ratios(nodes: Iterable[KubeObject]) -> dict[str, float] | None:
 
 
 def _is_ready(node: KubeObject) -> bool:
-    found = condition(node.get("status"), "Ready")
-    return found is not None and found.get("status") == "True"
+    ready = condition(node.get("status"), "Ready")
+    return ready is not None and ready.get("status") == "True"
 
 
 @dataclass(frozen=True)
 class Share:
-    """How many endpoints a zone needs at least, may have at most, and should have."""
+    """The number of endpoints a zone needs at least, may have at most, and should have."""
 
     minimum: int
     maximum: int
@@ -74,7 +89,10 @@ class Share:
 
 
 def shares(ratios: Mapping[str, float] | None, count: int) -> dict[str, Share]:
-    """Raises NoHints when no division of count endpoints keeps every zone below the overload threshold."""
+    """Divides count endpoints among the zones.
+
+    Raises NoHints when every division would overload a zone.
+    """
     if ratios is None:
         raise NoHints(_NODE_INFO)
     numbers = f"({count} endpoints, {len(ratios)} zones)"
@@ -86,24 +104,33 @@ def shares(ratios: Mapping[str, float] | None, count: int) -> dict[str, Share]:
     if spare < 0:
         raise NoHints(f"{_OVERLOADED} {numbers}")
     return {
-        zone: Share(minimum, minimum + spare, max(desired[zone], float(minimum))) for zone, minimum in minima.items()
+        zone: Share(
+            minimum,
+            minimum + spare,
+            max(desired[zone], float(minimum)),
+        )
+        for zone, minimum in minima.items()
     }
 
 
 def is_overloaded(allocated: Mapping[str, int], ratios: Mapping[str, float] | None) -> bool:
-    """Whether hints given earlier leave a zone, as the nodes are now, with too few endpoints."""
+    """Whether hints given earlier leave a zone too few endpoints for its present nodes."""
     if not allocated:
         return False
     if not ratios:
         return True
     total = sum(allocated.values())
-    return any(allocated.get(zone, 0) < math.ceil(total * ratio / (1 + OVERLOAD)) for zone, ratio in ratios.items())
+    needed = {zone: math.ceil(total * ratio / (1 + OVERLOAD)) for zone, ratio in ratios.items()}
+    return any(allocated.get(zone, 0) < minimum for zone, minimum in needed.items())
 
 
 @dataclass
 class AutoHints:
-    """One sync of one Service. events are (type, reason, message); allocated holds, per address type that has
-    hints, the number of endpoints of each zone."""
+    """The hints of one Service in one sync.
+
+    events are (type, reason, message). allocated holds, for each address type with hints, the
+    number of endpoints of each zone.
+    """
 
     ratios: Mapping[str, float] | None
     had_hints: bool
@@ -111,14 +138,16 @@ class AutoHints:
     allocated: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def assign(self, address_type: str, slices: Sequence[Slice]) -> None:
-        """Gives every ready endpoint its hint, or takes all hints away and says why."""
+        """Gives every ready endpoint a hint, or removes all hints and records an event with the
+        reason.
+        """
         try:
             given = _assign(self.ratios, slices)
         except NoHints as why:
             self.events.append(("Warning", DISABLED, f"{why}, addressType: {address_type}"))
             self.had_hints = False
-            for one in slices:
-                _replace(one, [_without(endpoint) for endpoint in one.endpoints])
+            for item in slices:
+                _replace(item, [_without(endpoint) for endpoint in item.endpoints])
             return
         if not self.had_hints:
             self.events.append(("Normal", ENABLED, f"{SWITCHED_ON}, addressType: {address_type}"))
@@ -127,16 +156,19 @@ class AutoHints:
 
 
 def _assign(ratios: Mapping[str, float] | None, slices: Sequence[Slice]) -> dict[str, int]:
-    wanted = shares(ratios, sum(_is_usable(endpoint) for one in slices for endpoint in one.endpoints))
+    wanted = shares(
+        ratios,
+        sum(_is_usable(endpoint) for item in slices for endpoint in item.endpoints),
+    )
     given: Counter[str] = Counter()
-    for one in slices:
-        if not one.changed:
-            standing = _standing(one.endpoints, given, wanted)
-            one.changed = standing is None
+    for item in slices:
+        if not item.changed:
+            standing = _standing(item.endpoints, given, wanted)
+            item.changed = standing is None
             given.update(standing or {})
-    open_slices = [one for one in slices if one.changed]
-    for one in open_slices:
-        one.endpoints = [_at_home(endpoint, given) for endpoint in one.endpoints]
+    open_slices = [item for item in slices if item.changed]
+    for item in open_slices:
+        item.endpoints = [_at_home(endpoint, given) for endpoint in item.endpoints]
     _redistribute(open_slices, *_transfers(wanted, given), given)
     if not given:
         raise NoHints(_NONE_ALLOCATED)
@@ -146,16 +178,16 @@ def _assign(ratios: Mapping[str, float] | None, slices: Sequence[Slice]) -> dict
 def _standing(
     endpoints: Sequence[KubeObject], given: Mapping[str, int], wanted: Mapping[str, Share]
 ) -> dict[str, int] | None:
-    """The hints of a slice nothing else changes; None when they must be made anew."""
-    found: Counter[str] = Counter()
+    """The hints of a slice that is not written otherwise, or None when they have to change."""
+    counts: Counter[str] = Counter()
     for endpoint in filter(_is_usable, endpoints):
         zones = [hint["name"] for hint in (endpoint.get("hints") or {}).get("forZones") or ()]
         if not zones or any(zone not in wanted for zone in zones):
             return None
-        found.update(zones)
-    if any(count + given.get(zone, 0) > wanted[zone].maximum for zone, count in found.items()):
+        counts.update(zones)
+    if any(count + given.get(zone, 0) > wanted[zone].maximum for zone, count in counts.items()):
         return None
-    return dict(found)
+    return dict(counts)
 
 
 def _at_home(endpoint: KubeObject, given: Counter[str]) -> KubeObject:
@@ -168,9 +200,15 @@ def _at_home(endpoint: KubeObject, given: Counter[str]) -> KubeObject:
     return _with_hint(endpoint, zone)
 
 
-def _transfers(wanted: Mapping[str, Share], given: Mapping[str, int]) -> tuple[Counter[str], Counter[str]]:
-    """How many endpoints each zone gives away and how many each gets. Less than half an endpoint stays where it
-    is, and so does what would help both sides by less than a whole one."""
+def _transfers(
+    wanted: Mapping[str, Share],
+    given: Mapping[str, int],
+) -> tuple[Counter[str], Counter[str]]:
+    """How many endpoints each zone gives to others, and how many each receives.
+
+    A transfer happens only if it gains at least a whole endpoint on one side and half of one on
+    the other.
+    """
     surplus = {zone: given.get(zone, 0) - share.desired for zone, share in wanted.items()}
     lack = {zone: -more for zone, more in surplus.items() if more < 0}
     giving: Counter[str] = Counter()
@@ -187,17 +225,22 @@ def _transfers(wanted: Mapping[str, Share], given: Mapping[str, int]) -> tuple[C
 
 
 def _most(zones: Mapping[str, float]) -> tuple[str, float]:
-    return max(((zone, number) for zone, number in sorted(zones.items())), key=lambda pair: pair[1], default=("", 0.0))
+    return max(sorted(zones.items()), key=lambda pair: pair[1], default=("", 0.0))
 
 
-def _redistribute(slices: Sequence[Slice], giving: Counter[str], getting: Counter[str], given: Counter[str]) -> None:
-    for one in slices:
-        for index, endpoint in enumerate(one.endpoints):
+def _redistribute(
+    slices: Sequence[Slice],
+    giving: Counter[str],
+    getting: Counter[str],
+    given: Counter[str],
+) -> None:
+    for item in slices:
+        for index, endpoint in enumerate(item.endpoints):
             home = endpoint.get("zone") or ""
             getter = next((zone for zone in sorted(getting) if getting[zone] > 0), "")
             if not _is_usable(endpoint) or giving[home] <= 0 or not getter:
                 continue
-            one.endpoints[index] = _with_hint(endpoint, getter)
+            item.endpoints[index] = _with_hint(endpoint, getter)
             giving.subtract([home])
             getting.subtract([getter])
             given.subtract([home])
@@ -216,6 +259,7 @@ def _without(endpoint: KubeObject) -> KubeObject:
     return {key: value for key, value in endpoint.items() if key != "hints"}
 
 
-def _replace(one: Slice, endpoints: list[KubeObject]) -> None:
-    if endpoints != one.endpoints:
-        one.endpoints, one.changed = endpoints, True
+def _replace(item: Slice, endpoints: list[KubeObject]) -> None:
+    if endpoints != item.endpoints:
+        item.endpoints = endpoints
+        item.changed = True

@@ -1,2 +1,3 @@
-"""Garbage collection by owner references, of orphaned pods, and of finished Jobs
-(https://kubernetes.io/docs/concepts/architecture/garbage-collection/)."""
+"""Garbage collection of objects by their owner references and of pods without a node
+(https://kubernetes.io/docs/concepts/architecture/garbage-collection/).
+"""

@@ -1,4 +1,6 @@
-"""Follows every resource discovery shows, also custom ones, and carries out the graph's decisions."""
+"""Follows every resource that discovery lists, custom ones included, and applies the graph's
+decisions.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ from kubewire.components.controllers.garbage.graph import (
 )
 from kubewire.components.controllers.workqueue import WorkQueue
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, EVENTS, KubeObject, Resource
+from kubewire.components.kubeapi.resources import (
+    CUSTOMRESOURCEDEFINITIONS,
+    EVENTS,
+    KubeObject,
+    Resource,
+)
 
 log = logging.getLogger(__name__)
 _RESYNC = 30.0
@@ -32,10 +39,11 @@ _REMEMBERED_ABSENT = 1000
 
 
 class GarbageCollector:
-    """Keys are uids."""
+    """The controller; the keys of its queue are uids."""
 
     def __init__(self, context: Context) -> None:
-        self.context, self.client = context, context.client
+        self.context = context
+        self.client = context.client
         self.graph = Graph()
         self.queue: WorkQueue[str] = WorkQueue()
         self.kinds: dict[tuple[str, str], Resource] = {}
@@ -43,7 +51,10 @@ class GarbageCollector:
         self._absent: OrderedDict[str, None] = OrderedDict()
         self._resync_now = asyncio.Event()
         self._ready = asyncio.Event()
-        context.informers.handle(CUSTOMRESOURCEDEFINITIONS, lambda _old, _new: self._resync_now.set())
+        context.informers.handle(
+            CUSTOMRESOURCEDEFINITIONS,
+            lambda _old, _new: self._resync_now.set(),
+        )
 
     async def run(self) -> None:
         await asyncio.gather(self._follow_discovery(), self._work())
@@ -59,9 +70,10 @@ class GarbageCollector:
                 await self._resync()
                 self._ready.set()
             except ApiError as error:
-                log.warning("discovery: %s", error)
+                log.warning("cannot discover the resources to follow: %s", error)
             try:
-                # A CustomResourceDefinition is served a moment after it appears: see both states.
+                # A new CustomResourceDefinition's resource is served a moment after it appears, so
+                # discovery is read shortly after the event, not at once.
                 async with asyncio.timeout(_RESYNC if self._ready.is_set() else 1.0):
                     await self._resync_now.wait()
                 await asyncio.sleep(0.2)
@@ -69,14 +81,16 @@ class GarbageCollector:
                 pass
 
     async def _resync(self) -> None:
-        found = await discover(self.client)
+        discovered = await discover(self.client)
         wanted = {
             resource
-            for resource in found.having("delete", "list", "watch")
+            for resource in discovered.having("delete", "list", "watch")
             if resource.plural != "events" and resource != EVENTS
         }
-        self.kinds = {(_group_version(resource), resource.kind): resource for resource in found.verbs}
-        if not found.failed:
+        self.kinds = {}
+        for resource in discovered.verbs:
+            self.kinds[_group_version(resource), resource.kind] = resource
+        if not discovered.failed:
             for resource in self.watched - wanted:
                 self._unwatch(resource)
         for resource in sorted(wanted - self.watched, key=lambda item: (item.group, item.plural)):
@@ -85,7 +99,8 @@ class GarbageCollector:
             self.context.informers.handle(resource, self._handler(resource))
         self.context.informers.start()
         waiting = [self.context.informers.get(resource).synced.wait() for resource in wanted]
-        # A resource that cannot be listed must not stop the collection of all others; owners are verified anyway.
+        # A resource that cannot be listed must not stop collection of the others. Proceeding
+        # without it is safe, because an owner missing from the graph is looked up in the API.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SYNC_PATIENCE):
                 await asyncio.gather(*waiting)
@@ -96,7 +111,10 @@ class GarbageCollector:
         for node in self.graph.of_resource(resource):
             self._forget(node.uid)
 
-    def _handler(self, resource: Resource) -> Callable[[KubeObject | None, KubeObject | None], None]:
+    def _handler(
+        self,
+        resource: Resource,
+    ) -> Callable[[KubeObject | None, KubeObject | None], None]:
         def handle(old: KubeObject | None, new: KubeObject | None) -> None:
             if new is None:
                 self._forget((old or {})["metadata"]["uid"])
@@ -115,7 +133,7 @@ class GarbageCollector:
         if node.waits_for_dependents:
             for child in self.graph.dependents(node.uid):
                 self.queue.add(child.uid)
-        # An owner in foreground deletion may have waited for exactly this change.
+        # A former owner in foreground deletion may have waited for this change.
         for owner in before.owners if before else ():
             self._look_at_owner(owner["uid"])
 
@@ -138,6 +156,7 @@ class GarbageCollector:
             self._absent.popitem(last=False)
 
     async def sync(self, uid: str) -> None:
+        """Decides about one object and carries the decision out."""
         node = self.graph.get(uid)
         if node is None:
             return
@@ -151,7 +170,10 @@ class GarbageCollector:
                 raise
 
     async def _state_of(self, node: Node, owner: KubeObject) -> OwnerState:
-        """What the graph does not know is asked of the API server: nothing is deleted on hearsay."""
+        """The state of an owner; one the graph does not know is looked up in the API server.
+
+        The informers may lag behind, so an owner missing from the graph proves nothing.
+        """
         known = self.graph.get(owner["uid"])
         if known is not None:
             return OwnerState.WAITING if known.waits_for_dependents else OwnerState.SOLID
@@ -159,19 +181,21 @@ class GarbageCollector:
             return OwnerState.DANGLING
         resource = self.kinds.get((owner["apiVersion"], owner["kind"]))
         if resource is None:
-            log.debug("%s %s: its owner's kind %s is not served", node.namespace, node.name, owner["kind"])
+            text = "%s/%s has an owner of kind %s, which is not served"
+            log.debug(text, node.namespace, node.name, owner["kind"])
             return OwnerState.UNKNOWN
         try:
-            found = await self.client.get(resource, owner["name"], node.namespace or None)
+            current = await self.client.get(resource, owner["name"], node.namespace or None)
         except ApiError as error:
             if error.status != 404:
                 raise
             self._remember_absent(owner["uid"])
             return OwnerState.DANGLING
-        if found["metadata"]["uid"] != owner["uid"]:
+        if current["metadata"]["uid"] != owner["uid"]:
             self._remember_absent(owner["uid"])
             return OwnerState.DANGLING
-        return OwnerState.WAITING if Node.of(resource, found).waits_for_dependents else OwnerState.SOLID
+        waits = Node.of(resource, current).waits_for_dependents
+        return OwnerState.WAITING if waits else OwnerState.SOLID
 
     async def _carry_out(self, node: Node, children: list[Node], decision: Decision) -> None:
         match decision.verdict:
@@ -199,10 +223,12 @@ class GarbageCollector:
                 pass
 
     async def _cut(self, node: Node, uids: frozenset[str]) -> None:
+        """Removes the references to these owners from the object."""
         fresh = await self._fresh(node)
         if fresh is None:
             return
-        references = [item for item in fresh.get("ownerReferences") or [] if item["uid"] not in uids]
+        owners = fresh.get("ownerReferences") or []
+        references = [item for item in owners if item["uid"] not in uids]
         await self._patch(node, fresh, {"ownerReferences": references})
 
     async def _remove_finalizer(self, node: Node, finalizer: str) -> None:
@@ -213,17 +239,24 @@ class GarbageCollector:
         await self._patch(node, fresh, {"finalizers": kept})
 
     async def _fresh(self, node: Node) -> KubeObject | None:
+        """The object's present metadata, or None when it is gone or another object has its name."""
         try:
-            metadata: KubeObject = (await self.client.get(node.resource, node.name, node.namespace or None))["metadata"]
+            current = await self.client.get(node.resource, node.name, node.namespace or None)
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
+        metadata: KubeObject = current["metadata"]
         return metadata if metadata["uid"] == node.uid else None
 
     async def _patch(self, node: Node, fresh: KubeObject, change: KubeObject) -> None:
         metadata = {"uid": fresh["uid"], "resourceVersion": fresh["resourceVersion"], **change}
-        await self.client.patch(node.resource, node.name, {"metadata": metadata}, node.namespace or None)
+        await self.client.patch(
+            node.resource,
+            node.name,
+            {"metadata": metadata},
+            node.namespace or None,
+        )
 
 
 def _group_version(resource: Resource) -> str:

@@ -1,4 +1,22 @@
-"""Who owns whom, and what follows for one object. No I/O."""
+"""The ownership graph and the decision about one object.
+
+An object names its owners in metadata.ownerReferences: a ReplicaSet owns its pods, a Deployment
+its ReplicaSets. The graph has an edge from each object to each of its owners. Objects are
+identified by uid, because a new object may have the name of a deleted one, and it must not inherit
+the old one's dependents. The propagation policy of a deletion says what happens to the dependents
+(https://kubernetes.io/docs/concepts/architecture/garbage-collection/):
+
+- Background deletes the owner at once, and the garbage collector deletes the dependents
+  afterwards.
+- Foreground keeps the owner, with a deletionTimestamp and the finalizer foregroundDeletion, until
+  no dependent with blockOwnerDeletion is left.
+- Orphan keeps the owner with the finalizer orphan until its dependents no longer refer to it.
+
+An object is deleted only when none of its owners is alive. An owner that the graph does not know
+counts as gone only after its deletion was seen or the API server has confirmed that it does not
+exist. While the state of an owner is unknown, the object stays. The functions here do no I/O: the
+caller passes the states of the owners.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +32,7 @@ ORPHAN = "orphan"
 
 @dataclass(frozen=True)
 class Node:
-    """One object: what garbage collection needs of it."""
+    """The facts about one object that garbage collection needs."""
 
     resource: Resource
     namespace: str
@@ -46,12 +64,13 @@ class Node:
         return self.deleting and ORPHAN in self.finalizers
 
     def blocks(self, owner_uid: str) -> bool:
-        """Foreground deletion of that owner waits for this object."""
-        return any(item["uid"] == owner_uid and item.get("blockOwnerDeletion") for item in self.owners)
+        """Whether foreground deletion of this owner waits for the object."""
+        references = (item for item in self.owners if item["uid"] == owner_uid)
+        return any(item.get("blockOwnerDeletion") for item in references)
 
 
 class Graph:
-    """All known objects by uid and their dependents by owner uid."""
+    """All known objects by uid, and their dependents by the owner's uid."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
@@ -83,32 +102,42 @@ class Graph:
 
 
 class OwnerState(Enum):
-    SOLID = "exists"
-    DANGLING = "absent"
-    WAITING = "waits for its dependents"
-    UNKNOWN = "cannot be told"
+    SOLID = "it exists"
+    DANGLING = "it does not exist"
+    WAITING = "it waits for its dependents to be deleted"
+    UNKNOWN = "its kind is not served, so it cannot be looked up"
 
 
 class Verdict(Enum):
-    KEEP = "keep"
-    DROP_REFERENCES = "drop references to owners that are gone or going"
-    DELETE = "delete"
-    REMOVE_FINALIZER = "its blocking dependents are gone"
+    KEEP = "keep the object"
+    DROP_REFERENCES = "remove references to owners that are gone or being deleted"
+    DELETE = "delete the object"
+    REMOVE_FINALIZER = "let it go, because no blocking dependent is left"
     WAIT = "wait for its blocking dependents"
-    ORPHAN = "cut its dependents loose"
+    ORPHAN = "remove its dependents' references to it"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """drop: owner uids to cut from the references; policy: propagation policy of the deletion."""
+    """drop holds the uids of owners to remove from the references.
+
+    policy is the propagation policy of the deletion.
+    """
 
     verdict: Verdict
     drop: frozenset[str] = frozenset()
     policy: str = ""
 
 
-def decide(node: Node, dependents: Iterable[Node], state_of: Callable[[KubeObject], OwnerState]) -> Decision:
-    """attemptToDeleteItem: an object goes when no owner is left, or when all that are left wait for it."""
+def decide(
+    node: Node,
+    dependents: Iterable[Node],
+    state_of: Callable[[KubeObject], OwnerState],
+) -> Decision:
+    """Decides about one object (attemptToDeleteItem).
+
+    It is deleted when each owner is gone or waits for its dependents.
+    """
     children = list(dependents)
     if node.orphans_dependents:
         return Decision(Verdict.ORPHAN)
@@ -118,7 +147,8 @@ def decide(node: Node, dependents: Iterable[Node], state_of: Callable[[KubeObjec
     if node.deleting or not node.owners:
         return Decision(Verdict.KEEP)
     states = {owner["uid"]: state_of(owner) for owner in node.owners}
-    going = frozenset(uid for uid, state in states.items() if state in (OwnerState.DANGLING, OwnerState.WAITING))
+    leaving = (OwnerState.DANGLING, OwnerState.WAITING)
+    going = frozenset(uid for uid, state in states.items() if state in leaving)
     if len(going) < len(states):
         return Decision(Verdict.DROP_REFERENCES, going) if going else Decision(Verdict.KEEP)
     if OwnerState.WAITING in states.values() and children:

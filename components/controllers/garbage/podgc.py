@@ -1,4 +1,8 @@
-"""Pods that nobody will clean up: of nodes that are gone, deleted before they had a node, too many finished."""
+"""Deletes pods that no kubelet will clean up.
+
+These are the pods of nodes that are gone, pods deleted before they had a node, and the oldest
+finished pods beyond a limit.
+"""
 
 from __future__ import annotations
 
@@ -19,30 +23,32 @@ from kubewire.components.kubeapi.resources import NODES, PODS, KubeObject
 
 log = logging.getLogger(__name__)
 _PERIOD = 20.0
-#: How long a node must be missing before its pods are collected.
+#: How long a node must be missing before its pods are deleted.
 QUARANTINE = timedelta(seconds=40)
 
 
 def orphaned(pods: Sequence[KubeObject], nodes: Collection[str]) -> list[KubeObject]:
-    """Pods bound to a node that does not exist."""
-    return [pod for pod in pods if pod["spec"].get("nodeName") and pod["spec"]["nodeName"] not in nodes]
+    """The pods bound to a node that does not exist."""
+    bound = [pod for pod in pods if pod["spec"].get("nodeName")]
+    return [pod for pod in bound if pod["spec"]["nodeName"] not in nodes]
 
 
 def unscheduled_terminating(pods: Sequence[KubeObject]) -> list[KubeObject]:
-    """No kubelet will ever confirm their end."""
+    """Deleted pods without a node: no kubelet will ever confirm that they have ended."""
     return [pod for pod in pods if is_deleting(pod) and not pod["spec"].get("nodeName")]
 
 
 def beyond_threshold(pods: Sequence[KubeObject], threshold: int) -> list[KubeObject]:
-    """The oldest finished pods beyond the threshold; 0 or less: none."""
+    """The oldest finished pods beyond the threshold; a threshold of 0 or less disables this."""
     finished = by_age(pod for pod in pods if is_finished(pod))
     return finished[: max(len(finished) - threshold, 0)] if threshold > 0 else []
 
 
 def removal(pod: KubeObject, now: datetime, *, orphan: bool) -> list[Action]:
-    """Marked Failed first, so that controllers count it as such, then gone without grace."""
+    """Marks the pod Failed, so that its controller counts it so, and deletes it without grace."""
     metadata = pod["metadata"]
-    namespace, name = metadata["namespace"], metadata["name"]
+    namespace = metadata["namespace"]
+    name = metadata["name"]
     actions: list[Action] = []
     if not is_finished(pod):
         status: KubeObject = {"phase": "Failed"}
@@ -56,7 +62,8 @@ def removal(pod: KubeObject, now: datetime, *, orphan: bool) -> list[Action]:
 class PodGarbageCollector:
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.pods, self.nodes = context.informers.get(PODS), context.informers.get(NODES)
+        self.pods = context.informers.get(PODS)
+        self.nodes = context.informers.get(NODES)
         self.missing: dict[str, datetime] = {}
         events = context.recorder("pod-garbage-collector")
         writes = Writes(lambda _: None, lambda _resource, _key: None)
@@ -69,7 +76,7 @@ class PodGarbageCollector:
                 try:
                     await self.applier.run([action])
                 except ApiError as error:
-                    log.debug("%s: %s", action, error)
+                    log.debug("cannot apply %s: %s", action, error)
             await asyncio.sleep(_PERIOD)
 
     async def _plan(self) -> list[Action]:
@@ -79,12 +86,14 @@ class PodGarbageCollector:
         gone = await self._gone_nodes(orphaned(pods, nodes), now)
         orphans = [pod for pod in orphaned(pods, nodes) if pod["spec"]["nodeName"] in gone]
         actions = [action for pod in orphans for action in removal(pod, now, orphan=True)]
-        others = unscheduled_terminating(pods)
-        others += beyond_threshold(pods, self.context.options.terminated_pod_gc_threshold)
-        return actions + [action for pod in others for action in removal(pod, now, orphan=False)]
+        unneeded = unscheduled_terminating(pods)
+        unneeded += beyond_threshold(pods, self.context.options.terminated_pod_gc_threshold)
+        return actions + [action for pod in unneeded for action in removal(pod, now, orphan=False)]
 
     async def _gone_nodes(self, orphans: Sequence[KubeObject], now: datetime) -> set[str]:
-        """Missing for the whole quarantine, and the API server agrees."""
+        """The nodes that were missing for the whole quarantine and that the API server does not
+        have.
+        """
         names = {pod["spec"]["nodeName"] for pod in orphans}
         self.missing = {name: self.missing.get(name, now) for name in names}
         gone = set()

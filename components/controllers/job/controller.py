@@ -1,13 +1,22 @@
-"""The loops: Jobs, and their removal some time after they finished."""
+"""The controllers of Jobs and of their deletion some time after they finished."""
 
 from __future__ import annotations
 
 from kubewire.components.controllers.actions import Delete
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
-from kubewire.components.controllers.job.plan import has_finalizer, plan, remove_finalizer, until_expired
+from kubewire.components.controllers.job.plan import (
+    has_finalizer,
+    plan,
+    remove_finalizer,
+    until_expired,
+)
 from kubewire.components.controllers.meta import Key, controller_of
-from kubewire.components.controllers.sharedinformers import namespace_values, orphans_in, owner_values
+from kubewire.components.controllers.sharedinformers import (
+    namespace_values,
+    orphans_in,
+    owner_values,
+)
 from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import JOBS, PODS
 from kubewire.components.kubeapi.selectors import LabelSelector
@@ -29,7 +38,8 @@ class JobController(KeyedController):
         if job is None:
             await self._release_orphans(key)
             return
-        pods = self.pods_by_owner.get(job["metadata"]["uid"]) + self.pods_by_owner.get(orphans_in(key[0]))
+        orphans = self.pods_by_owner.get(orphans_in(key[0]))
+        pods = self.pods_by_owner.get(job["metadata"]["uid"]) + orphans
         selector = LabelSelector.from_object(job["spec"].get("selector"))
         claimed = claim(job, selector, PODS, pods)
         await self.apply(key, claimed.changes)
@@ -37,7 +47,10 @@ class JobController(KeyedController):
         await self.apply(key, step.actions, step.requeue_after)
 
     async def _release_orphans(self, key: Key) -> None:
-        """Nobody will count these pods any more: their finalizers must not keep them."""
+        """Removes the tracking finalizer from pods of a deleted Job.
+
+        No controller counts these pods any more, so the finalizer must not keep them.
+        """
         for pod in self.pods_by_namespace.get(key[0]):
             owner = controller_of(pod)
             if owner and owner["kind"] == "Job" and owner["name"] == key[1] and has_finalizer(pod):

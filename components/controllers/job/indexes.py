@@ -18,21 +18,22 @@ def is_indexed(job: KubeObject) -> bool:
 
 
 def parse_indexes(text: str) -> set[int]:
-    """ "1,3-5" is {1, 3, 4, 5}."""
-    found: set[int] = set()
+    """Parses a list of indexes: 1,3-5 means {1, 3, 4, 5}."""
+    indexes: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
+        indexes.update(range(int(first), int(last or first) + 1))
+    return indexes
 
 
 def format_indexes(indexes: Iterable[int]) -> str:
-    """Sorted; three or more in a row are written as a range, as upstream writes them."""
+    """Formats sorted indexes; upstream writes three or more consecutive ones as a range."""
     parts: list[str] = []
     run: list[int] = []
     for index in [*sorted(indexes), None]:
         if run and (index is None or index != run[-1] + 1):
-            parts += [str(run[0])] if len(run) == 1 else [f"{run[0]}{'-' if len(run) > 2 else ','}{run[-1]}"]
+            separator = "-" if len(run) > 2 else ","
+            parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}{separator}{run[-1]}")
             run = []
         if index is not None:
             run.append(index)
@@ -45,9 +46,13 @@ def index_of(pod: KubeObject) -> int | None:
 
 
 def new_pod(job: KubeObject, index: int | None) -> KubeObject:
-    """A pod of the Job, with the tracking finalizer; with its index in name, host name, label and environment."""
+    """Builds a pod of the Job with the tracking finalizer.
+
+    The pod of an Indexed Job has its index in its name, host name, label and environment.
+    """
     pod = pod_from_template(job, job["spec"]["template"])
-    metadata, name = pod["metadata"], job["metadata"]["name"]
+    metadata = pod["metadata"]
+    name = job["metadata"]["name"]
     metadata["finalizers"] = [*metadata["finalizers"], FINALIZER]
     metadata["labels"] = _labels(job) | metadata["labels"]
     if index is None:
@@ -65,8 +70,9 @@ def new_pod(job: KubeObject, index: int | None) -> KubeObject:
 
 
 def _labels(job: KubeObject) -> dict[str, str]:
-    """Normally already in the template, put there by the API server."""
-    uid, name = job["metadata"]["uid"], job["metadata"]["name"]
+    """The Job's labels, which the API server normally has put into the template already."""
+    uid = job["metadata"]["uid"]
+    name = job["metadata"]["name"]
     return {
         "batch.kubernetes.io/controller-uid": uid,
         "batch.kubernetes.io/job-name": name,

@@ -1,8 +1,14 @@
-"""One sync of a Job: count what ended, decide whether it is over, make or delete pods.
+"""One sync of a Job: count the pods that ended, decide whether it is over, create or delete pods.
 
-Counting is in three steps, so that no pod is counted twice or missed, whatever is killed when (KEP-2307):
-1. uids of ended pods go to status.uncountedTerminatedPods; 2. their finalizers are removed; 3. the uids become
-numbers. Each step waits until the one before is written.
+The Job's status must count each pod exactly once, even though the controller may be killed at any
+moment and finished pods may be deleted. A finalizer therefore holds every pod until it is counted,
+and counting takes three writes (KEP-2307):
+
+1. The uids of ended pods go into status.uncountedTerminatedPods.
+2. Their finalizers are removed.
+3. The uids become numbers in the status.
+
+Each write waits for the one before it.
 """
 
 from __future__ import annotations
@@ -12,7 +18,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch, Plan, Report, SlowStart, Update
+from kubewire.components.controllers.actions import (
+    Action,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    Plan,
+    Report,
+    SlowStart,
+    Update,
+)
 from kubewire.components.controllers.job.indexes import (
     FINALIZER,
     format_indexes,
@@ -21,17 +37,28 @@ from kubewire.components.controllers.job.indexes import (
     new_pod,
     parse_indexes,
 )
-from kubewire.components.controllers.meta import by_age, condition, format_time, is_deleting, parse_time
+from kubewire.components.controllers.meta import (
+    by_age,
+    condition,
+    format_time,
+    is_deleting,
+    parse_time,
+)
 from kubewire.components.controllers.pods import is_active, is_ready, phase, restarts
 from kubewire.components.kubeapi.resources import JOBS, PODS, KubeObject
 
-_FIRST_BACKOFF, _LAST_BACKOFF = 10.0, 600.0
+_FIRST_BACKOFF = 10.0
+_LAST_BACKOFF = 600.0
 _BURST = 500
 
 
 @dataclass(frozen=True)
 class Tally:
-    """uncounted_*: uids to stand in the status; release: pods whose finalizer may go now."""
+    """The Job's pods that have ended.
+
+    uncounted_succeeded and uncounted_failed hold the uids that the status should list. release
+    holds the pods whose finalizer may be removed.
+    """
 
     succeeded: int
     failed: int
@@ -51,7 +78,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a Job is over. kind: Complete or Failed."""
+    """Why a Job is over; kind is Complete or Failed."""
 
     kind: str
     reason: str
@@ -63,7 +90,8 @@ def has_finalizer(pod: KubeObject) -> bool:
 
 
 def is_finished(job: KubeObject) -> bool:
-    return any((condition(job.get("status"), kind) or {}).get("status") == "True" for kind in ("Complete", "Failed"))
+    ends = [condition(job.get("status"), kind) for kind in ("Complete", "Failed")]
+    return any(end is not None and end.get("status") == "True" for end in ends)
 
 
 def remove_finalizer(pod: KubeObject) -> Patch:
@@ -80,7 +108,7 @@ def remove_finalizer(pod: KubeObject) -> Patch:
 
 
 def plan(job: KubeObject, pods: Sequence[KubeObject], now: datetime) -> Plan:
-    """Actions of this sync; pods: all that the Job controls."""
+    """Returns the actions of this sync; pods are all that the Job controls."""
     if is_finished(job) or is_deleting(job):
         return Plan(tuple(remove_finalizer(pod) for pod in pods if has_finalizer(pod)))
     tally = count(job, pods)
@@ -106,7 +134,7 @@ def _sooner(*waits: float | None) -> float | None:
 
 
 def _has_failed(pod: KubeObject) -> bool:
-    """A pod on its way out counts as failed unless it succeeded."""
+    """Whether the pod counts as failed; one being deleted does unless it succeeded."""
     return phase(pod) == "Failed" or (is_deleting(pod) and phase(pod) != "Succeeded")
 
 
@@ -134,13 +162,14 @@ def count(job: KubeObject, pods: Sequence[KubeObject]) -> Tally:
     if is_indexed(job):
         numbers["succeeded"] = len(indexes)
         waiting["succeeded"] = []
-    # Indexes are a set, so counting them needs no uids; their finalizers go when the index is written.
+    # Indexes form a set, in which counting twice is harmless. They therefore need no uids, and a
+    # pod loses its finalizer once the status has its index.
     settled = parse_indexes(status.get("completedIndexes") or "") if is_indexed(job) else set()
-    release = [
-        pod
-        for uid, pod in tracked.items()
-        if uid in written or (is_indexed(job) and phase(pod) == "Succeeded" and index_of(pod) in settled)
-    ]
+    release = []
+    for uid, pod in tracked.items():
+        has_index = is_indexed(job) and phase(pod) == "Succeeded" and index_of(pod) in settled
+        if uid in written or has_index:
+            release.append(pod)
     return Tally(
         numbers["succeeded"],
         numbers["failed"],
@@ -151,7 +180,12 @@ def count(job: KubeObject, pods: Sequence[KubeObject]) -> Tally:
     )
 
 
-def _count_success(job: KubeObject, pod: KubeObject, indexes: set[int], waiting: dict[str, list[str]]) -> None:
+def _count_success(
+    job: KubeObject,
+    pod: KubeObject,
+    indexes: set[int],
+    waiting: dict[str, list[str]],
+) -> None:
     index = index_of(pod)
     if not is_indexed(job):
         waiting["succeeded"].append(pod["metadata"]["uid"])
@@ -159,27 +193,41 @@ def _count_success(job: KubeObject, pod: KubeObject, indexes: set[int], waiting:
         indexes.add(index)
 
 
-def _ending(job: KubeObject, tally: Tally, active: Sequence[KubeObject], now: datetime) -> Ending | None:
-    spec, status = job["spec"], job.get("status") or {}
+def _ending(
+    job: KubeObject,
+    tally: Tally,
+    active: Sequence[KubeObject],
+    now: datetime,
+) -> Ending | None:
+    spec = job["spec"]
+    status = job.get("status") or {}
     for kind, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
         standing = condition(status, kind)
         if standing is not None and standing["status"] == "True":
             return Ending(final, standing["reason"], standing["message"])
     limit = int(spec.get("backoffLimit", 6))
     if tally.all_failed > limit or _restarted_too_often(job, active, limit):
-        return Ending("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+        return Ending(
+            "Failed",
+            "BackoffLimitExceeded",
+            "Job has reached the specified backoff limit",
+        )
     left = None if spec.get("suspend") else _until_deadline(job, status, now)
     if left is not None and left <= 0:
         return Ending("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     completions = spec.get("completions")
-    done = tally.all_succeeded > 0 if completions is None else tally.all_succeeded >= int(completions)
+    wanted = 1 if completions is None else int(completions)
+    done = tally.all_succeeded >= wanted
     if done and not active:
         return Ending("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
     return None
 
 
 def _restarted_too_often(job: KubeObject, active: Sequence[KubeObject], limit: int) -> bool:
-    """restartPolicy OnFailure: containers restart in place, so restarts count instead of failed pods."""
+    """Checks the backoffLimit for restartPolicy OnFailure.
+
+    There the kubelet restarts containers in place, so restarts count instead of failed pods.
+    """
     if job["spec"]["template"]["spec"].get("restartPolicy") != "OnFailure":
         return False
     total = sum(restarts(pod) for pod in active)
@@ -187,9 +235,13 @@ def _restarted_too_often(job: KubeObject, active: Sequence[KubeObject], limit: i
 
 
 def _manage(
-    job: KubeObject, pods: Sequence[KubeObject], active: Sequence[KubeObject], tally: Tally, now: datetime
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    active: Sequence[KubeObject],
+    tally: Tally,
+    now: datetime,
 ) -> tuple[tuple[Action, ...], float | None]:
-    """(creations or deletions, seconds of back-off left)."""
+    """Returns (creations and deletions, seconds of back-off that are left)."""
     spec = job["spec"]
     parallelism = int(spec.get("parallelism", 1))
     if spec.get("completions") is None:
@@ -198,7 +250,7 @@ def _manage(
         wanted = min(int(spec["completions"]) - tally.all_succeeded, parallelism)
     doomed = _duplicates(job, active, tally)
     kept = [pod for pod in active if pod not in doomed]
-    # Not ready and young pods first: they lose the least work.
+    # Pods that are not ready and young pods go first, because they lose the least work.
     youngest_first = list(reversed(kept))
     youngest_first.sort(key=is_ready)
     doomed += youngest_first[: max(len(kept) - wanted, 0)]
@@ -214,10 +266,13 @@ def _manage(
 
 
 def _duplicates(job: KubeObject, active: Sequence[KubeObject], tally: Tally) -> list[KubeObject]:
-    """Indexed: pods of indexes that are done, out of range, or taken by an older pod."""
+    """For an Indexed Job, the pods whose index is completed, out of range, or that of an older
+    pod.
+    """
     if not is_indexed(job):
         return []
-    taken, doomed = set(tally.indexes), []
+    taken = set(tally.indexes)
+    doomed = []
     for pod in active:
         index = index_of(pod)
         if index is None or index in taken or index >= int(job["spec"].get("completions") or 0):
@@ -227,27 +282,45 @@ def _duplicates(job: KubeObject, active: Sequence[KubeObject], tally: Tally) -> 
     return doomed
 
 
-def _free_indexes(job: KubeObject, kept: Sequence[KubeObject], tally: Tally, count: int) -> list[int | None]:
+def _free_indexes(
+    job: KubeObject,
+    kept: Sequence[KubeObject],
+    tally: Tally,
+    count: int,
+) -> list[int | None]:
     if not is_indexed(job):
         return [None] * count
     taken = {index_of(pod) for pod in kept} | tally.indexes
-    free: list[int | None] = [index for index in range(int(job["spec"].get("completions") or 0)) if index not in taken]
+    completions = int(job["spec"].get("completions") or 0)
+    free: list[int | None] = [index for index in range(completions) if index not in taken]
     return free[:count]
 
 
 def _ended_at(pod: KubeObject) -> datetime:
-    """The end of the last container; of a pod without such a report, its deletion or creation."""
+    """When the last container ended, or the pod's deletion or creation if no container says so."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    ends = [((item.get("state") or {}).get("terminated") or {}).get("finishedAt") for item in statuses]
+    states = [(item.get("state") or {}).get("terminated") or {} for item in statuses]
+    ends = [terminated.get("finishedAt") for terminated in states]
     known = [parse_time(end) for end in ends if end]
     metadata = pod["metadata"]
-    return max(known, default=parse_time(metadata.get("deletionTimestamp") or metadata.get("creationTimestamp")))
+    return max(
+        known,
+        default=parse_time(metadata.get("deletionTimestamp") or metadata.get("creationTimestamp")),
+    )
 
 
 def _backoff(pods: Sequence[KubeObject], now: datetime) -> float:
-    """Seconds to wait: 10, 20, 40 ... up to 600 after the last of the failures since the last success."""
-    success = max((_ended_at(pod) for pod in pods if phase(pod) == "Succeeded"), default=parse_time(None))
-    failures = [end for end in (_ended_at(pod) for pod in pods if phase(pod) == "Failed") if end > success]
+    """Seconds to wait before creating pods.
+
+    The delay is 10, 20, 40 seconds and so on up to 600, after the last failure since the last
+    success.
+    """
+    success = max(
+        (_ended_at(pod) for pod in pods if phase(pod) == "Succeeded"),
+        default=parse_time(None),
+    )
+    failed = (_ended_at(pod) for pod in pods if phase(pod) == "Failed")
+    failures = [end for end in failed if end > success]
     if not failures:
         return 0.0
     delay = min(_FIRST_BACKOFF * 2.0 ** (len(failures) - 1), _LAST_BACKOFF)
@@ -255,13 +328,25 @@ def _backoff(pods: Sequence[KubeObject], now: datetime) -> float:
 
 
 def _create(job: KubeObject, index: int | None) -> Create:
-    report = Report(job, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}")
+    report = Report(
+        job,
+        "SuccessfulCreate",
+        "Created pod: {name}",
+        "FailedCreate",
+        "Error creating: {error}",
+    )
     return Create(PODS, new_pod(job, index), report)
 
 
 def _delete(job: KubeObject, pod: KubeObject) -> Delete:
     metadata = pod["metadata"]
-    report = Report(job, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}")
+    report = Report(
+        job,
+        "SuccessfulDelete",
+        "Deleted pod: {name}",
+        "FailedDelete",
+        "Error deleting: {error}",
+    )
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
@@ -277,12 +362,15 @@ def _status(
     status: dict[str, Any] = {
         "active": len(active),
         "ready": sum(is_ready(pod) for pod in active),
-        "terminating": sum(is_deleting(pod) and phase(pod) not in ("Succeeded", "Failed") for pod in pods),
+        "terminating": sum(is_deleting(pod) and not _has_ended(pod) for pod in pods),
         "succeeded": tally.succeeded,
         "failed": tally.failed,
         "uncountedTerminatedPods": {
             key: list(uids)
-            for key, uids in (("succeeded", tally.uncounted_succeeded), ("failed", tally.uncounted_failed))
+            for key, uids in (
+                ("succeeded", tally.uncounted_succeeded),
+                ("failed", tally.uncounted_failed),
+            )
             if uids
         },
     }
@@ -304,6 +392,10 @@ def _status(
     return status, events
 
 
+def _has_ended(pod: KubeObject) -> bool:
+    return phase(pod) in ("Succeeded", "Failed")
+
+
 def _condition(kind: str, status: str, reason: str, message: str, now: datetime) -> KubeObject:
     when = format_time(now)
     return {
@@ -323,19 +415,24 @@ def _suspension(
     wanted = "True" if job["spec"].get("suspend") else "False"
     if (standing["status"] if standing else "False") == wanted:
         return conditions, ()
-    reason, text = ("JobSuspended", "Job suspended") if wanted == "True" else ("JobResumed", "Job resumed")
-    others = [item for item in conditions if item["type"] != "Suspended"]
+    reason, text = ("JobResumed", "Job resumed")
+    if wanted == "True":
+        reason, text = ("JobSuspended", "Job suspended")
+    rest = [item for item in conditions if item["type"] != "Suspended"]
     event = Emit(job, "Normal", reason.removeprefix("Job"), text)
-    return [*others, _condition("Suspended", wanted, reason, text, now)], (event,)
+    return [*rest, _condition("Suspended", wanted, reason, text, now)], (event,)
 
 
 def _ended(
     job: KubeObject, conditions: list[KubeObject], ending: Ending, settled: bool, now: datetime
 ) -> tuple[list[KubeObject], tuple[Emit, ...]]:
-    """First the decision, then, when all pods are gone and counted, the end (KEP-3998)."""
+    """Adds the condition of the decision, and the final one when all pods are gone and counted
+    (KEP-3998).
+    """
     present = {item["type"] for item in conditions}
     target = "SuccessCriteriaMet" if ending.kind == "Complete" else "FailureTarget"
-    fresh = [] if target in present else [_condition(target, "True", ending.reason, ending.message, now)]
+    decision = _condition(target, "True", ending.reason, ending.message, now)
+    fresh = [] if target in present else [decision]
     if not settled:
         return [*conditions, *fresh], ()
     final = _condition(ending.kind, "True", ending.reason, ending.message, now)
@@ -359,7 +456,9 @@ def _differs(held: dict[str, Any], fresh: dict[str, Any]) -> bool:
 
 
 def until_expired(job: KubeObject, now: datetime) -> float | None:
-    """Seconds until ttlSecondsAfterFinished is over (0 or less: now); None when it does not apply."""
+    """Seconds until ttlSecondsAfterFinished is over, 0 or less if it is; None if it does not
+    apply.
+    """
     ttl = job["spec"].get("ttlSecondsAfterFinished")
     if ttl is None or not is_finished(job):
         return None

@@ -1,1 +1,3 @@
-"""Controllers of namespaces: what each one gets when it is made, and how it is emptied when it goes."""
+"""Controllers of namespaces: default objects of a new namespace, and the deletion of its
+contents.
+"""

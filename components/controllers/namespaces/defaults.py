@@ -1,4 +1,4 @@
-"""Every namespace has a ServiceAccount `default` and a ConfigMap `kube-root-ca.crt`."""
+"""Gives every namespace a ServiceAccount `default` and a ConfigMap `kube-root-ca.crt`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from kubewire.components.controllers.actions import Create, Update
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import CONFIGMAPS, NAMESPACES, SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubeapi.resources import (
+    CONFIGMAPS,
+    NAMESPACES,
+    SERVICEACCOUNTS,
+    KubeObject,
+)
 
 ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
 _DESCRIPTION = (
-    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the "
-    "internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of "
+    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal "
+    "endpoints such as the "
+    "internal service IP or kubernetes.default.svc. No other usage is guaranteed across "
+    "distributions of "
     "Kubernetes clusters."
 )
 
 
 def is_open(namespace: KubeObject | None) -> bool:
-    """Objects may still be made in it."""
+    """Whether objects can still be created in the namespace."""
     return namespace is not None and not namespace["metadata"].get("deletionTimestamp")
 
 
@@ -43,7 +50,7 @@ def root_ca_configmap(namespace: str, certificates: str) -> KubeObject:
 
 
 class _DefaultsController(KeyedController):
-    """Keys are ("", namespace)."""
+    """Creates one named object in each namespace; keys are ("", namespace)."""
 
     name = ""
 

@@ -1,5 +1,6 @@
-"""Empties a namespace that is being deleted, then lets it go through /finalize
-(https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/)."""
+"""Deletes the contents of a namespace that is being deleted, then finalizes it
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/).
+"""
 
 from __future__ import annotations
 
@@ -16,13 +17,17 @@ from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import NAMESPACES, PODS, KubeObject, Resource
 
 _FINALIZER = "kubernetes"
-#: Look again while pods shut down, in seconds.
+#: Seconds between two looks at a namespace whose pods are shutting down.
 _AGAIN = 0.5
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """remaining: objects left by resource; finalizers: how many objects wait for each; errors: what failed."""
+    """What one pass over a namespace left.
+
+    remaining counts the objects of each resource, finalizers the objects that wait for each
+    finalizer. errors lists the failed requests.
+    """
 
     remaining: Mapping[str, int]
     finalizers: Mapping[str, int]
@@ -34,15 +39,24 @@ class Outcome:
         return not self.remaining and not self.undiscovered and not self.errors
 
 
-def conditions_of(outcome: Outcome, standing: Sequence[KubeObject], now: datetime) -> list[KubeObject]:
-    """The five conditions `kubectl describe namespace` shows; those that never failed are left out until they do."""
-    remaining = ", ".join(f"{name} has {count} resource instances" for name, count in sorted(outcome.remaining.items()))
-    holders = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(outcome.finalizers.items()))
+def conditions_of(
+    outcome: Outcome,
+    standing: Sequence[KubeObject],
+    now: datetime,
+) -> list[KubeObject]:
+    """The five conditions that kubectl describe namespace shows."""
+    left = sorted(outcome.remaining.items())
+    remaining = ", ".join(f"{name} has {count} resource instances" for name, count in left)
+    waiting = sorted(outcome.finalizers.items())
+    holders = ", ".join(f"{name} in {count} resource instances" for name, count in waiting)
     rows = [
         (
             "NamespaceDeletionDiscoveryFailure",
             bool(outcome.undiscovered),
-            ("DiscoveryFailed", "Discovery failed for some groups: " + ", ".join(outcome.undiscovered)),
+            (
+                "DiscoveryFailed",
+                "Discovery failed for some groups: " + ", ".join(outcome.undiscovered),
+            ),
             ("ResourcesDiscovered", "All resources successfully discovered"),
         ),
         (
@@ -54,7 +68,10 @@ def conditions_of(outcome: Outcome, standing: Sequence[KubeObject], now: datetim
         (
             "NamespaceDeletionContentFailure",
             bool(outcome.errors),
-            ("ContentDeletionFailed", "Failed to delete all resource types: " + "; ".join(outcome.errors)),
+            (
+                "ContentDeletionFailed",
+                "Failed to delete all resource types: " + "; ".join(outcome.errors),
+            ),
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
         ),
         (
@@ -66,7 +83,10 @@ def conditions_of(outcome: Outcome, standing: Sequence[KubeObject], now: datetim
         (
             "NamespaceFinalizersRemaining",
             bool(outcome.finalizers),
-            ("SomeFinalizersRemain", f"Some content in the namespace has finalizers remaining: {holders}"),
+            (
+                "SomeFinalizersRemain",
+                f"Some content in the namespace has finalizers remaining: {holders}",
+            ),
             ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
         ),
     ]
@@ -75,7 +95,9 @@ def conditions_of(outcome: Outcome, standing: Sequence[KubeObject], now: datetim
 
 
 def _condition(
-    row: tuple[str, bool, tuple[str, str], tuple[str, str]], standing: KubeObject | None, now: datetime
+    row: tuple[str, bool, tuple[str, str], tuple[str, str]],
+    standing: KubeObject | None,
+    now: datetime,
 ) -> KubeObject:
     kind, holds, bad, good = row
     reason, message = bad if holds else good
@@ -83,7 +105,13 @@ def _condition(
     since = format_time(now)
     if standing is not None and standing["status"] == status:
         since = standing["lastTransitionTime"]
-    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+    }
 
 
 class NamespaceController(KeyedController):
@@ -124,11 +152,11 @@ class NamespaceController(KeyedController):
         await self.client.request("PUT", NAMESPACES.path(None, name, "finalize"), body=body)
 
     async def _empty(self, namespace: str) -> Outcome:
-        found = await discover(self.client)
+        discovered = await discover(self.client)
         remaining: Counter[str] = Counter()
         finalizers: Counter[str] = Counter()
         errors: list[str] = []
-        for resource in _deletable(found):
+        for resource in _deletable(discovered):
             try:
                 left = await self._empty_of(resource, namespace)
             except ApiError as error:
@@ -139,7 +167,7 @@ class NamespaceController(KeyedController):
                 remaining[_title(resource)] += len(left)
             for item in left:
                 finalizers.update(item["metadata"].get("finalizers") or [])
-        return Outcome(remaining, finalizers, found.failed, errors)
+        return Outcome(remaining, finalizers, discovered.failed, errors)
 
     async def _empty_of(self, resource: Resource, namespace: str) -> list[KubeObject]:
         items = (await self.client.list(resource, namespace)).items
@@ -158,15 +186,20 @@ class NamespaceController(KeyedController):
     async def _delete(self, resource: Resource, item: KubeObject) -> None:
         metadata = item["metadata"]
         try:
-            await self.client.delete(resource, metadata["name"], metadata["namespace"], uid=metadata["uid"])
+            await self.client.delete(
+                resource,
+                metadata["name"],
+                metadata["namespace"],
+                uid=metadata["uid"],
+            )
         except ApiError as error:
             if error.status != 404:
                 raise
 
 
-def _deletable(found: Discovered) -> list[Resource]:
-    """Owners before pods would only be recreated: everything else first, pods last."""
-    able = [item for item in found.having("list", "delete") if item.namespaced]
+def _deletable(discovered: Discovered) -> list[Resource]:
+    """The resources to delete, pods last: a live owner would replace deleted pods."""
+    able = [item for item in discovered.having("list", "delete") if item.namespaced]
     return sorted(able, key=lambda item: (item == PODS, item.group, item.plural))
 
 

@@ -1,1 +1,1 @@
-"""Controllers of nodes: pod ranges (IPAM) and health (lifecycle, taints, evictions)."""
+"""Controllers of nodes: pod address ranges (IPAM) and health (lifecycle, taints, evictions)."""

@@ -1,5 +1,6 @@
-"""What a silent or unready node means: conditions, taints, evictions. Pure functions
-(https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller)."""
+"""Derives conditions, taints and evictions from the state of a node
+(https://kubernetes.io/docs/concepts/architecture/nodes/#node-controller).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, tolerate
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 _FROM_KUBELET = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
-#: Condition and its status -> taint with NoSchedule (TaintNodesByCondition).
+#: The NoSchedule taint for a condition with this status (TaintNodesByCondition).
 _SCHEDULE_TAINTS = {
     ("Ready", "False"): NOT_READY,
     ("Ready", "Unknown"): UNREACHABLE,
@@ -27,7 +28,9 @@ _MANAGED = {*_SCHEDULE_TAINTS.values(), _UNSCHEDULABLE}
 
 
 def unknown_conditions(node: KubeObject, now: datetime) -> list[KubeObject] | None:
-    """All conditions of a node whose kubelet has gone silent; None when they already say so."""
+    """The conditions of a node whose kubelet stopped reporting; None when they are Unknown
+    already.
+    """
     standing = list((node.get("status") or {}).get("conditions") or [])
     result = [item for item in standing if item["type"] not in _FROM_KUBELET]
     changed = False
@@ -45,22 +48,26 @@ def _unknown(node: KubeObject, kind: str, held: KubeObject | None, now: datetime
     fresh: KubeObject = {"type": kind, "status": "Unknown", "lastTransitionTime": format_time(now)}
     if held is None:
         created = node["metadata"].get("creationTimestamp")
-        reason, text = "NodeStatusNeverUpdated", "Kubelet never posted node status."
+        reason = "NodeStatusNeverUpdated"
+        text = "Kubelet never posted node status."
         return fresh | {"reason": reason, "message": text, "lastHeartbeatTime": created}
-    reason, text = "NodeStatusUnknown", "Kubelet stopped posting node status."
+    reason = "NodeStatusUnknown"
+    text = "Kubelet stopped posting node status."
     return {**held, **fresh, "reason": reason, "message": text}
 
 
 def ready_status(node: KubeObject) -> str:
-    """True, False or Unknown; a node without the condition is Unknown."""
-    found = condition(node.get("status"), "Ready")
-    return str(found["status"]) if found else "Unknown"
+    """True, False or Unknown; a node without the condition Ready is Unknown."""
+    ready = condition(node.get("status"), "Ready")
+    return str(ready["status"]) if ready else "Unknown"
 
 
 def wanted_taints(node: KubeObject, now: datetime, *, evict: bool) -> list[KubeObject] | None:
-    """spec.taints as conditions and spec.unschedulable want them; None when nothing changes.
+    """spec.taints as the conditions and spec.unschedulable require; None when nothing changes.
 
-    evict: whether an unready node also gets its NoExecute taint (not while every node is silent).
+    With evict an unready node also gets its NoExecute taint. The caller leaves evict out while no
+    node at all is ready, because then the control plane rather than the nodes is likely to be cut
+    off.
     """
     spec = node.get("spec") or {}
     standing = list(spec.get("taints") or [])
@@ -69,7 +76,8 @@ def wanted_taints(node: KubeObject, now: datetime, *, evict: bool) -> list[KubeO
     execute = execute if condition(node.get("status"), "Ready") else ""
     kept = [item for item in standing if _stays(item, wanted, execute)]
     present = {(item["key"], item["effect"]) for item in kept}
-    added = [{"key": key, "effect": NO_SCHEDULE} for key in sorted(wanted) if (key, NO_SCHEDULE) not in present]
+    missing = [key for key in sorted(wanted) if (key, NO_SCHEDULE) not in present]
+    added = [{"key": key, "effect": NO_SCHEDULE} for key in missing]
     if execute and evict and (execute, NO_EXECUTE) not in present:
         added.append({"key": execute, "effect": NO_EXECUTE})
     if not added and len(kept) == len(standing):
@@ -86,7 +94,8 @@ def _schedule_keys(node: KubeObject) -> set[str]:
 
 
 def _stays(taint: KubeObject, schedule: set[str], execute: str) -> bool:
-    key, effect = taint["key"], taint.get("effect")
+    key = taint["key"]
+    effect = taint.get("effect")
     if effect == NO_SCHEDULE and key in _MANAGED:
         return key in schedule
     if effect == NO_EXECUTE and key in (NOT_READY, UNREACHABLE):
@@ -95,9 +104,10 @@ def _stays(taint: KubeObject, schedule: set[str], execute: str) -> bool:
 
 
 def eviction_time(pod: KubeObject, taints: Sequence[KubeObject], now: datetime) -> datetime | None:
-    """When a pod must leave its node because of NoExecute taints; None: it may stay.
+    """When a pod must leave its node because of NoExecute taints; None when it may stay.
 
-    A pod that tolerates all of them for a while leaves after the shortest tolerationSeconds.
+    A pod that tolerates all of them for a limited time leaves after the shortest
+    tolerationSeconds.
     """
     deadlines: list[datetime] = []
     for taint in taints:
@@ -107,27 +117,39 @@ def eviction_time(pod: KubeObject, taints: Sequence[KubeObject], now: datetime) 
         if not matching:
             return now
         since = parse_time(taint["timeAdded"]) if taint.get("timeAdded") else created_at(pod)
-        # A pod made after the taint has its time from its own start.
+        # The time of a pod that is newer than the taint counts from its creation.
         since = max(since, created_at(pod))
-        limits = [item["tolerationSeconds"] for item in matching if item.get("tolerationSeconds") is not None]
+        limits = [item.get("tolerationSeconds") for item in matching]
+        limits = [seconds for seconds in limits if seconds is not None]
         if limits:
             deadlines.append(since + timedelta(seconds=max(min(limits), 0)))
     return min(deadlines, default=None)
 
 
 def not_ready_pod_conditions(pod: KubeObject, now: datetime) -> list[KubeObject] | None:
-    """status.conditions with Ready False, for a pod on a silent node; None when it is not ready anyway."""
+    """status.conditions with Ready False for a pod on a silent node; None if it was not ready."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     if not any(item["type"] == "Ready" and item["status"] == "True" for item in conditions):
         return None
     return [
-        {**item, "status": "False", "lastTransitionTime": format_time(now)} if item["type"] == "Ready" else item
+        {
+            **item,
+            "status": "False",
+            "lastTransitionTime": format_time(now),
+        }
+        if item["type"] == "Ready"
+        else item
         for item in conditions
     ]
 
 
-def disruption_target(pod: KubeObject, reason: str, message: str, now: datetime) -> list[KubeObject]:
-    """status.conditions with DisruptionTarget True."""
+def disruption_target(
+    pod: KubeObject,
+    reason: str,
+    message: str,
+    now: datetime,
+) -> list[KubeObject]:
+    """status.conditions with DisruptionTarget set to True."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     fresh = {
         "type": "DisruptionTarget",

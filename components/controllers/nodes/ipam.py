@@ -1,4 +1,4 @@
-"""podCIDR and podCIDRs of nodes (RangeAllocator of kube-controller-manager's node-ipam-controller)."""
+"""Assigns podCIDR and podCIDRs to nodes (the RangeAllocator of node-ipam-controller)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ log = logging.getLogger(__name__)
 
 
 class RangeExhausted(Exception):
-    """Every block of a cluster CIDR is taken."""
+    """Every block of a cluster CIDR is in use."""
 
 
 class CidrSet:
-    """Blocks of one size within a cluster CIDR, handed out in turn: a block that was freed is used again last."""
+    """Blocks of one size in a cluster CIDR.
+
+    They are allocated in turn, so that a released block is reused as late as possible.
+    """
 
     def __init__(self, cluster: Network, mask_size: int) -> None:
-        self.cluster, self.mask_size = cluster, mask_size
+        self.cluster = cluster
+        self.mask_size = mask_size
         self._count = 1 << (mask_size - cluster.prefixlen)
         self._step = 1 << (cluster.max_prefixlen - mask_size)
         self._used: set[int] = set()
         self._next = 0
 
     def occupy(self, network: Network) -> bool:
-        """Mark all blocks network touches; False when it lies outside."""
+        """Marks all blocks that overlap the network; returns False when it lies outside the
+        range.
+        """
         indexes = self._indexes(network)
         self._used.update(indexes)
         return bool(indexes)
@@ -40,7 +46,7 @@ class CidrSet:
         self._used.difference_update(self._indexes(network))
 
     def allocate(self) -> Network:
-        """Raises RangeExhausted."""
+        """Takes the next free block; raises RangeExhausted when there is none."""
         if len(self._used) >= self._count:
             text = "CIDR allocation failed; there are no remaining CIDRs left to allocate in"
             raise RangeExhausted(f"{text} {self.cluster}")
@@ -63,12 +69,16 @@ class CidrSet:
 
 def pod_cidrs(node: KubeObject) -> list[str]:
     spec = node.get("spec") or {}
-    found = spec.get("podCIDRs") or []
-    return list(found) or [item for item in [spec.get("podCIDR")] if item]
+    cidrs = spec.get("podCIDRs") or []
+    return list(cidrs) or [item for item in [spec.get("podCIDR")] if item]
 
 
-def occupy_all(sets: Sequence[CidrSet], nodes: Iterable[KubeObject], services: Iterable[Network]) -> None:
-    """What nodes already have, and Service ranges that overlap, are never handed out."""
+def occupy_all(
+    sets: Sequence[CidrSet],
+    nodes: Iterable[KubeObject],
+    services: Iterable[Network],
+) -> None:
+    """Reserves the blocks that nodes already have and those that overlap a Service range."""
     for network in services:
         for cidrs in sets:
             cidrs.occupy(network)
@@ -76,7 +86,8 @@ def occupy_all(sets: Sequence[CidrSet], nodes: Iterable[KubeObject], services: I
         for text in pod_cidrs(node):
             network = ipaddress.ip_network(text)
             if not any(cidrs.occupy(network) for cidrs in sets):
-                log.warning("node %s: podCIDR %s lies outside the cluster CIDR", node["metadata"]["name"], text)
+                name = node["metadata"]["name"]
+                log.warning("node %s: podCIDR %s lies outside the cluster CIDR", name, text)
 
 
 class NodeIpamController(KeyedController):
@@ -88,7 +99,7 @@ class NodeIpamController(KeyedController):
         options = context.options
         sizes = {4: options.mask_size_ipv4, 6: options.mask_size_ipv6}
         self.sets = [CidrSet(network, sizes[network.version]) for network in options.cluster_cidrs]
-        # Of a node's name, whether it is written yet or not: a failed patch must not lose the blocks.
+        # The blocks of each node, written or not: a node whose patch failed keeps its blocks.
         self.assigned: dict[str, list[str]] = {}
         self.nodes = self.follow(NODES, self._on_node)
         self.occupied = False

@@ -22,14 +22,17 @@ _LEASE_NAMESPACE = "kube-node-lease"
 
 @dataclass(frozen=True)
 class _Probe:
-    """The last heartbeat and when it was seen by our clock: clocks of nodes may differ."""
+    """The last heartbeat and when it arrived by this process's clock; nodes' clocks may differ."""
 
     renewed: str
     seen: datetime
 
 
 class NodeLifecycleController(KeyedController):
-    """Keys are nodes: their taints and their pods' evictions. monitor() turns silence into conditions."""
+    """Sets nodes' taints and evicts their pods; keys are nodes.
+
+    _monitor() turns missing heartbeats into conditions.
+    """
 
     component = "node-controller"
 
@@ -54,7 +57,8 @@ class NodeLifecycleController(KeyedController):
         node = self.nodes.store.get(key)
         tainted = node is not None and _execute_taints(node)
         moved = old is None or not old["spec"].get("nodeName")
-        if tainted and (moved or (old or {})["spec"].get("tolerations") != new["spec"].get("tolerations")):
+        tolerations = new["spec"].get("tolerations")
+        if tainted and (moved or (old or {})["spec"].get("tolerations") != tolerations):
             self.queue.add(key)
 
     async def run(self) -> None:
@@ -68,13 +72,18 @@ class NodeLifecycleController(KeyedController):
                 try:
                     await self._check(node, now)
                 except ApiError as error:
-                    log.debug("node %s: %s", node["metadata"]["name"], error)
+                    name = node["metadata"]["name"]
+                    log.debug("cannot update the status of node %s: %s", name, error)
             await asyncio.sleep(self.context.options.node_monitor_period)
 
     async def _check(self, node: KubeObject, now: datetime) -> None:
-        """A node that has never reported gets the longer start-up grace period."""
+        """Marks the node when its heartbeat is overdue.
+
+        A node that has never reported its status gets the longer start-up grace period.
+        """
         name = node["metadata"]["name"]
-        ready = next((c for c in (node.get("status") or {}).get("conditions") or [] if c["type"] == "Ready"), None)
+        conditions = (node.get("status") or {}).get("conditions") or []
+        ready = next((item for item in conditions if item["type"] == "Ready"), None)
         renewed = self._heartbeat(node, ready)
         probe = self.probes.get(name)
         if probe is None or probe.renewed != renewed:
@@ -86,10 +95,10 @@ class NodeLifecycleController(KeyedController):
         grace = options.node_monitor_grace_period if ready else options.node_startup_grace_period
         if now <= probe.seen + timedelta(seconds=grace):
             return
-        conditions = health.unknown_conditions(node, now)
-        if conditions is None:
+        unknown = health.unknown_conditions(node, now)
+        if unknown is None:
             return
-        silent = [Patch(NODES, "", name, {"status": {"conditions": conditions}}, "status")]
+        silent = [Patch(NODES, "", name, {"status": {"conditions": unknown}}, "status")]
         await self.apply(("", name), silent)
         if ready and ready["status"] == "True":
             await self._pods_not_ready(node, now)
@@ -97,17 +106,24 @@ class NodeLifecycleController(KeyedController):
     def _heartbeat(self, node: KubeObject, ready: KubeObject | None) -> str:
         lease = self.leases.get(node["metadata"]["name"], _LEASE_NAMESPACE)
         renewed = str(((lease or {}).get("spec") or {}).get("renewTime") or "")
-        posted = str((ready or {}).get("lastHeartbeatTime") or "") if (ready or {}).get("status") != "Unknown" else ""
+        # This controller itself writes the condition Unknown, so it does not count as a heartbeat.
+        reported = ready if ready is not None and ready.get("status") != "Unknown" else {}
+        posted = str(reported.get("lastHeartbeatTime") or "")
         return f"{renewed} {posted}"
 
     async def _pods_not_ready(self, node: KubeObject, now: datetime) -> None:
         name = node["metadata"]["name"]
-        actions: list[Action] = [Emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")]
+        actions: list[Action] = [
+            Emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady"),
+        ]
         for pod in self.pods_by_node.get(name):
             conditions = health.not_ready_pod_conditions(pod, now)
             if conditions is not None:
-                metadata, patch = pod["metadata"], {"status": {"conditions": conditions}}
-                actions.append(Patch(PODS, metadata["namespace"], metadata["name"], patch, "status"))
+                metadata = pod["metadata"]
+                patch = {"status": {"conditions": conditions}}
+                actions.append(
+                    Patch(PODS, metadata["namespace"], metadata["name"], patch, "status"),
+                )
                 actions.append(Emit(pod, "Warning", "NodeNotReady", "Node is not ready"))
         await self.apply(("", name), actions)
 
@@ -118,9 +134,13 @@ class NodeLifecycleController(KeyedController):
         now = self.context.now()
         taints = health.wanted_taints(node, now, evict=self._some_node_is_ready())
         if taints is not None:
-            # The version in the patch: taints are a list, and kubectl taint may write it at the same time.
+            # A patch replaces the whole list of taints, which kubectl taint may write at the same
+            # time; the resourceVersion makes the later write fail.
             version = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}}
-            await self.apply(key, [Patch(NODES, "", key[1], version | {"spec": {"taints": taints}})])
+            await self.apply(
+                key,
+                [Patch(NODES, "", key[1], version | {"spec": {"taints": taints}})],
+            )
             return
         await self._evict(key, node, now)
 
@@ -146,8 +166,10 @@ class NodeLifecycleController(KeyedController):
 
 def _eviction(pod: KubeObject, now: datetime) -> list[Action]:
     metadata = pod["metadata"]
-    namespace, name = metadata["namespace"], metadata["name"]
-    reason, text = "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"
+    namespace = metadata["namespace"]
+    name = metadata["name"]
+    reason = "DeletionByTaintManager"
+    text = "Taint manager: deleting due to NoExecute taint"
     status = {"status": {"conditions": health.disruption_target(pod, reason, text, now)}}
     return [
         Emit(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {namespace}/{name}"),
@@ -162,6 +184,7 @@ def _execute_taints(node: KubeObject) -> list[KubeObject]:
 
 
 def _health(node: KubeObject) -> object:
-    spec, status = node.get("spec") or {}, node.get("status") or {}
+    spec = node.get("spec") or {}
+    status = node.get("status") or {}
     conditions = {item["type"]: item["status"] for item in status.get("conditions") or []}
     return spec.get("taints") or [], bool(spec.get("unschedulable")), conditions

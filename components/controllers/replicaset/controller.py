@@ -1,13 +1,24 @@
-"""The loop: claims pods, then carries out the plan and writes the status."""
+"""Runs the ReplicaSet plan: claims pods, creates or deletes some, writes the status."""
 
 from __future__ import annotations
 
 from kubewire.components.controllers.actions import Update
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
-from kubewire.components.controllers.meta import Key, controller_of, controller_uid, is_deleting, labels_of
+from kubewire.components.controllers.meta import (
+    Key,
+    controller_of,
+    controller_uid,
+    is_deleting,
+    labels_of,
+)
 from kubewire.components.controllers.pods import until_available
-from kubewire.components.controllers.replicaset.plan import doubled_up, plan_replicas, plan_status, status_differs
+from kubewire.components.controllers.replicaset.plan import (
+    doubled_up,
+    plan_replicas,
+    plan_status,
+    status_differs,
+)
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
 from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.resources import PODS, REPLICASETS, KubeObject
@@ -32,10 +43,10 @@ class ReplicaSetController(KeyedController):
         if old is not None and labels_of(old) == labels_of(new) and controller_of(old) is None:
             return
         namespace = new["metadata"]["namespace"]
-        for (where, name), replicaset in self.sets.store.items():
+        for key, replicaset in self.sets.store.items():
             selector = LabelSelector.from_object(replicaset["spec"].get("selector"))
-            if where == namespace and selector.matches(labels_of(new)):
-                self.queue.add((where, name))
+            if key[0] == namespace and selector.matches(labels_of(new)):
+                self.queue.add(key)
 
     async def sync(self, key: Key) -> None:
         replicaset = self.sets.store.get(key)
@@ -49,7 +60,8 @@ class ReplicaSetController(KeyedController):
         error: ApiError | None = None
         if not is_deleting(replicaset):
             try:
-                await self.apply(key, plan_replicas(replicaset, claimed.owned, self._doubled_up(replicaset), now))
+                crowding = self._doubled_up(replicaset)
+                await self.apply(key, plan_replicas(replicaset, claimed.owned, crowding, now))
             except ApiError as failure:
                 error = failure
         status = plan_status(replicaset, claimed.owned, now, error.message if error else None)
@@ -68,4 +80,5 @@ class ReplicaSetController(KeyedController):
     def _doubled_up(self, replicaset: KubeObject) -> dict[str, int]:
         owner = controller_uid(replicaset)
         siblings = self.sets_by_owner.get(owner) if owner else [replicaset]
-        return doubled_up([pod for item in siblings for pod in self.pods_by_owner.get(item["metadata"]["uid"])])
+        uids = [item["metadata"]["uid"] for item in siblings]
+        return doubled_up([pod for uid in uids for pod in self.pods_by_owner.get(uid)])

@@ -1,4 +1,4 @@
-"""How many pods to make, which to delete, and the status: functions of the ReplicaSet and its pods."""
+"""Plans the pods to create and delete, and the status, from a ReplicaSet and its pods."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Report, SlowStart
-from kubewire.components.controllers.meta import condition, format_time, labels_of
-from kubewire.components.controllers.pods import deletion_rank, is_active, is_available, is_ready, phase
+from kubewire.components.controllers.meta import condition, format_time, is_deleting, labels_of
+from kubewire.components.controllers.pods import (
+    deletion_rank,
+    is_active,
+    is_available,
+    is_ready,
+    phase,
+)
 from kubewire.components.controllers.podtemplate import pod_from_template
 from kubewire.components.kubeapi.resources import PODS, KubeObject
 
-#: Creations and deletions of one sync (BurstReplicas).
+#: The most pods that one sync creates or deletes (BurstReplicas).
 BURST = 500
 
 
 def plan_replicas(
     replicaset: KubeObject, pods: Sequence[KubeObject], doubled_up: Mapping[str, int], now: datetime
 ) -> tuple[Action, ...]:
-    """Bring the number of active pods to spec.replicas. doubled_up: related pods by node, for the ranking."""
+    """Brings the number of active pods to spec.replicas.
+
+    doubled_up counts related pods on each node, for the ranking.
+    """
     active = [pod for pod in pods if is_active(pod)]
     missing = int(replicaset["spec"].get("replicas", 1)) - len(active)
     if missing > 0:
@@ -29,18 +38,30 @@ def plan_replicas(
 
 
 def _create(replicaset: KubeObject) -> Create:
-    report = Report(replicaset, "SuccessfulCreate", "Created pod: {name}", "FailedCreate", "Error creating: {error}")
+    report = Report(
+        replicaset,
+        "SuccessfulCreate",
+        "Created pod: {name}",
+        "FailedCreate",
+        "Error creating: {error}",
+    )
     return Create(PODS, pod_from_template(replicaset, replicaset["spec"]["template"]), report)
 
 
 def _delete(replicaset: KubeObject, pod: KubeObject) -> Delete:
     metadata = pod["metadata"]
-    report = Report(replicaset, "SuccessfulDelete", "Deleted pod: {name}", "FailedDelete", "Error deleting: {error}")
+    report = Report(
+        replicaset,
+        "SuccessfulDelete",
+        "Deleted pod: {name}",
+        "FailedDelete",
+        "Error deleting: {error}",
+    )
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
 def doubled_up(related: Sequence[KubeObject]) -> dict[str, int]:
-    """Active pods of the same Deployment by node (getPodsRankedByRelatedPodsOnSameNode)."""
+    """Active pods of the same Deployment on each node (getPodsRankedByRelatedPodsOnSameNode)."""
     counts: dict[str, int] = {}
     for pod in related:
         if is_active(pod):
@@ -52,7 +73,9 @@ def doubled_up(related: Sequence[KubeObject]) -> dict[str, int]:
 def plan_status(
     replicaset: KubeObject, pods: Sequence[KubeObject], now: datetime, error: str | None = None
 ) -> dict[str, Any]:
-    """The status; error: the message of a failed create or delete, shown as condition ReplicaFailure."""
+    """The status; error, the message of a failed create or delete, becomes condition
+    ReplicaFailure.
+    """
     spec = replicaset["spec"]
     wanted = (spec["template"].get("metadata") or {}).get("labels") or {}
     counted = [pod for pod in pods if is_active(pod)]
@@ -70,19 +93,24 @@ def plan_status(
 
 
 def _is_terminating(pod: KubeObject) -> bool:
-    return bool(pod["metadata"].get("deletionTimestamp")) and phase(pod) not in ("Succeeded", "Failed")
+    return is_deleting(pod) and phase(pod) not in ("Succeeded", "Failed")
 
 
-def _conditions(replicaset: KubeObject, active: int, error: str | None, now: datetime) -> list[KubeObject]:
+def _conditions(
+    replicaset: KubeObject,
+    active: int,
+    error: str | None,
+    now: datetime,
+) -> list[KubeObject]:
     status = replicaset.get("status") or {}
-    others = [item for item in status.get("conditions") or [] if item["type"] != "ReplicaFailure"]
+    rest = [item for item in status.get("conditions") or [] if item["type"] != "ReplicaFailure"]
     if error is None:
-        return others
+        return rest
     too_few = active < int(replicaset["spec"].get("replicas", 1))
     reason = "FailedCreate" if too_few else "FailedDelete"
     standing = condition(status, "ReplicaFailure")
     if standing is not None and standing.get("reason") == reason:
-        return [*others, standing]
+        return [*rest, standing]
     failure = {
         "type": "ReplicaFailure",
         "status": "True",
@@ -90,7 +118,7 @@ def _conditions(replicaset: KubeObject, active: int, error: str | None, now: dat
         "message": error,
         "lastTransitionTime": format_time(now),
     }
-    return [*others, failure]
+    return [*rest, failure]
 
 
 _COUNTS = (

@@ -1,1 +1,1 @@
-"""ServiceCIDRs: made ready, and kept while addresses of theirs are in use (KEP-1880)."""
+"""ServiceCIDRs: made ready, and kept while one of their addresses is in use (KEP-1880)."""

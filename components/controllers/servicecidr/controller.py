@@ -1,4 +1,4 @@
-"""Follows ServiceCIDRs and, while one is on its way out, the IPAddresses in it."""
+"""Follows ServiceCIDRs and, while one is being deleted, the IPAddresses in it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class ServiceCIDRController(KeyedController):
         self.addresses = self.follow(IPADDRESSES, self._enqueue_leaving)
 
     def _enqueue_all(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        """One that comes or goes may cover the addresses of another."""
+        """Enqueues all: a ServiceCIDR that appears or disappears may cover addresses of another."""
         self.enqueue(old, new)
         for key in self.service_cidrs.store:
             self.queue.add(key)
 
     def _enqueue_leaving(self, old: KubeObject | None, new: KubeObject | None) -> None:
-        for key, one in self.service_cidrs.store.items():
-            if is_deleting(one):
+        for key, service_cidr in self.service_cidrs.store.items():
+            if is_deleting(service_cidr):
                 self.queue.add(key)
 
     async def sync(self, key: Key) -> None:
         service_cidr = self.service_cidrs.store.get(key)
         if service_cidr is None:
             return
-        others = [one for name, one in self.service_cidrs.store.items() if name != key]
+        other_cidrs = [item for name, item in self.service_cidrs.store.items() if name != key]
         addresses = [name for _, name in self.addresses.store]
-        await self.apply(key, plan(service_cidr, others, addresses, self.context.now()))
+        await self.apply(key, plan(service_cidr, other_cidrs, addresses, self.context.now()))

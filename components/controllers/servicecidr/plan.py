@@ -1,4 +1,4 @@
-"""What a ServiceCIDR needs next (k8s.io/kubernetes/pkg/controller/servicecidrs). Pure."""
+"""Plans the next write to a ServiceCIDR (k8s.io/kubernetes/pkg/controller/servicecidrs)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR"
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 _READY = "Kubernetes Service CIDR is ready"
-_IN_USE = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR"
+_HINT = "please remove them or create a new ServiceCIDR"
+_IN_USE = f"There are still IPAddresses referencing the ServiceCIDR, {_HINT}"
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -22,7 +23,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def plan(
     service_cidr: KubeObject, others: Iterable[KubeObject], addresses: Iterable[str], now: datetime
 ) -> tuple[Action, ...]:
-    """One write at a time. addresses: the names of all IPAddresses."""
+    """Returns at most one write; addresses are the names of all IPAddresses."""
     finalizers = service_cidr["metadata"].get("finalizers") or []
     if not is_deleting(service_cidr):
         if FINALIZER not in finalizers:
@@ -32,23 +33,32 @@ def plan(
         return ()
     if is_needed(service_cidr, others, addresses):
         return _with_ready(service_cidr, "False", "Terminating", _IN_USE, now)
-    left = [one for one in finalizers if one != FINALIZER]
+    left = [item for item in finalizers if item != FINALIZER]
     return (Update(SERVICECIDRS, _with_finalizers(service_cidr, left)),)
 
 
-def is_needed(service_cidr: KubeObject, others: Iterable[KubeObject], addresses: Iterable[str]) -> bool:
-    """An address in it is in use, and no other ServiceCIDR that stays covers that address."""
+def is_needed(
+    service_cidr: KubeObject,
+    others: Iterable[KubeObject],
+    addresses: Iterable[str],
+) -> bool:
+    """Whether an address in use lies in it that no other ServiceCIDR, not being deleted, covers."""
     own = _networks(service_cidr)
-    standing = [network for other in others if not is_deleting(other) for network in _networks(other)]
+    staying = [other for other in others if not is_deleting(other)]
+    standing = [network for other in staying for network in _networks(other)]
     used = (ipaddress.ip_address(name) for name in addresses)
-    return any(_covers(own, one) and not _covers(standing, one) for one in used)
+    return any(_covers(own, address) and not _covers(standing, address) for address in used)
 
 
 def _networks(service_cidr: KubeObject) -> list[_Network]:
-    return [ipaddress.ip_network(cidr, strict=False) for cidr in service_cidr["spec"].get("cidrs") or ()]
+    cidrs = service_cidr["spec"].get("cidrs") or ()
+    return [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
 
 
-def _covers(networks: Sequence[_Network], address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _covers(
+    networks: Sequence[_Network],
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> bool:
     return any(network.version == address.version and address in network for network in networks)
 
 
@@ -56,11 +66,18 @@ def _with_finalizers(service_cidr: KubeObject, finalizers: list[str]) -> KubeObj
     return {**service_cidr, "metadata": {**service_cidr["metadata"], "finalizers": finalizers}}
 
 
-def _with_ready(service_cidr: KubeObject, value: str, reason: str, message: str, now: datetime) -> tuple[Action, ...]:
+def _with_ready(
+    service_cidr: KubeObject,
+    value: str,
+    reason: str,
+    message: str,
+    now: datetime,
+) -> tuple[Action, ...]:
     standing = condition(service_cidr.get("status"), "Ready")
     if standing is not None and standing.get("status") == value:
         return ()
-    conditions = [one for one in (service_cidr.get("status") or {}).get("conditions") or () if one["type"] != "Ready"]
+    before = (service_cidr.get("status") or {}).get("conditions") or ()
+    conditions = [item for item in before if item["type"] != "Ready"]
     ready = {
         "type": "Ready",
         "status": value,

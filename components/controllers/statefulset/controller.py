@@ -1,4 +1,4 @@
-"""The loop: claims pods by name and selector, carries out the plan."""
+"""Runs the StatefulSet plan on the pods that match by name and selector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from kubewire.components.controllers.meta import Key, controller_of, labels_of
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
 from kubewire.components.controllers.statefulset.identity import ordinal_of
 from kubewire.components.controllers.statefulset.plan import plan
-from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, PODS, STATEFULSETS, KubeObject
+from kubewire.components.kubeapi.resources import (
+    CONTROLLERREVISIONS,
+    PODS,
+    STATEFULSETS,
+    KubeObject,
+)
 from kubewire.components.kubeapi.selectors import LabelSelector
 
 
@@ -39,10 +44,15 @@ class StatefulSetController(KeyedController):
         statefulset = self.sets.store.get(key)
         if statefulset is None:
             return
-        uid, orphans = statefulset["metadata"]["uid"], orphans_in(key[0])
+        uid = statefulset["metadata"]["uid"]
+        orphans = orphans_in(key[0])
         selector = LabelSelector.from_object(statefulset["spec"]["selector"])
         candidates = self.pods_by_owner.get(uid) + self.pods_by_owner.get(orphans)
-        claimed = claim(statefulset, selector, PODS, candidates, admits=lambda pod: ordinal_of(statefulset, pod) >= 0)
+
+        def has_ordinal(pod: KubeObject) -> bool:
+            return ordinal_of(statefulset, pod) >= 0
+
+        claimed = claim(statefulset, selector, PODS, candidates, admits=has_ordinal)
         revisions = self.revisions_by_owner.get(uid) + self.revisions_by_owner.get(orphans)
         histories = claim(statefulset, selector, CONTROLLERREVISIONS, revisions)
         await self.apply(key, claimed.changes + histories.changes)

@@ -1,4 +1,4 @@
-"""Stable names: ordinals, labels, and the pod of an ordinal at a revision."""
+"""The stable identity of a StatefulSet's pods: ordinals, names, labels and pods of a revision."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def pod_name(statefulset: KubeObject, ordinal: int) -> str:
 
 
 def ordinal_of(statefulset: KubeObject, pod: KubeObject) -> int:
-    """The number at the end of the pod's name; -1 when it is not this set's."""
-    found = _NAME.fullmatch(pod["metadata"]["name"])
-    if found is None or found[1] != statefulset["metadata"]["name"]:
+    """The number at the end of the pod's name; -1 when the pod does not belong to this set."""
+    match = _NAME.fullmatch(pod["metadata"]["name"])
+    if match is None or match[1] != statefulset["metadata"]["name"]:
         return -1
-    return int(found[2])
+    return int(match[2])
 
 
 def identity_labels(name: str, ordinal: int) -> dict[str, str]:
@@ -40,12 +40,16 @@ def identity_labels(name: str, ordinal: int) -> dict[str, str]:
 
 
 def revision_of(pod: KubeObject) -> str:
-    """The name of the ControllerRevision the pod was made from."""
+    """The name of the ControllerRevision from which the pod was made."""
     return labels_of(pod).get(CONTROLLER_REVISION_HASH, "")
 
 
 def new_pod(statefulset: KubeObject, revision: KubeObject, ordinal: int) -> KubeObject:
-    """hostname is the pod's name, subdomain the governing Service: web-0.nginx.NAMESPACE.svc."""
+    """Builds the pod of an ordinal.
+
+    Its hostname is its name and its subdomain the governing Service, which gives it the DNS name
+    web-0.nginx.NAMESPACE.svc.
+    """
     at_revision = apply_revision(statefulset, revision)
     pod = pod_from_template(at_revision, at_revision["spec"]["template"])
     name = pod_name(statefulset, ordinal)

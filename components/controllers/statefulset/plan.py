@@ -1,5 +1,10 @@
-"""The next step of a StatefulSet, by upstream's rules: living replicas in order, then the condemned from the
-top, then updates from the top down to the partition. Monotonic (OrderedReady) stops at the first obstacle."""
+"""Plans the next step of a StatefulSet by upstream's rules.
+
+First the replicas are created and repaired in order, then the condemned pods, those beyond
+spec.replicas, are deleted from the highest ordinal, and then the remaining ones are updated from
+the highest ordinal down to the partition. With OrderedReady the plan stops at the first pod that
+is not healthy, so that at most one pod changes at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from kubewire.components.controllers.actions import Action, Create, Delete, Patch, Plan, Report, Update
+from kubewire.components.controllers.actions import (
+    Action,
+    Create,
+    Delete,
+    Patch,
+    Plan,
+    Report,
+    Update,
+)
 from kubewire.components.controllers.meta import int_or_percent, is_deleting, labels_of
-from kubewire.components.controllers.pods import is_available, is_finished, is_ready, phase, until_available
+from kubewire.components.controllers.pods import (
+    is_available,
+    is_finished,
+    is_ready,
+    phase,
+    until_available,
+)
 from kubewire.components.controllers.revisions import History, plan_history, plan_truncation
 from kubewire.components.controllers.statefulset import identity
 from kubewire.components.kubeapi.resources import PODS, STATEFULSETS, KubeObject
@@ -18,20 +37,30 @@ from kubewire.components.kubeapi.resources import PODS, STATEFULSETS, KubeObject
 
 @dataclass(frozen=True)
 class Revisions:
+    """The revision from which the rollout started, and the one to which it leads."""
+
     current: KubeObject
     update: KubeObject
 
 
 @dataclass(frozen=True)
 class Roster:
-    """replicas: the living pod (or None) of each ordinal from the start; condemned: beyond, highest first."""
+    """replicas holds the pod of each ordinal from the start, or None; condemned the pods beyond.
+
+    condemned is sorted from the highest ordinal.
+    """
 
     replicas: tuple[KubeObject | None, ...]
     condemned: tuple[KubeObject, ...]
 
 
-def plan(statefulset: KubeObject, pods: Sequence[KubeObject], revisions: Sequence[KubeObject], now: datetime) -> Plan:
-    """Actions of this sync, the status last."""
+def plan(
+    statefulset: KubeObject,
+    pods: Sequence[KubeObject],
+    revisions: Sequence[KubeObject],
+    now: datetime,
+) -> Plan:
+    """Returns the actions of one sync; the status comes last."""
     history = plan_history(statefulset, revisions)
     named = _named(statefulset, history)
     members = roster(statefulset, pods)
@@ -39,7 +68,8 @@ def plan(statefulset: KubeObject, pods: Sequence[KubeObject], revisions: Sequenc
     if not is_deleting(statefulset):
         step = plan_pods(statefulset, members, named, now)
     status = plan_status(statefulset, pods, named, step, now)
-    live = {identity.revision_of(pod) for pod in pods} | {status["currentRevision"], status["updateRevision"]}
+    live = {identity.revision_of(pod) for pod in pods}
+    live |= {status["currentRevision"], status["updateRevision"]}
     actions = history.actions + step + plan_truncation(statefulset, history.old, live)
     if _differs(statefulset.get("status") or {}, status):
         actions += (Update(STATEFULSETS, {**statefulset, "status": status}, "status"),)
@@ -49,12 +79,16 @@ def plan(statefulset: KubeObject, pods: Sequence[KubeObject], revisions: Sequenc
 def _named(statefulset: KubeObject, history: History) -> Revisions:
     name = (statefulset.get("status") or {}).get("currentRevision")
     everything = [history.current, *history.old]
-    current = next((item for item in everything if item["metadata"]["name"] == name), history.current)
+    current = next(
+        (item for item in everything if item["metadata"]["name"] == name),
+        history.current,
+    )
     return Revisions(current, history.current)
 
 
 def roster(statefulset: KubeObject, pods: Sequence[KubeObject]) -> Roster:
-    start, count = identity.start_ordinal(statefulset), identity.replicas_of(statefulset)
+    start = identity.start_ordinal(statefulset)
+    count = identity.replicas_of(statefulset)
     places: dict[int, KubeObject] = {}
     condemned: list[tuple[int, KubeObject]] = []
     for pod in pods:
@@ -77,7 +111,7 @@ def _is_monotonic(statefulset: KubeObject) -> bool:
 
 
 def _is_healthy(statefulset: KubeObject, pod: KubeObject | None, now: datetime) -> bool:
-    """Running, ready, available and not on its way out."""
+    """Whether the pod is running, ready, available and not being deleted."""
     return (
         pod is not None
         and phase(pod) == "Running"
@@ -87,7 +121,12 @@ def _is_healthy(statefulset: KubeObject, pod: KubeObject | None, now: datetime) 
     )
 
 
-def plan_pods(statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime) -> tuple[Action, ...]:
+def plan_pods(
+    statefulset: KubeObject,
+    members: Roster,
+    revisions: Revisions,
+    now: datetime,
+) -> tuple[Action, ...]:
     monotonic = _is_monotonic(statefulset)
     actions: list[Action] = []
     for index, pod in enumerate(members.replicas):
@@ -104,7 +143,13 @@ def plan_pods(statefulset: KubeObject, members: Roster, revisions: Revisions, no
     return (*actions, *_update(statefulset, members, revisions, now))
 
 
-def _tend(statefulset: KubeObject, pod: KubeObject | None, ordinal: int, revisions: Revisions) -> list[Action]:
+def _tend(
+    statefulset: KubeObject,
+    pod: KubeObject | None,
+    ordinal: int,
+    revisions: Revisions,
+) -> list[Action]:
+    """Creates the pod of an ordinal, deletes it when it has finished, or restores its labels."""
     if pod is None:
         return [_create(statefulset, ordinal, revisions)]
     if is_finished(pod):
@@ -139,12 +184,25 @@ def _report(statefulset: KubeObject, verb: str, name: str) -> Report:
     text = f"{verb} Pod {name} in StatefulSet {statefulset['metadata']['name']}"
     reason = verb.capitalize()
     return Report(
-        statefulset, f"Successful{reason}", f"{text} successful", f"Failed{reason}", f"{text} failed error: {{error}}"
+        statefulset,
+        f"Successful{reason}",
+        f"{text} successful",
+        f"Failed{reason}",
+        f"{text} failed error: {{error}}",
     )
 
 
-def _condemn(statefulset: KubeObject, members: Roster, monotonic: bool, now: datetime) -> list[Action]:
-    """Scale down from the top. Ordered: one at a time, and past an unhealthy pod only if it is the first such."""
+def _condemn(
+    statefulset: KubeObject,
+    members: Roster,
+    monotonic: bool,
+    now: datetime,
+) -> list[Action]:
+    """Deletes pods beyond spec.replicas.
+
+    With OrderedReady only the highest is deleted, and not while a pod with a lower ordinal is
+    unhealthy, unless the highest is the first unhealthy one.
+    """
     if not monotonic:
         return [_delete(statefulset, pod) for pod in members.condemned if not is_deleting(pod)]
     if not members.condemned:
@@ -159,19 +217,29 @@ def _condemn(statefulset: KubeObject, members: Roster, monotonic: bool, now: dat
     return [_delete(statefulset, highest)]
 
 
-def _update(statefulset: KubeObject, members: Roster, revisions: Revisions, now: datetime) -> list[Action]:
-    """From the highest ordinal to the partition, keeping at most maxUnavailable (1) pods away."""
+def _update(
+    statefulset: KubeObject,
+    members: Roster,
+    revisions: Revisions,
+    now: datetime,
+) -> list[Action]:
+    """Deletes pods of other revisions from the highest ordinal down to the partition.
+
+    At most maxUnavailable pods, 1 by default, are unavailable.
+    """
     rolling = (statefulset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
     count = len(members.replicas)
     budget = max(int_or_percent(rolling.get("maxUnavailable", 1), count, round_up=True), 1)
     budget -= sum(not _is_healthy(statefulset, pod, now) for pod in members.replicas)
     actions: list[Action] = []
     for pod in reversed(members.replicas[_partition(statefulset) :]):
-        stale = pod is not None and identity.revision_of(pod) != revisions.update["metadata"]["name"]
+        newest = revisions.update["metadata"]["name"]
+        stale = pod is not None and identity.revision_of(pod) != newest
         if pod is None or not stale or is_deleting(pod) or is_finished(pod):
             continue
         if not _is_healthy(statefulset, pod, now):
-            # Already away: replacing it costs no availability, and it may never become ready as it is.
+            # The pod is unavailable already, so replacing it costs nothing, and it may never
+            # become ready in its present revision.
             actions.append(_delete(statefulset, pod))
         elif budget > 0:
             actions.append(_delete(statefulset, pod))
@@ -186,7 +254,7 @@ def plan_status(
     step: Sequence[Action],
     now: datetime,
 ) -> dict[str, Any]:
-    """Counts of pods as they were listed, with this step's creations and deletions left to the next sync."""
+    """Counts the listed pods; this step's creations and deletions show in the next sync."""
     current, update = (item["metadata"]["name"] for item in (revisions.current, revisions.update))
     staying = [pod for pod in pods if phase(pod) and not is_deleting(pod)]
     ready = [pod for pod in pods if phase(pod) == "Running" and is_ready(pod)]
@@ -205,10 +273,11 @@ def plan_status(
 
 
 def _completed(statefulset: KubeObject, status: dict[str, Any]) -> dict[str, Any]:
-    """When every replica is updated and ready, the update revision becomes the current one."""
+    """Makes the update revision the current one when every replica is updated and ready."""
     strategy = (statefulset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
     desired = identity.replicas_of(statefulset)
-    counted = all(status[field] == desired for field in ("updatedReplicas", "readyReplicas", "replicas"))
+    counts = ("updatedReplicas", "readyReplicas", "replicas")
+    counted = all(status[field] == desired for field in counts)
     if strategy != "RollingUpdate" or not counted:
         return status
     return {

@@ -1,5 +1,8 @@
-"""CustomResourceDefinition (apiextensions.k8s.io/v1): pkg/apis/apiextensions v1 defaults and validation. What a
-definition serves, and its conditions, are the core's (customresources.py)."""
+"""CustomResourceDefinition (apiextensions.k8s.io/v1): defaults and validation.
+
+It follows pkg/apis/apiextensions. crd/customresources.py serves the defined resources and sets the
+conditions.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,13 @@ from typing import Any
 from kubewire.components.apiserver import jsonpath
 from kubewire.components.apiserver.kinds import cells, names
 from kubewire.components.apiserver.kinds.cluster import schemas
-from kubewire.components.apiserver.kinds.fielderrors import by_rule, immutable, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    immutable,
+    invalid,
+    not_supported,
+    required,
+)
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, KubeObject
@@ -33,11 +42,15 @@ def default(obj: KubeObject) -> None:
 def prepare_create(obj: KubeObject) -> None:
     versions = cells.at(obj, "spec", "versions") or ()
     stored = [version.get("name", "") for version in versions if version.get("storage")]
-    obj["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+    obj["status"] = {
+        "conditions": [],
+        "acceptedNames": {"plural": "", "kind": ""},
+        "storedVersions": stored,
+    }
 
 
 def prepare_update(new: KubeObject, old: KubeObject) -> None:
-    """The version that is stored from now on joins those that may be in the store."""
+    """Adds the new storage version to the versions that may be in the store."""
     keep_status(new, old)
     status = new.setdefault("status", {})
     known = list(status.get("storedVersions") or ())
@@ -50,8 +63,10 @@ def prepare_update(new: KubeObject, old: KubeObject) -> None:
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
     spec = obj.get("spec") or {}
-    group, name = spec.get("group") or "", spec.get("names") or {}
-    errors = _name(obj, group, name) + _group(group) + _names(name) + _versions(spec.get("versions") or [])
+    group = spec.get("group") or ""
+    name = spec.get("names") or {}
+    errors = _name(obj, group, name) + _group(group) + _names(name)
+    errors += _versions(spec.get("versions") or [])
     if spec.get("scope") not in ("Cluster", "Namespaced"):
         if not spec.get("scope"):
             errors.append(required("spec.scope"))
@@ -64,7 +79,8 @@ def _name(obj: KubeObject, group: str, name: Mapping[str, Any]) -> list[FieldErr
     wanted = f"{name.get('plural', '')}.{group}"
     if obj["metadata"].get("name") == wanted:
         return []
-    return [invalid("metadata.name", obj["metadata"].get("name", ""), 'must be spec.names.plural+"."+spec.group')]
+    given = obj["metadata"].get("name", "")
+    return [invalid("metadata.name", given, 'must be spec.names.plural+"."+spec.group')]
 
 
 def _group(group: str) -> list[FieldError]:
@@ -83,12 +99,14 @@ def _names(name: Mapping[str, Any]) -> list[FieldError]:
         if not value:
             errors.append(required(f"spec.names.{key}"))
         else:
-            errors += [invalid(f"spec.names.{key}", value, text) for text in names.dns1035_label(value.lower())]
+            texts = names.dns1035_label(value.lower())
+            errors += [invalid(f"spec.names.{key}", value, text) for text in texts]
     for key in ("shortNames", "categories"):
         for index, value in enumerate(name.get(key) or ()):
             errors += by_rule(names.dns1035_label, f"spec.names.{key}[{index}]", value)
     if name.get("kind") and name.get("kind") == name.get("listKind"):
-        errors.append(invalid("spec.names.listKind", name["listKind"], "kind and listKind may not be the same"))
+        text = "kind and listKind may not be the same"
+        errors.append(invalid("spec.names.listKind", name["listKind"], text))
     return errors
 
 
@@ -128,19 +146,20 @@ def _subresources(version: Mapping[str, Any], path: str) -> list[FieldError]:
         if not value:
             errors.append(required(f"{at}.{key}"))
         elif not value.startswith(below):
-            errors.append(invalid(f"{at}.{key}", value, f"should be a json path under {below.rstrip('.')}"))
+            text = f"should be a json path under {below.rstrip('.')}"
+            errors.append(invalid(f"{at}.{key}", value, text))
     return errors
 
 
 def _paths(version: Mapping[str, Any], path: str) -> list[FieldError]:
-    """additionalPrinterColumns and selectableFields."""
+    """Validates additionalPrinterColumns and selectableFields."""
     errors = []
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
         at = f"{path}.additionalPrinterColumns[{index}]"
         errors += [required(f"{at}.{key}") for key in ("name", "type") if not column.get(key)]
         errors += _json_path(column, f"{at}.jsonPath")
-    for index, one in enumerate(version.get("selectableFields") or ()):
-        errors += _json_path(one, f"{path}.selectableFields[{index}].jsonPath")
+    for index, field in enumerate(version.get("selectableFields") or ()):
+        errors += _json_path(field, f"{path}.selectableFields[{index}].jsonPath")
     return errors
 
 
@@ -166,7 +185,8 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 
 def _established(obj: KubeObject) -> bool:
     conditions = cells.at(obj, "status", "conditions") or ()
-    return any(one.get("type") == "Established" and one.get("status") == "True" for one in conditions)
+    established = (item for item in conditions if item.get("type") == "Established")
+    return any(item.get("status") == "True" for item in established)
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
@@ -185,7 +205,7 @@ KIND = KindSpec(
     prepare_status_update=keep_all_but_status,
     validate_create=validate_create,
     validate_update=validate_update,
-    columns=(cells.NAME, Column("Created At", "date", "", "When it was made.")),
+    columns=(cells.NAME, Column("Created At", "date", "", "The time of its creation.")),
     row=row,
     unconditional_update=False,
 )

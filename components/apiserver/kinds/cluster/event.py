@@ -1,4 +1,4 @@
-"""Event, as core/v1 and as events.k8s.io/v1: k8s.io/kubernetes/pkg/registry/core/event."""
+"""Event, as core/v1 and events.k8s.io/v1 (k8s.io/kubernetes/pkg/registry/core/event)."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
 EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event")
 
 COLUMNS = (
-    Column("Last Seen", "string", "", "When it happened last."),
+    Column("Last Seen", "string", "", "When it was last seen."),
     Column("Type", "string", "", "Normal or Warning."),
-    Column("Reason", "string", "", "Why the object is in the state it is in, in one word."),
-    Column("Object", "string", "", "The object it is about."),
-    Column("Subobject", "string", "", "The part of the object it is about.", 1),
-    Column("Source", "string", "", "Who reports it.", 1),
+    Column("Reason", "string", "", "Why the object is in its present state, in one word."),
+    Column("Object", "string", "", "The object that the event is about."),
+    Column("Subobject", "string", "", "The part of the object that the event is about.", 1),
+    Column("Source", "string", "", "The component that reports it.", 1),
     Column("Message", "string", "", "What happened."),
-    Column("First Seen", "string", "", "When it happened first.", 1),
+    Column("First Seen", "string", "", "When it was first seen.", 1),
     Column("Count", "string", "", "How often it happened.", 1),
     Column("Name", "string", "name", "Name must be unique within a namespace.", 1),
 )
 
 
 def row(event: KubeObject, now: datetime) -> list[Any]:
-    """For both versions: events.k8s.io/v1 has the old fields as deprecated..."""
+    """The row of either version; events.k8s.io/v1 has the old fields with the prefix deprecated."""
     first = _first(event, now)
     last_time = event.get("lastTimestamp") or event.get("deprecatedLastTimestamp")
     last = since(last_time, now) if last_time else first
     count = event.get("count") or event.get("deprecatedCount") or 1
     series = event.get("series")
     if series:
-        last, count = since(series.get("lastObservedTime"), now), series.get("count", 0)
+        last = since(series.get("lastObservedTime"), now)
+        count = series.get("count", 0)
     about = event.get("involvedObject") or event.get("regarding") or {}
     return [
         last,
@@ -62,7 +63,8 @@ def _target(about: dict[str, Any]) -> str:
 
 def _source(event: KubeObject) -> str:
     source = event.get("source") or event.get("deprecatedSource") or {}
-    component = source.get("component") or event.get("reportingComponent") or event.get("reportingController") or ""
+    reporter = event.get("reportingComponent") or event.get("reportingController") or ""
+    component = source.get("component") or reporter
     host = source.get("host") or event.get("reportingInstance") or ""
     return f"{component}, {host}" if host else component
 
@@ -72,12 +74,14 @@ _ABOUT = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "
 
 def selectable_fields(event: KubeObject) -> dict[str, str]:
     about = event.get("involvedObject") or event.get("regarding") or {}
-    source = cells.at(event, "source", "component") or cells.at(event, "deprecatedSource", "component")
+    source = cells.at(event, "source", "component")
+    source = source or cells.at(event, "deprecatedSource", "component")
+    reporter = event.get("reportingComponent") or event.get("reportingController") or ""
     fields = {f"involvedObject.{key}": about.get(key, "") for key in _ABOUT}
     return fields | {
         "reason": event.get("reason", ""),
-        "reportingComponent": event.get("reportingComponent") or event.get("reportingController") or "",
-        "source": source or event.get("reportingComponent") or event.get("reportingController") or "",
+        "reportingComponent": reporter,
+        "source": source or reporter,
         "type": event.get("type", ""),
     }
 

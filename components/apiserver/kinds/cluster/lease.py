@@ -25,7 +25,11 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 
 
 def row(lease: KubeObject, now: datetime) -> list[Any]:
-    return [cells.name(lease), cells.at(lease, "spec", "holderIdentity") or "", cells.age(lease, now)]
+    return [
+        cells.name(lease),
+        cells.at(lease, "spec", "holderIdentity") or "",
+        cells.age(lease, now),
+    ]
 
 
 KIND = KindSpec(
@@ -33,7 +37,7 @@ KIND = KindSpec(
     singular="lease",
     validate_create=validate_create,
     validate_update=validate_update,
-    columns=(cells.NAME, Column("Holder", "string", "", "Who holds the lease."), cells.AGE),
+    columns=(cells.NAME, Column("Holder", "string", "", "The holder of the lease."), cells.AGE),
     row=row,
     unconditional_update=False,
 )

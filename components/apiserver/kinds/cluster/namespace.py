@@ -29,7 +29,7 @@ def default(namespace: KubeObject) -> None:
 
 
 def prepare_create(namespace: KubeObject) -> None:
-    """Every namespace holds the `kubernetes` finalizer until its content is gone."""
+    """Adds the finalizer `kubernetes`, which keeps the namespace until its contents are deleted."""
     namespace["status"] = {"phase": "Active"}
     spec = namespace["spec"] = namespace.get("spec") or {}
     finalizers = spec.get("finalizers") or []
@@ -37,7 +37,10 @@ def prepare_create(namespace: KubeObject) -> None:
 
 
 def prepare_update(new: KubeObject, old: KubeObject) -> None:
-    new["spec"] = {**(new.get("spec") or {}), "finalizers": cells.at(old, "spec", "finalizers") or []}
+    new["spec"] = {
+        **(new.get("spec") or {}),
+        "finalizers": cells.at(old, "spec", "finalizers") or [],
+    }
     new["status"] = old.get("status") or {}
 
 
@@ -56,7 +59,8 @@ def validate_create(namespace: KubeObject) -> list[FieldError]:
 
 
 def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    phase, deleted = cells.at(new, "status", "phase") or "", bool(new["metadata"].get("deletionTimestamp"))
+    phase = cells.at(new, "status", "phase") or ""
+    deleted = bool(new["metadata"].get("deletionTimestamp"))
     if phase == ("Terminating" if deleted else "Active"):
         return []
     text = "may only be 'Terminating' if `deletionTimestamp` is not empty"
@@ -66,7 +70,11 @@ def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]
 
 
 def row(namespace: KubeObject, now: datetime) -> list[Any]:
-    return [cells.name(namespace), cells.at(namespace, "status", "phase") or "", cells.age(namespace, now)]
+    return [
+        cells.name(namespace),
+        cells.at(namespace, "status", "phase") or "",
+        cells.age(namespace, now),
+    ]
 
 
 def selectable_fields(namespace: KubeObject) -> dict[str, str]:

@@ -39,7 +39,7 @@ def default(node: KubeObject) -> None:
 
 
 def _pod_cidrs(spec: dict[str, Any]) -> None:
-    """podCIDR is the first of podCIDRs; setting either sets both."""
+    """Makes podCIDR the first of podCIDRs; setting either sets both."""
     if spec.get("podCIDR") and not spec.get("podCIDRs"):
         spec["podCIDRs"] = [spec["podCIDR"]]
     elif spec.get("podCIDRs"):
@@ -52,15 +52,16 @@ def prepare_status_update(new: KubeObject, old: KubeObject) -> None:
 
 def validate_create(node: KubeObject) -> list[FieldError]:
     spec = node.get("spec") or {}
-    # Upstream really has the taints under metadata.
-    return validate_taints(spec.get("taints") or (), "metadata.taints") + _validate_pod_cidrs(
-        spec.get("podCIDRs") or []
-    )
+    # Upstream's errors do name this path, although the taints are in the spec.
+    errors = validate_taints(spec.get("taints") or (), "metadata.taints")
+    return errors + _validate_pod_cidrs(spec.get("podCIDRs") or [])
 
 
 def _validate_pod_cidrs(cidrs: list[str]) -> list[FieldError]:
     path = "spec.podCIDRs"
-    errors = [error for index, cidr in enumerate(cidrs) for error in validate_legacy_cidr(f"{path}[{index}]", cidr)]
+    errors: list[FieldError] = []
+    for index, cidr in enumerate(cidrs):
+        errors += validate_legacy_cidr(f"{path}[{index}]", cidr)
     if len(cidrs) < 2:
         return errors
     if len(cidrs) > 2 or len({family(cidr.partition("/")[0]) for cidr in cidrs}) < 2:
@@ -72,20 +73,25 @@ def _validate_pod_cidrs(cidrs: list[str]) -> list[FieldError]:
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    """The node's ranges and its provider's name for it are set once."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
+    """Forbids changes of the node's ranges and of its provider's ID once they are set."""
+    after = new.get("spec") or {}
+    before = old.get("spec") or {}
     errors = validate_status_update(new, old)
     if before.get("podCIDRs") and before["podCIDRs"] != after.get("podCIDRs"):
-        errors.append(forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid'))
+        text = 'node updates may not change podCIDR except from "" to valid'
+        errors.append(forbidden("spec.podCIDRs", text))
     if before.get("providerID") and before["providerID"] != after.get("providerID"):
-        errors.append(forbidden("spec.providerID", 'node updates may not change providerID except from "" to valid'))
+        text = 'node updates may not change providerID except from "" to valid'
+        errors.append(forbidden("spec.providerID", text))
     return errors + validate_create(new)
 
 
 def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
     addresses = cells.at(new, "status", "addresses") or []
     return [
-        duplicate(f"status.addresses[{index}]", one) for index, one in enumerate(addresses) if one in addresses[:index]
+        duplicate(f"status.addresses[{index}]", address)
+        for index, address in enumerate(addresses)
+        if address in addresses[:index]
     ]
 
 
@@ -106,7 +112,8 @@ def row(node: KubeObject, now: datetime) -> list[Any]:
 
 
 def _status(node: KubeObject) -> str:
-    ready = [one for one in cells.at(node, "status", "conditions") or () if one.get("type") == "Ready"]
+    conditions = cells.at(node, "status", "conditions") or ()
+    ready = [item for item in conditions if item.get("type") == "Ready"]
     text = ("Ready" if ready[-1].get("status") == "True" else "NotReady") if ready else "Unknown"
     return text + (",SchedulingDisabled" if cells.at(node, "spec", "unschedulable") else "")
 
@@ -119,7 +126,8 @@ def _roles(node: KubeObject) -> list[str]:
 
 def _address(node: KubeObject, kind: str) -> str:
     addresses = cells.at(node, "status", "addresses") or ()
-    return next((one.get("address", "") for one in addresses if one.get("type") == kind), cells.NONE)
+    matching = (item.get("address", "") for item in addresses if item.get("type") == kind)
+    return next(matching, cells.NONE)
 
 
 def selectable_fields(node: KubeObject) -> dict[str, str]:

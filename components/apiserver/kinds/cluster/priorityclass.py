@@ -10,7 +10,13 @@ from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-PRIORITYCLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
+PRIORITYCLASSES = Resource(
+    "scheduling.k8s.io",
+    "v1",
+    "priorityclasses",
+    "PriorityClass",
+    namespaced=False,
+)
 
 _HIGHEST_USER_PRIORITY = 1_000_000_000
 
@@ -21,12 +27,18 @@ def default(obj: KubeObject) -> None:
 
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
-    name, value = obj["metadata"].get("name", ""), obj.get("value", 0)
+    name = obj["metadata"].get("name", "")
+    value = obj.get("value", 0)
     if name.startswith("system-"):
         if name in ("system-cluster-critical", "system-node-critical"):
             return []
         text = "priority class names with 'system-' prefix are reserved for system use only"
-        return [forbidden("metadata.name", f"{text}. error: {name} is not a known system priority class")]
+        return [
+            forbidden(
+                "metadata.name",
+                f"{text}. error: {name} is not a known system priority class",
+            )
+        ]
     if value > _HIGHEST_USER_PRIORITY:
         text = f"maximum allowed value of a user defined priority is {_HIGHEST_USER_PRIORITY}"
         return [forbidden("value", text)]
@@ -38,7 +50,9 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
     if new.get("value", 0) != old.get("value", 0):
         errors.append(forbidden("value", "may not be changed in an update."))
     if new.get("preemptionPolicy") != old.get("preemptionPolicy"):
-        errors.append(invalid("preemptionPolicy", new.get("preemptionPolicy"), "field is immutable"))
+        errors.append(
+            invalid("preemptionPolicy", new.get("preemptionPolicy"), "field is immutable"),
+        )
     return errors
 
 
@@ -62,9 +76,9 @@ KIND = KindSpec(
     columns=(
         cells.NAME,
         Column("Value", "integer", "", "The priority."),
-        Column("Global-Default", "boolean", "", "Do pods without a class get it?"),
+        Column("Global-Default", "boolean", "", "Whether pods without a class get it."),
         cells.AGE,
-        Column("PreemptionPolicy", "string", "", "May its pods push others out?"),
+        Column("PreemptionPolicy", "string", "", "Whether its pods may preempt others."),
     ),
     row=row,
 )

@@ -1,4 +1,4 @@
-"""LimitRange and ResourceQuota (core/v1). They are stored; nothing enforces them here (README, Differences)."""
+"""LimitRange and ResourceQuota (core/v1); they are stored but not enforced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
 from kubewire.components.apiserver.kinds.spec import Column, KindSpec
-from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.strategy import (
+    empty_status,
+    keep_all_but_status,
+    keep_status,
+)
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange")
@@ -15,12 +19,15 @@ RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
 
 
 def default_limits(obj: KubeObject) -> None:
-    """Of containers: the default limit is the maximum, the default request the default limit or the minimum."""
+    """Derives containers' defaults: the limit from the maximum, the request from limit or
+    minimum.
+    """
     for item in cells.at(obj, "spec", "limits") or ():
         if item.get("type") != "Container":
             continue
         item["default"] = {**(item.get("max") or {}), **(item.get("default") or {})}
-        item["defaultRequest"] = {**(item.get("min") or {}), **item["default"], **(item.get("defaultRequest") or {})}
+        requested = item.get("defaultRequest") or {}
+        item["defaultRequest"] = {**(item.get("min") or {}), **item["default"], **requested}
 
 
 def limits_row(obj: KubeObject, now: datetime) -> list[Any]:
@@ -32,13 +39,14 @@ LIMITRANGE_KIND = KindSpec(
     singular="limitrange",
     short_names=("limits",),
     default=default_limits,
-    columns=(cells.NAME, Column("Created At", "date", "", "When it was made.")),
+    columns=(cells.NAME, Column("Created At", "date", "", "The time of its creation.")),
     row=limits_row,
 )
 
 
 def quota_row(obj: KubeObject, now: datetime) -> list[Any]:
-    hard, used = cells.at(obj, "status", "hard") or {}, cells.at(obj, "status", "used") or {}
+    hard = cells.at(obj, "status", "hard") or {}
+    used = cells.at(obj, "status", "used") or {}
     texts = {key: f"{key}: {used.get(key, '0')}/{amount}" for key, amount in sorted(hard.items())}
     limits = [text for key, text in texts.items() if key.startswith("limits")]
     requests = [text for key, text in texts.items() if not key.startswith("limits")]
@@ -55,8 +63,8 @@ RESOURCEQUOTA_KIND = KindSpec(
     prepare_status_update=keep_all_but_status,
     columns=(
         cells.NAME,
-        Column("Request", "string", "", "Used and allowed amounts of what is requested."),
-        Column("Limit", "string", "", "Used and allowed amounts of what is limited."),
+        Column("Request", "string", "", "Used and allowed amounts of requests."),
+        Column("Limit", "string", "", "Used and allowed amounts of limits."),
         cells.AGE,
     ),
     row=quota_row,

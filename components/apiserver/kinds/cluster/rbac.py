@@ -1,5 +1,8 @@
-"""Role, ClusterRole and their bindings (rbac.authorization.k8s.io/v1): pkg/apis/rbac/v1/defaults.go and validation.
-They are stored; every authenticated client may do everything (README, Differences)."""
+"""Role, ClusterRole and their bindings (rbac.authorization.k8s.io/v1).
+
+Defaults and validation follow pkg/apis/rbac. The objects are stored but not enforced: every
+authenticated client may do everything.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    forbidden,
+    invalid,
+    not_supported,
+    required,
+)
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
@@ -16,7 +25,13 @@ GROUP = "rbac.authorization.k8s.io"
 ROLES = Resource(GROUP, "v1", "roles", "Role")
 CLUSTERROLES = Resource(GROUP, "v1", "clusterroles", "ClusterRole", namespaced=False)
 ROLEBINDINGS = Resource(GROUP, "v1", "rolebindings", "RoleBinding")
-CLUSTERROLEBINDINGS = Resource(GROUP, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False)
+CLUSTERROLEBINDINGS = Resource(
+    GROUP,
+    "v1",
+    "clusterrolebindings",
+    "ClusterRoleBinding",
+    namespaced=False,
+)
 
 _GROUPS = {"ServiceAccount": "", "User": GROUP, "Group": GROUP}
 
@@ -41,9 +56,11 @@ def _rule(rule: Mapping[str, Any], namespaced: bool, path: str) -> list[FieldErr
             text = "rules cannot apply to both regular resources and non-resource URLs"
             errors.append(invalid(f"{path}.nonResourceURLs", urls, text))
         return errors
-    for key, what in (("apiGroups", "api group"), ("resources", "resource")):
+    for key, noun in (("apiGroups", "api group"), ("resources", "resource")):
         if not rule.get(key):
-            errors.append(required(f"{path}.{key}", f"resource rules must supply at least one {what}"))
+            errors.append(
+                required(f"{path}.{key}", f"resource rules must supply at least one {noun}"),
+            )
     return errors
 
 
@@ -74,7 +91,8 @@ def default_binding(obj: KubeObject) -> None:
 
 def _validate_binding(obj: KubeObject) -> list[FieldError]:
     namespaced = obj.get("kind") == "RoleBinding"
-    reference, errors = obj.get("roleRef") or {}, []
+    reference = obj.get("roleRef") or {}
+    errors = []
     if reference.get("apiGroup") != GROUP:
         errors.append(not_supported("roleRef.apiGroup", reference.get("apiGroup", ""), (GROUP,)))
     kinds = ("Role", "ClusterRole") if namespaced else ("ClusterRole",)
@@ -90,7 +108,8 @@ def _validate_binding(obj: KubeObject) -> list[FieldError]:
 
 
 def _subject(subject: Mapping[str, Any], namespaced: bool, path: str) -> list[FieldError]:
-    kind, group = subject.get("kind", ""), subject.get("apiGroup", "")
+    kind = subject.get("kind", "")
+    group = subject.get("apiGroup", "")
     errors = [] if subject.get("name") else [required(f"{path}.name")]
     if kind not in _GROUPS:
         return [*errors, not_supported(f"{path}.kind", kind, ("ServiceAccount", "User", "Group"))]
@@ -117,10 +136,10 @@ def role_row(obj: KubeObject, now: datetime) -> list[Any]:
     return [cells.name(obj), obj["metadata"].get("creationTimestamp", "")]
 
 
-ROLE_COLUMNS = (cells.NAME, Column("Created At", "date", "", "When it was made."))
+ROLE_COLUMNS = (cells.NAME, Column("Created At", "date", "", "The time of its creation."))
 BINDING_COLUMNS = (
     cells.NAME,
-    Column("Role", "string", "", "The role that is granted."),
+    Column("Role", "string", "", "The role that the binding grants."),
     cells.AGE,
     Column("Users", "string", "", "Users in the binding", 1),
     Column("Groups", "string", "", "Groups in the binding", 1),
@@ -129,16 +148,21 @@ BINDING_COLUMNS = (
 
 
 def binding_row(obj: KubeObject, now: datetime) -> list[Any]:
-    reference, subjects = obj.get("roleRef") or {}, obj.get("subjects") or []
+    reference = obj.get("roleRef") or {}
+    subjects = obj.get("subjects") or []
     accounts = [
-        f"{one.get('namespace', '')}/{one.get('name', '')}" for one in subjects if one.get("kind") == "ServiceAccount"
+        f"{subject.get('namespace', '')}/{subject.get('name', '')}"
+        for subject in subjects
+        if subject.get("kind") == "ServiceAccount"
     ]
+    users = [item.get("name", "") for item in subjects if item.get("kind") == "User"]
+    groups = [item.get("name", "") for item in subjects if item.get("kind") == "Group"]
     return [
         cells.name(obj),
         f"{reference.get('kind', '')}/{reference.get('name', '')}",
         cells.age(obj, now),
-        ", ".join(one.get("name", "") for one in subjects if one.get("kind") == "User"),
-        ", ".join(one.get("name", "") for one in subjects if one.get("kind") == "Group"),
+        ", ".join(users),
+        ", ".join(groups),
         ", ".join(accounts),
     ]
 

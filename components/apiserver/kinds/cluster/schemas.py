@@ -1,5 +1,6 @@
-"""What a CustomResourceDefinition's schema must not say: patterns that are none, and parts of the wrong form
-(apiextensions' validation.go, schema/validation.go)."""
+"""Validates the schema of a CustomResourceDefinition: its patterns, types and list keys
+(validation.go and schema/validation.go of apiextensions).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ _LIST_TYPES = ("atomic", "map", "set")
 
 
 def errors(schema: Mapping[str, Any], path: str) -> list[FieldError]:
-    """path: that of the schema, spec.versions[0].schema.openAPIV3Schema."""
-    found: list[FieldError] = []
+    """Returns the errors of a schema; path is that of the schema in the definition."""
+    problems: list[FieldError] = []
     waiting = [(path, schema)]
     while waiting:
-        place, one = waiting.pop()
-        found += _own(one, place)
-        waiting += reversed(list(_inner(one, place)))
-    return found
+        place, inner = waiting.pop()
+        problems += _own(inner, place)
+        waiting += reversed(list(_inner(inner, place)))
+    return problems
 
 
 def _own(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
@@ -44,16 +45,21 @@ def _own(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:
         yield invalid(f"{path}.multipleOf", schema["multipleOf"], "must be greater than 0")
     items = schema.get("items")
     if isinstance(items, list):
-        yield FieldError("Forbidden", f"{path}.items", "", "items must be a schema object and not an array")
+        yield FieldError(
+            "Forbidden",
+            f"{path}.items",
+            "",
+            "items must be a schema object and not an array",
+        )
 
 
 def _inner(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for key in ("properties", "patternProperties", "definitions"):
-        for name, one in (schema.get(key) or {}).items():
-            yield f"{path}.{key}[{name}]", one
+        for name, inner in (schema.get(key) or {}).items():
+            yield f"{path}.{key}[{name}]", inner
     for key in ("items", "additionalProperties", "not"):
-        if isinstance(one := schema.get(key), Mapping):
-            yield f"{path}.{key}", one
+        if isinstance(inner := schema.get(key), Mapping):
+            yield f"{path}.{key}", inner
     for key in ("allOf", "anyOf", "oneOf"):
-        for index, one in enumerate(schema.get(key) or ()):
-            yield f"{path}.{key}[{index}]", one
+        for index, inner in enumerate(schema.get(key) or ()):
+            yield f"{path}.{key}[{index}]", inner

@@ -1,6 +1,6 @@
 """ServiceAccount (core/v1): k8s.io/kubernetes/pkg/registry/core/serviceaccount.
 
-Its `token` subresource is the core's.
+http/subresources.py serves its subresource `token`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Mutating- and ValidatingWebhookConfiguration (admissionregistration.k8s.io/v1), stored only: nothing is called."""
+"""MutatingWebhookConfiguration and ValidatingWebhookConfiguration
+(admissionregistration.k8s.io/v1).
+
+They are stored, and no webhook is called.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,26 @@ from kubewire.components.apiserver.kinds.spec import Column, KindSpec
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 GROUP = "admissionregistration.k8s.io"
-MUTATING = Resource(GROUP, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", namespaced=False)
+MUTATING = Resource(
+    GROUP,
+    "v1",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+)
 VALIDATING = Resource(
-    GROUP, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", namespaced=False
+    GROUP,
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    namespaced=False,
 )
 
-COLUMNS = (cells.NAME, Column("Webhooks", "integer", "", "Number of webhooks in this configuration"), cells.AGE)
+COLUMNS = (
+    cells.NAME,
+    Column("Webhooks", "integer", "", "Number of webhooks in this configuration"),
+    cells.AGE,
+)
 
 
 def default(obj: KubeObject) -> None:

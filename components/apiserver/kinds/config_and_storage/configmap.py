@@ -16,18 +16,19 @@ from kubewire.components.apiserver.kinds.fielderrors import invalid
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import CONFIGMAPS, KubeObject
 
-COLUMNS = (cells.NAME, Column("Data", "string", "", "How many keys the map has."), cells.AGE)
+COLUMNS = (cells.NAME, Column("Data", "string", "", "The number of keys."), cells.AGE)
 
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
-    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
+    data = obj.get("data") or {}
+    binary = obj.get("binaryData") or {}
     errors = validate_keys(data, "data") + validate_keys(binary, "binaryData")
     for key in data:
         if key in binary:
             errors.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
     size = sum(len(value.encode()) for value in data.values()) + decoded_size(binary)
     if size > MOST_BYTES:
-        # "[]" is how field.Path prints the whole object.
+        # field.Path prints the whole object as "[]".
         errors.append(FieldError("TooLong", "[]", "", f"may not be more than {MOST_BYTES} bytes"))
     return errors
 

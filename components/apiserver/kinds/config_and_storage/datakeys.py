@@ -1,4 +1,6 @@
-"""What ConfigMaps and Secrets share: keys that can be file names, a size limit, `immutable`."""
+"""The rules that ConfigMaps and Secrets share: keys that can be file names, a size limit,
+`immutable`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.resources import KubeObject
 
-#: core.MaxSecretSize
+#: The most bytes of data (core.MaxSecretSize).
 MOST_BYTES = 1024 * 1024
 
 
@@ -18,14 +20,15 @@ def validate_keys(data: Mapping[str, str], path: str) -> list[FieldError]:
 
 
 def decoded_size(data: Mapping[str, str]) -> int:
-    """Bytes behind base64 values."""
+    """The number of bytes that base64 values decode to."""
     return sum(len(value) // 4 * 3 - value[-2:].count("=") for value in data.values())
 
 
 def immutable_data(new: KubeObject, old: KubeObject, fields: Sequence[str]) -> list[FieldError]:
-    """Once `immutable` is true neither it nor the data changes."""
+    """Forbids changes of the data, and of `immutable`, once `immutable` is true."""
     if not old.get("immutable"):
         return []
     text = "field is immutable when `immutable` is set"
     errors = [] if new.get("immutable") else [forbidden("immutable", text)]
-    return errors + [forbidden(key, text) for key in fields if (new.get(key) or {}) != (old.get(key) or {})]
+    changed = [key for key in fields if (new.get(key) or {}) != (old.get(key) or {})]
+    return errors + [forbidden(key, text) for key in changed]

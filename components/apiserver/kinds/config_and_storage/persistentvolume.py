@@ -1,4 +1,7 @@
-"""PersistentVolume, PersistentVolumeClaim (core/v1) and StorageClass (storage.k8s.io/v1), stored only."""
+"""PersistentVolume, PersistentVolumeClaim (core/v1) and StorageClass (storage.k8s.io/v1).
+
+They are stored, and no controller acts on them.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,24 @@ from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 PERSISTENTVOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 PERSISTENTVOLUMECLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
-STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
+STORAGECLASSES = Resource(
+    "storage.k8s.io",
+    "v1",
+    "storageclasses",
+    "StorageClass",
+    namespaced=False,
+)
 
-_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
-_DEFAULT_CLASS = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
+_MODES = {
+    "ReadWriteOnce": "RWO",
+    "ReadOnlyMany": "ROX",
+    "ReadWriteMany": "RWX",
+    "ReadWriteOncePod": "RWOP",
+}
+_DEFAULT_CLASS = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
 
 
 def _modes(modes: Sequence[str] | None) -> str:
@@ -25,7 +42,9 @@ def _modes(modes: Sequence[str] | None) -> str:
 
 
 def _phase(obj: KubeObject) -> str:
-    return "Terminating" if obj["metadata"].get("deletionTimestamp") else cells.at(obj, "status", "phase") or ""
+    if obj["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    return cells.at(obj, "status", "phase") or ""
 
 
 def default_volume(obj: KubeObject) -> None:
@@ -74,11 +93,11 @@ VOLUME_KIND = KindSpec(
     validate_create=validate_volume,
     columns=(
         cells.NAME,
-        Column("Capacity", "string", "", "How much fits."),
-        Column("Access Modes", "string", "", "How it can be mounted."),
-        Column("Reclaim Policy", "string", "", "What happens when its claim goes."),
+        Column("Capacity", "string", "", "The size of the volume."),
+        Column("Access Modes", "string", "", "The ways in which it can be mounted."),
+        Column("Reclaim Policy", "string", "", "What happens when its claim is deleted."),
         Column("Status", "string", "", "Its phase."),
-        Column("Claim", "string", "", "Who has it."),
+        Column("Claim", "string", "", "The claim to which it is bound."),
         Column("StorageClass", "string", "", "StorageClass of the pv"),
         Column("VolumeAttributesClass", "string", "", "VolumeAttributesClass of the pv"),
         Column("Reason", "string", "", "Why it is in its phase."),
@@ -108,9 +127,8 @@ def validate_claim_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
     fixed = [_fixed_claim(obj.get("spec") or {}) for obj in (new, old)]
     errors = validate_claim(new)
     if fixed[0] != fixed[1]:
-        text = (
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-        )
+        text = "spec is immutable after creation except resources.requests"
+        text += " and volumeAttributesClassName for bound claims"
         errors.append(forbidden("spec", text))
     return errors
 
@@ -121,7 +139,8 @@ def _fixed_claim(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def claim_row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     bound = bool(spec.get("volumeName"))
     return [
         cells.name(obj),
@@ -150,9 +169,9 @@ CLAIM_KIND = KindSpec(
     columns=(
         cells.NAME,
         Column("Status", "string", "", "Its phase."),
-        Column("Volume", "string", "", "The volume it got."),
-        Column("Capacity", "string", "", "How much fits."),
-        Column("Access Modes", "string", "", "How it can be mounted."),
+        Column("Volume", "string", "", "The volume to which it is bound."),
+        Column("Capacity", "string", "", "The size of the volume."),
+        Column("Access Modes", "string", "", "The ways in which it can be mounted."),
         Column("StorageClass", "string", "", "StorageClass of the pvc"),
         Column("VolumeAttributesClass", "string", "", "VolumeAttributesClass of the pvc"),
         cells.AGE,
@@ -192,10 +211,10 @@ CLASS_KIND = KindSpec(
     validate_create=validate_class,
     columns=(
         cells.NAME,
-        Column("Provisioner", "string", "", "Who makes the volumes."),
-        Column("ReclaimPolicy", "string", "", "What happens when a claim goes."),
-        Column("VolumeBindingMode", "string", "", "When a claim gets its volume."),
-        Column("AllowVolumeExpansion", "string", "", "May claims grow?"),
+        Column("Provisioner", "string", "", "The provisioner of the volumes."),
+        Column("ReclaimPolicy", "string", "", "What happens when a claim is deleted."),
+        Column("VolumeBindingMode", "string", "", "When a claim is bound to its volume."),
+        Column("AllowVolumeExpansion", "string", "", "Whether claims may grow."),
         cells.AGE,
     ),
     row=class_row,

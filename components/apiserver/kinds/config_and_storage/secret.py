@@ -19,8 +19,8 @@ from kubewire.components.kubeapi.resources import SECRETS, KubeObject
 
 COLUMNS = (
     cells.NAME,
-    Column("Type", "string", "", "What the data is for."),
-    Column("Data", "string", "", "How many keys the secret has."),
+    Column("Type", "string", "", "The purpose of the data."),
+    Column("Data", "string", "", "The number of keys."),
     cells.AGE,
 )
 
@@ -30,12 +30,13 @@ def default(obj: KubeObject) -> None:
         obj["type"] = "Opaque"
     plain = obj.pop("stringData", None)
     if isinstance(plain, dict) and plain:
-        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in plain.items()}
+        texts = {key: str(value) for key, value in plain.items()}
+        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         obj["data"] = {**(obj.get("data") or {}), **encoded}
 
 
 _ACCOUNT_NAME = "kubernetes.io/service-account.name"
-#: What a typed secret must hold.
+#: The keys that a secret of this type must have.
 _NEEDED_KEYS = {
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
@@ -45,7 +46,8 @@ _NEEDED_KEYS = {
 
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
-    data, kind = obj.get("data") or {}, obj.get("type", "")
+    data = obj.get("data") or {}
+    kind = obj.get("type", "")
     errors = validate_keys(data, "data")
     if decoded_size(data) > MOST_BYTES:
         errors.append(FieldError("TooLong", "data", "", f"may not be more than {MOST_BYTES} bytes"))

@@ -1,4 +1,4 @@
-"""Validation of containers: validateContainers and what it calls in pkg/apis/core/validation/validation.go."""
+"""Validates containers (validateContainers of pkg/apis/core/validation/validation.go)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,23 @@ _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
-_NOT_IN_EPHEMERAL = ("ports", "resources", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+_NOT_IN_EPHEMERAL = (
+    "ports",
+    "resources",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+)
 
 Container = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class PodContext:
-    """What a container's validation needs to know of its pod. volumes: name -> volume."""
+    """What the validation of a container needs to know of its pod; volumes maps names to
+    volumes.
+    """
 
     volumes: Mapping[str, Mapping[str, Any]]
     grace_period: int | None
@@ -45,10 +54,15 @@ class PodContext:
     is_pod: bool
 
 
-def validate_containers(containers: Sequence[Container], path: str, pod: PodContext) -> list[FieldError]:
+def validate_containers(
+    containers: Sequence[Container],
+    path: str,
+    pod: PodContext,
+) -> list[FieldError]:
     if not containers:
         return [required(path)]
-    errors, seen = [], set[str]()
+    errors = []
+    seen = set[str]()
     for index, container in enumerate(containers):
         at = f"{path}[{index}]"
         errors += _common(container, at, pod) + _unique(container, at, seen)
@@ -60,10 +74,13 @@ def validate_containers(containers: Sequence[Container], path: str, pod: PodCont
 
 
 def validate_init_containers(
-    containers: Sequence[Container], others: Sequence[Container], path: str, pod: PodContext
+    containers: Sequence[Container], siblings: Sequence[Container], path: str, pod: PodContext
 ) -> list[FieldError]:
-    """Probes and lifecycle are for those that keep running (restartPolicy Always)."""
-    errors, seen = [], {one.get("name", "") for one in others}
+    """Validates init containers; only sidecars (restartPolicy Always) may have probes and
+    lifecycle.
+    """
+    errors = []
+    seen = {item.get("name", "") for item in siblings}
     for index, container in enumerate(containers):
         at = f"{path}[{index}]"
         errors += _common(container, at, pod)
@@ -75,14 +92,16 @@ def validate_init_containers(
             errors += _lifecycle(container, at, pod) + _probes(container, at, pod)
             continue
         text = "may not be set for init containers without restartPolicy=Always"
-        errors += [forbidden(f"{at}.{key}", text) for key in ("lifecycle", *_PROBES) if container.get(key) is not None]
+        given = [key for key in ("lifecycle", *_PROBES) if container.get(key) is not None]
+        errors += [forbidden(f"{at}.{key}", text) for key in given]
     return errors
 
 
 def validate_ephemeral_containers(
-    containers: Sequence[Container], others: Sequence[Container], path: str, pod: PodContext
+    containers: Sequence[Container], siblings: Sequence[Container], path: str, pod: PodContext
 ) -> list[FieldError]:
-    errors, targets = [], {one.get("name", "") for one in others}
+    errors = []
+    targets = {item.get("name", "") for item in siblings}
     seen = set(targets)
     for index, container in enumerate(containers):
         at = f"{path}[{index}]"
@@ -91,7 +110,8 @@ def validate_ephemeral_containers(
         if target and target not in targets:
             errors.append(FieldError("NotFound", f"{at}.targetContainerName", target))
         text = "cannot be set for an Ephemeral Container"
-        errors += [forbidden(f"{at}.{key}", text) for key in _NOT_IN_EPHEMERAL if container.get(key)]
+        given = [key for key in _NOT_IN_EPHEMERAL if container.get(key)]
+        errors += [forbidden(f"{at}.{key}", text) for key in given]
     return errors
 
 
@@ -104,7 +124,8 @@ def _unique(container: Container, at: str, seen: set[str]) -> list[FieldError]:
 
 
 def _common(container: Container, at: str, pod: PodContext) -> list[FieldError]:
-    name, image = container.get("name") or "", container.get("image") or ""
+    name = container.get("name") or ""
+    image = container.get("image") or ""
     errors = by_rule(names.dns1123_label, f"{at}.name", name) if name else [required(f"{at}.name")]
     if not image:
         errors.append(required(f"{at}.image"))
@@ -122,13 +143,12 @@ def _common(container: Container, at: str, pod: PodContext) -> list[FieldError]:
     return errors + _security_context(container.get("securityContext"), f"{at}.securityContext")
 
 
-# --- ports
-
-
 def _ports(ports: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
-    errors, seen = [], set[str]()
+    errors = []
+    seen = set[str]()
     for index, port in enumerate(ports):
-        at, name = f"{path}[{index}]", port.get("name") or ""
+        at = f"{path}[{index}]"
+        name = port.get("name") or ""
         wrong = by_rule(names.port_name, f"{at}.name", name) if name else []
         errors += wrong
         if name and not wrong and name in seen:
@@ -145,8 +165,9 @@ def _ports(ports: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
 
 
 def _host_ports(containers: Sequence[Container], path: str) -> list[FieldError]:
-    """(protocol, host address, port) may be taken once."""
-    errors, seen = [], set[str]()
+    """Each protocol, host address and port may be used only once."""
+    errors = []
+    seen = set[str]()
     for number, container in enumerate(containers):
         for index, port in enumerate(container.get("ports") or ()):
             if not port.get("hostPort"):
@@ -158,13 +179,13 @@ def _host_ports(containers: Sequence[Container], path: str) -> list[FieldError]:
     return errors
 
 
-# --- volumes of a container
-
-
 def _volume_mounts(container: Container, path: str, pod: PodContext) -> list[FieldError]:
-    errors, seen = [], set[str]()
+    errors = []
+    seen = set[str]()
     for index, mount in enumerate(container.get("volumeMounts") or ()):
-        at, name, target = f"{path}[{index}]", mount.get("name") or "", mount.get("mountPath") or ""
+        at = f"{path}[{index}]"
+        name = mount.get("name") or ""
+        target = mount.get("mountPath") or ""
         if not name:
             errors.append(required(f"{at}.name"))
         if name not in pod.volumes:
@@ -182,7 +203,7 @@ def _sub_path(mount: Mapping[str, Any], at: str, path: str) -> list[FieldError]:
     errors = []
     for key in ("subPath", "subPathExpr"):
         if mount.get(key):
-            # Upstream leaves the index out of this path.
+            # Upstream's errors omit the index from this path.
             errors += local_descending_path(mount[key], f"{path}.{key}")
     if mount.get("subPath") and mount.get("subPathExpr"):
         text = "subPathExpr and subPath are mutually exclusive"
@@ -202,21 +223,20 @@ def no_backsteps(target: str, path: str) -> list[FieldError]:
 def _volume_devices(container: Container, path: str, pod: PodContext) -> list[FieldError]:
     errors = []
     for index, device in enumerate(container.get("volumeDevices") or ()):
-        at, name = f"{path}[{index}]", device.get("name") or ""
+        at = f"{path}[{index}]"
+        name = device.get("name") or ""
         volume = pod.volumes.get(name)
         if not name:
             errors.append(required(f"{at}.name"))
         if volume is None:
             errors.append(FieldError("NotFound", f"{at}.name", name))
         elif "persistentVolumeClaim" not in volume and "ephemeral" not in volume:
-            text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"
+            text = "can only use volume source type of PersistentVolumeClaim or Ephemeral"
+            text += " for block mode"
             errors.append(invalid(f"{at}.name", name, text))
         if not device.get("devicePath"):
             errors.append(required(f"{at}.devicePath"))
     return errors
-
-
-# --- probes and lifecycle
 
 
 def _probes(container: Container, at: str, pod: PodContext) -> list[FieldError]:
@@ -233,22 +253,33 @@ def _probes(container: Container, at: str, pod: PodContext) -> list[FieldError]:
                 text = "must not be set for readinessProbes"
                 errors.append(invalid(f"{path}.terminationGracePeriodSeconds", seconds, text))
         elif probe.get("successThreshold") != 1:
-            errors.append(invalid(f"{path}.successThreshold", probe.get("successThreshold"), "must be 1"))
+            errors.append(
+                invalid(f"{path}.successThreshold", probe.get("successThreshold"), "must be 1"),
+            )
     return errors
 
 
 def _probe(probe: Mapping[str, Any], path: str, pod: PodContext) -> list[FieldError]:
     errors = _handler(probe, path, pod)
-    for key in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
+    for key in (
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ):
         errors += not_negative(f"{path}.{key}", probe.get(key))
     seconds = probe.get("terminationGracePeriodSeconds")
     if seconds is not None and seconds <= 0:
-        errors.append(invalid(f"{path}.terminationGracePeriodSeconds", seconds, "must be greater than 0"))
+        errors.append(
+            invalid(f"{path}.terminationGracePeriodSeconds", seconds, "must be greater than 0"),
+        )
     return errors
 
 
 def _lifecycle(container: Container, at: str, pod: PodContext) -> list[FieldError]:
-    errors, lifecycle = [], container.get("lifecycle") or {}
+    errors = []
+    lifecycle = container.get("lifecycle") or {}
     for key in ("postStart", "preStop"):
         if lifecycle.get(key) is not None:
             errors += _handler(lifecycle[key], f"{at}.lifecycle.{key}", pod)
@@ -260,7 +291,13 @@ def _handler(handler: Mapping[str, Any], path: str, pod: PodContext) -> list[Fie
     if not given:
         return [required(path, "must specify a handler type")]
     errors = _action(given[0], handler[given[0]], f"{path}.{given[0]}", pod)
-    return errors + [forbidden(f"{path}.{key}", "may not specify more than 1 handler type") for key in given[1:]]
+    return errors + [
+        forbidden(
+            f"{path}.{key}",
+            "may not specify more than 1 handler type",
+        )
+        for key in given[1:]
+    ]
 
 
 def _action(key: str, action: Mapping[str, Any], path: str, pod: PodContext) -> list[FieldError]:
@@ -270,7 +307,8 @@ def _action(key: str, action: Mapping[str, Any], path: str, pod: PodContext) -> 
         case "httpGet":
             return _http_get(action, path)
         case "sleep":
-            seconds, most = action.get("seconds", 0), pod.grace_period
+            seconds = action.get("seconds", 0)
+            most = pod.grace_period
             if most is None or 0 <= seconds <= most:
                 return []
             text = f"must be non-negative and less than terminationGracePeriodSeconds ({most})"
@@ -299,7 +337,8 @@ def _security_context(context: Mapping[str, Any] | None, path: str) -> list[Fiel
     if escalates is False and context.get("privileged"):
         text = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
         errors.append(invalid(path, context, text))
-    if escalates is False and "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
+    capabilities = (context.get("capabilities") or {}).get("add") or ()
+    if escalates is False and "CAP_SYS_ADMIN" in capabilities:
         text = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
         errors.append(invalid(path, context, text))
     return errors

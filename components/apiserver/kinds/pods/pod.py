@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from kubewire.components.apiserver.kinds.pods import pod_columns
 from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod
-from kubewire.components.apiserver.kinds.pods.pod_update import validate_status_update, validate_update
+from kubewire.components.apiserver.kinds.pods.pod_update import (
+    validate_status_update,
+    validate_update,
+)
 from kubewire.components.apiserver.kinds.pods.pod_validation import validate_pod
 from kubewire.components.apiserver.kinds.pods.qos import qos_class
 from kubewire.components.apiserver.kinds.spec import KindSpec
@@ -20,7 +23,7 @@ def prepare_update(new: KubeObject, old: KubeObject) -> None:
 
 
 def prepare_status_update(new: KubeObject, old: KubeObject) -> None:
-    """Only the status changes; podIP and podIPs are two names of one thing."""
+    """Changes only the status, and keeps podIP equal to the first of podIPs."""
     new["spec"] = old.get("spec") or {}
     new["metadata"].pop("deletionTimestamp", None)
     if "deletionTimestamp" in old["metadata"]:
@@ -35,7 +38,8 @@ def prepare_status_update(new: KubeObject, old: KubeObject) -> None:
 
 
 def selectable_fields(pod: KubeObject) -> dict[str, str]:
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    spec = pod.get("spec") or {}
+    status = pod.get("status") or {}
     addresses = status.get("podIPs") or ()
     return {
         "spec.nodeName": spec.get("nodeName", ""),

@@ -1,6 +1,5 @@
-"""A pod's row: NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE, READINESS GATES.
-
-Source: printPod of k8s.io/kubernetes/pkg/printers/internalversion.
+"""The columns of a pod: NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE, READINESS GATES
+(printPod of k8s.io/kubernetes/pkg/printers/internalversion).
 """
 
 from __future__ import annotations
@@ -17,20 +16,36 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 COLUMNS = (
     cells.NAME,
-    Column("Ready", "string", "", "The aggregate readiness state of this pod for accepting traffic."),
+    Column(
+        "Ready",
+        "string",
+        "",
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
     Column("Status", "string", "", "The aggregate status of the containers in this pod."),
-    Column("Restarts", "string", "", "How often containers of this pod were restarted, and when the last one was."),
+    Column(
+        "Restarts",
+        "string",
+        "",
+        "The number of container restarts, and the time of the last one.",
+    ),
     cells.AGE,
     Column("IP", "string", "", "The pod's first address.", 1),
-    Column("Node", "string", "", "The node the pod runs on.", 1),
-    Column("Nominated Node", "string", "", "The node where room is being made for the pod.", 1),
-    Column("Readiness Gates", "string", "", "How many of the readiness gates are true.", 1),
+    Column("Node", "string", "", "The node on which the pod runs.", 1),
+    Column(
+        "Nominated Node",
+        "string",
+        "",
+        "The node on which preemption makes room for the pod.",
+        1,
+    ),
+    Column("Readiness Gates", "string", "", "The number of readiness gates that are true.", 1),
 )
 
 
 @dataclass(frozen=True)
 class _Containers:
-    """What one list of container statuses says. reason "" leaves the pod's reason as it is."""
+    """A summary of one list of container statuses; reason "" leaves the pod's reason as it is."""
 
     reason: str = ""
     ready: int = 0
@@ -40,19 +55,20 @@ class _Containers:
 
 
 def row(pod: KubeObject, now: datetime) -> list[Any]:
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    spec = pod.get("spec") or {}
+    status = pod.get("status") or {}
     init = _init_containers(spec, status)
     sidecars = _sidecars(spec)
     main = _Containers()
     if not init.reason or _condition(status, "Initialized") == "True":
         main = _main_containers(status)
-        counted = _restarts(
-            [one for one in status.get("initContainerStatuses") or () if one.get("name", "") in sidecars]
-        )
+        statuses = status.get("initContainerStatuses") or ()
+        counted = _restarts([item for item in statuses if item.get("name", "") in sidecars])
         restarts = main.restarts + counted.restarts
         last = _later(main.last_restart, counted.last_restart)
     else:
-        restarts, last = init.restarts, init.last_restart
+        restarts = init.restarts
+        last = init.last_restart
     total = len(spec.get("containers") or ()) + len(sidecars)
     text = str(restarts)
     if restarts and last:
@@ -71,10 +87,19 @@ def row(pod: KubeObject, now: datetime) -> list[Any]:
 
 
 def _sidecars(spec: Mapping[str, Any]) -> set[str]:
-    return {one["name"] for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"}
+    return {
+        container["name"]
+        for container in spec.get("initContainers") or ()
+        if container.get("restartPolicy") == "Always"
+    }
 
 
-def _reason(pod: KubeObject, status: Mapping[str, Any], init: _Containers, main: _Containers) -> str:
+def _reason(
+    pod: KubeObject,
+    status: Mapping[str, Any],
+    init: _Containers,
+    main: _Containers,
+) -> str:
     phase = status.get("phase") or ""
     reason = status.get("reason") or phase
     for condition in status.get("conditions") or ():
@@ -92,35 +117,37 @@ def _reason(pod: KubeObject, status: Mapping[str, Any], init: _Containers, main:
 
 
 def _completed(status: Mapping[str, Any], main: _Containers) -> str:
-    """One container ended well; what the others do decides."""
+    """The reason when a container has completed; the other containers decide."""
     if main.ready and _condition(status, "Ready") == "True":
         return "Running"
     return main.failure or ("NotReady" if main.ready else "Completed")
 
 
 def _init_containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> _Containers:
-    """Up to the first init container that is not done; its state becomes `Init:...`."""
-    sidecars, seen, ready = _sidecars(spec), [], 0
-    for index, one in enumerate(status.get("initContainerStatuses") or ()):
-        seen.append(one)
-        terminated = cells.at(one, "state", "terminated")
+    """Reads up to the first init container that is not done; its state becomes `Init:...`."""
+    sidecars = _sidecars(spec)
+    seen = []
+    ready = 0
+    for index, container in enumerate(status.get("initContainerStatuses") or ()):
+        seen.append(container)
+        terminated = cells.at(container, "state", "terminated")
         if terminated is not None and not terminated.get("exitCode"):
             continue
-        if one.get("name", "") in sidecars and one.get("started"):
-            ready += bool(one.get("ready"))
+        if container.get("name", "") in sidecars and container.get("started"):
+            ready += bool(container.get("ready"))
             continue
         counted = _restarts(seen)
-        reason = _init_reason(one, index, len(spec.get("initContainers") or ()))
+        reason = _init_reason(container, index, len(spec.get("initContainers") or ()))
         return _Containers(reason, ready, counted.restarts, counted.last_restart)
     counted = _restarts(seen)
     return _Containers("", ready, counted.restarts, counted.last_restart)
 
 
-def _init_reason(one: Mapping[str, Any], index: int, total: int) -> str:
-    terminated = cells.at(one, "state", "terminated")
+def _init_reason(container: Mapping[str, Any], index: int, total: int) -> str:
+    terminated = cells.at(container, "state", "terminated")
     if terminated is not None:
         return "Init:" + _end(terminated)
-    waiting = cells.at(one, "state", "waiting", "reason")
+    waiting = cells.at(container, "state", "waiting", "reason")
     if waiting and waiting != "PodInitializing":
         return f"Init:{waiting}"
     return f"Init:{index}/{total}"
@@ -128,15 +155,17 @@ def _init_reason(one: Mapping[str, Any], index: int, total: int) -> str:
 
 def _main_containers(status: Mapping[str, Any]) -> _Containers:
     statuses = status.get("containerStatuses") or ()
-    reason, failure, ready = "", "", 0
-    for one in reversed(statuses):
-        state = one.get("state") or {}
+    reason = ""
+    failure = ""
+    ready = 0
+    for container in reversed(statuses):
+        state = container.get("state") or {}
         if cells.at(state, "waiting", "reason"):
             reason = state["waiting"]["reason"]
         elif state.get("terminated") is not None:
             reason = _end(state["terminated"])
             failure = reason if state["terminated"].get("exitCode") else failure
-        elif one.get("ready") and state.get("running") is not None:
+        elif container.get("ready") and state.get("running") is not None:
             ready += 1
     counted = _restarts(statuses)
     return _Containers(reason, ready, counted.restarts, counted.last_restart, failure)
@@ -152,17 +181,24 @@ def _end(terminated: Mapping[str, Any]) -> str:
 
 def _restarts(statuses: Sequence[Mapping[str, Any]]) -> _Containers:
     last = None
-    for one in statuses:
-        last = _later(last, parse_time(cells.at(one, "lastState", "terminated", "finishedAt")))
-    return _Containers(restarts=sum(one.get("restartCount", 0) for one in statuses), last_restart=last)
+    for container in statuses:
+        last = _later(
+            last,
+            parse_time(cells.at(container, "lastState", "terminated", "finishedAt")),
+        )
+    return _Containers(
+        restarts=sum(container.get("restartCount", 0) for container in statuses),
+        last_restart=last,
+    )
 
 
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max(filter(None, (one, other)), default=None)
+def _later(first: datetime | None, second: datetime | None) -> datetime | None:
+    return max(filter(None, (first, second)), default=None)
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> str:
-    return next((one.get("status", "") for one in status.get("conditions") or () if one.get("type") == kind), "")
+    conditions = status.get("conditions") or ()
+    return next((item.get("status", "") for item in conditions if item.get("type") == kind), "")
 
 
 def _address(status: Mapping[str, Any]) -> str:
@@ -174,4 +210,6 @@ def _gates(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     gates = spec.get("readinessGates") or ()
     if not gates:
         return cells.NONE
-    return f"{sum(_condition(status, gate.get('conditionType', '')) == 'True' for gate in gates)}/{len(gates)}"
+    types = [gate.get("conditionType", "") for gate in gates]
+    true = sum(_condition(status, condition_type) == "True" for condition_type in types)
+    return f"{true}/{len(gates)}"

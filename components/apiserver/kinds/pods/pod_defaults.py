@@ -1,6 +1,7 @@
 """Defaults of pods and pod templates (k8s.io/kubernetes/pkg/apis/core/v1/defaults.go).
 
-Numbers that Go leaves out when zero (a probe's periodSeconds, a hostPort) count as absent here as well.
+Go omits some numbers when they are zero, such as a probe's periodSeconds or a hostPort, so here
+too zero counts as absent for them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def default_pod(obj: KubeObject) -> None:
 
 
 def default_pod_template(template: KubeObject) -> None:
-    """What a PodTemplateSpec gets; requests and enableServiceLinks are left to the pod."""
+    """Defaults of a PodTemplateSpec; requests and enableServiceLinks are defaulted in the pod
+    only.
+    """
     template.setdefault("metadata", {})
     spec = template.setdefault("spec", {})
     default_pod_spec(spec)
@@ -51,7 +54,7 @@ def default_pod_spec(spec: dict[str, Any]) -> None:
 
 
 def _service_account(spec: dict[str, Any]) -> None:
-    """serviceAccount is the old name of serviceAccountName; both are served."""
+    """Keeps serviceAccount, the old name, equal to serviceAccountName."""
     name = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if name:
         spec["serviceAccountName"] = spec["serviceAccount"] = name
@@ -100,7 +103,12 @@ def _container(container: dict[str, Any]) -> None:
 
 
 def _probe(probe: dict[str, Any]) -> None:
-    for key, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+    for key, value in (
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ):
         if not probe.get(key):
             probe[key] = value
     _handler(probe)

@@ -1,4 +1,6 @@
-"""What may change in a pod: ValidatePodUpdate and ValidatePodStatusUpdate of pkg/apis/core/validation."""
+"""Validates updates of pods (ValidatePodUpdate and ValidatePodStatusUpdate of
+pkg/apis/core/validation).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ from typing import Any
 
 from kubewire.components.apiserver.kinds import names
 from kubewire.components.apiserver.kinds.addresses import family, validate_legacy_ip
-from kubewire.components.apiserver.kinds.fielderrors import by_rule, duplicate, forbidden, immutable, in_range, invalid
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    duplicate,
+    forbidden,
+    immutable,
+    in_range,
+    invalid,
+)
 from kubewire.components.apiserver.kinds.pods.pod_validation import validate_pod
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.quantity import parse_quantity
@@ -28,32 +37,46 @@ Spec = Mapping[str, Any]
 
 
 def validate_update(new_pod: KubeObject, old_pod: KubeObject) -> list[FieldError]:
-    new, old = new_pod.get("spec") or {}, old_pod.get("spec") or {}
+    new = new_pod.get("spec") or {}
+    old = old_pod.get("spec") or {}
     errors = validate_pod(new_pod)
     for key in ("containers", "initContainers"):
         if len(new.get(key) or ()) != len(old.get(key) or ()):
             return [*errors, forbidden(f"spec.{key}", _COUNT_TEXT)]
     errors += _deadline(new, old) + _tolerations(new, old) + _scheduling_gates(new, old)
-    changed, before = _canonical(_fixed(new, old)), _canonical(dict(old))
+    changed = _canonical(_fixed(new, old))
+    before = _canonical(dict(old))
     if changed != before:
         errors.append(forbidden("spec", _TEXT + difference(before, changed)))
     return errors
 
 
-#: Booleans that Go leaves out when false, so that false and absent are one value.
-_OMITTED_FALSE = ("hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly", "optional")
+#: Booleans that Go omits when false, so that false and absent are the same.
+_OMITTED_FALSE = (
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "readOnly",
+    "optional",
+)
 
 
 def _canonical(value: Any, amounts: bool = False) -> Any:
-    """Values that mean the same become equal, as apiequality.Semantic has it: absent and empty, 1 and 1000m."""
+    """Makes values with the same meaning equal, as apiequality.Semantic does.
+
+    Absent and empty are equal, and so are the quantities 1 and 1000m.
+    """
     if isinstance(value, list):
-        return [_canonical(one) for one in value]
+        return [_canonical(item) for item in value]
     if not isinstance(value, dict):
         return value
     if amounts:
-        return {key: _amount(one) for key, one in value.items()}
-    kept = {key: _canonical(one, key in ("limits", "requests")) for key, one in value.items()}
-    return {key: one for key, one in kept.items() if not _is_absent(key, one)}
+        return {key: _amount(item) for key, item in value.items()}
+    kept = {key: _canonical(item, key in ("limits", "requests")) for key, item in value.items()}
+    return {key: item for key, item in kept.items() if not _is_absent(key, item)}
 
 
 def _is_absent(key: str, value: Any) -> bool:
@@ -68,7 +91,9 @@ def _amount(text: Any) -> Any:
 
 
 def _deadline(new: Spec, old: Spec) -> list[FieldError]:
-    path, now, was = "spec.activeDeadlineSeconds", new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds")
+    path = "spec.activeDeadlineSeconds"
+    now = new.get("activeDeadlineSeconds")
+    was = old.get("activeDeadlineSeconds")
     if now is None:
         text = "must not update from a positive integer to nil value"
         return [invalid(path, None, text)] if was is not None else []
@@ -79,9 +104,9 @@ def _deadline(new: Spec, old: Spec) -> list[FieldError]:
 
 
 def _tolerations(new: Spec, old: Spec) -> list[FieldError]:
-    """Tolerations may be added; of an old one only tolerationSeconds may change."""
-    now = [_without_seconds(one) for one in new.get("tolerations") or ()]
-    if all(_without_seconds(one) in now for one in old.get("tolerations") or ()):
+    """Allows new tolerations; of an existing one only tolerationSeconds may change."""
+    now = [_without_seconds(toleration) for toleration in new.get("tolerations") or ()]
+    if all(_without_seconds(toleration) in now for toleration in old.get("tolerations") or ()):
         return []
     text = "existing toleration can not be modified except its tolerationSeconds"
     return [forbidden("spec.tolerations", text)]
@@ -104,7 +129,7 @@ def _scheduling_gates(new: Spec, old: Spec) -> list[FieldError]:
 
 
 def _fixed(new: Spec, old: Spec) -> dict[str, Any]:
-    """The new spec with what may change put back to what it was."""
+    """The new spec with the fields that may change set back to their old values."""
     spec = copy.deepcopy(dict(new))
     for key in ("containers", "initContainers"):
         for container, before in zip(spec.get(key) or (), old.get(key) or (), strict=False):
@@ -113,16 +138,18 @@ def _fixed(new: Spec, old: Spec) -> dict[str, Any]:
         spec.pop(key, None)
         if key in old:
             spec[key] = old[key]
-    if old.get("terminationGracePeriodSeconds", 0) < 0 and spec.get("terminationGracePeriodSeconds") == 1:
-        spec["terminationGracePeriodSeconds"] = old["terminationGracePeriodSeconds"]
+    grace = "terminationGracePeriodSeconds"
+    if old.get(grace, 0) < 0 and spec.get(grace) == 1:
+        spec[grace] = old[grace]
     if old.get("schedulingGates"):
         _put_back_node_choice(spec, old)
     return spec
 
 
 def _put_back_node_choice(spec: dict[str, Any], old: Spec) -> None:
-    """A pod that is not scheduled yet may narrow the nodes it wants."""
-    wanted, before = spec.get("nodeSelector") or {}, old.get("nodeSelector") or {}
+    """Allows a pod with scheduling gates to narrow its nodeSelector."""
+    wanted = spec.get("nodeSelector") or {}
+    before = old.get("nodeSelector") or {}
     if all(wanted.get(key) == value for key, value in before.items()):
         spec.pop("nodeSelector", None)
         if "nodeSelector" in old:
@@ -130,7 +157,10 @@ def _put_back_node_choice(spec: dict[str, Any], old: Spec) -> None:
 
 
 def difference(old: Any, new: Any, path: str = "spec") -> str:
-    """Where two values differ, a line each: `  spec.nodeName: "a" -> "b"` (upstream prints a diff of Go structs)."""
+    """Lists the differences, a line for each, as in `  spec.nodeName: "a" -> "b"`.
+
+    Upstream prints a diff of Go structs instead.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new})
         return "".join(difference(old.get(key), new.get(key), f"{path}.{key}") for key in keys)
@@ -147,7 +177,8 @@ def _shown(value: Any) -> str:
 
 
 def validate_status_update(new_pod: KubeObject, old_pod: KubeObject) -> list[FieldError]:
-    new, old = new_pod.get("status") or {}, old_pod.get("status") or {}
+    new = new_pod.get("status") or {}
+    old = old_pod.get("status") or {}
     spec = old_pod.get("spec") or {}
     errors = []
     node = new.get("nominatedNodeName")
@@ -156,7 +187,11 @@ def validate_status_update(new_pod: KubeObject, old_pod: KubeObject) -> list[Fie
     if old.get("qosClass"):
         errors += immutable("status.qosClass", new.get("qosClass"), old["qosClass"])
     policy = spec.get("restartPolicy", "Always")
-    sidecars = {one.get("name") for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"}
+    sidecars = {
+        container.get("name")
+        for container in spec.get("initContainers") or ()
+        if container.get("restartPolicy") == "Always"
+    }
     errors += _transitions(new, old, "containerStatuses", policy, set())
     errors += _transitions(new, old, "initContainerStatuses", policy, sidecars)
     errors += _transitions(new, old, "ephemeralContainerStatuses", "Never", set())
@@ -164,13 +199,14 @@ def validate_status_update(new_pod: KubeObject, old_pod: KubeObject) -> list[Fie
 
 
 def _transitions(new: Spec, old: Spec, key: str, policy: str, exempt: set[Any]) -> list[FieldError]:
-    """A container that has ended for good does not run again."""
+    """Forbids that a container which has ended for good runs again."""
     if policy == "Always":
         return []
-    now = {one.get("name"): one for one in new.get(key) or ()}
+    now = {status.get("name"): status for status in new.get(key) or ()}
     errors = []
     for index, before in enumerate(old.get(key) or ()):
-        ended, after = (before.get("state") or {}).get("terminated"), now.get(before.get("name"))
+        ended = (before.get("state") or {}).get("terminated")
+        after = now.get(before.get("name"))
         if ended is None or after is None or before.get("name") in exempt:
             continue
         if ended.get("exitCode") and policy == "OnFailure":
@@ -183,11 +219,15 @@ def _transitions(new: Spec, old: Spec, key: str, policy: str, exempt: set[Any]) 
 
 def _addresses(items: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
     addresses = [item.get("ip") or "" for item in items]
-    errors = [error for index, ip in enumerate(addresses) for error in validate_legacy_ip(f"{path}[{index}]", ip)]
+    errors: list[FieldError] = []
+    for index, ip in enumerate(addresses):
+        errors += validate_legacy_ip(f"{path}[{index}]", ip)
     if len(addresses) < 2:
         return errors
     if len(addresses) > 2 or len({family(ip) for ip in addresses}) < 2:
-        errors.append(invalid(path, list(items), "may specify no more than one IP for each IP family"))
+        errors.append(
+            invalid(path, list(items), "may specify no more than one IP for each IP family"),
+        )
     seen = set[str]()
     for index, ip in enumerate(addresses):
         if ip in seen:
@@ -202,5 +242,7 @@ def _host_addresses(status: Spec) -> list[FieldError]:
         return []
     errors = []
     if items[0].get("ip") != status.get("hostIP"):
-        errors.append(invalid("status.hostIPs[0].ip", items[0].get("ip"), "must be equal to `hostIP`"))
+        errors.append(
+            invalid("status.hostIPs[0].ip", items[0].get("ip"), "must be equal to `hostIP`"),
+        )
     return errors + _addresses(items, "status.hostIPs")

@@ -1,4 +1,4 @@
-"""Validation of pods and pod templates: ValidatePodSpec of pkg/apis/core/validation/validation.go."""
+"""Validates pods and pod templates (ValidatePodSpec of pkg/apis/core/validation/validation.go)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from kubewire.components.apiserver.kinds.fielderrors import (
     one_of,
     required,
 )
-from kubewire.components.apiserver.kinds.labelselectors import validate_selector, values_fit_operator
+from kubewire.components.apiserver.kinds.labelselectors import (
+    validate_selector,
+    values_fit_operator,
+)
 from kubewire.components.apiserver.kinds.pods.container_validation import (
     PodContext,
     validate_containers,
@@ -33,14 +36,17 @@ from kubewire.components.kubeapi.resources import KubeObject
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-_MOST_NAMESERVERS, _MOST_SEARCHES, _MOST_SEARCH_CHARACTERS = 3, 32, 2048
+_MOST_NAMESERVERS = 3
+_MOST_SEARCHES = 32
+_MOST_SEARCH_CHARACTERS = 2048
 _MIRROR = "kubernetes.io/config.mirror"
 
 Spec = Mapping[str, Any]
 
 
 def validate_pod(pod: KubeObject) -> list[FieldError]:
-    annotations, spec = pod["metadata"].get("annotations") or {}, pod.get("spec") or {}
+    annotations = pod["metadata"].get("annotations") or {}
+    spec = pod.get("spec") or {}
     errors = []
     if _MIRROR in annotations and not spec.get("nodeName"):
         text = "must set spec.nodeName if mirror pod annotation is set"
@@ -52,7 +58,8 @@ def validate_template_metadata(template: Mapping[str, Any], path: str) -> list[F
     metadata = template.get("metadata") or {}
     errors = labels(f"{path}.labels", metadata.get("labels"))
     for key in metadata.get("annotations") or {}:
-        errors += [invalid(f"{path}.annotations", key, text) for text in names.qualified_name(key.lower())]
+        texts = names.qualified_name(key.lower())
+        errors += [invalid(f"{path}.annotations", key, text) for text in texts]
     return errors
 
 
@@ -61,7 +68,12 @@ def validate_pod_template(template: Mapping[str, Any], path: str) -> list[FieldE
     errors = validate_template_metadata(template, path)
     errors += validate_pod_spec(spec, f"{path}.spec", is_pod=False)
     if spec.get("ephemeralContainers"):
-        errors.append(forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template"))
+        errors.append(
+            forbidden(
+                f"{path}.spec.ephemeralContainers",
+                "ephemeral containers not allowed in pod template",
+            )
+        )
     return errors
 
 
@@ -73,14 +85,20 @@ def validate_pod_spec(spec: Spec, path: str, *, is_pod: bool) -> list[FieldError
         spec.get("restartPolicy", "Always"),
         is_pod,
     )
-    containers, init = spec.get("containers") or [], spec.get("initContainers") or []
+    containers = spec.get("containers") or []
+    init = spec.get("initContainers") or []
     ephemeral = spec.get("ephemeralContainers") or []
     dns = spec.get("dnsPolicy")
     return [
         *validate_volumes(volumes, f"{path}.volumes"),
         *validate_containers(containers, f"{path}.containers", context),
         *validate_init_containers(init, containers, f"{path}.initContainers", context),
-        *validate_ephemeral_containers(ephemeral, [*containers, *init], f"{path}.ephemeralContainers", context),
+        *validate_ephemeral_containers(
+            ephemeral,
+            [*containers, *init],
+            f"{path}.ephemeralContainers",
+            context,
+        ),
         *_host_network(spec, path, is_pod),
         *one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART_POLICIES),
         *one_of(f"{path}.dnsPolicy", dns, _DNS_POLICIES),
@@ -93,28 +111,38 @@ def validate_pod_spec(spec: Spec, path: str, *, is_pod: bool) -> list[FieldError
         *_names(spec, path),
         *validate_tolerations(spec.get("tolerations") or (), f"{path}.tolerations"),
         *_host_aliases(spec.get("hostAliases") or (), f"{path}.hostAliases"),
-        *if_one_of(f"{path}.preemptionPolicy", spec.get("preemptionPolicy"), ("PreemptLowerPriority", "Never")),
+        *if_one_of(
+            f"{path}.preemptionPolicy",
+            spec.get("preemptionPolicy"),
+            ("PreemptLowerPriority", "Never"),
+        ),
         *_operating_system(spec, path),
     ]
 
 
 def _host_network(spec: Spec, path: str, is_pod: bool) -> list[FieldError]:
-    """In the node's network a container port is the node's port."""
+    """With hostNetwork a container port is a port of the node, so both numbers must be equal."""
     if not spec.get("hostNetwork"):
         return []
     errors = []
     for number, container in enumerate(spec.get("containers") or ()):
         for index, port in enumerate(container.get("ports") or ()):
-            host, own = port.get("hostPort", 0), port.get("containerPort", 0)
+            host = port.get("hostPort", 0)
+            own = port.get("containerPort", 0)
             if (is_pod or host) and host != own:
                 at = f"{path}.containers[{number}].ports[{index}].hostPort"
-                errors.append(invalid(at, host, "must match `containerPort` when `hostNetwork` is true"))
+                errors.append(
+                    invalid(at, host, "must match `containerPort` when `hostNetwork` is true"),
+                )
     return errors
 
 
 def _names(spec: Spec, path: str) -> list[FieldError]:
     errors = []
-    for key, rule in (("serviceAccountName", names.dns1123_subdomain), ("nodeName", names.dns1123_subdomain)):
+    for key, rule in (
+        ("serviceAccountName", names.dns1123_subdomain),
+        ("nodeName", names.dns1123_subdomain),
+    ):
         if spec.get(key):
             errors += by_rule(rule, f"{path}.{key}", spec[key])
     seconds = spec.get("activeDeadlineSeconds")
@@ -149,7 +177,11 @@ def _security_context(context: Mapping[str, Any], path: str) -> list[FieldError]
     return errors
 
 
-def _dns_config(config: Mapping[str, Any] | None, policy: str | None, path: str) -> list[FieldError]:
+def _dns_config(
+    config: Mapping[str, Any] | None,
+    policy: str | None,
+    path: str,
+) -> list[FieldError]:
     nameservers = (config or {}).get("nameservers") or []
     if policy == "None" and config is None:
         return [required(path, "must provide `dnsConfig` when `dnsPolicy` is None")]
@@ -174,9 +206,12 @@ def _dns_config(config: Mapping[str, Any] | None, policy: str | None, path: str)
 def _searches(searches: Sequence[str], path: str) -> list[FieldError]:
     errors = []
     if len(searches) > _MOST_SEARCHES:
-        errors.append(invalid(path, searches, f"must not have more than {_MOST_SEARCHES} search paths"))
+        errors.append(
+            invalid(path, searches, f"must not have more than {_MOST_SEARCHES} search paths"),
+        )
     if len(" ".join(searches)) > _MOST_SEARCH_CHARACTERS:
-        text = f"must not have more than {_MOST_SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        text = f"must not have more than {_MOST_SEARCH_CHARACTERS} characters"
+        text += " (including spaces) in the search list"
         errors.append(invalid(path, searches, text))
     for index, search in enumerate(searches):
         if search != ".":
@@ -192,7 +227,8 @@ def _gates(spec: Spec, path: str) -> list[FieldError]:
         errors += by_rule(names.qualified_name, at, gate.get("conditionType") or "")
     seen = set[str]()
     for index, gate in enumerate(spec.get("schedulingGates") or ()):
-        at, name = f"{path}.schedulingGates[{index}]", gate.get("name") or ""
+        at = f"{path}.schedulingGates[{index}]"
+        name = gate.get("name") or ""
         errors += by_rule(names.qualified_name, at, name)
         if name in seen:
             errors.append(duplicate(at, name))
@@ -201,36 +237,51 @@ def _gates(spec: Spec, path: str) -> list[FieldError]:
 
 
 def _spread(constraints: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
-    errors, seen = [], set[tuple[str, str]]()
-    for index, one in enumerate(constraints):
-        at, key, action = f"{path}[{index}]", one.get("topologyKey") or "", one.get("whenUnsatisfiable") or ""
-        if one.get("maxSkew", 0) <= 0:
-            errors.append(invalid(f"{at}.maxSkew", one.get("maxSkew", 0), names.POSITIVE))
+    errors = []
+    seen = set[tuple[str, str]]()
+    for index, constraint in enumerate(constraints):
+        at = f"{path}[{index}]"
+        key = constraint.get("topologyKey") or ""
+        action = constraint.get("whenUnsatisfiable") or ""
+        if constraint.get("maxSkew", 0) <= 0:
+            errors.append(invalid(f"{at}.maxSkew", constraint.get("maxSkew", 0), names.POSITIVE))
         if not key:
             errors.append(required(f"{at}.topologyKey", "can not be empty"))
         if action not in ("DoNotSchedule", "ScheduleAnyway"):
-            errors.append(not_supported(f"{at}.whenUnsatisfiable", action, ("DoNotSchedule", "ScheduleAnyway")))
+            errors.append(
+                not_supported(
+                    f"{at}.whenUnsatisfiable",
+                    action,
+                    ("DoNotSchedule", "ScheduleAnyway"),
+                )
+            )
         if (key, action) in seen:
-            errors.append(duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {action}}}"))
+            errors.append(
+                duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {action}}}"),
+            )
         seen.add((key, action))
-        errors += validate_selector(one.get("labelSelector"), f"{at}.labelSelector")
+        errors += validate_selector(constraint.get("labelSelector"), f"{at}.labelSelector")
     return errors
 
 
 def validate_tolerations(tolerations: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
     errors = []
-    for index, one in enumerate(tolerations):
-        at, key, operator = f"{path}[{index}]", one.get("key") or "", one.get("operator") or ""
+    for index, toleration in enumerate(tolerations):
+        at = f"{path}[{index}]"
+        key = toleration.get("key") or ""
+        operator = toleration.get("operator") or ""
         if key:
             errors += by_rule(names.qualified_name, f"{at}.key", key)
         elif operator != "Exists":
-            text = 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
+            text = "operator must be Exists when `key` is empty"
+            text += ', which means "match all values and all keys"'
             errors.append(invalid(f"{at}.operator", operator, text))
-        if one.get("tolerationSeconds") is not None and one.get("effect") != "NoExecute":
+        is_limited = toleration.get("tolerationSeconds") is not None
+        if is_limited and toleration.get("effect") != "NoExecute":
             text = "effect must be 'NoExecute' when `tolerationSeconds` is set"
-            errors.append(invalid(f"{at}.effect", one.get("effect") or "", text))
-        errors += _toleration_value(operator, one.get("value") or "", f"{at}.operator")
-        errors += if_one_of(f"{at}.effect", one.get("effect"), _EFFECTS)
+            errors.append(invalid(f"{at}.effect", toleration.get("effect") or "", text))
+        errors += _toleration_value(operator, toleration.get("value") or "", f"{at}.operator")
+        errors += if_one_of(f"{at}.effect", toleration.get("effect"), _EFFECTS)
     return errors
 
 
@@ -239,15 +290,19 @@ def _toleration_value(operator: str, value: str, path: str) -> list[FieldError]:
         wrong = names.label_value(value)
         return [invalid(path, value, ";".join(wrong))] if wrong else []
     if operator == "Exists":
-        return [invalid(path, value, "value must be empty when `operator` is 'Exists'")] if value else []
+        text = "value must be empty when `operator` is 'Exists'"
+        return [invalid(path, value, text)] if value else []
     return [not_supported(path, operator, ("Equal", "Exists"))]
 
 
 def validate_taints(taints: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
-    """Of nodes; beside tolerations because they share effects and wording."""
-    errors, seen = [], set[tuple[str, str]]()
+    """Validates the taints of nodes; they share effects and texts with tolerations."""
+    errors = []
+    seen = set[tuple[str, str]]()
     for index, taint in enumerate(taints):
-        at, key, effect = f"{path}[{index}]", taint.get("key") or "", taint.get("effect") or ""
+        at = f"{path}[{index}]"
+        key = taint.get("key") or ""
+        effect = taint.get("effect") or ""
         errors += by_rule(names.qualified_name, f"{at}.key", key)
         wrong = names.label_value(taint.get("value") or "")
         if wrong:
@@ -274,30 +329,40 @@ def _operating_system(spec: Spec, path: str) -> list[FieldError]:
     if system is None:
         return []
     return one_of(
-        f"{path}.os.name" if not system.get("name") else f"{path}.os", system.get("name"), ("linux", "windows")
+        f"{path}.os.name" if not system.get("name") else f"{path}.os",
+        system.get("name"),
+        ("linux", "windows"),
     )
-
-
-# --- affinity
 
 
 def _affinity(affinity: Mapping[str, Any], path: str) -> list[FieldError]:
     errors = _node_affinity(affinity.get("nodeAffinity") or {}, f"{path}.nodeAffinity")
     for key in ("podAffinity", "podAntiAffinity"):
-        one, at = affinity.get(key) or {}, f"{path}.{key}"
-        terms = one.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+        pod_affinity = affinity.get(key) or {}
+        at = f"{path}.{key}"
+        terms = pod_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
         for index, term in enumerate(terms):
-            errors += _pod_term(term, f"{at}.requiredDuringSchedulingIgnoredDuringExecution[{index}]")
-        for index, weighted in enumerate(one.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
+            errors += _pod_term(
+                term,
+                f"{at}.requiredDuringSchedulingIgnoredDuringExecution[{index}]",
+            )
+        for index, weighted in enumerate(
+            pod_affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or (),
+        ):
             term_path = f"{at}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
             errors += _weight(weighted, term_path)
-            errors += _pod_term(weighted.get("podAffinityTerm") or {}, f"{term_path}.podAffinityTerm")
+            errors += _pod_term(
+                weighted.get("podAffinityTerm") or {},
+                f"{term_path}.podAffinityTerm",
+            )
     return errors
 
 
 def _weight(weighted: Mapping[str, Any], path: str) -> list[FieldError]:
     weight = weighted.get("weight", 0)
-    return [] if 1 <= weight <= 100 else [invalid(f"{path}.weight", weight, "must be in the range 1-100")]
+    if 1 <= weight <= 100:
+        return []
+    return [invalid(f"{path}.weight", weight, "must be in the range 1-100")]
 
 
 def _pod_term(term: Mapping[str, Any], path: str) -> list[FieldError]:
@@ -320,28 +385,32 @@ def _node_affinity(affinity: Mapping[str, Any], path: str) -> list[FieldError]:
             errors.append(required(at, "must have at least one node selector term"))
         for index, term in enumerate(selector.get("nodeSelectorTerms") or ()):
             errors += _node_term(term, f"{at}[{index}]")
-    for index, weighted in enumerate(affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
+    for index, weighted in enumerate(
+        affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or (),
+    ):
         at = f"{path}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
-        errors += _weight(weighted, at) + _node_term(weighted.get("preference") or {}, f"{at}.preference")
+        errors += _weight(weighted, at)
+        errors += _node_term(weighted.get("preference") or {}, f"{at}.preference")
     return errors
 
 
 def _node_term(term: Mapping[str, Any], path: str) -> list[FieldError]:
     errors = []
-    for index, one in enumerate(term.get("matchExpressions") or ()):
-        errors += _node_requirement(one, f"{path}.matchExpressions[{index}]")
-    for index, one in enumerate(term.get("matchFields") or ()):
-        if one.get("key") != "metadata.name":
+    for index, requirement in enumerate(term.get("matchExpressions") or ()):
+        errors += _node_requirement(requirement, f"{path}.matchExpressions[{index}]")
+    for index, requirement in enumerate(term.get("matchFields") or ()):
+        if requirement.get("key") != "metadata.name":
             at = f"{path}.matchFields[{index}].key"
-            errors.append(invalid(at, one.get("key", ""), "not a valid field selector key"))
+            errors.append(invalid(at, requirement.get("key", ""), "not a valid field selector key"))
     return errors
 
 
-def _node_requirement(one: Mapping[str, Any], path: str) -> list[FieldError]:
-    operator, values = one.get("operator", ""), one.get("values") or []
+def _node_requirement(requirement: Mapping[str, Any], path: str) -> list[FieldError]:
+    operator = requirement.get("operator", "")
+    values = requirement.get("values") or []
     if operator in ("Gt", "Lt"):
         text = "must be specified single value when `operator` is 'Lt' or 'Gt'"
         errors = [] if len(values) == 1 else [required(f"{path}.values", text)]
     else:
         errors = values_fit_operator(operator, values, path)
-    return errors + by_rule(names.qualified_name, f"{path}.key", one.get("key") or "")
+    return errors + by_rule(names.qualified_name, f"{path}.key", requirement.get("key") or "")

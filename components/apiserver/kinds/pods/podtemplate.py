@@ -1,4 +1,7 @@
-"""PodTemplate and ReplicationController (core/v1), stored only: no controller here acts on them."""
+"""PodTemplate and ReplicationController (core/v1).
+
+They are stored, and no controller acts on them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ KIND = KindSpec(
 
 
 def default_controller(obj: KubeObject) -> None:
-    """Labels and selector come from the template when they are missing."""
+    """Takes missing labels and a missing selector from the template."""
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     template = spec.get("template")

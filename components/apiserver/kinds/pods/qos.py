@@ -1,4 +1,4 @@
-"""A pod's quality of service class (k8s.io/kubernetes/pkg/apis/core/helper/qos)."""
+"""Computes a pod's quality of service class (k8s.io/kubernetes/pkg/apis/core/helper/qos)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ _COMPUTE = ("cpu", "memory")
 
 
 def qos_class(spec: Mapping[str, Any]) -> str:
-    """Guaranteed: every container limits cpu and memory to its requests; BestEffort: no container names them."""
+    """Guaranteed, BestEffort or Burstable.
+
+    A pod is Guaranteed when every container has limits of cpu and memory that equal its requests,
+    and BestEffort when no container has any.
+    """
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     if spec.get("resources"):
         containers = [{"resources": spec["resources"]}]
@@ -30,12 +34,12 @@ def qos_class(spec: Mapping[str, Any]) -> str:
 
 
 def _positive(amounts: Mapping[str, Any] | None) -> dict[str, Any]:
-    found = {}
+    positive = {}
     for key in _COMPUTE:
         try:
             amount = parse_quantity((amounts or {}).get(key, 0))
         except ValueError:
             continue
         if amount > 0:
-            found[key] = amount
-    return found
+            positive[key] = amount
+    return positive

@@ -1,4 +1,7 @@
-"""Requests and limits: ValidateContainerResourceRequirements of pkg/apis/core/validation/validation.go."""
+"""Validates requests and limits (ValidateContainerResourceRequirements).
+
+The source is pkg/apis/core/validation/validation.go.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ _STANDARD = frozenset({"cpu", "ephemeral-storage", "memory"})
 
 
 def validate_requirements(resources: Mapping[str, Any], path: str) -> list[FieldError]:
-    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    limits = resources.get("limits") or {}
+    requests = resources.get("requests") or {}
     errors = []
     for name, amount in limits.items():
         errors += _amount(name, amount, f"{path}.limits[{name}]")
@@ -24,7 +28,8 @@ def validate_requirements(resources: Mapping[str, Any], path: str) -> list[Field
         errors += wrong
         if wrong or name not in limits or _parsed(limits[name]) is None:
             continue
-        request, limit = _parsed(amount), _parsed(limits[name])
+        request = _parsed(amount)
+        limit = _parsed(limits[name])
         if "/" in name or name.startswith("hugepages-"):
             if request != limit:
                 text = f"must be equal to {name} limit of {limits[name]}"

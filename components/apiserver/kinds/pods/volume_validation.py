@@ -1,5 +1,8 @@
-"""Validation of a pod's volumes: ValidateVolumes of pkg/apis/core/validation/validation.go, in depth for the sources
-that exist here (emptyDir, hostPath, secret, configMap, downwardAPI, projected, persistentVolumeClaim)."""
+"""Validates a pod's volumes (ValidateVolumes of pkg/apis/core/validation/validation.go).
+
+Only the sources that exist here are validated in depth: emptyDir, hostPath, secret, configMap,
+downwardAPI, projected and persistentVolumeClaim.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,14 @@ from kubewire.components.apiserver.kinds.fielderrors import (
     not_supported,
     required,
 )
-from kubewire.components.apiserver.kinds.pods.container_validation import local_descending_path, no_backsteps
-from kubewire.components.apiserver.kinds.pods.environment_validation import field_reference, resource_reference
+from kubewire.components.apiserver.kinds.pods.container_validation import (
+    local_descending_path,
+    no_backsteps,
+)
+from kubewire.components.apiserver.kinds.pods.environment_validation import (
+    field_reference,
+    resource_reference,
+)
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.quantity import parse_quantity
 
@@ -38,23 +47,38 @@ _HOST_PATH_TYPES = (
     "Socket",
 )
 _FILE_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
-_PROJECTIONS = ("secret", "downwardAPI", "configMap", "serviceAccountToken", "clusterTrustBundle", "podCertificate")
+_PROJECTIONS = (
+    "secret",
+    "downwardAPI",
+    "configMap",
+    "serviceAccountToken",
+    "clusterTrustBundle",
+    "podCertificate",
+)
 _SHORTEST_TOKEN_SECONDS = 600
 
 Source = Mapping[str, Any]
 
 
 def validate_volumes(volumes: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
-    errors, seen = [], set[str]()
+    errors = []
+    seen = set[str]()
     for index, volume in enumerate(volumes):
-        at, name = f"{path}[{index}]", volume.get("name") or ""
+        at = f"{path}[{index}]"
+        name = volume.get("name") or ""
         sources = [key for key, value in volume.items() if key != "name" and value is not None]
         errors += (
             _source(sources[0], volume[sources[0]], f"{at}.{sources[0]}")
             if sources
             else [required(at, "must specify a volume type")]
         )
-        errors += [forbidden(f"{at}.{key}", "may not specify more than 1 volume type") for key in sources[1:]]
+        errors += [
+            forbidden(
+                f"{at}.{key}",
+                "may not specify more than 1 volume type",
+            )
+            for key in sources[1:]
+        ]
         if not name:
             errors.append(required(f"{at}.name"))
         else:
@@ -73,12 +97,15 @@ def _source(key: str, source: Source, path: str) -> list[FieldError]:
             return _host_path(source, path)
         case "secret":
             errors = [] if source.get("secretName") else [required(f"{path}.secretName")]
-            return errors + _file_mode(source.get("defaultMode"), f"{path}.defaultMode") + _items(source, path)
+            errors += _file_mode(source.get("defaultMode"), f"{path}.defaultMode")
+            return errors + _items(source, path)
         case "configMap":
             errors = [] if source.get("name") else [required(f"{path}.name")]
-            return errors + _file_mode(source.get("defaultMode"), f"{path}.defaultMode") + _items(source, path)
+            errors += _file_mode(source.get("defaultMode"), f"{path}.defaultMode")
+            return errors + _items(source, path)
         case "downwardAPI":
-            return _file_mode(source.get("defaultMode"), f"{path}.defaultMode") + _downward_files(source, path)
+            errors = _file_mode(source.get("defaultMode"), f"{path}.defaultMode")
+            return errors + _downward_files(source, path)
         case "projected":
             return _projected(source, path)
         case "persistentVolumeClaim":
@@ -92,11 +119,18 @@ def _empty_dir(source: Source, path: str) -> list[FieldError]:
         negative = size is not None and parse_quantity(size) < 0
     except ValueError:
         negative = False
-    return [forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")] if negative else []
+    return (
+        [
+            forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity"),
+        ]
+        if negative
+        else []
+    )
 
 
 def _host_path(source: Source, path: str) -> list[FieldError]:
-    target, kind = source.get("path") or "", source.get("type") or ""
+    target = source.get("path") or ""
+    kind = source.get("type") or ""
     if not target:
         return [required(f"{path}.path")]
     errors = no_backsteps(target, f"{path}.path")
@@ -120,7 +154,7 @@ def _items(source: Source, path: str) -> list[FieldError]:
 
 
 def _target(target: str, path: str) -> list[FieldError]:
-    """A path inside the volume."""
+    """Validates a path inside the volume."""
     if not target:
         return [required(path)]
     errors = local_descending_path(target, path)
@@ -134,7 +168,8 @@ def _downward_files(source: Source, path: str) -> list[FieldError]:
     for index, item in enumerate(source.get("items") or ()):
         at = f"{path}[{index}]"
         errors += _target(item.get("path") or "", f"{at}.path")
-        field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
+        field = item.get("fieldRef")
+        resource = item.get("resourceFieldRef")
         if field is not None:
             errors += field_reference(field, _VOLUME_FIELDS, f"{at}.fieldRef")
             if resource is not None:
@@ -150,15 +185,17 @@ def _downward_files(source: Source, path: str) -> list[FieldError]:
 
 def _projected(source: Source, path: str) -> list[FieldError]:
     errors = _file_mode(source.get("defaultMode"), f"{path}.defaultMode")
-    for index, one in enumerate(source.get("sources") or ()):
+    for index, projection in enumerate(source.get("sources") or ()):
         at = f"{path}.sources[{index}]"
-        given = [key for key in _PROJECTIONS if one.get(key) is not None]
+        given = [key for key in _PROJECTIONS if projection.get(key) is not None]
         for key in given[1:]:
-            errors.append(forbidden(f"{at}.{key}", "may not specify more than 1 volume type per source"))
+            errors.append(
+                forbidden(f"{at}.{key}", "may not specify more than 1 volume type per source"),
+            )
         if not given:
             errors.append(required(at, "must specify a volume type"))
             continue
-        errors += _projection(given[0], one[given[0]], f"{at}.{given[0]}")
+        errors += _projection(given[0], projection[given[0]], f"{at}.{given[0]}")
     return errors
 
 
@@ -178,4 +215,6 @@ def _projection(key: str, source: Source, path: str) -> list[FieldError]:
     elif seconds > 2**32:
         text = "may not specify a duration larger than 2^32 seconds"
         errors.append(invalid(f"{path}.expirationSeconds", seconds, text))
-    return errors + (_target(source["path"], f"{path}.path") if source.get("path") else [required(f"{path}.path")])
+    if not source.get("path"):
+        return [*errors, required(f"{path}.path")]
+    return errors + _target(source["path"], f"{path}.path")

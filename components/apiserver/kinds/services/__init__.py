@@ -1,1 +1,1 @@
-"""Service resources: Services, endpoints, Ingresses, NetworkPolicies, and the addresses of Services."""
+"""Services, their endpoints and addresses, Ingresses and NetworkPolicies."""

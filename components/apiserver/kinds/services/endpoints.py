@@ -1,4 +1,6 @@
-"""Endpoints (core/v1, superseded by EndpointSlice): k8s.io/kubernetes/pkg/registry/core/endpoint."""
+"""Endpoints (core/v1, superseded by EndpointSlice):
+k8s.io/kubernetes/pkg/registry/core/endpoint.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.addresses import validate_legacy_ip, validate_non_special_ip
+from kubewire.components.apiserver.kinds.addresses import (
+    validate_legacy_ip,
+    validate_non_special_ip,
+)
 from kubewire.components.apiserver.kinds.fielderrors import by_rule, in_range, one_of, required
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import ENDPOINTS, KubeObject
@@ -25,7 +30,8 @@ def default(obj: KubeObject) -> None:
 def validate_create(obj: KubeObject) -> list[FieldError]:
     errors = []
     for index, subset in enumerate(obj.get("subsets") or ()):
-        path, ports = f"subsets[{index}]", subset.get("ports") or []
+        path = f"subsets[{index}]"
+        ports = subset.get("ports") or []
         if not subset.get("addresses") and not subset.get("notReadyAddresses"):
             errors.append(required(path, "must specify `addresses` or `notReadyAddresses`"))
         for key in ("addresses", "notReadyAddresses"):
@@ -66,18 +72,21 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 
 
 def _endpoints(obj: KubeObject) -> str:
-    """`10.0.0.1:80,10.0.0.2:80`: ready addresses times ports, the first three and how many more."""
+    """`10.0.0.1:80,10.0.0.2:80`: the first three ready addresses with ports, and how many more
+    exist.
+    """
     if not obj.get("subsets"):
         return cells.NONE
-    found = []
+    endpoints = []
     for subset in obj["subsets"]:
         addresses = [address.get("ip", "") for address in subset.get("addresses") or ()]
         ports = subset.get("ports") or ()
         if not ports:
-            found += addresses
-        found += [_join(address, port.get("port", 0)) for port in ports for address in addresses]
-    more = f" + {len(found) - _MOST} more..." if len(found) > _MOST else ""
-    return ",".join(found[:_MOST]) + more
+            endpoints += addresses
+        numbers = [port.get("port", 0) for port in ports]
+        endpoints += [_join(address, number) for number in numbers for address in addresses]
+    more = f" + {len(endpoints) - _MOST} more..." if len(endpoints) > _MOST else ""
+    return ",".join(endpoints[:_MOST]) + more
 
 
 def _join(address: str, port: int) -> str:
@@ -91,6 +100,10 @@ KIND = KindSpec(
     default=default,
     validate_create=validate_create,
     validate_update=validate_update,
-    columns=(cells.NAME, Column("Endpoints", "string", "", "The ready addresses, with their ports."), cells.AGE),
+    columns=(
+        cells.NAME,
+        Column("Endpoints", "string", "", "The ready addresses, with their ports."),
+        cells.AGE,
+    ),
     row=row,
 )

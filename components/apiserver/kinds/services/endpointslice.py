@@ -7,20 +7,34 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.addresses import family, validate_ip, validate_non_special_ip
-from kubewire.components.apiserver.kinds.fielderrors import by_rule, duplicate, immutable, invalid, one_of, required
+from kubewire.components.apiserver.kinds.addresses import (
+    family,
+    validate_ip,
+    validate_non_special_ip,
+)
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    duplicate,
+    immutable,
+    invalid,
+    one_of,
+    required,
+)
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import ENDPOINTSLICES, KubeObject
 
 _MOST = 3
-_MOST_ENDPOINTS, _MOST_PORTS, _MOST_ADDRESSES, _MOST_ZONES = 1000, 20000, 100, 8
+_MOST_ENDPOINTS = 1000
+_MOST_PORTS = 20000
+_MOST_ADDRESSES = 100
+_MOST_ZONES = 8
 _ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 
 COLUMNS = (
     cells.NAME,
-    Column("AddressType", "string", "", "What the addresses are: IPv4, IPv6 or FQDN."),
-    Column("Ports", "string", "", "The ports all endpoints of this slice listen on."),
+    Column("AddressType", "string", "", "The type of the addresses: IPv4, IPv6 or FQDN."),
+    Column("Ports", "string", "", "The ports on which all endpoints of this slice listen."),
     Column("Endpoints", "string", "", "The first addresses of this slice."),
     cells.AGE,
 )
@@ -46,7 +60,8 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    return validate_create(new) + immutable("addressType", new.get("addressType"), old.get("addressType"))
+    errors = validate_create(new)
+    return errors + immutable("addressType", new.get("addressType"), old.get("addressType"))
 
 
 def _too_many(path: str, count: int, most: int) -> FieldError:
@@ -94,12 +109,14 @@ def _domain_name(name: str, path: str) -> list[FieldError]:
 def _hints(hints: Mapping[str, Any], path: str) -> list[FieldError]:
     errors = []
     for key, rule in (("forZones", names.label_value), ("forNodes", names.dns1123_subdomain)):
-        items, seen = hints.get(key) or [], set[str]()
+        items = hints.get(key) or []
+        seen = set[str]()
         if len(items) > _MOST_ZONES:
             errors.append(_too_many(f"{path}.{key}", len(items), _MOST_ZONES))
             continue
         for index, item in enumerate(items):
-            at, name = f"{path}.{key}[{index}].name", item.get("name") or ""
+            at = f"{path}.{key}[{index}].name"
+            name = item.get("name") or ""
             if name in seen:
                 errors.append(duplicate(at, name))
             else:
@@ -111,9 +128,11 @@ def _hints(hints: Mapping[str, Any], path: str) -> list[FieldError]:
 def _validate_ports(ports: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     if len(ports) > _MOST_PORTS:
         return [_too_many("ports", len(ports), _MOST_PORTS)]
-    errors, seen = [], set[str]()
+    errors = []
+    seen = set[str]()
     for index, port in enumerate(ports):
-        path, name = f"ports[{index}]", port.get("name") or ""
+        path = f"ports[{index}]"
+        name = port.get("name") or ""
         if name:
             errors += by_rule(names.dns1123_label, f"{path}.name", name)
         if name in seen:
@@ -126,7 +145,13 @@ def _validate_ports(ports: Sequence[Mapping[str, Any]]) -> list[FieldError]:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    return [cells.name(obj), obj.get("addressType", ""), _ports(obj), _addresses(obj), cells.age(obj, now)]
+    return [
+        cells.name(obj),
+        obj.get("addressType", ""),
+        _ports(obj),
+        _addresses(obj),
+        cells.age(obj, now),
+    ]
 
 
 def _ports(obj: KubeObject) -> str:
@@ -138,11 +163,12 @@ def _port(port: Mapping[str, Any]) -> str:
 
 
 def _addresses(obj: KubeObject) -> str:
-    return _some([address for one in obj.get("endpoints") or () for address in one.get("addresses") or ()])
+    endpoints = obj.get("endpoints") or ()
+    return _some([ip for endpoint in endpoints for ip in endpoint.get("addresses") or ()])
 
 
 def _some(items: Sequence[str]) -> str:
-    """The first three, and how many more there are."""
+    """The first three items, and how many more there are."""
     more = f" + {len(items) - _MOST} more..." if len(items) > _MOST else ""
     return ",".join(items[:_MOST]) + more or cells.UNSET
 

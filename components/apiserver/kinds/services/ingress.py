@@ -1,4 +1,6 @@
-"""Ingress and IngressClass (networking.k8s.io/v1): pkg/apis/networking/validation, pkg/registry/networking."""
+"""Ingress and IngressClass (networking.k8s.io/v1): pkg/apis/networking/validation,
+pkg/registry/networking.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from kubewire.components.apiserver.kinds.fielderrors import (
     required,
 )
 from kubewire.components.apiserver.kinds.services.service import load_balancer
-from kubewire.components.apiserver.kinds.services.service_validation import validate_load_balancer_status
+from kubewire.components.apiserver.kinds.services.service_validation import (
+    validate_load_balancer_status,
+)
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import INGRESSCLASSES, INGRESSES, KubeObject
@@ -31,8 +35,8 @@ _MOST_HOSTS = 3
 COLUMNS = (
     cells.NAME,
     Column("Class", "string", "", "The IngressClass that serves it."),
-    Column("Hosts", "string", "", "The hosts requests are matched against."),
-    Column("Address", "string", "", "Addresses of the load balancer in front."),
+    Column("Hosts", "string", "", "The hosts against which requests are matched."),
+    Column("Address", "string", "", "The addresses of the load balancer in front of it."),
     Column("Ports", "string", "", "80, and 443 with TLS."),
     cells.AGE,
 )
@@ -43,11 +47,18 @@ def prepare_create(obj: KubeObject) -> None:
 
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
-    annotations, spec = obj["metadata"].get("annotations") or {}, obj.get("spec") or {}
+    annotations = obj["metadata"].get("annotations") or {}
+    spec = obj.get("spec") or {}
     errors = []
     if annotations.get(_CLASS_ANNOTATION) and spec.get("ingressClassName") is not None:
         text = "can not be set when the class field is also set"
-        errors.append(invalid("metadata.annotations." + _CLASS_ANNOTATION, annotations[_CLASS_ANNOTATION], text))
+        errors.append(
+            invalid(
+                "metadata.annotations." + _CLASS_ANNOTATION,
+                annotations[_CLASS_ANNOTATION],
+                text,
+            )
+        )
     return errors + _spec(spec)
 
 
@@ -61,9 +72,13 @@ def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]
 
 
 def _spec(spec: Mapping[str, Any]) -> list[FieldError]:
-    errors, rules, backend = [], spec.get("rules") or [], spec.get("defaultBackend")
+    errors = []
+    rules = spec.get("rules") or []
+    backend = spec.get("defaultBackend")
     if not rules and backend is None:
-        errors.append(invalid("spec", rules, "either `defaultBackend` or `rules` must be specified"))
+        errors.append(
+            invalid("spec", rules, "either `defaultBackend` or `rules` must be specified"),
+        )
     if backend is not None:
         errors += _backend(backend, "spec.defaultBackend")
     for index, rule in enumerate(rules):
@@ -72,9 +87,17 @@ def _spec(spec: Mapping[str, Any]) -> list[FieldError]:
         for number, host in enumerate(tls.get("hosts") or ()):
             errors += _host(host, f"spec.tls[{index}].hosts[{number}]")
         if tls.get("secretName"):
-            errors += by_rule(names.dns1123_subdomain, f"spec.tls[{index}].secretName", tls["secretName"])
+            errors += by_rule(
+                names.dns1123_subdomain,
+                f"spec.tls[{index}].secretName",
+                tls["secretName"],
+            )
     if spec.get("ingressClassName") is not None:
-        errors += by_rule(names.dns1123_subdomain, "spec.ingressClassName", spec["ingressClassName"])
+        errors += by_rule(
+            names.dns1123_subdomain,
+            "spec.ingressClassName",
+            spec["ingressClassName"],
+        )
     return errors
 
 
@@ -84,7 +107,8 @@ def _host(host: str, path: str) -> list[FieldError]:
 
 
 def _rule(rule: Mapping[str, Any], path: str) -> list[FieldError]:
-    errors, host = [], rule.get("host") or ""
+    errors = []
+    host = rule.get("host") or ""
     if host:
         if parse_ip(host) is not None:
             errors.append(invalid(f"{path}.host", host, "must be a DNS name, not an IP address"))
@@ -94,13 +118,14 @@ def _rule(rule: Mapping[str, Any], path: str) -> list[FieldError]:
         return errors
     if not http.get("paths"):
         return [*errors, required(f"{path}.http.paths")]
-    for index, one in enumerate(http["paths"]):
-        errors += _path(one, f"{path}.http.paths[{index}]")
+    for index, rule_path in enumerate(http["paths"]):
+        errors += _path(rule_path, f"{path}.http.paths[{index}]")
     return errors
 
 
-def _path(one: Mapping[str, Any], at: str) -> list[FieldError]:
-    kind, path = one.get("pathType"), one.get("path") or ""
+def _path(rule_path: Mapping[str, Any], at: str) -> list[FieldError]:
+    kind = rule_path.get("pathType")
+    path = rule_path.get("path") or ""
     if kind is None:
         return [required(f"{at}.pathType", "pathType must be specified")]
     errors = []
@@ -111,16 +136,18 @@ def _path(one: Mapping[str, Any], at: str) -> list[FieldError]:
             errors.append(invalid(f"{at}.path", path, "must be an absolute path"))
         elif kind != "ImplementationSpecific":
             errors += _strict_path(path, f"{at}.path")
-    return errors + _backend(one.get("backend") or {}, f"{at}.backend")
+    return errors + _backend(rule_path.get("backend") or {}, f"{at}.backend")
 
 
 def _strict_path(path: str, at: str) -> list[FieldError]:
     errors = [invalid(at, path, f"must not contain '{bad}'") for bad in _BAD_IN_PATH if bad in path]
-    return errors + [invalid(at, path, f"cannot end with '{bad}'") for bad in _BAD_AT_END if path.endswith(bad)]
+    endings = [bad for bad in _BAD_AT_END if path.endswith(bad)]
+    return errors + [invalid(at, path, f"cannot end with '{bad}'") for bad in endings]
 
 
 def _backend(backend: Mapping[str, Any], path: str) -> list[FieldError]:
-    service, resource = backend.get("service"), backend.get("resource")
+    service = backend.get("service")
+    resource = backend.get("resource")
     if service is not None and resource is not None:
         return [invalid(path, "", "cannot set both resource and service backends")]
     if resource is not None:
@@ -164,13 +191,13 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 
 
 def _hosts(rules: list[dict[str, Any]]) -> str:
-    found: list[str] = []
-    for index, rule in enumerate(rules):
-        if len(found) == _MOST_HOSTS:
-            return f"{','.join(found)} + {len(rules) - _MOST_HOSTS} more..." if index < len(rules) else ""
+    hosts: list[str] = []
+    for rule in rules:
+        if len(hosts) == _MOST_HOSTS:
+            return f"{','.join(hosts)} + {len(rules) - _MOST_HOSTS} more..."
         if rule.get("host"):
-            found.append(rule["host"])
-    return ",".join(found) or "*"
+            hosts.append(rule["host"])
+    return ",".join(hosts) or "*"
 
 
 KIND = KindSpec(
@@ -203,7 +230,8 @@ def validate_class(obj: KubeObject) -> list[FieldError]:
         return errors
     path = "spec.parameters"
     errors += _resource(parameters, path)
-    scope, namespace = parameters.get("scope"), parameters.get("namespace")
+    scope = parameters.get("scope")
+    namespace = parameters.get("namespace")
     if scope not in ("Cluster", "Namespace"):
         errors.append(not_supported(f"{path}.scope", scope, ("Cluster", "Namespace")))
     elif scope == "Namespace" and not namespace:
@@ -215,7 +243,7 @@ def validate_class(obj: KubeObject) -> list[FieldError]:
 
 
 def _controller(name: str) -> list[FieldError]:
-    """A domain-prefixed path: acme.io/foo."""
+    """Validates a domain-prefixed path such as acme.io/foo."""
     path = "spec.controller"
     if len(name.encode()) > 250:
         return [FieldError("TooLong", path, name, "may not be more than 250 bytes")]
@@ -228,13 +256,18 @@ def _controller(name: str) -> list[FieldError]:
 
 
 def validate_class_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    errors = immutable("spec.controller", cells.at(new, "spec", "controller"), cells.at(old, "spec", "controller"))
+    errors = immutable(
+        "spec.controller",
+        cells.at(new, "spec", "controller"),
+        cells.at(old, "spec", "controller"),
+    )
     return errors + validate_class(new)
 
 
 def class_row(obj: KubeObject, now: datetime) -> list[Any]:
     spec = obj.get("spec") or {}
-    parameters, text = spec.get("parameters"), cells.NONE
+    parameters = spec.get("parameters")
+    text = cells.NONE
     if parameters is not None:
         group = f".{parameters['apiGroup']}" if parameters.get("apiGroup") else ""
         text = f"{parameters.get('kind', '')}{group}/{parameters.get('name', '')}"
@@ -249,7 +282,12 @@ CLASS_KIND = KindSpec(
     validate_update=validate_class_update,
     columns=(
         cells.NAME,
-        Column("Controller", "string", "", "Controller that is responsible for handling this class"),
+        Column(
+            "Controller",
+            "string",
+            "",
+            "Controller that is responsible for handling this class",
+        ),
         Column("Parameters", "string", "", "A reference to a resource with additional parameters"),
         cells.AGE,
     ),

@@ -1,4 +1,6 @@
-"""NetworkPolicy (networking.k8s.io/v1): pkg/apis/networking/validation, pkg/registry/networking/networkpolicy."""
+"""NetworkPolicy (networking.k8s.io/v1): pkg/apis/networking/validation,
+pkg/registry/networking/networkpolicy.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
 from kubewire.components.apiserver.kinds.addresses import validate_legacy_cidr
-from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid, one_of, port_number_or_name, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    forbidden,
+    invalid,
+    one_of,
+    port_number_or_name,
+    required,
+)
 from kubewire.components.apiserver.kinds.labelselectors import validate_selector
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import NETWORKPOLICIES, KubeObject
@@ -19,7 +27,7 @@ _TYPES = ("Egress", "Ingress")
 
 
 def default(obj: KubeObject) -> None:
-    """policyTypes: Ingress always, Egress when there are egress rules."""
+    """Sets policyTypes to Ingress, and adds Egress when there are egress rules."""
     spec = obj.setdefault("spec", {})
     spec.setdefault("podSelector", {})
     if not spec.get("policyTypes"):
@@ -47,10 +55,12 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
         errors += _rule(rule, f"spec.egress[{index}]", "to")
     types = spec.get("policyTypes") or []
     if len(types) > 2:
-        errors.append(invalid("spec.policyTypes", types, "may not specify more than two policyTypes"))
+        errors.append(
+            invalid("spec.policyTypes", types, "may not specify more than two policyTypes"),
+        )
         return errors
-    for index, one in enumerate(types):
-        errors += one_of(f"spec.policyTypes[{index}]", one, _TYPES)
+    for index, policy_type in enumerate(types):
+        errors += one_of(f"spec.policyTypes[{index}]", policy_type, _TYPES)
     return errors
 
 
@@ -64,8 +74,11 @@ def _rule(rule: Mapping[str, Any], path: str, peers: str) -> list[FieldError]:
 
 
 def _port(port: Mapping[str, Any], path: str) -> list[FieldError]:
-    errors = one_of(f"{path}.protocol", port.get("protocol"), _PROTOCOLS) if port.get("protocol") else []
-    number, end = port.get("port"), port.get("endPort")
+    errors: list[FieldError] = []
+    if port.get("protocol"):
+        errors += one_of(f"{path}.protocol", port["protocol"], _PROTOCOLS)
+    number = port.get("port")
+    end = port.get("endPort")
     if number is None:
         if end is not None:
             errors.append(required(f"{path}.port", "must be specified when `endPort` is specified"))
@@ -73,16 +86,21 @@ def _port(port: Mapping[str, Any], path: str) -> list[FieldError]:
     errors += port_number_or_name(f"{path}.port", number)
     if end is not None:
         if isinstance(number, str):
-            errors.append(invalid(f"{path}.endPort", end, "may not be specified when `port` is non-numeric"))
+            errors.append(
+                invalid(f"{path}.endPort", end, "may not be specified when `port` is non-numeric"),
+            )
         elif end < number:
-            errors.append(invalid(f"{path}.endPort", end, "must be greater than or equal to `port`"))
+            errors.append(
+                invalid(f"{path}.endPort", end, "must be greater than or equal to `port`"),
+            )
         else:
             errors += port_number_or_name(f"{path}.endPort", end)
     return errors
 
 
 def _peer(peer: Mapping[str, Any], path: str) -> list[FieldError]:
-    errors, given = [], 0
+    errors = []
+    given = 0
     for key in ("podSelector", "namespaceSelector"):
         if peer.get(key) is not None:
             given += 1
@@ -111,7 +129,8 @@ def _ip_block(block: Mapping[str, Any], path: str) -> list[FieldError]:
         if wrong:
             continue
         inner = ipaddress.ip_network(text, strict=False)
-        if inner.version != outer.version or inner.network_address not in outer or inner.prefixlen <= outer.prefixlen:
+        is_inside = inner.version == outer.version and inner.network_address in outer
+        if not is_inside or inner.prefixlen <= outer.prefixlen:
             errors.append(invalid(at, text, "must be a strict subset of `cidr`"))
     return errors
 
@@ -121,7 +140,11 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    return [cells.name(obj), cells.selector(cells.at(obj, "spec", "podSelector")), cells.age(obj, now)]
+    return [
+        cells.name(obj),
+        cells.selector(cells.at(obj, "spec", "podSelector")),
+        cells.age(obj, now),
+    ]
 
 
 KIND = KindSpec(
@@ -133,6 +156,10 @@ KIND = KindSpec(
     prepare_update=prepare_update,
     validate_create=validate_create,
     validate_update=validate_update,
-    columns=(cells.NAME, Column("Pod-Selector", "string", "", "The pods it is for."), cells.AGE),
+    columns=(
+        cells.NAME,
+        Column("Pod-Selector", "string", "", "The pods to which it applies."),
+        cells.AGE,
+    ),
     row=row,
 )

@@ -1,6 +1,6 @@
 """Service (core/v1): k8s.io/kubernetes/pkg/registry/core/service/strategy.go.
 
-Addresses and node ports are given out by service_allocation.ServiceAllocator, which the core calls.
+The registry calls service_allocation.ServiceAllocator, which allocates addresses and node ports.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ COLUMNS = (
     Column("Type", "string", "", "How the Service is exposed."),
     Column("Cluster-IP", "string", "", "The Service's virtual address."),
     Column("External-IP", "string", "", "Addresses outside the cluster that lead to the Service."),
-    Column("Port(s)", "string", "", "The ports the Service listens on, with their node ports."),
+    Column("Port(s)", "string", "", "The ports of the Service, with their node ports."),
     cells.AGE,
-    Column("Selector", "string", "", "Labels of the pods behind the Service.", 1),
+    Column("Selector", "string", "", "The labels of the pods behind the Service.", 1),
 )
 
 
@@ -65,9 +65,9 @@ def _external(service: KubeObject, spec: Mapping[str, Any]) -> str:
 
 
 def load_balancer(status: Mapping[str, Any] | None) -> list[str]:
-    """Addresses (or else names) of the load balancer, sorted."""
+    """The addresses, or else the names, of the load balancer, sorted."""
     ingress = cells.at(status or {}, "loadBalancer", "ingress") or ()
-    return sorted({one.get("ip") or one.get("hostname") or "" for one in ingress} - {""})
+    return sorted({item.get("ip") or item.get("hostname") or "" for item in ingress} - {""})
 
 
 def prepare_create(service: KubeObject) -> None:

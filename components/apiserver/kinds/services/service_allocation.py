@@ -1,8 +1,9 @@
-"""Gives out ClusterIPs and node ports: k8s.io/kubernetes/pkg/registry/core/service/storage/alloc.go,
-ipallocator and portallocator; the bands are those of KEP-3070 (addresses) and KEP-3668 (ports).
+"""Allocates ClusterIPs and node ports.
 
-What nobody asked for by number comes from the upper band, so that the lower one stays free for Services that
-name their address or port; when the upper band is used up the lower one is taken as well.
+It follows k8s.io/kubernetes/pkg/registry/core/service/storage/alloc.go, ipallocator and
+portallocator. Ranges are divided into two bands (KEP-3070 for addresses, KEP-3668 for ports). A
+number that no Service asks for comes from the upper band, so that the lower one stays free for
+Services that name theirs. When the upper band is full, the lower one is used as well.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ _FULL = "range is full"
 
 
 class AllocationError(Exception):
-    """What cannot be given out; the text is upstream's."""
+    """The allocation failed; the message is upstream's."""
 
 
 class FullError(AllocationError):
-    """Nothing is left."""
+    """No free number is left."""
 
 
 @dataclass
 class Pool:
-    """A range of numbers, both ends included. Numbers below `upper` are the static band."""
+    """A range of numbers, both ends included; those below `upper` are the static band."""
 
     first: int
     last: int
@@ -47,14 +48,14 @@ class Pool:
     rng: random.Random = field(default_factory=random.Random)
 
     def take(self, number: int) -> bool:
-        """False when it is taken already. The caller has checked the range."""
+        """Takes a number of the range; returns False when it is in use."""
         if number in self.used:
             return False
         self.used.add(number)
         return True
 
     def take_next(self, barred: Container[int] = ()) -> int:
-        """Any free number. Raises FullError."""
+        """Takes any free number that is not barred; raises FullError when there is none."""
         for low, high in ((self.upper, self.last), (self.first, self.upper - 1)):
             for number in self._from_random(low, high):
                 if number not in barred and self.take(number):
@@ -70,9 +71,11 @@ class Pool:
 
 
 def address_pool(cidr: str, used: set[int] | None = None) -> Pool:
-    """used: shared with pools that overlap. All addresses but the network's own and, for IPv4, the broadcast address.
+    """The pool of a CIDR; `used` is shared with pools that overlap.
 
-    The static band is a sixteenth of the range, at least 16 and at most 256 addresses; none in a tiny range.
+    It has all addresses except the network's own and, for IPv4, the broadcast address. The static
+    band is a sixteenth of the range, at least 16 and at most 256 addresses. A tiny range has no
+    static band.
     """
     network = ipaddress.ip_network(cidr)
     first = int(network.network_address) + 1
@@ -90,10 +93,12 @@ def port_pool(low: int, high: int) -> Pool:
 
 
 class ServiceAllocator:
-    """The ClusterIPs and node ports in use, in memory; `rebuild` restores it from stored Services.
+    """Holds in memory which ClusterIPs and node ports are in use; rebuild() restores it from
+    Services.
 
-    cidrs: one Service range per family, the default family first; they say which families the cluster has, and
-    addresses come from them until use_ranges() names others. port_range: node ports, both ends included.
+    cidrs has one Service range for each family of the cluster, the default family first. Addresses
+    come from them until use_ranges() names others. port_range is the range of node ports, both
+    ends included.
     """
 
     def __init__(self, cidrs: Sequence[str], port_range: tuple[int, int]) -> None:
@@ -101,31 +106,40 @@ class ServiceAllocator:
         self._port_range = port_range
         self._used: dict[str, set[int]] = {key: set() for key in self._cidrs}
         self._held: dict[str, set[int]] = {key: set() for key in self._cidrs}
-        self._pools = {key: [address_pool(cidr, self._used[key])] for key, cidr in self._cidrs.items()}
+        self._pools: dict[str, list[Pool]] = {}
+        for key, cidr in self._cidrs.items():
+            self._pools[key] = [address_pool(cidr, self._used[key])]
         self._ports = port_pool(*port_range)
 
     def use_ranges(self, cidrs: Iterable[str]) -> None:
-        """The ServiceCIDRs in force, the one to take from first first. A family without one keeps its flag's."""
+        """Takes addresses from these ServiceCIDRs, in this order.
+
+        A family without one keeps the range of its flag.
+        """
         by_family: dict[str, list[str]] = {}
         for cidr in cidrs:
             by_family.setdefault(IPV6 if ":" in cidr else IPV4, []).append(cidr)
         for key, default in self._cidrs.items():
-            self._pools[key] = [address_pool(cidr, self._used[key]) for cidr in by_family.get(key) or [default]]
+            used = self._used[key]
+            ranges = by_family.get(key) or [default]
+            self._pools[key] = [address_pool(cidr, used) for cidr in ranges]
 
     def hold(self, ip: str) -> None:
-        """An IPAddress that somebody else made: no Service may have it."""
+        """Bars an address whose IPAddress object was created by a client."""
         for numbers, number in self._numbers([ip], self._held):
             numbers.add(number)
 
     def let_go(self, ip: str) -> None:
+        """Frees a barred address."""
         for numbers, number in self._numbers([ip], self._held):
             numbers.discard(number)
 
-    # --- what the registry calls
-
     def allocate(self, new_service: KubeObject, old_service: KubeObject | None) -> list[FieldError]:
-        """Fills addresses, families and ports of new_service in, reserves them, and releases what old_service
-        no longer needs. On errors the caller must `rebuild`: part of it may be reserved already."""
+        """Fills in and reserves addresses, families and ports of new_service.
+
+        What old_service had and new_service does not need is released. After errors the caller
+        must rebuild(), because some of it may be reserved already.
+        """
         new = new_service.setdefault("spec", {})
         old = (old_service.get("spec") or {}) if old_service is not None else None
         if old is not None:
@@ -139,7 +153,7 @@ class ServiceAllocator:
         )
 
     def release(self, service: KubeObject) -> None:
-        """Frees everything a deleted Service had."""
+        """Frees everything that a deleted Service had."""
         spec = service.get("spec") or {}
         if spec.get("type") != "ExternalName" and not is_headless(spec):
             self._release_addresses(spec.get("clusterIPs") or ())
@@ -148,7 +162,7 @@ class ServiceAllocator:
             self._ports.used.discard(spec.get("healthCheckNodePort", 0))
 
     def rebuild(self, services: Iterable[KubeObject]) -> None:
-        """Forgets everything and takes what these Services have."""
+        """Forgets everything, then reserves what these Services have."""
         for numbers in (*self._used.values(), self._ports.used):
             numbers.clear()
         for service in services:
@@ -160,11 +174,17 @@ class ServiceAllocator:
             if needs_health_check(spec) and spec.get("healthCheckNodePort"):
                 self._ports.used.add(spec["healthCheckNodePort"])
 
-    # --- addresses
+    def _allocate_addresses(
+        self,
+        new: dict[str, Any],
+        old: dict[str, Any] | None,
+    ) -> list[FieldError]:
+        """Allocates or releases addresses (cases A to D of upstream's updateClusterIPs).
 
-    def _allocate_addresses(self, new: dict[str, Any], old: dict[str, Any] | None) -> list[FieldError]:
-        """Creation and ExternalName -> other types allocate all, the way back releases all; a second family
-        brings or takes the second address (the cases A to D of upstream's updateClusterIPs)."""
+        A new Service, and one that stops being an ExternalName, gets all addresses. One that
+        becomes an ExternalName releases all. A change in the number of families adds or releases
+        the second address.
+        """
         if keeps_prefer_dual_stack(new, old):
             return []
         if old is None or (old.get("type") == "ExternalName" and new.get("type") != "ExternalName"):
@@ -174,7 +194,8 @@ class ServiceAllocator:
         if old.get("type") != "ExternalName" and new.get("type") == "ExternalName":
             self._release_addresses(old.get("clusterIPs") or ())
             return []
-        before, after = len(old.get("ipFamilies") or ()), len(new.get("ipFamilies") or ())
+        before = len(old.get("ipFamilies") or ())
+        after = len(new.get("ipFamilies") or ())
         if (before, after) == (1, 2):
             return self._fill_addresses(new, 1)
         if (before, after) == (2, 1):
@@ -186,32 +207,38 @@ class ServiceAllocator:
         if new.get("type") == "ExternalName" or ips[:1] == [HEADLESS]:
             return []
         asked = list(ips)
-        for index, one in enumerate(new.get("ipFamilies") or ()):
+        for index, ip_family in enumerate(new.get("ipFamilies") or ()):
             if index < start:
                 continue
             wanted = ips[index] if index < len(ips) else ""
             try:
-                ips[index:] = [self._take_address(one, wanted), *ips[index + 1 :]]
+                ips[index:] = [self._take_address(ip_family, wanted), *ips[index + 1 :]]
             except FullError as error:
-                return [FieldError("InternalError", "spec.clusterIPs", ips, f"failed to allocate a serviceIP: {error}")]
+                text = f"failed to allocate a serviceIP: {error}"
+                return [FieldError("InternalError", "spec.clusterIPs", ips, text)]
             except AllocationError as error:
-                return [invalid("spec.clusterIPs", asked, f"failed to allocate IP {wanted}: {error}")]
+                return [
+                    invalid("spec.clusterIPs", asked, f"failed to allocate IP {wanted}: {error}"),
+                ]
         new["clusterIPs"] = ips
         if ips:
             new["clusterIP"] = ips[0]
         return []
 
-    def _take_address(self, one: str, wanted: str) -> str:
-        pools = self._pools[one]
+    def _take_address(self, ip_family: str, wanted: str) -> str:
+        pools = self._pools[ip_family]
         if not wanted:
-            number = self._take_any(pools, self._held[one])
-            return str(ipaddress.IPv4Address(number) if one == IPV4 else ipaddress.IPv6Address(number))
+            number = self._take_any(pools, self._held[ip_family])
+            if ip_family == IPV4:
+                return str(ipaddress.IPv4Address(number))
+            return str(ipaddress.IPv6Address(number))
         address = parse_ip(wanted)
-        # With ServiceCIDRs (KEP-1880) an address outside every range has no allocator to ask.
-        pool = next((pool for pool in pools if address and pool.first <= int(address) <= pool.last), None)
+        # With ServiceCIDRs (KEP-1880) an address outside every range has no allocator.
+        matching = (pool for pool in pools if address and pool.first <= int(address) <= pool.last)
+        pool = next(matching, None)
         if address is None or pool is None:
             raise AllocationError("the provided network does not match the current range")
-        if int(address) in self._held[one] or not pool.take(int(address)):
+        if int(address) in self._held[ip_family] or not pool.take(int(address)):
             raise AllocationError("provided IP is already allocated")
         return wanted
 
@@ -227,17 +254,22 @@ class ServiceAllocator:
         for numbers, number in self._numbers(ips, self._used):
             numbers.discard(number)
 
-    def _numbers(self, ips: Iterable[str], sets: dict[str, set[int]]) -> Iterable[tuple[set[int], int]]:
-        """Each address of a configured family, with the set of its family."""
+    def _numbers(
+        self,
+        ips: Iterable[str],
+        sets: dict[str, set[int]],
+    ) -> Iterable[tuple[set[int], int]]:
+        """Yields each address of a configured family with the set of its family."""
         for ip in ips:
-            numbers, address = sets.get(family(ip)), parse_ip(ip)
+            numbers = sets.get(family(ip))
+            address = parse_ip(ip)
             if numbers is not None and address is not None:
                 yield numbers, int(address)
 
-    # --- node ports
-
     def _allocate_ports(self, new: dict[str, Any], old: dict[str, Any] | None) -> list[FieldError]:
-        had = set(_node_ports(old or {})) if (old or {}).get("type") in ("NodePort", "LoadBalancer") else set()
+        had: set[int] = set()
+        if old is not None and old.get("type") in ("NodePort", "LoadBalancer"):
+            had = set(_node_ports(old))
         if new.get("type") not in ("NodePort", "LoadBalancer"):
             self._ports.used -= had
             return []
@@ -246,13 +278,16 @@ class ServiceAllocator:
         return errors
 
     def _fill_new_ports(self, new: dict[str, Any]) -> list[FieldError]:
-        """Service ports with the same number (TCP and UDP, say) share one node port."""
+        """Allocates node ports; Service ports with the same number, such as TCP and UDP, share
+        one.
+        """
         shared: dict[int, int] = {}
         ports = new.get("ports") or []
         for index, port in enumerate(ports):
             if not port.get("nodePort") and not _wants_node_ports(new):
                 continue
-            number, asked = port.get("port", 0), port.get("nodePort") or 0
+            number = port.get("port", 0)
+            asked = port.get("nodePort") or 0
             try:
                 if number not in shared:
                     asked = _asked_port(ports, number)
@@ -266,17 +301,19 @@ class ServiceAllocator:
         return []
 
     def _fill_ports(self, new: dict[str, Any], had: set[int]) -> list[FieldError]:
-        """On update: ports the Service has already need no reservation."""
-        mine = set(had)
+        """Allocates node ports on an update; those that the Service has already need no
+        reservation.
+        """
+        reserved = set(had)
         for index, port in enumerate(new.get("ports") or []):
             asked = port.get("nodePort") or 0
-            if asked in mine or (not asked and not _wants_node_ports(new)):
+            if asked in reserved or (not asked and not _wants_node_ports(new)):
                 continue
             try:
                 port["nodePort"] = self._take_port(asked)
             except AllocationError as error:
                 return [_port_error(index, asked, error)]
-            mine.add(port["nodePort"])
+            reserved.add(port["nodePort"])
         return []
 
     def _take_port(self, asked: int) -> int:
@@ -284,14 +321,19 @@ class ServiceAllocator:
             return self._ports.take_next()
         low, high = self._port_range
         if not low <= asked <= high:
-            text = f"provided port is not in the valid range. The range of valid ports is {low}-{high}"
-            raise AllocationError(text)
+            text = "provided port is not in the valid range. The range of valid ports is"
+            raise AllocationError(f"{text} {low}-{high}")
         if not self._ports.take(asked):
             raise AllocationError("provided port is already allocated")
         return asked
 
-    def _allocate_health_check(self, new: dict[str, Any], old: dict[str, Any] | None) -> list[FieldError]:
-        needed, needs = needs_health_check(old or {}), needs_health_check(new)
+    def _allocate_health_check(
+        self,
+        new: dict[str, Any],
+        old: dict[str, Any] | None,
+    ) -> list[FieldError]:
+        needed = needs_health_check(old or {})
+        needs = needs_health_check(new)
         if needed and not needs:
             self._ports.used.discard((old or {}).get("healthCheckNodePort", 0))
         if needed or not needs:
@@ -300,16 +342,18 @@ class ServiceAllocator:
         try:
             new["healthCheckNodePort"] = self._take_port(asked)
         except AllocationError as error:
-            what = f"requested HealthCheck NodePort {asked}" if asked else "a HealthCheck NodePort 0"
-            return [
-                FieldError("InternalError", "spec.healthCheckNodePort", asked, f"failed to allocate {what}: {error}")
-            ]
+            port = "a HealthCheck NodePort 0"
+            if asked:
+                port = f"requested HealthCheck NodePort {asked}"
+            text = f"failed to allocate {port}: {error}"
+            return [FieldError("InternalError", "spec.healthCheckNodePort", asked, text)]
         return []
 
 
 def _asked_port(ports: Sequence[dict[str, Any]], number: int) -> int:
-    """The node port that any of the Service's ports of this number asks for, 0 for none."""
-    return next((port["nodePort"] for port in ports if port.get("port") == number and port.get("nodePort")), 0)
+    """The node port that any Service port of this number asks for, or 0."""
+    same = (port for port in ports if port.get("port") == number)
+    return next((port["nodePort"] for port in same if port.get("nodePort")), 0)
 
 
 def _port_error(index: int, asked: int, error: AllocationError) -> FieldError:
@@ -320,7 +364,9 @@ def _port_error(index: int, asked: int, error: AllocationError) -> FieldError:
 
 
 def _wants_node_ports(spec: dict[str, Any]) -> bool:
-    return spec.get("type") == "NodePort" or spec.get("allocateLoadBalancerNodePorts", True) is not False
+    if spec.get("type") == "NodePort":
+        return True
+    return spec.get("allocateLoadBalancerNodePorts", True) is not False
 
 
 def _node_ports(spec: dict[str, Any]) -> list[int]:
@@ -328,7 +374,7 @@ def _node_ports(spec: dict[str, Any]) -> list[int]:
 
 
 def _keep_allocated(new: dict[str, Any], old: dict[str, Any]) -> None:
-    """Applying the same manifest again must not lose what was allocated (patchAllocatedValues)."""
+    """Keeps allocated values when the same manifest is applied again (patchAllocatedValues)."""
     if "ExternalName" not in (new.get("type"), old.get("type")):
         for key in ("clusterIP", "clusterIPs"):
             if not new.get(key) and old.get(key):
@@ -340,7 +386,9 @@ def _keep_allocated(new: dict[str, Any], old: dict[str, Any]) -> None:
 
 
 def _keep_node_ports(new: dict[str, Any], old: dict[str, Any]) -> None:
-    """By port name; a number that another port of the new Service already has is not given twice."""
+    """Keeps node ports by the ports' names, unless another port of the new Service has the
+    number.
+    """
     used = set(_node_ports(old)) & set(_node_ports(new))
     known = {port.get("name", ""): port.get("nodePort", 0) for port in old.get("ports") or ()}
     for port in new.get("ports") or ():
@@ -351,18 +399,20 @@ def _keep_node_ports(new: dict[str, Any], old: dict[str, Any]) -> None:
 
 
 def _synchronise_cluster_ips(new: dict[str, Any], old: dict[str, Any] | None) -> None:
-    """clusterIP and clusterIPs for clients that know only one of them (normalizeClusterIPs)."""
-    one, ips = new.get("clusterIP") or "", new.get("clusterIPs") or []
+    """Makes clusterIP and clusterIPs agree for clients that know only one (normalizeClusterIPs)."""
+    ip = new.get("clusterIP") or ""
+    ips = new.get("clusterIPs") or []
     if old is None:
-        if one and not ips:
-            new["clusterIPs"] = [one]
+        if ip and not ips:
+            new["clusterIPs"] = [ip]
         return
-    was, were = old.get("clusterIP") or "", old.get("clusterIPs") or []
-    if were and not ips and one == was:
-        new["clusterIPs"] = ips = list(were)
-    if one == was or list(ips) != list(were):
+    old_ip = old.get("clusterIP") or ""
+    old_ips = old.get("clusterIPs") or []
+    if old_ips and not ips and ip == old_ip:
+        new["clusterIPs"] = ips = list(old_ips)
+    if ip == old_ip or list(ips) != list(old_ips):
         return
-    if was and not one:
+    if old_ip and not ip:
         new.pop("clusterIPs", None)
-    elif one:
-        new["clusterIPs"] = [one]
+    elif ip:
+        new["clusterIPs"] = [ip]

@@ -34,9 +34,11 @@ def default_service(service: KubeObject) -> None:
 
 
 def externally_accessible(spec: Mapping[str, Any]) -> bool:
-    """Can clients outside the cluster reach it?"""
+    """Whether clients outside the cluster can reach the Service."""
     kind = spec.get("type")
-    return kind in ("LoadBalancer", "NodePort") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
+    if kind == "ClusterIP":
+        return bool(spec.get("externalIPs"))
+    return kind in ("LoadBalancer", "NodePort")
 
 
 def _session_affinity(spec: dict[str, Any]) -> None:
@@ -45,4 +47,6 @@ def _session_affinity(spec: dict[str, Any]) -> None:
     elif spec["sessionAffinity"] == "ClientIP":
         client = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
         if client.get("timeoutSeconds") is None:
-            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": DEFAULT_AFFINITY_SECONDS}}
+            spec["sessionAffinityConfig"] = {
+                "clientIP": {"timeoutSeconds": DEFAULT_AFFINITY_SECONDS},
+            }

@@ -1,7 +1,8 @@
-"""clusterIPs, ipFamilies and ipFamilyPolicy of a Service: how they depend on each other.
+"""How clusterIPs, ipFamilies and ipFamilyPolicy of a Service depend on each other (KEP-563,
+dual-stack).
 
-Source: ValidateServiceClusterIPsRelatedFields of pkg/apis/core/validation and initIPFamilyFields of
-pkg/registry/core/service/storage/alloc.go (KEP-563, dual-stack).
+The sources are ValidateServiceClusterIPsRelatedFields of pkg/apis/core/validation and
+initIPFamilyFields of pkg/registry/core/service/storage/alloc.go.
 """
 
 from __future__ import annotations
@@ -10,13 +11,22 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kubewire.components.apiserver.kinds.addresses import IPV4, IPV6, family, validate_legacy_ip
-from kubewire.components.apiserver.kinds.fielderrors import duplicate, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    duplicate,
+    invalid,
+    not_supported,
+    required,
+)
 from kubewire.components.apiserver.kinds.spec import FieldError
 
 HEADLESS = "None"
-SINGLE, PREFER_DUAL, REQUIRE_DUAL = "SingleStack", "PreferDualStack", "RequireDualStack"
+SINGLE = "SingleStack"
+PREFER_DUAL = "PreferDualStack"
+REQUIRE_DUAL = "RequireDualStack"
 
-_IPS, _FAMILIES, _POLICY = "spec.clusterIPs", "spec.ipFamilies", "spec.ipFamilyPolicy"
+_IPS = "spec.clusterIPs"
+_FAMILIES = "spec.ipFamilies"
+_POLICY = "spec.ipFamilyPolicy"
 _FIXED = "may not change once set"
 _OTHER = {IPV4: IPV6, IPV6: IPV4}
 
@@ -32,12 +42,12 @@ def validate_cluster_ips(spec: Spec) -> list[FieldError]:
         return []
     errors = _first_matches(spec)
     seen = set[str]()
-    for index, one in enumerate(spec.get("ipFamilies") or ()):
-        if one not in (IPV4, IPV6):
-            errors.append(not_supported(f"{_FAMILIES}[{index}]", one, (IPV4, IPV6)))
-        if one in seen:
-            errors.append(duplicate(f"{_FAMILIES}[{index}]", one))
-        seen.add(one)
+    for index, ip_family in enumerate(spec.get("ipFamilies") or ()):
+        if ip_family not in (IPV4, IPV6):
+            errors.append(not_supported(f"{_FAMILIES}[{index}]", ip_family, (IPV4, IPV6)))
+        if ip_family in seen:
+            errors.append(duplicate(f"{_FAMILIES}[{index}]", ip_family))
+        seen.add(ip_family)
     policy = spec.get("ipFamilyPolicy")
     if policy is not None and policy not in (SINGLE, PREFER_DUAL, REQUIRE_DUAL):
         errors.append(not_supported(_POLICY, policy, (PREFER_DUAL, REQUIRE_DUAL, SINGLE)))
@@ -49,19 +59,21 @@ def validate_cluster_ips(spec: Spec) -> list[FieldError]:
 
 
 def _first_matches(spec: Spec) -> list[FieldError]:
-    """clusterIP is the first of clusterIPs."""
-    one, ips = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
-    if one and not ips:
+    """clusterIP must be the first of clusterIPs."""
+    ip = spec.get("clusterIP") or ""
+    ips = spec.get("clusterIPs") or []
+    if ip and not ips:
         return [required(_IPS)]
-    if one and ips[0] != one:
+    if ip and ips[0] != ip:
         return [invalid(_IPS, ips, "first value must match `clusterIP`")]
-    if not one and ips:
+    if not ip and ips:
         return [invalid(_IPS, ips, "must be empty when `clusterIP` is not specified")]
     return []
 
 
 def _malformed_ips(spec: Spec) -> list[FieldError]:
-    errors, ips = [], spec.get("clusterIPs") or []
+    errors = []
+    ips = spec.get("clusterIPs") or []
     for index, ip in enumerate(ips):
         if index == 0 and ip == HEADLESS:
             if len(ips) > 1:
@@ -72,7 +84,8 @@ def _malformed_ips(spec: Spec) -> list[FieldError]:
 
 
 def _match_families(spec: Spec) -> list[FieldError]:
-    errors, ips = [], spec.get("clusterIPs") or []
+    errors = []
+    ips = spec.get("clusterIPs") or []
     if len(ips) > 1 and len({family(ip) for ip in ips}) < 2:
         errors.append(invalid(_IPS, ips, "may specify no more than one IP for each IP family"))
     if is_headless(spec):
@@ -85,13 +98,17 @@ def _match_families(spec: Spec) -> list[FieldError]:
 
 
 def validate_cluster_ips_change(new: Spec, old: Spec) -> list[FieldError]:
-    """The first address stays; a second may come and go with the policy."""
-    if "ExternalName" in (new.get("type"), old.get("type")) or (is_headless(new) and is_headless(old)):
+    """Keeps the first address; a second one may come and go with the policy."""
+    if "ExternalName" in (new.get("type"), old.get("type")):
         return []
-    before, after = list(old.get("clusterIPs") or ()), list(new.get("clusterIPs") or ())
+    if is_headless(new) and is_headless(old):
+        return []
+    before = list(old.get("clusterIPs") or ())
+    after = list(new.get("clusterIPs") or ())
     if len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [invalid(f"{_IPS}[{index}]", after, _FIXED) for index, (was, now) in pairs if was != now]
+        changed = [index for index, (was, now) in pairs if was != now]
+        return [invalid(f"{_IPS}[{index}]", after, _FIXED) for index in changed]
     errors = []
     if before and not after:
         errors.append(invalid(f"{_IPS}[0]", after, "primary clusterIP can not be unset"))
@@ -106,7 +123,8 @@ def validate_cluster_ips_change(new: Spec, old: Spec) -> list[FieldError]:
 def validate_ip_families_change(new: Spec, old: Spec) -> list[FieldError]:
     if "ExternalName" in (new.get("type"), old.get("type")) or is_headless(new) or is_headless(old):
         return []
-    before, after = list(old.get("ipFamilies") or ()), list(new.get("ipFamilies") or ())
+    before = list(old.get("ipFamilies") or ())
+    after = list(new.get("ipFamilies") or ())
     if len(before) == len(after):
         changed = [was for was, now in zip(before, after, strict=True) if was != now]
         return [invalid(f"{_FAMILIES}[0]", after, _FIXED) for _ in changed]
@@ -122,10 +140,15 @@ def validate_ip_families_change(new: Spec, old: Spec) -> list[FieldError]:
 
 
 def keeps_prefer_dual_stack(new: Spec, old: Spec | None) -> bool:
-    """A PreferDualStack Service whose addresses stay is neither upgraded nor downgraded on its own."""
+    """Whether a PreferDualStack Service keeps its families as they are.
+
+    An update that does not change its addresses neither upgrades nor downgrades it.
+    """
     if old is None or new.get("type") != old.get("type") or new.get("type") == "ExternalName":
         return False
-    if new.get("ipFamilyPolicy") != PREFER_DUAL or (old.get("ipFamilyPolicy") or PREFER_DUAL) != PREFER_DUAL:
+    if new.get("ipFamilyPolicy") != PREFER_DUAL:
+        return False
+    if (old.get("ipFamilyPolicy") or PREFER_DUAL) != PREFER_DUAL:
         return False
     return _same(new, old, "clusterIPs") and _same(new, old, "ipFamilies")
 
@@ -134,10 +157,14 @@ def _same(new: Spec, old: Spec, key: str) -> bool:
     return list(new.get(key) or ()) == list(old.get(key) or ())
 
 
-def fill_families(new: dict[str, Any], old: Spec | None, configured: Collection[str]) -> list[FieldError]:
-    """Sets ipFamilyPolicy and ipFamilies of a Service's spec from what is there and what the cluster has.
+def fill_families(
+    new: dict[str, Any],
+    old: Spec | None,
+    configured: Collection[str],
+) -> list[FieldError]:
+    """Derives ipFamilyPolicy and ipFamilies from the spec and the cluster's families.
 
-    configured: the families of the Service ranges, the default one first.
+    configured lists the families of the Service ranges, the default one first.
     """
     if new.get("type") == "ExternalName" or keeps_prefer_dual_stack(new, old):
         return []
@@ -154,7 +181,8 @@ def fill_families(new: dict[str, Any], old: Spec | None, configured: Collection[
         return errors
     families = new.get("ipFamilies") or []
     if new.get("clusterIP") == HEADLESS and not new.get("selector"):
-        # Without selector nothing is allocated or watched: any family will do, configured or not.
+        # A headless Service without selector gets no addresses, so any family is valid, whether
+        # the cluster has it or not.
         families = families or [next(iter(configured))]
         if len(families) < 2 and new["ipFamilyPolicy"] != SINGLE:
             families = [*families, _OTHER[families[0]]]
@@ -163,13 +191,25 @@ def fill_families(new: dict[str, Any], old: Spec | None, configured: Collection[
     return _complete_families(new, families, configured)
 
 
-def _complete_families(new: dict[str, Any], families: list[str], configured: Collection[str]) -> list[FieldError]:
+def _complete_families(
+    new: dict[str, Any],
+    families: list[str],
+    configured: Collection[str],
+) -> list[FieldError]:
     errors = []
     if new["ipFamilyPolicy"] == REQUIRE_DUAL and len(configured) < 2:
-        errors.append(invalid(_POLICY, REQUIRE_DUAL, "this cluster is not configured for dual-stack services"))
-    for index, one in enumerate(families):
-        if one not in configured:
-            errors.append(invalid(f"{_FAMILIES}[{index}]", one, "not configured on this cluster"))
+        errors.append(
+            invalid(
+                _POLICY,
+                REQUIRE_DUAL,
+                "this cluster is not configured for dual-stack services",
+            )
+        )
+    for index, ip_family in enumerate(families):
+        if ip_family not in configured:
+            errors.append(
+                invalid(f"{_FAMILIES}[{index}]", ip_family, "not configured on this cluster"),
+            )
     if errors:
         return errors
     families = families or [next(iter(configured))]
@@ -186,16 +226,19 @@ def _default_policy(new: Spec, old: Spec | None) -> str:
 
 
 def _release_second(new: dict[str, Any], old: Spec) -> list[FieldError]:
-    """SingleStack alone says that the second address may go; without it, leaving it out is an error."""
+    """Releases the second address with SingleStack.
+
+    Without that policy it is an error to omit the second address or family.
+    """
     if new["ipFamilyPolicy"] == SINGLE:
         for key in ("clusterIPs", "ipFamilies"):
             if _same(new, old, key) and len(new.get(key) or ()) > 1:
                 new[key] = new[key][:1]
         return []
     errors = []
-    for key, what in (("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")):
+    for key, noun in (("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")):
         if 0 < len(new.get(key) or ()) < len(old.get(key) or ()):
-            text = f"must be 'SingleStack' to release the secondary {what}"
+            text = f"must be 'SingleStack' to release the secondary {noun}"
             errors.append(invalid(_POLICY, new["ipFamilyPolicy"], text))
     return errors
 
@@ -204,26 +247,33 @@ def _too_many_for_single(new: Spec) -> list[FieldError]:
     if new["ipFamilyPolicy"] != SINGLE:
         return []
     return [
-        invalid(_POLICY, SINGLE, f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified")
-        for key, what in (("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families"))
+        invalid(
+            _POLICY,
+            SINGLE,
+            f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {noun} are specified",
+        )
+        for key, noun in (("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families"))
         if len(new.get(key) or ()) == 2
     ]
 
 
 def _infer_families(new: dict[str, Any], configured: Collection[str]) -> list[FieldError]:
-    """A given address says its family."""
+    """Adds the families of the given addresses."""
     errors = []
-    ips, families = new.get("clusterIPs") or [], list(new.get("ipFamilies") or ())
+    ips = new.get("clusterIPs") or []
+    families = list(new.get("ipFamilies") or ())
     for index, ip in enumerate(ips):
         if ip == HEADLESS:
             break
         if index < len(families):
             continue
-        one = family(ip)
-        if one in configured:
-            families.append(one)
+        ip_family = family(ip)
+        if ip_family in configured:
+            families.append(ip_family)
         else:
-            errors.append(invalid(f"{_IPS}[{index}]", ips, f"{one} is not configured on this cluster"))
+            errors.append(
+                invalid(f"{_IPS}[{index}]", ips, f"{ip_family} is not configured on this cluster"),
+            )
     if families:
         new["ipFamilies"] = families
     return errors

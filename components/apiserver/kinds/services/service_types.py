@@ -1,7 +1,8 @@
-"""What a Service loses when its type changes (dropTypeDependentFields of pkg/registry/core/service/strategy.go).
+"""Drops fields when the type of a Service changes.
 
-A field goes only when the new type has no use for it and the client did not change it: a client that sets it on
-purpose gets a validation error instead.
+This is dropTypeDependentFields of pkg/registry/core/service/strategy.go. A field is dropped only
+if the new type does not use it and the client did not change it. A client that sets it
+deliberately gets a validation error instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
 
 
 def drop_unused_fields(new_service: KubeObject, old_service: KubeObject) -> None:
-    new, old = new_service.setdefault("spec", {}), old_service.get("spec") or {}
+    new = new_service.setdefault("spec", {})
+    old = old_service.get("spec") or {}
     if old.get("type") != "ExternalName" and new.get("type") == "ExternalName":
         _drop_cluster_ips(new, old)
     ends = old.get("type") in _WITH_NODE_PORTS and new.get("type") not in _WITH_NODE_PORTS
@@ -35,9 +37,10 @@ def drop_unused_fields(new_service: KubeObject, old_service: KubeObject) -> None
 
 
 def _drop_cluster_ips(new: dict[str, Any], old: dict[str, Any]) -> None:
-    if new.get("clusterIP") == old.get("clusterIP") and new.get("clusterIPs") == old.get("clusterIPs"):
-        new.pop("clusterIP", None)
-        new.pop("clusterIPs", None)
+    keys = ("clusterIP", "clusterIPs")
+    if all(new.get(key) == old.get(key) for key in keys):
+        for key in keys:
+            new.pop(key, None)
     _drop_same(new, old, "ipFamilies")
     _drop_same(new, old, "ipFamilyPolicy")
 

@@ -1,5 +1,7 @@
-"""Validation of Services: ValidateService and ValidateServiceUpdate of
-k8s.io/kubernetes/pkg/apis/core/validation/validation.go."""
+"""Validates Services (ValidateService and ValidateServiceUpdate).
+
+The source is k8s.io/kubernetes/pkg/apis/core/validation/validation.go.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +71,21 @@ def validate_create(service: KubeObject) -> list[FieldError]:
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    errors = [*validate_cluster_ips_change(after, before), *validate_ip_families_change(after, before)]
+    after = new.get("spec") or {}
+    before = old.get("spec") or {}
+    errors = [
+        *validate_cluster_ips_change(after, before),
+        *validate_ip_families_change(after, before),
+    ]
     both_balanced = after.get("type") == before.get("type") == "LoadBalancer"
     if both_balanced and after.get("loadBalancerClass") != before.get("loadBalancerClass"):
-        errors.append(invalid("spec.loadBalancerClass", after.get("loadBalancerClass"), "may not change once set"))
+        errors.append(
+            invalid(
+                "spec.loadBalancerClass",
+                after.get("loadBalancerClass"),
+                "may not change once set",
+            )
+        )
     both_check = needs_health_check(before) and needs_health_check(after)
     if both_check and after.get("healthCheckNodePort", 0) != before.get("healthCheckNodePort", 0):
         errors.append(forbidden("spec.healthCheckNodePort", names.IMMUTABLE))
@@ -81,17 +93,28 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 
 
 def needs_health_check(spec: Spec) -> bool:
-    """Such a Service has a port on which nodes say whether they have local endpoints."""
+    """Whether the Service has a health check port.
+
+    On it each node says whether it has local endpoints.
+    """
     return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
 
 
 def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
     status = new.get("status") or {}
-    return validate_load_balancer_status(status.get("loadBalancer") or {}, "status.loadBalancer", new.get("spec") or {})
+    return validate_load_balancer_status(
+        status.get("loadBalancer") or {},
+        "status.loadBalancer",
+        new.get("spec") or {},
+    )
 
 
-def validate_load_balancer_status(status: Mapping[str, Any], path: str, spec: Spec | None = None) -> list[FieldError]:
-    """status.loadBalancer of a Service (spec given) or of an Ingress."""
+def validate_load_balancer_status(
+    status: Mapping[str, Any],
+    path: str,
+    spec: Spec | None = None,
+) -> list[FieldError]:
+    """Validates status.loadBalancer of an Ingress, or of a Service when spec is given."""
     ingresses = status.get("ingress") or []
     errors = []
     if spec is not None and spec.get("type") != "LoadBalancer" and ingresses:
@@ -123,7 +146,8 @@ def _ip_mode(ingress: Mapping[str, Any], at: str) -> list[FieldError]:
 
 
 def _topology_annotations(annotations: Mapping[str, str]) -> list[FieldError]:
-    mode, hints = annotations.get(_TOPOLOGY_MODE), annotations.get(_TOPOLOGY_HINTS)
+    mode = annotations.get(_TOPOLOGY_MODE)
+    hints = annotations.get(_TOPOLOGY_HINTS)
     if mode is None or hints is None or mode == hints:
         return []
     text = f"must match annotations[{_TOPOLOGY_HINTS}] when both are specified"
@@ -132,11 +156,14 @@ def _topology_annotations(annotations: Mapping[str, str]) -> list[FieldError]:
 
 def _type_dependent(spec: Spec) -> list[FieldError]:
     errors = []
-    kind, headless = spec.get("type"), is_headless(spec)
+    kind = spec.get("type")
+    headless = is_headless(spec)
     if not spec.get("ports") and not headless and kind != "ExternalName":
         errors.append(required("spec.ports"))
     if kind in ("LoadBalancer", "NodePort") and headless:
-        errors.append(invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"))
+        errors.append(
+            invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"),
+        )
     if kind == "ExternalName":
         for key in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if spec.get(key):
@@ -146,14 +173,17 @@ def _type_dependent(spec: Spec) -> list[FieldError]:
 
 
 def _external_name(spec: Spec) -> list[FieldError]:
-    """A CNAME; it may end in a dot."""
+    """Validates a CNAME, which may end in a dot."""
     name = str(spec.get("externalName") or "").removesuffix(".")
-    return by_rule(names.dns1123_subdomain, "spec.externalName", name) if name else [required("spec.externalName")]
+    if not name:
+        return [required("spec.externalName")]
+    return by_rule(names.dns1123_subdomain, "spec.externalName", name)
 
 
 def _ports(spec: Spec) -> list[FieldError]:
     ports = spec.get("ports") or []
-    errors, seen = [], set[str]()
+    errors = []
+    seen = set[str]()
     for index, port in enumerate(ports):
         at = f"spec.ports[{index}]"
         name = port.get("name") or ""
@@ -178,12 +208,16 @@ def _port(port: Mapping[str, Any], at: str) -> list[FieldError]:
 
 
 def _port_numbers(spec: Spec) -> list[FieldError]:
-    """Node ports where they may not be, and what is there twice; (protocol, number) is the identity."""
+    """Forbids node ports on ClusterIP Services, and duplicates.
+
+    Ports are equal when protocol and number are.
+    """
     ports = list(enumerate(spec.get("ports") or []))
     errors = []
     if spec.get("type") == "ClusterIP":
         text = "may not be used when `type` is 'ClusterIP'"
-        errors += [forbidden(f"spec.ports[{index}].nodePort", text) for index, port in ports if port.get("nodePort")]
+        given = [index for index, port in ports if port.get("nodePort")]
+        errors += [forbidden(f"spec.ports[{index}].nodePort", text) for index in given]
     seen = set[tuple[Any, Any]]()
     for index, port in ports:
         key = (port.get("protocol"), port.get("nodePort"))
@@ -200,7 +234,7 @@ def _port_numbers(spec: Spec) -> list[FieldError]:
 
 
 def _port_identity(port: Mapping[str, Any]) -> dict[str, Any]:
-    """A core.ServicePort with only protocol and port set, as Go marshals the internal type."""
+    """A core.ServicePort with only protocol and port, as Go marshals the internal type."""
     return {
         "Name": "",
         "Protocol": port.get("protocol", ""),
@@ -212,7 +246,8 @@ def _port_identity(port: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _session_affinity(spec: Spec) -> list[FieldError]:
-    affinity, config = spec.get("sessionAffinity"), spec.get("sessionAffinityConfig")
+    affinity = spec.get("sessionAffinity")
+    config = spec.get("sessionAffinityConfig")
     errors = one_of("spec.sessionAffinity", affinity, ("ClientIP", "None"))
     path = "spec.sessionAffinityConfig"
     if affinity == "None" and config is not None:
@@ -229,7 +264,9 @@ def _client_ip_affinity(config: Mapping[str, Any] | None, path: str) -> list[Fie
         return [required(f"{path}.clientIP", "when session affinity type is ClientIP")]
     seconds = config["clientIP"].get("timeoutSeconds")
     if seconds is None:
-        return [required(f"{path}.clientIP.timeoutSeconds", "when session affinity type is ClientIP")]
+        return [
+            required(f"{path}.clientIP.timeoutSeconds", "when session affinity type is ClientIP"),
+        ]
     if 0 < seconds <= _MOST_AFFINITY_SECONDS:
         return []
     text = f"must be greater than 0 and less than {_MOST_AFFINITY_SECONDS}"
@@ -245,11 +282,13 @@ def _external_ips(spec: Spec) -> list[FieldError]:
 
 
 def _source_ranges(spec: Spec, annotations: Mapping[str, str]) -> list[FieldError]:
-    """The field, or without it the annotation that preceded it. Surrounding blanks are allowed."""
+    """Validates the field or, without it, the annotation that preceded it; surrounding blanks are
+    allowed.
+    """
     errors = []
     balanced = spec.get("type") == "LoadBalancer"
     if spec.get("loadBalancerSourceRanges"):
-        # Upstream really spells the path with a capital L.
+        # Upstream's errors do spell this path with a capital L.
         path = "spec.LoadBalancerSourceRanges"
         if not balanced:
             errors.append(forbidden(path, _ONLY_LOAD_BALANCER))
@@ -266,7 +305,8 @@ def _source_ranges(spec: Spec, annotations: Mapping[str, str]) -> list[FieldErro
 
 def _load_balancer(spec: Spec) -> list[FieldError]:
     balanced = spec.get("type") == "LoadBalancer"
-    allocates, name = spec.get("allocateLoadBalancerNodePorts"), spec.get("loadBalancerClass")
+    allocates = spec.get("allocateLoadBalancerNodePorts")
+    name = spec.get("loadBalancerClass")
     errors = []
     if allocates is not None and not balanced:
         errors.append(forbidden("spec.allocateLoadBalancerNodePorts", _ONLY_LOAD_BALANCER))
@@ -281,16 +321,19 @@ def _load_balancer(spec: Spec) -> list[FieldError]:
 
 
 def _external_traffic(spec: Spec) -> list[FieldError]:
-    path, policy = "spec.externalTrafficPolicy", spec.get("externalTrafficPolicy")
+    path = "spec.externalTrafficPolicy"
+    policy = spec.get("externalTrafficPolicy")
     errors = []
     if externally_accessible(spec):
         errors += one_of(path, policy, _POLICIES)
     elif policy:
         errors.append(invalid(path, policy, "may only be set for externally-accessible services"))
-    path, port = "spec.healthCheckNodePort", spec.get("healthCheckNodePort") or 0
+    path = "spec.healthCheckNodePort"
+    port = spec.get("healthCheckNodePort") or 0
     if not needs_health_check(spec):
         if port:
-            text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+            text = "may only be set when `type` is 'LoadBalancer'"
+            text += " and `externalTrafficPolicy` is 'Local'"
             errors.append(invalid(path, port, text))
     elif not port:
         errors.append(required(path))
@@ -300,9 +343,11 @@ def _external_traffic(spec: Spec) -> list[FieldError]:
 
 
 def _internal_traffic(spec: Spec) -> list[FieldError]:
-    path, policy = "spec.internalTrafficPolicy", spec.get("internalTrafficPolicy")
+    path = "spec.internalTrafficPolicy"
+    policy = spec.get("internalTrafficPolicy")
     if policy is None:
-        return [required(path)] if spec.get("type") in ("ClusterIP", "NodePort", "LoadBalancer") else []
+        needs_policy = spec.get("type") in ("ClusterIP", "NodePort", "LoadBalancer")
+        return [required(path)] if needs_policy else []
     return [] if policy in _POLICIES else [not_supported(path, policy, _POLICIES)]
 
 

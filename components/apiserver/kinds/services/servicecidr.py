@@ -10,7 +10,11 @@ from kubewire.components.apiserver.kinds import cells
 from kubewire.components.apiserver.kinds.addresses import family, validate_cidr, validate_ip
 from kubewire.components.apiserver.kinds.fielderrors import immutable, invalid, required
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.strategy import (
+    empty_status,
+    keep_all_but_status,
+    keep_status,
+)
 from kubewire.components.kubeapi.resources import SERVICECIDRS, KubeObject, Resource
 
 IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
@@ -21,23 +25,26 @@ def _cidrs(obj: KubeObject) -> Sequence[str]:
 
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
-    cidrs, path = _cidrs(obj), "spec.cidrs"
+    cidrs = _cidrs(obj)
+    path = "spec.cidrs"
     if not cidrs:
         return [required(path, "at least one CIDR required")]
     if len(cidrs) > 2:
         return [invalid(path, cidrs, "may only hold up to 2 values")]
-    errors = [error for index, cidr in enumerate(cidrs) for error in validate_cidr(f"{path}[{index}]", cidr)]
-    if not errors and len(cidrs) == 2 and len({family(cidr.partition("/")[0]) for cidr in cidrs}) == 1:
-        errors.append(
-            invalid(
-                path, cidrs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
-            )
-        )
+    errors: list[FieldError] = []
+    for index, cidr in enumerate(cidrs):
+        errors += validate_cidr(f"{path}[{index}]", cidr)
+    families = {family(cidr.partition("/")[0]) for cidr in cidrs}
+    if not errors and len(cidrs) == 2 and len(families) == 1:
+        text = "may specify no more than one IP for each IP family"
+        text += ", i.e 192.168.0.0/24 and 2001:db8::/64"
+        errors.append(invalid(path, cidrs, text))
     return errors
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    before, after = list(_cidrs(old)), list(_cidrs(new))
+    before = list(_cidrs(old))
+    after = list(_cidrs(new))
     if len(before) == 1 and len(after) == 2 and before[0] == after[0]:
         return validate_create(new)
     return immutable("spec.cidrs", after, before)
@@ -56,7 +63,11 @@ KIND = KindSpec(
     prepare_status_update=keep_all_but_status,
     validate_create=validate_create,
     validate_update=validate_update,
-    columns=(cells.NAME, Column("CIDRs", "string", "", "The ranges ClusterIPs come from."), cells.AGE),
+    columns=(
+        cells.NAME,
+        Column("CIDRs", "string", "", "The ranges from which ClusterIPs are allocated."),
+        cells.AGE,
+    ),
     row=row,
 )
 
@@ -73,15 +84,27 @@ def validate_address(obj: KubeObject) -> list[FieldError]:
 
 
 def validate_address_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    errors = immutable("spec.parentRef", cells.at(new, "spec", "parentRef"), cells.at(old, "spec", "parentRef"))
+    errors = immutable(
+        "spec.parentRef",
+        cells.at(new, "spec", "parentRef"),
+        cells.at(old, "spec", "parentRef"),
+    )
     return errors + validate_address(new)
 
 
 def address_row(obj: KubeObject, now: datetime) -> list[Any]:
     reference = cells.at(obj, "spec", "parentRef") or {}
-    parts = [reference.get("group"), reference.get("resource"), reference.get("namespace"), reference.get("name")]
+    parts = [
+        reference.get("group"),
+        reference.get("resource"),
+        reference.get("namespace"),
+        reference.get("name"),
+    ]
     kind = f"{parts[1]}.{parts[0]}" if parts[0] else parts[1]
-    return [cells.name(obj), "/".join(part for part in (kind, parts[2], parts[3]) if part) or cells.NONE]
+    return [
+        cells.name(obj),
+        "/".join(part for part in (kind, parts[2], parts[3]) if part) or cells.NONE,
+    ]
 
 
 ADDRESS_KIND = KindSpec(
@@ -90,6 +113,6 @@ ADDRESS_KIND = KindSpec(
     short_names=("ip",),
     validate_create=validate_address,
     validate_update=validate_address_update,
-    columns=(cells.NAME, Column("ParentRef", "string", "", "What the address belongs to.")),
+    columns=(cells.NAME, Column("ParentRef", "string", "", "The owner of the address.")),
     row=address_row,
 )

@@ -1,1 +1,1 @@
-"""Workload resources besides the pod: Deployments, Jobs and the like."""
+"""Workloads that create pods, such as Deployments and Jobs."""

@@ -1,4 +1,4 @@
-"""ControllerRevision (apps/v1): k8s.io/kubernetes/pkg/registry/apps/controllerrevision/strategy.go."""
+"""ControllerRevision (apps/v1): pkg/registry/apps/controllerrevision/strategy.go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 
 
 def _controller(obj: KubeObject) -> str:
-    """daemonset.apps/web."""
+    """The controller as kubectl shows it: daemonset.apps/web."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
             group = reference.get("apiVersion", "").rpartition("/")[0]
@@ -33,7 +33,14 @@ def _controller(obj: KubeObject) -> str:
 
 def validate(obj: KubeObject) -> list[FieldError]:
     if obj.get("revision", 0) < 0:
-        return [FieldError("Invalid", "revision", obj["revision"], "must be greater than or equal to 0")]
+        return [
+            FieldError(
+                "Invalid",
+                "revision",
+                obj["revision"],
+                "must be greater than or equal to 0",
+            )
+        ]
     if obj.get("data") is None:
         return [FieldError("Required", "data", detail="data is mandatory")]
     return []
@@ -41,7 +48,10 @@ def validate(obj: KubeObject) -> list[FieldError]:
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
     if new.get("data") != old.get("data"):
-        return [*validate(new), FieldError("Invalid", "data", new.get("data"), "field is immutable")]
+        return [
+            *validate(new),
+            FieldError("Invalid", "data", new.get("data"), "field is immutable"),
+        ]
     return validate(new)
 
 

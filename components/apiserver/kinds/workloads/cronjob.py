@@ -1,4 +1,7 @@
-"""CronJob (batch/v1): pkg/apis/batch/v1/defaults.go, pkg/apis/batch/validation; nothing here runs them."""
+"""CronJob (batch/v1): pkg/apis/batch/v1/defaults.go, pkg/apis/batch/validation.
+
+It is stored, and no controller runs it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from kubewire.components.apiserver.kinds.duration import since
 from kubewire.components.apiserver.kinds.fielderrors import not_negative, one_of, required
 from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_template
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.strategy import (
+    empty_status,
+    keep_all_but_status,
+    keep_status,
+)
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 CRONJOBS = Resource("batch", "v1", "cronjobs", "CronJob")
@@ -19,9 +26,9 @@ COLUMNS = (
     cells.NAME,
     Column("Schedule", "string", "", "When it runs, in cron's notation."),
     Column("Timezone", "string", "", "The time zone of the schedule."),
-    Column("Suspend", "boolean", "", "Is it stopped?"),
+    Column("Suspend", "boolean", "", "Whether it is suspended."),
     Column("Active", "integer", "", "Number of jobs that run."),
-    Column("Last Schedule", "string", "", "When a job was made last."),
+    Column("Last Schedule", "string", "", "When it last created a job."),
     cells.AGE,
     cells.CONTAINERS,
     cells.IMAGES,
@@ -36,14 +43,20 @@ def default(obj: KubeObject) -> None:
     spec.setdefault("suspend", False)
     spec.setdefault("successfulJobsHistoryLimit", 3)
     spec.setdefault("failedJobsHistoryLimit", 1)
-    default_pod_template(spec.setdefault("jobTemplate", {}).setdefault("spec", {}).setdefault("template", {}))
+    default_pod_template(
+        spec.setdefault("jobTemplate", {}).setdefault("spec", {}).setdefault("template", {}),
+    )
 
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
     spec = obj.get("spec") or {}
     errors = [] if spec.get("schedule") else [required("spec.schedule")]
     errors += not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
-    errors += one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ("Allow", "Forbid", "Replace"))
+    errors += one_of(
+        "spec.concurrencyPolicy",
+        spec.get("concurrencyPolicy"),
+        ("Allow", "Forbid", "Replace"),
+    )
     for key in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         errors += not_negative(f"spec.{key}", spec.get(key))
     return errors
@@ -54,7 +67,8 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     last = status.get("lastScheduleTime")
     job = cells.at(spec, "jobTemplate", "spec") or {}
     return [

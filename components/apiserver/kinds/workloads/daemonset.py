@@ -24,11 +24,16 @@ from kubewire.components.kubeapi.resources import DAEMONSETS, KubeObject
 COLUMNS = (
     cells.NAME,
     Column("Desired", "integer", "", "Number of nodes that should run the pod."),
-    Column("Current", "integer", "", "Number of nodes that run it."),
+    Column("Current", "integer", "", "Number of nodes that run the pod."),
     Column("Ready", "integer", "", "Number of nodes whose pod is ready."),
-    Column("Up-to-date", "integer", "", "Number of nodes that run the wanted template."),
-    Column("Available", "integer", "", "Number of nodes whose pod has been ready for minReadySeconds."),
-    Column("Node Selector", "string", "", "Labels of the nodes it is for."),
+    Column("Up-to-date", "integer", "", "Number of nodes that run the current template."),
+    Column(
+        "Available",
+        "integer",
+        "",
+        "Number of nodes whose pod has been ready for minReadySeconds.",
+    ),
+    Column("Node Selector", "string", "", "The labels of the nodes that it selects."),
     cells.AGE,
     cells.CONTAINERS,
     cells.IMAGES,
@@ -43,7 +48,12 @@ _COUNTS = (
 )
 
 
-_OMITTED_ZEROS = ("observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable")
+_OMITTED_ZEROS = (
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+)
 
 
 def default(obj: KubeObject) -> None:
@@ -70,7 +80,8 @@ def prepare_create(obj: KubeObject) -> None:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     pod = cells.at(spec, "template", "spec") or {}
     return [
         cells.name(obj),
@@ -90,7 +101,9 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
 
 
 def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
-    kind, rolling, path = strategy.get("type"), strategy.get("rollingUpdate"), "spec.updateStrategy"
+    kind = strategy.get("type")
+    rolling = strategy.get("rollingUpdate")
+    path = "spec.updateStrategy"
     if kind == "OnDelete":
         return []
     if kind != "RollingUpdate":
@@ -98,13 +111,18 @@ def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
     if rolling is None:
         return [required(f"{path}.rollingUpdate")]
     path += ".rollingUpdate"
-    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
-    errors = int_or_percent(f"{path}.maxUnavailable", unavailable) + int_or_percent(f"{path}.maxSurge", surge)
+    unavailable = rolling.get("maxUnavailable")
+    surge = rolling.get("maxSurge")
+    errors = int_or_percent(f"{path}.maxUnavailable", unavailable)
+    errors += int_or_percent(f"{path}.maxSurge", surge)
     if as_number(unavailable) and as_number(surge):
-        errors.append(invalid(f"{path}.maxSurge", surge, "may not be set when maxUnavailable is non-zero"))
+        errors.append(
+            invalid(f"{path}.maxSurge", surge, "may not be set when maxUnavailable is non-zero"),
+        )
     if not as_number(unavailable) and not as_number(surge):
         errors.append(required(f"{path}.maxUnavailable", "cannot be 0 when maxSurge is 0"))
-    return errors + at_most_all(f"{path}.maxUnavailable", unavailable) + at_most_all(f"{path}.maxSurge", surge)
+    errors += at_most_all(f"{path}.maxUnavailable", unavailable)
+    return errors + at_most_all(f"{path}.maxSurge", surge)
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
@@ -112,7 +130,13 @@ def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
 
 
 def validate_status_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    return not_negative_fields(new.get("status") or {}, "status", *_COUNTS, "numberMisscheduled", "numberUnavailable")
+    return not_negative_fields(
+        new.get("status") or {},
+        "status",
+        *_COUNTS,
+        "numberMisscheduled",
+        "numberUnavailable",
+    )
 
 
 KIND = KindSpec(

@@ -1,4 +1,4 @@
-"""Deployment (apps/v1): k8s.io/kubernetes/pkg/registry/apps/deployment, pkg/apis/apps/v1/defaults.go."""
+"""Deployment (apps/v1): pkg/registry/apps/deployment, pkg/apis/apps/v1/defaults.go."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells
-from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid, not_supported, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    forbidden,
+    invalid,
+    not_supported,
+    required,
+)
 from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_template
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
-from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status_and_labels, keep_status
+from kubewire.components.apiserver.kinds.strategy import (
+    empty_status,
+    keep_all_but_status_and_labels,
+    keep_status,
+)
 from kubewire.components.apiserver.kinds.workloads.workload import (
     as_number,
     at_most_all,
@@ -26,7 +35,7 @@ from kubewire.components.kubeapi.selectors import LabelSelector
 COLUMNS = (
     cells.NAME,
     Column("Ready", "string", "", "Number of the pod with ready state"),
-    Column("Up-to-date", "string", "", "Number of pods that have the wanted template."),
+    Column("Up-to-date", "string", "", "Number of pods that have the current template."),
     Column("Available", "string", "", "Number of pods that have been ready for minReadySeconds."),
     cells.AGE,
     cells.CONTAINERS,
@@ -62,7 +71,8 @@ def default(obj: KubeObject) -> None:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     return [
         cells.name(obj),
         f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}",
@@ -78,15 +88,24 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
     spec = obj.get("spec") or {}
     counts = ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds")
     errors = not_negative_fields(spec, "spec", *counts)
-    errors += validate_selector_and_template(spec, "deployment") + _strategy(spec.get("strategy") or {})
+    errors += validate_selector_and_template(spec, "deployment")
+    errors += _strategy(spec.get("strategy") or {})
     deadline = spec.get("progressDeadlineSeconds")
     if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
-        errors.append(invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"))
+        errors.append(
+            invalid(
+                "spec.progressDeadlineSeconds",
+                deadline,
+                "must be greater than minReadySeconds",
+            )
+        )
     return errors
 
 
 def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
-    kind, rolling, path = strategy.get("type"), strategy.get("rollingUpdate"), "spec.strategy"
+    kind = strategy.get("type")
+    rolling = strategy.get("rollingUpdate")
+    path = "spec.strategy"
     if kind == "Recreate":
         text = "may not be specified when strategy `type` is 'Recreate'"
         return [forbidden(f"{path}.rollingUpdate", text)] if rolling is not None else []
@@ -95,10 +114,14 @@ def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
     if rolling is None:
         return [required(f"{path}.rollingUpdate", "this should be defaulted and never be nil")]
     path += ".rollingUpdate"
-    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
-    errors = int_or_percent(f"{path}.maxUnavailable", unavailable) + int_or_percent(f"{path}.maxSurge", surge)
+    unavailable = rolling.get("maxUnavailable")
+    surge = rolling.get("maxSurge")
+    errors = int_or_percent(f"{path}.maxUnavailable", unavailable)
+    errors += int_or_percent(f"{path}.maxSurge", surge)
     if as_number(unavailable) == 0 and as_number(surge) == 0:
-        errors.append(invalid(f"{path}.maxUnavailable", unavailable, "may not be 0 when `maxSurge` is 0"))
+        errors.append(
+            invalid(f"{path}.maxUnavailable", unavailable, "may not be 0 when `maxSurge` is 0"),
+        )
     return errors + at_most_all(f"{path}.maxUnavailable", unavailable)
 
 

@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscaler (autoscaling/v2), stored only: no controller here acts on it."""
+"""HorizontalPodAutoscaler (autoscaling/v2): it is stored, and no controller acts on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from kubewire.components.apiserver.kinds.spec import Column, KindSpec
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-HORIZONTALPODAUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+HORIZONTALPODAUTOSCALERS = Resource(
+    "autoscaling",
+    "v2",
+    "horizontalpodautoscalers",
+    "HorizontalPodAutoscaler",
+)
 
 _MOST = 2
 _SOURCES = {
@@ -36,7 +41,8 @@ def prepare_create(obj: KubeObject) -> None:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     reference = spec.get("scaleTargetRef") or {}
     return [
         cells.name(obj),
@@ -52,7 +58,9 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 def _targets(metrics: Sequence[Mapping[str, Any]], current: Sequence[Mapping[str, Any]]) -> str:
     if not metrics:
         return cells.NONE
-    texts = [_target(metric, current[index] if index < len(current) else {}) for index, metric in enumerate(metrics)]
+    texts = []
+    for index, metric in enumerate(metrics):
+        texts.append(_target(metric, current[index] if index < len(current) else {}))
     more = f" + {len(texts) - _MOST} more..." if len(texts) > _MOST else ""
     return ", ".join(texts[:_MOST]) + more
 
@@ -61,14 +69,16 @@ def _target(metric: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     key = _SOURCES.get(metric.get("type", ""))
     if key is None:
         return "<unknown type>"
-    source, now = metric.get(key) or {}, cells.at(current, key, "current") or {}
+    source = metric.get(key) or {}
+    now = cells.at(current, key, "current") or {}
     target = source.get("target") or {}
     name = f"{source.get('name', '')}: " if key in ("resource", "containerResource") else ""
     if target.get("averageValue") is not None:
         average = " (avg)" if key in ("external", "object") else ""
         return f"{name}{now.get('averageValue', cells.UNKNOWN)}/{target['averageValue']}{average}"
     if name:
-        used, wanted = now.get("averageUtilization"), target.get("averageUtilization")
+        used = now.get("averageUtilization")
+        wanted = target.get("averageUtilization")
         have = cells.UNKNOWN if used is None else f"{used}%"
         return f"{name}{have}/{'<auto>' if wanted is None else f'{wanted}%'}"
     return f"{now.get('value', cells.UNKNOWN)}/{target.get('value', '')}"
@@ -86,11 +96,11 @@ KIND = KindSpec(
     prepare_status_update=keep_all_but_status,
     columns=(
         cells.NAME,
-        Column("Reference", "string", "", "What is scaled."),
+        Column("Reference", "string", "", "The object that is scaled."),
         Column("Targets", "string", "", "Current and wanted value of each metric."),
-        Column("MinPods", "string", "", "The fewest pods."),
-        Column("MaxPods", "string", "", "The most pods."),
-        Column("Replicas", "string", "", "Number of pods now."),
+        Column("MinPods", "string", "", "The minimum number of pods."),
+        Column("MaxPods", "string", "", "The maximum number of pods."),
+        Column("Replicas", "string", "", "The current number of pods."),
         cells.AGE,
     ),
     row=row,

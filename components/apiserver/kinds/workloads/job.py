@@ -23,7 +23,7 @@ from kubewire.components.kubeapi.resources import JOBS, KubeObject
 COLUMNS = (
     cells.NAME,
     Column("Status", "string", "", "Status of the job."),
-    Column("Completions", "string", "", "How many pods succeeded, of how many."),
+    Column("Completions", "string", "", "The number of pods that succeeded, of those needed."),
     Column("Duration", "string", "", "Time required to complete the job."),
     cells.AGE,
     cells.CONTAINERS,
@@ -50,7 +50,8 @@ def _default_spec(spec: dict[str, Any]) -> None:
     spec.setdefault("suspend", False)
     spec.setdefault("manualSelector", False)
     if "podReplacementPolicy" not in spec:
-        spec["podReplacementPolicy"] = "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed"
+        policy = "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed"
+        spec["podReplacementPolicy"] = policy
     for rule in cells.at(spec, "podFailurePolicy", "rules") or ():
         for pattern in rule.get("onPodConditions") or ():
             pattern.setdefault("status", "True")
@@ -58,11 +59,12 @@ def _default_spec(spec: dict[str, Any]) -> None:
 
 
 def _generate_selector(job: KubeObject) -> None:
-    """Pods of a Job carry its uid, unless the user selects by hand (batch/job/strategy.go generateSelector).
+    """Selects the pods by the Job's uid unless the user sets a selector (generateSelector).
 
-    Runs once the uid is known: on create the core has filled it in before the defaults.
+    It runs when the uid is known; on creation the registry sets the uid before the defaults.
     """
-    spec, uid = job["spec"], job["metadata"].get("uid")
+    spec = job["spec"]
+    uid = job["metadata"].get("uid")
     if spec.get("manualSelector") or not uid or spec.get("selector"):
         return
     labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
@@ -78,7 +80,8 @@ def prepare_create(job: KubeObject) -> None:
 
 
 def row(job: KubeObject, now: datetime) -> list[Any]:
-    spec, status = job.get("spec") or {}, job.get("status") or {}
+    spec = job.get("spec") or {}
+    status = job.get("status") or {}
     return [
         cells.name(job),
         _status(job, status),
@@ -91,13 +94,17 @@ def row(job: KubeObject, now: datetime) -> list[Any]:
 
 
 def _status(job: KubeObject, status: Mapping[str, Any]) -> str:
-    true = {one.get("type") for one in status.get("conditions") or () if one.get("status") == "True"}
+    conditions = status.get("conditions") or ()
+    true = {item.get("type") for item in conditions if item.get("status") == "True"}
     for kind in ("Complete", "Failed"):
         if kind in true:
             return kind
     if job["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    return next((kind for kind in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if kind in true), "Running")
+    return next(
+        (kind for kind in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if kind in true),
+        "Running",
+    )
 
 
 def _completions(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
@@ -112,7 +119,9 @@ def _duration(status: Mapping[str, Any], now: datetime) -> str:
     start = parse_time(status.get("startTime"))
     if start is None:
         return ""
-    return human_duration(((parse_time(status.get("completionTime")) or now) - start).total_seconds())
+    return human_duration(
+        ((parse_time(status.get("completionTime")) or now) - start).total_seconds(),
+    )
 
 
 def selectable_fields(job: KubeObject) -> dict[str, str]:
@@ -136,24 +145,35 @@ def validate_create(job: KubeObject) -> list[FieldError]:
         errors.append(required("spec.completions", "when completion mode is Indexed"))
     errors += validate_selector_and_template(spec, "job", ("Always", "OnFailure", "Never"))
     if cells.at(spec, "template", "spec", "restartPolicy") == "Always":
-        # kubectl users meet this text first: a pod's default policy does not suit a job.
-        errors.append(required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'))
+        # kubectl users meet this error first, because the default policy of pods is not valid for
+        # jobs.
+        errors.append(
+            required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'),
+        )
     return errors
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    """selector, template and completionMode stay; the template may change while the job is suspended and has not
-    started, completions of Indexed jobs may change with parallelism."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
+    """Keeps selector, template and completionMode.
+
+    The template may change while the Job is suspended and has not started. completions of an
+    Indexed Job may change together with parallelism.
+    """
+    after = new.get("spec") or {}
+    before = old.get("spec") or {}
     errors = validate_create(new)
-    elastic = after.get("completionMode") == "Indexed" and after.get("completions") == after.get("parallelism")
-    if not elastic:
+    is_indexed = after.get("completionMode") == "Indexed"
+    if not (is_indexed and after.get("completions") == after.get("parallelism")):
         errors += immutable("spec.completions", after.get("completions"), before.get("completions"))
     errors += selector_is_immutable(new, old)
     waiting = before.get("suspend") and not (old.get("status") or {}).get("startTime")
     if not waiting:
         errors += immutable("spec.template", after.get("template"), before.get("template"))
-    errors += immutable("spec.completionMode", after.get("completionMode"), before.get("completionMode"))
+    errors += immutable(
+        "spec.completionMode",
+        after.get("completionMode"),
+        before.get("completionMode"),
+    )
     for key in ("podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
         errors += immutable(f"spec.{key}", after.get(key), before.get(key))
     return errors

@@ -1,4 +1,6 @@
-"""PodDisruptionBudget (policy/v1): pkg/apis/policy/validation, pkg/registry/policy/poddisruptionbudget."""
+"""PodDisruptionBudget (policy/v1): pkg/apis/policy/validation,
+pkg/registry/policy/poddisruptionbudget.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from kubewire.components.apiserver.kinds import cells, names
 from kubewire.components.apiserver.kinds.fielderrors import if_one_of, invalid
 from kubewire.components.apiserver.kinds.labelselectors import validate_selector
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
-from kubewire.components.apiserver.kinds.strategy import empty_status, keep_all_but_status, keep_status
+from kubewire.components.apiserver.kinds.strategy import (
+    empty_status,
+    keep_all_but_status,
+    keep_status,
+)
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 PODDISRUPTIONBUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
@@ -18,7 +24,12 @@ COLUMNS = (
     cells.NAME,
     Column("Min Available", "string", "", "The minimum number of pods that must be available."),
     Column("Max Unavailable", "string", "", "The maximum number of pods that may be unavailable."),
-    Column("Allowed Disruptions", "integer", "", "Calculated number of pods that may be disrupted at this time."),
+    Column(
+        "Allowed Disruptions",
+        "integer",
+        "",
+        "Calculated number of pods that may be disrupted at this time.",
+    ),
     cells.AGE,
 )
 
@@ -33,11 +44,15 @@ def validate_create(obj: KubeObject) -> list[FieldError]:
             errors += int_or_percent(f"spec.{key}", spec[key])
     errors += validate_selector(spec.get("selector"), "spec.selector")
     policies = ("AlwaysAllow", "IfHealthyBudget")
-    return errors + if_one_of("spec.unhealthyPodEvictionPolicy", spec.get("unhealthyPodEvictionPolicy"), policies)
+    return errors + if_one_of(
+        "spec.unhealthyPodEvictionPolicy",
+        spec.get("unhealthyPodEvictionPolicy"),
+        policies,
+    )
 
 
 def int_or_percent(path: str, value: int | str) -> list[FieldError]:
-    """A non-negative number, or a percentage of at most 100."""
+    """Validates a non-negative number or a percentage of at most 100."""
     if isinstance(value, int):
         return [invalid(path, value, names.NOT_NEGATIVE)] if value < 0 else []
     wrong = names.percent(value)

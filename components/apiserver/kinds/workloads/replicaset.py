@@ -20,8 +20,8 @@ from kubewire.components.kubeapi.resources import REPLICASETS, KubeObject
 
 COLUMNS = (
     cells.NAME,
-    Column("Desired", "integer", "", "Number of pods wanted."),
-    Column("Current", "integer", "", "Number of pods there are."),
+    Column("Desired", "integer", "", "Number of pods it should have."),
+    Column("Current", "integer", "", "Number of pods it has."),
     Column("Ready", "integer", "", "Number of pods that are ready."),
     cells.AGE,
     cells.CONTAINERS,
@@ -30,7 +30,12 @@ COLUMNS = (
 )
 
 
-_OMITTED_ZEROS = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration")
+_OMITTED_ZEROS = (
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "observedGeneration",
+)
 
 
 def default(obj: KubeObject) -> None:
@@ -49,8 +54,11 @@ def row(obj: KubeObject, now: datetime) -> list[Any]:
 
 
 def row_but_selector(obj: KubeObject, now: datetime) -> list[Any]:
-    """What ReplicaSets and ReplicationControllers show alike; their selectors have different forms."""
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    """The cells that ReplicaSets and ReplicationControllers share; their selectors differ in
+    form.
+    """
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     return [
         cells.name(obj),
         spec.get("replicas", 0),

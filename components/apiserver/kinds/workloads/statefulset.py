@@ -6,7 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from kubewire.components.apiserver.kinds import cells, names
-from kubewire.components.apiserver.kinds.fielderrors import by_rule, forbidden, invalid, not_negative, one_of, required
+from kubewire.components.apiserver.kinds.fielderrors import (
+    by_rule,
+    forbidden,
+    invalid,
+    not_negative,
+    one_of,
+    required,
+)
 from kubewire.components.apiserver.kinds.pods.pod_defaults import default_pod_template
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec, ScalePaths
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
@@ -27,7 +34,7 @@ COLUMNS = (
 )
 
 
-#: Not availableReplicas, which is always shown.
+#: availableReplicas is not among them, because it is always shown.
 _OMITTED_ZEROS = ("observedGeneration", "readyReplicas", "currentReplicas", "updatedReplicas")
 
 
@@ -60,7 +67,8 @@ def prepare_create(obj: KubeObject) -> None:
 
 
 def row(obj: KubeObject, now: datetime) -> list[Any]:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    spec = obj.get("spec") or {}
+    status = obj.get("status") or {}
     return [
         cells.name(obj),
         f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}",
@@ -82,20 +90,32 @@ _MUTABLE = (
 
 def validate_create(obj: KubeObject) -> list[FieldError]:
     spec = obj.get("spec") or {}
-    errors = one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
+    errors = one_of(
+        "spec.podManagementPolicy",
+        spec.get("podManagementPolicy"),
+        ("OrderedReady", "Parallel"),
+    )
     errors += _strategy(spec.get("updateStrategy") or {})
-    errors += not_negative_fields(spec, "spec", "replicas", "minReadySeconds", "revisionHistoryLimit")
+    errors += not_negative_fields(
+        spec,
+        "spec",
+        "replicas",
+        "minReadySeconds",
+        "revisionHistoryLimit",
+    )
     start = (spec.get("ordinals") or {}).get("start")
     errors += not_negative("spec.ordinals.start", start)
     if spec.get("serviceName"):
         errors += by_rule(names.dns1123_subdomain, "spec.serviceName", spec["serviceName"])
-    # As upstream the pod itself is not looked at before a Pod is made of it: its volumes may come from
+    # Like upstream, this does not validate the template's pod: its volumes may come from
     # volumeClaimTemplates (ValidatePodTemplateSpecForStatefulSet).
     return errors + validate_selector_and_template(spec, "statefulset", whole=False)
 
 
 def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
-    kind, rolling, path = strategy.get("type"), strategy.get("rollingUpdate"), "spec.updateStrategy"
+    kind = strategy.get("type")
+    rolling = strategy.get("rollingUpdate")
+    path = "spec.updateStrategy"
     if kind == "OnDelete":
         if rolling is None:
             return []
@@ -105,20 +125,25 @@ def _strategy(strategy: dict[str, Any]) -> list[FieldError]:
         text = "must be 'RollingUpdate' or 'OnDelete'"
         return [invalid(path, strategy, text)] if kind else [required(path)]
     errors = not_negative(f"{path}.rollingUpdate.partition", (rolling or {}).get("partition"))
-    return errors + int_or_percent(f"{path}.rollingUpdate.maxUnavailable", (rolling or {}).get("maxUnavailable"))
+    return errors + int_or_percent(
+        f"{path}.rollingUpdate.maxUnavailable",
+        (rolling or {}).get("maxUnavailable"),
+    )
 
 
 def validate_update(new: KubeObject, old: KubeObject) -> list[FieldError]:
     errors = validate_create(new)
     if _fixed(new) != _fixed(old):
         fields = ", ".join(f"'{name}'" for name in _MUTABLE[:-1])
-        text = f"updates to statefulset spec for fields other than {fields} and '{_MUTABLE[-1]}' are forbidden"
+        text = f"updates to statefulset spec for fields other than {fields} and '{_MUTABLE[-1]}'"
+        text += " are forbidden"
         errors.append(forbidden("spec", text))
     return errors
 
 
 def _fixed(obj: KubeObject) -> dict[str, Any]:
-    return {key: value for key, value in (obj.get("spec") or {}).items() if key not in _MUTABLE and value}
+    spec = obj.get("spec") or {}
+    return {key: value for key, value in spec.items() if key not in _MUTABLE and value}
 
 
 KIND = KindSpec(

@@ -1,5 +1,6 @@
-"""What Deployment, ReplicaSet, DaemonSet, StatefulSet and Job validate alike: selector and pod template
-(pkg/apis/apps/validation, pkg/apis/batch/validation)."""
+"""Validation that Deployment, ReplicaSet, DaemonSet, StatefulSet and Job share: selector and
+template (pkg/apis/apps/validation, pkg/apis/batch/validation).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from kubewire.components.apiserver.kinds.fielderrors import (
 )
 from kubewire.components.apiserver.kinds.labelselectors import is_empty, validate_selector
 from kubewire.components.apiserver.kinds.names import percent
-from kubewire.components.apiserver.kinds.pods.pod_validation import validate_pod_template, validate_template_metadata
+from kubewire.components.apiserver.kinds.pods.pod_validation import (
+    validate_pod_template,
+    validate_template_metadata,
+)
 from kubewire.components.apiserver.kinds.spec import FieldError
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector, SelectorError
@@ -27,24 +31,36 @@ _MISMATCH = "`selector` does not match template `labels`"
 
 
 def validate_selector_and_template(
-    spec: Spec, what: str, restart_policies: Sequence[str] = ("Always",), *, empty_text: str = "", whole: bool = True
+    spec: Spec,
+    kind: str,
+    restart_policies: Sequence[str] = ("Always",),
+    *,
+    empty_text: str = "",
+    whole: bool = True,
 ) -> list[FieldError]:
-    """what: `deployment`, ...: named in the complaint about an empty selector. whole: the template's pod as well."""
-    selector, template = spec.get("selector"), spec.get("template") or {}
+    """Validates the selector, the template and that they match.
+
+    kind is the kind's name in the error texts. whole validates the template's pod too.
+    """
+    selector = spec.get("selector")
+    template = spec.get("template") or {}
     if selector is None:
         errors = [required("spec.selector")]
     else:
         errors = validate_selector(selector, "spec.selector")
         if is_empty(selector):
-            text = empty_text or f"empty selector is invalid for {what}"
+            text = empty_text or f"empty selector is invalid for {kind}"
             errors.append(invalid("spec.selector", selector, text))
     errors += _match(selector, template)
-    errors += (validate_pod_template if whole else validate_template_metadata)(template, "spec.template")
-    return errors + _template_pod(template.get("spec") or {}, what, restart_policies)
+    validate_template = validate_pod_template if whole else validate_template_metadata
+    errors += validate_template(template, "spec.template")
+    return errors + _template_pod(template.get("spec") or {}, kind, restart_policies)
 
 
 def drop_zero_counts(obj: KubeObject, *names: str) -> None:
-    """Numbers of the status that Go leaves out of JSON when they are 0 (omitempty without a pointer)."""
+    """Drops numbers of the status that Go omits from JSON when they are 0 (omitempty, no
+    pointer).
+    """
     status = obj.get("status")
     if not isinstance(status, dict):
         return
@@ -62,18 +78,18 @@ def _match(selector: Spec | None, template: Spec) -> list[FieldError]:
         if LabelSelector.from_object(selector).matches(labels):
             return []
     except (SelectorError, KeyError, TypeError):
-        # The selector itself is complained about.
+        # The selector's own errors are reported already.
         return []
     return [invalid("spec.template.metadata.labels", labels, _MISMATCH)]
 
 
-def _template_pod(pod: Spec, what: str, restart_policies: Sequence[str]) -> list[FieldError]:
+def _template_pod(pod: Spec, kind: str, restart_policies: Sequence[str]) -> list[FieldError]:
     errors = []
     policy = pod.get("restartPolicy")
     if policy in ("Always", "OnFailure", "Never") and policy not in restart_policies:
         errors.append(not_supported("spec.template.spec.restartPolicy", policy, restart_policies))
     if pod.get("activeDeadlineSeconds") is not None and "Always" in restart_policies:
-        text = f"activeDeadlineSeconds in {what} is not Supported"
+        text = f"activeDeadlineSeconds in {kind} is not Supported"
         errors.append(forbidden("spec.template.spec.activeDeadlineSeconds", text))
     return errors
 
@@ -83,12 +99,16 @@ def not_negative_fields(spec: Spec, path: str, *fields: str) -> list[FieldError]
 
 
 def selector_is_immutable(new: KubeObject, old: KubeObject) -> list[FieldError]:
-    after, before = new.get("spec") or {}, old.get("spec") or {}
+    after = new.get("spec") or {}
+    before = old.get("spec") or {}
     return immutable("spec.selector", after.get("selector"), before.get("selector"))
 
 
 def int_or_percent(path: str, value: int | str | None) -> list[FieldError]:
-    """A non-negative number or a percentage: ValidatePositiveIntOrPercent, IsNotMoreThan100Percent."""
+    """Validates a non-negative number or a percentage.
+
+    Upstream's names are ValidatePositiveIntOrPercent and IsNotMoreThan100Percent.
+    """
     if value is None:
         return []
     if isinstance(value, int):
@@ -98,7 +118,7 @@ def int_or_percent(path: str, value: int | str | None) -> list[FieldError]:
 
 
 def as_number(value: int | str | None) -> int:
-    """The amount, of a percentage its number: enough to see whether it is nought."""
+    """The number of an amount or a percentage, which is enough to compare it with 0 and 100."""
     if isinstance(value, int):
         return value
     text = (value or "").removesuffix("%")
@@ -112,14 +132,26 @@ def at_most_all(path: str, value: int | str | None) -> list[FieldError]:
 
 
 def replica_status(new: KubeObject) -> list[FieldError]:
-    """status.*Replicas of ReplicaSets and Deployments."""
+    """Validates status.*Replicas of ReplicaSets and Deployments."""
     status = new.get("status") or {}
-    fields = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "updatedReplicas")
+    fields = (
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "updatedReplicas",
+    )
     errors = not_negative_fields(status, "status", *fields)
     total = status.get("replicas", 0)
     for key in fields[1:]:
         if status.get(key, 0) > total:
-            errors.append(invalid(f"status.{key}", status.get(key, 0), "cannot be greater than status.replicas"))
+            errors.append(
+                invalid(
+                    f"status.{key}",
+                    status.get(key, 0),
+                    "cannot be greater than status.replicas",
+                )
+            )
     if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
         text = "cannot be greater than readyReplicas"
         errors.append(invalid("status.availableReplicas", status.get("availableReplicas", 0), text))
