@@ -1,5 +1,5 @@
-"""The plugins in the order in which a question meets them (CoreDNS's plugin.cfg); adding one is a file and
-a line. The order in the Corefile does not matter."""
+"""The plugins in the order in which a question meets them (CoreDNS's plugin.cfg); adding one is a folder
+and a line. The order in the Corefile does not matter."""
 
 from __future__ import annotations
 

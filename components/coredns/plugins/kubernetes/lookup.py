@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubewire.components.coredns.kubernetes.index import Address, Index, Port, Service
+from kubewire.components.coredns.addresses import address_family
+from kubewire.components.coredns.plugins.kubernetes.index import Address, Index, Port, Service
 
 DNS_VERSION = "1.1.0"
 PODS_DISABLED, PODS_INSECURE, PODS_VERIFIED = "disabled", "insecure", "verified"
@@ -174,28 +174,6 @@ def reverse(index: Index, ip: str, zone: str, options: Options) -> list[str]:
                 labels = [endpoint_label(address, options) for address in subset.addresses if address.ip == ip]
                 names |= {f"{label}.{service}.{namespace}.svc.{zone}" for label in labels}
     return sorted(names)
-
-
-def address_family(text: str) -> int:
-    """4, 6, or 0 for what is no address."""
-    try:
-        return ipaddress.ip_address(text).version
-    except ValueError:
-        return 0
-
-
-def reverse_address(name: str) -> str:
-    """4.3.2.1.in-addr.arpa. -> 1.2.3.4; "" when name is no address's."""
-    for suffix, count, separator in ((".in-addr.arpa.", 4, "."), (".ip6.arpa.", 32, "")):
-        if name.endswith(suffix):
-            labels = name.removesuffix(suffix).split(".")
-            if len(labels) != count:
-                return ""
-            text = separator.join(reversed(labels))
-            if count == 32:
-                text = ":".join(text[i : i + 4] for i in range(0, 32, 4))
-            return str(ipaddress.ip_address(text)) if address_family(text) else ""
-    return ""
 
 
 def name_servers(index: Index, local_ips: Sequence[str], zone: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from dnslib import PTR as PTRRecord
 from dnslib import RR
 from dnslib import A as ARecord
 
-from kubewire.components.coredns.kubernetes.lookup import address_family, reverse_address
+from kubewire.components.coredns.addresses import address_family, reverse_address
 from kubewire.components.coredns.message import AAAA, PTR, SERVFAIL, A, Request, Response
 from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
 from kubewire.components.coredns.plugins import parsing

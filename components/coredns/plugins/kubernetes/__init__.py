@@ -18,10 +18,8 @@ from dnslib import SRV as SRVRecord
 from dnslib import TXT as TXTRecord
 from dnslib import A as ARecord
 
+from kubewire.components.coredns.addresses import address_family, reverse_address
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.kubernetes import lookup
-from kubewire.components.coredns.kubernetes.index import Index, trim
-from kubewire.components.coredns.kubernetes.lookup import NoSuchName, Options, Target
 from kubewire.components.coredns.message import (
     AAAA,
     CNAME,
@@ -39,6 +37,9 @@ from kubewire.components.coredns.message import (
 from kubewire.components.coredns.message import question_for as question
 from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
 from kubewire.components.coredns.plugins import parsing
+from kubewire.components.coredns.plugins.kubernetes import lookup
+from kubewire.components.coredns.plugins.kubernetes.index import Index, trim
+from kubewire.components.coredns.plugins.kubernetes.lookup import NoSuchName, Options, Target
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
 from kubewire.components.kubeapi.kubeconfig import KubeconfigError
@@ -130,7 +131,7 @@ class Kubernetes:
         if name == f"ns.dns.{zone}":
             found = [Target(ip, 0, name) for _, ip in lookup.name_servers(self.index, self._local_ips, zone)]
             return _authoritative(self._address_records(name, found, qtype))
-        if ip := lookup.reverse_address(name):
+        if ip := reverse_address(name):
             names = lookup.reverse(self.index, ip, self._settings.primary_zone, self._settings.options)
             if not names:
                 raise NoSuchName(name)
@@ -181,9 +182,7 @@ class Kubernetes:
             return _authoritative([self._soa(zone)])
         servers = lookup.name_servers(self.index, self._local_ips, zone)
         names = dict.fromkeys(name for name, _ in servers)
-        extra = [
-            self._record(name, A if lookup.address_family(ip) == 4 else AAAA, _address(ip)) for name, ip in servers
-        ]
+        extra = [self._record(name, A if address_family(ip) == 4 else AAAA, _address(ip)) for name, ip in servers]
         records = [self._record(zone, NS, NSRecord(name)) for name in names]
         return replace(_authoritative(records), additional=tuple(extra))
 
@@ -197,7 +196,7 @@ class Kubernetes:
 
 
 def _address(ip: str) -> ARecord | AAAARecord:
-    return ARecord(ip) if lookup.address_family(ip) == 4 else AAAARecord(ip)
+    return ARecord(ip) if address_family(ip) == 4 else AAAARecord(ip)
 
 
 def _authoritative(records: list[RR]) -> Response:

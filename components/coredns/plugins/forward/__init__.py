@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dnslib import DNSError
 
+from kubewire.components.coredns.addresses import address_family
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.kubernetes.lookup import address_family
 from kubewire.components.coredns.message import RCODES, REFUSED, Request, Response, decode_response
 from kubewire.components.coredns.plugin import Next, Setup, Zones, is_subdomain, longest_zone, zones_of
 from kubewire.components.coredns.plugins import parsing
