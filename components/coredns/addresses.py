@@ -1,4 +1,4 @@
-"""Addresses as text: their family, and the address that a name of a reverse zone stands for. Pure."""
+"""Addresses as text: their family, and the address a reverse zone's name stands for. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def address_family(text: str) -> int:
-    """4, 6, or 0 for what is no address."""
+    """4 or 6; 0 when the text is not an IP address."""
     try:
         return ipaddress.ip_address(text).version
     except ValueError:
@@ -14,7 +14,7 @@ def address_family(text: str) -> int:
 
 
 def reverse_address(name: str) -> str:
-    """4.3.2.1.in-addr.arpa. -> 1.2.3.4; "" when name is no address's."""
+    """4.3.2.1.in-addr.arpa. -> 1.2.3.4; "" when the name does not stand for a whole address."""
     for suffix, count, separator in ((".in-addr.arpa.", 4, "."), (".ip6.arpa.", 32, "")):
         if name.endswith(suffix):
             labels = name.removesuffix(suffix).split(".")

@@ -1,4 +1,4 @@
-"""The objects kubeadm applies for CoreDNS, rendered for one cluster. Pure but for reading coredns.yaml."""
+"""Renders the objects that kubeadm applies for CoreDNS. The only I/O is reading coredns.yaml."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ TEMPLATE = Path(__file__).parent / "coredns.yaml"
 
 
 def render(cluster_domain: str, dns_ip: str, replicas: int = 2) -> list[dict[str, Any]]:
-    """ServiceAccount, RBAC, ConfigMap, Deployment and Service, in the order in which to apply them.
-    dns_ip: the kube-dns Service's clusterIP, by custom the tenth address of the Service range."""
+    """Returns ServiceAccount, RBAC, ConfigMap, Deployment and Service in the order to apply them.
+
+    dns_ip: the kube-dns Service's clusterIP, by convention the tenth address of the Service range.
+    """
     text = TEMPLATE.read_text()
-    for mark, value in (("CLUSTER_DOMAIN", cluster_domain), ("DNS_IP", dns_ip), ("REPLICAS", str(replicas))):
+    for mark, value in (
+        ("CLUSTER_DOMAIN", cluster_domain),
+        ("DNS_IP", dns_ip),
+        ("REPLICAS", str(replicas)),
+    ):
         text = text.replace(f"${mark}$", value)
     return list(yaml.safe_load_all(text))
