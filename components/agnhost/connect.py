@@ -1,4 +1,4 @@
-"""agnhost connect: one connection, and an error whose first word tests can check (upstream connect.go)."""
+"""agnhost connect: makes a connection; tests check the first word of its errors (connect.go)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from .golang import host_port
 
 FLAGS = (
     Flag("timeout", 0.0, "Maximum time before returning an error", duration=True),
-    Flag("protocol", "tcp", "The protocol to use to perform the connection, can be tcp, udp or sctp"),
+    Flag(
+        "protocol",
+        "tcp",
+        "The protocol to use to perform the connection, can be tcp, udp or sctp",
+    ),
     Flag("udp-data", "hostname", "The UDP payload send to the server"),
     Flag("sctp-data", "hostname", "The SCTP payload send to the server"),
 )
 
 
 def main(argv: list[str]) -> int:
-    """0 when connected; else 1, and UNKNOWN, TIMEOUT, DNS, REFUSED or OTHER on stderr."""
+    """Returns 0 if it connects, else 1, with UNKNOWN, TIMEOUT, DNS, REFUSED or OTHER on stderr."""
     values, rest = parse("connect", FLAGS, argv)
     if len(rest) != 1:
         raise Usage("connect", f"accepts 1 arg(s), received {len(rest)}")
@@ -41,7 +45,14 @@ def main(argv: list[str]) -> int:
     return _datagram(family, address, seconds, f"{values['udp-data']}\n".encode())
 
 
-def _stream(family: int, address: tuple[str, int], seconds: float | None, protocol: int, data: bytes, name: str) -> int:
+def _stream(
+    family: int,
+    address: tuple[str, int],
+    seconds: float | None,
+    protocol: int,
+    data: bytes,
+    name: str,
+) -> int:
     try:
         with socket.socket(family, socket.SOCK_STREAM, protocol) as sock:
             sock.settimeout(seconds)
@@ -50,12 +61,13 @@ def _stream(family: int, address: tuple[str, int], seconds: float | None, protoc
                 sock.sendall(data)
                 sock.recv(1024)
     except OSError as err:
-        # ETIMEDOUT is the kernel's own, after it gave up on SYN.
+        # ETIMEDOUT means that the kernel itself has given up sending SYNs (tcp(7)).
         if isinstance(err, TimeoutError) or err.errno == errno.ETIMEDOUT:
             return _fail("TIMEOUT")
         if err.errno == errno.ECONNREFUSED and name == "tcp":
             return _fail("REFUSED")
-        return _fail(f"OTHER: dial {name} {host_port(address)}: connect: {(err.strerror or str(err)).lower()}")
+        reason = (err.strerror or str(err)).lower()
+        return _fail(f"OTHER: dial {name} {host_port(address)}: connect: {reason}")
     return 0
 
 
@@ -75,7 +87,8 @@ def _datagram(family: int, address: tuple[str, int], seconds: float | None, data
             return _fail(f"REFUSED: read {ends}: read: connection refused")
         except OSError as err:
             return _fail(f"UNKNOWN: {ends}: {(err.strerror or str(err)).lower()}")
-    return _fail("OTHER: No data received from the server. Cannot guarantee the server received the request.")
+    text = "No data received from the server. Cannot guarantee the server received the request."
+    return _fail(f"OTHER: {text}")
 
 
 def _fail(message: str) -> int:

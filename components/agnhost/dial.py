@@ -1,4 +1,7 @@
-"""What netexec's /dial does: ask another server over HTTP, UDP or SCTP. Blocking; errors in Go's words."""
+"""The work of netexec's /dial: asks another server over HTTP, UDP or SCTP.
+
+The functions block. The texts of their errors are Go's.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ Address = tuple[int, tuple[str, int]]
 
 
 class BadAddress(Exception):
-    """host and port of /dial do not resolve."""
+    """The host and port of /dial cannot be resolved."""
 
 
 def dial(protocol: str, host: str, port: str, request: str, tries: int) -> dict[str, list[str]]:
-    """{"responses": [...], "errors": [...]} of that many requests. Raises BadAddress.
+    """Sends `tries` requests; returns {"responses": [...], "errors": [...]}. Raises BadAddress.
 
-    As upstream, "responses" is there only when the last request got one.
+    As upstream, "responses" is missing if the last request got no response.
     """
     address = resolve(host, port)
     responses: list[str] = []
@@ -44,12 +47,12 @@ def dial(protocol: str, host: str, port: str, request: str, tries: int) -> dict[
 
 
 def resolve(host: str, port: str) -> Address:
-    """(family, socket address), IPv4 preferred as Go does. Raises BadAddress."""
+    """Returns the family and the socket address; as Go, prefers IPv4. Raises BadAddress."""
     try:
-        found = socket.getaddrinfo(host or "localhost", port or "0", type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host or "localhost", port or "0", type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
         raise BadAddress(_lookup_error(host, port)) from None
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, _, _, _, address = min(entries, key=lambda entry: entry[0] != socket.AF_INET)
     return int(family), (str(address[0]), int(address[1]))
 
 
@@ -74,10 +77,13 @@ def _get(url: str) -> tuple[str, bytes]:
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=TIMEOUT)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        connection.request("GET", target.replace(" ", "%20"), headers={"User-Agent": "Go-http-client/1.1"})
+        headers = {"User-Agent": "Go-http-client/1.1"}
+        connection.request("GET", target.replace(" ", "%20"), headers=headers)
         response = connection.getresponse()
-        redirected = response.status in (301, 302, 303, 307, 308) and response.headers.get("Location")
-        return redirected or "", response.read()
+        location = ""
+        if response.status in (301, 302, 303, 307, 308):
+            location = response.headers.get("Location") or ""
+        return location, response.read()
     except TimeoutError:
         waiting = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         raise OSError(f"Get {quote(url)}: {waiting}") from None
@@ -131,4 +137,8 @@ def _close_quote(step: str) -> str:
     return "'" if "'" in step else ""
 
 
-DIALERS: dict[str, Callable[[str, Address], str]] = {"http": _dial_http, "udp": _dial_udp, "sctp": _dial_sctp}
+DIALERS: dict[str, Callable[[str, Address], str]] = {
+    "http": _dial_http,
+    "udp": _dial_udp,
+    "sctp": _dial_sctp,
+}

@@ -1,4 +1,4 @@
-"""Command-line flags as cobra and pflag read them: --name=value, --name value, -n value, bare booleans."""
+"""Reads flags as cobra and pflag do: --name=value, --name value, -n value, --boolean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Value = str | int | bool | float
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag; the type of its default is its type. duration: a float in seconds, written as Go does."""
+    """A flag; its default has its type. duration: a float in seconds, given as a Go duration."""
 
     name: str
     default: Value
@@ -22,7 +22,8 @@ class Flag:
     duration: bool = False
 
 
-#: klog's, which upstream's agnhost accepts for every subcommand; read and ignored.
+#: The flags of klog, which upstream's agnhost accepts for every subcommand. They have no effect
+#: here.
 LOGGING = (
     Flag("v", "0", "number for the log level verbosity", short="v"),
     Flag("logtostderr", True),
@@ -33,15 +34,22 @@ LOGGING = (
 
 
 class Usage(SystemExit):
-    """Wrong flags or arguments: printed as cobra does, exit code 1."""
+    """Flags or arguments are wrong. The message is cobra's, and the exit code is 1."""
 
     def __init__(self, command: str, message: str) -> None:
         print(f"Error: {message}\nRun 'app {command} --help' for usage.", file=sys.stderr)
         super().__init__(1)
 
 
-def parse(command: str, flags: Sequence[Flag], argv: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
-    """(flag values, other arguments). Raises Usage; SystemExit(0) after --help."""
+def parse(
+    command: str,
+    flags: Sequence[Flag],
+    argv: Sequence[str],
+) -> tuple[dict[str, Value], list[str]]:
+    """Returns the values of the flags, and the other arguments.
+
+    Raises Usage, or SystemExit(0) after --help.
+    """
     known = {f"--{flag.name}": flag for flag in (*LOGGING, *flags)}
     known |= {f"-{flag.short}": flag for flag in (*LOGGING, *flags) if flag.short}
     values: dict[str, Value] = {flag.name: flag.default for flag in flags}
@@ -60,13 +68,17 @@ def parse(command: str, flags: Sequence[Flag], argv: Sequence[str]) -> tuple[dic
         name, equals, text = word.partition("=")
         flag = known.get(name)
         if flag is None:
-            shown = f"flag: {name}" if name.startswith("--") else f"shorthand flag: {quote(name[1:2])} in {name}"
+            shown = f"shorthand flag: {quote(name[1:2])} in {name}"
+            if name.startswith("--"):
+                shown = f"flag: {name}"
             raise Usage(command, f"unknown {shown}")
-        if not equals and not isinstance(flag.default, bool):
+        if not equals and isinstance(flag.default, bool):
+            text = "true"
+        elif not equals:
             if not queue:
                 raise Usage(command, f"flag needs an argument: {name}")
             text = queue.pop(0)
-        values[flag.name] = _value(command, flag, text if equals or not isinstance(flag.default, bool) else "true")
+        values[flag.name] = _value(command, flag, text)
     return values, rest
 
 
@@ -80,10 +92,12 @@ def _value(command: str, flag: Flag, text: str) -> Value:
             try:
                 return int(text, 0)
             except ValueError:
-                raise ValueError(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax") from None
+                problem = f"strconv.ParseInt: parsing {quote(text)}: invalid syntax"
+                raise ValueError(problem) from None
         return text
     except ValueError as err:
-        raise Usage(command, f'invalid argument {quote(text)} for "--{flag.name}" flag: {err}') from None
+        message = f'invalid argument {quote(text)} for "--{flag.name}" flag: {err}'
+        raise Usage(command, message) from None
 
 
 def _help(command: str, flags: Sequence[Flag]) -> None:

@@ -1,4 +1,4 @@
-"""What upstream's answers owe to Go: durations, log lines, addresses, quoted strings, JSON."""
+"""The output formats of Go that upstream's answers depend on: log lines, addresses, JSON."""
 
 from __future__ import annotations
 
@@ -12,32 +12,38 @@ from kubewire.components.base.golang import quote
 
 
 def log(text: str) -> None:
-    """log.Printf: one line with date and time on stderr."""
-    now = time.time()
-    sys.stderr.write(time.strftime("%Y/%m/%d %H:%M:%S ", time.localtime(now)) + text.rstrip("\n") + "\n")
+    """log.Printf: writes a line with date and time to stderr."""
+    stamp = time.strftime("%Y/%m/%d %H:%M:%S ", time.localtime(time.time()))
+    sys.stderr.write(stamp + text.rstrip("\n") + "\n")
     sys.stderr.flush()
 
 
 def fatal(text: str) -> SystemExit:
-    """log.Fatal: raise what this returns."""
+    """log.Fatal: logs the text and returns an exception for the caller to raise."""
     log(text)
     return SystemExit(1)
 
 
 def host_port(address: tuple[Any, ...]) -> str:
-    """net.JoinHostPort of a socket address: 10.0.0.1:80, [fd00::1]:80; IPv4 seen by an IPv6 socket is IPv4."""
-    host = str(address[0]).removeprefix("::ffff:") if "." in str(address[0]) else str(address[0])
+    """net.JoinHostPort of a socket address: 10.0.0.1:80 or [fd00::1]:80.
+
+    An IPv4-mapped IPv6 address, which an IPv6 socket sees for an IPv4 client, becomes the IPv4
+    address.
+    """
+    host = str(address[0])
+    if "." in host:
+        host = host.removeprefix("::ffff:")
     return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
 
 def to_json(value: Any) -> str:
-    """json.Marshal: keys sorted, no blanks, <, > and & escaped."""
+    """json.Marshal: sorted keys, no spaces; <, > and & are escaped."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def atoi(text: str) -> int:
-    """strconv.Atoi. Raises ValueError in Go's words."""
+    """strconv.Atoi. Raises ValueError with Go's text."""
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise ValueError(f"strconv.Atoi: parsing {quote(text)}: invalid syntax")
     return int(text)

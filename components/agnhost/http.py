@@ -1,6 +1,8 @@
-"""An HTTP/1.1 server for the loop: keep-alive, bodies, optional TLS; answers look like Go's net/http.
+"""An HTTP/1.1 server for the loop, with keep-alive, bodies and optional TLS.
 
-The protocol half takes bytes and returns requests or bytes (RFC 9112); the connection below it owns the socket.
+Its responses look like those of Go's net/http, because upstream's tests compare them.
+RequestParser and encode() implement the protocol (RFC 9112) without I/O: bytes in, requests out,
+and responses to bytes. _Connection owns a socket.
 """
 
 from __future__ import annotations
@@ -23,19 +25,21 @@ if TYPE_CHECKING:
 MAX_HEADER = 1 << 20
 MAX_BODY = 64 << 20
 REASONS = {
-    100: "Continue", 200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "Partial Content",
-    301: "Moved Permanently", 302: "Found", 303: "See Other", 304: "Not Modified", 307: "Temporary Redirect",
-    308: "Permanent Redirect", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 408: "Request Timeout", 412: "Precondition Failed", 413: "Request Entity Too Large",
-    416: "Requested Range Not Satisfiable", 417: "Expectation Failed", 418: "I'm a teapot", 429: "Too Many Requests",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway",
-    503: "Service Unavailable", 504: "Gateway Timeout",
+    100: "Continue", 200: "OK", 201: "Created", 202: "Accepted", 204: "No Content",
+    206: "Partial Content", 301: "Moved Permanently", 302: "Found", 303: "See Other",
+    304: "Not Modified", 307: "Temporary Redirect", 308: "Permanent Redirect",
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 408: "Request Timeout", 412: "Precondition Failed",
+    413: "Request Entity Too Large", 416: "Requested Range Not Satisfiable",
+    417: "Expectation Failed", 418: "I'm a teapot", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+    502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request; header names in lower case, repeated ones joined by ", "."""
+    """A request. headers: lower-case names; the values of a repeated header are joined by ", "."""
 
     method: str
     target: str
@@ -50,21 +54,23 @@ class Request:
         return unquote(urlsplit(self.target).path) or "/"
 
     def query(self, key: str) -> str:
-        """The first value of a query parameter, "" without one."""
-        return parse_qs(urlsplit(self.target).query, keep_blank_values=True).get(key, [""])[0]
+        """The first value of a query parameter; "" without one."""
+        values = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
+        return values.get(key, [""])[0]
 
     def form(self, key: str) -> str:
-        """As Go's FormValue: of a urlencoded body, else of the query."""
-        if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            values = parse_qs(self.body.decode("utf-8", "replace"), keep_blank_values=True).get(key)
-            if values:
+        """A value of a urlencoded body, else of the query, as Go's FormValue."""
+        kind = self.headers.get("content-type", "")
+        if kind.startswith("application/x-www-form-urlencoded"):
+            form = parse_qs(self.body.decode("utf-8", "replace"), keep_blank_values=True)
+            if values := form.get(key):
                 return values[0]
         return self.query(key)
 
 
 @dataclass(frozen=True)
 class Response:
-    """One answer. Content-Type is sniffed when not given; close ends the connection after it."""
+    """A response. Without a Content-Type it is guessed. close: close the connection afterwards."""
 
     status: int = 200
     body: bytes = b""
@@ -77,7 +83,7 @@ Handler = Callable[[Request, Respond], None]
 
 
 class BadRequest(Exception):
-    """What came is not HTTP; the status to answer with."""
+    """The request is not valid HTTP. status: that of the response."""
 
     def __init__(self, status: int) -> None:
         super().__init__(REASONS[status])
@@ -85,7 +91,7 @@ class BadRequest(Exception):
 
 
 class RequestParser:
-    """Bytes in, requests out."""
+    """Turns received bytes into requests."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -96,15 +102,15 @@ class RequestParser:
 
     @property
     def wants_continue(self) -> bool:
-        """True once when the client waits for "100 Continue" before it sends the body."""
+        """Whether the client waits for "100 Continue" before it sends the body; True only once."""
         if self._continued or (end := self._buffer.find(b"\r\n\r\n")) < 0:
             return False
         self._continued = b"100-continue" in bytes(self._buffer[:end]).lower()
         return self._continued
 
     def next(self) -> Request | None:
-        """The next whole request, or None. Raises BadRequest."""
-        # RFC 9112 2.2: a server should ignore an empty line before the request line.
+        """The next complete request, if any. Raises BadRequest."""
+        # A server should ignore an empty line before the request line (RFC 9112, 2.2).
         while self._buffer.startswith(b"\r\n"):
             del self._buffer[:2]
         end = self._buffer.find(b"\r\n\r\n")
@@ -119,7 +125,13 @@ class RequestParser:
         body, length = taken
         del self._buffer[:length]
         self._continued = False
-        return Request(request.method, request.target, request.headers, body, keep_alive=request.keep_alive)
+        return Request(
+            request.method,
+            request.target,
+            request.headers,
+            body,
+            keep_alive=request.keep_alive,
+        )
 
     def _body(self, headers: Mapping[str, str], start: int) -> tuple[bytes, int] | None:
         if "chunked" in headers.get("transfer-encoding", "").lower():
@@ -154,7 +166,7 @@ class RequestParser:
 def _is_target(text: str) -> bool:
     try:
         urlsplit(text)
-    except ValueError:  # brackets that hold no IPv6 address
+    except ValueError:  # the host is in brackets but is not an IPv6 address
         return False
     return True
 
@@ -169,7 +181,8 @@ def _parse_head(head: bytes) -> Request:
         name, colon, value = line.partition(":")
         if not colon or name != name.strip() or not name:
             raise BadRequest(400)
-        key, value = name.lower(), value.strip()
+        key = name.lower()
+        value = value.strip()
         headers[key] = f"{headers[key]}, {value}" if key in headers else value
     connection = headers.get("connection", "").lower()
     keep_alive = "close" not in connection and (match[3] == "1" or "keep-alive" in connection)
@@ -177,26 +190,31 @@ def _parse_head(head: bytes) -> Request:
 
 
 def encode(response: Response, *, head_only: bool = False, close: bool = False) -> bytes:
-    """The bytes of a response."""
+    """The bytes of a response. head_only: for HEAD. close: with Connection: close."""
     bodiless = response.status in (204, 304) or response.status < 200
-    headers = {"Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()), **response.headers}
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+    headers = {"Date": date, **response.headers}
     if not bodiless:
         headers["Content-Length"] = str(len(response.body))
         if response.body:
             headers.setdefault("Content-Type", content_type(response.body))
     if close:
         headers["Connection"] = "close"
-    lines = [f"HTTP/1.1 {response.status} {REASONS.get(response.status, f'status code {response.status}')}"]
+    reason = REASONS.get(response.status, f"status code {response.status}")
+    lines = [f"HTTP/1.1 {response.status} {reason}"]
     lines += [f"{name}: {value}" for name, value in sorted(headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + (b"" if head_only or bodiless else response.body)
+    body = b"" if head_only or bodiless else response.body
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
 def content_type(body: bytes) -> str:
-    """A part of http.DetectContentType: HTML, text or bytes."""
+    """A part of Go's http.DetectContentType, which distinguishes HTML, text and binary data."""
     start = body[:512].lstrip(b"\t\n\x0c\r ").lower()
-    if re.match(rb"(<!doctype html|<html|<head|<script|<body|<h1|<div|<p|<a|<title|<table|<!--)[ >]", start):
+    tags = rb"<!doctype html|<html|<head|<script|<body|<h1|<div|<p|<a|<title|<table|<!--"
+    if re.match(rb"(" + tags + rb")[ >]", start):
         return "text/html; charset=utf-8"
-    binary = any(byte < 9 or byte in (11, *range(14, 27), *range(28, 32)) for byte in body[:512])
+    control = {*range(9), 11, *range(14, 27), *range(28, 32)}
+    binary = any(byte in control for byte in body[:512])
     return "application/octet-stream" if binary else "text/plain; charset=utf-8"
 
 
@@ -205,29 +223,34 @@ def text(body: str, status: int = 200) -> Response:
 
 
 def error(message: str, status: int) -> Response:
-    """http.Error."""
+    """The response of Go's http.Error."""
     headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     return Response(status, f"{message}\n".encode(), headers)
 
 
 def redirect(request: Request, location: str, status: int) -> Response:
-    """http.Redirect: relative locations are resolved against the request's path."""
+    """The response of Go's http.Redirect; a relative location is relative to the request's path."""
     if "://" not in location and not location.startswith("/"):
         location = request.path.rpartition("/")[0] + "/" + location
     headers = {"Location": location}
     if request.method not in ("GET", "HEAD"):
         return Response(status, b"", headers)
-    escaped = location.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")
+    escaped = location.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = escaped.replace('"', "&#34;")
     reason = REASONS.get(status, "")
     headers["Content-Type"] = "text/html; charset=utf-8"
     return Response(status, f'<a href="{escaped}">{reason}</a>.\n\n'.encode(), headers)
 
 
 class HttpServer:
-    """Accepts on a listening socket (non-blocking) and passes requests to handler."""
+    """Accepts connections on a listening socket, and passes requests to handler."""
 
     def __init__(
-        self, loop: Loop, listener: socket.socket, handler: Handler, tls: ssl.SSLContext | None = None
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        handler: Handler,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.loop = loop
         self.handler = handler
@@ -239,7 +262,7 @@ class HttpServer:
         loop.watch(listener.fileno(), read=self._accept)
 
     def stop_accepting(self) -> None:
-        """Close the listening socket and idle connections; the others close after their answer."""
+        """Closes the listening socket and idle connections; others close after their response."""
         self.loop.watch(self._listener.fileno())
         self._listener.close()
         for connection in list(self.connections):
@@ -254,7 +277,11 @@ class HttpServer:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                sock = self._tls.wrap_socket(
+                    sock,
+                    server_side=True,
+                    do_handshake_on_connect=False,
+                )
             self.connections.add(_Connection(self, sock, address))
 
 
@@ -279,7 +306,8 @@ class _Connection:
             self._close()
 
     def _watch(self) -> None:
-        # While a request is being answered nothing more is read: the client is slowed down by TCP.
+        # Nothing is read while a request is being answered, so that TCP's flow control slows the
+        # client.
         read = None if self._busy or self._at_end else self._readable
         self._server.loop.watch(self._fd, read=read, write=self._flush if self._out else None)
 
@@ -339,7 +367,7 @@ class _Connection:
         try:
             self._server.handler(full, lambda response: self._answer(full, response))
         except Exception:
-            # As net/http, where a handler that panics ends its connection and nothing else.
+            # As in net/http, a handler that fails ends its connection and nothing else.
             print(f"{self._client}: {traceback.format_exc()}", file=sys.stderr, flush=True)
             self._close()
 
@@ -350,7 +378,8 @@ class _Connection:
         close = response.close or not request.keep_alive or self._closing
         self._closing = close
         self._send(encode(response, head_only=request.method == "HEAD", close=close))
-        # The next request may be here already (pipelining); not by recursion, which a client could make deep.
+        # The next request may have been received already (pipelining). A recursive call here could
+        # become arbitrarily deep.
         self._server.loop.later(0, self._next)
 
     def _send(self, data: bytes) -> None:
@@ -376,12 +405,17 @@ class _Connection:
 
 
 def _would_block(err: OSError) -> bool:
-    return isinstance(err, BlockingIOError) or type(err).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+    # The ssl module is imported only with TLS, so its errors are recognized by their names.
+    names = ("SSLWantReadError", "SSLWantWriteError")
+    return isinstance(err, BlockingIOError) or type(err).__name__ in names
 
 
 def listen_tcp(port: int, host: str = "") -> socket.socket:
-    """A listening socket for IPv6 and IPv4 (only IPv4 where the kernel has no IPv6), also for 0.0.0.0, as in Go.
-    Raises OSError."""
+    """Makes a listening socket.
+
+    As in Go, an unspecified host (also 0.0.0.0) means IPv6 and IPv4, or only IPv4 if the kernel
+    has no IPv6. Raises OSError.
+    """
     if host not in ("", "0.0.0.0", "::"):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return _listening(family, host, port)

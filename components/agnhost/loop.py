@@ -1,4 +1,4 @@
-"""A single-threaded event loop: descriptors, timers, signals, and children for what would block."""
+"""A single-threaded event loop: descriptors, timers, signals, and children for blocking work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Callback = Callable[[], None]
 
 
 class Loop:
-    """Level-triggered. A program makes one, registers its sockets and calls run(), which ends by SystemExit."""
+    """A level-triggered loop. run() ends only when a callback raises SystemExit."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -26,8 +26,14 @@ class Loop:
         self._signals: dict[int, Callback] = {}
         self._wakeup = -1
 
-    def watch(self, fd: int, *, read: Callback | None = None, write: Callback | None = None) -> None:
-        """Replace the callbacks of fd; with neither it is forgotten (do so before closing it)."""
+    def watch(
+        self,
+        fd: int,
+        *,
+        read: Callback | None = None,
+        write: Callback | None = None,
+    ) -> None:
+        """Replaces the callbacks of fd. Call it without callbacks before closing fd."""
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         known = fd in self._selector.get_map()
         if not events:
@@ -39,12 +45,15 @@ class Loop:
             self._selector.register(fd, events, (read, write))
 
     def later(self, seconds: float, callback: Callback) -> None:
-        """Call once, after seconds."""
+        """Calls callback once, after so many seconds."""
         self._count += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._count, callback))
 
     def on_signal(self, number: int, callback: Callback) -> None:
-        """Call when the signal arrives (PID 1 of a container ignores signals without a handler)."""
+        """Calls callback when the signal arrives.
+
+        Every signal needs a handler: the kernel discards others for PID 1 (pid_namespaces(7)).
+        """
         if self._wakeup < 0:
             self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             signal.set_wakeup_fd(writer)
@@ -53,7 +62,7 @@ class Loop:
         signal.signal(number, lambda _number, _frame: None)
 
     def offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run blocking work in a forked child; done gets its result (an exception instance when it raised one)."""
+        """Runs blocking work in a forked child; done gets its result or the exception it raised."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
@@ -72,19 +81,22 @@ class Loop:
             self.watch(reader)
             os.close(reader)
             os.waitpid(pid, 0)
-            done(pickle.loads(b"".join(chunks)) if chunks else ChildProcessError("worker died"))
+            data = b"".join(chunks)
+            done(pickle.loads(data) if data else ChildProcessError("worker died"))
 
         self.watch(reader, read=collect)
 
     def run(self) -> None:
-        """For ever."""
+        """Runs until a callback raises SystemExit."""
         while True:
             for key, mask in self._selector.select(self._timeout()):
                 try:
                     self._call(key, mask)
                 except Exception:
-                    # One client's fault is not the others': this descriptor is forgotten, unless it listens.
-                    print(f"descriptor {key.fd}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+                    # A client's error must not affect the others, so only this descriptor is
+                    # removed. One that serves all clients is kept.
+                    text = f"descriptor {key.fd}: {traceback.format_exc()}"
+                    print(text, file=sys.stderr, flush=True)
                     if not _listens(key.fd):
                         self.watch(key.fd)
             now = time.monotonic()
@@ -112,13 +124,14 @@ class Loop:
 
 
 def _listens(fd: int) -> bool:
-    """Whether others come by this descriptor: a listening socket, or one of datagrams."""
+    """Whether fd serves several clients: it is a listening socket or a datagram socket."""
     import socket
 
     try:
         with socket.socket(fileno=os.dup(fd)) as sock:
             kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-            return kind == socket.SOCK_DGRAM or bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            listening = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            return kind == socket.SOCK_DGRAM or listening
     except OSError:
         return False
 
@@ -127,7 +140,7 @@ def _run_and_exit(work: Callable[[], Any], writer: int) -> None:
     result: Any
     try:
         result = work()
-    except Exception as err:  # handed to the parent, which raises it
+    except Exception as err:  # the parent's callback gets it
         result = err
     data = memoryview(pickle.dumps(result))
     while data:

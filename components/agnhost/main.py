@@ -1,4 +1,4 @@
-"""agnhost: one program, many subcommands, for testing networks (kubernetes/kubernetes test/images/agnhost)."""
+"""agnhost: a program with many subcommands for testing networks (upstream: test/images/agnhost)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from . import connect, netexec, printing, resolv, serve_hostname, servers, webserver
 
-#: The release whose behaviour this follows.
+#: The upstream release whose behaviour this program has.
 VERSION = "2.53"
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "etc-hosts": (resolv.etc_hosts, "Prints the host's /etc/hosts file"),
     "liveness": (servers.liveness, "Starts a server that is alive for 10 seconds"),
     "logs-generator": (printing.logs_generator, "Outputs lines of logs to stdout uniformly"),
-    "netexec": (netexec.main, "Creates HTTP(S), UDP, and (optionally) SCTP servers with various endpoints"),
+    "netexec": (
+        netexec.main,
+        "Creates HTTP(S), UDP, and (optionally) SCTP servers with various endpoints",
+    ),
     "no-snat-test": (servers.no_snat_test, "Creates the /checknosnat and /whoami endpoints"),
     "pause": (servers.pause, "Pauses the execution"),
     "porter": (servers.porter, "Serves requested data on ports specified in ENV variables"),
@@ -29,7 +32,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Run a subcommand; its exit code. 1 for an unknown one."""
+    """Runs a subcommand and returns its exit code; returns 1 for an unknown subcommand."""
     if not argv or argv[0] in ("help", "--help", "-h"):
         return _help(argv[1:])
     if argv[0] in ("--version", "version"):
@@ -37,7 +40,8 @@ def main(argv: list[str]) -> int:
         return 0
     entry = COMMANDS.get(argv[0])
     if entry is None:
-        print(f'Error: unknown command "{argv[0]}" for "app"\nRun \'app --help\' for usage.', file=sys.stderr)
+        message = f'Error: unknown command "{argv[0]}" for "app"'
+        print(f"{message}\nRun 'app --help' for usage.", file=sys.stderr)
         return 1
     return entry[0](argv[1:])
 

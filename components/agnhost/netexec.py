@@ -1,4 +1,5 @@
-"""agnhost netexec: HTTP(S), UDP and SCTP servers that say who they are and who asks (upstream netexec.go)."""
+"""agnhost netexec: HTTP(S), UDP and SCTP servers that report their name and their client's address
+(upstream: netexec.go)."""
 
 from __future__ import annotations
 
@@ -25,23 +26,41 @@ FLAGS = (
     Flag("udp-port", 8081, "UDP Listen Port"),
     Flag("sctp-port", -1, "SCTP Listen Port"),
     Flag("tls-cert-file", "", "File containing an x509 certificate for HTTPS"),
-    Flag("tls-private-key-file", "", "File containing an x509 private key matching --tls-cert-file"),
-    Flag("http-override", "", "Always respond as if the request were a GET with this path & params"),
-    Flag("udp-listen-addresses", "", "A comma separated list of ip addresses the udp servers listen from"),
-    Flag("http-listen-addresses", "", "A comma separated list of ip addresses the http servers listen from"),
+    Flag(
+        "tls-private-key-file",
+        "",
+        "File containing an x509 private key matching --tls-cert-file",
+    ),
+    Flag(
+        "http-override",
+        "",
+        "Always respond as if the request were a GET with this path & params",
+    ),
+    Flag(
+        "udp-listen-addresses",
+        "",
+        "A comma separated list of ip addresses the udp servers listen from",
+    ),
+    Flag(
+        "http-listen-addresses",
+        "",
+        "A comma separated list of ip addresses the http servers listen from",
+    ),
     Flag("delay-shutdown", 0, "Number of seconds to delay shutdown when receiving SIGTERM"),
 )
 IPPROTO_SCTP = 132
 
 
 def main(argv: list[str]) -> int:
-    """Serve until /exit, /shutdown or SIGTERM. Raises SystemExit."""
+    """Serves until /exit, /shutdown or SIGTERM. Raises SystemExit."""
     values, _ = parse("netexec", FLAGS, argv)
     loop = Loop()
     netexec = NetExec(loop)
     netexec.http_override = str(values["http-override"])
     stop_on_sigterm(loop, int(values["delay-shutdown"]))
-    udp_port, http_port, sctp_port = (int(values[f"{name}-port"]) for name in ("udp", "http", "sctp"))
+    udp_port = int(values["udp-port"])
+    http_port = int(values["http-port"])
+    sctp_port = int(values["sctp-port"])
     if udp_port != -1:
         for address in _addresses(str(values["udp-listen-addresses"])):
             netexec.serve_udp(address, udp_port)
@@ -53,21 +72,26 @@ def main(argv: list[str]) -> int:
 
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            tls.load_cert_chain(str(values["tls-cert-file"]), str(values["tls-private-key-file"]) or None)
+            key_file = str(values["tls-private-key-file"]) or None
+            tls.load_cert_chain(str(values["tls-cert-file"]), key_file)
         except OSError as err:
-            raise fatal(f"open {values['tls-cert-file']}: {(err.strerror or str(err)).lower()}") from None
+            reason = (err.strerror or str(err)).lower()
+            raise fatal(f"open {values['tls-cert-file']}: {reason}") from None
     log(f"Started HTTP server on port {http_port}")
     for address in _addresses(str(values["http-listen-addresses"])):
         try:
-            netexec.servers.append(HttpServer(loop, listen_tcp(http_port, address), netexec.handle, tls))
+            listener = listen_tcp(http_port, address)
+            netexec.servers.append(HttpServer(loop, listener, netexec.handle, tls))
         except OSError as err:
-            raise fatal(f"listen tcp {address}:{http_port}: bind: {(err.strerror or '').lower()}") from None
+            reason = (err.strerror or "").lower()
+            raise fatal(f"listen tcp {address}:{http_port}: bind: {reason}") from None
     loop.run()
     return 0
 
 
 def stop_on_sigterm(loop: Loop, delay: int) -> None:
-    """Exit code 2 at once, as a Go program that is PID 1 does; after delay seconds code 0."""
+    """Makes SIGTERM end the process: at once with code 2, as for a Go program that is PID 1, or
+    after delay seconds with code 0."""
 
     def terminate() -> None:
         if delay <= 0:
@@ -93,7 +117,7 @@ def _addresses(text_list: str) -> list[str]:
 
 
 class NetExec:
-    """The handlers and what they share."""
+    """The handlers of all endpoints, and their state."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -119,7 +143,14 @@ class NetExec:
 
     def handle(self, request: Request, respond: Respond) -> None:
         if self.http_override:
-            request = Request("GET", self.http_override, request.headers, b"", request.client, request.server_port)
+            request = Request(
+                "GET",
+                self.http_override,
+                request.headers,
+                b"",
+                request.client,
+                request.server_port,
+            )
         self._routes.get(request.path, self._root)(request, respond)
 
     def _root(self, request: Request, respond: Respond) -> None:
@@ -151,17 +182,21 @@ class NetExec:
         if key:
             respond(text(request.headers.get(key.lower(), "")))
         else:
-            named = {"-".join(w.capitalize() for w in k.split("-")): [v] for k, v in request.headers.items()}
-            named.pop("Host", None)
-            respond(text(to_json(named)))
+            headers: dict[str, list[str]] = {}
+            for name, value in request.headers.items():
+                headers["-".join(word.capitalize() for word in name.split("-"))] = [value]
+            headers.pop("Host", None)
+            respond(text(to_json(headers)))
 
     def _echo(self, request: Request, respond: Respond) -> None:
-        message, code = request.form("msg"), request.form("code")
+        message = request.form("msg")
+        code = request.form("code")
         log(f"GET /echo?msg={message}&code={code}")
         respond(_with_status(code, 200, lambda status: text(message, status)))
 
     def _redirect(self, request: Request, respond: Respond) -> None:
-        location, code = request.form("location"), request.form("code")
+        location = request.form("location")
+        code = request.form("code")
         log(f"{request.method} /redirect?msg={location}&code={code}")
         respond(_with_status(code, 302, lambda status: redirect(request, location, status)))
 
@@ -170,25 +205,31 @@ class NetExec:
         raise SystemExit(0)
 
     def _on_exit(self, request: Request, respond: Respond) -> None:
-        wait_text, timeout_text, code_text = (request.form(key) for key in ("wait", "timeout", "code"))
+        wait_text = request.form("wait")
+        timeout_text = request.form("timeout")
+        code_text = request.form("code")
         log(f"GET /exit?code={code_text}&timeout={timeout_text}&wait={wait_text}")
         seconds: dict[str, float] = {}
         for key, given in (("timeout", timeout_text), ("wait", wait_text)):
             try:
                 seconds[key] = parse_duration(given) if given else 0.0
             except ValueError:
-                respond(text(f"argument '{key}' must be a valid golang duration or empty, got {quote(given)}\n"))
+                problem = f"argument '{key}' must be a valid golang duration or empty"
+                respond(text(f"{problem}, got {quote(given)}\n"))
                 return
         try:
             code = atoi(code_text) if code_text else 0
         except ValueError:
-            respond(text(f"argument 'code' must be an integer [0-127] or empty, got {quote(code_text)}\n"))
+            problem = "argument 'code' must be an integer [0-127] or empty"
+            respond(text(f"{problem}, got {quote(code_text)}\n"))
             return
-        log(
-            f"Will begin shutdown in {format_duration(seconds['wait'])}, allowing "
-            f"{format_duration(seconds['timeout'])} for connections to close, then will exit with {code}"
+        wait = format_duration(seconds["wait"])
+        grace = f"allowing {format_duration(seconds['timeout'])} for connections to close"
+        log(f"Will begin shutdown in {wait}, {grace}, then will exit with {code}")
+        self.loop.later(
+            seconds["wait"],
+            partial(self._begin_exit, code, seconds["timeout"], respond),
         )
-        self.loop.later(seconds["wait"], partial(self._begin_exit, code, seconds["timeout"], respond))
 
     def _begin_exit(self, code: int, timeout: float, respond: Respond) -> None:
         if timeout == 0:
@@ -201,13 +242,15 @@ class NetExec:
     def _finish_exit(self, code: int, deadline: float) -> None:
         idle = not any(server.connections for server in self.servers)
         if idle or time.monotonic() >= deadline:
-            log(f"Graceful shutdown completed with: {'<nil>' if idle else 'context deadline exceeded'}")
+            outcome = "<nil>" if idle else "context deadline exceeded"
+            log(f"Graceful shutdown completed with: {outcome}")
             raise SystemExit(code & 0xFF)
         self.loop.later(0.02, partial(self._finish_exit, code, deadline))
 
     def _dial(self, request: Request, respond: Respond) -> None:
         query = parse_qs(urlsplit(request.target).query, keep_blank_values=True)
-        wanted = {key: query.get(key, [""])[0] for key in ("host", "protocol", "port", "request", "tries")}
+        keys = ("host", "protocol", "port", "request", "tries")
+        wanted = {key: query.get(key, [""])[0] for key in keys}
         log("GET /dial?" + "&".join(f"{key}={value}" for key, value in wanted.items()))
         try:
             tries = atoi(wanted["tries"]) if wanted["tries"] else 1
@@ -221,7 +264,14 @@ class NetExec:
         if protocol not in dial.DIALERS:
             respond(error(f"unsupported protocol. {wanted['protocol']}", 400))
             return
-        work = partial(dial.dial, protocol, wanted["host"], wanted["port"], wanted["request"], tries)
+        work = partial(
+            dial.dial,
+            protocol,
+            wanted["host"],
+            wanted["port"],
+            wanted["request"],
+            tries,
+        )
         self.loop.offload(work, partial(_dialled, respond))
 
     def _shell(self, request: Request, respond: Respond) -> None:
@@ -249,7 +299,7 @@ class NetExec:
         respond(text(to_json({"output": path}), 201))
 
     def answer_datagram(self, data: bytes, client: str, kind: str) -> bytes | None:
-        """hostname, clientip, "echo MSG", in any case; None when there is nothing to say."""
+        """The answer to `hostname`, `clientip` or `echo MSG`, in any case; None for other data."""
         received = data.decode("utf-8", "replace").strip().lower()
         if received == "hostname":
             log(f"Sending {kind} hostName response")
@@ -276,7 +326,8 @@ class NetExec:
             if (answer := self.answer_datagram(data, host_port(address), "udp")) is not None:
                 sock.sendto(answer, address)
         except OSError as err:
-            # Upstream dies here; a pending ICMP error of one client should not end the server for the others.
+            # Upstream's process ends here. But a pending ICMP error concerns a single client
+            # (udp(7)), and the others must still be served.
             log(f"UDP: {err}")
 
     def serve_sctp(self, port: int) -> None:
@@ -285,7 +336,8 @@ class NetExec:
             sock.bind(("0.0.0.0", port))
             sock.listen(128)
         except OSError as err:
-            message = f"failed to create listener for SCTP address :{port}:{(err.strerror or '').lower()}"
+            reason = (err.strerror or "").lower()
+            message = f"failed to create listener for SCTP address :{port}:{reason}"
             raise fatal(f"Error occurred: {message}") from None
         log("Started SCTP server")
         self.ready = True
@@ -298,7 +350,9 @@ class NetExec:
         def readable() -> None:
             self.loop.watch(sock.fileno())
             try:
-                if (answer := self.answer_datagram(sock.recv(1024), host_port(address), "SCTP")) is not None:
+                data = sock.recv(1024)
+                answer = self.answer_datagram(data, host_port(address), "SCTP")
+                if answer is not None:
                     sock.sendall(answer)
             except OSError as err:
                 log(f"SCTP: {err}")
@@ -308,7 +362,10 @@ class NetExec:
 
 
 def listen_udp(port: int, address: str = "") -> socket.socket:
-    """A bound, non-blocking UDP socket; without an address for IPv6 and IPv4. Raises SystemExit."""
+    """Makes a bound, non-blocking UDP socket; without an address, for IPv6 and IPv4.
+
+    Raises SystemExit.
+    """
     family = socket.AF_INET if "." in address or not socket.has_ipv6 else socket.AF_INET6
     try:
         try:
@@ -317,19 +374,20 @@ def listen_udp(port: int, address: str = "") -> socket.socket:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address)))
             sock.bind((address or ("::" if family == socket.AF_INET6 else ""), port))
         except OSError as err:
-            if address or err.errno not in (97, 99):
+            if address or err.errno not in (97, 99):  # EAFNOSUPPORT, EADDRNOTAVAIL (disable_ipv6)
                 raise
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sock.bind(("", port))
     except OSError as err:
-        message = f"failed to create listener for UDP address {address}:{port}:{(err.strerror or '').lower()}"
+        reason = (err.strerror or "").lower()
+        message = f"failed to create listener for UDP address {address}:{port}:{reason}"
         raise fatal(f"Error occurred: {message}") from None
     sock.setblocking(False)
     return sock
 
 
 def _with_status(code: str, default: int, answer: Callable[[int], Response]) -> Response:
-    """The answer with the status that the form's `code` asks for; a complaint when that is no number."""
+    """The response with the status in the form's `code`; an error text if that is not a number."""
     try:
         status = atoi(code) if code else default
     except ValueError:
@@ -347,14 +405,20 @@ def _dialled(respond: Respond, result: object) -> None:
 
 
 def _run_shell(command: str) -> dict[str, str]:
-    done = subprocess.run(["/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     output: dict[str, str] = {}
     if done.stdout:
         output["output"] = done.stdout.decode("utf-8", "replace")
     if done.returncode > 0:
         output["error"] = f"exit status {done.returncode}"
     elif done.returncode < 0:
-        output["error"] = f"signal: {signal.strsignal(-done.returncode) or -done.returncode}".lower()
+        name = signal.strsignal(-done.returncode) or -done.returncode
+        output["error"] = f"signal: {name}".lower()
     return output
 
 
@@ -366,7 +430,7 @@ def _ran(respond: Respond, result: object) -> None:
 
 
 def _form_file(request: Request, name: str) -> bytes | None:
-    """The contents of a file field of a multipart/form-data body (RFC 7578), None without one."""
+    """The content of a file field of a multipart/form-data body (RFC 7578); None without one."""
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data") or "boundary=" not in kind:
         return None

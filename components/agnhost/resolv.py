@@ -1,4 +1,4 @@
-"""agnhost dns-suffix, dns-server-list, etc-hosts: what the pod's files say (upstream dns/)."""
+"""agnhost dns-suffix, dns-server-list and etc-hosts: print the pod's files (upstream: dns/)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ HOSTS = Path("/etc/hosts")
 
 
 def suffixes(text: str) -> list[str]:
-    """The search list of a resolv.conf: the last of its search and domain lines counts (resolv.conf(5))."""
-    found: list[str] = []
+    """The search list of a resolv.conf: its last search or domain line counts (resolv.conf(5))."""
+    search_list: list[str] = []
     for line in text.splitlines():
         words = line.split("#")[0].split()
         if words and words[0] in ("search", "domain"):
-            found = words[1:]
-    return found
+            search_list = words[1:]
+    return search_list
 
 
 def servers(text: str) -> list[str]:

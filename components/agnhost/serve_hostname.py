@@ -1,4 +1,4 @@
-"""agnhost serve-hostname: the hostname over HTTP, TCP or UDP (upstream serve_hostname.go)."""
+"""agnhost serve-hostname: serves the hostname over HTTP, TCP or UDP (serve_hostname.go)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ FLAGS = (
     Flag("close", False, "Close connection per each HTTP request."),
     Flag("port", 9376, "Port number."),
 )
-#: Upstream goes on serving for so long after SIGTERM, so that Services have time to forget the pod.
+#: Seconds for which it still serves after SIGTERM, as upstream, until Services have removed the
+#: pod.
 LINGER = 60.0
 
 
 def main(argv: list[str]) -> int:
-    """Serve until a minute after SIGTERM."""
+    """Serves until a minute after SIGTERM."""
     values, _ = parse("serve-hostname", FLAGS, argv)
     if values["http"] and (values["tcp"] or values["udp"]):
         raise fatal("Can't server TCP/UDP mode and HTTP mode at the same time")
@@ -44,7 +45,9 @@ def main(argv: list[str]) -> int:
 
             HttpServer(loop, listen_tcp(port), answer)
     except OSError as err:
-        raise fatal(f"Error from net.Listen(): listen tcp :{port}: bind: {(err.strerror or '').lower()}") from None
+        reason = (err.strerror or "").lower()
+        message = f"Error from net.Listen(): listen tcp :{port}: bind: {reason}"
+        raise fatal(message) from None
     if values["udp"]:
         sock = listen_udp(port)
         loop.watch(sock.fileno(), read=partial(_answer_datagram, sock, hostname))

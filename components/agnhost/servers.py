@@ -1,4 +1,4 @@
-"""The small servers: liveness, porter, no-snat-test, tcp-reset (upstream's subcommands of these names)."""
+"""The small servers liveness, porter, no-snat-test and tcp-reset, and pause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .netexec import IPPROTO_SCTP, listen_udp, stop_on_sigterm
 
 
 def liveness(argv: list[str]) -> int:
-    """Port 8080: /healthz is "ok" for ten seconds, then 500."""
+    """Serves port 8080: /healthz answers "ok" for ten seconds, and then 500."""
     parse("liveness", (), argv)
     started = time.monotonic()
 
@@ -49,11 +49,18 @@ def _serve_http(port: int, answer: Callable[[Request, Respond], None]) -> int:
     return 0
 
 
-PORTER_FLAGS = (Flag("json-response", False, "Responds with json: the default value and the request's method"),)
+PORTER_FLAGS = (
+    Flag(
+        "json-response",
+        False,
+        "Responds with json: the default value and the request's method",
+    ),
+)
 
 
 def porter(argv: list[str]) -> int:
-    """For each SERVE_PORT_N, SERVE_TCP_PORT_N, SERVE_UDP_PORT_N, SERVE_TLS_PORT_N, SERVE_SCTP_PORT_N: its value."""
+    """Serves the value of each variable SERVE_PORT_N, SERVE_TCP_PORT_N, SERVE_UDP_PORT_N,
+    SERVE_TLS_PORT_N and SERVE_SCTP_PORT_N on port N."""
     values, _ = parse("porter", PORTER_FLAGS, argv)
     loop = Loop()
     stop_on_sigterm(loop, 0)
@@ -93,7 +100,8 @@ def _serve_port(loop: Loop, prefix: str, port: int, value: str, as_json: bool) -
             listener.listen(128)
             loop.watch(listener.fileno(), read=partial(_answer_stream, listener, value.encode()))
     except OSError as err:
-        log(f'server on port "{port}" failed: {(err.strerror or str(err)).lower()}')
+        reason = (err.strerror or str(err)).lower()
+        log(f'server on port "{port}" failed: {reason}')
 
 
 def _answer_datagram(sock: socket.socket, value: bytes) -> None:
@@ -114,9 +122,15 @@ def _answer_stream(listener: socket.socket, value: bytes) -> None:
 
 
 def no_snat_test(argv: list[str]) -> int:
-    """/whoami says the asker's IP; /checknosnat?ips=a,b asks each address's /whoami: 200 when all said POD_IP."""
-    values, _ = parse("no-snat-test", (Flag("port", "8080", "The port to serve /checknosnat and /whoami on"),), argv)
-    pod_ip, node_ip = os.environ.get("POD_IP", ""), os.environ.get("NODE_IP", "")
+    """Serves /whoami and /checknosnat.
+
+    /whoami answers with the client's IP. /checknosnat?ips=a,b asks /whoami at each address, and
+    answers 200 if all of them saw POD_IP.
+    """
+    port = Flag("port", "8080", "The port to serve /checknosnat and /whoami on")
+    values, _ = parse("no-snat-test", (port,), argv)
+    pod_ip = os.environ.get("POD_IP", "")
+    node_ip = os.environ.get("NODE_IP", "")
     for name, address in (("POD_IP", pod_ip), ("NODE_IP", node_ip)):
         if not address:
             raise fatal(f"fatal error: {name} environment variable is not set")
@@ -128,7 +142,8 @@ def no_snat_test(argv: list[str]) -> int:
             respond(text(request.client.rpartition(":")[0].strip("[]")))
         elif request.path == "/checknosnat":
             ips = [ip for ip in request.query("ips").split(",") if ip]
-            loop.offload(partial(_check_no_snat, ips, pod_ip), lambda result: respond(_no_snat_answer(result)))
+            check = partial(_check_no_snat, ips, pod_ip)
+            loop.offload(check, lambda result: respond(_no_snat_answer(result)))
         else:
             respond(error("404 page not found", 404))
 
@@ -138,7 +153,7 @@ def no_snat_test(argv: list[str]) -> int:
 
 
 def _check_no_snat(ips: list[str], pod_ip: str) -> str:
-    """ "" when every address saw pod_ip, else what is wrong."""
+    """Returns "" if every address saw pod_ip, else an error text."""
     for target in ips:
         host, _, port = target.rpartition(":")
         try:
@@ -155,7 +170,7 @@ def _no_snat_answer(result: object) -> Response:
 
 
 def tcp_reset(argv: list[str]) -> int:
-    """Reads one byte of each connection, then closes: with more bytes unread the kernel sends RST."""
+    """Reads a byte of each connection and closes it; if more is unread, the kernel sends RST."""
     values, _ = parse("tcp-reset", (Flag("port", 8080, "Port number."),), argv)
     loop = Loop()
     stop_on_sigterm(loop, 0)
@@ -182,10 +197,10 @@ def tcp_reset(argv: list[str]) -> int:
 
 
 def pause(argv: list[str]) -> int:
-    """Sleep; SIGINT ends it with code 1, SIGTERM with 2."""
+    """Sleeps until SIGINT (exit code 1) or SIGTERM (2)."""
     awaited = {signal.SIGINT: 1, signal.SIGTERM: 2}
     for number in awaited:
-        # PID 1 of a container gets only signals that it has a handler for.
+        # The kernel discards signals to PID 1 that have no handler (pid_namespaces(7)).
         signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     print("Paused", flush=True)

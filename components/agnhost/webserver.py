@@ -1,7 +1,8 @@
-"""Static files over HTTP: agnhost test-webserver, and what stands in for the nginx image on this machine.
+"""Static files over HTTP: agnhost test-webserver, and the replacement for the nginx image.
 
-`main` is started as `nginx -g "daemon off;"`: serves /usr/share/nginx/html on port 80 with nginx's status codes,
-headers and welcome page. Its configuration files are not read; this is not nginx.
+`main` is started as `nginx -g "daemon off;"`. It serves /usr/share/nginx/html on port 80, with
+nginx's status codes, headers and welcome page. It is not nginx, and does not read nginx's
+configuration files.
 """
 
 from __future__ import annotations
@@ -36,18 +37,19 @@ WELCOME = """<!DOCTYPE html>
 
 
 def test_webserver(argv: list[str]) -> int:
-    """agnhost test-webserver: any file of the root, with directory listings."""
+    """agnhost test-webserver: serves the whole file system, with directory listings."""
     values, _ = parse("test-webserver", (Flag("port", 80, "Port number."),), argv)
     return _serve(int(values["port"]), _files)
 
 
 def main(argv: list[str]) -> int:
-    """The nginx image. SIGTERM ends it at once, SIGQUIT (the image's stop signal) after open requests."""
+    """The nginx image. SIGTERM ends it at once, SIGQUIT (the image's stop signal) gracefully."""
     if "-v" in argv or "-V" in argv:
         print(f"nginx version: nginx/{VERSION}", file=sys.stderr)
         return 0
     if "-t" in argv:
-        print("nginx: configuration file /etc/nginx/nginx.conf test is successful", file=sys.stderr)
+        message = "nginx: configuration file /etc/nginx/nginx.conf test is successful"
+        print(message, file=sys.stderr)
         return 0
     return _serve(int(os.environ.get("NGINX_PORT", "80")), partial(_nginx, ROOT))
 
@@ -62,7 +64,8 @@ def _serve(port: int, answer: object) -> int:
     try:
         server = HttpServer(loop, listen_tcp(port), handle)
     except OSError as err:
-        raise fatal(f"listen tcp :{port}: bind: {(err.strerror or '').lower()}") from None
+        reason = (err.strerror or "").lower()
+        raise fatal(f"listen tcp :{port}: bind: {reason}") from None
 
     def finish() -> None:
         if not server.connections:
@@ -85,12 +88,12 @@ def _end() -> None:
 
 
 def inside(root: Path, path: str) -> Path | None:
-    """The file of a URL path below root; None when it would leave it (".." or a link)."""
+    """The file of a URL path below root; None if it lies outside, by ".." or a symbolic link."""
     try:
-        found = (root / path.lstrip("/")).resolve()
+        file = (root / path.lstrip("/")).resolve()
     except (OSError, ValueError):
         return None
-    return found if found == root.resolve() or root.resolve() in found.parents else None
+    return file if file == root.resolve() or root.resolve() in file.parents else None
 
 
 def _files(request: Request) -> Response:
@@ -101,9 +104,11 @@ def _files(request: Request) -> Response:
         if not request.path.endswith("/"):
             return redirect(request, f"{path.name}/", 301)
         if not (path / "index.html").is_file():
-            names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in path.iterdir())
+            entries = path.iterdir()
+            names = sorted(f"{item.name}/" if item.is_dir() else item.name for item in entries)
             lines = "".join(f'<a href="{name}">{name}</a>\n' for name in names)
-            return Response(200, f"<pre>\n{lines}</pre>\n".encode(), {"Content-Type": "text/html; charset=utf-8"})
+            headers = {"Content-Type": "text/html; charset=utf-8"}
+            return Response(200, f"<pre>\n{lines}</pre>\n".encode(), headers)
         path /= "index.html"
     return _contents(request, path, {})
 
@@ -112,8 +117,10 @@ def _nginx(root: Path, request: Request) -> Response:
     response = _nginx_file(root, request)
     client = request.client.rpartition(":")[0].strip("[]")
     stamp = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    agent, referer = (request.headers.get(key, "-") for key in ("user-agent", "referer"))
-    line = f'{client} - - [{stamp}] "{request.method} {request.target} HTTP/1.1" {response.status} {len(response.body)}'
+    agent = request.headers.get("user-agent", "-")
+    referer = request.headers.get("referer", "-")
+    asked = f'"{request.method} {request.target} HTTP/1.1"'
+    line = f"{client} - - [{stamp}] {asked} {response.status} {len(response.body)}"
     print(f'{line} "{referer}" "{agent}" "-"', flush=True)
     return response
 
@@ -128,25 +135,33 @@ def _nginx_file(root: Path, request: Request) -> Response:
             where = f"http://{request.headers.get('host', 'localhost')}{request.path}/"
             return Response(301, response.body, {**response.headers, "Location": where})
         if not (path / "index.html").is_file():
-            # The image's welcome page, as long as nothing is mounted there.
+            # The image has a welcome page here, unless something is mounted over it.
             if path == root.resolve() and not any(path.iterdir()):
-                return Response(200, WELCOME.encode(), {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"})
+                return _welcome()
             return _nginx_error(403)
         path /= "index.html"
     if path is None or not path.is_file():
-        if path == root.resolve() / "index.html" or (path == root.resolve() and not root.exists()):
-            return Response(200, WELCOME.encode(), {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"})
+        without_root = path == root.resolve() and not root.exists()
+        if without_root or path == root.resolve() / "index.html":
+            return _welcome()
         return _nginx_error(404)
     return _contents(request, path, {"Server": f"nginx/{VERSION}"})
+
+
+def _welcome() -> Response:
+    headers = {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"}
+    return Response(200, WELCOME.encode(), headers)
 
 
 def _nginx_error(status: int) -> Response:
     title = f"{status} {'Not Allowed' if status == 405 else REASONS[status]}"
     body = (
-        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n"
+        f"<center><h1>{title}</h1></center>\r\n"
         f"<hr><center>nginx/{VERSION}</center>\r\n</body>\r\n</html>\r\n"
     )
-    return Response(status, body.encode(), {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"})
+    headers = {"Server": f"nginx/{VERSION}", "Content-Type": "text/html"}
+    return Response(status, body.encode(), headers)
 
 
 def _contents(request: Request, path: Path, headers: dict[str, str]) -> Response:

@@ -1,6 +1,9 @@
-"""The Corefile: text -> server blocks of directives. Pure but for `import`, which reads files.
+"""Parses a Corefile: text -> server blocks of directives. Only `import` does I/O: it reads files.
 
-Syntax and error texts are Caddy's v1 parser's, as CoreDNS uses it (https://coredns.io/manual/configuration/).
+The syntax and the error texts are those of Caddy's v1 parser, which CoreDNS uses
+(https://coredns.io/manual/configuration/). The parser knows nothing about what a directive means:
+each plugin's setup reads its own lines and reports its own errors, with the file and line that
+every token carries.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ class CorefileError(Exception):
 
 @dataclass(frozen=True)
 class Token:
+    """A word or a quoted string, and where it stands."""
+
     text: str
     file: str
     line: int
@@ -26,7 +31,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Line:
-    """One directive or one property inside a directive's braces: its words and its own nested lines."""
+    """A directive, or a property inside a directive's braces: its words and its nested lines."""
 
     tokens: tuple[Token, ...]
     block: tuple[Line, ...] = ()
@@ -49,6 +54,8 @@ class Line:
 
 @dataclass(frozen=True)
 class ServerBlock:
+    """keys: the addresses (zones and ports) in front of the opening brace."""
+
     keys: tuple[Token, ...]
     directives: tuple[Line, ...]
 
@@ -57,30 +64,38 @@ def fail(token: Token, message: str) -> NoReturn:
     raise CorefileError(f"{token.file}:{token.line} - Error during parsing: {message}")
 
 
-def parse(text: str, file: str = "Corefile", known: frozenset[str] | None = None) -> list[ServerBlock]:
-    """Server blocks in the order of the file. known: the directives there are; others are errors.
-    Raises CorefileError."""
+def parse(
+    text: str,
+    file: str = "Corefile",
+    known: frozenset[str] | None = None,
+) -> list[ServerBlock]:
+    """Returns the server blocks in the order of the file.
+
+    known: the directives that exist; any other raises CorefileError. None accepts every directive.
+    """
     parser = _Parser(list(tokens(text, file)), file, known)
     return parser.blocks()
 
 
 def tokens(text: str, file: str) -> Iterator[Token]:
-    """Words, quoted strings and line ends; {$VAR} and {%VAR%} are replaced from the environment."""
-    line, position = 1, 0
+    """Yields words and quoted strings; in words, {$VAR} and {%VAR%} become the variable's value."""
+    line = 1
+    position = 0
     pattern = re.compile(
-        r'(?P<end>\n)|(?P<space>[ \t\r]+)|(?P<comment>#[^\n]*)|"(?P<quoted>(?:\\"|[^"])*)"|(?P<word>\S+)'
+        r"(?P<end>\n)|(?P<space>[ \t\r]+)|(?P<comment>#[^\n]*)"
+        r'|"(?P<quoted>(?:\\"|[^"])*)"|(?P<word>\S+)'
     )
     while position < len(text):
-        found = pattern.match(text, position)
-        assert found is not None
-        position = found.end()
-        if found["end"]:
+        match = pattern.match(text, position)
+        assert match is not None
+        position = match.end()
+        if match["end"]:
             line += 1
-        elif found["quoted"] is not None:
-            yield Token(found["quoted"].replace('\\"', '"'), file, line)
-            line += found["quoted"].count("\n")
-        elif found["word"]:
-            yield Token(_environment(found["word"]), file, line)
+        elif match["quoted"] is not None:
+            yield Token(match["quoted"].replace('\\"', '"'), file, line)
+            line += match["quoted"].count("\n")
+        elif match["word"]:
+            yield Token(_environment(match["word"]), file, line)
 
 
 def _environment(word: str) -> str:
@@ -89,7 +104,8 @@ def _environment(word: str) -> str:
 
 class _Parser:
     def __init__(self, stream: list[Token], file: str, known: frozenset[str] | None) -> None:
-        self._stream, self._position = stream, 0
+        self._stream = stream
+        self._position = 0
         self._known = known
         self._snippets: dict[str, tuple[Line, ...]] = {}
         self._end = Token("", file, stream[-1].line if stream else 1)
@@ -127,7 +143,7 @@ class _Parser:
         return token
 
     def _keys(self) -> list[Token]:
-        """Addresses up to the opening brace; a comma lets the list go on in the next line."""
+        """Reads the addresses up to the opening brace; commas and line ends separate them."""
         keys: list[Token] = []
         while True:
             token = self._next()
@@ -140,7 +156,10 @@ class _Parser:
             keys += [Token(part, token.file, token.line) for part in token.text.split(",") if part]
 
     def _lines(self, *, top: bool) -> Iterator[Line]:
-        """Up to the closing brace. top: these are directives of a server block, which must be known ones."""
+        """Yields the lines up to the closing brace.
+
+        top: the lines are directives of a server block, so their names must be known.
+        """
         while True:
             first = self._next()
             if first.text == "}":
@@ -151,7 +170,7 @@ class _Parser:
             if top and self._known is not None and first.text not in self._known:
                 fail(first, f"Unknown directive '{first.text}'")
             words = [first]
-            while (token := self._peek()) is not None and token.line == first.line and token.text not in ("{", "}"):
+            while self._goes_on(first.line):
                 words.append(self._next())
             token = self._peek()
             if token is not None and token.text == "{" and token.line == first.line:
@@ -159,6 +178,11 @@ class _Parser:
                 yield Line(tuple(words), tuple(self._lines(top=False)))
             else:
                 yield Line(tuple(words))
+
+    def _goes_on(self, line: int) -> bool:
+        """Whether the next token belongs to the same line and is no brace."""
+        token = self._peek()
+        return token is not None and token.line == line and token.text not in ("{", "}")
 
     def _pattern(self, word: Token) -> Token:
         if (token := self._peek()) is None or token.line != word.line:
@@ -171,7 +195,9 @@ class _Parser:
             yield from self._snippets[pattern.text]
             return
         for stream in self._files(pattern):
-            inner = _Parser([*stream, Token("}", pattern.file, pattern.line)], pattern.file, self._known)
+            # _lines() reads up to a closing brace, which an imported file does not have.
+            end = Token("}", pattern.file, pattern.line)
+            inner = _Parser([*stream, end], pattern.file, self._known)
             inner._snippets = self._snippets
             yield from inner._lines(top=top)
 
@@ -184,12 +210,13 @@ class _Parser:
         return out
 
     def _files(self, pattern: Token) -> list[list[Token]]:
-        folder, path = Path(pattern.file).parent, Path(pattern.text)
+        folder = Path(pattern.file).parent
+        path = Path(pattern.text)
         if path.is_absolute():
-            found = sorted(Path("/").glob(str(path.relative_to("/"))))
+            files = sorted(Path("/").glob(str(path.relative_to("/"))))
         else:
-            found = sorted(folder.glob(pattern.text))
-        if not found and not any(char in pattern.text for char in "*?["):
+            files = sorted(folder.glob(pattern.text))
+        if not files and not any(char in pattern.text for char in "*?["):
             fail(pattern, f"File to import not found: {pattern.text}")
-        streams = [list(tokens(file.read_text(), str(file))) for file in found]
+        streams = [list(tokens(file.read_text(), str(file))) for file in files]
         return [stream for stream in streams if stream]

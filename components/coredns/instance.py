@@ -1,4 +1,10 @@
-"""One configuration at work: server blocks -> chains, listeners and pages; replaced as a whole on reload."""
+"""A running configuration: server blocks -> plugin chains, listeners and HTTP pages.
+
+A reload never changes a running Instance. It builds a new one from the new Corefile, starts it, and
+only then stops the old one. An error in the Corefile, or a port that cannot be opened, therefore
+leaves the old configuration in service. For a moment both instances listen on the same ports, which
+is why every socket has SO_REUSEPORT (socket(7)).
+"""
 
 from __future__ import annotations
 
@@ -35,14 +41,14 @@ VERSION = "1.12.1"
 
 @dataclass
 class Instance:
-    """build() checks a configuration without touching anything; start() listens; stop() ends it."""
+    """build() checks a configuration without side effects; start() listens; stop() closes all."""
 
     servers: dict[int, dict[str, Next]] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
     site: Site = field(default_factory=Site)
     registry: Registry = field(default_factory=Registry)
     lameduck_seconds: float = 0.0
-    #: (interval, jitter) in seconds of plugin reload, or None.
+    #: (interval, jitter) of the plugin reload, in seconds; None without that plugin.
     reload: tuple[float, float] | None = None
     fatal: Callable[[str], None] = lambda _: None
     _listeners: list[Listener] = field(default_factory=list)
@@ -58,12 +64,16 @@ class Instance:
         fatal: Callable[[str], None] = lambda _: None,
         known: Mapping[str, Factory] = PLUGINS,
     ) -> Instance:
-        """Raises CorefileError or PluginError with file and line."""
+        """Makes an instance of server blocks, not yet listening.
+
+        port: for server blocks that name no port. known: the plugins, in the order of the chain.
+        Raises CorefileError or PluginError with file and line.
+        """
         self = cls(fatal=fatal)
         self.registry.gauge(
             "coredns_build_info",
-            "A metric with a constant '1' value labeled by version, revision, and goversion from which CoreDNS was "
-            "built.",
+            "A metric with a constant '1' value labeled by version, revision, and goversion "
+            "from which CoreDNS was built.",
             "goversion", "revision", "version",
         ).set(1, "", "kubewire", VERSION)  # fmt: skip
         readiness: dict[str, Readiness] = {}
@@ -87,17 +97,17 @@ class Instance:
         lines: dict[str, list[Line]] = {}
         for line in block.directives:
             lines.setdefault(line.name, []).append(line)
-        made = [
+        plugins = [
             self._plugin(name, factory, lines[name], port, zones, readiness)
             for name, factory in known.items()
             if name in lines
         ]
-        self.plugins += made
+        self.plugins += plugins
         served = self.servers.setdefault(port, {})
         for zone in zones:
             if zone in served:
                 fail(block.keys[0], f"cannot serve dns://{zone}:{port} - it is already defined")
-            served[zone] = chain(made)
+            served[zone] = chain(plugins)
 
     def _plugin(
         self,
@@ -127,13 +137,16 @@ class Instance:
             raise PluginError(f"plugin/{name}: {error}") from error
 
     async def resolve(self, port: int, request: Request) -> Response:
-        """The answer of the server block with the longest zone; REFUSED when none is for that name."""
+        """Asks the server block with the longest matching zone; REFUSED when no block matches."""
         served = self.servers[port]
         zone = longest_zone(request.name, tuple(served))
         return await respond(request, served[zone]) if zone else Response(REFUSED)
 
     async def start(self) -> None:
-        """Raises OSError when a port is taken; what was opened is then closed again."""
+        """Opens the listeners and pages, then starts the plugins' background tasks.
+
+        Raises OSError when a port is taken, after closing what was already open.
+        """
         try:
             for port in self.servers:
                 listener = Listener(port, self._server(port))
@@ -147,7 +160,9 @@ class Instance:
         for plugin in self.plugins:
             run = getattr(plugin, "run", None)
             if run is not None:
-                self._tasks.append(asyncio.get_running_loop().create_task(self._background(plugin.name, run)))
+                self._tasks.append(
+                    asyncio.get_running_loop().create_task(self._background(plugin.name, run)),
+                )
 
     def _server(self, port: int) -> Next:
         async def serve(request: Request) -> Response:
@@ -160,7 +175,7 @@ class Instance:
             await run()
         except RuntimeError as error:
             self.fatal(str(error))
-        except Exception as error:  # a plugin that died unseen would leave a server without it
+        except Exception as error:  # without this, the server would go on without the plugin's task
             self.fatal(f"plugin/{name}: {error!r}")
 
     async def _serve_pages(self, address: str, pages: Mapping[str, Handler]) -> None:
@@ -170,7 +185,7 @@ class Instance:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         self._runners.append(runner)
-        # A reload opens the new pages before the old ones close.
+        # A reload opens the new pages before it closes the old ones, on the same port.
         await web.TCPSite(runner, host.strip("[]") or None, int(port), reuse_port=True).start()
 
     async def stop(self) -> None:
@@ -181,22 +196,24 @@ class Instance:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for runner in self._runners:
             await runner.cleanup()
-        self._listeners, self._tasks, self._runners = [], [], []
+        self._listeners = []
+        self._tasks = []
+        self._runners = []
 
 
 def _address(key: Token, default_port: int) -> tuple[int, list[str]]:
-    """`[dns://]ZONE[:PORT]`; ZONE may be a CIDR."""
+    """Parses `[dns://]ZONE[:PORT]` into the port and the zones; a CIDR may become several zones."""
     text = key.text
     if "://" in text:
         scheme, _, text = text.partition("://")
         if scheme != "dns":
             fail(key, f"unsupported server type {scheme}://: only dns:// is known here")
-    found = re.fullmatch(r"(?P<zone>.*?)(:(?P<port>\d+))?", text)
-    assert found is not None
-    zone = found["zone"] or "."
-    if found["port"] and ":" in zone and "/" not in zone:
+    match = re.fullmatch(r"(?P<zone>.*?)(:(?P<port>\d+))?", text)
+    assert match is not None
+    zone = match["zone"] or "."
+    if match["port"] and ":" in zone and "/" not in zone:
         fail(key, f"invalid server address {key.text}")
     try:
-        return int(found["port"] or default_port), normalize(zone)
+        return int(match["port"] or default_port), normalize(zone)
     except ValueError as error:
         fail(key, str(error))

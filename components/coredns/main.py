@@ -1,4 +1,4 @@
-"""CoreDNS's entry point: flags, Corefile, signals."""
+"""CoreDNS's entry point: flags, signals, and the loop that reloads a changed Corefile."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ log = logging.getLogger("coredns")
 
 @dataclass(frozen=True)
 class Flags:
+    """CoreDNS's command line flags, with its defaults."""
+
     conf: str = "Corefile"
     port: int = 53
     quiet: bool = False
@@ -33,19 +35,22 @@ class Flags:
 
 
 def parse_flags(argv: list[str]) -> Flags:
-    """Go's style: one dash or two, `-flag value` or `-flag=value`. Raises SystemExit(2)."""
+    """Reads flags as Go does: one dash or two, `-flag value` or `-flag=value`.
+
+    Prints Go's message and raises SystemExit(2) for a flag it does not know or cannot read.
+    """
     values: dict[str, str] = {}
     names = {"conf": "conf", "dns.port": "port", "p": "port", "pidfile": "pidfile"}
-    on = dict.fromkeys(("quiet", "version", "plugins"), False)
+    switches = dict.fromkeys(("quiet", "version", "plugins"), False)
     words = list(argv)
     while words:
         word = words.pop(0)
         name, given, value = word.lstrip("-").partition("=")
-        if not word.startswith("-") or name not in names.keys() | on.keys():
+        if not word.startswith("-") or name not in names.keys() | switches.keys():
             print(f"flag provided but not defined: -{name}", file=sys.stderr)
             raise SystemExit(2)
-        if name in on:
-            on[name] = _switch(name, value) if given else True
+        if name in switches:
+            switches[name] = _switch(name, value) if given else True
         elif given or words:
             values[names[name]] = value if given else words.pop(0)
         else:
@@ -55,7 +60,12 @@ def parse_flags(argv: list[str]) -> Flags:
     if not port.isdigit():
         print(f'invalid value "{port}" for flag -dns.port: parse error', file=sys.stderr)
         raise SystemExit(2)
-    return Flags(values.get("conf", "Corefile"), int(port), pidfile=values.get("pidfile", ""), **on)
+    return Flags(
+        values.get("conf", "Corefile"),
+        int(port),
+        pidfile=values.get("pidfile", ""),
+        **switches,
+    )
 
 
 def _switch(name: str, value: str) -> bool:
@@ -67,14 +77,14 @@ def _switch(name: str, value: str) -> bool:
 
 
 def load(path: str) -> tuple[str, list[corefile.ServerBlock]]:
-    """The Corefile's digest and its server blocks. Raises CorefileError, OSError."""
+    """Returns the Corefile's digest and its server blocks. Raises CorefileError or OSError."""
     text = Path(path).read_text()
     blocks = corefile.parse(text, path, frozenset(PLUGINS))
     return hashlib.sha512(text.encode()).hexdigest(), blocks
 
 
 class Process:
-    """Serves until it is told to stop, exchanging the instance when the Corefile changes."""
+    """Serves until a signal or a fatal plugin error, and reloads a Corefile that has changed."""
 
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
@@ -83,7 +93,7 @@ class Process:
         self._error = ""
 
     async def run(self) -> int:
-        """The exit code."""
+        """Serves until the end and returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -112,7 +122,7 @@ class Process:
         self._stop.set()
 
     async def _wait(self, instance: Instance) -> None:
-        """Until a signal, or until it is time to look at the Corefile."""
+        """Returns on a signal, on a fatal error, or when it is time to check the Corefile again."""
         seconds = None
         if instance.reload:
             interval, jitter = instance.reload
@@ -124,7 +134,7 @@ class Process:
         self._look.clear()
 
     async def _reloaded(self, digest: str, instance: Instance) -> tuple[str, Instance]:
-        """A Corefile that is wrong leaves the old configuration at work."""
+        """Returns the digest and instance to serve with: the old ones if the reload fails."""
         try:
             new_digest, blocks = load(self._flags.conf)
             if new_digest == digest:
@@ -148,13 +158,17 @@ class Process:
 
 
 def main(argv: list[str]) -> int:
-    """0 after SIGTERM; 1 with CoreDNS's sentence when the Corefile is wrong or a port is taken."""
+    """Returns 0 after SIGTERM; 1, with CoreDNS's message, for a bad Corefile or a taken port."""
     flags = parse_flags(argv)
     if flags.version:
         print(f"CoreDNS-{VERSION}\nlinux, kubewire")
         return 0
     if flags.plugins:
-        print("Server types:\n  dns\n\nOther plugins:", *(f"  dns.{name}" for name in sorted(PLUGINS)), sep="\n")
+        print(
+            "Server types:\n  dns\n\nOther plugins:",
+            *(f"  dns.{name}" for name in sorted(PLUGINS)),
+            sep="\n",
+        )
         return 0
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="[%(levelname)s] %(message)s")
     if flags.pidfile:

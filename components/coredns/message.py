@@ -1,6 +1,11 @@
-"""DNS messages: bytes -> Request, Response -> bytes. Pure (RFC 1035, EDNS0 RFC 6891).
+"""DNS messages: bytes -> Request, Response -> bytes. Pure (RFC 1035; EDNS0: RFC 6891).
 
-Record data are dnslib's RR objects, which are never changed once they are in a Response.
+The resource records of a Response are dnslib's RR objects. They may be in the cache and in several
+responses at once, so nothing changes them once they are in a Response.
+
+Questions are parsed here and not by dnslib, because they come from any client: a name that is too
+long, a compression pointer that loops or a malformed record behind the question must get the answer
+that CoreDNS gives, and must never raise an exception other than Ignored and Rejected.
 """
 
 from __future__ import annotations
@@ -12,19 +17,48 @@ from dataclasses import dataclass, replace
 from dnslib import CLASS, QTYPE, RR, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 from dnslib.buffer import BufferError as DNSBufferError
 
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED", 16: "BADVERS"}
-A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, OPT, ANY = 1, 2, 5, 6, 12, 13, 15, 16, 28, 33, 41, 255
-IN, CHAOS = 1, 3
-#: Without EDNS0 a UDP answer has at most so many octets (RFC 1035 4.2.1).
+NOERROR = 0
+FORMERR = 1
+SERVFAIL = 2
+NXDOMAIN = 3
+NOTIMP = 4
+REFUSED = 5
+BADVERS = 16
+RCODES = {
+    0: "NOERROR",
+    1: "FORMERR",
+    2: "SERVFAIL",
+    3: "NXDOMAIN",
+    4: "NOTIMP",
+    5: "REFUSED",
+    16: "BADVERS",
+}
+A = 1
+NS = 2
+CNAME = 5
+SOA = 6
+PTR = 12
+HINFO = 13
+MX = 15
+TXT = 16
+AAAA = 28
+SRV = 33
+OPT = 41
+ANY = 255
+IN = 1
+CHAOS = 3
+#: The most octets that a UDP answer may have without EDNS0 (RFC 1035, 4.2.1).
 UDP_SIZE = 512
 _HEADER = struct.Struct("!HHHHHH")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question. name is lower case with its final dot; question is the wire form as it was sent, whose
-    case the answer must keep. udp_size 0: no EDNS0."""
+    """One question.
+
+    name: in lower case, with the final dot. question: the question section as it was sent; the
+    answer must keep its case. udp_size: the client's EDNS0 buffer size; 0 without EDNS0.
+    """
 
     id: int
     name: str
@@ -40,7 +74,7 @@ class Request:
     transport: str = "udp"
     peer: str = ""
     size: int = 0
-    #: How many CNAMEs led here, for lookups inside the server.
+    #: The number of CNAMEs followed so far, in lookups that the server makes itself.
     depth: int = 0
 
     @property
@@ -54,7 +88,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What is answered; the question is added by encode()."""
+    """The answer to a Request; encode() adds the question section."""
 
     rcode: int = NOERROR
     answer: tuple[RR, ...] = ()
@@ -69,30 +103,46 @@ class Response:
 
 
 class Ignored(Exception):
-    """Bytes that get no answer: too short, or themselves an answer."""
+    """The message gets no answer: it is shorter than a header, or it is itself an answer."""
 
 
 class Rejected(Exception):
-    """A message that is answered with an error; reply is the bytes of it."""
+    """The message is answered with an error; reply holds the bytes to send."""
 
     def __init__(self, reply: bytes, rcode: int) -> None:
         super().__init__(RCODES[rcode])
-        self.reply, self.rcode = reply, rcode
+        self.reply = reply
+        self.rcode = rcode
 
 
-#: RFC 1035, 2.3.4 and 3.1; pointers as miekg/dns bounds them (maxCompressionPointers).
-_LONGEST_NAME, _LONGEST_LABEL, _MOST_POINTERS = 255, 63, 126
+#: RFC 1035, 2.3.4 and 3.1. The limit on pointers is that of miekg/dns (maxCompressionPointers).
+_LONGEST_NAME = 255
+_LONGEST_LABEL = 63
+_MOST_POINTERS = 126
+
+
+#: What dnslib raises for malformed bytes, besides DNSError.
+_DNSLIB_ERRORS = (
+    DNSBufferError,
+    ValueError,
+    struct.error,
+    IndexError,
+    KeyError,
+    RecursionError,
+)
 
 
 class _Malformed(Exception):
-    """No message of DNS."""
+    """The bytes are not a well-formed name."""
 
 
 def decode(data: bytes, transport: str = "udp", peer: str = "") -> Request:
-    """Raises Ignored or Rejected: FORMERR unless there is exactly one question, NOTIMP for other opcodes.
+    """Parses a query.
 
-    Counts as miekg/dns accepts them (DefaultMsgAcceptFunc). Records behind the question are read for EDNS0 only; from
-    one that is malformed on they are left out, as miekg/dns does.
+    Raises Ignored, or Rejected: with NOTIMP for an opcode other than QUERY, with FORMERR unless
+    there is exactly one question and the record counts are those miekg/dns accepts
+    (DefaultMsgAcceptFunc). The records after the question are only read for EDNS0. As in miekg/dns,
+    reading stops silently at a malformed record.
     """
     if len(data) < _HEADER.size:
         raise Ignored
@@ -129,9 +179,11 @@ def decode(data: bytes, transport: str = "udp", peer: str = "") -> Request:
 
 
 def _read_name(data: bytes, offset: int) -> tuple[list[bytes], int]:
-    """The labels of a name, and where what follows it begins. Raises _Malformed."""
+    """Returns a name's labels and the offset of what follows the name. Raises _Malformed."""
     labels: list[bytes] = []
-    behind, pointers, size = 0, 0, 1
+    behind = 0
+    pointers = 0
+    size = 1
     while True:
         if offset >= len(data):
             raise _Malformed("cut off in a name")
@@ -161,20 +213,21 @@ def _read_name(data: bytes, offset: int) -> tuple[list[bytes], int]:
 
 
 def _may_be_written(name: DNSLabel) -> bool:
-    """dnslib reads any name, and packs none that is longer than RFC 1035 has it."""
+    """Whether dnslib can pack the name: it parses names of any length but packs only legal ones."""
     lengths = [len(label) for label in name.label]
-    return 1 + len(lengths) + sum(lengths) <= _LONGEST_NAME and max(lengths, default=0) <= _LONGEST_LABEL
+    octets = 1 + len(lengths) + sum(lengths)
+    return octets <= _LONGEST_NAME and max(lengths, default=0) <= _LONGEST_LABEL
 
 
 def _text(labels: list[bytes]) -> str:
-    """A name as people write it; a dot inside of a label is none between two (RFC 1035, 5.1)."""
+    r"""The name in presentation format; a dot inside a label is written `\.` (RFC 1035, 5.1)."""
     if not any(b"." in label for label in labels):
         return str(DNSLabel(labels))
     return "".join(str(DNSLabel([label]))[:-1].replace(".", "\\.") + "." for label in labels)
 
 
 def _read_edns(data: bytes, offset: int, counts: tuple[int, int, int]) -> tuple[int, int] | None:
-    """Class and TTL of the OPT record: the size that the client takes, and flags (RFC 6891, 6.1.2)."""
+    """Class and TTL of the OPT record: the client's buffer size, and flags (RFC 6891, 6.1.2)."""
     first = counts[0] + counts[1]
     try:
         for number in range(first + counts[2]):
@@ -191,43 +244,52 @@ def _read_edns(data: bytes, offset: int, counts: tuple[int, int, int]) -> tuple[
 
 
 def _bare(ident: int, flags: int, rcode: int) -> bytes:
-    """An error without the question: it could not be read, or there were several."""
+    """An error without a question section: the question is unreadable, or there are several."""
     return _HEADER.pack(ident, 0x8000 | flags & 0x7900 | rcode, 0, 0, 0, 0)
 
 
 def encode_question(labels: Iterable[bytes], qtype: int, qclass: int = IN) -> bytes:
-    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0" + struct.pack("!HH", qtype, qclass)
+    name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+    return name + struct.pack("!HH", qtype, qclass)
 
 
 def question_for(name: str, qtype: int, qclass: int = IN) -> Request:
-    """A request of our own, for lookups inside the server."""
-    return Request(0, name.lower(), qtype, qclass, encode_question(DNSLabel(name).label, qtype, qclass))
+    """A request that the server makes itself, for lookups inside the server."""
+    return Request(
+        0,
+        name.lower(),
+        qtype,
+        qclass,
+        encode_question(DNSLabel(name).label, qtype, qclass),
+    )
 
 
 def renamed(request: Request, name: str, qtype: int | None = None) -> Request:
-    """The same request for another name."""
+    """The same request for another name, and for another type if qtype is given."""
     kind = request.qtype if qtype is None else qtype
     question = encode_question(DNSLabel(name).label, kind, request.qclass)
     return replace(request, name=name.lower(), qtype=kind, question=question)
 
 
 def encode_query(request: Request, ident: int, udp_size: int = 0) -> bytes:
-    """The request as we send it on to another server."""
-    flags = request.recursion_desired << 8 | request.authentic_data << 5 | request.checking_disabled << 4
+    """The bytes that forward the request to another server."""
+    flags = request.recursion_desired << 8
+    flags |= request.authentic_data << 5 | request.checking_disabled << 4
     edns = udp_size or request.udp_size
     opt = struct.pack("!BHHIH", 0, OPT, edns, request.dnssec_ok << 15, 0) if edns else b""
     return _HEADER.pack(ident, flags, 1, 0, 0, 1 if opt else 0) + request.question + opt
 
 
 def decode_response(data: bytes, plugin: str = "") -> Response:
-    """An upstream's answer. Raises DNSError when it cannot be read."""
+    """Parses an upstream's answer. Raises DNSError when it is malformed."""
     try:
         record = DNSRecord.parse(data)
-    except (DNSBufferError, ValueError, struct.error, IndexError, KeyError, RecursionError) as error:
+    except _DNSLIB_ERRORS as error:
         raise DNSError(str(error)) from error
     header = record.header
     for rr in (*record.rr, *record.auth, *record.ar):
-        names = (rr.rname, *(getattr(rr.rdata, key, None) for key in ("label", "target", "mname", "rname", "exchange")))
+        fields = ("label", "target", "mname", "rname", "exchange")
+        names = (rr.rname, *(getattr(rr.rdata, key, None) for key in fields))
         if any(isinstance(name, DNSLabel) and not _may_be_written(name) for name in names):
             raise DNSError("a name of more than 255 octets, or with a label of more than 63")
     return Response(
@@ -244,8 +306,12 @@ def decode_response(data: bytes, plugin: str = "") -> Response:
 
 
 def encode(request: Request, response: Response) -> bytes:
-    """The answer's bytes, no longer than the client takes by UDP: first additional records go, then answers
-    with the TC bit (RFC 2181 9). Names equal to the question keep the case of the question."""
+    """The answer's bytes, no longer than the client accepts over UDP.
+
+    An answer that is too long loses its additional records first. If that is not enough, it loses
+    answers and gets the TC bit, which tells the client to ask again over TCP (RFC 2181, 9). Owner
+    names equal to the question's name get the case of the question.
+    """
     limit = 0xFFFF if request.transport == "tcp" else max(request.udp_size, UDP_SIZE)
     data = _pack(request, response)
     if len(data) <= limit:
@@ -254,7 +320,8 @@ def encode(request: Request, response: Response) -> bytes:
     data = _pack(request, response)
     if len(data) <= limit:
         return data
-    low, high = 0, len(response.answer)
+    low = 0
+    high = len(response.answer)
     while low < high:
         middle = (low + high + 1) // 2
         if len(_pack(request, _cut(response, middle))) <= limit:
@@ -265,13 +332,28 @@ def encode(request: Request, response: Response) -> bytes:
 
 
 def _cut(response: Response, answers: int) -> Response:
-    return replace(response, answer=response.answer[:answers], authority=(), additional=(), truncated=True)
+    return replace(
+        response,
+        answer=response.answer[:answers],
+        authority=(),
+        additional=(),
+        truncated=True,
+    )
 
 
 def _pack(request: Request, response: Response) -> bytes:
-    header = DNSHeader(id=request.id, bitmap=0, qr=1, rd=request.recursion_desired, rcode=response.rcode & 0xF)
-    header.aa, header.ra, header.tc = response.authoritative, response.recursion_available, response.truncated
-    header.ad, header.cd = response.authentic_data, request.checking_disabled
+    header = DNSHeader(
+        id=request.id,
+        bitmap=0,
+        qr=1,
+        rd=request.recursion_desired,
+        rcode=response.rcode & 0xF,
+    )
+    header.aa = response.authoritative
+    header.ra = response.recursion_available
+    header.tc = response.truncated
+    header.ad = response.authentic_data
+    header.cd = request.checking_disabled
     labels = _labels(request.question)
     record = DNSRecord(header, q=DNSQuestion(DNSLabel(labels), request.qtype, request.qclass))
     record.rr = [_recased(rr, request.name, labels) for rr in response.answer]
@@ -284,7 +366,8 @@ def _pack(request: Request, response: Response) -> bytes:
 
 
 def _labels(question: bytes) -> tuple[bytes, ...]:
-    out, position = [], 0
+    out = []
+    position = 0
     while position < len(question) and (length := question[position]):
         out.append(question[position + 1 : position + 1 + length])
         position += 1 + length
@@ -298,10 +381,12 @@ def _recased(rr: RR, name: str, labels: tuple[bytes, ...]) -> RR:
 
 
 def with_ttl(rr: RR, ttl: int) -> RR:
-    """A copy; the original may be in a cache."""
+    """A copy with another TTL; the original may be in a cache."""
     return RR(rr.rname, rr.rtype, rr.rclass, ttl, rr.rdata)
 
 
 def type_number(name: str) -> int:
-    """Raises KeyError for a type that dnslib does not know."""
-    return int(name[4:]) if name.upper().startswith("TYPE") and name[4:].isdigit() else int(QTYPE.reverse[name.upper()])
+    """The number of a type such as `AAAA` or `TYPE65`. Raises KeyError for an unknown name."""
+    if name.upper().startswith("TYPE") and name[4:].isdigit():
+        return int(name[4:])
+    return int(QTYPE.reverse[name.upper()])

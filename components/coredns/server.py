@@ -1,4 +1,18 @@
-"""Sockets: UDP datagrams and TCP streams of DNS messages; everything else is in functions."""
+"""The sockets: DNS messages in UDP datagrams and TCP streams. Parsing and answering are elsewhere.
+
+DNS over UDP has one message per datagram. Over TCP each message follows its length in two octets,
+and a client may send several queries before it reads an answer; answers go out as soon as they are
+ready, in any order, because the client matches them by id (RFC 7766, 6.2.1.1 and 7). So every query
+gets its own task on both transports, and a slow upstream delays no other client.
+
+Anybody who reaches the port may send anything, so all that a client can make the server hold is
+bounded: queries being answered, TCP connections, queries of one connection, and the time a
+connection may stay idle or leave its answers unread. When a bound is reached, UDP queries are
+dropped, which the client's retry repairs, and TCP queries wait in the kernel's receive buffer.
+
+One socket serves both families: an AF_INET6 socket without IPV6_V6ONLY also receives IPv4, with the
+client's address as ::ffff:a.b.c.d (ipv6(7), RFC 3493 5.3).
+"""
 
 from __future__ import annotations
 
@@ -30,18 +44,16 @@ from kubewire.components.coredns.plugin import Next
 log = logging.getLogger("coredns")
 _LENGTH = struct.Struct("!H")
 _IDLE_SECONDS = 10.0
-#: More questions than this under way at once are not taken: memory is bounded.
+#: UDP queries being answered at once; further ones are dropped.
 _MAX_ACTIVE = 10000
-
-
-#: Questions of one TCP connection at once; further ones wait in the kernel.
+#: Queries of one TCP connection being answered at once; further ones wait in the kernel.
 _MAX_PIPELINED = 128
 #: TCP connections at once.
 _MAX_CONNECTIONS = 1024
 
 
 async def answer(data: bytes, serve: Next, transport: str, peer: str) -> bytes | None:
-    """The reply to one message, or None for what gets none."""
+    """The reply to one message, or None for a message that gets no reply."""
     try:
         request = decode(data, transport, peer)
     except Ignored:
@@ -52,12 +64,20 @@ async def answer(data: bytes, serve: Next, transport: str, peer: str) -> bytes |
     try:
         return encode(request, response)
     except (DNSError, DNSLabelError, ValueError, struct.error) as error:
-        # A plugin's records that cannot be written (miekg/dns: Pack fails, and CoreDNS answers SERVFAIL).
-        log.warning("%s: cannot write the answer for %s %s: %s", peer, request.name, request.type_name, error)
+        # A plugin made a record that cannot be encoded. CoreDNS answers SERVFAIL when miekg/dns's
+        # Pack fails.
+        log.warning(
+            "%s: cannot encode the answer for %s %s: %s",
+            peer,
+            request.name,
+            request.type_name,
+            error,
+        )
         return encode(request, Response(SERVFAIL))
 
 
 async def respond(request: Request, serve: Next) -> Response:
+    """Asks serve, except for an EDNS version or a class that the server does not support."""
     if request.edns_version:
         return Response(BADVERS)
     if request.qclass != IN:
@@ -66,26 +86,28 @@ async def respond(request: Request, serve: Next) -> Response:
         return await serve(request)
     except asyncio.CancelledError:
         raise
-    except Exception as error:  # a plugin's mistake is SERVFAIL (RFC 1035, 4.1.1), not silence
+    except Exception as error:  # a plugin's error is answered with SERVFAIL (RFC 1035, 4.1.1)
         if not isinstance(error, OSError):
             log.debug("%s %s", request.name, request.type_name, exc_info=True)
         return Response(SERVFAIL)
 
 
 def _peer(host: str, port: int) -> str:
-    """IPv4 clients of a socket for both families show as ::ffff:a.b.c.d."""
+    """HOST:PORT of a client, where an IPv4-mapped IPv6 address becomes the IPv4 address."""
     host = host.removeprefix("::ffff:")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class UdpServer(asyncio.DatagramProtocol):
+    """Answers each datagram in a task of its own."""
+
     def __init__(self, serve: Next) -> None:
         self._serve = serve
         self._transport: asyncio.DatagramTransport | None = None
         self._active: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The event loop's own class is no subclass of DatagramTransport in Python 3.11.
+        # In Python 3.11 the event loop's class does not derive from DatagramTransport.
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -99,12 +121,13 @@ class UdpServer(asyncio.DatagramProtocol):
         peer = _peer(addr[0], addr[1])
         with serving.failing_alone(log, peer):
             reply = await answer(data, self._serve, "udp", peer)
-            if reply is not None and self._transport is not None and not self._transport.is_closing():
-                self._transport.sendto(reply, addr)
+            transport = self._transport
+            if reply is not None and transport is not None and not transport.is_closing():
+                transport.sendto(reply, addr)
 
 
 async def _drained(writer: asyncio.StreamWriter) -> None:
-    """A client that does not read is ended, with what it was to get."""
+    """Waits until the client has read enough; resets a connection whose client does not read."""
     try:
         async with asyncio.timeout(_IDLE_SECONDS):
             await writer.drain()
@@ -113,15 +136,19 @@ async def _drained(writer: asyncio.StreamWriter) -> None:
         raise
 
 
-async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serve: Next) -> None:
-    """Questions of one TCP connection, answered as they are done (RFC 7766)."""
+async def serve_stream(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    serve: Next,
+) -> None:
+    """Answers the queries of one TCP connection, each as soon as its answer is ready (RFC 7766)."""
     host, port, *_ = writer.get_extra_info("peername") or ("", 0)
     tasks: set[asyncio.Task[None]] = set()
 
     peer = _peer(host, port)
     free = asyncio.Semaphore(_MAX_PIPELINED)
 
-    async def one(data: bytes) -> None:
+    async def reply_to(data: bytes) -> None:
         try:
             with serving.failing_alone(log, peer):
                 reply = await answer(data, serve, "tcp", peer)
@@ -138,7 +165,7 @@ async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
                 (size,) = _LENGTH.unpack(await reader.readexactly(2))
             async with asyncio.timeout(_IDLE_SECONDS):
                 data = await reader.readexactly(size)
-            task = asyncio.get_running_loop().create_task(one(data))
+            task = asyncio.get_running_loop().create_task(reply_to(data))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
     finally:
@@ -147,23 +174,32 @@ async def serve_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 class Listener:
-    """UDP and TCP on one port, on all addresses of both families."""
+    """Listens for UDP and TCP on one port, on all addresses of both families."""
 
     def __init__(self, port: int, serve: Next) -> None:
-        self._port, self._serve = port, serve
+        self._port = port
+        self._serve = serve
         self._close: list[Callable[[], None]] = []
 
     async def start(self) -> None:
-        """Raises OSError with the port. SO_REUSEPORT lets the next configuration listen before this one stops."""
+        """Opens both sockets. Raises OSError that names protocol and port.
+
+        SO_REUSEPORT lets the next configuration listen before this one stops.
+        """
         loop = asyncio.get_running_loop()
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sock = _bound(self._port, kind)
             if kind == socket.SOCK_DGRAM:
-                transport, _ = await loop.create_datagram_endpoint(lambda: UdpServer(self._serve), sock=sock)
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: UdpServer(self._serve),
+                    sock=sock,
+                )
                 self._close.append(transport.close)
             else:
                 handler = serving.connections(
-                    lambda reader, writer: serve_stream(reader, writer, self._serve), log, most=_MAX_CONNECTIONS
+                    lambda reader, writer: serve_stream(reader, writer, self._serve),
+                    log,
+                    most=_MAX_CONNECTIONS,
                 )
                 server = await asyncio.start_server(handler, sock=sock)
                 self._close.append(server.close)

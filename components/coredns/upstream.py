@@ -1,4 +1,10 @@
-"""One server that questions are forwarded to: its UDP socket, TCP connections and health."""
+"""A server that queries are forwarded to: its UDP socket, TCP connections and health.
+
+All queries to an upstream share one connected UDP socket. Connecting it makes the kernel drop
+datagrams from other addresses and report ICMP errors (udp(7)), so that a closed port fails at once.
+After a failure the next query opens a new socket, with a new source port: the old flow's conntrack
+entry may still translate to an endpoint that no longer exists.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +16,18 @@ from typing import cast
 
 from kubewire.components.coredns.message import NS, Request, encode_query, question_for
 
-_READ_SECONDS, _PROBE_SECONDS = 2.0, 1.0
-#: What we can take by UDP when the client did not say (no EDNS0 then): plain DNS.
+_READ_SECONDS = 2.0
+_PROBE_SECONDS = 1.0
+#: The length in front of a message over TCP, and the id at the start of a message.
 _HEADER = struct.Struct("!H")
 
 
 class Upstream:
-    """fails counts failed probes in a row."""
+    """fails: the number of failed probes since the last successful one."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.host, self.port = host, port
+        self.host = host
+        self.port = port
         self.label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.fails = 0
         self.suspicious = asyncio.Event()
@@ -29,9 +37,13 @@ class Upstream:
         self.suspicious.set()
 
     async def probe(self, recursion_desired: bool) -> bool:
-        """Any answer to `. NS` will do."""
+        """Asks for `. NS` and returns whether any answer came, whatever its rcode."""
         try:
-            await self.exchange(question_for(".", NS), tcp=False, deadline=time.monotonic() + _PROBE_SECONDS)
+            await self.exchange(
+                question_for(".", NS),
+                tcp=False,
+                deadline=time.monotonic() + _PROBE_SECONDS,
+            )
         except OSError:
             self.fails += 1
             return False
@@ -39,7 +51,7 @@ class Upstream:
         return True
 
     async def exchange(self, request: Request, *, tcp: bool, deadline: float) -> bytes:
-        """The answer as it came, of the same question. Raises OSError (TimeoutError too)."""
+        """Returns the upstream's answer as bytes. Raises OSError, of which TimeoutError is one."""
         seconds = min(_READ_SECONDS, deadline - time.monotonic())
         if tcp:
             async with asyncio.timeout(seconds):
@@ -50,7 +62,7 @@ class Upstream:
         try:
             return await udp.exchange(request, seconds)
         except OSError:
-            # A new socket has a new source port: translations of the old flow may lead to nobody.
+            # See the module's docstring: a new source port avoids a stale conntrack entry.
             if self._socket is udp:
                 self._socket = None
             udp.retire()
@@ -74,7 +86,7 @@ class Upstream:
 
 
 class _Udp(asyncio.DatagramProtocol):
-    """A connected socket with many questions under way, told apart by random ids."""
+    """A connected socket with many queries in flight, which random ids tell apart."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
@@ -88,7 +100,7 @@ class _Udp(asyncio.DatagramProtocol):
         return protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The event loop's own class is no subclass of DatagramTransport in Python 3.11.
+        # In Python 3.11 the event loop's class does not derive from DatagramTransport.
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     async def exchange(self, request: Request, seconds: float) -> bytes:
@@ -112,12 +124,14 @@ class _Udp(asyncio.DatagramProtocol):
             return
         (ident,) = _HEADER.unpack_from(data)
         question, future = self._waiting.get(ident, (b"", None))
-        # Who guesses the id must know the question as well.
-        if future is not None and not future.done() and data[12 : 12 + len(question)].lower() == question:
+        if future is None or future.done():
+            return
+        # A forged answer must also repeat the question, not only guess the id (RFC 5452, 9.1).
+        if data[12 : 12 + len(question)].lower() == question:
             future.set_result(data)
 
     def error_received(self, error: Exception) -> None:
-        """ICMP: the port is closed. Whoever waits need not wait longer."""
+        """ICMP says that the port is closed, so all queries in flight fail at once."""
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionRefusedError(str(error)))
@@ -126,7 +140,7 @@ class _Udp(asyncio.DatagramProtocol):
         self.closed = True
 
     def retire(self) -> None:
-        """No new questions; closes when the last one is answered."""
+        """Takes no new queries, and closes the socket when the last one has ended."""
         self.closed = True
         self._close_when_idle()
 

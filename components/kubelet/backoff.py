@@ -1,7 +1,10 @@
-"""Restart back-off per container: 10 s, doubled on each start up to 5 min, forgotten 10 min after the last
-(KEP-4603 tells the history; upstream: flowcontrol.Backoff in kuberuntime).
+"""The delay before a container that failed is started again (CrashLoopBackOff).
 
-Pure: callers give the clock, so that a test needs no waiting.
+The delay is 10 seconds at first and doubles with each start, up to 5 minutes. It starts over once
+10 minutes have passed without a further start (KEP-4603 tells the history; upstream:
+flowcontrol.Backoff in kuberuntime).
+
+Pure: the caller passes the time, so that a test does not have to wait.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class BackoffPolicy:
-    """Seconds."""
+    """The first and the longest delay, in seconds."""
 
     initial: float = 10.0
     maximum: float = 300.0
 
     @property
     def forget_after(self) -> float:
-        """Without another failure for twice the maximum the count starts anew."""
+        """Seconds after which a delay that was not raised again is forgotten."""
         return 2 * self.maximum
 
 
@@ -27,19 +30,19 @@ DEFAULT_BACKOFF = BackoffPolicy()
 
 @dataclass(frozen=True)
 class Backoff:
-    """One container's delay (seconds) and when it was last raised."""
+    """A container's delay in seconds, and when it was last raised."""
 
     delay: float = 0.0
     raised_at: float = 0.0
 
     def raised(self, policy: BackoffPolicy, now: float) -> Backoff:
-        """After one more start."""
+        """The state after one more start."""
         if not self.delay or now - self.raised_at > policy.forget_after:
             return Backoff(policy.initial, now)
         return replace(self, delay=min(self.delay * 2, policy.maximum), raised_at=now)
 
     def ready_at(self, policy: BackoffPolicy, failed_at: float) -> float:
-        """When what failed at failed_at may be tried again: at once when it had held for long before."""
+        """When a container that failed at failed_at may start; at once if it ran long enough."""
         if not self.delay or failed_at - self.raised_at > policy.forget_after:
             return failed_at
         return failed_at + self.delay

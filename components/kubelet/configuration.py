@@ -1,7 +1,8 @@
-"""KubeletConfiguration (kubelet.config.k8s.io/v1beta1) and the flags, as one frozen Settings.
+"""Reads KubeletConfiguration (kubelet.config.k8s.io/v1beta1) and the flags into frozen Settings.
 
-Only the fields that change what this kubelet does are accepted; any other key is an error that names the
-file, the key and what is allowed. https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/
+Only fields that change what this kubelet does are accepted. Any other key is an error that names
+the file, the key and the allowed keys, so that no setting is ignored silently.
+https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ API_VERSION = "kubelet.config.k8s.io/v1beta1"
 
 
 class ConfigurationError(ValueError):
-    """A flag or a key of the configuration file is wrong; the text says which and what is allowed."""
+    """A flag or a key of the configuration file is wrong; the text names it and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Taint:
+    """A taint with which the Node is registered."""
+
     key: str
     value: str
     effect: str
@@ -36,7 +39,7 @@ class Taint:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that can be set. Durations in seconds, sizes in bytes."""
+    """Everything that can be set. Durations are in seconds, sizes in bytes."""
 
     node_name: str
     kubeconfig: Path | None = None
@@ -85,7 +88,7 @@ class Settings:
 
 
 def duration(text: object) -> float:
-    """A Go duration ("1m30s", "0") in seconds. Raises ValueError."""
+    """The seconds of a Go duration ("1m30s", "0"). Raises ValueError."""
     try:
         return parse_duration(str(text))
     except ValueError as error:
@@ -123,7 +126,8 @@ def _choice(*allowed: str) -> Any:
     return parse
 
 
-#: Key of the file -> (field of Settings, how to read its value). A dotted key is nested in the file.
+#: Key of the file -> (field of Settings, function that reads the value, None: see _special()). A
+#: key with dots is nested in the file.
 FIELDS: dict[str, tuple[str, Any]] = {
     "address": ("address", str),
     "port": ("port", _int),
@@ -189,24 +193,25 @@ WITHOUT_EFFECT = frozenset(
 
 
 def endpoint(text: str) -> Path:
-    """unix:///run/x.sock or a plain path."""
+    """Parses `unix:///run/x.sock` or a plain path. Raises ValueError."""
     if "://" in text and not text.startswith("unix://"):
         raise ValueError("must be unix:// and the path of a socket")
     return Path(text.removeprefix("unix://"))
 
 
 def taint(text: str) -> Taint:
-    """KEY[=VALUE]:EFFECT."""
+    """Parses KEY[=VALUE]:EFFECT. Raises ValueError."""
+    effects = ("NoSchedule", "PreferNoSchedule", "NoExecute")
     pair, _, effect = text.partition(":")
-    key, _, held = pair.partition("=")
-    if effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute") or not key:
-        raise ValueError(
-            f"invalid taint spec: {text}, want KEY=VALUE:EFFECT, EFFECT one of NoSchedule, PreferNoSchedule, NoExecute"
-        )
-    return Taint(key, held, effect)
+    key, _, taint_value = pair.partition("=")
+    if effect not in effects or not key:
+        wanted = f"KEY=VALUE:EFFECT, EFFECT one of {', '.join(effects)}"
+        raise ValueError(f"invalid taint spec: {text}, want {wanted}")
+    return Taint(key, taint_value, effect)
 
 
 def _special(field_name: str, raw: Any) -> Any:
+    """Reads the values of the fields that have no function in _FIELDS."""
     if field_name == "runtime_endpoint":
         return endpoint(str(raw))
     if field_name == "taints":
@@ -228,7 +233,10 @@ def _flatten(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_configuration(text: str, where: str) -> dict[str, Any]:
-    """Fields of Settings from a KubeletConfiguration in YAML or JSON. Raises ConfigurationError."""
+    """Returns fields of Settings from a KubeletConfiguration in YAML or JSON.
+
+    Raises ConfigurationError.
+    """
     from kubewire.components.base import yamlfile
 
     try:
@@ -239,9 +247,8 @@ def read_configuration(text: str, where: str) -> dict[str, Any]:
         raise ConfigurationError(f"{where}: must be a KubeletConfiguration object")
     head = (body.pop("apiVersion", None), body.pop("kind", None))
     if head != (API_VERSION, "KubeletConfiguration"):
-        raise ConfigurationError(
-            f"{where}: must have apiVersion: {API_VERSION} and kind: KubeletConfiguration, found {head[0]}, {head[1]}"
-        )
+        wanted = f"apiVersion: {API_VERSION} and kind: KubeletConfiguration"
+        raise ConfigurationError(f"{where}: must have {wanted}, found {head[0]}, {head[1]}")
     try:
         return decode(body)
     except ConfigurationError as error:
@@ -249,11 +256,15 @@ def read_configuration(text: str, where: str) -> dict[str, Any]:
 
 
 def decode(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of Settings from a file's fields, without its apiVersion and kind. Raises ConfigurationError."""
+    """Decodes a file's fields into fields of Settings. body has no apiVersion and kind.
+
+    Raises ConfigurationError.
+    """
     fields: dict[str, Any] = {}
     for key, raw in _flatten(body).items():
         if key not in FIELDS:
-            raise ConfigurationError(f'unknown field "{key}"; allowed are {", ".join(sorted(FIELDS))}')
+            allowed = ", ".join(sorted(FIELDS))
+            raise ConfigurationError(f'unknown field "{key}"; allowed are {allowed}')
         name, parse = FIELDS[key]
         try:
             fields[name] = _special(name, raw) if parse is None else parse(raw)
@@ -263,32 +274,62 @@ def decode(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags; a flag wins over the same field of --config."""
-    flags = argparse.ArgumentParser("kubelet", description="Runs the pods that are bound to this node.")
-    flags.add_argument("--kubeconfig", type=Path, help="where the API server is; without it only static pods run")
+    """The flags; a flag overrides the same field of --config."""
+    flags = argparse.ArgumentParser(
+        "kubelet",
+        description="Runs the pods that are bound to this node.",
+    )
+    flags.add_argument("--kubeconfig", type=Path, help="how to reach the API server (required)")
     flags.add_argument("--config", type=Path, help="a KubeletConfiguration file")
-    flags.add_argument("--hostname-override", default="", help="the node's name (default: the host name)")
-    flags.add_argument("--node-ip", default="", help="the node's address, or two with a comma between them")
+    flags.add_argument(
+        "--hostname-override",
+        default="",
+        help="the node's name (default: the host name)",
+    )
+    flags.add_argument("--node-ip", default="", help="the node's address, or two: IPV4,IPV6")
     flags.add_argument("--node-labels", default="", help="labels of the Node: a=b,c=d")
-    flags.add_argument("--register-node", type=flag(parse_bool), help="register the Node (default true)")
-    flags.add_argument("--register-with-taints", default=None, help="taints of the Node: KEY=VALUE:EFFECT,...")
-    flags.add_argument("--container-runtime-endpoint", type=endpoint, help="unix:///path of the fork server's socket")
-    flags.add_argument("--image-catalogue", type=Path, help="additional images (kubewire's own flag)")
+    flags.add_argument(
+        "--register-node",
+        type=flag(parse_bool),
+        help="register the Node (default true)",
+    )
+    flags.add_argument("--register-with-taints", help="taints of the Node: KEY=VALUE:EFFECT,...")
+    flags.add_argument(
+        "--container-runtime-endpoint",
+        type=endpoint,
+        help="the fork server's socket: unix:///PATH",
+    )
+    flags.add_argument(
+        "--image-catalogue",
+        type=Path,
+        help="a file with additional images (kubewire's own flag)",
+    )
     flags.add_argument("--root-dir", type=Path)
-    flags.add_argument("--cert-dir", type=Path, help="where kubelet.crt and kubelet.key are")
+    flags.add_argument("--cert-dir", type=Path, help="the folder of kubelet.crt and kubelet.key")
     flags.add_argument("--tls-cert-file", type=Path)
     flags.add_argument("--tls-private-key-file", type=Path)
     flags.add_argument("--client-ca-file", type=Path)
     flags.add_argument("--address")
     flags.add_argument("--port", type=int)
-    flags.add_argument("--cni-conf-dir", type=Path, help="containerd's conf_dir (default /etc/cni/net.d)")
-    flags.add_argument("--cni-bin-dir", type=Path, help="containerd's bin_dir (default /opt/cni/bin)")
+    flags.add_argument(
+        "--cni-conf-dir",
+        type=Path,
+        help="containerd's conf_dir (default /etc/cni/net.d)",
+    )
+    flags.add_argument(
+        "--cni-bin-dir",
+        type=Path,
+        help="containerd's bin_dir (default /opt/cni/bin)",
+    )
     flags.add_argument("-v", "--v", type=int, default=0, help="log verbosity")
     return flags
 
 
 def settings(argv: Sequence[str]) -> tuple[Settings, int]:
-    """Settings and the verbosity. Raises ConfigurationError; argparse ends the process on unknown flags."""
+    """Returns the settings and the log verbosity.
+
+    Raises ConfigurationError. For unknown flags, argparse prints an error and ends the process.
+    """
     given = parser().parse_args(argv)
     fields: dict[str, Any] = {}
     if given.config:
@@ -317,40 +358,43 @@ def settings(argv: Sequence[str]) -> tuple[Settings, int]:
     fields["node_labels"] = _labels(given.node_labels)
     if given.register_with_taints is not None:
         try:
-            fields["taints"] = tuple(taint(item) for item in given.register_with_taints.split(",") if item)
+            items = filter(None, given.register_with_taints.split(","))
+            fields["taints"] = tuple(taint(item) for item in items)
         except ValueError as error:
             raise ConfigurationError(f"--register-with-taints: {error}") from error
     return _complete(Settings(**fields), given.cert_dir), given.v
 
 
 def _node_ips(text: str) -> tuple[str, ...]:
-    """Upstream's text (cmd/kubelet/app, validateNodeIPs)."""
-    found = tuple(filter(None, text.split(",")))
+    """Parses --node-ip, with the error texts of upstream's validateNodeIPs (cmd/kubelet/app)."""
+    ips = tuple(filter(None, text.split(",")))
     try:
-        versions = [ipaddress.ip_address(ip).version for ip in found]
+        versions = [ipaddress.ip_address(ip).version for ip in ips]
     except ValueError:
         raise ConfigurationError(f'bad --node-ip "{text}": could not parse IP address') from None
-    if len(found) > len(set(versions)):
-        raise ConfigurationError(f'bad --node-ip "{text}"; must contain either a single IP or a dual-stack pair of IPs')
-    return found
+    if len(ips) > len(set(versions)):
+        wanted = "must contain either a single IP or a dual-stack pair of IPs"
+        raise ConfigurationError(f'bad --node-ip "{text}"; {wanted}')
+    return ips
 
 
 def _labels(text: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for item in filter(None, text.split(",")):
-        key, equals, held = item.partition("=")
+        key, equals, label_value = item.partition("=")
         if not equals:
             raise ConfigurationError(f"--node-labels: {item!r} must have the form key=value")
-        pairs[key] = held
+        pairs[key] = label_value
     return pairs
 
 
-def _complete(found: Settings, cert_dir: Path | None) -> Settings:
-    """Serving certificate and client CA from their usual places when those files are there."""
-    pki = cert_dir or found.root_dir / "pki"
+def _complete(given: Settings, cert_dir: Path | None) -> Settings:
+    """Fills in the serving certificate and the client CA if kubeadm's files exist."""
+    pki = cert_dir or given.root_dir / "pki"
+    certificate = pki / "kubelet.crt"
     changes: dict[str, Any] = {}
-    if found.tls_cert_file is None and (pki / "kubelet.crt").exists():
-        changes = {"tls_cert_file": pki / "kubelet.crt", "tls_private_key_file": pki / "kubelet.key"}
-    if found.client_ca_file is None and Path("/etc/kubernetes/pki/ca.crt").exists():
+    if given.tls_cert_file is None and certificate.exists():
+        changes = {"tls_cert_file": certificate, "tls_private_key_file": pki / "kubelet.key"}
+    if given.client_ca_file is None and Path("/etc/kubernetes/pki/ca.crt").exists():
         changes["client_ca_file"] = Path("/etc/kubernetes/pki/ca.crt")
-    return dataclasses.replace(found, **changes)
+    return dataclasses.replace(given, **changes)

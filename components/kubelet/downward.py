@@ -1,4 +1,4 @@
-"""The downward API: fieldRef and resourceFieldRef for env and volumes
+"""The downward API: fieldRef and resourceFieldRef, for environment variables and volumes
 (https://kubernetes.io/docs/concepts/workloads/pods/downward-api/)."""
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.*)'\]$")
 
 
 class DownwardError(ValueError):
-    """The field or resource does not exist."""
+    """The downward API does not offer the field or resource."""
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a pod may ask of its node; amounts as the node's allocatable has them ("2", "16384Ki")."""
+    """What a pod can learn about its node. allocatable: quantities ("2", "16384Ki")."""
 
     name: str
     host_ips: tuple[str, ...]
@@ -30,7 +30,7 @@ class NodeFacts:
 
 
 def field(pod: KubeObject, path: str, node: NodeFacts, pod_ips: tuple[str, ...]) -> str:
-    """The value of a fieldRef. Raises DownwardError with upstream's text for an unsupported path."""
+    """The value of a fieldRef. Raises DownwardError, with upstream's text, for an unknown path."""
     if match := _SUBSCRIPT.match(path):
         return str((pod["metadata"].get(match.group(1)) or {}).get(match.group(2), ""))
     plain = {
@@ -52,7 +52,7 @@ def field(pod: KubeObject, path: str, node: NodeFacts, pod_ips: tuple[str, ...])
 
 
 def _map_text(values: Mapping[str, str] | None) -> str:
-    """Sorted key="value" lines; the value quoted as Go's %q does."""
+    """Sorted lines key="value", with the value quoted as Go's %q does."""
     return "\n".join(f"{key}={_quote(value)}" for key, value in sorted((values or {}).items()))
 
 
@@ -63,10 +63,15 @@ def _quote(text: str) -> str:
     return '"' + "".join(_GO_ESCAPES.get(char, char) for char in text) + '"'
 
 
-def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any], node: NodeFacts) -> str:
-    """The value of a resourceFieldRef: the amount divided by its divisor, rounded up.
+def resource_field(
+    container: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    node: NodeFacts,
+) -> str:
+    """The value of a resourceFieldRef: the amount divided by the divisor, rounded up.
 
-    An unset limit is the node's allocatable amount; an unset request is 0 unless a limit is set.
+    A limit that is not set counts as the node's allocatable amount. A request that is not set
+    counts as the limit, or as 0 without a limit. Raises DownwardError.
     """
     path = str(reference["resource"])
     kind, _, resource = path.partition(".")

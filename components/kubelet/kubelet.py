@@ -1,4 +1,15 @@
-"""The kubelet as a whole: watches the pods of its node and keeps one worker for each."""
+"""The kubelet as a whole: it watches the pods of its node and runs one worker per pod.
+
+What should run comes from three sources: the pods' informer (all pods with this spec.nodeName),
+the folder of static pods, and, at the start, the processes that an earlier kubelet left running.
+Pods are not the kubelet's children but the fork server's, so they outlive the kubelet; a new
+kubelet lists them, adopts those whose pods still exist and ends the rest. It may not end any
+before the informer has synced, because until then every pod is unknown.
+
+Two streams report what happens: the fork server's of processes that have ended, and inotify's of
+changes to the CNI configuration. Both only update state and wake workers. A worker always compares
+all it knows with all that is wanted (pod/worker.py), so a late event can only delay a pod.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +63,15 @@ async def _changed_within(watch: inotify.Watch, seconds: float) -> None:
 
 
 def slim_pod(pod: KubeObject) -> KubeObject:
-    """Without managedFields, which the kubelet never reads."""
+    """Drops managedFields, which the kubelet never reads, to save memory."""
     pod["metadata"].pop("managedFields", None)
     return pod
 
 
 def slim_service(service: KubeObject) -> KubeObject:
-    """Of a Service only what environment variables are made of is kept: hundreds, on every node."""
-    metadata, spec = service["metadata"], service["spec"]
+    """Keeps only the fields that environment variables need: every node holds all Services."""
+    metadata = service["metadata"]
+    spec = service["spec"]
     kept = ("name", "namespace", "uid", "resourceVersion")
     return {
         "metadata": {key: metadata[key] for key in kept if key in metadata},
@@ -68,16 +80,28 @@ def slim_service(service: KubeObject) -> KubeObject:
 
 
 class Kubelet:
-    """run() until cancelled; the pods go on running when it ends, as upstream's do."""
+    """run() works until it is cancelled. The pods go on running after that, as upstream."""
 
-    def __init__(self, settings: Settings, client: Client, runtime: AsyncRuntimeClient, catalogue: Catalogue) -> None:
-        self.settings, self.client, self.runtime = settings, client, runtime
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        runtime: AsyncRuntimeClient,
+        catalogue: Catalogue,
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.runtime = runtime
         self.directories = Directories(settings.root_dir, settings.pod_logs_dir)
         self.directories.pod("").mkdir(parents=True, exist_ok=True)
         self.machine = measure(settings.root_dir)
         self.metrics = Metrics(settings.node_name)
         self.recorder = EventRecorder(client, "kubelet", settings.node_name)
-        self.network = PodNetwork(settings.cni_conf_dir, (str(settings.cni_bin_dir),), settings.netns_dir)
+        self.network = PodNetwork(
+            settings.cni_conf_dir,
+            (str(settings.cni_bin_dir),),
+            settings.netns_dir,
+        )
         self.status = StatusWriter(client, self._api_uid)
         self.objects = ReferencedObjects(client, self._objects_changed)
         self.images = ImagePuller(catalogue, settings.backoff)
@@ -95,12 +119,22 @@ class Kubelet:
         )
         self.pods.add_handler(self._pod_changed)
         self.registration = NodeRegistration(
-            client, settings, self.machine, self.recorder, self.network.problem, self._node_images
+            client,
+            settings,
+            self.machine,
+            self.recorder,
+            self.network.problem,
+            self._node_images,
         )
         self.static_pods: StaticPods | None = None
         if settings.static_pod_path is not None:
             folder = settings.static_pod_path
-            self.static_pods = StaticPods(folder, settings.node_name, client, self._static_pod_changed)
+            self.static_pods = StaticPods(
+                folder,
+                settings.node_name,
+                client,
+                self._static_pod_changed,
+            )
         self.target = RuntimeTarget(runtime, self.images, self.find)
         self.node = self._services()
 
@@ -127,10 +161,8 @@ class Kubelet:
             metrics=self.metrics,
         )
 
-    # Life
-
     async def run(self) -> None:
-        """Adopt what runs, watch, work. Raises Disconnected when the fork server goes away."""
+        """Adopts running pods, then works. Fails when the fork server goes away."""
         log.info("kubelet %s of node %s", KUBELET_VERSION, self.settings.node_name)
         exits = await self.runtime.subscribe({launch.NODE_LABEL: self.settings.node_name})
         jobs: list[Coroutine[Any, Any, None]] = [
@@ -154,36 +186,44 @@ class Kubelet:
     async def _run_pods(self) -> None:
         mine = {launch.NODE_LABEL: self.settings.node_name}
         self._left_behind = orphans.by_pod(await self.runtime.list(mine))
-        everything = [process for found in self._left_behind.values() for process in found]
+        everything = [process for left in self._left_behind.values() for process in left]
         self._adopted.set()
         watching = asyncio.create_task(self.pods.run(), name="watch pods")
         try:
             await self.pods.synced.wait()
             wanted = frozenset(self.workers) | self._static_uids()
-            await orphans.end_unwanted(self._left_behind, wanted, self.runtime, self.network, self.directories)
-            self._left_behind = {uid: left for uid, left in self._left_behind.items() if uid in wanted}
+            await orphans.end_unwanted(
+                self._left_behind,
+                wanted,
+                self.runtime,
+                self.network,
+                self.directories,
+            )
+            for uid in self._left_behind.keys() - wanted:
+                del self._left_behind[uid]
             await self._collect_garbage(orphans.sandboxes(everything))
             await watching
         finally:
             watching.cancel()
 
     def _static_uids(self) -> frozenset[str]:
-        """Static pods that an earlier kubelet ran and that are still in the folder."""
+        """The uids of the static pods in the folder, whose workers do not exist yet."""
         if self.static_pods is None:
             return frozenset()
         return frozenset(pods.uid(pod) for pod in self.static_pods.scan().values())
 
     async def _collect_garbage(self, adopted: dict[str, str]) -> None:
-        """Attachments whose sandbox was never finished; those being made right now are not touched."""
+        """Removes network attachments without a sandbox, unless a sandbox is just being made."""
         known = [worker.state.record.sandbox for worker in self.workers.values()]
         if not self._starting():
             await self.network.collect_garbage(
-                adopted | {record.id: record.netns for record in known if record is not None}
+                adopted | {record.id: record.netns for record in known if record is not None},
             )
 
     def _starting(self) -> bool:
-        """Whether some worker may be in the middle of making a sandbox that is not in its record yet."""
-        return any(worker.busy and not worker.state.record.sandbox for worker in self.workers.values())
+        """Whether a worker may be making a sandbox that is not in its record yet."""
+        workers = self.workers.values()
+        return any(worker.busy and not worker.state.record.sandbox for worker in workers)
 
     async def _follow_exits(self, exits: AsyncIterator[Process]) -> None:
         await self._adopted.wait()
@@ -193,8 +233,11 @@ class Kubelet:
         raise ConnectionError("the fork server has gone away")
 
     async def _watch_network(self) -> None:
-        """The CNI agent writes its configuration: the node becomes ready, waiting pods go on, at once. Between two such
-        changes the plugins' STATUS is asked every 5 s, as the runtime's is upstream."""
+        """Reports a change of the network's state to the Node and to waiting pods at once.
+
+        The state changes when the CNI agent writes its configuration, or when the plugins' STATUS
+        does, which is asked every 5 seconds, as upstream asks the runtime's.
+        """
         folder = self.settings.cni_conf_dir
         folder.mkdir(parents=True, exist_ok=True)
         before = self.network.problem()
@@ -216,8 +259,6 @@ class Kubelet:
         await self.objects.close()
         if self._session is not None:
             await self._session.close()
-
-    # Pods
 
     def _api_uid(self, pod: KubeObject) -> str | None:
         if pods.is_static(pod):
@@ -263,10 +304,12 @@ class Kubelet:
         uid = pods.uid(pod)
         left = self._left_behind.pop(uid, None)
         state = adopt(pod, left) if left else PodState(pod)
-        worker = self.workers[uid] = PodWorker(self.node, state)
+        worker = PodWorker(self.node, state)
+        self.workers[uid] = worker
         if left:
             _describe_ended(worker, left)
-        task = self._tasks[uid] = asyncio.create_task(worker.run(), name=f"pod {pods.full_name(pod)}")
+        task = asyncio.create_task(worker.run(), name=f"pod {pods.full_name(pod)}")
+        self._tasks[uid] = task
         task.add_done_callback(lambda done: self._worker_done(uid, done))
 
     def _worker_done(self, uid: str, task: asyncio.Task[None]) -> None:
@@ -281,18 +324,18 @@ class Kubelet:
                 worker.wake()
 
     def find(self, namespace: str, name: str) -> PodWorker | None:
-        """The worker of a pod; of two of the same name the one that is not finished."""
-        found = [
-            worker
-            for worker in self.workers.values()
-            if pods.name(worker.state.pod) == name and pods.namespace(worker.state.pod) == namespace
-        ]
-        return next((worker for worker in found if not worker.finished), found[0] if found else None)
+        """The worker of a pod.
 
-    # What the server shows
+        A pod and its successor of the same name may both have one; the unfinished one is returned.
+        """
+        full_name = f"{name}_{namespace}"
+        workers = self.workers.values()
+        named = [worker for worker in workers if pods.full_name(worker.state.pod) == full_name]
+        unfinished = (worker for worker in named if not worker.finished)
+        return next(unfinished, named[0] if named else None)
 
     def session(self) -> aiohttp.ClientSession:
-        """For probes and hooks; made on first use."""
+        """The HTTP client of probes and hooks, made on first use."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=False, force_close=True, limit=0),
@@ -301,6 +344,7 @@ class Kubelet:
         return self._session
 
     def unhealthy(self) -> str:
+        """Why /healthz must fail; "" if all is well."""
         return "the fork server has gone away" if self.runtime.closed else ""
 
     def status_of(self, worker: PodWorker) -> PodStatus:
@@ -308,8 +352,10 @@ class Kubelet:
 
     def metrics_text(self) -> str:
         records = [worker.state.record for worker in self.workers.values()]
-        self.metrics.running_pods.set(sum(bool(record.sandbox and record.sandbox.ready) for record in records))
-        self.metrics.running_containers.set(sum(len(record.running()) for record in records), "running")
+        sandboxes = [record.sandbox for record in records if record.sandbox]
+        running = sum(len(record.running()) for record in records)
+        self.metrics.running_pods.set(sum(sandbox.ready for sandbox in sandboxes))
+        self.metrics.running_containers.set(running, "running")
         self.metrics.status_writes.set(self.status.requests)
         return self.metrics.registry.text()
 
@@ -319,7 +365,7 @@ class Kubelet:
 
 
 def _describe_ended(worker: PodWorker, processes: list[Process]) -> None:
-    """Termination messages of containers that ended before this kubelet was started."""
+    """Reads the termination messages of containers that ended before this kubelet started."""
     for process in processes:
         if not process.running and launch.container_name(process):
             worker.containers.learn_message(process)

@@ -1,7 +1,7 @@
-"""Container logs in CRI format: reading for `kubectl logs`, with upstream's options.
+"""Reads container logs in CRI format for `kubectl logs`, with upstream's options.
 
-A line of the file is `TIME STREAM TAG TEXT`, TIME in RFC 3339 with nanoseconds, STREAM stdout or stderr,
-TAG P for a part of a long line and F for its end
+A line of the file is `TIME STREAM TAG TEXT`. TIME is RFC 3339 with nanoseconds, STREAM is stdout or
+stderr, and TAG is P for a part of a long line and F for its last part
 (https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md).
 """
 
@@ -16,12 +16,12 @@ from kubewire.components.kubelet import pods
 
 
 class LogOptionsError(ValueError):
-    """A query parameter of containerLogs is wrong (422)."""
+    """A query parameter of containerLogs is wrong (status 422)."""
 
 
 @dataclass(frozen=True)
 class LogOptions:
-    """PodLogOptions. since is RFC 3339 with nanoseconds, comparable as text with the log's own times."""
+    """PodLogOptions. since: RFC 3339 in UTC with nanoseconds, comparable with log times as text."""
 
     follow: bool = False
     previous: bool = False
@@ -33,7 +33,7 @@ class LogOptions:
 
     @classmethod
     def of(cls, query: Mapping[str, str], now: float) -> LogOptions:
-        """From the query of a request. Raises LogOptionsError."""
+        """Reads the query of a request. Raises LogOptionsError."""
         try:
             return cls(
                 _flag(query, "follow"),
@@ -57,7 +57,8 @@ def _number(query: Mapping[str, str], key: str, least: int) -> int | None:
         return None
     number = int(query[key])
     if number < least:
-        raise ValueError(f"{key}: Invalid value: {number}: must be greater than or equal to {least}")
+        wanted = f"must be greater than or equal to {least}"
+        raise ValueError(f"{key}: Invalid value: {number}: {wanted}")
     return number
 
 
@@ -75,7 +76,7 @@ def _since(query: Mapping[str, str], now: float) -> str:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One record of the file; partial: the line goes on in the next record."""
+    """A record of the file. partial: the container's line continues in the next record."""
 
     time: str
     stream: str
@@ -84,17 +85,18 @@ class LogLine:
 
 
 def parse_line(raw: bytes) -> LogLine | None:
-    """None for a line that is not in CRI format."""
+    """Parses a record; returns None for a line that is not in CRI format."""
     parts = raw.rstrip(b"\n").split(b" ", 3)
     if len(parts) < 3 or parts[1] not in (b"stdout", b"stderr"):
         return None
+    time = parts[0].decode(errors="replace")
     text = parts[3] if len(parts) == 4 else b""
-    return LogLine(parts[0].decode(errors="replace"), parts[1].decode(), parts[2][:1] == b"P", text)
+    return LogLine(time, parts[1].decode(), parts[2][:1] == b"P", text)
 
 
 @dataclass
 class LogWriter:
-    """Turns records into what the client reads; keeps count for limitBytes."""
+    """Turns records into what the client reads, and counts the bytes for limitBytes."""
 
     options: LogOptions
     sent: int = 0
@@ -105,7 +107,7 @@ class LogWriter:
         return self.options.limit_bytes is not None and self.sent >= self.options.limit_bytes
 
     def feed(self, records: Iterable[bytes]) -> bytes:
-        """The bytes for these records of the file."""
+        """Returns the bytes to send for these records."""
         out = bytearray()
         for raw in records:
             line = parse_line(raw)
@@ -122,18 +124,23 @@ class LogWriter:
         return not self.options.since or line.time >= self.options.since
 
     def _render(self, line: LogLine) -> bytes:
-        stamp = b"" if self.continuing or not self.options.timestamps else line.time.encode() + b" "
+        stamp = b""
+        if self.options.timestamps and not self.continuing:
+            stamp = line.time.encode() + b" "
         self.continuing = line.partial
         return stamp + line.text + (b"" if line.partial else b"\n")
 
 
 def tail_offset(path: Path, lines: int) -> int:
-    """Where the last so many complete lines of the file begin, reading backwards in blocks."""
+    """The offset at which the last `lines` lines of the file begin.
+
+    Reads backwards in blocks, so that the end of a large log costs little.
+    """
     with path.open("rb") as file:
         end = position = file.seek(0, 2)
         if lines == 0:
             return end
-        found = 0
+        newlines = 0
         while position > 0:
             size = min(4096, position)
             position -= size
@@ -141,8 +148,8 @@ def tail_offset(path: Path, lines: int) -> int:
             for offset in _newlines_backwards(file.read(size)):
                 if position + offset == end - 1:
                     continue
-                found += 1
-                if found == lines:
+                newlines += 1
+                if newlines == lines:
                     return position + offset + 1
     return 0
 
@@ -155,7 +162,7 @@ def _newlines_backwards(block: bytes) -> Iterator[int]:
 
 
 def last_output(path: Path, lines: int = 80, limit: int = 2048) -> str:
-    """The end of a log, for terminationMessagePolicy FallbackToLogsOnError."""
+    """The end of a log, the message of terminationMessagePolicy FallbackToLogsOnError."""
     try:
         with path.open("rb") as file:
             file.seek(tail_offset(path, lines))

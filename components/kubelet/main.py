@@ -1,4 +1,4 @@
-"""The kubelet's process: flags, then one event loop until SIGTERM."""
+"""The kubelet's process: it reads the flags and runs one event loop until SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,42 +20,45 @@ log = logging.getLogger("kubelet")
 
 
 def main(argv: list[str]) -> int:
-    """Exit codes: 0 after SIGTERM, 1 when it cannot go on, 2 for wrong flags or configuration."""
+    """Returns 0 after SIGTERM, 1 if it cannot go on, 2 for wrong flags or configuration."""
     try:
-        found, verbosity = settings(argv)
-        catalogue = _catalogue(found.image_catalogue)
+        configuration, verbosity = settings(argv)
+        catalogue = _catalogue(configuration.image_catalogue)
     except (ConfigurationError, InvalidCatalogue, OSError) as error:
         print(f"kubelet: {error}", file=sys.stderr)
         return 2
-    if found.kubeconfig is None:
+    if configuration.kubeconfig is None:
         print("kubelet: --kubeconfig is required: say where the API server is", file=sys.stderr)
         return 2
-    level = logging.DEBUG if verbosity >= 4 else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.DEBUG if verbosity >= 4 else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     tls.small_buffers()
     try:
-        return asyncio.run(_serve(found, found.kubeconfig, catalogue))
+        return asyncio.run(_serve(configuration, configuration.kubeconfig, catalogue))
     except KeyboardInterrupt:
         return 0
 
 
 def _catalogue(path: Path | None) -> Catalogue:
-    """Our own images, and those of --image-catalogue on top."""
+    """The built-in images, extended by those of --image-catalogue."""
     own = Catalogue.load()
     return own.extended(Catalogue.load(path)) if path else own
 
 
-async def _serve(found: Settings, kubeconfig: Path, catalogue: Catalogue) -> int:
+async def _serve(configuration: Settings, kubeconfig: Path, catalogue: Catalogue) -> int:
     stop = termination()
     try:
-        runtime = await AsyncRuntimeClient.connect(found.runtime_endpoint)
+        runtime = await AsyncRuntimeClient.connect(configuration.runtime_endpoint)
     except Disconnected as error:
         log.error("failed to run Kubelet: validate service connection: %s", error)
         return 1
     client = Client.from_kubeconfig(kubeconfig, user_agent="kubelet/v1.36.2")
-    kubelet = Kubelet(found, client, runtime, catalogue)
-    server = KubeletServer(kubelet, found)
+    kubelet = Kubelet(configuration, client, runtime, catalogue)
+    server = KubeletServer(kubelet, configuration)
     try:
         await server.start()
         running = asyncio.create_task(kubelet.run())

@@ -1,4 +1,5 @@
-"""The kubelet's metrics, with upstream's names (https://kubernetes.io/docs/reference/instrumenting/metrics/)."""
+"""The kubelet's metrics, with upstream's names
+(https://kubernetes.io/docs/reference/instrumenting/metrics/)."""
 
 from __future__ import annotations
 
@@ -8,15 +9,24 @@ _LATENCY = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
-    """One registry per kubelet."""
+    """The metrics of a kubelet, in a registry of its own."""
 
     def __init__(self, node_name: str) -> None:
         self.registry = registry = Registry()
-        self.node_name = registry.gauge("kubelet_node_name", "The node's name. The count is always 1.", "node")
+        self.node_name = registry.gauge(
+            "kubelet_node_name",
+            "The node's name. The count is always 1.",
+            "node",
+        )
         self.node_name.set(1, node_name)
-        self.running_pods = registry.gauge("kubelet_running_pods", "Number of pods that have a running pod sandbox")
+        self.running_pods = registry.gauge(
+            "kubelet_running_pods",
+            "Number of pods that have a running pod sandbox",
+        )
         self.running_containers = registry.gauge(
-            "kubelet_running_containers", "Number of containers currently running", "container_state"
+            "kubelet_running_containers",
+            "Number of containers currently running",
+            "container_state",
         )
         self.start = registry.histogram(
             "kubelet_pod_start_duration_seconds",
@@ -24,7 +34,9 @@ class Metrics:
             buckets=_LATENCY,
         )
         self.operations = registry.counter(
-            "kubelet_runtime_operations_total", "Cumulative number of runtime operations", "operation_type"
+            "kubelet_runtime_operations_total",
+            "Cumulative number of runtime operations",
+            "operation_type",
         )
         self.operation_errors = registry.counter(
             "kubelet_runtime_operations_errors_total",
@@ -32,13 +44,18 @@ class Metrics:
             "operation_type",
         )
         self.probes = registry.counter(
-            "prober_probe_total", "Cumulative number of probes by result", "probe_type", "result"
+            "prober_probe_total",
+            "Cumulative number of probes by result",
+            "probe_type",
+            "result",
         )
         self.status_writes = registry.gauge(
-            "kubewire_kubelet_pod_status_requests", "Requests made to write pod statuses"
+            "kubewire_kubelet_pod_status_requests",
+            "Requests made to write pod statuses",
         )
         self.restarts = registry.counter(
-            "kubewire_kubelet_container_restarts_total", "Containers started again after they had ended"
+            "kubewire_kubelet_container_restarts_total",
+            "Containers started again after they had ended",
         )
 
     def probed(self, kind: str, success: bool) -> None:

@@ -1,5 +1,9 @@
-"""ConfigMaps and Secrets that pods of this node refer to, each watched by its own name while in use
-(upstream's default change detection strategy, Watch)."""
+"""The ConfigMaps and Secrets that pods of this node refer to.
+
+Each object is watched by name while a pod uses it; this is upstream's default change detection
+strategy, Watch. It does not list all Secrets, because upstream's node authorizer only lets a
+kubelet read those of its own pods (https://kubernetes.io/docs/reference/access-authn-authz/node/).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ Key = tuple[str, str, str]
 
 
 class ReferencedObjects:
-    """Keeps one informer per object that some pod uses. on_change(uids) names the pods to sync again."""
+    """Runs an informer per object in use. on_change gets the uids of the pods to sync again."""
 
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
         self._client = client
@@ -22,12 +26,19 @@ class ReferencedObjects:
         self._informers: dict[Key, tuple[Informer, asyncio.Task[None]]] = {}
         self._users: dict[Key, set[str]] = {}
 
-    async def use(self, uid: str, namespace: str, config_maps: Iterable[str], secrets: Iterable[str]) -> None:
-        """The pod uses exactly these; returns when each has been looked up once."""
+    async def use(
+        self,
+        uid: str,
+        namespace: str,
+        config_maps: Iterable[str],
+        secrets: Iterable[str],
+    ) -> None:
+        """Declares all objects that the pod uses; returns when each has been looked up once."""
         wanted = {(CONFIGMAPS.plural, namespace, name) for name in config_maps}
         wanted |= {(SECRETS.plural, namespace, name) for name in secrets}
-        for key in [key for key, users in self._users.items() if uid in users and key not in wanted]:
-            self._drop(key, uid)
+        for key in self._used_by(uid):
+            if key not in wanted:
+                self._drop(key, uid)
         for key in wanted:
             self._users.setdefault(key, set()).add(uid)
             if key not in self._informers:
@@ -37,9 +48,12 @@ class ReferencedObjects:
                 await entry[0].synced.wait()
 
     def release(self, uid: str) -> None:
-        """The pod is gone."""
-        for key in [key for key, users in self._users.items() if uid in users]:
+        """Declares that the pod uses no objects any more."""
+        for key in self._used_by(uid):
             self._drop(key, uid)
+
+    def _used_by(self, uid: str) -> list[Key]:
+        return [key for key, users in self._users.items() if uid in users]
 
     def config_map(self, namespace: str, name: str) -> KubeObject | None:
         return self._get(CONFIGMAPS, namespace, name)
@@ -60,7 +74,8 @@ class ReferencedObjects:
             field_selector=f"metadata.name={name}",
             handler=lambda old, new: self._on_change(tuple(self._users.get(key, ()))),
         )
-        self._informers[key] = (informer, asyncio.create_task(informer.run(), name=f"watch {plural}/{name}"))
+        task = asyncio.create_task(informer.run(), name=f"watch {plural}/{name}")
+        self._informers[key] = (informer, task)
 
     def _drop(self, key: Key, uid: str) -> None:
         self._users[key].discard(uid)

@@ -1,7 +1,7 @@
-"""Reading a Pod object: the questions every part of the kubelet asks of it.
+"""Accessors for Pod objects, shared by all parts of the kubelet.
 
-Pods are kept as the decoded JSON that the API server sent (with its defaults applied), so that 200 pods cost
-no second copy; these functions name what is read.
+The kubelet keeps pods as the decoded JSON that the API server sent, with its defaults applied, and
+makes no second copy of them. These functions name the fields that the kubelet reads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def namespace(pod: KubeObject) -> str:
 
 
 def full_name(pod: KubeObject) -> str:
-    """NAME_NAMESPACE, as upstream's logs and runtime names have it."""
+    """NAME_NAMESPACE, the form of upstream's logs and runtime names."""
     return f"{name(pod)}_{namespace(pod)}"
 
 
@@ -60,7 +60,7 @@ def container(pod: KubeObject, container_name: str) -> Container | None:
 
 
 def is_sidecar(item: Container) -> bool:
-    """A restartable init container (KEP-753): restartPolicy Always inside initContainers."""
+    """Whether an init container is a sidecar: one with restartPolicy Always (KEP-753)."""
     return item.get("restartPolicy") == "Always"
 
 
@@ -77,7 +77,7 @@ def deletion_requested(pod: KubeObject) -> bool:
 
 
 def grace_period(pod: KubeObject) -> int:
-    """Seconds between SIGTERM and SIGKILL: the deletion's, else the pod's."""
+    """The seconds between SIGTERM and SIGKILL: those of the deletion, else those of the pod."""
     deletion = pod["metadata"].get("deletionGracePeriodSeconds")
     if deletion is not None:
         return int(deletion)
@@ -99,17 +99,17 @@ def is_terminal(pod: KubeObject) -> bool:
 
 
 def probe_kinds(item: Container) -> Iterator[str]:
-    """Which of startup, readiness and liveness this container has."""
+    """The kinds of probes that the container has, of startup, readiness and liveness."""
     yield from (kind for kind in ("startup", "readiness", "liveness") if item.get(f"{kind}Probe"))
 
 
 def parse_time(text: str) -> datetime:
-    """RFC 3339 as the API writes it (2026-01-02T03:04:05Z, with or without a fraction)."""
+    """Parses RFC 3339 as the API writes it: 2026-01-02T03:04:05Z, with or without a fraction."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def format_time(moment: float) -> str:
-    """Seconds since the epoch -> RFC 3339 in seconds, as metav1.Time."""
+    """Seconds since the epoch -> RFC 3339 in whole seconds, as metav1.Time."""
     return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -117,14 +117,14 @@ _QOS_RESOURCES = ("cpu", "memory")
 
 
 def qos_class(pod: KubeObject) -> str:
-    """Guaranteed, Burstable or BestEffort from cpu and memory of all containers (status.qosClass)."""
+    """status.qosClass: Guaranteed, Burstable or BestEffort, by cpu and memory of all containers."""
     requests: dict[str, Decimal] = {}
     limits: dict[str, Decimal] = {}
     guaranteed = True
     for item in (*init_containers(pod), *containers(pod)):
         resources = item.get("resources") or {}
         own_limits = _sized(resources.get("limits"))
-        # The API server defaults a missing request to the limit.
+        # A missing request defaults to the limit.
         own_requests = {**own_limits, **_sized(resources.get("requests"))}
         guaranteed = guaranteed and len(own_limits) == len(_QOS_RESOURCES)
         for total, own in ((requests, own_requests), (limits, own_limits)):
@@ -136,5 +136,6 @@ def qos_class(pod: KubeObject) -> str:
 
 
 def _sized(resources: dict[str, Any] | None) -> dict[str, Decimal]:
-    sizes = {key: parse_quantity(value) for key, value in (resources or {}).items() if key in _QOS_RESOURCES}
+    given = resources or {}
+    sizes = {key: parse_quantity(given[key]) for key in _QOS_RESOURCES if key in given}
     return {key: value for key, value in sizes.items() if value}

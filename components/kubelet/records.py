@@ -1,6 +1,7 @@
-"""What the kubelet knows about a pod's processes, as it last heard from the runtime.
+"""What the kubelet knows about a pod's processes, as the runtime last reported it.
 
-Frozen: a change makes a new record, so plan and status can be computed from one consistent picture.
+Records are frozen: a change makes a new record. Plan and status are therefore computed from one
+consistent state, even if a process ends meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ CONTAINER_ID_PREFIX = "kubewire://"
 
 @dataclass(frozen=True)
 class SandboxRecord:
-    """One sandbox: the pause process and the network namespace pinned for it. Times in seconds since 1970."""
+    """A sandbox: the pause process and the network namespace pinned for it.
+
+    created_at: seconds since 1970, as all times here. netns: "" on the host network.
+    """
 
     id: str
     attempt: int
@@ -26,7 +30,7 @@ class SandboxRecord:
 
 @dataclass(frozen=True)
 class ContainerRecord:
-    """One run of a container. exit_code is None while it runs; signal is 0 for a normal exit."""
+    """A run of a container. exit_code: None while it runs. signal: 0 for a normal exit."""
 
     name: str
     id: str
@@ -59,7 +63,7 @@ class ContainerRecord:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why a container does not run: ContainerCreating, CrashLoopBackOff, ErrImagePull ..."""
+    """Why a container does not run, for example ContainerCreating or CrashLoopBackOff."""
 
     reason: str
     message: str = ""
@@ -67,7 +71,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class PodRecord:
-    """All of a pod: its sandbox and each container's latest run and the one before."""
+    """A pod's sandbox, and each container's latest run and the run before."""
 
     sandbox: SandboxRecord | None = None
     current: Mapping[str, ContainerRecord] = field(default_factory=dict)
@@ -84,11 +88,13 @@ class PodRecord:
 
 @dataclass(frozen=True)
 class ProbeView:
-    """The latest probe verdicts by container name. Absent means that there is no such probe or no verdict yet."""
+    """The latest probe results by container name. A name is missing without a probe or a result."""
 
     started: Mapping[str, bool] = field(default_factory=dict)
     ready: Mapping[str, bool] = field(default_factory=dict)
     alive: Mapping[str, bool] = field(default_factory=dict)
 
     def failed(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if self.alive.get(name) is False or self.started.get(name) is False]
+        """The containers that must be restarted: their liveness or startup probe has failed."""
+        dead = (self.alive, self.started)
+        return [name for name in names if any(view.get(name) is False for view in dead)]

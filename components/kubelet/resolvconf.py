@@ -1,4 +1,4 @@
-"""/etc/resolv.conf of a pod from dnsPolicy and dnsConfig
+"""Renders a pod's /etc/resolv.conf from its dnsPolicy and dnsConfig
 (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/)."""
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from kubewire.components.kubelet import pods
 MAX_NAMESERVERS = 3
 MAX_SEARCHES = 32
 MAX_SEARCH_CHARACTERS = 2048
-#: What a ClusterFirst pod gets: more than the four dots of name.namespace.svc.cluster.local.
+#: A ClusterFirst pod tries its search list first for names with fewer than 5 dots, so also for
+#: name.namespace.svc and for SRV names such as _port._protocol.name.namespace.svc (resolv.conf(5)).
 CLUSTER_OPTIONS = ("ndots:5",)
 
 
@@ -26,7 +27,7 @@ class ResolverConfig:
     options: tuple[str, ...] = ()
 
     def render(self) -> str:
-        """The file: search, nameservers, options, as kubelet writes it."""
+        """The file's text, in the kubelet's order: search, nameservers, options."""
         lines = [f"search {' '.join(self.searches)}"] if self.searches else []
         lines += [f"nameserver {address}" for address in self.nameservers]
         lines += [f"options {' '.join(self.options)}"] if self.options else []
@@ -35,14 +36,14 @@ class ResolverConfig:
 
 @dataclass(frozen=True)
 class Resolution:
-    """A pod's resolver and the warnings (event DNSConfigForming) that its limits gave rise to."""
+    """A pod's resolver, and the warnings about exceeded limits (event DNSConfigForming)."""
 
     config: ResolverConfig
     warnings: tuple[str, ...] = field(default=())
 
 
 def parse(text: str) -> ResolverConfig:
-    """resolv.conf(5): the last search line wins; options of several lines add up."""
+    """Reads resolv.conf(5): the last search line counts; options of several lines add up."""
     nameservers: list[str] = []
     searches: tuple[str, ...] = ()
     options: list[str] = []
@@ -66,9 +67,9 @@ def pod_resolver(
     cluster_domain: str,
     host_ips: Sequence[str] = (),
 ) -> Resolution:
-    """The resolver of a pod; node is the node's own resolv.conf (kubelet's resolvConf).
+    """The resolver of a pod. node: the node's resolv.conf (the kubelet's resolvConf).
 
-    A ClusterFirst pod on the host network, or without any cluster DNS, falls back to Default.
+    Default replaces ClusterFirst for a pod on the host network, and without a cluster DNS.
     """
     policy = pod["spec"].get("dnsPolicy") or "ClusterFirst"
     if policy == "ClusterFirst" and pods.host_network(pod):
@@ -89,19 +90,25 @@ def pod_resolver(
 
 
 def _default(node: ResolverConfig, host_ips: Sequence[str]) -> ResolverConfig:
-    # Upstream: a node without nameservers gives its pods a loopback resolver of the node's family.
-    servers = node.nameservers or (("::1",) if host_ips and ":" in host_ips[0] else ("127.0.0.1",))
+    # As upstream, the pods of a node without nameservers get a loopback address of its family.
+    loopback = "::1" if host_ips and ":" in host_ips[0] else "127.0.0.1"
+    servers = node.nameservers or (loopback,)
     return ResolverConfig(servers, node.searches, node.options)
 
 
-def _cluster(namespace: str, node: ResolverConfig, cluster_dns: Sequence[str], domain: str) -> ResolverConfig:
+def _cluster(
+    namespace: str,
+    node: ResolverConfig,
+    cluster_dns: Sequence[str],
+    domain: str,
+) -> ResolverConfig:
     own = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain) if domain else ()
     searches = tuple(dict.fromkeys([*own, *node.searches]))
     return ResolverConfig(tuple(cluster_dns), searches, CLUSTER_OPTIONS)
 
 
 def merge(base: ResolverConfig, config: Mapping[str, Any]) -> ResolverConfig:
-    """dnsConfig on top: servers and searches are added without repeats, an option replaces its namesake."""
+    """Applies dnsConfig: it adds servers and searches without duplicates, and overrides options."""
     servers = dict.fromkeys([*base.nameservers, *(config.get("nameservers") or [])])
     searches = dict.fromkeys([*base.searches, *(config.get("searches") or [])])
     options: dict[str, str] = {}
@@ -115,7 +122,8 @@ def merge(base: ResolverConfig, config: Mapping[str, Any]) -> ResolverConfig:
 
 
 def _limit(config: ResolverConfig, warnings: list[str]) -> Resolution:
-    servers, searches = config.nameservers, config.searches
+    servers = config.nameservers
+    searches = config.searches
     if len(servers) > MAX_NAMESERVERS:
         servers = servers[:MAX_NAMESERVERS]
         warnings.append(

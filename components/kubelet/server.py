@@ -1,7 +1,9 @@
-"""The kubelet's HTTPS API on port 10250 and plain /healthz on 127.0.0.1:10248
+"""The kubelet's HTTPS API on port 10250, and plain HTTP /healthz on 127.0.0.1:10248
 (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/).
 
-A client is who shows a certificate of the client CA; everybody who does may do everything (AlwaysAllow).
+A client authenticates with a certificate of the client CA. Every authenticated client may do
+everything (authorization mode AlwaysAllow); kubectl's requests come from the API server, which has
+authorized the user.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: Where a WebSocket may be asked for; SPDY requests never reach aiohttp's router.
+#: The paths of streams over WebSocket. SPDY requests never reach aiohttp's router.
 STREAM_PATHS = (
     "/exec/{namespace}/{pod}/{container}",
     "/exec/{namespace}/{pod}/{uid}/{container}",
@@ -46,17 +48,18 @@ STREAM_PATHS = (
 
 
 def addresses_of(host: str) -> list[str]:
-    """What to listen on: an unspecified address stands for both families, as in Go's net.Listen, where the kernel has
-    them."""
+    """The addresses to listen on. As in Go's net.Listen, an unspecified address means both
+    families, if the kernel has IPv6."""
     both = host in ("0.0.0.0", "::") and Path("/proc/net/if_inet6").exists()
     return ["0.0.0.0", "::"] if both else [host]
 
 
 class KubeletServer:
-    """start() listens, stop() ends it; exec, attach and port-forward are streaming/'s."""
+    """start() listens and stop() closes. exec, attach and port-forward are in streaming/."""
 
     def __init__(self, kubelet: Kubelet, settings: Settings) -> None:
-        self._kubelet, self._settings = kubelet, settings
+        self._kubelet = kubelet
+        self._settings = settings
         self.application = web.Application(middlewares=[self._authenticate])
         self._runners: list[web.AppRunner] = []
         self._listeners: list[asyncio.Server] = []
@@ -95,14 +98,31 @@ class KubeletServer:
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
 
-    async def _listen(self, application: web.Application, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    async def _listen(
+        self,
+        application: web.Application,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+        )
         await runner.setup()
         self._runners.append(runner)
         assert runner.server is not None, "set up above"
         factory = protocol_factory(runner.server, self._spdy)
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(factory, addresses_of(host), port, ssl=tls, reuse_address=True)
+        listener = await loop.create_server(
+            factory,
+            addresses_of(host),
+            port,
+            ssl=tls,
+            reuse_address=True,
+        )
         self._listeners.append(listener)
 
     async def stop(self) -> None:
@@ -118,9 +138,15 @@ class KubeletServer:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         return await websocket(request, self._kubelet.target)
 
-    async def _spdy(self, request: UpgradeRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _spdy(
+        self,
+        request: UpgradeRequest,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         if not self._known(writer):
-            writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            head = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            writer.write(head)
             return
         await spdy(request, reader, writer, self._kubelet.target)
 
@@ -132,43 +158,51 @@ class KubeletServer:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         if problem := self._kubelet.unhealthy():
-            return web.Response(status=500, text=f"[-]syncloop failed: {problem}\nhealthz check failed\n")
+            text = f"[-]syncloop failed: {problem}\nhealthz check failed\n"
+            return web.Response(status=500, text=text)
         return web.Response(text="ok")
 
     async def _pods(self, _: web.Request) -> web.Response:
-        items = [
-            {**worker.state.pod, "status": self._kubelet.status_of(worker)} for worker in self._kubelet.workers.values()
-        ]
-        body: dict[str, Any] = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
+        kubelet = self._kubelet
+        workers = kubelet.workers.values()
+        body: dict[str, Any] = {
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "metadata": {},
+            "items": [{**item.state.pod, "status": kubelet.status_of(item)} for item in workers],
+        }
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._kubelet.metrics_text().encode(), headers={"Content-Type": CONTENT_TYPE})
+        body = self._kubelet.metrics_text().encode()
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _summary(self, _: web.Request) -> web.Response:
         body = summary(self._settings.node_name, self._kubelet.workers.values(), time.time())
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
-        found = {key: request.match_info[key] for key in ("namespace", "pod", "container")}
-        worker = self._kubelet.find(found["namespace"], found["pod"])
+        pod_name = request.match_info["pod"]
+        name = request.match_info["container"]
+        worker = self._kubelet.find(request.match_info["namespace"], pod_name)
         if worker is None:
-            text = f'pod "{found["pod"]}" not found'
-            return web.Response(status=404, text=text)
+            return web.Response(status=404, text=f'pod "{pod_name}" not found')
         try:
             options = LogOptions.of(request.query, time.time())
         except LogOptionsError as error:
             return web.Response(status=422, text=str(error))
-        name = found["container"]
         if pods.container(worker.state.pod, name) is None:
-            return web.Response(status=404, text=f'container "{name}" not found in pod "{found["pod"]}"')
+            text = f'container "{name}" not found in pod "{pod_name}"'
+            return web.Response(status=404, text=text)
         record = worker.state.record
         current = (record.previous if options.previous else record.current).get(name)
         if current is None:
-            text = no_log(found["pod"], name, self._kubelet.status_of(worker), previous=options.previous)
+            status = self._kubelet.status_of(worker)
+            text = no_log(pod_name, name, status, previous=options.previous)
             return web.Response(status=400, text=text)
         path = self._kubelet.directories.container_log(worker.state.pod, name, current.attempt)
-        response = web.StreamResponse(headers={"Content-Type": "text/plain", "Transfer-Encoding": "chunked"})
+        headers = {"Content-Type": "text/plain", "Transfer-Encoding": "chunked"}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         try:
             await self._send(response, path, options, lambda: _running(worker, name, current.id))
@@ -177,8 +211,13 @@ class KubeletServer:
         return response
 
     async def _send(
-        self, response: web.StreamResponse, path: Path, options: LogOptions, running: Callable[[], bool]
+        self,
+        response: web.StreamResponse,
+        path: Path,
+        options: LogOptions,
+        running: Callable[[], bool],
     ) -> None:
+        """Sends the log; with `follow`, until the container's process has ended."""
         writer = LogWriter(options)
         offset = 0 if options.tail_lines is None else tail_offset(path, options.tail_lines)
         with path.open("rb") as file:
@@ -195,7 +234,7 @@ class KubeletServer:
                         await _pump(response, lines, writer)
                     if not alive:
                         return
-                    # The end of the process writes nothing; it is looked for now and then.
+                    # The end of the process does not change the file, so check for it as well.
                     try:
                         async with asyncio.timeout(0.5):
                             await watch.changed()
@@ -213,15 +252,22 @@ def _running(worker: PodWorker, name: str, container_id: str) -> bool:
     return current is not None and current.id == container_id and current.running
 
 
-#: validateContainerLogStatus of upstream's kubelet; other reasons are said as they are.
-_WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
+#: The texts of upstream's validateContainerLogStatus; other reasons stand for themselves.
+_WAITING = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
 
 
 def no_log(pod: str, name: str, status: PodStatus, *, previous: bool) -> str:
-    """Why there is no log of this container (yet). status: the pod's."""
+    """Why a container has no log (yet). status: the pod's."""
     if previous:
         return f'previous terminated container "{name}" in pod "{pod}" not found'
-    listed = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-    state = next((one.get("state") or {} for one in listed if one["name"] == name), {})
-    reason = (state.get("waiting") or {}).get("reason") or "ContainerCreating"
-    return f'container "{name}" in pod "{pod}" is waiting to start: {_WAITING.get(reason, reason)}'
+    containers = status.get("containerStatuses") or ()
+    init_containers = status.get("initContainerStatuses") or ()
+    listed = (*containers, *init_containers)
+    states = (item.get("state") or {} for item in listed if item["name"] == name)
+    waiting = next(states, {}).get("waiting") or {}
+    reason = waiting.get("reason") or "ContainerCreating"
+    why = _WAITING.get(reason, reason)
+    return f'container "{name}" in pod "{pod}" is waiting to start: {why}'

@@ -1,5 +1,9 @@
-"""Static pods: manifests in a folder of the node, run without the API server, shown there as mirror pods
-(https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/)."""
+"""Static pods: pods from manifests in a folder of the node.
+
+The kubelet runs a static pod without the API server's help. To show it in the API, the kubelet
+creates a mirror pod there, which it never runs itself; deleting a mirror pod does not stop the
+static pod (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,22 @@ from kubewire.components.kubelet import pods
 
 log = logging.getLogger(__name__)
 
-_SOURCE, _HASH = "kubernetes.io/config.source", "kubernetes.io/config.hash"
-_MIRROR, _SEEN = "kubernetes.io/config.mirror", "kubernetes.io/config.seen"
+_SOURCE = "kubernetes.io/config.source"
+_HASH = "kubernetes.io/config.hash"
+_MIRROR = "kubernetes.io/config.mirror"
+_SEEN = "kubernetes.io/config.seen"
 _MIRROR_CHECK = 5.0
 
 
 class ManifestError(ValueError):
-    """A file that is no Pod; it is logged and passed over."""
+    """The file is not a valid Pod manifest; it is logged and skipped."""
 
 
 def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObject:
-    """The pod a manifest stands for: NAME-NODE, with a uid that changes with the file. Raises ManifestError."""
+    """Returns the pod of a manifest: its name is NAME-NODE, and its uid changes with the content.
+
+    where: the file's path, part of the uid. Raises ManifestError.
+    """
     from kubewire.components.base import yamlfile
 
     try:
@@ -42,10 +51,12 @@ def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObjec
     spec = body.get("spec") or {}
     annotations = (metadata.get("annotations") if isinstance(metadata, dict) else None) or {}
     if not all(isinstance(part, dict) for part in (metadata, spec, annotations)):
-        raise ManifestError(f"{where}: invalid pod: metadata, metadata.annotations and spec must be mappings")
+        wrong = "metadata, metadata.annotations and spec must be mappings"
+        raise ManifestError(f"{where}: invalid pod: {wrong}")
     if not metadata.get("name") or not spec.get("containers"):
         raise ManifestError(f"{where}: invalid pod: metadata.name and spec.containers are required")
-    uid = hashlib.md5(f"{node_name}\0{where}\0{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
+    identity = f"{node_name}\0{where}\0{json.dumps(body, sort_keys=True)}"
+    uid = hashlib.md5(identity.encode()).hexdigest()
     notes = {_SOURCE: "file", _HASH: uid, _SEEN: seen}
     return {
         "apiVersion": "v1",
@@ -67,10 +78,17 @@ def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObjec
 
 
 def mirror_of(pod: KubeObject, node_uid: str) -> KubeObject:
-    """What is created in the API for a static pod."""
-    metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels") if key in pod["metadata"]}
+    """The mirror pod that stands for a static pod in the API."""
+    keys = ("name", "namespace", "labels")
+    metadata = {key: pod["metadata"][key] for key in keys if key in pod["metadata"]}
     node_name = pod["spec"]["nodeName"]
-    owner = {"apiVersion": "v1", "kind": "Node", "name": node_name, "uid": node_uid, "controller": True}
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": node_name,
+        "uid": node_uid,
+        "controller": True,
+    }
     annotations = {**pod["metadata"]["annotations"], _MIRROR: pod["metadata"]["annotations"][_HASH]}
     return {
         **pod,
@@ -79,7 +97,7 @@ def mirror_of(pod: KubeObject, node_uid: str) -> KubeObject:
 
 
 class StaticPods:
-    """run() follows the folder. changed(old, new) has an informer handler's form."""
+    """run() follows the folder and calls changed(old, new), in the manner of an informer."""
 
     def __init__(
         self,
@@ -88,18 +106,21 @@ class StaticPods:
         client: Client,
         changed: Callable[[KubeObject | None, KubeObject | None], None],
     ) -> None:
-        self._folder, self._node_name, self._client, self._changed = folder, node_name, client, changed
+        self._folder = folder
+        self._node_name = node_name
+        self._client = client
+        self._changed = changed
         self.node_uid = ""
         self.pods: dict[Path, KubeObject] = {}
         self._mirrors: dict[tuple[str, str], KubeObject] = {}
 
     def mirror_uid(self, pod: KubeObject) -> str | None:
-        """The uid of the mirror pod; None while there is none."""
+        """The uid of the mirror pod; None while it does not exist."""
         mirror = self._mirrors.get((pods.namespace(pod), pods.name(pod)))
         return pods.uid(mirror) if mirror else None
 
     def saw_mirror(self, old: KubeObject | None, new: KubeObject | None) -> KubeObject | None:
-        """From the pods' informer. Returns the static pod that the mirror stands for, if it is still there."""
+        """Takes a mirror pod from the informer; returns its static pod, if that still exists."""
         mirror = new or old
         assert mirror is not None
         key = (pods.namespace(mirror), pods.name(mirror))
@@ -107,7 +128,10 @@ class StaticPods:
             self._mirrors[key] = new
         else:
             self._mirrors.pop(key, None)
-        return next((p for p in self.pods.values() if (pods.namespace(p), pods.name(p)) == key), None)
+        for pod in self.pods.values():
+            if (pods.namespace(pod), pods.name(pod)) == key:
+                return pod
+        return None
 
     async def run(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -122,32 +146,33 @@ class StaticPods:
                     pass
 
     def scan(self) -> dict[Path, KubeObject]:
-        """The pods of all valid manifests by file; the others are logged."""
+        """Reads all manifests: file -> pod. Invalid manifests are logged."""
         from kubewire.components.base import yamlfile
 
-        found: dict[Path, KubeObject] = {}
+        manifests: dict[Path, KubeObject] = {}
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
             if path.is_file() and not path.name.startswith("."):
                 try:
                     seen = datetime.now(UTC).isoformat()
-                    found[path] = read_manifest(yamlfile.read_text(path), str(path), self._node_name, seen)
+                    text = yamlfile.read_text(path)
+                    manifests[path] = read_manifest(text, str(path), self._node_name, seen)
                 except (ManifestError, yamlfile.YamlFileError, OSError) as error:
                     log.error("static pod: %s", error)
-        return found
+        return manifests
 
     def _read(self) -> None:
-        found = self.scan()
+        manifests = self.scan()
         for path, pod in list(self.pods.items()):
-            if path not in found or pods.uid(found[path]) != pods.uid(pod):
+            if path not in manifests or pods.uid(manifests[path]) != pods.uid(pod):
                 del self.pods[path]
                 self._changed(pod, None)
-        for path, pod in found.items():
+        for path, pod in manifests.items():
             if path not in self.pods:
                 self.pods[path] = pod
                 self._changed(None, pod)
 
     async def _keep_mirrors(self) -> None:
-        """Every static pod has its mirror and every mirror its static pod."""
+        """Creates missing mirror pods, and deletes those without or with a changed static pod."""
         wanted = {(pods.namespace(pod), pods.name(pod)): pod for pod in self.pods.values()}
         try:
             for key, mirror in list(self._mirrors.items()):
@@ -171,7 +196,11 @@ class StaticPods:
     async def _delete(self, mirror: KubeObject) -> None:
         try:
             await self._client.delete(
-                PODS, pods.name(mirror), pods.namespace(mirror), grace_period_seconds=0, uid=pods.uid(mirror)
+                PODS,
+                pods.name(mirror),
+                pods.namespace(mirror),
+                grace_period_seconds=0,
+                uid=pods.uid(mirror),
             )
         except ApiError as error:
             if error.status not in (404, 409):

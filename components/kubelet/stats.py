@@ -1,4 +1,4 @@
-"""/stats/summary, reduced to what the kernel tells for each process without cgroups
+"""/stats/summary, with the figures that /proc has per process, because containers have no cgroups
 (https://kubernetes.io/docs/reference/instrumenting/node-metrics/)."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def summary(node_name: str, workers: Iterable[PodWorker], now: float) -> dict[str, Any]:
-    """A statsapi.Summary with the pods' processes (each container's first process only)."""
+    """A statsapi.Summary of the pods; a container is represented by its first process only."""
     stamp = pods.format_time(now)
     return {
         "node": {"nodeName": node_name, "memory": _node_memory(stamp)},
@@ -38,31 +38,39 @@ def _node_memory(stamp: str) -> dict[str, Any]:
 def _pod(worker: PodWorker, stamp: str) -> dict[str, Any]:
     pod = worker.state.pod
     sandbox = worker.state.record.sandbox
-    found: dict[str, Any] = {
-        "podRef": {"name": pods.name(pod), "namespace": pods.namespace(pod), "uid": pods.uid(pod)},
+    stats: dict[str, Any] = {
+        "podRef": {
+            "name": pods.name(pod),
+            "namespace": pods.namespace(pod),
+            "uid": pods.uid(pod),
+        },
         "startTime": stamp,
         "containers": [_container(record, stamp) for record in worker.state.record.running()],
     }
     if sandbox and sandbox.netns and sandbox.pid:
-        found["network"] = {"time": stamp, **_interface(sandbox.pid)}
-    return found
+        stats["network"] = {"time": stamp, **_interface(sandbox.pid)}
+    return stats
 
 
 def _container(record: ContainerRecord, stamp: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": record.name, "startTime": pods.format_time(record.started_at)}
+    stats: dict[str, Any] = {
+        "name": record.name,
+        "startTime": pods.format_time(record.started_at),
+    }
     try:
+        # The second field, the program's name in parentheses, may itself contain spaces (proc(5)).
         fields = Path(f"/proc/{record.pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
-        return found
+        return stats
     seconds = (int(fields[11]) + int(fields[12])) / _TICK
     resident = int(fields[21]) * _PAGE
-    found["cpu"] = {"time": stamp, "usageCoreNanoSeconds": int(seconds * 1e9)}
-    found["memory"] = {"time": stamp, "workingSetBytes": resident, "rssBytes": resident}
-    return found
+    stats["cpu"] = {"time": stamp, "usageCoreNanoSeconds": int(seconds * 1e9)}
+    stats["memory"] = {"time": stamp, "workingSetBytes": resident, "rssBytes": resident}
+    return stats
 
 
 def _interface(pid: int) -> dict[str, Any]:
-    """eth0's counters as the pod's namespace shows them."""
+    """The counters of eth0 in the network namespace of the process."""
     try:
         lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()
     except OSError:

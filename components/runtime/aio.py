@@ -1,4 +1,4 @@
-"""The asyncio client of the fork server (for kubelet): one connection, any number of calls at once."""
+"""The asyncio client of the fork server, for the kubelet: many calls at once on one connection."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from .spec import Completed, Disconnected, ExitStatus, Process, ProcessSpec, pro
 
 
 class AsyncRuntimeClient:
-    """As RuntimeClient, with coroutines; make one with `await AsyncRuntimeClient.connect(path)`.
+    """RuntimeClient with coroutines; made with `await AsyncRuntimeClient.connect(path)`.
 
-    Calls pending when the fork server goes away raise Disconnected, and iterators of subscribe() end.
+    When the fork server goes away, pending calls raise Disconnected and iterators of subscribe()
+    end.
     """
 
     def __init__(self, sock: socket.socket, path: str) -> None:
@@ -36,7 +37,7 @@ class AsyncRuntimeClient:
 
     @classmethod
     async def connect(cls, socket_path: str | Path) -> AsyncRuntimeClient:
-        """Raises Disconnected when nobody listens at socket_path."""
+        """Connects. Raises Disconnected if no fork server listens at socket_path."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
@@ -62,7 +63,7 @@ class AsyncRuntimeClient:
         stderr: int | None = None,
         fds: Mapping[int, int] | None = None,
     ) -> Process:
-        """As RuntimeClient.spawn. Descriptors may be closed by the caller as soon as this returns or raises."""
+        """Like RuntimeClient.spawn(). The caller may close its descriptors once this returns."""
         with ExitStack() as stack:
             message, descriptors = spawn_request(spec, stdin, stdout, stderr, fds or {}, stack)
             return process_from_json(await self._call(message, descriptors))
@@ -71,38 +72,45 @@ class AsyncRuntimeClient:
         return process_from_json(await self._call({"op": "get", "id": process_id}))
 
     async def list(self, labels: Mapping[str, str] | None = None) -> list[Process]:
-        """Processes, exited ones included, that carry all these labels; oldest first."""
-        return [process_from_json(p) for p in await self._call({"op": "list", "labels": dict(labels or {})})]
+        """The processes with all these labels, oldest first, including those that have exited."""
+        found = await self._call({"op": "list", "labels": dict(labels or {})})
+        return [process_from_json(body) for body in found]
 
     async def wait(self, process_id: str) -> ExitStatus:
-        """Until the process has ended; bound it with asyncio.timeout."""
+        """Waits until the process has ended; use asyncio.timeout() to limit the time."""
         process = process_from_json(await self._call({"op": "wait", "id": process_id}))
         assert process.exit is not None
         return process.exit
 
     async def signal(self, process_id: str, number: int) -> None:
-        """Send a signal; nothing happens when the process has ended."""
+        """Sends a signal; does nothing if the process has ended."""
         await self._call({"op": "signal", "id": process_id, "signal": int(number)})
 
     async def remove(self, process_id: str, *, force: bool = False) -> None:
-        """Forget an exited process and delete its root; force kills a running one first. Idempotent."""
+        """Forgets an exited process; force: kills a running one first. Idempotent."""
         await self._call({"op": "remove", "id": process_id, "force": force})
 
     async def resize(self, process_id: str, rows: int, columns: int) -> None:
         await self._call({"op": "resize", "id": process_id, "rows": rows, "columns": columns})
 
     async def attach(
-        self, process_id: str, *, stdin: int | None = None, stdout: int | None = None, stderr: int | None = None
+        self,
+        process_id: str,
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
     ) -> None:
-        """As RuntimeClient.attach: pipes or sockets are copied to and from until the process ends."""
+        """Like RuntimeClient.attach(): connects pipes or sockets to the process's streams."""
         given = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         named = {name: fd for name, fd in given.items() if fd is not None}
-        await self._call({"op": "attach", "id": process_id, "fds": list(named)}, list(named.values()))
+        message = {"op": "attach", "id": process_id, "fds": list(named)}
+        await self._call(message, list(named.values()))
 
     async def subscribe(self, labels: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
-        """An iterator of processes carrying these labels, each as it ends; registered when this returns.
+        """Returns an iterator over processes with these labels that end from now on.
 
-        `async for process in await client.subscribe({...})`. It ends when the connection does.
+        `async for process in await client.subscribe({...})`. It ends with the connection.
         """
         wanted = dict(labels or {})
         queue: asyncio.Queue[Process | None] = asyncio.Queue()
@@ -110,7 +118,11 @@ class AsyncRuntimeClient:
         await self._call({"op": "subscribe", "labels": {}})
         return self._exits(queue, wanted)
 
-    async def _exits(self, queue: asyncio.Queue[Process | None], wanted: dict[str, str]) -> AsyncIterator[Process]:
+    async def _exits(
+        self,
+        queue: asyncio.Queue[Process | None],
+        wanted: dict[str, str],
+    ) -> AsyncIterator[Process]:
         try:
             while (process := await queue.get()) is not None:
                 if wanted.items() <= dict(process.labels).items():
@@ -119,11 +131,20 @@ class AsyncRuntimeClient:
             self._subscribers.remove(queue)
 
     async def run(
-        self, spec: ProcessSpec, *, stdin: bytes = b"", timeout: float | None = None, limit: int = 64 * 1024 * 1024
+        self,
+        spec: ProcessSpec,
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        limit: int = 64 * 1024 * 1024,
     ) -> Completed:
-        """Start, feed stdin, collect stdout and stderr (limit bytes each), wait, remove; TimeoutError kills it."""
+        """Runs a process to its end: feeds stdin, collects stdout and stderr, waits, removes it.
+
+        limit: the most bytes kept of stdout and of stderr. The process is killed on TimeoutError.
+        """
         ends = [os.pipe() for _ in range(3)]
-        theirs, ours = [ends[0][0], ends[1][1], ends[2][1]], [ends[0][1], ends[1][0], ends[2][0]]
+        theirs = [ends[0][0], ends[1][1], ends[2][1]]
+        ours = [ends[0][1], ends[1][0], ends[2][0]]
         try:
             process = await self.spawn(spec, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2])
         except BaseException:
@@ -136,7 +157,9 @@ class AsyncRuntimeClient:
         try:
             async with asyncio.timeout(timeout):
                 _, stdout, stderr = await asyncio.gather(
-                    _feed(ours[0], stdin), _collect(ours[1], limit), _collect(ours[2], limit)
+                    _feed(ours[0], stdin),
+                    _collect(ours[1], limit),
+                    _collect(ours[2], limit),
                 )
                 status = await self.wait(process.id)
         finally:
@@ -150,8 +173,10 @@ class AsyncRuntimeClient:
         number = self._number
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._pending[number] = future
-        # Own copies: the caller may close its descriptors (or be cancelled) before the socket took them.
-        self._outgoing.append((memoryview(wire.encode({**message, "n": number})), [os.dup(fd) for fd in fds]))
+        # The descriptors are duplicated, because the caller may close its own (or be cancelled)
+        # before the socket takes them.
+        data = memoryview(wire.encode({**message, "n": number}))
+        self._outgoing.append((data, [os.dup(fd) for fd in fds]))
         self._flush()
         try:
             return result_of(await future)
@@ -216,10 +241,13 @@ class AsyncRuntimeClient:
 
 
 async def _collect(fd: int, limit: int) -> bytes:
-    """All that comes from a pipe until its end, cut at limit bytes; closes it."""
+    """Reads a pipe to its end, keeps at most limit bytes, and closes it."""
     loop = asyncio.get_running_loop()
     stream = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(fd, "rb"))
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream),
+        os.fdopen(fd, "rb"),
+    )
     kept = bytearray()
     try:
         while chunk := await stream.read(64 * 1024):
@@ -230,12 +258,15 @@ async def _collect(fd: int, limit: int) -> bytes:
 
 
 async def _feed(fd: int, data: bytes) -> None:
-    """Write data to a pipe and close it; a reader that left early is no error."""
+    """Writes data to a pipe and closes it; a reader that closes its end early is not an error."""
     if not data:
         os.close(fd)
         return
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(fd, "wb"))
+    transport, protocol = await loop.connect_write_pipe(
+        asyncio.streams.FlowControlMixin,
+        os.fdopen(fd, "wb"),
+    )
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
     try:
         writer.write(data)

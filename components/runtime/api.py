@@ -1,20 +1,41 @@
-"""The contract of the fork server, as CRI is between kubelet and containerd. Import only this from outside.
+"""The contract of the fork server, which corresponds to CRI between the kubelet and containerd.
 
-client = RuntimeClient(state_dir / "runtime.sock")                   # blocking: the lab, the CLI
-client = await AsyncRuntimeClient.connect(state_dir / "runtime.sock")  # asyncio: kubelet
+Other parts of kubewire import only this module.
 
-# a component on a node (net and mnt namespace of the Mininet host; pid namespace stays the lab's)
-ProcessSpec(main="kubewire.components.apiserver.main:main", args=("--secure-port", "6443", "--listen-fd", "3"),
-            name="apiserver@control-plane", preload="components", join={"net": host_pid, "mnt": host_pid},
-            labels={"component": "apiserver", "node": "control-plane"})
+client = RuntimeClient(state_dir / "runtime.sock")                     # blocking: the lab, the CLI
+client = await AsyncRuntimeClient.connect(state_dir / "runtime.sock")  # asyncio: the kubelet
+
+# a component on a node: it joins the net and mnt namespaces of the Mininet host, and stays in the
+# lab's pid namespace
+ProcessSpec(
+    main="kubewire.components.apiserver.main:main",
+    args=("--secure-port", "6443", "--listen-fd", "3"),
+    name="apiserver@control-plane",
+    preload="components",
+    join={"net": host_pid, "mnt": host_pid},
+    labels={"component": "apiserver", "node": "control-plane"},
+)
 client.spawn(spec, stdout=log_fd, stderr=log_fd, fds={3: door.fileno()})
 
-# a pod's pause, then a container of the pod
-ProcessSpec(main="kubewire.components.runtime.pause:main", name="pause", join={"net": "/run/netns/cni-1", "mnt": node},
-            unshare=("pid", "mnt", "uts", "ipc"), rootfs=Rootfs(hostname="pod-a"), env={}, labels={...})
-ProcessSpec(argv=("sh", "-c", "env"), env={...}, log_path="/var/log/pods/NS_POD_UID/app/0.log",
-            join={"net": pause.pid, "uts": pause.pid, "ipc": pause.pid, "mnt": node}, unshare=("pid", "mnt"),
-            rootfs=Rootfs(mounts=(Mount("/etc/hosts", "/var/lib/kubelet/pods/UID/etc-hosts"),)), labels={...})
+# the pause process of a pod, then a container of the pod
+ProcessSpec(
+    main="kubewire.components.runtime.pause:main",
+    name="pause",
+    join={"net": "/run/netns/cni-1", "mnt": node},
+    unshare=("pid", "mnt", "uts", "ipc"),
+    rootfs=Rootfs(hostname="pod-a"),
+    env={},
+    labels={...},
+)
+ProcessSpec(
+    argv=("sh", "-c", "env"),
+    env={...},
+    log_path="/var/log/pods/NS_POD_UID/app/0.log",
+    join={"net": pause.pid, "uts": pause.pid, "ipc": pause.pid, "mnt": node},
+    unshare=("pid", "mnt"),
+    rootfs=Rootfs(mounts=(Mount("/etc/hosts", "/var/lib/kubelet/pods/UID/etc-hosts"),)),
+    labels={...},
+)
 # kubectl exec
 ProcessSpec(argv=("cat", "/etc/hosts"), container=app.id)
 """

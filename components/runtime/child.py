@@ -1,9 +1,27 @@
-"""What a forked child does before its program runs: descriptors, namespaces, root, user; then exec or main().
+"""Turns a forked child into its program: descriptors, namespaces, root, user, then exec or main().
 
-Errors go to the fork server over the status socket as one JSON object; end of stream means that it runs.
+This corresponds to runc's `init` stage. The order of the steps is given by what each of them takes
+away (namespaces(7), user_namespaces(7), capabilities(7)):
+
+1. Join namespaces first, and the user namespace first of all: the rights to join the others, to
+   mount and to set a hostname come from it.
+2. Unshare new namespaces, write sysctls, set the hostname, build the root and pivot into it.
+   Sysctls come before the root, because its /proc/sys is read-only.
+3. Open the terminal in the new root, because it must be a pty of the container's own /dev/pts, and
+   put the descriptors in place.
+4. Set groups, user and capabilities last: after that, most of the steps above are forbidden.
+
+The pid namespace is missing here. A process cannot change its own, only that of its children, so
+the forking parent enters or makes it around fork() (zygote.py).
+
+The fork server learns the result over the status socket, one JSON object per line: an error, a
+warning, or a terminal with its descriptor. The socket is closed by exec, or just before main() is
+called, so its end of stream without an error means that the program runs.
+
+If the program is Python and gets a root of its own, a helper does steps 1 and 2 (builder.py).
 """
 
-# pathlib would cost every container memory; paths here are the kernel's strings.
+# pathlib is not used, because importing it would cost memory in every container.
 # ruff: noqa: PTH103
 from __future__ import annotations
 
@@ -31,8 +49,9 @@ from . import builder, credentials, rootfs
 from .spec import ProcessSpec, StartError, spec_from_json
 from .title import ArgvArea, set_title
 
-#: Our own descriptors lie from here on while the program's (0 to RESERVED - 1) are put in place; below 64, where
-#: the kernel would have to grow the descriptor table.
+#: While the program's descriptors (0 to RESERVED - 1) are put in place, this code's own ones are
+#: moved to numbers from here on. They stay below 64, above which the kernel must enlarge the
+#: table.
 RESERVED = 32
 _TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
@@ -43,9 +62,11 @@ _IFF_UP = 0x1
 
 @dataclass(frozen=True)
 class Task:
-    """A child to become: the request read by the forking parent, untouched, and its descriptors.
+    """What a child has to become.
 
-    built: a helper is to make its namespaces and root (builder.py).
+    payload: the memfd of the request, which the forking parent has not read. status: the socket for
+    reports. fds: the other descriptors, in the order of their names in the request. built: a helper
+    makes namespaces and root (builder.py).
     """
 
     payload: int
@@ -55,25 +76,23 @@ class Task:
 
 
 def payload_json(spec: dict[str, Any], names: Sequence[str], layout: rootfs.Layout) -> bytes:
-    """The request as it travels in a memfd: the spec, the names of the descriptors, the machine's layout."""
+    """The content of the memfd: the spec, the names of the descriptors, the machine's layout."""
     body = {"spec": spec, "fds": list(names), "layout": asdict(layout)}
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def become(task: Task, area: ArgvArea | None) -> int:
-    """Turn this forked child into the program of the task; returns main's exit code (exec does not return)."""
+    """Turns this forked child into its program; returns main's exit code (exec does not return)."""
     status = socket.socket(fileno=fcntl.fcntl(task.status, fcntl.F_DUPFD_CLOEXEC, RESERVED))
     try:
-        program = _prepare_built(task, status, area) if task.built else _prepare(task, status, area)
+        prepare = _prepare_built if task.built else _prepare
+        program = prepare(task, status, area)
     except builder.Failed as err:
         if not err.reported:
             _report(status, {"error": {"message": str(err), "stage": "rootfs", "errno": 0}})
         return 128
-    except StartError as err:
-        _report(status, {"error": {"message": str(err), "stage": err.stage, "errno": err.errno}})
-        return 128
     except BaseException as err:
-        _report(status, {"error": {"message": f"{type(err).__name__}: {err}", "stage": "start", "errno": 0}})
+        _report_error(status, err)
         return 128
     status.close()
     del task, status
@@ -81,12 +100,15 @@ def become(task: Task, area: ArgvArea | None) -> int:
 
 
 def to_be_built(spec: ProcessSpec) -> bool:
-    """Whether a helper is worth its fork: for a Python program (exec starts with clean pages anyway) with its own root.
+    """Whether a helper builds the root: for a Python program with a root of its own.
 
-    A terminal is opened in the new root by the session that it is to control, and a joined user namespace counts for
-    what comes after it: these do it all by themselves.
+    An executed program gets new pages anyway. With a terminal the process does all steps itself,
+    because it must open the terminal in the new root as the leader of its session; with a joined
+    user namespace because the rights from it are needed in the process that takes the further
+    steps.
     """
-    return bool(spec.main) and spec.rootfs is not None and spec.tty is None and "user" not in spec.join
+    with_root = spec.rootfs is not None and spec.tty is None
+    return bool(spec.main) and with_root and "user" not in spec.join
 
 
 def _prepare(task: Task, status: socket.socket, area: ArgvArea | None) -> Callable[[], Any]:
@@ -104,8 +126,19 @@ def _prepare(task: Task, status: socket.socket, area: ArgvArea | None) -> Callab
     raise AssertionError("unreachable")
 
 
-#: What a process itself still has to do when its namespaces and its root are built.
-_OWN = ("main", "args", "name", "env", "add_env", "cwd", "user", "group", "groups", "capabilities")
+#: The fields of a spec for the steps that remain after a helper has built namespaces and root.
+_OWN = (
+    "main",
+    "args",
+    "name",
+    "env",
+    "add_env",
+    "cwd",
+    "user",
+    "group",
+    "groups",
+    "capabilities",
+)
 
 
 def _prepare_built(task: Task, status: socket.socket, area: ArgvArea | None) -> Callable[[], Any]:
@@ -121,17 +154,15 @@ def _prepare_built(task: Task, status: socket.socket, area: ArgvArea | None) -> 
 
 
 def _build(task: Task, status: socket.socket) -> tuple[int, Any]:
-    """In the helper: reports what fails."""
+    """Runs in the helper: enters namespaces and root, and reports a failure."""
     try:
         spec, named, layout = _read(task)
         _enter(spec, named, layout, status)
-    except StartError as err:
-        _report(status, {"error": {"message": str(err), "stage": err.stage, "errno": err.errno}})
+    except Exception as err:  # any failure must be reported to the client
+        _report_error(status, err)
         raise
-    except Exception as err:  # whoever asked must hear why, whatever it was
-        _report(status, {"error": {"message": f"{type(err).__name__}: {err}", "stage": "start", "errno": 0}})
-        raise
-    kinds = {name.removeprefix("ns:") for name in named if name.startswith("ns:")} | set(spec.unshare)
+    joined = {name.removeprefix("ns:") for name in named if name.startswith("ns:")}
+    kinds = joined | set(spec.unshare)
     flags = sum(ns.NAMESPACES[name] for name in kinds - {"pid"})
     return flags, ({name: getattr(spec, name) for name in _OWN}, list(named))
 
@@ -143,7 +174,12 @@ def _read(task: Task) -> tuple[ProcessSpec, dict[str, int], rootfs.Layout]:
     return spec_from_json(body["spec"]), named, rootfs.Layout(**body["layout"])
 
 
-def _enter(spec: ProcessSpec, named: Mapping[str, int], layout: rootfs.Layout, status: socket.socket) -> None:
+def _enter(
+    spec: ProcessSpec,
+    named: Mapping[str, int],
+    layout: rootfs.Layout,
+    status: socket.socket,
+) -> None:
     _join(spec, named)
     _write_sysctls(spec.sysctls)
     if spec.rootfs is not None:
@@ -156,14 +192,18 @@ def _become_user(spec: ProcessSpec) -> None:
     _change_directory(spec.cwd)
     credentials.apply(spec)
     os.umask(0o022)
-    # After setuid, which clears it: nothing may outlive the fork server.
+    # No process may outlive the fork server. This comes after setresuid(2), which clears the
+    # setting (prctl(2), PR_SET_PDEATHSIG).
     ns.set_parent_death_signal(signal.SIGKILL)
 
 
 def _import_main(path: str) -> Callable[[list[str]], Any]:
     module_name, _, function_name = path.partition(":")
     try:
-        function: Callable[[list[str]], Any] = getattr(importlib.import_module(module_name), function_name)
+        function: Callable[[list[str]], Any] = getattr(
+            importlib.import_module(module_name),
+            function_name,
+        )
     except (ImportError, AttributeError) as err:
         raise StartError(f"main {path}: {err}", "import") from None
     return function
@@ -184,18 +224,19 @@ def _set_environment(spec: ProcessSpec) -> None:
     os.environ.update(complete)
 
 
-#: containerd's and Docker's, for an environment that has none.
+#: The PATH of containerd and Docker for an environment without one.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def _join(spec: ProcessSpec, named: Mapping[str, int]) -> None:
     for name, flag in ns.NAMESPACES.items():
-        # The pid namespace was entered by the parent around fork(): it counts for children only.
+        # The forking parent has entered the pid namespace around fork().
         if name != "pid" and f"ns:{name}" in named:
             try:
                 ns.setns(named[f"ns:{name}"], flag)
             except OSError as err:
-                raise StartError(f"join {name} namespace: {err.strerror}", f"join {name}", err.errno or 0) from None
+                text = f"join {name} namespace: {err.strerror}"
+                raise StartError(text, f"join {name}", err.errno or 0) from None
     flags = 0
     for name in spec.unshare:
         flags |= 0 if name == "pid" else ns.NAMESPACES[name]
@@ -203,7 +244,8 @@ def _join(spec: ProcessSpec, named: Mapping[str, int]) -> None:
         try:
             ns.unshare(flags)
         except OSError as err:
-            raise StartError(f"unshare {', '.join(spec.unshare)}: {err.strerror}", "unshare", err.errno or 0) from None
+            text = f"unshare {', '.join(spec.unshare)}: {err.strerror}"
+            raise StartError(text, "unshare", err.errno or 0) from None
     if "net" in spec.unshare:
         _loopback_up()
 
@@ -216,18 +258,23 @@ def _loopback_up() -> None:
 
 
 def _write_sysctls(sysctls: Mapping[str, str]) -> None:
-    """Before the root is entered (there /proc/sys is read-only); net.* and kernel.shm* are the joined namespace's."""
+    """Sets sysctls. Those of net.* and kernel.shm* belong to the namespaces of this process."""
     for key, value in sysctls.items():
         path = "/proc/sys/" + key.replace(".", "/")
         try:
             with open(path, "w") as file:
                 file.write(value)
         except OSError as err:
-            raise StartError(f"sysctl {key}={value}: {err.strerror}", f"sysctl {key}", err.errno or 0) from None
+            text = f"sysctl {key}={value}: {err.strerror}"
+            raise StartError(text, f"sysctl {key}", err.errno or 0) from None
 
 
-def _install_descriptors(spec: ProcessSpec, named: Mapping[str, int], status: socket.socket) -> None:
-    """0, 1, 2 and the extra numbers; everything else is closed or closes at exec."""
+def _install_descriptors(
+    spec: ProcessSpec,
+    named: Mapping[str, int],
+    status: socket.socket,
+) -> None:
+    """Puts 0, 1, 2 and the extra descriptors in place; closes all others but the status socket."""
     wanted: dict[int, int] = {}
     if spec.tty is not None:
         slave = _open_terminal(spec, status)
@@ -239,8 +286,10 @@ def _install_descriptors(spec: ProcessSpec, named: Mapping[str, int], status: so
     for name, fd in named.items():
         if name.startswith("fd:"):
             wanted[int(name[3:])] = fd
-    # First out of the way of the wanted numbers, then onto them.
-    moved = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, RESERVED) for target, fd in wanted.items()}
+    # Move all descriptors out of the way first: a target number may be that of another source.
+    moved: dict[int, int] = {}
+    for target, fd in wanted.items():
+        moved[target] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, RESERVED)
     for target, fd in moved.items():
         os.dup2(fd, target, inheritable=True)
     _close_others({*wanted, status.fileno()})
@@ -249,14 +298,17 @@ def _install_descriptors(spec: ProcessSpec, named: Mapping[str, int], status: so
 def _close_others(kept: set[int]) -> None:
     low = 0
     for fd in sorted(kept):
-        if low < fd:  # closerange(0, 0) of Python 3.11 closes everything
+        if low < fd:  # in Python 3.11, closerange(0, 0) closes everything
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 1 << 20)
 
 
 def _open_terminal(spec: ProcessSpec, status: socket.socket) -> int:
-    """A pty of this root's /dev/pts; the master goes to the fork server, the slave becomes our terminal."""
+    """Opens a pty in this root's /dev/pts and makes it the controlling terminal of the session.
+
+    Returns the slave; the master goes to the fork server.
+    """
     assert spec.tty is not None
     try:
         master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -284,7 +336,7 @@ def _change_directory(cwd: str) -> None:
     try:
         os.chdir(cwd)
     except FileNotFoundError:
-        # runc makes a missing working directory.
+        # As runc does, create a missing working directory.
         os.makedirs(cwd, exist_ok=True)
         os.chdir(cwd)
     except OSError as err:
@@ -293,22 +345,27 @@ def _change_directory(cwd: str) -> None:
 
 
 def _exec(argv: Sequence[str]) -> None:
-    """execve with a PATH search in the new root; the errors in runc's words."""
+    """Executes a program, searching PATH in the new root. The error texts are runc's."""
     program = argv[0]
-    candidates = [program] if "/" in program else [f"{d or '.'}/{program}" for d in os.environ["PATH"].split(":")]
-    found: OSError | None = None
+    candidates = [program]
+    if "/" not in program:
+        folders = os.environ["PATH"].split(":")
+        candidates = [f"{folder or '.'}/{program}" for folder in folders]
+    failure: OSError | None = None
     for path in candidates:
         try:
             os.execv(path, list(argv))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as err:
-            found = found or err
-    if "/" in program:
-        reason = f"stat {program}: no such file or directory" if found is None else _lower(found)
+            failure = failure or err
+    if failure is not None:
+        reason = _lower(failure)
+    elif "/" in program:
+        reason = f"stat {program}: no such file or directory"
     else:
-        reason = "executable file not found in $PATH" if found is None else _lower(found)
-    number = errno.ENOENT if found is None else found.errno or 0
+        reason = "executable file not found in $PATH"
+    number = errno.ENOENT if failure is None else failure.errno or 0
     raise StartError(f'exec: "{program}": {reason}', "exec", number)
 
 
@@ -317,9 +374,14 @@ def _lower(err: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _forked(function: Callable[[list[str]], Any], spec: ProcessSpec, area: ArgvArea | None) -> Callable[[], Any]:
+def _forked(
+    function: Callable[[list[str]], Any],
+    spec: ProcessSpec,
+    area: ArgvArea | None,
+) -> Callable[[], Any]:
     name = spec.name or spec.main.partition(":")[0].rpartition(".")[2]
-    # As Python's own start-up does: a peer that has hung up is an OSError, not the end of the process.
+    # Python's start-up does the same: writing to a closed connection raises an OSError instead of
+    # ending the process.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     set_title(area, name, spec.args)
     args = list(spec.args)
@@ -342,7 +404,8 @@ def _call(program: Callable[[], Any]) -> int:
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
-    # Private, but all that stands between os._exit and handlers that the program registered.
+    # The process ends with os._exit(), which does not run the program's atexit handlers. There is
+    # no public function that does.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -350,6 +413,14 @@ def _call(program: Callable[[], Any]) -> int:
         except (OSError, ValueError):
             pass
     return int(code) & 0xFF if isinstance(code, int) else 0
+
+
+def _report_error(status: socket.socket, err: BaseException) -> None:
+    if isinstance(err, StartError):
+        error = {"message": str(err), "stage": err.stage, "errno": err.errno}
+    else:
+        error = {"message": f"{type(err).__name__}: {err}", "stage": "start", "errno": 0}
+    _report(status, {"error": error})
 
 
 def _report(status: socket.socket, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The blocking client of the fork server (for the lab's bring-up, the CLI and tests)."""
+"""The blocking client of the fork server, for the lab's bring-up, the CLI and tests."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def spawn_request(
     fds: Mapping[int, int],
     stack: ExitStack,
 ) -> tuple[dict[str, Any], list[int]]:
-    """The spawn message and its descriptors; those opened here (namespaces, log directory) close with stack.
+    """Returns the spawn message and its descriptors.
 
-    Raises InvalidSpec; OSError when a namespace path or the log directory cannot be opened.
+    stack closes the descriptors that are opened here (namespaces, log directory). Raises
+    InvalidSpec, or OSError if a namespace path or the log directory cannot be opened.
     """
     check(spec)
     named: dict[str, int] = {}
@@ -57,11 +58,13 @@ def spawn_request(
         if isinstance(where, int):
             join[name] = where
         else:
-            named[f"ns:{name}"] = opened = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+            opened = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+            named[f"ns:{name}"] = opened
             stack.callback(os.close, opened)
     if spec.log_path:
-        directory = os.path.dirname(spec.log_path) or "."  # noqa: PTH120 (no pathlib import cost on this path)
-        named["log"] = opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.path.dirname(spec.log_path) or "."  # noqa: PTH120 (avoids importing pathlib)
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        named["log"] = opened
         stack.callback(os.close, opened)
     body = to_json(spec)
     body["join"] = join
@@ -69,21 +72,27 @@ def spawn_request(
 
 
 def result_of(reply: dict[str, Any]) -> Any:
-    """The result of a reply, or its error raised as the exception it names."""
+    """Returns the result of a reply, or raises its error."""
     error = reply.get("error")
     if error is None:
         return reply.get("result")
-    kind, message = error["kind"], error["message"]
+    kind = error["kind"]
+    message = error["message"]
     if kind == "StartError":
         raise StartError(message, error.get("stage", ""), error.get("errno", 0))
-    known = {"InvalidRequest": InvalidRequest, "InvalidSpec": InvalidSpec, "UnknownProcess": UnknownProcess}
+    known = {
+        "InvalidRequest": InvalidRequest,
+        "InvalidSpec": InvalidSpec,
+        "UnknownProcess": UnknownProcess,
+    }
     raise known.get(kind, RuntimeApiError)(message)
 
 
 class RuntimeClient:
-    """One connection, blocking. Not for use from several threads at once.
+    """A blocking connection. Several threads must not use it at the same time.
 
-    Every method raises Disconnected when the fork server goes away, UnknownProcess for an id it does not know.
+    Every method raises Disconnected if the fork server goes away, and UnknownProcess for an id that
+    it does not know.
     """
 
     def __init__(self, socket_path: str | Path, *, timeout: float = 60.0) -> None:
@@ -104,7 +113,10 @@ class RuntimeClient:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -121,10 +133,12 @@ class RuntimeClient:
         stderr: int | None = None,
         fds: Mapping[int, int] | None = None,
     ) -> Process:
-        """Start a process; returns once its program runs (exec done, or main about to be called).
+        """Starts a process; returns once its program runs (exec is done, or main is about to be
+        called).
 
-        stdin, stdout, stderr: descriptors handed over (None: /dev/null, or the log); the caller keeps and closes
-        its own. fds: number in the process -> descriptor here. Raises StartError, InvalidSpec.
+        stdin, stdout, stderr: descriptors for the process (None: /dev/null, or the log). The
+        caller still owns and closes its own. fds: number in the process -> descriptor here. Raises
+        StartError or InvalidSpec.
         """
         with ExitStack() as stack:
             message, descriptors = spawn_request(spec, stdin, stdout, stderr, fds or {}, stack)
@@ -134,40 +148,48 @@ class RuntimeClient:
         return process_from_json(self._call({"op": "get", "id": process_id}))
 
     def list(self, labels: Mapping[str, str] | None = None) -> list[Process]:
-        """Processes, exited ones included, that carry all these labels; oldest first."""
-        return [process_from_json(p) for p in self._call({"op": "list", "labels": dict(labels or {})})]
+        """The processes with all these labels, oldest first, including those that have exited."""
+        found = self._call({"op": "list", "labels": dict(labels or {})})
+        return [process_from_json(body) for body in found]
 
     def wait(self, process_id: str, timeout: float | None = None) -> ExitStatus:
-        """Block until the process has ended. Raises TimeoutError after timeout seconds (None: never)."""
-        process = process_from_json(self._call({"op": "wait", "id": process_id}, timeout=timeout, bounded=False))
+        """Waits until the process has ended. Raises TimeoutError after timeout seconds, unless None."""
+        message = {"op": "wait", "id": process_id}
+        process = process_from_json(self._call(message, timeout=timeout, bounded=False))
         assert process.exit is not None
         return process.exit
 
     def signal(self, process_id: str, number: int) -> None:
-        """Send a signal; nothing happens when the process has ended."""
+        """Sends a signal; does nothing if the process has ended."""
         self._call({"op": "signal", "id": process_id, "signal": int(number)})
 
     def remove(self, process_id: str, *, force: bool = False) -> None:
-        """Forget an exited process and delete its root; force kills a running one first. Idempotent."""
+        """Forgets an exited process; force: kills a running one first. Idempotent."""
         self._call({"op": "remove", "id": process_id, "force": force})
 
     def resize(self, process_id: str, rows: int, columns: int) -> None:
-        """Set the window size of the process's terminal."""
+        """Sets the size of the process's terminal."""
         self._call({"op": "resize", "id": process_id, "rows": rows, "columns": columns})
 
     def attach(
-        self, process_id: str, *, stdin: int | None = None, stdout: int | None = None, stderr: int | None = None
+        self,
+        process_id: str,
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
     ) -> None:
-        """Copy the live streams of a logged or tty process to these pipes or sockets, and stdin to it.
+        """Connects pipes or sockets to the streams of a process with a log, a terminal or open
+        stdin.
 
-        The fork server closes its ends when the process has ended; closing yours detaches.
+        The fork server closes its ends when the process ends. The caller closes its own to detach.
         """
         given = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         named = {name: fd for name, fd in given.items() if fd is not None}
         self._call({"op": "attach", "id": process_id, "fds": list(named)}, list(named.values()))
 
     def subscribe(self, labels: Mapping[str, str] | None = None) -> Iterator[Process]:
-        """Processes carrying these labels as they end, for ever; only later exits are told."""
+        """Yields the processes with these labels that end from now on, without end."""
         self._call({"op": "subscribe", "labels": dict(labels or {})})
         while True:
             while self._events:
@@ -183,17 +205,27 @@ class RuntimeClient:
         timeout: float | None = None,
         fds: Mapping[int, int] | None = None,
     ) -> Completed:
-        """Start, feed stdin, collect stdout and stderr, wait, remove. TimeoutError kills the process."""
+        """Runs a process to its end: feeds stdin, collects stdout and stderr, waits, removes it.
+
+        The process is killed on TimeoutError.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         with ExitStack() as stack:
             ends = [os.pipe() for _ in range(3)]
             theirs = [ends[0][0], ends[1][1], ends[2][1]]
-            # A file, for it is closed when fed: a number closed twice may by then be another thread's descriptor.
+            # A file object, because it is closed as soon as all is written, and again by the stack.
+            # Closing a descriptor number twice could close another thread's descriptor.
             feed = stack.enter_context(os.fdopen(ends[0][1], "wb", buffering=0))
             for fd in (ends[1][0], ends[2][0]):
                 stack.callback(os.close, fd)
             try:
-                process = self.spawn(spec, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2], fds=fds)
+                process = self.spawn(
+                    spec,
+                    stdin=theirs[0],
+                    stdout=theirs[1],
+                    stderr=theirs[2],
+                    fds=fds,
+                )
             finally:
                 for fd in theirs:
                     os.close(fd)
@@ -206,7 +238,12 @@ class RuntimeClient:
         return Completed(status, stdout, stderr)
 
     def _call(
-        self, message: dict[str, Any], fds: Sequence[int] = (), *, timeout: float | None = None, bounded: bool = True
+        self,
+        message: dict[str, Any],
+        fds: Sequence[int] = (),
+        *,
+        timeout: float | None = None,
+        bounded: bool = True,
     ) -> Any:
         self._number += 1
         number = self._number
@@ -219,11 +256,15 @@ class RuntimeClient:
             while number not in self._replies:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    raise TimeoutError(f"{message['op']} {message.get('id', '')}: no answer in time")
+                    raise TimeoutError(
+                        f"{message['op']} {message.get('id', '')}: no answer in time",
+                    )
                 self._socket.settimeout(left)
                 self._receive()
         except TimeoutError:
-            raise TimeoutError(f"{message['op']} {message.get('id', '')}: no answer in time") from None
+            raise TimeoutError(
+                f"{message['op']} {message.get('id', '')}: no answer in time",
+            ) from None
         except OSError as err:
             raise Disconnected(f"fork server at {self._path}: {err.strerror}") from err
         return result_of(self._replies.pop(number))
@@ -237,13 +278,19 @@ class RuntimeClient:
                 self._events.append(process_from_json(message["process"]))
             else:
                 self._replies[message["n"]] = message
-        # A late answer to a call that timed out is never asked for again.
+        # Late answers to calls that have timed out are never fetched; drop the oldest ones.
         while len(self._replies) > 64:
             self._replies.pop(next(iter(self._replies)))
 
 
-def _communicate(feed: FileIO, stdout: int, stderr: int, data: bytes, deadline: float | None) -> tuple[bytes, bytes]:
-    """Feed data to stdin and read stdout and stderr until both are closed; stdin is closed when fed."""
+def _communicate(
+    feed: FileIO,
+    stdout: int,
+    stderr: int,
+    data: bytes,
+    deadline: float | None,
+) -> tuple[bytes, bytes]:
+    """Writes data to stdin and closes it, and reads stdout and stderr until both have ended."""
     collected: dict[int, bytearray] = {stdout: bytearray(), stderr: bytearray()}
     stdin = feed.fileno()
     rest = memoryview(data)
@@ -275,8 +322,13 @@ def _communicate(feed: FileIO, stdout: int, stderr: int, data: bytes, deadline: 
     return bytes(collected[stdout]), bytes(collected[stderr])
 
 
-def start_server(command: Sequence[str], socket_path: Path, *, timeout: float = 10.0) -> subprocess.Popen[bytes]:
-    """Start the fork server as a child and wait until its socket answers (tests, tools)."""
+def start_server(
+    command: Sequence[str],
+    socket_path: Path,
+    *,
+    timeout: float = 10.0,
+) -> subprocess.Popen[bytes]:
+    """Starts the fork server as a child and waits until its socket answers, for tests and tools."""
     server = subprocess.Popen(command)
     deadline = time.monotonic() + timeout
     while True:

@@ -1,4 +1,4 @@
-"""User, groups and capabilities of a started process (credentials(7), capabilities(7))."""
+"""Sets user, groups and capabilities of a process (credentials(7), capabilities(7))."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from .spec import ProcessSpec, StartError
 
 # fmt: off
-#: In the order of their numbers in <linux/capability.h>.
+#: The capabilities in the order of their numbers in <linux/capability.h>.
 CAPABILITIES = (
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL",
-    "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
-    "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
+    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
+    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
+    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
 )
 # fmt: on
 _PR_CAPBSET_DROP = 24
@@ -24,14 +24,17 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def apply(spec: ProcessSpec) -> None:
-    """Become the spec's user with its groups and capabilities. Raises StartError."""
-    user, group = spec.user, spec.group
+    """Makes this process the spec's user, with its groups and capabilities. Raises StartError."""
+    user = spec.user
+    group = spec.group
     try:
         uid, primary, home_groups = _lookup_user(user)
         gid = _lookup_group(group) if group is not None else primary
     except KeyError as err:
-        wording = f"unable to find user {user}: no matching entries in passwd file" if err.args == (user,) else str(err)
-        raise StartError(wording, "user") from None
+        text = str(err)
+        if err.args == (user,):
+            text = f"unable to find user {user}: no matching entries in passwd file"
+        raise StartError(text, "user") from None
     try:
         if spec.capabilities is not None:
             _drop_bounding(spec.capabilities)
@@ -44,11 +47,12 @@ def apply(spec: ProcessSpec) -> None:
         if spec.capabilities is not None and not uid:
             _keep(spec.capabilities)
     except OSError as err:
-        raise StartError(f"cannot become user {user}, group {group}: {err.strerror}", "user", err.errno or 0) from None
+        text = f"cannot become user {user}, group {group}: {err.strerror}"
+        raise StartError(text, "user", err.errno or 0) from None
 
 
 def capability_mask(names: Sequence[str]) -> int:
-    """Bits of capability names, with or without CAP_. Raises StartError for an unknown one."""
+    """The bit mask of capabilities, with or without CAP_. Raises StartError for an unknown name."""
     mask = 0
     for name in names:
         short = name.upper().removeprefix("CAP_")
@@ -82,14 +86,16 @@ def _lookup_group(group: int | str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise KeyError(f"unable to find group {group}: no matching entries in group file") from None
+        text = f"unable to find group {group}: no matching entries in group file"
+        raise KeyError(text) from None
 
 
 def _set_groups(groups: list[int]) -> None:
     try:
         os.setgroups(groups)
     except PermissionError:
-        # user_namespaces(7): an unprivileged user namespace has setgroups denied; there are no groups to drop.
+        # An unprivileged user namespace denies setgroups(2) (user_namespaces(7)). That does no harm
+        # if there are no groups to set.
         if groups:
             raise
 
@@ -105,7 +111,8 @@ def _drop_bounding(keep: Sequence[str]) -> None:
 def _keep(names: Sequence[str]) -> None:
     mask = capability_mask(names)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
+    low = mask & 0xFFFFFFFF
+    high = mask >> 32
     data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capset(header, data) < 0:

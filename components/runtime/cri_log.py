@@ -1,11 +1,12 @@
-"""Container logs in the CRI format, and their rotation.
+"""Writes container logs in the CRI format, and rotates them.
 
-One line: `2026-11-23T05:00:00.000000000Z stdout F text`; a line longer than 16 KiB comes in parts tagged P, the last
-one F (kubernetes/kubernetes pkg/kubelet/kuberuntime/logs; containerd's max_container_log_line_size).
-Rotated as kubelet does by containerLogMaxSize and containerLogMaxFiles: the full file becomes NAME.YYYYMMDD-HHMMSS.
+A line is `2026-11-23T05:00:00.000000000Z stdout F text`. A longer line than 16 KiB is split into
+parts with the tag P, the last with F (kubernetes/kubernetes pkg/kubelet/kuberuntime/logs;
+containerd's max_container_log_line_size). Logs are rotated as the kubelet does by
+containerLogMaxSize and containerLogMaxFiles: a full file is renamed to NAME.YYYYMMDD-HHMMSS.
 """
 
-# pathlib would cost every container memory; paths here are the kernel's strings.
+# pathlib is not used, because importing it would cost memory in every container.
 # ruff: noqa: PTH208
 from __future__ import annotations
 
@@ -16,20 +17,20 @@ MAX_LINE = 16 * 1024
 
 
 def timestamp(nanoseconds: int) -> str:
-    """RFC 3339 in UTC with nine digits, of nanoseconds since the epoch."""
+    """Nanoseconds since the epoch -> RFC 3339 in UTC with nine digits."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
 
 
 class LineSplitter:
-    """The bytes of one stream in, CRI lines out."""
+    """Turns the bytes of a stream into CRI lines."""
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
         self._partial = b""
 
     def feed(self, data: bytes, now: int) -> bytes:
-        """CRI lines completed by data at time now (nanoseconds)."""
+        """The CRI lines that data completes. now: in nanoseconds."""
         *lines, rest = (self._partial + data).split(b"\n")
         prefix = f"{timestamp(now)} {self._stream} ".encode()
         out = [part for line in lines for part in self._format(prefix, line)]
@@ -40,7 +41,7 @@ class LineSplitter:
         return b"".join(out)
 
     def end(self, now: int) -> bytes:
-        """What is left of an unfinished last line."""
+        """The CRI line of an unfinished last line."""
         return self.feed(b"\n", now) if self._partial else b""
 
     @staticmethod
@@ -51,10 +52,10 @@ class LineSplitter:
 
 
 class LogFile:
-    """An append-only file in an open directory (of any mount namespace), renamed away when it is full."""
+    """A log file in an open directory, which may be in any mount namespace."""
 
     def __init__(self, directory: int, name: str, max_bytes: int, max_files: int) -> None:
-        """Takes over directory (a descriptor). Raises OSError when the file cannot be opened."""
+        """Takes over the descriptor `directory`. Raises OSError if the file cannot be opened."""
         self._directory = directory
         self._name = name
         self._max_bytes = max_bytes
@@ -66,7 +67,7 @@ class LogFile:
             raise
 
     def write(self, lines: bytes) -> None:
-        """Append whole lines. Raises OSError (disk full)."""
+        """Appends whole lines, after a rotation if necessary. Raises OSError (disk full)."""
         if self._size and self._size + len(lines) > self._max_bytes:
             self._rotate()
         while lines:
@@ -86,7 +87,8 @@ class LogFile:
     def _rotate(self) -> None:
         os.close(self._file)
         taken = set(os.listdir(self._directory))
-        name = base = f"{self._name}.{time.strftime('%Y%m%d-%H%M%S')}"
+        base = f"{self._name}.{time.strftime('%Y%m%d-%H%M%S')}"
+        name = base
         serial = 0
         while name in taken:
             serial += 1

@@ -1,7 +1,7 @@
-"""A small event loop for the fork server: callbacks for readable and writable descriptors, no more.
+"""A small event loop for the fork server: callbacks for readable and writable descriptors.
 
-What a callback raises ends that descriptor's callbacks, is said once on stderr, and nothing else: no client and no
-process can take the others along.
+An exception in a callback is written to stderr and ends the callbacks of that descriptor. It does
+not end the loop, so that no client and no process can affect the others.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ Callback = Callable[[], None]
 
 
 class Loop:
-    """Level-triggered; a descriptor has at most one reader and one writer."""
+    """A level-triggered loop; a descriptor has at most one reader and one writer."""
 
     def __init__(self) -> None:
         self._selector = selectors.EpollSelector()
         self._running = True
 
     def set_reader(self, fd: int, callback: Callback | None) -> None:
-        """Call back while fd is readable; None stops that."""
+        """Calls callback while fd is readable; None stops that."""
         self._change(fd, reader=callback, writer=self._callbacks(fd)[1])
 
     def set_writer(self, fd: int, callback: Callback | None) -> None:
-        """Call back while fd is writable; None stops that."""
+        """Calls callback while fd is writable; None stops that."""
         self._change(fd, reader=self._callbacks(fd)[0], writer=callback)
 
     def forget(self, fd: int) -> None:
-        """Before fd is closed."""
+        """Removes all callbacks of fd; call this before closing it."""
         self._change(fd, None, None)
 
     def stop(self) -> None:
         self._running = False
 
     def run(self, until: Callable[[], bool] | None = None, timeout: float | None = None) -> None:
-        """Until stop(), or until the condition holds or one wait took longer than timeout seconds."""
+        """Runs until stop(), until the condition holds, or for timeout seconds without an event."""
         while self._running and not (until and until()):
             ready = self._selector.select(timeout)
             if not ready and timeout is not None:
@@ -46,14 +46,15 @@ class Loop:
                 try:
                     self._call(key.fd, mask)
                 except Exception:
-                    print(f"runtime: descriptor {key.fd}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+                    text = f"runtime: descriptor {key.fd}: {traceback.format_exc()}"
+                    print(text, file=sys.stderr, flush=True)
                     self.forget(key.fd)
 
     def _call(self, fd: int, mask: int) -> None:
         reader, writer = self._callbacks(fd)
         if mask & selectors.EVENT_READ and reader:
             reader()
-        # The reader may have taken the writer away, or closed the descriptor.
+        # The reader may have removed the writer, or closed the descriptor.
         writer = self._callbacks(fd)[1] if writer else None
         if mask & selectors.EVENT_WRITE and writer:
             writer()

@@ -1,4 +1,4 @@
-"""python -m kubewire.components.runtime --socket PATH [--state DIR] [--lower DIR]: start the fork server."""
+"""Starts the fork server: python -m kubewire.components.runtime --socket PATH [--state DIR] ..."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import os
 import socket
 import sys
 
-from . import child, title, zygote  # noqa: F401  (what the forking parents need, loaded before they are forked)
+from . import child, title, zygote  # noqa: F401  (the forking parents need all of them)
 from .preload import COMPONENTS, LIGHT
 from .title import ArgvArea
 
 
 def main(argv: list[str]) -> int:
-    """Serve until SIGTERM. Exit codes: 0, 1 (cannot listen, or a forking parent died), 2 (bad flags)."""
-    # The forking parents come first: before flags are parsed and the server is imported, so that none of it is in
-    # the memory of every pod.
+    """Serves until SIGTERM.
+
+    Returns 0, or 1 if it cannot listen or a forking parent died; ends with 2 for bad flags.
+    """
+    # The forking parents are forked before flags are parsed and the server is imported, so that the
+    # pods' processes have neither in their memory.
     area = title.argv_area()
     parents = {
         "light": _fork_parent("kubewire-light", LIGHT, area),

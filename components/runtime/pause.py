@@ -1,8 +1,8 @@
-"""A pod's pause process: holds the pod's namespaces, reaps orphans as PID 1, ends on SIGTERM or SIGINT.
+"""A pod's pause process: it holds the pod's namespaces, and reaps orphans as PID 1.
 
-As upstream's build/pause: exit code 0 on SIGTERM and SIGINT. Where the machine has catatonit (a Debian package made
-for this: `catatonit -P`), that is executed instead: 0.05 MiB a pod instead of the 2 to 3 MiB that a forked Python
-process comes to own.
+Like upstream's build/pause it exits with 0 on SIGTERM and SIGINT. If the machine has catatonit (a
+Debian package made for this: `catatonit -P`), it is executed instead. It needs 0.05 MiB per pod,
+instead of the 2 to 3 MiB of private memory of a forked Python process.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ PROGRAM = "/usr/bin/catatonit"
 
 
 def main(argv: list[str]) -> int:
-    """Sleep until told to end; argv is ignored, as upstream does (but for -v, which the image's users never pass)."""
+    """Sleeps until SIGTERM or SIGINT. argv is ignored; upstream only knows -v."""
     with suppress(OSError):
         os.execv(PROGRAM, ["/pause", "-P"])
     return sleep(argv)
 
 
 def sleep(argv: list[str]) -> int:
-    """The same in Python."""
+    """Does in Python what catatonit does."""
     awaited = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-    # PID 1 gets no signal that it has no handler for; SIGCHLD's default (ignore) would discard it while blocked.
+    # The kernel discards signals to PID 1 that have no handler (pid_namespaces(7)), and a blocked
+    # SIGCHLD whose disposition is to be ignored.
     for number in awaited:
         signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)

@@ -1,4 +1,4 @@
-"""Whom the fork server talks to: clients on its socket, and the forking parents. Nothing here blocks."""
+"""The fork server's peers: clients on its socket, and the forking parents. Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .loop import Loop
 
 
 class Server(Protocol):
-    """What is told: server.py, which knows what requests mean and what a parent's word is about."""
+    """The receiver of requests and messages, which is server.py."""
 
     loop: Loop
 
     def request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
-        """A whole frame of a client. Takes over fds."""
+        """Handles a request of a client. Takes over fds."""
 
     def disconnected(self, connection: Connection) -> None: ...
 
@@ -30,7 +30,7 @@ class Server(Protocol):
 
 
 class Parent:
-    """Our end of the channel to a forking parent. Its sends never block us."""
+    """The fork server's end of the channel to a forking parent. send() never blocks."""
 
     def __init__(self, server: Server, name: str, channel: socket.socket) -> None:
         self.name = name
@@ -41,7 +41,7 @@ class Parent:
         server.loop.set_reader(channel.fileno(), self._readable)
 
     def send(self, kind: bytes, serial: int, value: int, fds: list[int] | None = None) -> None:
-        """Takes over fds."""
+        """Sends a message. Takes over fds."""
         self._queue.append((zygote.MESSAGE.pack(kind, serial, value), fds or []))
         self._flush()
 
@@ -75,19 +75,23 @@ class Parent:
         try:
             self._server.parent_told(kind, serial, value)
         except Exception:
-            # It concerns one process; the channel is everyone's.
-            print(f"runtime: process {serial}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+            # The error concerns one process, but the channel serves all.
+            print(
+                f"runtime: process {serial}: {traceback.format_exc()}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
-#: What a client that does not read may leave in our memory.
+#: The most bytes that may wait for a client that does not read.
 MAX_UNREAD = 16 * 1024 * 1024
-#: How long a frame that brings descriptors may take. One of them may be the client's own end of this connection, which
-#: then has no end that we would notice.
+#: Seconds that a frame with descriptors may take to arrive. One of its descriptors may be the
+#: client's own end of the connection, which then never closes.
 PATIENCE_S = 30.0
 
 
 class Connection:
-    """One client. Whatever is wrong with it ends it, is said once on stderr, and nothing else."""
+    """A client. An error of a client is written to stderr and ends its connection, nothing else."""
 
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self._server = server
@@ -106,10 +110,12 @@ class Connection:
             self._out += wire.encode(message)
             self._flush()
             if len(self._out) > MAX_UNREAD:
-                print(f"runtime: {self._name}: does not read: {len(self._out)} bytes wait", file=sys.stderr, flush=True)
+                text = f"runtime: {self._name}: does not read: {len(self._out)} bytes wait"
+                print(text, file=sys.stderr, flush=True)
                 self.close()
 
     def is_stale(self, now: float) -> bool:
+        """Whether a frame with descriptors has been incomplete for too long."""
         return bool(self._waiting_since) and now - self._waiting_since > PATIENCE_S
 
     def close(self) -> None:
@@ -143,7 +149,8 @@ class Connection:
             self.close()
             return
         except OSError:
-            data, fds = b"", []
+            data = b""
+            fds = []
         if not data:
             self.close()
             return
@@ -165,5 +172,6 @@ class Connection:
 
 
 def _peer_pid(sock: socket.socket) -> int:
-    """Of unix(7)'s SO_PEERCRED; 0 for one of another pid namespace."""
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+    """The pid from SO_PEERCRED (unix(7)); 0 for a client in a pid namespace that is not visible."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[:4], sys.byteorder)

@@ -1,14 +1,14 @@
-"""What the two forking parents import before they fork: the one place that decides who shares what memory."""
+"""The modules that the two forking parents import, and whose memory their children share."""
 
-#: For containers: small, every page of it is in each pod's accounts.
+#: For containers. The list is short, because its pages are mapped in every container.
 LIGHT = (
     "kubewire.components.runtime.pause",
     "kubewire.components.agnhost.main",
 )
 
-#: For components on nodes and for CoreDNS's pods: the libraries, then the components themselves; imported after the
-#: fork they would cost 20 to 100 ms and 5 to 10 MiB each. (A component that is killed and started again runs the code
-#: with which its lab was brought up.)
+#: For components on nodes and for CoreDNS's pods: the libraries, then the components themselves.
+#: Importing them after the fork would cost 20 to 100 ms and 5 to 10 MiB each. (A component that is
+#: killed and started again therefore runs the code of the time when its lab was brought up.)
 COMPONENTS = (
     "aiohttp",
     "aiohttp.web",

@@ -1,10 +1,30 @@
-"""A container's root: which mounts (pure), and making them and pivoting into them.
+"""A container's root: computes its mounts (pure), makes them, and pivots into the root.
 
-Everything writable (the overlay's upper directory, /dev, /tmp, /run, /dev/shm) lies on one tmpfs which exists
-only in the container's mount namespace: the kernel removes it with the last process, nothing is left to delete.
+The root is an overlay (Documentation/filesystems/overlayfs.rst): a lower layer that containers
+share and that nothing writes to, and an upper layer that takes a container's changes. Everything
+writable (the upper layer, /dev, /tmp, /run, /dev/shm) is on a single tmpfs, which is mounted only
+in the container's own mount namespace. The kernel frees it with the last process, so nothing has
+to be cleaned up, even after a crash.
+
+The kernel sets these rules:
+
+- The mounts of the new namespace must be private, or they would propagate to the node's
+  (mount_namespaces(7), "Shared subtrees").
+- Entering the root is pivot_root(2) and not chroot(2), because a privileged process can leave a
+  chroot. The new root must be a mount point. The old root is unmounted lazily, so that no path
+  leads to the node's files any more.
+- Targets of mounts are resolved inside the root (resolve()). The machine's symbolic links in it,
+  such as /var/run -> /run, may be absolute, and would lead to the node's own files.
+- In a user namespace, the mounts inherited from the machine are locked: they cannot be unmounted
+  or uncovered, and a directory with such a mount below it cannot be an overlay's lower layer
+  (mount_namespaces(7)). It is bound read-only instead. Device files cannot be made there either,
+  so those in /dev are bind mounts of the node's.
+- The read-only remounts come last, because the steps before them write to the layers.
+
+The mounts themselves are those of the OCI runtime specification (config-linux.md) and of runc.
 """
 
-# pathlib would cost every container memory; paths here are the kernel's strings.
+# pathlib is not used, because importing it would cost memory in every container.
 # ruff: noqa: PTH101, PTH102, PTH103, PTH110, PTH112, PTH115, PTH116, PTH120, PTH121, PTH211
 from __future__ import annotations
 
@@ -27,14 +47,17 @@ DEVICE_LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
-#: Directories below those of Layout.over in which containers make files: packages' own, and what tutorials write to.
+#: Directories below those of Layout.over in which containers create files: those of packages, and
+#: those that tutorials write to.
 WRITTEN = (
-    "/bin", "/etc", "/include", "/lib", "/local", "/local/bin", "/local/etc", "/local/lib", "/local/sbin",
-    "/local/share", "/sbin", "/share", "/share/nginx", "/share/nginx/html", "/src",
+    "/bin", "/etc", "/include", "/lib", "/local", "/local/bin", "/local/etc", "/local/lib",
+    "/local/sbin", "/local/share", "/sbin", "/share", "/share/nginx", "/share/nginx/html",
+    "/src",
 )  # fmt: skip
-#: Directories of the scratch tmpfs that cover the machine's: target -> mode.
+#: Directories of the scratch tmpfs that cover those of the machine: target -> mode.
 SCRATCH = {"/dev": 0o755, "/tmp": 0o1777, "/run": 0o755}
-#: The default mounts, in order. runc's, with /sys and /proc/sys read-only unless privileged.
+#: The default mounts, in order, which are runc's. /sys is read-only unless the container is
+#: privileged.
 DEFAULT_MOUNTS = (
     Mount("/proc", "proc", "proc"),
     Mount("/dev", "", "scratch"),
@@ -45,8 +68,9 @@ DEFAULT_MOUNTS = (
     Mount("/tmp", "", "scratch"),
     Mount("/run", "", "scratch"),
 )
-#: What only the machine's root may write, whatever its capabilities: containerd's default (readonlyPaths). In a user
-#: namespace nobody is that, and a container does without four mounts; /proc/sys has settings of its namespaces, too.
+#: Paths that are made read-only (containerd's default readonlyPaths). Only the machine's root
+#: could write to them. No process in a user namespace is that, so there only /proc/sys is mounted,
+#: which also has settings of the container's own namespaces.
 READ_ONLY = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 _FLAGS = {
     "proc": ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC,
@@ -55,22 +79,23 @@ _FLAGS = {
     "devpts": ns.MS_NOSUID | ns.MS_NOEXEC,
     "tmpfs": ns.MS_NOSUID | ns.MS_NODEV,
 }
-#: May be missing from a kernel or be refused in a user namespace; a container does without.
+#: Mounts that a kernel may lack, or refuse in a user namespace; a container then runs without them.
 _OPTIONAL = {"/dev/mqueue", "/sys"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the fork server knows about the machine: where the lower layer is and what it does not show.
+    """What the fork server knows about the machine.
 
-    bases: the first that is a directory is taken; the scratch tmpfs may cover it.
-    binds: paths that lie on other mounts than the lower root's (kubewire's code, its interpreter).
-    shared: what else containers see, as it is mounted here: read-only or not.
-    tools: directory of what mounts of type "tools" bind (tools.py), under the same path in every namespace.
-    over: directories that the lower root has only as empty ones, and that get an overlay each (/usr).
-    owned: directory of over -> paths below it that are the container's own from the start. A merged directory belongs
-        to the owner of its upper side; without one, a lower directory of the machine's root is nobody's in a user
-        namespace, and no program could make a file in it.
+    lower: the lower layer.
+    bases: candidates for the mount point of the scratch tmpfs; the first that exists is used.
+    binds: paths that the lower layer does not show (kubewire's code, its interpreter).
+    shared: further paths that containers see, mounted as they are here, read-only or not.
+    tools: the directory for mounts of type "tools" (tools.py), at the same path in each namespace.
+    over: directories that are empty in the lower layer and get an overlay of their own (/usr).
+    owned: directory of over -> directories below it that are created in the upper layer. A merged
+        directory belongs to the owner of its upper side. Without one, in a user namespace, the
+        directories of the machine's root belong to nobody, and no program could create a file there.
     """
 
     lower: str
@@ -84,7 +109,7 @@ class Layout:
 
 
 def plan(rootfs: Rootfs, layout: Layout) -> list[Mount]:
-    """The mounts over the overlay, in order: defaults that the spec does not replace, programs, the spec's."""
+    """The mounts on the overlay, in order: defaults unless replaced, binds, those of the spec."""
     given = {os.path.normpath(mount.target) for mount in rootfs.mounts}
     programs = [Mount(path, path, read_only=True) for path in layout.binds if path not in given]
     programs += [Mount(path, path) for path in layout.shared if path not in given]
@@ -98,9 +123,10 @@ def _tool(mount: Mount, layout: Layout) -> Mount:
 
 
 def resolve(root: str, target: str, readlink: Callable[[str], str] = os.readlink) -> str:
-    """Where target lies below root when symbolic links are followed as if root were "/" (no way out by "..").
+    """The path of target below root, with symbolic links followed as if root were "/".
 
-    Raises StartError after 40 links, as the kernel would (ELOOP).
+    Neither a link nor ".." leads out of root. Raises StartError after 40 links, the kernel's limit
+    (path_resolution(7)).
     """
     parts = target.split("/")[::-1]
     done: list[str] = []
@@ -119,7 +145,8 @@ def resolve(root: str, target: str, readlink: Callable[[str], str] = os.readlink
             continue
         links += 1
         if links > 40:
-            raise StartError(f"mount {target}: too many levels of symbolic links", f"mount {target}", errno.ELOOP)
+            text = f"mount {target}: too many levels of symbolic links"
+            raise StartError(text, f"mount {target}", errno.ELOOP)
         if link.startswith("/"):
             done = []
         parts.extend(link.split("/")[::-1])
@@ -127,9 +154,10 @@ def resolve(root: str, target: str, readlink: Callable[[str], str] = os.readlink
 
 
 def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
-    """Build the root in the calling process's own mount namespace and pivot into it.
+    """Builds the root in the calling process's own mount namespace, and pivots into it.
 
-    Raises StartError naming the mount that failed.
+    warn: called with a text if the root is built differently than usual. Raises StartError that
+    names the mount that failed.
     """
     with _stage("make mounts private"):
         ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
@@ -138,7 +166,7 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
     root, layers = _mount_root(lower, scratch, layout, warn)
     for mount in plan(rootfs, layout):
         with _stage(f"mount {mount.target}", mount.target in _OPTIONAL):
-            _mount_one(mount, root, scratch, rootfs.privileged)
+            _mount(mount, root, scratch, rootfs.privileged)
     _finish_dev(f"{root}/dev")
     if not rootfs.privileged:
         for path in ("/proc/sys",) if layout.user_namespace else READ_ONLY:
@@ -149,7 +177,8 @@ def enter(rootfs: Rootfs, layout: Layout, warn: Callable[[str], None]) -> None:
             for layer in layers:
                 ns.read_only(layer, recursive=False)
     with _stage("pivot_root"):
-        # pivot_root(2): with new_root and put_old the same, the old root is stacked on top and can be detached.
+        # If new_root and put_old are the same, the old root is mounted on top of the new one, and
+        # can be unmounted from there (pivot_root(2), NOTES).
         os.chdir(root)
         ns.pivot_root(".", ".")
         ns.unmount(".", lazy=True)
@@ -167,32 +196,39 @@ def _mount_scratch(layout: Layout) -> str:
     raise StartError(f"none of {', '.join(layout.bases)} is a directory here", "mount root")
 
 
-def _mount_root(lower: str, scratch: str, layout: Layout, warn: Callable[[str], None]) -> tuple[str, list[str]]:
-    """The root and the writable mounts that it consists of."""
+def _mount_root(
+    lower: str,
+    scratch: str,
+    layout: Layout,
+    warn: Callable[[str], None],
+) -> tuple[str, list[str]]:
+    """Mounts the root; returns its path and the writable mounts that it consists of."""
     root = f"{scratch}/root"
     try:
         _mount_overlay(lower, root, scratch, "", layout)
         return root, [root, *_mount_over(lower, root, scratch, layout)]
     except OSError as refused:
-        warn(
-            f"overlay over {lower} refused ({os.strerror(refused.errno or 0)}): one for each of its directories instead"
-        )
+        why = os.strerror(refused.errno or 0)
+        warn(f"overlay over {lower} refused ({why}): one for each of its directories instead")
         with _stage("mount /"):
             return root, _mount_pieces(lower, root, scratch, layout)
 
 
 def owned(over: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Layout.owned for the directories that are there on this machine."""
-    return {directory: tuple(path for path in WRITTEN if os.path.isdir(directory + path)) for directory in over}
+    """Layout.owned, with the directories that exist on this machine."""
+    result: dict[str, tuple[str, ...]] = {}
+    for directory in over:
+        result[directory] = tuple(path for path in WRITTEN if os.path.isdir(directory + path))
+    return result
 
 
 def _mount_over(lower: str, root: str, scratch: str, layout: Layout) -> Iterator[str]:
-    """The overlays of layout.over, so that a container may change what is in them; yields where they are.
+    """Mounts the overlays of layout.over, and yields their paths.
 
-    A directory with a mount of the machine's below it cannot be a lower layer (mount_namespaces(7): it is locked); it
-    is bound read-only instead.
+    A directory with one of the machine's mounts below it cannot be a lower layer; it is bound
+    instead.
     """
-    if lower != layout.lower:  # a root of its own, which has them already
+    if lower != layout.lower:  # the spec has another lower root, which contains these directories
         return
     for directory in layout.over:
         target = root + directory
@@ -208,21 +244,25 @@ def _mount_over(lower: str, root: str, scratch: str, layout: Layout) -> Iterator
 
 
 def _mount_overlay(lower: str, target: str, scratch: str, name: str, layout: Layout) -> None:
-    upper, work = f"{scratch}/upper{name}", f"{scratch}/work{name}"
+    upper = f"{scratch}/upper{name}"
+    work = f"{scratch}/work{name}"
     for directory in (upper, work):
         if not os.path.isdir(directory):
             os.mkdir(directory)
-    # In a user namespace overlay keeps its marks in user.* attributes (Documentation/filesystems/overlayfs.rst).
-    marks = ",userxattr" if layout.user_namespace else ""
-    ns.mount("overlay", target, "overlay", ns.MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}{marks}")
+    # In a user namespace, overlayfs must keep its metadata in user.* attributes (overlayfs.rst).
+    xattr = ",userxattr" if layout.user_namespace else ""
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}{xattr}"
+    ns.mount("overlay", target, "overlay", ns.MS_NODEV, options)
 
 
 def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> list[str]:
-    """A root of single overlays. In a user namespace the machine's mounts are locked (mount_namespaces(7)), and a
-    directory with a locked mount below it cannot be a lower layer; "/" always has some. Such a directory is bound
-    read-only."""
+    """Makes a root with an overlay per top-level directory; returns its writable mounts.
+
+    This is for a user namespace, where "/" cannot be a lower layer, because locked mounts are
+    below it. A directory with the same problem is bound read-only.
+    """
     covered = {mount.target for mount in DEFAULT_MOUNTS}
-    ns.bind(root, root)  # pivot_root(2) wants a mount point
+    ns.bind(root, root)  # pivot_root(2) needs a mount point
     layers = [root]
     for entry in os.scandir(lower):
         target = f"{root}/{entry.name}"
@@ -241,7 +281,7 @@ def _mount_pieces(lower: str, root: str, scratch: str, layout: Layout) -> list[s
     return layers
 
 
-def _mount_one(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
+def _mount(mount: Mount, root: str, scratch: str, privileged: bool) -> None:
     target = resolve(root, mount.target)
     source = mount.source
     if mount.type == "scratch":
@@ -272,7 +312,7 @@ def _make_target(target: str, is_file: bool) -> None:
 
 
 def _finish_dev(dev: str) -> None:
-    """Device files are bound, not made: those on a mount of the container's own cannot be opened (nodev)."""
+    """Fills /dev. Device files are bound, because all file systems of the container are nodev."""
     with _stage("fill /dev"):
         for name in DEVICES:
             path = f"{dev}/{name}"
@@ -286,7 +326,7 @@ def _finish_dev(dev: str) -> None:
 
 @contextmanager
 def _stage(stage: str, optional: bool = False) -> Iterator[None]:
-    """Turn an OSError into a StartError naming the stage (or swallow it)."""
+    """Turns an OSError into a StartError that names the stage, or suppresses it if optional."""
     try:
         yield
     except OSError as err:
@@ -295,20 +335,27 @@ def _stage(stage: str, optional: bool = False) -> Iterator[None]:
 
 
 def program_binds(lower: str, over: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
-    """Those of the paths that a container's root would not show: another file system is mounted there, or the
-    container has a scratch directory of its own in the way (a checkout in /tmp)."""
+    """The paths that a container's root would not show, without those below another one of them.
+
+    Either the lower layer does not contain them, or a scratch directory covers them (a checkout in
+    /tmp).
+    """
     whole = os.path.samefile(lower, "/")
 
     def shown(path: str) -> bool:
         if path.startswith(tuple(f"{directory}/" for directory in SCRATCH)):
             return False
-        return whole or path.startswith(tuple(f"{directory}/" for directory in over)) or path in over
+        below = path.startswith(tuple(f"{directory}/" for directory in over))
+        return whole or below or path in over
+
+    def inside(path: str, others: list[str]) -> bool:
+        return any(path.startswith(f"{other}/") for other in others)
 
     hidden = sorted({path for path in paths if os.path.exists(path) and not shown(path)})
-    return tuple(path for path in hidden if not any(path.startswith(f"{other}/") for other in hidden))
+    return tuple(path for path in hidden if not inside(path, hidden))
 
 
 def bind_console(terminal: str) -> None:
-    """Bind a terminal on /dev/console of the root just entered, as runc does for a container with a tty."""
+    """Binds a terminal to /dev/console of the new root, as runc does for a container with a tty."""
     _make_target("/dev/console", True)
     ns.bind(terminal, "/dev/console")

@@ -1,4 +1,4 @@
-"""Flags, socket and signals of the fork server."""
+"""The fork server's flags, socket and signals."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .tools import install
 
 
 def serve(argv: list[str], parents: Mapping[str, socket.socket]) -> int:
-    """Until SIGTERM or SIGINT; everything that was started is killed then."""
+    """Serves until SIGTERM or SIGINT, and then kills all processes that it has started."""
     options = _parse(argv)
     loop = Loop()
     _stop_on_signals(loop)
-    # A thousand containers have two pipes and a log file each.
+    # Each of perhaps a thousand containers needs two pipes and a log file.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -50,13 +50,22 @@ def serve(argv: list[str], parents: Mapping[str, socket.socket]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kubewire.components.runtime", description="kubewire's fork server")
+    parser = argparse.ArgumentParser(
+        prog="kubewire.components.runtime",
+        description="kubewire's fork server",
+    )
     parser.add_argument("--socket", required=True, metavar="PATH", help="unix socket to serve")
     parser.add_argument(
-        "--listen-fd", metavar="N", type=int, help="a second socket to serve, inherited and already listening"
+        "--listen-fd",
+        metavar="N",
+        type=int,
+        help="a second socket to serve, inherited and already listening",
     )
     parser.add_argument(
-        "--state", metavar="DIR", default="", help="directory for what containers share (busybox links)"
+        "--state",
+        metavar="DIR",
+        default="",
+        help="directory for what containers share (busybox links)",
     )
     parser.add_argument("--lower", metavar="DIR", default="/", help="lower root of containers")
     parser.add_argument(
@@ -64,13 +73,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         metavar="DIR",
         action="append",
         default=[],
-        help="directory that the lower root lacks; each container sees it through an overlay of its own",
+        help="directory that the lower root lacks; each container sees it through its own overlay",
     )
     parser.add_argument(
-        "--show", metavar="PATH", action="append", default=[], help="bound into each container, read-only"
+        "--show",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="bound into each container, read-only",
     )
     parser.add_argument(
-        "--share", metavar="PATH", action="append", default=[], help="bound into each container, as it is mounted here"
+        "--share",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="bound into each container, as it is mounted here",
     )
     return parser.parse_args(argv)
 
@@ -84,7 +101,8 @@ def _layout(options: argparse.Namespace) -> Layout:
         bases = (str(base), *bases)
         tools = f"{options.state}/tools"
         install(Path(tools))
-    programs = [sys.prefix, sys.base_prefix, *([] if options.show else [str(sources.VISIBLE)]), *options.show]
+    code = options.show or [str(sources.VISIBLE)]
+    programs = [sys.prefix, sys.base_prefix, *code]
     return Layout(
         options.lower.rstrip("/") or "/",
         bases,
@@ -102,15 +120,16 @@ def _stop_on_signals(loop: Loop) -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
-    # A forking parent that dies is noticed by its channel; as children of ours they need not be waited for.
+    # The channel of a forking parent shows its death, so the parents need not be reaped.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     loop.set_reader(reader, loop.stop)
 
 
 def listen(path: str) -> socket.socket:
-    """A listening unix socket at path, for its owner only; an old one that nobody serves is replaced.
+    """Makes a listening unix socket at path, for its owner only; replaces a socket without a
+    server.
 
-    Raises OSError (EADDRINUSE when somebody answers there).
+    Raises OSError, with EADDRINUSE if a server answers there.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with suppress(FileNotFoundError, ConnectionRefusedError):
@@ -121,7 +140,7 @@ def listen(path: str) -> socket.socket:
     with suppress(FileNotFoundError):
         Path(path).unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The lab's directory is 0700 already; this is for sockets elsewhere.
+    # A lab's directory has mode 0700 anyway; this protects sockets in other directories.
     before = os.umask(0o177)
     try:
         sock.bind(path)

@@ -1,6 +1,37 @@
-"""The fork server proper: clients on a unix socket, the table of processes, the two forking parents."""
+"""The fork server: clients on a unix socket, the table of processes, and the two forking parents.
 
-# pathlib would cost every container memory; paths here are the kernel's strings.
+A lab starts hundreds of Python processes, and starting Python and importing libraries costs up to
+100 ms and 10 MiB for each. The fork server pays that once. Two processes, the forking parents,
+import the modules and then only fork (zygote.py); their children share that memory. The server
+itself never forks, because it has sockets, logs and tables that no child should inherit.
+
+A spawn goes through three processes:
+
+    client            sends the spec, with descriptors by SCM_RIGHTS (unix(7))
+    server            opens namespaces and log, writes the spec to a memfd, sends it to a parent
+    forking parent    forks; the child reads the memfd and becomes the program (child.py)
+
+The server then learns two things, in any order: the pid from the parent, and the result of the
+set-up over the child's status socket. It answers the client when it has both (_started()), so that
+a client which has an answer can signal the process or join its namespaces.
+
+These rules hold:
+
+- Nothing blocks. There is a single loop for all clients and all containers, and a client that does
+  not read must not stop any other (loop.py, peers.py, streams.py).
+- An error of a client ends that client, and an error of a process that process.
+- Each descriptor has exactly one owner at any time. What a handler keeps, it takes out of the
+  request's dictionary; the rest is closed.
+- A process stays in the table with its exit status until remove(), so that a kubelet which was
+  restarted can still learn how it ended. This corresponds to CRI's StopContainer and
+  RemoveContainer.
+- Messages to and from the parents identify a process by a serial number. The kernel may reuse a pid
+  as soon as the parent has reaped the process, so only the parent signals processes (zygote.py).
+- No process outlives the server: each has PR_SET_PDEATHSIG, and the parents end with their
+  channel.
+"""
+
+# pathlib is not used, because importing it would cost memory in every container.
 # ruff: noqa: PTH119
 from __future__ import annotations
 
@@ -40,7 +71,8 @@ from .streams import Streams
 Answer = Callable[[dict[str, Any]], None]
 Field = TypeVar("Field")
 MAX_CONNECTIONS = 1024
-#: What a client may hand over: streams, the log's directory, namespaces, the process's own descriptors.
+#: The names of descriptors from a client: streams, the log's directory, namespaces, and those of
+#: the process's own descriptors.
 DESCRIPTORS = frozenset(
     (
         "stdin",
@@ -71,7 +103,7 @@ class _Record:
 
 
 def inherit(spec: ProcessSpec, container: ProcessSpec) -> ProcessSpec:
-    """The spec of an exec: what it does not say is as in the container (env, cwd, user, capabilities)."""
+    """The spec of an exec; env, cwd, user and capabilities default to those of the container."""
     env = spec.env
     if env is None and container.env is not None:
         env = {**container.env, **container.add_env}
@@ -90,7 +122,7 @@ def inherit(spec: ProcessSpec, container: ProcessSpec) -> ProcessSpec:
 
 
 class Server:
-    """Serve until SIGTERM. `parents` maps preload -> our end of the channel to that forking parent."""
+    """The server. parents: value of `preload` -> this end of that forking parent's channel."""
 
     def __init__(
         self,
@@ -112,10 +144,8 @@ class Server:
             listener.setblocking(False)
             loop.set_reader(listener.fileno(), functools.partial(self._accept, listener))
 
-    # Clients
-
     def request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
-        """One request; its answer may come later. Raises BadFrame when no answer can be given."""
+        """Handles a request; the answer may come later. Raises BadFrame if none can be given."""
         handler: Callable[[Connection, dict[str, Any], dict[str, int], Answer], None] | None
         owned = dict(zip(message.get("fds", ()), fds, strict=True))
         try:
@@ -152,15 +182,17 @@ class Server:
         except OSError:
             return
         now = time.monotonic()
-        for connection in [one for one in self._connections if one.is_stale(now)]:
-            connection.close()
+        for connection in list(self._connections):
+            if connection.is_stale(now):
+                connection.close()
         if len(self._connections) >= MAX_CONNECTIONS:
-            print(f"runtime: more than {MAX_CONNECTIONS} clients: one is refused", file=sys.stderr, flush=True)
+            text = f"runtime: more than {MAX_CONNECTIONS} clients: one is refused"
+            print(text, file=sys.stderr, flush=True)
             sock.close()
             return
         try:
             self._connections.append(Connection(self, sock))
-        except Exception:  # the listening socket is everyone's
+        except Exception:  # the listening socket must go on serving other clients
             print(f"runtime: a client: {traceback.format_exc()}", file=sys.stderr, flush=True)
             sock.close()
 
@@ -171,22 +203,47 @@ class Server:
             raise UnknownProcess(f"process {process_id!r} does not exist")
         return record
 
-    def _on_get(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_get(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
         answer({"result": to_json(self._record(message).process)})
 
-    def _on_list(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
-        found = [r.process for r in self._records.values() if r.spawn_answer is None]
+    def _on_list(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
+        records = self._records.values()
+        processes = [record.process for record in records if record.spawn_answer is None]
         labels = _field(message, "labels", dict)
-        answer({"result": [to_json(p) for p in found if _carries(p, labels)]})
+        answer({"result": [to_json(item) for item in processes if _carries(item, labels)]})
 
-    def _on_wait(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_wait(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
         record = self._record(message)
         if record.process.exit is None:
             record.waiting.append(answer)
         else:
             answer({"result": to_json(record.process)})
 
-    def _on_signal(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_signal(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
         record = self._record(message)
         number = _field(message, "signal", int)
         if not 0 < number < signal.NSIG:
@@ -195,11 +252,18 @@ class Server:
             record.parent.send(b"K", record.serial, number)
         answer({"result": None})
 
-    def _on_remove(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_remove(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
         record = self._records.get(_field(message, "id", str))
         if record is not None and record.process.exit is None:
             if not message.get("force"):
-                raise RuntimeApiError(f"process {message['id']!r} is running: stop it first, or force")
+                text = f"process {message['id']!r} is running: stop it first, or force"
+                raise RuntimeApiError(text)
             record.waiting.append(lambda _body: answer({"result": None}))
             self._remove(record)
             return
@@ -207,18 +271,32 @@ class Server:
             self._remove(record)
         answer({"result": None})
 
-    def _on_resize(self, _c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_resize(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
         if (streams := self._record(message).streams) is not None:
-            rows, columns = _field(message, "rows", int), _field(message, "columns", int)
+            rows = _field(message, "rows", int)
+            columns = _field(message, "columns", int)
             if not (0 <= rows <= 65535 and 0 <= columns <= 65535):
                 raise InvalidRequest(f"rows, columns: {rows}x{columns} is not from 0 to 65535")
             streams.resize(rows, columns)
         answer({"result": None})
 
-    def _on_attach(self, _c: Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
+    def _on_attach(
+        self,
+        _c: Connection,
+        message: dict[str, Any],
+        fds: dict[str, int],
+        answer: Answer,
+    ) -> None:
         record = self._record(message)
         if record.streams is None:
-            raise RuntimeApiError(f"process {message['id']!r} has no streams to attach to: started without log or tty")
+            text = f"process {message['id']!r} has no streams to attach to"
+            raise RuntimeApiError(f"{text}: started without log or tty")
         taken = {name: fds.pop(name, None) for name in ("stdin", "stdout", "stderr")}
         if record.process.exit is not None and taken["stdin"] is not None:
             os.close(taken["stdin"])
@@ -226,13 +304,23 @@ class Server:
         record.streams.attach(taken["stdin"], taken["stdout"], taken["stderr"])
         answer({"result": None})
 
-    def _on_subscribe(self, c: Connection, message: dict[str, Any], _f: dict[str, int], answer: Answer) -> None:
+    def _on_subscribe(
+        self,
+        c: Connection,
+        message: dict[str, Any],
+        _f: dict[str, int],
+        answer: Answer,
+    ) -> None:
         c.subscriptions.append(_field(message, "labels", dict))
         answer({"result": None})
 
-    # Starting
-
-    def _on_spawn(self, c: Connection, message: dict[str, Any], fds: dict[str, int], answer: Answer) -> None:
+    def _on_spawn(
+        self,
+        c: Connection,
+        message: dict[str, Any],
+        fds: dict[str, int],
+        answer: Answer,
+    ) -> None:
         spec = spec_from_json(message.get("spec"))
         check(spec)
         opened = {name: fds.pop(name) for name in list(fds)}
@@ -244,7 +332,6 @@ class Server:
             else:
                 _open_namespaces(spec.join, opened)
             streams, attached = self._make_streams(spec, opened)
-            # asdict once more: the spec may have inherited from its container.
             payload, ours, descriptors, pid_mode = self._package(spec, opened)
         except BaseException:
             wire.close_all([*opened.values(), *attached.values()])
@@ -253,7 +340,14 @@ class Server:
             raise
         self._next_serial += 1
         record = _Record(
-            process=Process(os.urandom(32).hex(), 0, spec.name, dict(spec.labels), time.time(), spec.log_path),
+            process=Process(
+                os.urandom(32).hex(),
+                0,
+                spec.name,
+                dict(spec.labels),
+                time.time(),
+                spec.log_path,
+            ),
             spec=spec,
             serial=self._next_serial,
             parent=self._parents[spec.preload],
@@ -264,9 +358,11 @@ class Server:
         )
         if streams is not None and attached:
             streams.attach(attached.get("stdin"), attached.get("stdout"), attached.get("stderr"))
-        self._records[record.process.id] = self._serials[record.serial] = record
+        self._records[record.process.id] = record
+        self._serials[record.serial] = record
         self.loop.set_reader(ours.fileno(), lambda: self._read_status(record))
-        record.parent.send(b"B" if child.to_be_built(spec) else b"S", record.serial, pid_mode, [payload, *descriptors])
+        kind = b"B" if child.to_be_built(spec) else b"S"
+        record.parent.send(kind, record.serial, pid_mode, [payload, *descriptors])
 
     def _join_container(self, spec: ProcessSpec, opened: dict[str, int]) -> ProcessSpec:
         container = self._records.get(spec.container)
@@ -278,12 +374,19 @@ class Server:
         try:
             _open_namespaces(dict.fromkeys(names, container.process.pid), opened)
         except StartError as err:
-            # It has ended, and we have not been told yet.
+            # The container has ended, but the parent's message has not arrived yet.
             raise StartError("cannot exec in a stopped container", "container", err.errno) from None
         return inherit(spec, container.spec)
 
-    def _make_streams(self, spec: ProcessSpec, opened: dict[str, int]) -> tuple[Streams | None, dict[str, int]]:
-        """The streams that we copy, and those of the client to attach to them (taken out of opened)."""
+    def _make_streams(
+        self,
+        spec: ProcessSpec,
+        opened: dict[str, int],
+    ) -> tuple[Streams | None, dict[str, int]]:
+        """Makes the streams that the server copies, if any.
+
+        Returns them and the client's descriptors to attach to them, which are taken out of opened.
+        """
         directory = opened.pop("log", None)
         if directory is None and spec.tty is None and not spec.stdin_open:
             return None, {}
@@ -294,7 +397,8 @@ class Server:
                 os.close(directory)
                 raise InvalidSpec("log_path: names no file")
             log = LogFile(directory, name, spec.log_max_bytes, spec.log_max_files)
-        attached: dict[str, int] = {n: opened.pop(n) for n in ("stdin", "stdout", "stderr") if n in opened}
+        names = [name for name in ("stdin", "stdout", "stderr") if name in opened]
+        attached: dict[str, int] = {name: opened.pop(name) for name in names}
         if spec.tty is not None:
             return Streams(self.loop, log=log, stdin_once=spec.stdin_once, tty=True), attached
         stdin = None
@@ -308,11 +412,15 @@ class Server:
             streams.add_output(name, reader)
         return streams, attached
 
-    def _package(self, spec: ProcessSpec, opened: dict[str, int]) -> tuple[int, socket.socket, list[int], int]:
+    def _package(
+        self,
+        spec: ProcessSpec,
+        opened: dict[str, int],
+    ) -> tuple[int, socket.socket, list[int], int]:
         pid_mode = zygote.PID_NEW if "pid" in spec.unshare else zygote.PID_SAME
         names = list(opened)
         if "ns:pid" in opened:
-            # The forking parent looks for it in the first place.
+            # The forking parent expects it as the first of these descriptors.
             pid_mode = zygote.PID_JOIN
             names.sort(key=lambda name: name != "ns:pid")
         payload = os.memfd_create("spec", os.MFD_CLOEXEC)
@@ -329,7 +437,8 @@ class Server:
         except BlockingIOError:
             return
         except OSError:
-            data, fds = b"", []
+            data = b""
+            fds = []
         for fd in fds:
             assert record.streams is not None
             record.streams.set_terminal(fd)
@@ -341,28 +450,28 @@ class Server:
             self._started(record)
 
     def _started(self, record: _Record) -> None:
-        """Answer the spawn once both the pid and the end of the set-up are known."""
+        """Answers the spawn once both the pid and the result of the set-up are known."""
         if record.spawn_answer is None or record.status is not None or not record.process.pid:
             return
         error = None
         for line in record.status_text.splitlines():
-            told = _told(line)
-            error = told.get("error", error)
-            if (warning := told.get("warning")) and warning not in self._warned:
+            report = _report(line)
+            error = report.get("error", error)
+            if (warning := report.get("warning")) and warning not in self._warned:
                 self._warned.add(warning)
                 print(f"runtime: {warning}", file=sys.stderr, flush=True)
         if error is None:
             record.status_text = b""
-            answer, record.spawn_answer = record.spawn_answer, None
+            answer = record.spawn_answer
+            record.spawn_answer = None
             answer({"result": to_json(record.process)})
         elif record.process.exit is not None:
-            # Told only now, so that nothing of it is left when the client hears of it.
-            answer, record.spawn_answer = record.spawn_answer, None
+            # The client is told only after the exit, so that the process is gone by then.
+            answer = record.spawn_answer
+            record.spawn_answer = None
             answer(_error(StartError(error["message"], error["stage"], error["errno"])))
             record.remove_at_exit = True
             self._forget(record)
-
-    # Forking parents
 
     def parent_told(self, kind: bytes, serial: int, value: int) -> None:
         record = self._serials.get(serial)
@@ -372,7 +481,8 @@ class Server:
             record.process = replace(record.process, pid=value)
             self._started(record)
         elif kind == b"E":
-            answer, record.spawn_answer = record.spawn_answer, None
+            answer = record.spawn_answer
+            record.spawn_answer = None
             if answer is not None:
                 answer(_error(StartError(f"fork: {os.strerror(value)}", "fork", value)))
             self._forget(record)
@@ -385,7 +495,7 @@ class Server:
 
     def _exited(self, record: _Record, wait_status: int) -> None:
         while record.status is not None:
-            # The set-up's last words are in the socket already.
+            # The process has ended, so all its reports are in the socket.
             self._read_status(record)
         code = os.waitstatus_to_exitcode(wait_status)
         status = ExitStatus(max(code, 0), max(-code, 0), time.time())
@@ -394,7 +504,8 @@ class Server:
         record.process = replace(record.process, exit=status)
         self._started(record)
         body = {"result": to_json(record.process)}
-        waiting, record.waiting = record.waiting, []
+        waiting = record.waiting
+        record.waiting = []
         if record.remove_at_exit:
             self._forget(record)
         for answer in waiting:
@@ -423,16 +534,17 @@ class Server:
             record.streams = None
 
     def kill_all(self, timeout: float = 5.0) -> None:
-        """SIGKILL every process and wait until all are reaped, each step at most timeout seconds."""
+        """Kills all processes; waits until they are reaped, or timeout seconds without an event."""
         for record in list(self._records.values()):
             self._remove(record)
         self.loop.run(until=lambda: not self._records, timeout=timeout)
 
 
 def _open_namespaces(join: Mapping[str, int | str], opened: dict[str, int]) -> None:
-    """Open /proc/PID/ns/NAME for those that are given as pids. Raises StartError.
+    """Opens /proc/PID/ns/NAME for each namespace to join. Raises StartError.
 
-    Those that we are in ourselves are left out: joining them would need rights over them that a user namespace lacks.
+    A namespace that this process is in is left out: setns(2) would need rights over it that a user
+    namespace does not give.
     """
     for name, pid in join.items():
         try:
@@ -452,22 +564,23 @@ def _own_namespace(name: str) -> int:
 
 
 def _field(message: Mapping[str, Any], key: str, kind: type[Field]) -> Field:
-    """A field of a request. Raises InvalidRequest."""
+    """A field of a request, checked for its type. Raises InvalidRequest."""
     value = message.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InvalidRequest(f"{key}: a {kind.__name__} is wanted, not {value!r:.40}")
     return value
 
 
-def _told(line: bytes) -> dict[str, Any]:
-    """What a child says of its set-up."""
+def _report(line: bytes) -> dict[str, Any]:
+    """A child's report about its set-up. Anything malformed counts as an error."""
     try:
-        told = json.loads(line)
+        report = json.loads(line)
     except (ValueError, RecursionError):
-        told = None
-    if isinstance(told, dict):
-        return told
-    return {"error": {"message": f"the set-up said {line[:100]!r}", "stage": "start", "errno": 0}}
+        report = None
+    if isinstance(report, dict):
+        return report
+    message = f"the set-up said {line[:100]!r}"
+    return {"error": {"message": message, "stage": "start", "errno": 0}}
 
 
 def _carries(process: Process, labels: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
-"""What a client asks the fork server for, and what it is told: plain data, JSON on the wire.
+"""The data of requests and answers of the fork server; they travel as JSON.
 
-Field names follow the OCI runtime specification where it has the thing. Pids are as seen in the pid
-namespace of the fork server (a lab's); times are seconds since the epoch.
+Where the OCI runtime specification has a field, its name is used. Pids are those in the fork
+server's pid namespace, which is the lab's; times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ Preload = Literal["light", "components"]
 
 
 class RuntimeApiError(Exception):
-    """The fork server refused, or cannot be reached."""
+    """The fork server refused the request, or cannot be reached."""
 
 
 class InvalidSpec(RuntimeApiError):
-    """The ProcessSpec contradicts itself; nothing was started."""
+    """The ProcessSpec is invalid or contradicts itself; nothing was started."""
 
 
 class InvalidRequest(RuntimeApiError):
-    """A request that lacks a field, or has one of another type; nothing was done."""
+    """The request lacks a field, or has one of the wrong type; nothing was done."""
 
 
 class UnknownProcess(RuntimeApiError):
-    """No process of this id (never was, or removed)."""
+    """No process has this id: it never existed, or was removed."""
 
 
 class Disconnected(RuntimeApiError):
@@ -35,9 +35,10 @@ class Disconnected(RuntimeApiError):
 
 
 class StartError(RuntimeApiError):
-    """The process could not be started; `stage` says which step failed ("join net", "mount /proc", "exec").
+    """The process could not be started. stage: the step that failed ("join net", "mount /proc",
+    "exec").
 
-    The message uses runc's words where it has some: exec: "foo": executable file not found in $PATH
+    Where runc has a message, it is used: exec: "foo": executable file not found in $PATH
     """
 
     def __init__(self, message: str, stage: str = "", errno: int = 0) -> None:
@@ -48,11 +49,12 @@ class StartError(RuntimeApiError):
 
 @dataclass(frozen=True)
 class Mount:
-    """One mount of a Rootfs. target is created when missing (a file for a bind of a file).
+    """A mount of a Rootfs. A missing target is created, as a file if a file is bound.
 
-    type "bind": source is a path in the joined mount namespace (a node's), before pivot_root;
-    type "tools": source names one of the fork server's own ("busybox": a directory of links, "agnhost": a program).
-    else a file system type: "tmpfs", "proc", "sysfs", "mqueue", "cgroup2"; options are its data ("size=64m").
+    type "bind": source is a path in the joined mount namespace (a node's), before pivot_root. type
+    "tools": source is the name of a tool of the fork server ("busybox": a directory of links,
+    "agnhost": a program). Any other type is a file system ("tmpfs", "proc", "sysfs", "mqueue",
+    "cgroup2"), and options are its data ("size=64m").
     """
 
     target: str
@@ -65,10 +67,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class Rootfs:
-    """An overlay over the machine's root (or `lower`), pivoted into; needs "mnt" in ProcessSpec.unshare.
+    """A root that is an overlay over the machine's (or `lower`); needs "mnt" in
+    ProcessSpec.unshare.
 
-    The fork server adds /proc, /dev, /sys, /tmp and /run unless `mounts` has a mount on the same target.
-    `privileged` leaves /sys and /proc/sys writable. `hostname` needs "uts" in unshare.
+    The fork server adds /proc, /dev, /sys, /tmp and /run, unless `mounts` has a mount with that
+    target. `privileged` leaves /sys and /proc/sys writable. `hostname` needs "uts" in unshare.
     """
 
     mounts: tuple[Mount, ...] = ()
@@ -80,7 +83,7 @@ class Rootfs:
 
 @dataclass(frozen=True)
 class Tty:
-    """A terminal of its own for the process: /dev/pts/N of the container, also bound on its /dev/console."""
+    """A terminal for the process: /dev/pts/N of the container, also bound to its /dev/console."""
 
     rows: int = 24
     columns: int = 80
@@ -88,23 +91,26 @@ class Tty:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process to start: `main` is forked without exec, `argv` is executed; exactly one of them.
+    """A process to start. Exactly one of `main` (forked without exec) and `argv` (executed) is set.
 
     main: "package.module:function", called as function(list(args)); its result is the exit code.
-    argv: argv[0] is looked up in the new root and PATH of the new environment.
-    container: id of a running process to start next to: all its namespaces, and its env, cwd and user
-        where this spec has none (kubectl exec).
-    join: namespace -> pid, or a path which the *client* opens (so /run/netns/X of kubelet's node works).
-        Joined before anything of `unshare` is created, so join mnt + unshare mnt + rootfs builds the
+    argv: argv[0] is searched for in the new root, in the PATH of the new environment.
+    container: the id of a running process whose namespaces this one joins, and whose env, cwd and
+        user it gets unless this spec has its own (kubectl exec).
+    join: namespace -> pid, or a path that the *client* opens (so that /run/netns/X of the kubelet's
+        node works). It happens before unshare: joining and unsharing mnt, with a rootfs, builds a
         container from the node's view of the file system.
-    unshare: namespaces created for the process. With "pid" it is PID 1 of the new one.
-    env: the complete environment, None: the fork server's (or the container's). add_env comes on top.
-    user, group: number or a name of /etc/passwd, /etc/group inside the root; groups: supplementary ids.
-    capabilities: those to keep ("NET_RAW", ...), None: all.
-    log_path: stdout and stderr go to this file in CRI format; opened by the client's process, in whose mount
-        namespace the directory must exist. Rotated at log_max_bytes, log_max_files files are kept.
-    stdin_open: a pipe to attach to; stdin_once: closed when the first attached client goes.
-    kill_on_disconnect: SIGKILL when the connection that started it ends.
+    unshare: namespaces to create for the process. With "pid" it is PID 1 of the new one.
+    env: the complete environment; None: that of the fork server or the container. add_env is added.
+    user, group: a number, or a name in /etc/passwd or /etc/group of the root.
+    groups: supplementary group ids.
+    capabilities: those to keep ("NET_RAW", ...); None: all.
+    log_path: the file for stdout and stderr, in CRI format. The client opens its directory, which
+        must exist in the client's mount namespace. It is rotated at log_max_bytes, and log_max_files
+        files are kept.
+    stdin_open: stdin is a pipe to attach to.
+    stdin_once: stdin is closed when the first attached client is gone.
+    kill_on_disconnect: the process gets SIGKILL when the connection that started it ends.
     """
 
     main: str = ""
@@ -137,7 +143,7 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended: code when it exited, signal (and code 0) when it was killed."""
+    """How a process ended. code: its exit code. signal: the signal that killed it, with code 0."""
 
     code: int = 0
     signal: int = 0
@@ -145,13 +151,13 @@ class ExitStatus:
 
     @property
     def shell_code(self) -> int:
-        """One number as a shell and Kubernetes' containerStatuses have it: 128 + signal when killed."""
+        """The exit code as in a shell and in containerStatuses: 128 + N for signal N."""
         return 128 + self.signal if self.signal else self.code
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process the fork server knows; kept after its exit until remove()."""
+    """A process that the fork server knows; it is kept after its exit until remove()."""
 
     id: str
     pid: int
@@ -168,7 +174,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished run(): exit status and all it wrote."""
+    """The result of run(): the exit status, and all that the process wrote."""
 
     exit: ExitStatus
     stdout: bytes
@@ -176,13 +182,15 @@ class Completed:
 
 
 def to_json(value: ProcessSpec | Process | ExitStatus) -> dict[str, Any]:
-    """The dataclass as JSON-able dicts and lists."""
+    """The dataclass as dictionaries and lists for JSON."""
     return asdict(value)
 
 
 def _is_text(value: Any) -> bool:
-    # NUL ends a string in the kernel, and half a surrogate pair is no text for it.
-    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
+    # A NUL would end the string in the kernel, and a surrogate cannot be encoded.
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _is_number(value: Any, low: int = 0, high: int = 2**31 - 1) -> bool:
@@ -194,7 +202,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_text_map(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_is_text, value.values()))
+    return isinstance(value, dict) and all(map(_is_text, (*value, *value.values())))
 
 
 def _is_truth(value: Any) -> bool:
@@ -202,7 +210,7 @@ def _is_truth(value: Any) -> bool:
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(_is_number(one, 0, 2**32 - 2) for one in value)
+    return isinstance(value, (list, tuple)) and all(_is_number(id_, 0, 2**32 - 2) for id_ in value)
 
 
 def _is_owner(value: Any) -> bool:
@@ -210,7 +218,7 @@ def _is_owner(value: Any) -> bool:
 
 
 def _is_join(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(one, 1) for one in value.values())
+    return isinstance(value, dict) and all(_is_number(pid, 1) for pid in value.values())
 
 
 def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -218,8 +226,10 @@ def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 _Types = Mapping[str, tuple[str, Callable[[Any], bool]]]
-_TEXT, _TRUTH = ("a string without NUL", _is_text), ("true or false", _is_truth)
-_TEXTS, _TEXT_MAP = ("a list of strings", _is_texts), ("a mapping of strings", _is_text_map)
+_TEXT = ("a string without NUL", _is_text)
+_TRUTH = ("true or false", _is_truth)
+_TEXTS = ("a list of strings", _is_texts)
+_TEXT_MAP = ("a mapping of strings", _is_text_map)
 _NUMBER = ("a number from 0", _is_number)
 _MOUNT: _Types = {
     **dict.fromkeys(("target", "source", "type"), _TEXT),
@@ -251,14 +261,15 @@ _SPEC: _Types = {
 
 
 def _typed(body: Any, types: _Types, where: str) -> dict[str, Any]:
-    """A copy of a mapping whose keys are known and whose values have their types. Raises InvalidSpec."""
+    """Checks the keys of a mapping and the types of its values; returns a copy. Raises InvalidSpec."""
     if not isinstance(body, dict):
         raise InvalidSpec(f"{where}: must be a mapping, is {type(body).__name__}")
     for key, value in body.items():
         if key not in types:
-            raise InvalidSpec(f"{where}: unknown field {key!r}; known: {', '.join(sorted(types))}")
-        wanted, right = types[key]
-        if not right(value):
+            known = ", ".join(sorted(types))
+            raise InvalidSpec(f"{where}: unknown field {key!r}; known: {known}")
+        wanted, is_valid = types[key]
+        if not is_valid(value):
             raise InvalidSpec(f"{where}.{key}: must be {wanted}")
     return dict(body)
 
@@ -271,13 +282,18 @@ def _mount(body: Any, where: str) -> Mount:
 
 
 def spec_from_json(body: Any) -> ProcessSpec:
-    """ProcessSpec of its JSON. Raises InvalidSpec for unknown or missing keys and values of other types."""
-    body = dict(body) if isinstance(body, dict) else body
-    rootfs, tty = (body.pop("rootfs", None), body.pop("tty", None)) if isinstance(body, dict) else (None, None)
+    """Reads a ProcessSpec. Raises InvalidSpec for wrong keys and for values of wrong types."""
+    rootfs = None
+    tty = None
+    if isinstance(body, dict):
+        body = dict(body)
+        rootfs = body.pop("rootfs", None)
+        tty = body.pop("tty", None)
     fields = _typed(body, _SPEC, "spec")
     if rootfs is not None:
         given = _typed(rootfs, _ROOTFS, "spec.rootfs")
-        mounts = [_mount(one, f"spec.rootfs.mounts[{n}]") for n, one in enumerate(given.get("mounts", ()))]
+        listed = enumerate(given.get("mounts", ()))
+        mounts = [_mount(item, f"spec.rootfs.mounts[{index}]") for index, item in listed]
         fields["rootfs"] = Rootfs(**{**given, "mounts": tuple(mounts)})
     if tty is not None:
         fields["tty"] = Tty(**_typed(tty, _TTY, "spec.tty"))
@@ -288,13 +304,13 @@ def spec_from_json(body: Any) -> ProcessSpec:
 
 
 def process_from_json(body: dict[str, Any]) -> Process:
-    """Process of its JSON."""
+    """Reads a Process."""
     exit_body = body.get("exit")
     return Process(**{**body, "exit": None if exit_body is None else ExitStatus(**exit_body)})
 
 
 def check(spec: ProcessSpec) -> None:
-    """Raise InvalidSpec naming the field when the spec contradicts itself."""
+    """Raises InvalidSpec, which names the field, if the spec contradicts itself."""
     if bool(spec.main) == bool(spec.argv):
         raise InvalidSpec("exactly one of main and argv must be set")
     if not (spec.log_max_files and spec.log_max_bytes):
@@ -303,7 +319,8 @@ def check(spec: ProcessSpec) -> None:
         raise InvalidSpec(f'main: {spec.main!r} must have the form "package.module:function"')
     for field_name, names in (("join", spec.join), ("unshare", spec.unshare)):
         if unknown := set(names) - set(NAMESPACE_NAMES):
-            raise InvalidSpec(f"{field_name}: unknown namespaces {sorted(unknown)}; known: {NAMESPACE_NAMES}")
+            wrong = f"unknown namespaces {sorted(unknown)}; known: {NAMESPACE_NAMES}"
+            raise InvalidSpec(f"{field_name}: {wrong}")
     if spec.container and (spec.join or spec.unshare or spec.rootfs):
         raise InvalidSpec("container: join, unshare and rootfs cannot be set with it")
     if spec.rootfs is not None and "mnt" not in spec.unshare:

@@ -1,7 +1,8 @@
-"""The streams of a process that are not simply descriptors of its client: log, terminal, attached clients.
+"""The streams of a process that the fork server copies: to the log, the terminal, attached clients.
 
-All descriptors are non-blocking pipes, sockets or a pty master; everything happens in the fork server's loop. An
-attached client that does not read stops the process's output once PENDING_MAX bytes wait for it (as containerd).
+All descriptors are non-blocking pipes, sockets or a pty master, and all work is done in the fork
+server's loop. If an attached client does not read, the process's output is not read any more once
+PENDING_MAX bytes wait for the client. The process then blocks, as it does with containerd.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PENDING_MAX = 256 * 1024
 
 
 class _Sink:
-    """An attached client's pipe for one stream."""
+    """An attached client's pipe or socket for an output stream."""
 
     def __init__(self, loop: Loop, fd: int, source: _Source) -> None:
         os.set_blocking(fd, False)
@@ -38,7 +39,7 @@ class _Sink:
         self._flush()
 
     def end(self) -> None:
-        """Close once all is written."""
+        """Closes the sink once all is written."""
         self._ending = True
         self._flush()
 
@@ -55,8 +56,9 @@ class _Sink:
             self._loop.set_writer(self._fd, self._flush)
             return
         except OSError:
-            # The client has gone: detach.
-            self._ending, self.pending = True, bytearray()
+            # The client is gone, so detach.
+            self._ending = True
+            self.pending = bytearray()
         self._loop.set_writer(self._fd, None)
         if self._ending:
             self.close()
@@ -65,16 +67,25 @@ class _Sink:
 
 
 class _Source:
-    """One output stream of the process: read, logged, copied to sinks."""
+    """An output stream of the process, which is logged and copied to sinks."""
 
-    def __init__(self, loop: Loop, fd: int, stream: str, log: LogFile | None, *, keep: bool) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int,
+        stream: str,
+        log: LogFile | None,
+        *,
+        keep: bool,
+    ) -> None:
         os.set_blocking(fd, False)
         self._loop = loop
         self._fd = fd
         self._log = log
         self._splitter = LineSplitter(stream)
         self._sinks: list[_Sink] = []
-        # `kubectl run -i` attaches after the start; a fast program has spoken by then.
+        # `kubectl run -i` attaches only after the start. The output of a fast program is kept for
+        # it.
         self._unheard: bytearray | None = bytearray() if keep else None
         self.open = True
         self.resume()
@@ -98,12 +109,12 @@ class _Source:
         self.resume()
 
     def drain(self) -> None:
-        """Read what is there now, without waiting."""
+        """Reads what is available, without waiting."""
         while self.open and self._read():
             pass
 
     def close(self) -> None:
-        """End of the stream: the rest of the last line, and of every sink."""
+        """Ends the stream: writes an unfinished last line to the log, and ends every sink."""
         if not self.open:
             return
         self.open = False
@@ -126,7 +137,7 @@ class _Source:
         except BlockingIOError:
             return False
         except OSError:
-            # EIO: the last process with the terminal open has closed it (pty(7)).
+            # EIO means that the last process with the terminal open has closed it (pty(7)).
             data = b""
         if not data:
             self.close()
@@ -150,7 +161,7 @@ class _Source:
 
 
 def _can_be_waited_for(fd: int) -> bool:
-    """epoll(7) takes no files and directories, and nothing opened with O_PATH."""
+    """Whether epoll(7) accepts fd: no files, no directories, nothing opened with O_PATH."""
     kind = os.fstat(fd).st_mode
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
         return False
@@ -158,17 +169,23 @@ def _can_be_waited_for(fd: int) -> bool:
 
 
 class Streams:
-    """All streams of one process. Takes over every descriptor it is given."""
+    """All streams of a process. It takes over every descriptor that it gets."""
 
     def __init__(
-        self, loop: Loop, *, log: LogFile | None, stdin: int | None = None, stdin_once: bool = False, tty: bool = False
+        self,
+        loop: Loop,
+        *,
+        log: LogFile | None,
+        stdin: int | None = None,
+        stdin_once: bool = False,
+        tty: bool = False,
     ) -> None:
         self._loop = loop
         self._log = log
         self._stdin = stdin
         self._stdin_once = stdin_once
         self._terminal: int | None = None
-        # With a terminal, clients wait until the child has made it.
+        # With a terminal, clients have to wait until the child has opened it.
         self._waiting: list[tuple[int | None, int | None, int | None]] | None = [] if tty else None
         self._owned: set[int] = set()
         self._sources: dict[str, _Source] = {}
@@ -177,20 +194,22 @@ class Streams:
             os.set_blocking(stdin, False)
 
     def add_output(self, stream: str, fd: int) -> None:
-        """Read fd as the process's stdout or stderr."""
+        """Adds fd as the process's stdout or stderr."""
         self._owned.add(fd)
         self._sources[stream] = _Source(self._loop, fd, stream, self._log, keep=self._stdin_once)
 
     def set_terminal(self, master: int) -> None:
-        """The pty master: both stdin and stdout."""
-        self._terminal = self._stdin = master
+        """Adds the pty master, which is both stdin and stdout."""
+        self._terminal = master
+        self._stdin = master
         self.add_output("stdout", master)
-        waiting, self._waiting = self._waiting or [], None
+        waiting = self._waiting or []
+        self._waiting = None
         for fds in waiting:
             self.attach(*fds)
 
     def attach(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
-        """Connect a client's pipes or sockets; others, and those for which there is no stream, are closed."""
+        """Connects a client's pipes or sockets; closes what has no stream, and other descriptors."""
         if self._waiting is not None:
             self._waiting.append((stdin, stdout, stderr))
             return
@@ -214,16 +233,19 @@ class Streams:
         try:
             self._loop.set_reader(fd, lambda: self._read_input(fd))
         except OSError:
-            self._close_input(fd)  # a device that is always ready, such as /dev/null
+            self._close_input(
+                fd,
+            )  # epoll(7) refuses a device that is always ready, such as /dev/null
 
     def resize(self, rows: int, columns: int) -> None:
-        """TIOCSWINSZ; nothing without a terminal."""
+        """Sets the terminal's size (TIOCSWINSZ, ioctl_tty(2)); does nothing without a terminal."""
         if self._terminal is not None:
+            size = struct.pack("HHHH", rows, columns, 0, 0)
             with suppress(OSError):
-                fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+                fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
 
     def finish(self) -> None:
-        """The process has ended: take what it wrote, stop its input."""
+        """Reads the rest of the output, and closes the input, after the process has ended."""
         for source in self._sources.values():
             source.drain()
         self._close_stdin()
@@ -231,7 +253,7 @@ class Streams:
             self._sources["stdout"].close()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Closes everything."""
         self._close_stdin()
         for fds in self._waiting or ():
             for fd in fds:
@@ -288,7 +310,8 @@ class Streams:
     def _close_stdin(self) -> None:
         for fd in list(self._inputs):
             self._close_input(fd)
-        stdin, self._stdin = self._stdin, None
+        stdin = self._stdin
+        self._stdin = None
         if stdin is None:
             return
         self._loop.set_writer(stdin, None)

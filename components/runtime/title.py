@@ -1,4 +1,4 @@
-"""A process's name and command line as ps and top show them, for programs that are forked and not executed."""
+"""Sets a process's name and command line for ps and top, for programs that are not executed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PR_SET_MM_ARG_END = 9
 
 @dataclass(frozen=True)
 class ArgvArea:
-    """Where this process's arguments and then its environment lie in memory (proc(5), stat fields 48 to 51)."""
+    """The memory of this process's arguments, then of its environment (proc(5), stat 48 to 51)."""
 
     start: int
     arguments_end: int
@@ -22,18 +22,21 @@ class ArgvArea:
 
 
 def argv_area() -> ArgvArea | None:
-    """The area of this process and of all it forks; None when the kernel does not tell."""
+    """The area of this process and of all its forks; None if the kernel does not show it."""
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
-    # The text after the command name starts with field 3.
-    start, arguments_end, environment_start, end = (int(fields[number - 3]) for number in (48, 49, 50, 51))
+    # The text after the command name begins with field 3.
+    start, arguments_end, environment_start, end = map(int, fields[48 - 3 : 51 - 3 + 1])
     if not start or environment_start != arguments_end or end <= start:
         return None
     return ArgvArea(start, arguments_end, end)
 
 
 def set_title(area: ArgvArea | None, name: str, args: Sequence[str] = ()) -> None:
-    """Show name (15 bytes of it in /proc/PID/comm) and args; the C environment must have been cleared before."""
+    """Sets name (15 bytes of it in /proc/PID/comm) and args.
+
+    The text may cover the environment, so the C environment must have been cleared before.
+    """
     set_process_name(name)
     if area is None:
         return
@@ -41,5 +44,6 @@ def set_title(area: ArgvArea | None, name: str, args: Sequence[str] = ()) -> Non
     text = b"\0".join(part.encode() for part in (name, *args))[: room - 1] + b"\0"
     ctypes.memset(area.start, 0, max(len(text), area.arguments_end - area.start))
     ctypes.memmove(area.start, text, len(text))
-    # Needs CAP_SYS_RESOURCE outside user namespaces; without it ps shows trailing blanks.
-    ctypes.CDLL(None).prctl(_PR_SET_MM, _PR_SET_MM_ARG_END, ctypes.c_ulong(area.start + len(text)), 0, 0)
+    # This needs CAP_SYS_RESOURCE (prctl(2)); without it, ps shows trailing blanks.
+    end = ctypes.c_ulong(area.start + len(text))
+    ctypes.CDLL(None).prctl(_PR_SET_MM, _PR_SET_MM_ARG_END, end, 0, 0)

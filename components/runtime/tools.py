@@ -1,4 +1,4 @@
-"""Files that images have and this machine does not: made once per lab, bound into containers (Mount type "tools")."""
+"""Makes files that images have and this machine lacks, for mounts of type "tools"."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from kubewire.components.base.sources import IMPORTED_FROM
 
-#: Applets that would change the machine or the lab rather than the container; nothing in an image needs them.
+#: Applets without a link: no container needs them, and some would affect the lab.
 _LEFT_OUT = {"init", "linuxrc", "busybox"}
 
 
 def install(directory: Path) -> None:
-    """Fill directory: busybox/ (a link per applet) when the machine has busybox, agnhost (a launcher)."""
+    """Fills directory with busybox/ (a link per applet), if it is installed, and with agnhost."""
     directory.mkdir(parents=True, exist_ok=True)
     if (busybox := shutil.which("busybox")) is not None:
         _link_applets(directory / "busybox", busybox)
@@ -31,8 +31,12 @@ def _link_applets(directory: Path, busybox: str) -> None:
 
 
 def _write_launcher(path: Path, module: str) -> None:
-    """For shells in a container; `command: [/agnhost, ...]` and kubectl exec are forked and need no launcher."""
-    program = f"import sys; sys.path.insert(0, {str(IMPORTED_FROM)!r}); from {module} import main; "
-    program += "sys.exit(main(sys.argv[1:]))"
+    """Writes a script for shells in a container.
+
+    `command: [/agnhost, ...]` and kubectl exec do not use it, because the program is forked for
+    them.
+    """
+    program = f"import sys; sys.path.insert(0, {str(IMPORTED_FROM)!r}); "
+    program += f"from {module} import main; sys.exit(main(sys.argv[1:]))"
     path.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}" "$@"\n')
     path.chmod(0o755)

@@ -1,8 +1,9 @@
-"""Frames on the fork server's unix stream socket: 4 bytes length (little endian), then JSON.
+"""Frames on the fork server's unix stream socket: a length of 4 bytes (little endian), then JSON.
 
-Descriptors travel client -> server only, by SCM_RIGHTS with the first byte of a frame; the frame's "fds"
-names them in order ("stdin", "log", "ns:net", "fd:3"). A stream, not SOCK_SEQPACKET: an environment with the
-variables of a thousand Services is larger than a socket buffer.
+Descriptors only go from client to server, by SCM_RIGHTS with the first byte of a frame (unix(7)).
+The frame's "fds" has their names in order ("stdin", "log", "ns:net", "fd:3"). The socket is a
+stream and not SOCK_SEQPACKET, because an environment with the variables of a thousand Services is
+larger than a socket buffer.
 """
 
 from __future__ import annotations
@@ -15,38 +16,39 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 MAX_FDS = 64
-#: containerd's limit of a CRI message (defaults.DefaultMaxRecvMsgSize).
+#: The largest frame; containerd has this limit for a CRI message (defaults.DefaultMaxRecvMsgSize).
 MAX_FRAME = 16 * 1024 * 1024
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
 class BadFrame(ValueError):
-    """What came is no frame, or not with its descriptors; the rest of the stream cannot be read."""
+    """The data are not a frame, or its descriptors are missing; the stream is then unreadable."""
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """One frame."""
+    """Encodes a message as a frame."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return len(body).to_bytes(4, "little") + body
 
 
 def send_once(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
-    """One sendmsg(2), the descriptors with its first byte; the number of bytes the kernel took."""
+    """Calls sendmsg(2) once, with the descriptors; returns the number of bytes sent."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
 def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
-    """Send all of data on a blocking socket."""
+    """Sends all data on a blocking socket."""
     sent = send_once(sock, data, fds)
     if sent < len(data):
         sock.sendall(data[sent:])
 
 
 def receive_once(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
-    """One recvmsg(2): bytes (empty at end of stream) and descriptors, which the caller owns (close-on-exec).
+    """Calls recvmsg(2) once; returns bytes (none at the end of the stream) and descriptors.
 
-    Raises BadFrame when there were more than MAX_FDS, or more than this process can have.
+    The caller owns the descriptors, which are close-on-exec. Raises BadFrame if there were more
+    than MAX_FDS, or more than this process may have.
     """
     data, ancillary, flags, _address = sock.recvmsg(size, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
@@ -57,7 +59,8 @@ def receive_once(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[in
             fds.extend(numbers)
     if flags & socket.MSG_CTRUNC:
         close_all(fds)
-        raise BadFrame(f"more than {MAX_FDS} descriptors in a message, or more than this process may have")
+        text = f"more than {MAX_FDS} descriptors in a message, or more than this process may have"
+        raise BadFrame(text)
     return data, fds
 
 
@@ -67,16 +70,20 @@ def close_all(fds: Iterable[int]) -> None:
 
 
 class FrameReader:
-    """Bytes and descriptors in, whole messages out; no I/O."""
+    """Turns bytes and descriptors into whole messages, without I/O."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._fds: list[int] = []
 
-    def feed(self, data: bytes, fds: Sequence[int] = ()) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Messages completed by data, each with as many descriptors as its "fds" names, which the caller then owns.
+    def feed(
+        self,
+        data: bytes,
+        fds: Sequence[int] = (),
+    ) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """Yields the messages that data completes, each with the descriptors that its "fds" names.
 
-        Raises BadFrame.
+        The caller owns these descriptors. Raises BadFrame.
         """
         self._buffer += data
         self._fds.extend(fds)
@@ -91,25 +98,27 @@ class FrameReader:
             count = len(message.get("fds", ()))
             if count > len(self._fds):
                 raise BadFrame(f"{count} descriptors named, {len(self._fds)} came")
-            taken, self._fds = self._fds[:count], self._fds[count:]
+            taken = self._fds[:count]
+            self._fds = self._fds[count:]
             yield message, taken
-        # They come with the first byte of their frame: those that are left belong to one that is not whole.
+        # Descriptors come with the first byte of their frame, so those that are left belong to a
+        # frame that is not complete.
         if len(self._fds) > (MAX_FDS if self._buffer else 0):
             raise BadFrame(f"{len(self._fds)} descriptors that no frame names")
 
     @property
     def holds_descriptors(self) -> bool:
-        """Of a frame that is not whole."""
+        """Whether there are descriptors of an incomplete frame."""
         return bool(self._fds)
 
     def close(self) -> None:
-        """Close descriptors of a frame that never became whole."""
+        """Closes the descriptors of an incomplete frame."""
         close_all(self._fds)
         self._fds = []
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
-    """Raises BadFrame for what is no JSON object, or nested too deep."""
+    """Parses a frame's JSON object. Raises BadFrame if it is malformed or nested too deeply."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,22 @@
-"""A forking parent: preloads modules, then forks children for the fork server and reaps them.
+"""A forking parent: it imports modules, then forks children for the fork server and reaps them.
 
-It touches as little memory as it can: it neither reads the specs (they are in a memfd, which the child reads) nor
-keeps anything but pids, so its pages stay shared with all its children. Single-threaded by construction.
+Android's zygote is the model. fork(2) copies no memory: parent and children share all pages until
+one of them writes to a page, which the kernel then copies. So a child costs only what it changes
+itself, as long as the parent leaves its pages alone. Everything here serves that:
+
+- The parent does not read the specs. They are in a memfd, which the child reads.
+- It keeps nothing but pids and serial numbers.
+- Before the first fork it collects garbage, fills the holes in its heap (heap.py), and excludes
+  all objects from later collections (gc.freeze()), because a collection writes to each object.
+- It has a single thread. fork(2) only copies the calling thread, and a lock that another one holds
+  would stay locked in the child for ever.
+
+The parent also does what only a process's parent can do. It enters the pid namespace around
+fork(), because unshare(2) and setns(2) change the pid namespace of later children and not that of
+the caller (pid_namespaces(7)). It reaps its children, and is the subreaper of what they leave
+behind (PR_SET_CHILD_SUBREAPER, prctl(2)). And it sends their signals: until it has reaped a child,
+the kernel cannot give the child's pid to another process, so a signal from the parent cannot hit
+the wrong one.
 """
 
 from __future__ import annotations
@@ -24,20 +39,28 @@ from .heap import fill_holes
 from .title import ArgvArea, set_title
 from .wire import receive_once
 
-#: kind, serial number of the child, value. To us: S spawn (value: PID_*), B the same with builder.py, K signal one,
-#: G signal its group (value: signal). From us: P spawned (value: pid), E not forked (value: errno), X exited (value:
-#: wait status).
+#: A message: kind, serial number of the child, value. Kinds to the parent: S spawn (value: PID_*),
+#: B spawn with builder.py, K signal the child, G signal its process group (value: signal). Kinds
+#: from the parent: P spawned (value: pid), E fork failed (value: errno), X exited (value: wait
+#: status).
 MESSAGE = struct.Struct("<cIi")
 _PR_SET_CHILD_SUBREAPER = 36
-PID_SAME, PID_NEW, PID_JOIN = 0, 1, 2
+PID_SAME = 0
+PID_NEW = 1
+PID_JOIN = 2
 
 
-def run(channel: socket.socket, name: str, modules: Sequence[str], area: ArgvArea | None) -> NoReturn:
-    """Preload modules, then serve channel until the fork server closes it. Never returns."""
+def run(
+    channel: socket.socket,
+    name: str,
+    modules: Sequence[str],
+    area: ArgvArea | None,
+) -> NoReturn:
+    """Imports modules, then serves channel until the fork server closes it. Does not return."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ns.set_parent_death_signal(signal.SIGKILL)
-    # What our children leave behind is ours to reap, whoever is PID 1.
+    # Orphans of the children become children of this process, and not of PID 1.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     set_title(area, name)
     for module in modules:
@@ -61,7 +84,7 @@ class _Zygote:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     def serve(self) -> Task | None:
-        """Until the channel closes (None), or, in a child, what to become."""
+        """Forks and reaps until the channel closes. Returns None, or in a child its task."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
@@ -85,7 +108,8 @@ class _Zygote:
                     self._kill(-pid if kind == b"G" else pid, value)
 
     def _spawn(self, serial: int, pid_mode: int, fds: list[int], built: bool) -> Task | None:
-        # A signal between fork and the reset of handlers in the child would write to our wakeup pipe.
+        # A signal to the child before it resets its handlers would write to this process's wakeup
+        # pipe.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT))
         try:
             pid = self._fork(pid_mode, fds)
@@ -105,10 +129,11 @@ class _Zygote:
         return None
 
     def _fork(self, pid_mode: int, fds: list[int]) -> int:
-        """fork(), the child in a new pid namespace or in that of the third descriptor.
+        """Calls fork() so that the child is in the right pid namespace: this one, a new one, or
+        that of the third descriptor.
 
-        unshare and setns change the pid namespace of *children*; going back to our own is allowed, since it is
-        an ancestor-or-self of where the children go (pid_namespaces(7)).
+        Afterwards, later children go to this process's own pid namespace again. setns(2) allows
+        that, because it is an ancestor of the other one, or the same (pid_namespaces(7)).
         """
         if pid_mode == PID_SAME:
             return os.fork()
@@ -137,11 +162,12 @@ class _Zygote:
                 self._tell(b"X", serial, status)
 
     def _kill(self, pid: int, number: int) -> None:
-        # We have not reaped it, so the number cannot have been given to another process.
+        # The child has not been reaped, so no other process can have its pid.
         try:
             os.kill(pid, number)
         except OSError:
-            # A group that the child has not made yet (setsid comes after fork), or that has no such signal number.
+            # The process group does not exist yet, because the child calls setsid() only after the
+            # fork.
             if pid < 0:
                 os.kill(-pid, number)
 

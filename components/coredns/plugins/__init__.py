@@ -1,5 +1,8 @@
-"""The plugins in the order in which a question meets them (CoreDNS's plugin.cfg); adding one is a file and
-a line. The order in the Corefile does not matter."""
+"""The plugins, in the order of the chain (CoreDNS's plugin.cfg).
+
+A new plugin is a folder with a setup() function and a README, and a line in PLUGINS. The order of
+the directives in a Corefile does not matter.
+"""
 
 from __future__ import annotations
 

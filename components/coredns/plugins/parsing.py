@@ -1,4 +1,4 @@
-"""Reading properties of a directive, with Caddy's error texts."""
+"""Reads the properties of a directive; the error texts are those of Caddy and CoreDNS."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from kubewire.components.coredns.corefile import Line
 
 
 def one(line: Line) -> str:
-    """The only argument."""
+    """The line's only argument."""
     if len(line.args) != 1:
         line.wrong_arguments()
     return line.args[0]
 
 
 def some(line: Line) -> tuple[str, ...]:
-    """One argument or more."""
+    """The line's arguments, at least one."""
     if not line.args:
         line.wrong_arguments()
     return line.args
@@ -33,7 +33,7 @@ def number(line: Line, text: str) -> int:
 
 
 def duration(line: Line, text: str) -> float:
-    """Seconds of a Go duration."""
+    """A Go duration, in seconds."""
     try:
         return parse_duration(text)
     except ValueError as error:

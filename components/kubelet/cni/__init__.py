@@ -1,8 +1,10 @@
-"""The runtime's side of the Container Network Interface, as libcni is for containerd (spec 0.3.0 to 1.1.0).
+"""The runtime's side of the Container Network Interface, spec 0.3.0 to 1.1.0; containerd uses
+libcni.
 
 network = cni.load_network("/etc/cni/net.d")
-result = await cni.add(network, container_id, "/run/netns/cni-UUID", "eth0", {"K8S_POD_NAME": "web"})
-await cni.delete(network, container_id, "/run/netns/cni-UUID", "eth0")
+netns = "/run/netns/cni-UUID"
+result = await cni.add(network, container_id, netns, "eth0", {"K8S_POD_NAME": "web"})
+await cni.delete(network, container_id, netns, "eth0")
 """
 
 from kubewire.components.kubelet.cni.cache import CachedAttachment, attachments

@@ -1,5 +1,8 @@
-"""Results of ADD kept for CHECK, DEL and GC, in libcni's place and format, so that cnitool and a real
-container runtime find them: CACHE/results/NETWORK-CONTAINERID-IFNAME, kind cniCacheV1."""
+"""Stores the results of ADD for CHECK, DEL and GC.
+
+Path and format are libcni's (CACHE/results/NETWORK-CONTAINERID-IFNAME, kind cniCacheV1), so that
+cnitool and a real container runtime can read the files.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ KIND = "cniCacheV1"
 
 @dataclass(frozen=True)
 class CachedAttachment:
-    """One cache file. result is None in a file that has none."""
+    """The content of a cache file. result: None if the file has none."""
 
     network: str
     attachment: Attachment
@@ -32,8 +35,13 @@ def _path(cache_dir: str | Path, network: str, attachment: Attachment) -> Path:
     return Path(cache_dir, "results", name)
 
 
-def store(cache_dir: str | Path, network: NetworkConfigList, attachment: Attachment, result: Result) -> None:
-    """Raises OSError."""
+def store(
+    cache_dir: str | Path,
+    network: NetworkConfigList,
+    attachment: Attachment,
+    result: Result,
+) -> None:
+    """Writes a cache file. Raises OSError."""
     body = {
         "kind": KIND,
         "containerId": attachment.container_id,
@@ -51,8 +59,12 @@ def store(cache_dir: str | Path, network: NetworkConfigList, attachment: Attachm
     path.write_text(json.dumps(body))
 
 
-def load(cache_dir: str | Path, network: str, attachment: Attachment) -> CachedAttachment | None:
-    """None when there is none. Raises CNIError for a file that cannot be understood."""
+def load(
+    cache_dir: str | Path,
+    network: str,
+    attachment: Attachment,
+) -> CachedAttachment | None:
+    """Reads the cache file of an attachment, if any. Raises CNIError if it is malformed."""
     return _read(_path(cache_dir, network, attachment))
 
 
@@ -61,7 +73,7 @@ def remove(cache_dir: str | Path, network: str, attachment: Attachment) -> None:
 
 
 def attachments(cache_dir: str | Path) -> Iterator[CachedAttachment]:
-    """All of them, by file name; files that cannot be understood are passed over."""
+    """Yields all cached attachments in the order of the file names; skips malformed files."""
     folder = Path(cache_dir, "results")
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
@@ -75,7 +87,8 @@ def attachments(cache_dir: str | Path) -> Iterator[CachedAttachment]:
 def _read(path: Path) -> CachedAttachment | None:
     try:
         body = json.loads(path.read_bytes())
-        texts = [body[key] for key in ("networkName", "containerId", "ifName")] + [body.get("netns", "")]
+        texts = [body[key] for key in ("networkName", "containerId", "ifName")]
+        texts.append(body.get("netns", ""))
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("networkName, containerId, ifName and netns must be strings")
         if body["kind"] != KIND:

@@ -1,4 +1,4 @@
-"""Network configuration lists, read as libcni and containerd read them
+"""Reads network configuration lists as libcni and containerd do
 (CNI SPEC.md section 1; https://github.com/containernetworking/cni/blob/main/libcni/conf.go)."""
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _SUFFIXES = (".conf", ".conflist", ".json")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the text is libcni's."""
+    """The configuration cannot be used; the text is libcni's."""
 
 
 class NoConfigError(ConfigError):
-    """No file in the directory holds a network; the kubelet reports the node as not ready meanwhile."""
+    """No file in the directory is a valid network; until one is, the node is not ready."""
 
 
 @dataclass(frozen=True)
 class PluginConfig:
-    """One plugin of a list. config is its object as it stands in the file."""
+    """A plugin of a list. config: its object in the file, unchanged."""
 
     type: str
     config: Mapping[str, Any]
@@ -40,18 +40,19 @@ class PluginConfig:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """The runtimeConfig keys this plugin asks for."""
-        return frozenset(key for key, wanted in (self.config.get("capabilities") or {}).items() if wanted)
+        """The keys of runtimeConfig that the plugin wants."""
+        capabilities = self.config.get("capabilities") or {}
+        return frozenset(key for key, wanted in capabilities.items() if wanted)
 
     @property
     def description(self) -> str:
-        """As libcni names a plugin in its errors: type="bridge" name="..."."""
+        """The plugin's name in libcni's errors: type="bridge" name="..."."""
         return f'type="{self.type}"' + (f' name="{self.name}"' if self.name else "")
 
 
 @dataclass(frozen=True)
 class NetworkConfigList:
-    """A network: its plugins in the order of ADD. raw is the list's text, kept with each cached result."""
+    """A network. plugins: in the order of ADD. raw: the file's text, stored with cached results."""
 
     name: str
     cni_version: str
@@ -71,17 +72,20 @@ def _flag(data: Mapping[str, Any], key: str) -> bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str):
-        raise ConfigError(f"error parsing configuration list: invalid type {type(value).__name__} for {key}")
+        wrong = f"invalid type {type(value).__name__} for {key}"
+        raise ConfigError(f"error parsing configuration list: {wrong}")
     if value.lower() not in ("true", "false"):
         raise ConfigError(f'error parsing configuration list: invalid value "{value}" for {key}')
     return value.lower() == "true"
 
 
 def _version(data: Mapping[str, Any]) -> str:
-    """cniVersion, or the newest of cniVersions that we speak (SPEC.md 1.1.0 "Version considerations")."""
-    single, offered = data.get("cniVersion", ""), data.get("cniVersions", [])
+    """The newest known version of cniVersions and cniVersion (SPEC.md "Version considerations")."""
+    single = data.get("cniVersion", "")
+    offered = data.get("cniVersions", [])
     if not isinstance(single, str):
-        raise ConfigError(f"error parsing configuration list: invalid cniVersion type {type(single).__name__}")
+        wrong = f"invalid cniVersion type {type(single).__name__}"
+        raise ConfigError(f"error parsing configuration list: {wrong}")
     if not isinstance(offered, list) or not all(isinstance(entry, str) for entry in offered):
         raise ConfigError("error parsing configuration list: invalid type for cniVersions")
     try:
@@ -91,28 +95,33 @@ def _version(data: Mapping[str, Any]) -> str:
             if version_key(entry) <= version_key(CURRENT_VERSION)
         ]
     except ValueError as error:
-        raise ConfigError(f"error parsing configuration list: invalid cniVersion: {error}") from error
+        text = f"error parsing configuration list: invalid cniVersion: {error}"
+        raise ConfigError(text) from error
     version = max(known, key=version_key) if known else single or "0.1.0"
     if version not in VERSIONS:
-        raise ConfigError(f'unsupported CNI version "{version}"; supported are {", ".join(VERSIONS)}')
+        raise ConfigError(
+            f'unsupported CNI version "{version}"; supported are {", ".join(VERSIONS)}',
+        )
     return version
 
 
 def _plugin(data: Any, index: int) -> PluginConfig:
+    problem = f"failed to parse plugin config {index}: error parsing configuration"
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or not data["type"]:
-        raise ConfigError(f"failed to parse plugin config {index}: error parsing configuration: missing 'type'")
+        raise ConfigError(f"{problem}: missing 'type'")
     if not isinstance(data.get("capabilities") or {}, dict):
-        raise ConfigError(f"failed to parse plugin config {index}: error parsing configuration: invalid 'capabilities'")
+        raise ConfigError(f"{problem}: invalid 'capabilities'")
     return PluginConfig(data["type"], data)
 
 
 def parse_list(raw: bytes, path: str = "") -> NetworkConfigList:
-    """A *.conflist. Raises ConfigError."""
+    """Parses a *.conflist. path: the file's, for plugins in files beside it. Raises ConfigError."""
     data = _object(raw, "error parsing configuration list")
     if "name" not in data:
         raise ConfigError("error parsing configuration list: no name")
     if not isinstance(data["name"], str):
-        raise ConfigError(f"error parsing configuration list: invalid name type {type(data['name']).__name__}")
+        wrong = f"invalid name type {type(data['name']).__name__}"
+        raise ConfigError(f"error parsing configuration list: {wrong}")
     plugins = data.get("plugins", [])
     if not isinstance(plugins, list):
         raise ConfigError("error parsing configuration list: invalid 'plugins' type")
@@ -134,19 +143,21 @@ def parse_list(raw: bytes, path: str = "") -> NetworkConfigList:
 
 
 def _beside(folder: Path) -> list[Any]:
-    """Plugins in files of their own, NETWORK/*.conf beside the list, by name of the file (SPEC.md 1.1.0; libcni 1.3).
+    """The plugins in NETWORK/*.conf beside the list, in the order of the file names.
 
-    So a plugin joins a network's chain without a change to somebody else's file.
+    With such a file a plugin joins the chain without changing the list, which another program owns
+    (SPEC.md 1.1.0; libcni 1.3).
     """
     try:
         files = sorted(entry for entry in folder.iterdir() if entry.suffix == ".conf")
-    except (OSError, ValueError):  # ValueError: a name that no folder can have
+    except (OSError, ValueError):  # ValueError: the name contains a null character
         return []
-    return [_object(file.read_bytes(), f"error parsing configuration {file.name}") for file in files]
+    what = "error parsing configuration"
+    return [_object(file.read_bytes(), f"{what} {file.name}") for file in files]
 
 
 def parse_single(raw: bytes, path: str = "") -> NetworkConfigList:
-    """A *.conf or *.json with one plugin (deprecated upstream since 1.0.0), as a list of one."""
+    """Parses a *.conf or *.json with a single plugin (deprecated since 1.0.0) as a list."""
     data = _object(raw, "error parsing configuration")
     if not data.get("type"):
         raise ConfigError("error loading config: no 'type'; perhaps this is a .conflist?")
@@ -169,16 +180,16 @@ def _object(raw: bytes, what: str) -> dict[str, Any]:
 
 
 def load_file(path: str | Path) -> NetworkConfigList:
-    """One file, by its suffix. Raises ConfigError, or OSError when it cannot be read."""
+    """Reads a file by its suffix. Raises ConfigError, or OSError if it cannot be read."""
     raw = Path(path).read_bytes()
     parse = parse_list if str(path).endswith(".conflist") else parse_single
     return parse(raw, str(path))
 
 
 def load_network(conf_dir: str | Path = DEFAULT_CONF_DIR) -> NetworkConfigList:
-    """The first valid network of a directory, in lexical order of the file names.
+    """Reads the first valid network of a directory, in the lexical order of the file names.
 
-    A file that does not parse is logged and passed over, as containerd does. Raises NoConfigError.
+    As in containerd, an invalid file is logged and skipped. Raises NoConfigError.
     """
     folder = Path(conf_dir)
     try:

@@ -1,4 +1,4 @@
-"""Start one plugin: environment, JSON on stdin, JSON or an error back
+"""Runs a plugin: it gets an environment and JSON on stdin, and answers with JSON or an error
 (CNI SPEC.md section 2; https://github.com/containernetworking/cni/tree/main/pkg/invoke)."""
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from kubewire.components.kubelet.cni.types import CNIError
 
 log = logging.getLogger(__name__)
 
-#: Plugins running at once in one process. Each ADD takes host-local's lock and iptables' anyway.
+#: Plugins that run at the same time. More would gain nothing: each ADD waits for the locks of
+#: host-local and iptables.
 CONCURRENCY = 4
-_BUSY_TRIES, _BUSY_DELAY = 5, 0.2
+_BUSY_TRIES = 5
+_BUSY_DELAY = 0.2
 
-# A semaphore belongs to one event loop; this maps the loop to it and forgets it with the loop.
-_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+_Slots = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+# A semaphore can only be used in one event loop, so each loop gets its own.
+_slots: _Slots = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """One interface of one container in one network: what every call of a plugin is about.
+    """An interface of a container in a network: the subject of every call of a plugin.
 
-    args become CNI_ARGS; capability_args (portMappings, bandwidth, ips, mac, dns, ...) reach the plugins
-    that name them under capabilities. netns is a path such as /run/netns/cni-UUID, "" when it is gone.
+    args: become CNI_ARGS. capability_args: reach the plugins that list them in `capabilities`
+    (portMappings, bandwidth, ips, mac, dns ...). netns: a path such as /run/netns/cni-UUID, or ""
+    if the namespace is gone.
     """
 
     container_id: str
@@ -42,7 +46,7 @@ class Attachment:
     capability_args: Mapping[str, Any] = field(default_factory=dict)
 
     def environment(self, verb: str, plugin_dirs: Sequence[str]) -> dict[str, str]:
-        """The plugin's environment: ours (for PATH) and the CNI_* variables."""
+        """The plugin's environment: that of this process, for PATH, and the CNI_* variables."""
         return dict(os.environ) | {
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": self.container_id,
@@ -54,7 +58,7 @@ class Attachment:
 
 
 def find_plugin(name: str, plugin_dirs: Sequence[str]) -> str:
-    """The executable of a plugin type. Raises CNIError with libcni's texts."""
+    """The path of a plugin's executable. Raises CNIError with libcni's texts."""
     if not name:
         raise CNIError("no plugin name provided")
     if "/" in name or "\\" in name:
@@ -68,19 +72,24 @@ def find_plugin(name: str, plugin_dirs: Sequence[str]) -> str:
 
 
 def plugin_error(completed: command.Completed) -> CNIError:
-    """A failed plugin's error: its JSON when it wrote some, else what it said on stderr."""
+    """The error of a failed plugin: the JSON on its stdout, else the text on its stderr."""
     ended = command.ending(completed.returncode)
     if not completed.stdout.strip():
         if not completed.stderr.strip():
             return CNIError(f"netplugin failed with no error message: {ended}")
-        said = json.dumps(completed.stderr.decode(errors="replace"))
-        return CNIError(f"netplugin failed: {said}: {ended}")
+        output = json.dumps(completed.stderr.decode(errors="replace"))
+        return CNIError(f"netplugin failed: {output}: {ended}")
     try:
         body = json.loads(completed.stdout)
-        return CNIError(str(body.get("msg", "")), code=int(body.get("code", 0)), details=str(body.get("details", "")))
+        return CNIError(
+            str(body.get("msg", "")),
+            code=int(body.get("code", 0)),
+            details=str(body.get("details", "")),
+        )
     except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
-        said = json.dumps(completed.stdout.decode(errors="replace"))
-        return CNIError(f"netplugin failed but error parsing its diagnostic message {said}: {error}")
+        output = json.dumps(completed.stdout.decode(errors="replace"))
+        text = f"netplugin failed but error parsing its diagnostic message {output}: {error}"
+        return CNIError(text)
 
 
 def _slot() -> asyncio.Semaphore:
@@ -96,31 +105,39 @@ async def execute(
     plugin_dirs: Sequence[str],
     timeout: float,
 ) -> bytes:
-    """Run a plugin and return its stdout. Raises CNIError, also when it does not end within timeout seconds."""
+    """Runs a plugin and returns its stdout.
+
+    Raises CNIError if it fails or does not end within `timeout` seconds.
+    """
     path = find_plugin(plugin, plugin_dirs)
     environment = attachment.environment(verb, plugin_dirs)
     async with _slot():
         try:
             completed = await _run(path, json.dumps(config).encode(), environment, timeout)
         except TimeoutError as error:
-            raise CNIError(
-                f"netplugin failed with no error message: signal: killed (not done after {timeout:g} s)"
-            ) from error
+            ending = f"signal: killed (not done after {timeout:g} s)"
+            raise CNIError(f"netplugin failed with no error message: {ending}") from error
         except OSError as error:
             raise CNIError(f"fork/exec {path}: {error.strerror}") from error
     if completed.returncode != 0:
         raise plugin_error(completed)
     if completed.stderr:
-        log.debug("%s %s: %s", plugin, verb, completed.stderr.decode(errors="replace").strip())
+        output = completed.stderr.decode(errors="replace").strip()
+        log.debug("%s %s: %s", plugin, verb, output)
     return completed.stdout
 
 
-async def _run(path: str, stdin: bytes, environment: Mapping[str, str], timeout: float) -> command.Completed:
+async def _run(
+    path: str,
+    stdin: bytes,
+    environment: Mapping[str, str],
+    timeout: float,
+) -> command.Completed:
     for tries_left in reversed(range(_BUSY_TRIES)):
         try:
             return await command.run([path], stdin=stdin, env=environment, timeout=timeout)
         except OSError as error:
-            # The plugin's file is just being installed; libcni waits and tries again too.
+            # Another process is just writing the plugin's file. libcni waits and retries as well.
             if error.errno != errno.ETXTBSY or not tries_left:
                 raise
         await asyncio.sleep(_BUSY_DELAY)

@@ -1,5 +1,24 @@
-"""A network's plugins as a chain: ADD forward, DEL backward, CHECK, STATUS, GC
-(CNI SPEC.md section 3; https://github.com/containernetworking/cni/blob/main/libcni/api.go)."""
+"""Runs the plugins of a network as a chain (CNI SPEC.md section 3;
+https://github.com/containernetworking/cni/blob/main/libcni/api.go).
+
+A network is a list of plugins, each an executable with one task: bridge makes the interface and
+asks host-local for an address, portmap writes rules for hostPorts. ADD runs them in order. Each
+plugin gets the result of the one before as prevResult and returns a result of its own, which adds
+to it or passes it on; the last result is that of the network. DEL runs them in the reverse order,
+so that each plugin still finds what the plugins before it have made.
+
+The rules of the spec that the functions here depend on:
+
+- The runtime runs one operation at a time for a container (section 2), so this module needs no lock
+  per container; the pod's worker ensures it.
+- A failed ADD must be followed by DEL, because earlier plugins of the chain have already made an
+  interface and taken an address.
+- DEL must succeed if the attachment is gone, even if its network namespace is. Plugins then free
+  what they can; CNI_NETNS is empty.
+- DEL and CHECK get the result of ADD as prevResult (from 0.4.0 on), so it is stored (cache.py).
+- Plugins have no memory of containers that disappeared without a DEL, for example in a crash of the
+  node. GC (1.1.0) tells them which attachments are still valid, and STATUS whether ADD can work.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +39,7 @@ log = logging.getLogger(__name__)
 DEFAULT_PLUGIN_DIRS = ("/opt/cni/bin",)
 DEFAULT_TIMEOUT = 60.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+#: The attachment of operations that concern no container: STATUS, GC and VERSION.
 _ON_THE_NODE = Attachment("", "", "")
 
 
@@ -29,11 +49,15 @@ def plugin_config(
     previous: Result | None = None,
     capability_args: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a plugin reads on stdin: its own object plus name, cniVersion, prevResult and runtimeConfig."""
+    """The JSON for a plugin's stdin.
+
+    It is the plugin's object in the file, plus name, cniVersion, prevResult and runtimeConfig.
+    """
     config = dict(plugin.config) | {"name": network.name, "cniVersion": network.cni_version}
     if previous is not None:
         config["prevResult"] = previous.as_version(network.cni_version).dump()
-    wanted = {key: value for key, value in (capability_args or {}).items() if key in plugin.capabilities}
+    args = (capability_args or {}).items()
+    wanted = {key: value for key, value in args if key in plugin.capabilities}
     if wanted:
         config["runtimeConfig"] = wanted
     return config
@@ -51,7 +75,8 @@ def _validate(network: NetworkConfigList, attachment: Attachment) -> None:
         raise CNIError("invalid characters found in network name", code=7, details=network.name)
     name = attachment.ifname
     if not name or len(name) > 15 or name in (".", "..") or re.search(r"[/:\s]", name):
-        raise CNIError("interface name is empty, too long or has invalid characters", code=4, details=name)
+        text = "interface name is empty, too long or has invalid characters"
+        raise CNIError(text, code=4, details=name)
 
 
 async def add(
@@ -66,10 +91,10 @@ async def add(
     cache_dir: str = cache.DEFAULT_CACHE_DIR,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Result:
-    """Join the container to the network; the result is cached for check and delete.
+    """Attaches a container to the network; caches the result for check() and delete().
 
-    When a plugin fails, the chain is taken back by DEL (SPEC.md: the runtime must call DEL after a failed ADD),
-    so that the address is given back, and the plugin's CNIError is raised. timeout is per plugin, in seconds.
+    If a plugin fails, DEL frees what the chain has made, and the plugin's CNIError is raised.
+    timeout: per plugin, in seconds.
     """
     attachment = Attachment(container_id, netns_path, ifname, args or {}, capability_args or {})
     _validate(network, attachment)
@@ -78,14 +103,21 @@ async def add(
         for plugin in network.plugins:
             config = plugin_config(network, plugin, result, attachment.capability_args)
             try:
-                output = await execute(plugin.type, "ADD", config, attachment, plugin_dirs=plugin_dirs, timeout=timeout)
+                output = await execute(
+                    plugin.type,
+                    "ADD",
+                    config,
+                    attachment,
+                    plugin_dirs=plugin_dirs,
+                    timeout=timeout,
+                )
                 result = _result(output, network.cni_version)
             except CNIError as error:
                 raise error.within(f"plugin {plugin.description} failed (add): ") from error
         assert result is not None, "a network has at least one plugin"
         _store(cache_dir, network, attachment, result)
     except CNIError:
-        await _take_back(network, attachment, result, plugin_dirs, timeout)
+        await _undo_add(network, attachment, result, plugin_dirs, timeout)
         raise
     return result
 
@@ -97,28 +129,45 @@ def _result(output: bytes, version: str) -> Result:
         raise CNIError(f"error decoding result: {error}") from error
 
 
-def _store(cache_dir: str, network: NetworkConfigList, attachment: Attachment, result: Result) -> None:
+def _store(
+    cache_dir: str,
+    network: NetworkConfigList,
+    attachment: Attachment,
+    result: Result,
+) -> None:
     try:
         cache.store(cache_dir, network, attachment, result)
     except OSError as error:
         raise CNIError(f'failed to set network "{network.name}" cached result: {error}') from error
 
 
-async def _take_back(
+async def _undo_add(
     network: NetworkConfigList,
     attachment: Attachment,
     previous: Result | None,
     plugin_dirs: Sequence[str],
     timeout: float,
 ) -> None:
-    """DEL after a failed ADD: every plugin is tried, what fails is logged, the ADD's error is what matters."""
+    """Runs DEL after a failed ADD. Failures are only logged, because ADD's error is reported."""
     previous = previous if at_least(network.cni_version, "0.4.0") else None
     for plugin in reversed(network.plugins):
         config = plugin_config(network, plugin, previous, attachment.capability_args)
         try:
-            await execute(plugin.type, "DEL", config, attachment, plugin_dirs=plugin_dirs, timeout=timeout)
+            await execute(
+                plugin.type,
+                "DEL",
+                config,
+                attachment,
+                plugin_dirs=plugin_dirs,
+                timeout=timeout,
+            )
         except CNIError as error:
-            log.warning("DEL after a failed ADD of %s: plugin %s: %s", attachment.container_id, plugin.type, error)
+            log.warning(
+                "DEL after a failed ADD of %s: plugin %s: %s",
+                attachment.container_id,
+                plugin.type,
+                error,
+            )
 
 
 async def delete(
@@ -133,10 +182,11 @@ async def delete(
     cache_dir: str = cache.DEFAULT_CACHE_DIR,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> None:
-    """Take the container out of the network. Succeeds when it is not in it (any more).
+    """Detaches a container from the network. Succeeds if it is not attached.
 
-    Arguments left out are taken from the cached ADD: its args, its capability_args, and its netns path when
-    that still is there. Raises CNIError of the plugin that failed; nothing is forgotten then, so try again.
+    Arguments that are left out come from the cached ADD: args, capability_args, and netns_path if
+    it still exists. Raises the CNIError of the first plugin that fails. The cache is then kept, so
+    that the caller can retry.
     """
     attachment = Attachment(container_id, netns_path, ifname, args or {}, capability_args or {})
     try:
@@ -150,7 +200,14 @@ async def delete(
     for plugin in reversed(network.plugins):
         config = plugin_config(network, plugin, previous, attachment.capability_args)
         try:
-            await execute(plugin.type, "DEL", config, attachment, plugin_dirs=plugin_dirs, timeout=timeout)
+            await execute(
+                plugin.type,
+                "DEL",
+                config,
+                attachment,
+                plugin_dirs=plugin_dirs,
+                timeout=timeout,
+            )
         except CNIError as error:
             raise error.within(f"plugin {plugin.description} failed (delete): ") from error
     cache.remove(cache_dir, network.name, attachment)
@@ -178,9 +235,13 @@ async def check(
     cache_dir: str = cache.DEFAULT_CACHE_DIR,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> None:
-    """Is the container's network still as ADD left it? Raises CNIError when not, and for versions before 0.4.0."""
+    """Checks that the container's network is as ADD left it.
+
+    Raises CNIError if it is not, and for versions before 0.4.0, which have no CHECK.
+    """
     if not at_least(network.cni_version, "0.4.0"):
-        raise CNIError(f'configuration version "{network.cni_version}" does not support the CHECK command')
+        version = f'configuration version "{network.cni_version}"'
+        raise CNIError(f"{version} does not support the CHECK command")
     if network.disable_check:
         return
     attachment = Attachment(container_id, netns_path, ifname, args or {}, capability_args or {})
@@ -190,7 +251,14 @@ async def check(
     previous = cached.result if cached else None
     for plugin in network.plugins:
         config = plugin_config(network, plugin, previous, attachment.capability_args)
-        await execute(plugin.type, "CHECK", config, attachment, plugin_dirs=plugin_dirs, timeout=timeout)
+        await execute(
+            plugin.type,
+            "CHECK",
+            config,
+            attachment,
+            plugin_dirs=plugin_dirs,
+            timeout=timeout,
+        )
 
 
 async def status(
@@ -199,13 +267,22 @@ async def status(
     plugin_dirs: Sequence[str] = DEFAULT_PLUGIN_DIRS,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> None:
-    """Can the plugins serve an ADD now? Raises CNIError (code 50 or 51 by the spec) when not.
-    Versions before 1.1.0 have no STATUS; they pass."""
+    """Checks that the plugins can run ADD. Raises CNIError (code 50 or 51 by the spec) if not.
+
+    Versions before 1.1.0 have no STATUS, and pass.
+    """
     if not at_least(network.cni_version, "1.1.0"):
         return
     for plugin in network.plugins:
         config = plugin_config(network, plugin)
-        await execute(plugin.type, "STATUS", config, _ON_THE_NODE, plugin_dirs=plugin_dirs, timeout=timeout)
+        await execute(
+            plugin.type,
+            "STATUS",
+            config,
+            _ON_THE_NODE,
+            plugin_dirs=plugin_dirs,
+            timeout=timeout,
+        )
 
 
 async def gc(
@@ -216,10 +293,10 @@ async def gc(
     cache_dir: str = cache.DEFAULT_CACHE_DIR,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> None:
-    """Give back what containers left that no longer are. valid holds (container id, interface name).
+    """Removes attachments of containers that no longer exist.
 
-    Cached attachments outside valid get a DEL; from 1.1.0 on the plugins get a GC too.
-    Everything is tried; raises one CNIError with all that failed.
+    valid: (container id, interface name) of those that do. Other cached attachments get a DEL, and
+    from 1.1.0 on all plugins get a GC. A failure does not stop the rest; one CNIError reports all.
     """
     if network.disable_gc:
         return
@@ -240,7 +317,8 @@ async def gc(
                 timeout=timeout,
             )
         except CNIError as error:
-            errors.append(f"failed to delete stale attachment {stale.container_id} {stale.ifname}: {error}")
+            which = f"{stale.container_id} {stale.ifname}"
+            errors.append(f"failed to delete stale attachment {which}: {error}")
     if at_least(network.cni_version, "1.1.0"):
         errors += await _gc_plugins(network, keep, plugin_dirs, timeout)
     if errors:
@@ -248,14 +326,24 @@ async def gc(
 
 
 async def _gc_plugins(
-    network: NetworkConfigList, keep: set[tuple[str, str]], plugin_dirs: Sequence[str], timeout: float
+    network: NetworkConfigList,
+    keep: set[tuple[str, str]],
+    plugin_dirs: Sequence[str],
+    timeout: float,
 ) -> list[str]:
     errors = []
-    attachments = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(keep)]
+    attachments = [{"containerID": id_, "ifname": ifname} for id_, ifname in sorted(keep)]
     for plugin in network.plugins:
         config = plugin_config(network, plugin) | {"cni.dev/valid-attachments": attachments}
         try:
-            await execute(plugin.type, "GC", config, _ON_THE_NODE, plugin_dirs=plugin_dirs, timeout=timeout)
+            await execute(
+                plugin.type,
+                "GC",
+                config,
+                _ON_THE_NODE,
+                plugin_dirs=plugin_dirs,
+                timeout=timeout,
+            )
         except CNIError as error:
             errors.append(f"failed to GC plugin {plugin.type}: {error}")
     return errors
@@ -267,7 +355,10 @@ async def validate(
     plugin_dirs: Sequence[str] = DEFAULT_PLUGIN_DIRS,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> frozenset[str]:
-    """Every plugin is there and speaks the network's version (CNI VERSION). Returns the network's capabilities."""
+    """Checks that every plugin exists and supports the network's version (CNI VERSION).
+
+    Returns the network's capabilities. Raises CNIError with all problems.
+    """
     problems = []
     for plugin in network.plugins:
         try:
@@ -280,7 +371,8 @@ async def validate(
                 timeout=timeout,
             )
             if network.cni_version not in json.loads(output)["supportedVersions"]:
-                problems.append(f'plugin {plugin.type} does not support config version "{network.cni_version}"')
+                version = f'config version "{network.cni_version}"'
+                problems.append(f"plugin {plugin.type} does not support {version}")
         except CNIError as error:
             problems.append(str(error))
         except (ValueError, KeyError, TypeError, RecursionError) as error:

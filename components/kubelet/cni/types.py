@@ -1,4 +1,4 @@
-"""What a CNI plugin answers: the result of ADD in every spec version from 0.3.0 on, and errors
+"""The answers of CNI plugins: results of ADD in all spec versions from 0.3.0 on, and errors
 (https://github.com/containernetworking/cni/blob/main/SPEC.md section 5)."""
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-#: Spec versions spoken here, oldest first. The first three say the IP version in every address of a result.
+#: The supported spec versions, oldest first. In results of the first three, each address has its IP
+#: version.
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT_VERSION = VERSIONS[-1]
 _WITH_IP_VERSION = frozenset(VERSIONS[:3])
 
-# Error codes of the spec, section 5 "Error"; plugins use 100 and above for their own.
+# The error codes of the spec (section 5, "Error"); those from 100 on belong to the plugins.
 INCOMPATIBLE_VERSION = 1
 UNSUPPORTED_FIELD = 2
 UNKNOWN_CONTAINER = 3
@@ -28,20 +29,31 @@ INTERNAL = 999
 
 
 class CNIError(Exception):
-    """A plugin's error (code, msg, details), or ours with code 0. str() is libcni's text:
-    msg, then details after a semicolon; network.py puts `plugin type="bridge" failed (add): ` in front."""
+    """An error of a plugin, or with code 0 of this package.
+
+    str() is libcni's text: the prefix (`plugin type="bridge" failed (add): `), msg, and details
+    after a semicolon.
+    """
 
     def __init__(self, msg: str, *, code: int = 0, details: str = "", prefix: str = "") -> None:
-        self.code, self.msg, self.details, self.prefix = code, msg, details, prefix
+        self.code = code
+        self.msg = msg
+        self.details = details
+        self.prefix = prefix
         super().__init__(prefix + (f"{msg}; {details}" if details else msg))
 
     def within(self, context: str) -> CNIError:
-        """The same error with what was being done in front."""
-        return CNIError(self.msg, code=self.code, details=self.details, prefix=context + self.prefix)
+        """The same error with a longer prefix."""
+        return CNIError(
+            self.msg,
+            code=self.code,
+            details=self.details,
+            prefix=context + self.prefix,
+        )
 
 
 def version_key(version: str) -> tuple[int, int, int]:
-    """ "1.0.0" -> (1, 0, 0). Raises ValueError for what is not a version."""
+    """Parses a version: "1.0.0" -> (1, 0, 0). Raises ValueError."""
     parts = version.split(".")
     if len(parts) > 3 or not all(part.isdigit() for part in parts):
         raise ValueError(f"failed to parse version {version!r}")
@@ -54,12 +66,14 @@ def at_least(version: str, wanted: str) -> bool:
 
 
 def _without_empty(pairs: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[str, Any]:
+    """The pairs whose value is not empty, and those whose key is in keep."""
     kept = set(keep)
-    return {key: value for key, value in pairs.items() if key in kept or value not in (None, "", (), [], {})}
+    empty: tuple[Any, ...] = (None, "", (), [], {})
+    return {key: value for key, value in pairs.items() if key in kept or value not in empty}
 
 
 def _text(data: Mapping[str, Any], key: str) -> str:
-    """ "" where there is none. Raises TypeError, which Result.parse() words."""
+    """A string, "" if it is missing. Raises TypeError, which Result.parse() converts."""
     value = data.get(key)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{key}: a string is wanted, not {value!r:.40}")
@@ -68,7 +82,7 @@ def _text(data: Mapping[str, Any], key: str) -> str:
 
 def _texts(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = data.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise TypeError(f"{key}: a list of strings is wanted, not {value!r:.40}")
     return tuple(value)
 
@@ -82,7 +96,7 @@ def _number(data: Mapping[str, Any], key: str) -> int | None:
 
 @dataclass(frozen=True)
 class Interface:
-    """An interface the plugins made; sandbox is the path of its namespace, "" on the node. mtu is in bytes."""
+    """An interface that a plugin made. sandbox: the path of its namespace, "" on the node."""
 
     name: str
     mac: str = ""
@@ -111,7 +125,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class IPConfig:
-    """An address given out: "10.244.1.5/24", its gateway or "", and the index of its interface or None."""
+    """An address of the container, such as "10.244.1.5/24". interface: an index in interfaces."""
 
     address: str
     gateway: str = ""
@@ -126,10 +140,15 @@ class IPConfig:
     def parse(cls, data: Mapping[str, Any]) -> IPConfig:
         address = _text(data, "address")
         ipaddress.ip_interface(address)
-        return cls(address=address, gateway=_text(data, "gateway"), interface=_number(data, "interface"))
+        gateway = _text(data, "gateway")
+        return cls(address=address, gateway=gateway, interface=_number(data, "interface"))
 
     def dump(self, version: str) -> dict[str, Any]:
-        pairs: dict[str, Any] = {"interface": self.interface, "address": self.address, "gateway": self.gateway}
+        pairs: dict[str, Any] = {
+            "interface": self.interface,
+            "address": self.address,
+            "gateway": self.gateway,
+        }
         if version in _WITH_IP_VERSION:
             pairs["version"] = str(ipaddress.ip_interface(self.address).version)
         return _without_empty(pairs, keep=("address",))
@@ -137,7 +156,7 @@ class IPConfig:
 
 @dataclass(frozen=True)
 class Route:
-    """A route in the pod. The fields after gw are of spec 1.1.0; None (or 0) means not said."""
+    """A route in the pod. The fields after gw are from spec 1.1.0; None and 0 mean not given."""
 
     dst: str
     gw: str = ""
@@ -164,13 +183,20 @@ class Route:
     def dump(self, version: str) -> dict[str, Any]:
         pairs: dict[str, Any] = {"dst": self.dst, "gw": self.gw}
         if at_least(version, "1.1.0"):
-            pairs |= {"mtu": self.mtu or None, "advmss": self.advmss or None, "priority": self.priority or None}
-            pairs |= {"table": self.table, "scope": self.scope}
+            pairs |= {
+                "mtu": self.mtu or None,
+                "advmss": self.advmss or None,
+                "priority": self.priority or None,
+                "table": self.table,
+                "scope": self.scope,
+            }
         return _without_empty(pairs, keep=("dst",))
 
 
 @dataclass(frozen=True)
 class DNS:
+    """DNS settings for the container; the kubelet writes resolv.conf itself and ignores them."""
+
     nameservers: tuple[str, ...] = ()
     domain: str = ""
     search: tuple[str, ...] = ()
@@ -186,13 +212,16 @@ class DNS:
         )
 
     def dump(self) -> dict[str, Any]:
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value}
+        values: dict[str, Any] = {}
+        for spec in fields(self):
+            if value := getattr(self, spec.name):
+                values[spec.name] = list(value) if isinstance(value, tuple) else value
+        return values
 
 
 @dataclass(frozen=True)
 class Result:
-    """The success answer of ADD."""
+    """The result of a successful ADD."""
 
     cni_version: str = CURRENT_VERSION
     interfaces: tuple[Interface, ...] = ()
@@ -202,12 +231,18 @@ class Result:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], default_version: str) -> Result:
-        """A plugin's JSON. One without cniVersion has its configuration's. Raises ValueError."""
+        """Reads a plugin's JSON. Raises ValueError.
+
+        default_version: the version of a result without cniVersion.
+        """
         if not isinstance(data, Mapping):
             raise ValueError(f"malformed result: not an object but {type(data).__name__}")
         version = data.get("cniVersion") or default_version
         if version not in VERSIONS:
-            raise ValueError(f"unsupported CNI result version {version!r}; supported are {', '.join(VERSIONS)}")
+            supported = ", ".join(VERSIONS)
+            raise ValueError(
+                f"unsupported CNI result version {version!r}; supported are {supported}",
+            )
         try:
             return cls(
                 cni_version=version,
@@ -220,13 +255,13 @@ class Result:
             raise ValueError(f"malformed result: {type(error).__name__} {error}") from error
 
     def as_version(self, version: str) -> Result:
-        """The same facts in another spec version; fields that it does not know are left out when written."""
+        """The same result in another spec version; dump() omits fields which that does not have."""
         if version not in VERSIONS:
             raise ValueError(f'cannot convert from version "{self.cni_version}" to "{version}"')
         return replace(self, cni_version=version)
 
     def dump(self) -> dict[str, Any]:
-        """JSON as this result's version has it."""
+        """The JSON of this result in its spec version."""
         version = self.cni_version
         body = {
             "interfaces": [entry.dump(version) for entry in self.interfaces],

@@ -1,1 +1,1 @@
-"""Images: the catalogue of programs that their names stand for, and pulls."""
+"""Images: the catalogue, which maps image names to programs, and the imitation of pulls."""

@@ -1,7 +1,9 @@
-"""The image catalogue: which program on this machine an image name stands for.
+"""The image catalogue: it maps image names to programs of this machine.
 
-A Pod's `command` and `args` override an image's entrypoint and cmd as the Pod API says (core/v1 Container). Names are
-normalised as the distribution reference does: "busybox" is docker.io/library/busybox:latest.
+No packet leaves a lab, so no image can be pulled; a container runs a program of the machine
+instead. A Pod's `command` and `args` override an image's entrypoint and cmd as the Pod API defines
+(core/v1 Container). Names are normalised as in distribution/reference: "busybox" means
+docker.io/library/busybox:latest.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from kubewire.components.base import yamlfile
 DEFAULT_CATALOGUE = Path(__file__).with_name("images.yaml")
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_DOMAIN = rf"(?:{_LABEL})(?:\.{_LABEL})*(?::[0-9]+)?"
 _REFERENCE = re.compile(
     rf"(?P<name>(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,}))?"
@@ -28,20 +31,21 @@ _PROGRAM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class InvalidImageName(ValueError):
-    """An image name that is none (kubelet's reason InvalidImageName)."""
+    """The text is not an image name (the kubelet's reason InvalidImageName)."""
 
 
 class UnknownImage(LookupError):
-    """An image that the catalogue does not have (kubelet: ErrImagePull, then ImagePullBackOff)."""
+    """The catalogue does not have the image (reason ErrImagePull, then ImagePullBackOff)."""
 
 
 class InvalidCatalogue(ValueError):
-    """A catalogue or an `images` section with a mistake; the message names the file and the key."""
+    """A catalogue or an `images` section has an error; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A normalised image name: repository with its registry, tag ("latest" when none is given), digest or ""."""
+    """A normalised image name. repository: with the registry. tag: "latest" if the name has neither
+    tag nor digest."""
 
     repository: str
     tag: str
@@ -49,7 +53,7 @@ class Reference:
 
     @classmethod
     def parse(cls, name: str) -> Reference:
-        """Raises InvalidImageName in the words of containerd's and kubelet's parser."""
+        """Parses an image name. Raises InvalidImageName, with the text of containerd's parser."""
         match = _REFERENCE.fullmatch(name)
         if match is None:
             raise InvalidImageName(f'couldn\'t parse image name "{name}": invalid reference format')
@@ -64,12 +68,14 @@ class Reference:
         return cls(repository, match["tag"] or ("" if digest else "latest"), digest)
 
     def __str__(self) -> str:
-        return f"{self.repository}{':' + self.tag if self.tag else ''}{'@' + self.digest if self.digest else ''}"
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"
 
 
 @dataclass(frozen=True)
 class Image:
-    """One entry of the catalogue; name is its key there (aliases share the entry)."""
+    """An entry of the catalogue. name: its key there; aliases share the entry."""
 
     name: str = ""
     entrypoint: tuple[str, ...] = ()
@@ -83,10 +89,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Program:
-    """What to start for a container: `main` (forked) with args, or `argv` (executed).
+    """What to start for a container: `main` with args, by forking, or `argv`, by executing it.
 
-    env and working_dir are the image's (the Pod's come on top); tools: name -> path, see Mount type "tools" of the
-    runtime's contract. `image` is the catalogue entry, for the commands of `kubectl exec` (see command()).
+    env, working_dir: the image's, which the Pod may override. tools: name -> path, for the mounts
+    of type "tools" of the runtime's contract. image: the entry, for the commands of `kubectl exec`
+    (see command()).
     """
 
     image: Image
@@ -101,22 +108,24 @@ class Program:
     @property
     def name(self) -> str:
         """The program's name as ps shows it."""
-        return self.main.split(":")[0].split(".")[-2] if self.main else self.argv[0].rpartition("/")[2]
+        if self.main:
+            return self.main.split(":")[0].split(".")[-2]
+        return self.argv[0].rpartition("/")[2]
 
     def command(self, argv: Sequence[str]) -> Program:
-        """Another command in the same container (kubectl exec, an exec probe, a lifecycle hook)."""
+        """Another command of the image, for kubectl exec, an exec probe or a lifecycle hook."""
         return _program(self.image, tuple(argv))
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Repository, or repository:tag -> Image; both normalised. A * in one stands for any text, also with slashes."""
+    """images: repository or repository:tag, normalised -> Image. A * in it matches any text."""
 
     images: Mapping[str, Image]
 
     @classmethod
     def load(cls, path: Path = DEFAULT_CATALOGUE) -> Catalogue:
-        """Raises InvalidCatalogue, OSError."""
+        """Reads a catalogue file. Raises InvalidCatalogue or OSError."""
         try:
             body = yamlfile.read(path)
         except yamlfile.YamlFileError as err:
@@ -125,7 +134,10 @@ class Catalogue:
 
     @classmethod
     def parse(cls, body: Any, where: str) -> Catalogue:
-        """The catalogue of a mapping as in images.yaml (or `images:` of a lab file). Raises InvalidCatalogue."""
+        """Reads a mapping with the form of images.yaml, also that of `images` in a lab file.
+
+        where: the source, for errors. Raises InvalidCatalogue.
+        """
         images: dict[str, Image] = {}
         for key, entry in _mapping({} if body is None else body, where).items():
             at = f"{where}: {key}"
@@ -135,11 +147,11 @@ class Catalogue:
         return cls(images)
 
     def extended(self, other: Catalogue) -> Catalogue:
-        """Both; the other's entries win."""
+        """Both catalogues together; the other's entries take precedence."""
         return replace(self, images={**self.images, **other.images})
 
     def find(self, name: str) -> Image:
-        """The entry of an image name. Raises UnknownImage, InvalidImageName."""
+        """The entry of an image name. Raises UnknownImage or InvalidImageName."""
         reference = Reference.parse(name)
         for key in (f"{reference.repository}:{reference.tag}", reference.repository):
             if (image := self.images.get(key)) is not None:
@@ -147,9 +159,10 @@ class Catalogue:
         if (image := self._by_pattern(reference)) is not None:
             return image
         known = ", ".join(sorted({image.name for image in self.images.values()}))
+        entry = f'images: {{"{name}": {{argv: [/usr/bin/PROGRAM]}}}}'
         raise UnknownImage(
-            f'image "{name}" is not in the image catalogue; known: {known}. To map it to a program of this machine, '
-            f'put into the lab file: images: {{"{name}": {{argv: [/usr/bin/PROGRAM]}}}}'
+            f'image "{name}" is not in the image catalogue; known: {known}. '
+            f"To map it to a program of this machine, put into the lab file: {entry}"
         )
 
     def _by_pattern(self, reference: Reference) -> Image | None:
@@ -160,9 +173,10 @@ class Catalogue:
         return self.images[max(fitting, key=len)] if fitting else None
 
     def resolve(self, name: str, command: Sequence[str] = (), args: Sequence[str] = ()) -> Program:
-        """The program of a container with this image, command and args. Raises UnknownImage, InvalidImageName.
+        """The program of a container with this image, command and args.
 
-        command replaces entrypoint and cmd, args replaces cmd. With nothing to run the error is containerd's.
+        command replaces entrypoint and cmd; args replaces cmd. Raises InvalidImageName or
+        UnknownImage, the latter with containerd's text if there is nothing to run.
         """
         image = self.find(name)
         argv = tuple(command) or image.entrypoint
@@ -170,10 +184,14 @@ class Catalogue:
         return _program(image, argv)
 
     def image_id(self, name: str) -> str:
-        """A stable imageID for a container's status: the repository with a digest of the entry's contents."""
+        """The imageID for a container's status: the repository and a digest.
+
+        Without a digest in the name it is the digest of the entry's contents, so it is stable.
+        """
         reference = Reference.parse(name)
         contents = f"{reference} {self.find(name)}".encode()
-        return f"{reference.repository}@{reference.digest or 'sha256:' + hashlib.sha256(contents).hexdigest()}"
+        digest = reference.digest or f"sha256:{hashlib.sha256(contents).hexdigest()}"
+        return f"{reference.repository}@{digest}"
 
 
 def _program(image: Image, argv: tuple[str, ...]) -> Program:
@@ -203,7 +221,10 @@ def _key(name: str, at: str) -> str:
 
 
 def _pattern(name: str) -> str:
-    """Normalised like a name: example/* is docker.io/example/*. A registry has a dot, a colon or a * of its own."""
+    """Normalises a pattern as a name: example/* becomes docker.io/example/*.
+
+    A first part is a registry if it has a dot, a colon or a *.
+    """
     Reference.parse(name.replace("*", "x"))
     first, slash, _ = name.partition("/")
     if name == "*" or (slash and (first == "localhost" or any(mark in first for mark in ".:*"))):
@@ -211,7 +232,18 @@ def _pattern(name: str) -> str:
     return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
 
 
-_KEYS = ("entrypoint", "argv", "main", "cmd", "programs", "env", "workingDir", "preload", "tools", "aliases")
+_KEYS = (
+    "entrypoint",
+    "argv",
+    "main",
+    "cmd",
+    "programs",
+    "env",
+    "workingDir",
+    "preload",
+    "tools",
+    "aliases",
+)
 
 
 def _image(name: str, body: Any, at: str) -> Image:
@@ -219,15 +251,19 @@ def _image(name: str, body: Any, at: str) -> Image:
     if unknown := sorted(set(entry) - set(_KEYS)):
         raise InvalidCatalogue(f"{at}: unknown key {unknown[0]!r}; allowed: {', '.join(_KEYS)}")
     if sum(key in entry for key in ("entrypoint", "argv", "main")) > 1:
-        raise InvalidCatalogue(f"{at}: only one of entrypoint, argv (the same) and main can be given")
+        raise InvalidCatalogue(
+            f"{at}: only one of entrypoint, argv (the same) and main can be given",
+        )
     entrypoint = _strings(entry.get("entrypoint", entry.get("argv", [])), f"{at}.entrypoint")
     programs = _string_map(entry.get("programs", {}), f"{at}.programs")
     if "main" in entry:
         command = str(entry["main"]).split(":")[0].rpartition(".")[2]
-        entrypoint, programs = (command,), {**programs, command: str(entry["main"])}
+        entrypoint = (command,)
+        programs = {**programs, command: str(entry["main"])}
     for command, main in programs.items():
         if not _PROGRAM.fullmatch(main):
-            raise InvalidCatalogue(f'{at}.programs[{command}]: {main!r} must have the form "package.module:function"')
+            form = '"package.module:function"'
+            raise InvalidCatalogue(f"{at}.programs[{command}]: {main!r} must have the form {form}")
     preload = entry.get("preload", "light")
     if preload not in ("light", "components"):
         raise InvalidCatalogue(f"{at}.preload: {preload!r} must be light or components")
@@ -244,7 +280,9 @@ def _image(name: str, body: Any, at: str) -> Image:
 
 def _mapping(value: Any, at: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InvalidCatalogue(f"{at}: must be a mapping with string keys, is {type(value).__name__}")
+        raise InvalidCatalogue(
+            f"{at}: must be a mapping with string keys, is {type(value).__name__}",
+        )
     return value
 
 

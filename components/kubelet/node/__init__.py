@@ -1,1 +1,1 @@
-"""The Node object: what this kubelet says about its node, and its Lease."""
+"""The Node object and the Lease, by which this kubelet reports about its node."""

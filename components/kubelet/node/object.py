@@ -1,4 +1,4 @@
-"""The Node object: what this kubelet says about its node. Pure functions over measured facts."""
+"""Renders the Node object from measured facts. Pure, except for measure()."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNTIME_VERSION = "kubewire://1.0.0"
 
 
 def network_not_ready(problem: str) -> str:
-    """What the container runtime says (containerd's text); problem: "cni plugin not initialized", or a plugin's."""
+    """containerd's text for a network that is not ready. problem: the reason in the CNI's words."""
     return (
         "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
         f"message:Network plugin returns error: {problem}"
@@ -30,7 +30,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 @dataclass(frozen=True)
 class Machine:
-    """Measured once at start. memory and storage in bytes."""
+    """Facts measured once at the start. memory and storage are in bytes."""
 
     cpus: int
     memory: int
@@ -47,14 +47,15 @@ def measure(storage_of: Path) -> Machine:
     """Reads /proc, /etc/os-release and the file system that holds storage_of."""
     system = os.uname()
     usage = os.statvfs(storage_of)
-    machine_id = _text("/etc/machine-id") or _text("/proc/sys/kernel/random/boot_id").replace("-", "")
+    boot_id = _text("/proc/sys/kernel/random/boot_id")
+    machine_id = _text("/etc/machine-id") or boot_id.replace("-", "")
     return Machine(
         os.cpu_count() or 1,
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         usage.f_blocks * usage.f_frsize,
         machine_id,
         _text("/sys/class/dmi/id/product_uuid") or machine_id,
-        _text("/proc/sys/kernel/random/boot_id"),
+        boot_id,
         system.release,
         _os_image(),
         _ARCHITECTURES.get(system.machine, system.machine),
@@ -76,7 +77,7 @@ def _os_image() -> str:
 
 
 def capacity(machine: Machine, max_pods: int) -> dict[str, str]:
-    """Node capacity, and with nothing reserved its allocatable too (ephemeral storage in whole bytes)."""
+    """The node's capacity. Nothing is reserved, so these are also its allocatable amounts."""
     return {
         "cpu": str(machine.cpus),
         "memory": f"{machine.memory // 1024}Ki",
@@ -98,7 +99,7 @@ def labels(settings: Settings, machine: Machine) -> dict[str, str]:
 
 
 def node_object(settings: Settings, machine: Machine) -> KubeObject:
-    """What registration creates."""
+    """The Node that registration creates, without its status."""
     spec: dict[str, Any] = {}
     if settings.taints:
         spec["taints"] = [_taint(item.key, item.value, item.effect) for item in settings.taints]
@@ -120,7 +121,7 @@ def _taint(key: str, value: str, effect: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Health:
-    """problems: why the node is not ready, in upstream's words; empty when it is."""
+    """problems: why the node is not ready, in upstream's words; empty if it is ready."""
 
     problems: Sequence[str] = ()
 
@@ -133,26 +134,34 @@ _PRESSURES = {
 }
 
 
-def node_conditions(health: Health, old: Sequence[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-    fresh = [
-        {"type": kind, "status": "False", "reason": reason, "message": message}
-        for kind, (reason, message) in _PRESSURES.items()
-    ]
+def node_conditions(
+    health: Health,
+    old: Sequence[Mapping[str, Any]],
+    now: float,
+) -> list[dict[str, Any]]:
+    """The conditions; lastTransitionTime is kept while a condition's status does not change."""
+    pressures = _PRESSURES.items()
+    conditions = [_condition(kind, "False", reason, text) for kind, (reason, text) in pressures]
     if health.problems:
         message = ", ".join(health.problems)
         listed = f"[{message}]" if len(health.problems) > 1 else message
-        fresh.append({"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": listed})
+        conditions.append(_condition("Ready", "False", "KubeletNotReady", listed))
     else:
         text = "kubelet is posting ready status"
-        fresh.append({"type": "Ready", "status": "True", "reason": "KubeletReady", "message": text})
+        conditions.append(_condition("Ready", "True", "KubeletReady", text))
     stamp = pods.format_time(now)
     before = {item["type"]: item for item in old}
-    for item in fresh:
+    for item in conditions:
         known = before.get(item["type"])
-        same = known is not None and known["status"] == item["status"]
-        item["lastTransitionTime"] = known.get("lastTransitionTime", stamp) if same and known else stamp
+        item["lastTransitionTime"] = stamp
+        if known is not None and known["status"] == item["status"]:
+            item["lastTransitionTime"] = known.get("lastTransitionTime", stamp)
         item["lastHeartbeatTime"] = stamp
-    return fresh
+    return conditions
+
+
+def _condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
 
 
 def node_status(
@@ -163,7 +172,7 @@ def node_status(
     old: Mapping[str, Any],
     now: float,
 ) -> dict[str, Any]:
-    """The fields of Node.status the kubelet owns."""
+    """The fields of Node.status that the kubelet owns."""
     addresses = [{"type": "InternalIP", "address": ip} for ip in settings.node_ips]
     addresses.append({"type": "Hostname", "address": settings.node_name})
     amounts = capacity(machine, settings.max_pods)
@@ -190,7 +199,7 @@ def node_status(
 
 
 def status_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether anything but heartbeats differs, so that it must be written before the report frequency."""
+    """Whether more than heartbeats differs, so that the status must be written at once."""
 
     def plain(status: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: status.get(key) for key in new}

@@ -1,5 +1,10 @@
-"""Keeps the Node object and the Lease of this node in step with it
-(https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats)."""
+"""Registers the Node, and keeps its status and its Lease up to date.
+
+A node has two heartbeats. The Lease is small and is renewed every quarter of its duration; the
+node controller declares the node unreachable when that stops. The status is large, so an unchanged
+status is only written every `nodeStatusReportFrequency` (KEP-589,
+https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats).
+"""
 
 from __future__ import annotations
 
@@ -27,11 +32,12 @@ from kubewire.components.kubelet.pod.node_services import Recorder
 
 log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
-_RETRY_FIRST, _RETRY_LAST = 0.1, 7.0
+_RETRY_FIRST = 0.1
+_RETRY_LAST = 7.0
 
 
 def lease_object(name: str, duration: int, now: float, node_uid: str) -> KubeObject:
-    """Renewed every quarter of its duration."""
+    """The node's Lease, renewed now. duration: in seconds."""
     renewed = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}
     return {
@@ -43,7 +49,7 @@ def lease_object(name: str, duration: int, now: float, node_uid: str) -> KubeObj
 
 
 class NodeRegistration:
-    """run() registers and then writes the status: at once when something changed, else now and then."""
+    """run() registers the Node and then writes its status, at once after a change."""
 
     def __init__(
         self,
@@ -54,8 +60,12 @@ class NodeRegistration:
         network_problem: Callable[[], str],
         images: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
-        self._client, self._settings, self._machine = client, settings, machine
-        self._recorder, self._network_problem, self._images = recorder, network_problem, images
+        self._client = client
+        self._settings = settings
+        self._machine = machine
+        self._recorder = recorder
+        self._network_problem = network_problem
+        self._images = images
         self._changed = asyncio.Event()
         self._node: KubeObject = {}
         self._written_at = 0.0
@@ -63,15 +73,15 @@ class NodeRegistration:
 
     @property
     def node_uid(self) -> str:
-        """Known once registered is set."""
+        """The Node's uid, known once `registered` is set."""
         return str(self._node["metadata"].get("uid", ""))
 
     def changed(self) -> None:
-        """Something the status tells of may be different now."""
+        """Makes run() compute the status again, because it may have changed."""
         self._changed.set()
 
     def reference(self) -> KubeObject:
-        """The node as the object of an event; upstream puts the name in place of the uid."""
+        """The node as the object of an event; as upstream, its uid is the node's name."""
         name = self._settings.node_name
         return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}}
 
@@ -101,7 +111,8 @@ class NodeRegistration:
 
     async def _register(self) -> None:
         wanted = node_object(self._settings, self._machine)
-        # Registered together with its first status: one request less, and never a Node without conditions.
+        # Creating the Node together with its status saves a request, and no one sees a Node without
+        # conditions.
         wanted["status"] = self._status({})
         delay = _RETRY_FIRST
         while True:
@@ -121,14 +132,23 @@ class NodeRegistration:
         except ApiError as error:
             if error.status != 409:
                 raise
-        found = await self._client.get(NODES, self._settings.node_name)
+        name = self._settings.node_name
+        node = await self._client.get(NODES, name)
         own = labels(self._settings, self._machine)
-        if {**found["metadata"].get("labels", {}), **own} != found["metadata"].get("labels"):
-            found = await self._client.patch(NODES, self._settings.node_name, {"metadata": {"labels": own}})
-        return found
+        current = node["metadata"].get("labels")
+        if {**(current or {}), **own} != current:
+            node = await self._client.patch(NODES, name, {"metadata": {"labels": own}})
+        return node
 
     def _status(self, old: Mapping[str, Any]) -> dict[str, Any]:
-        return node_status(self._settings, self._machine, self._health(), self._images(), old, time.time())
+        return node_status(
+            self._settings,
+            self._machine,
+            self._health(),
+            self._images(),
+            old,
+            time.time(),
+        )
 
     async def _write_status(self) -> None:
         old = self._node.get("status") or {}
@@ -153,9 +173,10 @@ class NodeRegistration:
             self._recorder.event(self.reference(), "Normal", reason, text)
 
     async def renew_lease(self) -> None:
-        """The heartbeat: every quarter of the lease's duration, for ever."""
+        """Renews the lease every quarter of its duration until it is cancelled."""
         await self.registered.wait()
-        name, duration = self._settings.node_name, self._settings.node_lease_duration
+        name = self._settings.node_name
+        duration = self._settings.node_lease_duration
         while True:
             uid = self._node["metadata"].get("uid", "")
             lease = lease_object(name, duration, time.time(), uid)
@@ -163,7 +184,7 @@ class NodeRegistration:
                 await self._write_lease(name, lease)
             except ApiError as error:
                 log.warning("Failed to update lease: %s", error)
-            # Jittered, so that a hundred nodes do not write in the same instant.
+            # The jitter keeps the nodes of a lab from writing at the same time.
             await asyncio.sleep(duration / 4 * random.uniform(1.0, 1.04))
 
     async def _write_lease(self, name: str, lease: KubeObject) -> None:
@@ -176,10 +197,14 @@ class NodeRegistration:
 
 
 def status_patch(status: Mapping[str, Any]) -> dict[str, Any]:
-    """As a strategic merge patch. addresses merge by type, which cannot hold two of one type, so the whole list is
-    replaced (fixupPatchForNodeStatusAddresses of component-helpers)."""
+    """The status as a strategic merge patch.
+
+    The patch merges addresses by type, but a dual-stack node has two addresses of type InternalIP,
+    so the whole list is replaced (fixupPatchForNodeStatusAddresses of component-helpers).
+    """
     return {**status, "addresses": [*status["addresses"], {"$patch": "replace"}]}
 
 
 def _ready(status: Mapping[str, Any]) -> str:
-    return next((item["status"] for item in status.get("conditions") or [] if item["type"] == "Ready"), "")
+    conditions = status.get("conditions") or []
+    return next((item["status"] for item in conditions if item["type"] == "Ready"), "")

@@ -1,1 +1,1 @@
-"""One pod's life on its node: its worker, and what the worker plans, starts, writes and ends."""
+"""The life of a pod on its node: its worker, and the parts that plan, start, write and stop."""

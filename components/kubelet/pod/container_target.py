@@ -1,4 +1,9 @@
-"""exec, attach and port-forward on this node's pods: streaming/target.py's contract on the runtime."""
+"""exec, attach and port-forward for this node's pods: implements streaming/target.py's contract.
+
+The kubelet makes a pipe per stream and hands one end to the fork server with the request. The
+process of an exec without a terminal gets these ends itself. For a terminal or an attachment, the
+fork server copies between them and the process.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +29,19 @@ Find = Callable[[str, str], PodWorker | None]
 
 
 class RuntimeSession:
-    """An exec'ed process or an attachment (owned says which)."""
+    """A process of `kubectl exec` (owned), which ends with the session, or an attachment."""
 
     def __init__(
-        self, runtime: AsyncRuntimeClient, process_id: str, ends: tuple[int, int, int], *, owned: bool
+        self,
+        runtime: AsyncRuntimeClient,
+        process_id: str,
+        ends: tuple[int, int, int],
+        *,
+        owned: bool,
     ) -> None:
-        self._runtime, self._id, self._owned = runtime, process_id, owned
+        self._runtime = runtime
+        self._id = process_id
+        self._owned = owned
         self.stdin, self.stdout, self.stderr = ends
 
     async def wait(self) -> int:
@@ -59,8 +71,9 @@ class RuntimeSession:
 
 
 def _pipes(stdin: bool, stdout: bool, stderr: bool) -> tuple[list[int], tuple[int, int, int]]:
-    """Their ends (-1 where not wanted) and ours."""
-    theirs, ours = [-1, -1, -1], [-1, -1, -1]
+    """Makes pipes; returns the process's and the kubelet's ends, -1 for a stream not wanted."""
+    theirs = [-1, -1, -1]
+    ours = [-1, -1, -1]
     for index, wanted in enumerate((stdin, stdout, stderr)):
         if wanted:
             read, write = os.pipe2(os.O_CLOEXEC)
@@ -77,10 +90,12 @@ class RuntimeTarget:
     """Implements ContainerTarget."""
 
     def __init__(self, runtime: AsyncRuntimeClient, images: ImagePuller, find: Find) -> None:
-        self._runtime, self._images, self._find = runtime, images, find
+        self._runtime = runtime
+        self._images = images
+        self._find = find
 
     def running(self, namespace: str, pod: str, container: str) -> ContainerRecord | None:
-        """The container's process; None when it does not run. Raises TargetError 404."""
+        """The container's run; None if it does not run. Raises TargetError for an unknown pod."""
         worker = self._find(namespace, pod)
         if worker is None:
             raise TargetError(404, f"pod does not exist: {pod}_{namespace}")
@@ -109,9 +124,13 @@ class RuntimeTarget:
         spec = exec_spec(program, record.id, Tty() if tty else None, stdin_open=tty and stdin)
         theirs, ours = _pipes(stdin, stdout, stderr and not tty)
         try:
-            # Handed over with the start: what a quick process says before an attachment would be lost.
+            # The pipes go with the start, and not with an attachment after it, because a quick
+            # process may write and end before the attachment.
             process = await self._runtime.spawn(
-                spec, stdin=_optional(theirs[0]), stdout=_optional(theirs[1]), stderr=_optional(theirs[2])
+                spec,
+                stdin=_optional(theirs[0]),
+                stdout=_optional(theirs[1]),
+                stderr=_optional(theirs[2]),
             )
         except (RuntimeApiError, OSError) as error:
             _close(ours)
@@ -123,11 +142,22 @@ class RuntimeTarget:
 
     async def _attach(self, process_id: str, theirs: Sequence[int]) -> None:
         await self._runtime.attach(
-            process_id, stdin=_optional(theirs[0]), stdout=_optional(theirs[1]), stderr=_optional(theirs[2])
+            process_id,
+            stdin=_optional(theirs[0]),
+            stdout=_optional(theirs[1]),
+            stderr=_optional(theirs[2]),
         )
 
     async def attach(
-        self, namespace: str, pod: str, container: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        tty: bool,
     ) -> RuntimeSession:
         record = self.running(namespace, pod, container)
         if record is None:
@@ -143,7 +173,10 @@ class RuntimeTarget:
         return RuntimeSession(self._runtime, record.id, ours, owned=False)
 
     async def port_connect(
-        self, namespace: str, pod: str, port: int
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         worker = self._find(namespace, pod)
         sandbox = worker.state.record.sandbox if worker else None
@@ -159,10 +192,11 @@ class RuntimeTarget:
         try:
             return await _connect(netns, socket.AF_INET6, "::1", port)
         except OSError as error:
-            # As containerd says it.
+            # containerd's text.
             raise OSError(
-                f'failed to execute portforward in network namespace "{netns}": failed to connect to localhost:{port} '
-                f'inside namespace "{netns}", IPv4: dial tcp4 127.0.0.1:{port}: connect: {_reason(first)} '
+                f'failed to execute portforward in network namespace "{netns}": '
+                f'failed to connect to localhost:{port} inside namespace "{netns}", '
+                f"IPv4: dial tcp4 127.0.0.1:{port}: connect: {_reason(first)} "
                 f"IPv6 dial tcp6 [::1]:{port}: connect: {_reason(error)}"
             ) from error
 
@@ -172,16 +206,20 @@ def _reason(error: OSError) -> str:
 
 
 async def _connect(
-    netns: Path, family: socket.AddressFamily, host: str, port: int
+    netns: Path,
+    family: socket.AddressFamily,
+    host: str,
+    port: int,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    made = await in_own_thread(lambda: connect_within(netns, family))
-    made.setblocking(False)
+    """Connects inside a network namespace: a socket belongs to the namespace it was made in."""
+    sock = await in_own_thread(lambda: connect_within(netns, family))
+    sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(made, (host, port))
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
     except OSError:
-        made.close()
+        sock.close()
         raise
-    return await asyncio.open_connection(sock=made)
+    return await asyncio.open_connection(sock=sock)
 
 
 def _close(fds: Sequence[int]) -> None:

@@ -1,4 +1,8 @@
-"""Starting and stopping the sandbox and the containers of one pod: the hands of the pod worker."""
+"""Starts and stops a pod's sandbox and containers, and records the results in its state.
+
+The pod worker decides what to do (plan.py); this module does it and translates every failure into
+the events and waiting reasons that upstream's kubelet reports.
+"""
 
 from __future__ import annotations
 
@@ -32,24 +36,28 @@ from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiErro
 
 log = logging.getLogger(__name__)
 
-#: Upstream notices the end of a container at its next look at the runtime (PLEG, once a second) and restarts it
-#: then. Whoever asks for its logs in between, as `kubectl run -it` does, gets those of the run that has ended.
+#: Seconds between the end of a container and its restart. Upstream notices the end only when it
+#: next lists the runtime's containers (PLEG, once a second). `kubectl run -it` depends on that
+#: delay: it reads the log of the run that has just ended.
 RELIST_SECONDS = 1.0
 
-#: Bytes of a termination message that are reported (upstream's limit for one container).
+#: The longest termination message that is reported, in bytes (upstream's limit for a container).
 MAX_MESSAGE = 4096
 
 
 class SandboxError(Exception):
-    """No sandbox: the text after "Failed to create pod sandbox: "."""
+    """The sandbox could not be made; the text follows "Failed to create pod sandbox: "."""
 
 
 class PodContainers:
-    """Changes state as it acts; events go to the node's recorder."""
+    """The sandbox and the containers of a pod; every method updates the pod's state as it acts."""
 
     def __init__(self, node: NodeServices, state: PodState, files: PodFiles) -> None:
-        self._node, self._state, self._files = node, state, files
-        # The runtime may tell the end of a process before whoever started it has been told its id.
+        self._node = node
+        self._state = state
+        self._files = files
+        # A short process may end before the answer to spawn() has told its id. Its end is kept here
+        # until then (see _settle()).
         self._ended_unknown: dict[str, Process] = {}
 
     def pod_ips(self) -> tuple[str, ...]:
@@ -58,30 +66,46 @@ class PodContainers:
         return self._state.record.ips
 
     def event(self, kind: str, reason: str, message: str, container: str = "") -> None:
-        """About the pod, or about one of its containers."""
+        """Records an event about the pod, or about one of its containers."""
         path = ""
         if container:
-            kinds = ("initContainers", "ephemeralContainers")
             spec = self._state.pod["spec"]
-            found = (kind for kind in kinds if any(item["name"] == container for item in spec.get(kind) or []))
-            path = f"spec.{next(found, 'containers')}{{{container}}}"
+            section = "containers"
+            for candidate in ("ephemeralContainers", "initContainers"):
+                if any(item["name"] == container for item in spec.get(candidate) or []):
+                    section = candidate
+            path = f"spec.{section}{{{container}}}"
         self._node.recorder.event(self._state.pod, kind, reason, message, field_path=path)
 
-    # Sandbox
-
     async def create_sandbox(self, attempt: int) -> None:
-        """Network namespace, CNI ADD, pause. Raises SandboxError with nothing left behind."""
-        node, pod = self._node, self._state.pod
+        """Makes the network namespace, runs CNI ADD and starts pause.
+
+        Raises SandboxError, after removing what it has made.
+        """
+        node = self._node
+        pod = self._state.pod
         sandbox_id = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"
         netns: Path | None = None
         ips: tuple[str, ...] = ()
         try:
-            hostname = hostsfile.kernel_hostname(pod, node.settings.node_name, node.settings.cluster_domain)
+            settings = node.settings
+            hostname = hostsfile.kernel_hostname(
+                pod,
+                settings.node_name,
+                settings.cluster_domain,
+            )
             if not pods.host_network(pod):
                 netns, given = await node.network.attach(pod, sandbox_id)
                 ips = in_order(given, node.facts.host_ips)
             spec = launch.pause_spec(
-                pod, node.settings.node_name, node.pid, sandbox_id, attempt, str(netns or ""), ips, hostname
+                pod,
+                settings.node_name,
+                node.pid,
+                sandbox_id,
+                attempt,
+                str(netns or ""),
+                ips,
+                hostname,
             )
             process = await self._spawn(spec, "run_podsandbox")
         except (SandboxNetworkError, hostsfile.HostnameError) as error:
@@ -89,17 +113,21 @@ class PodContainers:
         except (RuntimeApiError, OSError) as error:
             if netns:
                 await self._give_back(sandbox_id, netns)
-            raise SandboxError(
-                f'rpc error: code = Unknown desc = failed to start sandbox "{sandbox_id}": {error}'
-            ) from error
+            text = f'failed to start sandbox "{sandbox_id}": {error}'
+            raise SandboxError(f"rpc error: code = Unknown desc = {text}") from error
         sandbox = SandboxRecord(
-            sandbox_id, attempt, str(netns or ""), ips, process.started_at or time.time(), process.pid
+            sandbox_id,
+            attempt,
+            str(netns or ""),
+            ips,
+            process.started_at or time.time(),
+            process.pid,
         )
         self._state.set_sandbox(sandbox, process.id)
         self._settle(process)
 
     def _settle(self, process: Process) -> None:
-        """Now that a process is known: has its end been told already?"""
+        """Handles the end of a process that was reported before its start was known."""
         early = self._ended_unknown.pop(process.id, None)
         self._ended_unknown.clear()
         if early is not None:
@@ -120,7 +148,10 @@ class PodContainers:
             log.warning("%s", error)
 
     async def stop_sandbox(self) -> None:
-        """CNI DEL, pause killed, namespace unpinned. Raises SandboxNetworkError, to be tried again."""
+        """Runs CNI DEL, unpins the namespace and kills pause.
+
+        Raises SandboxNetworkError if DEL fails; the caller retries.
+        """
         sandbox = self._state.record.sandbox
         if sandbox is None:
             return
@@ -136,44 +167,41 @@ class PodContainers:
         except RuntimeApiError as error:
             log.debug("removing %s: %s", process_id, error)
 
-    # Containers
-
     def back_off(self, name: str, now: float) -> float:
-        """When this container may be started; notes CrashLoopBackOff while that is in the future."""
+        """When this container may start; records CrashLoopBackOff if that is later than now."""
         current = self._state.record.current.get(name)
         if current is None or current.running:
             return now
         policy = self._node.settings.backoff
-        held = self._state.backoffs.get(name, Backoff())
-        ready_at = held.ready_at(policy, current.finished_at)
-        if now < (noticed := current.finished_at + RELIST_SECONDS) and ready_at <= noticed:
+        backoff = self._state.backoffs.get(name, Backoff())
+        ready_at = backoff.ready_at(policy, current.finished_at)
+        noticed = current.finished_at + RELIST_SECONDS
+        if now < noticed and ready_at <= noticed:
             return noticed
         if now < ready_at and not (current.succeeded and self._is_regular_init(name)):
-            pod = self._state.pod
-            where = f"container={name} pod={pods.full_name(pod)}({self._state.uid})"
-            text = f"back-off {format_duration(held.delay)} restarting failed {where}"
-            waiting = Waiting("CrashLoopBackOff", text)
-            self.event(
-                "Warning",
-                "BackOff",
-                f"Back-off restarting failed container {name} in pod {pods.full_name(pod)}({self._state.uid})",
-                name,
-            )
-            self._state.set_waiting(name, waiting)
+            pod = f"{pods.full_name(self._state.pod)}({self._state.uid})"
+            delay = format_duration(backoff.delay)
+            text = f"back-off {delay} restarting failed container={name} pod={pod}"
+            event = f"Back-off restarting failed container {name} in pod {pod}"
+            self.event("Warning", "BackOff", event, name)
+            self._state.set_waiting(name, Waiting("CrashLoopBackOff", text))
             return ready_at
-        self._state.backoffs[name] = held.raised(policy, now)
+        self._state.backoffs[name] = backoff.raised(policy, now)
         return now
 
     def _is_regular_init(self, name: str) -> bool:
-        return any(item["name"] == name and not pods.is_sidecar(item) for item in pods.init_containers(self._state.pod))
+        items = pods.init_containers(self._state.pod)
+        return any(item["name"] == name and not pods.is_sidecar(item) for item in items)
 
     async def start(self, name: str) -> float | None:
-        """Starts a container. Returns None when it runs, else when to try again (seconds since 1970)."""
-        pod, now = self._state.pod, time.time()
+        """Starts a container. Returns None, or when to try again (seconds since 1970)."""
+        pod = self._state.pod
+        now = time.time()
         container = pods.container(pod, name)
         assert container is not None, name
         policy = container.get("imagePullPolicy") or "IfNotPresent"
-        pulled = self._node.images.pull(self._state.uid, container.get("image") or "", policy, now)
+        image = container.get("image") or ""
+        pulled = self._node.images.pull(self._state.uid, image, policy, now)
         for kind, reason, message in pulled.events:
             self.event(kind, reason, message, name)
         if pulled.image is None:
@@ -190,7 +218,9 @@ class PodContainers:
         return None
 
     def _spec(self, container: pods.Container, image: Image) -> ProcessSpec:
-        node, state, pod = self._node, self._state, self._state.pod
+        node = self._node
+        state = self._state
+        pod = self._state.pod
         sandbox = state.record.sandbox
         assert sandbox is not None, "a container is started in a sandbox"
         ips = self.pod_ips()
@@ -200,10 +230,13 @@ class PodContainers:
         log_path = node.directories.container_log(pod, container["name"], attempt)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         terminal = TERMINAL if container.get("tty") else {}
-        whole_env = {**terminal, **image.env, "HOSTNAME": hostsfile.hostname(pod, node.settings.node_name), **env}
-        # $(NAME) sees what the pod says, not what image and runtime add.
+        hostname = hostsfile.hostname(pod, node.settings.node_name)
+        whole_env = {**terminal, **image.env, "HOSTNAME": hostname, **env}
+        # $(NAME) refers to the pod's variables only, not to those of the image and the runtime.
         command = expand_all(container.get("command"), env)
-        program = node.images.program(container["image"], command, expand_all(container.get("args"), env))
+        args = expand_all(container.get("args"), env)
+        program = node.images.program(container["image"], command, args)
+        volumes = self._files.mounts(pod, container, ips, env, attempt)
         wanted = Launch(
             node.settings.node_name,
             node.pid,
@@ -211,7 +244,7 @@ class PodContainers:
             program,
             node.images.catalogue.image_id(container["image"]),
             whole_env,
-            (*launch.tool_mounts(program), *self._files.mounts(pod, container, ips, env, attempt)),
+            (*launch.tool_mounts(program), *volumes),
             str(log_path),
             attempt,
             spec_hash(container),
@@ -226,11 +259,13 @@ class PodContainers:
         return target.pid if target and target.running else 0
 
     async def _run(self, container: pods.Container, spec: ProcessSpec) -> None:
-        name, now = container["name"], time.time()
+        name = container["name"]
+        now = time.time()
         try:
             process = await self._spawn(spec, "start_container")
         except (StartError, OSError) as error:
-            text = f"failed to create containerd task: failed to create shim task: OCI runtime create failed: {error}"
+            create_failed = "failed to create containerd task: failed to create shim task"
+            text = f"{create_failed}: OCI runtime create failed: {error}"
             process = Process(uuid.uuid4().hex, 0, labels=spec.labels, started_at=now)
             failed = replace(
                 launch.container_record(process),
@@ -262,16 +297,19 @@ class PodContainers:
             log.debug("%s: %s", link, error)
 
     def _forget_files(self, name: str, attempt: int) -> None:
-        """The log and termination message of every run before the previous one."""
-        directories, pod = self._node.directories, self._state.pod
-        if attempt >= 2:
-            old = directories.container_log(pod, name, attempt - 2)
-            for path in old.parent.glob(f"{attempt - 2}.log*"):
+        """Removes the log and the termination message of the run before the previous one."""
+        directories = self._node.directories
+        pod = self._state.pod
+        old = attempt - 2
+        if old >= 0:
+            folder = directories.container_log(pod, name, old).parent
+            for path in folder.glob(f"{old}.log*"):
                 path.unlink(missing_ok=True)
-            directories.termination_message(self._state.uid, name, attempt - 2).unlink(missing_ok=True)
+            message = directories.termination_message(self._state.uid, name, old)
+            message.unlink(missing_ok=True)
 
     async def post_start(self, name: str) -> None:
-        """The postStart hook; a container whose hook fails is killed (and restarted by its policy)."""
+        """Runs the postStart hook; a container whose hook fails is killed, and may be restarted."""
         container = pods.container(self._state.pod, name) or {}
         record = self._state.record.current.get(name)
         handler = (container.get("lifecycle") or {}).get("postStart")
@@ -279,7 +317,8 @@ class PodContainers:
             return
         try:
             ip = (self.pod_ips() or ("",))[0]
-            await hooks.run(handler, container, ip, self._node.session(), self.execute(record), 3600.0)
+            session = self._node.session()
+            await hooks.run(handler, container, ip, session, self.execute(record), 3600.0)
         except hooks.HookError as error:
             self.event("Warning", "FailedPostStartHook", f"PostStartHook failed: {error}", name)
             await self.stop(record, "FailedPostStartHook", self._pod_grace)
@@ -288,40 +327,50 @@ class PodContainers:
         return float(pods.grace_period(self._state.pod))
 
     async def stop(self, record: ContainerRecord, message: str, grace: Grace) -> None:
-        """Ends one container as its definition wants; the record is up to date when this returns."""
+        """Ends a container: preStop, SIGTERM, SIGKILL. The record is up to date afterwards."""
         container = pods.container(self._state.pod, record.name) or {"name": record.name}
         self.event("Normal", "Killing", message or f"Stopping container {record.name}", record.name)
         handler = (container.get("lifecycle") or {}).get("preStop")
-        await stop_container(
-            record, self._node.runtime, grace, self._pre_stop(handler, container, record) if handler else None
-        )
+        pre_stop = self._pre_stop(handler, container, record) if handler else None
+        await stop_container(record, self._node.runtime, grace, pre_stop)
         await self.refresh(record)
 
     def _pre_stop(
-        self, handler: dict[str, object], container: pods.Container, record: ContainerRecord
+        self,
+        handler: dict[str, object],
+        container: pods.Container,
+        record: ContainerRecord,
     ) -> Callable[[float], Awaitable[None]]:
         async def run(timeout: float) -> None:
             try:
                 ip = (self.pod_ips() or ("",))[0]
-                await hooks.run(handler, container, ip, self._node.session(), self.execute(record), timeout)
+                session = self._node.session()
+                await hooks.run(handler, container, ip, session, self.execute(record), timeout)
             except hooks.HookError as error:
-                self.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {error}", record.name)
+                text = f"PreStopHook failed: {error}"
+                self.event("Warning", "FailedPreStopHook", text, record.name)
 
         return run
 
     async def refresh(self, record: ContainerRecord) -> None:
-        """Learn how a container ended, without waiting for the runtime's event."""
+        """Asks the runtime how a container ended, instead of waiting for its event."""
         try:
             process = await self._node.runtime.get(record.id)
         except RuntimeApiError:
-            lost = replace(record, exit_code=137, signal=9, finished_at=time.time(), reason="ContainerStatusUnknown")
+            lost = replace(
+                record,
+                exit_code=137,
+                signal=9,
+                finished_at=time.time(),
+                reason="ContainerStatusUnknown",
+            )
             self._state.ended(lost)
             return
         if not process.running:
             self.ended(process)
 
     def ended(self, process: Process) -> None:
-        """A container's or the pause's process has ended."""
+        """Records that the process of a container or of pause has ended."""
         if launch.is_sandbox(process):
             sandbox = self._state.record.sandbox
             if sandbox and self._state.pauses.get(sandbox.id) == process.id:
@@ -330,23 +379,26 @@ class PodContainers:
                 self._ended_unknown[process.id] = process
             return
         record = launch.container_record(process)
-        if (known := self._state.record.current.get(record.name)) is None or known.id != record.id:
+        known = self._state.record.current.get(record.name)
+        if known is None or known.id != record.id:
             self._ended_unknown[process.id] = process
             return
         self._state.ended(replace(record, message=self._message(record)))
 
     def learn_message(self, process: Process) -> None:
-        """The message of a container that ended while no kubelet was running."""
+        """Records the termination message of a container that ended while no kubelet ran."""
         record = launch.container_record(process)
         known = self._state.record.current.get(record.name)
         if known is not None and known.id == record.id:
-            current = {**self._state.record.current, record.name: replace(known, message=self._message(record))}
+            changed = replace(known, message=self._message(record))
+            current = {**self._state.record.current, record.name: changed}
             self._state.record = replace(self._state.record, current=current)
 
     def _message(self, record: ContainerRecord) -> str:
-        """What the container left in terminationMessagePath, or the end of its log."""
+        """The content of terminationMessagePath, or if its policy says so the end of the log."""
         container = pods.container(self._state.pod, record.name) or {}
-        path = self._node.directories.termination_message(self._state.uid, record.name, record.attempt)
+        directories = self._node.directories
+        path = directories.termination_message(self._state.uid, record.name, record.attempt)
         try:
             with path.open("rb") as file:
                 text = file.read(MAX_MESSAGE).decode(errors="replace")
@@ -354,26 +406,27 @@ class PodContainers:
             text = ""
         wants_log = container.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         if not text and wants_log and not record.succeeded:
-            return last_output(self._node.directories.container_log(self._state.pod, record.name, record.attempt))
+            log_path = directories.container_log(self._state.pod, record.name, record.attempt)
+            return last_output(log_path)
         return text
 
     def execute(self, record: ContainerRecord) -> Exec:
-        """For exec probes and hooks."""
+        """The function by which exec probes and hooks run a command in a container."""
 
         async def run(argv: list[str], timeout: float) -> tuple[int, bytes]:
             try:
                 program = self._node.images.program(record.image, argv)
-                done = await self._node.runtime.run(
-                    launch.exec_spec(program, record.id), timeout=timeout, limit=16 * 1024
-                )
+                spec = launch.exec_spec(program, record.id)
+                done = await self._node.runtime.run(spec, timeout=timeout, limit=16 * 1024)
             except (RuntimeApiError, LookupError) as error:
-                raise OSError(f"rpc error: code = Unknown desc = failed to exec in container: {error}") from error
+                text = f"failed to exec in container: {error}"
+                raise OSError(f"rpc error: code = Unknown desc = {text}") from error
             return done.exit.shell_code, done.stdout + done.stderr
 
         return run
 
     async def forget_processes(self) -> None:
-        """The runtime's memory of all that ever ran in this pod."""
+        """Makes the runtime forget all processes of this pod."""
         for ids in self._state.kept.values():
             await asyncio.gather(*(self._remove(process_id) for process_id in ids))
         self._state.kept.clear()

@@ -1,7 +1,7 @@
-"""A container's environment: service links, envFrom, env with valueFrom, and $(VAR) in order.
+"""A container's environment: service variables, envFrom, env with valueFrom, and $(VAR).
 
-Precedence and texts are upstream's (pkg/kubelet/kubelet_pods.go, pkg/kubelet/envvars): service variables
-never override what the pod says; env overrides envFrom; later entries override earlier ones.
+Precedence and texts are upstream's (pkg/kubelet/kubelet_pods.go, pkg/kubelet/envvars): service
+variables never override the pod's own; env overrides envFrom; later entries override earlier ones.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from kubewire.components.kubelet.pod.expansion import expand
 
 
 class EnvironmentProblem(ValueError):
-    """The container cannot be started: CreateContainerConfigError with this text."""
+    """The container cannot start; the text is the message of CreateContainerConfigError."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything an environment is made of. config_map and secret return None when the object is missing."""
+    """The data for an environment. config_map and secret return None for a missing object."""
 
     node: NodeFacts
     pod_ips: tuple[str, ...]
@@ -32,11 +32,15 @@ class Sources:
     services: Iterable[KubeObject]
 
 
-def service_variables(services: Iterable[KubeObject], namespace: str, links: bool) -> dict[str, str]:
-    """X_SERVICE_HOST, X_SERVICE_PORT and the docker-link variables of the services a pod may see.
+def service_variables(
+    services: Iterable[KubeObject],
+    namespace: str,
+    links: bool,
+) -> dict[str, str]:
+    """X_SERVICE_HOST, X_SERVICE_PORT and Docker's link variables of a pod's Services.
 
-    That is default/kubernetes for every pod, and with enableServiceLinks all of its own namespace;
-    headless and ExternalName services have no cluster IP and are left out.
+    These are default/kubernetes and, with enableServiceLinks, all Services of the pod's namespace.
+    Headless and ExternalName Services have no cluster IP and are left out.
     """
     chosen: dict[str, KubeObject] = {}
     for service in services:
@@ -88,19 +92,21 @@ _ENV_NAME = re.compile(r"^[ -<>-~]+$")
 
 
 def environment(pod: KubeObject, container: Mapping[str, Any], sources: Sources) -> dict[str, str]:
-    """The variables of one container, service links last so that the pod's own win.
+    """The variables of a container.
 
-    Raises EnvironmentProblem when a ConfigMap, Secret or key that is not optional is missing.
+    Raises EnvironmentProblem for a missing ConfigMap, Secret or key that is not optional.
     """
     result: dict[str, str] = {}
     for entry in container.get("envFrom") or []:
         result.update(_from_object(pod, entry, sources))
-    links = service_variables(sources.services, pods.namespace(pod), pod["spec"].get("enableServiceLinks") is not False)
+    with_links = pod["spec"].get("enableServiceLinks") is not False
+    links = service_variables(sources.services, pods.namespace(pod), with_links)
     known = dict(result)
     for entry in container.get("env") or []:
         value = _value(pod, container, entry, sources, {**links, **known})
         if value is not None:
-            known[entry["name"]] = result[entry["name"]] = value
+            known[entry["name"]] = value
+            result[entry["name"]] = value
     return {**links, **result}
 
 
@@ -111,12 +117,10 @@ def _from_object(pod: KubeObject, entry: Mapping[str, Any], sources: Sources) ->
     kind = ""
     if reference := entry.get("configMapRef") or {}:
         kind = "configmap"
-        found = sources.config_map(reference["name"])
-        values = None if found is None else (found.get("data") or {})
+        values = _config_map_values(sources, reference)
     elif reference := entry.get("secretRef") or {}:
         kind = "secret"
-        secret = sources.secret(reference["name"])
-        values = None if secret is None else {key: raw.decode(errors="replace") for key, raw in secret.items()}
+        values = _secret_values(sources, reference)
     if values is None:
         if not kind or reference.get("optional"):
             return {}
@@ -143,25 +147,39 @@ def _value(
     except DownwardError as error:
         raise EnvironmentProblem(str(error)) from error
     if reference := source.get("configMapKeyRef"):
-        found = sources.config_map(reference["name"])
-        data = None if found is None else (found.get("data") or {})
+        data = _config_map_values(sources, reference)
         return _key(pod, "ConfigMap", "configmap", reference, data)
     if reference := source.get("secretKeyRef"):
-        secret = sources.secret(reference["name"])
-        values = None if secret is None else {key: raw.decode(errors="replace") for key, raw in secret.items()}
+        values = _secret_values(sources, reference)
         return _key(pod, "Secret", "secret", reference, values)
     return ""
 
 
+def _config_map_values(sources: Sources, reference: Mapping[str, Any]) -> dict[str, str] | None:
+    config_map = sources.config_map(reference["name"])
+    return None if config_map is None else (config_map.get("data") or {})
+
+
+def _secret_values(sources: Sources, reference: Mapping[str, Any]) -> dict[str, str] | None:
+    secret = sources.secret(reference["name"])
+    if secret is None:
+        return None
+    return {key: raw.decode(errors="replace") for key, raw in secret.items()}
+
+
 def _key(
-    pod: KubeObject, kind: str, lower: str, reference: Mapping[str, Any], values: Mapping[str, str] | None
+    pod: KubeObject,
+    kind: str,
+    lower: str,
+    reference: Mapping[str, Any],
+    values: Mapping[str, str] | None,
 ) -> str | None:
+    """The value of a key; None for a missing optional key. kind, lower: names for the errors."""
     if values is not None and reference["key"] in values:
         return values[reference["key"]]
     if reference.get("optional"):
         return None
     if values is None:
         raise EnvironmentProblem(f'{lower} "{reference["name"]}" not found')
-    raise EnvironmentProblem(
-        f"couldn't find key {reference['key']} in {kind} {pods.namespace(pod)}/{reference['name']}"
-    )
+    where = f"{kind} {pods.namespace(pod)}/{reference['name']}"
+    raise EnvironmentProblem(f"couldn't find key {reference['key']} in {where}")

@@ -1,6 +1,9 @@
-"""$(VAR) in command, args and env values (https://kubernetes.io/docs/tasks/inject-data-application/
-define-interdependent-environment-variables/): a known name is replaced, an unknown one stays as it is,
-$$ is one $, so $$(VAR) is the text $(VAR)."""
+"""Expands $(VAR) in command, args and env values (https://kubernetes.io/docs/tasks/
+inject-data-application/define-interdependent-environment-variables/).
+
+A known name is replaced by its value, and an unknown one stays as it is. $$ stands for $, so that
+$$(VAR) yields the text $(VAR).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """One text with its references replaced."""
+    """Returns the text with its references replaced."""
 
     def replace(match: re.Match[str]) -> str:
         name = match.group(1)

@@ -1,4 +1,4 @@
-"""A pod's files on its node, ready for its containers: volumes, /etc/hosts, /etc/resolv.conf, /etc/hostname."""
+"""A pod's files on its node: volumes, /etc/hosts, /etc/resolv.conf and /etc/hostname."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from kubewire.components.kubelet.pod.expansion import expand
 from kubewire.components.kubelet.pod.launch import LaunchError, mounts
 from kubewire.components.kubelet.pod.node_services import NodeServices
 from kubewire.components.kubelet.resolvconf import pod_resolver
-from kubewire.components.kubelet.volumes.payload import VolumeSources, references, secret_bytes, token_requests
+from kubewire.components.kubelet.volumes.payload import (
+    VolumeSources,
+    references,
+    secret_bytes,
+    token_requests,
+)
 from kubewire.components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
 from kubewire.components.runtime.api import Mount
 
 
 class PodFiles:
-    """For one pod. prepare() may be called again and again: it brings live volumes up to date."""
+    """The files of a pod. Each call of prepare() also updates the volumes of running containers."""
 
     def __init__(self, node: NodeServices, uid: str) -> None:
-        self._node, self._uid = node, uid
+        self._node = node
+        self._uid = uid
 
     async def prepare(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> None:
-        """Raises MountProblem."""
+        """Sets up the pod's volumes, or updates their content. Raises MountProblem."""
         node = self._node
         config_maps, secrets = references(pod)
         await node.objects.use(self._uid, pods.namespace(pod), config_maps, secrets)
@@ -41,11 +47,12 @@ class PodFiles:
         set_up(pod, node.directories, sources)
 
     def environment_sources(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> Sources:
-        node, namespace = self._node, pods.namespace(pod)
+        node = self._node
+        namespace = pods.namespace(pod)
 
         def secret(name: str) -> Mapping[str, bytes] | None:
-            found = node.objects.secret(namespace, name)
-            return None if found is None else secret_bytes(found)
+            obj = node.objects.secret(namespace, name)
+            return None if obj is None else secret_bytes(obj)
 
         return Sources(
             node.facts,
@@ -56,37 +63,61 @@ class PodFiles:
         )
 
     def write_managed(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> dict[str, Path]:
-        """Target in the container -> file on the node. Warnings about DNS limits become events."""
-        node, settings = self._node, self._node.settings
-        resolution = pod_resolver(pod, node.resolver, settings.cluster_dns, settings.cluster_domain, settings.node_ips)
+        """Writes the three files in /etc; returns target in the container -> file on the node.
+
+        Exceeded DNS limits become events.
+        """
+        node = self._node
+        settings = self._node.settings
+        domain = settings.cluster_domain
+        resolution = pod_resolver(
+            pod,
+            node.resolver,
+            settings.cluster_dns,
+            domain,
+            settings.node_ips,
+        )
         for warning in resolution.warnings:
             node.recorder.event(pod, "Warning", "DNSConfigForming", warning)
         node_hosts = _text(settings.hosts_file) if pods.host_network(pod) else ""
         texts = {
-            "etc-hosts": hostsfile.render(pod, pod_ips, settings.node_name, settings.cluster_domain, node_hosts),
+            "etc-hosts": hostsfile.render(pod, pod_ips, settings.node_name, domain, node_hosts),
             "resolv.conf": resolution.config.render(),
             "hostname": hostsfile.hostname(pod, settings.node_name) + "\n",
         }
         node.directories.pod(self._uid).mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             path = node.directories.file(self._uid, name)
-            # In place, so that containers that have the file bound see the new text.
+            # Written in place: a bind mount shows a file, not a path, so running containers would
+            # not see a new file of the same name.
             if not path.exists() or path.read_text() != text:
                 path.write_text(text)
-        targets = {"/etc/hosts": "etc-hosts", "/etc/resolv.conf": "resolv.conf", "/etc/hostname": "hostname"}
+        targets = {
+            "/etc/hosts": "etc-hosts",
+            "/etc/resolv.conf": "resolv.conf",
+            "/etc/hostname": "hostname",
+        }
         return {target: node.directories.file(self._uid, name) for target, name in targets.items()}
 
     def mounts(
-        self, pod: KubeObject, container: pods.Container, pod_ips: tuple[str, ...], env: Mapping[str, str], attempt: int
+        self,
+        pod: KubeObject,
+        container: pods.Container,
+        pod_ips: tuple[str, ...],
+        env: Mapping[str, str],
+        attempt: int,
     ) -> tuple[Mount, ...]:
-        """All of one container's mounts. Raises LaunchError, MountProblem, HostnameError."""
+        """All mounts of a container, parents before the mounts below them.
+
+        Raises LaunchError or MountProblem.
+        """
         message = self._node.directories.termination_message(self._uid, container["name"], attempt)
         message.parent.mkdir(parents=True, exist_ok=True)
         message.touch()
         message.chmod(0o666)
         by_name = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
-        kept_up = {name for name, volume in by_name.items() if any(kind in volume for kind in WRITTEN)}
-        found: list[Mount] = []
+        written = {name for name, volume in by_name.items() if volume.keys() & set(WRITTEN)}
+        sub_mounts: list[Mount] = []
         plain: dict[str, Path] = {}
         for wanted in container.get("volumeMounts") or []:
             volume = by_name.get(wanted["name"])
@@ -96,8 +127,8 @@ class PodFiles:
             relative = wanted.get("subPath") or expand(wanted.get("subPathExpr") or "", env)
             if relative:
                 source = str(sub_path(path, relative))
-                read_only = bool(wanted.get("readOnly")) or wanted["name"] in kept_up
-                found.append(Mount(wanted["mountPath"], source, read_only=read_only))
+                read_only = bool(wanted.get("readOnly")) or wanted["name"] in written
+                sub_mounts.append(Mount(wanted["mountPath"], source, read_only=read_only))
             else:
                 plain[wanted["name"]] = path
         whole = {
@@ -109,9 +140,11 @@ class PodFiles:
             ],
         }
         managed = self.write_managed(pod, pod_ips)
-        taken = {mount.target for mount in found}
-        rest = [mount for mount in mounts(whole, managed, plain, message, kept_up) if mount.target not in taken]
-        return tuple(sorted([*rest, *found], key=lambda mount: mount.target.rstrip("/").count("/")))
+        taken = {mount.target for mount in sub_mounts}
+        candidates = mounts(whole, managed, plain, message, written)
+        rest = [mount for mount in candidates if mount.target not in taken]
+        every = [*rest, *sub_mounts]
+        return tuple(sorted(every, key=lambda mount: mount.target.rstrip("/").count("/")))
 
 
 def _text(path: Path) -> str:

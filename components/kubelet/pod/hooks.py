@@ -1,4 +1,5 @@
-"""Lifecycle handlers: postStart and preStop by exec, httpGet, sleep or (deprecated) tcpSocket."""
+"""Lifecycle hooks: runs postStart and preStop handlers (exec, httpGet, sleep, and the deprecated
+tcpSocket)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from kubewire.components.kubelet.probes.actions import Exec, PortError, port_num
 
 
 class HookError(Exception):
-    """A handler failed; the text is that of FailedPostStartHook and FailedPreStopHook."""
+    """The handler failed; the text is for the events FailedPostStartHook and FailedPreStopHook."""
 
 
 async def run(
@@ -25,7 +26,7 @@ async def run(
     execute: Exec,
     timeout: float,
 ) -> None:
-    """Raises HookError. timeout in seconds bounds every kind of handler."""
+    """Runs a handler for at most `timeout` seconds. Raises HookError."""
     if action := handler.get("exec"):
         await _exec(list(action.get("command") or []), execute, timeout)
     elif action := handler.get("sleep"):
@@ -35,12 +36,14 @@ async def run(
             wanted = http.target(action, pod_ip, port_number(action.get("port") or 80, container))
         except PortError as error:
             raise HookError(str(error)) from error
-        wanted = http.HttpTarget(wanted.url, {**wanted.headers, "User-Agent": "kube-lifecycle/1.36"})
+        headers = {**wanted.headers, "User-Agent": "kube-lifecycle/1.36"}
+        wanted = http.HttpTarget(wanted.url, headers)
         result = await http.probe(session, wanted, timeout)
         if not result.success:
             raise HookError(result.output)
     elif action := handler.get("tcpSocket"):
-        result = await tcp(action.get("host") or pod_ip, port_number(action["port"], container), timeout)
+        port = port_number(action["port"], container)
+        result = await tcp(action.get("host") or pod_ip, port, timeout)
         if not result.success:
             raise HookError(result.output)
     else:

@@ -8,7 +8,7 @@ from typing import Any
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 
-#: Linux' limit for a host name (HOST_NAME_MAX), 64 bytes, less the one upstream keeps free.
+#: Upstream's limit for a host name. Linux allows 64 bytes (HOST_NAME_MAX, sethostname(2)).
 MAX_HOSTNAME = 63
 
 MANAGED_HEADER = "# Kubernetes-managed hosts file.\n"
@@ -16,11 +16,14 @@ HOST_NETWORK_HEADER = "# Kubernetes-managed hosts file (host network).\n"
 
 
 class HostnameError(ValueError):
-    """setHostnameAsFQDN asks for more than Linux allows."""
+    """setHostnameAsFQDN asks for a name that is longer than Linux allows."""
 
 
 def hostname(pod: KubeObject, node_name: str) -> str:
-    """The short name: spec.hostname, else the pod's name cut to 63; the node's on the host network."""
+    """The short name: spec.hostname, else the pod's name cut to 63 bytes.
+
+    On the host network it is the node's name.
+    """
     if pods.host_network(pod):
         return node_name
     own = pod["spec"].get("hostnameOverride") or pod["spec"].get("hostname")
@@ -30,7 +33,7 @@ def hostname(pod: KubeObject, node_name: str) -> str:
 
 
 def fqdn(pod: KubeObject, node_name: str, cluster_domain: str) -> str:
-    """HOSTNAME.SUBDOMAIN.NAMESPACE.svc.DOMAIN, or "" without a subdomain."""
+    """HOSTNAME.SUBDOMAIN.NAMESPACE.svc.DOMAIN; "" without a subdomain."""
     subdomain = pod["spec"].get("subdomain")
     if not subdomain or pod["spec"].get("hostnameOverride") or pods.host_network(pod):
         return ""
@@ -39,24 +42,30 @@ def fqdn(pod: KubeObject, node_name: str, cluster_domain: str) -> str:
 
 
 def kernel_hostname(pod: KubeObject, node_name: str, cluster_domain: str) -> str:
-    """What sethostname gets. Raises HostnameError when the FQDN asked for is longer than 64."""
+    """The argument of sethostname(2). Raises HostnameError for an FQDN of more than 64 bytes."""
     full = fqdn(pod, node_name, cluster_domain)
     if not (pod["spec"].get("setHostnameAsFQDN") and full):
         return hostname(pod, node_name)
     if len(full) > MAX_HOSTNAME + 1:
-        raise HostnameError(
-            f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
-            f"({MAX_HOSTNAME + 1} characters is the max, {len(full)} characters requested)"
-        )
+        failure = "failed to construct FQDN from pod hostname and cluster domain"
+        limit = f"{MAX_HOSTNAME + 1} characters is the max, {len(full)} characters requested"
+        raise HostnameError(f"{failure}, FQDN {full} is too long ({limit})")
     return full
 
 
-def render(pod: KubeObject, ips: Sequence[str], node_name: str, cluster_domain: str, node_hosts: str = "") -> str:
-    """The file's text. node_hosts is the node's own /etc/hosts, which host network pods start from."""
+def render(
+    pod: KubeObject,
+    ips: Sequence[str],
+    node_name: str,
+    cluster_domain: str,
+    node_hosts: str = "",
+) -> str:
+    """The file's text. node_hosts: the node's /etc/hosts, the basis for host network pods."""
     aliases = _alias_lines(pod["spec"].get("hostAliases") or [])
     if pods.host_network(pod):
         return HOST_NETWORK_HEADER + node_hosts + aliases
-    short, full = hostname(pod, node_name), fqdn(pod, node_name, cluster_domain)
+    short = hostname(pod, node_name)
+    full = fqdn(pod, node_name, cluster_domain)
     names = f"{full}\t{short}" if full else short
     standard = (
         "127.0.0.1\tlocalhost\n"

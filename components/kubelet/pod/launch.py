@@ -1,4 +1,12 @@
-"""From a Pod to the ProcessSpecs of its pause and its containers, and back from runtime labels to records."""
+"""Translates between the Pod API and the runtime: Pod -> ProcessSpec, runtime labels -> records.
+
+A pod's namespaces belong to its pause process. Containers join its net, uts and ipc namespaces and
+get a pid and a mnt namespace of their own (unless the pod shares them), so a container can end and
+start again while address and host name stay.
+
+All that a later kubelet must know to take a process over is in the process's labels, because the
+kubelet itself stores nothing: it may be killed at any time (see pod/orphans.py).
+"""
 
 from __future__ import annotations
 
@@ -16,12 +24,14 @@ from kubewire.components.runtime.api import Mount, Process, ProcessSpec, Rootfs,
 
 PAUSE = "kubewire.components.runtime.pause:main"
 NODE_LABEL = "io.kubewire.kubelet.node"
-_UID, _NAME, _NAMESPACE = "io.kubernetes.pod.uid", "io.kubernetes.pod.name", "io.kubernetes.pod.namespace"
+_UID = "io.kubernetes.pod.uid"
+_NAME = "io.kubernetes.pod.name"
+_NAMESPACE = "io.kubernetes.pod.namespace"
 _CONTAINER = "io.kubernetes.container.name"
 _KIND = "io.kubewire.kind"
 _STATE = "io.kubewire.state"
 
-#: What a container may do unless it says otherwise (containerd's default set).
+#: The capabilities of a container by default (containerd's set).
 DEFAULT_CAPABILITIES = (
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
     "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
@@ -29,12 +39,15 @@ DEFAULT_CAPABILITIES = (
 
 
 class LaunchError(ValueError):
-    """The container's definition cannot be carried out: CreateContainerConfigError with this text."""
+    """The container's definition is impossible; the text is for CreateContainerConfigError."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """All that a container's process needs besides the pod. node_pid: a process of the node (the kubelet)."""
+    """What a container's process needs besides the pod.
+
+    node_pid: a process in the node's namespaces, which is the kubelet.
+    """
 
     node_name: str
     node_pid: int
@@ -48,13 +61,19 @@ class Launch:
     spec_hash: str
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
-    #: A process whose pid namespace an ephemeral container shares (targetContainerName).
+    #: The process whose pid namespace an ephemeral container joins (targetContainerName), or 0.
     target_pid: int = 0
 
 
-def labels(pod: KubeObject, node_name: str, kind: str, state: Mapping[str, Any], container: str = "") -> dict[str, str]:
-    """What a kubelet that starts later needs to take the process over."""
-    found = {
+def labels(
+    pod: KubeObject,
+    node_name: str,
+    kind: str,
+    state: Mapping[str, Any],
+    container: str = "",
+) -> dict[str, str]:
+    """The labels by which a later kubelet takes the process over."""
+    result = {
         NODE_LABEL: node_name,
         _KIND: kind,
         _UID: pods.uid(pod),
@@ -62,7 +81,7 @@ def labels(pod: KubeObject, node_name: str, kind: str, state: Mapping[str, Any],
         _NAMESPACE: pods.namespace(pod),
         _STATE: json.dumps(state, sort_keys=True),
     }
-    return found | ({_CONTAINER: container} if container else {})
+    return result | ({_CONTAINER: container} if container else {})
 
 
 def pod_uid(process: Process) -> str:
@@ -70,7 +89,7 @@ def pod_uid(process: Process) -> str:
 
 
 def container_name(process: Process) -> str:
-    """ "" for a pause."""
+    """The container's name; "" for pause."""
     return process.labels.get(_CONTAINER, "")
 
 
@@ -79,10 +98,16 @@ def is_sandbox(process: Process) -> bool:
 
 
 def pause_spec(
-    pod: KubeObject, node_name: str, node_pid: int, sandbox_id: str, attempt: int, netns: str,
-    ips: Sequence[str], hostname: str,
-) -> ProcessSpec:  # fmt: skip
-    """The process that holds the pod's namespaces. Without netns it shares the node's network."""
+    pod: KubeObject,
+    node_name: str,
+    node_pid: int,
+    sandbox_id: str,
+    attempt: int,
+    netns: str,
+    ips: Sequence[str],
+    hostname: str,
+) -> ProcessSpec:
+    """The process that holds the pod's namespaces. netns: "" for the node's network."""
     spec = pod["spec"]
     unshare = ["mnt", "uts"]
     unshare += [] if spec.get("hostPID") else ["pid"]
@@ -103,8 +128,9 @@ def pause_spec(
 
 
 def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -> ProcessSpec:
-    """Raises LaunchError for what the definition and the image contradict each other in."""
-    context = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    """A container's process. Raises LaunchError if runAsNonRoot contradicts the user."""
+    context = dict(pod["spec"].get("securityContext") or {})
+    context |= container.get("securityContext") or {}
     privileged = bool(context.get("privileged"))
     user = context.get("runAsUser")
     if context.get("runAsNonRoot") and user in (None, 0, "0", "root", ""):
@@ -182,7 +208,7 @@ def _capabilities(context: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def sandbox_record(process: Process) -> SandboxRecord:
-    """A pause that this or an earlier kubelet started."""
+    """The record of a pause process that this or an earlier kubelet started."""
     state = json.loads(process.labels[_STATE])
     return SandboxRecord(
         state["sandbox"],
@@ -196,7 +222,7 @@ def sandbox_record(process: Process) -> SandboxRecord:
 
 
 def container_record(process: Process, message: str = "") -> ContainerRecord:
-    """A container that this or an earlier kubelet started, running or not."""
+    """The record of a container that this or an earlier kubelet started, running or not."""
     state = json.loads(process.labels[_STATE])
     ended = process.exit
     return ContainerRecord(
@@ -218,16 +244,24 @@ def container_record(process: Process, message: str = "") -> ContainerRecord:
 
 
 def tool_mounts(program: Program) -> tuple[Mount, ...]:
-    """The image's files that the fork server provides."""
-    return tuple(Mount(target, name, type="tools") for name, target in sorted(program.tools.items()))
+    """The mounts of the image's files that the fork server provides."""
+    tools = sorted(program.tools.items())
+    return tuple(Mount(target, name, type="tools") for name, target in tools)
 
 
-#: What containerd gives a process with a terminal: over the container's own for an exec, below it for the container.
+#: containerd's variables for a process with a terminal. They override the container's environment
+#: for an exec, and are overridden by it for the container.
 TERMINAL: Mapping[str, str] = {"TERM": "xterm"}
 
 
-def exec_spec(program: Program, container_id: str, tty: Tty | None = None, *, stdin_open: bool = False) -> ProcessSpec:
-    """Another process in a running container (exec probe, hook, kubectl exec)."""
+def exec_spec(
+    program: Program,
+    container_id: str,
+    tty: Tty | None = None,
+    *,
+    stdin_open: bool = False,
+) -> ProcessSpec:
+    """Another process in a running container, for an exec probe, a hook or kubectl exec."""
     return ProcessSpec(
         main=program.main,
         argv=program.argv,
@@ -247,18 +281,23 @@ def mounts(
     termination_message: Path,
     written: Collection[str] = (),
 ) -> tuple[Mount, ...]:
-    """The container's mounts: the managed files (target -> file on the node), then its volumeMounts.
+    """The container's mounts: the managed files (target -> file on the node) and its volumeMounts.
 
-    written: volumes that the kubelet keeps up to date, which no container may write to."""
-    found: dict[str, Mount] = {target: Mount(target, str(source)) for target, source in files.items()}
+    written: volumes whose content the kubelet updates, which are therefore read-only.
+    Raises LaunchError for an unknown volume.
+    """
+    by_target = {target: Mount(target, str(source)) for target, source in files.items()}
     message_target = container.get("terminationMessagePath") or "/dev/termination-log"
-    found[message_target] = Mount(message_target, str(termination_message))
+    by_target[message_target] = Mount(message_target, str(termination_message))
     for wanted in container.get("volumeMounts") or []:
         target = wanted["mountPath"]
         target = target if target.startswith("/") else f"/{target}"
         if wanted["name"] not in volume_path:
-            raise LaunchError(f'cannot find volume "{wanted["name"]}" to mount into container "{container["name"]}"')
+            where = f'container "{container["name"]}"'
+            raise LaunchError(f'cannot find volume "{wanted["name"]}" to mount into {where}')
         read_only = bool(wanted.get("readOnly")) or wanted["name"] in written
-        found[target] = Mount(target, str(volume_path[wanted["name"]]), read_only=read_only)
-    # A mount below another one has to come after it.
-    return tuple(found[target] for target in sorted(found, key=lambda path: path.rstrip("/").count("/")))
+        source = str(volume_path[wanted["name"]])
+        by_target[target] = Mount(target, source, read_only=read_only)
+    # A mount would hide an earlier mount below it, so parents come first.
+    ordered = sorted(by_target, key=lambda path: path.rstrip("/").count("/"))
+    return tuple(by_target[target] for target in ordered)

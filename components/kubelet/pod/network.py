@@ -1,7 +1,22 @@
-"""A pod's network namespace and its CNI attachment, in the steps of containerd's sandbox:
-make and pin a namespace, bring lo up, ADD; and DEL, unpin.
+"""A pod's network namespace and its CNI attachment, in the steps of containerd's sandbox.
 
-The namespace is pinned at /run/netns/cni-UUID before ADD, so DEL still works when every process is dead.
+Attaching a pod: make a network namespace, bring lo up, pin the namespace, run CNI ADD. Detaching
+it: run CNI DEL, unpin.
+
+A network namespace exists as long as a process is in it, a descriptor of it is open, or its nsfs
+file is bind-mounted somewhere (network_namespaces(7)). A pod's namespace must outlive its
+processes, because plugins need it in DEL, and all processes may have been killed by then. So the
+namespace is pinned by a bind mount at /run/netns/cni-UUID before ADD.
+
+unshare(2) and setns(2) change the namespace of the calling thread only. They must run in a thread
+of their own, which ends afterwards (in_own_thread): in any other thread they would move later work
+of the kubelet into the pod's network. A socket belongs for ever to the namespace it was made in,
+so a socket made in such a thread can be used in any other one.
+
+The CNI spec demands that plugins accept DEL for an attachment that is already gone, so detach() may
+be called at any time and any number of times. A kubelet that is killed during an attachment leaves
+one behind that belongs to no sandbox; the next kubelet finds it in the CNI cache and removes it
+(collect_garbage()).
 """
 
 from __future__ import annotations
@@ -26,15 +41,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 INTERFACE = "eth0"
-_SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+_IFF_RUNNING = 0x40
 
 
 class SandboxNetworkError(Exception):
-    """ADD failed; the text is containerd's."""
+    """ADD or DEL failed; the text is containerd's."""
 
 
 async def in_own_thread(work: Callable[[], T]) -> T:
-    """Run work in a thread that ends with it: a thread that has changed its namespace is not used again."""
+    """Runs work in a new thread, which ends with it and takes a changed namespace along."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -48,23 +65,29 @@ async def in_own_thread(work: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            result, error = work(), None
-        except BaseException as caught:  # handed to the waiting task, which raises it
-            result, error = None, caught
+            result = work()
+            error = None
+        except BaseException as caught:  # the waiting task raises it
+            result = None
+            error = caught
         loop.call_soon_threadsafe(finish, result, error)
 
     threading.Thread(target=run, daemon=True).start()
-    # A cancelled caller must not leave half-made state behind that nobody knows of.
+    # The thread cannot be stopped, so a cancelled caller must not cancel the future that it sets.
     return await asyncio.shield(done)
 
 
 def pin_new_namespace(directory: Path) -> Path:
-    """A fresh network namespace with lo up, bind-mounted at directory/cni-UUID. Changes the calling thread's."""
+    """Makes a network namespace with lo up, bind-mounted at directory/cni-UUID.
+
+    The calling thread is in the new namespace afterwards.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"cni-{uuid.uuid4()}"
     namespaces.unshare(namespaces.CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING))
+        request = struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING)  # ifreq, netdevice(7)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
     path.touch()
     try:
         namespaces.bind("/proc/thread-self/ns/net", path)
@@ -75,7 +98,7 @@ def pin_new_namespace(directory: Path) -> Path:
 
 
 def unpin(path: Path) -> None:
-    """Let the namespace go; nothing there is success."""
+    """Removes the pin. Succeeds if it does not exist."""
     try:
         namespaces.unmount(path, lazy=True)
     except OSError:
@@ -84,13 +107,13 @@ def unpin(path: Path) -> None:
 
 
 def connect_within(netns: Path, family: socket.AddressFamily) -> socket.socket:
-    """A TCP socket that belongs to the namespace at netns. Changes the calling thread's namespace."""
+    """Makes a TCP socket in the namespace at netns, which the calling thread enters for good."""
     namespaces.enter_path(netns)
     return socket.socket(family, socket.SOCK_STREAM)
 
 
 def cni_args(pod: KubeObject, container_id: str) -> dict[str, str]:
-    """CNI_ARGS as containerd passes them."""
+    """The CNI_ARGS that containerd passes."""
     return {
         "IgnoreUnknown": "1",
         "K8S_POD_NAMESPACE": pods.namespace(pod),
@@ -101,8 +124,11 @@ def cni_args(pod: KubeObject, container_id: str) -> dict[str, str]:
 
 
 def in_order(ips: Iterable[str], node_ips: Sequence[str]) -> tuple[str, ...]:
-    """The pod's addresses as its status lists them: the first of the node's primary family, then the first of the other
-    (sortPodIPs of pkg/kubelet). A runtime may name them in any order."""
+    """The pod's addresses in the order of its status (sortPodIPs of pkg/kubelet).
+
+    That is the first address of the node's primary family, then the first of the other family. CNI
+    results may list them in any order.
+    """
     first: dict[bool, str] = {}
     for ip in ips:
         first.setdefault(":" in ip, ip)
@@ -111,7 +137,7 @@ def in_order(ips: Iterable[str], node_ips: Sequence[str]) -> tuple[str, ...]:
 
 
 def port_mappings(pod: KubeObject) -> list[dict[str, Any]]:
-    """The portMappings capability: every hostPort of the pod."""
+    """The argument of the capability portMappings: every hostPort of the pod."""
     return [
         {
             "hostPort": port["hostPort"],
@@ -126,7 +152,11 @@ def port_mappings(pod: KubeObject) -> list[dict[str, Any]]:
 
 
 def bandwidth(pod: KubeObject) -> dict[str, int]:
-    """The bandwidth capability from the kubernetes.io/ingress-bandwidth and egress-bandwidth annotations."""
+    """The argument of the capability bandwidth.
+
+    It comes from the annotations kubernetes.io/ingress-bandwidth and
+    kubernetes.io/egress-bandwidth.
+    """
     from kubewire.components.kubeapi.quantity import value
 
     annotations = pod["metadata"].get("annotations") or {}
@@ -137,28 +167,39 @@ def bandwidth(pod: KubeObject) -> dict[str, int]:
     return limits
 
 
-#: Who asks for an address or a MAC of the cluster's own network says it as Multus understands it
-#: (https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/configuration.md, "default network").
+#: The annotation by which a pod requests an IP or MAC address in the cluster's network, in the form
+#: that Multus defines
+#: (https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/configuration.md).
 _DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
 
 
 def requested(pod: KubeObject) -> dict[str, Any]:
-    """The ips and mac capabilities: ips with prefix lengths. What cannot be understood is passed over."""
+    """The arguments of the capabilities ips (with prefix lengths) and mac.
+
+    An annotation that cannot be parsed is ignored.
+    """
     text = (pod["metadata"].get("annotations") or {}).get(_DEFAULT_NETWORK, "")
     try:
         (wanted, *_) = json.loads(text) if text.startswith("[") else ({},)
     except ValueError:
         wanted = {}
-    return {key: wanted[key] for key in ("ips", "mac") if isinstance(wanted, dict) and wanted.get(key)}
+    if not isinstance(wanted, dict):
+        return {}
+    return {key: wanted[key] for key in ("ips", "mac") if wanted.get(key)}
 
 
 def capability_args(pod: KubeObject) -> dict[str, Any]:
-    found: dict[str, Any] = {"portMappings": port_mappings(pod), "bandwidth": bandwidth(pod), **requested(pod)}
-    return {key: held for key, held in found.items() if held}
+    """The arguments of all capabilities that the pod makes use of."""
+    args: dict[str, Any] = {
+        "portMappings": port_mappings(pod),
+        "bandwidth": bandwidth(pod),
+        **requested(pod),
+    }
+    return {key: value for key, value in args.items() if value}
 
 
 class PodNetwork:
-    """CNI on one node."""
+    """Attaches pods of this node to its CNI network, and detaches them."""
 
     def __init__(
         self,
@@ -167,19 +208,21 @@ class PodNetwork:
         netns_dir: Path,
         cache_dir: str = "/var/lib/cni",
     ) -> None:
-        self._conf_dir, self._plugin_dirs, self._cache_dir = conf_dir, tuple(plugin_dirs), cache_dir
+        self._conf_dir = conf_dir
+        self._plugin_dirs = tuple(plugin_dirs)
+        self._cache_dir = cache_dir
         self.netns_dir = netns_dir
         self._problem = ""
 
     def network(self) -> cni.NetworkConfigList:
-        """The node's network now. Raises cni.NoConfigError as long as there is none."""
+        """The node's network, read again for each use. Raises cni.NoConfigError without one."""
         return cni.load_network(self._conf_dir)
 
     def ready(self) -> bool:
         return not self.problem()
 
     def problem(self) -> str:
-        """Why no pod can be attached now, in containerd's words; "" when one can."""
+        """Why pods cannot be attached, in containerd's words; "" if they can."""
         try:
             self.network()
         except cni.NoConfigError:
@@ -187,7 +230,7 @@ class PodNetwork:
         return self._problem
 
     async def ask_status(self) -> None:
-        """The plugins' STATUS, which networks of spec 1.1.0 have; problem() says afterwards what they said."""
+        """Runs the plugins' STATUS (CNI 1.1.0); problem() then returns what they reported."""
         try:
             await cni.status(self.network(), plugin_dirs=self._plugin_dirs)
             self._problem = ""
@@ -197,7 +240,10 @@ class PodNetwork:
             self._problem = str(error)
 
     async def attach(self, pod: KubeObject, sandbox_id: str) -> tuple[Path, tuple[str, ...]]:
-        """A pinned namespace that is in the network, and its addresses. Raises SandboxNetworkError."""
+        """Returns a pinned namespace that is attached to the network, and its addresses.
+
+        Raises SandboxNetworkError.
+        """
         netns = await in_own_thread(lambda: pin_new_namespace(self.netns_dir))
         try:
             result = await cni.add(
@@ -212,9 +258,10 @@ class PodNetwork:
             )
         except (cni.CNIError, cni.ConfigError) as error:
             unpin(netns)
-            raise SandboxNetworkError(f'failed to setup network for sandbox "{sandbox_id}": {error}') from error
+            text = f'failed to setup network for sandbox "{sandbox_id}": {error}'
+            raise SandboxNetworkError(text) from error
         except asyncio.CancelledError:
-            # The pod was deleted meanwhile: nobody else knows of this namespace and its address.
+            # Nothing else knows this namespace and its address yet, so they must be freed here.
             await asyncio.shield(self._abandon(sandbox_id, netns))
             raise
         return netns, tuple(ip.ip for ip in result.ips)
@@ -226,7 +273,10 @@ class PodNetwork:
             log.warning("%s", error)
 
     async def detach(self, sandbox_id: str, netns: Path | None) -> None:
-        """DEL and unpin; succeeds when nothing is there. Raises SandboxNetworkError, to be tried again."""
+        """Runs DEL and removes the pin; succeeds if the attachment does not exist.
+
+        Raises SandboxNetworkError; the caller retries.
+        """
         try:
             path = str(netns) if netns and netns.exists() else ""
             await cni.delete(
@@ -240,26 +290,34 @@ class PodNetwork:
         except cni.NoConfigError:
             pass
         except (cni.CNIError, cni.ConfigError) as error:
-            raise SandboxNetworkError(f'failed to destroy network for sandbox "{sandbox_id}": {error}') from error
+            text = f'failed to destroy network for sandbox "{sandbox_id}": {error}'
+            raise SandboxNetworkError(text) from error
         if netns:
             unpin(netns)
 
-    async def _tell_plugins(self, known: Mapping[str, str]) -> None:
-        """GC, which networks of spec 1.1.0 have: plugins give back what no file of ours tells of any more."""
+    async def _gc(self, known: Mapping[str, str]) -> None:
+        """Runs GC (CNI 1.1.0), by which plugins free what belongs to no known sandbox."""
         try:
-            valid = [(sandbox, INTERFACE) for sandbox in known]
-            await cni.gc(self.network(), valid, plugin_dirs=self._plugin_dirs, cache_dir=self._cache_dir)
+            await cni.gc(
+                self.network(),
+                [(sandbox, INTERFACE) for sandbox in known],
+                plugin_dirs=self._plugin_dirs,
+                cache_dir=self._cache_dir,
+            )
         except cni.NoConfigError:
             pass
         except (cni.CNIError, cni.ConfigError) as error:
             log.warning("%s", error)
 
     async def collect_garbage(self, known: Mapping[str, str]) -> None:
-        """After a restart: give back attachments and namespaces of no known sandbox (id -> netns path)."""
+        """Removes attachments and namespaces without a sandbox, after a restart of the kubelet.
+
+        known: id -> path of the network namespace, of all sandboxes that exist.
+        """
         for cached in list(cni.attachments(self._cache_dir)):
             if cached.attachment.container_id not in known:
                 await self._abandon(cached.attachment.container_id, Path(cached.attachment.netns))
-        await self._tell_plugins(known)
+        await self._gc(known)
         held = set(known.values())
         if self.netns_dir.is_dir():
             for path in self.netns_dir.glob("cni-*"):

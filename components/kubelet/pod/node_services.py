@@ -1,4 +1,4 @@
-"""What every pod worker of a node shares, passed along as one value."""
+"""The services that all pod workers of a node share, passed as one value."""
 
 from __future__ import annotations
 
@@ -25,12 +25,23 @@ from kubewire.components.runtime.api import AsyncRuntimeClient
 
 
 class Recorder(Protocol):
-    def event(self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = "") -> None: ...
+    """Records events."""
+
+    def event(
+        self,
+        obj: KubeObject,
+        event_type: str,
+        reason: str,
+        message: str,
+        *,
+        field_path: str = "",
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
 class NodeServices:
-    """One per kubelet. services() are all Services the node knows; pid is a process of the node (ours)."""
+    """The services of a kubelet. services(): all Services that the node knows. pid: the kubelet's,
+    as a process in the node's namespaces."""
 
     settings: Settings
     facts: NodeFacts
@@ -49,5 +60,5 @@ class NodeServices:
     session: Callable[[], aiohttp.ClientSession]
     directories: Directories
     metrics: Metrics
-    #: How many sandboxes and containers are started at the same time.
+    #: Limits how many sandboxes and containers start at the same time.
     start_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(5))

@@ -1,4 +1,8 @@
-"""What an earlier kubelet left running: to be adopted when its pod is still wanted, else ended and given back."""
+"""The processes that an earlier kubelet left running.
+
+Processes whose pod still exists are adopted (pod/state.py). The others are ended here, and their
+addresses and directories are freed.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,18 @@ log = logging.getLogger(__name__)
 
 
 def by_pod(processes: Iterable[Process]) -> dict[str, list[Process]]:
-    """uid -> its processes, oldest first."""
-    found: dict[str, list[Process]] = {}
+    """Groups processes: pod uid -> its processes, oldest first."""
+    groups: dict[str, list[Process]] = {}
     for process in sorted(processes, key=lambda item: item.started_at):
         if uid := launch.pod_uid(process):
-            found.setdefault(uid, []).append(process)
-    return found
+            groups.setdefault(uid, []).append(process)
+    return groups
 
 
 def sandboxes(processes: Iterable[Process]) -> dict[str, str]:
-    """Sandbox id -> the path of its network namespace."""
-    records = [launch.sandbox_record(process) for process in processes if launch.is_sandbox(process)]
+    """The sandboxes among the processes: sandbox id -> path of its network namespace."""
+    pauses = [process for process in processes if launch.is_sandbox(process)]
+    records = [launch.sandbox_record(process) for process in pauses]
     return {record.id: record.netns for record in records}
 
 
@@ -38,7 +43,7 @@ async def end_pod(
     network: PodNetwork,
     directories: Directories,
 ) -> None:
-    """Kill, CNI DEL, unmount, remove: for a pod that was deleted while no kubelet was there to see it."""
+    """Ends a pod that was deleted while no kubelet ran, and frees its address and directory."""
     for process in sorted(processes, key=launch.is_sandbox):
         if launch.is_sandbox(process):
             record = launch.sandbox_record(process)
@@ -55,15 +60,23 @@ async def end_pod(
 
 
 async def end_unwanted(
-    found: Mapping[str, list[Process]],
+    left_behind: Mapping[str, list[Process]],
     wanted: frozenset[str],
     runtime: AsyncRuntimeClient,
     network: PodNetwork,
     directories: Directories,
 ) -> None:
-    """All pods of found that are not wanted, at the same time; and directories of pods that left no process."""
-    gone = [uid for uid in found if uid not in wanted]
-    await asyncio.gather(*(end_pod(uid, found[uid], runtime, network, directories) for uid in gone))
+    """Ends all pods that are not wanted, at the same time, and removes their directories.
+
+    Directories of unwanted pods that left no process behind are removed as well.
+    """
+    await asyncio.gather(
+        *(
+            end_pod(uid, processes, runtime, network, directories)
+            for uid, processes in left_behind.items()
+            if uid not in wanted
+        )
+    )
     base = directories.root / "pods"
     for path in base.iterdir() if base.is_dir() else ():
         if path.name not in wanted:

@@ -1,13 +1,28 @@
-"""What to do next with a pod: a pure function from what is wanted and what is there to a list of actions.
+"""Decides what to do next with a pod: a pure function from the pod's definition and the state of
+its processes to a list of actions.
 
-The order of the questions, upstream's computePodActions, is the whole life of a pod:
+The kubelet is level-triggered: it does not react to events ("a container has ended, so restart it")
+but compares the wanted state with the actual state each time anything may have changed. A lost or
+repeated event then does no harm, and a kubelet that starts in the middle of a pod's life continues
+where the last one stopped. For this the plan must depend on its arguments alone, and it must be
+empty once they agree.
+
+The order of the questions is that of upstream's computePodActions, and describes a pod's life:
 
     sandbox missing or dead      -> kill all, new sandbox (unless nothing will ever run again)
     init containers unfinished   -> run the next one, or fail the pod (restartPolicy Never)
     all containers done for good -> kill the pod (sidecars, sandbox)
     container never ran          -> start
     container exited             -> start again by restartPolicy, after its back-off
-    container running            -> kill and start again when its definition changed or a probe says so
+    container running            -> kill it if its definition changed or a probe failed; its end
+                                    then leads to the line above
+
+What must always hold: no container runs without its pod's sandbox, whose namespaces it shares. Init
+containers run one after the other, each to its end, before any app container; sidecars (init
+containers with restartPolicy Always, KEP-753) only have to be started. A new sandbox runs the init
+containers again, because the pod has a new address.
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/,
+https://kubernetes.io/docs/concepts/workloads/pods/init-containers/
 """
 
 from __future__ import annotations
@@ -25,7 +40,7 @@ from kubewire.components.kubelet.status.containers import started
 
 @dataclass(frozen=True)
 class Kill:
-    """Stop one container; probe is "liveness" or "startup" when that probe asked for it."""
+    """Stop a container. probe: "liveness" or "startup" if that probe failed, else ""."""
 
     name: str
     message: str
@@ -34,7 +49,8 @@ class Kill:
 
 @dataclass(frozen=True)
 class Actions:
-    """kill_pod ends every process and the sandbox, before a new sandbox where create_sandbox is set."""
+    """What to do next. kill_pod: end all processes and the sandbox, before create_sandbox makes a
+    new one. finished: no container of the pod will run again."""
 
     kill_pod: bool = False
     create_sandbox: bool = False
@@ -43,18 +59,18 @@ class Actions:
     finished: bool = False
 
 
-#: What a change to which replaces a running container (upstream hashes name and image only).
+#: The fields whose change replaces a running container (upstream hashes name and image only).
 _HASHED = ("name", "image")
 
 
 def spec_hash(container: pods.Container) -> str:
-    """Changes when a container has to be replaced for its definition's sake."""
+    """A hash of the fields whose change replaces a running container."""
     chosen = {key: container.get(key) for key in _HASHED}
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def should_restart(policy: str, current: ContainerRecord | None) -> bool:
-    """Whether a container that does not run is to be started under this restartPolicy."""
+    """Whether restartPolicy demands that a container starts. current: its latest run, if any."""
     if current is None:
         return True
     if current.running or policy == "Never":
@@ -63,38 +79,38 @@ def should_restart(policy: str, current: ContainerRecord | None) -> bool:
 
 
 def plan(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
-    """The next actions. Calling again after they are done leads on; without a change it returns Actions()."""
+    """The next actions. The caller plans again after doing them, until nothing is left to do."""
     if record.sandbox is None or not record.sandbox.ready:
         return _without_sandbox(pod, record)
     actions = _initialize(pod, record, probes) or _run(pod, record, probes)
     if actions.kill_pod:
         return actions
-    # Ephemeral containers run once, whatever the others do.
-    added = [item["name"] for item in pods.ephemeral_containers(pod) if item["name"] not in record.current]
+    # Ephemeral containers run once, independently of all others.
+    ephemeral = [item["name"] for item in pods.ephemeral_containers(pod)]
+    added = [name for name in ephemeral if name not in record.current]
     return replace(actions, start=(*actions.start, *added)) if added else actions
 
 
 def _without_sandbox(pod: KubeObject, record: PodRecord) -> Actions:
     policy = pods.restart_policy(pod)
-    held = [record.current.get(item["name"]) for item in pods.containers(pod)]
-    # A container that still runs cannot outlive its namespaces: it counts as one that failed.
-    wanted = policy != "Never" and any(
-        current is None or current.running or should_restart(policy, current) for current in held
-    )
+    runs = [record.current.get(item["name"]) for item in pods.containers(pod)]
+    # A container cannot outlive the sandbox, so one that still runs counts as failed.
+    restarts = (run is None or run.running or should_restart(policy, run) for run in runs)
+    wanted = policy != "Never" and any(restarts)
     if record.current and not wanted:
         return Actions(kill_pod=True, finished=True)
     return Actions(kill_pod=record.sandbox is not None, create_sandbox=True)
 
 
 def _in_sandbox(record: PodRecord, name: str) -> ContainerRecord | None:
-    """The current run if it belongs to this sandbox: a new sandbox runs the init containers again."""
+    """The container's latest run, if it belongs to the current sandbox."""
     current = record.current.get(name)
     sandbox = record.sandbox
     return current if current and sandbox and current.sandbox_id == sandbox.id else None
 
 
 def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions | None:
-    """The next init container; None when they are done (sidecars that died are restarted by _run)."""
+    """Actions for the init containers; None once all are done. _run() restarts ended sidecars."""
     if any(_in_sandbox(record, item["name"]) for item in pods.containers(pod)):
         return None
     policy = pods.restart_policy(pod)
@@ -104,8 +120,9 @@ def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Action
         if current is None:
             return Actions(start=(name,))
         if current.running:
-            if held_by := _watch_sidecar(item, current, probes):
-                return held_by
+            actions = _watch_init(item, current, probes)
+            if actions is not None:
+                return actions
             continue
         if pods.is_sidecar(item):
             return Actions(start=(name,))
@@ -116,8 +133,12 @@ def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Action
     return None
 
 
-def _watch_sidecar(item: pods.Container, current: ContainerRecord, probes: ProbeView) -> Actions | None:
-    """What to do about a running init container; None when it is a sidecar that has started."""
+def _watch_init(
+    item: pods.Container,
+    current: ContainerRecord,
+    probes: ProbeView,
+) -> Actions | None:
+    """Actions for a running init container; None if it is a sidecar that has started."""
     if not pods.is_sidecar(item):
         return Actions()
     if kill := _to_kill(item, current, probes, restart=True):
@@ -137,10 +158,9 @@ def _run(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
             if should_restart(policy, current) or (fresh is None and policy == "Always"):
                 start.append(item["name"])
             continue
-        found = _to_kill(item, current, probes, restart=policy != "Never")
-        if found:
-            kill.append(found)
-        # A container killed by a probe under Never ends for good, but its end is still to be seen.
+        if to_kill := _to_kill(item, current, probes, restart=policy != "Never"):
+            kill.append(to_kill)
+        # A container that is to be killed still runs; the pod is not finished before it has ended.
         alive += 1
     if not alive and not start:
         return Actions(kill_pod=True, finished=True)
@@ -150,12 +170,18 @@ def _run(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
         current = record.current.get(item["name"])
         if current is None or not current.running:
             start.append(item["name"])
-        elif found := _to_kill(item, current, probes, restart=True):
-            kill.append(found)
+        elif to_kill := _to_kill(item, current, probes, restart=True):
+            kill.append(to_kill)
     return Actions(start=tuple(start), kill=tuple(kill))
 
 
-def _to_kill(item: pods.Container, current: ContainerRecord, probes: ProbeView, *, restart: bool) -> Kill | None:
+def _to_kill(
+    item: pods.Container,
+    current: ContainerRecord,
+    probes: ProbeView,
+    *,
+    restart: bool,
+) -> Kill | None:
     name = item["name"]
     suffix = ", will be restarted" if restart else ""
     if current.spec_hash != spec_hash(item):
@@ -169,7 +195,7 @@ def _to_kill(item: pods.Container, current: ContainerRecord, probes: ProbeView, 
 
 @dataclass(frozen=True)
 class Deadline:
-    """spec.activeDeadlineSeconds against status.startTime; at is seconds since 1970, None without one."""
+    """When the pod has to end (seconds since 1970), and why. at: None without a deadline."""
 
     at: float | None = None
     reason: str = field(default="DeadlineExceeded")
@@ -177,6 +203,7 @@ class Deadline:
 
 
 def deadline(pod: KubeObject, status: Mapping[str, object]) -> Deadline:
+    """status.startTime plus spec.activeDeadlineSeconds."""
     seconds = pod["spec"].get("activeDeadlineSeconds")
     begun = status.get("startTime")
     if seconds is None or not begun:

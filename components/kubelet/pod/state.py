@@ -1,4 +1,4 @@
-"""One pod as its worker sees it: the object, the record of its processes, and how they change."""
+"""A pod as its worker sees it: the object, the record of its processes, and how they change."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from kubewire.components.runtime.api import Process
 
 @dataclass
 class PodState:
-    """record is replaced, never changed, so that whoever holds one has a consistent picture."""
+    """A pod's state. record is replaced and never changed, so that readers see a consistent one."""
 
     pod: KubeObject
     record: PodRecord = field(default_factory=PodRecord)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
-    #: Runtime ids, so that what is not needed any more can be removed: name -> ids, oldest first.
+    #: The runs that the runtime still remembers: container name -> runtime ids, oldest first.
     kept: dict[str, list[str]] = field(default_factory=dict)
+    #: Sandbox id -> runtime id of its pause process.
     pauses: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -35,38 +36,50 @@ class PodState:
 
     def sandbox_ended(self) -> None:
         if self.record.sandbox:
-            self.record = replace(self.record, sandbox=replace(self.record.sandbox, ready=False, pid=0))
+            dead = replace(self.record.sandbox, ready=False, pid=0)
+            self.record = replace(self.record, sandbox=dead)
 
     def started(self, current: ContainerRecord) -> None:
-        """A new run of a container; the run before becomes its lastState."""
+        """Records a new run of a container; the run before becomes its lastState."""
         before = self.record.current.get(current.name)
         previous = dict(self.record.previous)
         if before is not None:
             previous[current.name] = before
-        self.record = replace(self.record, current={**self.record.current, current.name: current}, previous=previous)
+        runs = {**self.record.current, current.name: current}
+        self.record = replace(self.record, current=runs, previous=previous)
         self.kept.setdefault(current.name, []).append(current.id)
         self.set_waiting(current.name, None)
 
     def ended(self, finished: ContainerRecord) -> None:
         known = self.record.current.get(finished.name)
         if known is not None and known.id == finished.id and known.running:
-            self.record = replace(self.record, current={**self.record.current, finished.name: finished})
+            runs = {**self.record.current, finished.name: finished}
+            self.record = replace(self.record, current=runs)
 
     def set_waiting(self, name: str, waiting: Waiting | None) -> None:
         if self.record.waiting.get(name) == waiting:
             return
-        table = {key: held for key, held in self.record.waiting.items() if key != name}
-        self.record = replace(self.record, waiting=table | ({name: waiting} if waiting else {}))
+        table = dict(self.record.waiting)
+        table.pop(name, None)
+        if waiting:
+            table[name] = waiting
+        self.record = replace(self.record, waiting=table)
 
     def forgettable(self, name: str) -> list[str]:
-        """Runtime ids of runs older than the previous one, taken off the list."""
+        """Takes the runs before the previous one off the list, and returns their runtime ids."""
         ids = self.kept.get(name, [])
-        old, self.kept[name] = ids[:-2], ids[-2:]
+        old = ids[:-2]
+        self.kept[name] = ids[-2:]
         return old
 
 
-def adopt(pod: KubeObject, processes: list[Process], messages: Mapping[str, str] | None = None) -> PodState:
-    """The state as the runtime knows it: for a kubelet that was started anew. processes oldest first."""
+def adopt(
+    pod: KubeObject,
+    processes: list[Process],
+    messages: Mapping[str, str] | None = None,
+) -> PodState:
+    """The state of a pod that an earlier kubelet ran. processes: as the runtime lists them, oldest
+    first. messages: runtime id -> termination message."""
     state = PodState(pod)
     for process in processes:
         if launch.is_sandbox(process):

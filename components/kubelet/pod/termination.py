@@ -1,4 +1,4 @@
-"""Ending containers: preStop, SIGTERM, the grace period, SIGKILL
+"""Ends containers: preStop hook, SIGTERM, grace period, SIGKILL
 (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination)."""
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from kubewire.components.runtime.api import ExitStatus, RuntimeApiError
 
 log = logging.getLogger(__name__)
 
-#: Seconds. Even with no grace period left, a container gets this long between SIGTERM and SIGKILL (upstream).
+#: The least time between SIGTERM and SIGKILL, in seconds, even with no grace period left
+#: (upstream).
 MINIMUM_GRACE = 2.0
 
-#: Seconds from the beginning until SIGKILL; asked again whenever the pod changes, as a deletion may be hastened.
+#: Returns the seconds from the beginning until SIGKILL. It is called repeatedly, because a second
+#: deletion with a shorter grace period must take effect.
 Grace = Callable[[], float]
 
 
 class Processes(Protocol):
-    """The part of the runtime that ending a process needs."""
+    """The part of the runtime's client that is needed to end a process."""
 
     async def signal(self, process_id: str, number: int) -> None: ...
     async def wait(self, process_id: str) -> ExitStatus: ...
@@ -37,7 +39,10 @@ async def stop_container(
     grace: Grace,
     pre_stop: Callable[[float], Awaitable[None]] | None,
 ) -> None:
-    """Returns when the process has ended. pre_stop(timeout) runs first and uses up the same grace period."""
+    """Ends a container and returns when its process has ended.
+
+    pre_stop(timeout) runs first, and its time counts as part of the grace period.
+    """
     gone = asyncio.ensure_future(_gone(record, runtime))
     begun = time.monotonic()
     try:
@@ -75,14 +80,22 @@ async def _ended_in_time(gone: asyncio.Future[None], grace: Grace, begun: float)
         left = max(begun + grace(), signalled + MINIMUM_GRACE) - now
         if left <= 0:
             return False
-        # In rounds, so that a grace period that has been shortened meanwhile counts.
+        # Wake up regularly, in case the grace period has been shortened meanwhile.
         await asyncio.wait({gone}, timeout=min(left, 0.5))
     return True
 
 
-def termination_order(pod: KubeObject, running: list[ContainerRecord]) -> list[list[ContainerRecord]]:
-    """Groups to end one after the other: first the app containers, then sidecars last to first (KEP-753)."""
-    sidecars = {item["name"]: index for index, item in enumerate(pods.init_containers(pod)) if pods.is_sidecar(item)}
-    first = [record for record in running if record.name not in sidecars]
-    rest = sorted((record for record in running if record.name in sidecars), key=lambda r: -sidecars[r.name])
-    return [group for group in [first, *([record] for record in rest)] if group]
+def termination_order(
+    pod: KubeObject,
+    running: list[ContainerRecord],
+) -> list[list[ContainerRecord]]:
+    """The groups of containers to end one after the other.
+
+    App containers end first, then each sidecar, in the reverse order of their start (KEP-753).
+    """
+    init_containers = enumerate(pods.init_containers(pod))
+    order = {item["name"]: index for index, item in init_containers if pods.is_sidecar(item)}
+    first = [record for record in running if record.name not in order]
+    sidecars = [record for record in running if record.name in order]
+    sidecars.sort(key=lambda record: -order[record.name])
+    return [group for group in [first, *([record] for record in sidecars)] if group]

@@ -1,10 +1,32 @@
-"""One pod's life on this node: one task, which takes the steps of this table.
+"""The life of a pod on this node: one task per pod, which goes through the stages of this table.
 
-stage       what it does                                       next
-SYNC        plan, act, until nothing is left to do; wait       TERMINATE when deleted, over or overdue
-TERMINATE   preStop, SIGTERM, grace, SIGKILL                   CLEAN_UP
-CLEAN_UP    CNI DEL, volumes, last status, API delete          FINISHED
-FINISHED    keeps logs and exit codes until the API forgets    GONE
+stage       what it does                                      next stage
+SYNC        plans and acts until nothing is left to do        TERMINATE: deleted, done or overdue
+TERMINATE   preStop, SIGTERM, grace period, SIGKILL           CLEAN_UP
+CLEAN_UP    CNI DEL, volumes, tokens                          FINISHED
+FINISHED    last status, then deletes the pod in the API      GONE: the pod's object is gone
+
+One task per pod means that a pod's steps never run at the same time, so they need no locks, and a
+pod that is slow or fails does not delay the others. Events (the pod has changed, a process has
+ended, a probe has a new result) do not act themselves. They update the state and wake the task,
+which plans again (plan.py).
+
+A pod only moves forward through the stages: from TERMINATE on, no container is ever started again.
+A pod that ended by itself, for example a Job's, stays FINISHED until it is deleted, and keeps its
+logs and exit codes until then.
+
+The order of the stages is the contract with the rest of the cluster. The API object may only be
+deleted after all processes have ended and the address has been freed, because a StatefulSet creates
+the successor of the same name as soon as the object is gone, and its predecessor must not run then.
+So the kubelet, not the API server, removes a pod that was deleted gracefully: it sends the DELETE
+with a grace period of 0 when it has finished
+(https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination).
+
+A deletion interrupts a step of SYNC, which may be waiting for a volume's objects or a hook. Work
+that makes processes or attachments is shielded (_whole()): it runs to its end, because the state
+must contain all that it has made. TERMINATE and CLEAN_UP wait for it (_settled()).
+
+The status is computed from the state after each step and sent if it has changed (status/).
 """
 
 from __future__ import annotations
@@ -39,10 +61,13 @@ from kubewire.components.runtime.api import Process, RuntimeApiError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_RETRY_FIRST, _RETRY_LAST = 0.5, 10.0
+_RETRY_FIRST = 0.5
+_RETRY_LAST = 10.0
 
 
 class Stage(Enum):
+    """The stages of a pod's life; see the module's docstring."""
+
     SYNC = auto()
     TERMINATE = auto()
     CLEAN_UP = auto()
@@ -51,10 +76,11 @@ class Stage(Enum):
 
 
 class PodWorker:
-    """update(), ended() and wake() may be called at any time; run() is the task."""
+    """run() is the task of the pod; update(), ended() and wake() may be called at any time."""
 
     def __init__(self, node: NodeServices, state: PodState) -> None:
-        self.node, self.state = node, state
+        self.node = node
+        self.state = state
         self.stage = Stage.TERMINATE if pods.is_terminal(state.pod) else Stage.SYNC
         self.files = PodFiles(node, state.uid)
         self.containers = PodContainers(node, state, self.files)
@@ -85,13 +111,11 @@ class PodWorker:
 
     @property
     def busy(self) -> bool:
-        """In the middle of a step."""
+        """Whether a step is running."""
         return self._step is not None
 
-    # What others tell the worker
-
     def update(self, pod: KubeObject, *, deleted: bool = False) -> None:
-        """The pod as the API (or the manifest folder) has it; deleted: it has it no more."""
+        """Takes the pod's new definition. deleted: its object or manifest is gone."""
         self.state.pod = pod
         self._deleted = self._deleted or deleted
         if self._must_end() and self.stage is Stage.SYNC and self._step is not None:
@@ -99,14 +123,15 @@ class PodWorker:
         self._wake.set()
 
     def ended(self, process: Process) -> None:
-        """From the runtime: a process of this pod has ended."""
+        """Takes the runtime's report that a process of this pod has ended."""
         self.containers.ended(process)
-        self._forget_probes_of_the_dead()
+        self._stop_probes_of_ended()
         if self._step is not None:
             self.publish()
         self._wake.set()
 
     def wake(self) -> None:
+        """Makes the task plan again soon."""
         self._wake.set()
 
     def _verdict_changed(self) -> None:
@@ -116,9 +141,8 @@ class PodWorker:
     def _report(self, report: Report) -> None:
         self.containers.event("Warning", report.reason, report.message, report.container)
 
-    # The loop
-
     async def run(self) -> None:
+        """Goes through the stages until the pod is gone."""
         for record in self.state.record.running():
             container = pods.container(self.state.pod, record.name)
             if container is not None and self.stage is Stage.SYNC:
@@ -148,7 +172,7 @@ class PodWorker:
         except (RuntimeApiError, ApiError, OSError) as error:
             log.warning("pod %s: %s", pods.full_name(self.state.pod), error)
             return self._backed_off()
-        except Exception:  # one pod's trouble is tried again, and is not the others'
+        except Exception:  # the step is retried, and other pods are not affected
             log.exception("pod %s: %s failed", pods.full_name(self.state.pod), self.stage.name)
             return self._backed_off()
         finally:
@@ -156,7 +180,8 @@ class PodWorker:
             self._step = None
 
     def _backed_off(self) -> float:
-        delay, self._retry = self._retry, min(self._retry * 2, _RETRY_LAST)
+        delay = self._retry
+        self._retry = min(self._retry * 2, _RETRY_LAST)
         return delay
 
     async def _rest(self, delay: float | None) -> None:
@@ -168,16 +193,15 @@ class PodWorker:
             pass
 
     async def _whole(self, work: Awaitable[T]) -> T:
-        """Not interrupted by a cancelled step: what it starts must be known to the state."""
+        """Awaits work that must run to its end even if the step is cancelled meanwhile."""
         task = asyncio.ensure_future(work)
         self._critical.add(task)
         task.add_done_callback(self._critical.discard)
         return await asyncio.shield(task)
 
-    # SYNC
-
     def _must_end(self) -> bool:
-        return self._deleted or pods.deletion_requested(self.state.pod) or self._override is not None
+        deleted = self._deleted or pods.deletion_requested(self.state.pod)
+        return deleted or self._override is not None
 
     async def _sync(self) -> float | None:
         due = self._check_deadline()
@@ -186,7 +210,8 @@ class PodWorker:
             return 0.0
         needs_network = not pods.host_network(self.state.pod) and not self.state.record.sandbox
         if needs_network and (problem := self.node.network.problem()):
-            self.containers.event("Warning", "NetworkNotReady", f"network is not ready: {network_not_ready(problem)}")
+            text = f"network is not ready: {network_not_ready(problem)}"
+            self.containers.event("Warning", "NetworkNotReady", text)
             return self._backed_off()
         await self.node.services_ready.wait()
         try:
@@ -202,52 +227,59 @@ class PodWorker:
         return max(min(times) - time.time(), 0.01) if times else None
 
     def _check_deadline(self) -> float | None:
-        found = deadline(self.state.pod, self._last_status())
-        if found.at is not None and time.time() >= found.at and not self._override:
-            self._override = Override(found.reason, found.message)
-            self.containers.event("Normal", "DeadlineExceeded", found.message)
-        return found.at
+        """Ends the pod if it is past its deadline; returns the deadline."""
+        due = deadline(self.state.pod, self._last_status())
+        if due.at is not None and time.time() >= due.at and not self._override:
+            self._override = Override(due.reason, due.message)
+            self.containers.event("Normal", "DeadlineExceeded", due.message)
+        return due.at
 
     async def _act(self) -> float | None:
-        """Plan and do, again and again, until all that is left has to wait; returns until when."""
-        held: dict[str, float] = {}
+        """Plans and acts until all that is left has to wait; returns until when, or None."""
+        waiting: dict[str, float] = {}
         while True:
             actions = plan(self.state.pod, self.state.record, self.prober.view())
             if actions.finished:
                 self.stage = Stage.TERMINATE
                 return None
             if actions.create_sandbox:
-                if (failed := await self._new_sandbox(actions)) is not None:
-                    return failed
+                retry_at = await self._new_sandbox(actions)
+                if retry_at is not None:
+                    return retry_at
                 continue
             for kill in actions.kill:
                 await self._kill(kill)
-            todo = [name for name in actions.start if name not in held]
+            todo = [name for name in actions.start if name not in waiting]
             if not todo and not actions.kill:
-                return min(held.values(), default=None)
+                return min(waiting.values(), default=None)
             for name in todo:
                 if (until := await self._start(name)) is not None:
-                    held[name] = until
+                    waiting[name] = until
 
     async def _new_sandbox(self, actions: Actions) -> float | None:
-        """None when there is one now, else when to try again."""
+        """Makes a sandbox. Returns None, or when to try again (seconds since 1970)."""
         before = self.state.record.sandbox
         if actions.kill_pod and before is not None:
-            self.containers.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+            text = "Pod sandbox changed, it will be killed and re-created."
+            self.containers.event("Normal", "SandboxChanged", text)
             await self._stop_all(lambda: float(pods.grace_period(self.state.pod)))
             await self._whole(self.containers.stop_sandbox())
         try:
             async with self.node.start_slots:
-                await self._whole(self.containers.create_sandbox(before.attempt + 1 if before else 0))
+                await self._whole(
+                    self.containers.create_sandbox(before.attempt + 1 if before else 0),
+                )
         except SandboxError as error:
-            self.containers.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            text = f"Failed to create pod sandbox: {error}"
+            self.containers.event("Warning", "FailedCreatePodSandBox", text)
             return time.time() + self._backed_off()
         self._retry = _RETRY_FIRST
-        # Files that name the address (downward API volumes) are written again with it.
+        # Volumes may contain the pod's address (downward API), which is known only now.
         await self.files.prepare(self.state.pod, self.containers.pod_ips())
         return None
 
     async def _start(self, name: str) -> float | None:
+        """Starts a container. Returns None, or when to try again (seconds since 1970)."""
         ready_at = self.containers.back_off(name, time.time())
         if ready_at > time.time():
             return ready_at
@@ -275,12 +307,10 @@ class PodWorker:
         own = probe.get("terminationGracePeriodSeconds")
         grace = float(pods.grace_period(self.state.pod) if own is None else own)
         await self.containers.stop(record, kill.message, lambda: grace)
-        self._forget_probes_of_the_dead()
-
-    # TERMINATE, CLEAN_UP, FINISHED
+        self._stop_probes_of_ended()
 
     async def _settled(self) -> None:
-        """What a cancelled step had begun has come to its end."""
+        """Waits until shielded work of a cancelled step has ended."""
         while self._critical:
             await asyncio.wait(set(self._critical))
 
@@ -296,6 +326,7 @@ class PodWorker:
         return 0.0
 
     async def _stop_all(self, grace: Callable[[], float]) -> None:
+        """Ends all containers, group by group; all groups share one grace period."""
         begun = time.monotonic()
         for group in termination_order(self.state.pod, self.state.record.running()):
             spent = time.monotonic() - begun
@@ -304,7 +335,7 @@ class PodWorker:
                 return max(grace() - spent, 0.0)
 
             await asyncio.gather(*(self.containers.stop(record, "", left) for record in group))
-            self._forget_probes_of_the_dead()
+            self._stop_probes_of_ended()
 
     async def _clean_up(self) -> float | None:
         await self._settled()
@@ -313,7 +344,8 @@ class PodWorker:
             await self.containers.stop_sandbox()
         except SandboxNetworkError as error:
             why = f'"rpc error: code = Unknown desc = {error}"'
-            text = f'failed to "KillPodSandbox" for "{self.state.uid}" with KillPodSandboxError: {why}'
+            failed = f'failed to "KillPodSandbox" for "{self.state.uid}"'
+            text = f"{failed} with KillPodSandboxError: {why}"
             self.containers.event("Warning", "FailedKillPod", f"error killing pod: {text}")
             return self._backed_off()
         tear_down(self.state.uid, self.node.directories)
@@ -333,7 +365,11 @@ class PodWorker:
         if pods.deletion_requested(pod) and not pods.is_static(pod):
             try:
                 await self.node.client.delete(
-                    PODS, pods.name(pod), pods.namespace(pod), grace_period_seconds=0, uid=self.state.uid
+                    PODS,
+                    pods.name(pod),
+                    pods.namespace(pod),
+                    grace_period_seconds=0,
+                    uid=self.state.uid,
                 )
             except ApiError as error:
                 if error.status not in (404, 409):
@@ -351,9 +387,7 @@ class PodWorker:
         self.node.status.forget(self.state.uid)
         self.stage = Stage.GONE
 
-    # Status
-
-    def _forget_probes_of_the_dead(self) -> None:
+    def _stop_probes_of_ended(self) -> None:
         for name, record in self.state.record.current.items():
             if not record.running:
                 self.prober.stop(name)
@@ -368,15 +402,22 @@ class PodWorker:
         return self.node.status.get(self.state.uid) or self.state.pod.get("status") or {}
 
     def publish(self) -> None:
-        """Work the status out and hand it to the writer."""
-        pod, last = self.state.pod, self._last_status()
+        """Computes the pod's status and hands it to the writer.
+
+        The basis is the last status that this kubelet computed, which the API may not have yet;
+        only conditions that belong to others (readiness gates) are taken from the API.
+        """
+        pod = self.state.pod
+        last = self._last_status()
         api = pod.get("status") or {}
+        api_conditions = api.get("conditions") or []
         owned = [item for item in last.get("conditions") or [] if item["type"] in OWNED]
-        others = [item for item in api.get("conditions") or [] if item["type"] not in OWNED]
-        scheduled = [item for item in api.get("conditions") or [] if item["type"] == "PodScheduled"]
-        base = {**pod, "status": {**api, **last, "conditions": [*(owned or scheduled), *others]}}
+        foreign = [item for item in api_conditions if item["type"] not in OWNED]
+        scheduled = [item for item in api_conditions if item["type"] == "PodScheduled"]
+        base = {**pod, "status": {**api, **last, "conditions": [*(owned or scheduled), *foreign]}}
         if not self.state.record.current and pods.is_terminal(pod):
-            # Finished before this kubelet was started, and nothing of it is left: the API knows best.
+            # The pod finished under an earlier kubelet and left no process, so only the API still
+            # knows its status.
             return
         status = pod_status(
             base,

@@ -1,4 +1,4 @@
-"""One probe, carried out: httpGet, tcpSocket, exec or grpc."""
+"""Carries out a probe: httpGet, tcpSocket, exec or grpc."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from kubewire.components.kubelet.probes.state import ProbeSpec
 
 _MAX_OUTPUT = 10 * 1024
 
-#: Runs argv in the container and gives exit code and output; raises TimeoutError, or OSError when it cannot start.
+#: Runs argv in a container for at most so many seconds; returns exit code and output. Raises
+#: TimeoutError, or OSError if it cannot start.
 Exec = Callable[[list[str], float], Awaitable[tuple[int, bytes]]]
 
 
 class PortError(ValueError):
-    """The probe names a port that the container does not have."""
+    """The probe refers to a port that the container does not have."""
 
 
 def port_number(port: int | str, container: pods.Container) -> int:
-    """A port by number or by the name it has in the container."""
+    """The number of a port that is given by number or by its name. Raises PortError."""
     if isinstance(port, int) or str(port).isdigit():
         number = int(port)
         if 0 < number < 65536:
@@ -39,9 +40,13 @@ def port_number(port: int | str, container: pods.Container) -> int:
 
 
 async def run(
-    spec: ProbeSpec, container: pods.Container, pod_ip: str, session: aiohttp.ClientSession, execute: Exec
+    spec: ProbeSpec,
+    container: pods.Container,
+    pod_ip: str,
+    session: aiohttp.ClientSession,
+    execute: Exec,
 ) -> ProbeResult:
-    """Never raises: whatever goes wrong is a failed result with the text of its event."""
+    """Runs a probe. It raises nothing: a failure is a result with the text for the event."""
     handler: Mapping[str, Any] = spec.handler
     try:
         if action := handler.get("httpGet"):
@@ -51,7 +56,8 @@ async def run(
             host = action.get("host") or pod_ip
             return await tcp(host, port_number(action["port"], container), spec.timeout)
         if action := handler.get("grpc"):
-            return await grpc.probe(pod_ip, int(action["port"]), action.get("service") or "", spec.timeout)
+            service = action.get("service") or ""
+            return await grpc.probe(pod_ip, int(action["port"]), service, spec.timeout)
         if action := handler.get("exec"):
             return await _exec(execute, list(action.get("command") or []), spec.timeout)
     except PortError as error:
@@ -60,7 +66,7 @@ async def run(
 
 
 async def tcp(host: str, port: int, timeout: float) -> ProbeResult:
-    """Success is an open connection, closed at once."""
+    """Opens a connection and closes it at once; succeeds if it opens."""
     bracketed = f"[{host}]" if ":" in host else host
     place = f"{bracketed}:{port}"
     try:
@@ -69,8 +75,10 @@ async def tcp(host: str, port: int, timeout: float) -> ProbeResult:
     except TimeoutError:
         return ProbeResult(False, f"dial tcp {place}: i/o timeout")
     except OSError as error:
-        number = errno.ECONNREFUSED if isinstance(error, ConnectionRefusedError) else error.errno
-        return ProbeResult(False, http.dial_error(f"tcp://{place}", OSError(number, error.strerror or str(error))))
+        refused = isinstance(error, ConnectionRefusedError)
+        number = errno.ECONNREFUSED if refused else error.errno
+        cause = OSError(number, error.strerror or str(error))
+        return ProbeResult(False, http.dial_error(f"tcp://{place}", cause))
     writer.close()
     return ProbeResult(True)
 
@@ -80,7 +88,8 @@ async def _exec(execute: Exec, argv: list[str], timeout: float) -> ProbeResult:
         code, output = await execute(argv, timeout)
     except TimeoutError:
         command = " ".join(argv)
-        return ProbeResult(False, f'command timed out: "{command}" timed out after {format_duration(timeout)}')
+        limit = format_duration(timeout)
+        return ProbeResult(False, f'command timed out: "{command}" timed out after {limit}')
     except OSError as error:
         return ProbeResult(False, str(error))
     text = output[:_MAX_OUTPUT].decode(errors="replace")

@@ -1,9 +1,10 @@
 """The grpc probe: grpc.health.v1.Health/Check over HTTP/2 without TLS
 (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 
-One request on one connection needs so little of HTTP/2 (RFC 9113) that no library is loaded for it: headers
-are sent as HPACK literals without indexing (RFC 7541, 6.2.2), and of the answer only DATA is read. A server
-that answers without DATA has refused (its reason is in compressed trailers, which we do not read).
+A single request on a connection needs so little of HTTP/2 (RFC 9113) that no library is loaded for
+it. Headers are sent as HPACK literals without indexing (RFC 7541, 6.2.2), and only the DATA frames
+of the answer are read. An answer without DATA is a refusal; its reason is in compressed trailers,
+which are not read.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ from collections.abc import Iterator
 from kubewire.components.kubelet.probes.http import USER_AGENT, ProbeResult, dial_error
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
-_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
+_DATA = 0
+_HEADERS = 1
+_RST_STREAM = 3
+_SETTINGS = 4
+_PING = 6
+_GOAWAY = 7
+_END_STREAM = 1
+_END_HEADERS = 4
+_ACK = 1
 _STATUSES = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+    length = struct.pack(">I", len(payload))[1:]
+    return length + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
 def _literal(name: str, value: str) -> bytes:
@@ -30,10 +39,11 @@ def _literal(name: str, value: str) -> bytes:
 
 
 def _length(size: int) -> bytes:
-    """An HPACK integer with a 7 bit prefix (RFC 7541, 5.1)."""
+    """An HPACK integer with a 7-bit prefix (RFC 7541, 5.1)."""
     if size < 127:
         return bytes((size,))
-    rest, out = size - 127, bytearray((127,))
+    rest = size - 127
+    out = bytearray((127,))
     while rest >= 128:
         out.append(rest % 128 + 128)
         rest //= 128
@@ -42,7 +52,7 @@ def _length(size: int) -> bytes:
 
 
 def request(authority: str, service: str) -> bytes:
-    """Everything the client sends before the answer."""
+    """All that the client sends before the answer."""
     headers = b"".join(
         _literal(name, value)
         for name, value in (
@@ -56,7 +66,7 @@ def request(authority: str, service: str) -> bytes:
         )
     )
     encoded = service.encode()
-    # HealthCheckRequest: field 1, length-delimited; absent when empty.
+    # HealthCheckRequest has a single field, `service` (number 1), which is omitted if it is empty.
     message = b"\x0a" + _length_varint(len(encoded)) + encoded if encoded else b""
     body = b"\0" + struct.pack(">I", len(message)) + message
     return (
@@ -77,7 +87,7 @@ def _length_varint(size: int) -> bytes:
 
 
 def serving_status(data: bytes) -> int | None:
-    """HealthCheckResponse.status of a whole gRPC message; None when there is none."""
+    """HealthCheckResponse.status of a gRPC message; None without a message."""
     if len(data) < 5:
         return None
     message = data[5 : 5 + int.from_bytes(data[1:5], "big")]
@@ -87,13 +97,15 @@ def serving_status(data: bytes) -> int | None:
 def _frames(buffer: bytearray) -> Iterator[tuple[int, int, bytes]]:
     while len(buffer) >= 9 and len(buffer) >= 9 + int.from_bytes(buffer[:3], "big"):
         size = int.from_bytes(buffer[:3], "big")
-        kind, flags, payload = buffer[3], buffer[4], bytes(buffer[9 : 9 + size])
+        kind = buffer[3]
+        flags = buffer[4]
+        payload = bytes(buffer[9 : 9 + size])
         del buffer[: 9 + size]
         yield kind, flags, payload
 
 
 async def probe(host: str, port: int, service: str, timeout: float) -> ProbeResult:
-    """SERVING is success; texts as upstream's pkg/probe/grpc."""
+    """Asks for the health of a service; succeeds with SERVING. The texts are upstream's."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         async with asyncio.timeout(timeout):
@@ -102,13 +114,15 @@ async def probe(host: str, port: int, service: str, timeout: float) -> ProbeResu
         why = f'failed to connect service "{place}" within {timeout:g}s: context deadline exceeded'
         return ProbeResult(False, f"timeout: {why}")
     except OSError as error:
-        return ProbeResult(False, f"error: health rpc probe failed: {dial_error(f'tcp://{place}', error)}")
+        cause = dial_error(f"tcp://{place}", error)
+        return ProbeResult(False, f"error: health rpc probe failed: {cause}")
     status = serving_status(data)
     if status is None:
-        text = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
-        return ProbeResult(False, text)
+        text = "error: this server does not implement the grpc health protocol"
+        return ProbeResult(False, f"{text} (grpc.health.v1.Health)")
     if status != 1:
-        return ProbeResult(False, f'service unhealthy (responded with "{_STATUSES.get(status, str(status))}")')
+        name = _STATUSES.get(status, str(status))
+        return ProbeResult(False, f'service unhealthy (responded with "{name}")')
     return ProbeResult(True, "service healthy")
 
 
@@ -127,7 +141,8 @@ async def _exchange(host: str, port: int, sent: bytes) -> bytes:
                     writer.write(_frame(_PING, _ACK, 0, payload))
                 elif kind == _DATA:
                     data += payload
-                if kind in (_RST_STREAM, _GOAWAY) or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
+                ends_stream = kind in (_DATA, _HEADERS) and flags & _END_STREAM
+                if ends_stream or kind in (_RST_STREAM, _GOAWAY):
                     return data
     finally:
         writer.close()

@@ -1,5 +1,8 @@
-"""The httpGet probe (upstream: pkg/probe/http): from the node's network namespace, without keep-alive,
-certificates not checked, redirects followed on the same host only."""
+"""The httpGet probe (upstream: pkg/probe/http).
+
+The request leaves from the node's network namespace. Each probe opens a connection of its own,
+certificates are not verified, and redirects are followed only on the same host.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """warning: a success with something to say (event ProbeWarning)."""
+    """The result of a probe. warning: a success whose output becomes an event ProbeWarning."""
 
     success: bool
     output: str = ""
@@ -29,12 +32,14 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class HttpTarget:
+    """The request of an httpGet probe or hook."""
+
     url: str
     headers: Mapping[str, str]
 
 
 def target(action: Mapping[str, Any], pod_ip: str, port: int) -> HttpTarget:
-    """The request of an HTTPGetAction; its own Host header wins over the URL's."""
+    """The request of an HTTPGetAction; its Host header overrides the one of the URL."""
     scheme = (action.get("scheme") or "HTTP").lower()
     host = action.get("host") or pod_ip
     bracketed = f"[{host}]" if ":" in host else host
@@ -44,11 +49,12 @@ def target(action: Mapping[str, Any], pod_ip: str, port: int) -> HttpTarget:
     for entry in action.get("httpHeaders") or []:
         name = "-".join(part.capitalize() for part in entry["name"].split("-"))
         headers[name] = entry.get("value") or ""
-    return HttpTarget(f"{scheme}://{bracketed}:{port}{path}", {k: v for k, v in headers.items() if v})
+    given = {name: value for name, value in headers.items() if value}
+    return HttpTarget(f"{scheme}://{bracketed}:{port}{path}", given)
 
 
 async def probe(session: aiohttp.ClientSession, wanted: HttpTarget, timeout: float) -> ProbeResult:
-    """200 to 399 is success. The texts are net/http's, as upstream's events show them."""
+    """Sends the request; succeeds with a status from 200 to 399. The texts are net/http's."""
     try:
         async with asyncio.timeout(timeout):
             return await _get(session, wanted)
@@ -72,22 +78,31 @@ _CONNECT_TEXTS = {
 
 
 def dial_error(url: str, error: OSError) -> str:
-    """dial tcp HOST:PORT: connect: connection refused."""
+    """Go's text for a failed connection, for example
+    dial tcp HOST:PORT: connect: connection refused."""
     place = urlsplit(url).netloc
-    return f"dial tcp {place}: connect: {_CONNECT_TEXTS.get(error.errno or 0, error.strerror or str(error))}"
+    why = _CONNECT_TEXTS.get(error.errno or 0, error.strerror or str(error))
+    return f"dial tcp {place}: connect: {why}"
 
 
 async def _get(session: aiohttp.ClientSession, wanted: HttpTarget) -> ProbeResult:
-    url, first_host = wanted.url, urlsplit(wanted.url).hostname
+    url = wanted.url
+    first_host = urlsplit(wanted.url).hostname
     for _ in range(_MAX_REDIRECTS + 1):
-        async with session.get(url, headers=wanted.headers, allow_redirects=False, ssl=False) as response:
+        async with session.get(
+            url,
+            headers=wanted.headers,
+            allow_redirects=False,
+            ssl=False,
+        ) as response:
             body = (await response.content.read(_MAX_BODY)).decode(errors="replace")
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return _judge(response.status, body)
             url = urljoin(url, location)
             if urlsplit(url).hostname != first_host:
-                return ProbeResult(True, f"Probe terminated redirects, Response body: {body}", warning=True)
+                text = f"Probe terminated redirects, Response body: {body}"
+                return ProbeResult(True, text, warning=True)
     return ProbeResult(False, f'Get "{url}": stopped after {_MAX_REDIRECTS} redirects')
 
 

@@ -1,8 +1,9 @@
-"""One probe's thresholds as a state machine without clock or I/O (upstream: pkg/kubelet/prober/worker.go).
+"""The thresholds of a probe as a state machine, without clock or I/O (upstream:
+pkg/kubelet/prober/worker.go).
 
-verdict before the first result: readiness False, liveness True, startup none
-N results in a row of one kind (successThreshold / failureThreshold) -> the verdict changes
-a failed liveness or startup probe is on hold until there is a new container
+The verdict before the first result is False for readiness, True for liveness and none for startup.
+It changes after N equal results in a row, where N is successThreshold or failureThreshold. A failed
+liveness or startup probe then stays on hold until the container is started again.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-#: The verdict before any threshold is reached; None: no verdict.
+#: The verdict before a threshold is reached; None: no verdict.
 INITIAL: dict[str, bool | None] = {"readiness": False, "liveness": True, "startup": None}
 
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """A Probe with Kubernetes' defaults. Seconds, and numbers of results in a row."""
+    """A Probe with Kubernetes' defaults. Times are in seconds; thresholds count equal results."""
 
     kind: str
     handler: Mapping[str, Any]
@@ -44,7 +45,7 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class ProbeState:
-    """verdict is what the rest of the kubelet sees."""
+    """verdict: what the rest of the kubelet sees. run: the number of results equal to last."""
 
     verdict: bool | None
     last: bool | None = None
@@ -53,12 +54,12 @@ class ProbeState:
 
 
 def begin(spec: ProbeSpec) -> ProbeState:
-    """For a new container."""
+    """The state for a new container."""
     return ProbeState(INITIAL[spec.kind])
 
 
 def observe(spec: ProbeSpec, state: ProbeState, success: bool) -> ProbeState:
-    """After one result."""
+    """The state after another result."""
     if state.on_hold:
         return state
     run = state.run + 1 if state.last == success else 1

@@ -1,4 +1,4 @@
-"""Runs the probes of one pod's containers: one task per probe, started and stopped with the container."""
+"""Runs the probes of a pod: one task per probe, started and stopped with its container."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from kubewire.components.kubelet.probes.http import ProbeResult
 from kubewire.components.kubelet.probes.state import ProbeSpec, ProbeState, begin, observe
 from kubewire.components.kubelet.records import ContainerRecord, ProbeView
 
-#: Upstream notices a started container within a second (PLEG relist) and only then probes it. We notice at
-#: once, so for that second a readiness or startup probe is tried quickly and its failures do not count.
+#: The delays between early tries of a readiness or startup probe. Upstream notices a started
+#: container within a second (PLEG relist) and probes it from then on. This kubelet notices at once,
+#: so it tries quickly for that second, and failures of these tries do not count.
 EARLY = (0.03, 0.05, 0.1, 0.2, 0.3, 0.4)
 
 _TITLES = {"readiness": "Readiness", "liveness": "Liveness", "startup": "Startup"}
@@ -24,7 +25,7 @@ _TITLES = {"readiness": "Readiness", "liveness": "Liveness", "startup": "Startup
 
 @dataclass(frozen=True)
 class Report:
-    """What an event says about a probe that did not simply succeed."""
+    """The event for a probe that failed or succeeded with a warning."""
 
     container: str
     reason: str
@@ -32,7 +33,7 @@ class Report:
 
 
 class Prober:
-    """All probes of one pod. changed() is called when a verdict changed, report() for events."""
+    """The probes of a pod. changed() is called when a verdict has changed, report() for events."""
 
     def __init__(
         self,
@@ -43,14 +44,20 @@ class Prober:
         report: Callable[[Report], None],
         counted: Callable[[str, bool], None] = lambda kind, success: None,
     ) -> None:
-        self._session, self._pod_ip, self._execute = session, pod_ip, execute
-        self._changed, self._report, self._counted = changed, report, counted
+        self._session = session
+        self._pod_ip = pod_ip
+        self._execute = execute
+        self._changed = changed
+        self._report = report
+        self._counted = counted
         self._states: dict[tuple[str, str], ProbeState] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._started: dict[str, asyncio.Event] = {}
 
     def view(self) -> ProbeView:
-        verdicts = {key: state.verdict for key, state in self._states.items() if state.verdict is not None}
+        """The verdicts of all probes."""
+        states = self._states.items()
+        verdicts = {key: state.verdict for key, state in states if state.verdict is not None}
         by_kind = {
             kind: {name: verdict for (name, own), verdict in verdicts.items() if own == kind}
             for kind in ("startup", "readiness", "liveness")
@@ -58,7 +65,7 @@ class Prober:
         return ProbeView(by_kind["startup"], by_kind["readiness"], by_kind["liveness"])
 
     def start(self, container: pods.Container, record: ContainerRecord, now: float) -> None:
-        """For a container that has just been started, or was found running after a restart of the kubelet."""
+        """Starts the probes of a container that has just started or was adopted."""
         name = record.name
         self.stop(name)
         self._started[name] = asyncio.Event()
@@ -68,9 +75,8 @@ class Prober:
         for kind in kinds:
             spec = ProbeSpec.of(kind, container[f"{kind}Probe"])
             self._states[name, kind] = begin(spec)
-            task = asyncio.create_task(
-                self._run(container, record, spec, now - record.started_at), name=f"{kind} probe of {name}"
-            )
+            work = self._run(container, record, spec, now - record.started_at)
+            task = asyncio.create_task(work, name=f"{kind} probe of {name}")
             self._tasks[name, kind] = task
 
     def stop(self, name: str) -> None:
@@ -84,12 +90,22 @@ class Prober:
             self.stop(name)
 
     def stop_killing(self) -> None:
-        """A pod that is being ended: liveness and startup are asked no more, readiness goes on being told."""
+        """Stops liveness and startup probes when the pod is being ended; readiness probes go on."""
         for (_, kind), task in self._tasks.items():
             if kind != "readiness":
                 task.cancel()
 
-    async def _run(self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec, age: float) -> None:
+    async def _run(
+        self,
+        container: pods.Container,
+        record: ContainerRecord,
+        spec: ProbeSpec,
+        age: float,
+    ) -> None:
+        """Probes a container until the probe is on hold, or is a startup probe that succeeded.
+
+        age: seconds since the container started.
+        """
         if spec.kind != "startup":
             await self._started[record.name].wait()
         if (wait := spec.initial_delay - age) > 0:
@@ -106,8 +122,13 @@ class Prober:
                 return
             await asyncio.sleep(spec.period)
 
-    async def _early(self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec) -> bool:
-        """True when an early try has succeeded."""
+    async def _early(
+        self,
+        container: pods.Container,
+        record: ContainerRecord,
+        spec: ProbeSpec,
+    ) -> bool:
+        """Tries a few times quickly; returns whether a try has succeeded."""
         for delay in EARLY:
             result = await self._probe(container, record, spec)
             if result.success:
@@ -116,19 +137,28 @@ class Prober:
             await asyncio.sleep(delay)
         return False
 
-    async def _probe(self, container: pods.Container, record: ContainerRecord, spec: ProbeSpec) -> ProbeResult:
-        return await actions.run(spec, container, self._pod_ip(), self._session(), self._execute(record))
+    async def _probe(
+        self,
+        container: pods.Container,
+        record: ContainerRecord,
+        spec: ProbeSpec,
+    ) -> ProbeResult:
+        session = self._session()
+        return await actions.run(spec, container, self._pod_ip(), session, self._execute(record))
 
     def _observe(self, record: ContainerRecord, spec: ProbeSpec, result: ProbeResult) -> None:
         key = (record.name, spec.kind)
         before = self._states[key]
-        after = self._states[key] = observe(spec, before, result.success)
+        after = observe(spec, before, result.success)
+        self._states[key] = after
         self._counted(spec.kind, result.success)
         title = _TITLES[spec.kind]
         if not result.success:
-            self._report(Report(record.name, "Unhealthy", f"{title} probe failed: {result.output}"))
+            text = f"{title} probe failed: {result.output}"
+            self._report(Report(record.name, "Unhealthy", text))
         elif result.warning:
-            self._report(Report(record.name, "ProbeWarning", f"{title} probe warning: {result.output}"))
+            text = f"{title} probe warning: {result.output}"
+            self._report(Report(record.name, "ProbeWarning", text))
         if spec.kind == "startup" and after.verdict:
             self._started[record.name].set()
         if after.verdict != before.verdict:

@@ -1,4 +1,5 @@
-"""The pod conditions the kubelet owns, with upstream's reasons and messages (pkg/kubelet/status/generate.go)."""
+"""The pod conditions that the kubelet owns, with upstream's reasons and messages
+(pkg/kubelet/status/generate.go)."""
 
 from __future__ import annotations
 
@@ -12,14 +13,18 @@ from kubewire.components.kubelet.records import PodRecord
 Condition = dict[str, Any]
 Statuses = Sequence[Mapping[str, Any]]
 
-#: All that this kubelet writes; conditions of any other type belong to somebody else.
+#: The types of all conditions that the kubelet writes; other types belong to other controllers.
 OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
 def conditions(
-    pod: KubeObject, record: PodRecord, init_statuses: Statuses, statuses: Statuses, phase: str
+    pod: KubeObject,
+    record: PodRecord,
+    init_statuses: Statuses,
+    statuses: Statuses,
+    phase: str,
 ) -> list[Condition]:
-    """In upstream's order, without their transition times (see stamp)."""
+    """The conditions in upstream's order, without transition times (see stamp())."""
     sandbox_ready = record.sandbox is not None and record.sandbox.ready
     return [
         _condition("PodReadyToStartContainers", sandbox_ready),
@@ -31,12 +36,12 @@ def conditions(
 
 
 def _condition(kind: str, status: bool, reason: str = "", message: str = "") -> Condition:
-    found: Condition = {"type": kind, "status": "True" if status else "False"}
+    condition: Condition = {"type": kind, "status": "True" if status else "False"}
     if reason:
-        found["reason"] = reason
+        condition["reason"] = reason
     if message:
-        found["message"] = message
-    return found
+        condition["message"] = message
+    return condition
 
 
 def _listed(label: str, names: Sequence[str]) -> str:
@@ -48,9 +53,13 @@ def _incomplete(label: str, unknown: Sequence[str], incomplete: Sequence[str]) -
 
 
 def containers_ready(
-    pod: KubeObject, init_statuses: Statuses, statuses: Statuses, phase: str, kind: str = "ContainersReady"
+    pod: KubeObject,
+    init_statuses: Statuses,
+    statuses: Statuses,
+    phase: str,
+    kind: str = "ContainersReady",
 ) -> Condition:
-    """True when all app containers and sidecars are ready."""
+    """True if all app containers and sidecars are ready."""
     by_name = {status["name"]: status for status in (*init_statuses, *statuses)}
     wanted = [item["name"] for item in pods.init_containers(pod) if pods.is_sidecar(item)]
     wanted += [item["name"] for item in pods.containers(pod)]
@@ -66,33 +75,40 @@ def containers_ready(
 
 
 def ready(pod: KubeObject, init_statuses: Statuses, statuses: Statuses, phase: str) -> Condition:
-    """ContainersReady and every readiness gate (KEP-580)."""
+    """True if ContainersReady and all readiness gates are true (KEP-580)."""
     base = containers_ready(pod, init_statuses, statuses, phase, "Ready")
     if base["status"] != "True":
         return base
-    held = {item["type"]: item["status"] for item in (pod.get("status") or {}).get("conditions") or []}
+    current = (pod.get("status") or {}).get("conditions") or []
+    held = {item["type"]: item["status"] for item in current}
     problems = []
     for gate in pod["spec"].get("readinessGates") or []:
         kind = gate["conditionType"]
+        name = f'pod readiness gate "{kind}"'
         if kind not in held:
-            problems.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+            problems.append(f"corresponding condition of {name} does not exist.")
         elif held[kind] != "True":
-            problems.append(f'the status of pod readiness gate "{kind}" is not "True", but {held[kind]}')
+            problems.append(f'the status of {name} is not "True", but {held[kind]}')
     if problems:
         return _condition("Ready", False, "ReadinessGatesNotReady", ", ".join(problems))
     return base
 
 
-def initialized(pod: KubeObject, init_statuses: Statuses, statuses: Statuses, phase: str) -> Condition:
-    """True when the init containers have done their work, and from then on."""
+def initialized(
+    pod: KubeObject,
+    init_statuses: Statuses,
+    statuses: Statuses,
+    phase: str,
+) -> Condition:
+    """True once the init containers are done; it does not become false again."""
     by_name = {status["name"]: status for status in init_statuses}
     wanted = pods.init_containers(pod)
     unknown = [item["name"] for item in wanted if item["name"] not in by_name]
-    incomplete = [
-        item["name"]
-        for item in wanted
-        if item["name"] in by_name and not by_name[item["name"]]["started" if pods.is_sidecar(item) else "ready"]
-    ]
+    incomplete = []
+    for item in wanted:
+        done = "started" if pods.is_sidecar(item) else "ready"
+        if item["name"] in by_name and not by_name[item["name"]][done]:
+            incomplete.append(item["name"])
     if phase == "Succeeded" and not unknown:
         return _condition("Initialized", True, "PodCompleted")
     if any(_has_run(status) for status in statuses):
@@ -106,8 +122,13 @@ def _has_run(status: Mapping[str, Any]) -> bool:
     return bool({"running", "terminated"} & {*status["state"], *(status.get("lastState") or {})})
 
 
-def stamp(fresh: Sequence[Condition], old: Sequence[Condition], now: str, generation: int | None) -> list[Condition]:
-    """Transition times: a condition whose status did not change keeps the time it had."""
+def stamp(
+    fresh: Sequence[Condition],
+    old: Sequence[Condition],
+    now: str,
+    generation: int | None,
+) -> list[Condition]:
+    """Adds transition times; a condition whose status has not changed keeps its time."""
     before = {item["type"]: item for item in old}
     stamped = []
     for item in fresh:

@@ -1,4 +1,4 @@
-"""status.containerStatuses and initContainerStatuses from records and probe verdicts."""
+"""Computes the container statuses from the records and the probe verdicts. Pure."""
 
 from __future__ import annotations
 
@@ -11,27 +11,48 @@ from kubewire.components.kubelet.records import ContainerRecord, PodRecord, Prob
 ContainerStatus = dict[str, Any]
 
 
-def container_statuses(pod: KubeObject, record: PodRecord, probes: ProbeView) -> list[ContainerStatus]:
-    """Of the app containers, sorted by name as upstream sorts them."""
-    initialized = initialization_done(pod, record, probes)
-    default = "ContainerCreating" if initialized or not pods.init_containers(pod) else "PodInitializing"
-    found = [_status(item, record, probes, default, init=False) for item in pods.containers(pod)]
-    return sorted(found, key=lambda status: str(status["name"]))
+def container_statuses(
+    pod: KubeObject,
+    record: PodRecord,
+    probes: ProbeView,
+) -> list[ContainerStatus]:
+    """The statuses of the app containers, sorted by name as upstream does."""
+    initialized = initialization_done(pod, record, probes) or not pods.init_containers(pod)
+    reason = "ContainerCreating" if initialized else "PodInitializing"
+    statuses = [_status(item, record, probes, reason, init=False) for item in pods.containers(pod)]
+    return sorted(statuses, key=lambda status: str(status["name"]))
 
 
-def init_container_statuses(pod: KubeObject, record: PodRecord, probes: ProbeView) -> list[ContainerStatus]:
-    """Of the init containers, in the order in which they run."""
-    return [_status(item, record, probes, "PodInitializing", init=True) for item in pods.init_containers(pod)]
+def init_container_statuses(
+    pod: KubeObject,
+    record: PodRecord,
+    probes: ProbeView,
+) -> list[ContainerStatus]:
+    """The statuses of the init containers, in the order in which they run."""
+    items = pods.init_containers(pod)
+    return [_status(item, record, probes, "PodInitializing", init=True) for item in items]
 
 
-def ephemeral_container_statuses(pod: KubeObject, record: PodRecord, probes: ProbeView) -> list[ContainerStatus]:
-    """Of the ephemeral containers, which are never ready."""
-    found = [_status(item, record, probes, "ContainerCreating", init=False) for item in pods.ephemeral_containers(pod)]
-    return [{key: value for key, value in one.items() if key != "started"} | {"ready": False} for one in found]
+def ephemeral_container_statuses(
+    pod: KubeObject,
+    record: PodRecord,
+    probes: ProbeView,
+) -> list[ContainerStatus]:
+    """The statuses of the ephemeral containers, which are never ready."""
+    items = pods.ephemeral_containers(pod)
+    statuses = [_status(item, record, probes, "ContainerCreating", init=False) for item in items]
+    for status in statuses:
+        del status["started"]
+        status["ready"] = False
+    return statuses
 
 
 def initialization_done(pod: KubeObject, record: PodRecord, probes: ProbeView) -> bool:
-    """Every init container has succeeded and every sidecar has started; or an app container ran already."""
+    """Whether app containers may start: all init containers have succeeded and all sidecars
+    started.
+
+    It is also true if an app container has run.
+    """
     if any(item["name"] in record.current for item in pods.containers(pod)):
         return True
     return all(_init_done(item, record, probes) for item in pods.init_containers(pod))
@@ -45,31 +66,38 @@ def _init_done(item: pods.Container, record: PodRecord, probes: ProbeView) -> bo
 
 
 def started(item: pods.Container, current: ContainerRecord | None, probes: ProbeView) -> bool:
-    """Running, and its startup probe has succeeded where it has one."""
+    """Whether a container runs, and its startup probe, if it has one, has succeeded."""
     if current is None or not current.running:
         return False
     return not item.get("startupProbe") or probes.started.get(item["name"]) is True
 
 
 def ready(item: pods.Container, current: ContainerRecord | None, probes: ProbeView) -> bool:
-    """Started, and its readiness probe has succeeded where it has one."""
+    """Whether a container is started, and its readiness probe, if it has one, has succeeded."""
     if not started(item, current, probes):
         return False
     return not item.get("readinessProbe") or probes.ready.get(item["name"]) is True
 
 
 def _status(
-    item: pods.Container, record: PodRecord, probes: ProbeView, default_reason: str, *, init: bool
+    item: pods.Container,
+    record: PodRecord,
+    probes: ProbeView,
+    default_reason: str,
+    *,
+    init: bool,
 ) -> ContainerStatus:
     name = item["name"]
-    current, waiting = record.current.get(name), record.waiting.get(name)
+    current = record.current.get(name)
+    waiting = record.waiting.get(name)
     previous = record.previous.get(name)
     long_running = not init or pods.is_sidecar(item)
+    is_ready = ready(item, current, probes) if long_running else bool(current and current.succeeded)
     status: ContainerStatus = {
         "name": name,
         "state": {},
         "lastState": {"terminated": terminated(previous)} if previous else {},
-        "ready": ready(item, current, probes) if long_running else bool(current and current.succeeded),
+        "ready": is_ready,
         "restartCount": current.attempt if current else 0,
         "image": item.get("image", ""),
         "imageID": current.image_id if current else "",
@@ -80,7 +108,7 @@ def _status(
     if current is not None and current.running:
         status["state"] = {"running": {"startedAt": pods.format_time(current.started_at)}}
     elif waiting is not None:
-        # A container that waits for its next start shows how the last run ended as lastState.
+        # While a container waits for its next start, lastState shows how its last run ended.
         status["state"] = {"waiting": _waiting(waiting.reason, waiting.message)}
         if current is not None:
             status["lastState"] = {"terminated": terminated(current)}
@@ -100,7 +128,7 @@ def _waiting(reason: str, message: str) -> dict[str, str]:
 
 
 def terminated(record: ContainerRecord) -> dict[str, Any]:
-    """A ContainerStateTerminated. Death by a signal is 128 + its number, as a shell reports it."""
+    """A ContainerStateTerminated. Its exit code for signal N is 128 + N, as in a shell."""
     state: dict[str, Any] = {
         "exitCode": record.exit_code if record.exit_code is not None else 137,
         "reason": record.reason or ("Completed" if record.succeeded else "Error"),

@@ -1,4 +1,22 @@
-"""A pod's whole status from what is known about it. Pure: the same input gives the same status."""
+"""Computes the whole status of a pod from its definition and its records. Pure.
+
+The kubelet derives a status anew from its records each time and never edits an old one, so the
+status cannot contradict the processes: what has not been recorded cannot be reported. From the old
+status come only the facts that records do not have. These are startTime, the transition time of a
+condition whose status has not changed, the address of a finished pod, and conditions of other
+controllers (readiness gates).
+
+These rules always hold, and controllers depend on them:
+
+- Phase, conditions and container statuses are computed from the same record, so they agree. The
+  EndpointSlice controller reads only the Ready condition; a Job reads only the phase.
+- A pod that is Succeeded or Failed keeps its phase for ever.
+- Other controllers write to the same status. So a write is a patch (status_patch()) that names only
+  the conditions the kubelet has changed, and never the whole list.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/; upstream: pkg/kubelet/status and
+pkg/kubelet/kubelet_pods.go (generateAPIPodStatus).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +40,7 @@ PodStatus = dict[str, Any]
 
 @dataclass(frozen=True)
 class Override:
-    """Why the pod as a whole ended (DeadlineExceeded, Evicted ...): the phase is then Failed."""
+    """Why the pod as a whole ended, for example DeadlineExceeded. The phase is then Failed."""
 
     reason: str
     message: str
@@ -38,15 +56,16 @@ def pod_status(
     terminal: bool = False,
     override: Override | None = None,
 ) -> PodStatus:
-    """status for the API; pod["status"] gives the transition times and the conditions of others.
+    """The status for the API. pod["status"]: the old status.
 
-    terminal: the pod is being ended, so that stopped containers stay stopped.
+    terminal: the pod is being ended, so that stopped containers are not started again.
     """
     old = pod.get("status") or {}
     init = init_container_statuses(pod, record, probes)
     own = container_statuses(pod, record, probes)
-    # A phase never goes back from Succeeded or Failed.
-    current = old.get("phase") if pods.is_terminal(pod) else phase(pod, init, own, terminal=terminal)
+    # The phases Succeeded and Failed are final.
+    final = pods.is_terminal(pod)
+    current = old.get("phase") if final else phase(pod, init, own, terminal=terminal)
     if override and current != "Succeeded":
         current = "Failed"
     generation = pod["metadata"].get("generation")
@@ -56,10 +75,10 @@ def pod_status(
         pods.format_time(now),
         generation,
     )
-    others = [item for item in old.get("conditions") or [] if item["type"] not in OWNED]
+    foreign = [item for item in old.get("conditions") or [] if item["type"] not in OWNED]
     status: PodStatus = {
         "phase": current,
-        "conditions": stamped + others,
+        "conditions": stamped + foreign,
         "hostIP": host_ips[0] if host_ips else "",
         "hostIPs": [{"ip": ip} for ip in host_ips],
         "startTime": old.get("startTime") or pods.format_time(now),
@@ -74,7 +93,7 @@ def pod_status(
         status["ephemeralContainerStatuses"] = added
     ips = tuple(host_ips) if pods.host_network(pod) and record.sandbox else record.ips
     if not ips:
-        # A finished pod keeps the address it had.
+        # A pod that is being ended keeps its address in the status after its sandbox is gone.
         ips = tuple(entry["ip"] for entry in old.get("podIPs") or []) if terminal else ()
     if ips:
         status |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
@@ -84,18 +103,19 @@ def pod_status(
 
 
 def _replacing(old: PodStatus, new: PodStatus) -> PodStatus:
-    """new as an element of a merged list: what it has no longer (a reason, a message) is to go."""
+    """new as an element of a merged list: null removes the keys that it no longer has."""
     return {key: None for key in old if key not in new} | new
 
 
-#: Lists that a strategic merge patch would merge by key where a new value must replace the old one.
+#: Lists that a strategic merge patch merges by this key, although the new list must replace the
+#: old.
 _REPLACED = {"podIPs": "ip", "hostIPs": "ip"}
 
 
 def status_patch(old: PodStatus, new: PodStatus) -> PodStatus | None:
-    """The strategic merge patch of status that turns old into new; None when nothing changed.
+    """The strategic merge patch that turns status old into new; None if nothing has changed.
 
-    Conditions merge by type, so only those that changed are named and those of others stay untouched.
+    Conditions merge by type, so the patch names only those that have changed.
     """
     patch: PodStatus = {}
     for key, value in new.items():
@@ -104,15 +124,14 @@ def status_patch(old: PodStatus, new: PodStatus) -> PodStatus | None:
             continue
         if key == "conditions":
             known = {item["type"]: item for item in before or []}
-            changed = [
-                _replacing(known.get(item["type"], {}), item) for item in value if known.get(item["type"]) != item
-            ]
+            changed = [item for item in value if known.get(item["type"]) != item]
             if changed:
-                patch[key] = changed
+                patch[key] = [_replacing(known.get(item["type"], {}), item) for item in changed]
         elif key in _REPLACED:
             field = _REPLACED[key]
             kept = {entry[field] for entry in value}
-            gone = [{field: entry[field], "$patch": "delete"} for entry in before or [] if entry[field] not in kept]
+            dropped = [entry[field] for entry in before or [] if entry[field] not in kept]
+            gone = [{field: held, "$patch": "delete"} for held in dropped]
             patch[key] = [*gone, *value]
         else:
             patch[key] = value

@@ -1,4 +1,5 @@
-"""status.phase from the container statuses (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
+"""Computes status.phase from the container statuses
+(https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase)."""
 
 from __future__ import annotations
 
@@ -48,14 +49,15 @@ def _counts(containers: Sequence[pods.Container], statuses: Statuses) -> Counter
         if status is None:
             counts["unknown"] += 1
             continue
-        state, last = status["state"], status.get("lastState") or {}
+        state = status["state"]
+        last = status.get("lastState") or {}
         if "running" in state:
             counts["running"] += 1
         elif "terminated" in state:
             counts["stopped"] += 1
             counts["succeeded"] += state["terminated"]["exitCode"] == 0
         elif "terminated" in last:
-            # Waiting for a restart: the pod has run, so it is not Pending any more.
+            # The container waits for a restart. The pod has run, so it is not Pending.
             counts["stopped"] += 1
         else:
             counts["waiting"] += 1

@@ -1,7 +1,8 @@
-"""Writes pod statuses to the API server: only what changed, one request in flight per pod, several together.
+"""Writes pod statuses to the API server.
 
-A change of readiness, phase or address goes out at once; anything else waits a moment, so that a pod that
-starts costs two requests and not five.
+Only changes are sent, with one request in flight per pod. A change of readiness, phase or address
+is sent at once. Any other change waits for a moment and is sent together with the next ones, so
+that the start of a pod takes two requests and not five.
 """
 
 from __future__ import annotations
@@ -18,27 +19,35 @@ from kubewire.components.kubelet.status.generate import PodStatus, status_patch
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a change nobody waits for may be held back.
+#: The longest time that a change without urgency waits, in seconds.
 SETTLE = 0.15
-_RETRY_FIRST, _RETRY_LAST = 0.2, 5.0
+_RETRY_FIRST = 0.2
+_RETRY_LAST = 5.0
 
 
 def urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether others (endpoints, controllers, `kubectl wait`) act on this change."""
+    """Whether other programs (controllers, `kubectl wait`) may be waiting for this change."""
 
     def seen(status: Mapping[str, Any]) -> tuple[object, ...]:
-        ready = [item["status"] for item in status.get("conditions") or [] if item["type"] == "Ready"]
+        conditions = status.get("conditions") or []
+        ready = [item["status"] for item in conditions if item["type"] == "Ready"]
         return ready, status.get("phase"), status.get("podIPs")
 
-    # Not yet started and not yet ready is what everybody expects of a new pod: no hurry.
-    return seen(old)[:2] != seen(new)[:2] and not (not old.get("conditions") and new.get("phase") == "Pending")
+    # The first status of a new pod, Pending and not ready, tells no one anything new.
+    first = not old.get("conditions") and new.get("phase") == "Pending"
+    return seen(old)[:2] != seen(new)[:2] and not first
 
 
 class StatusWriter:
-    """set() returns at once; run_pod keeps the API in step until the pod is forgotten."""
+    """set() returns at once; a task per pod then writes until the API has the last status."""
 
-    def __init__(self, client: Client, api_uid: Callable[[KubeObject], str | None] = pods.uid) -> None:
-        """api_uid: what the API calls the pod (a static pod is its mirror there); None: it has no such pod yet."""
+    def __init__(
+        self,
+        client: Client,
+        api_uid: Callable[[KubeObject], str | None] = pods.uid,
+    ) -> None:
+        """api_uid: returns the uid of the pod's object in the API, which for a static pod is that
+        of its mirror pod; None if it does not exist yet."""
         self._client = client
         self._api_uid = api_uid
         self._wanted: dict[str, tuple[KubeObject, PodStatus]] = {}
@@ -48,7 +57,7 @@ class StatusWriter:
         self.requests = 0
 
     def get(self, uid: str) -> PodStatus | None:
-        """The status last set, whether it is written yet or not."""
+        """The status that was set last, written or not."""
         entry = self._wanted.get(uid)
         return entry[1] if entry else None
 
@@ -62,16 +71,17 @@ class StatusWriter:
         if urgent(known, status):
             event.set()
         if uid not in self._tasks:
-            self._tasks[uid] = asyncio.create_task(self._run(uid), name=f"status {pods.full_name(pod)}")
+            name = f"status {pods.full_name(pod)}"
+            self._tasks[uid] = asyncio.create_task(self._run(uid), name=name)
 
     def saw(self, pod: KubeObject) -> None:
-        """The pod as the API has it now: what others wrote is not ours to compare with any more."""
+        """Takes the API's current object; the next status is compared with its status."""
         uid = pods.uid(pod)
         if uid in self._written and uid not in self._tasks:
             self._written[uid] = pod.get("status") or {}
 
     async def flush(self, uid: str) -> None:
-        """Until what was set is written (or the pod is gone)."""
+        """Returns when the last status is written, or the pod is gone."""
         if event := self._hurry.get(uid):
             event.set()
         if task := self._tasks.get(uid):
@@ -87,7 +97,8 @@ class StatusWriter:
         try:
             await self._write_until_equal(uid)
         finally:
-            # In the same step as the last comparison: a set() in between would start no task, and be lost.
+            # No await lies between this and the last comparison. Otherwise a set() in between would
+            # start no task, and its status would never be written.
             if self._tasks.get(uid) is asyncio.current_task():
                 del self._tasks[uid]
 

@@ -1,4 +1,4 @@
-"""remotecommand's channels over SPDY streams and over WebSocket messages."""
+"""The channels of remotecommand over SPDY streams and over WebSocket messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import WSMsgType, web
 from kubewire.components.kubelet.streaming.remotecommand import ChannelsClosed
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams, Stream
 
-#: WebSocket: the first byte of each message; 255 (v5) closes the channel named by the second byte.
+#: The first byte of each WebSocket message; 255 (v5) closes the channel in the second byte.
 NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2, "error": 3, "resize": 4}
 NAMES = {number: name for name, number in NUMBERS.items()}
 CLOSE = 255
@@ -18,7 +18,7 @@ _STREAMS_SECONDS = 30.0
 
 
 class WebSocketChannels:
-    """v4.channel.k8s.io and v5.channel.k8s.io."""
+    """The protocols v4.channel.k8s.io and v5.channel.k8s.io."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
@@ -51,17 +51,18 @@ class WebSocketChannels:
 
 
 class SpdyChannels:
-    """One SPDY stream per channel, named by its streamType header."""
+    """A SPDY stream per channel, whose header streamType is the channel's name."""
 
     def __init__(self, connection: SpdyStreams) -> None:
         self._connection = connection
         self._streams: dict[str, Stream] = {}
-        # Short: what the process does not read waits in the streams, which have a limit.
+        # The queue is short, so that data that the process does not read waits in the streams,
+        # whose size is limited in bytes.
         self._received: asyncio.Queue[tuple[str, bytes | None] | None] = asyncio.Queue(maxsize=4)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def accept(self, names: set[str]) -> None:
-        """Wait until the client has opened these. Raises ChannelsClosed when it does not."""
+        """Waits until the client has opened these streams. Raises ChannelsClosed if it does not."""
         try:
             async with asyncio.timeout(_STREAMS_SECONDS):
                 while names - self._streams.keys():

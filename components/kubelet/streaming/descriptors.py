@@ -1,4 +1,4 @@
-"""Non-blocking descriptors (pipes, socket pairs) in an asyncio loop, without a transport object for each."""
+"""Reads and writes non-blocking descriptors (pipes, socket pairs) in an asyncio loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _CHUNK = 32 * 1024
 async def _ready(descriptor: int, *, write: bool) -> None:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
+    add = loop.add_writer if write else loop.add_reader
+    remove = loop.remove_writer if write else loop.remove_reader
 
     def ready() -> None:
         if not future.done():
@@ -26,7 +27,7 @@ async def _ready(descriptor: int, *, write: bool) -> None:
 
 
 async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
-    """What arrives, until end of file; a broken peer (EIO of a terminal, reset) is an end as well."""
+    """Yields what arrives until end of file, or an error (EIO of a terminal, a reset)."""
     while True:
         try:
             chunk = os.read(descriptor, _CHUNK)
@@ -41,7 +42,7 @@ async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
 
 
 async def write_all(descriptor: int, data: bytes) -> None:
-    """Raises BrokenPipeError when nobody reads any more."""
+    """Writes all data. Raises BrokenPipeError if the other end is closed."""
     view = memoryview(data)
     while view:
         try:

@@ -1,6 +1,7 @@
-"""port-forward: connections into a pod's network namespace, two SPDY streams each (data and error).
+"""port-forward: connections into a pod's network namespace, with two SPDY streams each.
 
-The client opens both with headers streamType, port and requestID; errors are plain text on the error stream
+The client opens a data stream and an error stream with the headers streamType, port and requestID.
+Errors are plain text on the error stream
 (https://kubernetes.io/docs/reference/kubectl/generated/kubectl_port-forward/).
 """
 
@@ -16,7 +17,7 @@ from kubewire.components.kubelet.streaming.target import ContainerTarget, Target
 
 @dataclass(frozen=True)
 class Pod:
-    """Which pod a port-forward session leads to."""
+    """The pod of a port-forward session."""
 
     namespace: str
     name: str
@@ -24,7 +25,7 @@ class Pod:
 
 
 async def serve(connection: SpdyStreams, target: ContainerTarget, pod: Pod) -> None:
-    """Pair streams by requestID and forward each pair until the client is gone."""
+    """Pairs streams by requestID and forwards each pair, until the client is gone."""
     waiting: dict[str, dict[str, Stream]] = {}
     forwards: set[asyncio.Task[None]] = set()
     try:
@@ -34,7 +35,8 @@ async def serve(connection: SpdyStreams, target: ContainerTarget, pod: Pod) -> N
             pair[stream.headers.get("streamtype", "")] = stream
             if {"data", "error"} <= pair.keys():
                 del waiting[request]
-                task = asyncio.ensure_future(_forward(connection, pair["data"], pair["error"], target, pod))
+                work = _forward(connection, pair["data"], pair["error"], target, pod)
+                task = asyncio.ensure_future(work)
                 forwards.add(task)
                 task.add_done_callback(forwards.discard)
     finally:
@@ -43,7 +45,13 @@ async def serve(connection: SpdyStreams, target: ContainerTarget, pod: Pod) -> N
         await asyncio.gather(*forwards, return_exceptions=True)
 
 
-async def _forward(connection: SpdyStreams, data: Stream, error: Stream, target: ContainerTarget, pod: Pod) -> None:
+async def _forward(
+    connection: SpdyStreams,
+    data: Stream,
+    error: Stream,
+    target: ContainerTarget,
+    pod: Pod,
+) -> None:
     port = data.headers.get("port", "")
     try:
         reader, writer = await target.port_connect(pod.namespace, pod.name, int(port))

@@ -1,7 +1,7 @@
-"""exec and attach: a session's streams over named channels, whatever carries them.
+"""exec and attach: copies a session's streams to and from named channels, over SPDY or WebSocket.
 
-The channels and the final Status are those of remotecommand v4 and v5
-(https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/4006-transition-spdy-to-websockets).
+The channels and the final Status are those of remotecommand v4 and v5 (KEP-4006,
+https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/4006-transition-spdy-to-websockets).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kubewire.components.base import jsontext
 from kubewire.components.kubelet.streaming.descriptors import read_chunks, write_all
 from kubewire.components.kubelet.streaming.target import ExecSession, TargetError
 
-#: How long output of left-over background processes is waited for after the command itself has ended.
+#: Seconds to wait for the output of background processes after the command itself has ended.
 _DRAIN_SECONDS = 2.0
 
 
@@ -24,34 +24,35 @@ class ChannelsClosed(Exception):
 
 
 class Channels(Protocol):
-    """What remotecommand needs of a connection. Names: stdin, stdout, stderr, error, resize."""
+    """A connection with the channels stdin, stdout, stderr, error and resize."""
 
     async def receive(self) -> tuple[str, bytes | None]:
-        """The next message of stdin or resize; None as data means that this channel has ended.
+        """The next message of stdin or resize; None instead of data means the end of that channel.
 
         Raises ChannelsClosed."""
         ...
 
     async def send(self, channel: str, data: bytes) -> None:
-        """Raises ChannelsClosed."""
+        """Sends data. Raises ChannelsClosed."""
         ...
 
     async def finish(self) -> None:
-        """All is said: close in order."""
+        """Closes the connection in an orderly way."""
         ...
 
 
 def success() -> dict[str, Any]:
-    """The Status of a command that ended with 0."""
+    """The Status of a command that exited with 0."""
     return {"metadata": {}, "status": "Success"}
 
 
 def exited(code: int) -> dict[str, Any]:
-    """The Status of one that did not; clients find the code in details.causes."""
+    """The Status of a command that exited with another code; clients read details.causes."""
+    text = f"command terminated with exit code {code}"
     return {
         "metadata": {},
         "status": "Failure",
-        "message": f"command terminated with non-zero exit code: command terminated with exit code {code}",
+        "message": f"command terminated with non-zero exit code: {text}",
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
     }
@@ -71,19 +72,19 @@ def internal_error(message: str) -> dict[str, Any]:
 
 
 async def report(channels: Channels, status: dict[str, Any]) -> None:
-    """Say how it ended, and close."""
+    """Sends the final Status and closes the connection."""
     with suppress(ChannelsClosed):
         await channels.send("error", json.dumps(status).encode())
         await channels.finish()
 
 
 async def report_failure(channels: Channels, error: TargetError) -> None:
-    """A command that did not start."""
+    """Sends the Status of a command that could not start."""
     await report(channels, internal_error(error.message))
 
 
 async def run(session: ExecSession, channels: Channels) -> None:
-    """Carry the session until its process has ended or the client is gone; the session is closed afterwards."""
+    """Copies the streams until the process ends or the client is gone, then closes the session."""
     outputs = [
         asyncio.ensure_future(_output(descriptor, name, channels))
         for name, descriptor in (("stdout", session.stdout), ("stderr", session.stderr))
@@ -94,7 +95,7 @@ async def run(session: ExecSession, channels: Channels) -> None:
     try:
         await asyncio.wait({ended, incoming}, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
-            return  # the client went away; close() ends the process
+            return  # the client is gone; close() ends the process
         if outputs:
             await asyncio.wait(outputs, timeout=_DRAIN_SECONDS)
         code = ended.result()
@@ -113,7 +114,7 @@ async def _output(descriptor: int, name: str, channels: Channels) -> None:
 
 
 async def _input(session: ExecSession, channels: Channels) -> None:
-    """Returns only when the client is gone; a closed stdin is told to the process and no more."""
+    """Copies stdin and resizes, and returns when the client is gone; the end of stdin is no end."""
     while True:
         try:
             channel, data = await channels.receive()
@@ -129,20 +130,22 @@ async def _input(session: ExecSession, channels: Channels) -> None:
                 await write_all(session.stdin, data)
 
 
-#: Bytes of a resize message, and rows or columns of a terminal (unsigned short of struct winsize).
+#: The longest resize message, in bytes, and the most rows or columns of a terminal (unsigned short
+#: in struct winsize, ioctl_tty(2)).
 _LONGEST_SIZE = 1024
 _MOST_CELLS = 0xFFFF
 
 
 async def _resize(session: ExecSession, data: bytes) -> None:
-    """What is no size is ignored."""
+    """Resizes the terminal; a malformed message is ignored."""
     try:
         size = jsontext.parse_object(data[:_LONGEST_SIZE])
     except ValueError:
         return
-    rows, columns = size.get("Height"), size.get("Width")
+    rows = size.get("Height")
+    columns = size.get("Width")
     if not (isinstance(rows, int) and isinstance(columns, int)):
         return
-    # A client whose own terminal has no size says 0 (HandleResizing skips it too).
+    # A client sends 0 if its own terminal has no size; upstream's HandleResizing ignores that too.
     if 0 < rows <= _MOST_CELLS and 0 < columns <= _MOST_CELLS:
         await session.resize(rows, columns)

@@ -1,7 +1,30 @@
-"""The kubelet's /exec, /attach and /portForward over SPDY/3.1 and WebSocket, for a ContainerTarget.
+"""The kubelet's /exec, /attach and /portForward over SPDY/3.1 and WebSocket.
 
-Paths and query parameters are the kubelet's (command, input, output, error, tty); the API's names for them
-(stdin, stdout, stderr) are understood too, so that a client may come without an API server in between.
+`kubectl exec` needs several byte streams in both directions (stdin, stdout, stderr, the exit
+status, resizes of the terminal), but HTTP/1.1 has one request and one response. So the client asks
+to upgrade the connection to a protocol that multiplexes streams. There are two. SPDY/3.1 is the
+older one, and still the one of older clients and of port-forward. WebSocket carries each message
+with the number of its channel (KEP-4006); port-forward over WebSocket tunnels the SPDY connection
+in its messages. The API server passes the upgraded connection through, so both kinds arrive here.
+
+The layers, from the bytes to the process:
+
+    upgrade.py        takes SPDY connections away from aiohttp, which only knows WebSocket upgrades
+    spdy.py           SPDY framing: bytes in, events out (no I/O)
+    spdy_streams.py   streams with flow control over a socket or a WebSocket
+    channels.py       the channels stdin, stdout, stderr, error, resize, over either protocol
+    remotecommand.py  copies between channels and a process; portforward.py between streams and TCP
+    target.py         what a pod offers: exec, attach, port_connect (pod/container_target.py)
+
+These rules hold here. A request is checked, and its command started, before the upgrade is
+answered, because only then an error can still be an HTTP status; an error of the command itself
+(status 500) is reported on the error channel instead, where kubectl expects it. Every session that
+was opened is closed again on every path, since an exec'ed process without a client must end. What
+a slow reader does not take is never collected without limit: the next read from the other side
+waits instead.
+
+Paths and query parameters are those of the kubelet (command, input, output, error, tty). The API's
+names (stdin, stdout, stderr) are understood as well, so that clients can also connect directly.
 """
 
 from __future__ import annotations
@@ -20,12 +43,16 @@ from kubewire.components.kubelet.streaming.channels import SpdyChannels, WebSock
 from kubewire.components.kubelet.streaming.remotecommand import Channels, ChannelsClosed
 from kubewire.components.kubelet.streaming.spdy_streams import SpdyStreams
 from kubewire.components.kubelet.streaming.target import ContainerTarget, ExecSession, TargetError
-from kubewire.components.kubelet.streaming.upgrade import SocketCarrier, UpgradeRequest, WebSocketCarrier
+from kubewire.components.kubelet.streaming.upgrade import (
+    SocketCarrier,
+    UpgradeRequest,
+    WebSocketCarrier,
+)
 
-#: Best first; a client offers what it speaks.
+#: The supported versions, best first; the client offers those that it supports.
 REMOTECOMMAND_SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io")
 REMOTECOMMAND_WEBSOCKET = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-#: Bytes of one WebSocket message; clients send some ten thousand.
+#: The largest WebSocket message, in bytes; clients send messages of some ten thousand bytes.
 MAX_MESSAGE = 16 * 1024 * 1024
 PORTFORWARD_SPDY = "portforward.k8s.io"
 PORTFORWARD_TUNNEL = "SPDY/3.1+portforward.k8s.io"
@@ -33,7 +60,7 @@ PORTFORWARD_TUNNEL = "SPDY/3.1+portforward.k8s.io"
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What is asked of which container, whichever protocol carries it."""
+    """A request, independent of the protocol. container: "" for the default container."""
 
     verb: str
     namespace: str
@@ -47,18 +74,25 @@ class StreamRequest:
 
     def streams(self) -> set[str]:
         """The SPDY streams that the client will open."""
-        wanted = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr and not self.tty}
-        return {"error", *(name for name, on in wanted.items() if on)} | ({"resize"} if self.tty else set())
+        wanted = {
+            "error": True,
+            "stdin": self.stdin,
+            "stdout": self.stdout,
+            "stderr": self.stderr and not self.tty,
+            "resize": self.tty,
+        }
+        return {name for name, on in wanted.items() if on}
 
 
 def parse(path: str, query: Mapping[str, Sequence[str]]) -> StreamRequest:
-    """/VERB/NAMESPACE/POD[/UID][/CONTAINER]. Raises TargetError 400 or 404."""
+    """Parses /VERB/NAMESPACE/POD[/UID][/CONTAINER]. Raises TargetError with status 400 or 404."""
     verb, *rest = path.strip("/").split("/")
     if verb not in ("exec", "attach", "portForward") or len(rest) < 2:
         raise TargetError(404, "404 page not found")
 
     def flag(*names: str) -> bool:
-        return any(value.lower() not in ("false", "0") for name in names for value in query.get(name, ()))
+        values = [value.lower() for name in names for value in query.get(name, ())]
+        return any(value not in ("false", "0") for value in values)
 
     request = StreamRequest(
         verb,
@@ -79,7 +113,8 @@ def parse(path: str, query: Mapping[str, Sequence[str]]) -> StreamRequest:
 
 
 async def _open(target: ContainerTarget, request: StreamRequest) -> ExecSession:
-    start = target.attach if request.verb == "attach" else partial(target.exec, argv=request.command)
+    run = partial(target.exec, argv=request.command)
+    start = target.attach if request.verb == "attach" else run
     return await start(
         request.namespace,
         request.pod,
@@ -99,8 +134,10 @@ async def _carry(opened: ExecSession | TargetError, channels: Channels) -> None:
 
 
 async def _opened(target: ContainerTarget, request: StreamRequest) -> ExecSession | TargetError:
-    """A session, or why it could not be started (to be said on the error channel). Raises TargetError below 500:
-    that is still an HTTP answer."""
+    """Opens a session. Returns an error of status 500, which is reported on the error channel.
+
+    Raises TargetError with a lower status, which becomes an HTTP response.
+    """
     try:
         return await _open(target, request)
     except TargetError as error:
@@ -110,7 +147,7 @@ async def _opened(target: ContainerTarget, request: StreamRequest) -> ExecSessio
 
 
 async def websocket(request: web.Request, target: ContainerTarget) -> web.StreamResponse:
-    """aiohttp handler for GET with Upgrade: websocket."""
+    """Handles a GET with Upgrade: websocket, as an aiohttp handler."""
     try:
         asked = parse(request.path, {name: request.query.getall(name) for name in request.query})
         if asked.verb == "portForward":
@@ -129,18 +166,23 @@ async def websocket(request: web.Request, target: ContainerTarget) -> web.Stream
     channels = WebSocketChannels(socket)
     with suppress(ChannelsClosed):
         # An empty message tells the client that the streams are connected.
-        await channels.send("stdout" if asked.stdout else "stderr" if asked.stderr else "error", b"")
+        first = "stdout" if asked.stdout else "stderr" if asked.stderr else "error"
+        await channels.send(first, b"")
     await _carry(opened, channels)
     return socket
 
 
 def _check_handshake(socket: web.WebSocketResponse, request: web.Request) -> None:
-    """Before anything is started for it. Raises TargetError 400."""
+    """Checks that the request can be upgraded, before anything starts. Raises TargetError 400."""
     if not can_upgrade(socket, request):
         raise TargetError(400, "unable to upgrade: missing upgrade headers in request")
 
 
-async def _tunnel(request: web.Request, target: ContainerTarget, asked: StreamRequest) -> web.StreamResponse:
+async def _tunnel(
+    request: web.Request,
+    target: ContainerTarget,
+    asked: StreamRequest,
+) -> web.StreamResponse:
     socket = web.WebSocketResponse(protocols=(PORTFORWARD_TUNNEL,), max_msg_size=MAX_MESSAGE)
     _check_handshake(socket, request)
     await socket.prepare(request)
@@ -159,9 +201,12 @@ async def _forward(connection: SpdyStreams, target: ContainerTarget, asked: Stre
 
 
 async def spdy(
-    request: UpgradeRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: ContainerTarget
+    request: UpgradeRequest,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    target: ContainerTarget,
 ) -> None:
-    """upgrade.Handler for requests with Upgrade: SPDY/3.1."""
+    """Handles a request with Upgrade: SPDY/3.1, as an upgrade.Handler."""
     try:
         asked = parse(request.path, request.query)
         version = _negotiate(asked, request)
@@ -180,7 +225,11 @@ async def spdy(
         await _remotecommand(connection, opened, asked)
 
 
-async def _remotecommand(connection: SpdyStreams, opened: ExecSession | TargetError, asked: StreamRequest) -> None:
+async def _remotecommand(
+    connection: SpdyStreams,
+    opened: ExecSession | TargetError,
+    asked: StreamRequest,
+) -> None:
     running = asyncio.ensure_future(connection.run())
     channels = SpdyChannels(connection)
     try:
@@ -197,20 +246,29 @@ async def _remotecommand(connection: SpdyStreams, opened: ExecSession | TargetEr
 
 
 def _negotiate(asked: StreamRequest, request: UpgradeRequest) -> str:
-    """The protocol version to answer with; a client that offers none gets none. Raises TargetError 403 as upstream."""
+    """The protocol version for the answer; "" if the client offers none.
+
+    As upstream, raises TargetError 403 if none of the offered versions is supported.
+    """
     lines = request.headers.get("x-stream-protocol-version", [])
     offered = [version.strip() for line in lines for version in line.split(",")]
-    spoken = (PORTFORWARD_SPDY,) if asked.verb == "portForward" else REMOTECOMMAND_SPDY
+    supported = (PORTFORWARD_SPDY,) if asked.verb == "portForward" else REMOTECOMMAND_SPDY
     if not offered:
         return ""
-    for version in spoken:
+    for version in supported:
         if version in offered:
             return version
-    raise TargetError(403, f"unable to negotiate protocol: client supports {offered}, server accepts {list(spoken)}")
+    mismatch = f"client supports {offered}, server accepts {list(supported)}"
+    raise TargetError(403, f"unable to negotiate protocol: {mismatch}")
 
 
 def _refuse(writer: asyncio.StreamWriter, error: TargetError) -> None:
-    """Plain text, as the kubelet's: clients put "unable to upgrade connection: " in front."""
+    """Answers in plain text; clients put "unable to upgrade connection: " in front of it."""
     body = error.message.encode()
-    head = f"HTTP/1.1 {error.status} Error\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-    writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+    lines = (
+        f"HTTP/1.1 {error.status} Error",
+        "Content-Type: text/plain",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    )
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)

@@ -1,4 +1,4 @@
-"""Streams of a SPDY connection over anything that carries bytes: an upgraded socket, or WebSocket messages."""
+"""The streams of a SPDY connection, over an upgraded socket or over WebSocket messages."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Protocol
 
 from kubewire.components.kubelet.streaming import spdy
 
-#: Bytes of a stream that wait for whom they are for. Then nothing more is read of the connection, whose peer waits as
-#: well: SPDY's own windows are not used (spdystream blocks its frame workers, too).
+#: The most received bytes of a stream that may wait for its reader. When they are exceeded, nothing
+#: more is read from the connection, so that the peer has to wait. SPDY's flow control windows are
+#: not used; upstream's spdystream blocks its frame workers in the same way.
 _MOST_WAITING = 4 * 1024 * 1024
-#: Streams of one connection that are open; a port-forward has two for each connection into the pod.
+#: The most open streams of a connection; port-forward needs two per TCP connection.
 _MOST_STREAMS = 4096
-#: Frames after which others have their turn: a message may hold a million empty ones.
+#: Frames after which other tasks get a turn: a message may hold a million empty frames.
 _FRAMES_AT_ONCE = 256
 
 
 class Carrier(Protocol):
-    """A connection's bytes. receive returns b"" at the end; send raises OSError when the peer is gone."""
+    """Carries bytes. receive() returns b"" at the end; send() raises OSError without a peer."""
 
     async def receive(self) -> bytes: ...
     async def send(self, data: bytes) -> None: ...
@@ -26,10 +27,11 @@ class Carrier(Protocol):
 
 
 class Stream:
-    """One stream: what the peer sends arrives in a queue, None is its end."""
+    """A stream. The peer's data wait in a queue until receive() takes them."""
 
     def __init__(self, connection: SpdyStreams, number: int, headers: Mapping[str, str]) -> None:
-        self.number, self.headers = number, headers
+        self.number = number
+        self.headers = headers
         self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._waiting = 0
         self._has_room = asyncio.Event()
@@ -38,7 +40,7 @@ class Stream:
         self._closed = False
 
     async def receive(self) -> bytes | None:
-        """The next data; None when the peer sends no more."""
+        """The next data; None at the end."""
         data = await self._incoming.get()
         self._waiting -= len(data or b"")
         if self._waiting <= _MOST_WAITING:
@@ -46,7 +48,7 @@ class Stream:
         return data
 
     async def feed(self, data: bytes) -> None:
-        """Returns when there is room for more."""
+        """Queues received data; returns when there is room for more."""
         self._incoming.put_nowait(data)
         self._waiting += len(data)
         if self._waiting > _MOST_WAITING:
@@ -57,7 +59,7 @@ class Stream:
         self._incoming.put_nowait(None)
 
     def drop(self) -> None:
-        """Nobody receives any more."""
+        """Lets feed() return at once from now on, because nothing reads the stream any more."""
         self._waiting = 0
         self._has_room.set()
 
@@ -66,19 +68,22 @@ class Stream:
             await self._connection.write(self._connection.protocol.data(self.number, data))
 
     async def close(self) -> None:
-        """Our half ends (FIN)."""
+        """Ends this side's half of the stream (FIN)."""
         if not self._closed:
             self._closed = True
             await self._connection.write(self._connection.protocol.data(self.number, b"", fin=True))
 
     async def reset(self) -> None:
-        """Both halves end at once."""
+        """Ends both halves of the stream at once."""
         self._closed = True
         await self._connection.write(self._connection.protocol.reset(self.number))
 
 
 class SpdyStreams:
-    """The server's side: the client opens streams, `opened` yields them, run() feeds them."""
+    """The server's side of a connection.
+
+    The client opens streams, which arrive in `opened`; None there is the end of the connection.
+    """
 
     def __init__(self, carrier: Carrier) -> None:
         self.protocol = spdy.Connection()
@@ -88,12 +93,12 @@ class SpdyStreams:
         self._sending = asyncio.Lock()
 
     async def write(self, frames: bytes) -> None:
-        """Raises OSError when the client is gone."""
+        """Sends frames. Raises OSError if the client is gone."""
         async with self._sending:
             await self._carrier.send(frames)
 
     async def run(self) -> None:
-        """Until the client is gone; every stream and `opened` get their end then."""
+        """Receives until the client is gone, and then ends every stream and `opened`."""
         try:
             while data := await self._carrier.receive():
                 for number, event in enumerate(self.protocol.receive(data), start=1):
@@ -109,10 +114,11 @@ class SpdyStreams:
 
     async def _handle(self, event: spdy.Event) -> None:
         match event:
-            case spdy.StreamOpened(number) if number in self._streams or len(self._streams) >= _MOST_STREAMS:
+            case spdy.StreamOpened(number) if self._refuses(number):
                 await self.write(self.protocol.reset(number, spdy.REFUSED_STREAM))
             case spdy.StreamOpened(number, headers, fin):
-                stream = self._streams[number] = Stream(self, number, headers)
+                stream = Stream(self, number, headers)
+                self._streams[number] = stream
                 await self.write(self.protocol.reply(number))
                 if fin:
                     stream.feed_end()
@@ -128,8 +134,11 @@ class SpdyStreams:
             case spdy.Pinged(number):
                 await self.write(self.protocol.ping(number))
 
+    def _refuses(self, number: int) -> bool:
+        return number in self._streams or len(self._streams) >= _MOST_STREAMS
+
     def forget(self, *streams: Stream) -> None:
-        """Streams that are done with: a long port-forward opens two for each connection."""
+        """Frees finished streams, which a long port-forward would collect otherwise."""
         for stream in streams:
             self._streams.pop(stream.number, None)
             stream.drop()

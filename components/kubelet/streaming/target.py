@@ -1,7 +1,7 @@
-"""The joint between the streaming protocols (exec, attach, port-forward) and the kubelet that has the pods.
+"""The interface between the streaming protocols (exec, attach, port-forward) and the pods.
 
-streaming/ speaks SPDY and WebSocket with the API server and knows of pods only what stands here; the kubelet
-(container_target.py) implements it on the runtime.
+streaming/ implements SPDY and WebSocket and knows about pods only what is defined here. The kubelet
+implements it with the runtime (pod/container_target.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Protocol
 
 
 class TargetError(Exception):
-    """The request cannot be carried out. status is the HTTP status for it: 404 unknown pod or container,
-    400 it does not run, 500 it could not be started (the message is then runc's, e.g. executable not found)."""
+    """The request cannot be carried out.
+
+    status: the HTTP status. 404 is an unknown pod or container, 400 a request that the runtime
+    refuses, and 500 a process that could not start, with runc's message.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -22,12 +25,12 @@ class TargetError(Exception):
 
 
 class ExecSession(Protocol):
-    """A process in a container, or the attachment to one, and our ends of its streams.
+    """A process in a container, or an attachment to one, and this side's ends of its streams.
 
-    Descriptors are non-blocking ends of pipes (of socket pairs for attach); -1 where a stream was not asked
-    for. The session closes them: a number that somebody else closed may belong to another stream by then. stdout
-    and stderr reach their end when the last process that holds them has closed them. With a terminal there is no
-    stderr, and stdin and stdout are copied from and to the terminal by the runtime.
+    The descriptors are non-blocking ends of pipes, -1 for a stream that was not requested. Only the
+    session may close them: after another close, the number may already belong to another stream.
+    stdout and stderr end when the last process that holds them has closed them. With a terminal
+    there is no stderr, and the runtime copies between the terminal and stdin and stdout.
     """
 
     @property
@@ -38,20 +41,21 @@ class ExecSession(Protocol):
     def stderr(self) -> int: ...
 
     def close_stdin(self) -> None:
-        """End of file for the process; stdin is -1 from then on."""
+        """Sends end of file to the process; stdin is -1 from then on."""
 
     async def wait(self) -> int:
-        """The exit code, 128 + N after signal N; 0 for an attachment: its client looks at the pod's status."""
+        """Waits for the end. Returns the exit code, 128 + N for signal N; 0 for an attachment,
+        whose client reads the pod's status instead."""
 
     async def resize(self, rows: int, columns: int) -> None:
-        """TIOCSWINSZ and SIGWINCH; nothing without a terminal."""
+        """Sets the terminal's size (TIOCSWINSZ, which sends SIGWINCH); does nothing without one."""
 
     async def close(self) -> None:
-        """Ends an exec'ed process that still runs (an attached one goes on) and closes what is open."""
+        """Closes the streams; ends an exec'ed process that still runs, but not an attached one."""
 
 
 class ContainerTarget(Protocol):
-    """container "" is the pod's first (or annotated default) container. All raise TargetError."""
+    """The operations on a pod. container: "" for the default container. All raise TargetError."""
 
     async def exec(
         self,
@@ -79,8 +83,12 @@ class ContainerTarget(Protocol):
     ) -> ExecSession: ...
 
     async def port_connect(
-        self, namespace: str, pod: str, port: int
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A TCP connection to localhost:port made inside the pod's network namespace.
+        """Opens a TCP connection to localhost:port inside the pod's network namespace.
 
-        Raises OSError when nothing listens there (upstream's text is the caller's business)."""
+        Raises OSError if nothing listens there.
+        """

@@ -1,4 +1,8 @@
-"""HTTP/1.1 upgrades to SPDY/3.1 beside aiohttp, whose parser knows of no upgrade but WebSocket's."""
+"""HTTP/1.1 upgrades to SPDY/3.1, on the port that aiohttp serves.
+
+aiohttp's parser supports no upgrade but WebSocket's. So SpdyAwareHandler looks at the head of each
+request first, and takes the connection away from aiohttp if it asks for SPDY.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _REQUEST_LINE = re.compile(rb"(POST|GET) /\S* HTTP/1\.1\r\n")
 
 @dataclass(frozen=True)
 class UpgradeRequest:
-    """The head of a request that asks for an upgrade; header names are lower case, all values of each kept."""
+    """The head of a request for an upgrade. headers: lower-case name -> all values."""
 
     method: str
     path: str
@@ -32,7 +36,7 @@ class UpgradeRequest:
 
 
 def parse_head(head: bytes) -> UpgradeRequest:
-    """Raises ValueError when this is no HTTP request."""
+    """Parses the head of a request. Raises ValueError if it is malformed."""
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ", 2)
     parts = urlsplit(target)
@@ -46,15 +50,16 @@ def parse_head(head: bytes) -> UpgradeRequest:
 
 
 def wants_spdy(head: bytes) -> bool:
-    return any(line.lower().startswith(b"upgrade:") and b"spdy/3.1" in line.lower() for line in head.split(b"\r\n"))
+    lines = head.lower().split(b"\r\n")
+    return any(line.startswith(b"upgrade:") and b"spdy/3.1" in line for line in lines)
 
 
-#: Gets the request, and the connection as streams that begin right after its head.
+#: Handles a request; gets the connection as streams that begin right after the request's head.
 Handler = Callable[[UpgradeRequest, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class SpdyAwareHandler(HttpConnection):
-    """aiohttp's connection handler, but a request for SPDY takes the connection away from it."""
+    """aiohttp's connection handler, which gives the connection away if a request asks for SPDY."""
 
     __slots__ = ("_head", "_on_spdy")
 
@@ -71,7 +76,8 @@ class SpdyAwareHandler(HttpConnection):
         head, end, rest = self._head.partition(b"\r\n\r\n")
         if not end and len(self._head) < _MAX_HEAD:
             return
-        received, self._head = self._head, b""
+        received = self._head
+        self._head = b""
         if end and wants_spdy(head):
             self._divert(head, rest)
         else:
@@ -83,7 +89,7 @@ class SpdyAwareHandler(HttpConnection):
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        self.transport = None  # or connection_lost would close it
+        self.transport = None  # otherwise connection_lost() would close it
         super().connection_lost(None)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -94,7 +100,12 @@ class SpdyAwareHandler(HttpConnection):
         _RUNNING.add(task)
         task.add_done_callback(_RUNNING.discard)
 
-    async def _serve(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self,
+        head: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         try:
             await self._on_spdy(parse_head(head), reader, writer)
         except (OSError, ValueError, EOFError) as error:
@@ -110,16 +121,17 @@ _RUNNING: set[asyncio.Task[None]] = set()
 
 
 def protocol_factory(server: web.Server, on_spdy: Handler) -> Callable[[], SpdyAwareHandler]:
-    """For loop.create_server, in place of the aiohttp server itself."""
+    """The factory for loop.create_server(), instead of the aiohttp server itself."""
     loop = asyncio.get_running_loop()
     return lambda: SpdyAwareHandler(server, on_spdy=on_spdy, loop=loop)
 
 
 class SocketCarrier:
-    """spdy_streams.Carrier over an upgraded connection."""
+    """A spdy_streams.Carrier over an upgraded connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+        self._reader = reader
+        self._writer = writer
 
     async def receive(self) -> bytes:
         return await self._reader.read(64 * 1024)
@@ -133,7 +145,7 @@ class SocketCarrier:
 
 
 class WebSocketCarrier:
-    """spdy_streams.Carrier over WebSocket messages: the tunnel of kubectl's port-forward since 1.31."""
+    """A spdy_streams.Carrier over WebSocket messages, as kubectl port-forward uses since 1.31."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket

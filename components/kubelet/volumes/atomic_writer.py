@@ -1,7 +1,9 @@
-"""Files that change all at once: a reader sees the old set or the new one, never a mixture.
+"""Replaces all files of a volume at once: a reader sees the old set or the new set, never a
+mixture.
 
-The layout is upstream's AtomicWriter: the files are in a directory with a time in its name, ..data is a
-symbolic link to it that is replaced by rename(2), and each visible name is a link through ..data.
+The layout is that of upstream's AtomicWriter. The files are in a directory with a time in its
+name; ..data is a symbolic link to that directory, and each visible name is a symbolic link through
+..data. rename(2) replaces ..data atomically, and with it all files.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _DATA_NEW = "..data_tmp"
 
 
 def write(target: Path, payload: Payload) -> bool:
-    """Make target hold exactly payload. Returns False, and touches nothing, when it already does."""
+    """Makes target contain exactly payload. Returns False if it already does."""
     for path in payload:
         _check(path)
     target.mkdir(parents=True, exist_ok=True)
@@ -27,7 +29,8 @@ def write(target: Path, payload: Payload) -> bool:
     old = target / link.readlink() if link.is_symlink() else None
     if old is not None and _same(old, payload):
         return False
-    fresh = Path(tempfile.mkdtemp(prefix=time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()), dir=target))
+    prefix = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
+    fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=target))
     fresh.chmod(0o755)
     for path, content in payload.items():
         _write_file(fresh / path, content)
@@ -54,11 +57,15 @@ def _write_file(path: Path, content: FileContent) -> None:
 
 
 def _same(directory: Path, payload: Payload) -> bool:
-    held = {str(Path(base, name).relative_to(directory)) for base, _, names in os.walk(directory) for name in names}
-    return held == payload.keys() and all(
-        (directory / path).read_bytes() == content.data and (directory / path).stat().st_mode & 0o7777 == content.mode
-        for path, content in payload.items()
-    )
+    walk = os.walk(directory)
+    files = [Path(base, name) for base, _, names in walk for name in names]
+    if {str(file.relative_to(directory)) for file in files} != payload.keys():
+        return False
+    return all(_holds(directory / path, content) for path, content in payload.items())
+
+
+def _holds(path: Path, content: FileContent) -> bool:
+    return path.read_bytes() == content.data and path.stat().st_mode & 0o7777 == content.mode
 
 
 def _link_names(target: Path, payload: Payload) -> None:

@@ -1,4 +1,4 @@
-"""Where a pod's files live on its node, as upstream lays them out under /var/lib/kubelet and /var/log."""
+"""The paths of a pod's files on its node, in upstream's layout of /var/lib/kubelet and /var/log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 
-#: Volume source -> the plugin name in the path.
+#: Kind of volume -> the name of its plugin in the path.
 PLUGINS = {
     "emptyDir": "kubernetes.io~empty-dir",
     "configMap": "kubernetes.io~configmap",
@@ -22,7 +22,7 @@ PLUGINS = {
 
 @dataclass(frozen=True)
 class Directories:
-    """root is --root-dir; logs is where container logs go."""
+    """root: --root-dir. logs: the folder of container logs. log_links: of the links to them."""
 
     root: Path = Path("/var/lib/kubelet")
     logs: Path = Path("/var/log/pods")
@@ -32,7 +32,7 @@ class Directories:
         return self.root / "pods" / uid
 
     def volume(self, uid: str, volume: Mapping[str, Any]) -> Path | None:
-        """The directory of a volume; a hostPath is where it is; None for a kind we do not know."""
+        """The directory of a volume; for a hostPath, its path; None for an unsupported kind."""
         if host_path := volume.get("hostPath"):
             return Path(host_path["path"])
         for source, plugin in PLUGINS.items():
@@ -53,5 +53,5 @@ class Directories:
         return self.pod(uid) / "containers" / container / f"{attempt}-termination"
 
     def file(self, uid: str, name: str) -> Path:
-        """A file of the pod that is bound into each container: etc-hosts, resolv.conf, hostname."""
+        """A file that is mounted into each container: etc-hosts, resolv.conf or hostname."""
         return self.pod(uid) / name

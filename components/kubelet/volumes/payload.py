@@ -1,6 +1,6 @@
-"""The files of configMap, secret, downwardAPI and projected volumes: pure functions from objects to contents.
+"""Computes the files of configMap, secret, downwardAPI and projected volumes. Pure.
 
-Texts of the errors are upstream's; they become FailedMount events.
+The texts of the errors are upstream's; they become FailedMount events.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ DEFAULT_MODE = 0o644
 
 
 class MountProblem(Exception):
-    """A volume cannot be set up now; the pod waits and the kubelet tries again."""
+    """A volume cannot be set up now; the kubelet retries, and the pod waits."""
 
 
 @dataclass(frozen=True)
 class FileContent:
+    """The content and the mode of a file."""
+
     data: bytes
     mode: int = DEFAULT_MODE
 
 
-#: Relative path -> contents.
+#: Relative path -> content.
 Payload = dict[str, FileContent]
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """A projected service account token: where it goes and what to ask for."""
+    """A projected service account token: its file, and what to request."""
 
     path: str
     audience: str
@@ -43,7 +45,7 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class VolumeSources:
-    """What volumes are made of. config_map and secret return None when there is no such object."""
+    """The data for volumes. config_map and secret return None for a missing object."""
 
     config_map: Callable[[str], KubeObject | None]
     secret: Callable[[str], KubeObject | None]
@@ -53,18 +55,20 @@ class VolumeSources:
 
 
 def config_map_bytes(config_map: KubeObject) -> dict[str, bytes]:
-    """data and binaryData of a ConfigMap by key."""
-    texts = {key: value.encode() for key, value in (config_map.get("data") or {}).items()}
-    return texts | {key: base64.b64decode(raw) for key, raw in (config_map.get("binaryData") or {}).items()}
+    """The data and binaryData of a ConfigMap by key."""
+    texts = (config_map.get("data") or {}).items()
+    binaries = (config_map.get("binaryData") or {}).items()
+    values = {key: text.encode() for key, text in texts}
+    return values | {key: base64.b64decode(raw) for key, raw in binaries}
 
 
 def secret_bytes(secret: KubeObject) -> dict[str, bytes]:
-    """data of a Secret by key, decoded."""
+    """The decoded data of a Secret by key."""
     return {key: base64.b64decode(raw) for key, raw in (secret.get("data") or {}).items()}
 
 
 def volume_payload(pod: KubeObject, volume: Mapping[str, Any], sources: VolumeSources) -> Payload:
-    """The files of one volume of these kinds. Raises MountProblem when something required is missing."""
+    """The files of a volume. Raises MountProblem if something that is not optional is missing."""
     if source := volume.get("configMap"):
         return _config_map(source, sources, source["name"], _mode(source))
     if source := volume.get("secret"):
@@ -84,7 +88,12 @@ def _mode(source: Mapping[str, Any]) -> int:
     return DEFAULT_MODE if mode is None else int(mode)
 
 
-def _projection(pod: KubeObject, source: Mapping[str, Any], sources: VolumeSources, mode: int) -> Payload:
+def _projection(
+    pod: KubeObject,
+    source: Mapping[str, Any],
+    sources: VolumeSources,
+    mode: int,
+) -> Payload:
     if own := source.get("configMap"):
         return _config_map(own, sources, own["name"], mode)
     if own := source.get("secret"):
@@ -92,28 +101,43 @@ def _projection(pod: KubeObject, source: Mapping[str, Any], sources: VolumeSourc
     if "downwardAPI" in source:
         return _downward(pod, source["downwardAPI"] or {}, sources, mode)
     if own := source.get("serviceAccountToken"):
-        request = TokenRequest(own["path"], own.get("audience") or "", own.get("expirationSeconds") or 3600, mode)
+        request = _token_request(own, mode)
         return {request.path: FileContent(sources.token(request).encode(), mode)}
     return {}
 
 
-def _config_map(source: Mapping[str, Any], sources: VolumeSources, name: str, mode: int) -> Payload:
-    found = sources.config_map(name)
-    if found is None and not source.get("optional"):
+def _token_request(source: Mapping[str, Any], mode: int) -> TokenRequest:
+    audience = source.get("audience") or ""
+    return TokenRequest(source["path"], audience, source.get("expirationSeconds") or 3600, mode)
+
+
+def _config_map(
+    source: Mapping[str, Any],
+    sources: VolumeSources,
+    name: str,
+    mode: int,
+) -> Payload:
+    config_map = sources.config_map(name)
+    if config_map is None and not source.get("optional"):
         raise MountProblem(f'configmap "{name}" not found')
-    values = config_map_bytes(found) if found else {}
+    values = config_map_bytes(config_map) if config_map else {}
     return _selected(source, values, mode, "configmap references non-existent config key: {}")
 
 
 def _secret(source: Mapping[str, Any], sources: VolumeSources, name: str, mode: int) -> Payload:
-    found = sources.secret(name)
-    if found is None and not source.get("optional"):
+    secret = sources.secret(name)
+    if secret is None and not source.get("optional"):
         raise MountProblem(f'secret "{name}" not found')
-    values = secret_bytes(found) if found else {}
+    values = secret_bytes(secret) if secret else {}
     return _selected(source, values, mode, "references non-existent secret key: {}")
 
 
-def _selected(source: Mapping[str, Any], values: Mapping[str, bytes], mode: int, missing: str) -> Payload:
+def _selected(
+    source: Mapping[str, Any],
+    values: Mapping[str, bytes],
+    mode: int,
+    missing: str,
+) -> Payload:
     items: Sequence[Mapping[str, Any]] | None = source.get("items")
     if not items:
         return {key: FileContent(data, mode) for key, data in values.items()}
@@ -121,13 +145,19 @@ def _selected(source: Mapping[str, Any], values: Mapping[str, bytes], mode: int,
     for item in items:
         if item["key"] in values:
             own_mode = item.get("mode")
-            payload[item["path"]] = FileContent(values[item["key"]], mode if own_mode is None else own_mode)
+            file_mode = mode if own_mode is None else own_mode
+            payload[item["path"]] = FileContent(values[item["key"]], file_mode)
         elif not source.get("optional"):
             raise MountProblem(missing.format(item["key"]))
     return payload
 
 
-def _downward(pod: KubeObject, source: Mapping[str, Any], sources: VolumeSources, mode: int) -> Payload:
+def _downward(
+    pod: KubeObject,
+    source: Mapping[str, Any],
+    sources: VolumeSources,
+    mode: int,
+) -> Payload:
     payload: Payload = {}
     for item in source.get("items") or []:
         own_mode = item.get("mode")
@@ -140,12 +170,13 @@ def _downward(pod: KubeObject, source: Mapping[str, Any], sources: VolumeSources
                 text = resource_field(container, reference, sources.node)
         except DownwardError as error:
             raise MountProblem(str(error)) from error
-        payload[item["path"]] = FileContent(text.encode(), mode if own_mode is None else own_mode)
+        file_mode = mode if own_mode is None else own_mode
+        payload[item["path"]] = FileContent(text.encode(), file_mode)
     return payload
 
 
 def references(pod: KubeObject) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of all ConfigMaps and of all Secrets a pod's volumes and environment refer to."""
+    """The names of the ConfigMaps, and of the Secrets, in a pod's volumes and environment."""
     config_maps: set[str] = set()
     secrets: set[str] = set()
     for volume in pod["spec"].get("volumes") or []:
@@ -166,12 +197,11 @@ def references(pod: KubeObject) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def token_requests(pod: KubeObject) -> list[TokenRequest]:
-    """Every service account token the pod's projected volumes ask for."""
+    """The service account tokens of the pod's projected volumes."""
     requests = []
     for volume in pod["spec"].get("volumes") or []:
         projected = volume.get("projected") or {}
         for source in projected.get("sources") or []:
             if own := source.get("serviceAccountToken"):
-                expiration = own.get("expirationSeconds") or 3600
-                requests.append(TokenRequest(own["path"], own.get("audience") or "", expiration, _mode(projected)))
+                requests.append(_token_request(own, _mode(projected)))
     return requests

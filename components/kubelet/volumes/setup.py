@@ -1,4 +1,4 @@
-"""Puts a pod's volumes on the node's disk, and takes them away again."""
+"""Sets up a pod's volumes on the node's disk, and removes them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ from kubewire.components.kubelet.volumes import atomic_writer
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.payload import MountProblem, VolumeSources, volume_payload
 
-#: Volumes that the kubelet writes, and containers only read.
+#: The kinds of volumes whose content the kubelet writes, and which containers can only read.
 WRITTEN = ("configMap", "secret", "projected", "downwardAPI")
 
 
 def set_up(pod: KubeObject, directories: Directories, sources: VolumeSources) -> None:
-    """Every volume of the pod; calling again brings configMaps, secrets and tokens up to date.
+    """Sets up all volumes of the pod, or updates the content of those that exist.
 
-    Raises MountProblem with upstream's MountVolume.SetUp text for the first volume that fails.
+    Raises MountProblem, with upstream's MountVolume.SetUp text, for the first volume that fails.
     """
     for volume in pod["spec"].get("volumes") or []:
         try:
-            _set_up_one(pod, volume, directories, sources)
+            _set_up_volume(pod, volume, directories, sources)
         except (MountProblem, OSError, ValueError) as error:
-            raise MountProblem(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+            text = f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}'
+            raise MountProblem(text) from error
 
 
-def _set_up_one(pod: KubeObject, volume: Mapping[str, Any], directories: Directories, sources: VolumeSources) -> None:
+def _set_up_volume(
+    pod: KubeObject,
+    volume: Mapping[str, Any],
+    directories: Directories,
+    sources: VolumeSources,
+) -> None:
     path = directories.volume(pods.uid(pod), volume)
     if path is None:
         kinds = ", ".join(key for key in volume if key != "name")
@@ -67,7 +73,10 @@ _HOST_PATH_CHECKS: dict[str, tuple[Callable[[int], bool], str]] = {
 
 
 def check_host_path(path: Path, kind: str) -> None:
-    """The type check of a hostPath; the OrCreate kinds make what is missing. Raises MountProblem."""
+    """Checks the type of a hostPath; the OrCreate types create what is missing.
+
+    Raises MountProblem.
+    """
     if kind not in _HOST_PATH_CHECKS:
         return
     if not path.exists():
@@ -81,11 +90,15 @@ def check_host_path(path: Path, kind: str) -> None:
 
 
 def sub_path(volume: Path, relative: str) -> Path:
-    """volume/relative, made as a directory when missing. Raises MountProblem when it leads outside."""
+    """The path volume/relative, created as a directory if it is missing.
+
+    Raises MountProblem if it leads out of the volume.
+    """
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise MountProblem(f"must not contain '..': {relative!r}")
     target = volume / relative
-    resolved, base = target.resolve(), volume.resolve()
+    resolved = target.resolve()
+    base = volume.resolve()
     if base != resolved and base not in resolved.parents:
         raise MountProblem(f"subpath {relative!r} not within volume path {str(volume)!r}")
     if not target.exists():
@@ -94,7 +107,7 @@ def sub_path(volume: Path, relative: str) -> Path:
 
 
 def tear_down(uid: str, directories: Directories) -> None:
-    """Unmounts and removes all that belongs to the pod; nothing there is success."""
+    """Unmounts and removes all files of the pod; succeeds if nothing exists."""
     base = directories.pod(uid)
     if not base.exists():
         return

@@ -1,5 +1,7 @@
-"""Service account tokens for projected volumes, by the TokenRequest API, renewed in time
-(upstream: pkg/kubelet/token: at 80 % of their life, or after a day)."""
+"""Service account tokens for projected volumes, from the TokenRequest API.
+
+As in upstream's pkg/kubelet/token, a token is renewed after 80 % of its lifetime, or after a day.
+"""
 
 from __future__ import annotations
 
@@ -25,31 +27,34 @@ class _Held:
 
 
 class TokenCache:
-    """One token per pod, audience and lifetime."""
+    """Holds a token per pod, audience and lifetime."""
 
     def __init__(self, client: Client, clock: Callable[[], float] = time.time) -> None:
-        self._client, self._clock = client, clock
+        self._client = client
+        self._clock = clock
         self._held: dict[tuple[str, str, int], _Held] = {}
 
     async def fetch(self, pod: KubeObject, request: TokenRequest) -> str:
-        """A token that is good for a while yet. Raises MountProblem when there is none to be had."""
+        """A token that need not be renewed yet. Raises MountProblem if the first request fails."""
         key = (pods.uid(pod), request.audience, request.expiration_seconds)
         held = self._held.get(key)
         if held is None or self._clock() >= held.renew_at:
             try:
-                held = self._held[key] = await self._request(pod, request)
+                held = await self._request(pod, request)
+                self._held[key] = held
             except ApiError as error:
                 if held is None:
                     raise MountProblem(f"failed to fetch token: {error}") from error
         return held.token
 
     def held(self, pod: KubeObject, request: TokenRequest) -> str:
-        """The token that fetch got."""
+        """The token that fetch() returned last."""
         return self._held[pods.uid(pod), request.audience, request.expiration_seconds].token
 
     def renew_at(self, uid: str) -> float | None:
-        """When the first of the pod's tokens has to be renewed; seconds since 1970."""
-        return min((held.renew_at for key, held in self._held.items() if key[0] == uid), default=None)
+        """When the first of the pod's tokens must be renewed (seconds since 1970), if any."""
+        times = (held.renew_at for key, held in self._held.items() if key[0] == uid)
+        return min(times, default=None)
 
     def forget(self, uid: str) -> None:
         for key in [key for key in self._held if key[0] == uid]:

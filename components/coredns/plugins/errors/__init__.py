@@ -1,4 +1,4 @@
-"""errors: failures of the chain are logged, one line each."""
+"""errors: logs each failure of the plugins behind it (https://coredns.io/plugins/errors/)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Errors:
     async def serve(self, request: Request, following: Next) -> Response:
         try:
             return await following(request)
-        except Exception as error:  # the plugin's purpose: all that goes wrong behind it
+        except Exception as error:  # the plugin's purpose is to log every failure behind it
             log.error("plugin/errors: 2 %s %s: %s", request.name, request.type_name, error)
             raise
 

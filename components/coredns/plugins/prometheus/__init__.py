@@ -1,4 +1,4 @@
-"""prometheus: /metrics with CoreDNS's names (https://coredns.io/plugins/metrics/)."""
+"""prometheus: serves /metrics with CoreDNS's metric names (https://coredns.io/plugins/metrics/)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,24 @@ from kubewire.components.coredns.message import RCODES, SERVFAIL, Request, Respo
 from kubewire.components.coredns.plugin import Next, Setup, Zones, longest_zone
 
 _SECONDS = tuple(0.00025 * 2**i for i in range(16))
-_SIZES = (0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3, 48e3, 64e3)
+_SIZES = (
+    0.0,
+    100.0,
+    200.0,
+    300.0,
+    400.0,
+    511.0,
+    1023.0,
+    2047.0,
+    4095.0,
+    8291.0,
+    16e3,
+    32e3,
+    48e3,
+    64e3,
+)
 _KNOWN_TYPES = frozenset(
-    "AAAA A CNAME DNSKEY DS HTTPS MX NSEC3 NSEC NS PTR RRSIG SOA SRV TXT ANY HINFO".split()
+    "AAAA A CNAME DNSKEY DS HTTPS MX NSEC3 NSEC NS PTR RRSIG SOA SRV TXT ANY HINFO".split(),
 )  # fmt: skip
 
 
@@ -21,7 +36,8 @@ class Prometheus:
     name = "prometheus"
 
     def __init__(self, registry: Registry, server: str, zones: Zones) -> None:
-        self._server, self._zones = server, zones
+        self._server = server
+        self._zones = zones
         labels = ("server", "zone", "view")
         self._requests = registry.counter(
             "coredns_dns_requests_total",
@@ -47,7 +63,11 @@ class Prometheus:
             buckets=_SIZES,
         )  # fmt: skip
         self._responses = registry.counter(
-            "coredns_dns_responses_total", "Counter of response status codes.", *labels, "rcode", "plugin"
+            "coredns_dns_responses_total",
+            "Counter of response status codes.",
+            *labels,
+            "rcode",
+            "plugin",
         )
 
     async def serve(self, request: Request, following: Next) -> Response:
@@ -55,9 +75,8 @@ class Prometheus:
         family = "2" if ":" in request.peer.rsplit(":", 1)[0].strip("[]") else "1"
         kind = request.type_name if request.type_name in _KNOWN_TYPES else "other"
         self._requests.inc(*labels, request.transport, family, kind)
-        self._sizes.observe(
-            65535 if request.transport == "tcp" else request.udp_size or 512, *labels, request.transport
-        )
+        buffer_size = 65535 if request.transport == "tcp" else request.udp_size or 512
+        self._sizes.observe(buffer_size, *labels, request.transport)
         started = time.perf_counter()
         response = Response(SERVFAIL)
         try:
@@ -65,7 +84,8 @@ class Prometheus:
             return response
         finally:
             self._seconds.observe(time.perf_counter() - started, *labels)
-            self._responses.inc(*labels, RCODES.get(response.rcode, str(response.rcode)), response.plugin)
+            rcode = RCODES.get(response.rcode, str(response.rcode))
+            self._responses.inc(*labels, rcode, response.plugin)
             self._answers.observe(len(encode(request, response)), *labels, request.transport)
 
 

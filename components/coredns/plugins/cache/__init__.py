@@ -1,4 +1,4 @@
-"""cache: answers are kept for their TTL, within limits (https://coredns.io/plugins/cache/)."""
+"""cache: stores answers for their TTL, within limits (https://coredns.io/plugins/cache/)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.message import IN, NXDOMAIN, SERVFAIL, SOA, Request, Response, with_ttl
+from kubewire.components.coredns.message import (
+    IN,
+    NXDOMAIN,
+    SERVFAIL,
+    SOA,
+    Request,
+    Response,
+    with_ttl,
+)
 from kubewire.components.coredns.plugin import Next, Setup, Zones, longest_zone, zones_of
 from kubewire.components.coredns.plugins import parsing
 
-_CAPACITY, _MAX_TTL, _MAX_DENIAL, _MIN_TTL, _SERVFAIL_TTL = 9984, 3600, 1800, 5, 5
-SUCCESS, DENIAL = "success", "denial"
+_CAPACITY = 9984
+_MAX_TTL = 3600
+_MAX_DENIAL = 1800
+_MIN_TTL = 5
+_SERVFAIL_TTL = 5
+SUCCESS = "success"
+DENIAL = "denial"
 _Key = tuple[str, int, bool, bool]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Entries at most, and the range into which a TTL in seconds is brought."""
+    """The most entries of a kind, and the range to which their TTL (seconds) is limited."""
 
     capacity: int
     max_ttl: int
@@ -42,7 +55,8 @@ class Settings:
     success: Limits
     denial: Limits
     servfail_ttl: float = _SERVFAIL_TTL
-    #: Hits that make an entry worth fetching ahead, how long they may lie apart, at which share of the TTL.
+    #: Prefetch an entry after this many hits (0: never), no two of them further apart than the
+    #: second number says (seconds), once at most this percentage of its TTL is left.
     prefetch: tuple[int, float, int] = (0, 60.0, 10)
     serve_stale: float = 0.0
     keep_ttl: bool = False
@@ -50,7 +64,10 @@ class Settings:
 
 
 def kind_of(response: Response) -> str:
-    """success or denial; "" when the answer must not be kept."""
+    """The kind of entry for a response: success or denial; "" if it must not be cached.
+
+    A denial needs a SOA record, which bounds the time it may be cached (RFC 2308, 5).
+    """
     if response.truncated:
         return ""
     if response.rcode == SERVFAIL:
@@ -68,22 +85,49 @@ def minimal_ttl(response: Response) -> int:
 class Cache:
     name = "cache"
 
-    def __init__(self, setup: Setup, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(
+        self,
+        setup: Setup,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
         self._labels = (setup.server, settings.zones[0] if settings.zones else ".", "")
-        self._kept: dict[str, OrderedDict[_Key, _Entry]] = {SUCCESS: OrderedDict(), DENIAL: OrderedDict()}
+        self._kept: dict[str, OrderedDict[_Key, _Entry]] = {
+            SUCCESS: OrderedDict(),
+            DENIAL: OrderedDict(),
+        }
         registry = setup.registry
         self._hits = registry.counter(
-            "coredns_cache_hits_total", "The count of cache hits.", "server", "type", "zones", "view"
+            "coredns_cache_hits_total",
+            "The count of cache hits.",
+            "server",
+            "type",
+            "zones",
+            "view",
         )
         self._misses = registry.counter(
-            "coredns_cache_misses_total", "The count of cache misses.", "server", "zones", "view"
+            "coredns_cache_misses_total",
+            "The count of cache misses.",
+            "server",
+            "zones",
+            "view",
         )
         self._requests = registry.counter(
-            "coredns_cache_requests_total", "The count of cache requests.", "server", "zones", "view"
+            "coredns_cache_requests_total",
+            "The count of cache requests.",
+            "server",
+            "zones",
+            "view",
         )
         self._entries = registry.gauge(
-            "coredns_cache_entries", "The number of elements in the cache.", "server", "type", "zones", "view"
+            "coredns_cache_entries",
+            "The number of elements in the cache.",
+            "server",
+            "type",
+            "zones",
+            "view",
         )
         self._fetching: set[_Key] = set()
 
@@ -99,7 +143,14 @@ class Cache:
         self._misses.inc(*self._labels)
         return self._stored(key, await following(request))
 
-    async def _from(self, kind: str, key: _Key, entry: _Entry, request: Request, following: Next) -> Response:
+    async def _from(
+        self,
+        kind: str,
+        key: _Key,
+        entry: _Entry,
+        request: Request,
+        following: Next,
+    ) -> Response:
         now = self._clock()
         left = entry.stored + entry.ttl - now
         if left <= 0:
@@ -111,14 +162,17 @@ class Cache:
         elif self._worth_fetching(entry, left, now):
             self._refresh(key, request, following)
         self._hits.inc(self._labels[0], kind, *self._labels[1:])
-        # RFC 8767: a stale answer goes out with TTL 0.
-        return entry.response if self._settings.keep_ttl else _aged(entry.response, max(0, int(left)))
+        # CoreDNS sends a stale answer with TTL 0; RFC 8767, section 4, recommends 30 seconds.
+        if self._settings.keep_ttl:
+            return entry.response
+        return _aged(entry.response, max(0, int(left)))
 
     def _worth_fetching(self, entry: _Entry, left: float, now: float) -> bool:
         amount, window, percentage = self._settings.prefetch
         if now - entry.last_hit > window:
             entry.hits = 0
-        entry.hits, entry.last_hit = entry.hits + 1, now
+        entry.hits = entry.hits + 1
+        entry.last_hit = now
         return bool(amount) and entry.hits >= amount and left <= entry.ttl * percentage / 100
 
     def _refresh(self, key: _Key, request: Request, following: Next) -> None:
@@ -136,7 +190,7 @@ class Cache:
 
     def _stored(self, key: _Key, response: Response) -> Response:
         kind = kind_of(response)
-        if not kind or any(off == kind and longest_zone(key[0], zones) for off, zones in self._settings.disabled):
+        if not kind or self._disabled(kind, key[0]):
             return response
         limits = self._settings.success if kind == SUCCESS else self._settings.denial
         ttl = min(max(minimal_ttl(response), limits.min_ttl), limits.max_ttl)
@@ -152,6 +206,10 @@ class Cache:
             kept.popitem(last=False)
         self._entries.set(len(kept), self._labels[0], kind, *self._labels[1:])
         return response if self._settings.keep_ttl else _aged(response, ttl)
+
+    def _disabled(self, kind: str, name: str) -> bool:
+        disabled = self._settings.disabled
+        return any(off == kind and longest_zone(name, zones) for off, zones in disabled)
 
 
 def _aged(response: Response, ttl: int) -> Response:
@@ -207,13 +265,15 @@ def _property(settings: Settings, item: Line) -> None:
             parsing.unknown(item)
 
 
-def _limits(item: Line, standing: Limits) -> Limits:
+def _limits(item: Line, defaults: Limits) -> Limits:
+    """Reads `CAPACITY [TTL [MINTTL]]`; what is left out keeps its default."""
     numbers = [parsing.number(item, text) for text in parsing.some(item)]
     if len(numbers) > 3:
         item.wrong_arguments()
     if len(numbers) > 1 and numbers[1] <= 0:
         item.fail(f"cache TTL can not be zero or negative: {numbers[1]}")
-    return Limits(*[*numbers, *(standing.capacity, standing.max_ttl, standing.min_ttl)[len(numbers) :]])
+    missing = (defaults.capacity, defaults.max_ttl, defaults.min_ttl)[len(numbers) :]
+    return Limits(*[*numbers, *missing])
 
 
 def _prefetch(item: Line) -> tuple[int, float, int]:

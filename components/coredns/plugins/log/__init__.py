@@ -1,4 +1,4 @@
-"""log: one line per question (class all, success, denial, error)."""
+"""log: logs one line per query (https://coredns.io/plugins/log/)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Log:
     name = "log"
 
     def __init__(self, zones: Zones, classes: frozenset[str]) -> None:
-        self._zones, self._classes = zones, classes
+        self._zones = zones
+        self._classes = classes
 
     async def serve(self, request: Request, following: Next) -> Response:
         if not longest_zone(request.name, self._zones):
@@ -45,11 +46,14 @@ def _text(request: Request, response: Response, took: float) -> str:
         *(["ra"] if response.recursion_available else []),
     ]
     size = len(encode(request, response))
-    question = f"{request.type_name} {request.class_name} {request.name} {request.transport} {request.size}"
-    return (
-        f'{request.peer} - {request.id} "{question} {str(request.dnssec_ok).lower()} {request.udp_size or 512}" '
-        f"{RCODES.get(response.rcode, response.rcode)} {','.join(flags)} {size} {took:.9f}s"
+    question = (
+        f"{request.type_name} {request.class_name} {request.name}"
+        f" {request.transport} {request.size}"
+        f" {str(request.dnssec_ok).lower()} {request.udp_size or 512}"
     )
+    rcode = RCODES.get(response.rcode, response.rcode)
+    result = f"{rcode} {','.join(flags)} {size} {took:.9f}s"
+    return f'{request.peer} - {request.id} "{question}" {result}'
 
 
 def setup(setup: Setup) -> Log:

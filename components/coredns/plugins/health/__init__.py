@@ -1,4 +1,8 @@
-"""health: /health answers OK while the process lives; lameduck delays its end."""
+"""health: /health answers OK while the process runs (https://coredns.io/plugins/health/).
+
+`lameduck` delays the end of the process after SIGTERM: it goes on answering queries until clients
+no longer send any, because the pod is no longer an endpoint of its Service.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""template: answers made from the question by a pattern (https://coredns.io/plugins/template/)."""
+"""template: makes answers from parts of the query's name (https://coredns.io/plugins/template/)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,29 @@ from dataclasses import dataclass
 from dnslib import RR
 
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.message import ANY, NOERROR, NXDOMAIN, RCODES, Request, Response, type_number
-from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.message import (
+    ANY,
+    NOERROR,
+    NXDOMAIN,
+    RCODES,
+    Request,
+    Response,
+    type_number,
+)
+from kubewire.components.coredns.plugin import (
+    Fallthrough,
+    Next,
+    Setup,
+    Zones,
+    longest_zone,
+    zones_of,
+)
 from kubewire.components.coredns.plugins import parsing
 
 
 @dataclass(frozen=True)
 class Template:
-    """records: (section, zone file line with {{ }} in it)."""
+    """A template directive. records: (section, line of a zone file with `{{ }}` in it)."""
 
     qtype: int
     zones: Zones
@@ -27,12 +42,13 @@ class Template:
     def match(self, request: Request) -> re.Match[str] | None:
         if self.qtype not in (ANY, request.qtype) or not longest_zone(request.name, self.zones):
             return None
-        return next((found for pattern in self.patterns if (found := pattern.search(request.name))), None)
+        matches = (pattern.search(request.name) for pattern in self.patterns)
+        return next((match for match in matches if match), None)
 
-    def response(self, request: Request, found: re.Match[str]) -> Response:
+    def response(self, request: Request, match: re.Match[str]) -> Response:
         sections: dict[str, list[RR]] = {"answer": [], "additional": [], "authority": []}
         for section, text in self.records:
-            sections[section] += RR.fromZone(_filled(text, request, found))
+            sections[section] += RR.fromZone(_filled(text, request, match))
         return Response(
             self.rcode,
             tuple(sections["answer"]),
@@ -43,15 +59,16 @@ class Template:
         )
 
 
-def _filled(text: str, request: Request, found: re.Match[str]) -> str:
+def _filled(text: str, request: Request, match: re.Match[str]) -> str:
+    """Replaces the expressions in double braces; an unknown expression becomes empty."""
     values = {"Name": request.name, "Type": request.type_name, "Class": request.class_name}
 
     def value(expression: re.Match[str]) -> str:
         path = expression[1].strip().lstrip(".")
         if path.startswith("Group."):
-            return found.groupdict().get(path[6:]) or ""
+            return match.groupdict().get(path[6:]) or ""
         if indexed := re.fullmatch(r"index \.Match (\d+)", expression[1].strip()):
-            return found[int(indexed[1])] or ""
+            return match[int(indexed[1])] or ""
         return values.get(path, "")
 
     return re.sub(r"\{\{(.*?)\}\}", value, text)
@@ -65,10 +82,11 @@ class Templates:
 
     async def serve(self, request: Request, following: Next) -> Response:
         for template in self._templates:
-            found = template.match(request)
-            if found is not None:
-                return template.response(request, found)
-            if longest_zone(request.name, template.zones) and template.qtype in (ANY, request.qtype):
+            match = template.match(request)
+            if match is not None:
+                return template.response(request, match)
+            in_zone = longest_zone(request.name, template.zones)
+            if in_zone and template.qtype in (ANY, request.qtype):
                 if template.fallthrough.through(request.name):
                     continue
                 return Response(NXDOMAIN, authoritative=True, plugin=self.name)
@@ -86,7 +104,10 @@ def _template(line: Line, zones: Zones) -> Template:
         qtype = type_number(line.args[1])
     except KeyError:
         line.fail(f"invalid RR class {line.args[1]}")
-    patterns, records, rcode, fallthrough = [], [], NOERROR, Fallthrough()
+    patterns = []
+    records = []
+    rcode = NOERROR
+    fallthrough = Fallthrough()
     for item in line.block:
         match item.name:
             case "match":

@@ -1,20 +1,24 @@
-"""Names of the cluster zone -> records, by the Kubernetes DNS specification 1.1.0
+"""Names of the cluster zone -> targets, by the Kubernetes DNS specification 1.1.0
 (https://github.com/kubernetes/dns/blob/master/docs/specification.md). Pure."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubewire.components.coredns.kubernetes.index import Address, Index, Port, Service
+from kubewire.components.coredns.addresses import address_family
+from kubewire.components.coredns.plugins.kubernetes.index import Address, Index, Port, Service
 
 DNS_VERSION = "1.1.0"
-PODS_DISABLED, PODS_INSECURE, PODS_VERIFIED = "disabled", "insecure", "verified"
+PODS_DISABLED = "disabled"
+PODS_INSECURE = "insecure"
+PODS_VERIFIED = "verified"
 
 
 @dataclass(frozen=True)
 class Options:
+    """The properties of the plugin that a lookup depends on. namespaces: empty for all."""
+
     pods: str = PODS_DISABLED
     namespaces: frozenset[str] = frozenset()
     endpoint_pod_names: bool = False
@@ -23,7 +27,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Target:
-    """What a name stands for: an address or another name (host), its port and its canonical name."""
+    """What a name stands for. host: an address, or for ExternalName another name. name: the owner
+    name of the target's address, which SRV records point to."""
 
     host: str
     port: int
@@ -52,7 +57,10 @@ class NoSuchName(Exception):
 
 
 def parse(name: str, zone: str) -> Question:
-    """name and zone are lower case with final dots. Raises NoSuchName when no name of that form can exist."""
+    """Parses a name. name and zone are in lower case and have final dots.
+
+    Raises NoSuchName if no name of this form can exist.
+    """
     front = name[: -len(zone)].rstrip(".") if zone != "." else name.rstrip(".")
     labels = front.split(".") if front else []
     if not labels:
@@ -77,7 +85,7 @@ def _bare(label: str) -> str:
 
 
 def find(index: Index, name: str, zone: str, options: Options) -> list[Target]:
-    """Empty: the name exists without being a record's (NODATA). Raises NoSuchName (NXDOMAIN)."""
+    """The targets of a name; none if it exists without records (NODATA). Raises NoSuchName."""
     question = parse(name, zone)
     if not question.kind or not question.namespace:
         return []
@@ -100,7 +108,9 @@ def _pod(index: Index, question: Question, name: str, options: Options) -> list[
     label = question.service
     dashed_ipv4 = label.count("-") == 3 and "--" not in label
     ip = label.replace("-", "." if dashed_ipv4 else ":")
-    if options.pods == PODS_DISABLED or question.endpoint or question.port or not address_family(ip):
+    if options.pods == PODS_DISABLED or question.endpoint or question.port:
+        raise NoSuchName(name)
+    if not address_family(ip):
         raise NoSuchName(name)
     if options.pods == PODS_VERIFIED and question.namespace not in index.pods_by_ip.get(ip, ()):
         raise NoSuchName(name)
@@ -132,8 +142,11 @@ def _service(index: Index, question: Question, zone: str, options: Options) -> l
 
 
 def _external(question: Question, service: Service, base: str) -> list[Target]:
-    """An alias has no endpoints, and every port. What looks like an address is none: clients would ask for a name
-    of digits, so there is no record (https://kubernetes.io/docs/concepts/services-networking/service/#externalname)."""
+    """The alias: it has no endpoints, and it matches every port.
+
+    An externalName that looks like an IP address gets no record: DNS would treat it as a name made
+    of digits (https://kubernetes.io/docs/concepts/services-networking/service/#externalname).
+    """
     host = service.external_name.rstrip(".")
     return [] if question.endpoint or address_family(host) else [Target(f"{host}.", 0, base)]
 
@@ -142,7 +155,8 @@ def _endpoints(index: Index, question: Question, base: str, options: Options) ->
     out = []
     for address, port in index.addresses((question.namespace, question.service)):
         label = endpoint_label(address, options)
-        if (not question.endpoint or question.endpoint == label.lower()) and _matches(question, port):
+        wanted = not question.endpoint or question.endpoint == label.lower()
+        if wanted and _matches(question, port):
             out.append(Target(address.ip, port.number, f"{label}.{base}"))
     return out
 
@@ -154,7 +168,7 @@ def _matches(question: Question, port: Port) -> bool:
 
 
 def endpoint_label(address: Address, options: Options) -> str:
-    """Its hostname, else (endpoint_pod_names) its pod's name, else its address with dashes."""
+    """The hostname, else with endpoint_pod_names the pod's name, else the address with dashes."""
     if address.hostname:
         return address.hostname
     if options.endpoint_pod_names and address.pod_name:
@@ -163,7 +177,7 @@ def endpoint_label(address: Address, options: Options) -> str:
 
 
 def reverse(index: Index, ip: str, zone: str, options: Options) -> list[str]:
-    """The names an address has: its Service's, else its endpoints' own. Empty: none."""
+    """The names of an address: that of its Service, else those of the endpoints; perhaps none."""
     key = index.services_by_ip.get(ip)
     if key is not None and exposed(key[0], options):
         return [f"{key[1]}.{key[0]}.svc.{zone}"]
@@ -171,36 +185,19 @@ def reverse(index: Index, ip: str, zone: str, options: Options) -> list[str]:
     for namespace, service in index.services_of_endpoint.get(ip, ()):
         if exposed(namespace, options) and (namespace, service) in index.services:
             for subset in index.subsets[namespace, service].values():
-                labels = [endpoint_label(address, options) for address in subset.addresses if address.ip == ip]
+                own = [address for address in subset.addresses if address.ip == ip]
+                labels = [endpoint_label(address, options) for address in own]
                 names |= {f"{label}.{service}.{namespace}.svc.{zone}" for label in labels}
     return sorted(names)
 
 
-def address_family(text: str) -> int:
-    """4, 6, or 0 for what is no address."""
-    try:
-        return ipaddress.ip_address(text).version
-    except ValueError:
-        return 0
-
-
-def reverse_address(name: str) -> str:
-    """4.3.2.1.in-addr.arpa. -> 1.2.3.4; "" when name is no address's."""
-    for suffix, count, separator in ((".in-addr.arpa.", 4, "."), (".ip6.arpa.", 32, "")):
-        if name.endswith(suffix):
-            labels = name.removesuffix(suffix).split(".")
-            if len(labels) != count:
-                return ""
-            text = separator.join(reversed(labels))
-            if count == 32:
-                text = ":".join(text[i : i + 4] for i in range(0, 32, 4))
-            return str(ipaddress.ip_address(text)) if address_family(text) else ""
-    return ""
-
-
 def name_servers(index: Index, local_ips: Sequence[str], zone: str) -> list[tuple[str, str]]:
-    """(name, address) of the Services whose endpoints are this server; else ns.dns.ZONE with our addresses."""
-    found = {
+    """(name, address) of this server in NS records.
+
+    These are the Services that have one of local_ips as an endpoint; without such a Service it is
+    ns.dns.ZONE with local_ips.
+    """
+    servers = {
         (f"{name}.{namespace}.svc.{zone}", ip)
         for local in local_ips
         for namespace, name in index.services_of_endpoint.get(local, ())
@@ -208,4 +205,4 @@ def name_servers(index: Index, local_ips: Sequence[str], zone: str) -> list[tupl
         for ip in index.services[namespace, name].cluster_ips
         if ip != "None"
     }
-    return sorted(found) or [(f"ns.dns.{zone}", ip) for ip in local_ips]
+    return sorted(servers) or [(f"ns.dns.{zone}", ip) for ip in local_ips]

@@ -1,4 +1,5 @@
-"""hosts: A, AAAA and PTR from a file in /etc/hosts format and from lines in the Corefile."""
+"""hosts: answers A, AAAA and PTR from a file in the format of /etc/hosts and from inline entries
+(https://coredns.io/plugins/hosts/)."""
 
 from __future__ import annotations
 
@@ -13,21 +14,32 @@ from dnslib import PTR as PTRRecord
 from dnslib import RR
 from dnslib import A as ARecord
 
-from kubewire.components.coredns.kubernetes.lookup import address_family, reverse_address
+from kubewire.components.coredns.addresses import address_family, reverse_address
 from kubewire.components.coredns.message import AAAA, PTR, SERVFAIL, A, Request, Response
-from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugin import (
+    Fallthrough,
+    Next,
+    Setup,
+    Zones,
+    longest_zone,
+    zones_of,
+)
 from kubewire.components.coredns.plugins import parsing
 
 
 @dataclass(frozen=True)
 class Table:
-    """name (lower case, final dot) -> addresses; address -> names. Of equal names all count."""
+    """name (lower case, final dot) -> addresses, and address -> names.
+
+    A name on several lines has the addresses of all of them.
+    """
 
     addresses: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
 
 
 def parse(*texts: str) -> Table:
+    """Reads texts in the format of hosts(5); lines without an address and a name are ignored."""
     table = Table()
     for line in "\n".join(texts).splitlines():
         words = line.partition("#")[0].split()
@@ -42,11 +54,17 @@ def parse(*texts: str) -> Table:
 
 
 class Hosts:
+    """Answers from the table; run() checks the file for changes every `interval` seconds."""
+
     name = "hosts"
 
     def __init__(self, path: Path, inline: str, zones: Zones) -> None:
-        self._path, self._inline, self._zones = path, inline, zones
-        self.ttl, self.reverse, self.interval = 3600, True, 5.0
+        self._path = path
+        self._inline = inline
+        self._zones = zones
+        self.ttl = 3600
+        self.reverse = True
+        self.interval = 5.0
         self._through: Fallthrough | None = None
         self._stamp = (0.0, 0)
         self._table = parse(inline)
@@ -69,24 +87,27 @@ class Hosts:
 
     async def serve(self, request: Request, following: Next) -> Response:
         reverse = request.qtype == PTR and self.reverse
-        if not longest_zone(request.name, self._zones) and not (reverse and reverse_address(request.name)):
+        in_zone = longest_zone(request.name, self._zones)
+        if not in_zone and not (reverse and reverse_address(request.name)):
             return await following(request)
         answer = self._answers(request)
         if answer or request.name in self._table.addresses:
             return Response(answer=answer, authoritative=True, plugin=self.name)
         if self._through and self._through.through(request.name):
             return await following(request)
-        # A hosts file has no SOA, so that NXDOMAIN could not be cached: CoreDNS answers SERVFAIL.
+        # CoreDNS answers SERVFAIL here: a hosts file has no SOA record, and resolvers cannot cache
+        # an NXDOMAIN without one (RFC 2308, 5).
         return Response(SERVFAIL, plugin=self.name)
 
     def _answers(self, request: Request) -> tuple[RR, ...]:
         if request.qtype == PTR and self.reverse:
             names = self._table.names.get(reverse_address(request.name), [])
             return tuple(self._record(request, PTR, PTRRecord(name)) for name in names)
-        wanted = {A: 4, AAAA: 6}.get(request.qtype)
-        found = [ip for ip in self._table.addresses.get(request.name, []) if address_family(ip) == wanted]
-        kind = ARecord if wanted == 4 else AAAARecord
-        return tuple(self._record(request, request.qtype, kind(ip)) for ip in found)
+        family = {A: 4, AAAA: 6}.get(request.qtype)
+        addresses = self._table.addresses.get(request.name, [])
+        matching = [ip for ip in addresses if address_family(ip) == family]
+        kind = ARecord if family == 4 else AAAARecord
+        return tuple(self._record(request, request.qtype, kind(ip)) for ip in matching)
 
     def _record(self, request: Request, rtype: int, data: object) -> RR:
         return RR(request.name, rtype, ttl=self.ttl, rdata=data)

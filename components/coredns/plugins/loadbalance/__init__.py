@@ -1,4 +1,5 @@
-"""loadbalance round_robin: A, AAAA and MX records in random order, CNAMEs first."""
+"""loadbalance: shuffles A, AAAA and MX records and puts CNAMEs first
+(https://coredns.io/plugins/loadbalance/)."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ class LoadBalance:
         return replace(response, answer=self._shuffled(response.answer))
 
     def _shuffled(self, records: tuple[RR, ...]) -> tuple[RR, ...]:
-        names = [rr for rr in records if rr.rtype == CNAME]
-        moving = [rr for rr in records if rr.rtype in (A, AAAA, MX)]
+        aliases = [rr for rr in records if rr.rtype == CNAME]
+        shuffled = [rr for rr in records if rr.rtype in (A, AAAA, MX)]
         rest = [rr for rr in records if rr.rtype not in (A, AAAA, MX, CNAME)]
-        self._random.shuffle(moving)
-        return (*names, *rest, *moving)
+        self._random.shuffle(shuffled)
+        return (*aliases, *rest, *shuffled)
 
 
 def setup(setup: Setup) -> LoadBalance:

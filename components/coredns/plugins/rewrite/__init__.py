@@ -1,4 +1,9 @@
-"""rewrite: questions (and, where asked, the names in their answers) are changed on the way."""
+"""rewrite: changes the name or type of queries, and on request the names in the answers
+(https://coredns.io/plugins/rewrite/).
+
+A stub resolver ignores records for a name that it did not ask for. A rule that changes the name
+therefore usually has an answer part, which changes the names in the response back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,17 @@ from functools import partial
 from dnslib import RR
 
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.message import CNAME, MX, NS, PTR, SRV, Request, Response, renamed, type_number
+from kubewire.components.coredns.message import (
+    CNAME,
+    MX,
+    NS,
+    PTR,
+    SRV,
+    Request,
+    Response,
+    renamed,
+    type_number,
+)
 from kubewire.components.coredns.plugin import Next, Setup
 
 _MATCHES = ("exact", "prefix", "suffix", "substring", "regex")
@@ -18,8 +33,12 @@ _MATCHES = ("exact", "prefix", "suffix", "substring", "regex")
 
 @dataclass(frozen=True)
 class Rule:
-    """question: the request changed, or None when the rule does not match it. answer: the way back for a
-    name in the response, given (name, the request before, the request after)."""
+    """A rewrite directive.
+
+    question: returns the changed request, or None if the rule does not match. answer: returns the
+    new name for a name in the response, given the name and the requests before and after the
+    change. stop: whether a match ends the processing of rules.
+    """
 
     question: Callable[[Request], Request | None]
     answer: Callable[[str, Request, Request], str] | None
@@ -33,17 +52,18 @@ class Rewrite:
         self._rules = rules
 
     async def serve(self, request: Request, following: Next) -> Response:
-        current, back = request, []
+        current = request
+        undo = []
         for rule in self._rules:
             changed = rule.question(current)
             if changed is not None:
                 if rule.answer:
-                    back.append((rule.answer, current, changed))
+                    undo.append((rule.answer, current, changed))
                 current = changed
                 if rule.stop:
                     break
         response = await following(current)
-        for answer, before, after in reversed(back):
+        for answer, before, after in reversed(undo):
             response = _restored(response, partial(_back, answer, before, after))
         return response
 
@@ -91,7 +111,9 @@ def _rule(line: Line) -> Rule:
     if subject != "name":
         line.fail(f'invalid rule type "{subject}"')
     kind = args.pop(0) if args[0] in _MATCHES else "exact"
-    answer = line.block[0].args if line.block and line.block[0].name == "answer" else tuple(args[3:])
+    answer = tuple(args[3:])
+    if line.block and line.block[0].name == "answer":
+        answer = line.block[0].args
     if len(args) < 2 or (len(args) > 2 and args[2] != "answer"):
         line.wrong_arguments()
     return _name_rule(line, kind, args[0], args[1], answer, stop)
@@ -99,13 +121,24 @@ def _rule(line: Line) -> Rule:
 
 def _type_rule(line: Line, args: list[str], stop: bool) -> Rule:
     try:
-        wanted, instead = map(type_number, args)
+        old_type, new_type = map(type_number, args)
     except KeyError as error:
         line.fail(f"invalid type {error.args[0]}")
-    return Rule(lambda r: renamed(r, r.name, instead) if r.qtype == wanted else None, None, stop)
+
+    def question(request: Request) -> Request | None:
+        return renamed(request, request.name, new_type) if request.qtype == old_type else None
+
+    return Rule(question, None, stop)
 
 
-def _name_rule(line: Line, kind: str, source: str, target: str, answer: tuple[str, ...], stop: bool) -> Rule:
+def _name_rule(
+    line: Line,
+    kind: str,
+    source: str,
+    target: str,
+    answer: tuple[str, ...],
+    stop: bool,
+) -> Rule:
     change = _change(line, kind, source, target)
 
     def question(request: Request) -> Request | None:
@@ -116,13 +149,17 @@ def _name_rule(line: Line, kind: str, source: str, target: str, answer: tuple[st
 
 
 def _change(line: Line, kind: str, source: str, target: str) -> Callable[[str], str | None]:
-    source, target = (source.lower(), target.lower()) if kind != "regex" else (source, target)
-    dotted = source.rstrip(".") + ".", target.rstrip(".") + "."
+    """Returns a function from a name to the changed name, or to None if the rule does not match."""
+    if kind != "regex":
+        source = source.lower()
+        target = target.lower()
+    old = source.rstrip(".") + "."
+    new = target.rstrip(".") + "."
     match kind:
         case "exact":
-            return lambda name: dotted[1] if name == dotted[0] else None
+            return lambda name: new if name == old else None
         case "suffix":
-            return lambda name: name[: -len(dotted[0])] + dotted[1] if name.endswith(dotted[0]) else None
+            return lambda name: name[: -len(old)] + new if name.endswith(old) else None
         case "prefix":
             return lambda name: target + name[len(source) :] if name.startswith(source) else None
         case "substring":
@@ -133,26 +170,32 @@ def _change(line: Line, kind: str, source: str, target: str) -> Callable[[str], 
         line.fail(f"invalid regex pattern in a name rule: {source}: {error}")
 
     def by_regex(name: str) -> str | None:
-        found = pattern.search(name)
-        return None if found is None else _filled(target, found).rstrip(".") + "."
+        match = pattern.search(name)
+        return None if match is None else _filled(target, match).rstrip(".") + "."
 
     return by_regex
 
 
-def _filled(target: str, found: re.Match[str]) -> str:
-    """`{1}` stands for the first group."""
-    return re.sub(r"\{(\d+)\}", lambda number: found[int(number[1])] or "", target)
+def _filled(target: str, match: re.Match[str]) -> str:
+    """Replaces `{1}` in target by the first group of the match, and so on."""
+    return re.sub(r"\{(\d+)\}", lambda number: match[int(number[1])] or "", target)
 
 
 def _answer(
-    line: Line, kind: str, source: str, target: str, answer: tuple[str, ...]
+    line: Line,
+    kind: str,
+    source: str,
+    target: str,
+    answer: tuple[str, ...],
 ) -> Callable[[str, Request, Request], str] | None:
+    """Returns the function for names in the response; None without an answer part."""
     if not answer:
         return None
     if answer == ("auto",):
         if kind == "suffix":
-            ends = source.lower().rstrip(".") + ".", target.lower().rstrip(".") + "."
-            return lambda name, *_: name[: -len(ends[1])] + ends[0] if name.lower().endswith(ends[1]) else name
+            old = source.lower().rstrip(".") + "."
+            new = target.lower().rstrip(".") + "."
+            return lambda name, *_: name[: -len(new)] + old if name.lower().endswith(new) else name
         return lambda name, before, after: before.name if name.lower() == after.name else name
     if len(answer) != 3 or answer[0] != "name":
         line.fail(f"invalid response rewrite rule: {' '.join(answer)}")
@@ -162,7 +205,7 @@ def _answer(
         line.fail(f"invalid regex pattern in a name rule: {answer[1]}: {error}")
 
     def by_regex(name: str, *_: Request) -> str:
-        found = pattern.search(name)
-        return name if found is None else _filled(answer[2], found).rstrip(".") + "."
+        match = pattern.search(name)
+        return name if match is None else _filled(answer[2], match).rstrip(".") + "."
 
     return by_regex

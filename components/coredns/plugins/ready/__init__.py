@@ -1,4 +1,5 @@
-"""ready: /ready answers OK once every plugin that can tell has said it is ready."""
+"""ready: /ready answers OK once every plugin that reports readiness has been ready
+(https://coredns.io/plugins/ready/)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class Ready:
         for name in [name for name, plugin in self._waiting.items() if plugin.ready()]:
             del self._waiting[name]
         if self._waiting:
-            return web.Response(status=503, text=",".join(sorted(name.partition("@")[0] for name in self._waiting)))
+            names = sorted(name.partition("@")[0] for name in self._waiting)
+            return web.Response(status=503, text=",".join(names))
         return web.Response(text="OK")
 
 

@@ -1,4 +1,9 @@
-"""Kubernetes objects as DNS needs them: looked up by (namespace, name) and by address. No I/O."""
+"""The Kubernetes objects that DNS needs, by (namespace, name) and by address. No I/O.
+
+The index holds one entry per Service and per EndpointSlice and updates it when an informer reports
+a change. Several Services may have the same endpoint address, so `services_of_endpoint` counts the
+slices of each Service that contain the address: a Service is removed there with its last slice.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 
 @dataclass(frozen=True)
 class Port:
-    """protocol is lower case."""
+    """A port of a Service or EndpointSlice. protocol: in lower case. number: -1 for no port."""
 
     name: str
     protocol: str
@@ -23,6 +28,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Service:
+    """cluster_ips: ("None",) for a headless Service. external_name: for ExternalName."""
+
     namespace: str
     name: str
     cluster_ips: tuple[str, ...]
@@ -36,6 +43,8 @@ class Service:
 
 @dataclass(frozen=True)
 class Address:
+    """An endpoint's address."""
+
     ip: str
     hostname: str = ""
     pod_name: str = ""
@@ -43,14 +52,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Subset:
-    """The ready addresses of one EndpointSlice and its ports; a slice without ports has one numbered -1."""
+    """The ready addresses of an EndpointSlice, and its ports: a single port -1 if it has none."""
 
     addresses: tuple[Address, ...]
     ports: tuple[Port, ...]
 
 
 class Index:
-    """Fed by informers' handlers (old, new). changed is the Unix time of the last change: the SOA serial."""
+    """Its *_changed methods are informer handlers: old is None for a new object, new for a deleted.
+
+    changed: the Unix time of the last change, which is the serial of the SOA.
+    """
 
     def __init__(self) -> None:
         self.namespaces: set[str] = set()
@@ -67,7 +79,8 @@ class Index:
 
     def service_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         key = _key(new or old or {})
-        before, after = self.services.pop(key, None), service_from(new) if new else None
+        before = self.services.pop(key, None)
+        after = service_from(new) if new else None
         for ip in before.cluster_ips if before else ():
             if self.services_by_ip.get(ip) == key:
                 del self.services_by_ip[ip]
@@ -82,7 +95,8 @@ class Index:
             self._drop_slice(old)
         if new is None or not _service_of(new):
             return
-        key, subset = (new["metadata"]["namespace"], _service_of(new)), subset_from(new)
+        key = (new["metadata"]["namespace"], _service_of(new))
+        subset = subset_from(new)
         self.subsets.setdefault(key, {})[new["metadata"]["name"]] = subset
         for address in subset.addresses:
             owners = self.services_of_endpoint.setdefault(address.ip, {})
@@ -114,7 +128,7 @@ class Index:
                     del self.pods_by_ip[ip]
 
     def addresses(self, key: Key) -> Iterable[tuple[Address, Port]]:
-        """Every ready address of a Service with every port, slice by slice."""
+        """Yields each ready address of a Service with each port of its slice."""
         for _, subset in sorted(self.subsets.get(key, {}).items()):
             for address in subset.addresses:
                 for port in subset.ports:
@@ -134,8 +148,11 @@ def service_from(obj: KubeObject) -> Service:
 
 
 def subset_from(endpoint_slice: KubeObject) -> Subset:
-    """Ready endpoints only (an absent condition counts as ready); publishNotReadyAddresses is already in
-    the slice, whose endpoints are then all ready."""
+    """Takes the ready endpoints; one without the condition counts as ready.
+
+    publishNotReadyAddresses needs no code here: it makes the EndpointSlice controller mark all
+    endpoints as ready.
+    """
     ports = tuple(_port(port) for port in endpoint_slice.get("ports") or ())
     return Subset(
         addresses=tuple(
@@ -149,9 +166,10 @@ def subset_from(endpoint_slice: KubeObject) -> Subset:
 
 
 def trim(obj: KubeObject) -> KubeObject:
-    """The parts the index reads; the informer's store need not hold more."""
+    """Keeps the fields that the index or the informer reads, to save memory in the informer."""
     metadata = obj["metadata"]
-    kept = {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion", "labels") if key in metadata}
+    keys = ("name", "namespace", "uid", "resourceVersion", "labels")
+    kept = {key: metadata[key] for key in keys if key in metadata}
     out: KubeObject = {"metadata": kept}
     for key in ("endpoints", "ports", "addressType"):
         if key in obj:
@@ -169,7 +187,8 @@ def _pod_name(endpoint: KubeObject) -> str:
 
 
 def _port(port: KubeObject) -> Port:
-    return Port(port.get("name") or "", (port.get("protocol") or "TCP").lower(), port.get("port") or -1)
+    protocol = (port.get("protocol") or "TCP").lower()
+    return Port(port.get("name") or "", protocol, port.get("port") or -1)
 
 
 def _service_of(endpoint_slice: KubeObject) -> str:

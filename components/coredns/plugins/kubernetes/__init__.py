@@ -1,4 +1,22 @@
-"""kubernetes: Services, endpoints and pods as names (https://coredns.io/plugins/kubernetes/)."""
+"""kubernetes: answers for the names of Services, endpoints and pods
+(https://coredns.io/plugins/kubernetes/).
+
+The plugin never asks the API server while it answers a query. Informers list and watch Namespaces,
+Services and EndpointSlices and keep an index in memory (index.py); lookup.py turns a name into
+targets by that index alone, and this module turns targets into records. Answers are therefore as
+old as the last watch event, and they go on when the API server is away.
+
+The rules come from the Kubernetes DNS specification:
+
+- A Service with a ClusterIP has that address, a headless Service the addresses of its ready
+  endpoints, and an ExternalName Service a CNAME.
+- A name that exists but has no record of the type asked for is NODATA, not NXDOMAIN. Resolvers ask
+  for A and AAAA in parallel, and an NXDOMAIN for one of them would hide the other.
+- A name exists only if its namespace exists. Before the informers have synced, a missing name gets
+  SERVFAIL: it may yet appear, and an NXDOMAIN could be cached.
+
+Every denial carries the zone's SOA, whose last field is the time resolvers may cache it (RFC 2308).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +36,8 @@ from dnslib import SRV as SRVRecord
 from dnslib import TXT as TXTRecord
 from dnslib import A as ARecord
 
+from kubewire.components.coredns.addresses import address_family, reverse_address
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.kubernetes import lookup
-from kubewire.components.coredns.kubernetes.index import Index, trim
-from kubewire.components.coredns.kubernetes.lookup import NoSuchName, Options, Target
 from kubewire.components.coredns.message import (
     AAAA,
     CNAME,
@@ -37,22 +53,36 @@ from kubewire.components.coredns.message import (
     Response,
 )
 from kubewire.components.coredns.message import question_for as question
-from kubewire.components.coredns.plugin import Fallthrough, Next, Setup, Zones, longest_zone, zones_of
+from kubewire.components.coredns.plugin import (
+    Fallthrough,
+    Next,
+    Setup,
+    Zones,
+    longest_zone,
+    zones_of,
+)
 from kubewire.components.coredns.plugins import parsing
+from kubewire.components.coredns.plugins.kubernetes import lookup
+from kubewire.components.coredns.plugins.kubernetes.index import Index, trim
+from kubewire.components.coredns.plugins.kubernetes.lookup import NoSuchName, Options, Target
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
 from kubewire.components.kubeapi.kubeconfig import KubeconfigError
 from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NAMESPACES, PODS, SERVICES
 
 log = logging.getLogger("coredns")
-_DEFAULT_TTL, _VERSION_TTL, _MAX_TTL = 5, 28800, 3600
-#: CNAMEs may lead to CNAMEs; so many are followed.
+_DEFAULT_TTL = 5
+_VERSION_TTL = 28800
+_MAX_TTL = 3600
+#: An ExternalName may lead to another one; the plugin follows at most this many CNAMEs.
 _MAX_DEPTH = 8
 _REVERSE = (".in-addr.arpa.", ".ip6.arpa.", "in-addr.arpa.", "ip6.arpa.")
 
 
 @dataclass
 class Settings:
+    """The plugin's properties. kubeconfig "": use the pod's ServiceAccount."""
+
     zones: Zones
     options: Options = field(default_factory=Options)
     ttl: int = _DEFAULT_TTL
@@ -63,17 +93,18 @@ class Settings:
 
     @property
     def primary_zone(self) -> str:
-        """The zone that addresses are reversed into: the first that is no reverse zone."""
+        """The zone of the names in PTR records: the first zone that is not a reverse zone."""
         return next((zone for zone in self.zones if not zone.endswith(_REVERSE)), "cluster.local.")
 
 
 class Kubernetes:
-    """Answers from the index; run() feeds it."""
+    """serve() answers from the index, which run() keeps up to date."""
 
     name = "kubernetes"
 
     def __init__(self, setup: Setup, settings: Settings) -> None:
-        self._settings, self._resolve = settings, setup.resolve
+        self._settings = settings
+        self._resolve = setup.resolve
         self.index = Index()
         self.synced = False
         self._local_ips: list[str] = []
@@ -82,19 +113,25 @@ class Kubernetes:
         return self.synced
 
     async def run(self) -> None:
-        """Until cancelled. An unreachable API server is waited for, as is one that goes away."""
-        settings, index = self._settings, self.index
+        """Runs the informers until it is cancelled; they retry while the API server is unreachable.
+
+        Raises RuntimeError when the kubeconfig cannot be used.
+        """
+        settings = self._settings
+        index = self.index
         try:
-            client = Client.from_kubeconfig(settings.kubeconfig) if settings.kubeconfig else Client.in_cluster()
+            path = settings.kubeconfig
+            client = Client.from_kubeconfig(path) if path else Client.in_cluster()
         except KubeconfigError as error:
             raise RuntimeError(f"plugin/kubernetes: {error}") from error
-        selected: dict[str, Any] = {"label_selector": settings.label_selector, "transform": trim}
+        options: dict[str, Any] = {"label_selector": settings.label_selector, "transform": trim}
         informers = [
             Informer(client, NAMESPACES, handler=index.namespace_changed, transform=trim),
-            Informer(client, SERVICES, handler=index.service_changed, **selected),
+            Informer(client, SERVICES, handler=index.service_changed, **options),
         ]
         if settings.endpoints:
-            informers.append(Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **selected))
+            slices = Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **options)
+            informers.append(slices)
         if settings.options.pods == lookup.PODS_VERIFIED:
             informers.append(Informer(client, PODS, handler=index.pod_changed, transform=trim))
         async with client, asyncio.TaskGroup() as tasks:
@@ -120,21 +157,20 @@ class Kubernetes:
         return response if response.answer else self._denial(zone, 0)
 
     async def _answer(self, request: Request, zone: str) -> Response:
-        """An empty answer says that the name has no record of this type. Raises NoSuchName."""
-        name, qtype = request.name, request.qtype
+        """Answers a name of the zone; an empty answer is NODATA. Raises NoSuchName."""
+        name = request.name
+        qtype = request.qtype
         if name == f"dns-version.{zone}":
             version = RR(name, TXT, ttl=_VERSION_TTL, rdata=TXTRecord(lookup.DNS_VERSION))
             return _authoritative([version] if qtype == TXT else [])
         if name == zone and qtype in (SOA, NS):
             return self._apex(zone, qtype)
         if name == f"ns.dns.{zone}":
-            found = [Target(ip, 0, name) for _, ip in lookup.name_servers(self.index, self._local_ips, zone)]
-            return _authoritative(self._address_records(name, found, qtype))
-        if ip := lookup.reverse_address(name):
-            names = lookup.reverse(self.index, ip, self._settings.primary_zone, self._settings.options)
-            if not names:
-                raise NoSuchName(name)
-            return _authoritative([self._record(name, PTR, PTRRecord(to)) for to in names] if qtype == PTR else [])
+            servers = lookup.name_servers(self.index, self._local_ips, zone)
+            own = [Target(ip, 0, name) for _, ip in servers]
+            return _authoritative(self._address_records(name, own, qtype))
+        if ip := reverse_address(name):
+            return self._pointers(name, ip, qtype)
         if zone.endswith(_REVERSE):
             if name == zone:
                 return _authoritative([])
@@ -146,6 +182,15 @@ class Kubernetes:
             return await self._alias(request, targets[0].host)
         return _authoritative(self._address_records(name, targets, qtype))
 
+    def _pointers(self, name: str, ip: str, qtype: int) -> Response:
+        """The PTR records of an address. Raises NoSuchName."""
+        settings = self._settings
+        names = lookup.reverse(self.index, ip, settings.primary_zone, settings.options)
+        if not names:
+            raise NoSuchName(name)
+        records = [self._record(name, PTR, PTRRecord(to)) for to in names] if qtype == PTR else []
+        return _authoritative(records)
+
     def _record(self, name: str, rtype: int, data: object) -> RR:
         return RR(name, rtype, ttl=self._settings.ttl, rdata=data)
 
@@ -156,21 +201,30 @@ class Kubernetes:
         return [self._record(name, qtype, kind(host)) for host in hosts]
 
     async def _alias(self, request: Request, host: str) -> Response:
-        """ExternalName: the CNAME, and what the whole server finds behind it."""
+        """The CNAME of an ExternalName Service, and the records of its target.
+
+        The whole server answers for the target: it may lie in the cluster's zone or outside.
+        """
         records = [self._record(request.name, CNAME, CNAMERecord(host))]
         if request.qtype != CNAME and request.depth < _MAX_DEPTH:
-            asked = replace(question(host, request.qtype), transport="tcp", depth=request.depth + 1)
-            records += (await self._resolve(asked)).answer
+            depth = request.depth + 1
+            target = replace(question(host, request.qtype), transport="tcp", depth=depth)
+            records += (await self._resolve(target)).answer
         return _authoritative(records)
 
     async def _services(self, name: str, targets: list[Target]) -> Response:
-        """SRV with equal weights that add up to 100, and the addresses of their targets."""
-        numbered = [target for target in targets if target.port >= 0 and (target.port or not target.family)]
+        """SRV records that share a weight of 100 equally, and the addresses of their targets."""
+        numbered = [target for target in targets if _has_port(target)]
         weight = max(1, 100 // len(numbered)) if numbered else 100
-        records, extra = {}, {}
+        records = {}
+        extra = {}
         for target in numbered:
             owner = target.name if target.family else target.host
-            records[owner, target.port] = self._record(name, SRV, SRVRecord(0, weight, target.port, owner))
+            records[owner, target.port] = self._record(
+                name,
+                SRV,
+                SRVRecord(0, weight, target.port, owner),
+            )
             if target.family:
                 kind, data = (A, ARecord) if target.family == 4 else (AAAA, AAAARecord)
                 extra[owner, target.host] = self._record(owner, kind, data(target.host))
@@ -181,23 +235,27 @@ class Kubernetes:
             return _authoritative([self._soa(zone)])
         servers = lookup.name_servers(self.index, self._local_ips, zone)
         names = dict.fromkeys(name for name, _ in servers)
-        extra = [
-            self._record(name, A if lookup.address_family(ip) == 4 else AAAA, _address(ip)) for name, ip in servers
-        ]
+        extra = [self._address_record(name, ip) for name, ip in servers]
         records = [self._record(zone, NS, NSRecord(name)) for name in names]
         return replace(_authoritative(records), additional=tuple(extra))
+
+    def _address_record(self, name: str, ip: str) -> RR:
+        if address_family(ip) == 4:
+            return self._record(name, A, ARecord(ip))
+        return self._record(name, AAAA, AAAARecord(ip))
 
     def _soa(self, zone: str) -> RR:
         times = (self.index.changed, 7200, 1800, 86400, self._settings.ttl)
         return self._record(zone, SOA, SOARecord(f"ns.dns.{zone}", f"hostmaster.{zone}", times))
 
     def _denial(self, zone: str, rcode: int) -> Response:
-        """NXDOMAIN or NODATA: the SOA tells how long it may be remembered (RFC 2308)."""
+        """A response without records; its SOA says how long it may be cached (RFC 2308)."""
         return Response(rcode, authority=(self._soa(zone),), authoritative=True, plugin=self.name)
 
 
-def _address(ip: str) -> ARecord | AAAARecord:
-    return ARecord(ip) if lookup.address_family(ip) == 4 else AAAARecord(ip)
+def _has_port(target: Target) -> bool:
+    """Whether an SRV record can point to the target; that of an ExternalName has port 0."""
+    return target.port >= 0 and bool(target.port or not target.family)
 
 
 def _authoritative(records: list[RR]) -> Response:
@@ -205,8 +263,9 @@ def _authoritative(records: list[RR]) -> Response:
 
 
 def local_addresses() -> list[str]:
-    """This pod's own IPv4 addresses without loopback, from the routing table's local entries."""
-    found, last = set(), ""
+    """This pod's IPv4 addresses except loopback, from the local entries of the routing table."""
+    addresses = set()
+    last = ""
     try:
         lines = Path("/proc/net/fib_trie").read_text().splitlines()
     except OSError:
@@ -216,8 +275,8 @@ def local_addresses() -> list[str]:
         if text.startswith("|--"):
             last = text[4:]
         elif text == "/32 host LOCAL" and not last.startswith("127."):
-            found.add(last)
-    return sorted(found)
+            addresses.add(last)
+    return sorted(addresses)
 
 
 def setup(setup: Setup) -> Kubernetes:
@@ -239,11 +298,15 @@ def _property(settings: Settings, item: Line) -> None:
         case "pods":
             mode = parsing.one(item)
             if mode not in (lookup.PODS_DISABLED, lookup.PODS_INSECURE, lookup.PODS_VERIFIED):
-                item.fail("wrong value for pods: " + mode + ",  must be one of: disabled, verified, insecure")
+                choices = "disabled, verified, insecure"
+                item.fail(f"wrong value for pods: {mode},  must be one of: {choices}")
             settings.options = replace(settings.options, pods=mode)
         case "namespaces":
             names = frozenset(parsing.some(item))
-            settings.options = replace(settings.options, namespaces=settings.options.namespaces | names)
+            settings.options = replace(
+                settings.options,
+                namespaces=settings.options.namespaces | names,
+            )
         case "endpoint_pod_names":
             parsing.none(item)
             settings.options = replace(settings.options, endpoint_pod_names=True)

@@ -1,4 +1,5 @@
-"""reload: the Corefile is read again when it has changed (looked at every interval, plus or minus jitter)."""
+"""reload: makes the process check its Corefile for changes every interval, plus or minus a jitter
+(https://coredns.io/plugins/reload/). The jitter keeps replicas from reloading at the same time."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from kubewire.components.coredns.message import Request, Response
 from kubewire.components.coredns.plugin import Next, Setup
 from kubewire.components.coredns.plugins import parsing
 
-_INTERVAL, _JITTER, _MIN_INTERVAL, _MIN_JITTER = 30.0, 15.0, 2.0, 1.0
+_INTERVAL = 30.0
+_JITTER = 15.0
+_MIN_INTERVAL = 2.0
+_MIN_JITTER = 1.0
 
 
 class Reload:
@@ -21,7 +25,9 @@ def setup(setup: Setup) -> Reload:
     if len(line.args) > 2:
         line.wrong_arguments()
     interval = parsing.duration(line, line.args[0]) if line.args else _INTERVAL
-    jitter = parsing.duration(line, line.args[1]) if len(line.args) > 1 else min(_JITTER, interval / 2)
+    jitter = min(_JITTER, interval / 2)
+    if len(line.args) > 1:
+        jitter = parsing.duration(line, line.args[1])
     if interval < _MIN_INTERVAL:
         line.fail(f"interval value must be greater or equal to {_MIN_INTERVAL:g}s")
     if jitter < _MIN_JITTER:

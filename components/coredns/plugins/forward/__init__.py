@@ -1,4 +1,9 @@
-"""forward: questions go on to other servers (https://coredns.io/plugins/forward/)."""
+"""forward: sends queries to other DNS servers (https://coredns.io/plugins/forward/).
+
+There are no regular health checks. An upstream is probed only after a query to it has failed, and
+then every `health_check` seconds until it answers; an upstream with more than `max_fails` failed
+probes counts as down. An upstream that nobody asks therefore costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,22 @@ from pathlib import Path
 
 from dnslib import DNSError
 
+from kubewire.components.coredns.addresses import address_family
 from kubewire.components.coredns.corefile import Line
-from kubewire.components.coredns.kubernetes.lookup import address_family
 from kubewire.components.coredns.message import RCODES, REFUSED, Request, Response, decode_response
-from kubewire.components.coredns.plugin import Next, Setup, Zones, is_subdomain, longest_zone, zones_of
+from kubewire.components.coredns.plugin import (
+    Next,
+    Setup,
+    Zones,
+    is_subdomain,
+    longest_zone,
+    zones_of,
+)
 from kubewire.components.coredns.plugins import parsing
 from kubewire.components.coredns.upstream import Upstream
 
-_DEADLINE, _MAX_UPSTREAMS = 5.0, 15
+_DEADLINE = 5.0
+_MAX_UPSTREAMS = 15
 POLICIES = ("random", "round_robin", "sequential")
 
 
@@ -42,15 +55,22 @@ class Forward:
     def __init__(self, setup: Setup, settings: Settings) -> None:
         self._settings = settings
         self._upstreams = [Upstream(host, port) for host, port in settings.addresses]
-        self._turn, self._active = 0, 0
+        self._turn = 0
+        self._active = 0
         registry = setup.registry
         self._requests = registry.counter(
-            "coredns_proxy_requests_total", "Counter of requests made per upstream.", "proxy_name", "to", "rcode"
+            "coredns_proxy_requests_total",
+            "Counter of requests made per upstream.",
+            "proxy_name",
+            "to",
+            "rcode",
         )
         self._failures = registry.counter(
-            "coredns_proxy_healthcheck_failures_total", "Counter of the number of failed healthchecks.",
-            "proxy_name", "to",
-        )  # fmt: skip
+            "coredns_proxy_healthcheck_failures_total",
+            "Counter of the number of failed healthchecks.",
+            "proxy_name",
+            "to",
+        )
         self._broken = registry.counter(
             "coredns_forward_healthcheck_broken_total",
             "Counter of the number of complete failures of the healthchecks.",
@@ -62,7 +82,10 @@ class Forward:
 
     async def serve(self, request: Request, following: Next) -> Response:
         settings = self._settings
-        if not is_subdomain(request.name, settings.zone) or longest_zone(request.name, settings.ignored):
+        if not is_subdomain(request.name, settings.zone) or longest_zone(
+            request.name,
+            settings.ignored,
+        ):
             return await following(request)
         if settings.max_concurrent and self._active >= settings.max_concurrent:
             self._refused.inc()
@@ -74,8 +97,12 @@ class Forward:
             self._active -= 1
 
     async def _ask(self, request: Request) -> Response:
-        """One upstream after the other, healthy ones first, until the deadline."""
-        deadline, failed = time.monotonic() + _DEADLINE, 0
+        """Asks one upstream after the other until one answers or the deadline has passed.
+
+        Upstreams that are down are skipped, unless all are. Raises the last failure.
+        """
+        deadline = time.monotonic() + _DEADLINE
+        failed = 0
         error: Exception = TimeoutError("no upstream answered")
         ordered = self._ordered()
         for attempt in range(2 * len(ordered) + 1):
@@ -86,7 +113,8 @@ class Forward:
                 failed += 1
                 if failed < len(ordered):
                     continue
-                # All are down: the health check itself may be what is broken, so one is tried all the same.
+                # All upstreams are down. The health checks themselves may be failing, so ask one
+                # at random all the same.
                 self._broken.inc()
                 if self._settings.failfast:
                     break
@@ -118,13 +146,15 @@ class Forward:
         data = await upstream.exchange(request, tcp=tcp, deadline=deadline)
         response = decode_response(data, self.name)
         if response.truncated and settings.prefer_udp and not tcp:
-            response = decode_response(await upstream.exchange(request, tcp=True, deadline=deadline), self.name)
-        self._requests.inc(self.name, upstream.label, RCODES.get(response.rcode, str(response.rcode)))
-        # What the upstream was authoritative for, we are not.
+            data = await upstream.exchange(request, tcp=True, deadline=deadline)
+            response = decode_response(data, self.name)
+        rcode = RCODES.get(response.rcode, str(response.rcode))
+        self._requests.inc(self.name, upstream.label, rcode)
+        # Only the upstream may be authoritative for the name, not this server.
         return replace(response, authoritative=False)
 
     async def run(self) -> None:
-        """Watches upstreams that failed, until they answer again."""
+        """Probes upstreams that have failed until they answer again."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for upstream in self._upstreams:
@@ -161,7 +191,7 @@ def setup(setup: Setup) -> Forward:
 
 
 def _addresses(line: Line, target: str) -> list[tuple[str, int]]:
-    """ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT, dns://..., or a file like /etc/resolv.conf."""
+    """Parses ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT, each perhaps after dns://, or a resolv.conf."""
     if target.startswith("/") or Path(target).is_file():
         return [(host, 53) for host in _resolv_conf(line, target)]
     if "://" in target:
@@ -183,10 +213,10 @@ def _resolv_conf(line: Line, path: str) -> list[str]:
     except OSError:
         line.fail(f'not an IP address or file: "{path}"')
     words = [entry.split() for entry in text.splitlines()]
-    found = [entry[1] for entry in words if len(entry) > 1 and entry[0] == "nameserver"]
-    if not found:
+    servers = [entry[1] for entry in words if len(entry) > 1 and entry[0] == "nameserver"]
+    if not servers:
         line.fail(f"no nameservers found in {path}")
-    return found
+    return servers
 
 
 def _property(settings: Settings, item: Line) -> None:
