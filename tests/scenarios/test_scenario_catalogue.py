@@ -11,7 +11,8 @@ from kubewire.scenarios.engine.cli import files_of
 from kubewire.scenarios.engine.events.options import RunOptions
 from kubewire.scenarios.engine.file.loader import load_all
 from kubewire.scenarios.engine.file.model import Case
-from kubewire.scenarios.engine.run.runner import group, run
+from kubewire.scenarios.engine.run.groups import group
+from kubewire.scenarios.engine.run.runner import run
 from tests.scenarios.netlab import NetLabs
 from tests.scratch import isolated
 
