@@ -13,7 +13,7 @@ import kubewire.scenarios.engine
 from kubewire.components.kernel import features as kernel_features
 from kubewire.lab.needs import doctor
 from kubewire.scenarios.engine.file.document import SpecError
-from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.loader import load
 
 _SCENARIO = """\
 name: needs-something
@@ -25,7 +25,7 @@ steps:
 
 
 def test_a_scenario_may_require_exactly_what_doctor_can_try() -> None:
-    schema = json.loads(Path(kubewire.scenarios.engine.__path__[0], "scenario.schema.json").read_text())
+    schema = json.loads(Path(kubewire.scenarios.engine.__path__[0], "file/scenario.schema.json").read_text())
     assert schema["properties"]["requires"]["items"]["enum"] == list(kernel_features.FEATURES)
 
 

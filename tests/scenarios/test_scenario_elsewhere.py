@@ -10,8 +10,8 @@ import pytest
 from kubewire.scenarios.engine.events.options import RunOptions
 from kubewire.scenarios.engine.events.results import CaseFinished, CaseResult, CaseStarted, Event
 from kubewire.scenarios.engine.file.document import SpecError
-from kubewire.scenarios.engine.file.loader import load, load_all
 from kubewire.scenarios.engine.file.model import Case
+from kubewire.scenarios.engine.loader import load, load_all
 from kubewire.scenarios.engine.run.runner import Run, run
 from kubewire.scenarios.engine.run.steps import perform
 from kubewire.scenarios.engine.run.steps.stage import Stage

@@ -19,7 +19,7 @@ from kubewire.scenarios.engine.events.results import (
     RunFinished,
     StepStarted,
 )
-from kubewire.scenarios.engine.file.loader import load_all
+from kubewire.scenarios.engine.loader import load_all
 from kubewire.scenarios.engine.run.runner import Run, run
 from kubewire.scenarios.engine.run.steps import perform
 from kubewire.scenarios.engine.run.steps.objects import apply_objects

@@ -29,9 +29,9 @@ from kubewire.scenarios.engine.events.results import (
 )
 from kubewire.scenarios.engine.file.document import SpecError
 from kubewire.scenarios.engine.file.keyword import KeywordError, matches
-from kubewire.scenarios.engine.file.loader import load_all
 from kubewire.scenarios.engine.file.model import Case
 from kubewire.scenarios.engine.handle import LabFactory, LabHandle
+from kubewire.scenarios.engine.loader import load_all
 from kubewire.scenarios.engine.render import Renderer, renderers
 from kubewire.scenarios.engine.run.case import CaseRun
 from kubewire.scenarios.engine.run.elsewhere import run_elsewhere

@@ -1,16 +1,16 @@
-"""What every verb gives: an Observation. And how texts, counts and lists are judged."""
+"""What a verb is and what it returns, an Observation; and how texts, counts and lists are judged."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from kubewire.scenarios.engine.packets.capturing import Sighting
 from kubewire.scenarios.engine.packets.chart import Chart
 from kubewire.scenarios.engine.scene.scene import End, Scene
+from kubewire.scenarios.engine.verbs.arguments import Arguments, Form
 
 
 @dataclass(frozen=True)
@@ -34,58 +34,28 @@ class Observation:
     chart: Chart | None = None
 
 
-class Verb(Protocol):
-    """A verb looks by itself."""
+@dataclass(frozen=True)
+class Look(Arguments):
+    """A verb that looks by itself."""
 
     def look(self, scene: Scene, source: End) -> Observation:
         """One look. Raises NotYet (look again), SceneError (no use), TimeoutError."""
-        ...
-
-
-class ProbeVerb(Protocol):
-    """A verb that sends something from the source: requests of one source go out in one probe process."""
-
-    @property
-    def PROGRAM(self) -> str: ...
-
-    def request(self) -> dict[str, Any]:
-        """For the probe program."""
-        ...
-
-    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
-        """What the program's result means."""
-        ...
-
-
-T = TypeVar("T", bound="Arguments")
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """A verb's arguments; scenario.schema.json has checked the keys, the references are filled in."""
+class Probe(Arguments):
+    """A verb that sends something from the source: requests of one source go out in one probe process."""
 
-    @classmethod
-    def read(cls, args: Mapping[str, Any]) -> Self:
-        """Lists become tuples, numbers that came as ${references} become numbers again."""
-        hints = {item.name: str(item.type) for item in dataclasses.fields(cls)}
-        return cls(**{snake(key): _typed(value, hints[snake(key)]) for key, value in args.items()})
+    PROGRAM: ClassVar[str] = ""
 
+    def request(self) -> dict[str, Any]:
+        """For the probe program."""
+        raise NotImplementedError
 
-def snake(key: str) -> str:
-    """exceptSelf -> except_self."""
-    return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), key)
-
-
-def _typed(value: Any, hint: str) -> Any:
-    if hint.startswith("Count"):
-        return Count.of(value)
-    if hint.startswith("tuple["):
-        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if hint.startswith("int") and isinstance(value, str):
-        return int(value)
-    if hint == "str" and not isinstance(value, str):
-        return str(value)
-    return value
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        """What the program's result means."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -112,6 +82,7 @@ class Count:
 
 
 AT_LEAST_ONE = Count()
+Counted = Annotated[Count, Form({"$ref": "#/$defs/count"}, Count.of)]
 
 
 def text_problem(
