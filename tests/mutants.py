@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from kubewire.scenarios.engine.file.document import Document
@@ -86,13 +85,11 @@ def mutate(case: Case, mutation: Mutation, name: str) -> dict[str, Any]:
     if own or case.variant.name:
         rest = {key: value for key, value in own.items() if key not in ("before", "steps", "after")}
         mutant["variants"] = {case.variant.name: rest}
-    axes = {axis: [value for value in values if str(value) == dict(case.cell)[axis]] for axis, values in _axes(data)}
+    cell = dict(case.cell)
+    matrix = data.get("matrix", {})
+    axes = {axis: [value for value in values if str(value) == cell[axis]] for axis, values in matrix.items()}
     mutant.pop("exclude", None)
     return {**mutant, "matrix": axes} if axes else mutant
-
-
-def _axes(data: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-    yield from data.get("matrix", {}).items()
 
 
 def _place(steps: Sequence[Mapping[str, Any]], mutation: Mutation) -> int:
@@ -118,7 +115,8 @@ def judge(mutation: Mutation, result: Mapping[str, Any] | None) -> Outcome:
         return Outcome(mutation, False, 0.0, "did not run")
     said = " ".join(_failure(result).split())
     found = result["status"] == "failed" and bool(re.search(mutation.red, said))
-    return Outcome(mutation, found, result["seconds"], f"{result['status']}: {said}" if said else result["status"])
+    said = shorten(f"{result['status']}: {said}" if said else result["status"], 300, placeholder=" ...")
+    return Outcome(mutation, found, result["seconds"], said)
 
 
 def _failure(result: Mapping[str, Any]) -> str:
@@ -143,14 +141,14 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def run(chosen: Sequence[tuple[Case, Mutation]], results: Path, arguments: Sequence[str]) -> list[Outcome]:
     """Raises WrongMutation, KeyboardInterrupt."""
     shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
+    folder = results / "scenarios"  # not a folder of root alone: a virtual machine reads as nobody
+    folder.mkdir(parents=True)
     names = {f"mutant-{number}": pair for number, pair in enumerate(chosen, 1)}
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        for name, (case, mutation) in names.items():
-            # JSON is YAML, and says of every text that it is one.
-            Path(folder, f"{name}{SUFFIX}").write_text(json.dumps(mutate(case, mutation, name)))
-        command = [str(ROOT / "kubewire"), "run", folder, "--quiet", "--no-color", "--results", str(results)]
-        done = subprocess.run([*command, *arguments], cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL)
+    for name, (case, mutation) in names.items():
+        # JSON is YAML, and says of every text that it is one.
+        (folder / f"{name}{SUFFIX}").write_text(json.dumps(mutate(case, mutation, name), indent=1))
+    command = [str(ROOT / "kubewire"), "run", str(folder), "--quiet", "--no-color", "--results", str(results)]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL)
     if done.returncode == 130:
         raise KeyboardInterrupt
     report = json.loads((results / "results.json").read_text())
