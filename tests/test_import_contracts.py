@@ -85,7 +85,7 @@ def lint(checkout: Path) -> str:
         ),
         ("vm/errors.py", "from kubewire.components import vpc", "vm builds and boots"),
         ("vm/errors.py", "from kubewire.components import brand_new", "vm builds and boots"),
-        ("scenarios/engine/file/loader.py", "from kubewire.lab import cli", "lab above scenarios and vm"),
+        ("scenarios/engine/loader.py", "from kubewire.lab import cli", "lab above scenarios and vm"),
         ("components/networks/flannel/device.py", "from kubewire.topologies import plan", "lab above scenarios and vm"),
         ("topologies/plan.py", "from kubewire.components.kernel import command", "topologies import only Mininet"),
         (

@@ -211,7 +211,7 @@ def taint(text: str) -> Taint:
 
 
 def _special(field_name: str, raw: Any) -> Any:
-    """Reads the values of the fields that have no function in _FIELDS."""
+    """Reads the values of the fields that have no function in FIELDS."""
     if field_name == "runtime_endpoint":
         return endpoint(str(raw))
     if field_name == "taints":

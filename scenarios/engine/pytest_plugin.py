@@ -26,10 +26,10 @@ import pytest
 from kubewire.scenarios.engine.events.options import RunOptions, everything_there
 from kubewire.scenarios.engine.events.results import CaseResult
 from kubewire.scenarios.engine.file.document import SpecError
-from kubewire.scenarios.engine.file.loader import SUFFIX, load
 from kubewire.scenarios.engine.file.model import Case
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.scenarios.engine.handle import LabFactory, LabHandle
+from kubewire.scenarios.engine.loader import SUFFIX, load
 from kubewire.scenarios.engine.render.junit import evidence_lines
 from kubewire.scenarios.engine.run.runner import Run
 

@@ -18,7 +18,7 @@ from kubewire.components.kubeapi import kubeconfig
 from kubewire.components.kubelet.configuration import ConfigurationError, read_configuration
 from kubewire.components.kubelet.images.catalogue import Catalogue, InvalidCatalogue, InvalidImageName, Reference
 from kubewire.components.kubelet.static_pods import ManifestError, read_manifest
-from kubewire.scenarios.engine.file import loader
+from kubewire.scenarios.engine import loader
 from kubewire.scenarios.engine.file.document import Document, SpecError
 from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError

@@ -13,7 +13,7 @@ from kubewire.components.kernel import features as kernel_features
 from kubewire.lab.needs import doctor
 from kubewire.scenarios.engine import file as scenario_files
 from kubewire.scenarios.engine.file.document import SpecError
-from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.loader import load
 
 _SCENARIO = """\
 name: needs-something

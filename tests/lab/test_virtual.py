@@ -12,7 +12,7 @@ from kubewire.lab.commands import virtual
 from kubewire.lab.commands.virtual import Needs, choose
 from kubewire.lab.commands.vm_runs import VirtualMachines
 from kubewire.lab.errors import UsageError
-from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.loader import load
 from kubewire.vm import build, cache
 from kubewire.vm.errors import NotBuilt
 from kubewire.vm.kernels import KERNELS

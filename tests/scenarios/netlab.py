@@ -23,9 +23,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from kubewire.components.kernel import namespaces
-from kubewire.scenarios.engine.file.loader import merge
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.scenarios.engine.handle import Completed, ComponentAction, Host
+from kubewire.scenarios.engine.loader import merge
 from kubewire.scenarios.engine.scene.api import BUILT_IN
 
 ROOT = Path(__file__).parents[2]

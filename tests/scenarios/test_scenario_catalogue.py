@@ -9,9 +9,10 @@ from kubewire.lab.handle import LabStarter
 from kubewire.lab.needs.doctor import missing_feature
 from kubewire.scenarios.engine.cli import files_of
 from kubewire.scenarios.engine.events.options import RunOptions
-from kubewire.scenarios.engine.file.loader import load_all
 from kubewire.scenarios.engine.file.model import Case
-from kubewire.scenarios.engine.run.runner import group, run
+from kubewire.scenarios.engine.loader import load_all
+from kubewire.scenarios.engine.run.groups import group
+from kubewire.scenarios.engine.run.runner import run
 from tests.scenarios.netlab import NetLabs
 from tests.scratch import isolated
 
@@ -41,6 +42,12 @@ def test_a_scenario_says_what_it_is_about(name):
 def test_a_scenario_is_found_by_the_name_that_the_list_shows(name):
     (file,) = files_of([name])
     assert next(case.scenario.name for case in load_all([file])) == name
+
+
+def test_the_schema_that_a_scenario_names_for_editors_is_there():
+    for file in CATALOGUE.rglob("*.scenario.yaml"):
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", file.read_text())
+        assert named and (file.parent / named[1]).is_file(), file
 
 
 @pytest.mark.parametrize("text", ["/no/such.scenario.yaml", "no*such", "**", "hair[p]in"])

@@ -10,10 +10,11 @@ import pytest
 from kubewire.scenarios.engine.events.options import RunOptions
 from kubewire.scenarios.engine.events.results import CaseFinished, CaseResult, CaseStarted, Event
 from kubewire.scenarios.engine.file.document import SpecError
-from kubewire.scenarios.engine.file.loader import load, load_all
 from kubewire.scenarios.engine.file.model import Case
+from kubewire.scenarios.engine.loader import load, load_all
 from kubewire.scenarios.engine.run.runner import Run, run
-from kubewire.scenarios.engine.run.steps import Stage, perform
+from kubewire.scenarios.engine.run.steps import perform
+from kubewire.scenarios.engine.run.steps.stage import Stage
 
 _STEPS = "steps:\n  - expect: {from: worker-1, ping: worker-2}\n"
 

@@ -23,8 +23,8 @@ from kubewire.scenarios.engine.events.results import (
     StepResult,
     StepStarted,
 )
-from kubewire.scenarios.engine.file.loader import load
 from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.scenarios.engine.loader import load
 from tests.scenarios.test_scenario_reports import sightings
 
 _TEXT = "name: x\ntitle: t\nsteps:\n  - expect: {name: it answers, from: worker-1, http: 'http://web/'}\n"

@@ -6,7 +6,7 @@ import pytest
 
 from kubewire.scenarios.engine.file import faults
 from kubewire.scenarios.engine.file.document import SpecError
-from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.loader import load
 from tests.scenarios.test_scenario_runs import recorded
 from tests.scratch import isolated
 

@@ -7,7 +7,7 @@ import pytest
 from kubewire.scenarios.engine.file import document
 from kubewire.scenarios.engine.file.document import SpecError
 from kubewire.scenarios.engine.file.keyword import KeywordError, matches
-from kubewire.scenarios.engine.file.loader import load, load_all, merge
+from kubewire.scenarios.engine.loader import load, load_all, merge
 
 STEP = "steps:\n  - expect: {from: worker-1, ping: 10.0.0.1}\n"
 

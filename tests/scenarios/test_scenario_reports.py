@@ -28,7 +28,7 @@ from kubewire.scenarios.engine.events.results import (
     StepFinished,
     StepResult,
 )
-from kubewire.scenarios.engine.file.loader import load
+from kubewire.scenarios.engine.loader import load
 from kubewire.scenarios.engine.packets.capturing import Sighting
 from kubewire.scenarios.engine.packets.decode import decode
 from kubewire.scenarios.engine.render import html, junit

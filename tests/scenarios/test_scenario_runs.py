@@ -19,9 +19,11 @@ from kubewire.scenarios.engine.events.results import (
     RunFinished,
     StepStarted,
 )
-from kubewire.scenarios.engine.file.loader import load_all
+from kubewire.scenarios.engine.loader import load_all
 from kubewire.scenarios.engine.run.runner import Run, run
-from kubewire.scenarios.engine.run.steps import Stage, apply_objects, perform
+from kubewire.scenarios.engine.run.steps import perform
+from kubewire.scenarios.engine.run.steps.objects import apply_objects
+from kubewire.scenarios.engine.run.steps.stage import Stage
 from kubewire.scenarios.engine.scene.api import Cluster
 from kubewire.scenarios.engine.scene.scene import Scene
 from tests.scenarios.netlab import SERVICE_IP, NetLabs

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from kubewire.scenarios.engine.events.results import CaseResult, RunResult, StepResult
-from kubewire.scenarios.engine.file.loader import load
 from kubewire.scenarios.engine.handle import Completed
+from kubewire.scenarios.engine.loader import load
 from kubewire.scenarios.engine.packets.chart import Chart, Line, parse
 from kubewire.scenarios.engine.render import html
 from kubewire.scenarios.engine.render.jsonfile import case_dict

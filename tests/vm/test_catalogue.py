@@ -12,9 +12,9 @@ from kubewire.lab.commands.vm_runs import VirtualMachines
 from kubewire.lab.handle import LabStarter
 from kubewire.lab.needs.doctor import missing_feature
 from kubewire.scenarios.engine.events.options import RunOptions
-from kubewire.scenarios.engine.file.loader import load_all
 from kubewire.scenarios.engine.file.model import Case
 from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.scenarios.engine.loader import load_all
 from kubewire.scenarios.engine.run.runner import Run
 from kubewire.vm import build
 from kubewire.vm.kernels import named

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
@@ -17,10 +18,8 @@ from kubewire.components.networks.weave.allocator import Denied
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Peer(Protocol):
-    """What the agent can do for a caller."""
-
-    default_subnet: IPv4Network
+class Addresses(Protocol):
+    """What a caller can ask of the peer's addresses."""
 
     async def allocate(self, container: str, subnet: IPv4Network) -> int:
         """Waits as long as it takes. Raises Denied."""
@@ -46,24 +45,24 @@ class Peer(Protocol):
 
     def shutdown(self) -> None: ...
 
-    def report(self, what: str) -> str:
-        """`weave status WHAT`."""
-        ...
-
 
 _REPORTS = ("", "peers", "connections", "targets", "ipam")
 
 
-def application(peer: Peer, *, reading: bool = False) -> web.Application:
-    """reading: only what changes nothing."""
+def reports(report: Callable[[str], str]) -> web.Application:
+    """The reading part. report: the text of `weave status WHAT`."""
     app = web.Application(middlewares=[_refusals])
     for what in _REPORTS:
-        app.router.add_get(f"/status/{what}".rstrip("/"), _text(partial(peer.report, what)))
-    if reading:
-        return app
+        app.router.add_get(f"/status/{what}".rstrip("/"), _text(partial(report, what)))
+    return app
+
+
+def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[str], str]) -> web.Application:
+    """All of it."""
+    app = reports(report)
 
     async def allocate(request: web.Request) -> web.Response:
-        subnet = _subnet(request, peer)
+        subnet = _subnet(request, default_subnet)
         address = await peer.allocate(request.match_info["id"], subnet)
         return web.Response(text=f"{IPv4Address(address)}/{subnet.prefixlen}")
 
@@ -72,7 +71,7 @@ def application(peer: Peer, *, reading: bool = False) -> web.Application:
         return web.Response(status=204)
 
     async def lookup(request: web.Request) -> web.Response:
-        subnet = _subnet(request, peer)
+        subnet = _subnet(request, default_subnet)
         found = peer.lookup(request.match_info["id"], subnet)
         return web.Response(text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in found))
 
@@ -91,7 +90,7 @@ def application(peer: Peer, *, reading: bool = False) -> web.Application:
         peer.shutdown()
         return web.Response(status=204)
 
-    app.router.add_get("/ipinfo/defaultsubnet", _text(lambda: str(peer.default_subnet)))
+    app.router.add_get("/ipinfo/defaultsubnet", _text(lambda: str(default_subnet)))
     app.router.add_get("/ip", _text(lambda: "".join(f"{one}\n" for one in peer.containers())))
     for path in ("/ip/{id}", "/ip/{id}/{ip}/{prefixlen}"):
         app.router.add_post(path, allocate)
@@ -102,6 +101,22 @@ def application(peer: Peer, *, reading: bool = False) -> web.Application:
     app.router.add_delete("/peer/{id}", remove_peer)
     app.router.add_delete("/peer", shutdown)
     return app
+
+
+async def serve(sites: Sequence[tuple[str, web.Application]]) -> None:
+    """Serves each at its HOST:PORT until cancelled. Raises OSError when a port is taken."""
+    runners = []
+    try:
+        for address, application in sites:
+            host, _, port = address.rpartition(":")
+            runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+            await runner.setup()
+            runners.append(runner)
+            await web.TCPSite(runner, host, int(port), shutdown_timeout=0.1).start()
+        await asyncio.Event().wait()
+    finally:
+        for runner in runners:
+            await runner.cleanup()
 
 
 def _text(say: Callable[[], str]) -> _Handler:
@@ -120,9 +135,9 @@ async def _refusals(request: web.Request, handler: _Handler) -> web.StreamRespon
         return web.Response(status=400, text=f"{error}\n")
 
 
-def _subnet(request: web.Request, peer: Peer) -> IPv4Network:
+def _subnet(request: web.Request, default: IPv4Network) -> IPv4Network:
     if "ip" not in request.match_info:
-        return peer.default_subnet
+        return default
     return IPv4Network(f"{request.match_info['ip']}/{request.match_info['prefixlen']}")
 
 

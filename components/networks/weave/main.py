@@ -13,7 +13,8 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.kubeconfig import KubeconfigError
 from kubewire.components.networks.weave import dataplane
-from kubewire.components.networks.weave.agent import Agent, Options
+from kubewire.components.networks.weave.agent import Agent
+from kubewire.components.networks.weave.options import Options
 
 log = logging.getLogger("weave-net")
 _EXPECTED = (KubeconfigError, CommandError, OSError)

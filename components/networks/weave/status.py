@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubewire.components.networks.weave.allocator import Allocator
 from kubewire.components.networks.weave.topology import Peer
+
+if TYPE_CHECKING:
+    from kubewire.components.networks.weave.mesh import Mesh
 
 _STATES = ("established", "pending", "retrying", "failed", "connecting")
 
@@ -80,6 +84,26 @@ def _state(allocator: Allocator, waiting: int) -> str:
 
 def _counts(counter: Counter[str], order: Iterable[str]) -> str:
     return ", ".join(f"{counter[key]} {key}" for key in order if counter[key])
+
+
+def connections(mesh: Mesh, port: int, mtu: int) -> list[ConnectionLine]:
+    """`status connections`: what is connected, then the targets that are not."""
+    sealed = "encrypted   " if mesh.password else ""
+    lines = [
+        ConnectionLine(
+            one.outbound,
+            one.address,
+            "established" if one.established else "pending",
+            f"{sealed}{one.way} {one.peer}({one.hello.nickname})",
+            f"mtu={mtu}",
+        )
+        for one in sorted(mesh.connections.values(), key=lambda one: one.address)
+    ]
+    there = {one.ip for one in mesh.connections.values()}
+    for address, target in sorted(mesh.targets.items()):
+        if address not in there:
+            lines.append(ConnectionLine(True, f"{address}:{port}", target.state, target.info))
+    return lines
 
 
 def peers(known: Iterable[Peer]) -> str:

@@ -19,13 +19,14 @@ from kubewire.scenarios.engine.events.results import Evidence, ExpectationResult
 from kubewire.scenarios.engine.file.model import Expectation
 from kubewire.scenarios.engine.scene.api import ApiError
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, SceneError, pairs
-from kubewire.scenarios.engine.verbs import LOOKS, PROBES, Observation, ProbeVerb
+from kubewire.scenarios.engine.verbs import VERBS
+from kubewire.scenarios.engine.verbs.base import Look, Observation, Probe
 from kubewire.scenarios.engine.verbs.probes import split_port
 
-#: between looks, seconds: soon at first, rarely later
+#: Seconds between two looks: short at first, longer later.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 SIDE_BY_SIDE = 8
-#: how long an expectation that must fail is given to hold nevertheless, when the file does not say
+#: Seconds in which an expectation that must fail could still hold, unless the file says less.
 MUST_FAIL_WITHIN = 2.0
 NOWHERE = End("")
 
@@ -44,7 +45,7 @@ Looks = dict[tuple[str, str], Observation]
 
 
 def evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
-    """Never raises for what a scenario or a lab can do wrong: that is the result."""
+    """Never raises for what a scenario or a lab can do wrong: the result says it."""
     if expectation.must_fail:
         return _must_fail(scene, expectation)
     return _evaluate(scene, expectation, scene.left(expectation.within))
@@ -87,7 +88,7 @@ class _Tracker:
         self.last: dict[tuple[str, str], Evidence] = {}
 
     def note(self, looks: Looks, current: Sequence[tuple[str, str]]) -> None:
-        """Take new looks; forget pairs that no longer exist."""
+        """Takes new looks and forgets pairs that no longer exist."""
         for (source, target), seen in looks.items():
             before = self.last.get((source, target))
             self.last[source, target] = Evidence(
@@ -160,7 +161,8 @@ def _look(
         nowhere = ", ".join(expectation.sources), ""
         return {nowhere: _blind(error)}, [nowhere]
     todo = [pair for pair in now if pair.key not in done]
-    looks = _probe(scene, expectation, todo) if expectation.verb in PROBES else _each(scene, expectation, todo)
+    kind = VERBS[expectation.verb]
+    looks = _probe(scene, expectation, kind, todo) if issubclass(kind, Probe) else _each(scene, expectation, kind, todo)
     if expectation.negated:
         looks = {pair: _negated(seen) for pair, seen in looks.items()}
     return looks, [pair.key for pair in now]
@@ -181,7 +183,7 @@ def _negated(seen: Observation) -> Observation:
 def _pairs(scene: Scene, expectation: Expectation) -> list[_Pair]:
     family = expectation.family
     sources = [end.within(family) for text in expectation.sources for end in scene.source(scene.resolve(text))]
-    to = expectation.args.get("to") if expectation.verb in PROBES else None
+    to = expectation.args.get("to") if _sends(expectation) else None
     if not to:
         return [_Pair(source, NOWHERE) for source in sources or [NOWHERE]]
     skip_self = bool(expectation.args.get("exceptSelf"))
@@ -223,7 +225,7 @@ def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[s
     """The verb's arguments for a pair. A probe's "to" is the target's address (with its port, if it has one)."""
     bare = replace(pair.target, ip=split_port(pair.target.ip, 0)[0]) if _has_port(pair.target.ip) else pair.target
     args = dict(expectation.args)
-    target = {"to": pair.target.ip} if expectation.verb in PROBES and args.pop("to", None) else {}
+    target = {"to": pair.target.ip} if _sends(expectation) and args.pop("to", None) else {}
     resolved: dict[str, Any] = scene.resolve(args, {"from": pair.source, "to": bare})
     return {**resolved, **target}
 
@@ -233,13 +235,17 @@ def _has_port(text: str) -> bool:
     return one and text.rpartition(":")[2].isdigit()
 
 
-def _probe(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Looks:
-    kind = PROBES[expectation.verb]
-    by_source: dict[str, list[tuple[_Pair, ProbeVerb]]] = {}
+def _sends(expectation: Expectation) -> bool:
+    """Whether the verb sends something to its "to"."""
+    return issubclass(VERBS[expectation.verb], Probe)
+
+
+def _probe(scene: Scene, expectation: Expectation, kind: type[Probe], todo: Sequence[_Pair]) -> Looks:
+    by_source: dict[str, list[tuple[_Pair, Probe]]] = {}
     looks: Looks = {}
     for pair in todo:
         try:
-            verb: ProbeVerb = kind.read(_arguments(scene, expectation, pair))
+            verb = kind.read(_arguments(scene, expectation, pair))
         except (NotYet, ApiError, OSError) as error:
             looks[pair.key] = _blind(error)
         else:
@@ -248,7 +254,7 @@ def _probe(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Loo
     return looks | _side_by_side(ask, list(by_source.values()))
 
 
-def _ask(scene: Scene, family: str, group: Sequence[tuple[_Pair, ProbeVerb]]) -> Looks:
+def _ask(scene: Scene, family: str, group: Sequence[tuple[_Pair, Probe]]) -> Looks:
     """One probe process at the source of the group. family: of the addresses that a name is looked up for."""
     requests = [verb.request() | {"family": family} for _, verb in group]
     source = group[0][0].source
@@ -269,9 +275,7 @@ def _ask(scene: Scene, family: str, group: Sequence[tuple[_Pair, ProbeVerb]]) ->
     return {pair.key: verb.judge(result, pair.source) for (pair, verb), result in zip(group, results, strict=True)}
 
 
-def _each(scene: Scene, expectation: Expectation, todo: Sequence[_Pair]) -> Looks:
-    kind = LOOKS[expectation.verb]
-
+def _each(scene: Scene, expectation: Expectation, kind: type[Look], todo: Sequence[_Pair]) -> Looks:
     def look(pair: _Pair) -> Looks:
         try:
             verb = kind.read(_arguments(scene, expectation, pair))

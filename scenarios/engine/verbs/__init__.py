@@ -1,39 +1,22 @@
-"""The expectation verbs. A new one is a class and a line here, and its arguments in scenario.schema.json."""
+"""The verbs of expectations. A new one is a module with a table VERBS, and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
 
-from kubewire.scenarios.engine.verbs.apistate import Events, ResourceState
-from kubewire.scenarios.engine.verbs.base import Observation, ProbeVerb, Verb
-from kubewire.scenarios.engine.verbs.commands import Exec
-from kubewire.scenarios.engine.verbs.conntrack import Conntrack
-from kubewire.scenarios.engine.verbs.kernel import Addresses, Fdb, Neighbours, Routes
-from kubewire.scenarios.engine.verbs.packets import Packets
-from kubewire.scenarios.engine.verbs.probes import Dns, Http, Ping, Tcp, Udp
-from kubewire.scenarios.engine.verbs.rules import Rules
-from kubewire.scenarios.engine.verbs.series import Series
+from kubewire.scenarios.engine.verbs.base import Look, Probe
 
-PROBES: Mapping[str, type[Http] | type[Tcp] | type[Ping] | type[Dns]] = {
-    "http": Http,
-    "tcp": Tcp,
-    "udp": Udp,
-    "ping": Ping,
-    "dns": Dns,
+MODULES = (
+    "probes",
+    "commands",
+    "apistate",
+    "rules",
+    "kernel",
+    "conntrack",
+    "packets",
+    "series",
+)
+VERBS: Mapping[str, type[Look] | type[Probe]] = {
+    name: verb for module in MODULES for name, verb in import_module(f"{__name__}.{module}").VERBS.items()
 }
-LOOKS: Mapping[str, type[Any]] = {
-    "exec": Exec,
-    "resource": ResourceState,
-    "events": Events,
-    "rules": Rules,
-    "routes": Routes,
-    "neighbours": Neighbours,
-    "fdb": Fdb,
-    "conntrack": Conntrack,
-    "addresses": Addresses,
-    "packets": Packets,
-    "series": Series,
-}
-
-__all__ = ["LOOKS", "PROBES", "Observation", "ProbeVerb", "Verb"]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
 
 from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
 from kubewire.scenarios.engine.file.jsonpath import JSONPath, as_text
 from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
+from kubewire.scenarios.engine.verbs.arguments import JsonPath, Pattern, Patterns, Texts, Value, choice
 from kubewire.scenarios.engine.verbs.base import (
     AT_LEAST_ONE,
-    Arguments,
-    Count,
+    Counted,
+    Look,
     Observation,
     first_lines,
     listed,
@@ -28,19 +29,21 @@ def _where(resource: Resource, namespace: str) -> str:
 
 
 @dataclass(frozen=True)
-class ResourceState(Arguments):
-    """One object (KIND/NAME) or all of a KIND (with selector). jsonpath: of what; without: that it exists."""
+class ResourceState(Look):
+    """The state of objects in the Kubernetes API: their fields, their number, or that they exist."""
 
-    of: str = ""
-    namespace: str = ""
-    jsonpath: str = ""
-    selector: str = ""
-    exists: bool = True
-    count: Count | None = None
-    equals: str | None = None
-    contains: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    SOURCE: ClassVar = "none"
+    NEEDS_API: ClassVar = True
+    of: Annotated[str, "one object as KIND/NAME, or all objects of a KIND"]
+    namespace: Annotated[str, "where; else the case's own namespace"] = ""
+    jsonpath: Annotated[JsonPath, "kubectl's JSONPath to the fields that are looked at"] = ""
+    selector: Annotated[str, "a label selector"] = ""
+    exists: Annotated[bool, "false: there must be no such object or field"] = True
+    count: Annotated[Counted | None, "how many objects or fields"] = None
+    equals: Annotated[Value, "the field, exactly (white space around it does not count)"] = None
+    contains: Annotated[Texts, "texts that are all in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
 
     def look(self, scene: Scene, source: End) -> Observation:
         kind, _, name = self.of.partition("/")
@@ -106,15 +109,17 @@ def _readable(obj: KubeObject) -> KubeObject:
 
 
 @dataclass(frozen=True)
-class Events(Arguments):
-    """Events about KIND/NAME. reason and type exactly, message as a regular expression."""
+class Events(Look):
+    """Events of the Kubernetes API."""
 
-    about: str = ""
-    reason: str = ""
-    type: str = ""
-    message: str = ""
-    namespace: str = ""
-    count: Count = AT_LEAST_ONE
+    SOURCE: ClassVar = "none"
+    NEEDS_API: ClassVar = True
+    about: Annotated[str, "the object, as KIND/NAME"] = ""
+    reason: Annotated[str, "such as Scheduled"] = ""
+    type: Annotated[str, choice("Normal", "Warning")] = ""
+    message: Annotated[Pattern, "a regular expression that is found in the message"] = ""
+    namespace: Annotated[str, "where; else the case's own namespace"] = ""
+    count: Annotated[Counted, "how many such events"] = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
         namespace = self.namespace or scene.namespace
@@ -148,3 +153,6 @@ def _line(event: KubeObject) -> str:
         f"{event.get('type')} {event.get('reason')} {about.get('kind', '').lower()}/{about.get('name')}: "
         f"{event.get('message')}"
     )
+
+
+VERBS = {"resource": ResourceState, "events": Events}

@@ -1,25 +1,26 @@
-"""What every verb gives: an Observation. And how texts, counts and lists are judged."""
+"""What a verb is and what it returns, an Observation; and how texts, counts and lists are judged."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from kubewire.scenarios.engine.packets.capturing import Sighting
 from kubewire.scenarios.engine.packets.chart import Chart
 from kubewire.scenarios.engine.scene.scene import End, Scene
+from kubewire.scenarios.engine.verbs.arguments import Arguments, Form
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One look. command: what a person types to see the same; seen: in one line; detail: all of it.
+    """What one look has found.
 
-    why: when it does not hold, what is missing. latency: seconds that the observed thing took.
-    sightings: packets that prove it, in the packet's order. blind: there was nothing to look at (no such pod
-    yet), which proves nothing, also not the contrary. final: looking again cannot change it. chart: measured series.
+    command: what a person types to see the same. seen: the finding in one line. detail: all of it. why: what is missing
+    when it does not hold. latency: seconds that the observed thing took. sightings: packets that prove it, in the order
+    of their way. blind: there was nothing to look at, such as a pod that does not exist yet, and so neither the
+    expectation nor its contrary is proved. final: another look cannot change it. chart: the measured series.
     """
 
     holds: bool
@@ -34,70 +35,40 @@ class Observation:
     chart: Chart | None = None
 
 
-class Verb(Protocol):
-    """A verb looks by itself."""
+@dataclass(frozen=True)
+class Look(Arguments):
+    """A verb that looks by itself."""
 
     def look(self, scene: Scene, source: End) -> Observation:
         """One look. Raises NotYet (look again), SceneError (no use), TimeoutError."""
-        ...
-
-
-class ProbeVerb(Protocol):
-    """A verb that sends something from the source: requests of one source go out in one probe process."""
-
-    @property
-    def PROGRAM(self) -> str: ...
-
-    def request(self) -> dict[str, Any]:
-        """For the probe program."""
-        ...
-
-    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
-        """What the program's result means."""
-        ...
-
-
-T = TypeVar("T", bound="Arguments")
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """A verb's arguments; scenario.schema.json has checked the keys, the references are filled in."""
+class Probe(Arguments):
+    """A verb that sends something from the source: requests of one source go out in one probe process."""
 
-    @classmethod
-    def read(cls, args: Mapping[str, Any]) -> Self:
-        """Lists become tuples, numbers that came as ${references} become numbers again."""
-        hints = {item.name: str(item.type) for item in dataclasses.fields(cls)}
-        return cls(**{snake(key): _typed(value, hints[snake(key)]) for key, value in args.items()})
+    PROGRAM: ClassVar[str] = ""
 
+    def request(self) -> dict[str, Any]:
+        """What the probe program is asked to do."""
+        raise NotImplementedError
 
-def snake(key: str) -> str:
-    """exceptSelf -> except_self."""
-    return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), key)
-
-
-def _typed(value: Any, hint: str) -> Any:
-    if hint.startswith("Count"):
-        return Count.of(value)
-    if hint.startswith("tuple["):
-        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if hint.startswith("int") and isinstance(value, str):
-        return int(value)
-    if hint == "str" and not isinstance(value, str):
-        return str(value)
-    return value
+    def judge(self, result: Mapping[str, Any], source: End) -> Observation:
+        """What the program's result means."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many: exactly (low == high), or between; high None: no limit."""
+    """How many: from low to high. high is None when there is no limit."""
 
     low: int = 1
     high: int | None = None
 
     @classmethod
     def of(cls, value: int | Mapping[str, int]) -> Count:
-        """3, {min: 1}, {max: 5}, {min: 1, max: 5}."""
+        """As a file writes it: 3, {min: 1}, {max: 5} or {min: 1, max: 5}."""
         if isinstance(value, int):
             return cls(value, value)
         return cls(value.get("min", 0), value.get("max"))
@@ -112,6 +83,7 @@ class Count:
 
 
 AT_LEAST_ONE = Count()
+Counted = Annotated[Count, Form({"$ref": "#/$defs/count"}, Count.of)]
 
 
 def text_problem(
@@ -122,7 +94,7 @@ def text_problem(
     matches: Sequence[str] = (),
     absent: Sequence[str] = (),
 ) -> str:
-    """What is wrong with a text, "" when nothing. matches and absent are regular expressions (re.search)."""
+    """What is wrong with a text; "" when nothing is. matches and absent are regular expressions (re.search)."""
     if equals is not None and text.strip() != str(equals).strip():
         return f"expected {quoted(str(equals))}, got {quoted(text)}"
     for part in contains:
@@ -144,7 +116,7 @@ def quoted(text: str, limit: int = 100) -> str:
 
 
 def listed(items: Iterable[str], nothing: str = "nothing") -> str:
-    """Comma-separated, or nothing."""
+    """The items with commas between them, or the word for nothing."""
     return ", ".join(items) or nothing
 
 

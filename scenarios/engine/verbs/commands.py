@@ -5,20 +5,22 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.handle import Completed
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
-from kubewire.scenarios.engine.verbs.base import Arguments, Observation, first_lines, quoted, text_problem
+from kubewire.scenarios.engine.verbs.arguments import Duration, Form, Pattern, Patterns, Texts, Value
+from kubewire.scenarios.engine.verbs.base import Look, Observation, first_lines, quoted, text_problem
 
 
 def argv_of(command: tuple[str, ...]) -> list[str]:
-    """A list as it is; one text is for the shell."""
+    """A list of words stays; a single text goes to the shell."""
     return ["sh", "-c", command[0]] if len(command) == 1 else list(command)
 
 
 def execute(scene: Scene, source: End, argv: list[str], timeout: float = 10.0) -> Completed:
-    """Run it there. A place that is not there (yet) raises NotYet, as does a command that takes too long."""
+    """Runs a command at the source. Raises NotYet when the source does not exist yet or the command takes too long."""
     try:
         return scene.lab.exec(source.target, argv, timeout=timeout)
     except LookupError as error:
@@ -36,17 +38,20 @@ def exit_problem(done: Completed, wanted: int | str) -> str:
 
 
 @dataclass(frozen=True)
-class Exec(Arguments):
-    """command: a list, or one text for the shell. The text checks look at standard output."""
+class Exec(Look):
+    """A command, by its exit code, standard output and standard error."""
 
-    command: tuple[str, ...] = ()
-    exit: int | str = 0
-    timeout: float | str = 10.0
-    stderr: str = ""
-    equals: str | None = None
-    contains: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    SHORT_FORM: ClassVar = "command"
+    command: Annotated[Texts, "a list of words, or one text for the shell"]
+    exit: Annotated[
+        int | str, Form({"anyOf": [{"type": "integer"}, {"enum": ["any", "nonzero"]}]}), "the exit code"
+    ] = 0
+    timeout: Annotated[Duration, "after which the command is ended and tried again"] = 10.0
+    stderr: Annotated[Pattern, "a regular expression that is found in standard error"] = ""
+    equals: Annotated[Value, "standard output, exactly (white space around it does not count)"] = None
+    contains: Annotated[Texts, "texts that are all in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = argv_of(self.command)
@@ -69,3 +74,6 @@ class Exec(Arguments):
             detail=first_lines(output.decode(errors="replace")),
             latency=time.monotonic() - began,
         )
+
+
+VERBS = {"exec": Exec}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
-from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.arguments import Port, choice
+from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Count, Counted, Look, Observation, first_lines, listed
 from kubewire.scenarios.engine.verbs.commands import execute
 
 
@@ -28,7 +30,7 @@ class Tuple:
 
 @dataclass(frozen=True)
 class Entry:
-    """original: as the first packet came in; reply: as answers come back, so after translation, turned round."""
+    """original: the direction of the first packet. reply: that of the answers, which shows the translation."""
 
     protocol: str
     state: str
@@ -69,21 +71,23 @@ def _tuple(pairs: list[tuple[str, str]]) -> Tuple:
 
 
 @dataclass(frozen=True)
-class Conntrack(Arguments):
-    """Entries whose original direction (and reply direction) has these values; nat: how they are translated."""
+class Conntrack(Look):
+    """The connections that a node's kernel tracks, in their original and their reply direction."""
 
-    protocol: str = ""
-    source: str = ""
-    destination: str = ""
-    sport: int = 0
-    dport: int = 0
-    reply_source: str = ""
-    reply_destination: str = ""
-    reply_sport: int = 0
-    reply_dport: int = 0
-    state: str = ""
-    nat: str = "any"
-    count: Count = AT_LEAST_ONE
+    protocol: Annotated[str, choice("tcp", "udp", "icmp")] = ""
+    source: Annotated[str, "the original direction's source address"] = ""
+    destination: Annotated[str, "the original direction's destination address"] = ""
+    sport: Annotated[Port, "the original direction's source port"] = 0
+    dport: Annotated[Port, "the original direction's destination port"] = 0
+    reply_source: Annotated[str, "the reply direction's source address: that of the endpoint"] = ""
+    reply_destination: Annotated[str, "the reply direction's destination address: where answers go"] = ""
+    reply_sport: Annotated[Port, "the reply direction's source port"] = 0
+    reply_dport: Annotated[Port, "the reply direction's destination port"] = 0
+    state: Annotated[str, "such as ESTABLISHED"] = ""
+    nat: Annotated[
+        str, choice("none", "source", "destination", "both", "any"), "which addresses are translated, in all of them"
+    ] = "any"
+    count: Annotated[Counted, "how many such entries"] = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
         ipv6 = any(":" in text for text in (self.source, self.destination, self.reply_source, self.reply_destination))
@@ -124,3 +128,6 @@ class Conntrack(Arguments):
 
 def _more(fitting: list[Entry]) -> str:
     return f" and {len(fitting) - 2} more" if len(fitting) > 2 else ""
+
+
+VERBS = {"conntrack": Conntrack}

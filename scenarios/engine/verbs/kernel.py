@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from kubewire.components.kubeapi.resources import PODS
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
-from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.arguments import Texts
+from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Counted, Look, Observation, first_lines, listed
 from kubewire.scenarios.engine.verbs.commands import execute
 
 Row = Mapping[str, Any]
@@ -25,12 +26,12 @@ def table(scene: Scene, source: End, argv: Sequence[str]) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class _Table(Arguments):
-    """Rows of a kernel table that have the given values; count says how many there must be."""
+class _Table(Look):
+    """Rows of a kernel table that have the given values."""
 
-    count: Count = AT_LEAST_ONE
     #: field -> key in a row
     KEYS: ClassVar[Mapping[str, str]] = {}
+    count: Annotated[Counted, "how many such rows"] = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = self.argv()
@@ -73,17 +74,17 @@ def _texts(value: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Routes(_Table):
-    """to: a prefix as in `ip route`; lookup: ask the kernel for the route to an address (ip route get)."""
+    """Routes, or the route that the kernel takes to an address."""
 
-    to: str = ""
-    lookup: str = ""
-    source: str = ""
-    iif: str = ""
-    table: str = ""
-    via: str = ""
-    dev: str = ""
-    src: str = ""
-    type: str = ""
+    to: Annotated[str, "the destination, as `ip route` shows it"] = ""
+    lookup: Annotated[str, "an address: asks the kernel for its route (`ip route get`)"] = ""
+    source: Annotated[str, "with lookup: the packet's source address"] = ""
+    iif: Annotated[str, "with lookup: the interface that the packet comes in at"] = ""
+    table: Annotated[str, "the routing table; else main"] = ""
+    via: Annotated[str, "the gateway"] = ""
+    dev: Annotated[str, "the interface"] = ""
+    src: Annotated[str, "the preferred source address"] = ""
+    type: Annotated[str, "such as unicast or blackhole"] = ""
     KEYS: ClassVar[Mapping[str, str]] = {
         "to": "dst",
         "via": "gateway",
@@ -112,12 +113,12 @@ class Routes(_Table):
 
 @dataclass(frozen=True)
 class Neighbours(_Table):
-    """The ARP table, and in IPv6 the neighbour cache: to is an address, state such as REACHABLE or PERMANENT."""
+    """The ARP table and IPv6's neighbour cache."""
 
-    to: str = ""
-    dev: str = ""
-    lladdr: str = ""
-    state: str = ""
+    to: Annotated[str, "the neighbour's address"] = ""
+    dev: Annotated[str, "the interface"] = ""
+    lladdr: Annotated[str, "the neighbour's MAC address"] = ""
+    state: Annotated[str, "such as REACHABLE or PERMANENT"] = ""
     KEYS: ClassVar[Mapping[str, str]] = {"to": "dst", "dev": "dev", "lladdr": "lladdr", "state": "state"}
 
     def argv(self) -> list[str]:
@@ -136,11 +137,11 @@ class Neighbours(_Table):
 
 @dataclass(frozen=True)
 class Fdb(_Table):
-    """The forwarding database of bridges and VXLAN devices: lladdr is behind dst (the other node's address)."""
+    """The forwarding database of bridges and VXLAN devices."""
 
-    dev: str = ""
-    lladdr: str = ""
-    dst: str = ""
+    dev: Annotated[str, "the bridge's port or the VXLAN device"] = ""
+    lladdr: Annotated[str, "the MAC address"] = ""
+    dst: Annotated[str, "the VXLAN tunnel endpoint behind which it is: another node's address"] = ""
     KEYS: ClassVar[Mapping[str, str]] = {"dev": "ifname", "lladdr": "mac", "dst": "dst"}
 
     def argv(self) -> list[str]:
@@ -158,15 +159,13 @@ class Fdb(_Table):
 
 
 @dataclass(frozen=True)
-class Addresses(Arguments):
-    """Which interfaces have an address. Looks at all hosts and all pods unless from says where.
+class Addresses(Look):
+    """The interfaces that have an address, on all hosts and in all pods unless from says where."""
 
-    on: the exact set as HOST:INTERFACE or pod:NAME:INTERFACE; count: how many interfaces.
-    """
-
-    address: str = ""
-    on: tuple[str, ...] | None = None
-    count: Count | None = None
+    SOURCE: ClassVar = "optional"
+    address: Annotated[str, "the address"]
+    on: Annotated[Texts | None, "exactly these interfaces, as HOST:INTERFACE or pod:NAME:INTERFACE"] = None
+    count: Annotated[Counted | None, "how many interfaces"] = None
 
     def look(self, scene: Scene, source: End) -> Observation:
         places = [source] if source.target else everywhere(scene)
@@ -210,3 +209,6 @@ def everywhere(scene: Scene) -> list[End]:
             shown = metadata["name"] if metadata["namespace"] == scene.namespace else full
             ends.append(End(f"pod:{shown}", f"pod:{full}", status.get("podIP", ""), pod["spec"].get("nodeName", "")))
     return ends
+
+
+VERBS = {"routes": Routes, "neighbours": Neighbours, "fdb": Fdb, "addresses": Addresses}

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from kubewire.scenarios.engine.packets.capturing import CaptureFailed, RunningCapture, Sighting
 from kubewire.scenarios.engine.packets.decode import ICMP, Identity, Packet, identity, summary
 from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
-from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Arguments, Count, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.arguments import Arguments, Form, Port, Texts, Way, choice, mapping
+from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Counted, Look, Observation, first_lines, listed
 
 #: name -> (type, code or None for any) by IP version
 ICMP_KINDS: Mapping[str, Mapping[int, tuple[int, int | None]]] = {
@@ -45,7 +46,7 @@ def _icmp_fits(icmp: ICMP | None, name: str) -> bool:
 
 
 def _target(packet: Packet) -> str:
-    """Whom neighbour discovery or ARP is about."""
+    """The address that neighbour discovery or ARP asks for."""
     if packet.arp:
         return packet.arp.target_ip
     return packet.icmp.target if packet.icmp else ""
@@ -73,23 +74,70 @@ def fits(packet: Packet, wanted: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class Packets(Arguments):
-    """on: at each of these interfaces, count packets that fit. path: one packet at all of them, one after another.
+class Headers(Arguments):
+    """Headers of the innermost packet, which the applications see."""
 
-    nat: what of the addresses differs between the path's first and last interface. encapsulated: in VXLAN or
-    not. direction: out: sent by the interface's own side. length: bytes on the wire.
-    """
+    protocol: Annotated[str, choice("tcp", "udp", "icmp", "arp", "esp")] = ""
+    source: Annotated[str, "an address or a range"] = ""
+    destination: Annotated[str, "an address or a range"] = ""
+    sport: Annotated[Port, "the source port"] = 0
+    dport: Annotated[Port, "the destination port"] = 0
+    flags: Annotated[
+        str,
+        Form(
+            {
+                "type": "string",
+                "pattern": "^[FSRPAUEC]+$",
+                "description": "TCP flags as letters of FSRPAUEC, such as S or SA",
+            }
+        ),
+        "exactly these TCP flags, such as S or SA",
+    ] = ""
+    icmp: Annotated[str, choice(*ICMP_KINDS), "the kind of ICMP or ICMPv6 message"] = ""
+    target: Annotated[str, "the address that ARP or neighbour discovery asks for"] = ""
+    ttl: Annotated[int, "the time to live, in IPv6 the hop limit"] = 0
+    payload: Annotated[str, "a text in the payload"] = ""
 
-    capture: str = ""
-    on: tuple[str, ...] = ()
-    path: tuple[str, ...] = ()
-    match: Mapping[str, Any] | None = None
-    outer: Mapping[str, Any] | None = None
-    encapsulated: bool | None = None
-    direction: str = ""
-    length: Count | None = None
-    count: Count = AT_LEAST_ONE
-    nat: str = ""
+
+@dataclass(frozen=True)
+class OuterHeaders(Arguments):
+    """Headers of the packet that carries another one."""
+
+    protocol: Annotated[str, choice("udp", "tcp", "icmp", "arp")] = ""
+    source: Annotated[str, "an address or a range"] = ""
+    destination: Annotated[str, "an address or a range"] = ""
+    sport: Annotated[Port, "the source port"] = 0
+    dport: Annotated[Port, "the destination port"] = 0
+    vni: Annotated[int, "VXLAN's or Geneve's network identifier"] = 0
+
+
+@dataclass(frozen=True)
+class Packets(Look):
+    """The packets of a capture: at each of some interfaces, or one packet at all of them in order."""
+
+    SOURCE: ClassVar = "none"
+    capture: Annotated[str, "the capture's name; else the last one that was started"] = ""
+    on: Annotated[Texts, "interfaces, each of which sees the packets"] = ()
+    path: Annotated[Way, "interfaces that see the same packet one after another"] = ()
+    match: Annotated[Mapping[str, Any] | None, mapping(Headers), "headers of the innermost packet"] = None
+    outer: Annotated[Mapping[str, Any] | None, mapping(OuterHeaders), "headers of the packet that carries it"] = None
+    encapsulated: Annotated[bool | None, "whether another packet carries it"] = None
+    direction: Annotated[str, choice("in", "out"), "out: the interface's own side sends it"] = ""
+    length: Annotated[Counted | None, "bytes on the wire"] = None
+    count: Annotated[Counted, "how many such packets"] = AT_LEAST_ONE
+    nat: Annotated[
+        str,
+        choice("none", "source", "destination", "both"),
+        "which addresses or ports differ between the first and the last interface of path",
+    ] = ""
+
+    @classmethod
+    def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
+        if ("on" in args) == ("path" in args):
+            return "", "needs on (interfaces) or path (interfaces in the packet's order)"
+        if "nat" in args and "path" not in args:
+            return "nat", "needs path: the translation is seen between its first and last interface"
+        return None
 
     def look(self, scene: Scene, source: End) -> Observation:
         capture = self._capture(scene)
@@ -227,3 +275,6 @@ def lines(sightings: Sequence[Sighting]) -> list[str]:
         f"{(one.time - sightings[0].time) / 1000:8.0f} us  {one.point:<{width}}  {summary(one.packet)}"
         for one in sightings
     ]
+
+
+VERBS = {"packets": Packets}

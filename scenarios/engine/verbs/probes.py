@@ -5,19 +5,40 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.scene.scene import End, SceneError, typed
-from kubewire.scenarios.engine.verbs.base import Arguments, Count, Observation, listed, quoted, text_problem
+from kubewire.scenarios.engine.verbs.arguments import (
+    Duration,
+    Form,
+    Listed,
+    Numbers,
+    Patterns,
+    Port,
+    Texts,
+    Value,
+    choice,
+    whole,
+)
+from kubewire.scenarios.engine.verbs.base import Counted, Observation, Probe, listed, quoted, text_problem
 
 PROBE = "kubewire.scenarios.engine.scene.probe:main"
 RESOLVE = "kubewire.scenarios.engine.scene.resolve:main"
 
+Failure = Annotated[
+    str,
+    choice("any", "refused", "timeout", "unreachable", "reset", "too-big", "prohibited", "ttl", "dns", "protocol"),
+    "how it must fail; else it must not",
+]
+Timeout = Annotated[Duration | None, "for one try (default 1s)"]
+ExceptSelf = Annotated[bool, "leaves out the pairs of a source with itself"]
+To = Annotated[str, "a place, an address or a name, also with :PORT"]
+
 
 def _timeout(given: float | str | None) -> float:
-    """Seconds for one try: short, for a SYN that met unfinished rules is lost and a new one gets through at once."""
+    """Seconds for one try. The default is short, because a SYN that meets unfinished rules is lost."""
     return 1.0 if given is None else seconds(given)
 
 
@@ -43,27 +64,34 @@ def _detail(result: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Http(Arguments):
-    """HTTP from the source. url, or to + port + path."""
+class Http(Probe):
+    """An HTTP request and its answer. Give url, or to with port and path."""
 
     PROGRAM: ClassVar[str] = PROBE
-    url: str = ""
-    to: str = ""
-    port: int = 80
-    path: str = "/"
-    method: str = "GET"
-    headers: Mapping[str, str] | None = None
-    body: str = ""
-    status: tuple[int, ...] = (200,)
-    error: str = ""
-    timeout: float | str | None = None
-    repeat: int = 1
-    distinct: Count | None = None
-    except_self: bool = False
-    equals: str | None = None
-    contains: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    SHORT_FORM: ClassVar = "url"
+    url: Annotated[str, "http://..."] = ""
+    to: To = ""
+    port: Annotated[Port, "with to"] = 80
+    path: Annotated[str, "with to"] = "/"
+    method: Annotated[str, choice("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")] = "GET"
+    headers: Annotated[
+        Mapping[str, str] | None, Form({"type": "object", "additionalProperties": {"type": "string"}}), "of the request"
+    ] = None
+    body: Annotated[str, "of the request"] = ""
+    status: Annotated[Numbers, "the answer's, one of these"] = (200,)
+    error: Failure = ""
+    timeout: Timeout = None
+    repeat: Annotated[int, whole(1, 1000), "requests, one after another, each on a connection of its own"] = 1
+    distinct: Annotated[Counted | None, "how many different answers the repeated requests get"] = None
+    except_self: ExceptSelf = False
+    equals: Annotated[Value, "the answer's body, exactly (white space around it does not count)"] = None
+    contains: Annotated[Texts, "texts that are all in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
+
+    @classmethod
+    def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
+        return ("", "needs url, or to with port and path") if ("url" in args) == ("to" in args) else None
 
     @property
     def address(self) -> str:
@@ -150,20 +178,21 @@ def split_port(to: str, port: int) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class Tcp(Arguments):
-    """A TCP connection; with send, also an answer."""
+class Tcp(Probe):
+    """A TCP connection, and with send also an answer."""
 
     PROGRAM: ClassVar[str] = PROBE
-    to: str = ""
-    port: int = 0
-    send: str | None = None
-    error: str = ""
-    timeout: float | str | None = None
-    except_self: bool = False
-    equals: str | None = None
-    contains: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    SHORT_FORM: ClassVar = "to"
+    to: To
+    port: Annotated[Port, "unless to has it"] = 0
+    send: Annotated[str | None, "what is sent; then an answer is waited for"] = None
+    error: Failure = ""
+    timeout: Timeout = None
+    except_self: ExceptSelf = False
+    equals: Annotated[Value, "the answer, exactly (white space around it does not count)"] = None
+    contains: Annotated[Texts, "texts that are all in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
     probe: ClassVar[str] = "tcp"
     netcat: ClassVar[str] = ""
     default_send: ClassVar[str | None] = None
@@ -205,7 +234,7 @@ class Tcp(Arguments):
 
 @dataclass(frozen=True)
 class Udp(Tcp):
-    """One datagram and its answer; agnhost's netexec answers "hostname" with its name."""
+    """One UDP datagram and its answer. Without send it is "hostname", which agnhost's netexec answers with its name."""
 
     probe: ClassVar[str] = "udp"
     netcat: ClassVar[str] = "-u "
@@ -213,17 +242,18 @@ class Udp(Tcp):
 
 
 @dataclass(frozen=True)
-class Ping(Arguments):
-    """One ICMP echo request. size: bytes of data (the packet is 28 bigger, in IPv6 48); df: must not be fragmented."""
+class Ping(Probe):
+    """One ICMP echo request and its reply."""
 
     PROGRAM: ClassVar[str] = PROBE
-    to: str = ""
-    size: int = 56
-    df: bool = False
-    ttl: int = 64
-    error: str = ""
-    timeout: float | str | None = None
-    except_self: bool = False
+    SHORT_FORM: ClassVar = "to"
+    to: To
+    size: Annotated[int, whole(0, 65500), "bytes of data; the packet has 28 more, in IPv6 48"] = 56
+    df: Annotated[bool, "the packet must not be fragmented"] = False
+    ttl: Annotated[int, whole(1, 255), "the time to live, in IPv6 the hop limit"] = 64
+    error: Failure = ""
+    timeout: Timeout = None
+    except_self: ExceptSelf = False
 
     def request(self) -> dict[str, Any]:
         wait = _timeout(self.timeout)
@@ -253,23 +283,24 @@ class Ping(Arguments):
 
 
 @dataclass(frozen=True)
-class Dns(Arguments):
-    """A question asked as the source's stub resolver asks it. answers: the exact set of answer data."""
+class Dns(Probe):
+    """A DNS question, asked as the source's stub resolver asks it, and its answer."""
 
     PROGRAM: ClassVar[str] = RESOLVE
-    name: str = ""
-    type: str = "A"
-    server: str = ""
-    search: bool = True
-    transport: str = "udp"
-    rcode: str = "NOERROR"
-    answers: tuple[str, ...] | None = None
-    contains: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-    count: Count | None = None
-    authority: bool | None = None
-    error: str = ""
-    timeout: float | str | None = None
+    SHORT_FORM: ClassVar = "name"
+    name: Annotated[str, "the name that is asked for"]
+    type: Annotated[str, choice("A", "AAAA", "CNAME", "SRV", "PTR", "TXT", "NS", "SOA", "MX")] = "A"
+    server: Annotated[str, "else the first nameserver of /etc/resolv.conf"] = ""
+    search: Annotated[bool, "tries the domains of the search list"] = True
+    transport: Annotated[str, choice("udp", "tcp")] = "udp"
+    rcode: Annotated[str, choice("NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP")] = "NOERROR"
+    answers: Annotated[Listed | None, "exactly these data of records of the type"] = None
+    contains: Annotated[Texts, 'texts that are in the answer, whose lines are "TYPE DATA"'] = ()
+    matches: Annotated[Patterns, "regular expressions that are found in the answer"] = ()
+    count: Annotated[Counted | None, "how many records of the type"] = None
+    authority: Annotated[bool | None, "whether there is an authority section"] = None
+    error: Failure = ""
+    timeout: Timeout = None
 
     def request(self) -> dict[str, Any]:
         return {
@@ -328,3 +359,6 @@ class Dns(Arguments):
         words = ["dig", *([f"@{self.server}"] if self.server else []), *(["+search"] if self.search else [])]
         words += ["+tcp"] if self.transport == "tcp" else []
         return shlex.join([*words, self.name, self.type])
+
+
+VERBS = {"http": Http, "tcp": Tcp, "udp": Udp, "ping": Ping, "dns": Dns}

@@ -9,10 +9,19 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Annotated, Any
 
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
-from kubewire.scenarios.engine.verbs.base import Arguments, Count, Observation, first_lines, listed, quoted
+from kubewire.scenarios.engine.verbs.arguments import (
+    Arguments,
+    Pattern,
+    Patterns,
+    Port,
+    Texts,
+    choice,
+    mapping,
+)
+from kubewire.scenarios.engine.verbs.base import Counted, Look, Observation, first_lines, listed, quoted
 from kubewire.scenarios.engine.verbs.commands import execute
 
 #: nft's table and family stay with nft; iptables-save prints all tables of a family
@@ -159,26 +168,38 @@ def parse_rule(line: str) -> Rule:
 
 
 @dataclass(frozen=True)
-class Rules(Arguments):
-    """The rules of a host. table and chain narrow it down; count is of lines that matches (or contains) finds.
+class Walk(Arguments):
+    """A packet that enters at a chain. What is not said of it excludes no rule."""
 
-    walk: a packet entering at a chain (iptables only); reaches, avoids: regular expressions over the rules that
-    it may come to, following jumps, for example KUBE-SVC-.* or "-j DNAT --to-destination 10.244.1.2:8080". A packet
-    comes to at most one of the verdicts among them: decides is a regular expression over the first one. Where rules
-    choose at random, each of them may be the first, and the expression must allow for all.
+    chain: Annotated[str, "such as PREROUTING"]
+    protocol: Annotated[str, choice("tcp", "udp", "sctp", "icmp")] = ""
+    source: Annotated[str, "the source address"] = ""
+    destination: Annotated[str, "the destination address"] = ""
+    dport: Annotated[Port, "the destination port"] = 0
+    local: Annotated[bool, "whether the destination is an address of the host"] = False
+
+
+@dataclass(frozen=True)
+class Rules(Look):
+    """A host's iptables or nftables rules: as text, or along a packet's walk through the chains.
+
+    A walk follows jumps over all rules that may match. A packet comes to at most one of the verdicts among them. Where
+    rules choose at random, each of them may be the first, and decides must allow for all.
     """
 
-    tool: str = "iptables"
-    table: str = ""
-    chain: str = ""
-    contains: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-    count: Count | None = None
-    walk: Mapping[str, Any] | None = None
-    reaches: tuple[str, ...] = ()
-    avoids: tuple[str, ...] = ()
-    decides: str = ""
+    tool: Annotated[str, choice("iptables", "ip6tables", "nft")] = "iptables"
+    table: Annotated[str, "else all tables; of a walk: else nat"] = ""
+    chain: Annotated[str, "else all chains"] = ""
+    contains: Annotated[Texts, "texts that are all in one rule"] = ()
+    matches: Annotated[Patterns, "regular expressions that are all found in one rule"] = ()
+    absent: Annotated[Patterns, "regular expressions that are found in no rule"] = ()
+    count: Annotated[Counted | None, "how many rules have what contains and matches ask"] = None
+    walk: Annotated[Mapping[str, Any] | None, mapping(Walk), "a packet that enters at a chain (iptables only)"] = None
+    reaches: Annotated[
+        Patterns, "regular expressions that are found in a rule of the walk, such as KUBE-SVC-.* or a whole DNAT"
+    ] = ()
+    avoids: Annotated[Patterns, "regular expressions that are found in no rule of the walk"] = ()
+    decides: Annotated[Pattern, "a regular expression that is found in the first verdict of the walk"] = ""
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = self._argv()
@@ -262,3 +283,6 @@ def _undecided(pattern: str, verdicts: Sequence[Rule]) -> str:
 def _packet_text(packet: Mapping[str, Any]) -> str:
     port = f":{packet['dport']}" if packet.get("dport") else ""
     return f"{packet.get('protocol', 'a packet')} to {packet.get('destination', 'anywhere')}{port}"
+
+
+VERBS = {"rules": Rules}

@@ -6,28 +6,55 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.handle import Completed
 from kubewire.scenarios.engine.packets.chart import Chart, number, parse
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
-from kubewire.scenarios.engine.verbs.base import Arguments, Observation, listed
+from kubewire.scenarios.engine.verbs.arguments import Duration, Form, Texts
+from kubewire.scenarios.engine.verbs.base import Look, Observation, listed
 from kubewire.scenarios.engine.verbs.commands import argv_of, execute, exit_problem
+
+_MULTIPLE = {"type": "number", "exclusiveMinimum": 0}
+GROWTH = {
+    "type": "object",
+    "additionalProperties": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"min": _MULTIPLE, "max": _MULTIPLE},
+        "minProperties": 1,
+    },
+}
 
 
 @dataclass(frozen=True)
-class Series(Arguments):
-    """program ("package.module:function", with args) or command prints lines of name, x and y between tabs. growth:
-    name -> min and max of y at the greatest x as a multiple of y at the least: a ratio within one run, as the times
-    themselves are the machine's. Measured once: what is not as expected will not become so."""
+class Series(Look):
+    """Measurements at several sizes and how they grow; the report draws them.
 
-    x: str
-    y: str
-    growth: Mapping[str, Mapping[str, float]]
-    program: str = ""
-    args: tuple[str | float, ...] = ()
-    command: tuple[str, ...] = ()
-    timeout: float | str = 120.0
+    A program or command prints lines of name, x and y between tabs. The judgement is a ratio within one run, because
+    the times themselves depend on the machine. It is measured once: another run would not prove the first one wrong.
+    """
+
+    x: Annotated[str, "what x is, with its unit"]
+    y: Annotated[str, "what y is, with its unit"]
+    growth: Annotated[
+        Mapping[str, Mapping[str, float]],
+        Form(GROWTH),
+        "for each name the min and max of y at the greatest x, as a multiple of y at the least x",
+    ]
+    program: Annotated[str, Form({"type": "string", "pattern": r"^[\w.]+:\w+$"}), "package.module:function"] = ""
+    args: Annotated[
+        tuple[str | float, ...],
+        Form({"type": "array", "items": {"type": ["string", "number"]}}, tuple),
+        "the program's",
+    ] = ()
+    command: Annotated[Texts, "instead of a program: a list of words, or one text for the shell"] = ()
+    timeout: Annotated[Duration, "for the whole measurement"] = 120.0
+
+    @classmethod
+    def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
+        return ("", "needs program or command") if ("program" in args) == ("command" in args) else None
 
     def look(self, scene: Scene, source: End) -> Observation:
         began = time.monotonic()
@@ -85,3 +112,6 @@ def table(chart: Chart) -> str:
         cells = "".join(f"{number(values[at]) if at in values else '':>10}" for at in columns)
         rows.append(f"{line.name:<{width}}{cells}")
     return "\n".join(rows)
+
+
+VERBS = {"series": Series}

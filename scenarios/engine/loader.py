@@ -1,10 +1,9 @@
-"""Scenario files -> cases: checked against scenario.schema.json, variants merged, the matrix expanded."""
+"""Reads scenario files: checks them against the schema, merges variants, expands the matrix into cases."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,27 +21,18 @@ from kubewire.scenarios.engine.file.document import (
     read_text,
 )
 from kubewire.scenarios.engine.file.duration import seconds
-from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
 from kubewire.scenarios.engine.file.manifests import object_problem
 from kubewire.scenarios.engine.file.model import Case, Expectation, Scenario, Step, Timeouts, Variant
 from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.scenarios.engine.verbs import VERBS
 
 SUFFIX = ".scenario.yaml"
-VERBS = (
-    *("http", "tcp", "udp", "ping", "dns", "exec", "resource", "events", "rules", "routes"),
-    *("neighbours", "fdb", "conntrack", "addresses", "packets", "series"),
-)
 ACTIONS = (
     *("note", "apply", "delete", "scale", "patch", "wait", "exec", "capture", "component"),
     *("link", "start", "stop", "elapse", "save", "expect"),
 )
-#: actions and verbs that only an API server can do or answer
-OF_THE_API = ("apply", "delete", "scale", "patch", "wait", "component", "resource", "events")
-#: verb: text -> the key that the text stands for
-SHORT_FORMS = {"http": "url", "tcp": "to", "udp": "to", "ping": "to", "dns": "name", "exec": "command"}
-#: what looks somewhere by itself and so takes no from
-WITHOUT_SOURCE = ("resource", "events", "packets")
-OPTIONAL_SOURCE = ("addresses",)
+#: Actions that need an API server.
+OF_THE_API = ("apply", "delete", "scale", "patch", "wait", "component")
 Content = TypeVar("Content")
 
 
@@ -69,7 +59,7 @@ def load(path: Path) -> list[Case]:
 
 
 def load_all(paths: Iterable[Path]) -> list[Case]:
-    """Cases of many files; problems of all files are reported together; two scenarios with one name are one."""
+    """Cases of many files. The problems of all files are reported together; one name for two scenarios is one."""
     cases: list[Case] = []
     problems: list[str] = []
     for path in discover(paths):
@@ -172,7 +162,7 @@ class _File:
         if objects:
             raise self._error(at, "a lab with kubernetes: false has no API for fixtures or manifests")
         for step in steps:
-            used = [one.verb for one in step.expectations if one.verb in OF_THE_API]
+            used = [one.verb for one in step.expectations if VERBS[one.verb].NEEDS_API]
             if step.action in OF_THE_API or used:
                 what = step.action if step.action in OF_THE_API else used[0]
                 raise SpecError([f"{step.where}: {what} needs an API, and the lab says kubernetes: false"])
@@ -190,7 +180,7 @@ class _File:
         lines = {
             path[len(prefix) :]: line for path, line in self.document.lines.items() if path[: len(prefix)] == prefix
         }
-        # what an axis sets stands where the axis does
+        # A problem with what an axis sets is shown at the axis.
         lines |= {tuple(axis.split(".")): self.document.lines["matrix", axis] for axis in cell}
         return LabSpec.from_document(Document(data, lines, self.document.where))
 
@@ -255,19 +245,21 @@ class _File:
         )
 
     def _expectation(self, item: Mapping[str, Any], path: KeyPath, timeouts: Timeouts) -> Expectation:
-        verb = self._only(item, VERBS, path, "an expectation")
-        args = item[verb]
+        name = self._only(item, tuple(VERBS), path, "an expectation")
+        verb, args = VERBS[name], item[name]
         if isinstance(args, str):
-            args = {SHORT_FORMS[verb]: args}
+            args = {verb.SHORT_FORM: args}
         sources = item.get("from", ())
         sources = (sources,) if isinstance(sources, str) else tuple(sources)
-        if not sources and verb not in (*WITHOUT_SOURCE, *OPTIONAL_SOURCE):
+        if not sources and verb.SOURCE == "required":
             raise self._error(path, "from is missing: a host (worker-1, client), pod:NAME or pods:LABEL=VALUE")
-        if sources and verb in WITHOUT_SOURCE:
-            raise self._error((*path, "from"), f"{verb} takes no from")
-        self._check_args(verb, args, (*path, verb))
+        if sources and verb.SOURCE == "none":
+            raise self._error((*path, "from"), f"{name} takes no from")
+        if wrong := verb.problem(args):
+            key, what = wrong
+            raise self._error((*path, name, key) if key else (*path, name), what)
         return Expectation(
-            verb=verb,
+            verb=name,
             args=args,
             sources=sources,
             family=item.get("family", ""),
@@ -279,28 +271,6 @@ class _File:
             explain=item.get("explain", "").strip(),
             where=self.document.at(path),
         )
-
-    def _check_args(self, verb: str, args: Mapping[str, Any], path: KeyPath) -> None:
-        for key in ("matches", "absent") if verb != "packets" else ():
-            patterns = args.get(key, [])
-            for pattern in [patterns] if isinstance(patterns, str) else patterns:
-                try:
-                    re.compile(re.sub(r"\$\{[^}]*\}", "x", pattern))
-                except re.error as error:
-                    raise self._error((*path, key), f"{pattern!r} is no regular expression: {error}") from error
-        if "jsonpath" in args:
-            try:
-                JSONPath.parse(re.sub(r"\$\{[^}]*\}", "x", args["jsonpath"]))
-            except JSONPathError as error:
-                raise self._error((*path, "jsonpath"), str(error)) from error
-        if verb == "http" and ("url" in args) == ("to" in args):
-            raise self._error(path, "needs url, or to with port and path")
-        if verb == "packets" and ("on" in args) == ("path" in args):
-            raise self._error(path, "needs on (interfaces) or path (interfaces in the packet's order)")
-        if verb == "packets" and "nat" in args and "path" not in args:
-            raise self._error(
-                (*path, "nat"), "needs path: the translation is seen between its first and last interface"
-            )
 
     def _only(self, item: Mapping[str, Any], choices: Sequence[str], path: KeyPath, what: str) -> str:
         given = [key for key in choices if key in item]
@@ -325,7 +295,7 @@ class _File:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """RFC 7386 on plain data: mappings key by key, null removes, everything else is replaced."""
+    """Merges plain data as RFC 7386 does: mappings key by key, null removes a key, anything else is replaced."""
     if not isinstance(over, dict) or not isinstance(base, dict):
         return over
     merged = {key: value for key, value in base.items() if over.get(key, value) is not None}

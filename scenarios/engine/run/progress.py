@@ -1,0 +1,48 @@
+"""What the threads of a run share: results so far, who is told of them, and whether the run is to end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kubewire.scenarios.engine.events.results import CaseFinished, CaseResult, CaseStarted, Event
+from kubewire.scenarios.engine.file.model import Case
+from kubewire.scenarios.engine.render import Renderer
+
+
+@dataclass
+class Progress:
+    """total: cases of the run. stopping: no further case is begun. interrupted: cases under way end as well."""
+
+    total: int
+    renderers: Sequence[Renderer]
+    results: list[CaseResult] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    interrupted: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _number: int = 0
+
+    def tell(self, event: Event) -> None:
+        """Tells all renderers, one event at a time."""
+        with self._lock:
+            for renderer in self.renderers:
+                renderer.handle(event)
+
+    def begin(self, case: Case, lab: str) -> None:
+        """A case begins; it gets the next number."""
+        with self._lock:
+            self._number += 1
+            number = self._number
+        self.tell(CaseStarted(case, lab, number, self.total))
+
+    def finish(self, result: CaseResult) -> None:
+        """A case has its result."""
+        with self._lock:
+            self.results.append(result)
+        self.tell(CaseFinished(result))
+
+    def unfinished(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases that have no result yet."""
+        done = {result.case.id for result in self.results}
+        return [case for case in cases if case.id not in done]

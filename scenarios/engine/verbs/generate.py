@@ -1,0 +1,155 @@
+"""Writes what follows from the verbs: their part of scenario.schema.json, and docs/verbs.md.
+
+python -m kubewire.scenarios.engine.verbs.generate
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any
+
+from kubewire.scenarios.engine.verbs import VERBS
+from kubewire.scenarios.engine.verbs.arguments import TEXTS, Argument, Arguments, arguments, schema
+
+_ENGINE = Path(__file__).parent.parent
+SCHEMA = _ENGINE / "file/scenario.schema.json"
+REFERENCE = _ENGINE.parents[1] / "docs/verbs.md"
+_WIDTH = 120
+
+_INTRODUCTION = """\
+# Verbs
+
+What an expectation of a scenario file can look at. `python -m kubewire.scenarios.engine.verbs.generate` writes this
+page from the verbs' dataclasses ([scenarios/engine/verbs](../scenarios/engine/verbs)). How an expectation is written,
+and what it takes beside its verb, stands in [scenarios/engine](../scenarios/engine/README.md#a-scenario).
+
+A **count** is a number, or `{min: N}`, `{max: N}` or both. A **time** is a number of seconds or a text such as `500ms`
+or `2m`. A **port** is a number or a `${reference}`. **Texts** are one text or a list of them.
+"""
+
+
+def schema_of(current: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of scenario files with the verbs as they are now; the rest stays."""
+    definitions = dict(current["$defs"])
+    expectation = dict(definitions["expectation"])
+    properties = dict(expectation["properties"])
+    for name in [name for name, form in properties.items() if form == _reference(name)]:
+        del properties[name], definitions[name]
+    generated = {name: _definition(verb) for name, verb in VERBS.items()}
+    properties |= {name: _reference(name) for name in VERBS}
+    definitions["expectation"] = {**expectation, "properties": properties}
+    return {**current, "$defs": {**definitions, **generated}}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _definition(verb: type[Arguments]) -> dict[str, Any]:
+    return {"anyOf": [{"type": "string"}, schema(verb)]} if verb.SHORT_FORM else schema(verb)
+
+
+def json_text(value: Any, indent: str = "", used: int = 0) -> str:
+    """JSON in which everything that fits on a line stands on one. used: columns that the line has beside the value."""
+    short = json.dumps(value, ensure_ascii=False)
+    if used + len(short) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return short
+    inner = indent + "  "
+    if isinstance(value, list):
+        lines = [f"{inner}{json_text(one, inner, len(inner) + 1)}" for one in value]
+        return "[\n" + ",\n".join(lines) + f"\n{indent}]"
+    heads = {key: f"{inner}{json.dumps(key)}: " for key in value}
+    lines = [f"{heads[key]}{json_text(one, inner, len(heads[key]) + 1)}" for key, one in value.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def reference() -> str:
+    """docs/verbs.md."""
+    rows = [f"| [`{name}`](#{name}) | {_summary(verb)} |" for name, verb in VERBS.items()]
+    table = "\n".join(["| verb | looks at |", "|---|---|", *rows])
+    return "\n".join([_INTRODUCTION, table, *(_section(name, verb) for name, verb in VERBS.items())]) + "\n"
+
+
+def _summary(verb: type[Arguments]) -> str:
+    return _paragraphs(verb)[0]
+
+
+def _paragraphs(verb: type[Arguments]) -> list[str]:
+    return [" ".join(part.split()) for part in (verb.__doc__ or "").split("\n\n")]
+
+
+_SOURCES = {
+    "required": "It looks from the places in `from`.",
+    "optional": "It may say `from` where to look.",
+    "none": "It takes no `from`.",
+}
+
+
+def _section(name: str, verb: type[Arguments]) -> str:
+    said = [_SOURCES[verb.SOURCE]]
+    if verb.SHORT_FORM:
+        said.append(f"`{name}: TEXT` is short for `{name}: {{{verb.SHORT_FORM}: TEXT}}`.")
+    if verb.NEEDS_API:
+        said.append("It needs a lab with Kubernetes.")
+    paragraphs = [*_paragraphs(verb), " ".join(said)]
+    rows = [row for one in arguments(verb).values() for row in _rows(one)]
+    table = "\n".join(["| argument | written as | meaning |", "|---|---|---|", *rows])
+    return "\n".join([f"\n## {name}\n", *(f"{text}\n" for text in paragraphs), table])
+
+
+def _rows(argument: Argument, above: str = "") -> Iterator[str]:
+    key = f"{above}{argument.key}"
+    needed = " (must be there)" if argument.required else ""
+    meaning = (argument.meaning + _default(argument)).replace("|", "\\|").strip()
+    yield f"| `{key}`{needed} | {words(argument.form.schema)} | {meaning} |"
+    if argument.form.keys:
+        for inner in arguments(argument.form.keys).values():
+            yield from _rows(inner, f"{key}.")
+
+
+def _default(argument: Argument) -> str:
+    default = argument.default
+    if default is MISSING or default in (None, "", (), 0) or isinstance(default, bool):
+        return " (default true)" if default is True else ""
+    text = ", ".join(map(str, default)) if isinstance(default, tuple) else f"{default}".removesuffix(".0")
+    return f" (default {text})"
+
+
+def words(form: Mapping[str, Any]) -> str:
+    """A form of the schema in words."""
+    if "$ref" in form:
+        name = str(form["$ref"]).rpartition("/")[2]
+        return "time" if name == "duration" else name
+    if "enum" in form:
+        return ", ".join(f"`{value}`" for value in form["enum"])
+    if form == TEXTS:
+        return "texts"
+    if "anyOf" in form:
+        return " or ".join(words(one) for one in form["anyOf"])
+    kind = form.get("type", "value")
+    if isinstance(kind, list):
+        return " or ".join(words({"type": one}) for one in kind)
+    if kind == "array":
+        return " or ".join(f"list of {one}s" for one in words(form.get("items", {})).split(" or "))
+    if kind == "integer" and "minimum" in form:
+        return f"number from {form['minimum']}" + (f" to {form['maximum']}" if "maximum" in form else "")
+    return {"string": "text", "integer": "number", "boolean": "true or false", "object": "mapping"}.get(kind, str(kind))
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with its text."""
+    current = json.loads(SCHEMA.read_text())
+    return {SCHEMA: json_text(schema_of(current)) + "\n", REFERENCE: reference()}
+
+
+def main() -> None:
+    """Writes them."""
+    for file, text in generated().items():
+        file.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
