@@ -106,11 +106,11 @@ esac""",
 
 def test_a_component_that_dies_is_named_with_the_end_of_its_log(cli: Cli, short_path: Path) -> None:
     lab_file = short_path / "lab.yaml"
-    lab_file.write_text("topology: {workers: 1}\nimages: {'no image name': {argv: [/bin/true]}}\n")
+    lab_file.write_text("topology: {workers: 1}\nfiles: {/var/lib/kubelet/config.yaml: 'kind: Nothing'}\n")
     done = cli.run("up", "-f", str(lab_file), timeout=200)
     assert done.returncode == 1
     assert re.search(r"step failed: start kubelet \(on (control-plane|worker-1)\)", done.stderr)
-    assert "no image name" in done.stderr
+    assert "config.yaml: must have apiVersion: kubelet.config.k8s.io/v1beta1" in done.stderr
     assert not (cli.state / "default").exists()
 
 
