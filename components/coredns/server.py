@@ -5,7 +5,7 @@ and a client may send several queries before it reads an answer; answers go out 
 ready, in any order, because the client matches them by id (RFC 7766, 6.2.1.1 and 7). So every query
 gets its own task on both transports, and a slow upstream delays no other client.
 
-Anybody who reaches the port may send anything, so all that a client can make the server hold is
+Any client that reaches the port may send anything, so all that it can make the server hold is
 bounded: queries being answered, TCP connections, queries of one connection, and the time a
 connection may stay idle or leave its answers unread. When a bound is reached, UDP queries are
 dropped, which the client's retry repairs, and TCP queries wait in the kernel's receive buffer.
