@@ -5,13 +5,14 @@ and a client may send several queries before it reads an answer; answers go out 
 ready, in any order, because the client matches them by id (RFC 7766, 6.2.1.1 and 7). So every query
 gets its own task on both transports, and a slow upstream delays no other client.
 
-Anybody who reaches the port may send anything, so all that a client can make the server hold is
+Any client that reaches the port may send anything, so all that it can make the server hold is
 bounded: queries being answered, TCP connections, queries of one connection, and the time a
 connection may stay idle or leave its answers unread. When a bound is reached, UDP queries are
-dropped, which the client's retry repairs, and TCP queries wait in the kernel's receive buffer.
+dropped, which the client's retry repairs, and further queries of a TCP connection wait in the
+kernel's receive buffer; a connection too many, or one that is idle for too long, is closed.
 
-One socket serves both families: an AF_INET6 socket without IPV6_V6ONLY also receives IPv4, with the
-client's address as ::ffff:a.b.c.d (ipv6(7), RFC 3493 5.3).
+One socket per protocol serves both families: an AF_INET6 socket without IPV6_V6ONLY also receives
+IPv4, with the client's address as ::ffff:a.b.c.d (ipv6(7), RFC 3493 5.3).
 """
 
 from __future__ import annotations

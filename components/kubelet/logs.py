@@ -137,7 +137,8 @@ def tail_offset(path: Path, lines: int) -> int:
     Reads backwards in blocks, so that the end of a large log costs little.
     """
     with path.open("rb") as file:
-        end = position = file.seek(0, 2)
+        end = file.seek(0, 2)
+        position = end
         if lines == 0:
             return end
         newlines = 0

@@ -12,7 +12,8 @@ class Metrics:
     """The metrics of a kubelet, in a registry of its own."""
 
     def __init__(self, node_name: str) -> None:
-        self.registry = registry = Registry()
+        registry = Registry()
+        self.registry = registry
         self.node_name = registry.gauge(
             "kubelet_node_name",
             "The node's name. The count is always 1.",

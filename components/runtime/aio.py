@@ -73,8 +73,8 @@ class AsyncRuntimeClient:
 
     async def list(self, labels: Mapping[str, str] | None = None) -> list[Process]:
         """The processes with all these labels, oldest first, including those that have exited."""
-        found = await self._call({"op": "list", "labels": dict(labels or {})})
-        return [process_from_json(body) for body in found]
+        bodies = await self._call({"op": "list", "labels": dict(labels or {})})
+        return [process_from_json(body) for body in bodies]
 
     async def wait(self, process_id: str) -> ExitStatus:
         """Waits until the process has ended; use asyncio.timeout() to limit the time."""
@@ -143,23 +143,28 @@ class AsyncRuntimeClient:
         limit: the most bytes kept of stdout and of stderr. The process is killed on TimeoutError.
         """
         ends = [os.pipe() for _ in range(3)]
-        theirs = [ends[0][0], ends[1][1], ends[2][1]]
-        ours = [ends[0][1], ends[1][0], ends[2][0]]
+        process_ends = [ends[0][0], ends[1][1], ends[2][1]]
+        own_ends = [ends[0][1], ends[1][0], ends[2][0]]
         try:
-            process = await self.spawn(spec, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2])
+            process = await self.spawn(
+                spec,
+                stdin=process_ends[0],
+                stdout=process_ends[1],
+                stderr=process_ends[2],
+            )
         except BaseException:
-            for fd in ours:
+            for fd in own_ends:
                 os.close(fd)
             raise
         finally:
-            for fd in theirs:
+            for fd in process_ends:
                 os.close(fd)
         try:
             async with asyncio.timeout(timeout):
                 _, stdout, stderr = await asyncio.gather(
-                    _feed(ours[0], stdin),
-                    _collect(ours[1], limit),
-                    _collect(ours[2], limit),
+                    _feed(own_ends[0], stdin),
+                    _collect(own_ends[1], limit),
+                    _collect(own_ends[2], limit),
                 )
                 status = await self.wait(process.id)
         finally:

@@ -149,11 +149,11 @@ class RuntimeClient:
 
     def list(self, labels: Mapping[str, str] | None = None) -> list[Process]:
         """The processes with all these labels, oldest first, including those that have exited."""
-        found = self._call({"op": "list", "labels": dict(labels or {})})
-        return [process_from_json(body) for body in found]
+        bodies = self._call({"op": "list", "labels": dict(labels or {})})
+        return [process_from_json(body) for body in bodies]
 
     def wait(self, process_id: str, timeout: float | None = None) -> ExitStatus:
-        """Waits until the process has ended. Raises TimeoutError after timeout seconds, unless None."""
+        """Waits until the process has ended. Raises TimeoutError after timeout seconds, if set."""
         message = {"op": "wait", "id": process_id}
         process = process_from_json(self._call(message, timeout=timeout, bounded=False))
         assert process.exit is not None
@@ -212,7 +212,7 @@ class RuntimeClient:
         deadline = None if timeout is None else time.monotonic() + timeout
         with ExitStack() as stack:
             ends = [os.pipe() for _ in range(3)]
-            theirs = [ends[0][0], ends[1][1], ends[2][1]]
+            process_ends = [ends[0][0], ends[1][1], ends[2][1]]
             # A file object, because it is closed as soon as all is written, and again by the stack.
             # Closing a descriptor number twice could close another thread's descriptor.
             feed = stack.enter_context(os.fdopen(ends[0][1], "wb", buffering=0))
@@ -221,13 +221,13 @@ class RuntimeClient:
             try:
                 process = self.spawn(
                     spec,
-                    stdin=theirs[0],
-                    stdout=theirs[1],
-                    stderr=theirs[2],
+                    stdin=process_ends[0],
+                    stdout=process_ends[1],
+                    stderr=process_ends[2],
                     fds=fds,
                 )
             finally:
-                for fd in theirs:
+                for fd in process_ends:
                     os.close(fd)
             try:
                 stdout, stderr = _communicate(feed, ends[1][0], ends[2][0], stdin, deadline)

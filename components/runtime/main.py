@@ -29,14 +29,14 @@ def main(argv: list[str]) -> int:
 
 
 def _fork_parent(name: str, modules: tuple[str, ...], area: ArgvArea | None) -> socket.socket:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server_end, parent_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
     if os.fork() == 0:
-        ours.close()
-        zygote.run(theirs, name, modules, area)
-    theirs.close()
-    return ours
+        server_end.close()
+        zygote.run(parent_end, name, modules, area)
+    parent_end.close()
+    return server_end
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ class Layout:
     over: directories that are empty in the lower layer and get an overlay of their own (/usr).
     owned: directory of over -> directories below it that are created in the upper layer. A merged
         directory belongs to the owner of its upper side. Without one, in a user namespace, the
-        directories of the machine's root belong to nobody, and no program could create a file there.
+        directories of the machine's root belong to the overflow uid (user_namespaces(7)), and no
+        program could create a file there.
     """
 
     lower: str

@@ -332,7 +332,7 @@ class Server:
             else:
                 _open_namespaces(spec.join, opened)
             streams, attached = self._make_streams(spec, opened)
-            payload, ours, descriptors, pid_mode = self._package(spec, opened)
+            payload, server_end, descriptors, pid_mode = self._package(spec, opened)
         except BaseException:
             wire.close_all([*opened.values(), *attached.values()])
             if streams is not None:
@@ -352,7 +352,7 @@ class Server:
             serial=self._next_serial,
             parent=self._parents[spec.preload],
             streams=streams,
-            status=ours,
+            status=server_end,
             spawn_answer=answer,
             owner=c if spec.kill_on_disconnect else None,
         )
@@ -360,7 +360,7 @@ class Server:
             streams.attach(attached.get("stdin"), attached.get("stdout"), attached.get("stderr"))
         self._records[record.process.id] = record
         self._serials[record.serial] = record
-        self.loop.set_reader(ours.fileno(), lambda: self._read_status(record))
+        self.loop.set_reader(server_end.fileno(), lambda: self._read_status(record))
         kind = b"B" if child.to_be_built(spec) else b"S"
         record.parent.send(kind, record.serial, pid_mode, [payload, *descriptors])
 
@@ -426,9 +426,14 @@ class Server:
         payload = os.memfd_create("spec", os.MFD_CLOEXEC)
         os.write(payload, child.payload_json(to_json(spec), names, self._layout))
         os.lseek(payload, 0, os.SEEK_SET)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
-        return payload, ours, [theirs.detach(), *(opened[name] for name in names)], pid_mode
+        server_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        server_end.setblocking(False)
+        return (
+            payload,
+            server_end,
+            [child_end.detach(), *(opened[name] for name in names)],
+            pid_mode,
+        )
 
     def _read_status(self, record: _Record) -> None:
         assert record.status is not None

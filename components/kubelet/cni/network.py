@@ -16,8 +16,9 @@ The rules of the spec that the functions here depend on:
 - DEL must succeed if the attachment is gone, even if its network namespace is. Plugins then free
   what they can; CNI_NETNS is empty.
 - DEL and CHECK get the result of ADD as prevResult (from 0.4.0 on), so it is stored (cache.py).
-- Plugins have no memory of containers that disappeared without a DEL, for example in a crash of the
-  node. GC (1.1.0) tells them which attachments are still valid, and STATUS whether ADD can work.
+- A plugin cannot notice that a container disappeared without a DEL, for example in a crash of the
+  node. GC (1.1.0) tells it which attachments are still valid. STATUS (1.1.0) asks whether ADD can
+  work.
 """
 
 from __future__ import annotations

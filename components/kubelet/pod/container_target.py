@@ -72,14 +72,15 @@ class RuntimeSession:
 
 def _pipes(stdin: bool, stdout: bool, stderr: bool) -> tuple[list[int], tuple[int, int, int]]:
     """Makes pipes; returns the process's and the kubelet's ends, -1 for a stream not wanted."""
-    theirs = [-1, -1, -1]
-    ours = [-1, -1, -1]
+    process_ends = [-1, -1, -1]
+    kubelet_ends = [-1, -1, -1]
     for index, wanted in enumerate((stdin, stdout, stderr)):
         if wanted:
             read, write = os.pipe2(os.O_CLOEXEC)
-            theirs[index], ours[index] = (read, write) if index == 0 else (write, read)
-            os.set_blocking(ours[index], False)
-    return theirs, (ours[0], ours[1], ours[2])
+            process_ends[index] = read if index == 0 else write
+            kubelet_ends[index] = write if index == 0 else read
+            os.set_blocking(kubelet_ends[index], False)
+    return process_ends, (kubelet_ends[0], kubelet_ends[1], kubelet_ends[2])
 
 
 def _optional(fd: int) -> int | None:
@@ -122,30 +123,30 @@ class RuntimeTarget:
             raise TargetError(404, f'container not found ("{container}")')
         program = self._images.program(record.image, argv)
         spec = exec_spec(program, record.id, Tty() if tty else None, stdin_open=tty and stdin)
-        theirs, ours = _pipes(stdin, stdout, stderr and not tty)
+        process_ends, kubelet_ends = _pipes(stdin, stdout, stderr and not tty)
         try:
             # The pipes go with the start, and not with an attachment after it, because a quick
             # process may write and end before the attachment.
             process = await self._runtime.spawn(
                 spec,
-                stdin=_optional(theirs[0]),
-                stdout=_optional(theirs[1]),
-                stderr=_optional(theirs[2]),
+                stdin=_optional(process_ends[0]),
+                stdout=_optional(process_ends[1]),
+                stderr=_optional(process_ends[2]),
             )
         except (RuntimeApiError, OSError) as error:
-            _close(ours)
+            _close(kubelet_ends)
             status = 500 if isinstance(error, StartError | OSError) else 400
             raise TargetError(status, f"OCI runtime exec failed: {error}") from error
         finally:
-            _close(theirs)
-        return RuntimeSession(self._runtime, process.id, ours, owned=True)
+            _close(process_ends)
+        return RuntimeSession(self._runtime, process.id, kubelet_ends, owned=True)
 
-    async def _attach(self, process_id: str, theirs: Sequence[int]) -> None:
+    async def _attach(self, process_id: str, process_ends: Sequence[int]) -> None:
         await self._runtime.attach(
             process_id,
-            stdin=_optional(theirs[0]),
-            stdout=_optional(theirs[1]),
-            stderr=_optional(theirs[2]),
+            stdin=_optional(process_ends[0]),
+            stdout=_optional(process_ends[1]),
+            stderr=_optional(process_ends[2]),
         )
 
     async def attach(
@@ -162,15 +163,15 @@ class RuntimeTarget:
         record = self.running(namespace, pod, container)
         if record is None:
             raise TargetError(404, f"container {container} not found in pod {pod}_{namespace}")
-        theirs, ours = _pipes(stdin, stdout, stderr and not tty)
+        process_ends, kubelet_ends = _pipes(stdin, stdout, stderr and not tty)
         try:
-            await self._attach(record.id, theirs)
+            await self._attach(record.id, process_ends)
         except (RuntimeApiError, OSError) as error:
-            _close(ours)
+            _close(kubelet_ends)
             raise TargetError(500, f"failed to attach to container: {error}") from error
         finally:
-            _close(theirs)
-        return RuntimeSession(self._runtime, record.id, ours, owned=False)
+            _close(process_ends)
+        return RuntimeSession(self._runtime, record.id, kubelet_ends, owned=False)
 
     async def port_connect(
         self,

@@ -15,8 +15,8 @@ so a socket made in such a thread can be used in any other one.
 
 The CNI spec demands that plugins accept DEL for an attachment that is already gone, so detach() may
 be called at any time and any number of times. A kubelet that is killed during an attachment leaves
-one behind that belongs to no sandbox; the next kubelet finds it in the CNI cache and removes it
-(collect_garbage()).
+one behind that belongs to no sandbox. The next kubelet finds such attachments in the CNI cache, and
+namespaces by their pins, and removes them (collect_garbage()).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Computes the whole status of a pod from its definition and its records. Pure.
 
-The kubelet derives a status anew from its records each time and never edits an old one, so the
-status cannot contradict the processes: what has not been recorded cannot be reported. From the old
-status come only the facts that records do not have. These are startTime, the transition time of a
+The kubelet derives each status from its records and never edits the one before, so the status
+cannot contradict the processes: what has not been recorded cannot be reported. From the old status
+come only the facts that records do not have. These are startTime, the transition time of a
 condition whose status has not changed, the address of a finished pod, and conditions of other
 controllers (readiness gates).
 
 These rules always hold, and controllers depend on them:
 
-- Phase, conditions and container statuses are computed from the same record, so they agree. The
-  EndpointSlice controller reads only the Ready condition; a Job reads only the phase.
+- Phase, conditions and container statuses are computed from the same record, so they agree for
+  controllers that read different ones: EndpointSlices follow the Ready condition, Jobs the phase.
 - A pod that is Succeeded or Failed keeps its phase for ever.
 - Other controllers write to the same status. So a write is a patch (status_patch()) that names only
   the conditions the kubelet has changed, and never the whole list.

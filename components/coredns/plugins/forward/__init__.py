@@ -2,7 +2,7 @@
 
 There are no regular health checks. An upstream is probed only after a query to it has failed, and
 then every `health_check` seconds until it answers; an upstream with more than `max_fails` failed
-probes counts as down. An upstream that nobody asks therefore costs nothing.
+probes counts as down. An upstream without queries therefore costs nothing.
 """
 
 from __future__ import annotations
