@@ -31,8 +31,13 @@ class Ec2:
         return await asyncio.to_thread(self._get, f"/latest/meta-data/{path}")
 
     async def call(self, action: str, **parameters: object) -> dict[str, Any]:
-        given = {"Action": action, **{key.replace("__", "."): str(value) for key, value in parameters.items()}}
-        answer: dict[str, Any] = json.loads(await asyncio.to_thread(self._get, f"/?{urlencode(given)}"))
+        given = {
+            "Action": action,
+            **{key.replace("__", "."): str(value) for key, value in parameters.items()},
+        }
+        answer: dict[str, Any] = json.loads(
+            await asyncio.to_thread(self._get, f"/?{urlencode(given)}"),
+        )
         return answer
 
     def _get(self, path: str) -> str:

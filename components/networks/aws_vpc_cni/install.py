@@ -27,7 +27,12 @@ def conflist(mtu: int, prefix: str = "eni") -> bytes:
         "pluginLogLevel": "DEBUG",
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
-    network = {"cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": True, "plugins": [aws, portmap]}
+    network = {
+        "cniVersion": "0.4.0",
+        "name": "aws-cni",
+        "disableCheck": True,
+        "plugins": [aws, portmap],
+    }
     return (json.dumps(network, indent=2) + "\n").encode()
 
 

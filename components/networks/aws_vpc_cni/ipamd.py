@@ -20,12 +20,21 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iproute import text
 from kubewire.components.networks.aws_vpc_cni import install, network
 from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2, Ec2Error
-from kubewire.components.networks.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
+from kubewire.components.networks.aws_vpc_cni.pool import (
+    Assignment,
+    Eni,
+    NoAddress,
+    Pool,
+    Targets,
+    switch,
+)
 
 log = logging.getLogger("ipamd")
-RPC, INTROSPECTION = ("127.0.0.1", 50051), ("127.0.0.1", 61679)
+RPC = ("127.0.0.1", 50051)
+INTROSPECTION = ("127.0.0.1", 61679)
 #: Between two looks at the pool, as upstream; a changed pool is looked at at once.
-_RECONCILE_S, _RETRY_S = 5.0, 1.0
+_RECONCILE_S = 5.0
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,16 @@ class Ipamd:
     """run() until cancelled."""
 
     def __init__(self, options: Options, ec2: Ec2) -> None:
-        self._options, self._ec2 = options, ec2
+        self._options = options
+        self._ec2 = ec2
         self._environment = dict(options.environment)
         targets = Targets.of(self._environment)
         interfaces, addresses = options.limits
-        self.pool = Pool(targets, int(self._environment.get("MAX_ENI") or interfaces), addresses - 1)
+        self.pool = Pool(
+            targets,
+            int(self._environment.get("MAX_ENI") or interfaces),
+            addresses - 1,
+        )
         self._changed = asyncio.Event()
         self._vpc = self._primary = self._instance = self._subnet_id = ""
         self._mtu = 1500
@@ -128,7 +142,12 @@ class Ipamd:
 
     async def _set_nat(self) -> None:
         external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
-        wanted = network.rules(self._vpc, self._primary, self._options.interface, external_snat=external)
+        wanted = network.rules(
+            self._vpc,
+            self._primary,
+            self._options.interface,
+            external_snat=external,
+        )
         await iptables.ensure(wanted)
 
     def _restore(self) -> None:
@@ -172,10 +191,17 @@ class Ipamd:
         key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
         for number in dict.fromkeys((count, 1)):
             try:
-                answer = await self._ec2.call("AssignPrivateIpAddresses", NetworkInterfaceId=eni.id, **{key: number})
+                answer = await self._ec2.call(
+                    "AssignPrivateIpAddresses",
+                    NetworkInterfaceId=eni.id,
+                    **{key: number},
+                )
             except Ec2Error as error:
                 log.error("Unable to assign addresses to %s: %s", eni.id, error)
-                if error.code not in ("InsufficientFreeAddressesInSubnet", "InsufficientCidrBlocks"):
+                if error.code not in (
+                    "InsufficientFreeAddressesInSubnet",
+                    "InsufficientCidrBlocks",
+                ):
                     return False
                 continue
             prefixes = [one["Ipv4Prefix"] for one in answer.get("AssignedIpv4Prefixes", ())]
@@ -195,7 +221,10 @@ class Ipamd:
         for count in dict.fromkeys((self.pool.ask(self.pool.slots), 1)):
             try:
                 created = await self._ec2.call(
-                    "CreateNetworkInterface", SubnetId=self._subnet_id, **{key: count}, **named
+                    "CreateNetworkInterface",
+                    SubnetId=self._subnet_id,
+                    **{key: count},
+                    **named,
                 )
                 break
             except Ec2Error as error:

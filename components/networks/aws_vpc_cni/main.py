@@ -15,7 +15,11 @@ from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
 def parse(argv: Sequence[str]) -> Options:
     """Variables of upstream's DaemonSet are given as --env NAME=VALUE."""
     parser = argparse.ArgumentParser(prog="aws-k8s-agent", allow_abbrev=False)
-    parser.add_argument("--limits", required=True, help="interfaces of the instance's type, and addresses on each: 3,6")
+    parser.add_argument(
+        "--limits",
+        required=True,
+        help="interfaces of the instance's type, and addresses on each: 3,6",
+    )
     parser.add_argument("--interface", default="eth0")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args(argv)
@@ -29,5 +33,9 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(
-        daemon.until_asked(Ipamd(options, Ec2()).run(), "aws-k8s-agent", (OSError, CommandError, ValueError))
+        daemon.until_asked(
+            Ipamd(options, Ec2()).run(),
+            "aws-k8s-agent",
+            (OSError, CommandError, ValueError),
+        ),
     )

@@ -35,7 +35,7 @@ def rules(vpc: str, primary: str, interface: str, *, external_snat: bool = False
     if not external_snat:
         snat.append(
             '! -o vlan+ -m comment --comment "AWS, SNAT" -m addrtype ! --dst-type LOCAL '
-            f"-j SNAT --to-source {primary} --random-fully"
+            f"-j SNAT --to-source {primary} --random-fully",
         )
         connmark.append(f'-m comment --comment "AWS, CONNMARK" -j CONNMARK --set-xmark {MARK}')
     chains = (

@@ -101,7 +101,9 @@ class Pool:
     """slots: places of an interface for addresses or prefixes, besides the primary; max_enis: of the instance."""
 
     def __init__(self, targets: Targets, max_enis: int, slots: int) -> None:
-        self.targets, self.max_enis, self.slots = targets, max_enis, slots
+        self.targets = targets
+        self.max_enis = max_enis
+        self.slots = slots
         self.enis: dict[str, Eni] = {}
         self.assigned: dict[str, Assignment] = {}
         self._released: dict[str, float] = {}
@@ -153,7 +155,10 @@ class Pool:
 
     def missing(self) -> int:
         """Addresses that WARM_IP_TARGET and MINIMUM_IP_TARGET want and that are not there; negative: too many."""
-        wanted = max(len(self.assigned) + self.targets.warm_addresses, self.targets.minimum_addresses)
+        wanted = max(
+            len(self.assigned) + self.targets.warm_addresses,
+            self.targets.minimum_addresses,
+        )
         return wanted - self.total
 
     def wants_more(self) -> bool:

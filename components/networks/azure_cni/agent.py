@@ -16,7 +16,8 @@ from kubewire.components.networks.azure_cni import install, masquerade
 
 log = logging.getLogger("azure-cns")
 CLOUD = "http://169.254.169.254"
-_RETRY_S, _RESYNC_S = 0.2, 60.0
+_RETRY_S = 0.2
+_RESYNC_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,13 @@ log = logging.getLogger("calico-node")
 IPPOOLS = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
 IPAMBLOCKS = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
 IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
-FELIXCONFIGURATIONS = Resource(GROUP, "v1", "felixconfigurations", "FelixConfiguration", namespaced=False)
+FELIXCONFIGURATIONS = Resource(
+    GROUP,
+    "v1",
+    "felixconfigurations",
+    "FelixConfiguration",
+    namespaced=False,
+)
 DEFAULT_POOL = "default-ipv{}-ippool"
 #: What may be otherwise the next time.
 _PASSING = (
@@ -51,7 +57,10 @@ _PASSING = (
     bird.Refused,
     dataplane.Unreadable,
 )
-_GATHER, _RETRY, _RESYNC, _TOKEN_SECONDS = 0.05, 5.0, 10.0, 24 * 3600
+_GATHER = 0.05
+_RETRY = 5.0
+_RESYNC = 10.0
+_TOKEN_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -87,12 +96,17 @@ class Agent:
     """One node's calico-node. run() until cancelled."""
 
     def __init__(self, options: Options, client: Client) -> None:
-        self.options, self._client = options, client
+        self.options = options
+        self._client = client
         self._changed = asyncio.Event()
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._pools = Informer(client, IPPOOLS, handler=self._pool_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
-        self._configurations = Informer(client, FELIXCONFIGURATIONS, handler=self._something_changed)
+        self._configurations = Informer(
+            client,
+            FELIXCONFIGURATIONS,
+            handler=self._something_changed,
+        )
         self._peering = Peering(client, self._something_changed) if options.with_bird else None
         self._felixes: list[Felix] = []
         self._renew_token = 0.0
@@ -102,7 +116,9 @@ class Agent:
         options = self.options
         self._felixes = [felix for family in FAMILIES if (felix := await self._felix(family))]
         if not self._felixes:
-            raise OSError(f"Unable to auto-detect an IP address: {options.interface} has none that a pool is for")
+            raise OSError(
+                f"Unable to auto-detect an IP address: {options.interface} has none that a pool is for",
+            )
         await _served(self._client)
         await self._ensure_defaults()
         async with asyncio.TaskGroup() as tasks:
@@ -133,7 +149,10 @@ class Agent:
         """The objects that the first calico-node makes; who is later finds them."""
         options = self.options
         await _create(
-            self._client, FELIXCONFIGURATIONS, "default", {"logSeverityScreen": "Info", "reportingInterval": "0s"}
+            self._client,
+            FELIXCONFIGURATIONS,
+            "default",
+            {"logSeverityScreen": "Info", "reportingInterval": "0s"},
         )
         await _create(
             self._client,
@@ -165,7 +184,9 @@ class Agent:
             "spec": {"expirationSeconds": _TOKEN_SECONDS},
         }
         path = SERVICEACCOUNTS.path(NAMESPACE, PLUGIN_ACCOUNT, "token")
-        token = json.loads(await _until_there(lambda: self._client.request("POST", path, body=request)))
+        token = json.loads(
+            await _until_there(lambda: self._client.request("POST", path, body=request)),
+        )
         ca = base64.b64encode(credentials.ca).decode()
         text = install.plugin_kubeconfig(credentials.server, ca, token["status"]["token"])
         self._renew_token = time.time() + _TOKEN_SECONDS / 2
@@ -224,7 +245,8 @@ class Agent:
 
     async def _tunnel_address(self, tunnel: Tunnel, family: Family, node: KubeObject, store: Datastore) -> str:
         """The one it has, if it still is its own; else a new one. Upstream's allocate-tunnel-addrs."""
-        name, handle = node["metadata"]["name"], tunnel.handle + node["metadata"]["name"]
+        name = node["metadata"]["name"]
+        handle = tunnel.handle + node["metadata"]["name"]
         for one in self._blocks.store.values():
             for address, holder, _ in block.allocations(one):
                 pool = dataplane.pool_of(self._usable_pools(), address)
@@ -258,7 +280,11 @@ class Agent:
     async def _patch_status(self, patch: KubeObject) -> None:
         async def once() -> Any:
             return await self._client.patch(
-                NODES, self.options.nodename, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                NODES,
+                self.options.nodename,
+                patch,
+                subresource="status",
+                content_type=STRATEGIC_MERGE_PATCH,
             )
 
         await _until_there(once)
@@ -276,7 +302,11 @@ class Agent:
 
     def _pool_changed(self, _: KubeObject | None, pool: KubeObject | None) -> None:
         if pool and not dataplane.usable([pool]):
-            log.error("IPPool %s: spec.cidr %r is no network; not used", pool["metadata"]["name"], pool["spec"]["cidr"])
+            log.error(
+                "IPPool %s: spec.cidr %r is no network; not used",
+                pool["metadata"]["name"],
+                pool["spec"]["cidr"],
+            )
         self._changed.set()
 
     def _usable_pools(self) -> list[KubeObject]:
@@ -319,7 +349,12 @@ class Agent:
         settings = Settings.of((found or {}).get("spec") or {})
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            await felix.reconcile(nodes, self._usable_pools(), self._blocks.store.values(), settings)
+            await felix.reconcile(
+                nodes,
+                self._usable_pools(),
+                self._blocks.store.values(),
+                settings,
+            )
 
     async def _configure_bird(self) -> None:
         """Raises NotConfigured, Refused and Unreadable, to be tried again, OSError, ApiError."""
@@ -328,7 +363,8 @@ class Agent:
         router_id = _router_id(self.options.nodename, [felix.own for felix in self._felixes])
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            pools, blocks = self._usable_pools(), self._blocks.store.values()
+            pools = self._usable_pools()
+            blocks = self._blocks.store.values()
             await self._peering.follow(felix.own, router_id, nodes, pools, blocks)
 
     def _known_nodes(self, family: Family) -> Mapping[str, Node]:
@@ -354,7 +390,10 @@ class Agent:
 def _router_id(name: str, owns: Iterable[Node]) -> str:
     """The node's IPv4 address; without one a hash of its name (CALICO_ROUTER_ID=hash)."""
     address = next((own.ip for own in owns if own.family.version == 4), "")
-    return address or block.address_of(int.from_bytes(sha1(name.encode()).digest()[:4], "big") | 1, "0.0.0.0")
+    return address or block.address_of(
+        int.from_bytes(sha1(name.encode()).digest()[:4], "big") | 1,
+        "0.0.0.0",
+    )
 
 
 def release_node(store: Datastore, node: str) -> None:
@@ -369,7 +408,10 @@ def release_node(store: Datastore, node: str) -> None:
                 store.delete(ipam.BLOCKS, one)
             else:
                 one["spec"]["affinity"] = None
-                store.update(ipam.BLOCKS, {**one, "spec": {k: v for k, v in one["spec"].items() if v is not None}})
+                store.update(
+                    ipam.BLOCKS,
+                    {**one, "spec": {k: v for k, v in one["spec"].items() if v is not None}},
+                )
     for affinity in store.list(ipam.AFFINITIES):
         if affinity["spec"]["node"] == node:
             store.delete(ipam.AFFINITIES, affinity)
@@ -406,7 +448,12 @@ async def _until_there(ask: Callable[[], Any]) -> Any:
 
 
 async def _create(client: Client, resource: Resource, name: str, spec: Mapping[str, Any]) -> None:
-    obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": dict(spec)}
+    obj = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": name},
+        "spec": dict(spec),
+    }
     try:
         await client.create(resource, obj)
     except ApiError as error:

@@ -10,7 +10,8 @@ from typing import Any
 
 from kubewire.components.kernel.files import replace
 
-_CONFIG, _CONTROL = "/etc/calico/confd/config/bird{}.yaml", "/var/run/calico/bird{}.ctl"
+_CONFIG = "/etc/calico/confd/config/bird{}.yaml"
+_CONTROL = "/var/run/calico/bird{}.ctl"
 _SECONDS = 20.0
 
 
@@ -37,6 +38,8 @@ async def configure(document: Mapping[str, Any], version: int) -> None:
     except (OSError, TimeoutError) as error:
         raise NotConfigured(f"BIRD does not answer at {control}: {error}") from None
     if answer == "Restarting":
-        raise NotConfigured("BIRD begins anew")  # and reads the file, but whether this one is not known
+        raise NotConfigured(
+            "BIRD begins anew",
+        )  # and reads the file, but whether this one is not known
     if answer != "Reconfigured":
         raise Refused(f"BIRD refuses {path}: {answer}")

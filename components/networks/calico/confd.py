@@ -118,7 +118,8 @@ def _peers(state: State) -> Iterator[dict[str, Any]]:
 
 def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
     """A BGPPeer's sessions of this node, from either end: selected peers peer back."""
-    spec, own = peer["spec"], state.own
+    spec = peer["spec"]
+    own = state.own
     more = _password(state, spec.get("password")) | _restart_time(spec.get("maxRestartTime"))
     more |= _filters(state, spec.get("filters") or [])
     local = _selects(spec, own)
@@ -128,7 +129,12 @@ def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
             if port != _WELL_KNOWN_PORT:
                 raise ValueError(f"peerIP {address}: only port 179 can be had here")
             name = f"{'Global' if not spec.get('node') else 'Node'}_{_underlined(host)}"
-            one = {"name": name, "address": host, "remoteAS": int(spec["asNumber"]), "localAddress": own.ip}
+            one = {
+                "name": name,
+                "address": host,
+                "remoteAS": int(spec["asNumber"]),
+                "localAddress": own.ip,
+            }
             reflects = own.cluster_id and int(spec["asNumber"]) == state.as_of(own)
             yield one | ({"routeReflectorClient": True} if reflects else {}) | more
         return
@@ -136,7 +142,10 @@ def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
         if name == own.name:
             continue
         remote = matches(spec.get("peerSelector", "all()"), dict(node.labels))
-        mirrored = _selects(spec, node) and matches(spec.get("peerSelector", "all()"), dict(own.labels))
+        mirrored = _selects(spec, node) and matches(
+            spec.get("peerSelector", "all()"),
+            dict(own.labels),
+        )
         if (local and remote) or mirrored:
             yield _session(state, node, f"Node_{_underlined(node.ip)}") | more
 
@@ -155,7 +164,12 @@ def _selects(spec: Mapping[str, Any], node: Node) -> bool:
 def _session(state: State, node: Node, name: str) -> dict[str, Any]:
     """With another node: the one with the lower address connects."""
     own = state.own
-    session = {"name": name, "address": node.ip, "remoteAS": state.as_of(node), "localAddress": own.ip}
+    session = {
+        "name": name,
+        "address": node.ip,
+        "remoteAS": state.as_of(node),
+        "localAddress": own.ip,
+    }
     if dataplane.is_after(node.ip, own.ip):
         session["passive"] = True
     if own.cluster_id and node.cluster_id != own.cluster_id and state.as_of(node) == state.as_of(own):
@@ -180,7 +194,9 @@ def _password(state: State, reference: Mapping[str, Any] | None) -> dict[str, An
     secret = reference["secretKeyRef"]
     password = state.secrets.get((secret["name"], secret["key"]))
     if password is None:
-        raise ValueError(f"Secret {NAMESPACE}/{secret['name']} with the key {secret['key']} is not there")
+        raise ValueError(
+            f"Secret {NAMESPACE}/{secret['name']} with the key {secret['key']} is not there",
+        )
     return {"password": password}
 
 
@@ -200,9 +216,12 @@ def _filters(state: State, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _filter_rule(name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
-    operator, cidr = rule.get("matchOperator", "In"), rule["cidr"]
+    operator = rule.get("matchOperator", "In")
+    cidr = rule["cidr"]
     if operator not in ("Equal", "In"):
-        raise ValueError(f"BGPFilter {name}: matchOperator {operator} is not understood; Equal and In are")
+        raise ValueError(
+            f"BGPFilter {name}: matchOperator {operator} is not understood; Equal and In are",
+        )
     length = int(cidr.partition("/")[2])
     within = {"ge": length, "le": block.bits(cidr)} if operator == "In" else {}
     return {"prefix": cidr, "action": rule["action"].lower(), **within}
@@ -214,7 +233,11 @@ def _announced(state: State) -> Iterator[dict[str, Any]]:
     for cidr, owner in sorted(dataplane.owned(state.blocks)):
         ours = owner == state.own.name and state.own.family.has(cidr)
         if ours and dataplane.pool_of(exported, cidr) is not None:
-            yield _announcement(state, cidr, blackhole=dataplane.vxlan_mode(state.pools, cidr) == "Never")
+            yield _announcement(
+                state,
+                cidr,
+                blackhole=dataplane.vxlan_mode(state.pools, cidr) == "Never",
+            )
     for cidr in filter(state.own.family.has, state.services):
         yield _announcement(state, cidr, blackhole=False)
 

@@ -23,15 +23,20 @@ from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.networks.calico.plugin import block
 
-DEVICE, VNI, PORT = "vxlan.calico", 4096, 4789
+DEVICE = "vxlan.calico"
+VNI = 4096
+PORT = 4789
 #: Of Felix's routes (RouteTableProtocol).
 PROTOCOL = "80"
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes.
 OVERHEAD = 50
-NODE_ADDRESS, TUNNEL_ADDRESS = "projectcalico.org/IPv4Address", "projectcalico.org/IPv4VXLANTunnelAddr"
+NODE_ADDRESS = "projectcalico.org/IPv4Address"
+TUNNEL_ADDRESS = "projectcalico.org/IPv4VXLANTunnelAddr"
 IPIP_ADDRESS = "projectcalico.org/IPv4IPIPTunnelAddr"
-AS_NUMBER, CLUSTER_ID = "projectcalico.org/ASNumber", "projectcalico.org/RouteReflectorClusterID"
-ALL_POOLS, MASQUERADED_POOLS = "all-ipam-pools", "masq-ipam-pools"
+AS_NUMBER = "projectcalico.org/ASNumber"
+CLUSTER_ID = "projectcalico.org/RouteReflectorClusterID"
+ALL_POOLS = "all-ipam-pools"
+MASQUERADED_POOLS = "masq-ipam-pools"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,14 @@ class Tunnel:
 
 
 #: (node/pkg/allocateip/allocateip.go)
-VXLAN = Tunnel(DEVICE, "vxlanMode", TUNNEL_ADDRESS, "vxlan-tunnel-addr-", "vxlanTunnelAddress", OVERHEAD)
+VXLAN = Tunnel(
+    DEVICE,
+    "vxlanMode",
+    TUNNEL_ADDRESS,
+    "vxlan-tunnel-addr-",
+    "vxlanTunnelAddress",
+    OVERHEAD,
+)
 IPIP = Tunnel("tunl0", "ipipMode", IPIP_ADDRESS, "ipip-tunnel-addr-", "ipipTunnelAddress", 20)
 VXLAN6 = Tunnel(
     "vxlan-v6.calico",
@@ -208,12 +220,17 @@ def blackhole(destination: str) -> Route:
 
 
 def entries(
-    own: Node, nodes: Mapping[str, Node], pools: Sequence[KubeObject], blocks: Iterable[KubeObject], outer: str
+    own: Node,
+    nodes: Mapping[str, Node],
+    pools: Sequence[KubeObject],
+    blocks: Iterable[KubeObject],
+    outer: str,
 ) -> Forwarding:
     """outer: the device between nodes."""
     routes: set[Route] = set()
     peers: set[Node] = set()
-    family, device = own.family, own.family.vxlan.device
+    family = own.family
+    device = own.family.vxlan.device
     for destination, owner in owned(blocks):
         if not family.has(destination):
             continue
@@ -297,7 +314,7 @@ def rules(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family
     if masquerades(pools, family):
         outgoing.append(
             f"-m set --match-set {family.set_name(MASQUERADED_POOLS)} src "
-            f"-m set ! --match-set {family.set_name(ALL_POOLS)} dst -j MASQUERADE --random-fully"
+            f"-m set ! --match-set {family.set_name(ALL_POOLS)} dst -j MASQUERADE --random-fully",
         )
     chains = (
         Chain("nat", "cali-POSTROUTING", tuple(postrouting)),

@@ -15,7 +15,9 @@ class Felix:
     """own changes when its tunnels do."""
 
     def __init__(self, own: Node, interface: str, outer_mtu: int) -> None:
-        self.own, self._interface, self._outer_mtu = own, interface, outer_mtu
+        self.own = own
+        self._interface = interface
+        self._outer_mtu = outer_mtu
         self._applied: Forwarding | None = None
         self._sets: str | None = None
         self._devices: tuple[str, str, Settings] | None = None
@@ -36,9 +38,12 @@ class Felix:
         settings: Settings,
     ) -> None:
         """Raises CommandError, TimeoutError; the kernel is read again after one."""
-        own, family = self.own, self.own.family
+        own = self.own
+        family = self.own.family
         pools = sorted(pools, key=lambda pool: str(pool["metadata"]["name"]))
-        applied, sets, devices = self._applied, self._sets, self._devices
+        applied = self._applied
+        sets = self._sets
+        devices = self._devices
         self.look_again()
         if devices != (own.tunnel, own.ipip, settings):
             if own.tunnel:
@@ -54,4 +59,6 @@ class Felix:
         if sets != (wanted_sets := dataplane.ipsets(pools, family)):
             await ipset.restore(wanted_sets)
         await iptables.ensure(dataplane.rules(pools, self.tunnels(pools), family), family.version)
-        self._applied, self._sets, self._devices = wanted, wanted_sets, (own.tunnel, own.ipip, settings)
+        self._applied = wanted
+        self._sets = wanted_sets
+        self._devices = (own.tunnel, own.ipip, settings)

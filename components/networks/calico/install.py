@@ -7,8 +7,10 @@ from collections.abc import Collection
 
 from kubewire.components.networks.cni_plugin import pack
 
-DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
-CONFLIST_NAME, KUBECONFIG_NAME = "10-calico.conflist", "calico-kubeconfig"
+DEFAULT_CONF_DIR = "/etc/cni/net.d"
+DEFAULT_BIN_DIR = "/opt/cni/bin"
+CONFLIST_NAME = "10-calico.conflist"
+KUBECONFIG_NAME = "calico-kubeconfig"
 PLUGINS = ("calico", "calico-ipam")
 _MODULES = tuple(
     f"kubewire.components.networks.calico.plugin.{name}" for name in ("block", "datastore", "ipam", "selector")
@@ -35,7 +37,11 @@ def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: st
     }
     portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
     bandwidth = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
-    network = {"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [calico, portmap, bandwidth]}
+    network = {
+        "name": "k8s-pod-network",
+        "cniVersion": "0.3.1",
+        "plugins": [calico, portmap, bandwidth],
+    }
     return (json.dumps(network, indent=2) + "\n").encode()
 
 

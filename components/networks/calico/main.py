@@ -26,20 +26,43 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--interface", required=True, help="IP_AUTODETECTION_METHOD=interface=")
     modes = ("Always", "CrossSubnet", "Never")
     for version, size in ((4, 26), (6, 122)):
-        flag, variable = f"--ipv{version}pool", f"CALICO_IPV{version}POOL"
+        flag = f"--ipv{version}pool"
+        variable = f"CALICO_IPV{version}POOL"
         default = "192.168.0.0/16" if version == 4 else ""
-        parser.add_argument(f"{flag}-cidr", default=default, help=f"{variable}_CIDR; none: no IPv{version}")
-        parser.add_argument(f"{flag}-vxlan", default="Never", choices=modes, help=f"{variable}_VXLAN")
-        parser.add_argument(f"{flag}-block-size", type=int, default=size, help=f"{variable}_BLOCK_SIZE")
+        parser.add_argument(
+            f"{flag}-cidr",
+            default=default,
+            help=f"{variable}_CIDR; none: no IPv{version}",
+        )
+        parser.add_argument(
+            f"{flag}-vxlan",
+            default="Never",
+            choices=modes,
+            help=f"{variable}_VXLAN",
+        )
+        parser.add_argument(
+            f"{flag}-block-size",
+            type=int,
+            default=size,
+            help=f"{variable}_BLOCK_SIZE",
+        )
         parser.add_argument(
             f"{flag}-nat-outgoing",
             default=version == 4,
             type=golang.flag(golang.parse_bool),
             help=f"{variable}_NAT_OUTGOING",
         )
-    parser.add_argument("--ipv4pool-ipip", default="Never", choices=modes, help="CALICO_IPV4POOL_IPIP")
     parser.add_argument(
-        "--networking-backend", default="vxlan", choices=("bird", "vxlan"), help="CALICO_NETWORKING_BACKEND"
+        "--ipv4pool-ipip",
+        default="Never",
+        choices=modes,
+        help="CALICO_IPV4POOL_IPIP",
+    )
+    parser.add_argument(
+        "--networking-backend",
+        default="vxlan",
+        choices=("bird", "vxlan"),
+        help="CALICO_NETWORKING_BACKEND",
     )
     given = parser.parse_args(argv)
     return Options(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 GROUP = "crd.projectcalico.org"
-NAMESPACE, PLUGIN_ACCOUNT = "kube-system", "calico-cni-plugin"
+NAMESPACE = "kube-system"
+PLUGIN_ACCOUNT = "calico-cni-plugin"
 
-_STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+_STRING = {"type": "string"}
+_INTEGER = {"type": "integer"}
+_BOOLEAN = {"type": "boolean"}
 _MODE = {"type": "string", "enum": ["Always", "CrossSubnet", "Never"]}
 _FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
@@ -125,7 +128,12 @@ def _definition(kind: str, plural: str, properties: dict[str, Any], required: li
     spec = {"type": "object", "properties": properties, "required": required} if properties else dict(_FREE)
     schema = {
         "type": "object",
-        "properties": {"apiVersion": _STRING, "kind": _STRING, "metadata": {"type": "object"}, "spec": spec},
+        "properties": {
+            "apiVersion": _STRING,
+            "kind": _STRING,
+            "metadata": {"type": "object"},
+            "spec": spec,
+        },
     }
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}

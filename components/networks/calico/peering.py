@@ -9,7 +9,13 @@ from typing import Any
 
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.informer import Informer, wait_synced
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, SECRETS, SERVICES, KubeObject, Resource
+from kubewire.components.kubeapi.resources import (
+    ENDPOINTSLICES,
+    SECRETS,
+    SERVICES,
+    KubeObject,
+    Resource,
+)
 from kubewire.components.networks.calico import bird, confd, services
 from kubewire.components.networks.calico.confd import State
 from kubewire.components.networks.calico.dataplane import Node
@@ -25,7 +31,8 @@ class Peering:
     """changed is called when a BGP object, or a Service that is announced, is another one."""
 
     def __init__(self, client: Client, changed: Handler) -> None:
-        self._client, self._changed = client, changed
+        self._client = client
+        self._changed = changed
         self._peers, self._configurations, self._filters = (
             Informer(client, kind, handler=changed) for kind in (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
         )
@@ -61,7 +68,9 @@ class Peering:
             peers=list(self._peers.store.values()),
             filters={one["metadata"]["name"]: one for one in self._filters.store.values()},
             configuration=configuration,
-            secrets=await self._passwords([configuration, *(peer["spec"] for peer in self._peers.store.values())]),
+            secrets=await self._passwords(
+                [configuration, *(peer["spec"] for peer in self._peers.store.values())],
+            ),
             services=await self._services(configuration, own),
         )
         document = confd.render(state)
@@ -74,7 +83,9 @@ class Peering:
         """Of the Secrets in kube-system that are named; one that is not there is left out."""
         found: dict[tuple[str, str], str] = {}
         for spec in specs:
-            reference = ((spec.get("password") or spec.get("nodeMeshPassword")) or {}).get("secretKeyRef")
+            reference = ((spec.get("password") or spec.get("nodeMeshPassword")) or {}).get(
+                "secretKeyRef",
+            )
             if not reference:
                 continue
             try:
@@ -100,4 +111,10 @@ class Peering:
         await wait_synced(*self._announced)
         all_services, slices = (list(informer.store.values()) for informer in self._announced)
         with confd.reading("serviceClusterIPs, serviceExternalIPs or serviceLoadBalancerIPs"):
-            return services.announced(configuration, all_services, slices, own.name, dict(own.labels))
+            return services.announced(
+                configuration,
+                all_services,
+                slices,
+                own.name,
+                dict(own.labels),
+            )

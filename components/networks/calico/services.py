@@ -35,7 +35,8 @@ def announced(
     found = {cidr for cidrs in ranges.values() for cidr in cidrs}
     local = _with_endpoints_on(slices, node)
     for service in services:
-        metadata, spec = service["metadata"], service["spec"]
+        metadata = service["metadata"]
+        spec = service["spec"]
         if spec.get("externalTrafficPolicy") == "Local" and (metadata["namespace"], metadata["name"]) in local:
             found |= {
                 f"{address}/{block.bits(address)}"
@@ -59,7 +60,10 @@ def _addresses(service: KubeObject) -> Iterator[tuple[str, str]]:
 
 def _with_endpoints_on(slices: Iterable[KubeObject], node: str) -> set[tuple[str, str]]:
     return {
-        (one["metadata"]["namespace"], (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", ""))
+        (
+            one["metadata"]["namespace"],
+            (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", ""),
+        )
         for one in slices
         for endpoint in one.get("endpoints") or ()
         if endpoint.get("nodeName") == node and endpoint.get("conditions", {}).get("ready", True)

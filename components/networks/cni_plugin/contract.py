@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     Verb = Callable[[Any], dict[str, Any]]
 
 SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE, UNAVAILABLE = 999, 4, 6, 1, 50
-IO_FAILURE, INVALID_CONFIG = 5, 7
+INTERNAL = 999
+INVALID_ENVIRONMENT = 4
+DECODING_FAILURE = 6
+INCOMPATIBLE = 1
+UNAVAILABLE = 50
+IO_FAILURE = 5
+INVALID_CONFIG = 7
 #: What a runtime may write; libcni writes some kilobytes.
 LARGEST_CONFIG = 16 * 1024 * 1024
 #: A plugin that asks for the same once more later may succeed.
@@ -31,7 +36,9 @@ class PluginError(Exception):
 
     def __init__(self, msg: str, code: int = INTERNAL, details: str = "") -> None:
         super().__init__(msg)
-        self.msg, self.code, self.details = msg, code, details
+        self.msg = msg
+        self.code = code
+        self.details = details
 
 
 class Call:
@@ -95,11 +102,17 @@ def dispatch(
         raise PluginError(f"unknown CNI_COMMAND: {verb}", INVALID_ENVIRONMENT)
     needed, since = _VERBS[verb]
     if missing := [name for name in needed if not os.environ.get(name)]:
-        raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
+        raise PluginError(
+            f"required env variables [{','.join(missing)}] missing",
+            INVALID_ENVIRONMENT,
+        )
     config = decoded(data)
     asked = config.get("cniVersion") or "0.1.0"
     if verb == "VERSION":
-        return {"cniVersion": config.get("cniVersion") or "1.1.0", "supportedVersions": SUPPORTED_VERSIONS}
+        return {
+            "cniVersion": config.get("cniVersion") or "1.1.0",
+            "supportedVersions": SUPPORTED_VERSIONS,
+        }
     if asked not in SUPPORTED_VERSIONS:
         details = f'config is "{asked}", plugin supports {json.dumps(SUPPORTED_VERSIONS)}'
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
@@ -119,10 +132,16 @@ def decoded(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
     if not isinstance(config, dict):
-        raise PluginError(f"failed to load netconf: not an object but {_kind(config)}", DECODING_FAILURE)
+        raise PluginError(
+            f"failed to load netconf: not an object but {_kind(config)}",
+            DECODING_FAILURE,
+        )
     for key in ("cniVersion", "name", "type"):
         if not isinstance(config.get(key) or "", str):
-            raise PluginError(f"failed to load netconf: {key}: not a string but {_kind(config[key])}", DECODING_FAILURE)
+            raise PluginError(
+                f"failed to load netconf: {key}: not a string but {_kind(config[key])}",
+                DECODING_FAILURE,
+            )
     return {key: _without_nulls(value) for key, value in config.items() if value is not None}
 
 
@@ -131,7 +150,13 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 
@@ -156,9 +181,14 @@ def is_interface_name(value: Any) -> bool:
 def check_environment() -> None:
     """As upstream's skel and libcni; the message names the variable, as the spec wants. Raises PluginError."""
     environment = os.environ
-    container, ifname = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
+    container = environment.get("CNI_CONTAINERID", "")
+    ifname = environment.get("CNI_IFNAME", "")
     if container and not _is_name(container):
-        raise PluginError("invalid characters in containerID (CNI_CONTAINERID)", INVALID_ENVIRONMENT, container)
+        raise PluginError(
+            "invalid characters in containerID (CNI_CONTAINERID)",
+            INVALID_ENVIRONMENT,
+            container,
+        )
     if ifname and not is_interface_name(ifname):
         raise PluginError("invalid interface name (CNI_IFNAME)", INVALID_ENVIRONMENT, ifname)
     netns = environment.get("CNI_NETNS", "")
@@ -209,13 +239,17 @@ def _is_objects(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_object, value))
 
 
-_WORD, _OBJECT = ("a string without spaces", is_word), ("an object", _is_object)
+_WORD = ("a string without spaces", is_word)
+_OBJECT = ("an object", _is_object)
 _INTERFACE = ("the name of an interface", lambda value: value == "" or is_interface_name(value))
 #: Key of the configuration, with a dot one of an object in it -> what it must be, where a plugin of ours reads it.
 _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "type": _WORD,
     "mtu": ("a number from 0 to 65535", _is_number),
-    **dict.fromkeys(("ipam", "prevResult", "dns", "runtimeConfig", "args", "capabilities"), _OBJECT),
+    **dict.fromkeys(
+        ("ipam", "prevResult", "dns", "runtimeConfig", "args", "capabilities"),
+        _OBJECT,
+    ),
     **dict.fromkeys(("ipam.type", "ipam.subnet", "ipam.gateway"), _WORD),
     "ipam.ips": ("a list of addresses", _is_words),
     "ipam.routes": ("a list of routes with dst", _is_routes),
@@ -225,7 +259,10 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("kubernetes.kubeconfig", "nodename", "nodename_file", "httpAddr"), _WORD),
     **dict.fromkeys(("subnetFile", "dataDir"), _WORD),
     "bridge": _INTERFACE,
-    "vethPrefix": ("at most four characters", lambda value: value == "" or is_interface_name(f"{value}{'x' * 11}")),
+    "vethPrefix": (
+        "at most four characters",
+        lambda value: value == "" or is_interface_name(f"{value}{'x' * 11}"),
+    ),
 }
 
 
@@ -252,9 +289,12 @@ def main(
     others: tuple[type[Exception], ...] = (),
 ) -> int:
     """The process: argv[0] says which of the programs it is. others: errors of the plugin's own, told as they are."""
-    verb, program = os.environ.get("CNI_COMMAND", ""), argv[0].rpartition("/")[2]
+    verb = os.environ.get("CNI_COMMAND", "")
+    program = argv[0].rpartition("/")[2]
     if not verb:
-        sys.stderr.write(f"CNI plugin {program} (kubewire)\nCNI protocol versions supported: {SUPPORTED_VERSIONS}\n")
+        sys.stderr.write(
+            f"CNI plugin {program} (kubewire)\nCNI protocol versions supported: {SUPPORTED_VERSIONS}\n",
+        )
         return 0
     data = b""
     try:
@@ -265,7 +305,11 @@ def main(
     except others as error:
         body = error_object(data, INTERNAL, str(error))
     except OSError as error:
-        body = error_object(data, INTERNAL, f"{error.filename or ''}: {(error.strerror or str(error)).lower()}")
+        body = error_object(
+            data,
+            INTERNAL,
+            f"{error.filename or ''}: {(error.strerror or str(error)).lower()}",
+        )
     except Exception as error:  # a fault of ours: a runtime can read nothing but the spec's object
         body = error_object(data, INTERNAL, f"{program}: {type(error).__name__}: {error}")
     else:
@@ -283,7 +327,10 @@ def configuration() -> bytes:
     except (OSError, AttributeError) as error:  # Python has no stdin where descriptor 0 is closed
         raise PluginError(f"error reading from stdin: {error}", IO_FAILURE) from None
     if len(data) > LARGEST_CONFIG:
-        raise PluginError(f"failed to load netconf: more than {LARGEST_CONFIG} bytes", DECODING_FAILURE)
+        raise PluginError(
+            f"failed to load netconf: more than {LARGEST_CONFIG} bytes",
+            DECODING_FAILURE,
+        )
     return data
 
 
@@ -297,9 +344,17 @@ def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[st
     return {"cniVersion": known, "code": code, "msg": msg} | ({"details": details} if details else {})
 
 
-def run(argv: list[str], text: str = "", *, check: bool = True, environment: Any = None, delegate: bool = False) -> str:
+def run(
+    argv: list[str],
+    text: str = "",
+    *,
+    check: bool = True,
+    environment: Any = None,
+    delegate: bool = False,
+) -> str:
     """stdout of a program. Raises PluginError with what it said; of a delegate its own error."""
-    stdin, stdout = os.memfd_create("stdin", os.MFD_CLOEXEC), os.memfd_create("stdout", os.MFD_CLOEXEC)
+    stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    stdout = os.memfd_create("stdout", os.MFD_CLOEXEC)
     stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
     try:
         os.write(stdin, text.encode())
@@ -314,14 +369,20 @@ def run(argv: list[str], text: str = "", *, check: bool = True, environment: Any
     if code and check:
         if delegate:
             _raise_delegates(output)
-        raise PluginError(f"{' '.join(argv)}: {said.strip() or output.strip() or f'exit status {code}'}")
+        raise PluginError(
+            f"{' '.join(argv)}: {said.strip() or output.strip() or f'exit status {code}'}",
+        )
     return output
 
 
 def _raise_delegates(output: str) -> None:
     try:
         error = json.loads(output)
-        raise PluginError(str(error["msg"]), int(error.get("code", INTERNAL)), str(error.get("details", "")))
+        raise PluginError(
+            str(error["msg"]),
+            int(error.get("code", INTERNAL)),
+            str(error.get("details", "")),
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return
 
@@ -361,7 +422,9 @@ def on_node(lines: list[str]) -> None:
 
 def mac_of(ifname: str, netns: str = "") -> str:
     inside = ["nsenter", f"--net={netns}"] if netns else []
-    return str(json.loads(run([*inside, "ip", "-json", "link", "show", "dev", ifname]))[0]["address"])
+    return str(
+        json.loads(run([*inside, "ip", "-json", "link", "show", "dev", ifname]))[0]["address"],
+    )
 
 
 def delete_link(name: str) -> None:

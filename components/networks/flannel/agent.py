@@ -19,7 +19,15 @@ from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, 
 from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer
 from kubewire.components.kubeapi.resources import NODES, KubeObject
-from kubewire.components.networks.flannel import backend, install, kernel, lease, netconf, rules, subnetfile
+from kubewire.components.networks.flannel import (
+    backend,
+    install,
+    kernel,
+    lease,
+    netconf,
+    rules,
+    subnetfile,
+)
 from kubewire.components.networks.flannel.backend import HostGateway, Vxlan
 from kubewire.components.networks.flannel.device import Link
 from kubewire.components.networks.flannel.drift import Watch
@@ -30,7 +38,9 @@ from kubewire.components.networks.flannel.options import Options
 log = logging.getLogger("flanneld")
 
 #: Seconds. Node events within _GATHER become one batch; drift is looked at _SETTLE after the last sign of it.
-_GATHER, _SETTLE, _RETRY = 0.05, 1.0, 5.0
+_GATHER = 0.05
+_SETTLE = 1.0
+_RETRY = 5.0
 
 
 class SubnetError(Exception):
@@ -46,13 +56,13 @@ def checked_subnet(subnet: Network, conf: NetConf, node: str) -> Network:
     if network is None:
         raise SubnetError(
             f'failed to acquire lease: subnet "{subnet}" specified in the PodCIDR, but doesn\'t exist in the flannel '
-            f'net config of the "{node}" node'
+            f'net config of the "{node}" node',
         )
     if not kernel.within(subnet, network):
         which = "PodCIDR" if subnet.version == 4 else "IPv6 PodCIDR"
         raise SubnetError(
             f'failed to acquire lease: subnet "{network}" specified in the flannel net config doesn\'t contain '
-            f'"{subnet}" {which} of the "{node}" node'
+            f'"{subnet}" {which} of the "{node}" node',
         )
     return subnet
 
@@ -61,7 +71,9 @@ class Agent:
     """One run of flanneld against one API server."""
 
     def __init__(self, options: Options, conf: NetConf, client: Client) -> None:
-        self.options, self.conf, self._client = options, conf, client
+        self.options = options
+        self.conf = conf
+        self._client = client
         self._keys = Annotations(options.annotation_prefix)
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
         self._own_changed = asyncio.Event()
@@ -89,10 +101,17 @@ class Agent:
         await self._ensure_iptables(subnets)
         await self._announce(overlays)
         ranges = zip(self.conf.networks, subnets, strict=True)
-        text = subnetfile.render(ranges, min(overlay.mtu for overlay in overlays), self.options.ip_masq)
+        text = subnetfile.render(
+            ranges,
+            min(overlay.mtu for overlay in overlays),
+            self.options.ip_masq,
+        )
         files.replace(self.options.subnet_file, text.encode())
         install.install_plugin(self.options.cni_bin_dir)
-        install.install_conflist(install.conflist(self.options.cni_conf_path), self.options.cni_conf_dir)
+        install.install_conflist(
+            install.conflist(self.options.cni_conf_path),
+            self.options.cni_conf_dir,
+        )
         log.info("Wrote subnet file to %s", self.options.subnet_file)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_nodes(overlays))
@@ -103,23 +122,35 @@ class Agent:
 
     async def _outer_links(self) -> list[Link]:
         """One interface, as each family sees it."""
-        options, first = self.options, self.conf.networks[0].version
-        links = [await kernel.outer_link(options.iface, options.iface_regex, options.iface_can_reach, first)]
+        options = self.options
+        first = self.conf.networks[0].version
+        links = [
+            await kernel.outer_link(
+                options.iface,
+                options.iface_regex,
+                options.iface_can_reach,
+                first,
+            )
+        ]
         for network in self.conf.networks[1:]:
             links.append(await kernel.outer_link((links[0].name,), version=network.version))
         for link in links:
             log.info("Using interface with name %s and address %s", link.name, link.address)
-        if self.conf.backend_type == "host-gw" and options.public_ip not in ("", str(links[0].address)):
+        if self.conf.backend_type == "host-gw" and options.public_ip not in (
+            "",
+            str(links[0].address),
+        ):
             raise kernel.LinkError(
                 "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not "
-                "supported by host-gw backend"
+                "supported by host-gw backend",
             )
         return links
 
     async def _acquire_subnets(self) -> list[Network]:
         """Waits until the node is registered and has its podCIDRs, one for each of flannel's networks. Raises
         SubnetError."""
-        name, told = self.options.node_name, False
+        name = self.options.node_name
+        told = False
         while True:
             self._own_changed.clear()
             node = self._nodes.get(name)
@@ -185,7 +216,11 @@ class Agent:
         while True:
             try:
                 await self._client.patch(
-                    NODES, self.options.node_name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                    NODES,
+                    self.options.node_name,
+                    patch,
+                    subresource="status",
+                    content_type=STRATEGIC_MERGE_PATCH,
                 )
                 return
             except ApiError as error:
@@ -264,11 +299,16 @@ class Agent:
         found = Forwarding()
         for overlay in overlays:
             await overlay.prepare()
-            found |= await kernel.forwarding(overlay.network, outer=overlay.link.name, overlay=overlay.overlay)
+            found |= await kernel.forwarding(
+                overlay.network,
+                outer=overlay.link.name,
+                overlay=overlay.overlay,
+            )
         return found
 
     def _desired(self, overlays: Overlays) -> Forwarding:
-        leases, wanted = self.leases(), Forwarding()
+        leases = self.leases()
+        wanted = Forwarding()
         for overlay in overlays:
             family = [lease for lease in leases if lease.subnet.version == overlay.network.version]
             wanted |= overlay.desired(family, self.options.node_name)
@@ -289,7 +329,8 @@ class Agent:
                     log.error("Failed to ensure iptables rules: %s", error)
 
     async def _keep_iptables(self, subnets: Sequence[Network]) -> None:
-        nf_tables, seen = iptables.is_nf_tables(), None
+        nf_tables = iptables.is_nf_tables()
+        seen = None
         while True:
             await asyncio.sleep(self.options.iptables_resync)
             now = iptables.generation() if nf_tables else None

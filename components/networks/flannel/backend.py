@@ -89,7 +89,11 @@ class Vxlan:
     async def prepare(self) -> None:
         found = await kernel.vxlan_device(self.wanted.name, self.network.version)
         if found is not None and (reason := device.incompatible(self.wanted, found)):
-            log.warning("%r already exists with incompatible configuration: %s; recreating device", found.name, reason)
+            log.warning(
+                "%r already exists with incompatible configuration: %s; recreating device",
+                found.name,
+                reason,
+            )
         await iproute.batch("ip", device.commands(self.wanted, found, self.network))
         kernel.write_sysctl(f"net/ipv6/conf/{self.wanted.name}/accept_ra", "0")
 

@@ -61,7 +61,9 @@ def load_subnet_env(path: str) -> dict[str, Any]:
         raise PluginError(f"loadFlannelSubnetEnv failed: {path} is missing {', '.join(missing)}")
     if not pairs["FLANNEL_MTU"].isdigit():
         text = json.dumps(pairs["FLANNEL_MTU"])
-        raise PluginError(f"loadFlannelSubnetEnv failed: strconv.ParseUint: parsing {text}: invalid syntax")
+        raise PluginError(
+            f"loadFlannelSubnetEnv failed: strconv.ParseUint: parsing {text}: invalid syntax",
+        )
     return env | {"mtu": int(pairs["FLANNEL_MTU"]), "ipmasq": pairs["FLANNEL_IPMASQ"] == "true"}
 
 
@@ -76,7 +78,9 @@ def delegate_config(conf: dict[str, Any], env: dict[str, Any]) -> dict[str, Any]
         raise PluginError("'delegate' dictionary, if present, must have (string) 'type' field")
     for key in ("name", "ipam"):
         if key in delegate:
-            raise PluginError(f"'delegate' dictionary must not have '{key}' field, it'll be set by flannel")
+            raise PluginError(
+                f"'delegate' dictionary must not have '{key}' field, it'll be set by flannel",
+            )
     delegate["name"] = conf.get("name", "")
     delegate.setdefault("type", "bridge")
     # When flanneld masquerades, the bridge plugin must not, or pods would see a node's address.

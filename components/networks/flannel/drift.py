@@ -33,7 +33,11 @@ class Watch(rtnetlink.Watch):
         groups = rtnetlink.LINKS | rtnetlink.NEIGHBOURS
         groups |= rtnetlink.IPV4_ROUTES if 4 in versions else 0
         groups |= rtnetlink.IPV6_ROUTES if 6 in versions else 0
-        super().__init__(groups, changed, lambda kind, payload: concerns(kind, payload, self._overlays))
+        super().__init__(
+            groups,
+            changed,
+            lambda kind, payload: concerns(kind, payload, self._overlays),
+        )
 
     def follow(self, devices: Iterable[str]) -> None:
         """The overlay devices, by name; again after one was made anew."""

@@ -35,7 +35,9 @@ def vxlan(
     With DirectRouting the caller gives the outer interface's networks as on_link: nodes in them are reached
     without encapsulation.
     """
-    routes, neighbours, fdb = set(), set(), set()
+    routes = set()
+    neighbours = set()
+    fdb = set()
     for lease in leases:
         if lease.node == node or lease.backend_type != "vxlan" or lease.vni != vni or not lease.vtep_mac:
             continue

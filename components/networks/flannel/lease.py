@@ -12,7 +12,10 @@ from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.networks.flannel.netconf import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_ADDRESSES: dict[int, Callable[[str], Address]] = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
+_ADDRESSES: dict[int, Callable[[str], Address]] = {
+    4: ipaddress.IPv4Address,
+    6: ipaddress.IPv6Address,
+}
 DEFAULT_PREFIX = "flannel.alpha.coreos.com"
 
 

@@ -64,7 +64,9 @@ class _Keys:
         if value is None:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise NetConfError(f"error parsing subnet config: {self._where}{key} must be a {kind.__name__}")
+            raise NetConfError(
+                f"error parsing subnet config: {self._where}{key} must be a {kind.__name__}",
+            )
         return value
 
 
@@ -82,7 +84,9 @@ def parse(text: str) -> NetConf:
     backend = _Keys(keys.get("Backend", dict, {"Type": "udp"}), "Backend.")
     backend_type = backend.get("Type", str, "")
     if backend_type not in BACKENDS:
-        raise NetConfError(f"unknown backend type: {backend_type} (supported are {', '.join(BACKENDS)})")
+        raise NetConfError(
+            f"unknown backend type: {backend_type} (supported are {', '.join(BACKENDS)})",
+        )
     return NetConf(networks, backend_type, _vxlan(backend))
 
 
@@ -121,4 +125,6 @@ def load(path: str | Path) -> NetConf:
     try:
         return parse(Path(path).read_text())
     except OSError as error:
-        raise NetConfError(f"failed to read net conf: open {path}: {(error.strerror or '').lower()}") from error
+        raise NetConfError(
+            f"failed to read net conf: open {path}: {(error.strerror or '').lower()}",
+        ) from error

@@ -56,21 +56,43 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         return environment.get("FLANNELD_" + flag.upper().replace("-", "_"), value)
 
     def text(flag: str, value: str, explained: str) -> None:
-        made.add_argument(f"--{flag}", default=default(flag, value), help=f"{explained} (default {value!r})")
+        made.add_argument(
+            f"--{flag}",
+            default=default(flag, value),
+            help=f"{explained} (default {value!r})",
+        )
 
     def switch(flag: str, value: bool, explained: str) -> None:
         made.add_argument(
-            f"--{flag}", nargs="?", const=True, type=_bool, default=default(flag, str(value)), help=explained
+            f"--{flag}",
+            nargs="?",
+            const=True,
+            type=_bool,
+            default=default(flag, str(value)),
+            help=explained,
         )
 
     def many(flag: str, explained: str) -> None:
         given = default(flag, "")
-        made.add_argument(f"--{flag}", action="append", default=[given] if given else [], help=explained)
+        made.add_argument(
+            f"--{flag}",
+            action="append",
+            default=[given] if given else [],
+            help=explained,
+        )
 
-    switch("kube-subnet-mgr", False, "take the subnet from the Kubernetes API; the only manager there is here")
+    switch(
+        "kube-subnet-mgr",
+        False,
+        "take the subnet from the Kubernetes API; the only manager there is here",
+    )
     text("kubeconfig-file", "", "kubeconfig file; without it the pod's service account")
     text("net-config-path", DEFAULT_NET_CONF, "network configuration")
-    text("subnet-file", subnetfile.DEFAULT_PATH, "where the subnet and MTU are written for the CNI plugin")
+    text(
+        "subnet-file",
+        subnetfile.DEFAULT_PATH,
+        "where the subnet and MTU are written for the CNI plugin",
+    )
     many("iface", "interface (name or address) between nodes; repeatable, first match")
     many("iface-regex", "the same by regular expression; repeatable")
     text("iface-can-reach", "", "the interface that the route to this address uses")
@@ -80,12 +102,24 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     switch("ip-masq-fully-random", True, "masquerade with --random-fully (ours)")
     switch("iptables-forward-rules", True, "accept forwarding of the flannel network")
     text("iptables-resync", "5", "seconds between checks of the iptables rules")
-    switch("set-node-network-unavailable", True, "set the node's NetworkUnavailable condition to False")
+    switch(
+        "set-node-network-unavailable",
+        True,
+        "set the node's NetworkUnavailable condition to False",
+    )
     text("kube-annotation-prefix", lease.DEFAULT_PREFIX, "prefix of the node annotations")
     text("healthz-ip", "0.0.0.0", "address of the health check")
     text("healthz-port", "0", "port of the health check; 0 for none")
-    text("hostname-override", "", "name of this node's Node object (ours); upstream reads NODE_NAME, so do we")
-    text("cni-conf-path", DEFAULT_CNI_CONF, "conflist to install (ours); upstream's default when the file is missing")
+    text(
+        "hostname-override",
+        "",
+        "name of this node's Node object (ours); upstream reads NODE_NAME, so do we",
+    )
+    text(
+        "cni-conf-path",
+        DEFAULT_CNI_CONF,
+        "conflist to install (ours); upstream's default when the file is missing",
+    )
     text("cni-conf-dir", install.DEFAULT_CONF_DIR, "where to install the conflist (ours)")
     text("cni-bin-dir", install.DEFAULT_BIN_DIR, "where to install the flannel plugin (ours)")
     made.add_argument("-v", "--v", type=int, default=0, help="log level")
@@ -98,11 +132,14 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     given = parser(environment).parse_args(argv)
     node_name = given.hostname_override or environment.get("NODE_NAME", "")
     if not given.kube_subnet_mgr:
-        raise OptionError("--kube-subnet-mgr is needed: subnets come from the Kubernetes API, there is no etcd manager")
+        raise OptionError(
+            "--kube-subnet-mgr is needed: subnets come from the Kubernetes API, there is no etcd manager",
+        )
     if not node_name:
         raise OptionError("the node's name is needed: pass --hostname-override or set NODE_NAME")
     try:
-        resync, port = float(given.iptables_resync), int(given.healthz_port)
+        resync = float(given.iptables_resync)
+        port = int(given.healthz_port)
     except ValueError as error:
         raise OptionError(f"--iptables-resync and --healthz-port are numbers: {error}") from error
     return Options(

@@ -30,11 +30,17 @@ def masquerade(network: Network, subnet: Network, *, random_fully: bool = True) 
         f"! -s {network} -d {network} {_MASQ} {target}",
     )
     name = "FLANNEL-POSTRTG"
-    return Ruleset((Chain("nat", name, rules),), (Lead("nat", "POSTROUTING", (f"{_MASQ} -j {name}",)),))
+    return Ruleset(
+        (Chain("nat", name, rules),),
+        (Lead("nat", "POSTROUTING", (f"{_MASQ} -j {name}",)),),
+    )
 
 
 def forward(network: Network) -> Ruleset:
     """filter: a FORWARD policy of DROP does not cut off the pods."""
     name = "FLANNEL-FWD"
     rules = (f"-s {network} {_FORWARD} -j ACCEPT", f"-d {network} {_FORWARD} -j ACCEPT")
-    return Ruleset((Chain("filter", name, rules),), (Lead("filter", "FORWARD", (f"{_FORWARD} -j {name}",)),))
+    return Ruleset(
+        (Chain("filter", name, rules),),
+        (Lead("filter", "FORWARD", (f"{_FORWARD} -j {name}",)),),
+    )

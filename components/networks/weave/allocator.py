@@ -20,7 +20,9 @@ from kubewire.components.networks.weave.space import Range
 
 log = logging.getLogger("weave-net")
 
-GOSSIP, SPACE_REQUEST, SPACE_DENIED = "gossip", "space-request", "space-denied"
+GOSSIP = "gossip"
+SPACE_REQUEST = "space-request"
+SPACE_DENIED = "space-denied"
 
 
 class Denied(Exception):
@@ -238,7 +240,8 @@ class Allocator:
 
     def _changed(self) -> None:
         self.dirty = True
-        used, hosts = self._used(), space.hosts_of(self.setup.universe)
+        used = self._used()
+        hosts = space.hosts_of(self.setup.universe)
         had_none = not self._free()
         self.ring.report_free(lambda part: sum(gap.size for gap in space.gaps([part], used, hosts)))
         if had_none and self._free():
@@ -249,7 +252,8 @@ class Allocator:
         return sum(entry.free for entry in self.ring.entries if entry.peer == self.setup.name)
 
     def _ring_changed(self) -> None:
-        self.awaiting_consensus, self.retry = False, True
+        self.awaiting_consensus = False
+        self.retry = True
         self._changed()
 
     def _establish(self) -> None:
@@ -292,7 +296,8 @@ class Allocator:
 
     def sent(self) -> list[Message]:
         """Empties the outbox; broadcasts say what is known now."""
-        messages, self.outbox = self.outbox, []
+        messages = self.outbox
+        self.outbox = []
         return [message if message.to else replace(message, body=self.encode()) for message in messages]
 
     def encode(self) -> dict[str, Any]:
@@ -310,7 +315,11 @@ class Allocator:
 
     def saved(self) -> dict[str, Any]:
         self.dirty = False
-        return {"peername": self.setup.name, "ring": self.ring.encode(), "ownedAddresses": self.owned}
+        return {
+            "peername": self.setup.name,
+            "ring": self.ring.encode(),
+            "ownedAddresses": self.owned,
+        }
 
     def restore(self, data: dict[str, Any]) -> bool:
         """Whether it is ours and of this range; else it is forgotten."""
@@ -321,5 +330,6 @@ class Allocator:
             owned = {container: list(addresses) for container, addresses in data["ownedAddresses"].items()}
         except (KeyError, TypeError, AttributeError, RingConflict):
             return False
-        self.ring, self.owned = ring, owned
+        self.ring = ring
+        self.owned = owned
         return True

@@ -74,7 +74,9 @@ def application(peer: Peer, *, reading: bool = False) -> web.Application:
     async def lookup(request: web.Request) -> web.Response:
         subnet = _subnet(request, peer)
         found = peer.lookup(request.match_info["id"], subnet)
-        return web.Response(text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in found))
+        return web.Response(
+            text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in found),
+        )
 
     async def release(request: web.Request) -> web.Response:
         if "ip" in request.match_info:

@@ -20,9 +20,13 @@ from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 from kubewire.components.networks.weave import ipsec
 from kubewire.components.networks.weave.space import Range
 
-BRIDGE, DEVICE, PORT, VNI = "weave", "vxlan-6784", 6784, 6784
+BRIDGE = "weave"
+DEVICE = "vxlan-6784"
+PORT = 6784
+VNI = 6784
 #: A veth for frames that go by datagrams: one end is a port of the bridge, at the other weave-net reads and writes.
-BRIDGE_END, PCAP = "vethwe-bridge", "vethwe-pcap"
+BRIDGE_END = "vethwe-bridge"
+PCAP = "vethwe-pcap"
 #: What fits into the smallest network that is likely (GCE, 1460) with VXLAN's 50 bytes and ESP's 34.
 DEFAULT_MTU = 1376
 NO_MASQUERADE = "weaver-no-masq-local"
@@ -75,7 +79,8 @@ def make_veth(device: Device) -> str:
 
 def flood_difference(now: Iterable[str], wanted: Iterable[str]) -> str:
     """`bridge -batch` input: to whom unknown and broadcast frames go. What was learned of who is gone goes, too."""
-    before, after = set(now), set(wanted)
+    before = set(now)
+    after = set(wanted)
     lines = [f"fdb append {FLOOD} dev {DEVICE} dst {ip} self permanent" for ip in sorted(after - before)]
     lines += [f"fdb delete {FLOOD} dev {DEVICE} dst {ip} self" for ip in sorted(before - after)]
     return text(lines)
@@ -88,11 +93,12 @@ def forget(macs: Iterable[str], device: str, table: str) -> str:
 
 def heartbeat_difference(now: Iterable[tuple[str, str]], wanted: Iterable[tuple[str, str]]) -> str:
     """`bridge -batch` input: (peer, address): where VXLAN carries heartbeats, before any frame has come from there."""
-    before, after = set(now), set(wanted)
+    before = set(now)
+    after = set(wanted)
     lines = [f"fdb replace {peer} dev {DEVICE} dst {ip} self permanent" for peer, ip in sorted(after - before)]
     kept = {peer for peer, _ in after}
     return text(
-        lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept]
+        lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept],
     )
 
 

@@ -6,7 +6,8 @@ import json
 
 from kubewire.components.networks.cni_plugin import pack
 
-DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
+DEFAULT_CONF_DIR = "/etc/cni/net.d"
+DEFAULT_BIN_DIR = "/opt/cni/bin"
 CONFLIST_NAME = "10-weave.conflist"
 PLUGINS = ("weave-net", "weave-ipam")
 
@@ -14,7 +15,8 @@ PLUGINS = ("weave-net", "weave-ipam")
 def plugin() -> bytes:
     """Both plugins as one program."""
     return pack.pack(
-        "kubewire.components.networks.weave.plugin.cni", ("kubewire.components.networks.weave.plugin.client",)
+        "kubewire.components.networks.weave.plugin.cni",
+        ("kubewire.components.networks.weave.plugin.client",),
     )
 
 

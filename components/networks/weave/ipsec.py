@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
 MARK = "0x20000"
-IN, IN_MARK, OUT, OUT_MARK = "WEAVE-IPSEC-IN", "WEAVE-IPSEC-IN-MARK", "WEAVE-IPSEC-OUT", "WEAVE-IPSEC-OUT-MARK"
+IN = "WEAVE-IPSEC-IN"
+IN_MARK = "WEAVE-IPSEC-IN-MARK"
+OUT = "WEAVE-IPSEC-OUT"
+OUT_MARK = "WEAVE-IPSEC-OUT-MARK"
 #: AES-256 and RFC 4106's salt.
 _KEY_SIZE = 36
 #: IPv4 20, ESP 8, IV 8, ICV 16, trailer: upstream reserves 34 bytes beyond VXLAN's 50.

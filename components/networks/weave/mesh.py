@@ -159,7 +159,11 @@ class Mesh:
             if not any(connection.ip == address for connection in self.connections.values()):
                 try:
                     async with asyncio.timeout(self.timing.greeting):
-                        reader, writer = await asyncio.open_connection(address, self.port, local_addr=own)
+                        reader, writer = await asyncio.open_connection(
+                            address,
+                            self.port,
+                            local_addr=own,
+                        )
                     if await self._talk(reader, writer, outbound=True):
                         delay = self.timing.retry
                     state = ("failed", "connection ended")
@@ -216,7 +220,11 @@ class Mesh:
         return True
 
     async def _greet(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decoder: Decoder, outbound: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        decoder: Decoder,
+        outbound: bool,
     ) -> tuple[Connection, list[tuple[int, bytes]]]:
         """Both hellos, then both confirm that they have the same key. What came after that is returned, too."""
         private = X25519PrivateKey.generate() if self.password else None
@@ -229,7 +237,9 @@ class Mesh:
             raise WireError("not a peer's greeting")
         hello = Hello.decode(body)
         if hello.name == self.name:
-            raise WireError("Cannot connect to ourself" if hello.uid == self.uid else f"peer has our name {self.name}")
+            raise WireError(
+                "Cannot connect to ourself" if hello.uid == self.uid else f"peer has our name {self.name}",
+            )
         session = wire.session(private, hello, self.password, outbound=outbound)
         writer.write(session.seal(wire.CONFIRM))
         kind, body = await _next(reader, decoder, frames)
@@ -256,7 +266,11 @@ class Mesh:
         return True
 
     async def _listen(
-        self, connection: Connection, reader: asyncio.StreamReader, decoder: Decoder, frames: list[tuple[int, bytes]]
+        self,
+        connection: Connection,
+        reader: asyncio.StreamReader,
+        decoder: Decoder,
+        frames: list[tuple[int, bytes]],
     ) -> None:
         while True:
             for kind, body in frames:

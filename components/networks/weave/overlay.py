@@ -24,12 +24,15 @@ from kubewire.components.networks.weave.sleeve import Macs, Tunnel
 
 log = logging.getLogger("weave-net")
 
-FASTDP, SLEEVE = "fastdp", "sleeve"
+FASTDP = "fastdp"
+SLEEVE = "sleeve"
 #: IEEE 802's first type for local experiments: nobody but us looks at such a frame.
 ETHERTYPE = 0x88B5
-_ETH_P_ALL, _PACKET_OUTGOING = 0x0003, 4
+_ETH_P_ALL = 0x0003
+_PACKET_OUTGOING = 4
 _SO_ATTACH_FILTER = 26
-_SMALLEST_FRAME, _LARGEST_FRAME = 60, 65536
+_SMALLEST_FRAME = 60
+_LARGEST_FRAME = 65536
 _NEVER = float("-inf")
 
 
@@ -49,7 +52,10 @@ class Overlay:
     """changed: some connection takes another way now. fastdp: False for WEAVE_NO_FASTDP."""
 
     def __init__(self, name: str, timing: Timing, changed: Callable[[], None], *, fastdp: bool = True) -> None:
-        self._name, self._timing, self._changed, self._fastdp = name, timing, changed, fastdp
+        self._name = name
+        self._timing = timing
+        self._changed = changed
+        self._fastdp = fastdp
         self._ways: dict[Connection, Way] = {}
         self.macs = Macs()
         self._fast_socket: socket.socket | None = None
@@ -103,13 +109,19 @@ class Overlay:
             self._send(way, way.tunnel.pack(sleeve.HEARTBEAT))
 
     def _review(self, way: Way) -> None:
-        now, lost = time.monotonic(), self._timing.patience(len(self._ways))
+        now = time.monotonic()
+        lost = self._timing.patience(len(self._ways))
         best = FASTDP if now - way.fast < lost else SLEEVE if now - way.slow < lost else ""
         patience = self._timing.heartbeat * 1.5 if self._fastdp else 0
         if best == SLEEVE and way.fast == _NEVER and now - way.since < patience:
             return  # the better one may still come
         if best != way.connection.way:
-            log.info("->[%s|%s]: overlay: %s", way.connection.address, way.connection.hello.nickname, best or "none")
+            log.info(
+                "->[%s|%s]: overlay: %s",
+                way.connection.address,
+                way.connection.hello.nickname,
+                best or "none",
+            )
             way.connection.way = best
             self._changed()
 
@@ -120,11 +132,19 @@ class Overlay:
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setblocking(False)
         self._udp.bind(("0.0.0.0", sleeve.PORT))
-        asyncio.get_running_loop().add_reader(self._udp, serving.callback(self._datagrams, log, "sleeve"))
+        asyncio.get_running_loop().add_reader(
+            self._udp,
+            serving.callback(self._datagrams, log, "sleeve"),
+        )
 
     def devices_made(self) -> None:
         """The VXLAN device was made anew: listen there. Raises OSError."""
-        self._fast_socket = self._replaced(self._fast_socket, DEVICE, self._fast_frames, only=ETHERTYPE)
+        self._fast_socket = self._replaced(
+            self._fast_socket,
+            DEVICE,
+            self._fast_frames,
+            only=ETHERTYPE,
+        )
 
     def pcap_made(self) -> None:
         """The veth was made: what the bridge floods or sends to sleeve peers comes out there. Raises OSError."""
@@ -220,7 +240,12 @@ def _frames(packet_socket: socket.socket) -> list[bytes]:
 
 def _attach_filter(packet_socket: socket.socket, ethertype: int) -> None:
     """Classic BPF: frames of this type, as a whole."""
-    program = [(0x28, 0, 0, 12), (0x15, 0, 1, ethertype), (0x06, 0, 0, _LARGEST_FRAME), (0x06, 0, 0, 0)]
+    program = [
+        (0x28, 0, 0, 12),
+        (0x15, 0, 1, ethertype),
+        (0x06, 0, 0, _LARGEST_FRAME),
+        (0x06, 0, 0, 0),
+    ]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
     about = struct.pack("HL", len(program), ctypes.addressof(code))
     packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, about)

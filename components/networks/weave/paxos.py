@@ -45,7 +45,8 @@ class Node:
     """One participant. knows: the newest claims of all that it has heard of, its own among them."""
 
     def __init__(self, name: str, uid: int, quorum: int) -> None:
-        self.id, self.quorum = NodeId(name, uid), quorum
+        self.id = NodeId(name, uid)
+        self.quorum = quorum
         self.knows: dict[NodeId, Claims] = {}
 
     @property
@@ -54,7 +55,10 @@ class Node:
 
     def propose(self) -> None:
         """Prepare: a proposal above all that are known."""
-        highest = max((max(c.promise.round, c.accepted.round) for c in self.knows.values()), default=0)
+        highest = max(
+            (max(c.promise.round, c.accepted.round) for c in self.knows.values()),
+            default=0,
+        )
         self.knows[self.id] = replace(self._own, promise=Proposal(highest + 1, *self.id))
         self.think()
 
@@ -72,13 +76,21 @@ class Node:
     def think(self) -> bool:
         """Promise, ask for acceptance, accept; whether our claims have changed."""
         before = self._own
-        own = replace(before, promise=max([before.promise, *(c.promise for c in self.knows.values())]))
+        own = replace(
+            before,
+            promise=max([before.promise, *(c.promise for c in self.knows.values())]),
+        )
         self.knows[self.id] = own
         if own.promise[1:] == self.id and own.accepted != own.promise:
             own = self._asked_to_accept(own)
         for claims in self.knows.values():
             if claims.accepted == own.promise != _NONE and own.accepted != own.promise:
-                own = replace(own, accepted=claims.accepted, value=claims.value, origin=claims.origin)
+                own = replace(
+                    own,
+                    accepted=claims.accepted,
+                    value=claims.value,
+                    origin=claims.origin,
+                )
         self.knows[self.id] = own
         return own != before
 

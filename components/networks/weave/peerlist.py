@@ -17,7 +17,8 @@ from kubewire.components.kubeapi.resources import CONFIGMAPS, KubeObject
 
 log = logging.getLogger("weave-net")
 
-NAME, NAMESPACE = "weave-net", "kube-system"
+NAME = "weave-net"
+NAMESPACE = "kube-system"
 PREFIX = "kube-peers.weave.works/"
 PEERS = PREFIX + "peers"
 _TRIES = 20
@@ -25,7 +26,9 @@ _TRIES = 20
 
 def peers_of(configmap: KubeObject) -> dict[str, str]:
     """Peer's name -> node's name."""
-    listed = json.loads((configmap["metadata"].get("annotations") or {}).get(PEERS, '{"Peers": []}'))
+    listed = json.loads(
+        (configmap["metadata"].get("annotations") or {}).get(PEERS, '{"Peers": []}'),
+    )
     return {peer["PeerName"]: peer["NodeName"] for peer in listed["Peers"] or []}
 
 
@@ -50,7 +53,9 @@ class PeerList:
     """Raises ApiError throughout."""
 
     def __init__(self, client: Client, own_peer: str, own_node: str) -> None:
-        self._client, self._own_peer, self._own_node = client, own_peer, own_node
+        self._client = client
+        self._own_peer = own_peer
+        self._own_node = own_node
 
     async def is_listed(self) -> bool:
         """False for a peer that was taken over: what it has saved is not its own any more. A list without anybody (the
@@ -72,7 +77,12 @@ class PeerList:
         for peer, node in peers_of(configmap).items():
             replaced = node == self._own_node and peer != self._own_peer
             if peer != self._own_peer and (node not in nodes or replaced) and await self._is_ours_to_do(peer):
-                log.info("[kube-peers] rmpeer of %s: %d IPs taken over from %s", peer, take_over(peer), peer)
+                log.info(
+                    "[kube-peers] rmpeer of %s: %d IPs taken over from %s",
+                    peer,
+                    take_over(peer),
+                    peer,
+                )
                 await self._forget(peer)
 
     async def _is_ours_to_do(self, peer: str) -> bool:
@@ -83,7 +93,10 @@ class PeerList:
         if peer not in peers_of(configmap):
             return False
         try:
-            await self._client.update(CONFIGMAPS, annotated(configmap, {key_of(peer): self._own_peer}))
+            await self._client.update(
+                CONFIGMAPS,
+                annotated(configmap, {key_of(peer): self._own_peer}),
+            )
         except ApiError as error:
             if error.reason == "Conflict":
                 return False  # somebody else was quicker
@@ -119,7 +132,10 @@ class PeerList:
                     raise
             body: dict[str, Any] = {"metadata": {"name": NAME, "namespace": NAMESPACE}}
             try:
-                return await self._client.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", **body})
+                return await self._client.create(
+                    CONFIGMAPS,
+                    {"apiVersion": "v1", "kind": "ConfigMap", **body},
+                )
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     raise

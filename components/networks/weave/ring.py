@@ -40,8 +40,10 @@ class Ring:
     """peer: whose copy this is. Entries are sorted; the first token is the range's start."""
 
     def __init__(self, universe: Range, peer: str, entries: Sequence[Entry] = (), seeds: Sequence[str] = ()) -> None:
-        self.universe, self.peer = universe, peer
-        self.entries, self.seeds = list(entries), list(seeds)
+        self.universe = universe
+        self.peer = peer
+        self.entries = list(entries)
+        self.seeds = list(seeds)
 
     # --- questions
 
@@ -87,20 +89,27 @@ class Ring:
             if part.size:
                 self.entries.append(Entry(part.start, peers[0], free=part.size))
             return
-        middle, half = part.start + part.size // 2, len(peers) // 2
+        middle = part.start + part.size // 2
+        half = len(peers) // 2
         self._divide(Range(part.start, middle), peers[:half])
         self._divide(Range(middle, part.end), peers[half:])
 
     def grant(self, given: Range, to: str) -> None:
         """A piece of what is ours becomes another's."""
-        first, last = self._position(given.start), self._position(given.end - 1)
+        first = self._position(given.start)
+        last = self._position(given.end - 1)
         assert given.size > 0 and all(entry.peer == self.peer for entry in self.entries[first : last + 1])
         self._cut(given.start)
         if given.end < self.universe.end:
             self._cut(given.end)
         for position, (entry, part) in enumerate(list(self.parts())):
             if given.start <= entry.token < given.end:
-                self.entries[position] = replace(entry, peer=to, version=entry.version + 1, free=part.size)
+                self.entries[position] = replace(
+                    entry,
+                    peer=to,
+                    version=entry.version + 1,
+                    free=part.size,
+                )
 
     def _cut(self, token: int) -> None:
         """A token where our part can be given away; the part before it becomes shorter, which is a change of it."""
@@ -110,7 +119,9 @@ class Ring:
             return
         rest = list(self.parts())[position][1].end - token
         self.entries[position] = replace(
-            before, version=before.version + 1, free=min(before.free, token - before.token)
+            before,
+            version=before.version + 1,
+            free=min(before.free, token - before.token),
         )
         self.entries.insert(position + 1, Entry(token, self.peer, free=rest))
 
@@ -141,17 +152,25 @@ class Ring:
         have come apart can meet again. Raises RingConflict, and nothing has changed then.
         """
         if other.universe != self.universe:
-            raise RingConflict(f"Incompatible IP allocation ranges (received: {other.universe}, ours: {self.universe})")
+            raise RingConflict(
+                f"Incompatible IP allocation ranges (received: {other.universe}, ours: {self.universe})",
+            )
         if self.seeds and other.seeds and self.seeds != other.seeds:
             raise RingConflict(
-                f"IP allocation was seeded by different peers (received: {other.seeds}, ours: {self.seeds})"
+                f"IP allocation was seeded by different peers (received: {other.seeds}, ours: {self.seeds})",
             )
         other.check()
-        merged = Ring(self.universe, self.peer, self._merged(other, has_allocations), self.seeds or other.seeds)
+        merged = Ring(
+            self.universe,
+            self.peer,
+            self._merged(other, has_allocations),
+            self.seeds or other.seeds,
+        )
         merged._shorten()
         merged.check()
         changed = merged.entries != self.entries
-        self.entries, self.seeds = merged.entries, merged.seeds
+        self.entries = merged.entries
+        self.seeds = merged.seeds
         return changed
 
     def _merged(self, other: Ring, has_allocations: Callable[[Range], bool]) -> list[Entry]:
@@ -176,7 +195,7 @@ class Ring:
         if received.peer != self.peer and self.owner(received.token) == self.peer and has_allocations(piece):
             raise RingConflict(
                 f"Peer {received.peer} says it owns the IP range from {IPv4Address(received.token)}, "
-                "which I think I own"
+                "which I think I own",
             )
 
     def _newer(self, mine: Entry, part: Range, theirs: Entry, has_allocations: Callable[[Range], bool]) -> Entry:
@@ -190,7 +209,7 @@ class Ring:
         if has_allocations(part):
             raise RingConflict(
                 f"Received update for IP range I own at {IPv4Address(mine.token)} v{mine.version}: "
-                f"incoming message says owner {theirs.peer} v{theirs.version}"
+                f"incoming message says owner {theirs.peer} v{theirs.version}",
             )
         return max(mine, theirs, key=lambda entry: (entry.version, entry.free, entry.peer))
 
@@ -209,7 +228,9 @@ class Ring:
             raise RingConflict("Token is out of range")
         for entry, part in self.parts():
             if entry.free > part.size:
-                raise RingConflict(f"Entry {part} reporting too much free space: {entry.free} > {part.size}")
+                raise RingConflict(
+                    f"Entry {part} reporting too much free space: {entry.free} > {part.size}",
+                )
 
     def _position(self, address: int) -> int:
         return bisect_right(self.entries, address, key=lambda entry: entry.token) - 1
@@ -228,7 +249,8 @@ class Ring:
         """Raises RingConflict for what is no ring."""
         try:
             entries = [Entry(*jsontext.typed(entry, int, str, int, int)) for entry in data["entries"]]
-            universe, seeds = Range(*jsontext.typed(data["range"], int, int)), data["seeds"]
+            universe = Range(*jsontext.typed(data["range"], int, int))
+            seeds = data["seeds"]
             ring = cls(universe, peer, entries, jsontext.typed(seeds, *(str for _ in seeds)))
         except (KeyError, TypeError, ValueError) as error:
             raise RingConflict(f"not a ring: {error}") from None

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 PORT = 6783
-FRAME, HEARTBEAT = 0, 1
+FRAME = 0
+HEARTBEAT = 1
 _HEAD = struct.Struct("!QQ")
 _WINDOW = 1024
 _MULTICAST = 1
@@ -50,17 +51,22 @@ class Tunnel:
     """One connection's datagrams. key: of its session, b"" without a password; own, other: the peers' names."""
 
     def __init__(self, tag: int, key: bytes, own: str, other: str) -> None:
-        self.tag, self._sent, self._window = tag, 0, Window()
-        self._seal, self._open = _cipher(key, own), _cipher(key, other)
+        self.tag = tag
+        self._sent = 0
+        self._window = Window()
+        self._seal = _cipher(key, own)
+        self._open = _cipher(key, other)
 
     def pack(self, kind: int, data: bytes = b"") -> bytes:
-        head, body = _HEAD.pack(self.tag, self._sent), bytes([kind]) + data
+        head = _HEAD.pack(self.tag, self._sent)
+        body = bytes([kind]) + data
         self._sent += 1
         return head + (self._seal.encrypt(b"\0\0\0\0" + head[8:], body, head) if self._seal else body)
 
     def unpack(self, datagram: bytes) -> tuple[int, bytes] | None:
         """Kind and data; None for what is not the other peer's, or is repeated."""
-        head, body = datagram[: _HEAD.size], datagram[_HEAD.size :]
+        head = datagram[: _HEAD.size]
+        body = datagram[_HEAD.size :]
         if self._open:
             try:
                 body = self._open.decrypt(b"\0\0\0\0" + head[8:], body, head)
@@ -74,7 +80,9 @@ class Tunnel:
 def _cipher(key: bytes, sender: str) -> ChaCha20Poly1305 | None:
     if not key:
         return None
-    return ChaCha20Poly1305(HKDF(SHA256(), 32, salt=None, info=f"weave sleeve {sender}".encode()).derive(key))
+    return ChaCha20Poly1305(
+        HKDF(SHA256(), 32, salt=None, info=f"weave sleeve {sender}".encode()).derive(key),
+    )
 
 
 class Macs:

@@ -61,12 +61,13 @@ def status(
             f"          Range: {setup.universe}",
             f"  DefaultSubnet: {subnet}",
             "",
-        ]
+        ],
     )
 
 
 def _state(allocator: Allocator, waiting: int) -> str:
-    ring, known = allocator.ring, allocator.setup.is_known
+    ring = allocator.ring
+    known = allocator.setup.is_known
     if not ring.is_empty:
         if not any(entry.peer == allocator.setup.name or known(entry.peer) for entry in ring.entries):
             return "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
@@ -92,13 +93,16 @@ def peers(known: Iterable[Peer]) -> str:
         for link in peer.links:
             name = f"{link.peer}({nicknames.get(link.peer, '')})"
             state = "established" if link.established else "pending"
-            lines.append(f"   {'->' if link.outbound else '<-'} {link.address:<21} {name:<37} {state}")
+            lines.append(
+                f"   {'->' if link.outbound else '<-'} {link.address:<21} {name:<37} {state}",
+            )
     return "".join(f"{line}\n" for line in lines)
 
 
 def ipam(allocator: Allocator) -> str:
     """`status ipam`: our own part first."""
-    own, total = allocator.setup.name, allocator.ring.universe.size
+    own = allocator.setup.name
+    total = allocator.ring.universe.size
     sizes: Counter[str] = Counter()
     for entry, part in allocator.ring.parts():
         sizes[entry.peer] += part.size

@@ -23,8 +23,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kubewire.components.base import jsontext
 
-PROTOCOL, VERSION = "weave", 2
-HELLO, CONFIRM, HEARTBEAT, TOPOLOGY, IPAM, UNICAST, SECURITY_ASSOCIATION, FAST_HEARD, SLEEVE_HEARD = range(9)
+PROTOCOL = "weave"
+VERSION = 2
+(
+    HELLO,
+    CONFIRM,
+    HEARTBEAT,
+    TOPOLOGY,
+    IPAM,
+    UNICAST,
+    SECURITY_ASSOCIATION,
+    FAST_HEARD,
+    SLEEVE_HEARD,
+) = range(9)
 _HEAD = struct.Struct("!IB")
 _LARGEST = 1 << 22
 
@@ -52,7 +63,8 @@ class Decoder:
                 raise WireError(f"a frame of {length} bytes")
             if len(self._data) < 4 + length:
                 return
-            body, self._data = self._data[_HEAD.size : 4 + length], self._data[4 + length :]
+            body = self._data[_HEAD.size : 4 + length]
+            self._data = self._data[4 + length :]
             yield kind, body
 
 
@@ -83,7 +95,8 @@ class Hello:
         """Raises WireError."""
         try:
             data = jsontext.parse_object(body)
-            protocol, version = data.pop("protocol"), data.pop("version")
+            protocol = data.pop("protocol")
+            version = data.pop("version")
             hello = cls(**data)
             hello.check()
         except (ValueError, TypeError, KeyError):
@@ -135,7 +148,9 @@ def session(private: X25519PrivateKey | None, other: Hello, password: str, *, ou
     if private is None:
         return Session(b"", outbound=outbound)
     try:
-        secret = private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(other.public_key)))
+        secret = private.exchange(
+            X25519PublicKey.from_public_bytes(bytes.fromhex(other.public_key)),
+        )
     except ValueError:
         raise WireError("not a public key") from None
     key = HKDF(SHA256(), 32, salt=None, info=b"weave session").derive(secret + password.encode())

@@ -49,7 +49,10 @@ def ask(method: str, **parameters: Any) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(answer)
         return found
     except (OSError, ValueError) as error:
-        raise PluginError(f"add cmd: Error received from {method} gRPC call: {error}", TRY_AGAIN_LATER) from None
+        raise PluginError(
+            f"add cmd: Error received from {method} gRPC call: {error}",
+            TRY_AGAIN_LATER,
+        ) from None
 
 
 def add(call: Call) -> dict[str, Any]:
@@ -64,19 +67,21 @@ def add(call: Call) -> dict[str, Any]:
         ask("DelNetwork", sandbox=call.container)
         raise
     veth = host_veth(call)
-    host, pod = {"name": veth, "mac": mac_of(veth)}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    host = {"name": veth, "mac": mac_of(veth)}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
     return call.result([host, pod], [f"{answer['address']}/32"])
 
 
 def connect(call: Call, address: str, table: int) -> str:
     """Returns the MAC of the pod's end. Raises PluginError."""
-    veth, mtu = host_veth(call), int(call.config.get("mtu") or 1500)
+    veth = host_veth(call)
+    mtu = int(call.config.get("mtu") or 1500)
     _disconnect(call, address)  # a node that has crashed may have left something
     on_node(
         [
             f"link add {veth} mtu {mtu} type veth peer name {call.ifname} mtu {mtu} netns {call.netns}",
             f"link set dev {veth} up",
-        ]
+        ],
     )
     in_namespace(
         call.netns,
@@ -89,7 +94,10 @@ def connect(call: Call, address: str, table: int) -> str:
             f"neigh replace {GATEWAY} lladdr {mac_of(veth)} dev {call.ifname} nud permanent",
         ],
     )
-    lines = [f"route replace {address}/32 dev {veth} scope link", f"rule add to {address} lookup main priority 512"]
+    lines = [
+        f"route replace {address}/32 dev {veth} scope link",
+        f"rule add to {address} lookup main priority 512",
+    ]
     if table != 254:
         lines.append(f"rule add from {address} lookup {table} priority 1536")
     on_node(lines)
@@ -121,10 +129,25 @@ def _previous(call: Call) -> str:
 def check(call: Call) -> dict[str, Any]:
     """The pod has the address of prevResult, the node the route to it. Raises PluginError."""
     address = _previous(call)
-    shown = json.loads(run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]))
+    shown = json.loads(
+        run(
+            [
+                "nsenter",
+                f"--net={call.netns}",
+                "ip",
+                "-json",
+                "address",
+                "show",
+                "dev",
+                call.ifname,
+            ],
+        ),
+    )
     if address and not any(info.get("local") == address for link in shown for info in link.get("addr_info", ())):
         raise PluginError(f"{call.ifname} has no address {address}", INTERNAL)
-    if address and not json.loads(run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]"):
+    if address and not json.loads(
+        run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
+    ):
         raise PluginError(f"no route to {address} on {host_veth(call)}", INTERNAL)
     return {}
 

@@ -122,19 +122,21 @@ def add(call: Call) -> dict[str, Any]:
         release(call)
         raise
     veth = host_veth(call)
-    host, pod = {"name": veth, "mac": mac_of(veth)}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    host = {"name": veth, "mac": mac_of(veth)}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
     return call.result([host, pod], [prefix])
 
 
 def connect(call: Call, address: str) -> str:
     """Returns the MAC of the pod's end. Raises PluginError."""
-    veth, mtu = host_veth(call), int(call.config.get("mtu") or 1500)
+    veth = host_veth(call)
+    mtu = int(call.config.get("mtu") or 1500)
     _disconnect(call, address)  # a node that has crashed may have left something
     on_node(
         [
             f"link add {veth} mtu {mtu} type veth peer name {call.ifname} mtu {mtu} netns {call.netns}",
             f"link set dev {veth} up",
-        ]
+        ],
     )
     with open(f"/proc/sys/net/ipv4/conf/{veth}/proxy_arp", "w", encoding="ascii") as file:
         file.write("1")
@@ -168,12 +170,23 @@ def check(call: Call) -> dict[str, Any]:
     """The pod has the address of prevResult, the node the route to it. Raises PluginError."""
     for ip in (call.config.get("prevResult") or {}).get("ips") or []:
         address = ip["address"].partition("/")[0]
-        show = ["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]
+        show = [
+            "nsenter",
+            f"--net={call.netns}",
+            "ip",
+            "-json",
+            "address",
+            "show",
+            "dev",
+            call.ifname,
+        ]
         if not any(
             info.get("local") == address for link in json.loads(run(show)) for info in link.get("addr_info", ())
         ):
             raise PluginError(f"{call.ifname} has no address {address}")
-        if not json.loads(run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]"):
+        if not json.loads(
+            run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
+        ):
             raise PluginError(f"no route to {address} on {host_veth(call)}")
     return {}
 
@@ -195,7 +208,13 @@ def collect_garbage(call: Call) -> dict[str, Any]:
 
 
 _PROGRAMS = {
-    "azure-vnet": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage},
+    "azure-vnet": {
+        "ADD": add,
+        "DEL": delete,
+        "CHECK": check,
+        "STATUS": status,
+        "GC": collect_garbage,
+    },
     "azure-vnet-ipam": {
         "ADD": ipam_add,
         "DEL": ipam_delete,

@@ -38,7 +38,14 @@ class Store:
         try:
             with open(self._path, encoding="utf-8") as file:
                 self.addresses = {str(key): str(user) for key, user in json.load(file)["IPAM"]["Addresses"].items()}
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (
+            FileNotFoundError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             self.addresses = {}
         return self
 

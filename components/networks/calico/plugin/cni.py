@@ -15,7 +15,12 @@ from kubewire.components.networks.calico.plugin import ipam
 from kubewire.components.networks.calico.plugin.datastore import ApiError, Datastore
 from kubewire.components.networks.calico.plugin.selector import SelectorError
 from kubewire.components.networks.cni_plugin import contract
-from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, run
+from kubewire.components.networks.cni_plugin.contract import (
+    UNAVAILABLE,
+    PluginError,
+    delegated,
+    run,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +70,7 @@ class Call(contract.Call):
         except OSError:
             raise PluginError(
                 f"stat {NODENAME_FILE}: no such file or directory: check that the calico/node container is running and "
-                "has mounted /var/lib/calico/"
+                "has mounted /var/lib/calico/",
             ) from None
 
     @property
@@ -119,14 +124,19 @@ def assigned(call: Call) -> list[str]:
             return wanted
         addresses: list[str] = []
         for version in _versions(call):
-            pools = ipam.usable_pools(call.store, node, wishes.get(f"ipv{version}pools") or [], version=version)
+            pools = ipam.usable_pools(
+                call.store,
+                node,
+                wishes.get(f"ipv{version}pools") or [],
+                version=version,
+            )
             addresses.append(ipam.assign(call.store, call.node, pools, call.handle, attributes))
         return addresses
     except ipam.NoAddress as error:
         ipam.release(call.store, call.handle)
         asked = f"IPv{version}" if not wishes.get("ipAddrs") else "IPv4"
         raise PluginError(
-            f"failed to request {asked} addresses: Assigned 0 out of 1 requested {asked} addresses; {error}"
+            f"failed to request {asked} addresses: Assigned 0 out of 1 requested {asked} addresses; {error}",
         ) from None
     finally:
         os.close(lock)
@@ -147,14 +157,19 @@ def _wishes(call: Call) -> dict[str, list[str]]:
     if "K8S_POD_NAME" not in call.args:
         return {}
     found: dict[str, list[str]] = {}
-    for path in (f"/api/v1/namespaces/{call.namespace}", f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}"):
+    for path in (
+        f"/api/v1/namespaces/{call.namespace}",
+        f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}",
+    ):
         annotations = call.store.request("GET", path)["metadata"].get("annotations") or {}
         for key in ("ipv4pools", "ipv6pools", "ipAddrs"):
             if text := annotations.get(_ANNOTATIONS + key):
                 try:
                     found[key] = json.loads(text)
                 except ValueError:
-                    raise PluginError(f"failed to parse '{_ANNOTATIONS}{key}' annotation: {text}") from None
+                    raise PluginError(
+                        f"failed to parse '{_ANNOTATIONS}{key}' annotation: {text}",
+                    ) from None
     return found
 
 
@@ -185,13 +200,15 @@ def add(call: Call) -> dict[str, Any]:
         else:
             delegated(call, kind, "DEL")
         raise
-    host, pod = {"name": call.veth, "mac": HOST_MAC}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    host = {"name": call.veth, "mac": HOST_MAC}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
     return call.result([host, pod], [_host_prefix(address) for address in addresses])
 
 
 def connect(call: Call, addresses: list[str]) -> str:
     """The veth, its two ends, its routes. Returns the MAC of the pod's end. Raises PluginError."""
-    veth, mtu = call.veth, call.config.get("mtu") or 1500
+    veth = call.veth
+    mtu = call.config.get("mtu") or 1500
     _disconnect(call)  # a node that has crashed may have left one of this name
     peer = f"peer name {call.ifname} mtu {mtu} netns {call.netns}"
     run(["ip", "-batch", "-"], f"link add {veth} mtu {mtu} address {HOST_MAC} type veth {peer}\n")
@@ -207,10 +224,15 @@ def connect(call: Call, addresses: list[str]) -> str:
         inside.append(f"route add default via {_GATEWAYS[family]} dev {call.ifname}")
     # The node's end first: it has to be up to have the link-local address that is the gateway.
     run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
-    run(["nsenter", f"--net={call.netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in inside))
+    run(
+        ["nsenter", f"--net={call.netns}", "ip", "-batch", "-"],
+        "".join(f"{line}\n" for line in inside),
+    )
     routes = [f"route replace {_host_prefix(address)} dev {veth} scope link\n" for address in addresses]
     run(["ip", "-batch", "-"], "".join(routes))
-    shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
+    shown = run(
+        ["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname],
+    )
     return str(json.loads(shown)[0]["address"])
 
 
@@ -242,7 +264,10 @@ def delete(call: Call) -> dict[str, Any]:
     else:
         delegated(call, kind, "DEL")
     if call.netns and os.path.exists(call.netns):
-        run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
+        run(
+            ["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname],
+            check=False,
+        )
     return {}
 
 
@@ -250,10 +275,30 @@ def check(call: Call) -> dict[str, Any]:
     """The pod's end is there with the address of prevResult, the node's end with its route. Raises PluginError."""
     for ip in (call.config.get("prevResult") or {}).get("ips") or []:
         address = ip["address"].partition("/")[0]
-        shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname])
+        shown = run(
+            [
+                "nsenter",
+                f"--net={call.netns}",
+                "ip",
+                "-json",
+                "address",
+                "show",
+                "dev",
+                call.ifname,
+            ],
+        )
         if not any(info.get("local") == address for link in json.loads(shown) for info in link.get("addr_info", ())):
             raise PluginError(f"{call.ifname} has no address {address}")
-        show = ["ip", "-json", "-6" if ":" in address else "-4", "route", "show", address, "dev", call.veth]
+        show = [
+            "ip",
+            "-json",
+            "-6" if ":" in address else "-4",
+            "route",
+            "show",
+            address,
+            "dev",
+            call.veth,
+        ]
         if not json.loads(run(show) or "[]"):
             raise PluginError(f"no route to {address} on {call.veth}")
     return {}
@@ -273,7 +318,8 @@ def status(call: Call) -> dict[str, Any]:
 
 def collect_garbage(call: Call) -> dict[str, Any]:
     """Addresses of this network and node whose container is not valid any more."""
-    valid, prefix = call.valid_containers, f"{call.network}."
+    valid = call.valid_containers
+    prefix = f"{call.network}."
     from kubewire.components.networks.calico.plugin import block
 
     for found in call.store.list(ipam.BLOCKS):

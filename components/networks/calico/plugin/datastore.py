@@ -38,12 +38,16 @@ class Datastore:
         self._connection: ssl.SSLSocket | None = None
 
     def _read(self, config: Any) -> None:
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        cluster = config["clusters"][0]["cluster"]
+        user = config["users"][0]["user"]
         address = cluster["server"].partition("://")[2].rstrip("/")
         host, _, port = address.rpartition(":")
-        self._host, self._port = host.strip("[]"), int(port)
+        self._host = host.strip("[]")
+        self._port = int(port)
         self._authority = address
-        self._context = ssl.create_default_context(cadata=_pem(cluster["certificate-authority-data"]))
+        self._context = ssl.create_default_context(
+            cadata=_pem(cluster["certificate-authority-data"]),
+        )
         self._token = user["token"]
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
@@ -71,7 +75,12 @@ class Datastore:
     def delete(self, kind: str, obj: dict[str, Any]) -> None:
         """Only the object that was read: another one of its name stays."""
         metadata = obj["metadata"]
-        options = {"preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}}
+        options = {
+            "preconditions": {
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            }
+        }
         self.request("DELETE", f"{GROUP}/{kind}/{metadata['name']}", options)
 
     def request(
@@ -142,7 +151,8 @@ def _chunked(connection: ssl.SSLSocket, data: bytes) -> bytes:
             data += _more(connection)
         if not length:
             return body
-        body, data = body + data[:length], data[length + 2 :]
+        body = body + data[:length]
+        data = data[length + 2 :]
 
 
 def _pem(text: str) -> str:

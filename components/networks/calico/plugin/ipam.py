@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
     from kubewire.components.networks.calico.plugin.datastore import Datastore
 
-POOLS, BLOCKS, AFFINITIES, HANDLES, CONFIGS = "ippools", "ipamblocks", "blockaffinities", "ipamhandles", "ipamconfigs"
+POOLS = "ippools"
+BLOCKS = "ipamblocks"
+AFFINITIES = "blockaffinities"
+HANDLES = "ipamhandles"
+CONFIGS = "ipamconfigs"
 _TRIES = 20
-_CONFLICT, _MISSING = 409, 404
+_CONFLICT = 409
+_MISSING = 404
 _GROUP_VERSION = "crd.projectcalico.org/v1"
 
 
@@ -40,7 +45,11 @@ def _readable_pools(store: Datastore) -> list[dict[str, Any]]:
 
 
 def usable_pools(
-    store: Datastore, node: dict[str, Any], asked: list[str], use: str = "Workload", version: int = 4
+    store: Datastore,
+    node: dict[str, Any],
+    asked: list[str],
+    use: str = "Workload",
+    version: int = 4,
 ) -> list[dict[str, Any]]:
     """Those of this IP version that are not disabled, are for this use and select the node; asked: names or CIDRs of an
     annotation. Raises NoAddress."""
@@ -60,7 +69,13 @@ def usable_pools(
     return found
 
 
-def assign(store: Datastore, node: str, pools: list[dict[str, Any]], handle: str, attributes: dict[str, str]) -> str:
+def assign(
+    store: Datastore,
+    node: str,
+    pools: list[dict[str, Any]],
+    handle: str,
+    attributes: dict[str, str],
+) -> str:
     """An address. Raises NoAddress and ApiError."""
     strict = _is_strict(store)
     for name in _own_blocks(store, node, pools):
@@ -74,12 +89,17 @@ def assign(store: Datastore, node: str, pools: list[dict[str, Any]], handle: str
     for name in _others(store, node, pools):
         if address := _take(store, name, handle, attributes):
             return address
-    raise NoAddress(f"No IPs available in pools: [{' '.join(pool['spec']['cidr'] for pool in pools)}]")
+    raise NoAddress(
+        f"No IPs available in pools: [{' '.join(pool['spec']['cidr'] for pool in pools)}]",
+    )
 
 
 def assign_this(store: Datastore, node: str, address: str, handle: str, attributes: dict[str, str]) -> None:
     """The address that is asked for (cni.projectcalico.org/ipAddrs). Raises NoAddress and ApiError."""
-    pool = next((pool for pool in _readable_pools(store) if block.contains(pool["spec"]["cidr"], address)), None)
+    pool = next(
+        (pool for pool in _readable_pools(store) if block.contains(pool["spec"]["cidr"], address)),
+        None,
+    )
     if pool is None:
         raise NoAddress(f"IP address {address} is not in a configured pool")
     size = block_size(pool)
@@ -180,7 +200,9 @@ def _claim(store: Datastore, node: str, cidr: str) -> bool:
             _ignoring_conflicts(lambda: store.delete(AFFINITIES, affinity))
             return False
     affinity["spec"]["state"] = "confirmed"
-    _ignoring_conflicts(lambda: store.update(AFFINITIES, affinity))  # another process of this node has
+    _ignoring_conflicts(
+        lambda: store.update(AFFINITIES, affinity),
+    )  # another process of this node has
     return True
 
 

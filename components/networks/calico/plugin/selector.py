@@ -39,5 +39,5 @@ def _matches(term: str, labels: Mapping[str, str]) -> bool:
         values = [one or other for one, other in re.findall(_STRING, found[3])]
         return (labels.get(found[1]) in values) == (found[2] == "in")
     raise SelectorError(
-        f"invalid selector {term!r}: understood are all(), has(k), k == 'v', k != 'v', k in {{'v'}}, &&"
+        f"invalid selector {term!r}: understood are all(), has(k), k == 'v', k != 'v', k in {{'v'}}, &&",
     )

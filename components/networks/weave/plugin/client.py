@@ -51,7 +51,9 @@ class Client:
         what = f'{method.capitalize()} "http://{self._where}{path}"'
         try:
             with socket.create_connection((host, int(port)), SECONDS) as connection:
-                connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: {self._where}\r\n\r\n".encode())
+                connection.sendall(
+                    f"{method} {path} HTTP/1.0\r\nHost: {self._where}\r\n\r\n".encode(),
+                )
                 answer = b""
                 while data := connection.recv(65536):
                     answer += data
@@ -64,5 +66,8 @@ class Client:
         words = head.split(None, 2)
         status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
         if not 200 <= status < 300:
-            raise PeerError(status, f"{status}: {body.decode(errors='replace').strip() or 'no answer'}")
+            raise PeerError(
+                status,
+                f"{status}: {body.decode(errors='replace').strip() or 'no answer'}",
+            )
         return body.decode()

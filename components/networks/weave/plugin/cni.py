@@ -11,14 +11,22 @@ import json
 import os
 
 from kubewire.components.networks.cni_plugin import contract
-from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, delete_link, run
+from kubewire.components.networks.cni_plugin.contract import (
+    UNAVAILABLE,
+    PluginError,
+    delegated,
+    delete_link,
+    run,
+)
 from kubewire.components.networks.weave.plugin.client import Client, PeerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BRIDGE, MTU, HTTP_ADDR = "weave", 1376, "127.0.0.1:6784"
+BRIDGE = "weave"
+MTU = 1376
+HTTP_ADDR = "127.0.0.1:6784"
 
 
 class Call(contract.Call):
@@ -108,7 +116,12 @@ def add(call: Call) -> dict[str, Any]:
     ip["interface"] = 1
     host = {"name": call.veth, "mac": host_mac}
     pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
-    return {**result, "cniVersion": call.version, "interfaces": [host, pod], "dns": call.config.get("dns") or {}}
+    return {
+        **result,
+        "cniVersion": call.version,
+        "interfaces": [host, pod],
+        "dns": call.config.get("dns") or {},
+    }
 
 
 def _ipam(call: Call, verb: str) -> dict[str, Any]:
@@ -125,7 +138,9 @@ def _bridge_address(call: Call) -> str:
     for link in shown:
         for info in link.get("addr_info", ()):
             return str(info["local"])
-    raise PluginError(f"Bridge \"{call.bridge}\" has no IP addresses; did you forget to run 'weave expose'?")
+    raise PluginError(
+        f"Bridge \"{call.bridge}\" has no IP addresses; did you forget to run 'weave expose'?",
+    )
 
 
 def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str]:
@@ -145,9 +160,13 @@ def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str
         lines.append(f"route add default via {gateway} dev {call.ifname}")
     for route in routes or ():
         via = route.get("gw") or gateway
-        lines.append(f"route add {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}")
+        lines.append(
+            f"route add {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}",
+        )
     _in_pod(call, "".join(f"{line}\n" for line in lines))
-    shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
+    shown = run(
+        ["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname],
+    )
     with open(f"/sys/class/net/{call.veth}/address", encoding="ascii") as file:
         return file.read().strip(), str(json.loads(shown)[0]["address"])
 
@@ -165,7 +184,10 @@ def _in_pod(call: Call, lines: str) -> None:
 def delete(call: Call) -> dict[str, Any]:
     """Interface first, then the address. Idempotent."""
     if call.netns and os.path.exists(call.netns):
-        run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
+        run(
+            ["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname],
+            check=False,
+        )
     _disconnect(call)
     try:
         _ipam(call, "DEL")
@@ -176,7 +198,20 @@ def delete(call: Call) -> dict[str, Any]:
 
 def check(call: Call) -> dict[str, Any]:
     """The pod's end has the address of prevResult, the node's end is a port of the bridge. Raises PluginError."""
-    shown = json.loads(run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]))
+    shown = json.loads(
+        run(
+            [
+                "nsenter",
+                f"--net={call.netns}",
+                "ip",
+                "-json",
+                "address",
+                "show",
+                "dev",
+                call.ifname,
+            ],
+        ),
+    )
     have = {info.get("local") for link in shown for info in link.get("addr_info", ())}
     for address in _previous(call):
         if address not in have:
@@ -220,7 +255,13 @@ def _disconnect(call: Call) -> None:
 
 
 _PROGRAMS = {
-    "weave-net": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage},
+    "weave-net": {
+        "ADD": add,
+        "DEL": delete,
+        "CHECK": check,
+        "STATUS": status,
+        "GC": collect_garbage,
+    },
     "weave-ipam": {
         "ADD": ipam_add,
         "DEL": ipam_delete,
