@@ -42,7 +42,10 @@ class Filter:
     default_accept: bool = True
 
     def accepts(self, prefix: Prefix) -> bool:
-        return next((rule.accept for rule in self.rules if rule.matches(prefix)), self.default_accept)
+        return next(
+            (rule.accept for rule in self.rules if rule.matches(prefix)),
+            self.default_accept,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def _identifier(keys: _Keys, key: str) -> str:
     """RFC 4271, 4.2, and RFC 4456, 7: four octets, and RFC 6286, 2.1: not zero."""
     address = keys.address(key)
     if ":" in address or address in ("", "0.0.0.0"):
-        raise ConfigError(f"configuration.{key}: {address!r} is not an IPv4 address other than 0.0.0.0")
+        raise ConfigError(
+            f"configuration.{key}: {address!r} is not an IPv4 address other than 0.0.0.0",
+        )
     return address
 
 
@@ -165,7 +170,9 @@ def _listened(address: Any) -> str:
     try:
         return str(ipaddress.ip_address(address if isinstance(address, str) else ""))
     except ValueError:
-        raise ConfigError(f"configuration.listen: {address!r} is not an IPv4 or IPv6 address") from None
+        raise ConfigError(
+            f"configuration.listen: {address!r} is not an IPv4 or IPv6 address",
+        ) from None
 
 
 def _of_family(address: str, other: Prefix | str, where: str) -> None:
@@ -208,7 +215,8 @@ def _peer(document: Any) -> Peer:
 
 
 def _restart_time(keys: _Keys) -> int:
-    wanted, seconds = keys.take("gracefulRestart", bool, True), keys.number("restartTime", 120, low=0, high=4095)
+    wanted = keys.take("gracefulRestart", bool, True)
+    seconds = keys.number("restartTime", 120, low=0, high=4095)
     return seconds if wanted else 0
 
 
@@ -239,7 +247,11 @@ def _match(keys: _Keys, default: Any = None) -> Rule:
 
 def _kernel_rule(document: Any) -> KernelRule:
     keys = _Keys(document, "kernel")
-    rule = KernelRule(_match(keys, "accept"), keys.take("tunnel", str, ""), keys.take("crossSubnet", bool, False))
+    rule = KernelRule(
+        _match(keys, "accept"),
+        keys.take("tunnel", str, ""),
+        keys.take("crossSubnet", bool, False),
+    )
     keys.done()
     return rule
 
@@ -248,7 +260,10 @@ def _announcement(document: Any) -> Announcement:
     keys = _Keys({"prefix": document} if isinstance(document, str) else document, "announce")
     communities = tuple(community(str(one)) for one in keys.take("communities", list, []))
     announcement = Announcement(
-        keys.prefix("prefix"), communities, keys.address("nextHop", ""), keys.take("blackhole", bool, False)
+        keys.prefix("prefix"),
+        communities,
+        keys.address("nextHop", ""),
+        keys.take("blackhole", bool, False),
     )
     keys.done()
     _of_family(announcement.next_hop, announcement.prefix, "announce.nextHop")
@@ -256,7 +271,11 @@ def _announcement(document: Any) -> Announcement:
 
 
 #: https://www.iana.org/assignments/bgp-well-known-communities
-WELL_KNOWN = {"no-export": 0xFFFFFF01, "no-advertise": 0xFFFFFF02, "no-export-subconfed": 0xFFFFFF03}
+WELL_KNOWN = {
+    "no-export": 0xFFFFFF01,
+    "no-advertise": 0xFFFFFF02,
+    "no-export-subconfed": 0xFFFFFF03,
+}
 
 
 def community(text: str) -> int:
@@ -265,7 +284,9 @@ def community(text: str) -> int:
         return WELL_KNOWN[text]
     high, _, low = text.partition(":")
     if not (high.isdigit() and low.isdigit() and int(high) < 65536 and int(low) < 65536):
-        raise ConfigError(f"communities: {text!r} is neither AS:VALUE nor one of {', '.join(WELL_KNOWN)}")
+        raise ConfigError(
+            f"communities: {text!r} is neither AS:VALUE nor one of {', '.join(WELL_KNOWN)}",
+        )
     return int(high) << 16 | int(low)
 
 

@@ -143,7 +143,11 @@ class Daemon:
             case PeerDown(peer, restart_time):
                 self._changed_at[peer] = time.time()
                 if self._up.pop(peer, None) is not None:
-                    log.info("%s is down%s", peer, f", its routes stay for {restart_time} s" if restart_time else "")
+                    log.info(
+                        "%s is down%s",
+                        peer,
+                        f", its routes stay for {restart_time} s" if restart_time else "",
+                    )
                 self._gone(peer, restart_time)
             case EndOfRib(peer):
                 self._forget_stale(peer)
@@ -162,7 +166,11 @@ class Daemon:
             timer.cancel()
         if restart_time:
             self._rib.retain(peer)
-            self._timers[peer] = asyncio.get_running_loop().call_later(restart_time, self._forget_stale, peer)
+            self._timers[peer] = asyncio.get_running_loop().call_later(
+                restart_time,
+                self._forget_stale,
+                peer,
+            )
         else:
             self._rib.forget(peer)
 
@@ -180,7 +188,12 @@ class Daemon:
     def _wanted(self, actual: fib.Table, around: fib.Surroundings) -> fib.Table:
         configuration = self._configuration
         blackholes = [one.prefix for one in configuration.announce if one.blackhole]
-        wanted = fib.table(rib.next_hops(self._selected()), blackholes, configuration.kernel, around)
+        wanted = fib.table(
+            rib.next_hops(self._selected()),
+            blackholes,
+            configuration.kernel,
+            around,
+        )
         return {**actual, **wanted} if self._awaited else wanted
 
     async def _install(self) -> None:
@@ -209,7 +222,8 @@ class Daemon:
         commands: dict[str, Callable[[], str]] = {
             "show protocols": self._show_protocols,
             "show route": lambda: status.routes(
-                self._selected(), {peer.address: peer.name for peer in self._configuration.peers}
+                self._selected(),
+                {peer.address: peer.name for peer in self._configuration.peers},
             ),
         }
         if line == "configure":
@@ -238,7 +252,7 @@ class Daemon:
                     self._rib.count(peer.address),
                 )
                 for peer in self._configuration.peers
-            ]
+            ],
         )
 
     async def configure(self) -> str:

@@ -56,7 +56,11 @@ class Surroundings:
 
 def _longest(address: str, networks: Iterable[Prefix]) -> Prefix | None:
     ip = ipaddress.ip_address(address)
-    return max((network for network in networks if ip in network), key=lambda network: network.prefixlen, default=None)
+    return max(
+        (network for network in networks if ip in network),
+        key=lambda network: network.prefixlen,
+        default=None,
+    )
 
 
 def table(
@@ -91,7 +95,9 @@ def parse(entries: list[dict[str, Any]], version: int) -> dict[Prefix, tuple[Hop
 
 def _destination(entry: Mapping[str, Any], version: int) -> Prefix:
     text = entry["dst"]
-    return ipaddress.ip_network(("0.0.0.0/0" if version == 4 else "::/0") if text == "default" else text)
+    return ipaddress.ip_network(
+        ("0.0.0.0/0" if version == 4 else "::/0") if text == "default" else text,
+    )
 
 
 def _parsed_hop(hop: Mapping[str, Any]) -> Hop:
@@ -121,7 +127,7 @@ def _forwarding(table: Table) -> Forwarding:
                 str(RTPROT_BIRD),
             )
             for prefix, hops in table.items()
-        )
+        ),
     )
 
 

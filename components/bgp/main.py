@@ -23,10 +23,17 @@ def main(argv: Sequence[str]) -> int:
     """0 after SIGTERM or an answered command, 1 when it cannot start or nobody answers."""
     parser = argparse.ArgumentParser(prog="bgp", description="BGP daemon of a node")
     parser.add_argument("--config", type=Path, default=Path("/etc/bgp/bgp.yaml"))
-    parser.add_argument("--control", type=Path, default=Path(CONTROL), help=f"control socket (default {CONTROL})")
+    parser.add_argument(
+        "--control",
+        type=Path,
+        default=Path(CONTROL),
+        help=f"control socket (default {CONTROL})",
+    )
     parser.add_argument("-v", type=int, default=2, dest="verbosity")
     parser.add_argument(
-        "command", nargs="*", help="ask the running daemon: show protocols, show route, configure, graceful restart"
+        "command",
+        nargs="*",
+        help="ask the running daemon: show protocols, show route, configure, graceful restart",
     )
     options = parser.parse_args(argv)
     if options.command:
@@ -45,7 +52,11 @@ def main(argv: Sequence[str]) -> int:
         return 1
     if wants_restart:
         arguments = [sys.executable, "-m", "kubewire.components.bgp", *argv]
-        os.execve(sys.executable, arguments, os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)})
+        os.execve(
+            sys.executable,
+            arguments,
+            os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)},
+        )
     return 0
 
 

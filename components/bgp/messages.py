@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 MARKER = b"\xff" * 16
-HEADER, LARGEST = 19, 4096
+HEADER = 19
+LARGEST = 4096
 OPEN, UPDATE, NOTIFICATION, KEEPALIVE, ROUTE_REFRESH = range(1, 6)
 #: RFC 4271, 6.1: the least length of each type; KEEPALIVE and ROUTE-REFRESH (RFC 2918, 3) have exactly this one.
 _LEAST = {OPEN: 29, UPDATE: 23, NOTIFICATION: 21, KEEPALIVE: 19, ROUTE_REFRESH: 23}
 _EXACT = (KEEPALIVE, ROUTE_REFRESH)
-IPV4_UNICAST, IPV6_UNICAST = (1, 1), (2, 1)
+IPV4_UNICAST = (1, 1)
+IPV6_UNICAST = (2, 1)
 _BITS = {IPV4_UNICAST: 32, IPV6_UNICAST: 128}
 #: Length of the next hop: an address, and in IPv6 a link-local one behind it (RFC 2545, 3).
 _NEXT_HOP_LENGTHS = {IPV4_UNICAST: (4,), IPV6_UNICAST: (16, 32)}
@@ -66,15 +68,24 @@ def split(buffer: bytes) -> tuple[bytes | None, bytes]:
         raise ProtocolError(1, 3, f"message type {kind} does not exist", bytes([kind]))
     wrong = length != _LEAST[kind] if kind in _EXACT else not _LEAST[kind] <= length <= LARGEST
     if wrong:
-        raise ProtocolError(1, 2, f"a message of type {kind} has length {length}", struct.pack("!H", length))
+        raise ProtocolError(
+            1,
+            2,
+            f"a message of type {kind} has length {length}",
+            struct.pack("!H", length),
+        )
     return (buffer[:length], buffer[length:]) if len(buffer) >= length else (None, buffer)
 
 
 # OPEN
 
 _CAPABILITIES = 2
-_MULTIPROTOCOL, _ROUTE_REFRESH, _GRACEFUL_RESTART, _FOUR_OCTET_AS = 1, 2, 64, 65
-_ENHANCED_ROUTE_REFRESH, _CISCO_ROUTE_REFRESH = 70, 128
+_MULTIPROTOCOL = 1
+_ROUTE_REFRESH = 2
+_GRACEFUL_RESTART = 64
+_FOUR_OCTET_AS = 65
+_ENHANCED_ROUTE_REFRESH = 70
+_CISCO_ROUTE_REFRESH = 128
 #: Those that os-ken acts on -> whether a length is one that its RFC allows.
 _KNOWN: Mapping[int, Callable[[int], bool]] = {
     _MULTIPROTOCOL: lambda length: length == 4,
@@ -148,9 +159,23 @@ def _items(data: bytes, size: int) -> Iterator[tuple[int, bytes]]:
 
 # UPDATE
 
-ORIGIN, AS_PATH, NEXT_HOP, MULTI_EXIT_DISC, LOCAL_PREF, ATOMIC_AGGREGATE, AGGREGATOR, COMMUNITIES = range(1, 9)
-ORIGINATOR_ID, CLUSTER_LIST = 9, 10
-MP_REACH_NLRI, MP_UNREACH_NLRI, EXTENDED_COMMUNITIES, AS4_PATH, AS4_AGGREGATOR = 14, 15, 16, 17, 18
+(
+    ORIGIN,
+    AS_PATH,
+    NEXT_HOP,
+    MULTI_EXIT_DISC,
+    LOCAL_PREF,
+    ATOMIC_AGGREGATE,
+    AGGREGATOR,
+    COMMUNITIES,
+) = range(1, 9)
+ORIGINATOR_ID = 9
+CLUSTER_LIST = 10
+MP_REACH_NLRI = 14
+MP_UNREACH_NLRI = 15
+EXTENDED_COMMUNITIES = 16
+AS4_PATH = 17
+AS4_AGGREGATOR = 18
 _NAMES = {
     ORIGIN: "ORIGIN",
     AS_PATH: "AS_PATH",
@@ -168,13 +193,23 @@ _NAMES = {
     AS4_PATH: "AS4_PATH",
     AS4_AGGREGATOR: "AS4_AGGREGATOR",
 }
-_OPTIONAL, _TRANSITIVE, _EXTENDED_LENGTH = 0x80, 0x40, 0x10
-_WELL_KNOWN, _NON_TRANSITIVE, _BOTH = _TRANSITIVE, _OPTIONAL, _OPTIONAL | _TRANSITIVE
+_OPTIONAL = 0x80
+_TRANSITIVE = 0x40
+_EXTENDED_LENGTH = 0x10
+_WELL_KNOWN = _TRANSITIVE
+_NON_TRANSITIVE = _OPTIONAL
+_BOTH = _OPTIONAL | _TRANSITIVE
 #: RFC 4271, 5, and the RFC of each: the Optional and Transitive bits.
 _FLAGS = {
     **dict.fromkeys((ORIGIN, AS_PATH, NEXT_HOP, LOCAL_PREF, ATOMIC_AGGREGATE), _WELL_KNOWN),
-    **dict.fromkeys((AGGREGATOR, COMMUNITIES, EXTENDED_COMMUNITIES, AS4_PATH, AS4_AGGREGATOR), _BOTH),
-    **dict.fromkeys((MULTI_EXIT_DISC, ORIGINATOR_ID, CLUSTER_LIST, MP_REACH_NLRI, MP_UNREACH_NLRI), _NON_TRANSITIVE),
+    **dict.fromkeys(
+        (AGGREGATOR, COMMUNITIES, EXTENDED_COMMUNITIES, AS4_PATH, AS4_AGGREGATOR),
+        _BOTH,
+    ),
+    **dict.fromkeys(
+        (MULTI_EXIT_DISC, ORIGINATOR_ID, CLUSTER_LIST, MP_REACH_NLRI, MP_UNREACH_NLRI),
+        _NON_TRANSITIVE,
+    ),
 }
 #: RFC 7606, 7.6, 7.7, and RFC 6793, 6: these are dropped when they are wrong; every other one withdraws.
 _DISCARDED = (ATOMIC_AGGREGATE, AGGREGATOR, AS4_PATH, AS4_AGGREGATOR)
@@ -182,7 +217,8 @@ _DISCARDED = (ATOMIC_AGGREGATE, AGGREGATOR, AS4_PATH, AS4_AGGREGATOR)
 _INTERNAL_ONLY = (LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST)
 #: os-ken would decode these, and nothing here acts on them: PMSI_TUNNEL (RFC 6514).
 _NOT_PASSED_ON = (22,)
-_AS_SET, _AS_SEQUENCE = 1, 2
+_AS_SET = 1
+_AS_SEQUENCE = 2
 
 
 class _Wrong(Exception):
@@ -207,7 +243,9 @@ class _Read:
         """RFC 7606, 2: which of the two it costs."""
         name = _NAMES.get(kind, f"attribute {kind}")
         discarded = kind in _DISCARDED
-        self.problems.append(f"{name} {what}: {'discarded' if discarded else 'its routes are withdrawn'}")
+        self.problems.append(
+            f"{name} {what}: {'discarded' if discarded else 'its routes are withdrawn'}",
+        )
         self.withdraw |= not discarded
 
 
@@ -283,7 +321,9 @@ def _take(kind: int, flags: int, value: bytes, session: Session, read: _Read) ->
     elif flags & _BOTH != _FLAGS[kind]:
         read.malformed(kind, f"has the flags {flags:#04x}")
     elif kind in (AS4_PATH, AS4_AGGREGATOR) and session.four_octet_as:
-        read.problems.append(f"{_NAMES[kind]} is from a peer with AS numbers of four octets: discarded")
+        read.problems.append(
+            f"{_NAMES[kind]} is from a peer with AS numbers of four octets: discarded",
+        )
     else:
         try:
             read.attributes[kind] = flags, _VALUES[kind](value, session)
@@ -294,7 +334,12 @@ def _take(kind: int, flags: int, value: bytes, session: Session, read: _Read) ->
 def _take_unknown(kind: int, flags: int, value: bytes, read: _Read) -> None:
     """RFC 4271, 6.3 and 9: unknown optional ones are passed on when they are transitive."""
     if not flags & _OPTIONAL:
-        raise ProtocolError(3, 2, f"the well-known attribute {kind} is not known", bytes([flags, kind]) + value[:255])
+        raise ProtocolError(
+            3,
+            2,
+            f"the well-known attribute {kind} is not known",
+            bytes([flags, kind]) + value[:255],
+        )
     if flags & _TRANSITIVE and kind not in _NOT_PASSED_ON:
         read.attributes[kind] = flags, value
 
@@ -348,7 +393,9 @@ def _written(read: _Read) -> Iterator[bytes]:
     for family, prefixes in mp_withdrawn:
         # One without routes is an End-of-RIB only when it is alone.
         if prefixes or not (read.attributes or read.reachable or withdrawn or read.mp_reachable):
-            yield _update([_attribute(_OPTIONAL, MP_UNREACH_NLRI, _family(family) + b"".join(prefixes))])
+            yield _update(
+                [_attribute(_OPTIONAL, MP_UNREACH_NLRI, _family(family) + b"".join(prefixes))],
+            )
     if read.withdraw:
         return
     common = {kind: _attribute(flags, kind, value) for kind, (flags, value) in read.attributes.items()}
@@ -362,9 +409,13 @@ def _written(read: _Read) -> Iterator[bytes]:
 
 
 def _update(
-    attributes: Iterable[bytes] = (), *, withdrawn: Iterable[bytes] = (), reachable: Iterable[bytes] = ()
+    attributes: Iterable[bytes] = (),
+    *,
+    withdrawn: Iterable[bytes] = (),
+    reachable: Iterable[bytes] = (),
 ) -> bytes:
-    routes, values = b"".join(withdrawn), b"".join(attributes)
+    routes = b"".join(withdrawn)
+    values = b"".join(attributes)
     sizes = len(routes).to_bytes(2, "big"), len(values).to_bytes(2, "big")
     return message(UPDATE, sizes[0] + routes + sizes[1] + values + b"".join(reachable))
 
@@ -424,7 +475,9 @@ def _segments(value: bytes, size: int) -> bytes:
         count = value[1] if len(value) > 1 else 0
         numbers = value[2 : 2 + count * size]
         if value[0] not in (_AS_SET, _AS_SEQUENCE) or not count or len(numbers) < count * size:
-            raise _Wrong(f"has a segment of type {value[0]} with {count} AS numbers in {len(value)} bytes")
+            raise _Wrong(
+                f"has a segment of type {value[0]} with {count} AS numbers in {len(value)} bytes",
+            )
         written += value[:2]
         for at in range(0, len(numbers), size):
             number = numbers[at : at + size]

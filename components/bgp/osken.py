@@ -112,11 +112,26 @@ def _locked(original: Callable[..., Any]) -> Callable[..., Any]:
 def set_md5_key(sock: socket.socket, address: str, key: str) -> None:
     """tcp(7), TCP_MD5SIG: segments to and from address are signed (RFC 2385). Raises OSError."""
     if sock.family == socket.AF_INET:
-        packed = struct.pack("=H2s4s120x", socket.AF_INET, b"", socket.inet_pton(socket.AF_INET, address))
+        packed = struct.pack(
+            "=H2s4s120x",
+            socket.AF_INET,
+            b"",
+            socket.inet_pton(socket.AF_INET, address),
+        )
     else:
-        packed = struct.pack("=H2s4s16s104x", socket.AF_INET6, b"", b"", socket.inet_pton(socket.AF_INET6, address))
+        packed = struct.pack(
+            "=H2s4s16s104x",
+            socket.AF_INET6,
+            b"",
+            b"",
+            socket.inet_pton(socket.AF_INET6, address),
+        )
     data = key.encode()
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, packed + struct.pack("=2xH4x80s", len(data), data))
+    sock.setsockopt(
+        socket.IPPROTO_TCP,
+        TCP_MD5SIG,
+        packed + struct.pack("=2xH4x80s", len(data), data),
+    )
 
 
 def family(address: str) -> socket.AddressFamily:
@@ -259,7 +274,11 @@ class _Written:
 
 
 def _is_route_reflector_client(self: Any) -> bool:
-    return self._neigh_conf.is_route_reflector_client and not getattr(self, "is_constructing", False)
+    return self._neigh_conf.is_route_reflector_client and not getattr(
+        self,
+        "is_constructing",
+        False,
+    )
 
 
 def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
@@ -302,13 +321,18 @@ def _died(arguments: threading.ExceptHookArgs) -> None:
     if issubclass(arguments.exc_type, SystemExit):
         return
     name = arguments.thread.name if arguments.thread else "a thread"
-    log.error("%s died", name, exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback))  # type: ignore[arg-type]
+    log.error(
+        "%s died",
+        name,
+        exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback),
+    )  # type: ignore[arg-type]
     for report in _failure:
         report(f"{name} died: {arguments.exc_value!r}")
 
 
 #: What RFC 4724 calls R (of the capability) and F (of an address family).
-_RESTARTED, _FORWARDING = 0x8, 0x80
+_RESTARTED = 0x8
+_FORWARDING = 0x80
 _UNICAST = 1
 _end_of_rib: list[Callable[[Any], None]] = []
 _notification: list[Callable[[Any], None]] = []
@@ -373,7 +397,10 @@ def _handling_updates(original: Callable[..., None]) -> Callable[..., None]:
                 report(self)
             return
         self._extract_and_reconstruct_as_path(message)
-        original(self, osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message)
+        original(
+            self,
+            osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message,
+        )
 
     return handle
 
@@ -399,7 +426,9 @@ def install() -> None:
     hub.HubThread.run = threading.Thread.run  # os-ken's own logs what killed it, and goes on without it
     threading.excepthook = _died
     core.CoreService.protocol = Connection
-    bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(lambda _cls, _value: False)  # messages.py: never
+    bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(
+        lambda _cls, _value: False,
+    )  # messages.py: never
     bgp.BGPPathAttributeAsPath.has_matching_leftmost = _has_matching_leftmost
     peer.Peer._process_outgoing_msg_list = _sending(peer.Peer._process_outgoing_msg_list)
     base.Sink.OutgoingMsgList = _Queue
@@ -413,7 +442,7 @@ def install() -> None:
     destination.add_new_path = osken_routes.add_new_path
     destination.add_withdraw = osken_routes.add_withdraw
     destination.remove_old_paths_from_source = osken_routes.remove_old_paths_from_source(
-        destination.remove_old_paths_from_source
+        destination.remove_old_paths_from_source,
     )
     base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
     peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)

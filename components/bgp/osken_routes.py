@@ -57,7 +57,7 @@ def is_unusable(peer: Any, message: Any) -> bool:
         (path is not None and path.has_local_as(peer.local_as))
         or (originator is not None and originator.value == common.router_id)
         or (clusters is not None and common.cluster_id in clusters.value)
-        or _next_hop(attributes) == peer.state.local_ip
+        or _next_hop(attributes) == peer.state.local_ip,
     )
 
 
@@ -75,7 +75,9 @@ def withdrawing(message: Any) -> Any:
     reached = message.pathattr_map.get(bgp.BGP_ATTR_TYPE_MP_REACH_NLRI)
     if reached is None:
         return bgp.BGPUpdate(withdrawn_routes=message.nlri)
-    return bgp.BGPUpdate(path_attributes=[bgp.BGPPathAttributeMpUnreachNLRI(reached.afi, reached.safi, reached.nlri)])
+    return bgp.BGPUpdate(
+        path_attributes=[bgp.BGPPathAttributeMpUnreachNLRI(reached.afi, reached.safi, reached.nlri)],
+    )
 
 
 def reflect(update: Any, path: Any, cluster_id: str) -> None:
@@ -88,10 +90,12 @@ def reflect(update: Any, path: Any, cluster_id: str) -> None:
         kind: known[kind] for kind in (bgp.BGP_ATTR_TYPE_ORIGINATOR_ID, bgp.BGP_ATTR_TYPE_LOCAL_PREF) if kind in known
     }
     added = {
-        bgp.BGP_ATTR_TYPE_ORIGINATOR_ID: bgp.BGPPathAttributeOriginatorId(path.source.bgp_identifier),
+        bgp.BGP_ATTR_TYPE_ORIGINATOR_ID: bgp.BGPPathAttributeOriginatorId(
+            path.source.bgp_identifier,
+        ),
         **kept,
         bgp.BGP_ATTR_TYPE_CLUSTER_LIST: bgp.BGPPathAttributeClusterList(
-            [cluster_id, *(passed.value if passed else ())]
+            [cluster_id, *(passed.value if passed else ())],
         ),
     }
     others = [one for one in update.path_attributes if one.type not in added]

@@ -27,7 +27,8 @@ OPEN_WAIT_S = 240
 SEND_HOLD_S = 480
 #: How long the rest of what a peer sends is read, so that its kernel takes our NOTIFICATION before our reset.
 _LINGER_S = 1.0
-_HOLD_TIMER_EXPIRED, _CEASE = 4, 6
+_HOLD_TIMER_EXPIRED = 4
+_CEASE = 6
 _COLLISION = 7  # RFC 4486
 #: How many different faults of one peer's UPDATEs are logged in a session.
 _LOGGED_PROBLEMS = 20
@@ -90,9 +91,18 @@ class Connection(BgpProtocol):  # type: ignore[misc]
             return self._end(error.code, error.subcode, str(error), error.data)
         except bgp.BgpExc as error:
             data = error.data if isinstance(error.data, bytes) else b""
-            return self._end(error.CODE, error.SUB_CODE, f"{error} (NOTIFICATION {error.CODE}/{error.SUB_CODE})", data)
+            return self._end(
+                error.CODE,
+                error.SUB_CODE,
+                f"{error} (NOTIFICATION {error.CODE}/{error.SUB_CODE})",
+                data,
+            )
         except BlockingIOError:
-            return self._end(_HOLD_TIMER_EXPIRED, 0, f"no OPEN within {OPEN_WAIT_S} s (NOTIFICATION 4/0)")
+            return self._end(
+                _HOLD_TIMER_EXPIRED,
+                0,
+                f"no OPEN within {OPEN_WAIT_S} s (NOTIFICATION 4/0)",
+            )
         except BgpProtocolException as error:
             return str(error)
         except OSError as error:
@@ -149,7 +159,11 @@ class Connection(BgpProtocol):  # type: ignore[misc]
             if self._peer.protocol is not None:  # RFC 4271, 6.8: the older one stays
                 raise ProtocolError(_CEASE, _COLLISION, "there is another connection")
             if not self._peer.is_ebgp_peer() and message.bgp_identifier == self.sent_open_msg.bgp_identifier:
-                raise ProtocolError(2, 3, f"its BGP identifier {message.bgp_identifier} is ours")  # RFC 6286, 2.3
+                raise ProtocolError(
+                    2,
+                    3,
+                    f"its BGP identifier {message.bgp_identifier} is ours",
+                )  # RFC 6286, 2.3
             self._peer.bgp_identifier = message.bgp_identifier
             self._handle_msg(message)
         self._opened()
@@ -175,10 +189,17 @@ class Connection(BgpProtocol):  # type: ignore[misc]
         if kind in (messages.OPEN, messages.KEEPALIVE) or not established:
             # RFC 6608: in OpenSent, OpenConfirm, Established
             subcode = 3 if established else 1 if self.state == constants.BGP_FSM_OPEN_SENT else 2
-            raise ProtocolError(5, subcode, f"a message of type {kind} in the state {peer.state.bgp_state}")
+            raise ProtocolError(
+                5,
+                subcode,
+                f"a message of type {kind} in the state {peer.state.bgp_state}",
+            )
         if kind == messages.ROUTE_REFRESH:
             afi, demarcation, safi = struct.unpack_from("!HBB", whole, messages.HEADER)
-            known = (afi, safi) in (messages.IPV4_UNICAST, messages.IPV6_UNICAST) and demarcation <= 2
+            known = (afi, safi) in (
+                messages.IPV4_UNICAST,
+                messages.IPV6_UNICAST,
+            ) and demarcation <= 2
             return (whole,) if known else ()  # RFC 2918, 4; RFC 7313, 5
         settled = messages.Session(self.is_four_octet_as_number_cap_valid(), peer.is_ebgp_peer())
         accepted = messages.accepted_update(whole, settled)
@@ -226,19 +247,27 @@ class Connection(BgpProtocol):  # type: ignore[misc]
     def connection_lost(self, reason: str) -> None:
         """Of the peer's state only what this connection has made of it is undone."""
         with self._transition:
-            peer, self._peer = self._peer, None
+            peer = self._peer
+            self._peer = None
             if peer is not None:
                 self._leave(peer, reason)
 
     def _leave(self, peer: Any, reason: str) -> None:
-        connecting = peer.state.bgp_state in (constants.BGP_FSM_CONNECT, constants.BGP_FSM_OPEN_SENT)
+        connecting = peer.state.bgp_state in (
+            constants.BGP_FSM_CONNECT,
+            constants.BGP_FSM_OPEN_SENT,
+        )
         if peer.protocol is self or (peer.protocol is None and connecting and not self.is_reactive):
             peer.connection_lost(reason)
         shut(self._socket)
 
     def _expired(self) -> None:
         if self.started:  # os-ken's timers run on after their end
-            log.warning("%s: the session ends: nothing heard for %s s (NOTIFICATION 4/0)", self.address, self._holdtime)
+            log.warning(
+                "%s: the session ends: nothing heard for %s s (NOTIFICATION 4/0)",
+                self.address,
+                self._holdtime,
+            )
             self.send_notification(_HOLD_TIMER_EXPIRED, 0)
             shut(self._socket)
 

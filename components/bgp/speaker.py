@@ -96,7 +96,11 @@ class Speaker:
     """
 
     def __init__(
-        self, configuration: Configuration, report: Callable[[Event], None], *, restarting: bool = False
+        self,
+        configuration: Configuration,
+        report: Callable[[Event], None],
+        *,
+        restarting: bool = False,
     ) -> None:
         osken.install()
         self._report = report
@@ -137,7 +141,8 @@ class Speaker:
         osken.on_notification(self._notification)
         osken.on_end_of_rib(lambda peer: self._report(EndOfRib(peer.ip_address)))
         bus.register_listener(
-            BgpSignalBus.BGP_ADJ_RIB_IN_CHANGED, lambda _, info: self._received(info["peer"], info["received_route"])
+            BgpSignalBus.BGP_ADJ_RIB_IN_CHANGED,
+            lambda _, info: self._received(info["peer"], info["received_route"]),
         )
         for address in configuration.listen:
             self._listen(address)
@@ -310,7 +315,9 @@ class Speaker:
         attributes[bgp.BGP_ATTR_TYPE_ORIGIN] = bgp.BGPPathAttributeOrigin(bgp.BGP_ATTR_ORIGIN_IGP)
         attributes[bgp.BGP_ATTR_TYPE_AS_PATH] = bgp.BGPPathAttributeAsPath([])
         if announcement.communities:
-            attributes[bgp.BGP_ATTR_TYPE_COMMUNITIES] = bgp.BGPPathAttributeCommunities(list(announcement.communities))
+            attributes[bgp.BGP_ATTR_TYPE_COMMUNITIES] = bgp.BGPPathAttributeCommunities(
+                list(announcement.communities),
+            )
         next_hop = announcement.next_hop or _NO_NEXT_HOP[prefix.version]
         path = path_class(None, nlri, 0, pattrs=attributes, nexthop=next_hop, is_withdraw=withdraw)
         CORE_MANAGER.get_core_service().table_manager.learn_path(path)

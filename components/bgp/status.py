@@ -32,7 +32,16 @@ def protocols(sessions: Sequence[Session]) -> str:
         since = datetime.datetime.fromtimestamp(one.since).strftime("%H:%M:%S.%f")[:-3]
         state = "up" if one.state == "Established" else "start"
         rows.append(
-            (one.name, "BGP", one.address, str(one.remote_as), state, since, one.state or "Idle", str(one.imported))
+            (
+                one.name,
+                "BGP",
+                one.address,
+                str(one.remote_as),
+                state,
+                since,
+                one.state or "Idle",
+                str(one.imported),
+            ),
         )
     return _table(rows)
 
@@ -45,7 +54,9 @@ def routes(selected: Mapping[Prefix, Sequence[Route]], names: Mapping[str, str])
             path = " ".join(map(str, (*route.as_path, _ORIGINS[route.origin])))
             communities = " ".join(map(community, route.communities)) or "-"
             peer = names.get(route.peer, route.peer)
-            rows.append((str(prefix), route.next_hop, peer, path, str(route.local_pref), communities))
+            rows.append(
+                (str(prefix), route.next_hop, peer, path, str(route.local_pref), communities),
+            )
     return _table(rows)
 
 
