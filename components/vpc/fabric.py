@@ -61,7 +61,10 @@ def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:
 
 def rules(vpc: Vpc) -> str:
     """`nft -f` input, one transaction: all rules and members anew; flows that are under way stay known."""
-    there = sorted((one for one in vpc.interfaces.values() if one.instance), key=lambda one: one.port)
+    there = sorted(
+        (one for one in vpc.interfaces.values() if one.instance),
+        key=lambda one: one.port,
+    )
     members = dict(_members(vpc, there))
     lines = ["add table bridge vpc", "flush table bridge vpc", "table bridge vpc {"]
     lines += [

@@ -12,12 +12,19 @@ _SECONDS = 20
 
 
 def _run(argv: list[str], text: str = "") -> str:
-    return command.run_blocking(argv, stdin=text.encode(), timeout=_SECONDS, check=True).stdout.decode()
+    return command.run_blocking(
+        argv,
+        stdin=text.encode(),
+        timeout=_SECONDS,
+        check=True,
+    ).stdout.decode()
 
 
 def mac_of(pid: int, name: str) -> str:
     """Of a node's interface. Raises CommandError, OSError."""
-    shown = _run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name])
+    shown = _run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name],
+    )
     return str(json.loads(shown)[0]["address"])
 
 
@@ -41,7 +48,8 @@ class Kernel:
 
     def plug(self, interface: Interface, pid: int) -> None:
         """A new interface of a node, down as a hot-plugged device is."""
-        port, switch = interface.port, interface.subnet.switch
+        port = interface.port
+        switch = interface.subnet.switch
         lines = [
             f"link add {port} type veth peer name eth{interface.index} address {interface.mac} netns {pid}",
             f"link set {port} master {switch}",
@@ -55,7 +63,8 @@ class Kernel:
 
     def apply(self, vpc: Vpc) -> None:
         """Rules first: an address is not answered for before its port may use it."""
-        rules, wanted = fabric.rules(vpc), fabric.mapping(vpc)
+        rules = fabric.rules(vpc)
+        wanted = fabric.mapping(vpc)
         if rules != self._rules:
             _run(["nft", "-f", "-"], rules)
             self._rules = rules

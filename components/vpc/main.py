@@ -24,7 +24,8 @@ from kubewire.components.vpc.service import Service
 log = logging.getLogger("vpc")
 #: Instance metadata (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html), and beside
 #: it EC2's API: /?Action=...
-ADDRESS, PORT = "169.254.169.254", 80
+ADDRESS = "169.254.169.254"
+PORT = 80
 #: Azure's host agent (https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
 HOST_AGENT = "168.63.129.16"
 GROUP = "eks-cluster-sg"
@@ -100,7 +101,11 @@ def _server(router: int, address: str, service: Service) -> ThreadingHTTPServer:
 
     def listen() -> None:
         namespaces.enter_path(f"/proc/{router}/ns/net")
-        command.run_blocking(["ip", "address", "replace", f"{address}/32", "dev", "lo"], timeout=10, check=True)
+        command.run_blocking(
+            ["ip", "address", "replace", f"{address}/32", "dev", "lo"],
+            timeout=10,
+            check=True,
+        )
         listening.append(socket.create_server((address, PORT), backlog=64))
 
     thread = threading.Thread(target=listen)
@@ -128,7 +133,10 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             if url.path.startswith("/latest/meta-data"):
-                found = service.metadata(url.path.removeprefix("/latest/meta-data"), self.client_address[0])
+                found = service.metadata(
+                    url.path.removeprefix("/latest/meta-data"),
+                    self.client_address[0],
+                )
                 self._answer(404 if found is None else 200, found or "")
             elif url.path.startswith("/machine/plugins"):
                 found = service.host_agent(self.client_address[0])
@@ -139,7 +147,11 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             text = self.headers.get("Content-Length", "0")
             if not text.isdecimal() or int(text[:20]) > _LARGEST_BODY:
-                self._refuse("RequestEntityTooLarge", f"at most {_LARGEST_BODY} bytes are taken", 413)
+                self._refuse(
+                    "RequestEntityTooLarge",
+                    f"at most {_LARGEST_BODY} bytes are taken",
+                    413,
+                )
                 return
             self._act(dict(parse_qsl(self.rfile.read(int(text)).decode(errors="replace"))))
 
@@ -149,7 +161,8 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
 
         def _act(self, parameters: dict[str, str]) -> None:
             try:
-                status, body = 200, service.act(parameters)
+                status = 200
+                body = service.act(parameters)
             except Refused as error:
                 self._refuse(error.code, error.message)
                 return
@@ -158,7 +171,8 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
                 return
             except (CommandError, OSError) as error:
                 log.error("%s", error)
-                status, body = 500, {"Error": {"Code": "InternalError", "Message": str(error)}}
+                status = 500
+                body = {"Error": {"Code": "InternalError", "Message": str(error)}}
             self._answer(status, json.dumps(body))
 
         def _refuse(self, code: str, message: str, status: int = 400) -> None:

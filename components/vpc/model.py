@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from kubewire.components.vpc.instances import limits_of
 
 #: The first four addresses of a subnet (network, router, DNS, for later use) and the last are AWS's.
-RESERVED_FIRST, RESERVED_LAST = 4, 1
+RESERVED_FIRST = 4
+RESERVED_LAST = 1
 PREFIX_LENGTH = 28
 ANYWHERE = "0.0.0.0/0"
 
@@ -23,7 +24,8 @@ class Refused(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
-        self.code, self.message = code, message
+        self.code = code
+        self.message = message
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,17 @@ class Vpc:
         instance = Instance(self._id("i"), name, kind)
         self.instances[instance.id] = instance
         found = self.subnets[subnet]
-        self._add(Interface(self._id("eni"), found, mac, address, groups=(group,), instance=instance.id, port=port))
+        self._add(
+            Interface(
+                self._id("eni"),
+                found,
+                mac,
+                address,
+                groups=(group,),
+                instance=instance.id,
+                port=port,
+            ),
+        )
         return instance
 
     def instance_at(self, address: str) -> Instance | None:
@@ -125,7 +137,9 @@ class Vpc:
         (primary,) = self._free(found, 1)
         number = next(self._numbers)
         mac = f"02:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}:0a"
-        interface = self._add(Interface(f"eni-{number:017x}", found, mac, primary, groups=tuple(groups)))
+        interface = self._add(
+            Interface(f"eni-{number:017x}", found, mac, primary, groups=tuple(groups)),
+        )
         try:
             if secondary:
                 self.assign(interface.id, secondary)
@@ -137,9 +151,13 @@ class Vpc:
         return interface
 
     def attach(self, interface: str, instance: str, index: int) -> Interface:
-        found, host = self._interface(interface), self._instance(instance)
+        found = self._interface(interface)
+        host = self._instance(instance)
         if found.instance:
-            raise Refused("InvalidParameterValue", f"Network interface '{interface}' is already in use")
+            raise Refused(
+                "InvalidParameterValue",
+                f"Network interface '{interface}' is already in use",
+            )
         limit = limits_of(host.type)[0]
         held = self.attached(instance)
         if len(held) >= limit:
@@ -151,19 +169,27 @@ class Vpc:
                 f"Instance '{instance}' already has an interface attached at device index '{index}'.",
             )
         self._room(host, found, 0)
-        found.instance, found.index = instance, index
+        found.instance = instance
+        found.index = index
         return found
 
     def detach(self, interface: str) -> Interface:
         found = self._interface(interface)
         if found.instance and found.index == 0:
-            raise Refused("OperationNotPermitted", "The network interface at device index 0 cannot be detached")
-        found.instance, found.index = "", 0
+            raise Refused(
+                "OperationNotPermitted",
+                "The network interface at device index 0 cannot be detached",
+            )
+        found.instance = ""
+        found.index = 0
         return found
 
     def delete(self, interface: str) -> None:
         if self._interface(interface).instance:
-            raise Refused("InvalidParameterValue", f"Network interface '{interface}' is currently in use.")
+            raise Refused(
+                "InvalidParameterValue",
+                f"Network interface '{interface}' is currently in use.",
+            )
         del self.interfaces[interface]
 
     # --- addresses
@@ -263,11 +289,15 @@ class Vpc:
 
     def _room(self, host: Instance, interface: Interface, more: int) -> None:
         if 1 + len(interface.secondary) + len(interface.prefixes) + more > limits_of(host.type)[1]:
-            raise Refused("PrivateIpAddressLimitExceeded", "Number of private addresses will exceed limit.")
+            raise Refused(
+                "PrivateIpAddressLimitExceeded",
+                "Number of private addresses will exceed limit.",
+            )
 
     def _taken(self, subnet: Subnet) -> set[int]:
         network = subnet.network
-        first, last = int(network.network_address), int(network.broadcast_address)
+        first = int(network.network_address)
+        last = int(network.broadcast_address)
         taken = {first + number for number in range(RESERVED_FIRST)} | {last - n for n in range(RESERVED_LAST)}
         for interface in self.interfaces.values():
             if interface.subnet.id == subnet.id:
@@ -277,7 +307,8 @@ class Vpc:
     def _free(self, subnet: Subnet, count: int) -> list[str]:
         """All, or none."""
         taken = self._taken(subnet)
-        first, last = int(subnet.network.network_address), int(subnet.network.broadcast_address)
+        first = int(subnet.network.network_address)
+        last = int(subnet.network.broadcast_address)
         free = (number for number in range(first, last + 1) if number not in taken)
         found = [str(ipaddress.IPv4Address(number)) for number in itertools.islice(free, count)]
         if len(found) < count:

@@ -24,9 +24,16 @@ class Service:
     """One request at a time, as the books want it. pids: of instances by name; port_name: of a new interface's port."""
 
     def __init__(
-        self, vpc: Vpc, kernel: Kernel, pids: Mapping[str, int], port_name: Callable[[str, int, str], str]
+        self,
+        vpc: Vpc,
+        kernel: Kernel,
+        pids: Mapping[str, int],
+        port_name: Callable[[str, int, str], str],
     ) -> None:
-        self.vpc, self._kernel, self._pids, self._port_name = vpc, kernel, pids, port_name
+        self.vpc = vpc
+        self._kernel = kernel
+        self._pids = pids
+        self._port_name = port_name
         self._lock = threading.Lock()
 
     def act(self, parameters: Parameters) -> Answer:
@@ -38,7 +45,11 @@ class Service:
         with self._lock:
             answer = action(self, parameters)
             self._kernel.apply(self.vpc)
-        log.info("%s %s", name, json.dumps({key: value for key, value in parameters.items() if key != "Action"}))
+        log.info(
+            "%s %s",
+            name,
+            json.dumps({key: value for key, value in parameters.items() if key != "Action"}),
+        )
         return answer
 
     def metadata(self, path: str, address: str) -> str | None:
@@ -58,7 +69,8 @@ class Service:
 
     def _metadata(self, instance: str) -> dict[str, Any]:
         interfaces = self.vpc.attached(instance)
-        first, about = interfaces[0], self.vpc.instances[instance]
+        first = interfaces[0]
+        about = self.vpc.instances[instance]
         return {
             "hostname": about.name,
             "instance-id": about.id,
@@ -92,7 +104,10 @@ class Service:
     # --- actions
 
     def create_route(self, parameters: Parameters) -> Answer:
-        self.vpc.create_route(_needed(parameters, "DestinationCidrBlock"), _needed(parameters, "InstanceId"))
+        self.vpc.create_route(
+            _needed(parameters, "DestinationCidrBlock"),
+            _needed(parameters, "InstanceId"),
+        )
         return {"Return": True}
 
     def create_network_interface(self, parameters: Parameters) -> Answer:
@@ -160,7 +175,8 @@ class Service:
         return answer
 
     def unassign_private_ip_addresses(self, parameters: Parameters) -> Answer:
-        addresses, prefixes = _listed(parameters, "PrivateIpAddress"), _listed(parameters, "Ipv4Prefix")
+        addresses = _listed(parameters, "PrivateIpAddress")
+        prefixes = _listed(parameters, "Ipv4Prefix")
         self.vpc.unassign(_needed(parameters, "NetworkInterfaceId"), addresses, prefixes)
         return {}
 
@@ -195,7 +211,18 @@ _ACTIONS: dict[str, Callable[[Service, Parameters], Answer]] = {
     "".join(word.capitalize() for word in name.split("_")): getattr(Service, name)
     for name in vars(Service)
     if name.split("_")[0]
-    in ("create", "attach", "detach", "delete", "describe", "assign", "unassign", "modify", "authorize", "revoke")
+    in (
+        "create",
+        "attach",
+        "detach",
+        "delete",
+        "describe",
+        "assign",
+        "unassign",
+        "modify",
+        "authorize",
+        "revoke",
+    )
 }
 
 
@@ -227,7 +254,11 @@ def describe(one: Interface) -> Answer:
         "Status": "in-use" if one.instance else "available",
     }
     if one.instance:
-        described["Attachment"] = {"InstanceId": one.instance, "DeviceIndex": one.index, "Status": "attached"}
+        described["Attachment"] = {
+            "InstanceId": one.instance,
+            "DeviceIndex": one.index,
+            "Status": "attached",
+        }
     return described
 
 
@@ -245,7 +276,10 @@ def _listed(parameters: Parameters, key: str) -> Sequence[str]:
 
 def _rule(parameters: Parameters) -> Rule:
     source = parameters.get("SourceSecurityGroupId") or parameters.get("CidrIp") or ANYWHERE
-    ports = int(parameters.get("FromPort", 0)), int(parameters.get("ToPort", parameters.get("FromPort", 0)))
+    ports = (
+        int(parameters.get("FromPort", 0)),
+        int(parameters.get("ToPort", parameters.get("FromPort", 0))),
+    )
     return Rule(source, parameters.get("IpProtocol", "-1"), ports)
 
 
