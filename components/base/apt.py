@@ -49,7 +49,9 @@ def unpack(packages: Sequence[str], root: Path, progress: Callable[[str], None] 
         archives = sorted(Path(folder).glob("*.deb"))
         if len(archives) != len(packages):
             names = ", ".join(archive.name for archive in archives)
-            raise Refused(f"apt-get download of {', '.join(packages)} left other packages: {names or 'none'}")
+            raise Refused(
+                f"apt-get download of {', '.join(packages)} left other packages: {names or 'none'}",
+            )
         for archive in archives:
             verify(archive)
         for archive in archives:
@@ -77,13 +79,20 @@ def _download(packages: Sequence[str], folder: Path) -> None:
         ).stderr
         _run(command, folder)
     except (OSError, subprocess.SubprocessError, Refused) as error:
-        raise Refused(f"{error}\napt-get update said: {said.strip()[-700:] or 'nothing'}") from error
+        raise Refused(
+            f"{error}\napt-get update said: {said.strip()[-700:] or 'nothing'}",
+        ) from error
 
 
 def verify(archive: Path) -> None:
     """Raises Refused unless the package lists have the same package in the same version with this file's SHA-256."""
     name, version, architecture = _run(
-        ["dpkg-deb", "--show", "--showformat=${Package}\\n${Version}\\n${Architecture}\\n", str(archive)]
+        [
+            "dpkg-deb",
+            "--show",
+            "--showformat=${Package}\\n${Version}\\n${Architecture}\\n",
+            str(archive),
+        ],
     ).splitlines()
     listed = set(_listed(name, version, architecture))
     with archive.open("rb") as stream:
@@ -92,27 +101,41 @@ def verify(archive: Path) -> None:
         wanted = " or ".join(sorted(listed)) or "no checksum at all"
         raise Refused(
             f"{archive.name} is not the file of Debian's archive: its SHA-256 is {found}, and the signed package list"
-            f" has {wanted} for {name} {version} {architecture}"
+            f" has {wanted} for {name} {version} {architecture}",
         )
 
 
 def _listed(name: str, version: str, architecture: str) -> Iterator[str]:
     """Checksums in the package lists; more than one where package sources have different files of one version."""
     for stanza in _run(["apt-cache", "show", f"{name}:{architecture}={version}"]).split("\n\n"):
-        fields = dict(re.findall(r"^(Package|Version|Architecture|SHA256): (.*)$", stanza, re.MULTILINE))
-        if (fields.get("Package"), fields.get("Version"), fields.get("Architecture")) == (name, version, architecture):
+        fields = dict(
+            re.findall(r"^(Package|Version|Architecture|SHA256): (.*)$", stanza, re.MULTILINE),
+        )
+        if (fields.get("Package"), fields.get("Version"), fields.get("Architecture")) == (
+            name,
+            version,
+            architecture,
+        ):
             yield from filter(None, [fields.get("SHA256")])
 
 
 def verify_installed(package: str, path: Path) -> None:
     """Raises Refused unless the file is as the installed package brought it, by dpkg's own record (dpkg --verify)."""
     command = ["dpkg", "--verify", package]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, env=_environment())
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        env=_environment(),
+    )
     if "not installed" in done.stderr or (done.returncode and not done.stdout):
-        raise Refused(f"{path} is not checked by any installed package: {done.stderr.strip()[-300:]}")
+        raise Refused(
+            f"{path} is not checked by any installed package: {done.stderr.strip()[-300:]}",
+        )
     if any(line.split()[-1:] == [str(path)] for line in done.stdout.splitlines()):
         raise Refused(
-            f"{path} is not as the package {package} brought it; as root: apt-get install --reinstall {package}"
+            f"{path} is not as the package {package} brought it; as root: apt-get install --reinstall {package}",
         )
 
 
@@ -139,20 +162,27 @@ def require_own(folder: Path) -> None:
             if found.st_uid not in trusted:
                 raise Untrusted(
                     f"{path} belongs to the user with the id {found.st_uid}, who could change what is run from"
-                    f" {folder}; remove it, or let root or you own it"
+                    f" {folder}; remove it, or let root or you own it",
                 )
             sticky = path != start and found.st_mode & stat.S_ISVTX
             if not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o022 and not sticky:
                 raise Untrusted(
                     f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):04o}), and so change what is run"
-                    f" from {folder}; remove what is in it, then: chmod go-w {path}"
+                    f" from {folder}; remove what is in it, then: chmod go-w {path}",
                 )
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> str:
     """Its output. Raises Refused with its last words."""
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, env=_environment())
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            env=_environment(),
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise Refused(f"{command[0]}: {error}") from error
     if done.returncode:

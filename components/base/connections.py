@@ -20,7 +20,11 @@ class HttpConnection(RequestHandler):
     __slots__ = ()
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
         peer = peer_of(self.transport)
         if isinstance(exc, HttpProcessingError):
@@ -36,7 +40,11 @@ class HttpConnection(RequestHandler):
         return refusal(request, status)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        log.error("%s: the connection failed", peer_of(self.transport), exc_info=kwargs.get("exc_info"))
+        log.error(
+            "%s: the connection failed",
+            peer_of(self.transport),
+            exc_info=kwargs.get("exc_info"),
+        )
 
 
 def can_upgrade(socket: web.WebSocketResponse, request: web.BaseRequest) -> bool:

@@ -34,7 +34,15 @@ _ZEROS_AT_MOST = 20
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 #: Characters that strconv.Quote escapes by a letter.
-_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"} | {
+_ESCAPES = {
+    "\a": r"\a",
+    "\b": r"\b",
+    "\f": r"\f",
+    "\n": r"\n",
+    "\r": r"\r",
+    "\t": r"\t",
+    "\v": r"\v",
+} | {
     "\\": r"\\",
     '"': r"\"",
 }
@@ -56,7 +64,9 @@ def parse_duration(text: str) -> float:
     while left:
         match = _PART.match(left)
         assert match is not None  # it matches the empty text, too
-        whole, fraction, unit = match["whole"], match["fraction"] or "", match["unit"]
+        whole = match["whole"]
+        fraction = match["fraction"] or ""
+        unit = match["unit"]
         number = _integer(whole)
         if not (whole or fraction) or number > _LONGEST + 1:
             raise invalid
@@ -139,7 +149,9 @@ def flag(parse: Callable[[str], T]) -> Callable[[str], T]:
         try:
             return parse(text)
         except ValueError as error:
-            from argparse import ArgumentTypeError  # not needed by most programs that read a duration
+            from argparse import (
+                ArgumentTypeError,
+            )  # not needed by most programs that read a duration
 
             raise ArgumentTypeError(str(error)) from error
 

@@ -46,10 +46,13 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
 
 def _response(path: str, started: float) -> bytes:
     if path in _OK:
-        status, body = "200 OK", "ok"
+        status = "200 OK"
+        body = "ok"
     elif path == "/metrics":
-        status, body = "200 OK", metrics_text(started)
+        status = "200 OK"
+        body = metrics_text(started)
     else:
-        status, body = "404 Not Found", "404 page not found\n"
+        status = "404 Not Found"
+        body = "404 page not found\n"
     head = f"HTTP/1.0 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
     return (head + body).encode()

@@ -95,7 +95,12 @@ def _scalar(kind: str, parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]
             return parse(value)
         except ValueError:
             shown = value if len(value) <= 40 else f"{value[:40]}..."
-            raise yaml.constructor.ConstructorError(None, None, f"{shown!r} is no {kind}", node.start_mark) from None
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{shown!r} is no {kind}",
+                node.start_mark,
+            ) from None
 
     return construct
 
@@ -230,7 +235,10 @@ class _Count:
         self._values += values
         self._inside(levels)
         if len(self._open) + levels > self._limits.depth:
-            raise self._error(event, f"nested deeper than the {self._limits.depth} levels that are allowed")
+            raise self._error(
+                event,
+                f"nested deeper than the {self._limits.depth} levels that are allowed",
+            )
         if self._values > self._limits.values:
             what = f"more than the {self._limits.values} values that are allowed, with those that aliases stand for"
             raise self._error(event, what)
