@@ -62,7 +62,12 @@ def _error(status: int, raw: bytes) -> ApiError:
         body = {}
     if not isinstance(body, dict) or body.get("kind") != "Status":
         return ApiError(status, "Unknown", raw.decode(errors="replace")[:1000] or f"HTTP {status}")
-    return ApiError(body.get("code") or status, body.get("reason", ""), body.get("message", ""), body)
+    return ApiError(
+        body.get("code") or status,
+        body.get("reason", ""),
+        body.get("message", ""),
+        body,
+    )
 
 
 class Client:
@@ -138,7 +143,7 @@ class Client:
                 return raw
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailable(
-                f"{method} {self.credentials.server}{path}: {error or type(error).__name__}"
+                f"{method} {self.credentials.server}{path}: {error or type(error).__name__}",
             ) from error
 
     async def _object(self, method: str, path: str, **arguments: Any) -> KubeObject:
@@ -188,7 +193,13 @@ class Client:
         params: Mapping[str, str] | None = None,
     ) -> KubeObject:
         path = resource.path(namespace, name, subresource)
-        return await self._object("PATCH", path, body=patch, headers={"Content-Type": content_type}, params=params)
+        return await self._object(
+            "PATCH",
+            path,
+            body=patch,
+            headers={"Content-Type": content_type},
+            params=params,
+        )
 
     async def delete(
         self,
@@ -256,5 +267,10 @@ def _watch_event(line: bytes) -> WatchEvent:
     event = orjson.loads(line)
     if event["type"] == "ERROR":
         status = event["object"]
-        raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""), status)
+        raise ApiError(
+            status.get("code", 500),
+            status.get("reason", ""),
+            status.get("message", ""),
+            status,
+        )
     return WatchEvent(event["type"], event["object"])

@@ -74,7 +74,12 @@ class EventRecorder:
         if key in self._seen:
             name, count = self._seen[key]
             try:
-                await self._client.patch(EVENTS, name, {"count": count + 1, "lastTimestamp": now}, namespace)
+                await self._client.patch(
+                    EVENTS,
+                    name,
+                    {"count": count + 1, "lastTimestamp": now},
+                    namespace,
+                )
                 self._remember(key, name, count + 1)
                 return
             except ApiError as error:

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 Handler = Callable[[KubeObject | None, KubeObject | None], None]
 Key = tuple[str, str]
 
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.05, 5.0
+_BACKOFF_FIRST = 0.05
+_BACKOFF_LAST = 5.0
 
 
 def key_of(obj: KubeObject) -> Key:
@@ -45,7 +46,8 @@ class Informer:
         self.store: dict[Key, KubeObject] = {}
         self.synced = asyncio.Event()
         self._scope = namespace
-        self._label_selector, self._field_selector = label_selector, field_selector
+        self._label_selector = label_selector
+        self._field_selector = field_selector
         self._handlers: list[Handler] = [handler] if handler else []
         self._transform = transform
         self._resource_version = ""
@@ -81,7 +83,10 @@ class Informer:
 
     async def _relist(self) -> None:
         listed = await self.client.list(
-            self.resource, self._scope, label_selector=self._label_selector, field_selector=self._field_selector
+            self.resource,
+            self._scope,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
         )
         fresh = {key_of(item): item for item in listed.items}
         for key in [key for key in self.store if key not in fresh]:
@@ -130,7 +135,11 @@ class Informer:
             try:
                 handler(old, new)
             except Exception:  # one handler's mistake must not end the watch for the others
-                log.exception("a handler of %s failed on %s", self.resource.plural, key_of(new or old or {}))
+                log.exception(
+                    "a handler of %s failed on %s",
+                    self.resource.plural,
+                    key_of(new or old or {}),
+                )
 
 
 async def wait_synced(*informers: Informer) -> None:

@@ -73,7 +73,9 @@ class _Entry:
     def text(self, key: str) -> str:
         value = self._value.get(key)
         if value is not None and not isinstance(value, str):
-            raise KubeconfigError(f"{self.where}.{key}: must be a string, is {type(value).__name__}")
+            raise KubeconfigError(
+                f"{self.where}.{key}: must be a string, is {type(value).__name__}",
+            )
         return value or ""
 
     def truth(self, key: str) -> bool:
@@ -113,13 +115,17 @@ def load(path: str | Path) -> Credentials:
     except (OSError, ValueError) as error:
         raise KubeconfigError(f"{where}: {error}") from error
     if not isinstance(config, dict):
-        raise KubeconfigError(f"{where}: not a kubeconfig (a mapping with clusters, users and contexts)")
+        raise KubeconfigError(
+            f"{where}: not a kubeconfig (a mapping with clusters, users and contexts)",
+        )
     top = _Entry(config, where)
     context = top.named("context", top.text("current-context"))
     cluster = top.named("cluster", context.text("cluster"))
     user = top.named("user", context.text("user")) if context.text("user") else _Entry({}, where)
     if not (server := cluster.text("server")):
-        raise KubeconfigError(f"{cluster.where}.server: missing, a URL such as https://10.0.0.1:6443 is wanted")
+        raise KubeconfigError(
+            f"{cluster.where}.server: missing, a URL such as https://10.0.0.1:6443 is wanted",
+        )
     folder = Path(path).parent
     return Credentials(
         server=server.rstrip("/"),
@@ -137,17 +143,21 @@ def in_cluster() -> Credentials:
     """The pod's own service account: environment and projected token
     (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
     try:
-        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        host = os.environ["KUBERNETES_SERVICE_HOST"]
+        port = os.environ["KUBERNETES_SERVICE_PORT"]
         ca = (SERVICE_ACCOUNT / "ca.crt").read_bytes()
         namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
     except (KeyError, OSError) as error:
         raise KubeconfigError(
             f"unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be "
-            f"defined and {SERVICE_ACCOUNT} mounted: {error}"
+            f"defined and {SERVICE_ACCOUNT} mounted: {error}",
         ) from error
     host = f"[{host}]" if ":" in host else host
     return Credentials(
-        server=f"https://{host}:{port}", ca=ca, token_file=str(SERVICE_ACCOUNT / "token"), namespace=namespace
+        server=f"https://{host}:{port}",
+        ca=ca,
+        token_file=str(SERVICE_ACCOUNT / "token"),
+        namespace=namespace,
     )
 
 

@@ -42,7 +42,8 @@ def term_matches(term: KubeObject, node: KubeObject) -> bool:
 
 
 def requirement_matches(requirement: KubeObject, labels: dict[str, Any]) -> bool:
-    key, operator = requirement["key"], requirement["operator"]
+    key = requirement["key"]
+    operator = requirement["operator"]
     values = requirement.get("values") or []
     present = key in labels
     match operator:
@@ -61,7 +62,8 @@ def requirement_matches(requirement: KubeObject, labels: dict[str, Any]) -> bool
 
 def _compares(label: str, operator: str, values: list[str]) -> bool:
     try:
-        left, right = int(label), int(values[0])
+        left = int(label)
+        right = int(values[0])
     except (ValueError, IndexError):
         return False
     return left > right if operator == "Gt" else left < right

@@ -36,14 +36,23 @@ class Requirement:
 
     def _compares(self, value: str) -> bool:
         try:
-            have, limit = int(value), int(self.values[0])
+            have = int(value)
+            limit = int(self.values[0])
         except ValueError:
             return False
         return have > limit if self.operator == "Gt" else have < limit
 
 
 _TOKEN = re.compile(r"\s*(!=|==|[=!<>(),]|[^\s=!<>(),]+|$)")
-_COMPARISONS = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt", "in": "In", "notin": "NotIn"}
+_COMPARISONS = {
+    "=": "In",
+    "==": "In",
+    "!=": "NotIn",
+    ">": "Gt",
+    "<": "Lt",
+    "in": "In",
+    "notin": "NotIn",
+}
 _SYMBOLS = frozenset({"", "!", "=", "==", "!=", "<", ">", "(", ")", ","})
 
 
@@ -136,7 +145,11 @@ class LabelSelector:
             return cls(nothing=True)
         equal = [Requirement(key, "In", (value,)) for key, value in sorted((selector.get("matchLabels") or {}).items())]
         expressions = [
-            Requirement(item.get("key", ""), item.get("operator", ""), tuple(item.get("values") or ()))
+            Requirement(
+                item.get("key", ""),
+                item.get("operator", ""),
+                tuple(item.get("values") or ()),
+            )
             for item in selector.get("matchExpressions") or ()
         ]
         return cls(tuple(equal + expressions))
@@ -156,7 +169,8 @@ class LabelSelector:
 
 
 def _text(requirement: Requirement) -> str:
-    key, values = requirement.key, ",".join(requirement.values)
+    key = requirement.key
+    values = ",".join(requirement.values)
     match requirement.operator:
         case "In":
             return f"{key}={values}" if len(requirement.values) == 1 else f"{key} in ({values})"
