@@ -17,12 +17,18 @@ _PASS = bytes.fromhex("b7000000020000009500000000000000")  # r0 = XDP_PASS; exit
 
 def main() -> None:
     """Raises OSError when the kernel refuses."""
-    instructions, licence = ctypes.create_string_buffer(_PASS), ctypes.create_string_buffer(b"GPL")
+    instructions = ctypes.create_string_buffer(_PASS)
+    licence = ctypes.create_string_buffer(b"GPL")
     addresses = ctypes.addressof(instructions), ctypes.addressof(licence)
     attributes = struct.pack("IIQQ", _XDP, len(_PASS) // 8, *addresses).ljust(128, b"\0")
     libc = ctypes.CDLL(None, use_errno=True)
     number = _NUMBERS.get(os.uname().machine, 280)
-    program = libc.syscall(number, _PROG_LOAD, ctypes.create_string_buffer(attributes), len(attributes))
+    program = libc.syscall(
+        number,
+        _PROG_LOAD,
+        ctypes.create_string_buffer(attributes),
+        len(attributes),
+    )
     if program < 0:
         raise OSError(ctypes.get_errno(), f"bpf(BPF_PROG_LOAD): {os.strerror(ctypes.get_errno())}")
     os.close(program)

@@ -38,8 +38,14 @@ _LINK = "ip link add x0 type veth peer name x1"
 FEATURES: dict[str, Feature] = {
     "veth": Feature(_LINK, True),
     "bridge": Feature("ip link add x0 type bridge", True),
-    "vxlan": Feature("ip link add x0 type vxlan id 1 dstport 8472", without="cni.backend: vxlan (use host-gw)"),
-    "iptables": Feature("iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT", True),
+    "vxlan": Feature(
+        "ip link add x0 type vxlan id 1 dstport 8472",
+        without="cni.backend: vxlan (use host-gw)",
+    ),
+    "iptables": Feature(
+        "iptables -t nat -A OUTPUT -m statistic --mode random --probability 0.5 -j ACCEPT",
+        True,
+    ),
     "ipv6": Feature(
         "ip address add fd00::1/128 dev lo && ip6tables -t nat -A POSTROUTING -j MASQUERADE",
         without="network.ipFamily other than ipv4",
@@ -63,11 +69,18 @@ FEATURES: dict[str, Feature] = {
         without="topology.links.bandwidth",
     ),
     "netem": Feature(
-        f"{_LINK} && tc qdisc add dev x0 root netem delay 1ms", without="delay, loss and reordering on links"
+        f"{_LINK} && tc qdisc add dev x0 root netem delay 1ms",
+        without="delay, loss and reordering on links",
     ),
     "dummy": Feature("ip link add x0 type dummy", without="kube-ipvs0"),
-    "ip_vs": Feature("test -e /proc/net/ip_vs || modprobe -n ip_vs", without="kubeProxy.mode: ipvs"),
-    "openvswitch": Feature("genl ctrl get name ovs_datapath | grep -q ovs", without="Open vSwitch datapaths"),
+    "ip_vs": Feature(
+        "test -e /proc/net/ip_vs || modprobe -n ip_vs",
+        without="kubeProxy.mode: ipvs",
+    ),
+    "openvswitch": Feature(
+        "genl ctrl get name ovs_datapath | grep -q ovs",
+        without="Open vSwitch datapaths",
+    ),
     "wireguard": Feature("ip link add x0 type wireguard", without="encrypted node-to-node links"),
     "esp": Feature(
         "ip xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x100 mode transport replay-window 128 flag esn "
@@ -76,7 +89,10 @@ FEATURES: dict[str, Feature] = {
         "iptables -t mangle -A OUTPUT -j MARK --set-xmark 0x20000/0x20000",
         without="cni.backend: fastdp-encrypted (weave)",
     ),
-    "ipip": Feature("ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2", without="IP-in-IP overlays"),
+    "ipip": Feature(
+        "ip link add x0 type ipip local 10.0.0.1 remote 10.0.0.2",
+        without="IP-in-IP overlays",
+    ),
     "geneve": Feature("ip link add x0 type geneve id 1 remote 10.0.0.1", without="Geneve overlays"),
     "vrf": Feature("ip link add x0 type vrf table 10", without="VRFs"),
     "bpf": Feature(f"python3 {shlex.quote(str(_BPF_PROBE))}", without="eBPF datapaths"),
@@ -117,7 +133,8 @@ def in_child(action: Callable[[], None]) -> bool:
 def isolate(flags: int) -> None:
     """Enter new namespaces (CLONE_NEW* flags); without root in a user namespace of one's own. Raises OSError."""
     if os.geteuid() != 0:
-        uid, gid = os.geteuid(), os.getegid()
+        uid = os.geteuid()
+        gid = os.getegid()
         ns.unshare(ns.CLONE_NEWUSER)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
@@ -133,7 +150,10 @@ def _try(command: str) -> None:
 
 
 def main() -> int:
-    json.dump({"release": os.uname().release, "features": {name: works(name) for name in FEATURES}}, sys.stdout)
+    json.dump(
+        {"release": os.uname().release, "features": {name: works(name) for name in FEATURES}},
+        sys.stdout,
+    )
     return 0
 
 

@@ -15,7 +15,10 @@ def replace(path: str | Path, content: bytes, mode: int = 0o644) -> None:
     temporary.unlink(missing_ok=True)
     try:
         # Made with its mode: a kubeconfig is at no moment readable for others.
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        with open(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode),
+            "wb",
+        ) as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
         temporary.replace(target)

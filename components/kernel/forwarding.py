@@ -47,7 +47,13 @@ class Route:
 
     @classmethod
     def via(
-        cls, destination: str, gateway: str, device: str = "", *, onlink: bool = False, protocol: str = ""
+        cls,
+        destination: str,
+        gateway: str,
+        device: str = "",
+        *,
+        onlink: bool = False,
+        protocol: str = "",
     ) -> Route:
         return cls(destination, (Hop(gateway, device, onlink),), protocol)
 
@@ -76,7 +82,11 @@ class Forwarding:
 
     def __or__(self, other: Forwarding) -> Forwarding:
         """Both, as those of two IP versions."""
-        return Forwarding(self.routes | other.routes, self.neighbours | other.neighbours, self.fdb | other.fdb)
+        return Forwarding(
+            self.routes | other.routes,
+            self.neighbours | other.neighbours,
+            self.fdb | other.fdb,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def difference(now: Forwarding, wanted: Forwarding) -> Commands:
                     for entry in sorted(now.neighbours - wanted.neighbours)
                     if (entry.address, entry.device) not in kept_addresses
                 ),
-            ]
+            ],
         ),
         fdb_delete=iproute.text(
             f"fdb del {entry.mac} dev {entry.device} dst {entry.address} self"
@@ -163,7 +173,11 @@ def _deleted(route: Route) -> str:
 async def apply(commands: Commands) -> None:
     """Raises CommandError after everything was tried."""
     failed: list[CommandError] = []
-    for program, text in (("bridge", commands.fdb_set), ("ip", commands.ip), ("bridge", commands.fdb_delete)):
+    for program, text in (
+        ("bridge", commands.fdb_set),
+        ("ip", commands.ip),
+        ("bridge", commands.fdb_delete),
+    ):
         try:
             await iproute.batch(program, text)
         except CommandError as error:
@@ -186,7 +200,9 @@ def parse_route(entry: dict[str, Any], protocol: str = "", device: str = "") -> 
     """An entry of `ip -json route`; None for a route to a link. device: the selected one, which ip does not repeat."""
     destination = entry["dst"]
     if destination != "default":
-        destination = str(ipaddress.ip_network(destination))  # of one host it is printed without its length
+        destination = str(
+            ipaddress.ip_network(destination),
+        )  # of one host it is printed without its length
     if entry.get("type") == "blackhole":
         return Route(destination, (), protocol)
     hops = [_hop(hop, device) for hop in entry.get("nexthops", [entry]) if "gateway" in hop or "via" in hop]
@@ -200,7 +216,16 @@ def _hop(entry: dict[str, Any], device: str) -> Hop:
 
 async def tunnel(device: str, version: int) -> Forwarding:
     """The permanent neighbours and FDB entries of a VXLAN device. Raises CommandError."""
-    neighbours = await iproute.query("ip", f"-{version}", "neigh", "show", "dev", device, "nud", "permanent")
+    neighbours = await iproute.query(
+        "ip",
+        f"-{version}",
+        "neigh",
+        "show",
+        "dev",
+        device,
+        "nud",
+        "permanent",
+    )
     fdb = await iproute.query("bridge", "fdb", "show", "dev", device)
     return Forwarding(
         neighbours=frozenset(

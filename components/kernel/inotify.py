@@ -39,7 +39,8 @@ class Watch:
     be watched."""
 
     def __init__(self, path: Path, mask: int = DIRECTORY_CHANGES) -> None:
-        self._path, self._mask = path, mask
+        self._path = path
+        self._mask = mask
         self._event = asyncio.Event()
         self._seen = 0
         self._fd = -1
@@ -73,7 +74,10 @@ class Watch:
         return seen
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)

@@ -18,7 +18,11 @@ _BATCH_SECONDS = 30
 
 async def query(program: str, *arguments: str, check: bool = True) -> list[dict[str, Any]]:
     """The entries that `ip -json` or `bridge -json` prints. Raises CommandError; without check there are none then."""
-    completed = await command.run([program, "-json", *arguments], timeout=_QUERY_SECONDS, check=check)
+    completed = await command.run(
+        [program, "-json", *arguments],
+        timeout=_QUERY_SECONDS,
+        check=check,
+    )
     if completed.returncode:
         return []
     return [entry for entry in json.loads(completed.stdout or b"[]") if entry]

@@ -24,4 +24,9 @@ def replacement(name: str, kind: str, members: Iterable[str]) -> list[str]:
 
 async def restore(text: str) -> None:
     """Raises CommandError."""
-    await command.run(["ipset", "restore", "-exist"], stdin=text.encode(), timeout=_SECONDS, check=True)
+    await command.run(
+        ["ipset", "restore", "-exist"],
+        stdin=text.encode(),
+        timeout=_SECONDS,
+        check=True,
+    )

@@ -106,7 +106,11 @@ def enter_path(path: str | Path) -> None:
 def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     result = _libc.mount(
-        source.encode(), os.fsencode(target), fstype.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+        source.encode(),
+        os.fsencode(target),
+        fstype.encode() or None,
+        ctypes.c_ulong(flags),
+        data.encode() or None,
     )
     _check(result, f"mount {fstype or 'bind'} {source} on {target} ({data})")
 
@@ -136,7 +140,14 @@ def _set_attributes(path: str | Path, attr_set: int, attr_clr: int, *, recursive
     attributes = (ctypes.c_uint64 * 4)(attr_set, attr_clr, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
-    result = _libc.syscall(_SYS_MOUNT_SETATTR, -100, os.fsencode(path), flags, ctypes.byref(attributes), size)
+    result = _libc.syscall(
+        _SYS_MOUNT_SETATTR,
+        -100,
+        os.fsencode(path),
+        flags,
+        ctypes.byref(attributes),
+        size,
+    )
     _check(result, f"mount_setattr {path} (set {attr_set:#x}, clear {attr_clr:#x})")
 
 
@@ -156,7 +167,14 @@ def bind_idmapped(source: int, target: str | Path, user_namespace: int) -> None:
         flags = _AT_EMPTY_PATH | _AT_RECURSIVE
         result = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(attributes), size)
         _check(result, f"map the ids of {target}")
-        moved = _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", -100, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+        moved = _libc.syscall(
+            _SYS_MOVE_MOUNT,
+            tree,
+            b"",
+            -100,
+            os.fsencode(target),
+            _MOVE_MOUNT_F_EMPTY_PATH,
+        )
         _check(moved, f"move_mount to {target}")
     finally:
         os.close(tree)

@@ -14,10 +14,16 @@ from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
-LINKS, NEIGHBOURS, IPV4_ROUTES, IPV6_ROUTES = 0x1, 0x4, 0x40, 0x400
-NEWLINK, DELLINK = 16, 17
-NEWROUTE, DELROUTE = 24, 25
-NEWNEIGH, DELNEIGH = 28, 29
+LINKS = 0x1
+NEIGHBOURS = 0x4
+IPV4_ROUTES = 0x40
+IPV6_ROUTES = 0x400
+NEWLINK = 16
+DELLINK = 17
+NEWROUTE = 24
+DELROUTE = 25
+NEWNEIGH = 28
+DELNEIGH = 29
 #: rtm_protocol of the routes that the kernel makes by itself.
 RTPROT_KERNEL = 2
 
@@ -41,11 +47,17 @@ class Watch:
     """
 
     def __init__(
-        self, groups: int, changed: Callable[[], object], concerns: Callable[[int, bytes], bool] | None = None
+        self,
+        groups: int,
+        changed: Callable[[], object],
+        concerns: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        self._changed, self._concerns = changed, concerns
+        self._changed = changed
+        self._concerns = concerns
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            socket.NETLINK_ROUTE,
         )
         self._socket.bind((0, groups))
 
