@@ -151,7 +151,9 @@ def _same(one: cache.Built, other: cache.Built) -> bool:
 def probes() -> str:
     """Changes when the list of features does, not with the place of the code: checkouts share a cache."""
     features = kernel_features.FEATURES.items()
-    return cache.digest(*(f"{name} {feature.command}".replace(str(sources.FOLDER), "") for name, feature in features))
+    return cache.digest(
+        *(f"{name} {feature.command}".replace(str(sources.FOLDER), "") for name, feature in features),
+    )
 
 
 def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
@@ -160,16 +162,33 @@ def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
     said: list[bytes] = []
     errors: list[bytes] = []
     try:
-        with Machine(kernel, built, Boot(memory=1024), visible=code_folders(), jobs=[job]) as machine:
+        with Machine(
+            kernel,
+            built,
+            Boot(memory=1024),
+            visible=code_folders(),
+            jobs=[job],
+        ) as machine:
             (pending,) = machine.pending
             up = _up(machine, kernel.boot_seconds)
-            code = machine.wait(pending, timeout=_PROBE_TIMEOUT, out=said.append, err=errors.append, look=up)
+            code = machine.wait(
+                pending,
+                timeout=_PROBE_TIMEOUT,
+                out=said.append,
+                err=errors.append,
+                look=up,
+            )
     except Panicked as error:
-        raise DoesNotRun(f"{kernel.name} does not run on this machine: {error}", error.why) from error
+        raise DoesNotRun(
+            f"{kernel.name} does not run on this machine: {error}",
+            error.why,
+        ) from error
     except (VMError, TimeoutError) as error:
         raise BuildFailed(f"{kernel.name} was built but does not run: {error}") from error
     if code != 0:
-        raise BuildFailed(f"{kernel.name} runs, but not the probes: {b''.join(errors).decode(errors='replace')}")
+        raise BuildFailed(
+            f"{kernel.name} runs, but not the probes: {b''.join(errors).decode(errors='replace')}",
+        )
     features: dict[str, bool] = json.loads(b"".join(said))["features"]
     return features
 

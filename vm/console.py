@@ -12,7 +12,8 @@ from kubewire.vm.share import Follower
 #: panic() in kernel/panic.c says it, on every architecture.
 PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 #: Lines shown before it, where the cause is, and after it, where the call trace begins.
-_BEFORE, _AFTER = 6, 4
+_BEFORE = 6
+_AFTER = 4
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from kubewire.components.kernel import namespaces as ns
 
 NOBODY = 65534
 #: The shared folder's path for the machine, and a place for its mounts; both in its own /tmp.
-SHARE, SCRATCH = Path("/tmp/io"), Path("/tmp/root")
+SHARE = Path("/tmp/io")
+SCRATCH = Path("/tmp/root")
 CANNOT_START = 125
 _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,14 +67,19 @@ def main(spec: Spec, lifeline: int) -> int:
         if child == 0:
             _first(spec, launcher)
     except OSError as error:
-        print(f"kubewire-vm: cannot isolate the virtual machine: {error}", file=sys.stderr, flush=True)
+        print(
+            f"kubewire-vm: cannot isolate the virtual machine: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
         return CANNOT_START
     return _until_either_ends(spec, child, lifeline)
 
 
 def _enter_namespaces() -> None:
     if os.geteuid() != 0:
-        uid, gid = os.geteuid(), os.getegid()
+        uid = os.geteuid()
+        gid = os.getegid()
         ns.unshare(ns.CLONE_NEWUSER)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
@@ -155,7 +161,13 @@ def _files(spec: Spec) -> None:
     share = os.open(spec.share, os.O_PATH | os.O_DIRECTORY)
     private = sorted(set(closed_folders(spec.visible)))
     for folder in ["/tmp", *private]:
-        ns.mount("kubewire-vm", folder, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, f"mode=755,size={spec.size}m")
+        ns.mount(
+            "kubewire-vm",
+            folder,
+            "tmpfs",
+            ns.MS_NOSUID | ns.MS_NODEV,
+            f"mode=755,size={spec.size}m",
+        )
     for path, descriptor in held.items():
         if path.startswith(tuple(f"{folder}/" for folder in ["/tmp", *private])):
             _bind(descriptor, Path(path))

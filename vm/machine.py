@@ -67,7 +67,8 @@ class Machine:
     ) -> None:
         self.kernel = kernel
         self._program = kernel.program(built, boot)
-        self._boot, self._resident = boot, resident
+        self._boot = boot
+        self._resident = resident
         self._visible = list(dict.fromkeys(str(path.resolve()) for path in visible))
         self._first = jobs
         self._shell = _shell(shell, workdir) if shell else {}
@@ -112,8 +113,16 @@ class Machine:
         """kubewire.vm.jail, a process of its own with one thread. It has the terminal, or a file for the console."""
         read_end, self._lifeline = os.pipe()
         output: Any = None if self._boot.terminal else (self.folder / "console").open("wb")
-        command = [sys.executable, "-m", "kubewire.vm.jail", str(self.folder / "spec.json"), str(read_end)]
-        path = os.pathsep.join(filter(None, [str(sources.IMPORTED_FROM), os.environ.get("PYTHONPATH", "")]))
+        command = [
+            sys.executable,
+            "-m",
+            "kubewire.vm.jail",
+            str(self.folder / "spec.json"),
+            str(read_end),
+        ]
+        path = os.pathsep.join(
+            filter(None, [str(sources.IMPORTED_FROM), os.environ.get("PYTHONPATH", "")]),
+        )
         try:
             self._process = subprocess.Popen(
                 command,
@@ -164,7 +173,9 @@ class Machine:
                 if ended:
                     raise self._end()
                 if deadline is not None and time.monotonic() > deadline:
-                    raise TimeoutError(f"the command in the virtual machine took longer than {timeout:g} s")
+                    raise TimeoutError(
+                        f"the command in the virtual machine took longer than {timeout:g} s",
+                    )
                 if not news:
                     self._pause()
         finally:
@@ -233,7 +244,10 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

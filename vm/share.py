@@ -60,7 +60,8 @@ class Share:
 
     def submit(self, job: Job) -> Path:
         """Put a job where the guest looks; returns its folder."""
-        unfinished, ready = self.jobs / f"new-{self._next}", self.jobs / str(self._next)
+        unfinished = self.jobs / f"new-{self._next}"
+        ready = self.jobs / str(self._next)
         self._next += 1
         (unfinished / "outputs").mkdir(parents=True)
         told = asdict(job) | {"outputs": [str(path) for path in job.outputs]}
@@ -100,13 +101,17 @@ class Follower:
     """Reads a file of the guest's as it grows."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._stream = path, -1
+        self._path = path
+        self._stream = -1
 
     def read(self) -> bytes:
         """What is new; b"" when nothing is."""
         if self._stream < 0:
             try:
-                self._stream = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._stream = os.open(
+                    self._path,
+                    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                )
             except FileNotFoundError:
                 return b""
         return os.read(self._stream, 1 << 20)
@@ -139,7 +144,11 @@ def collect(source: Path, target: Path) -> None:
 
 def _copy(name: str, folder: int, target: Path) -> None:
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        descriptor = os.open(
+            name,
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            dir_fd=folder,
+        )
     except OSError:  # a link
         return
     with os.fdopen(descriptor, "rb") as stream:

@@ -22,7 +22,11 @@ from typing import Any
 
 SHARE = Path("/run/kubewire-vm")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_MOVE = 0x1, 0x2, 0x4, 0x8, 0x2000
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_MOVE = 0x2000
 MNT_DETACH = 2
 #: How often a resident guest looks for a new job, in seconds: neither hostfs nor 9p tells about a file of the host.
 LOOK_EVERY = 0.02
@@ -32,10 +36,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2); raises OSError."""
-    result = _libc.mount(source.encode(), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), data.encode())
+    result = _libc.mount(
+        source.encode(),
+        os.fsencode(target),
+        fstype.encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"mount {fstype} {source} on {target} ({data}): {os.strerror(number)}")
+        raise OSError(
+            number,
+            f"mount {fstype} {source} on {target} ({data}): {os.strerror(number)}",
+        )
 
 
 def own_root(scratch: Path, lower: str, share: Path, moved: tuple[str, ...]) -> None:
@@ -45,7 +58,13 @@ def own_root(scratch: Path, lower: str, share: Path, moved: tuple[str, ...]) -> 
         (scratch / name).mkdir()
     new = scratch / "new"
     # nosuid: where the host's root is not ours (a user namespace), its setuid programs belong to somebody else.
-    mount("kubewire", new, "overlay", MS_NOSUID, f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work")
+    mount(
+        "kubewire",
+        new,
+        "overlay",
+        MS_NOSUID,
+        f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work",
+    )
     for name in moved:
         mount(name, f"{new}{name}", "", MS_MOVE)
     mount("tmpfs", new / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
@@ -75,7 +94,10 @@ def insert_module(path: str) -> None:
     """finit_module(2), for the one module that is needed before there is a place to keep modules."""
     descriptor = os.open(path, os.O_RDONLY)
     if _libc.syscall(313, descriptor, b"", 0) < 0:
-        raise OSError(ctypes.get_errno(), f"insert module {path}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(
+            ctypes.get_errno(),
+            f"insert module {path}: {os.strerror(ctypes.get_errno())}",
+        )
     os.close(descriptor)
 
 
@@ -100,23 +122,36 @@ def system_mounts() -> None:
         Path(target).mkdir(exist_ok=True) if target.startswith("/dev") else None
         with contextlib.suppress(OSError):  # a kernel without it: what needs it says so
             mount(source, target, fstype, flags, data)
-    for name, target in {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
+    for name, target in {
+        "fd": "/proc/self/fd",
+        "stdin": "fd/0",
+        "stdout": "fd/1",
+        "stderr": "fd/2",
+    }.items():
         with contextlib.suppress(FileExistsError):
-            Path("/dev", name).symlink_to(target if target.startswith("/") else f"/proc/self/{target}")
+            Path("/dev", name).symlink_to(
+                target if target.startswith("/") else f"/proc/self/{target}",
+            )
 
 
 def settle(guest: dict[str, Any]) -> None:
     """Name, loopback, kernel modules, and iptables' older form where the kernel has only that."""
     with contextlib.suppress(OSError):
         Path("/proc/sys/kernel/hostname").write_text(guest["hostname"])
-    with contextlib.suppress(OSError):  # else every network namespace has tunl0, sit0, ... as soon as it is made
+    with contextlib.suppress(
+        OSError,
+    ):  # else every network namespace has tunl0, sit0, ... as soon as it is made
         Path("/proc/sys/net/core/fb_tunnels_only_for_init_net").write_text("1")
     if guest.get("modules"):
         release = os.uname().release
         Path("/lib/modules", release).mkdir(parents=True, exist_ok=True)
         mount_host(guest["modules"], f"/lib/modules/{release}")
     if guest["load"]:
-        subprocess.run(["modprobe", "-a", *guest["load"]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["modprobe", "-a", *guest["load"]],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False)
     own_home(Path("/root"))
     for path in guest["visible"]:
@@ -147,7 +182,13 @@ class Job:
             bind(folder / "outputs" / str(number), path)
         self.pipes = {name: os.pipe() for name in ("stdout", "stderr")}
         self.files = {name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in self.pipes}
-        environment = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", **told["env"]}
+        environment = {
+            "PATH": PATH,
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            **told["env"],
+        }
         try:
             self.process: subprocess.Popen[bytes] | None = subprocess.Popen(
                 told["argv"],
@@ -198,7 +239,8 @@ class Agent:
     """Runs jobs side by side and reaps whoever is left to PID 1."""
 
     def __init__(self, share: Path, *, resident: bool) -> None:
-        self.jobs_folder, self.resident = share / "jobs", resident
+        self.jobs_folder = share / "jobs"
+        self.resident = resident
         self.running: list[Job] = []
         self.seen: set[str] = set()
         self.statuses: dict[int, int] = {}
@@ -285,7 +327,10 @@ def shell(argv: list[str], workdir: str, term: str) -> None:
     child = os.fork()
     if child == 0:
         os.setsid()
-        descriptor = os.open(terminal(), os.O_RDWR)  # the first a session's leader opens is its controlling terminal
+        descriptor = os.open(
+            terminal(),
+            os.O_RDWR,
+        )  # the first a session's leader opens is its controlling terminal
         for target in (0, 1, 2):
             os.dup2(descriptor, target)
         with contextlib.suppress(OSError):
@@ -320,7 +365,9 @@ def main(share: Path) -> None:
         system_mounts()
         settle(guest)
         if (SHARE / "up").exists():
-            raise RuntimeError("restarted; a virtual machine boots once")  # UML reboots by running its program again
+            raise RuntimeError(
+                "restarted; a virtual machine boots once",
+            )  # UML reboots by running its program again
         (SHARE / "up").write_text(Path("/proc/uptime").read_text().split()[0])
         if guest.get("shell"):
             shell(guest["shell"], guest["workdir"], guest["term"])

@@ -15,4 +15,6 @@ def named(name: str) -> Kernel:
     for kernel in KERNELS:
         if kernel.name == name:
             return kernel
-    raise LookupError(f"no kernel {name!r}; there are {', '.join(kernel.name for kernel in KERNELS)}")
+    raise LookupError(
+        f"no kernel {name!r}; there are {', '.join(kernel.name for kernel in KERNELS)}",
+    )

@@ -91,7 +91,11 @@ def _lines(listing: str, kernel: str) -> Iterator[str]:
 
 
 def run(
-    command: Sequence[str], progress: Progress, *, shown: Callable[[str], str] = str.strip, cwd: Path | None = None
+    command: Sequence[str],
+    progress: Progress,
+    *,
+    shown: Callable[[str], str] = str.strip,
+    cwd: Path | None = None,
 ) -> str:
     """A step of a build; each line of output goes through shown to progress. Raises BuildFailed with its last words."""
     last: list[str] = []
@@ -108,7 +112,9 @@ def run(
             errors="replace",
         )
     except OSError as error:
-        raise BuildFailed(f"{command[0]}: {error.strerror}; kubewire vm build as root installs it") from None
+        raise BuildFailed(
+            f"{command[0]}: {error.strerror}; kubewire vm build as root installs it",
+        ) from None
     with process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -117,5 +123,7 @@ def run(
                 progress(what)
     if process.returncode:
         output = "\n".join(f"  | {line}" for line in last)
-        raise BuildFailed(f"{' '.join(map(str, command[:5]))} failed with exit code {process.returncode}\n{output}")
+        raise BuildFailed(
+            f"{' '.join(map(str, command[:5]))} failed with exit code {process.returncode}\n{output}",
+        )
     return "\n".join(last)

@@ -64,9 +64,20 @@ class QEMU:
         modules = folder / "package/lib/modules" / built.release
         qemu = shutil.which("qemu-system-x86_64")
         if qemu is None:
-            raise BuildFailed("there is no qemu-system-x86_64; kubewire vm build as root installs it")
+            raise BuildFailed(
+                "there is no qemu-system-x86_64; kubewire vm build as root installs it",
+            )
         console = ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
-        machine = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none", *console]
+        machine = [
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-nic",
+            "none",
+            *console,
+        ]
         power = ["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"]
         power += ["-smp", str(boot.cpus), "-m", str(boot.memory)]
         line = "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off"
@@ -84,21 +95,29 @@ class QEMU:
 
 
 def _virtfs(tag: str, path: str, options: str) -> Sequence[str]:
-    return ("-virtfs", f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{options}")
+    return (
+        "-virtfs",
+        f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{options}",
+    )
 
 
 def _newest() -> str:
     """The package that linux-image-amd64 stands for."""
     try:
         said = subprocess.run(
-            ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
+            ["apt-cache", "depends", "linux-image-amd64"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise BuildFailed(f"apt-cache depends linux-image-amd64: {error}") from None
     for line in said.splitlines():
         if line.strip().startswith("Depends: linux-image-"):
             return line.split(": ", 1)[1].strip()
-    raise BuildFailed("no package linux-image-amd64; kubewire vm build --kernel qemu needs Debian's package sources")
+    raise BuildFailed(
+        "no package linux-image-amd64; kubewire vm build --kernel qemu needs Debian's package sources",
+    )
 
 
 def initrd(tree: Path, release: str) -> bytes:
@@ -117,7 +136,9 @@ def initrd(tree: Path, release: str) -> bytes:
     order = list(_in_order(tree, release))
     for module in order:
         members.append((f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes()))
-    members.append(("order", stat.S_IFREG | 0o644, "\n".join(module.name for module in order).encode()))
+    members.append(
+        ("order", stat.S_IFREG | 0o644, "\n".join(module.name for module in order).encode()),
+    )
     return cpio(members)
 
 

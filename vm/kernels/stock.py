@@ -15,7 +15,14 @@ MODULES = Path("/usr/lib/uml/modules")
 #: Its nf_tables has no family ip, so iptables must be the older one.
 LEGACY = {
     f"/etc/alternatives/{tool}": f"/usr/sbin/{tool.replace('tables', 'tables-legacy')}"
-    for tool in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
+    for tool in (
+        "iptables",
+        "iptables-save",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-save",
+        "ip6tables-restore",
+    )
 }
 
 
@@ -32,7 +39,9 @@ class Stock:
         program = shutil.which("linux.uml")
         releases = sorted(path.name for path in MODULES.iterdir()) if MODULES.is_dir() else []
         if program is None or not releases:
-            raise BuildFailed("the Debian package user-mode-linux is not installed; kubewire vm build as root does it")
+            raise BuildFailed(
+                "the Debian package user-mode-linux is not installed; kubewire vm build as root does it",
+            )
         progress(f"found {program}")
         return Made(releases[-1], Path(program))
 

@@ -37,7 +37,9 @@ class Edit:
         if self.after in text:
             return
         if text.count(self.before) != 1:
-            raise BuildFailed(f"{self.file} of this source is not Linux 6.1's: it has no {self.before!r}, or several")
+            raise BuildFailed(
+                f"{self.file} of this source is not Linux 6.1's: it has no {self.before!r}, or several",
+            )
         path.write_text(text.replace(self.before, self.after))
 
 
@@ -80,11 +82,14 @@ class UML:
 
     def make(self, folder: Path, progress: Progress) -> Made:
         """Unpack, configure, compile, keep the binary. Each is skipped when it was done before."""
-        target, tree = folder / "linux", folder / "build"
+        target = folder / "linux"
+        tree = folder / "build"
         stamp = folder / "recipe"
         if not (target.exists() and stamp.exists() and stamp.read_text() == self.recipe()):
             if not SOURCE.exists():
-                raise BuildFailed(f"{SOURCE} is not there; kubewire vm build as root installs linux-source-6.1")
+                raise BuildFailed(
+                    f"{SOURCE} is not there; kubewire vm build as root installs linux-source-6.1",
+                )
             self._unpack(tree, progress)
             self._configure(tree, progress)
             self._compile(tree, progress)
@@ -121,7 +126,9 @@ class UML:
         run(merge, progress, shown=_nothing, cwd=tree)
         run(["make", "ARCH=um", "olddefconfig"], progress, shown=_nothing, cwd=tree)
         if lost := refused(CONFIG.read_text(), (tree / ".config").read_text()):
-            raise BuildFailed(f"this source does not take these lines of {CONFIG.name}: {', '.join(lost)}")
+            raise BuildFailed(
+                f"this source does not take these lines of {CONFIG.name}: {', '.join(lost)}",
+            )
         (tree / ".configured").write_text(self.recipe())
 
     def _compile(self, tree: Path, progress: Progress) -> None:
@@ -134,7 +141,12 @@ class UML:
                 return f"compiling: {done} of about {max(_ABOUT, done)} files"
             return ""
 
-        run(["make", "ARCH=um", f"-j{os.cpu_count() or 1}", "linux"], progress, shown=shown, cwd=tree)
+        run(
+            ["make", "ARCH=um", f"-j{os.cpu_count() or 1}", "linux"],
+            progress,
+            shown=shown,
+            cwd=tree,
+        )
 
     def program(self, built: cache.Built, boot: Boot) -> Program:
         guest = {"scratch": str(SCRATCH), "lower": "/", "load": [], "alternatives": {}}
