@@ -67,7 +67,9 @@ class CommandFailed(Exception):
 
     def __init__(self, host: str, command: str, output: str) -> None:
         super().__init__(f"{host}: {command}\n{output}")
-        self.host, self.command, self.output = host, command, output
+        self.host = host
+        self.command = command
+        self.output = output
 
 
 class _EndingShell(Node):  # type: ignore[misc]
@@ -146,12 +148,15 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         held = [(descriptor, shlex.quote(path)) for descriptor, path in enumerate(self._shared, start=60)]
         hold = "".join(f"exec {descriptor}<{path}; " for descriptor, path in held)
         release = "".join(f"exec {descriptor}<&-; " for descriptor, _ in held)
-        with tempfile.NamedTemporaryFile("w", prefix="fstab-") as table:  # mount(8) wants a regular file
+        with tempfile.NamedTemporaryFile(
+            "w",
+            prefix="fstab-",
+        ) as table:  # mount(8) wants a regular file
             table.write("\n".join([*private_table(self.privateDirs, self._shared), ""]))
             table.flush()
             self.run(
                 f"{hold}mkdir -p {' '.join(self.privateDirs)}; mount -n -c -a -T {shlex.quote(table.name)}; "
-                f"{release}mkdir -p /run/netns /run/lock"
+                f"{release}mkdir -p /run/netns /run/lock",
             )
 
     def configDefault(self, **_: Any) -> None:
@@ -191,7 +196,10 @@ class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
 
     def start(self, _controllers: Any) -> None:
         ports = [interface.name for interface in self.intfList() if interface.name != "lo"]
-        lines = [f"link add name {self.name} type bridge mcast_snooping 0", f"link set {self.name} up"]
+        lines = [
+            f"link add name {self.name} type bridge mcast_snooping 0",
+            f"link set {self.name} up",
+        ]
         for port in ports:
             lines.append(f"link set {port} master {self.name} up")
         output = self.cmd("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
@@ -231,7 +239,12 @@ class PlanTopo(Topo):  # type: ignore[misc]
                 }
                 if plan.bandwidth is not None:
                     # Shapes what leaves; both ends, so both directions. tbf is there on every kernel and segments GSO.
-                    options |= {"cls1": TCIntf, "cls2": TCIntf, "bw": plan.bandwidth, "use_tbf": True}
+                    options |= {
+                        "cls1": TCIntf,
+                        "cls2": TCIntf,
+                        "bw": plan.bandwidth,
+                        "use_tbf": True,
+                    }
                 self.addLink(machine.name, interface.switch, **options)
 
 

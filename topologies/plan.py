@@ -116,8 +116,11 @@ class _Pool:
         """With prefix lengths."""
         for network in self.ranges:
             if self._next >= network.num_addresses - 1:
-                raise PlanError(f"{network} has too few addresses for {self.users}; take a shorter prefix")
-        number, self._next = self._next, self._next + 1
+                raise PlanError(
+                    f"{network} has too few addresses for {self.users}; take a shorter prefix",
+                )
+        number = self._next
+        self._next = self._next + 1
         return tuple(f"{network[number]}/{network.prefixlen}" for network in self.ranges)
 
 
@@ -146,7 +149,12 @@ def _outside(nodes: Sequence[Range]) -> tuple[tuple[str, ...], tuple[Machine, Ma
     router = addresses("1")
 
     def machine(name: str, number: str) -> Machine:
-        return Machine(name, "outside", (_interface("eth0", addresses(number), "outside"),), _default_routes(router))
+        return Machine(
+            name,
+            "outside",
+            (_interface("eth0", addresses(number), "outside"),),
+            _default_routes(router),
+        )
 
     return router, (machine("client", "10"), machine("dns", "53"))
 
@@ -164,7 +172,12 @@ def one_segment(workers: int, nodes: str, bandwidth: float | None = None) -> Top
     )
 
     def node(name: str, role: str) -> Machine:
-        return Machine(name, role, (_interface("eth0", pool.take(), "segment"),), _default_routes(gateways))
+        return Machine(
+            name,
+            role,
+            (_interface("eth0", pool.take(), "segment"),),
+            _default_routes(gateways),
+        )
 
     machines = (
         node("control-plane", "control-plane"),
@@ -192,7 +205,10 @@ def two_racks(workers: int, nodes: str, bandwidth: float | None = None) -> Topol
         longest = whole.max_prefixlen - 6
         if whole.prefixlen > longest:
             raise PlanError(f"{whole} is too small for two racks; take a /{longest} or shorter")
-    first, second, _, last = zip(*(whole.subnets(prefixlen_diff=2) for whole in wholes), strict=True)
+    first, second, _, last = zip(
+        *(whole.subnets(prefixlen_diff=2) for whole in wholes),
+        strict=True,
+    )
     uplinks = zip(*(_links(quarter) for quarter in last), strict=True)
     outside_gateways, outside = _outside(wholes)
     machines: list[Machine] = []
@@ -205,22 +221,32 @@ def two_racks(workers: int, nodes: str, bandwidth: float | None = None) -> Topol
         inside = pool.take()
         gateways[f"rack-{number}"] = (pool, inside)
         ends = _Pool(uplink, f"the two ends of uplink-{number}")
-        above, below = ends.take(), ends.take()
+        above = ends.take()
+        below = ends.take()
         routers.append(
             Machine(
                 f"tor-{number}",
                 "router",
-                (_interface("eth0", inside, f"rack-{number}"), _interface("eth1", below, f"uplink-{number}")),
+                (
+                    _interface("eth0", inside, f"rack-{number}"),
+                    _interface("eth1", below, f"uplink-{number}"),
+                ),
                 _default_routes(above),
                 rack=f"rack-{number}",
-            )
+            ),
         )
         spine.append(_interface(f"eth{number}", above, f"uplink-{number}"))
         spine_routes += [(str(network), _bare(address)) for network, address in zip(rack, below, strict=True)]
 
     def node(name: str, role: str, rack: str) -> Machine:
         pool, inside = gateways[rack]
-        return Machine(name, role, (_interface("eth0", pool.take(), rack),), _default_routes(inside), rack=rack)
+        return Machine(
+            name,
+            role,
+            (_interface("eth0", pool.take(), rack),),
+            _default_routes(inside),
+            rack=rack,
+        )
 
     machines.append(node("control-plane", "control-plane", "rack-1"))
     machines += [

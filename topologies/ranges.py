@@ -17,13 +17,16 @@ Range = IPv4Network | IPv6Network
 #: Ranges under the names of what has them, one or two (one of each family) each.
 Named = Mapping[str, Sequence[Range]]
 
-NODES, PODS, SERVICES = "nodes", "pods", "Services"
+NODES = "nodes"
+PODS = "pods"
+SERVICES = "Services"
 FAMILIES = {4: "IPv4", 6: "IPv6"}
 #: kube-controller-manager's, by IP version (--node-cidr-mask-size-ipv4, -ipv6).
 MASK_SIZES = {4: 24, 6: 64}
 #: The kubelet's.
 MAX_PODS = 110
-_MASK_DISTANCE, _SERVICE_BITS = 16, 20
+_MASK_DISTANCE = 16
+_SERVICE_BITS = 20
 
 _TRANSLATED_FIRST = (
     "a ClusterIP is translated before anything is routed, so a {} with such an address is not reached there"
@@ -59,7 +62,8 @@ class Overlap:
         return max(self.ranges, key=lambda one: one.prefixlen)
 
     def __str__(self) -> str:
-        (first, second), (one, other) = self.names, self.ranges
+        (first, second) = self.names
+        (one, other) = self.ranges
         return f"{second} {other} overlap {first} {one} in {self.common}: {self.consequence}"
 
     @property
@@ -87,7 +91,10 @@ class PodRange:
     @property
     def allowed_masks(self) -> tuple[int, int]:
         """Shortest and longest; a part must have two addresses besides its own and the broadcast address."""
-        return self.whole.prefixlen, min(self.whole.max_prefixlen - 2, self.whole.prefixlen + _MASK_DISTANCE)
+        return self.whole.prefixlen, min(
+            self.whole.max_prefixlen - 2,
+            self.whole.prefixlen + _MASK_DISTANCE,
+        )
 
     @property
     def fits(self) -> bool:
