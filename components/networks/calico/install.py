@@ -1,4 +1,5 @@
-"""Put the plugins, their kubeconfig and the conflist where the kubelet looks: upstream's container install-cni."""
+"""Installs the plugins, their kubeconfig and the conflist where the kubelet looks, as upstream's
+install-cni does."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ _MODULES = tuple(
 
 
 def plugin() -> bytes:
-    """Both plugins as one program."""
+    """Both plugins, as one program."""
     return pack.pack("kubewire.components.networks.calico.plugin.cni", _MODULES)
 
 
 def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR) -> bytes:
-    """cni_network_config of upstream's calico.yaml, with the node's name, MTU and IP versions filled in."""
+    """cni_network_config of upstream's calico.yaml, with the node's name, MTU and IP versions
+    filled in."""
     families = {f"assign_ipv{version}": str(version in versions).lower() for version in (4, 6)}
     calico = {
         "type": "calico",

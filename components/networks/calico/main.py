@@ -19,7 +19,8 @@ _EXPECTED = (KubeconfigError, CommandError, OSError)
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Flags in place of the environment variables that upstream's DaemonSet sets; help names them."""
+    """Flags replace the environment variables of upstream's DaemonSet; the help texts name the
+    variables."""
     parser = argparse.ArgumentParser(prog="calico-node", allow_abbrev=False)
     parser.add_argument("--kubeconfig", required=True)
     parser.add_argument("--nodename", required=True, help="NODENAME")
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str]) -> Options:
         parser.add_argument(
             f"{flag}-cidr",
             default=default,
-            help=f"{variable}_CIDR; none: no IPv{version}",
+            help=f"{variable}_CIDR; empty: no IPv{version}",
         )
         parser.add_argument(
             f"{flag}-vxlan",
@@ -87,7 +88,7 @@ def _pools(given: Mapping[str, Any]) -> Iterator[Pool]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start."""
+    """Returns 0 after SIGTERM, 1 if calico-node cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(daemon.until_asked(_run(options), "calico-node", _EXPECTED))

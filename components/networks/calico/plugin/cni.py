@@ -1,7 +1,8 @@
 """The CNI plugins `calico` and `calico-ipam`: one program under two names, as upstream's is
 (https://github.com/projectcalico/calico/tree/master/cni-plugin; CNI SPEC.md).
 
-It runs for every pod: standard library only, and of that what loads in milliseconds.
+It runs for every pod, so it imports only those parts of the standard library that load in
+milliseconds.
 """
 
 # ruff: noqa: PTH103, PTH110, PTH120
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
-#: Of IPv6 it is the link-local address that HOST_MAC gives (RFC 4291, appendix A).
+#: The gateway is the link-local address that follows from HOST_MAC (RFC 4291, appendix A).
 _GATEWAYS = {"ipv4": GATEWAY, "ipv6": "fe80::ecee:eeff:feee:eeee"}
 _SYSCTLS = {
     "ipv4": (
@@ -50,18 +51,18 @@ _TIMESTAMP = "%Y-%m-%d %H:%M:%S +0000 UTC"
 
 
 def host_veth(namespace: str, pod: str) -> str:
-    """The node's end: "cali" and the beginning of a hash (names.VethNameForWorkload)."""
+    """The name of the node's end: "cali" and the start of a hash (names.VethNameForWorkload)."""
     return "cali" + sha1(f"{namespace}.{pod}".encode()).hexdigest()[:11]
 
 
 class Call(contract.Call):
-    """One invocation, with the datastore."""
+    """One invocation, with access to the datastore."""
 
     _store: Datastore | None = None
 
     @property
     def node(self) -> str:
-        """nodename of the configuration, else what calico-node has left."""
+        """The nodename of the configuration, else the content of calico-node's file."""
         if name := self.config.get("nodename"):
             return str(name)
         try:
@@ -88,24 +89,22 @@ class Call(contract.Call):
         return host_veth(self.namespace, self.pod)
 
 
-# --- calico-ipam
-
-
 def ipam_add(call: Call) -> dict[str, Any]:
-    """A result of IPAM: a /32 or /128 of each family that is asked for."""
+    """IPAM's result: a /32 or /128 of each requested family."""
     ips = [contract.ip_entry(call.version, _host_prefix(address)) for address in assigned(call)]
     return {"cniVersion": call.version, "ips": ips, "dns": {}}
 
 
 def _versions(call: Call) -> list[int]:
-    """assign_ipv4 and assign_ipv6 of the configuration, which are texts; IPv4 alone without them."""
+    """assign_ipv4 and assign_ipv6 of the configuration, which are strings; the default is IPv4
+    alone."""
     config = call.config.get("ipam") or {}
     wanted = ((4, config.get("assign_ipv4", "true")), (6, config.get("assign_ipv6", "false")))
     return [version for version, text in wanted if str(text).lower() == "true"]
 
 
 def assigned(call: Call) -> list[str]:
-    """The pod's addresses; none when one of them cannot be had. Raises PluginError in upstream's words."""
+    """Assigns the pod's addresses, all or none. Raises PluginError with upstream's text."""
     import time
 
     attributes = {
@@ -116,7 +115,7 @@ def assigned(call: Call) -> list[str]:
     }
     node = call.store.request("GET", f"/api/v1/nodes/{call.node}")
     wishes = _wishes(call)
-    lock = _locked()  # two pods at once would take a block each
+    lock = _locked()  # two pods added at the same time would claim a block each
     try:
         if wanted := wishes.get("ipAddrs"):
             for address in wanted:
@@ -143,7 +142,7 @@ def assigned(call: Call) -> list[str]:
 
 
 def _locked() -> int:
-    """The host-wide IPAM lock, held as long as the descriptor is open."""
+    """Takes the host-wide IPAM lock; it is held until the descriptor is closed."""
     import fcntl
 
     os.makedirs(os.path.dirname(LOCK_FILE), exist_ok=True)
@@ -153,10 +152,10 @@ def _locked() -> int:
 
 
 def _wishes(call: Call) -> dict[str, list[str]]:
-    """The pod's annotations, those of its namespace where it has none."""
+    """The pod's IPAM annotations; the namespace's are the defaults."""
     if "K8S_POD_NAME" not in call.args:
         return {}
-    found: dict[str, list[str]] = {}
+    wishes: dict[str, list[str]] = {}
     for path in (
         f"/api/v1/namespaces/{call.namespace}",
         f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}",
@@ -165,12 +164,12 @@ def _wishes(call: Call) -> dict[str, list[str]]:
         for key in ("ipv4pools", "ipv6pools", "ipAddrs"):
             if text := annotations.get(_ANNOTATIONS + key):
                 try:
-                    found[key] = json.loads(text)
+                    wishes[key] = json.loads(text)
                 except ValueError:
                     raise PluginError(
                         f"failed to parse '{_ANNOTATIONS}{key}' annotation: {text}",
                     ) from None
-    return found
+    return wishes
 
 
 def ipam_delete(call: Call) -> dict[str, Any]:
@@ -182,11 +181,8 @@ def _host_prefix(address: str) -> str:
     return f"{address}/{128 if ':' in address else 32}"
 
 
-# --- calico
-
-
 def add(call: Call) -> dict[str, Any]:
-    """Address, veth, routes; all of it is taken back when something fails."""
+    """Assigns the addresses and connects the pod; undoes both if a step fails."""
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
     result = ipam_add(call) if kind == "calico-ipam" else delegated(call, kind, "ADD")
     try:
@@ -206,10 +202,10 @@ def add(call: Call) -> dict[str, Any]:
 
 
 def connect(call: Call, addresses: list[str]) -> str:
-    """The veth, its two ends, its routes. Returns the MAC of the pod's end. Raises PluginError."""
+    """Creates the veth and its routes. Returns the MAC of the pod's end. Raises PluginError."""
     veth = call.veth
     mtu = call.config.get("mtu") or 1500
-    _disconnect(call)  # a node that has crashed may have left one of this name
+    _disconnect(call)  # a crashed node may have left a veth with this name
     peer = f"peer name {call.ifname} mtu {mtu} netns {call.netns}"
     run(["ip", "-batch", "-"], f"link add {veth} mtu {mtu} address {HOST_MAC} type veth {peer}\n")
     families = {_family(address) for address in addresses}
@@ -222,7 +218,8 @@ def connect(call: Call, addresses: list[str]) -> str:
     for family in sorted(families):
         inside.append(f"route add {_GATEWAYS[family]} dev {call.ifname} scope link")
         inside.append(f"route add default via {_GATEWAYS[family]} dev {call.ifname}")
-    # The node's end first: it has to be up to have the link-local address that is the gateway.
+    # The node's end first: only when it is up does it have the link-local address that is the
+    # gateway.
     run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
     run(
         ["nsenter", f"--net={call.netns}", "ip", "-batch", "-"],
@@ -241,7 +238,7 @@ def _family(address: str) -> str:
 
 
 def _annotate(call: Call, addresses: list[str]) -> None:
-    """What Calico's other parts, and people, look at on the pod."""
+    """Writes the pod's annotations, which Calico's other parts and users read."""
     if "K8S_POD_NAME" not in call.args:
         return
     prefixes = [_host_prefix(address) for address in addresses]
@@ -252,12 +249,12 @@ def _annotate(call: Call, addresses: list[str]) -> None:
     try:
         call.store.request("PATCH", path, body, "application/strategic-merge-patch+json")
     except ApiError as error:
-        if error.status != 404:  # deleted meanwhile: the kubelet takes it down
+        if error.status != 404:  # the pod was deleted meanwhile; the kubelet will call DEL
             raise
 
 
 def delete(call: Call) -> dict[str, Any]:
-    """Address first: without its veth it is free to be given to another pod. Idempotent."""
+    """Releases the address, then deletes the veth. Idempotent."""
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
     if kind == "calico-ipam":
         ipam_delete(call)
@@ -272,7 +269,8 @@ def delete(call: Call) -> dict[str, Any]:
 
 
 def check(call: Call) -> dict[str, Any]:
-    """The pod's end is there with the address of prevResult, the node's end with its route. Raises PluginError."""
+    """Checks the addresses of prevResult on the pod's end and their routes on the node. Raises
+    PluginError."""
     for ip in (call.config.get("prevResult") or {}).get("ips") or []:
         address = ip["address"].partition("/")[0]
         shown = run(
@@ -305,7 +303,7 @@ def check(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Ready when calico-node is and the API answers. Raises PluginError with code 50."""
+    """Succeeds if calico-node has run and the API server answers. Raises PluginError with code 50."""
     try:
         _ = call.node
         call.store.list(ipam.POOLS)
@@ -317,13 +315,13 @@ def status(call: Call) -> dict[str, Any]:
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Addresses of this network and node whose container is not valid any more."""
+    """Releases addresses of this network and node whose containers are gone."""
     valid = call.valid_containers
     prefix = f"{call.network}."
     from kubewire.components.networks.calico.plugin import block
 
-    for found in call.store.list(ipam.BLOCKS):
-        for _, handle, attributes in block.allocations(found):
+    for ipam_block in call.store.list(ipam.BLOCKS):
+        for _, handle, attributes in block.allocations(ipam_block):
             ours = handle.startswith(prefix) and attributes.get("node") == call.node
             if ours and handle.removeprefix(prefix) not in valid:
                 ipam.release(call.store, handle)
@@ -348,5 +346,5 @@ _PROGRAMS = {
 
 
 def main(argv: list[str]) -> int:
-    """argv[0] says which of the two plugins this is."""
+    """argv[0] tells which of the two plugins is called."""
     return contract.main(_PROGRAMS, argv, Call, (ApiError, SelectorError))
