@@ -1,4 +1,4 @@
-"""Put the plugins and the conflist where the kubelet looks: `weave setup-cni`."""
+"""Installs the plugins and the conflist where the kubelet looks, as `weave setup-cni` does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLUGINS = ("weave-net", "weave-ipam")
 
 
 def plugin() -> bytes:
-    """Both plugins as one program."""
+    """Both plugins, as one program."""
     return pack.pack(
         "kubewire.components.networks.weave.plugin.cni",
         ("kubewire.components.networks.weave.plugin.client",),
@@ -21,7 +21,8 @@ def plugin() -> bytes:
 
 
 def conflist(mtu: int, http_addr: str = "127.0.0.1:6784") -> bytes:
-    """What the weave script writes; MTU and HTTP address only where they are not what the plugin assumes."""
+    """The weave script's conflist. MTU and HTTP address are written only if they differ from the
+    plugin's defaults."""
     weave: dict[str, object] = {"name": "weave", "type": "weave-net", "hairpinMode": True}
     if mtu != 1376:
         weave["mtu"] = mtu

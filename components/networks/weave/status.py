@@ -1,4 +1,5 @@
-"""What `weave status` shows, with its columns and words (github.com/weaveworks/weave, prog/weaver/http.go). Pure."""
+"""The output of `weave status`, in upstream's columns and words (weaveworks/weave,
+prog/weaver/http.go). Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def status(
     waiting: int,
     subnet: str,
 ) -> str:
-    """waiting: allocations that have no address yet."""
+    """waiting: the number of requests that wait for an address."""
     setup = allocator.setup
     links = Counter("established" if link.established else "pending" for peer in peers for link in peer.links)
     counts = _counts(Counter(line.state for line in connections), _STATES)
@@ -85,7 +86,7 @@ def _counts(counter: Counter[str], order: Iterable[str]) -> str:
 
 def peers(known: Iterable[Peer]) -> str:
     """`status peers`."""
-    ordered = sorted(known, key=lambda one: one.name)
+    ordered = sorted(known, key=lambda peer: peer.name)
     nicknames = {peer.name: peer.nickname for peer in ordered}
     lines: list[str] = []
     for peer in ordered:
@@ -100,7 +101,7 @@ def peers(known: Iterable[Peer]) -> str:
 
 
 def ipam(allocator: Allocator) -> str:
-    """`status ipam`: our own part first."""
+    """`status ipam`: this peer's own part first."""
     own = allocator.setup.name
     total = allocator.ring.universe.size
     sizes: Counter[str] = Counter()

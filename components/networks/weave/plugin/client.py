@@ -1,15 +1,17 @@
-"""The peer's HTTP API, as far as the plugins need it: one request, one connection. Loads in a millisecond."""
+"""A client of the peer's HTTP API for the plugins: one request per connection. It loads in a
+millisecond."""
 
 from __future__ import annotations
 
 import socket
 
-#: How long a request may wait for consensus, or for space from another peer; the runtime asks again.
+#: How long a request may wait for consensus, or for space from another peer, before the runtime
+#: must ask again.
 SECONDS = 10.0
 
 
 class PeerError(Exception):
-    """The peer refused (status 400 and its text), or could not be reached (status 0)."""
+    """The peer refused (status 400 with its text), or could not be reached (status 0)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -17,13 +19,13 @@ class PeerError(Exception):
 
 
 class Client:
-    """Raises PeerError throughout. where: host:port."""
+    """All methods raise PeerError. where: host:port."""
 
     def __init__(self, where: str) -> None:
         self._where = where
 
     def allocate(self, container: str, subnet: str = "") -> str:
-        """The address with the length of its subnet."""
+        """The address with the prefix length of its subnet."""
         return self._request("POST", f"/ip/{container}" + (f"/{subnet}" if subnet else ""))
 
     def claim(self, container: str, address: str) -> None:
@@ -33,7 +35,7 @@ class Client:
         return self._request("GET", f"/ip/{container}").split()
 
     def release(self, container: str) -> None:
-        """Nothing to release is fine, too."""
+        """Succeeds if there is nothing to release."""
         try:
             self._request("DELETE", f"/ip/{container}")
         except PeerError as error:
