@@ -1,4 +1,5 @@
-"""The plugin and 10-aws.conflist, written when ipamd is ready: upstream's aws-vpc-cni-init and entrypoint."""
+"""Installs the plugin and 10-aws.conflist once ipamd is ready, as upstream's aws-vpc-cni-init and
+entrypoint do."""
 
 from __future__ import annotations
 

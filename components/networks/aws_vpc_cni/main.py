@@ -13,12 +13,12 @@ from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Variables of upstream's DaemonSet are given as --env NAME=VALUE."""
+    """The variables of upstream's DaemonSet are given as --env NAME=VALUE."""
     parser = argparse.ArgumentParser(prog="aws-k8s-agent", allow_abbrev=False)
     parser.add_argument(
         "--limits",
         required=True,
-        help="interfaces of the instance's type, and addresses on each: 3,6",
+        help="the instance type's number of interfaces, and of addresses on each: 3,6",
     )
     parser.add_argument("--interface", default="eth0")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
@@ -29,7 +29,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start."""
+    """Returns 0 after SIGTERM, 1 if ipamd cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(
