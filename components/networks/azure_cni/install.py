@@ -1,4 +1,4 @@
-"""The plugins and 10-azure.conflist, as AKS has them."""
+"""The plugins and 10-azure.conflist, as AKS installs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plugin() -> bytes:
 
 
 def conflist(subnet: str = "") -> bytes:
-    """subnet: the node's part of the pod range, in overlay mode."""
+    """subnet: the node's podCIDR in overlay mode, else empty."""
     ipam: dict[str, Any] = {"type": "azure-vnet-ipam"}
     if subnet:
         ipam = {"mode": "v4overlay", "type": "azure-cns", "subnet": subnet}

@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start."""
+    """Returns 0 after SIGTERM, 1 if azure-cns cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(
