@@ -1,4 +1,4 @@
-"""The thin applier: plugs interfaces in, and keeps the switches as the books are."""
+"""The applier: plugs interfaces in, and makes the switches follow the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _run(argv: list[str], text: str = "") -> str:
 
 
 def mac_of(pid: int, name: str) -> str:
-    """Of a node's interface. Raises CommandError, OSError."""
+    """The MAC of a node's interface. Raises CommandError, OSError."""
     shown = _run(
         ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name],
     )
@@ -29,7 +29,8 @@ def mac_of(pid: int, name: str) -> str:
 
 
 class Kernel:
-    """The namespace of the switches; router: pid of the VPC router. Methods raise CommandError and OSError."""
+    """Runs in the namespace of the switches. router: pid of the VPC router. Methods raise
+    CommandError and OSError."""
 
     def __init__(self, router: int = 0) -> None:
         self._router = router
@@ -38,16 +39,17 @@ class Kernel:
         self._rules = ""
 
     def answers_arp(self, port: str) -> None:
-        """The switch does, for what is asked at this port."""
+        """Makes the switch answer ARP requests that arrive at this port."""
         _run(["ip", "link", "set", "dev", port, "type", "bridge_slave", "proxy_arp", "on"])
 
     def pin(self, switch: str) -> None:
-        """A bridge takes the lowest MAC of its ports, and forgets its neighbours when that changes: its own is set."""
+        """Fixes the bridge's MAC. Otherwise it takes the lowest MAC of its ports, and a change
+        flushes its neighbours."""
         shown = json.loads(_run(["ip", "-json", "link", "show", "dev", switch]))
         _run(["ip", "link", "set", "dev", switch, "address", shown[0]["address"]])
 
     def plug(self, interface: Interface, pid: int) -> None:
-        """A new interface of a node, down as a hot-plugged device is."""
+        """Creates a new interface of a node. It is down, like a hot-plugged device."""
         port = interface.port
         switch = interface.subnet.switch
         lines = [
@@ -62,7 +64,8 @@ class Kernel:
         _run(["ip", "link", "delete", port])
 
     def apply(self, vpc: Vpc) -> None:
-        """Rules first: an address is not answered for before its port may use it."""
+        """Applies rules before neighbours: an address is not answered for before its port may use
+        it."""
         rules = fabric.rules(vpc)
         wanted = fabric.mapping(vpc)
         if rules != self._rules:

@@ -1,4 +1,5 @@
-"""The VPC's books: who has which address. Pure; refusals carry EC2's error codes and texts.
+"""The model of the VPC: which interface has which address. Pure; errors carry EC2's codes and
+texts.
 
 (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html)
 """
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 
 from kubewire.components.vpc.instances import limits_of
 
-#: The first four addresses of a subnet (network, router, DNS, for later use) and the last are AWS's.
+#: AWS reserves the first four addresses of a subnet (network, router, DNS, future use) and the
+#: last.
 RESERVED_FIRST = 4
 RESERVED_LAST = 1
 PREFIX_LENGTH = 28
@@ -20,7 +22,7 @@ ANYWHERE = "0.0.0.0/0"
 
 
 class Refused(Exception):
-    """EC2's answer to a request that cannot be done."""
+    """EC2's error answer to a request that cannot be fulfilled."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -30,7 +32,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Subnet:
-    """switch: the bridge that is this subnet. router: address, MAC and port of the VPC router's interface in it."""
+    """switch: the bridge that is the subnet. router: address, MAC and port of the VPC router's
+    interface in it."""
 
     id: str
     cidr: str
@@ -44,7 +47,8 @@ class Subnet:
 
 @dataclass
 class Interface:
-    """An elastic network interface. instance "" while it is attached to none; index: its number there."""
+    """An elastic network interface. instance: "" if it is not attached. index: its device number
+    there."""
 
     id: str
     subnet: Subnet
@@ -74,7 +78,8 @@ class Instance:
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """Who may send to members of a group. source: a CIDR or a group; protocol "-1": all; ports (0, 0): all."""
+    """An allowed source of packets to a group's members. source: a CIDR or a group; "-1" and (0, 0)
+    mean all."""
 
     source: str
     protocol: str = "-1"
@@ -82,7 +87,7 @@ class Rule:
 
 
 class Vpc:
-    """cidr: of the whole VPC."""
+    """cidr: the range of the whole VPC."""
 
     def __init__(self, cidr: str, subnets: Iterable[Subnet]) -> None:
         self.cidr = cidr
@@ -90,21 +95,18 @@ class Vpc:
         self.instances: dict[str, Instance] = {}
         self.interfaces: dict[str, Interface] = {}
         self.groups: dict[str, set[Rule]] = {}
-        #: Ranges that are routed to an interface: destination -> its id.
+        #: Destination -> id of the interface that it is routed to.
         self.routes: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
-    # --- instances
-
     def launch(self, name: str, kind: str, subnet: str, address: str, mac: str, port: str, group: str) -> Instance:
-        """A node as it is: its first interface has number 0."""
+        """Adds a node with its present first interface, which has index 0."""
         instance = Instance(self._id("i"), name, kind)
         self.instances[instance.id] = instance
-        found = self.subnets[subnet]
         self._add(
             Interface(
                 self._id("eni"),
-                found,
+                self.subnets[subnet],
                 mac,
                 address,
                 groups=(group,),
@@ -115,20 +117,18 @@ class Vpc:
         return instance
 
     def instance_at(self, address: str) -> Instance | None:
-        """Whose interface has this address."""
+        """The instance whose interface has this address, or None."""
         for interface in self.interfaces.values():
             if interface.instance and address in (interface.primary, *interface.secondary):
                 return self.instances[interface.instance]
         return None
 
     def attached(self, instance: str) -> list[Interface]:
-        found = (one for one in self.interfaces.values() if one.instance == instance)
-        return sorted(found, key=lambda one: one.index)
-
-    # --- interfaces
+        interfaces = (interface for interface in self.interfaces.values() if interface.instance == instance)
+        return sorted(interfaces, key=lambda interface: interface.index)
 
     def create_interface(self, subnet: str, groups: Iterable[str], secondary: int = 0, prefixes: int = 0) -> Interface:
-        """With addresses from the first, or not at all."""
+        """Creates an interface with the given number of addresses, or none at all."""
         if subnet not in self.subnets:
             raise Refused("InvalidSubnetID.NotFound", f"The subnet ID '{subnet}' does not exist")
         for group in groups:
@@ -163,7 +163,7 @@ class Vpc:
         if len(held) >= limit:
             text = f"Interface count {len(held) + 1} exceeds the limit for {host.type}"
             raise Refused("AttachmentLimitExceeded", text)
-        if index in {one.index for one in held}:
+        if index in {interface.index for interface in held}:
             raise Refused(
                 "InvalidParameterValue",
                 f"Instance '{instance}' already has an interface attached at device index '{index}'.",
@@ -192,10 +192,8 @@ class Vpc:
             )
         del self.interfaces[interface]
 
-    # --- addresses
-
     def assign(self, interface: str, count: int) -> list[str]:
-        """Secondary addresses."""
+        """Assigns secondary addresses, all or none."""
         found = self._interface(interface)
         if found.instance:
             self._room(self.instances[found.instance], found, count)
@@ -204,7 +202,7 @@ class Vpc:
         return addresses
 
     def assign_prefixes(self, interface: str, count: int) -> list[str]:
-        """/28 each, which takes one place of a secondary address."""
+        """Assigns /28 prefixes, each of which takes the slot of one secondary address."""
         found = self._interface(interface)
         if found.instance:
             self._room(self.instances[found.instance], found, count)
@@ -232,16 +230,14 @@ class Vpc:
             found.prefixes.remove(prefix)
 
     def free_addresses(self, subnet: str) -> int:
-        """AvailableIpAddressCount."""
+        """The AvailableIpAddressCount of a subnet."""
         found = self.subnets[subnet]
         return found.network.num_addresses - len(self._taken(found))
 
     def create_route(self, destination: str, instance: str) -> None:
-        """What is for this range goes to the first interface of an instance, which may also send from it."""
+        """Routes a range to the first interface of an instance, which may then also send from it."""
         self._instance(instance)
         self.routes[destination] = self.attached(instance)[0].id
-
-    # --- security groups
 
     def create_group(self, name: str) -> str:
         self.groups.setdefault(name, set())
@@ -261,8 +257,6 @@ class Vpc:
         for group in (wanted := tuple(groups)):
             self._group(group)
         self._interface(interface).groups = wanted
-
-    # ---
 
     def _group(self, name: str) -> set[Rule]:
         if name not in self.groups:
@@ -305,13 +299,13 @@ class Vpc:
         return taken
 
     def _free(self, subnet: Subnet, count: int) -> list[str]:
-        """All, or none."""
+        """Free addresses: count of them, or an error."""
         taken = self._taken(subnet)
         first = int(subnet.network.network_address)
         last = int(subnet.network.broadcast_address)
         free = (number for number in range(first, last + 1) if number not in taken)
-        found = [str(ipaddress.IPv4Address(number)) for number in itertools.islice(free, count)]
-        if len(found) < count:
+        addresses = [str(ipaddress.IPv4Address(number)) for number in itertools.islice(free, count)]
+        if len(addresses) < count:
             text = "The specified subnet does not have enough free addresses to satisfy the request."
             raise Refused("InsufficientFreeAddressesInSubnet", text)
-        return found
+        return addresses
