@@ -14,12 +14,13 @@ Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
-    """What is wrong in the file, with the key."""
+    """The file is invalid; the text names the key and the fault."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of a prefix list: prefix exactly, or of a length from ge to le inside of it (as FRR's and GoBGP's)."""
+    """A line of a prefix list: matches the prefix exactly, or prefixes inside it with a length from
+    ge to le."""
 
     prefix: Prefix
     accept: bool
@@ -50,9 +51,11 @@ class Filter:
 
 @dataclass(frozen=True)
 class KernelRule:
-    """Which learned routes the kernel gets, the first that matches decides; without one it gets them.
+    """Decides whether a learned route is installed in the kernel. The first match decides; the
+    default is yes.
 
-    tunnel: the device they go through; cross_subnet: only when their next hop is on no link of ours.
+    tunnel: the device the route goes through. cross_subnet: only if its next hop is on no link of
+    the node.
     """
 
     match: Rule
@@ -62,9 +65,10 @@ class KernelRule:
 
 @dataclass(frozen=True)
 class Announcement:
-    """A prefix of our own. communities as integers (RFC 1997); next_hop "": the session's own address.
+    """A prefix that this node announces. communities as integers (RFC 1997). next_hop "": the
+    session's address.
 
-    blackhole: the kernel drops what it has no better route for.
+    blackhole: the kernel drops packets to it for which it has no longer prefix.
     """
 
     prefix: Prefix
@@ -75,10 +79,12 @@ class Announcement:
 
 @dataclass(frozen=True)
 class Peer:
-    """A neighbour. hold_time is in seconds, of which a third is the keepalive interval (RFC 4271, 4.4 and 10).
+    """A neighbour. hold_time is in seconds; a third of it is the keepalive interval (RFC 4271, 4.4
+    and 10).
 
-    No hold time of 0 (no keepalives): os-ken's timers would not stop. restart_time: seconds for which each side keeps
-    the other's routes when it goes without a word (RFC 4724); 0: not negotiated.
+    A hold time of 0 (no keepalives) is not supported: os-ken's timers would not stop. restart_time:
+    for how many seconds each side keeps the routes of the other after a silent end (RFC 4724); 0:
+    not negotiated.
     """
 
     name: str
@@ -97,8 +103,9 @@ class Peer:
 
 @dataclass(frozen=True)
 class Configuration:
-    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP. families: versions
-    of IP whose routes in the kernel are this daemon's: another one may have the other."""
+    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP.
+    families: the IP versions whose kernel routes this daemon owns; another daemon may own the other
+    version."""
 
     local_as: int
     router_id: str
@@ -113,7 +120,7 @@ class Configuration:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What a speaker has for its whole life."""
+        """The values that a speaker cannot change while it runs."""
         return self.local_as, self.router_id, self.cluster_id, self.listen
 
     def peer(self, address: str) -> Peer | None:
@@ -121,7 +128,7 @@ class Configuration:
 
 
 def load(path: Path) -> Configuration:
-    """Raises ConfigError, also when the file cannot be read."""
+    """Raises ConfigError, also if the file cannot be read."""
     try:
         return parse(yamlfile.read_text(path), str(path))
     except yamlfile.YamlFileError as error:
@@ -131,7 +138,7 @@ def load(path: Path) -> Configuration:
 
 
 def parse(text: str, where: str = "configuration") -> Configuration:
-    """where: the name that errors of the text itself give the file. Raises ConfigError."""
+    """where: the name of the file in errors. Raises ConfigError."""
     try:
         document = yamlfile.load(text, where)
     except yamlfile.YamlFileError as error:
@@ -144,9 +151,9 @@ def parse(text: str, where: str = "configuration") -> Configuration:
         cluster_id=_identifier(keys, "clusterID") if "clusterID" in keys else "",
         connect_retry=keys.number("connectRetry", 5, low=1),
         max_paths=keys.number("maxPaths", 16, low=1),
-        peers=tuple(_peer(one) for one in keys.take("peers", list, [])),
-        announce=tuple(_announcement(one) for one in keys.take("announce", list, [])),
-        kernel=tuple(_kernel_rule(one) for one in keys.take("kernel", list, [])),
+        peers=tuple(_peer(entry) for entry in keys.take("peers", list, [])),
+        announce=tuple(_announcement(entry) for entry in keys.take("announce", list, [])),
+        kernel=tuple(_kernel_rule(entry) for entry in keys.take("kernel", list, [])),
         families=_families(keys.take("families", list, ["ipv4", "ipv6"])),
     )
     keys.done()
@@ -157,7 +164,7 @@ def parse(text: str, where: str = "configuration") -> Configuration:
 
 
 def _identifier(keys: _Keys, key: str) -> str:
-    """RFC 4271, 4.2, and RFC 4456, 7: four octets, and RFC 6286, 2.1: not zero."""
+    """An identifier of four octets (RFC 4271, 4.2; RFC 4456, 7) that is not zero (RFC 6286, 2.1)."""
     address = keys.address(key)
     if ":" in address or address in ("", "0.0.0.0"):
         raise ConfigError(
@@ -176,7 +183,7 @@ def _listened(address: Any) -> str:
 
 
 def _of_family(address: str, other: Prefix | str, where: str) -> None:
-    """Raises ConfigError when there is an address and it is of another IP version than the other one."""
+    """Raises ConfigError if the address is set and its IP version differs from the other value's."""
     if address and (":" in address) != (":" in str(other)):
         raise ConfigError(f"{where}: {address} and {other} are not both IPv4 or both IPv6")
 
@@ -222,7 +229,7 @@ def _restart_time(keys: _Keys) -> int:
 
 def _filter(document: Any) -> Filter:
     keys = _Keys(document, "import or export")
-    rules = tuple(_rule(one) for one in keys.take("rules", list, []))
+    rules = tuple(_rule(entry) for entry in keys.take("rules", list, []))
     default = keys.action("default", "accept")
     keys.done()
     return Filter(rules, default)
@@ -236,7 +243,7 @@ def _rule(document: Any) -> Rule:
 
 
 def _match(keys: _Keys, default: Any = None) -> Rule:
-    """default: the action where none is given."""
+    """default: the action if none is given."""
     return Rule(
         keys.prefix("prefix"),
         keys.action("action", default) if default else keys.action("action"),
@@ -258,7 +265,7 @@ def _kernel_rule(document: Any) -> KernelRule:
 
 def _announcement(document: Any) -> Announcement:
     keys = _Keys({"prefix": document} if isinstance(document, str) else document, "announce")
-    communities = tuple(community(str(one)) for one in keys.take("communities", list, []))
+    communities = tuple(community(str(entry)) for entry in keys.take("communities", list, []))
     announcement = Announcement(
         keys.prefix("prefix"),
         communities,
@@ -294,7 +301,7 @@ _REQUIRED: Any = object()
 
 
 class _Keys:
-    """Takes known keys out of a mapping; done() refuses what is left."""
+    """Takes known keys out of a mapping; done() rejects the rest."""
 
     def __init__(self, document: Any, where: str) -> None:
         if not isinstance(document, Mapping):
