@@ -1,6 +1,8 @@
-"""Metrics in the Prometheus text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""Metrics in the Prometheus text format 0.0.4
+(https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-A registry belongs to one process and is passed to who counts; there is no global one.
+A registry belongs to one process and is passed to the code that counts; there is no global
+registry.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def _escaped(value: str) -> str:
 
 
 def _labels(names: Sequence[str], values: Sequence[str]) -> str:
-    """In the order of Prometheus' Go client: by name, a histogram's le last."""
+    """Labels in the order of Prometheus' Go client: by name, a histogram's le last."""
     known = sorted(zip(names, values, strict=True), key=lambda pair: (pair[0] == "le", pair[0]))
     pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in known)
     return f"{{{pairs}}}" if pairs else ""
@@ -116,7 +118,8 @@ class Registry:
         return self._kept(Histogram(name, help_text, label_names, buckets))
 
     def _kept(self, metric: M) -> M:
-        """The same name asked for twice is the same metric: plugins of several server blocks share theirs."""
+        """Returns the existing metric if the name is taken: plugins in several server blocks share
+        theirs."""
         kept = self._metrics.setdefault(metric.name, metric)
         if type(kept) is not type(metric) or kept.label_names != metric.label_names:
             raise ValueError(
