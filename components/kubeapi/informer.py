@@ -1,4 +1,11 @@
-"""List, then watch, and keep a local store of one resource: client-go's reflector and informer in one."""
+"""Lists and then watches one resource, and keeps a local store of it: client-go's reflector and
+informer in one.
+
+A list returns all objects and a resourceVersion; a watch from that version on returns every later
+change, so the two together never miss one. When the connection breaks, the watch continues from the
+last version seen. Only if the server has forgotten that version (410 Gone) is the list repeated,
+and the differences become changes for the handler.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +18,8 @@ from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 log = logging.getLogger(__name__)
 
-#: Called for each change with (old, new): (None, new) added, (old, new) changed, (old, None) deleted.
+#: Called for each change with (old, new): (None, new) for added, (old, new) for changed, (old,
+#: None) for deleted.
 Handler = Callable[[KubeObject | None, KubeObject | None], None]
 Key = tuple[str, str]
 
@@ -26,9 +34,8 @@ def key_of(obj: KubeObject) -> Key:
 
 
 class Informer:
-    """The store follows the API server. It survives broken connections and restarts of the server:
-    it watches on from the last resourceVersion, and lists again on 410 Gone. The handler sees only
-    real changes, also across a relist, and must not block."""
+    """The store follows the API server, across broken connections and restarts of the server. The
+    handler is called for real changes only, also after a repeated list, and must not block."""
 
     def __init__(
         self,
@@ -53,14 +60,15 @@ class Informer:
         self._resource_version = ""
 
     def add_handler(self, handler: Handler) -> None:
-        """Before run(); a later handler would miss what is already in the store."""
+        """Call it before run(): a later handler would miss the objects that are already in the
+        store."""
         self._handlers.append(handler)
 
     def get(self, name: str, namespace: str = "") -> KubeObject | None:
         return self.store.get((namespace, name))
 
     async def run(self) -> None:
-        """Until cancelled. Failures are logged and tried again with a growing delay (50 ms to 5 s)."""
+        """Runs until cancelled. Errors are logged and retried with a growing delay (50 ms to 5 s)."""
         delay = _BACKOFF_FIRST
         while True:
             try:
@@ -119,7 +127,7 @@ class Informer:
             return
         replaced = old is not None and old["metadata"].get("uid") != obj["metadata"].get("uid")
         if replaced:
-            # Deleted and made again while we were not looking: handlers must see both.
+            # Deleted and created again between two lists: handlers must see both.
             self._remove(key)
             old = None
         self.store[key] = obj
@@ -134,7 +142,7 @@ class Informer:
         for handler in self._handlers:
             try:
                 handler(old, new)
-            except Exception:  # one handler's mistake must not end the watch for the others
+            except Exception:  # an error in one handler must not end the watch for the others
                 log.exception(
                     "a handler of %s failed on %s",
                     self.resource.plural,
@@ -143,6 +151,6 @@ class Informer:
 
 
 async def wait_synced(*informers: Informer) -> None:
-    """Returns when every informer has its first list."""
+    """Returns when every informer has completed its first list."""
     for informer in informers:
         await informer.synced.wait()

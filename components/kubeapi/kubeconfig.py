@@ -19,14 +19,14 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class KubeconfigError(Exception):
-    """A kubeconfig that cannot be used; the text names the file and what is missing."""
+    """The kubeconfig cannot be used; the text names the file and the fault."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where an API server is and how to prove who we are. PEM texts are bytes; empty when unused.
+    """The address of an API server and the client's identity. PEM texts are bytes, empty if unused.
 
-    token_file, when set, is read again for each request: the kubelet renews projected tokens in place.
+    token_file, if set, is read for every request: the kubelet renews projected tokens in place.
     """
 
     server: str
@@ -52,7 +52,7 @@ class Credentials:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate:
-            # ssl loads a client certificate only from files; they live for this call alone.
+            # ssl loads a client certificate only from a file; it exists for this call only.
             with tempfile.TemporaryDirectory(prefix="kubewire-") as folder:
                 chain = Path(folder, "client.pem")
                 chain.touch(mode=0o600)
@@ -62,7 +62,7 @@ class Credentials:
 
 
 class _Entry:
-    """A mapping of a kubeconfig, whose values have the types that client-go's have."""
+    """A mapping of a kubeconfig; its values must have the types of client-go's fields."""
 
     def __init__(self, value: Any, where: str) -> None:
         if not isinstance(value, dict):
@@ -85,7 +85,7 @@ class _Entry:
         return bool(value)
 
     def named(self, kind: str, name: str) -> _Entry:
-        """The entry of this name in the list of a kind ("cluster"). Raises KubeconfigError."""
+        """The entry with this name in the list of a kind ("cluster"). Raises KubeconfigError."""
         entries = self._value.get(f"{kind}s") or []
         at = f"{self.where}: {kind}s"
         if not isinstance(entries, list):
@@ -106,7 +106,8 @@ class _Entry:
 
 
 def load(path: str | Path) -> Credentials:
-    """The current context of a kubeconfig. Raises KubeconfigError with the file's name."""
+    """The credentials of a kubeconfig's current context. Raises KubeconfigError with the file's
+    name."""
     where = str(path)
     try:
         config = yamlfile.read(Path(path))
@@ -140,7 +141,7 @@ def load(path: str | Path) -> Credentials:
 
 
 def in_cluster() -> Credentials:
-    """The pod's own service account: environment and projected token
+    """The credentials of the pod's own service account: environment and projected token
     (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
     try:
         host = os.environ["KUBERNETES_SERVICE_HOST"]
@@ -162,7 +163,7 @@ def in_cluster() -> Credentials:
 
 
 def dump(name: str, credentials: Credentials, user: str) -> str:
-    """A kubeconfig file's text with everything inline."""
+    """The text of a kubeconfig file with all data inline."""
 
     def encoded(data: bytes) -> str:
         return base64.b64encode(data).decode()
