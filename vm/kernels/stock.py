@@ -1,4 +1,5 @@
-"""Debian's ready package user-mode-linux: nothing to build, modules for most, but nf_tables only for bridges."""
+"""Debian's package user-mode-linux: nothing to build, modules for most features, but nf_tables only
+for bridges."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from kubewire.vm.kernels.base import LOAD, Boot, Made, Program, Progress
 from kubewire.vm.kernels.uml import kernel_line
 
 MODULES = Path("/usr/lib/uml/modules")
-#: Its nf_tables has no family ip, so iptables must be the older one.
+#: Its nf_tables has no family ip, so iptables must be the legacy one.
 LEGACY = {
     f"/etc/alternatives/{tool}": f"/usr/sbin/{tool.replace('tables', 'tables-legacy')}"
     for tool in (
