@@ -282,7 +282,6 @@ def _needed(parameters: Parameters, key: str) -> str:
 
 def _listed(parameters: Parameters, key: str) -> Sequence[str]:
     """The values of Key.1, Key.2 ..., or of Key alone."""
-
     numbered = [value for name, value in parameters.items() if name.startswith(f"{key}.")]
     return numbered or ([parameters[key]] if parameters.get(key) else [])
 

@@ -145,7 +145,6 @@ def public_key(private: X25519PrivateKey | None) -> str:
 
 def session(private: X25519PrivateKey | None, other: Hello, password: str, *, outbound: bool) -> Session:
     """Raises WireError, in mesh's words, if only one of the two has a password."""
-
     if private is None and other.public_key:
         raise WireError("no password specificed, but peer requested an encrypted connection")
     if private is not None and not other.public_key:
