@@ -1,4 +1,5 @@
-"""What Felix reads and writes of its node: its tunnel devices, the entries it answers for, its NAT chains."""
+"""Reads and writes Felix's part of the node: tunnel devices, the entries that Felix owns, and its
+NAT chains."""
 
 from __future__ import annotations
 
@@ -12,8 +13,11 @@ from kubewire.components.networks.calico.dataplane import IPIP, IPV4, PROTOCOL, 
 
 
 async def interface(name: str, version: int) -> tuple[str, int]:
-    """Its first global address of this IP version with the length of its network, "" without one; and its MTU. Raises
-    OSError, CommandError."""
+    """The interface's first global address of this IP version with its prefix length, or "", and
+    its MTU.
+
+    Raises OSError, CommandError.
+    """
     mtu = 0
     for entry in await query("ip", "address", "show", "dev", name):
         mtu = entry.get("mtu", mtu)
@@ -24,7 +28,8 @@ async def interface(name: str, version: int) -> tuple[str, int]:
 
 
 async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> None:
-    """The family's VXLAN device as it should be; one that differs is made anew. Raises CommandError."""
+    """Makes the family's VXLAN device as wanted; a device that differs is recreated. Raises
+    CommandError."""
     family = own.family
     device = family.vxlan.device
     entry = next(iter(await query("ip", "-details", "address", "show", "dev", device, check=False)), None)
@@ -57,8 +62,8 @@ def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Sett
 
 
 async def ensure_ipip(own: Node, mtu: int) -> None:
-    """tunl0, which a kernel with IP-in-IP gives to every network namespace or makes when it is asked for a tunnel of no
-    mode. Raises CommandError."""
+    """Configures tunl0, which a kernel with IP-in-IP creates in every network namespace, or when a
+    tunnel without a mode is added. Raises CommandError."""
     found = await query("ip", "address", "show", "dev", IPIP.device, check=False)
     if not found:
         await command.run(["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True)
@@ -72,7 +77,7 @@ async def ensure_ipip(own: Node, mtu: int) -> None:
 
 
 async def remove(tunnel: Tunnel) -> None:
-    """tunl0 cannot be deleted: it loses its addresses and goes down."""
+    """Deletes the device. tunl0 cannot be deleted: it loses its addresses and goes down."""
     if tunnel is IPIP:
         await command.run(["ip", "address", "flush", "dev", tunnel.device], timeout=10)
         await command.run(["ip", "link", "set", "dev", tunnel.device, "down"], timeout=10)
@@ -81,11 +86,12 @@ async def remove(tunnel: Tunnel) -> None:
 
 
 async def entries(family: Family, with_device: bool) -> Forwarding:
-    """All routes of our protocol number, and what the VXLAN device has. Raises CommandError."""
+    """All routes with Felix's protocol number, and the VXLAN device's neighbours and FDB. Raises
+    CommandError."""
     found = Forwarding(frozenset(await forwarding.routes(family.version, protocol=PROTOCOL)))
     return found | await forwarding.tunnel(family.vxlan.device, family.version) if with_device else found
 
 
 def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:
-    """Of pods: what every way to another node can carry."""
+    """The pods' MTU: a packet of this size fits into every tunnel."""
     return outer - max((tunnel.overhead for tunnel in tunnels), default=0)

@@ -1,5 +1,5 @@
-"""The VXLAN device: what it must look like, whether one that is there will do, and the commands to get there.
-Pure: kernel.py reads and applies.
+"""The VXLAN device: its wanted form, whether an existing device can be kept, and the commands that
+make it. Pure: kernel.py reads and applies.
 (https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/device.go)"""
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from kubewire.components.networks.flannel.netconf import Network
 
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes (RFC 7348 section 5).
 ENCAPSULATION_OVERHEAD = 50
-#: With an outer IPv6 header, 40 bytes.
+#: The same with an outer IPv6 header of 40 bytes.
 ENCAPSULATION_OVERHEAD_IPV6 = 70
 
 
 @dataclass(frozen=True)
 class Link:
-    """The outer interface, as one IP family sees it. mtu in bytes; networks are those of its addresses."""
+    """The outer interface as one IP family sees it. mtu in bytes; networks are those of its
+    addresses."""
 
     name: str
     mtu: int
@@ -29,7 +30,7 @@ class Link:
 
 @dataclass(frozen=True)
 class VxlanDevice:
-    """A VXLAN device as wanted or as found. addresses are "10.244.1.0/32", link-local ones left out."""
+    """A VXLAN device, wanted or existing. addresses are "10.244.1.0/32" without link-local ones."""
 
     name: str
     vni: int
@@ -45,10 +46,10 @@ class VxlanDevice:
 
 
 def mtu_of(version: int, outer: int, wanted: int = 0) -> int:
-    """Of the device. wanted: the outer MTU that net-conf.json says, 0 without one.
+    """The device's MTU. wanted: the outer MTU of net-conf.json, 0 if it gives none.
 
-    flannel takes 50 off in both families; the kernel then cuts to what fits the outer interface, which in IPv6 is
-    less (vxlan_config_apply of drivers/net/vxlan).
+    flannel subtracts 50 in both families. The kernel then limits the MTU to what fits the outer
+    interface, which is less in IPv6 (vxlan_config_apply of drivers/net/vxlan).
     """
     overhead = ENCAPSULATION_OVERHEAD if version == 4 else ENCAPSULATION_OVERHEAD_IPV6
     return min((wanted or outer) - ENCAPSULATION_OVERHEAD, outer - overhead)
@@ -61,7 +62,8 @@ def new_mac() -> str:
 
 
 def incompatible(wanted: VxlanDevice, found: VxlanDevice) -> str:
-    """Why found cannot be re-used, "" when it can: what the kernel lets nobody change on a living device."""
+    """The reason why found cannot be kept, or "": the kernel does not allow a living device to
+    change these."""
     pairs = {
         "vni": (wanted.vni, found.vni),
         "vtep (external) interface": (wanted.link, found.link),
@@ -74,10 +76,10 @@ def incompatible(wanted: VxlanDevice, found: VxlanDevice) -> str:
 
 
 def commands(wanted: VxlanDevice, found: VxlanDevice | None, network: Network) -> str:
-    """`ip -batch` input that makes found into wanted, "" when it already is.
+    """`ip -batch` input that makes found into wanted, "" if they are equal.
 
-    A compatible device stays (its traffic is not interrupted); only its MTU, MAC, addresses and state are
-    set right. Addresses of the flannel network that are not wanted go.
+    A compatible device stays, so that its traffic is not interrupted; only its MTU, MAC, addresses
+    and state are corrected. Unwanted addresses of the flannel network are deleted.
     """
     lines = []
     if found is not None and incompatible(wanted, found):

@@ -1,6 +1,7 @@
 """weave-net: what weaver, kube-utils and launch.sh do on a node. The kernel and the ring follow the mesh.
 
-What it made stays when it ends: pods keep their addresses, packets go on; the next one takes it over.
+Devices, rules and addresses stay when weave-net ends, so pods keep their connections; the next weave-net takes
+them over.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Agent:
         self._listening = False
 
     async def run(self) -> None:
-        """Raises what makes a start impossible: OSError, CommandError."""
+        """Raises OSError or CommandError if the agent cannot start."""
         options = self.options
         address = await kernel.interface(options.interface)
         await _until_there(lambda: self._client.list(NODES))
@@ -145,7 +146,7 @@ class Agent:
     # --- start
 
     async def _read_password(self) -> str:
-        """WEAVE_PASSWORD of upstream's DaemonSet comes from this Secret."""
+        """Upstream's DaemonSet takes WEAVE_PASSWORD from this Secret."""
         name = self.options.password_secret
         secret = await _until_there(lambda: self._client.get(SECRETS, name, NAMESPACE))
         return base64.b64decode(secret["data"][name]).decode()
@@ -231,7 +232,7 @@ class Agent:
         self._connections_changed()
         connection.send(wire.TOPOLOGY, _topology([self.topology.own]))
         connection.send(wire.IPAM, _json(self.allocator.encode()))
-        # In a full mesh everybody says himself who he is; who is not in it is told of when that is known.
+        # In a full mesh every peer announces itself; peers outside it are announced once they are known.
         asyncio.get_running_loop().call_later(_INTRODUCE, self._introduce, connection)
 
     def disconnected(self, connection: Connection) -> None:
@@ -258,14 +259,14 @@ class Agent:
         elif kind == wire.TOPOLOGY:
             if news := self.topology.merge(Peer.decode(one) for one in json.loads(body)):
                 self.mesh.broadcast(wire.TOPOLOGY, _topology(news), self._have_it(connection.peer))
-                self.allocator.retry = True  # somebody may be there who was not
+                self.allocator.retry = True  # a new peer may have free addresses
         elif kind == wire.IPAM:
             self.allocator.receive(connection.peer, json.loads(body))
         elif kind == wire.UNICAST:
             self._route(json.loads(body))
 
     def _have_it(self, sender: str) -> set[str]:
-        """Who has a broadcast when it is here: in a full mesh nobody passes anything on."""
+        """The peers that already have a broadcast; a full mesh never relays."""
         return {sender, *self.topology.neighbours(sender)} if sender else set()
 
     def _introduce(self, connection: Connection) -> None:
@@ -290,7 +291,7 @@ class Agent:
         self._flush()
 
     def _tell_links(self) -> None:
-        """Connections come in bursts: said once for all of them."""
+        """Connections come in bursts; one message announces all of them."""
         self._links_to_tell = False
         self.mesh.broadcast(wire.TOPOLOGY, _topology([self.topology.own]))
 
@@ -326,7 +327,7 @@ class Agent:
         self._flush()
 
     async def _until(self, attempt: Callable[[], int | None]) -> int:
-        """Again whenever the allocator has heard something. Raises what attempt raises."""
+        """Repeats attempt whenever the allocator has received something. Raises what attempt raises."""
         while True:
             try:
                 result = attempt()
@@ -343,7 +344,7 @@ class Agent:
                     self._waiters.remove(waiter)
 
     def _flush(self) -> None:
-        """What the allocator has to say is said and kept; who waits may ask again."""
+        """Saves the allocator's state, sends its messages, and wakes waiting requests if they may succeed now."""
         if self.allocator.dirty:
             self._store.save(self.allocator.saved())
             if self.allocator.own_ranges() != self._own_ranges:
@@ -368,7 +369,7 @@ class Agent:
         self.mesh.send(hop, wire.UNICAST, _json(body))
 
     def _tell_news(self) -> None:
-        """What the allocator knows now, to whom something of it is new."""
+        """Sends the allocator's state to the peers for which any part of it is new."""
         told = set.intersection(*(self._have_it(sender) for sender in self._news_of))
         self._news_of = set()
         self.mesh.broadcast(wire.IPAM, _json(self.allocator.encode()), told)
@@ -380,7 +381,7 @@ class Agent:
             self._flush()
 
     async def _gossip(self) -> None:
-        """From time to time to a few, what everybody should have heard (mesh: log2 of the number of peers)."""
+        """Repeats the full state to a few peers, in case a message was lost (mesh: log2 of the number of peers)."""
         while True:
             await asyncio.sleep(self.options.gossip)
             some = list(self.mesh.connections.values())
@@ -408,7 +409,7 @@ class Agent:
             await asyncio.sleep(_GATHER)
 
     async def _reconcile(self, device: Device) -> None:
-        """Raises CommandError, TimeoutError, OSError. Whom we leave gets nothing any more before encryption ends."""
+        """Raises CommandError, TimeoutError, OSError. Flooding to a departing peer ends before its encryption does."""
         if self._flood is None:
             await self._look_at_devices(device)
         own = self.allocator.own_ranges()
@@ -443,7 +444,7 @@ class Agent:
         self._flood = peers
 
     async def _set_heartbeats(self) -> None:
-        """VXLAN knows the way to each peer before it carries anything else there; the first heartbeat goes at once."""
+        """Adds the FDB entry of each peer before anything else uses it, and sends the first heartbeat at once."""
         if not self.options.fastdp:
             return
         connections = [one for one in self.mesh.connections.values() if one.secured]
@@ -457,7 +458,7 @@ class Agent:
                 self._overlay.hail(connection)
 
     async def _set_sleeve(self, device: Device) -> None:
-        """The veth for datagrams, as long as somebody is reached by them; MACs that come another way now."""
+        """Keeps the veth for datagrams while a peer needs it, and forgets MACs that VXLAN reaches now."""
         slow = {one.peer for one in self.mesh.connections.values() if one.way == SLEEVE}
         if not slow and not self._slow:
             return
@@ -471,7 +472,7 @@ class Agent:
         self._slow = slow
 
     async def _expose_again(self) -> None:
-        """The bridge was made anew: it had an address, perhaps."""
+        """Restores the bridge's address, if it had one, after the bridge was recreated."""
         for address in self.allocator.lookup(EXPOSE, self.default_subnet):
             await kernel.expose(f"{IPv4Address(address)}/{self.default_subnet.prefixlen}")
 
@@ -539,7 +540,7 @@ class Agent:
 
 
 def node_address(node: KubeObject) -> str:
-    """Its IPv4 InternalIP, else an ExternalIP; "" without one."""
+    """The node's IPv4 InternalIP, else its ExternalIP; "" if it has neither."""
     found = {
         entry["type"]: entry["address"]
         for entry in node.get("status", {}).get("addresses") or ()
@@ -549,7 +550,7 @@ def node_address(node: KubeObject) -> str:
 
 
 def _slim(node: KubeObject) -> KubeObject:
-    """What of a Node is looked at here."""
+    """The fields of a Node that this agent reads."""
     metadata = {key: node["metadata"][key] for key in ("name", "uid", "resourceVersion") if key in node["metadata"]}
     return {"metadata": metadata, "status": {"addresses": node.get("status", {}).get("addresses") or []}}
 
@@ -563,7 +564,7 @@ def _json(data: object) -> bytes:
 
 
 async def _until_there(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """What it answers, as soon as it does: an API server that is not there yet, a kernel that is busy."""
+    """Retries until it succeeds: the API server may still be starting, or the kernel be busy."""
     delay = 0.02
     while True:
         try:

@@ -1,4 +1,5 @@
-"""The HTTP API of a peer, as `weave` and the CNI plugins use it on 127.0.0.1:6784; its reading part is on 6782, too.
+"""A peer's HTTP API: the CNI plugins and `weave` use it on 127.0.0.1:6784; its read-only part is
+also on port 6782.
 
 (github.com/weaveworks/weave, ipam/http.go, prog/weaver/http.go and reclaim in the weave script.)
 """
@@ -18,12 +19,12 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Peer(Protocol):
-    """What the agent can do for a caller."""
+    """The operations that the API offers."""
 
     default_subnet: IPv4Network
 
     async def allocate(self, container: str, subnet: IPv4Network) -> int:
-        """Waits as long as it takes. Raises Denied."""
+        """Waits until an address is available. Raises Denied."""
         ...
 
     async def claim(self, container: str, address: int) -> None:
@@ -55,7 +56,7 @@ _REPORTS = ("", "peers", "connections", "targets", "ipam")
 
 
 def application(peer: Peer, *, reading: bool = False) -> web.Application:
-    """reading: only what changes nothing."""
+    """reading: only the read-only part."""
     app = web.Application(middlewares=[_refusals])
     for what in _REPORTS:
         app.router.add_get(f"/status/{what}".rstrip("/"), _text(partial(peer.report, what)))
@@ -73,8 +74,10 @@ def application(peer: Peer, *, reading: bool = False) -> web.Application:
 
     async def lookup(request: web.Request) -> web.Response:
         subnet = _subnet(request, peer)
-        found = peer.lookup(request.match_info["id"], subnet)
-        return web.Response(text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in found))
+        addresses = peer.lookup(request.match_info["id"], subnet)
+        return web.Response(
+            text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in addresses),
+        )
 
     async def release(request: web.Request) -> web.Response:
         if "ip" in request.match_info:
@@ -92,7 +95,7 @@ def application(peer: Peer, *, reading: bool = False) -> web.Application:
         return web.Response(status=204)
 
     app.router.add_get("/ipinfo/defaultsubnet", _text(lambda: str(peer.default_subnet)))
-    app.router.add_get("/ip", _text(lambda: "".join(f"{one}\n" for one in peer.containers())))
+    app.router.add_get("/ip", _text(lambda: "".join(f"{name}\n" for name in peer.containers())))
     for path in ("/ip/{id}", "/ip/{id}/{ip}/{prefixlen}"):
         app.router.add_post(path, allocate)
         app.router.add_get(path, lookup)
@@ -113,7 +116,7 @@ def _text(say: Callable[[], str]) -> _Handler:
 
 @web.middleware
 async def _refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """400 with upstream's text."""
+    """Answers 400 with upstream's text."""
     try:
         return await handler(request)
     except (Denied, ValueError) as error:
