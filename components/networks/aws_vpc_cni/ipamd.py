@@ -18,7 +18,7 @@ from kubewire.components.base import jsontext, serving
 from kubewire.components.kernel import files, iproute, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iproute import text
-from kubewire.components.networks.aws_vpc_cni import install, network
+from kubewire.components.networks.aws_vpc_cni import dataplane, install
 from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from kubewire.components.networks.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
 
@@ -90,8 +90,8 @@ class Ipamd:
                 log.warning("%s", error)
                 await asyncio.sleep(_RETRY_S)
         rules = await _rules()
-        if ("fwmark 0x80/0x80", network.MARK_PRIORITY, "main") not in rules:
-            await iproute.batch("ip", text([network.mark_rule()]), force=False)
+        if ("fwmark 0x80/0x80", dataplane.MARK_PRIORITY, "main") not in rules:
+            await iproute.batch("ip", text([dataplane.mark_rule()]), force=False)
         await self._set_nat()
         self._restore()
 
@@ -122,13 +122,13 @@ class Ipamd:
             prefixes,
         )
         if eni.index:
-            await iproute.batch("ip", text(network.eni_setup(eni, self._mtu)), check=False)
+            await iproute.batch("ip", text(dataplane.eni_setup(eni, self._mtu)), check=False)
         self.pool.enis[eni.id] = eni
         return eni
 
     async def _set_nat(self) -> None:
         external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
-        wanted = network.rules(self._vpc, self._primary, self._options.interface, external_snat=external)
+        wanted = dataplane.rules(self._vpc, self._primary, self._options.interface, external_snat=external)
         await iptables.ensure(wanted)
 
     def _restore(self) -> None:
