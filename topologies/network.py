@@ -22,20 +22,17 @@ from mininet.topo import Topo
 
 from kubewire.topologies.plan import Machine, TopologyPlan, port_name
 
-#: What differs between two real nodes, and therefore must not be shared between two Mininet hosts.
+#: What differs between two real nodes, and therefore must not be shared between two Mininet hosts; build() adds to it
+#: what the pod networks have.
 PRIVATE_DIRECTORIES = (
     "/run",
     "/tmp",
-    "/etc/calico",
     "/etc/cni",
     "/etc/kubernetes",
-    "/etc/kube-flannel",
     "/opt/cni",
-    "/var/lib/calico",
     "/var/lib/cni",
     "/var/lib/etcd",
     "/var/lib/kubelet",
-    "/var/lib/weave",
     "/var/log/pods",
     "/var/log/containers",
 )
@@ -127,10 +124,12 @@ def _escaped(path: str) -> str:
 class MachineHost(_EndingShell, Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan in two shell commands instead of a dozen."""
 
-    def __init__(self, name: str, machine: Machine, shared: Sequence[str] = (), **params: Any) -> None:
+    def __init__(
+        self, name: str, machine: Machine, shared: Sequence[str] = (), directories: Sequence[str] = (), **params: Any
+    ) -> None:
         self.machine = machine
         self._shared = tuple(shared)
-        private = list(PRIVATE_DIRECTORIES) if machine.is_node else ["/run", "/tmp"]
+        private = [*PRIVATE_DIRECTORIES, *directories] if machine.is_node else ["/run", "/tmp"]
         super().__init__(name, privateDirs=private, **params)
 
     def run(self, command: str) -> str:
@@ -218,12 +217,18 @@ class PlainLink(Link):  # type: ignore[misc]
 class PlanTopo(Topo):  # type: ignore[misc]
     """A TopologyPlan as a Mininet Topo."""
 
-    def build(self, plan: TopologyPlan | None = None, shared: Sequence[str] = (), **_: Any) -> None:
+    def build(
+        self,
+        plan: TopologyPlan | None = None,
+        shared: Sequence[str] = (),
+        directories: Sequence[str] = (),
+        **_: Any,
+    ) -> None:
         assert plan is not None
         for number, switch in enumerate(plan.switches, start=1):
             self.addSwitch(switch, dpid=f"{number:x}")
         for machine in plan.machines:
-            self.addHost(machine.name, machine=machine, shared=shared)
+            self.addHost(machine.name, machine=machine, shared=shared, directories=directories)
             for interface in machine.interfaces:
                 options: dict[str, Any] = {
                     "intfName1": interface.name,
@@ -235,13 +240,14 @@ class PlanTopo(Topo):  # type: ignore[misc]
                 self.addLink(machine.name, interface.switch, **options)
 
 
-def build(plan: TopologyPlan, *shared: str) -> Mininet:
+def build(plan: TopologyPlan, *shared: str, directories: Sequence[str] = ()) -> Mininet:
     """Build and start the network. shared: directories that every host sees although its own /run or /tmp covers
-    their place. Raises CommandFailed when a command on a host says anything."""
+    their place. directories: those that each node has of its own, besides PRIVATE_DIRECTORIES. Raises CommandFailed
+    when a command on a host says anything."""
     # Mininet.init() would raise sysctls of the whole machine (fs.file-max, kernel.pty.max ...).
     Mininet.inited = True
     network = Mininet(
-        topo=PlanTopo(plan=plan, shared=shared),
+        topo=PlanTopo(plan=plan, shared=shared, directories=directories),
         host=MachineHost,
         switch=Bridge,
         link=PlainLink,

@@ -1,0 +1,95 @@
+"""The descriptor of Amazon's VPC CNI: aws-node on every node, and the VPC around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kubewire.components.addon import (
+    AddOn,
+    Backend,
+    Choice,
+    Cluster,
+    Host,
+    Installation,
+    Problem,
+    Process,
+    Role,
+    Setting,
+)
+from kubewire.components.networks.podnetwork import IPv4Only, PodAddresses, PodNetwork
+from kubewire.components.vpc import cloud
+from kubewire.components.vpc.instances import LIMITS, max_pods
+
+AGENT = "aws-node"
+INSTANCE_TYPE = Setting(
+    "instanceType",
+    {
+        "type": "string",
+        "description": "of aws-vpc's nodes, such as t3.medium: how many addresses they can have",
+    },
+    "t3.medium",
+)
+ENVIRONMENT = Setting(
+    "env",
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "environment of the cloud network's agent, such as WARM_IP_TARGET",
+    },
+    {},
+)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """prefixes: an interface has /28 prefixes instead of single addresses."""
+
+    prefixes: bool = False
+
+
+def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
+    groups = choice.settings["env"].get("ENI_SECURITY_GROUPS", "").split()
+    vpc = cloud.process(cluster, instance_type=choice.settings["instanceType"], groups=groups)
+    return Installation(processes=(vpc, *(_aws_node(node, choice) for node in cluster.nodes)))
+
+
+def _aws_node(node: Host, choice: Choice[Mode]) -> Process:
+    interfaces, addresses = LIMITS[choice.settings["instanceType"]]
+    environment = dict(choice.settings["env"])
+    if choice.mode.prefixes:
+        environment = {"ENABLE_PREFIX_DELEGATION": "true"} | environment
+    arguments = (
+        f"--limits={interfaces},{addresses}",
+        f"--interface={node.interface.name}",
+        *(f"--env={name}={value}" for name, value in environment.items()),
+    )
+    user = "system:serviceaccount:kube-system:aws-node"
+    return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
+
+
+def _addresses(choice: Choice[Mode]) -> PodAddresses:
+    """Pods have addresses of the VPC, as many as the instance's interfaces can hold."""
+    allowed = max_pods(choice.settings["instanceType"], prefixes=choice.mode.prefixes)
+    return PodAddresses(from_cluster_cidr=False, max_pods=choice.settings["maxPods"] or allowed)
+
+
+def _problems(choice: Choice[Mode]) -> Iterator[Problem]:
+    if (given := choice.settings["instanceType"]) not in LIMITS:
+        yield Problem("instanceType", f"{given} is not known; known are {', '.join(LIMITS)}")
+
+
+NETWORK = PodNetwork(
+    AddOn(
+        name="aws-vpc",
+        package=__package__,
+        upstream="amazon-vpc-cni-k8s",
+        summary="the VPC carries pods' addresses",
+        backends=(Backend("secondary-ip", Mode()), Backend("prefix-delegation", Mode(prefixes=True))),
+        install=_install,
+        settings=(INSTANCE_TYPE, cloud.MAX_PODS, ENVIRONMENT),
+        problems=_problems,
+    ),
+    addresses=_addresses,
+    ipv4_only=IPv4Only("is IPv4 here", nodes=True),
+)

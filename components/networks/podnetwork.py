@@ -1,0 +1,57 @@
+"""The descriptor of a pod network: an add-on, and what only the network of pods decides in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from kubewire.components.addon import AddOn, Choice, Mode
+
+
+@dataclass(frozen=True)
+class PodAddresses:
+    """Where the addresses of pods come from.
+
+    from_cluster_cidr: the controllers give each node a part of clusterCIDR; else the network has ranges of its own.
+    max_pods: the kubelet's maxPods, None for its default.
+    """
+
+    from_cluster_cidr: bool = True
+    max_pods: int | None = None
+
+
+def from_cluster_cidr(_: Choice[Any]) -> PodAddresses:
+    """For a network that works with any number of pods in the node's part of clusterCIDR."""
+    return PodAddresses()
+
+
+@dataclass(frozen=True)
+class IPv4Only:
+    """Why a network cannot have IPv6: the rest of a sentence that begins with its name. nodes: nor can its nodes."""
+
+    reason: str
+    nodes: bool = False
+
+
+@dataclass(frozen=True)
+class PodNetwork(Generic[Mode]):
+    """The descriptor that components/networks/NAME/network.py exports as NETWORK.
+
+    connects_pods: nodes become Ready with it; False where somebody installs a network later. ipv4_only: None for a
+    network that can have both IP families.
+    """
+
+    addon: AddOn[Mode]
+    addresses: Callable[[Choice[Mode]], PodAddresses] = from_cluster_cidr
+    ipv4_only: IPv4Only | None = None
+    connects_pods: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.addon.name
+
+    @property
+    def installer(self) -> str:
+        """The module that installs the CNI plugins: PLUGINS are their names, plugin() makes the program of them all."""
+        return f"{self.addon.package}.install"
