@@ -1,6 +1,5 @@
-"""The VXLAN device: what it must look like, whether one that is there will do, and the commands to get there.
-Pure: kernel.py reads and applies.
-(https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/device.go)"""
+"""flannel's VXLAN device: its MTU, its MAC, and which of its addresses are flannel's. Pure; components/kernel/vxlan.py
+makes it. (https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/device.go)"""
 
 from __future__ import annotations
 
@@ -8,8 +7,12 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 
+from kubewire.components.kernel import vxlan
+from kubewire.components.kernel.vxlan import VxlanDevice, incompatible
 from kubewire.components.networks.flannel.lease import Address
 from kubewire.components.networks.flannel.netconf import Network
+
+__all__ = ["Link", "VxlanDevice", "commands", "incompatible", "is_ours", "mtu_of", "new_mac"]
 
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes (RFC 7348 section 5).
 ENCAPSULATION_OVERHEAD = 50
@@ -25,23 +28,6 @@ class Link:
     mtu: int
     address: Address
     networks: tuple[Network, ...] = ()
-
-
-@dataclass(frozen=True)
-class VxlanDevice:
-    """A VXLAN device as wanted or as found. addresses are "10.244.1.0/32", link-local ones left out."""
-
-    name: str
-    vni: int
-    port: int
-    mtu: int
-    local: str
-    link: str
-    mac: str
-    learning: bool = False
-    gbp: bool = False
-    addresses: tuple[str, ...] = ()
-    up: bool = True
 
 
 def mtu_of(version: int, outer: int, wanted: int = 0) -> int:
@@ -60,50 +46,11 @@ def new_mac() -> str:
     return ":".join(f"{byte:02x}" for byte in ((first | 2) & 0xFE, *rest))
 
 
-def incompatible(wanted: VxlanDevice, found: VxlanDevice) -> str:
-    """Why found cannot be re-used, "" when it can: what the kernel lets nobody change on a living device."""
-    pairs = {
-        "vni": (wanted.vni, found.vni),
-        "vtep (external) interface": (wanted.link, found.link),
-        "vtep (external) IP": (wanted.local, found.local),
-        "port": (wanted.port, found.port),
-        "learning": (wanted.learning, found.learning),
-        "gbp": (wanted.gbp, found.gbp),
-    }
-    return next((f"{name}: {a} vs {b}" for name, (a, b) in pairs.items() if a != b), "")
+def is_ours(address: str, network: Network) -> bool:
+    """Whether an address of the device is of the flannel network: one that is not wanted goes."""
+    return ipaddress.ip_interface(address).ip in network
 
 
 def commands(wanted: VxlanDevice, found: VxlanDevice | None, network: Network) -> str:
-    """`ip -batch` input that makes found into wanted, "" when it already is.
-
-    A compatible device stays (its traffic is not interrupted); only its MTU, MAC, addresses and state are
-    set right. Addresses of the flannel network that are not wanted go.
-    """
-    lines = []
-    if found is not None and incompatible(wanted, found):
-        lines.append(f"link delete {found.name}")
-        found = None
-    if found is None:
-        lines.append(_add(wanted))
-    elif (found.mtu, found.mac) != (wanted.mtu, wanted.mac):
-        lines.append(f"link set dev {wanted.name} address {wanted.mac} mtu {wanted.mtu}")
-    have = found.addresses if found else ()
-    stale = [address for address in have if address not in wanted.addresses]
-    lines += [
-        f"address delete {address} dev {wanted.name}"
-        for address in stale
-        if ipaddress.ip_interface(address).ip in network
-    ]
-    lines += [f"address add {address} dev {wanted.name}" for address in wanted.addresses if address not in have]
-    if found is None or not found.up:
-        lines.append(f"link set dev {wanted.name} up")
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _add(device: VxlanDevice) -> str:
-    learning = "learning" if device.learning else "nolearning"
-    gbp = " gbp" if device.gbp else ""
-    return (
-        f"link add {device.name} address {device.mac} mtu {device.mtu} type vxlan id {device.vni} "
-        f"dev {device.link} local {device.local} dstport {device.port} {learning}{gbp}"
-    )
+    """`ip -batch` input that makes found into wanted, "" when it already is."""
+    return vxlan.commands(wanted, found, lambda address: is_ours(address, network))
