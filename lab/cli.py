@@ -98,7 +98,7 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lab_commands(commands: Any) -> None:
-    up = _command(commands, "up", _up, "bring a lab up", epilog=_UP_EPILOG)
+    up = _command(commands, "up", _up, "bring a lab up", epilog=f"{_UP_EPILOG}\n{_networks()}")
     up.add_argument(
         "-f",
         "--file",
@@ -145,8 +145,7 @@ a lab file (every key is optional; these are the defaults):
     allowOverlap: false                             # true: build it broken (kubewire plan says what becomes of it)
     # of own ranges for dual-stack, one of each family with a comma between them, the primary's first
     # (clusterCIDR: 10.244.0.0/16,fd00:10:244::/56), and nodeCIDRMaskSizeIPv4: 24, nodeCIDRMaskSizeIPv6: 64
-  cni: {plugin: flannel, backend: vxlan}            # or host-gw; calico: vxlan, vxlan-crosssubnet; plugin: none;
-                                                    # weave: vxlan, fastdp-encrypted, sleeve, sleeve-encrypted
+  cni: {plugin: flannel, backend: vxlan}            # or another of the networks below
   kubeProxy: {mode: iptables}                       # or nftables, ipvs, none
   dns: {replicas: 2}                                # CoreDNS; 0: none
   images: {"my/app:1": {argv: [/usr/bin/python3, /srv/app.py]}}   # image names -> programs of this machine
@@ -156,6 +155,21 @@ a lab file (every key is optional; these are the defaults):
 
 the lab stays until `kubewire down`. Its kubeconfig and logs are in its state directory (kubewire status --name N).
 """
+
+
+def _networks() -> str:
+    """The part of the help that lists the pod networks."""
+    from kubewire.components.networks import registry
+
+    lines = ["networks (cni.plugin), with backends (cni.backend; the first is the default) and further keys of cni:"]
+    for addon in (network.addon for network in registry.NETWORKS):
+        lines.append(f"  {addon.name:<10}{addon.summary}")
+        if len(addon.backends) > 1:
+            lines.append(f"            {', '.join(addon.backend_names)}")
+        if addon.settings:
+            lines.append(f"            keys: {', '.join(setting.name for setting in addon.settings)}")
+    return "\n".join(lines)
+
 
 _RUN_EPILOG = """\
 examples:

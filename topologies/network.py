@@ -24,20 +24,16 @@ from mininet.topo import Topo
 from kubewire.topologies.plan import Machine, TopologyPlan, port_name
 
 #: Directories that differ between two real nodes, and therefore must not be shared by two Mininet
-#: hosts.
+#: hosts. build() adds the directories of the pod networks.
 PRIVATE_DIRECTORIES = (
     "/run",
     "/tmp",
-    "/etc/calico",
     "/etc/cni",
     "/etc/kubernetes",
-    "/etc/kube-flannel",
     "/opt/cni",
-    "/var/lib/calico",
     "/var/lib/cni",
     "/var/lib/etcd",
     "/var/lib/kubelet",
-    "/var/lib/weave",
     "/var/log/pods",
     "/var/log/containers",
 )
@@ -135,10 +131,12 @@ def _escaped(path: str) -> str:
 class MachineHost(_EndingShell, Host):  # type: ignore[misc]
     """A Mininet host that is configured from its plan by two shell commands instead of a dozen."""
 
-    def __init__(self, name: str, machine: Machine, shared: Sequence[str] = (), **params: Any) -> None:
+    def __init__(
+        self, name: str, machine: Machine, shared: Sequence[str] = (), directories: Sequence[str] = (), **params: Any
+    ) -> None:
         self.machine = machine
         self._shared = tuple(shared)
-        private = list(PRIVATE_DIRECTORIES) if machine.is_node else ["/run", "/tmp"]
+        private = [*PRIVATE_DIRECTORIES, *directories] if machine.is_node else ["/run", "/tmp"]
         super().__init__(name, privateDirs=private, **params)
 
     def run(self, command: str) -> str:
@@ -236,12 +234,18 @@ class PlainLink(Link):  # type: ignore[misc]
 class PlanTopo(Topo):  # type: ignore[misc]
     """A TopologyPlan as a Mininet Topo."""
 
-    def build(self, plan: TopologyPlan | None = None, shared: Sequence[str] = (), **_: Any) -> None:
+    def build(
+        self,
+        plan: TopologyPlan | None = None,
+        shared: Sequence[str] = (),
+        directories: Sequence[str] = (),
+        **_: Any,
+    ) -> None:
         assert plan is not None
         for number, switch in enumerate(plan.switches, start=1):
             self.addSwitch(switch, dpid=f"{number:x}")
         for machine in plan.machines:
-            self.addHost(machine.name, machine=machine, shared=shared)
+            self.addHost(machine.name, machine=machine, shared=shared, directories=directories)
             for interface in machine.interfaces:
                 options: dict[str, Any] = {
                     "intfName1": interface.name,
@@ -259,14 +263,15 @@ class PlanTopo(Topo):  # type: ignore[misc]
                 self.addLink(machine.name, interface.switch, **options)
 
 
-def build(plan: TopologyPlan, *shared: str) -> Mininet:
+def build(plan: TopologyPlan, *shared: str, directories: Sequence[str] = ()) -> Mininet:
     """Builds and starts the network. shared: directories that every host sees although its own /run
-    or /tmp covers them. Raises CommandFailed if a command on a host prints anything."""
+    or /tmp covers them. directories: private directories of every node besides PRIVATE_DIRECTORIES.
+    Raises CommandFailed if a command on a host prints anything."""
     # Mininet.init() would raise sysctls of the whole machine (fs.file-max, kernel.pty.max ...), so
     # it is skipped.
     Mininet.inited = True
     network = Mininet(
-        topo=PlanTopo(plan=plan, shared=shared),
+        topo=PlanTopo(plan=plan, shared=shared, directories=directories),
         host=MachineHost,
         switch=Bridge,
         link=PlainLink,

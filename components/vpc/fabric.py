@@ -10,7 +10,7 @@ mechanisms turn the bridge into that, and all of them are needed:
   static FDB entries lead to the port). Other hosts never see the request, so a host cannot attract
   traffic by a false answer.
 - The source check: a port may send only from its interface's addresses. It is what forces pods of a
-  secondary interface to leave by that interface (networks/aws_vpc_cni/network.py).
+  secondary interface to leave by that interface (networks/aws_vpc_cni/dataplane.py).
 - Security groups: a packet to a port must be a reply, or allowed by a rule of one of its groups.
   Bridges have no conntrack in many kernels, so the first packet of a flow writes its reversed
   addresses and ports into a set with a timeout, and a reply is what is in the set.

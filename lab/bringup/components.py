@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kubewire.components import addon
+from kubewire.components.addon import kubeconfig_path
 from kubewire.components.kubeapi import kubeconfig
 from kubewire.lab.bringup import router_packages, routers
-from kubewire.lab.bringup.networks import network_of
+from kubewire.lab.bringup.networks import installation_of, pod_addresses_of
 from kubewire.lab.bringup.pki import Authority, signing_key
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import Machine, TopologyPlan, bracketed, ranges
@@ -26,6 +29,16 @@ DOOR_FD = 10
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
+class Role(enum.Enum):
+    """What a process is for."""
+
+    CONTROL_PLANE = "control plane"
+    NODE = "node"  # the kubelet and kube-proxy
+    NETWORK = "network"  # all that the pod network runs
+    ROUTING = "routing"  # the daemons on routers
+    OUTSIDE = "outside"  # what answers outside the cluster
+
+
 @dataclass(frozen=True)
 class ComponentSpec:
     """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
@@ -36,6 +49,7 @@ class ComponentSpec:
 
     name: str
     host: str
+    role: Role = field(kw_only=True)
     main: str = ""
     args: tuple[str, ...] = ()
     door: bool = False
@@ -89,12 +103,20 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
         control_plane.name,
         "kubewire.components.scheduler.main:main",
         ("--kubeconfig", f"{ETC}/scheduler.conf"),
+        role=Role.CONTROL_PLANE,
     )
-    for name, main, arguments in network_of(spec).around(spec, plan):
-        yield ComponentSpec(name, FABRIC, main, arguments)
+    network = [_network_component(process) for process in installation_of(spec, plan).processes]
+    yield from (component for component in network if component.host == FABRIC)
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
-    yield ComponentSpec("dns", "dns", "kubewire.components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+        yield from (component for component in network if component.host == node.name)
+    resolver = "kubewire.components.coredns.main:main"
+    yield ComponentSpec("dns", "dns", resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE)
+
+
+def _network_component(process: addon.Process) -> ComponentSpec:
+    host = FABRIC if process.role is addon.Role.FABRIC else process.host
+    return ComponentSpec(process.name, host, process.main, process.arguments, role=Role.NETWORK)
 
 
 def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
@@ -107,7 +129,13 @@ def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
         for daemon in routers.daemons(spec.topology.routing):
             argv = tuple(word.replace(routers.ROOT, str(root)) for word in daemon.argv)
             yield ComponentSpec(
-                daemon.name, router.machine.name, daemon.main, daemon.args, argv=argv, environment=environment
+                daemon.name,
+                router.machine.name,
+                daemon.main,
+                daemon.args,
+                argv=argv,
+                environment=environment,
+                role=Role.ROUTING,
             )
 
 
@@ -130,19 +158,21 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--storage-path": "/var/lib/etcd/store.db",
         "--listen-fd": str(DOOR_FD),
     }
-    return ComponentSpec("apiserver", node.name, "kubewire.components.apiserver.main:main", _flat(flags), door=True)
+    main = "kubewire.components.apiserver.main:main"
+    return ComponentSpec("apiserver", node.name, main, _flat(flags), door=True, role=Role.CONTROL_PLANE)
 
 
 def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
     flags = {
         "--kubeconfig": f"{ETC}/controller-manager.conf",
-        "--allocate-node-cidrs": str(network_of(spec).has_pod_cidrs(spec)).lower(),
+        "--allocate-node-cidrs": str(pod_addresses_of(spec).from_cluster_cidr).lower(),
         "--cluster-cidr": spec.network.clusterCIDR,
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
     }
-    return ComponentSpec("controllers", node.name, "kubewire.components.controllers.main:main", _flat(flags))
+    main = "kubewire.components.controllers.main:main"
+    return ComponentSpec("controllers", node.name, main, _flat(flags), role=Role.CONTROL_PLANE)
 
 
 def _mask_sizes(spec: LabSpec) -> dict[str, str]:
@@ -169,21 +199,18 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
     if labels:
         kubelet["--node-labels"] = ",".join(labels)
-    yield ComponentSpec("kubelet", node.name, "kubewire.components.kubelet.main:main", _flat(kubelet))
+    main = "kubewire.components.kubelet.main:main"
+    yield ComponentSpec("kubelet", node.name, main, _flat(kubelet), role=Role.NODE)
     if spec.kubeProxy.mode != "none":
         proxy = {
             "--kubeconfig": f"{ETC}/kube-proxy.conf",
             "--hostname-override": node.name,
             "--proxy-mode": spec.kubeProxy.mode,
         }
-        if network_of(spec).has_pod_cidrs(spec):
+        if pod_addresses_of(spec).from_cluster_cidr:
             proxy["--cluster-cidr"] = spec.network.clusterCIDR
-        yield ComponentSpec("kube-proxy", node.name, "kubewire.components.kube_proxy.main:main", _flat(proxy))
-    network = network_of(spec)
-    if network.agent:
-        yield ComponentSpec(network.agent, node.name, network.main, network.arguments(spec, node))
-    for name, main, arguments in network.others(spec, node):
-        yield ComponentSpec(name, node.name, main, arguments)
+        main = "kubewire.components.kube_proxy.main:main"
+        yield ComponentSpec("kube-proxy", node.name, main, _flat(proxy), role=Role.NODE)
 
 
 def _flat(flags: dict[str, str]) -> tuple[str, ...]:
@@ -204,22 +231,24 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         for router in routers.routers(plan):
             for path, content in routers.files(spec.topology.routing, router).items():
                 yield NodeFile(router.machine.name, path, content, 0o644)
-    network = network_of(spec)
+    network = installation_of(spec, plan)
+    agents = [process for process in network.processes if process.role is addon.Role.AGENT]
     # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
-    users = {"kube-proxy": "system:kube-proxy"} | ({network.agent: network.user} if network.agent else {})
+    users = {"kube-proxy": "system:kube-proxy"} | {agent.name: agent.user for agent in agents}
     shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()]
     for node in plan.nodes:
         identity = kubeconfig_for(authority, name, server, f"system:node:{node.name}", ("system:nodes",))
         yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
         for part, content in shared:
-            yield NodeFile(node.name, f"{ETC}/{part}.conf", content)
+            yield NodeFile(node.name, kubeconfig_path(part), content)
         serving = authority.server(f"system:node:{node.name}", [node.name, *node.addresses, "127.0.0.1"])
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.crt", serving.certificate)
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
         yield NodeFile(node.name, f"{PKI}/ca.crt", authority.certificate, 0o644)
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
-        for path, content in network.files(spec, node).items():
-            yield NodeFile(node.name, path, content, 0o644)
+        for file in network.files:
+            if file.host == node.name:
+                yield NodeFile(node.name, file.path, file.content, 0o644)
 
 
 def upstream_dns(plan: TopologyPlan) -> NodeFile:
@@ -277,7 +306,7 @@ def kubeconfig_for(authority: Authority, name: str, server: str, user: str, grou
 
 def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
     """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
-    max_pods = network_of(spec).max_pods(spec)
+    max_pods = pod_addresses_of(spec).max_pods
     return ({"maxPods": max_pods} if max_pods else {}) | {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

@@ -23,6 +23,7 @@ from kubewire.lab.sandbox.process import Progress, enter
 from kubewire.lab.sandbox.request import Request
 
 if TYPE_CHECKING:
+    from kubewire.lab.bringup.components import ComponentSpec
     from kubewire.lab.bringup.steps import Lab
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
@@ -105,7 +106,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         if request.get("op") != "component":
             raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
         name, host, action = (request.get(key) for key in ("name", "host", "action"))
-        found = [one for one in self.lab.components if _is_meant(one, str(name), str(host))]
+        components = self.lab.components.items()
+        found = [one for one, component in components if _is_meant(one, component, str(name), str(host))]
         if not found:
             known = ", ".join(sorted(self.lab.components))
             raise LabError(f"no component '{name}@{host}'; there are {known}")
@@ -118,13 +120,15 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
                 self.lab.signal_component(component_id, _SIGNALS[str(action)])
 
 
-#: What nodes run besides their network.
-_KUBERNETES = ("apiserver", "controllers", "scheduler", "kubelet", "kube-proxy")
+#: In a request it stands for all components of this role on the host.
+_NETWORK = "network"
 
 
-def _is_meant(component_id: str, name: str, host: str) -> bool:
+def _is_meant(component_id: str, component: ComponentSpec, name: str, host: str) -> bool:
     own, _, where = component_id.partition("@")
-    return where == host and (own not in _KUBERNETES if name == "network" else own == name)
+    if where != host:
+        return False
+    return component.role.value == _NETWORK if name == _NETWORK else own == name
 
 
 class _Asked(socketserver.StreamRequestHandler):

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kubewire.components.networks import registry
 from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
 from kubewire.lab.bringup.components import (
     ADMIN_CONF,
@@ -155,7 +156,7 @@ class Lab:
         # kubewire itself may lie in /tmp, which is private to every node; so may what is shared.
         shown = [*code_folders(), *(Path(share.path) for share in self.spec.share)]
         own = [str(path) for path in topmost(shown) if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
-        self.network = network.build(self.plan, *own)
+        self.network = network.build(self.plan, *own, directories=[*registry.directories()])
         # Of the families that the lab has; every host sees this file.
         nameservers = self.plan.machine("dns").addresses
         Path("/etc/resolv.conf").write_text("".join(f"nameserver {address}\n" for address in nameservers))

@@ -7,8 +7,9 @@ import ipaddress
 import pytest
 from cryptography import x509
 
+from kubewire.components.networks.flannel.network import net_conf
 from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, upstream_dns
-from kubewire.lab.bringup.networks import flannel_configuration
+from kubewire.lab.bringup.networks import cluster_of
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import SHAPES, TopologyPlan
@@ -92,7 +93,9 @@ def names_of(certificate: bytes) -> set[str]:
     ],
 )
 def test_net_conf(network: dict[str, str], expected: dict[str, object]) -> None:
-    assert flannel_configuration(lab(network)[0]) == expected | {"Backend": {"Type": "vxlan"}}
+    spec, plan = lab(network)
+    given = net_conf(cluster_of(spec, plan).pod_ranges, spec.cni.choice.mode)
+    assert given == expected | {"Backend": {"Type": "vxlan"}}
 
 
 def test_cluster_services_have_an_address_of_the_first_range() -> None:

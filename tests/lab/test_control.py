@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kubewire.lab.bringup.components import ComponentSpec, Role
 from kubewire.lab.bringup.inside import ControlServer
 from kubewire.lab.errors import LabError
 from kubewire.lab.handle import RunningLab
@@ -23,7 +24,7 @@ class FakeLab:
 
     def __init__(self, state: StateDirectory) -> None:
         self.state = state
-        self.components = {"kubelet@worker-1": None}
+        self.components: dict[str, Any] = {"kubelet@worker-1": None}
         self.done: list[tuple[str, str]] = []
 
     def start_component(self, component_id: str) -> None:
@@ -61,6 +62,20 @@ def test_an_action_is_done_and_acknowledged(lab: FakeLab) -> None:
     request = {"op": "component", "name": "kubelet", "host": "worker-1", "action": "stop"}
     assert ask(lab, json.dumps(request).encode()) == {"result": None}
     assert lab.done == [("kubelet@worker-1", "SIGTERM")]
+
+
+def test_the_network_is_what_has_that_role_on_the_host(lab: FakeLab) -> None:
+    roles = {
+        "kubelet@worker-1": Role.NODE,
+        "calico-node@worker-1": Role.NETWORK,
+        "bird@worker-1": Role.NETWORK,
+        "calico-node@worker-2": Role.NETWORK,
+        "brand-new@worker-1": Role.NODE,
+    }
+    lab.components = {name: ComponentSpec(*name.split("@"), role=role) for name, role in roles.items()}
+    request = {"op": "component", "name": "network", "host": "worker-1", "action": "kill"}
+    assert ask(lab, json.dumps(request).encode()) == {"result": None}
+    assert lab.done == [("calico-node@worker-1", "SIGKILL"), ("bird@worker-1", "SIGKILL")]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ how many), and the plugin only asks it, locally, for one that is free.
 
 EC2's source check drops packets whose source address belongs to another interface. So a pod with an
 address of ethN must also leave by ethN, by a routing table of that interface and a rule `from POD`
-(network.py).
+(dataplane.py).
 
 Assignments are written to a file, because ipamd may restart while pods run, and an address must
 never have two pods. The conflist is installed after the first fill, so the node becomes Ready only
@@ -33,7 +33,7 @@ from kubewire.components.base import jsontext, serving
 from kubewire.components.kernel import files, iproute, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iproute import text
-from kubewire.components.networks.aws_vpc_cni import install, network
+from kubewire.components.networks.aws_vpc_cni import dataplane, install
 from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2, Ec2Error
 from kubewire.components.networks.aws_vpc_cni.pool import (
     Assignment,
@@ -119,8 +119,8 @@ class Ipamd:
                 log.warning("%s", error)
                 await asyncio.sleep(_RETRY_S)
         rules = await _rules()
-        if ("fwmark 0x80/0x80", network.MARK_PRIORITY, "main") not in rules:
-            await iproute.batch("ip", text([network.mark_rule()]), force=False)
+        if ("fwmark 0x80/0x80", dataplane.MARK_PRIORITY, "main") not in rules:
+            await iproute.batch("ip", text([dataplane.mark_rule()]), force=False)
         await self._set_nat()
         self._restore()
 
@@ -151,13 +151,13 @@ class Ipamd:
             prefixes,
         )
         if eni.index:
-            await iproute.batch("ip", text(network.eni_setup(eni, self._mtu)), check=False)
+            await iproute.batch("ip", text(dataplane.eni_setup(eni, self._mtu)), check=False)
         self.pool.enis[eni.id] = eni
         return eni
 
     async def _set_nat(self) -> None:
         external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
-        wanted = network.rules(
+        wanted = dataplane.rules(
             self._vpc,
             self._primary,
             self._options.interface,

@@ -26,8 +26,8 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.files import replace
 from kubewire.components.kubeapi import kubeconfig
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.nodeconditions import network_available
 from kubewire.components.kubeapi.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource
 from kubewire.components.networks.calico import bird, dataplane, install, kernel
 from kubewire.components.networks.calico.dataplane import FAMILIES, Family, Node, Settings, Tunnel
@@ -273,16 +273,7 @@ class Agent:
         await asyncio.to_thread(ipam.release, store, tunnel.handle + self.options.nodename)
 
     async def _set_network_available(self) -> None:
-        now = timestamp()
-        condition = {
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "CalicoIsUp",
-            "message": "Calico is running on this node",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        await self._patch_status({"status": {"conditions": [condition]}})
+        await self._patch_status(network_available("CalicoIsUp", "Calico is running on this node"))
 
     async def _patch_status(self, patch: KubeObject) -> None:
         async def once() -> Any:

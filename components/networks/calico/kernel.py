@@ -4,11 +4,11 @@ NAT chains."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from kubewire.components.kernel import command, forwarding
+from kubewire.components.kernel import command, forwarding, vxlan
 from kubewire.components.kernel.forwarding import Forwarding
 from kubewire.components.kernel.iproute import batch, query, text
+from kubewire.components.kernel.vxlan import VxlanDevice
 from kubewire.components.networks.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
 
 
@@ -28,37 +28,20 @@ async def interface(name: str, version: int) -> tuple[str, int]:
 
 
 async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> None:
-    """Makes the family's VXLAN device as wanted; a device that differs is recreated. Raises
+    """Makes the family's VXLAN device as wanted, with the tunnel address as its only address. Raises
     CommandError."""
     family = own.family
-    device = family.vxlan.device
-    entry = next(iter(await query("ip", "-details", "address", "show", "dev", device, check=False)), None)
-    lines = []
-    if entry is not None and not _fits(entry, own, outer, mtu, settings):
-        lines.append(f"link delete {device}")
-        entry = None
-    if entry is None:
-        lines.append(
-            f"link add {device} address {own.mac} mtu {mtu} type vxlan id {settings.vni} dev {outer} local {own.ip} "
-            f"dstport {settings.port} nolearning"
-        )
-    addresses = {
-        info["local"]
-        for info in (entry or {}).get("addr_info", ())
-        if info.get("scope") == "global" and family.has(info["local"])
-    }
-    lines += [f"address delete {address}/{family.bits} dev {device}" for address in sorted(addresses - {own.tunnel})]
-    if own.tunnel not in addresses:
-        lines.append(f"address add {own.tunnel}/{family.bits} dev {device}{'' if family is IPV4 else ' nodad'}")
-    lines.append(f"link set dev {device} up")
-    await batch("ip", text(lines))
-
-
-def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Settings) -> bool:
-    data = entry.get("linkinfo", {}).get("info_data", {})
-    local = data.get("local") or data.get("local6")
-    is_like = (data.get("id"), data.get("port"), local, data.get("link"), entry["address"], entry["mtu"])
-    return is_like == (settings.vni, settings.port, own.ip, outer, own.mac, mtu)
+    wanted = VxlanDevice(
+        name=family.vxlan.device,
+        vni=settings.vni,
+        port=settings.port,
+        mtu=mtu,
+        local=own.ip,
+        link=outer,
+        mac=own.mac,
+        addresses=(f"{own.tunnel}/{family.bits}",),
+    )
+    await vxlan.ensure(wanted, family.version, flags="" if family is IPV4 else "nodad")
 
 
 async def ensure_ipip(own: Node, mtu: int) -> None:

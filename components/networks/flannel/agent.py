@@ -21,8 +21,8 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.forwarding import Forwarding, difference
 from kubewire.components.kernel.iptables import Ruleset
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.nodeconditions import network_available
 from kubewire.components.kubeapi.resources import NODES, KubeObject
 from kubewire.components.networks.flannel import (
     backend,
@@ -206,16 +206,7 @@ class Agent:
     async def _set_network_available(self) -> None:
         if not self.options.set_node_network_unavailable:
             return
-        now = timestamp()
-        condition = {
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "FlannelIsUp",
-            "message": "Flannel is running on this node",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        await self._patch_status({"status": {"conditions": [condition]}})
+        await self._patch_status(network_available("FlannelIsUp", "Flannel is running on this node"))
 
     async def _patch_status(self, patch: KubeObject) -> None:
         """Retries until the API server accepts the patch: flanneld survives the API server's

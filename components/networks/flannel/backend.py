@@ -20,19 +20,16 @@ node's own address, which requires that all nodes are on one segment
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kubewire.components.kernel import iproute
+from kubewire.components.kernel import vxlan
 from kubewire.components.kernel.forwarding import Forwarding
 from kubewire.components.networks.flannel import device, forwarding, kernel
 from kubewire.components.networks.flannel.device import Link, VxlanDevice
 from kubewire.components.networks.flannel.lease import Lease, Member
 from kubewire.components.networks.flannel.netconf import NetConf, Network
-
-log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -48,8 +45,7 @@ class Backend(Protocol):
     vtep_mac: str
 
     async def prepare(self) -> None:
-        """Creates or corrects the device; does nothing if it is correct. Raises CommandError or
-        LinkError."""
+        """Creates or corrects the device; does nothing if it is correct. Raises CommandError."""
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding: ...
 
@@ -106,14 +102,7 @@ class Vxlan:
         return self.wanted.mac
 
     async def prepare(self) -> None:
-        found = await kernel.vxlan_device(self.wanted.name, self.network.version)
-        if found is not None and (reason := device.incompatible(self.wanted, found)):
-            log.warning(
-                "%r already exists with incompatible configuration: %s; recreating device",
-                found.name,
-                reason,
-            )
-        await iproute.batch("ip", device.commands(self.wanted, found, self.network))
+        await vxlan.ensure(self.wanted, self.network.version, lambda address: device.is_ours(address, self.network))
         kernel.write_sysctl(f"net/ipv6/conf/{self.wanted.name}/accept_ra", "0")
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding:

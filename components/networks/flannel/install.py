@@ -12,7 +12,7 @@ from kubewire.components.networks.cni_plugin import pack
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 CONFLIST_NAME = "10-flannel.conflist"
-PLUGIN_NAME = "flannel"
+PLUGINS = ("flannel",)
 
 #: The cni-conf.json of upstream's kube-flannel.yml.
 DEFAULT_CONFLIST = {
@@ -40,7 +40,7 @@ def plugin() -> bytes:
 
 def install_plugin(bin_dir: str | Path = DEFAULT_BIN_DIR) -> None:
     """Raises OSError."""
-    replace(Path(bin_dir, PLUGIN_NAME), plugin(), mode=0o755)
+    pack.install(plugin(), PLUGINS, str(bin_dir))
 
 
 def install_conflist(content: bytes, conf_dir: str | Path = DEFAULT_CONF_DIR) -> None:

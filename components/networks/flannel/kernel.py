@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kubewire.components.kernel import forwarding as kernel
+from kubewire.components.kernel import vxlan
 from kubewire.components.kernel.forwarding import Forwarding, Route
 from kubewire.components.kernel.iproute import query
-from kubewire.components.networks.flannel.device import Link, VxlanDevice
+from kubewire.components.kernel.vxlan import VxlanDevice
+from kubewire.components.networks.flannel.device import Link
 from kubewire.components.networks.flannel.netconf import Network
 
 log = logging.getLogger(__name__)
@@ -29,13 +31,7 @@ _Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 def _networks(entry: dict[str, Any], version: int) -> list[_Interface]:
     """The interface's addresses of a family. A link-local address cannot be the target of a routed
     packet."""
-    family = "inet" if version == 4 else "inet6"
-    found = [
-        ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}")
-        for info in entry.get("addr_info", ())
-        if info.get("family") == family and "local" in info
-    ]
-    return [address for address in found if version == 4 or not address.ip.is_link_local]
+    return [ipaddress.ip_interface(address) for address in vxlan.addresses(entry, version)]
 
 
 async def outer_link(
@@ -76,27 +72,10 @@ def _link(entry: dict[str, Any], version: int, wanted: str = "") -> Link:
 async def vxlan_device(name: str, version: int = 4) -> VxlanDevice | None:
     """The device as it is, with its addresses of a family; None if it does not exist. Raises
     LinkError if the name belongs to a device of another kind."""
-    found = await query("ip", "-details", "address", "show", "dev", name, check=False)
-    if not found:
-        return None
-    entry = found[0]
-    info = entry.get("linkinfo", {})
-    data = info.get("info_data", {})
-    if info.get("info_kind") != "vxlan":
+    found = await vxlan.read(name, version)
+    if found is not None and found.kind != "vxlan":
         raise LinkError(f"{name} exists and is not a vxlan device")
-    return VxlanDevice(
-        name=name,
-        vni=data.get("id", 0),
-        port=data.get("port", 0),
-        mtu=entry["mtu"],
-        local=data.get("local" if version == 4 else "local6", ""),
-        link=data.get("link", ""),
-        mac=entry["address"],
-        learning=bool(data.get("learning")),
-        gbp=bool(data.get("gbp")),
-        addresses=tuple(f"{own.ip}/{own.network.prefixlen}" for own in _networks(entry, version)),
-        up="UP" in entry.get("flags", ()),
-    )
+    return found
 
 
 async def forwarding(network: Network, *, outer: str, overlay: str = "") -> Forwarding:

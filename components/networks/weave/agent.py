@@ -27,8 +27,8 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.files import replace
 from kubewire.components.kernel.iptables import Ruleset
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.nodeconditions import network_available
 from kubewire.components.kubeapi.resources import NODES, SECRETS, KubeObject
 from kubewire.components.networks.weave import api, dataplane, install, kernel, status, wire
 from kubewire.components.networks.weave.allocator import Allocator, Message, Setup
@@ -194,16 +194,7 @@ class Agent:
         return {node["metadata"]["name"] for node in (await self._client.list(NODES)).items}
 
     async def _set_network_available(self) -> None:
-        now = timestamp()
-        condition = {
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "WeaveIsUp",
-            "message": "Weave pod has set this",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        patch = {"status": {"conditions": [condition]}}
+        patch = network_available("WeaveIsUp", "Weave pod has set this")
         name = self.options.nodename
         await self._client.patch(NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH)
 

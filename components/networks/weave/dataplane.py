@@ -27,6 +27,7 @@ from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 from kubewire.components.kernel import ipset
 from kubewire.components.kernel.iproute import text
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.kernel.vxlan import VxlanDevice
 from kubewire.components.networks.weave import ipsec
 from kubewire.components.networks.weave.space import Range
 
@@ -70,13 +71,27 @@ def make_bridge(device: Device) -> str:
     )
 
 
-def make_vxlan(device: Device) -> str:
-    """`ip -batch` input. There is no `dev`: the routing table decides how each peer is reached."""
-    return (
-        f"link add {DEVICE} mtu {device.mtu} type vxlan id {VNI} local {device.local} dstport {PORT} udpcsum\n"
-        f"link set dev {DEVICE} master {BRIDGE} mtu {device.mtu} up\n"
-        f"link set dev {DEVICE} type bridge_slave isolated on\n"
+def vxlan_device(device: Device) -> VxlanDevice:
+    """The wanted VXLAN device, a port of the bridge. It has no outer interface: the routing table
+    decides how each peer is reached."""
+    return VxlanDevice(
+        name=DEVICE,
+        vni=VNI,
+        port=PORT,
+        mtu=device.mtu,
+        local=device.local,
+        link="",
+        mac="",
+        learning=True,
+        master=BRIDGE,
+        udpcsum=True,
     )
+
+
+def isolate_vxlan() -> str:
+    """`ip -batch` input. The port is isolated, like the veth for datagrams: frames of one peer never
+    go to another peer."""
+    return f"link set dev {DEVICE} type bridge_slave isolated on\n"
 
 
 def make_veth(device: Device) -> str:

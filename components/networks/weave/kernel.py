@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from kubewire.components.kernel import command
+from kubewire.components.kernel import command, vxlan
 from kubewire.components.kernel.iproute import batch, query
 from kubewire.components.networks.weave import dataplane
-from kubewire.components.networks.weave.dataplane import BRIDGE, DEVICE, PORT, Device
+from kubewire.components.networks.weave.dataplane import BRIDGE, DEVICE, Device
 
 
 async def interface(name: str) -> str:
@@ -32,21 +31,27 @@ async def ensure_devices(device: Device, *, fastdp: bool = True) -> bool:
         made = True
     elif bridge["address"] != device.name:
         await batch("ip", f"link set dev {BRIDGE} address {device.name}\n", force=False)
-    vxlan = next(iter(await query("ip", "-details", "link", "show", "dev", DEVICE, check=False)), None)
-    if vxlan is not None and not _fits(vxlan, device):
-        await batch("ip", f"link delete {DEVICE}\n", force=False)
-        vxlan = None
-    if vxlan is None and fastdp:
-        await batch("ip", dataplane.make_vxlan(device), force=False)
-        made = True
+    if fastdp:
+        made |= await _ensure_vxlan(device)
+    else:
+        await _remove_stale_vxlan(device)
     for key, value in (("base_reachable_time", "5"), ("delay_first_probe_time", "2"), ("ucast_solicit", "1")):
         _sysctl(f"net/ipv4/neigh/{BRIDGE}/{key}", value)
     return made
 
 
-def _fits(entry: dict[str, Any], device: Device) -> bool:
-    data = entry.get("linkinfo", {}).get("info_data", {})
-    return (data.get("port"), data.get("local"), entry.get("master")) == (PORT, device.local, BRIDGE)
+async def _ensure_vxlan(device: Device) -> bool:
+    made = await vxlan.ensure(dataplane.vxlan_device(device), 4)
+    if made:
+        await batch("ip", dataplane.isolate_vxlan(), force=False)
+    return made
+
+
+async def _remove_stale_vxlan(device: Device) -> None:
+    """Without fast datapath, an existing device stays only if it is compatible with the wanted one."""
+    found = await vxlan.read(DEVICE, 4)
+    if found is not None and vxlan.incompatible(dataplane.vxlan_device(device), found):
+        await batch("ip", f"link delete {DEVICE}\n", force=False)
 
 
 def _sysctl(key: str, value: str) -> None:
