@@ -152,9 +152,25 @@ def up_epilog() -> str:
     return f"""\
 a lab file (every key is optional; these are the defaults):
 {textwrap.indent(reference.example(), "  ")}
-docs/lab-file.md says more of each key.
+{_networks()}
+
+docs/lab-file.md says more about each key.
 the lab stays until `kubewire down`. Its kubeconfig and logs are in its state directory (kubewire status --name N).
 """
+
+
+def _networks() -> str:
+    """The part of the help that lists the pod networks."""
+    from kubewire.components.networks import registry
+
+    lines = ["networks (cni.plugin), with backends (cni.backend; the first is the default) and further keys of cni:"]
+    for addon in (network.addon for network in registry.NETWORKS):
+        lines.append(f"  {addon.name:<10}{addon.summary}")
+        if len(addon.backends) > 1:
+            lines.append(f"            {', '.join(addon.backend_names)}")
+        if addon.settings:
+            lines.append(f"            keys: {', '.join(setting.name for setting in addon.settings)}")
+    return "\n".join(lines)
 
 
 _RUN_EPILOG = """\

@@ -54,6 +54,23 @@ def lint(checkout: Path) -> str:
             "networks never import each other",
         ),
         (
+            "components/networks/calico/agent.py",
+            "from kubewire.components.networks import registry",
+            "networks never import each other",
+        ),
+        (
+            "components/networks/azure_cni/agent.py",
+            "from kubewire.components.vpc import cloud",
+            "components never import each other",
+        ),
+        (
+            "components/networks/flannel/network.py",
+            "from kubewire.components.networks.weave import network",
+            "networks never import each other",
+        ),
+        ("components/addon.py", "from kubewire.components.kernel import command", "an add-on's descriptor"),
+        ("components/networks/registry.py", "import asyncio", "what plans and renders does no I/O"),
+        (
             "components/base/tls.py",
             "from kubewire.components.networks.azure_cni import masquerade",
             "components never import each",

@@ -1,6 +1,7 @@
-"""The Mininet network of a plan: Topo, hosts with private directories, Linux bridges as switches.
+"""Builds a plan as a Mininet network: Topo, hosts with private directories, Linux bridges as
+switches.
 
-Runs inside a lab's sandbox, where it is root of its own network namespace.
+It runs inside a lab's sandbox, as root of the sandbox's own network namespace.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ from mininet.topo import Topo
 from kubewire.topologies.plan import PRIVATE_DIRECTORIES, Machine, TopologyPlan, port_name
 
 _FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
-#: Routers choose among equal ways by addresses and ports, as fabrics do.
+#: Routers distribute flows over equal routes by addresses and ports, as fabrics do.
 _ROUTER_SYSCTLS = _FORWARDING | {
     "net/ipv4/fib_multipath_hash_policy": "1",
     "net/ipv6/fib_multipath_hash_policy": "1",
 }
-#: kubeadm's preflight asks for these on a node; bridge-nf is per network namespace since Linux 5.3.
+#: kubeadm's preflight checks demand these on a node. bridge-nf is per network namespace since Linux
+#: 5.3.
 _NODE_SYSCTLS = _FORWARDING | {
     "net/bridge/bridge-nf-call-iptables": "1",
     "net/bridge/bridge-nf-call-ip6tables": "1",
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
 }
-#: IPv6 addresses are static, as in the plan: no router is asked for, and none of ours is tentative for a second
-#: (duplicate address detection, RFC 4862 section 5.4), nor are those of bridges that a CNI plugin makes later.
+#: IPv6 addresses are static, as in the plan. No router is solicited, and no address is tentative
+#: for a second (duplicate address detection, RFC 4862 section 5.4), not even those of bridges that
+#: a CNI plugin creates later.
 _STATIC_IPV6 = {
     "net/ipv6/conf/*/accept_dad": "0",
     "net/ipv6/conf/*/accept_ra": "0",
@@ -49,13 +52,16 @@ class CommandFailed(Exception):
 
     def __init__(self, host: str, command: str, output: str) -> None:
         super().__init__(f"{host}: {command}\n{output}")
-        self.host, self.command, self.output = host, command, output
+        self.host = host
+        self.command = command
+        self.output = output
 
 
 class _EndingShell(Node):  # type: ignore[misc]
-    """A Mininet node that notices when its shell ends, or does not start.
+    """A Mininet node that notices if its shell ends, or does not start.
 
-    Mininet keeps the terminal's other end open itself and so waits for ever for a shell that is not there.
+    Mininet itself keeps the other end of the terminal open, and would wait for ever for a shell
+    that is gone.
     """
 
     _heard = ""
@@ -64,7 +70,7 @@ class _EndingShell(Node):  # type: ignore[misc]
         process = super()._popen(cmd, **params)
         if self.slave is not None and params.get("stdin") == self.slave:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(null, self.slave, inheritable=False)  # not closed: Node.cleanup() does that
+            os.dup2(null, self.slave, inheritable=False)  # not closed, because Node.cleanup() closes it
             os.close(null)
         return process
 
@@ -73,28 +79,29 @@ class _EndingShell(Node):  # type: ignore[misc]
         try:
             yield
         except OSError as error:
-            if error.errno != errno.EIO:  # what a terminal's master says when nobody has its other end
+            if error.errno != errno.EIO:  # a terminal's master returns EIO when its other end is closed
                 raise
             command = self.lastCmd or shlex.join(self.shell.args)
             output = f"{self._heard.strip()}\nits shell ended with exit code {self.shell.wait()}"
             raise CommandFailed(self.name, command, output.strip()) from error
 
     def read(self, size: int = 1024) -> str:
-        """Node.read. Raises CommandFailed when the shell has ended."""
+        """Node.read. Raises CommandFailed if the shell has ended."""
         with self._there():
             data: str = super().read(size)
         self._heard = (self._heard + data)[-1024:]
         return data
 
     def write(self, data: str) -> None:
-        """Node.write, of a new command. Raises CommandFailed when the shell has ended."""
+        """Node.write of a new command. Raises CommandFailed if the shell has ended."""
         self._heard = ""
         with self._there():
             super().write(data)
 
 
 def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str]:
-    """fstab(5): a tmpfs on each directory; over them what is shared, held open as descriptors 60, 61, ..."""
+    """fstab(5): a tmpfs on each directory, then binds of the shared paths, held open as descriptors
+    60, 61, ..."""
     modes = {"/tmp": "1777"}
     lines = [f"node-private {path} tmpfs nodev,mode={modes.get(path, '755')} 0 0" for path in directories]
     for descriptor, path in enumerate(shared, start=60):
@@ -107,37 +114,42 @@ def _escaped(path: str) -> str:
 
 
 class MachineHost(_EndingShell, Host):  # type: ignore[misc]
-    """A Mininet host that is configured from its plan in two shell commands instead of a dozen."""
+    """A Mininet host that is configured from its plan by two shell commands instead of a dozen."""
 
-    def __init__(self, name: str, machine: Machine, shared: Sequence[str] = (), **params: Any) -> None:
+    def __init__(
+        self, name: str, machine: Machine, shared: Sequence[str] = (), directories: Sequence[str] = (), **params: Any
+    ) -> None:
         self.machine = machine
         self._shared = tuple(shared)
-        private = list(PRIVATE_DIRECTORIES) if machine.is_node else ["/run", "/tmp"]
+        private = [*PRIVATE_DIRECTORIES, *directories] if machine.is_node else ["/run", "/tmp"]
         super().__init__(name, privateDirs=private, **params)
 
     def run(self, command: str) -> str:
-        """A shell command that is silent when it works. Raises CommandFailed with what it printed."""
+        """Runs a shell command that prints nothing if it works. Raises CommandFailed with its
+        output."""
         output: str = self.cmd(command)
         if output.strip():
             raise CommandFailed(self.name, command, output.strip())
         return output
 
     def mountPrivateDirs(self) -> None:
-        """One mount(8) with a table of all, instead of two programs for each of them."""
-        # What lies below them and must stay visible (the lab's state directory) is held while they are replaced.
+        """Runs one mount(8) with a table of all directories, instead of two programs for each."""
+        # Shared paths below the new mounts (the lab's state directory) are kept open while they are
+        # covered.
         held = [(descriptor, shlex.quote(path)) for descriptor, path in enumerate(self._shared, start=60)]
         hold = "".join(f"exec {descriptor}<{path}; " for descriptor, path in held)
         release = "".join(f"exec {descriptor}<&-; " for descriptor, _ in held)
-        with tempfile.NamedTemporaryFile("w", prefix="fstab-") as table:  # mount(8) wants a regular file
+        # mount(8) accepts only a regular file as its table.
+        with tempfile.NamedTemporaryFile("w", prefix="fstab-") as table:
             table.write("\n".join([*private_table(self.privateDirs, self._shared), ""]))
             table.flush()
             self.run(
                 f"{hold}mkdir -p {' '.join(self.privateDirs)}; mount -n -c -a -T {shlex.quote(table.name)}; "
-                f"{release}mkdir -p /run/netns /run/lock"
+                f"{release}mkdir -p /run/netns /run/lock",
             )
 
     def configDefault(self, **_: Any) -> None:
-        """Addresses, routes and sysctls of the plan. Links are already plugged in."""
+        """Sets addresses, routes and sysctls of the plan. Links are plugged in before."""
         self._set(_STATIC_IPV6 if self._has_ipv6 else {})
         lines = ["link set lo up"]
         for interface in self.machine.interfaces:
@@ -148,7 +160,8 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         if self.machine.is_node:
             self._set(_NODE_SYSCTLS)
         elif self.machine.role == "router":
-            # Each with a seed of its own (Linux 6.11): two in a row with one would use half of the second's ways.
+            # Each has a different seed (Linux 6.11): with equal seeds a second router would use
+            # half of its routes.
             seed = str(zlib.crc32(self.name.encode()))
             self._set(_ROUTER_SYSCTLS | {"net/ipv4/fib_multipath_hash_seed": seed})
 
@@ -169,11 +182,15 @@ def _add_address(address: str, interface: str) -> str:
 
 
 class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
-    """A Linux bridge whose ports are made in one `ip -batch`. No spanning tree: plans have no loops."""
+    """A Linux bridge whose ports are added by one `ip -batch`. No spanning tree: plans have no
+    loops."""
 
     def start(self, _controllers: Any) -> None:
         ports = [interface.name for interface in self.intfList() if interface.name != "lo"]
-        lines = [f"link add name {self.name} type bridge mcast_snooping 0", f"link set {self.name} up"]
+        lines = [
+            f"link add name {self.name} type bridge mcast_snooping 0",
+            f"link set {self.name} up",
+        ]
         for port in ports:
             lines.append(f"link set {port} master {self.name} up")
         output = self.cmd("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
@@ -182,48 +199,64 @@ class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
 
     @classmethod
     def setup(cls) -> None:
-        """LinuxBridge's own check warns about bridge-nf, which the sandbox has already switched off."""
+        """LinuxBridge's own check warns about bridge-nf, which the sandbox has already switched
+        off."""
 
 
 class _PlannedIntf(Intf):  # type: ignore[misc]
-    """An interface that MachineHost.configDefault or Bridge.start brings up, with everything else in one batch."""
+    """An interface that MachineHost.configDefault or Bridge.start brings up, together with others
+    in one batch."""
 
     def isUp(self, setUp: bool = False) -> bool:
-        """Intf.isUp, without an ifconfig for each."""
+        """Intf.isUp without an ifconfig for each interface."""
         return setUp or super().isUp()
 
 
 class PlainLink(Link):  # type: ignore[misc]
-    """A veth pair; the host's configuration brings its end up, the bridge the other."""
+    """A veth pair. The host's configuration brings up one end, the bridge the other."""
 
 
 class PlanTopo(Topo):  # type: ignore[misc]
     """A TopologyPlan as a Mininet Topo."""
 
-    def build(self, plan: TopologyPlan | None = None, shared: Sequence[str] = (), **_: Any) -> None:
+    def build(
+        self,
+        plan: TopologyPlan | None = None,
+        shared: Sequence[str] = (),
+        directories: Sequence[str] = (),
+        **_: Any,
+    ) -> None:
         assert plan is not None
         for number, switch in enumerate(plan.switches, start=1):
             self.addSwitch(switch, dpid=f"{number:x}")
         for machine in plan.machines:
-            self.addHost(machine.name, machine=machine, shared=shared)
+            self.addHost(machine.name, machine=machine, shared=shared, directories=directories)
             for interface in machine.interfaces:
                 options: dict[str, Any] = {
                     "intfName1": interface.name,
                     "intfName2": port_name(interface.switch, machine.name),
                 }
                 if plan.bandwidth is not None:
-                    # Shapes what leaves; both ends, so both directions. tbf is there on every kernel and segments GSO.
-                    options |= {"cls1": TCIntf, "cls2": TCIntf, "bw": plan.bandwidth, "use_tbf": True}
+                    # tbf shapes outgoing packets, so both ends have it. Every kernel has it, and it
+                    # segments GSO packets.
+                    options |= {
+                        "cls1": TCIntf,
+                        "cls2": TCIntf,
+                        "bw": plan.bandwidth,
+                        "use_tbf": True,
+                    }
                 self.addLink(machine.name, interface.switch, **options)
 
 
-def build(plan: TopologyPlan, *shared: str) -> Mininet:
-    """Build and start the network. shared: directories that every host sees although its own /run or /tmp covers
-    their place. Raises CommandFailed when a command on a host says anything."""
-    # Mininet.init() would raise sysctls of the whole machine (fs.file-max, kernel.pty.max ...).
+def build(plan: TopologyPlan, *shared: str, directories: Sequence[str] = ()) -> Mininet:
+    """Builds and starts the network. shared: directories that every host sees although its own /run
+    or /tmp covers them. directories: private directories of every node besides PRIVATE_DIRECTORIES.
+    Raises CommandFailed if a command on a host prints anything."""
+    # Mininet.init() would raise sysctls of the whole machine (fs.file-max, kernel.pty.max ...), so
+    # it is skipped.
     Mininet.inited = True
     network = Mininet(
-        topo=PlanTopo(plan=plan, shared=shared),
+        topo=PlanTopo(plan=plan, shared=shared, directories=directories),
         host=MachineHost,
         switch=Bridge,
         link=PlainLink,

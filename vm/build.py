@@ -1,4 +1,4 @@
-"""Builds kernels into the cache, boots each once and asks it what it has."""
+"""Builds kernels into the cache, boots each once and tests which features it has."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ def folder_of(kernel: Kernel) -> Path:
 
 
 def code_folders() -> list[Path]:
-    """What Python needs of the host to run this code: the checkout (or site-packages) and the virtual environment."""
+    """The host's folders that Python needs to run this code: the checkout (or site-packages) and
+    the virtual environment."""
     return [sources.VISIBLE, Path(sys.prefix)]
 
 
 def environment() -> dict[str, str]:
-    """For Python inside: this code, and no writing beside it."""
+    """Variables for Python in the guest: the path of this code, and no bytecode files beside it."""
     return {"PYTHONPATH": str(sources.IMPORTED_FROM), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def find(kernel: Kernel) -> cache.Built | None:
-    """The kernel if it is in a cache and up to date, was asked for all features, and runs here.
+    """The kernel if it is cached and up to date, was tested for all features, and runs here; else
+    None.
 
-    Raises Untrusted for a cache that others can write.
+    Raises Untrusted if other users can write to the cache.
     """
     for directory in cache.directories():
         folder = directory / kernel.name
@@ -53,7 +55,8 @@ def find(kernel: Kernel) -> cache.Built | None:
 
 
 def refusal(kernel: Kernel) -> str:
-    """Why it does not run on this machine, in one line; "" when it does or was not tried yet."""
+    """The reason why the kernel does not run on this machine, in one line; "" if it runs or was not
+    tried yet."""
     verdict = _verdict(kernel)
     if verdict is None or not verdict.why or verdict.recipe != kernel.recipe():
         return ""
@@ -61,15 +64,15 @@ def refusal(kernel: Kernel) -> str:
 
 
 def _verdict(kernel: Kernel) -> cache.Verdict | None:
-    """What is known of it on this machine: what this user found out, else what root did."""
+    """The stored verdict for this machine: this user's own, else root's."""
     known = (cache.Verdict.load(directory / kernel.name) for directory in cache.directories())
     return next(filter(None, known), None)
 
 
 def to_be_asked(kernel: Kernel) -> bool:
-    """Whether this user has it built as it should be, and it is only to be booted once more.
+    """True if this user's build is up to date and only needs to be booted and tested again.
 
-    So it is when the list of features is another one since, or when it was booted on another machine.
+    That happens after the list of features has changed, or on another machine.
     """
     built = cache.Built.load(folder_of(kernel))
     if built is None or built.recipe != kernel.recipe() or not os.access(built.path, os.R_OK):
@@ -81,7 +84,7 @@ def to_be_asked(kernel: Kernel) -> bool:
 
 
 def missing(kernel: Kernel) -> str:
-    """Why there is none to be used, in one line that says what helps; "" when there is one."""
+    """The reason why the kernel cannot be used, with the remedy, in one line; "" if it can."""
     if find(kernel):
         return ""
     if why := refusal(kernel):
@@ -90,7 +93,7 @@ def missing(kernel: Kernel) -> str:
 
 
 def need(kernel: Kernel) -> cache.Built:
-    """Raises NotBuilt with what helps."""
+    """Returns the kernel. Raises NotBuilt with the remedy."""
     built = find(kernel)
     if built is None:
         raise NotBuilt(missing(kernel))
@@ -98,10 +101,10 @@ def need(kernel: Kernel) -> cache.Built:
 
 
 def build(kernel: Kernel, progress: Progress) -> cache.Built:
-    """Make it when it is not there, and find out what it has. The same call again goes on.
+    """Builds the kernel if necessary, and tests its features. An interrupted build is continued.
 
-    Raises BuildFailed; DoesNotRun when it panics on this machine. Whether it does is kept for
-    refusal(); that it was not up in time is not, for that may be the machine's load.
+    Raises BuildFailed; DoesNotRun if the kernel panics on this machine. A panic is stored for
+    refusal(); a time-out is not, because the machine's load may have caused it.
     """
     folder = folder_of(kernel)
     if not cache.Built.load(folder) and (others := find(kernel)):
@@ -125,7 +128,7 @@ def build(kernel: Kernel, progress: Progress) -> cache.Built:
         known = cache.Verdict.load(folder) == verdict
         if known and before and _same(before, built):
             return before
-        progress("booting it to see what it has")
+        progress("booting it to test its features")
         try:
             found = probe(kernel, built)
         except DoesNotRun as error:
@@ -144,38 +147,59 @@ def _own(check: Callable[[Path], None], folder: Path) -> None:
         raise Untrusted(str(error)) from error
 
 
-def _same(one: cache.Built, other: cache.Built) -> bool:
-    return (one.sha256, one.recipe, one.probes) == (other.sha256, other.recipe, other.probes)
+def _same(before: cache.Built, after: cache.Built) -> bool:
+    return (before.sha256, before.recipe, before.probes) == (after.sha256, after.recipe, after.probes)
 
 
 def probes() -> str:
-    """Changes when the list of features does, not with the place of the code: checkouts share a cache."""
+    """A digest of the list of features, without the place of the code, so that checkouts can share
+    a cache."""
     features = kernel_features.FEATURES.items()
-    return cache.digest(*(f"{name} {feature.command}".replace(str(sources.FOLDER), "") for name, feature in features))
+    return cache.digest(
+        *(f"{name} {feature.command}".replace(str(sources.FOLDER), "") for name, feature in features),
+    )
 
 
 def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
-    """Boot it and try every feature inside. Raises BuildFailed; DoesNotRun when it panics."""
+    """Boots the kernel and tries every feature inside. Raises BuildFailed; DoesNotRun if it panics."""
     job = Job([sys.executable, "-m", "kubewire.components.kernel.features"], env=environment())
     said: list[bytes] = []
     errors: list[bytes] = []
     try:
-        with Machine(kernel, built, Boot(memory=1024), visible=code_folders(), jobs=[job]) as machine:
+        with Machine(
+            kernel,
+            built,
+            Boot(memory=1024),
+            visible=code_folders(),
+            jobs=[job],
+        ) as machine:
             (pending,) = machine.pending
             up = _up(machine, kernel.boot_seconds)
-            code = machine.wait(pending, timeout=_PROBE_TIMEOUT, out=said.append, err=errors.append, look=up)
+            code = machine.wait(
+                pending,
+                timeout=_PROBE_TIMEOUT,
+                out=said.append,
+                err=errors.append,
+                look=up,
+            )
     except Panicked as error:
-        raise DoesNotRun(f"{kernel.name} does not run on this machine: {error}", error.why) from error
+        raise DoesNotRun(
+            f"{kernel.name} does not run on this machine: {error}",
+            error.why,
+        ) from error
     except (VMError, TimeoutError) as error:
         raise BuildFailed(f"{kernel.name} was built but does not run: {error}") from error
     if code != 0:
-        raise BuildFailed(f"{kernel.name} runs, but not the probes: {b''.join(errors).decode(errors='replace')}")
+        raise BuildFailed(
+            f"{kernel.name} runs, but not the probes: {b''.join(errors).decode(errors='replace')}",
+        )
     features: dict[str, bool] = json.loads(b"".join(said))["features"]
     return features
 
 
 def _up(machine: Machine, within: float) -> Callable[[], None]:
-    """Called, it raises TimeoutError when the machine is not up within so many seconds from now."""
+    """Returns a function that raises TimeoutError if the machine is not up that many seconds from
+    now."""
     deadline = time.monotonic() + within
 
     def look() -> None:
@@ -188,7 +212,8 @@ def _up(machine: Machine, within: float) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """One build of a kernel at a time: flock(2) on its folder; whoever comes second waits."""
+    """Holds flock(2) on the kernel's folder, so that only one build runs at a time; a second one
+    waits."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

@@ -1,6 +1,8 @@
-"""Where kernels and images are kept: outside the checkout, with size and checksum, built anew at any time.
+"""The cache of kernels: outside the checkout, with size and checksum, and always safe to delete and
+rebuild.
 
-A kernel is there when its `kernel.json` is: written last, in one piece, after the file it describes was booted.
+A kernel is complete when its `kernel.json` exists: that file is written last, atomically, after the
+kernel was booted.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-#: Beside kernel.json: on which machines the kernel ran, by machine().
+#: The file beside kernel.json that records on which machines the kernel runs, by machine().
 VERDICTS = "machines.json"
-#: What root builds; everybody may read it.
+#: Kernels that root has built; all users may read them.
 SYSTEM = Path("/var/cache/kubewire/vm")
 
 
 def directory() -> Path:
-    """Where this user builds: $KUBEWIRE_VM_CACHE, or SYSTEM for root, or kubewire/vm in a user's own cache."""
+    """The folder this user builds in: $KUBEWIRE_VM_CACHE, SYSTEM for root, else kubewire/vm in the
+    user's cache."""
     if chosen := os.environ.get("KUBEWIRE_VM_CACHE"):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
@@ -29,16 +32,16 @@ def directory() -> Path:
 
 
 def directories() -> list[Path]:
-    """Where this user looks: the own one, then root's unless a place was chosen."""
+    """The folders that are searched: the user's own, then root's unless $KUBEWIRE_VM_CACHE is set."""
     return [directory()] if os.environ.get("KUBEWIRE_VM_CACHE") else list(dict.fromkeys([directory(), SYSTEM]))
 
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel that was booted here. features: what it was found to have, by trying inside it.
+    """A kernel that was built and booted here. features: the result of trying each inside it.
 
-    recipe: checksum of all that it was built from; another one means: build it anew. probes: checksum of the list of
-    features; another one means: only ask it again.
+    recipe: checksum of everything it was built from; after a change it must be rebuilt. probes:
+    checksum of the list of features; after a change it must only be tested again.
     """
 
     release: str
@@ -52,7 +55,7 @@ class Built:
 
     @classmethod
     def load(cls, folder: Path) -> Built | None:
-        """None when there is none, or one that this version cannot read."""
+        """None if there is no such file, or this version cannot read it."""
         try:
             return cls(**json.loads((folder / "kernel.json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -68,7 +71,7 @@ class Built:
 class Verdict:
     """Whether a kernel runs on a machine. path, sha256, recipe: as in Built.
 
-    why: the reason that it does not, in one line; "": it does.
+    why: the reason why it does not, in one line; "" if it does.
     """
 
     path: str
@@ -78,21 +81,21 @@ class Verdict:
 
     @classmethod
     def load(cls, folder: Path) -> Verdict | None:
-        """What is known about this machine; None when nothing is."""
+        """The verdict for this machine, or None."""
         try:
             return cls(**json.loads((folder / VERDICTS).read_text())[machine()])
         except (OSError, ValueError, TypeError, LookupError):
             return None
 
     def holds(self) -> bool:
-        """Whether the kernel is the same one still."""
+        """True if the kernel's file is unchanged."""
         try:
             return sha256(Path(self.path)) == self.sha256
         except OSError:
             return False
 
     def save(self, folder: Path) -> None:
-        """Beside those of other machines: a cache may be carried from one to another."""
+        """Adds it to those of other machines: a cache may be copied from one machine to another."""
         try:
             verdicts = dict(json.loads((folder / VERDICTS).read_text()))
         except (OSError, ValueError, TypeError):
@@ -103,7 +106,8 @@ class Verdict:
 
 
 def machine() -> str:
-    """A checksum of what decides whether a kernel runs: this machine's CPU with flags, its own kernel."""
+    """A checksum of the values that decide whether a kernel runs: this machine's CPU with flags,
+    and its kernel."""
     return digest(platform.machine(), platform.release(), *cpu(Path("/proc/cpuinfo").read_text()))
 
 
@@ -116,7 +120,7 @@ def cpu(text: str) -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+    """The digest of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -127,5 +131,5 @@ def digest(*parts: str) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below it."""
+    """The size of all files below a folder, in bytes."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

@@ -1,4 +1,4 @@
-"""What a guest's kernel says on its console when it gives up, and why, where the cause is known."""
+"""Finds a guest kernel's panic on its console, and the cause if it is known."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from pathlib import Path
 
 from kubewire.vm.share import Follower
 
-#: panic() in kernel/panic.c says it, on every architecture.
+#: The message of panic() in kernel/panic.c, on every architecture.
 PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
-#: Lines shown before it, where the cause is, and after it, where the call trace begins.
-_BEFORE, _AFTER = 6, 4
+#: Lines shown before the panic, where its cause is, and after it, where the call trace begins.
+_BEFORE = 6
+_AFTER = 4
 
 
 @dataclass(frozen=True)
 class Cause:
-    """pattern: a line of the console. why: a sentence for people, with what helps."""
+    """pattern: a line of the console. why: a sentence for users, with the remedy."""
 
     pattern: re.Pattern[str]
     why: str
 
 
 CAUSES = (
-    # userspace() in arch/um/os-Linux/skas/process.c says it; 14 is EFAULT. More is in host_xstate.h.
+    # The message of userspace() in arch/um/os-Linux/skas/process.c; 14 is EFAULT. host_xstate.h
+    # explains it.
     Cause(
         re.compile(r"ptrace set fp regs failed, errno = 14"),
         "this CPU's extended state (as with Intel AMX) is larger than the 2696 bytes that "
@@ -35,7 +37,7 @@ CAUSES = (
 
 
 class Watch:
-    """Reads the console's file as it grows."""
+    """Reads the console's file while it grows."""
 
     def __init__(self, path: Path) -> None:
         self._follower = Follower(path)
@@ -43,11 +45,11 @@ class Watch:
         self._panicked = False
 
     def panicked(self) -> bool:
-        """Whether the kernel has given up by now."""
+        """True if the kernel has panicked."""
         while data := self._follower.read():
             text = self._unfinished + data.decode(errors="replace")
             self._panicked = self._panicked or PANIC.search(text) is not None
-            self._unfinished = text.rpartition("\n")[2][-1000:]  # a line may come in pieces
+            self._unfinished = text.rpartition("\n")[2][-1000:]  # a line may arrive in pieces
         return self._panicked
 
     def close(self) -> None:
@@ -55,12 +57,13 @@ class Watch:
 
 
 def panic_of(lines: Sequence[str]) -> int | None:
-    """Which line says that the kernel gives up: the first; None: it does not."""
+    """The number of the first line that reports a panic, or None."""
     return next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
 
 
 def why(lines: Sequence[str]) -> str:
-    """Why it gave up, in one line: the known cause, else its own words; "" when it did not."""
+    """The cause of the panic in one line: the known cause, else the kernel's own message; ""
+    without a panic."""
     number = panic_of(lines)
     if number is None:
         return ""
@@ -69,7 +72,7 @@ def why(lines: Sequence[str]) -> str:
 
 
 def last_words(lines: Sequence[str], count: int = 15) -> list[str]:
-    """Around the panic, else the end."""
+    """The lines around the panic, else the last lines."""
     number = panic_of(lines)
     if number is None:
         return list(lines[-count:])

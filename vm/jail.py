@@ -1,13 +1,19 @@
-"""Where a virtual machine's process lives on the host: `python -m kubewire.vm.jail SPEC.json LIFELINE`.
+"""Isolates a virtual machine's process on the host:
+`python -m kubewire.vm.jail SPEC.json LIFELINE`.
 
-Network, mount, pid, ipc and uts namespaces of its own; every file of the host read-only, except the shared folder;
-no way to become more than nobody. PID 1 of the pid namespace only waits for the machine, its child: with PID 1
-everything that the machine started ends. The machine is not PID 1 itself, because the kernel keeps signals from one
-that have no handler: User-mode Linux that panics ends by abort(3), and would try that for ever.
+The guest runs as root inside, and UML's hostfs turns its file accesses into system calls on the
+host. So the process must be unable to do harm, whatever the guest does: it has its own network,
+mount, pid, ipc and uts namespaces; every file of the host is read-only except the shared folder; it
+runs as nobody and cannot gain rights (no_new_privs); and its network namespace is empty.
 
-Its life hangs on LIFELINE, the read end of a pipe: when the other end closes, for whatever reason, this process kills
-it and removes its folder. When this process is killed itself, the kernel kills it (PR_SET_PDEATHSIG). So a kill -9 of
-anybody leaves no process.
+PID 1 of the pid namespace only waits for the machine, which is its child; when PID 1 ends, the
+kernel kills everything that the machine started. The machine must not be PID 1 itself: the kernel
+does not deliver signals without a handler to PID 1, and a panicking User-mode Linux ends by
+abort(3), so it would try that for ever (pid_namespaces(7)).
+
+No process may survive its starter. LIFELINE is the read end of a pipe; when the other end closes,
+for whatever reason, this process kills the machine and removes its folder. When this process itself
+is killed, the kernel kills PID 1 (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -28,8 +34,10 @@ from typing import Any
 from kubewire.components.kernel import namespaces as ns
 
 NOBODY = 65534
-#: The shared folder's path for the machine, and a place for its mounts; both in its own /tmp.
-SHARE, SCRATCH = Path("/tmp/io"), Path("/tmp/root")
+#: The path of the shared folder for the machine, and a place for its mounts; both are in its own
+#: /tmp.
+SHARE = Path("/tmp/io")
+SCRATCH = Path("/tmp/root")
 CANNOT_START = 125
 _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,10 +45,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Spec:
-    """argv: the machine's program. visible: what it must be able to read, under the same path. size: MiB of its /tmp.
+    """argv: the machine's program. visible: paths that it must be able to read. size: MiB of its
+    /tmp.
 
-    terminal: it has the standard input. share: the shared folder, inside the machine's own folder on the host.
-    cpu: the only one it may use (UML's processes take turns; between two CPUs each turn costs more), -1: all.
+    terminal: it uses the standard input. share: the shared folder, inside the machine's folder on
+    the host. cpu: the only CPU it may use, -1 for all (UML's processes take turns; a turn between
+    two CPUs costs more).
     """
 
     argv: Sequence[str]
@@ -58,7 +68,8 @@ class Spec:
 
 
 def main(spec: Spec, lifeline: int) -> int:
-    """Run it; returns its exit code, 128 + signal when it was killed, 125 when it could not be started."""
+    """Runs the machine. Returns its exit code, 128 + signal if it was killed, 125 if it could not
+    be started."""
     try:
         _enter_namespaces()
         launcher = os.pidfd_open(os.getpid())
@@ -66,14 +77,19 @@ def main(spec: Spec, lifeline: int) -> int:
         if child == 0:
             _first(spec, launcher)
     except OSError as error:
-        print(f"kubewire-vm: cannot isolate the virtual machine: {error}", file=sys.stderr, flush=True)
+        print(
+            f"kubewire-vm: cannot isolate the virtual machine: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
         return CANNOT_START
     return _until_either_ends(spec, child, lifeline)
 
 
 def _enter_namespaces() -> None:
     if os.geteuid() != 0:
-        uid, gid = os.geteuid(), os.getegid()
+        uid = os.geteuid()
+        gid = os.getegid()
         ns.unshare(ns.CLONE_NEWUSER)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
@@ -92,19 +108,20 @@ def _until_either_ends(spec: Spec, child: int, lifeline: int) -> int:
     if pidfd not in over:
         os.kill(child, signal.SIGKILL)
     code = _exit_code(os.waitpid(child, 0)[1])
-    if lifeline in over:  # nobody is left to do it
+    if lifeline in over:  # the starter is gone and cannot remove the folder
         shutil.rmtree(Path(spec.share).parent, ignore_errors=True)
     return code
 
 
 def _first(spec: Spec, launcher: int) -> None:
-    """PID 1 of the namespace, until the machine ends: never returns. launcher: a pidfd."""
+    """PID 1 of the namespace. Waits for the machine's end; never returns. launcher: a pidfd of its
+    parent."""
     try:
         _die_with(launcher)
-        ns.unshare(ns.CLONE_NEWNS)  # not the launcher: it removes the folder in the end
+        ns.unshare(ns.CLONE_NEWNS)  # not in the launcher, which must be able to remove the folder at the end
         _files(spec)
         _drop_rights()
-        _die_with(launcher)  # changing one's user clears it
+        _die_with(launcher)  # a change of the user clears the parent death signal
         machine = os.fork()
         if machine == 0:
             _run(spec)
@@ -116,7 +133,7 @@ def _first(spec: Spec, launcher: int) -> None:
 
 
 def _reap_until(machine: int) -> int:
-    """Wait for all children, as PID 1 must, until the machine ends; its exit code."""
+    """Reaps all children, as PID 1 must, until the machine ends; returns its exit code."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == machine:
@@ -129,13 +146,13 @@ def _exit_code(status: int) -> int:
 
 
 def _run(spec: Spec) -> None:
-    """The machine. Raises OSError when it cannot be started, else never returns."""
+    """Executes the machine's program. Raises OSError if that fails, else never returns."""
     if spec.cpu >= 0:
         os.sched_setaffinity(0, {spec.cpu})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not spec.terminal:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.setpgid(0, 0)  # User-mode Linux that panics sends SIGTERM to its whole process group
+        os.setpgid(0, 0)  # a panicking User-mode Linux sends SIGTERM to its whole process group
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", **spec.env}
     os.execve(spec.argv[0], list(spec.argv), environment)
 
@@ -144,18 +161,24 @@ def _die_with(launcher: int) -> None:
     ns.set_parent_death_signal(signal.SIGKILL)
     poller = select.poll()
     poller.register(launcher, select.POLLIN)
-    if poller.poll(0):  # it had ended before
+    if poller.poll(0):  # the launcher had ended before the signal was set
         os._exit(CANNOT_START)
 
 
 def _files(spec: Spec) -> None:
-    """The host's files, read-only; /tmp of its own; what lies where nobody may look, bound to the same path."""
+    """Mounts: the host's files read-only, a new /tmp, and visible paths inside closed folders."""
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
     held = {path: os.open(path, os.O_PATH) for path in spec.visible}
     share = os.open(spec.share, os.O_PATH | os.O_DIRECTORY)
     private = sorted(set(closed_folders(spec.visible)))
     for folder in ["/tmp", *private]:
-        ns.mount("kubewire-vm", folder, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, f"mode=755,size={spec.size}m")
+        ns.mount(
+            "kubewire-vm",
+            folder,
+            "tmpfs",
+            ns.MS_NOSUID | ns.MS_NODEV,
+            f"mode=755,size={spec.size}m",
+        )
     for path, descriptor in held.items():
         if path.startswith(tuple(f"{folder}/" for folder in ["/tmp", *private])):
             _bind(descriptor, Path(path))
@@ -164,7 +187,7 @@ def _files(spec: Spec) -> None:
     _bind(share, SHARE)
     os.close(share)
     ns.read_only("/")
-    for writable in ("/tmp", SHARE):  # in /tmp the machine keeps its memory
+    for writable in ("/tmp", SHARE):  # the machine keeps its memory in /tmp
         ns.read_only(writable, recursive=False, on=False)
     Path("/tmp").chmod(0o1777)
     ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
@@ -181,7 +204,8 @@ def _bind(descriptor: int, target: Path) -> None:
 
 
 def closed_folders(paths: Sequence[str]) -> Iterator[str]:
-    """For each path the topmost folder above it that others may not enter (in /tmp everything is covered anyway)."""
+    """For each path its topmost parent that other users may not enter. Paths in /tmp are covered
+    anyway."""
     if os.geteuid() != 0:
         return
     for path in paths:

@@ -1,4 +1,17 @@
-"""A virtual machine that runs: boot it, give it jobs, read their output as it comes, end it."""
+"""A running virtual machine: boot it, give it jobs, read their output while it appears, end it.
+
+Four parties work together: this object, the jail process that isolates the machine (jail.py), the
+machine itself, and the guest's PID 1 (guest/init.py). Host and guest share no network and no pipe;
+they communicate through files in one folder (share.py), by hostfs in UML and by 9p in QEMU.
+
+- Life: the object holds the write end of a pipe, the jail the read end. Whatever ends this process
+  closes the pipe, and then the jail kills the machine. Nothing else has to clean up.
+- Success: a job has succeeded only if its `rc` file says so. The exit codes of UML and QEMU are 0
+  whatever happened, so a machine that ends without `rc` has failed, and the console says why
+  (console.py).
+- Cleanliness: each machine has a folder and a lock on it. A folder whose lock is free belongs to no
+  process, and the next start removes it (sweep).
+"""
 
 from __future__ import annotations
 
@@ -24,19 +37,19 @@ from kubewire.vm.jail import CANNOT_START, Spec
 from kubewire.vm.kernels.base import Boot, Kernel
 from kubewire.vm.share import Follower, Job, Share, collect, exit_code
 
-#: Gets a job's output as it comes.
+#: Receives a job's output while it appears.
 Sink = Callable[[bytes], None]
 _LOOK_EVERY = 0.01
-#: A kernel that has panicked ends by itself; one that has not after so many seconds is ended.
+#: A panicked kernel ends by itself; if it has not done so after this many seconds, it is killed.
 _PANIC_GRACE = 1.0
 
 
 def discard(_: bytes) -> None:
-    """A sink that forgets."""
+    """A sink that ignores the output."""
 
 
 def run_directory() -> Path:
-    """Where the folders of running machines are: in memory, and nobody else's."""
+    """The parent of the machines' folders: in memory, and private to the user."""
     if chosen := os.environ.get("KUBEWIRE_VM_RUN"):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
@@ -46,11 +59,12 @@ def run_directory() -> Path:
 
 
 class Machine:
-    """A context manager: entering boots, leaving ends it, whatever happens.
+    """A context manager: entering boots the machine, leaving ends it in any case.
 
-    resident: it stays for more jobs; otherwise it is given its jobs at once, runs them and ends by itself (the only
-    way with virtual time: a guest that looks for jobs would let it race). visible: folders of the host that jobs
-    need, read-only, under the same path. shell: an interactive command on this process's terminal instead of jobs.
+    resident: it stays for more jobs. Otherwise it gets its jobs at the start, runs them and ends by
+    itself, which is the only way with virtual time: a guest that polls for jobs would make the
+    clock race. visible: the host's folders that jobs need, read-only, under the same path. shell:
+    an interactive command on this process's terminal instead of jobs.
     """
 
     def __init__(
@@ -67,7 +81,8 @@ class Machine:
     ) -> None:
         self.kernel = kernel
         self._program = kernel.program(built, boot)
-        self._boot, self._resident = boot, resident
+        self._boot = boot
+        self._resident = resident
         self._visible = list(dict.fromkeys(str(path.resolve()) for path in visible))
         self._first = jobs
         self._shell = _shell(shell, workdir) if shell else {}
@@ -79,7 +94,7 @@ class Machine:
     def __enter__(self) -> Machine:
         base = run_directory()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(base):  # else somebody's sweep meets this folder before it is locked
+        with _alone(base):  # otherwise another process's sweep could remove the folder before it is locked
             sweep(base)
             self.folder = Path(tempfile.mkdtemp(prefix=f"{self.kernel.name}-", dir=base))
             self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -109,11 +124,20 @@ class Machine:
         self._launch()
 
     def _launch(self) -> None:
-        """kubewire.vm.jail, a process of its own with one thread. It has the terminal, or a file for the console."""
+        """Starts kubewire.vm.jail as a separate process with one thread. Its output is the terminal
+        or the console file."""
         read_end, self._lifeline = os.pipe()
         output: Any = None if self._boot.terminal else (self.folder / "console").open("wb")
-        command = [sys.executable, "-m", "kubewire.vm.jail", str(self.folder / "spec.json"), str(read_end)]
-        path = os.pathsep.join(filter(None, [str(sources.IMPORTED_FROM), os.environ.get("PYTHONPATH", "")]))
+        command = [
+            sys.executable,
+            "-m",
+            "kubewire.vm.jail",
+            str(self.folder / "spec.json"),
+            str(read_end),
+        ]
+        path = os.pathsep.join(
+            filter(None, [str(sources.IMPORTED_FROM), os.environ.get("PYTHONPATH", "")]),
+        )
         try:
             self._process = subprocess.Popen(
                 command,
@@ -131,7 +155,7 @@ class Machine:
                 output.close()
 
     def submit(self, job: Job) -> Path:
-        """Give it a job; what is returned is for wait()."""
+        """Gives it a job. Returns the handle for wait()."""
         folder = self.share.submit(job)
         self._folders[folder] = job
         return folder
@@ -145,10 +169,11 @@ class Machine:
         err: Sink = discard,
         look: Callable[[], None] = lambda: None,
     ) -> int:
-        """The job's exit code, when its output has been read and its outputs are back.
+        """Returns the job's exit code after its output was read and its outputs were copied back.
 
-        look is called now and then, and may raise. Raises Ended (no exit code: it failed), Panicked
-        when the kernel has given up, and TimeoutError; the job may go on then.
+        look is called from time to time and may raise. Raises Ended if the machine ended without an
+        exit code, Panicked if its kernel panicked, and TimeoutError; after a time-out the job may
+        go on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         watch = console.Watch(self.folder / "console")
@@ -164,7 +189,9 @@ class Machine:
                 if ended:
                     raise self._end()
                 if deadline is not None and time.monotonic() > deadline:
-                    raise TimeoutError(f"the command in the virtual machine took longer than {timeout:g} s")
+                    raise TimeoutError(
+                        f"the command in the virtual machine took longer than {timeout:g} s",
+                    )
                 if not news:
                     self._pause()
         finally:
@@ -180,22 +207,23 @@ class Machine:
         return self.wait(self.submit(job), timeout=timeout, out=out, err=err)
 
     def _pause(self) -> None:
-        """Until the next look: hostfs and 9p tell the host's inotify, but a machine that ends does not."""
+        """Waits for the next look. inotify would report hostfs and 9p writes, but not the end of a
+        machine."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             assert self._process is not None
             self._process.wait(_LOOK_EVERY)
 
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """True if the machine no longer runs."""
         return self._process is None or self._process.poll() is not None
 
     def attend(self) -> int:
-        """Wait for its end (of a shell); returns the process's exit code."""
+        """Waits for the machine's end (with a shell). Returns the process's exit code."""
         assert self._process is not None
         return self._process.wait()
 
     def _panicked(self, watch: console.Watch) -> bool:
-        """Whether its kernel has given up and had the time to end."""
+        """True if its kernel has panicked and has had time to end."""
         if not watch.panicked():
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -204,7 +232,8 @@ class Machine:
         return True
 
     def _end(self) -> Ended:
-        """Of a machine that gives no answer any more: how it ended, why, its console's last lines."""
+        """The error for a machine that no longer answers: how it ended, why, and its console's last
+        lines."""
         lines = self.console()
         last = [f"  | {line}" for line in console.last_words(lines)]
         if why := console.why(lines):
@@ -214,14 +243,14 @@ class Machine:
         return Ended("\n".join([what, *last]))
 
     def console(self) -> list[str]:
-        """What its kernel and init said."""
+        """The lines that its kernel and init have printed."""
         try:
             return (self.folder / "console").read_text(errors="replace").splitlines()
         except OSError:
             return []
 
     def close(self) -> None:
-        """End it; nothing of it is left. Idempotent."""
+        """Ends the machine and removes its folder. Idempotent."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
@@ -233,18 +262,22 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
 
 def _shell(argv: Sequence[str], workdir: str) -> dict[str, Any]:
-    """What the guest is told of it: the terminal's kind is the caller's, a kernel passes no environment on."""
+    """The guest's settings for a shell. The terminal type is the caller's, because a kernel passes
+    no environment on."""
     return {"shell": list(argv), "workdir": workdir, "term": os.environ.get("TERM", "linux")}
 
 
 def _cpu(folder: Path) -> int:
-    """One of this process's CPUs, another one for each machine that runs."""
+    """One of this process's CPUs; running machines get different ones."""
     cpus = sorted(os.sched_getaffinity(0))
     others = sum(other != folder for other in running(folder.parent))
     return cpus[others % len(cpus)]
@@ -270,7 +303,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def sweep(base: Path) -> None:
-    """Remove folders whose machine and starter were both killed: nobody holds their lock."""
+    """Removes the folders of machines that were killed together with their starter: no process
+    holds their lock."""
     for folder in base.iterdir():
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -286,7 +320,7 @@ def sweep(base: Path) -> None:
 
 
 def running(base: Path | None = None) -> Iterator[Path]:
-    """The folders of machines that run now."""
+    """The folders of the running machines."""
     base = base or run_directory()
     for folder in sorted(base.iterdir()) if base.is_dir() else ():
         if (folder / "spec.json").exists():

@@ -1,16 +1,17 @@
-"""The folder that host and guest share, and what they say to each other in it.
+"""The folder that host and guest share, and the protocol of its files.
 
-    guest.json              what guest/init.py makes of itself (written before it boots)
+    guest.json              settings for guest/init.py, written before it boots
     init.py                 a copy of guest/init.py
     up                      written by the guest: its uptime in seconds when it was ready
     jobs/N/job.json         argv, cwd, env, outputs; jobs/N appears by rename, complete
-    jobs/N/outputs/I        stands for outputs[I] inside; holds what the host had there before
+    jobs/N/outputs/I        is mounted at outputs[I] in the guest; starts as a copy of the host's folder
     jobs/N/stdout, stderr   grow while the command runs
-    jobs/N/rc               its exit code; appears by rename, last of all. None: it failed, whatever else there is
-    jobs/stop               a resident guest ends
+    jobs/N/rc               the exit code; appears by rename, last of all. Without it the job has failed
+    jobs/stop               tells a resident guest to end
 
-The guest runs what users give it, so nothing it leaves here is trusted: links are not followed, only regular
-files come back.
+Each file has one writer, and what must be read as a whole appears by rename. The guest runs its
+users' programs, so nothing it leaves here is trusted: links are not followed, and only regular
+files are copied back.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 INIT = Path(__file__).parent / "guest/init.py"
-#: Who the machine's processes are on the host when root starts it: nobody, nogroup.
+#: The user and group of the machine's processes on the host when root starts it: nobody, nogroup.
 NOBODY = 65534
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command line. outputs: folders of the host that the command may write to; they are brought up to date after.
+    """A command line. outputs: the host's folders that the command may write to; they are updated
+    after its end.
 
     cwd must be visible to the guest.
     """
@@ -43,7 +45,7 @@ class Job:
 
 
 class Share:
-    """The host's side. Raises OSError."""
+    """The host's side of the folder. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +53,7 @@ class Share:
         self._next = 1
 
     def make(self, guest: Mapping[str, Any]) -> None:
-        """An empty one, for a guest to be told guest."""
+        """Creates the folder. guest: the settings for the guest."""
         self.jobs.mkdir(parents=True)
         (self.folder / "guest.json").write_text(json.dumps(guest))
         shutil.copyfile(INIT, self.folder / "init.py")
@@ -59,31 +61,32 @@ class Share:
             give(path)
 
     def submit(self, job: Job) -> Path:
-        """Put a job where the guest looks; returns its folder."""
-        unfinished, ready = self.jobs / f"new-{self._next}", self.jobs / str(self._next)
+        """Puts a job where the guest looks for jobs; returns its folder."""
+        unfinished = self.jobs / f"new-{self._next}"
+        ready = self.jobs / str(self._next)
         self._next += 1
         (unfinished / "outputs").mkdir(parents=True)
         told = asdict(job) | {"outputs": [str(path) for path in job.outputs]}
         (unfinished / "job.json").write_text(json.dumps(told))
         for number, path in enumerate(job.outputs):
             target = unfinished / "outputs" / str(number)
-            path.mkdir(parents=True, exist_ok=True)  # the guest mounts on it, and cannot make it
+            path.mkdir(parents=True, exist_ok=True)  # the guest mounts on it but cannot create it
             shutil.copytree(path, target, symlinks=True)
         give(unfinished, recursive=True)
         unfinished.rename(ready)
         return ready
 
     def up(self) -> bool:
-        """Whether the guest was ready once."""
+        """True if the guest has been ready."""
         return os.path.lexists(self.folder / "up")
 
     def stop(self) -> None:
-        """Ask a resident guest to end."""
+        """Asks a resident guest to end."""
         (self.jobs / "stop").touch()
 
 
 def exit_code(folder: Path) -> int | None:
-    """Of a job; None: it has none yet."""
+    """The exit code of a job, or None if there is none yet."""
     try:
         return int(_read(folder / "rc"))
     except (OSError, ValueError):
@@ -97,16 +100,20 @@ def _read(path: Path) -> bytes:
 
 
 class Follower:
-    """Reads a file of the guest's as it grows."""
+    """Reads a file of the guest while it grows."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._stream = path, -1
+        self._path = path
+        self._stream = -1
 
     def read(self) -> bytes:
-        """What is new; b"" when nothing is."""
+        """The new content, or b""."""
         if self._stream < 0:
             try:
-                self._stream = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._stream = os.open(
+                    self._path,
+                    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                )
             except FileNotFoundError:
                 return b""
         return os.read(self._stream, 1 << 20)
@@ -118,7 +125,7 @@ class Follower:
 
 
 def give(path: Path, *, recursive: bool = False) -> None:
-    """To the user that the machine runs as."""
+    """Gives a path to the user that the machine runs as."""
     if os.geteuid() != 0:
         return
     os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
@@ -128,7 +135,8 @@ def give(path: Path, *, recursive: bool = False) -> None:
 
 
 def collect(source: Path, target: Path) -> None:
-    """Copy a tree's folders and regular files over target. What is something else, or is made one meanwhile, stays."""
+    """Copies a tree's folders and regular files over target. Everything else, even a file replaced
+    meanwhile, is skipped."""
     target.mkdir(parents=True, exist_ok=True)
     for folder, _, files, descriptor in os.fwalk(source):
         inside = target / Path(folder).relative_to(source)
@@ -139,7 +147,11 @@ def collect(source: Path, target: Path) -> None:
 
 def _copy(name: str, folder: int, target: Path) -> None:
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        descriptor = os.open(
+            name,
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            dir_fd=folder,
+        )
     except OSError:  # a link
         return
     with os.fdopen(descriptor, "rb") as stream:

@@ -1,1 +1,1 @@
-"""What every component's process needs, whatever it does: logs, signals, health, metrics, files. See README.md."""
+"""Modules for any long-running component: logs, signals, health, metrics, files. See README.md."""

@@ -1,4 +1,5 @@
-"""Where the failure of an HTTP connection ends: that connection alone, one line of log with its peer, nothing else."""
+"""Guards for HTTP connections: a failing connection ends alone, with one log line that names its
+peer."""
 
 from __future__ import annotations
 
@@ -15,12 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class HttpConnection(RequestHandler):
-    """aiohttp's handler of one connection. What is no HTTP gets the answer of Go's net/http."""
+    """aiohttp's handler of one connection. A request that is not HTTP gets the same answer as from
+    Go's net/http."""
 
     __slots__ = ()
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
         peer = peer_of(self.transport)
         if isinstance(exc, HttpProcessingError):
@@ -36,11 +42,16 @@ class HttpConnection(RequestHandler):
         return refusal(request, status)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        log.error("%s: the connection failed", peer_of(self.transport), exc_info=kwargs.get("exc_info"))
+        log.error(
+            "%s: the connection failed",
+            peer_of(self.transport),
+            exc_info=kwargs.get("exc_info"),
+        )
 
 
 def can_upgrade(socket: web.WebSocketResponse, request: web.BaseRequest) -> bool:
-    """Whether the request is a handshake of RFC 6455, 4.2.1; aiohttp fails on a key that is not ASCII."""
+    """Tells whether the request is a handshake of RFC 6455, 4.2.1. aiohttp raises for a key that is
+    not ASCII."""
     try:
         return bool(socket.can_prepare(request))
     except ValueError:
@@ -48,8 +59,8 @@ def can_upgrade(socket: web.WebSocketResponse, request: web.BaseRequest) -> bool
 
 
 def refusal(request: web.BaseRequest, status: int) -> web.Response:
-    """A plain answer after which the connection is closed."""
-    # The status line has the version of the request, which may be none.
+    """A plain error response, after which the connection is closed."""
+    # The status line takes the version of the request, which may be invalid.
     request._version = HttpVersion11
     request._cache.pop("version", None)
     response = web.Response(status=status)
@@ -59,7 +70,7 @@ def refusal(request: web.BaseRequest, status: int) -> web.Response:
 
 
 def refused_version(request: web.BaseRequest) -> web.Response | None:
-    """HTTP/0.9, and the 2.0 that a client only claims, are not served (net/http's http1ServerSupportsRequest)."""
+    """Refuses HTTP/0.9, and HTTP/2.0 in a request line (net/http's http1ServerSupportsRequest)."""
     version = request.version
     if version.major == 1:
         return None

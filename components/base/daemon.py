@@ -1,4 +1,5 @@
-"""What the main functions of long-running components share: klog's kind of log lines, and how they are told to end."""
+"""Shared by the main functions of long-running components: log lines in klog's format, and the end
+by signal."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from typing import Any
 
 
 def log_to_stderr(verbosity: int) -> None:
-    """verbosity is -v of the command line; from 4 on ("debug level verbosity", klog's convention) debug lines show."""
+    """verbosity: the value of -v. Debug lines are shown from 4 on ("debug level verbosity" in
+    klog's convention)."""
     level = logging.DEBUG if verbosity >= 4 else logging.INFO
     logging.basicConfig(level=level, format="%(levelname).1s%(asctime)s %(name)s] %(message)s")
 
 
 def termination() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set; to be called in the running loop."""
+    """Returns an event that SIGTERM and SIGINT set. Call it in the running loop."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -26,8 +28,12 @@ def termination() -> asyncio.Event:
 
 
 async def until_asked(work: Coroutine[Any, Any, None], program: str, expected: tuple[type[Exception], ...]) -> int:
-    """The exit code of a daemon whose work goes on until it is cancelled: 0 after SIGTERM, 1 after an expected error,
-    alone or in a task group's, which is said on stderr. Raises any other."""
+    """Runs work, which ends only by cancellation or an error, until a signal. Returns the exit
+    code.
+
+    The code is 0 after SIGTERM, and 1 after an expected error, alone or in a task group's, which is
+    printed on stderr. Raises any other error.
+    """
     asked = termination()
     task = asyncio.ensure_future(work)
     ending = asyncio.ensure_future(asked.wait())
@@ -50,7 +56,7 @@ async def until_asked(work: Coroutine[Any, Any, None], program: str, expected: t
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:
-    """The errors inside of a task group's nested groups."""
+    """The errors inside a task group's nested groups."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error] if error else []

@@ -1,8 +1,10 @@
-"""What Kubernetes' programs read and print by Go's rules: durations, booleans and quoted texts.
+"""Values that Kubernetes' programs read and print by Go's rules: durations, booleans and quoted
+strings.
 
-Users copy such values from upstream's documentation, so these functions accept and refuse what Go does, with Go's error
-texts. Sources: time.ParseDuration, time.Duration.String, strconv.ParseBool, strconv.Quote. Durations are seconds here,
-as everywhere in Python, and a nanosecond is their smallest unit.
+Users copy such values from upstream's documentation, so these functions accept and reject what Go
+does, with Go's error texts. Sources: time.ParseDuration, time.Duration.String, strconv.ParseBool,
+strconv.Quote. Durations are seconds here, as everywhere in Python; the smallest unit is a
+nanosecond.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: unit -> nanoseconds. The two micros are U+00B5 and U+03BC.
+#: Unit -> nanoseconds. The two micro signs are U+00B5 and U+03BC.
 _UNITS = {
     "ns": 1,
     "us": 1_000,
@@ -25,23 +27,31 @@ _UNITS = {
     "h": 3_600_000_000_000,
 }
 _PART = re.compile(r"(?P<whole>[0-9]*)(?:\.(?P<fraction>[0-9]*))?(?P<unit>[^0-9.]*)")
-#: The longest duration: an int64 of nanoseconds, some 292 years.
+#: The longest duration: an int64 of nanoseconds, about 292 years.
 _LONGEST = (1 << 63) - 1
 _LONGEST_DIGITS = len(str(_LONGEST))
-#: After so many zeros a fraction of an hour is less than a nanosecond.
+#: After this many zeros a fraction of an hour is less than a nanosecond.
 _ZEROS_AT_MOST = 20
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
-#: Characters that strconv.Quote escapes by a letter.
-_ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"} | {
+#: The characters that strconv.Quote escapes by a letter.
+_ESCAPES = {
+    "\a": r"\a",
+    "\b": r"\b",
+    "\f": r"\f",
+    "\n": r"\n",
+    "\r": r"\r",
+    "\t": r"\t",
+    "\v": r"\v",
+} | {
     "\\": r"\\",
     '"': r"\"",
 }
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "300ms", "1.5h", "-2h45m", "0". Raises ValueError with Go's text.
+    """The seconds of "300ms", "1.5h", "-2h45m", "0". Raises ValueError with Go's text.
 
     Units are ns, us, ms, s, m and h; there is no day, because a day may have 23 or 25 hours.
     """
@@ -55,8 +65,10 @@ def parse_duration(text: str) -> float:
     total = 0
     while left:
         match = _PART.match(left)
-        assert match is not None  # it matches the empty text, too
-        whole, fraction, unit = match["whole"], match["fraction"] or "", match["unit"]
+        assert match is not None  # the pattern also matches the empty string
+        whole = match["whole"]
+        fraction = match["fraction"] or ""
+        unit = match["unit"]
         number = _integer(whole)
         if not (whole or fraction) or number > _LONGEST + 1:
             raise invalid
@@ -74,13 +86,15 @@ def parse_duration(text: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    """Some number that is too long for a duration, of digits that are: Python refuses to read thousands of them."""
+    """The number, or one that is too large for a duration: Python refuses to convert thousands of
+    digits."""
     significant = digits.lstrip("0") or "0"
     return int(significant) if len(significant) <= _LONGEST_DIGITS else _LONGEST + 2
 
 
 def _fraction(digits: str, unit: int) -> int:
-    """In floating point, as Go computes it, of as many digits as fit an int64."""
+    """The fraction in nanoseconds, in floating point as Go computes it, of as many digits as fit an
+    int64."""
     zeros = len(digits) - len(digits.lstrip("0"))
     kept = digits[: min(zeros, _ZEROS_AT_MOST) + _LONGEST_DIGITS]
     if int(kept or "0") > _LONGEST + 1:
@@ -89,7 +103,7 @@ def _fraction(digits: str, unit: int) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """As Go prints it: 24h0m0s, 1m30s, 1.5s, 300ms, 20µs, 0s."""
+    """The duration as Go prints it: 24h0m0s, 1m30s, 1.5s, 300ms, 20µs, 0s."""
     nanoseconds = round(abs(seconds) * 1e9)
     sign = "-" if seconds < 0 and nanoseconds else ""
     for unit in ("ns", "\u00b5s", "ms"):
@@ -110,14 +124,15 @@ def _decimal(number: int, size: int) -> str:
 
 
 def parse_bool(text: str) -> bool:
-    """1, t, T, TRUE, true, True, and 0, f, F, FALSE, false, False. Raises ValueError with Go's text."""
+    """1, t, T, TRUE, true, True, and 0, f, F, FALSE, false, False. Raises ValueError with Go's
+    text."""
     if text not in _TRUE + _FALSE:
         raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
     return text in _TRUE
 
 
 def quote(text: str) -> str:
-    """strconv.Quote, as %q prints a string: what does not print is escaped."""
+    """strconv.Quote, which %q uses: unprintable characters are escaped."""
     return f'"{"".join(map(_escaped, text))}"'
 
 
@@ -133,13 +148,13 @@ def _escaped(character: str) -> str:
 
 
 def flag(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """parse as the `type` of an argparse argument, which shows its error's text to the user."""
+    """parse as the `type` of an argparse argument, so that the user sees its error text."""
 
     def read(text: str) -> T:
         try:
             return parse(text)
         except ValueError as error:
-            from argparse import ArgumentTypeError  # not needed by most programs that read a duration
+            from argparse import ArgumentTypeError  # most programs that read a duration do not need it
 
             raise ArgumentTypeError(str(error)) from error
 
@@ -147,7 +162,8 @@ def flag(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def _quoted(text: str) -> str:
-    """As package time quotes, which does without strconv: all bytes but printable ASCII are escaped as numbers."""
+    """Quotes as package time does, which does not use strconv: all bytes but printable ASCII become
+    numbers."""
     shown = [
         f"\\{chr(byte)}" if byte in b'"\\' else chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
         for byte in text.encode("utf-8", "surrogateescape")

@@ -14,7 +14,7 @@ _OK = ("/healthz", "/livez", "/readyz")
 
 
 def metrics_text(started: float) -> str:
-    """Prometheus text format: what every Kubernetes process says of itself."""
+    """The metrics, in Prometheus text format, that every Kubernetes process has."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     rows = (
         ("process_cpu_seconds_total", "counter", usage.ru_utime + usage.ru_stime),
@@ -25,7 +25,8 @@ def metrics_text(started: float) -> str:
 
 
 async def serve(address: str, port: int) -> asyncio.Server | None:
-    """Plain HTTP/1.0; None when the port cannot be had (several labs share a network in tests)."""
+    """Serves plain HTTP/1.0. Returns None if the port is in use (in tests several labs share a
+    network)."""
     started = time.time()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,10 +47,13 @@ async def serve(address: str, port: int) -> asyncio.Server | None:
 
 def _response(path: str, started: float) -> bytes:
     if path in _OK:
-        status, body = "200 OK", "ok"
+        status = "200 OK"
+        body = "ok"
     elif path == "/metrics":
-        status, body = "200 OK", metrics_text(started)
+        status = "200 OK"
+        body = metrics_text(started)
     else:
-        status, body = "404 Not Found", "404 page not found\n"
+        status = "404 Not Found"
+        body = "404 page not found\n"
     head = f"HTTP/1.0 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
     return (head + body).encode()

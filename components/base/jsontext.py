@@ -1,4 +1,5 @@
-"""JSON that somebody else wrote, on sockets and in files: an object, not nested deeper than Python can follow."""
+"""JSON from other programs, on sockets and in files: it must be an object, nested no deeper than
+Python can parse."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """Raises ValueError, whose text says what it is instead."""
+    """Raises ValueError, whose text says what the document is instead."""
     try:
         value = json.loads(text)
     except RecursionError:
@@ -18,9 +19,10 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def typed(values: Any, *kinds: type) -> Any:
-    """A list that has values of just these types, one each (a boolean is no number). Raises TypeError, ValueError."""
+    """Returns values if it is a list of exactly these types (a boolean is not an int). Raises
+    TypeError, ValueError."""
     if not isinstance(values, list) or len(values) != len(kinds):
-        raise ValueError(f"{len(kinds)} values are wanted, not {values!r:.60}")
+        raise ValueError(f"expected {len(kinds)} values, not {values!r:.60}")
     for value, kind in zip(values, kinds, strict=True):
         if type(value) is not kind:
             raise TypeError(f"{value!r:.40} is not of the type {kind.__name__}")
@@ -28,7 +30,7 @@ def typed(values: Any, *kinds: type) -> Any:
 
 
 def text_map(value: Any) -> dict[str, str]:
-    """A mapping of strings. Raises TypeError."""
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise TypeError(f"a mapping of strings is wanted, not {value!r:.60}")
+    """Returns value if it is a mapping of strings. Raises TypeError."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise TypeError(f"expected a mapping of strings, not {value!r:.60}")
     return value

@@ -1,6 +1,8 @@
-"""Metrics in the Prometheus text format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""Metrics in the Prometheus text format 0.0.4
+(https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-A registry belongs to one process and is passed to who counts; there is no global one.
+A registry belongs to one process and is passed to the code that counts; there is no global
+registry.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def _escaped(value: str) -> str:
 
 
 def _labels(names: Sequence[str], values: Sequence[str]) -> str:
-    """In the order of Prometheus' Go client: by name, a histogram's le last."""
+    """Labels in the order of Prometheus' Go client: by name, a histogram's le last."""
     known = sorted(zip(names, values, strict=True), key=lambda pair: (pair[0] == "le", pair[0]))
     pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in known)
     return f"{{{pairs}}}" if pairs else ""
@@ -37,7 +39,9 @@ class _Metric:
     kind = "untyped"
 
     def __init__(self, name: str, help_text: str, label_names: Labels) -> None:
-        self.name, self.help_text, self.label_names = name, help_text, label_names
+        self.name = name
+        self.help_text = help_text
+        self.label_names = label_names
         self.values: dict[Labels, float] = {} if label_names else {(): 0.0}
 
     def lines(self) -> list[str]:
@@ -86,7 +90,9 @@ class Histogram(_Metric):
             total = 0
             for bound, count in zip([*map(_number, self.buckets), "+Inf"], counts, strict=True):
                 total += count
-                out.append(f"{self.name}_bucket{_labels((*self.label_names, 'le'), (*labels, bound))} {total}")
+                out.append(
+                    f"{self.name}_bucket{_labels((*self.label_names, 'le'), (*labels, bound))} {total}",
+                )
             rendered = _labels(self.label_names, labels)
             out.append(f"{self.name}_sum{rendered} {_number(self._sums[labels])}")
             out.append(f"{self.name}_count{rendered} {total}")
@@ -112,15 +118,22 @@ class Registry:
         return self._kept(Histogram(name, help_text, label_names, buckets))
 
     def _kept(self, metric: M) -> M:
-        """The same name asked for twice is the same metric: plugins of several server blocks share theirs."""
+        """Returns the existing metric if the name is taken: plugins in several server blocks share
+        theirs."""
         kept = self._metrics.setdefault(metric.name, metric)
         if type(kept) is not type(metric) or kept.label_names != metric.label_names:
-            raise ValueError(f"metric {metric.name} is registered with another type or other labels")
+            raise ValueError(
+                f"metric {metric.name} is registered with another type or other labels",
+            )
         return kept
 
     def text(self) -> str:
         out: list[str] = []
         for name in sorted(self._metrics):
             metric = self._metrics[name]
-            out += [f"# HELP {name} {metric.help_text}", f"# TYPE {name} {metric.kind}", *metric.lines()]
+            out += [
+                f"# HELP {name} {metric.help_text}",
+                f"# TYPE {name} {metric.kind}",
+                *metric.lines(),
+            ]
         return "\n".join(out) + "\n"

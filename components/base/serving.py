@@ -1,7 +1,9 @@
-"""The one place where a server's connection, datagram or request fails: it ends, it is logged once with its peer, and
-nothing else happens.
+"""Guards for a server's connection, datagram or request: a failure ends only that one, and is
+logged once with its peer.
 
-A peer that goes, says nothing or speaks something else is no fault of ours (debug); anything else is, with a traceback.
+A server must not die from the input of one client, and its log must name the client. A peer that
+disconnects, stays silent or speaks another protocol is not an error of the server (debug level).
+Anything else is one, and gets a traceback.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from typing import Any
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-#: What a peer can do to a connection: end it, be too slow, send too much or what does not decode.
+#: What a peer can cause on a connection: its end, a time-out, too much data, data that does not
+#: decode.
 PEER_ERRORS = (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, UnicodeError)
 
 
 def connections(handler: Handler, log: logging.Logger, *, most: int = 1024) -> Handler:
-    """For asyncio.start_server: handler, guarded; its writer is closed in the end. A connection beyond `most` at the
-    same time is closed at once, so that descriptors and memory are bounded."""
+    """Wraps a handler for asyncio.start_server; the writer is closed at its end. If `most`
+    connections are open, a new one is closed at once, which bounds descriptors and memory."""
     under_way = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +44,7 @@ def connections(handler: Handler, log: logging.Logger, *, most: int = 1024) -> H
 
 @contextmanager
 def failing_alone(log: logging.Logger, peer: str) -> Iterator[None]:
-    """What is done for one peer: its failure ends here."""
+    """A context for work on behalf of one peer; an exception ends here."""
     try:
         yield
     except PEER_ERRORS as error:
@@ -51,7 +54,7 @@ def failing_alone(log: logging.Logger, peer: str) -> Iterator[None]:
 
 
 def callback(work: Callable[..., object], log: logging.Logger, what: str) -> Callable[..., None]:
-    """For loop.add_reader: work, guarded; what names the socket."""
+    """Wraps a function for loop.add_reader. what: the socket's name in the log."""
 
     def call(*arguments: Any) -> None:
         with failing_alone(log, what):
@@ -61,7 +64,8 @@ def callback(work: Callable[..., object], log: logging.Logger, what: str) -> Cal
 
 
 def peer_of(connection: asyncio.BaseTransport | asyncio.StreamWriter | None) -> str:
-    """ "10.0.0.2:4711", "[fd00::2]:4711", the path of a unix socket, or "a client" when it has no name or is gone."""
+    """ "10.0.0.2:4711", "[fd00::2]:4711", the path of a unix socket, or "a client" if it has no
+    name or is gone."""
     peer = connection.get_extra_info("peername") if connection is not None else None
     if isinstance(peer, tuple):
         host, port = peer[:2]

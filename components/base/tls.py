@@ -1,4 +1,4 @@
-"""TLS as asyncio does it, at a price that a hundred nodes can pay."""
+"""TLS in asyncio with less memory, for labs with a hundred nodes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _READ_BUFFER = 32 * 1024
 
 
 def small_buffers() -> None:
-    """For all connections of this process that are made from now on: asyncio would give each a read buffer of 256 KiB
-    at once. A hundred nodes keep more than a thousand watches open, nearly all of them idle."""
+    """Reduces the buffers of all later connections of this process. By default asyncio allocates a
+    read buffer of 256 KiB for each, and a hundred nodes keep more than a thousand watches open,
+    nearly all of them idle."""
     sslproto.SSLProtocol.max_size = _READ_BUFFER

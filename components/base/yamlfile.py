@@ -1,9 +1,11 @@
-"""YAML that a person or a client wrote: bounded in size, depth and values before anything is built from it.
+"""YAML from users and clients: its size, depth and number of values are limited before anything is
+built from it.
 
-PyYAML's C loader recurses in C without a limit, so that ten kilobytes of "[" end the process with SIGSEGV, and aliases
-of aliases stand for more values than memory holds. Here the events of the text are counted first: an alias counts as
-many values as what it stands for, as in go-yaml ("document contains excessive aliasing"). The types are those of
-sigs.k8s.io/yaml: a date stays a text, and 1:30 is no number in base 60.
+PyYAML's C loader recurses in C without a limit, so ten kilobytes of "[" end the process with
+SIGSEGV, and aliases of aliases stand for more values than memory holds. Here the events of the text
+are counted first; an alias counts as many values as the node it refers to, as in go-yaml ("document
+contains excessive aliasing"). The types are those of sigs.k8s.io/yaml: a date stays a string, and
+1:30 is not a number in base 60.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from typing import Any
 
 import yaml
 
-#: libyaml where PyYAML was built with it: several times faster.
+#: libyaml, if PyYAML was built with it: several times faster.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """size in bytes; depth in collections inside of each other; values with those that aliases stand for."""
+    """size in bytes; depth in nested collections; values including those that aliases stand for."""
 
     size: int = 3 * 1024 * 1024
     depth: int = 100
@@ -34,9 +36,9 @@ DEFAULT = Limits()
 
 
 class YamlFileError(ValueError):
-    """A text that is no YAML or more than is allowed: "FILE:LINE: what".
+    """The text is not YAML, or exceeds the limits: "FILE:LINE: problem".
 
-    line counts from 1, None where there is none; problem is the text without the place.
+    line counts from 1, and is None if unknown; problem is the text without the place.
     """
 
     def __init__(self, where: str, line: int | None, problem: str) -> None:
@@ -47,7 +49,8 @@ class YamlFileError(ValueError):
 
 
 class Loader(_Base):  # type: ignore[misc]
-    """PyYAML's safe loader for JSON's types only: no sets, bytes, dates, numbers in base 60 or infinite ones."""
+    """PyYAML's safe loader, reduced to JSON's types: no sets, bytes, dates, numbers in base 60 or
+    infinite numbers."""
 
     yaml_implicit_resolvers = {
         first: [
@@ -63,7 +66,7 @@ class Loader(_Base):  # type: ignore[misc]
 
 
 def _integer(value: str) -> int:
-    """Also 0x1f, 0b1 and, as in YAML 1.1, 017. Raises ValueError."""
+    """Also reads 0x1f, 0b1 and, as in YAML 1.1, 017. Raises ValueError."""
     digits = value.replace("_", "")
     sign, digits = (digits[0], digits[1:]) if digits[:1] in ("+", "-") else ("", digits)
     octal = digits.isdigit() and digits.startswith("0")
@@ -87,7 +90,8 @@ def _truth(value: str) -> bool:
 
 
 def _scalar(kind: str, parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
-    """A constructor whose errors have a line; PyYAML's own let through what int() and its like say."""
+    """A constructor whose errors have a line number; PyYAML's own pass on the errors of int() and
+    the like."""
 
     def construct(loader: Any, node: Any) -> Any:
         value = loader.construct_scalar(node)
@@ -95,7 +99,12 @@ def _scalar(kind: str, parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]
             return parse(value)
         except ValueError:
             shown = value if len(value) <= 40 else f"{value[:40]}..."
-            raise yaml.constructor.ConstructorError(None, None, f"{shown!r} is no {kind}", node.start_mark) from None
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{shown!r} is no {kind}",
+                node.start_mark,
+            ) from None
 
     return construct
 
@@ -116,13 +125,13 @@ Loader.add_implicit_resolver(
 
 
 def read_text(path: Path, limits: Limits = DEFAULT) -> str:
-    """A file's text, whatever the locale. Raises YamlFileError, OSError."""
+    """A file's text, decoded as UTF-8 whatever the locale is. Raises YamlFileError, OSError."""
     with path.open("rb") as file:
         return text_of(file.read(limits.size + 1), str(path), limits)
 
 
 def text_of(body: bytes, where: str, limits: Limits = DEFAULT) -> str:
-    """Raises YamlFileError for what is no UTF-8, or larger than limits.size."""
+    """Raises YamlFileError if the body is not UTF-8, or larger than limits.size."""
     if len(body) > limits.size:
         raise YamlFileError(where, None, f"larger than the {limits.size} bytes that are allowed")
     try:
@@ -152,7 +161,8 @@ def load_all(text: str, where: str, limits: Limits = DEFAULT, loader: Any = Load
 
 
 def compose(text: str, where: str, limits: Limits = DEFAULT, loader: Any = Loader) -> Any:
-    """The tree of nodes of a text, None for an empty one, for who needs the lines. Raises YamlFileError."""
+    """The tree of nodes of a text, None if it is empty, for callers that need the lines. Raises
+    YamlFileError."""
     check(text, where, limits, loader)
     return _built(where, lambda: yaml.compose(text, Loader=loader))
 
@@ -167,21 +177,23 @@ def construct(node: Any, where: str, loader: Any = Loader) -> Any:
 
 
 def check(text: str, where: str, limits: Limits = DEFAULT, loader: Any = Loader) -> None:
-    """Raises YamlFileError for a text that is no YAML, or that exceeds the limits, without building anything."""
-    if len(text) > limits.size:  # at least as many bytes
+    """Raises YamlFileError if the text is not YAML or exceeds the limits, without building
+    anything."""
+    if len(text) > limits.size:  # it has at least as many bytes
         raise YamlFileError(where, None, f"larger than the {limits.size} bytes that are allowed")
     counted = _Count(where, limits)
     _built(where, lambda: counted.all(yaml.parse(text, Loader=loader)))
 
 
 class _Count:
-    """Depth and values of a stream of events, with those of each anchor."""
+    """Counts depth and values of a stream of events, and those of each anchor."""
 
     def __init__(self, where: str, limits: Limits) -> None:
         self._where = where
         self._limits = limits
         self._values = 0
-        #: of each open collection: its anchor, the values before it, and the deepest level seen inside of it
+        #: For each open collection: its anchor, the values before it, and the deepest level seen
+        #: inside.
         self._open: list[tuple[str | None, int]] = []
         self._deepest: list[int] = []
         self._anchors: dict[str, tuple[int, int] | None] = {}
@@ -216,7 +228,7 @@ class _Count:
         self._add(1, 0, event)
 
     def _alias(self, event: Any) -> None:
-        # An unknown one is the composer's to report.
+        # The composer reports unknown anchors.
         known = self._anchors.get(event.anchor, (1, 0))
         if known is None:
             raise self._error(event, f"the alias *{event.anchor} contains itself")
@@ -230,7 +242,10 @@ class _Count:
         self._values += values
         self._inside(levels)
         if len(self._open) + levels > self._limits.depth:
-            raise self._error(event, f"nested deeper than the {self._limits.depth} levels that are allowed")
+            raise self._error(
+                event,
+                f"nested deeper than the {self._limits.depth} levels that are allowed",
+            )
         if self._values > self._limits.values:
             what = f"more than the {self._limits.values} values that are allowed, with those that aliases stand for"
             raise self._error(event, what)

@@ -1,1 +1,2 @@
-"""A BGP daemon of a node: sessions on os-ken's speaker, learned routes in the kernel. See README.md."""
+"""The BGP daemon of a node: sessions by os-ken's speaker, learned routes in the kernel. See
+README.md."""

@@ -14,12 +14,13 @@ Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
-    """What is wrong in the file, with the key."""
+    """The file is invalid; the text names the key and the fault."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of a prefix list: prefix exactly, or of a length from ge to le inside of it (as FRR's and GoBGP's)."""
+    """A line of a prefix list: matches the prefix exactly, or prefixes inside it with a length from
+    ge to le."""
 
     prefix: Prefix
     accept: bool
@@ -42,14 +43,19 @@ class Filter:
     default_accept: bool = True
 
     def accepts(self, prefix: Prefix) -> bool:
-        return next((rule.accept for rule in self.rules if rule.matches(prefix)), self.default_accept)
+        return next(
+            (rule.accept for rule in self.rules if rule.matches(prefix)),
+            self.default_accept,
+        )
 
 
 @dataclass(frozen=True)
 class KernelRule:
-    """Which learned routes the kernel gets, the first that matches decides; without one it gets them.
+    """Decides whether a learned route is installed in the kernel. The first match decides; the
+    default is yes.
 
-    tunnel: the device they go through; cross_subnet: only when their next hop is on no link of ours.
+    tunnel: the device the route goes through. cross_subnet: only if its next hop is on no link of
+    the node.
     """
 
     match: Rule
@@ -59,9 +65,10 @@ class KernelRule:
 
 @dataclass(frozen=True)
 class Announcement:
-    """A prefix of our own. communities as integers (RFC 1997); next_hop "": the session's own address.
+    """A prefix that this node announces. communities as integers (RFC 1997). next_hop "": the
+    session's address.
 
-    blackhole: the kernel drops what it has no better route for.
+    blackhole: the kernel drops packets to it for which it has no longer prefix.
     """
 
     prefix: Prefix
@@ -72,10 +79,12 @@ class Announcement:
 
 @dataclass(frozen=True)
 class Peer:
-    """A neighbour. hold_time is in seconds, of which a third is the keepalive interval (RFC 4271, 4.4 and 10).
+    """A neighbour. hold_time is in seconds; a third of it is the keepalive interval (RFC 4271, 4.4
+    and 10).
 
-    No hold time of 0 (no keepalives): os-ken's timers would not stop. restart_time: seconds for which each side keeps
-    the other's routes when it goes without a word (RFC 4724); 0: not negotiated.
+    A hold time of 0 (no keepalives) is not supported: os-ken's timers would not stop. restart_time:
+    for how many seconds each side keeps the routes of the other after a silent end (RFC 4724); 0:
+    not negotiated.
     """
 
     name: str
@@ -94,8 +103,9 @@ class Peer:
 
 @dataclass(frozen=True)
 class Configuration:
-    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP. families: versions
-    of IP whose routes in the kernel are this daemon's: another one may have the other."""
+    """connect_retry is in seconds. listen () means no listening socket. max_paths 1 means no ECMP.
+    families: the IP versions whose kernel routes this daemon owns; another daemon may own the other
+    version."""
 
     local_as: int
     router_id: str
@@ -110,7 +120,7 @@ class Configuration:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What a speaker has for its whole life."""
+        """The values that a speaker cannot change while it runs."""
         return self.local_as, self.router_id, self.cluster_id, self.listen
 
     def peer(self, address: str) -> Peer | None:
@@ -118,7 +128,7 @@ class Configuration:
 
 
 def load(path: Path) -> Configuration:
-    """Raises ConfigError, also when the file cannot be read."""
+    """Raises ConfigError, also if the file cannot be read."""
     try:
         return parse(yamlfile.read_text(path), str(path))
     except yamlfile.YamlFileError as error:
@@ -128,7 +138,7 @@ def load(path: Path) -> Configuration:
 
 
 def parse(text: str, where: str = "configuration") -> Configuration:
-    """where: the name that errors of the text itself give the file. Raises ConfigError."""
+    """where: the name of the file in errors. Raises ConfigError."""
     try:
         document = yamlfile.load(text, where)
     except yamlfile.YamlFileError as error:
@@ -141,9 +151,9 @@ def parse(text: str, where: str = "configuration") -> Configuration:
         cluster_id=_identifier(keys, "clusterID") if "clusterID" in keys else "",
         connect_retry=keys.number("connectRetry", 5, low=1),
         max_paths=keys.number("maxPaths", 16, low=1),
-        peers=tuple(_peer(one) for one in keys.take("peers", list, [])),
-        announce=tuple(_announcement(one) for one in keys.take("announce", list, [])),
-        kernel=tuple(_kernel_rule(one) for one in keys.take("kernel", list, [])),
+        peers=tuple(_peer(entry) for entry in keys.take("peers", list, [])),
+        announce=tuple(_announcement(entry) for entry in keys.take("announce", list, [])),
+        kernel=tuple(_kernel_rule(entry) for entry in keys.take("kernel", list, [])),
         families=_families(keys.take("families", list, ["ipv4", "ipv6"])),
     )
     keys.done()
@@ -154,10 +164,12 @@ def parse(text: str, where: str = "configuration") -> Configuration:
 
 
 def _identifier(keys: _Keys, key: str) -> str:
-    """RFC 4271, 4.2, and RFC 4456, 7: four octets, and RFC 6286, 2.1: not zero."""
+    """An identifier of four octets (RFC 4271, 4.2; RFC 4456, 7) that is not zero (RFC 6286, 2.1)."""
     address = keys.address(key)
     if ":" in address or address in ("", "0.0.0.0"):
-        raise ConfigError(f"configuration.{key}: {address!r} is not an IPv4 address other than 0.0.0.0")
+        raise ConfigError(
+            f"configuration.{key}: {address!r} is not an IPv4 address other than 0.0.0.0",
+        )
     return address
 
 
@@ -165,11 +177,13 @@ def _listened(address: Any) -> str:
     try:
         return str(ipaddress.ip_address(address if isinstance(address, str) else ""))
     except ValueError:
-        raise ConfigError(f"configuration.listen: {address!r} is not an IPv4 or IPv6 address") from None
+        raise ConfigError(
+            f"configuration.listen: {address!r} is not an IPv4 or IPv6 address",
+        ) from None
 
 
 def _of_family(address: str, other: Prefix | str, where: str) -> None:
-    """Raises ConfigError when there is an address and it is of another IP version than the other one."""
+    """Raises ConfigError if the address is set and its IP version differs from the other value's."""
     if address and (":" in address) != (":" in str(other)):
         raise ConfigError(f"{where}: {address} and {other} are not both IPv4 or both IPv6")
 
@@ -208,13 +222,14 @@ def _peer(document: Any) -> Peer:
 
 
 def _restart_time(keys: _Keys) -> int:
-    wanted, seconds = keys.take("gracefulRestart", bool, True), keys.number("restartTime", 120, low=0, high=4095)
+    wanted = keys.take("gracefulRestart", bool, True)
+    seconds = keys.number("restartTime", 120, low=0, high=4095)
     return seconds if wanted else 0
 
 
 def _filter(document: Any) -> Filter:
     keys = _Keys(document, "import or export")
-    rules = tuple(_rule(one) for one in keys.take("rules", list, []))
+    rules = tuple(_rule(entry) for entry in keys.take("rules", list, []))
     default = keys.action("default", "accept")
     keys.done()
     return Filter(rules, default)
@@ -228,7 +243,7 @@ def _rule(document: Any) -> Rule:
 
 
 def _match(keys: _Keys, default: Any = None) -> Rule:
-    """default: the action where none is given."""
+    """default: the action if none is given."""
     return Rule(
         keys.prefix("prefix"),
         keys.action("action", default) if default else keys.action("action"),
@@ -239,16 +254,23 @@ def _match(keys: _Keys, default: Any = None) -> Rule:
 
 def _kernel_rule(document: Any) -> KernelRule:
     keys = _Keys(document, "kernel")
-    rule = KernelRule(_match(keys, "accept"), keys.take("tunnel", str, ""), keys.take("crossSubnet", bool, False))
+    rule = KernelRule(
+        _match(keys, "accept"),
+        keys.take("tunnel", str, ""),
+        keys.take("crossSubnet", bool, False),
+    )
     keys.done()
     return rule
 
 
 def _announcement(document: Any) -> Announcement:
     keys = _Keys({"prefix": document} if isinstance(document, str) else document, "announce")
-    communities = tuple(community(str(one)) for one in keys.take("communities", list, []))
+    communities = tuple(community(str(entry)) for entry in keys.take("communities", list, []))
     announcement = Announcement(
-        keys.prefix("prefix"), communities, keys.address("nextHop", ""), keys.take("blackhole", bool, False)
+        keys.prefix("prefix"),
+        communities,
+        keys.address("nextHop", ""),
+        keys.take("blackhole", bool, False),
     )
     keys.done()
     _of_family(announcement.next_hop, announcement.prefix, "announce.nextHop")
@@ -256,7 +278,11 @@ def _announcement(document: Any) -> Announcement:
 
 
 #: https://www.iana.org/assignments/bgp-well-known-communities
-WELL_KNOWN = {"no-export": 0xFFFFFF01, "no-advertise": 0xFFFFFF02, "no-export-subconfed": 0xFFFFFF03}
+WELL_KNOWN = {
+    "no-export": 0xFFFFFF01,
+    "no-advertise": 0xFFFFFF02,
+    "no-export-subconfed": 0xFFFFFF03,
+}
 
 
 def community(text: str) -> int:
@@ -265,7 +291,9 @@ def community(text: str) -> int:
         return WELL_KNOWN[text]
     high, _, low = text.partition(":")
     if not (high.isdigit() and low.isdigit() and int(high) < 65536 and int(low) < 65536):
-        raise ConfigError(f"communities: {text!r} is neither AS:VALUE nor one of {', '.join(WELL_KNOWN)}")
+        raise ConfigError(
+            f"communities: {text!r} is neither AS:VALUE nor one of {', '.join(WELL_KNOWN)}",
+        )
     return int(high) << 16 | int(low)
 
 
@@ -273,7 +301,7 @@ _REQUIRED: Any = object()
 
 
 class _Keys:
-    """Takes known keys out of a mapping; done() refuses what is left."""
+    """Takes known keys out of a mapping; done() rejects the rest."""
 
     def __init__(self, document: Any, where: str) -> None:
         if not isinstance(document, Mapping):

@@ -1,4 +1,5 @@
-"""The daemon: events of the speaker become routes in the kernel; the control socket answers questions."""
+"""The daemon: turns the speaker's events into kernel routes, and answers commands on the control
+socket."""
 
 from __future__ import annotations
 
@@ -26,15 +27,17 @@ from kubewire.components.kernel import rtnetlink
 from kubewire.components.kernel.command import CommandError
 
 log = logging.getLogger("bgp")
-#: How long routes of a run before stay for peers that do not come (BIRD's "graceful restart wait").
+#: How long routes of an earlier run are kept for peers that do not connect (BIRD's "graceful
+#: restart wait").
 _RESTART_WAIT_S = 240.0
 
 
 class Daemon:
-    """run() until asked to stop.
+    """run() returns when asked to stop.
 
-    Routes that the kernel has from a run before stay until every peer has said what it has, or for four minutes
-    (RFC 4724, 4.1); peers that go without a word keep theirs for as long as they asked for (4.2).
+    Routes of an earlier run stay in the kernel until every peer has sent its routes, at most four
+    minutes (RFC 4724, 4.1). Routes of a peer that disappears silently stay for the time that it
+    asked for (4.2).
     """
 
     def __init__(self, path: Path, control: Path) -> None:
@@ -50,13 +53,14 @@ class Daemon:
         self._awaited: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._leaving = False
-        #: The configuration wants what a speaker cannot change: the process has to begin anew.
+        #: The new configuration differs in values that need a new process.
         self.wants_restart = False
-        #: Why the daemon cannot go on; "" while it can.
+        #: The reason why the daemon cannot continue; "" if it can.
         self.failure = ""
 
     async def run(self, asked: asyncio.Event) -> None:
-        """Until asked is set. Raises SpeakerError when the speaker does not start; see also failure."""
+        """Runs until asked is set. Raises SpeakerError if the speaker does not start; see also
+        failure."""
         loop = asyncio.get_running_loop()
         self._asked = asked
         # SIGHUP may come from now on. Two threads that apply a configuration at once both add its peers, and os-ken
@@ -84,7 +88,7 @@ class Daemon:
             await asyncio.wait({ending, installing}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
             if installing.done():
-                installing.result()  # raises: without it no route reaches the kernel
+                installing.result()  # raises its error: without it no route reaches the kernel
         finally:
             waiting.cancel()
             watch.close()
@@ -110,7 +114,7 @@ class Daemon:
             self._fail(str(error))
 
     def _fail(self, what: str) -> None:
-        """The process ends as if it was killed: the kernel keeps its routes for the next one."""
+        """Ends the process as if it was killed: the kernel keeps its routes for the next one."""
         if not self._asked.is_set():
             self.failure = what
             self._asked.set()
@@ -149,7 +153,11 @@ class Daemon:
             case PeerDown(peer, restart_time):
                 self._changed_at[peer] = time.time()
                 if self._up.pop(peer, None) is not None:
-                    log.info("%s is down%s", peer, f", its routes stay for {restart_time} s" if restart_time else "")
+                    log.info(
+                        "%s is down%s",
+                        peer,
+                        f", its routes stay for {restart_time} s" if restart_time else "",
+                    )
                 self._gone(peer, restart_time)
             case EndOfRib(peer):
                 self._forget_stale(peer)
@@ -157,7 +165,7 @@ class Daemon:
             case Learned(route) if route.peer in self._up:
                 self._rib.learn(route)
             case Withdrawn(peer, prefix):
-                if peer in self._up:  # what os-ken says of a session's end is PeerDown's to decide
+                if peer in self._up:  # after the session's end PeerDown decides about its routes
                     self._rib.withdraw(peer, prefix)
             case Failed(what):
                 self._fail(what)
@@ -168,7 +176,11 @@ class Daemon:
             timer.cancel()
         if restart_time:
             self._rib.retain(peer)
-            self._timers[peer] = asyncio.get_running_loop().call_later(restart_time, self._forget_stale, peer)
+            self._timers[peer] = asyncio.get_running_loop().call_later(
+                restart_time,
+                self._forget_stale,
+                peer,
+            )
         else:
             self._rib.forget(peer)
 
@@ -185,8 +197,13 @@ class Daemon:
 
     def _wanted(self, actual: fib.Table, around: fib.Surroundings) -> fib.Table:
         configuration = self._configuration
-        blackholes = [one.prefix for one in configuration.announce if one.blackhole]
-        wanted = fib.table(rib.next_hops(self._selected()), blackholes, configuration.kernel, around)
+        blackholes = [announcement.prefix for announcement in configuration.announce if announcement.blackhole]
+        wanted = fib.table(
+            rib.next_hops(self._selected()),
+            blackholes,
+            configuration.kernel,
+            around,
+        )
         return {**actual, **wanted} if self._awaited else wanted
 
     async def _install(self) -> None:
@@ -215,7 +232,8 @@ class Daemon:
         commands: dict[str, Callable[[], str]] = {
             "show protocols": self._show_protocols,
             "show route": lambda: status.routes(
-                self._selected(), {peer.address: peer.name for peer in self._configuration.peers}
+                self._selected(),
+                {peer.address: peer.name for peer in self._configuration.peers},
             ),
         }
         if line == "configure":
@@ -244,11 +262,11 @@ class Daemon:
                     self._rib.count(peer.address),
                 )
                 for peer in self._configuration.peers
-            ]
+            ],
         )
 
     async def configure(self) -> str:
-        """Read the file again; a bad one changes nothing."""
+        """Reads the file again. An invalid file changes nothing."""
         try:
             configuration = load(self._path)
         except ConfigError as error:

@@ -1,6 +1,8 @@
-"""Learned routes in the kernel: a batch for ip(8) from what is to what should be, and its applier.
+"""Learned routes in the kernel: `ip -batch` text that changes the present routes to the wanted
+ones, and its applier.
 
-The routes carry RTPROT_BIRD (12), as those of calico-node's BIRD do: `ip route show proto bird`.
+The routes carry RTPROT_BIRD (12), as those of calico-node's BIRD do: `ip route show proto bird`. By
+that number the daemon recognizes its own routes, also those of an earlier process.
 """
 
 from __future__ import annotations
@@ -23,19 +25,20 @@ RTPROT_BIRD = 12
 
 @dataclass(frozen=True, order=True)
 class Hop:
-    """device: a tunnel, through which the gateway is reached whatever the kernel thinks of it (onlink)."""
+    """device: a tunnel; its gateway counts as reachable (onlink) although no address of the device
+    says so."""
 
     gateway: str
     device: str = ""
 
 
-#: Prefix -> next hops; none: a blackhole.
+#: Prefix -> next hops. An empty tuple is a blackhole.
 Table = Mapping[Prefix, tuple[Hop, ...]]
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the kernel has besides: connected networks, and other routes as (destination, gateway)."""
+    """The kernel's other routes: connected networks, and (destination, gateway) pairs."""
 
     connected: tuple[Prefix, ...] = ()
     gateways: tuple[tuple[Prefix, str], ...] = ()
@@ -47,16 +50,21 @@ class Surroundings:
         return _longest(address, self.connected) is not None
 
     def resolve(self, address: str) -> str:
-        """The gateway to an address on no link of ours, by the longest match (RFC 4271, 5.1.3); itself without one."""
+        """The gateway to an address that is on no link, by the longest match (RFC 4271, 5.1.3),
+        else the address itself."""
         if self.is_connected(address):
             return address
-        found = _longest(address, [destination for destination, _ in self.gateways])
-        return dict(self.gateways)[found] if found is not None else address
+        network = _longest(address, [destination for destination, _ in self.gateways])
+        return dict(self.gateways)[network] if network is not None else address
 
 
 def _longest(address: str, networks: Iterable[Prefix]) -> Prefix | None:
     ip = ipaddress.ip_address(address)
-    return max((network for network in networks if ip in network), key=lambda network: network.prefixlen, default=None)
+    return max(
+        (network for network in networks if ip in network),
+        key=lambda network: network.prefixlen,
+        default=None,
+    )
 
 
 def table(
@@ -65,13 +73,14 @@ def table(
     rules: Sequence[KernelRule],
     around: Surroundings,
 ) -> dict[Prefix, tuple[Hop, ...]]:
-    """What the kernel is to have of what was selected. What somebody else has put there is his (BIRD: alien routes)."""
-    found: dict[Prefix, tuple[Hop, ...]] = dict.fromkeys(blackholes, ())
+    """The wanted kernel routes. Prefixes for which another program has a route are left out (BIRD:
+    alien routes)."""
+    routes: dict[Prefix, tuple[Hop, ...]] = dict.fromkeys(blackholes, ())
     for prefix, addresses in next_hops.items():
         rule = next((rule for rule in rules if rule.match.matches(prefix)), None)
         if (rule is None or rule.match.accept) and not around.has(prefix):
-            found[prefix] = tuple(sorted({_hop(address, rule, around) for address in addresses}))
-    return found
+            routes[prefix] = tuple(sorted({_hop(address, rule, around) for address in addresses}))
+    return routes
 
 
 def _hop(address: str, rule: KernelRule | None, around: Surroundings) -> Hop:
@@ -81,17 +90,19 @@ def _hop(address: str, rule: KernelRule | None, around: Surroundings) -> Hop:
 
 
 def parse(entries: list[dict[str, Any]], version: int) -> dict[Prefix, tuple[Hop, ...]]:
-    """`ip -json route` of our protocol."""
-    found: dict[Prefix, tuple[Hop, ...]] = {}
+    """The routes in `ip -json route` of this protocol."""
+    routes: dict[Prefix, tuple[Hop, ...]] = {}
     for entry in entries:
         hops = () if entry.get("type") == "blackhole" else entry.get("nexthops", [entry])
-        found[_destination(entry, version)] = tuple(sorted(_parsed_hop(hop) for hop in hops))
-    return found
+        routes[_destination(entry, version)] = tuple(sorted(_parsed_hop(hop) for hop in hops))
+    return routes
 
 
 def _destination(entry: Mapping[str, Any], version: int) -> Prefix:
     text = entry["dst"]
-    return ipaddress.ip_network(("0.0.0.0/0" if version == 4 else "::/0") if text == "default" else text)
+    return ipaddress.ip_network(
+        ("0.0.0.0/0" if version == 4 else "::/0") if text == "default" else text,
+    )
 
 
 def _parsed_hop(hop: Mapping[str, Any]) -> Hop:
@@ -100,7 +111,7 @@ def _parsed_hop(hop: Mapping[str, Any]) -> Hop:
 
 
 def parse_surroundings(entries: list[dict[str, Any]], version: int) -> Surroundings:
-    """Of `ip -json route`, what other protocols put there."""
+    """The routes in `ip -json route` of other protocols."""
     others = [entry for entry in entries if entry.get("protocol") != "bird" and "type" not in entry]
     connected = [_destination(entry, version) for entry in others if "dev" in entry and "gateway" not in entry]
     gateways = [(_destination(entry, version), str(entry["gateway"])) for entry in others if "gateway" in entry]
@@ -108,7 +119,7 @@ def parse_surroundings(entries: list[dict[str, Any]], version: int) -> Surroundi
 
 
 def changes(actual: Table, wanted: Table) -> str:
-    """Lines of `ip -batch`: what is new or different first, then what goes."""
+    """Lines of `ip -batch`: first new and different routes, then deletions."""
     return forwarding.difference(_forwarding(actual), _forwarding(wanted)).ip
 
 
@@ -121,12 +132,12 @@ def _forwarding(table: Table) -> Forwarding:
                 str(RTPROT_BIRD),
             )
             for prefix, hops in table.items()
-        )
+        ),
     )
 
 
 async def read(versions: Iterable[int]) -> tuple[dict[Prefix, tuple[Hop, ...]], Surroundings]:
-    """The routes of ours that the kernel has, and the others, of these IP versions. Raises CommandError."""
+    """This daemon's kernel routes and the other routes, of these IP versions. Raises CommandError."""
     ours: dict[Prefix, tuple[Hop, ...]] = {}
     around = Surroundings()
     for version in versions:
@@ -138,7 +149,7 @@ async def read(versions: Iterable[int]) -> tuple[dict[Prefix, tuple[Hop, ...]], 
 
 
 async def apply(actual: Table, wanted: Table) -> None:
-    """Every line is tried; what the kernel refuses is logged."""
+    """Tries every line; lines that the kernel refuses are logged."""
     text = changes(actual, wanted)
     if not text:
         return

@@ -1,4 +1,5 @@
-"""A peer whose link has no carrier is gone now, not when the hold timer says so (BIRD: "check link")."""
+"""Finds peers whose link has no carrier: they are unreachable now, not only when the hold timer
+expires (BIRD's "check link")."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from kubewire.components.kernel import iproute
 
 
 def on_dead_links(entries: Sequence[dict[str, Any]], addresses: Sequence[str]) -> list[str]:
-    """Which addresses are on a subnet of an interface of `ip -json address` that is down or has no carrier."""
+    """The addresses in a subnet of an interface that is down or has no carrier. entries:
+    `ip -json address`."""
     dead = [
         ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}").network
         for entry in entries
@@ -22,5 +24,5 @@ def on_dead_links(entries: Sequence[dict[str, Any]], addresses: Sequence[str]) -
 
 
 async def unreachable(addresses: Sequence[str]) -> list[str]:
-    """Those of the addresses that are behind a dead link now. Raises CommandError."""
+    """The addresses that are behind a dead link now. Raises CommandError."""
     return on_dead_links(await iproute.query("ip", "address"), addresses)

@@ -1,4 +1,4 @@
-"""The daemon's process, and the command that asks it: flags, logging, signals."""
+"""The daemon's process, and the command that queries a running daemon: flags, logging, signals."""
 
 from __future__ import annotations
 
@@ -20,20 +20,29 @@ CONTROL = "/run/bgp/bgp.ctl"
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM or an answered command, 1 when it cannot start or nobody answers."""
+    """Returns 0 after SIGTERM or an answered command, 1 if the daemon cannot start or does not
+    answer."""
     parser = argparse.ArgumentParser(prog="bgp", description="BGP daemon of a node")
     parser.add_argument("--config", type=Path, default=Path("/etc/bgp/bgp.yaml"))
-    parser.add_argument("--control", type=Path, default=Path(CONTROL), help=f"control socket (default {CONTROL})")
+    parser.add_argument(
+        "--control",
+        type=Path,
+        default=Path(CONTROL),
+        help=f"control socket (default {CONTROL})",
+    )
     parser.add_argument("-v", type=int, default=2, dest="verbosity")
     parser.add_argument(
-        "command", nargs="*", help="ask the running daemon: show protocols, show route, configure, graceful restart"
+        "command",
+        nargs="*",
+        help="send a command to the running daemon: show protocols, show route, configure, graceful restart",
     )
     options = parser.parse_args(argv)
     if options.command:
         return _ask(options.control, " ".join(options.command))
     process.log_to_stderr(options.verbosity)
     if options.verbosity < 4:
-        # os-ken reports every notification and lost connection as an error; the daemon says what they mean.
+        # os-ken reports every notification and lost connection as an error; the daemon logs their
+        # meaning.
         logging.getLogger("bgpspeaker").setLevel(logging.CRITICAL)
     try:
         wants_restart, failure = asyncio.run(_until_signal(options.config, options.control))
@@ -45,13 +54,17 @@ def main(argv: Sequence[str]) -> int:
         return 1
     if wants_restart:
         arguments = [sys.executable, "-m", "kubewire.components.bgp", *argv]
-        os.execve(sys.executable, arguments, os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)})
+        os.execve(
+            sys.executable,
+            arguments,
+            os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)},
+        )
     return 0
 
 
 async def _until_signal(config: Path, control: Path) -> tuple[bool, str]:
-    """Whether the process is to begin anew, and why it cannot go on."""
-    # os-ken's import takes a tenth of a second; a question needs none of it
+    """Returns whether the process must be restarted, and why it cannot continue ("" if it can)."""
+    # Importing os-ken takes a tenth of a second, which a command does not need.
     from kubewire.components.bgp.daemon import Daemon
     from kubewire.components.bgp.speaker import SpeakerError
 

@@ -1,17 +1,25 @@
-"""What os-ken 4.2.2's BGP needs before it is safe on threads, its default since eventlet was retired.
+"""Repairs of os-ken 4.2.2's BGP that make it safe on threads, its default since eventlet was
+retired.
 
-Its code was written for eventlet, where nothing else runs between two waits. On threads that leaves four faults, each
-of which was read in its source; install() mends them in place, before a speaker is made:
+os-ken was written for eventlet, where a switch to other code happens only at a wait. On threads it
+can happen between any two instructions, and that exposes four faults. All were found by reading its
+source. install() repairs them in place before a speaker is created, because the classes are created
+deep inside os-ken and cannot be passed in:
 
-- queues (linked lists) are filled and emptied by different threads, and a wake-up that comes between "empty" and
-  "wait" is lost, so an update could stay unsent until the next one: _Queue, _AutoReset;
-- a table is written by a thread for each peer and by the processor: one lock around each of these;
-- hub.Event can miss a set(): threading.Event;
-- a connect cannot be timed out, wants a source port with a source address, and an MD5 key must be bytes:
-  _connect_tcp.
+- Queues (linked lists) are filled and emptied by different threads, and a wake-up between "empty"
+  and "wait" is lost, so that an update stays unsent until the next one: _Queue, _AutoReset.
+- A table is written by a thread for each peer and by the processor: one lock is taken around each
+  of them.
+- hub.Event can miss a set(): threading.Event replaces it.
+- A connect cannot time out, demands a source port with a source address, and MD5 keys must be
+  bytes: _connect_tcp.
 
-Besides, its receiving side trusts what peers send: session.Connection stands in for it. A thread that sends to a peer
-survives that peer's faults (_sending); any other thread that dies is reported, since the rest would go on without it.
+os-ken's receiving side also trusts what peers send; session.Connection replaces it. A thread that
+sends to a peer survives that peer's faults (_sending). The death of any other thread is reported,
+because the rest would continue without it, with sessions that look established and no longer
+process routes.
+
+The version of os-ken is pinned: every repair depends on the code it replaces.
 """
 
 from __future__ import annotations
@@ -39,14 +47,14 @@ from kubewire.components.bgp.session import Connection, shut
 log = logging.getLogger(__name__)
 
 TCP_MD5SIG = 14  # linux/tcp.h
-#: Less than connect(2)'s two minutes, so that a peer that comes back is found.
+#: Less than connect(2)'s two minutes, so that a peer that comes back is found soon.
 CONNECT_TIMEOUT_S = 5.0
 
 _tables = threading.RLock()
 
 
 class _AutoReset:
-    """An event that a wait takes: "empty? then clear and wait" cannot lose a set()."""
+    """An event that a wait consumes: unlike "empty? then clear and wait", it cannot lose a set()."""
 
     def __init__(self) -> None:
         self._permits = threading.Semaphore(0)
@@ -55,7 +63,7 @@ class _AutoReset:
         self._permits.release()
 
     def clear(self) -> None:
-        """Nothing to do: wait() does it."""
+        """Does nothing: wait() clears."""
 
     def is_set(self) -> bool:
         return False
@@ -68,7 +76,7 @@ class _AutoReset:
 
 
 class _Queue:
-    """os-ken's circular list, as a deque, whose ends are atomic."""
+    """Replaces os-ken's circular list by a deque, whose operations at both ends are atomic."""
 
     def __init__(self) -> None:
         self._items: collections.deque[Any] = collections.deque()
@@ -110,13 +118,28 @@ def _locked(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_md5_key(sock: socket.socket, address: str, key: str) -> None:
-    """tcp(7), TCP_MD5SIG: segments to and from address are signed (RFC 2385). Raises OSError."""
+    """Signs segments to and from address (TCP_MD5SIG of tcp(7), RFC 2385). Raises OSError."""
     if sock.family == socket.AF_INET:
-        packed = struct.pack("=H2s4s120x", socket.AF_INET, b"", socket.inet_pton(socket.AF_INET, address))
+        packed = struct.pack(
+            "=H2s4s120x",
+            socket.AF_INET,
+            b"",
+            socket.inet_pton(socket.AF_INET, address),
+        )
     else:
-        packed = struct.pack("=H2s4s16s104x", socket.AF_INET6, b"", b"", socket.inet_pton(socket.AF_INET6, address))
+        packed = struct.pack(
+            "=H2s4s16s104x",
+            socket.AF_INET6,
+            b"",
+            b"",
+            socket.inet_pton(socket.AF_INET6, address),
+        )
     data = key.encode()
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, packed + struct.pack("=2xH4x80s", len(data), data))
+    sock.setsockopt(
+        socket.IPPROTO_TCP,
+        TCP_MD5SIG,
+        packed + struct.pack("=2xH4x80s", len(data), data),
+    )
 
 
 def family(address: str) -> socket.AddressFamily:
@@ -124,7 +147,7 @@ def family(address: str) -> socket.AddressFamily:
 
 
 def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[..., Any], **_: Any) -> socket.socket:
-    """In place of Activity._connect_tcp. Of a peer's configuration: its password, and its address of ours."""
+    """Replaces Activity._connect_tcp. Uses the peer's password and local address."""
     configuration = self._neigh_conf
     sock = socket.socket(family(peer_addr[0]), socket.SOCK_STREAM)
     try:
@@ -143,31 +166,36 @@ def _connect_tcp(self: Any, peer_addr: tuple[str, int], conn_handler: Callable[.
     return sock
 
 
-def _resend_sent(self: Any, route_family: Any, one: Any) -> None:
-    """In place of PeerManager.resend_sent, which fails for a peer that no MED is configured for: RFC 2918's answer."""
+def _resend_sent(self: Any, route_family: Any, neighbour: Any) -> None:
+    """Replaces PeerManager.resend_sent, which fails for a peer without a configured MED: the answer
+    to RFC 2918."""
     for destination in self._table_manager.get_global_table_by_route_family(route_family).values():
         for sent in destination.sent_routes or ():
-            if sent.sent_peer is one:
-                one.enque_outgoing_msg(OutgoingRoute(sent.path, for_route_refresh=True))
+            if sent.sent_peer is neighbour:
+                neighbour.enque_outgoing_msg(OutgoingRoute(sent.path, for_route_refresh=True))
 
 
 def _new_best_path(self: Any, new_best_path: Any) -> None:
-    """In place of NonVrfPathProcessingMixin._new_best_path, which withdraws the old path from every peer after it has
-    told them the new one, so that they end with none (RFC 4271, 3.1: a new route replaces the old one by itself), and
-    does not withdraw it at all from peers that the new one is not for.
+    """Replaces NonVrfPathProcessingMixin._new_best_path.
+
+    That one withdraws the old path from every peer after it has announced the new one, so peers end
+    up with none (RFC 4271, 3.1: a new route replaces the old one by itself), and does not withdraw
+    it from peers that the new path is not for.
     """
     self._best_path = new_best_path
     before = dict(self._sent_routes)
     self._core_service.peer_manager.comm_new_best_to_bgp_peers(new_best_path)
-    for one, sent in before.items():
-        if self._sent_routes.get(one) is sent:  # not told the new one
-            self.withdraw_if_sent_to(one)
+    for neighbour, sent in before.items():
+        if self._sent_routes.get(neighbour) is sent:  # the new path was not announced to it
+            self.withdraw_if_sent_to(neighbour)
 
 
 def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
-    """Sink.enque_outgoing_msg: a route counts as sent from the moment when nothing takes it back any more. os-ken notes
-    it when its thread sends it, and so withdraws nothing of what was still in the queue, and takes for sent what was
-    withdrawn meanwhile."""
+    """Wraps Sink.enque_outgoing_msg: a route counts as sent once it is in the queue.
+
+    os-ken records it when its thread sends it. It then does not withdraw a route that is still
+    queued, and records a route as sent that was withdrawn meanwhile.
+    """
 
     @functools.wraps(original)
     def enqueue(self: Any, message: Any) -> None:
@@ -183,8 +211,8 @@ def _noting_what_is_sent(original: Callable[..., None]) -> Callable[..., None]:
 
 
 class _NotKept(dict[str, Any]):
-    """os-ken's Adj-RIB-Out. It keeps every prefix for ever, withdrawn or not, for a change of filters: here a peer
-    whose filters change is begun anew."""
+    """Replaces os-ken's Adj-RIB-Out, which keeps every prefix for ever, for a change of filters.
+    Here a peer is restarted when its filters change, so nothing is kept."""
 
     def __setitem__(self, prefix: str, sent: Any) -> None:
         pass
@@ -200,15 +228,16 @@ def _peer_init(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _has_matching_leftmost(self: Any, remote_as: int) -> bool:
-    """In place of BGPPathAttributeAsPath.has_matching_leftmost, which fails for a path that begins with an AS_SET: its
-    order means nothing, so none of it is the leftmost (RFC 4271, 4.3)."""
+    """Replaces BGPPathAttributeAsPath.has_matching_leftmost, which fails for a path that begins
+    with an AS_SET: a set has no order, so it has no leftmost AS (RFC 4271, 4.3)."""
     first = next(iter(self.value), None)
     return isinstance(first, list) and first[:1] == [remote_as]
 
 
 def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Peer._construct_update: what a reflector passes on within its AS says so (osken_routes.reflect), for all peers;
-    its own routes and those of other ASes do not. os-ken tells the two apart by who gets them."""
+    """Wraps Peer._construct_update: routes that a reflector passes on within its AS are marked
+    (osken_routes.reflect), its own routes and those of other ASes are not. os-ken decides by the
+    receiver instead."""
 
     @functools.wraps(original)
     def construct(self: Any, route: Any) -> Any:
@@ -227,8 +256,9 @@ def _reflecting(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _writing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Peer._construct_update: of a route whose UPDATE is longer than RFC 4271 has it, or cannot be written, the one
-    before is withdrawn instead, as BIRD does: what one peer sends must not end the sessions of others."""
+    """Wraps Peer._construct_update: if an UPDATE is longer than RFC 4271 allows, or cannot be
+    encoded, the route that it replaces is withdrawn, as BIRD does. A route of one peer must not end
+    the sessions with other peers."""
 
     @functools.wraps(original)
     def construct(self: Any, route: Any) -> Any:
@@ -247,7 +277,7 @@ def _writing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Written:
-    """A message that is serialized already."""
+    """A message that is already serialized."""
 
     type = bgp.BGP_MSG_UPDATE
 
@@ -259,11 +289,15 @@ class _Written:
 
 
 def _is_route_reflector_client(self: Any) -> bool:
-    return self._neigh_conf.is_route_reflector_client and not getattr(self, "is_constructing", False)
+    return self._neigh_conf.is_route_reflector_client and not getattr(
+        self,
+        "is_constructing",
+        False,
+    )
 
 
 def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> None:
-    """A connection that ends before it is a session leaves the peer to be tried again."""
+    """If the connection ends before it is a session, the peer is tried again."""
     try:
         conn_handler(sock)
     except Exception as error:
@@ -274,7 +308,8 @@ def _begin(self: Any, conn_handler: Callable[..., Any], sock: socket.socket) -> 
 
 
 def _sending(original: Callable[..., None]) -> Callable[..., None]:
-    """The thread that sends to a peer, for ever: an UPDATE that cannot be made or sent ends the session."""
+    """The loop of the thread that sends to a peer: an UPDATE that cannot be made or sent ends the
+    session."""
 
     @functools.wraps(original)
     def send(self: Any) -> None:
@@ -294,7 +329,7 @@ _failure: list[Callable[[str], None]] = []
 
 
 def on_failure(report: Callable[[str], None]) -> None:
-    """report(what) when a thread has died by an exception."""
+    """Registers report(what), which is called when a thread has died by an exception."""
     _failure.append(report)
 
 
@@ -302,56 +337,65 @@ def _died(arguments: threading.ExceptHookArgs) -> None:
     if issubclass(arguments.exc_type, SystemExit):
         return
     name = arguments.thread.name if arguments.thread else "a thread"
-    log.error("%s died", name, exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback))  # type: ignore[arg-type]
+    log.error(
+        "%s died",
+        name,
+        exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback),  # type: ignore[arg-type]
+    )
     for report in _failure:
         report(f"{name} died: {arguments.exc_value!r}")
 
 
-#: What RFC 4724 calls R (of the capability) and F (of an address family).
-_RESTARTED, _FORWARDING = 0x8, 0x80
+#: RFC 4724's R (of the capability) and F (of an address family).
+_RESTARTED = 0x8
+_FORWARDING = 0x80
 _UNICAST = 1
 _end_of_rib: list[Callable[[Any], None]] = []
 _notification: list[Callable[[Any], None]] = []
 
 
 def offer_restart(configuration: Any, seconds: int, version: int, restarting: Callable[[], bool]) -> None:
-    """OPENs to this neighbour have the graceful restart capability, which os-ken can write and never does."""
+    """Adds the graceful restart capability to OPENs to this neighbour. os-ken can encode it but
+    never sends it."""
     original = configuration.get_configured_capabilities
     family_number = 1 if version == 4 else 2
 
     def capabilities() -> Any:
-        # F always: a daemon that begins leaves the kernel's routes alone until its peers have told all.
+        # F is always set: a new daemon leaves the kernel's routes alone until its peers have sent
+        # theirs.
         tuples = [(family_number, _UNICAST, _FORWARDING)]
         flags = _RESTARTED if restarting() else 0
-        one = bgp.BGPOptParamCapabilityGracefulRestart(flags=flags, time=seconds, tuples=tuples)
-        return original() | {bgp.BGP_CAP_GRACEFUL_RESTART: [one]}
+        offered = bgp.BGPOptParamCapabilityGracefulRestart(flags=flags, time=seconds, tuples=tuples)
+        return original() | {bgp.BGP_CAP_GRACEFUL_RESTART: [offered]}
 
     configuration.get_configured_capabilities = capabilities
 
 
-def restart_capability(one: Any) -> tuple[int, bool]:
-    """Of a peer's OPEN: its restart time, 0 where it only helps others, and whether it has kept forwarding."""
-    for capability in one.protocol.recv_open_msg.opt_param:
+def restart_capability(neighbour: Any) -> tuple[int, bool]:
+    """From a peer's OPEN: its restart time (0 if it only helps others), and whether it has kept
+    forwarding."""
+    for capability in neighbour.protocol.recv_open_msg.opt_param:
         if capability.cap_code == bgp.BGP_CAP_GRACEFUL_RESTART:
-            # os-ken reads on into the capabilities behind this one.
+            # os-ken reads beyond the end of this capability.
             families = capability.tuples[: (capability.cap_length - 2) // 4]
             return capability.time if families else 0, all(flags & _FORWARDING for _, _, flags in families)
     return 0, False
 
 
 def on_end_of_rib(report: Callable[[Any], None]) -> None:
-    """report(peer) for each End-of-RIB marker (RFC 4724, 2)."""
+    """Registers report(peer), which is called for each End-of-RIB marker (RFC 4724, 2)."""
     _end_of_rib.append(report)
 
 
 def on_notification(report: Callable[[Any], None]) -> None:
-    """report(peer) for each NOTIFICATION either way. os-ken's own signal of it reaches no listener."""
+    """Registers report(peer), called for each NOTIFICATION sent or received. os-ken's own signal
+    reaches no listener."""
     _notification.append(report)
 
 
-def _notified(_: Any, one: Any, __: Any) -> None:
+def _notified(_: Any, neighbour: Any, __: Any) -> None:
     for report in _notification:
-        report(one)
+        report(neighbour)
 
 
 def _is_end_of_rib(message: Any) -> bool:
@@ -373,7 +417,10 @@ def _handling_updates(original: Callable[..., None]) -> Callable[..., None]:
                 report(self)
             return
         self._extract_and_reconstruct_as_path(message)
-        original(self, osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message)
+        original(
+            self,
+            osken_routes.withdrawing(message) if osken_routes.is_unusable(self, message) else message,
+        )
 
     return handle
 
@@ -392,14 +439,15 @@ def _sending_first_updates(original: Callable[..., None]) -> Callable[..., None]
 
 
 def install() -> None:
-    """Once for a process."""
+    """Applies the repairs, once for a process."""
     if base.Sink.OutgoingMsgList is _Queue:
         return
     hub.Event = threading.Event
-    hub.HubThread.run = threading.Thread.run  # os-ken's own logs what killed it, and goes on without it
+    hub.HubThread.run = threading.Thread.run  # os-ken's run() logs the error and continues without the thread
     threading.excepthook = _died
     core.CoreService.protocol = Connection
-    bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(lambda _cls, _value: False)  # messages.py: never
+    # messages.py has rewritten all paths with four octets.
+    bgp.BGPPathAttributeAsPath._is_valid_16bit_as_path = classmethod(lambda _cls, _value: False)
     bgp.BGPPathAttributeAsPath.has_matching_leftmost = _has_matching_leftmost
     peer.Peer._process_outgoing_msg_list = _sending(peer.Peer._process_outgoing_msg_list)
     base.Sink.OutgoingMsgList = _Queue
@@ -413,7 +461,7 @@ def install() -> None:
     destination.add_new_path = osken_routes.add_new_path
     destination.add_withdraw = osken_routes.add_withdraw
     destination.remove_old_paths_from_source = osken_routes.remove_old_paths_from_source(
-        destination.remove_old_paths_from_source
+        destination.remove_old_paths_from_source,
     )
     base.Sink.enque_outgoing_msg = _noting_what_is_sent(base.Sink.enque_outgoing_msg)
     peer.Peer.is_route_reflector_client = property(_is_route_reflector_client)

@@ -1,4 +1,17 @@
-"""What peers told us and which of it is used: RFC 4271, 9.1, with multipath."""
+"""The routes that peers announced, and the selection among them: RFC 4271, 9.1, with multipath.
+
+A BGP router keeps what each peer announced, unchanged, in a table of its own (Adj-RIB-In). It must
+keep all of it, because the peer announces a route once; if the best route is withdrawn, the second
+best is already here. From all routes to a prefix the decision process selects the best one by a
+fixed order of criteria (9.1.2.2): local preference, AS path length, origin, MED among routes of one
+neighbouring AS, external before internal. Two routers with the same routes decide the same.
+
+Multipath stops before the criteria that only break ties (router id, peer address): routes equal up
+to there are all used, and the kernel distributes flows over their next hops.
+
+A session that ends takes its routes with it, unless the peer may be restarting (RFC 4724): then
+they stay, marked stale, and each is either announced again or deleted at the peer's End-of-RIB.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +25,7 @@ DEFAULT_LOCAL_PREF = 100
 
 @dataclass(frozen=True)
 class Route:
-    """A path as a peer sent it. origin: 0 IGP, 1 EGP, 2 incomplete."""
+    """A path as a peer announced it. origin: 0 IGP, 1 EGP, 2 incomplete."""
 
     prefix: Prefix
     peer: str
@@ -26,7 +39,8 @@ class Route:
 
 
 class AdjRibIn:
-    """Routes by peer and prefix, after the import filter. Stale ones are of a session before (RFC 4724, 4.2)."""
+    """Routes by peer and prefix, after the import filter. Stale ones are from an earlier session
+    (RFC 4724, 4.2)."""
 
     def __init__(self) -> None:
         self._routes: dict[str, dict[Prefix, Route]] = {}
@@ -41,7 +55,7 @@ class AdjRibIn:
         self._stale.get(peer, set()).discard(prefix)
 
     def retain(self, peer: str) -> None:
-        """Its routes are stale from now on; those that were before are gone."""
+        """Marks the peer's routes as stale. Routes that already were are deleted."""
         self.forget_stale(peer)
         self._stale[peer] = set(self._routes.get(peer, {}))
 
@@ -50,7 +64,7 @@ class AdjRibIn:
             self._routes[peer].pop(prefix, None)
 
     def forget(self, peer: str) -> None:
-        """RFC 4271, 8.2: when a session ends, all routes of it are deleted."""
+        """Deletes all routes of a peer when its session ends (RFC 4271, 8.2)."""
         self._routes.pop(peer, None)
         self._stale.pop(peer, None)
 
@@ -63,7 +77,7 @@ class AdjRibIn:
 
 
 def select(routes: Iterable[Route], max_paths: int) -> dict[Prefix, tuple[Route, ...]]:
-    """The best route of each prefix and those as good as it, at most max_paths; the best comes first."""
+    """The best route of each prefix first, then those equally good, at most max_paths."""
     by_prefix: dict[Prefix, list[Route]] = {}
     for route in routes:
         by_prefix.setdefault(route.prefix, []).append(route)
@@ -75,7 +89,8 @@ def _order(prefix: Prefix) -> tuple[int, Prefix]:
 
 
 def _rank(route: Route) -> tuple[int, int, int]:
-    """RFC 4271, 9.1.1 and 9.1.2.2 a and b: degree of preference, AS path length, origin; less is better."""
+    """RFC 4271, 9.1.1 and 9.1.2.2 a and b: degree of preference, AS path length, origin; less is
+    better."""
     return -route.local_pref, len(route.as_path), route.origin
 
 
@@ -98,5 +113,5 @@ def _neighbour_as(route: Route) -> int:
 
 
 def next_hops(selected: Mapping[Prefix, tuple[Route, ...]]) -> dict[Prefix, tuple[str, ...]]:
-    """What the kernel is to have; two paths by the same router are one next hop."""
+    """The next hops of each prefix; two paths via the same router are one next hop."""
     return {prefix: tuple(sorted({route.next_hop for route in routes})) for prefix, routes in selected.items()}

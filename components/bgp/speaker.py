@@ -1,7 +1,16 @@
 """os-ken's speaker behind a small interface: a configuration goes in, events come out.
 
-os-ken has one core for a process, so there is one Speaker. It runs on threads of its own; events are handed to the
-caller's function on those threads.
+A BGP speaker keeps one TCP session with each peer. Both ends announce their routes once, then only
+changes; a session that ends takes all its routes with it. So the interface is asymmetric: apply()
+says what sessions and announcements shall exist, and may be repeated with any other configuration,
+while everything that peers do is reported as an event (PeerUp, Learned, Withdrawn, PeerDown). The
+difference between two configurations is computed here, so an unchanged peer keeps its session, and
+with it the traffic on its routes.
+
+os-ken has one core for each process, so there can be one Speaker only. It runs on its own threads,
+and calls the caller's function on them; the daemon passes the events to its event loop. What must
+always hold: when os-ken fails, or one of its threads dies, the process ends, because sessions
+without a working thread look alive and lose packets (SpeakerError, Failed).
 """
 
 from __future__ import annotations
@@ -33,20 +42,22 @@ from kubewire.components.bgp.session import shut
 log = logging.getLogger(__name__)
 
 BGP_PORT = 179
-#: Between two tries to accept a connection when the process is out of descriptors.
+#: The pause between attempts to accept when the process has no free descriptor.
 _ACCEPT_PAUSE_S = 0.1
 CEASE, ADMINISTRATIVE_SHUTDOWN = 6, 2  # RFC 4486
-#: To and from whom os-ken has no next hop yet; it puts the session's address in its place.
+#: os-ken's value for "no next hop": it inserts the session's own address.
 _NO_NEXT_HOP = {4: "0.0.0.0", 6: "::"}
 
 
 class SpeakerError(RuntimeError):
-    """os-ken does not do what it was asked: the process must end, as after Failed, which may come before or after."""
+    """os-ken cannot do what it was asked. The process must end, as after Failed, which may come
+    before or after it."""
 
 
 @dataclass(frozen=True)
 class PeerUp:
-    """keeps_forwarding: after a restart it still has the routes that it had announced (RFC 4724's F bit)."""
+    """keeps_forwarding: a restarted peer still forwards along its earlier routes (RFC 4724's F
+    bit)."""
 
     peer: str
     keeps_forwarding: bool = False
@@ -54,7 +65,7 @@ class PeerUp:
 
 @dataclass(frozen=True)
 class PeerDown:
-    """restart_time: seconds in which the peer may come back with its routes; 0: it is gone."""
+    """restart_time: for how many seconds the peer's routes stay; 0: they are deleted."""
 
     peer: str
     restart_time: int = 0
@@ -62,7 +73,7 @@ class PeerDown:
 
 @dataclass(frozen=True)
 class EndOfRib:
-    """The peer has sent all that it has."""
+    """The peer has sent all its routes."""
 
     peer: str
 
@@ -80,7 +91,7 @@ class Withdrawn:
 
 @dataclass(frozen=True)
 class Failed:
-    """A thread of os-ken's has died by a fault. Its sessions could stay up without it, so the process must end."""
+    """A thread of os-ken has died. Sessions could stay up without it, so the process must end."""
 
     what: str
 
@@ -91,12 +102,17 @@ Event = PeerUp | PeerDown | Learned | Withdrawn | EndOfRib | Failed
 class Speaker:
     """Sessions and announcements follow the last applied configuration.
 
-    Every method raises SpeakerError when os-ken fails, or has failed before.
-    restarting: its kernel still has the routes of a run before, which peers are told (RFC 4724, 4.1), until set False.
+    Every method raises SpeakerError if os-ken fails, or has failed before. restarting: the kernel
+    still has routes of an earlier process, which peers are told (RFC 4724, 4.1), until it is set to
+    False.
     """
 
     def __init__(
-        self, configuration: Configuration, report: Callable[[Event], None], *, restarting: bool = False
+        self,
+        configuration: Configuration,
+        report: Callable[[Event], None],
+        *,
+        restarting: bool = False,
     ) -> None:
         osken.install()
         self._report = report
@@ -108,7 +124,8 @@ class Speaker:
         self._restart_times: dict[str, int] = {}
         self._configuration = Configuration(configuration.local_as, configuration.router_id)
         self._listening: dict[socket.AddressFamily, socket.socket] = {}
-        # Threads inherit being daemons from the one that starts them: the process need not wait for them in the end.
+        # A thread inherits the daemon flag of its creator; the process must not wait for these
+        # threads at its end.
         with self._os_ken():
             self._in_daemon_thread(self._start, configuration)
 
@@ -118,8 +135,8 @@ class Speaker:
 
     @contextlib.contextmanager
     def _os_ken(self) -> Iterator[None]:
-        """What os-ken raises becomes a SpeakerError. When a thread of its has died, that is told instead: it is the
-        cause, and the exception here only says that the rest of os-ken has stopped.
+        """Turns os-ken's exceptions into SpeakerError. If one of its threads has died, the error
+        names that cause: the exception here only shows that the rest of os-ken has stopped.
         """
         try:
             yield
@@ -129,7 +146,7 @@ class Speaker:
     def _start(self, configuration: Configuration) -> None:
         cluster = {"cluster_id": configuration.cluster_id} if configuration.cluster_id else {}
         BGPSpeaker(configuration.local_as, configuration.router_id, bgp_server_port=0, **cluster)
-        # os-ken takes no less than 10 s here, which is longer than a lab waits.
+        # os-ken accepts no value below 10 s here, which is longer than a lab waits.
         CORE_MANAGER.common_conf._settings["bgp_conn_retry_time"] = configuration.connect_retry
         bus = CORE_MANAGER.get_core_service()._signal_bus
         bus.register_listener(BgpSignalBus.BGP_ADJ_UP, lambda _, info: self._up(info["peer"]))
@@ -137,13 +154,14 @@ class Speaker:
         osken.on_notification(self._notification)
         osken.on_end_of_rib(lambda peer: self._report(EndOfRib(peer.ip_address)))
         bus.register_listener(
-            BgpSignalBus.BGP_ADJ_RIB_IN_CHANGED, lambda _, info: self._received(info["peer"], info["received_route"])
+            BgpSignalBus.BGP_ADJ_RIB_IN_CHANGED,
+            lambda _, info: self._received(info["peer"], info["received_route"]),
         )
         for address in configuration.listen:
             self._listen(address)
 
     def _notification(self, peer: Any) -> None:
-        if peer is not None:  # its OPEN was not read yet
+        if peer is not None:  # None before its OPEN was read
             self._notified.add(peer.ip_address)
 
     def _up(self, peer: Any) -> None:
@@ -153,17 +171,18 @@ class Speaker:
         self._report(PeerUp(address, keeps_forwarding))
 
     def _down(self, peer: Any) -> None:
-        """Without a word it may be restarting."""
+        """A peer that disappears without a NOTIFICATION may be restarting."""
         address = peer.ip_address
         wanted = self._configuration.peer(address)
         keep = wanted is not None and wanted.restart_time and address not in self._notified
         restart_time = self._restart_times.get(address, 0) if keep else 0
         if not restart_time:
-            peer.adj_rib_in.clear()  # os-ken keeps it for ever; a restarted peer may still withdraw what it has in it
+            peer.adj_rib_in.clear()  # os-ken keeps it for ever; after a restart the peer may still withdraw from it
         self._report(PeerDown(address, restart_time))
 
     def _listen(self, address: str) -> None:
-        """os-ken would listen on the first address only, and set no MD5 key on threads."""
+        """Listens on every address; os-ken listens on the first only, and sets no MD5 key on
+        threads."""
         family = osken.family(address)
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -179,13 +198,13 @@ class Speaker:
         threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
 
     def _accept(self, listening: socket.socket) -> None:
-        """For ever: what is wrong with one connection ends that one."""
+        """Accepts for ever; an error with one connection ends that connection only."""
         while True:
             try:
                 sock, peer = listening.accept()
             except OSError as error:
                 log.warning("cannot accept connections: %s", error.strerror)
-                self._ended.wait(_ACCEPT_PAUSE_S)  # EMFILE lasts until others close theirs
+                self._ended.wait(_ACCEPT_PAUSE_S)  # EMFILE lasts until other connections are closed
                 continue
             try:
                 CORE_MANAGER.get_core_service().start_protocol(sock)
@@ -194,9 +213,10 @@ class Speaker:
                 sock.close()
 
     def apply(self, configuration: Configuration) -> None:
-        """From the configuration before to this one. A changed peer's session is ended and begun anew.
+        """Changes from the previous configuration to this one. A changed peer's session is ended
+        and started again.
 
-        local AS, router id, cluster id and listening addresses stay those of the start.
+        Local AS, router id, cluster id and listening addresses stay as they were at the start.
         """
         with self._os_ken():
             self._apply(configuration)
@@ -207,7 +227,7 @@ class Speaker:
             if configuration.peer(peer.address) != peer:
                 self._remove(peer)
         for announcement in before.announce:
-            if announcement.prefix not in {one.prefix for one in configuration.announce}:
+            if announcement.prefix not in {kept.prefix for kept in configuration.announce}:
                 self._originate(announcement, withdraw=True)
         for announcement in configuration.announce:
             if announcement not in before.announce:
@@ -218,7 +238,8 @@ class Speaker:
         self._configuration = configuration
 
     def _in_daemon_thread(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Raises what work raises."""
+        """Runs work in a daemon thread, so that threads started by it are daemons too. Raises its
+        exception."""
         failed: list[BaseException] = []
 
         def run() -> None:
@@ -252,19 +273,20 @@ class Speaker:
         }
         if peer.local_address:
             settings[neighbors.LOCAL_ADDRESS] = peer.local_address
-        # api.call would fail: it logs settings as a set, and filters are a list.
+        # api.call would fail: it logs the settings as a set, and filters are a list, which is not
+        # hashable.
         configuration = neighbors.NeighborConf(**settings)
-        configuration._settings[neighbors.HOLD_TIME] = peer.hold_time  # os-ken takes no less than 10 s
+        configuration._settings[neighbors.HOLD_TIME] = peer.hold_time  # os-ken accepts no value below 10 s
         if peer.restart_time:
             osken.offer_restart(configuration, peer.restart_time, version, lambda: self.restarting)
         CORE_MANAGER.neighbors_conf.add_neighbor_conf(configuration)
 
     def _remove(self, peer: Peer) -> None:
-        one = self._os_ken_peer(peer.address)
-        if one is not None:
-            one._neigh_conf._settings[neighbors.ENABLED] = False
-            one._connect_retry_event.clear()
-            self._cease(one)
+        neighbour = self._os_ken_peer(peer.address)
+        if neighbour is not None:
+            neighbour._neigh_conf._settings[neighbors.ENABLED] = False
+            neighbour._connect_retry_event.clear()
+            self._cease(neighbour)
         if peer.password and (listening := self._listening.get(osken.family(peer.address))):
             osken.set_md5_key(listening, peer.address, "")
         CORE_MANAGER.neighbors_conf.remove_neighbor_conf(peer.address)
@@ -273,34 +295,36 @@ class Speaker:
     def _os_ken_peer(self, address: str) -> Any:
         return CORE_MANAGER.get_core_service().peer_manager.get_by_addr(address)
 
-    def _cease(self, one: Any) -> None:
-        """Tell the peer, then end the connection: os-ken's receiving thread sees that and drops the routes."""
-        self._notified.add(one.ip_address)
-        if protocol := one.protocol:
+    def _cease(self, neighbour: Any) -> None:
+        """Sends a Cease, then ends the connection. os-ken's receiving thread notices that and
+        deletes the routes."""
+        self._notified.add(neighbour.ip_address)
+        if protocol := neighbour.protocol:
             protocol._send_with_lock(bgp.BGPNotification(CEASE, ADMINISTRATIVE_SHUTDOWN))
             shut(protocol._socket)
 
     def drop(self, address: str) -> None:
-        """The link to a peer is gone: end the session now, not when the hold timer does."""
+        """Ends the session at once because the link to the peer is down; the hold timer would take
+        longer."""
         with self._os_ken():
-            one = self._os_ken_peer(address)
-            if one is not None and (protocol := one.protocol):
+            neighbour = self._os_ken_peer(address)
+            if neighbour is not None and (protocol := neighbour.protocol):
                 self._notified.add(address)
                 shut(protocol._socket)
 
     def stop(self) -> None:
-        """Every peer gets a Cease (RFC 4271, 8.2.2, ManualStop)."""
+        """Sends a Cease to every peer (RFC 4271, 8.2.2, ManualStop)."""
         with self._os_ken():
             for peer in self._configuration.peers:
-                if (one := self._os_ken_peer(peer.address)) is not None:
-                    one._neigh_conf._settings[neighbors.ENABLED] = False
-                    self._cease(one)
+                if (neighbour := self._os_ken_peer(peer.address)) is not None:
+                    neighbour._neigh_conf._settings[neighbors.ENABLED] = False
+                    self._cease(neighbour)
 
     def state(self, address: str) -> str:
-        """RFC 4271's name of a session's state."""
+        """The session's state, named as in RFC 4271."""
         with self._os_ken():
-            one = self._os_ken_peer(address)
-            return str(one.state.bgp_state) if one is not None else "Idle"
+            neighbour = self._os_ken_peer(address)
+            return str(neighbour.state.bgp_state) if neighbour is not None else "Idle"
 
     def _originate(self, announcement: Announcement, withdraw: bool = False) -> None:
         prefix = announcement.prefix
@@ -310,7 +334,9 @@ class Speaker:
         attributes[bgp.BGP_ATTR_TYPE_ORIGIN] = bgp.BGPPathAttributeOrigin(bgp.BGP_ATTR_ORIGIN_IGP)
         attributes[bgp.BGP_ATTR_TYPE_AS_PATH] = bgp.BGPPathAttributeAsPath([])
         if announcement.communities:
-            attributes[bgp.BGP_ATTR_TYPE_COMMUNITIES] = bgp.BGPPathAttributeCommunities(list(announcement.communities))
+            attributes[bgp.BGP_ATTR_TYPE_COMMUNITIES] = bgp.BGPPathAttributeCommunities(
+                list(announcement.communities),
+            )
         next_hop = announcement.next_hop or _NO_NEXT_HOP[prefix.version]
         path = path_class(None, nlri, 0, pattrs=attributes, nexthop=next_hop, is_withdraw=withdraw)
         CORE_MANAGER.get_core_service().table_manager.learn_path(path)
@@ -346,7 +372,7 @@ def _route(prefix: Prefix, peer: Any, path: Any) -> Route:
 
 
 class _OsKenFilter(PrefixFilter):  # type: ignore[misc]
-    """A filter of ours where os-ken wants one of its own, for one address family."""
+    """A Filter as os-ken's class of filters, for one address family."""
 
     def __init__(self, wanted: Filter, path_class: type) -> None:
         super().__init__("0.0.0.0/0", PrefixFilter.POLICY_DENY)

@@ -1,4 +1,4 @@
-"""Status as text, in the manner of birdc's `show protocols` and `show route`."""
+"""Status as text, in the format of birdc's `show protocols` and `show route`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _ORIGINS = "i", "e", "?"
 
 @dataclass(frozen=True)
 class Session:
-    """since: seconds of Unix time of the last change of state. imported counts routes after the filter."""
+    """since: Unix time of the last change of state, in seconds. imported: the number of routes
+    after the filter."""
 
     name: str
     address: str
@@ -26,26 +27,38 @@ class Session:
 
 
 def protocols(sessions: Sequence[Session]) -> str:
-    """A line per peer; state is up when established, else start, as BIRD has it."""
+    """One line per peer. State is "up" if the session is established, else "start", as in BIRD."""
     rows = [("Name", "Proto", "Peer", "AS", "State", "Since", "Info", "Imported")]
-    for one in sessions:
-        since = datetime.datetime.fromtimestamp(one.since).strftime("%H:%M:%S.%f")[:-3]
-        state = "up" if one.state == "Established" else "start"
+    for session in sessions:
+        since = datetime.datetime.fromtimestamp(session.since).strftime("%H:%M:%S.%f")[:-3]
+        state = "up" if session.state == "Established" else "start"
         rows.append(
-            (one.name, "BGP", one.address, str(one.remote_as), state, since, one.state or "Idle", str(one.imported))
+            (
+                session.name,
+                "BGP",
+                session.address,
+                str(session.remote_as),
+                state,
+                since,
+                session.state or "Idle",
+                str(session.imported),
+            ),
         )
     return _table(rows)
 
 
 def routes(selected: Mapping[Prefix, Sequence[Route]], names: Mapping[str, str]) -> str:
-    """The routes in use; a prefix with several has a line for each."""
+    """The routes in use; a prefix with several routes has several lines."""
+
     rows = [("Prefix", "Via", "Peer", "AS path", "Pref", "Communities")]
     for prefix, paths in selected.items():
         for route in paths:
             path = " ".join(map(str, (*route.as_path, _ORIGINS[route.origin])))
             communities = " ".join(map(community, route.communities)) or "-"
             peer = names.get(route.peer, route.peer)
-            rows.append((str(prefix), route.next_hop, peer, path, str(route.local_pref), communities))
+            rows.append(
+                (str(prefix), route.next_hop, peer, path, str(route.local_pref), communities),
+            )
     return _table(rows)
 
 

@@ -1,7 +1,8 @@
-"""Run a program from asyncio without a thread or pipes: posix_spawn(3), a pidfd to wait on, memfds for its streams.
+"""Runs a program from asyncio without a thread or pipes: posix_spawn(3), a pidfd to wait on, memfds
+for its streams.
 
-asyncio's own subprocess support starts one waiting thread per child in Python 3.11; a node runs thousands of
-short programs (CNI plugins, ip, iptables-restore), so this goes without.
+asyncio's own subprocess support starts one waiting thread per child in Python 3.11. A node runs
+thousands of short programs (CNI plugins, ip, iptables-restore), so this module avoids that.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-#: What Python ignores and a program expects to find at its default (subprocess restores the same ones).
+#: Signals that Python ignores and programs expect at their default (subprocess restores the same
+#: ones).
 _RESTORED_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
-#: How tools say which line of their input they could not take: iptables-restore, ipset, nft, ip and bridge.
+#: How tools name the line of their input that failed: iptables-restore, ipset, nft, ip and bridge.
 _NAMES_A_LINE = re.compile(r"(?:\bline:? |/dev/stdin:|Command failed -:)(\d+)")
 _LINES_AROUND = 3
-#: Program -> Debian package, of those that a machine may lack.
+#: Program -> Debian package, for programs that a machine may lack.
 _PACKAGES = {
     "bridge": "iproute2",
     "conntrack": "conntrack",
@@ -36,7 +38,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Completed:
-    """A program that has ended. returncode is negative for a signal, as in subprocess."""
+    """A program that has ended. returncode is negative if a signal ended it, as in subprocess."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -45,10 +47,10 @@ class Completed:
 
 
 class CommandError(Exception):
-    """A program that ended otherwise than asked; reads as a sentence with its argv and what it said. When that names a
-    line of its input, the lines around it follow.
+    """A program failed. The text is a sentence with its argv, exit status and output. If the output
+    names a line of the program's input, the surrounding lines follow.
 
-    said: the program's own words.
+    said: the program's own output.
     """
 
     def __init__(self, completed: Completed, stdin: bytes = b"") -> None:
@@ -62,7 +64,7 @@ class CommandError(Exception):
 
 
 def _around(text: str, number: int) -> str:
-    """The lines around one, with their numbers, which count from 1."""
+    """The lines surrounding a line, with their numbers, which count from 1."""
     first = max(number - _LINES_AROUND, 1)
     shown = text.splitlines()[first - 1 : number + _LINES_AROUND - 1]
     return "\n".join(f"{first + i:6} {line}" for i, line in enumerate(shown))
@@ -79,7 +81,8 @@ def ending(returncode: int) -> str:
 
 
 class _Streams:
-    """Three memfds: nothing blocks, and a program that leaves a child behind does not hold us up at a pipe."""
+    """Three memfds. Nothing blocks, and a program that leaves a child behind does not keep a pipe
+    open."""
 
     def __init__(self, stdin: bytes) -> None:
         self.fds: list[int] = []
@@ -115,11 +118,11 @@ async def run(
     timeout: float = 60.0,
     check: bool = False,
 ) -> Completed:
-    """Run argv (found in PATH) in a process group of its own, to its end.
+    """Runs argv (found in PATH) in its own process group, until it ends.
 
-    timeout is in seconds; past it, and when the caller is cancelled, the whole group is killed.
-    Raises OSError when it cannot start (FileNotFoundError names the Debian package), TimeoutError, and with check
-    CommandError unless it exits with 0.
+    timeout is in seconds. After it, or if the caller is cancelled, the whole group is killed.
+    Raises OSError if the program cannot start (FileNotFoundError names the Debian package),
+    TimeoutError, and with check CommandError if it does not exit with 0.
     """
     streams = _Streams(stdin)
     try:
@@ -143,7 +146,7 @@ async def run(
 
 
 def run_blocking(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, check: bool = False) -> Completed:
-    """run() for a program without an event loop. Raises what that raises."""
+    """run() for a program without an event loop. Raises the same errors."""
     try:
         done = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout)
     except FileNotFoundError as error:
@@ -176,11 +179,12 @@ async def _ended(pid: int, timeout: float) -> int:
         async with asyncio.timeout(timeout):
             await ended
     except (TimeoutError, asyncio.CancelledError):
-        # Our child is not reaped yet, so its pid and group still are what we started.
+        # The child is not reaped yet, so its pid and process group cannot belong to another
+        # process.
         os.killpg(pid, signal.SIGKILL)
         raise
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-        _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 (it has ended, or was killed the line before)
+        _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 (it has ended, or was just killed)
     return os.waitstatus_to_exitcode(status)

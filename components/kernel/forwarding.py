@@ -1,16 +1,18 @@
-"""Where a node sends packets for other nodes' pods: routes, and the neighbours and FDB entries of tunnels.
+"""The kernel entries that carry packets to other nodes' pods: routes, and the neighbours and FDB
+entries of tunnels.
 
-An agent states what there should be as a `Forwarding`; `difference` turns what is there into it. Pure but for the two
-functions that read and the one that applies.
+An agent describes the wanted entries as a `Forwarding`; `difference` computes the commands that
+change the present entries into them. All functions are pure but the two that read and the one that
+applies.
 
-What the kernel looks up for a packet into a VXLAN tunnel, in this order:
+For a packet into a VXLAN tunnel the kernel makes three look-ups, in this order:
 
     route       10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink    the next hop is the remote tunnel's address
     neighbour   10.244.2.0 lladdr 5e:...:02 nud permanent            the inner frame's MAC, without ARP in the tunnel
     FDB entry   5e:...:02 dst 172.18.0.4                             the outer packet's destination
 
-So entries are set before the route that needs them, and go after it: no packet meets half a path.
-(https://www.kernel.org/doc/html/latest/networking/vxlan.html)
+So FDB entry and neighbour are added before the route that needs them, and deleted after it: no
+packet finds an incomplete path (https://www.kernel.org/doc/html/latest/networking/vxlan.html).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from kubewire.components.kernel.command import CommandError
 
 @dataclass(frozen=True, order=True)
 class Hop:
-    """onlink: the gateway is taken to be on the device's link, whatever the other routes say."""
+    """onlink: the gateway counts as reachable on the device, whatever the other routes say."""
 
     gateway: str
     device: str = ""
@@ -38,8 +40,8 @@ class Hop:
 
 @dataclass(frozen=True, order=True)
 class Route:
-    """hops: one or several next hops, none for a blackhole. protocol: who has set it (rtm_protocol, by name or number
-    as ip takes it); "" for whatever ip sets."""
+    """hops: one or several next hops; none for a blackhole. protocol: the program that owns it
+    (rtm_protocol, by name or number as ip accepts it); "" leaves it to ip."""
 
     destination: str
     hops: tuple[Hop, ...] = ()
@@ -47,7 +49,13 @@ class Route:
 
     @classmethod
     def via(
-        cls, destination: str, gateway: str, device: str = "", *, onlink: bool = False, protocol: str = ""
+        cls,
+        destination: str,
+        gateway: str,
+        device: str = "",
+        *,
+        onlink: bool = False,
+        protocol: str = "",
     ) -> Route:
         return cls(destination, (Hop(gateway, device, onlink),), protocol)
 
@@ -75,13 +83,18 @@ class Forwarding:
     fdb: frozenset[FdbEntry] = frozenset()
 
     def __or__(self, other: Forwarding) -> Forwarding:
-        """Both, as those of two IP versions."""
-        return Forwarding(self.routes | other.routes, self.neighbours | other.neighbours, self.fdb | other.fdb)
+        """The union, for example of two IP versions."""
+        return Forwarding(
+            self.routes | other.routes,
+            self.neighbours | other.neighbours,
+            self.fdb | other.fdb,
+        )
 
 
 @dataclass(frozen=True)
 class Commands:
-    """Input of `bridge -batch`, `ip -batch`, `bridge -batch`, run in this order; "" when there is nothing to do."""
+    """Input of `bridge -batch`, `ip -batch`, `bridge -batch`, run in this order; "" if there is
+    nothing to do."""
 
     fdb_set: str = ""
     ip: str = ""
@@ -92,7 +105,7 @@ class Commands:
 
 
 def difference(now: Forwarding, wanted: Forwarding) -> Commands:
-    """The commands that turn now into wanted; sorted, so that the same input gives the same text."""
+    """The commands that change now into wanted, sorted, so that the same input gives the same text."""
     kept_macs = {(entry.mac, entry.device) for entry in wanted.fdb}
     kept_addresses = {(entry.address, entry.device) for entry in wanted.neighbours}
     return Commands(
@@ -113,7 +126,7 @@ def difference(now: Forwarding, wanted: Forwarding) -> Commands:
                     for entry in sorted(now.neighbours - wanted.neighbours)
                     if (entry.address, entry.device) not in kept_addresses
                 ),
-            ]
+            ],
         ),
         fdb_delete=iproute.text(
             f"fdb del {entry.mac} dev {entry.device} dst {entry.address} self"
@@ -129,14 +142,14 @@ def _routes_set(now: frozenset[Route], wanted: frozenset[Route]) -> list[str]:
     for route in sorted(wanted - now):
         old = before.get(route.destination)
         if old is not None and bool(old.hops) != bool(route.hops):
-            # "replace" would put a blackhole and a route with next hops side by side.
+            # "replace" would add a blackhole beside a route with next hops, and vice versa.
             lines.append(_deleted(old))
         lines.append(_set(route))
     return lines
 
 
 def _routes_deleted(now: frozenset[Route], wanted: frozenset[Route]) -> list[str]:
-    # What "replace" has just changed must not be deleted by its old value.
+    # A route that "replace" has just changed must not be deleted by its old value.
     kept = {route.destination for route in wanted}
     return [_deleted(route) for route in sorted(now - wanted) if route.destination not in kept]
 
@@ -152,7 +165,8 @@ def _set(route: Route) -> str:
 
 
 def _deleted(route: Route) -> str:
-    """By its next hop, or by the protocol where it has one: nobody else's route to the same place is meant."""
+    """Names the next hop, or the protocol if set, so that no other program's route to the
+    destination is deleted."""
     if route.protocol:
         return f"route del {route.destination} proto {route.protocol}"
     hop = route.hops[0] if route.hops else None
@@ -161,9 +175,13 @@ def _deleted(route: Route) -> str:
 
 
 async def apply(commands: Commands) -> None:
-    """Raises CommandError after everything was tried."""
+    """Tries everything, then raises CommandError if anything failed."""
     failed: list[CommandError] = []
-    for program, text in (("bridge", commands.fdb_set), ("ip", commands.ip), ("bridge", commands.fdb_delete)):
+    for program, text in (
+        ("bridge", commands.fdb_set),
+        ("ip", commands.ip),
+        ("bridge", commands.fdb_delete),
+    ):
         try:
             await iproute.batch(program, text)
         except CommandError as error:
@@ -173,20 +191,22 @@ async def apply(commands: Commands) -> None:
 
 
 async def routes(version: int, *selector: str, protocol: str = "") -> list[Route]:
-    """Routes of main to gateways, and blackholes, that `ip route show SELECTOR` lists ("dev", "eth0"); of this
-    protocol, if one is given. Raises CommandError."""
+    """The main table's routes via gateways, and its blackholes, that `ip route show SELECTOR` lists
+    ("dev", "eth0"), of this protocol if one is given. Raises CommandError."""
     chosen = [*selector, *(("proto", protocol) if protocol else ())]
     entries = await iproute.query("ip", f"-{version}", "route", "show", *chosen)
     device = selector[selector.index("dev") + 1] if "dev" in selector else ""
-    found = [parse_route(entry, protocol, device) for entry in entries]
-    return [route for route in found if route is not None]
+    parsed = [parse_route(entry, protocol, device) for entry in entries]
+    return [route for route in parsed if route is not None]
 
 
 def parse_route(entry: dict[str, Any], protocol: str = "", device: str = "") -> Route | None:
-    """An entry of `ip -json route`; None for a route to a link. device: the selected one, which ip does not repeat."""
+    """Parses an entry of `ip -json route`; None for a route to a link. device: the selected one,
+    which ip does not repeat."""
     destination = entry["dst"]
     if destination != "default":
-        destination = str(ipaddress.ip_network(destination))  # of one host it is printed without its length
+        # ip prints a single host without its prefix length.
+        destination = str(ipaddress.ip_network(destination))
     if entry.get("type") == "blackhole":
         return Route(destination, (), protocol)
     hops = [_hop(hop, device) for hop in entry.get("nexthops", [entry]) if "gateway" in hop or "via" in hop]
@@ -200,7 +220,16 @@ def _hop(entry: dict[str, Any], device: str) -> Hop:
 
 async def tunnel(device: str, version: int) -> Forwarding:
     """The permanent neighbours and FDB entries of a VXLAN device. Raises CommandError."""
-    neighbours = await iproute.query("ip", f"-{version}", "neigh", "show", "dev", device, "nud", "permanent")
+    neighbours = await iproute.query(
+        "ip",
+        f"-{version}",
+        "neigh",
+        "show",
+        "dev",
+        device,
+        "nud",
+        "permanent",
+    )
     fdb = await iproute.query("bridge", "fdb", "show", "dev", device)
     return Forwarding(
         neighbours=frozenset(

@@ -1,4 +1,4 @@
-"""inotify(7) for asyncio: wake when a file grows or a directory changes, without polling."""
+"""inotify(7) for asyncio: waits for changes of a file or a directory without polling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _masks(data: bytes) -> Iterator[int]:
-    """Of the events that read(2) has given."""
+    """The masks of the events that read(2) returned."""
     offset = 0
     while offset < len(data):
         _, mask, _, length = _EVENT.unpack_from(data, offset)
@@ -35,11 +35,12 @@ def _masks(data: bytes) -> Iterator[int]:
 
 
 class Watch:
-    """A context manager; changed() returns at the next change since it last returned. Raises OSError when path cannot
-    be watched."""
+    """A context manager. changed() returns at the next change after its last return. Raises OSError
+    if the path cannot be watched."""
 
     def __init__(self, path: Path, mask: int = DIRECTORY_CHANGES) -> None:
-        self._path, self._mask = path, mask
+        self._path = path
+        self._mask = mask
         self._event = asyncio.Event()
         self._seen = 0
         self._fd = -1
@@ -65,7 +66,7 @@ class Watch:
         self._event.set()
 
     async def changed(self) -> int:
-        """The bits of all events since the last call; IN_IGNORED when what was watched is gone."""
+        """The bits of all events since the last call; IN_IGNORED if the watched path was deleted."""
         await self._event.wait()
         self._event.clear()
         seen = self._seen
@@ -73,7 +74,10 @@ class Watch:
         return seen
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)

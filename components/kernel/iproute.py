@@ -1,7 +1,8 @@
-"""iproute2's tools: what they print as JSON, and commands in batches, one process for each.
+"""iproute2's tools: queries as JSON, and commands in batches.
 
-A batch is one process and one netlink socket for any number of lines, so an agent with a hundred routes to set starts
-one program. With `force` every line is tried, and the error names those that the kernel refused.
+A batch is one process and one netlink socket for any number of lines, so an agent that sets a
+hundred routes starts one program. With `force` every line is tried, and the error names the lines
+that the kernel refused.
 """
 
 from __future__ import annotations
@@ -17,20 +18,26 @@ _BATCH_SECONDS = 30
 
 
 async def query(program: str, *arguments: str, check: bool = True) -> list[dict[str, Any]]:
-    """The entries that `ip -json` or `bridge -json` prints. Raises CommandError; without check there are none then."""
-    completed = await command.run([program, "-json", *arguments], timeout=_QUERY_SECONDS, check=check)
+    """The entries that `ip -json` or `bridge -json` prints. Raises CommandError; without check the
+    result is then empty."""
+    completed = await command.run(
+        [program, "-json", *arguments],
+        timeout=_QUERY_SECONDS,
+        check=check,
+    )
     if completed.returncode:
         return []
     return [entry for entry in json.loads(completed.stdout or b"[]") if entry]
 
 
 def text(lines: Iterable[str]) -> str:
-    """Of a batch."""
+    """The lines of a batch as text."""
     return "".join(f"{line}\n" for line in lines)
 
 
 async def batch(program: str, text: str, *, force: bool = True, check: bool = True) -> None:
-    """Run the lines of text in one process. force: go on after a line that fails. check: raises CommandError."""
+    """Runs the lines of text in one process. force: continue after a failing line. check: raise
+    CommandError."""
     if text:
         argv = [program, *(["-force"] if force else []), "-batch", "-"]
         await command.run(argv, stdin=text.encode(), timeout=_BATCH_SECONDS, check=check)

@@ -1,4 +1,5 @@
-"""Sets of addresses and networks for iptables' `-m set`: replaced as a whole, and never empty in between."""
+"""Sets of addresses and networks for iptables' `-m set`. They are replaced as a whole and never
+empty in between."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _SECONDS = 30
 
 
 def replacement(name: str, kind: str, members: Iterable[str]) -> list[str]:
-    """Lines of `ipset restore -exist`: a second set is filled and swapped in. kind: type and options of `create`."""
+    """Lines of `ipset restore -exist`: fill a second set and swap it in. kind: type and options of
+    `create`."""
     new = f"{name}-tmp"
     return [
         f"create {name} {kind}",
@@ -24,4 +26,9 @@ def replacement(name: str, kind: str, members: Iterable[str]) -> list[str]:
 
 async def restore(text: str) -> None:
     """Raises CommandError."""
-    await command.run(["ipset", "restore", "-exist"], stdin=text.encode(), timeout=_SECONDS, check=True)
+    await command.run(
+        ["ipset", "restore", "-exist"],
+        stdin=text.encode(),
+        timeout=_SECONDS,
+        check=True,
+    )

@@ -1,7 +1,21 @@
-"""Linux namespaces by system call: unshare(2), setns(2), mount(2) for Python 3.11.
+"""Linux namespaces and mounts by system call, for Python 3.11: unshare(2), setns(2), mount(2),
+pivot_root(2).
 
-Python 3.12 has os.unshare and os.setns; Debian 12 ships 3.11, so these go through ctypes.
-Every function raises OSError with errno and the call's arguments when the kernel refuses.
+A namespace gives a group of processes its own copy of a kernel resource: interfaces and routes
+(net), mount table (mnt), process ids (pid), user ids and capabilities (user). unshare(2) creates
+one for the caller, setns(2) joins an existing one, and /proc/PID/ns/NAME is a handle to it. Three
+rules of the kernel shape all code that uses this module:
+
+- They belong to a thread, not to a process; setns in one thread leaves the others where they are.
+  Only processes with a single thread can join a user or a mount namespace.
+- A new pid namespace applies to children: whoever unshares or joins one must fork.
+- In a user namespace a process has capabilities only over resources that the namespace owns. So the
+  user namespace is created or joined first, and mounts inherited from outside cannot be changed at
+  will (mount_namespaces(7)).
+
+Python 3.12 has os.unshare and os.setns; Debian 12 ships 3.11, so these calls go through ctypes.
+Every function raises OSError with errno and the call's arguments if the kernel refuses.
+(namespaces(7), user_namespaces(7).)
 """
 
 from __future__ import annotations
@@ -22,8 +36,9 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-#: name under /proc/PID/ns -> clone flag, in the order in which setns must enter them
-#: (the user namespace first gives the capabilities for the others; mnt last keeps /proc usable).
+#: Name under /proc/PID/ns -> clone flag, in the order in which setns must enter them: the user
+#: namespace first, because it gives the capabilities for the others; mnt last, because /proc must
+#: stay usable.
 NAMESPACES: dict[str, int] = {
     "user": CLONE_NEWUSER,
     "cgroup": CLONE_NEWCGROUP,
@@ -67,17 +82,18 @@ def _check(result: int, what: str) -> int:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): move the calling thread into new namespaces (CLONE_NEW* flags)."""
+    """unshare(2): moves the calling thread into new namespaces (CLONE_NEW* flags)."""
     _check(_libc.unshare(flags), f"unshare({flags:#x})")
 
 
 def setns(fd: int, nstype: int = 0) -> None:
-    """setns(2): enter the namespace that fd (an open /proc/PID/ns/* file) refers to."""
+    """setns(2): enters the namespace that fd (an open /proc/PID/ns/* file) refers to."""
     _check(_libc.setns(fd, nstype), f"setns(fd {fd}, {nstype:#x})")
 
 
 def enter(pid: int | str, names: Iterable[str]) -> None:
-    """Enter the named namespaces ("net", "mnt", ...) of a process. All are opened before any is entered."""
+    """Enters the named namespaces ("net", "mnt", ...) of a process. All are opened before any is
+    entered."""
     wanted = set(names)
     if unknown := wanted - NAMESPACES.keys():
         raise ValueError(f"unknown namespaces {sorted(unknown)}; known are {', '.join(NAMESPACES)}")
@@ -95,7 +111,7 @@ def enter(pid: int | str, names: Iterable[str]) -> None:
 
 
 def enter_path(path: str | Path) -> None:
-    """Enter the namespace pinned at a path such as /run/netns/NAME."""
+    """Enters the namespace that is bound to a path such as /run/netns/NAME."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(fd)
@@ -106,20 +122,26 @@ def enter_path(path: str | Path) -> None:
 def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     result = _libc.mount(
-        source.encode(), os.fsencode(target), fstype.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+        source.encode(),
+        os.fsencode(target),
+        fstype.encode() or None,
+        ctypes.c_ulong(flags),
+        data.encode() or None,
     )
     _check(result, f"mount {fstype or 'bind'} {source} on {target} ({data})")
 
 
 def bind(source: str | Path, target: str | Path, *, recursive: bool = False, read_only: bool = False) -> None:
-    """Bind-mount source on target; read_only takes the second (remount) call that the kernel asks for."""
+    """Bind-mounts source on target. read_only makes the second (remount) call that the kernel
+    requires."""
     mount(str(source), target, "", MS_BIND | (MS_REC if recursive else 0))
     if read_only:
         mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
 def read_only(path: str | Path, *, recursive: bool = True, on: bool = True) -> None:
-    """mount_setattr(2): make a mount (tree) read-only and keep its other flags; on=False: writable.
+    """mount_setattr(2): makes a mount (tree) read-only, or writable with on=False, and keeps its
+    other flags.
 
     A remount by mount(2) would clear flags that a user namespace may not change.
     """
@@ -128,7 +150,8 @@ def read_only(path: str | Path, *, recursive: bool = True, on: bool = True) -> N
 
 
 def restrict(path: str | Path, *, read_only: bool = True) -> None:
-    """mount_setattr(2): no device file of a mount tree can be opened; read_only: nor can it be written to."""
+    """mount_setattr(2): forbids opening device files in a mount tree, and with read_only writing to
+    it."""
     _set_attributes(path, _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if read_only else 0), 0)
 
 
@@ -136,16 +159,24 @@ def _set_attributes(path: str | Path, attr_set: int, attr_clr: int, *, recursive
     attributes = (ctypes.c_uint64 * 4)(attr_set, attr_clr, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
-    result = _libc.syscall(_SYS_MOUNT_SETATTR, -100, os.fsencode(path), flags, ctypes.byref(attributes), size)
+    result = _libc.syscall(
+        _SYS_MOUNT_SETATTR,
+        -100,
+        os.fsencode(path),
+        flags,
+        ctypes.byref(attributes),
+        size,
+    )
     _check(result, f"mount_setattr {path} (set {attr_set:#x}, clear {attr_clr:#x})")
 
 
 def bind_idmapped(source: int, target: str | Path, user_namespace: int) -> None:
-    """Bind the mount tree at an open directory or file on target, with the ids in it mapped (mount_setattr(2)).
+    """Binds the mount tree at an open directory or file on target, with mapped ids
+    (mount_setattr(2)).
 
-    A file of user N then belongs to the user that N inside user_namespace (an open /proc/PID/ns/user) is. Raises
-    OSError: EINVAL where a file system does not support it (overlayfs, 9p, hostfs), EPERM without CAP_SYS_ADMIN
-    in the file system's own user namespace. Linux 5.12.
+    A file of user N then belongs to the user that N is inside user_namespace (an open
+    /proc/PID/ns/user). Raises OSError: EINVAL if a file system does not support it (overlayfs, 9p,
+    hostfs), EPERM without CAP_SYS_ADMIN in the file system's user namespace. Requires Linux 5.12.
     """
     flags = _OPEN_TREE_CLONE | _AT_EMPTY_PATH | _AT_RECURSIVE | os.O_CLOEXEC
     tree = _libc.syscall(_SYS_OPEN_TREE, source, b"", flags)
@@ -156,14 +187,21 @@ def bind_idmapped(source: int, target: str | Path, user_namespace: int) -> None:
         flags = _AT_EMPTY_PATH | _AT_RECURSIVE
         result = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(attributes), size)
         _check(result, f"map the ids of {target}")
-        moved = _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", -100, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+        moved = _libc.syscall(
+            _SYS_MOVE_MOUNT,
+            tree,
+            b"",
+            -100,
+            os.fsencode(target),
+            _MOVE_MOUNT_F_EMPTY_PATH,
+        )
         _check(moved, f"move_mount to {target}")
     finally:
         os.close(tree)
 
 
 def unmount(target: str | Path, *, lazy: bool = False) -> None:
-    """umount2(2); lazy detaches at once and lets go when the last user has."""
+    """umount2(2). lazy detaches at once, and frees the mount when its last user is gone."""
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH if lazy else 0), f"umount {target}")
 
 
@@ -174,10 +212,11 @@ def pivot_root(new_root: str | Path, put_old: str | Path) -> None:
 
 @contextmanager
 def file_system_user(uid: int, gid: int) -> Iterator[None]:
-    """setfsuid(2) and setfsgid(2): files made meanwhile belong to uid and gid; only what they may read is read.
+    """setfsuid(2) and setfsgid(2): new files belong to uid and gid, and access is checked as for
+    that user.
 
-    The kernel takes the capabilities that override file permissions away for that time, but not CAP_SYS_ADMIN:
-    mounting goes on to work.
+    Meanwhile the kernel removes the capabilities that override file permissions, but not
+    CAP_SYS_ADMIN, so mounting still works.
     """
     before = _libc.setfsuid(-1), _libc.setfsgid(-1)
     _libc.setfsgid(ctypes.c_uint(gid))
@@ -203,17 +242,18 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 def own_session_keyring() -> None:
-    """keyctl(2): leave the caller's session keyring, whose keys a process may use that merely inherits it."""
+    """keyctl(2): leaves the session keyring, whose keys any process that inherits it may use."""
     if (number := _KEYCTL.get(platform.machine())) is not None:
-        # A kernel without keys (ENOSYS) has none to leave.
+        # A kernel without keys answers ENOSYS; then there is no keyring to leave.
         _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def become(uid: int, gid: int) -> None:
-    """Change all user and group ids, and keep /proc/PID readable for the new user (PR_SET_DUMPABLE).
+    """Changes all user and group ids, and keeps /proc/PID readable for the new user
+    (PR_SET_DUMPABLE).
 
-    Supplementary groups are dropped where the user namespace allows it (user_namespaces(7): an unprivileged one
-    does not, and then they are those of the user who made it).
+    Supplementary groups are dropped if the user namespace allows it. An unprivileged one does not,
+    and then they stay those of the user that created it (user_namespaces(7)).
     """
     with suppress(PermissionError):
         os.setgroups([])
@@ -227,9 +267,10 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def without_rights() -> None:
-    """Give up all capabilities for good, and let only who has CAP_SYS_PTRACE look into this process.
+    """Gives up all capabilities for good, and lets only processes with CAP_SYS_PTRACE inspect this
+    one.
 
-    What is left is what its user may do.
+    The process keeps the plain rights of its user.
     """
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
@@ -238,19 +279,20 @@ def without_rights() -> None:
 
 
 def set_process_name(name: str) -> None:
-    """prctl(PR_SET_NAME): what ps and top show (15 bytes at most)."""
+    """prctl(PR_SET_NAME): the name that ps and top show (at most 15 bytes)."""
     _check(_libc.prctl(PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0), "prctl(PR_SET_NAME)")
 
 
 def set_parent_death_signal(signal_number: int) -> None:
-    """prctl(PR_SET_PDEATHSIG): the kernel sends this signal when the thread that forked us ends."""
+    """prctl(PR_SET_PDEATHSIG): the kernel sends this signal when the parent thread ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def run_beside(pid: int, what: str, work: Callable[[], object], *, wait: bool = True) -> None:
-    """Do work in a process of the pid and network namespaces of pid, with the rights of this one.
+    """Runs work in a new process in the pid and network namespaces of pid, with the rights of this
+    process.
 
-    wait: until it has ended; else work goes on by itself, and only entering the namespaces is waited for. what names it
+    wait: until work has ended; otherwise only until the namespaces are entered. what names the work
     in errors. Raises OSError.
     """
     pidfd = os.pidfd_open(pid)
@@ -262,7 +304,7 @@ def run_beside(pid: int, what: str, work: Callable[[], object], *, wait: bool = 
         return
     try:
         setns(pidfd, CLONE_NEWPID | CLONE_NEWNET)
-        child = os.fork()  # the pid namespace is that of children
+        child = os.fork()  # setns(CLONE_NEWPID) applies to children only
         if child:
             os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if wait else 0)
         work()

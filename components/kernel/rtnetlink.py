@@ -1,6 +1,14 @@
-"""rtnetlink's notifications: told by the kernel, without asking, that links, routes or neighbours have changed.
+"""rtnetlink's notifications: the kernel reports changes of links, routes and neighbours, so nothing
+has to poll.
 
-(rtnetlink(7); the groups and messages are those of include/uapi/linux/rtnetlink.h.)
+A netlink socket that is bound to a multicast group receives a copy of every message about that kind
+of object, with the same layout as the answer to a query. Three things follow from that. The
+messages include the effects of the listener's own changes. A burst can be long (one `ip -batch`
+with a hundred routes is a hundred messages), so Watch reads all that is queued and calls back once.
+And the queue is finite: after an overflow recv(2) fails with ENOBUFS, messages are lost, and the
+listener must read the whole state again, which is why the callback carries no content.
+
+(netlink(7), rtnetlink(7); the groups and messages are those of include/uapi/linux/rtnetlink.h.)
 """
 
 from __future__ import annotations
@@ -14,11 +22,17 @@ from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
-LINKS, NEIGHBOURS, IPV4_ROUTES, IPV6_ROUTES = 0x1, 0x4, 0x40, 0x400
-NEWLINK, DELLINK = 16, 17
-NEWROUTE, DELROUTE = 24, 25
-NEWNEIGH, DELNEIGH = 28, 29
-#: rtm_protocol of the routes that the kernel makes by itself.
+LINKS = 0x1
+NEIGHBOURS = 0x4
+IPV4_ROUTES = 0x40
+IPV6_ROUTES = 0x400
+NEWLINK = 16
+DELLINK = 17
+NEWROUTE = 24
+DELROUTE = 25
+NEWNEIGH = 28
+DELNEIGH = 29
+#: rtm_protocol of the routes that the kernel itself creates.
 RTPROT_KERNEL = 2
 
 
@@ -36,16 +50,23 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 class Watch:
     """Calls back once for each burst of notifications, from start() to close().
 
-    groups: the sum of those to hear. concerns(type, payload): whether a message counts; all do without it. When
-    notifications were lost (ENOBUFS), anything may have changed, so that counts, too. Raises OSError.
+    groups: a bit mask of the multicast groups. concerns(type, payload) tells whether a message
+    matters; by default all do. After lost notifications (ENOBUFS) anything may have changed, so
+    that calls back, too. Raises OSError.
     """
 
     def __init__(
-        self, groups: int, changed: Callable[[], object], concerns: Callable[[int, bytes], bool] | None = None
+        self,
+        groups: int,
+        changed: Callable[[], object],
+        concerns: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        self._changed, self._concerns = changed, concerns
+        self._changed = changed
+        self._concerns = concerns
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            socket.NETLINK_ROUTE,
         )
         self._socket.bind((0, groups))
 
@@ -67,6 +88,6 @@ class Watch:
                 log.debug("rtnetlink: %s", os.strerror(error.errno or 0))
                 counts = True
                 break
-            counts = counts or self._concerns is None or any(self._concerns(*one) for one in messages(data))
+            counts = counts or self._concerns is None or any(self._concerns(*message) for message in messages(data))
         if counts:
             self._changed()

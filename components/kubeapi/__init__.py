@@ -1,1 +1,2 @@
-"""The Kubernetes API from the client's side: client, informer, selectors, quantities. See README.md."""
+"""The Kubernetes API from the client's side: client, informer, selectors, quantities. See
+README.md."""

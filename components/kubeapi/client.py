@@ -22,7 +22,8 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 
 class ApiError(Exception):
-    """An answer that is a Status (metav1.Status). status is the HTTP code, reason upstream's StatusReason."""
+    """The API server answered with a Status (metav1.Status). status is the HTTP code, reason
+    upstream's StatusReason."""
 
     def __init__(self, status: int, reason: str, message: str, body: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -33,7 +34,7 @@ class ApiError(Exception):
 
 
 class ApiUnavailable(ApiError):
-    """No answer: refused, reset or timed out. Whether a write arrived is unknown."""
+    """There was no answer: refused, reset or timed out. It is unknown whether a write arrived."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, "Unavailable", message)
@@ -41,7 +42,8 @@ class ApiUnavailable(ApiError):
 
 @dataclass(frozen=True)
 class ObjectList:
-    """items without their kind and apiVersion filled in are completed from the list's."""
+    """The objects of a list. kind and apiVersion are filled in, because a list's items come without
+    them."""
 
     items: list[KubeObject]
     resource_version: str
@@ -62,11 +64,17 @@ def _error(status: int, raw: bytes) -> ApiError:
         body = {}
     if not isinstance(body, dict) or body.get("kind") != "Status":
         return ApiError(status, "Unknown", raw.decode(errors="replace")[:1000] or f"HTTP {status}")
-    return ApiError(body.get("code") or status, body.get("reason", ""), body.get("message", ""), body)
+    return ApiError(
+        body.get("code") or status,
+        body.get("reason", ""),
+        body.get("message", ""),
+        body,
+    )
 
 
 class Client:
-    """One connection pool to one API server. Every call raises ApiError, or ApiUnavailable without an answer."""
+    """A connection pool to one API server. Every call raises ApiError, or ApiUnavailable if there
+    is no answer."""
 
     def __init__(self, credentials: kubeconfig.Credentials, *, user_agent: str = "kubewire") -> None:
         self.credentials = credentials
@@ -93,7 +101,8 @@ class Client:
             self._session = None
 
     def session(self) -> aiohttp.ClientSession:
-        """The pool, for callers that need more than the verbs (exec streams). Made on first use, in the loop."""
+        """The pool, for callers that need more than the verbs (exec streams). Created on first use,
+        in the loop."""
         if self._session is None:
             tls.small_buffers()
             context = self.credentials.ssl_context() if self.credentials.server.startswith("https") else False
@@ -119,7 +128,8 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout: float = 60.0,
     ) -> bytes:
-        """Any request; the body of a 2xx answer. body is JSON-encoded unless it is bytes."""
+        """Sends any request and returns the body of a 2xx answer. body is encoded as JSON unless it
+        is bytes."""
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         merged = {"Content-Type": "application/json"} if data is not None else {}
         merged |= self.headers() | dict(headers or {})
@@ -138,7 +148,7 @@ class Client:
                 return raw
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailable(
-                f"{method} {self.credentials.server}{path}: {error or type(error).__name__}"
+                f"{method} {self.credentials.server}{path}: {error or type(error).__name__}",
             ) from error
 
     async def _object(self, method: str, path: str, **arguments: Any) -> KubeObject:
@@ -165,7 +175,8 @@ class Client:
         return ObjectList(items, body["metadata"].get("resourceVersion", ""))
 
     async def create(self, resource: Resource, obj: KubeObject, *, subresource: str = "") -> KubeObject:
-        """POST. With a subresource (binding, eviction, token) the object's name is taken from its metadata."""
+        """POST. With a subresource (binding, eviction, token) the object's name is taken from its
+        metadata."""
         metadata = obj["metadata"]
         name = metadata["name"] if subresource else None
         path = resource.path(metadata.get("namespace"), name, subresource)
@@ -188,7 +199,13 @@ class Client:
         params: Mapping[str, str] | None = None,
     ) -> KubeObject:
         path = resource.path(namespace, name, subresource)
-        return await self._object("PATCH", path, body=patch, headers={"Content-Type": content_type}, params=params)
+        return await self._object(
+            "PATCH",
+            path,
+            body=patch,
+            headers={"Content-Type": content_type},
+            params=params,
+        )
 
     async def delete(
         self,
@@ -219,7 +236,8 @@ class Client:
         field_selector: str = "",
         timeout_seconds: int = 600,
     ) -> AsyncIterator[WatchEvent]:
-        """Events after resource_version until the server ends the stream. Raises ApiError 410 when it is too old."""
+        """Yields events after resource_version until the server ends the stream. Raises ApiError
+        410 if it is too old."""
         params = _selectors(label_selector, field_selector) | {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -243,7 +261,7 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    # StreamReader's own line reader refuses lines above its buffer size; an object may be 1 MiB and more.
+    # StreamReader's line reader rejects lines longer than its buffer; an object may exceed 1 MiB.
     pending = b""
     async for chunk in content.iter_any():
         *complete, pending = (pending + chunk).split(b"\n")
@@ -256,5 +274,10 @@ def _watch_event(line: bytes) -> WatchEvent:
     event = orjson.loads(line)
     if event["type"] == "ERROR":
         status = event["object"]
-        raise ApiError(status.get("code", 500), status.get("reason", ""), status.get("message", ""), status)
+        raise ApiError(
+            status.get("code", 500),
+            status.get("reason", ""),
+            status.get("message", ""),
+            status,
+        )
     return WatchEvent(event["type"], event["object"])

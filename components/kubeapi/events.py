@@ -1,4 +1,4 @@
-"""Events as client-go's recorder writes them: repeated ones raise the count of the first
+"""Events as client-go's recorder writes them: a repeated event raises the count of the first one
 (https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/)."""
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def timestamp(when: datetime | None = None) -> str:
 
 
 class EventRecorder:
-    """event() returns at once; events are written in order by run(). Losing one is logged, never raised."""
+    """event() returns at once; run() writes the events in order. A lost event is logged, never
+    raised."""
 
     def __init__(self, client: Client, component: str, host: str = "") -> None:
         self._client = client
@@ -31,7 +32,7 @@ class EventRecorder:
         self._seen: OrderedDict[tuple[str, ...], tuple[str, int]] = OrderedDict()
 
     def event(self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = "") -> None:
-        """event_type is "Normal" or "Warning"; reason upstream's CamelCase word."""
+        """event_type is "Normal" or "Warning"; reason is upstream's CamelCase word."""
         metadata = obj["metadata"]
         involved = {
             "kind": obj["kind"],
@@ -74,7 +75,12 @@ class EventRecorder:
         if key in self._seen:
             name, count = self._seen[key]
             try:
-                await self._client.patch(EVENTS, name, {"count": count + 1, "lastTimestamp": now}, namespace)
+                await self._client.patch(
+                    EVENTS,
+                    name,
+                    {"count": count + 1, "lastTimestamp": now},
+                    namespace,
+                )
                 self._remember(key, name, count + 1)
                 return
             except ApiError as error:

@@ -1,4 +1,11 @@
-"""List, then watch, and keep a local store of one resource: client-go's reflector and informer in one."""
+"""Lists and then watches one resource, and keeps a local store of it: client-go's reflector and
+informer in one.
+
+A list returns all objects and a resourceVersion; a watch from that version on returns every later
+change, so the two together never miss one. When the connection breaks, the watch continues from the
+last version seen. Only if the server has forgotten that version (410 Gone) is the list repeated,
+and the differences become changes for the handler.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +18,13 @@ from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 log = logging.getLogger(__name__)
 
-#: Called for each change with (old, new): (None, new) added, (old, new) changed, (old, None) deleted.
+#: Called for each change with (old, new): (None, new) for added, (old, new) for changed, (old,
+#: None) for deleted.
 Handler = Callable[[KubeObject | None, KubeObject | None], None]
 Key = tuple[str, str]
 
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.05, 5.0
+_BACKOFF_FIRST = 0.05
+_BACKOFF_LAST = 5.0
 
 
 def key_of(obj: KubeObject) -> Key:
@@ -25,9 +34,8 @@ def key_of(obj: KubeObject) -> Key:
 
 
 class Informer:
-    """The store follows the API server. It survives broken connections and restarts of the server:
-    it watches on from the last resourceVersion, and lists again on 410 Gone. The handler sees only
-    real changes, also across a relist, and must not block."""
+    """The store follows the API server, across broken connections and restarts of the server. The
+    handler is called for real changes only, also after a repeated list, and must not block."""
 
     def __init__(
         self,
@@ -45,20 +53,22 @@ class Informer:
         self.store: dict[Key, KubeObject] = {}
         self.synced = asyncio.Event()
         self._scope = namespace
-        self._label_selector, self._field_selector = label_selector, field_selector
+        self._label_selector = label_selector
+        self._field_selector = field_selector
         self._handlers: list[Handler] = [handler] if handler else []
         self._transform = transform
         self._resource_version = ""
 
     def add_handler(self, handler: Handler) -> None:
-        """Before run(); a later handler would miss what is already in the store."""
+        """Call it before run(): a later handler would miss the objects that are already in the
+        store."""
         self._handlers.append(handler)
 
     def get(self, name: str, namespace: str = "") -> KubeObject | None:
         return self.store.get((namespace, name))
 
     async def run(self) -> None:
-        """Until cancelled. Failures are logged and tried again with a growing delay (50 ms to 5 s)."""
+        """Runs until cancelled. Errors are logged and retried with a growing delay (50 ms to 5 s)."""
         delay = _BACKOFF_FIRST
         while True:
             try:
@@ -81,7 +91,10 @@ class Informer:
 
     async def _relist(self) -> None:
         listed = await self.client.list(
-            self.resource, self._scope, label_selector=self._label_selector, field_selector=self._field_selector
+            self.resource,
+            self._scope,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
         )
         fresh = {key_of(item): item for item in listed.items}
         for key in [key for key in self.store if key not in fresh]:
@@ -114,7 +127,7 @@ class Informer:
             return
         replaced = old is not None and old["metadata"].get("uid") != obj["metadata"].get("uid")
         if replaced:
-            # Deleted and made again while we were not looking: handlers must see both.
+            # Deleted and created again between two lists: handlers must see both.
             self._remove(key)
             old = None
         self.store[key] = obj
@@ -129,11 +142,15 @@ class Informer:
         for handler in self._handlers:
             try:
                 handler(old, new)
-            except Exception:  # one handler's mistake must not end the watch for the others
-                log.exception("a handler of %s failed on %s", self.resource.plural, key_of(new or old or {}))
+            except Exception:  # an error in one handler must not end the watch for the others
+                log.exception(
+                    "a handler of %s failed on %s",
+                    self.resource.plural,
+                    key_of(new or old or {}),
+                )
 
 
 async def wait_synced(*informers: Informer) -> None:
-    """Returns when every informer has its first list."""
+    """Returns when every informer has completed its first list."""
     for informer in informers:
         await informer.synced.wait()

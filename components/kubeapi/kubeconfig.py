@@ -19,14 +19,14 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class KubeconfigError(Exception):
-    """A kubeconfig that cannot be used; the text names the file and what is missing."""
+    """The kubeconfig cannot be used; the text names the file and the fault."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where an API server is and how to prove who we are. PEM texts are bytes; empty when unused.
+    """The address of an API server and the client's identity. PEM texts are bytes, empty if unused.
 
-    token_file, when set, is read again for each request: the kubelet renews projected tokens in place.
+    token_file, if set, is read for every request: the kubelet renews projected tokens in place.
     """
 
     server: str
@@ -52,7 +52,7 @@ class Credentials:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate:
-            # ssl loads a client certificate only from files; they live for this call alone.
+            # ssl loads a client certificate only from a file; it exists for this call only.
             with tempfile.TemporaryDirectory(prefix="kubewire-") as folder:
                 chain = Path(folder, "client.pem")
                 chain.touch(mode=0o600)
@@ -62,7 +62,7 @@ class Credentials:
 
 
 class _Entry:
-    """A mapping of a kubeconfig, whose values have the types that client-go's have."""
+    """A mapping of a kubeconfig; its values must have the types of client-go's fields."""
 
     def __init__(self, value: Any, where: str) -> None:
         if not isinstance(value, dict):
@@ -73,7 +73,9 @@ class _Entry:
     def text(self, key: str) -> str:
         value = self._value.get(key)
         if value is not None and not isinstance(value, str):
-            raise KubeconfigError(f"{self.where}.{key}: must be a string, is {type(value).__name__}")
+            raise KubeconfigError(
+                f"{self.where}.{key}: must be a string, is {type(value).__name__}",
+            )
         return value or ""
 
     def truth(self, key: str) -> bool:
@@ -83,7 +85,7 @@ class _Entry:
         return bool(value)
 
     def named(self, kind: str, name: str) -> _Entry:
-        """The entry of this name in the list of a kind ("cluster"). Raises KubeconfigError."""
+        """The entry with this name in the list of a kind ("cluster"). Raises KubeconfigError."""
         entries = self._value.get(f"{kind}s") or []
         at = f"{self.where}: {kind}s"
         if not isinstance(entries, list):
@@ -104,7 +106,8 @@ class _Entry:
 
 
 def load(path: str | Path) -> Credentials:
-    """The current context of a kubeconfig. Raises KubeconfigError with the file's name."""
+    """The credentials of a kubeconfig's current context. Raises KubeconfigError with the file's
+    name."""
     where = str(path)
     try:
         config = yamlfile.read(Path(path))
@@ -113,13 +116,17 @@ def load(path: str | Path) -> Credentials:
     except (OSError, ValueError) as error:
         raise KubeconfigError(f"{where}: {error}") from error
     if not isinstance(config, dict):
-        raise KubeconfigError(f"{where}: not a kubeconfig (a mapping with clusters, users and contexts)")
+        raise KubeconfigError(
+            f"{where}: not a kubeconfig (a mapping with clusters, users and contexts)",
+        )
     top = _Entry(config, where)
     context = top.named("context", top.text("current-context"))
     cluster = top.named("cluster", context.text("cluster"))
     user = top.named("user", context.text("user")) if context.text("user") else _Entry({}, where)
     if not (server := cluster.text("server")):
-        raise KubeconfigError(f"{cluster.where}.server: missing, a URL such as https://10.0.0.1:6443 is wanted")
+        raise KubeconfigError(
+            f"{cluster.where}.server: missing, a URL such as https://10.0.0.1:6443 is wanted",
+        )
     folder = Path(path).parent
     return Credentials(
         server=server.rstrip("/"),
@@ -134,25 +141,29 @@ def load(path: str | Path) -> Credentials:
 
 
 def in_cluster() -> Credentials:
-    """The pod's own service account: environment and projected token
+    """The credentials of the pod's own service account: environment and projected token
     (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/)."""
     try:
-        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        host = os.environ["KUBERNETES_SERVICE_HOST"]
+        port = os.environ["KUBERNETES_SERVICE_PORT"]
         ca = (SERVICE_ACCOUNT / "ca.crt").read_bytes()
         namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip()
     except (KeyError, OSError) as error:
         raise KubeconfigError(
             f"unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be "
-            f"defined and {SERVICE_ACCOUNT} mounted: {error}"
+            f"defined and {SERVICE_ACCOUNT} mounted: {error}",
         ) from error
     host = f"[{host}]" if ":" in host else host
     return Credentials(
-        server=f"https://{host}:{port}", ca=ca, token_file=str(SERVICE_ACCOUNT / "token"), namespace=namespace
+        server=f"https://{host}:{port}",
+        ca=ca,
+        token_file=str(SERVICE_ACCOUNT / "token"),
+        namespace=namespace,
     )
 
 
 def dump(name: str, credentials: Credentials, user: str) -> str:
-    """A kubeconfig file's text with everything inline."""
+    """The text of a kubeconfig file with all data inline."""
 
     def encoded(data: bytes) -> str:
         return base64.b64encode(data).decode()

@@ -1,7 +1,7 @@
-"""Does a pod's nodeSelector and required node affinity admit a node?
-(https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/)
+"""Tests whether a pod's nodeSelector and required node affinity admit a node
+(https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/).
 
-Shared by the scheduler and the DaemonSet controller.
+The scheduler and the DaemonSet controller share it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from kubewire.components.kubeapi.resources import KubeObject
 
 
 def pod_admits_node(pod_spec: KubeObject, node: KubeObject) -> bool:
-    """nodeSelector and requiredDuringSchedulingIgnoredDuringExecution, both."""
+    """Tests nodeSelector and requiredDuringSchedulingIgnoredDuringExecution; both must admit the
+    node."""
     labels = node["metadata"].get("labels") or {}
     selector = pod_spec.get("nodeSelector") or {}
     if any(labels.get(key) != value for key, value in selector.items()):
@@ -22,14 +23,15 @@ def pod_admits_node(pod_spec: KubeObject, node: KubeObject) -> bool:
 
 
 def required_terms(pod_spec: KubeObject) -> list[KubeObject] | None:
-    """The ORed nodeSelectorTerms; None when there is no such requirement (which admits every node)."""
+    """The nodeSelectorTerms, which are ORed; None if there is no requirement, which admits every
+    node."""
     affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     return None if required is None else list(required.get("nodeSelectorTerms") or [])
 
 
 def term_matches(term: KubeObject, node: KubeObject) -> bool:
-    """All expressions and fields of one term; an empty term matches nothing."""
+    """True if all expressions and fields of a term match. An empty term matches nothing."""
     expressions = term.get("matchExpressions") or []
     fields = term.get("matchFields") or []
     if not expressions and not fields:
@@ -42,7 +44,8 @@ def term_matches(term: KubeObject, node: KubeObject) -> bool:
 
 
 def requirement_matches(requirement: KubeObject, labels: dict[str, Any]) -> bool:
-    key, operator = requirement["key"], requirement["operator"]
+    key = requirement["key"]
+    operator = requirement["operator"]
     values = requirement.get("values") or []
     present = key in labels
     match operator:
@@ -61,7 +64,8 @@ def requirement_matches(requirement: KubeObject, labels: dict[str, Any]) -> bool
 
 def _compares(label: str, operator: str, values: list[str]) -> bool:
     try:
-        left, right = int(label), int(values[0])
+        left = int(label)
+        right = int(values[0])
     except (ValueError, IndexError):
         return False
     return left > right if operator == "Gt" else left < right

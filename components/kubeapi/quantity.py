@@ -9,7 +9,7 @@ from functools import lru_cache
 
 _FORM = re.compile(
     r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))"
-    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]+)"
+    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]+)",
 )
 _ERROR = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -17,20 +17,20 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _NANO = Decimal(10) ** -9
 
 
-#: Longer texts are numbers of nobody's; a cache of them could grow without end.
+#: Longer texts are not cached: the cache could grow without bound.
 _LONGEST_CACHED = 64
-#: What is larger counts as this, whatever its exponent.
+#: Larger values count as this one.
 _MOST = Decimal(10**27)
 _EXACT = Context(prec=28, Emax=MAX_EMAX, Emin=MIN_EMIN)
-#: Past these exponents a value is as large as may be, or rounds to one nano-unit.
+#: Beyond these exponents a value is the largest one, or rounds to one nano-unit.
 _MOST_EXPONENT = 10_000_000
 
 
 def parse_quantity(text: str | int | float) -> Decimal:
-    """The exact value; anything finer than a nano-unit is rounded away from zero, as upstream does; what is larger
-    than 10^27 is that.
+    """The exact value. Fractions of a nano-unit are rounded away from zero, as upstream does;
+    values above 10^27 become 10^27.
 
-    Raises ValueError with upstream's text when the form is wrong.
+    Raises ValueError with upstream's text if the form is invalid.
     """
     if isinstance(text, str) and len(text) > _LONGEST_CACHED:
         return _parse(text)
@@ -47,7 +47,7 @@ def _parse(text: str) -> Decimal:
     if match is None:
         raise ValueError(_ERROR)
     value = _EXACT.multiply(Decimal(match["number"]), _factor(match["suffix"]))
-    # abs() would round by the default context, whose exponents end earlier.
+    # abs() would round by the default context, which has smaller exponents.
     size = value.copy_abs()
     if size > _MOST:
         return _MOST.copy_sign(value)

@@ -1,5 +1,5 @@
-"""The resources components read and write: group, version, plural, kind (Kubernetes API concepts,
-https://kubernetes.io/docs/reference/using-api/api-concepts/)."""
+"""The resources that components read and write: group, version, plural, kind (Kubernetes API
+concepts, https://kubernetes.io/docs/reference/using-api/api-concepts/)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KubeObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Resource:
-    """One REST resource. group is "" for the core group."""
+    """A REST resource. group is "" for the core group."""
 
     group: str
     version: str
@@ -25,7 +25,7 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
-        """URL path: /api/v1/namespaces/NS/pods/NAME/status, /apis/apps/v1/deployments, ..."""
+        """The URL path: /api/v1/namespaces/NS/pods/NAME/status, /apis/apps/v1/deployments, ..."""
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
         if self.namespaced and namespace:
             parts += ["namespaces", namespace]
@@ -53,8 +53,18 @@ CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerR
 JOBS = Resource("batch", "v1", "jobs", "Job")
 NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
-INGRESSCLASSES = Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", namespaced=False)
+INGRESSCLASSES = Resource(
+    "networking.k8s.io",
+    "v1",
+    "ingressclasses",
+    "IngressClass",
+    namespaced=False,
+)
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 CUSTOMRESOURCEDEFINITIONS = Resource(
-    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    namespaced=False,
 )

@@ -1,4 +1,5 @@
-"""Label and field selectors (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/)."""
+"""Label and field selectors
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/)."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from typing import Any
 
 
 class SelectorError(ValueError):
-    """A selector that cannot be parsed; the text is what the API server answers."""
+    """The selector cannot be parsed; the text is the API server's."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """operator is one of In, NotIn, Exists, DoesNotExist, Gt, Lt (metav1.LabelSelectorOperator and gt/lt)."""
+    """operator is one of In, NotIn, Exists, DoesNotExist, Gt, Lt (metav1.LabelSelectorOperator and
+    gt/lt)."""
 
     key: str
     operator: str
@@ -36,19 +38,28 @@ class Requirement:
 
     def _compares(self, value: str) -> bool:
         try:
-            have, limit = int(value), int(self.values[0])
+            have = int(value)
+            limit = int(self.values[0])
         except ValueError:
             return False
         return have > limit if self.operator == "Gt" else have < limit
 
 
 _TOKEN = re.compile(r"\s*(!=|==|[=!<>(),]|[^\s=!<>(),]+|$)")
-_COMPARISONS = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt", "in": "In", "notin": "NotIn"}
+_COMPARISONS = {
+    "=": "In",
+    "==": "In",
+    "!=": "NotIn",
+    ">": "Gt",
+    "<": "Lt",
+    "in": "In",
+    "notin": "NotIn",
+}
 _SYMBOLS = frozenset({"", "!", "=", "==", "!=", "<", ">", "(", ")", ","})
 
 
 class _Parser:
-    """The grammar of apimachinery's labels.Parse, with its complaints. "" is the token at the end."""
+    """The grammar of apimachinery's labels.Parse, with its error texts. "" is the token at the end."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[str] = [*_TOKEN.findall(text), ""]
@@ -109,7 +120,7 @@ class _Parser:
             raise SelectorError(f"found '{token}', expected: ',', ')' or identifier")
         values = set()
         while True:
-            # Nothing between two commas is the empty value.
+            # An empty place between two commas is the empty value.
             values.add("" if self._ahead() in (",", ")") else self._identifier())
             if (token := self._take()) == ")":
                 return tuple(sorted(values))
@@ -119,7 +130,7 @@ class _Parser:
 
 @dataclass(frozen=True)
 class LabelSelector:
-    """All requirements must hold; none at all selects everything."""
+    """All requirements must hold. Without requirements it selects everything."""
 
     requirements: tuple[Requirement, ...] = ()
     nothing: bool = False
@@ -131,19 +142,23 @@ class LabelSelector:
 
     @classmethod
     def from_object(cls, selector: Mapping[str, Any] | None) -> LabelSelector:
-        """metav1.LabelSelector: an absent one selects nothing, an empty one everything."""
+        """metav1.LabelSelector: an absent selector selects nothing, an empty one everything."""
         if selector is None:
             return cls(nothing=True)
         equal = [Requirement(key, "In", (value,)) for key, value in sorted((selector.get("matchLabels") or {}).items())]
         expressions = [
-            Requirement(item.get("key", ""), item.get("operator", ""), tuple(item.get("values") or ()))
+            Requirement(
+                item.get("key", ""),
+                item.get("operator", ""),
+                tuple(item.get("values") or ()),
+            )
             for item in selector.get("matchExpressions") or ()
         ]
         return cls(tuple(equal + expressions))
 
     @classmethod
     def from_map(cls, labels: Mapping[str, str] | None) -> LabelSelector:
-        """A plain map, as spec.selector of a Service; an empty one selects nothing."""
+        """A plain map, such as spec.selector of a Service; an empty map selects nothing."""
         if not labels:
             return cls(nothing=True)
         return cls(tuple(Requirement(key, "In", (value,)) for key, value in sorted(labels.items())))
@@ -156,7 +171,8 @@ class LabelSelector:
 
 
 def _text(requirement: Requirement) -> str:
-    key, values = requirement.key, ",".join(requirement.values)
+    key = requirement.key
+    values = ",".join(requirement.values)
     match requirement.operator:
         case "In":
             return f"{key}={values}" if len(requirement.values) == 1 else f"{key} in ({values})"
@@ -171,7 +187,7 @@ def _text(requirement: Requirement) -> str:
 
 @dataclass(frozen=True)
 class FieldSelector:
-    """`metadata.name=x,status.phase!=Running`: pairs of (field, equal?, value)."""
+    """`metadata.name=x,status.phase!=Running` as tuples of (field, equal?, value)."""
 
     terms: tuple[tuple[str, bool, str], ...] = ()
 
@@ -189,5 +205,5 @@ class FieldSelector:
         return [field for field, _, _ in self.terms]
 
     def matches(self, values: Mapping[str, str]) -> bool:
-        """values: the kind's selectable fields; a field it does not have counts as ""."""
+        """values: the kind's selectable fields. A field that the kind does not have counts as ""."""
         return all((values.get(field, "") == wanted) is equal for field, equal, wanted in self.terms)

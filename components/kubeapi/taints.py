@@ -1,7 +1,8 @@
-"""Taints and tolerations (https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/).
+"""Taints and tolerations
+(https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/).
 
-Shared by the scheduler, the DaemonSet controller and the node lifecycle controller, as upstream shares
-k8s.io/component-helpers/scheduling/corev1.
+The scheduler, the DaemonSet controller and the node lifecycle controller share it, as upstream they
+share k8s.io/component-helpers/scheduling/corev1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ NO_EXECUTE = "NoExecute"
 
 
 def tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
-    """An empty effect matches every effect, an empty key with Exists every taint."""
+    """An empty effect matches every effect; an empty key with Exists matches every taint."""
     if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
         return False
     if toleration.get("key") and toleration["key"] != taint.get("key"):
@@ -36,7 +37,7 @@ def is_tolerated(taint: KubeObject, tolerations: Iterable[KubeObject]) -> bool:
 def untolerated(
     taints: Sequence[KubeObject], tolerations: Sequence[KubeObject], effects: Sequence[str]
 ) -> KubeObject | None:
-    """The first taint with one of these effects that nothing tolerates."""
+    """The first taint with one of these effects that no toleration matches."""
     for taint in taints:
         if taint.get("effect") in effects and not is_tolerated(taint, tolerations):
             return taint

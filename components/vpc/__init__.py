@@ -1,1 +1,2 @@
-"""The cloud around a lab's nodes: a VPC with subnets, interfaces, addresses and security groups. See README.md."""
+"""The cloud that a lab's nodes run in: a VPC with subnets, interfaces, addresses and security
+groups. See README.md."""

@@ -1,11 +1,23 @@
-"""The VPC as kernel state of the lab's switches: pure text from the books.
+"""The VPC as kernel state of the lab's switches: pure text, computed from the model.
 
-A subnet is a bridge, an interface a veth whose other end is the node's ethN. What makes a VPC of it:
+A subnet is a bridge; an interface is a veth whose one end is a port of the bridge and whose other
+end is the node's ethN. An Ethernet switch learns and floods: any host may claim any address by
+answering ARP. A cloud's network does neither, because the provider knows every address. Three
+mechanisms turn the bridge into that, and all of them are needed:
 
-- the mapping service: the bridge answers ARP itself, for each address with the MAC of the interface that has it
-  (`proxy_arp` of a bridge port, neighbours of the bridge, static FDB entries);
-- the source check: a port may send with the addresses of its interface alone;
-- security groups: what a port is sent must be asked for, or allowed by a rule (`table bridge vpc`).
+- The mapping service: the bridge itself answers every ARP request, with the MAC of the interface
+  that has the address (`proxy_arp` of a bridge port answers from the bridge's permanent neighbours;
+  static FDB entries lead to the port). Other hosts never see the request, so a host cannot attract
+  traffic by a false answer.
+- The source check: a port may send only from its interface's addresses. It is what forces pods of a
+  secondary interface to leave by that interface (networks/aws_vpc_cni/dataplane.py).
+- Security groups: a packet to a port must be a reply, or allowed by a rule of one of its groups.
+  Bridges have no conntrack in many kernels, so the first packet of a flow writes its reversed
+  addresses and ports into a set with a timeout, and a reply is what is in the set.
+
+Each change is one nftables transaction, because a moment without rules would let packets through.
+(https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html;
+https://wiki.nftables.org, bridge filtering)
 """
 
 from __future__ import annotations
@@ -15,36 +27,41 @@ from dataclasses import dataclass
 
 from kubewire.components.vpc.model import Interface, Rule, Vpc
 
-#: AWS tracks an established TCP connection for five days and others for minutes; here all of them for this long.
+#: AWS tracks established TCP connections for five days and other flows for minutes; here all flows
+#: have this timeout.
 FLOW_SECONDS = 350
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """Of the switches. neighbours: (switch, address, MAC); fdb: (port, MAC)."""
+    """The switches' entries. neighbours: (switch, address, MAC); fdb: (port, MAC)."""
 
     neighbours: frozenset[tuple[str, str, str]] = frozenset()
     fdb: frozenset[tuple[str, str]] = frozenset()
 
 
 def mapping(vpc: Vpc) -> Mapping:
-    """Of all interfaces that are plugged in, and of the router's: nobody else is asked."""
-    there = [one for one in vpc.interfaces.values() if one.instance]
-    neighbours = {(one.subnet.switch, address, one.mac) for one in there for address in one.addresses()}
+    """The entries of all attached interfaces and of the router's: the switch answers for no other
+    address."""
+    attached = [interface for interface in vpc.interfaces.values() if interface.instance]
+    neighbours = {
+        (interface.subnet.switch, address, interface.mac) for interface in attached for address in interface.addresses()
+    }
     neighbours |= {(subnet.switch, subnet.router[0], subnet.router[1]) for subnet in vpc.subnets.values()}
-    fdb = {(one.port, one.mac) for one in there} | {(one.router[2], one.router[1]) for one in vpc.subnets.values()}
+    fdb = {(interface.port, interface.mac) for interface in attached}
+    fdb |= {(subnet.router[2], subnet.router[1]) for subnet in vpc.subnets.values()}
     return Mapping(frozenset(neighbours), frozenset(fdb))
 
 
 def routes(vpc: Vpc) -> str:
-    """`ip -batch` of the VPC router."""
+    """`ip -batch` input for the VPC router."""
     return _text(
         f"route replace {cidr} via {vpc.interfaces[name].primary}" for cidr, name in sorted(vpc.routes.items())
     )
 
 
 def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:
-    """Input of `ip -batch` and of `bridge -batch`."""
+    """The input of `ip -batch` and of `bridge -batch` that changes now into wanted."""
     known = {(switch, address) for switch, address, _ in wanted.neighbours}
     lines = [
         f"neigh replace {address} lladdr {mac} dev {switch} nud permanent"
@@ -60,15 +77,18 @@ def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:
 
 
 def rules(vpc: Vpc) -> str:
-    """`nft -f` input, one transaction: all rules and members anew; flows that are under way stay known."""
-    there = sorted((one for one in vpc.interfaces.values() if one.instance), key=lambda one: one.port)
-    members = dict(_members(vpc, there))
+    """`nft -f` input, one transaction: replaces all rules and members, and keeps the tracked flows."""
+    attached = sorted(
+        (interface for interface in vpc.interfaces.values() if interface.instance),
+        key=lambda interface: interface.port,
+    )
+    members = dict(_members(vpc, attached))
     lines = ["add table bridge vpc", "flush table bridge vpc", "table bridge vpc {"]
     lines += [
         f"  set {name} {{ type {kind};{' flags interval;' if name == 'routed' else ''} }}"
         for name, (kind, _) in members.items()
     ]
-    lines += [*_flow_sets(), *_chains(vpc, there), "}"]
+    lines += [*_flow_sets(), *_chains(vpc, attached), "}"]
     for name, (_, elements) in members.items():
         lines.append(f"flush set bridge vpc {name}")
         if elements:
@@ -76,16 +96,17 @@ def rules(vpc: Vpc) -> str:
     return _text(lines)
 
 
-def _members(vpc: Vpc, there: list[Interface]) -> Iterator[tuple[str, tuple[str, list[str]]]]:
-    """Sets: name, type, elements."""
-    yield "interfaces", ("ifname", [f'"{one.port}"' for one in there])
-    yield "unchecked", ("ifname", [f'"{one.port}"' for one in there if not one.source_check])
-    owned = [f'"{one.port}" . {address}' for one in there for address in one.addresses()]
+def _members(vpc: Vpc, attached: list[Interface]) -> Iterator[tuple[str, tuple[str, list[str]]]]:
+    """(name, (type, elements)) of each set."""
+    yield "interfaces", ("ifname", [f'"{interface.port}"' for interface in attached])
+    unchecked = [f'"{interface.port}"' for interface in attached if not interface.source_check]
+    yield "unchecked", ("ifname", unchecked)
+    owned = [f'"{interface.port}" . {address}' for interface in attached for address in interface.addresses()]
     yield "owned", ("ifname . ipv4_addr", owned)
     routed = [f'"{vpc.interfaces[name].port}" . {cidr}' for cidr, name in sorted(vpc.routes.items())]
     yield "routed", ("ifname . ipv4_addr", routed)
     for name in vpc.groups:
-        members = [address for one in there if name in one.groups for address in one.addresses()]
+        members = [address for interface in attached if name in interface.groups for address in interface.addresses()]
         yield f"members_{_word(name)}", ("ipv4_addr", members)
 
 
@@ -95,14 +116,14 @@ def _flow_sets() -> Iterator[str]:
     yield "  set pings { type ipv4_addr . ipv4_addr; flags dynamic, timeout; timeout 30s; size 65535; }"
 
 
-def _chains(vpc: Vpc, there: list[Interface]) -> Iterator[str]:
+def _chains(vpc: Vpc, attached: list[Interface]) -> Iterator[str]:
     for name, allowed in vpc.groups.items():
         yield f"  chain group_{_word(name)} {{"
         yield from (f"    {_match(rule, vpc)} accept" for rule in sorted(allowed))
         yield "  }"
-    for one in there:
-        yield f"  chain in_{_word(one.id)} {{"
-        yield from (f"    jump group_{_word(group)}" for group in one.groups)
+    for interface in attached:
+        yield f"  chain in_{_word(interface.id)} {{"
+        yield from (f"    jump group_{_word(group)}" for group in interface.groups)
         yield '    counter drop comment "no security group rule"'
         yield "  }"
     yield "  chain source_check {"
@@ -123,8 +144,8 @@ def _chains(vpc: Vpc, there: list[Interface]) -> Iterator[str]:
     yield "    icmp type { destination-unreachable, time-exceeded, parameter-problem } accept"
     yield "    ip saddr . ip daddr . meta l4proto . th sport . th dport @flows accept"
     yield "    icmp type echo-reply ip saddr . ip daddr @pings accept"
-    if there:
-        verdicts = ", ".join(f'"{one.port}" : jump in_{_word(one.id)}' for one in there)
+    if attached:
+        verdicts = ", ".join(f'"{interface.port}" : jump in_{_word(interface.id)}' for interface in attached)
         yield f"    oifname vmap {{ {verdicts} }}"
     yield "  }"
 

@@ -1,4 +1,4 @@
-"""What instance types can hold: network interfaces, and IPv4 addresses on each of them.
+"""The limits of instance types: network interfaces, and IPv4 addresses on each of them.
 
 (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html;
 amazon-vpc-cni-k8s, misc/eni-max-pods.txt)
@@ -27,18 +27,19 @@ LIMITS: dict[str, tuple[int, int]] = {
     "r5.xlarge": (4, 15),
 }
 _PREFIX_ADDRESSES = 16
-#: Of what is no AWS instance: Azure has up to 256 addresses on an interface.
+#: For types that are not AWS's: an interface in Azure has up to 256 addresses.
 _OTHERS = (8, 256)
 
 
 def limits_of(kind: str) -> tuple[int, int]:
-    """Network interfaces, and IPv4 addresses on each."""
+    """The number of network interfaces, and of IPv4 addresses on each."""
     return LIMITS.get(kind, _OTHERS)
 
 
 def max_pods(kind: str, *, prefixes: bool = False) -> int:
-    """The kubelet's maxPods on such an instance: addresses of all interfaces but their primary ones, and two pods of
-    the node's own network. With prefixes no more than 110, as EKS recommends for small instances."""
+    """The kubelet's maxPods on an instance of a type: the addresses of all interfaces but their
+    primary ones, and two pods of the host network. With prefixes at most 110, as EKS recommends for
+    small instances."""
     interfaces, addresses = LIMITS[kind]
     if prefixes:
         return min(110, interfaces * (addresses - 1) * _PREFIX_ADDRESSES + 2)

@@ -1,4 +1,4 @@
-"""The thin applier: plugs interfaces in, and keeps the switches as the books are."""
+"""The applier: plugs interfaces in, and makes the switches follow the model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ _SECONDS = 20
 
 
 def _run(argv: list[str], text: str = "") -> str:
-    return command.run_blocking(argv, stdin=text.encode(), timeout=_SECONDS, check=True).stdout.decode()
+    return command.run_blocking(
+        argv,
+        stdin=text.encode(),
+        timeout=_SECONDS,
+        check=True,
+    ).stdout.decode()
 
 
 def mac_of(pid: int, name: str) -> str:
-    """Of a node's interface. Raises CommandError, OSError."""
-    shown = _run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name])
+    """The MAC of a node's interface. Raises CommandError, OSError."""
+    shown = _run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-json", "link", "show", "dev", name],
+    )
     return str(json.loads(shown)[0]["address"])
 
 
 class Kernel:
-    """The namespace of the switches; router: pid of the VPC router. Methods raise CommandError and OSError."""
+    """Runs in the namespace of the switches. router: pid of the VPC router. Methods raise
+    CommandError and OSError."""
 
     def __init__(self, router: int = 0) -> None:
         self._router = router
@@ -31,17 +39,19 @@ class Kernel:
         self._rules = ""
 
     def answers_arp(self, port: str) -> None:
-        """The switch does, for what is asked at this port."""
+        """Makes the switch answer ARP requests that arrive at this port."""
         _run(["ip", "link", "set", "dev", port, "type", "bridge_slave", "proxy_arp", "on"])
 
     def pin(self, switch: str) -> None:
-        """A bridge takes the lowest MAC of its ports, and forgets its neighbours when that changes: its own is set."""
+        """Fixes the bridge's MAC. Otherwise it takes the lowest MAC of its ports, and a change
+        flushes its neighbours."""
         shown = json.loads(_run(["ip", "-json", "link", "show", "dev", switch]))
         _run(["ip", "link", "set", "dev", switch, "address", shown[0]["address"]])
 
     def plug(self, interface: Interface, pid: int) -> None:
-        """A new interface of a node, down as a hot-plugged device is."""
-        port, switch = interface.port, interface.subnet.switch
+        """Creates a new interface of a node. It is down, like a hot-plugged device."""
+        port = interface.port
+        switch = interface.subnet.switch
         lines = [
             f"link add {port} type veth peer name eth{interface.index} address {interface.mac} netns {pid}",
             f"link set {port} master {switch}",
@@ -54,8 +64,10 @@ class Kernel:
         _run(["ip", "link", "delete", port])
 
     def apply(self, vpc: Vpc) -> None:
-        """Rules first: an address is not answered for before its port may use it."""
-        rules, wanted = fabric.rules(vpc), fabric.mapping(vpc)
+        """Applies rules before neighbours: an address is not answered for before its port may use
+        it."""
+        rules = fabric.rules(vpc)
+        wanted = fabric.mapping(vpc)
         if rules != self._rules:
             _run(["nft", "-f", "-"], rules)
             self._rules = rules

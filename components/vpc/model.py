@@ -1,4 +1,5 @@
-"""The VPC's books: who has which address. Pure; refusals carry EC2's error codes and texts.
+"""The model of the VPC: which interface has which address. Pure; errors carry EC2's codes and
+texts.
 
 (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html)
 """
@@ -12,23 +13,27 @@ from dataclasses import dataclass, field
 
 from kubewire.components.vpc.instances import limits_of
 
-#: The first four addresses of a subnet (network, router, DNS, for later use) and the last are AWS's.
-RESERVED_FIRST, RESERVED_LAST = 4, 1
+#: AWS reserves the first four addresses of a subnet (network, router, DNS, future use) and the
+#: last.
+RESERVED_FIRST = 4
+RESERVED_LAST = 1
 PREFIX_LENGTH = 28
 ANYWHERE = "0.0.0.0/0"
 
 
 class Refused(Exception):
-    """EC2's answer to a request that cannot be done."""
+    """EC2's error answer to a request that cannot be fulfilled."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
-        self.code, self.message = code, message
+        self.code = code
+        self.message = message
 
 
 @dataclass(frozen=True)
 class Subnet:
-    """switch: the bridge that is this subnet. router: address, MAC and port of the VPC router's interface in it."""
+    """switch: the bridge that is the subnet. router: address, MAC and port of the VPC router's
+    interface in it."""
 
     id: str
     cidr: str
@@ -42,7 +47,8 @@ class Subnet:
 
 @dataclass
 class Interface:
-    """An elastic network interface. instance "" while it is attached to none; index: its number there."""
+    """An elastic network interface. instance: "" if it is not attached. index: its device number
+    there."""
 
     id: str
     subnet: Subnet
@@ -72,7 +78,8 @@ class Instance:
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """Who may send to members of a group. source: a CIDR or a group; protocol "-1": all; ports (0, 0): all."""
+    """An allowed source of packets to a group's members. source: a CIDR or a group; "-1" and (0, 0)
+    mean all."""
 
     source: str
     protocol: str = "-1"
@@ -80,7 +87,7 @@ class Rule:
 
 
 class Vpc:
-    """cidr: of the whole VPC."""
+    """cidr: the range of the whole VPC."""
 
     def __init__(self, cidr: str, subnets: Iterable[Subnet]) -> None:
         self.cidr = cidr
@@ -88,35 +95,40 @@ class Vpc:
         self.instances: dict[str, Instance] = {}
         self.interfaces: dict[str, Interface] = {}
         self.groups: dict[str, set[Rule]] = {}
-        #: Ranges that are routed to an interface: destination -> its id.
+        #: Destination -> id of the interface that it is routed to.
         self.routes: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
-    # --- instances
-
     def launch(self, name: str, kind: str, subnet: str, address: str, mac: str, port: str, group: str) -> Instance:
-        """A node as it is: its first interface has number 0."""
+        """Adds a node with its present first interface, which has index 0."""
         instance = Instance(self._id("i"), name, kind)
         self.instances[instance.id] = instance
-        found = self.subnets[subnet]
-        self._add(Interface(self._id("eni"), found, mac, address, groups=(group,), instance=instance.id, port=port))
+        self._add(
+            Interface(
+                self._id("eni"),
+                self.subnets[subnet],
+                mac,
+                address,
+                groups=(group,),
+                instance=instance.id,
+                port=port,
+            ),
+        )
         return instance
 
     def instance_at(self, address: str) -> Instance | None:
-        """Whose interface has this address."""
+        """The instance whose interface has this address, or None."""
         for interface in self.interfaces.values():
             if interface.instance and address in (interface.primary, *interface.secondary):
                 return self.instances[interface.instance]
         return None
 
     def attached(self, instance: str) -> list[Interface]:
-        found = (one for one in self.interfaces.values() if one.instance == instance)
-        return sorted(found, key=lambda one: one.index)
-
-    # --- interfaces
+        interfaces = (interface for interface in self.interfaces.values() if interface.instance == instance)
+        return sorted(interfaces, key=lambda interface: interface.index)
 
     def create_interface(self, subnet: str, groups: Iterable[str], secondary: int = 0, prefixes: int = 0) -> Interface:
-        """With addresses from the first, or not at all."""
+        """Creates an interface with the given number of addresses, or none at all."""
         if subnet not in self.subnets:
             raise Refused("InvalidSubnetID.NotFound", f"The subnet ID '{subnet}' does not exist")
         for group in groups:
@@ -125,7 +137,9 @@ class Vpc:
         (primary,) = self._free(found, 1)
         number = next(self._numbers)
         mac = f"02:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}:0a"
-        interface = self._add(Interface(f"eni-{number:017x}", found, mac, primary, groups=tuple(groups)))
+        interface = self._add(
+            Interface(f"eni-{number:017x}", found, mac, primary, groups=tuple(groups)),
+        )
         try:
             if secondary:
                 self.assign(interface.id, secondary)
@@ -137,39 +151,49 @@ class Vpc:
         return interface
 
     def attach(self, interface: str, instance: str, index: int) -> Interface:
-        found, host = self._interface(interface), self._instance(instance)
+        found = self._interface(interface)
+        host = self._instance(instance)
         if found.instance:
-            raise Refused("InvalidParameterValue", f"Network interface '{interface}' is already in use")
+            raise Refused(
+                "InvalidParameterValue",
+                f"Network interface '{interface}' is already in use",
+            )
         limit = limits_of(host.type)[0]
         held = self.attached(instance)
         if len(held) >= limit:
             text = f"Interface count {len(held) + 1} exceeds the limit for {host.type}"
             raise Refused("AttachmentLimitExceeded", text)
-        if index in {one.index for one in held}:
+        if index in {interface.index for interface in held}:
             raise Refused(
                 "InvalidParameterValue",
                 f"Instance '{instance}' already has an interface attached at device index '{index}'.",
             )
         self._room(host, found, 0)
-        found.instance, found.index = instance, index
+        found.instance = instance
+        found.index = index
         return found
 
     def detach(self, interface: str) -> Interface:
         found = self._interface(interface)
         if found.instance and found.index == 0:
-            raise Refused("OperationNotPermitted", "The network interface at device index 0 cannot be detached")
-        found.instance, found.index = "", 0
+            raise Refused(
+                "OperationNotPermitted",
+                "The network interface at device index 0 cannot be detached",
+            )
+        found.instance = ""
+        found.index = 0
         return found
 
     def delete(self, interface: str) -> None:
         if self._interface(interface).instance:
-            raise Refused("InvalidParameterValue", f"Network interface '{interface}' is currently in use.")
+            raise Refused(
+                "InvalidParameterValue",
+                f"Network interface '{interface}' is currently in use.",
+            )
         del self.interfaces[interface]
 
-    # --- addresses
-
     def assign(self, interface: str, count: int) -> list[str]:
-        """Secondary addresses."""
+        """Assigns secondary addresses, all or none."""
         found = self._interface(interface)
         if found.instance:
             self._room(self.instances[found.instance], found, count)
@@ -178,7 +202,7 @@ class Vpc:
         return addresses
 
     def assign_prefixes(self, interface: str, count: int) -> list[str]:
-        """/28 each, which takes one place of a secondary address."""
+        """Assigns /28 prefixes, each of which takes the slot of one secondary address."""
         found = self._interface(interface)
         if found.instance:
             self._room(self.instances[found.instance], found, count)
@@ -206,16 +230,14 @@ class Vpc:
             found.prefixes.remove(prefix)
 
     def free_addresses(self, subnet: str) -> int:
-        """AvailableIpAddressCount."""
+        """The AvailableIpAddressCount of a subnet."""
         found = self.subnets[subnet]
         return found.network.num_addresses - len(self._taken(found))
 
     def create_route(self, destination: str, instance: str) -> None:
-        """What is for this range goes to the first interface of an instance, which may also send from it."""
+        """Routes a range to the first interface of an instance, which may then also send from it."""
         self._instance(instance)
         self.routes[destination] = self.attached(instance)[0].id
-
-    # --- security groups
 
     def create_group(self, name: str) -> str:
         self.groups.setdefault(name, set())
@@ -235,8 +257,6 @@ class Vpc:
         for group in (wanted := tuple(groups)):
             self._group(group)
         self._interface(interface).groups = wanted
-
-    # ---
 
     def _group(self, name: str) -> set[Rule]:
         if name not in self.groups:
@@ -263,11 +283,15 @@ class Vpc:
 
     def _room(self, host: Instance, interface: Interface, more: int) -> None:
         if 1 + len(interface.secondary) + len(interface.prefixes) + more > limits_of(host.type)[1]:
-            raise Refused("PrivateIpAddressLimitExceeded", "Number of private addresses will exceed limit.")
+            raise Refused(
+                "PrivateIpAddressLimitExceeded",
+                "Number of private addresses will exceed limit.",
+            )
 
     def _taken(self, subnet: Subnet) -> set[int]:
         network = subnet.network
-        first, last = int(network.network_address), int(network.broadcast_address)
+        first = int(network.network_address)
+        last = int(network.broadcast_address)
         taken = {first + number for number in range(RESERVED_FIRST)} | {last - n for n in range(RESERVED_LAST)}
         for interface in self.interfaces.values():
             if interface.subnet.id == subnet.id:
@@ -275,12 +299,13 @@ class Vpc:
         return taken
 
     def _free(self, subnet: Subnet, count: int) -> list[str]:
-        """All, or none."""
+        """Free addresses: count of them, or an error."""
         taken = self._taken(subnet)
-        first, last = int(subnet.network.network_address), int(subnet.network.broadcast_address)
+        first = int(subnet.network.network_address)
+        last = int(subnet.network.broadcast_address)
         free = (number for number in range(first, last + 1) if number not in taken)
-        found = [str(ipaddress.IPv4Address(number)) for number in itertools.islice(free, count)]
-        if len(found) < count:
+        addresses = [str(ipaddress.IPv4Address(number)) for number in itertools.islice(free, count)]
+        if len(addresses) < count:
             text = "The specified subnet does not have enough free addresses to satisfy the request."
             raise Refused("InsufficientFreeAddressesInSubnet", text)
-        return found
+        return addresses

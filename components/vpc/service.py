@@ -1,5 +1,5 @@
-"""The cloud's two services over HTTP: EC2's API (its actions and errors, answers as the aws command prints them), and
-the instance metadata of whoever asks.
+"""The cloud's services over HTTP: EC2's API (its actions and errors, with answers as the aws
+command prints them), and the metadata of the instance that asks.
 
 (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/; .../UserGuide/ec2-instance-metadata.html)
 """
@@ -21,16 +21,26 @@ Answer = dict[str, Any]
 
 
 class Service:
-    """One request at a time, as the books want it. pids: of instances by name; port_name: of a new interface's port."""
+    """Handles one request at a time, because the model is not thread-safe.
+
+    pids: of the instances, by name. port_name: names the switch's port of a new interface.
+    """
 
     def __init__(
-        self, vpc: Vpc, kernel: Kernel, pids: Mapping[str, int], port_name: Callable[[str, int, str], str]
+        self,
+        vpc: Vpc,
+        kernel: Kernel,
+        pids: Mapping[str, int],
+        port_name: Callable[[str, int, str], str],
     ) -> None:
-        self.vpc, self._kernel, self._pids, self._port_name = vpc, kernel, pids, port_name
+        self.vpc = vpc
+        self._kernel = kernel
+        self._pids = pids
+        self._port_name = port_name
         self._lock = threading.Lock()
 
     def act(self, parameters: Parameters) -> Answer:
-        """An action of EC2's. Raises Refused, CommandError, OSError."""
+        """Executes an action of EC2's API. Raises Refused, CommandError, OSError."""
         name = parameters.get("Action", "")
         action = _ACTIONS.get(name)
         if action is None:
@@ -38,11 +48,15 @@ class Service:
         with self._lock:
             answer = action(self, parameters)
             self._kernel.apply(self.vpc)
-        log.info("%s %s", name, json.dumps({key: value for key, value in parameters.items() if key != "Action"}))
+        log.info(
+            "%s %s",
+            name,
+            json.dumps({key: value for key, value in parameters.items() if key != "Action"}),
+        )
         return answer
 
     def metadata(self, path: str, address: str) -> str | None:
-        """/latest/meta-data/...; None: not there."""
+        """The content of /latest/meta-data/...; None if it does not exist."""
         with self._lock:
             instance = self.vpc.instance_at(address)
             if instance is None:
@@ -58,41 +72,50 @@ class Service:
 
     def _metadata(self, instance: str) -> dict[str, Any]:
         interfaces = self.vpc.attached(instance)
-        first, about = interfaces[0], self.vpc.instances[instance]
+        first = interfaces[0]
+        about = self.vpc.instances[instance]
         return {
             "hostname": about.name,
             "instance-id": about.id,
             "instance-type": about.type,
             "local-ipv4": first.primary,
             "mac": first.mac,
-            "network": {"interfaces": {"macs": {one.mac: self._interface_metadata(one) for one in interfaces}}},
+            "network": {
+                "interfaces": {
+                    "macs": {interface.mac: self._interface_metadata(interface) for interface in interfaces},
+                },
+            },
             "placement": {"availability-zone": first.subnet.switch},
         }
 
-    def _interface_metadata(self, one: Interface) -> dict[str, str]:
+    def _interface_metadata(self, interface: Interface) -> dict[str, str]:
         return {
-            "device-number": str(one.index),
-            "interface-id": one.id,
-            "local-ipv4s": "\n".join((one.primary, *one.secondary)),
-            "ipv4-prefix": "\n".join(one.prefixes),
-            "mac": one.mac,
-            "security-group-ids": "\n".join(one.groups),
-            "subnet-id": one.subnet.id,
-            "subnet-ipv4-cidr-block": one.subnet.cidr,
+            "device-number": str(interface.index),
+            "interface-id": interface.id,
+            "local-ipv4s": "\n".join((interface.primary, *interface.secondary)),
+            "ipv4-prefix": "\n".join(interface.prefixes),
+            "mac": interface.mac,
+            "security-group-ids": "\n".join(interface.groups),
+            "subnet-id": interface.subnet.id,
+            "subnet-ipv4-cidr-block": interface.subnet.cidr,
             "vpc-ipv4-cidr-blocks": self.vpc.cidr,
         }
 
     def host_agent(self, address: str) -> str | None:
-        """What Azure's host agent says of whoever asks: its interfaces with their addresses, as XML."""
+        """The answer of Azure's host agent to an instance: its interfaces with their addresses, as
+        XML."""
         with self._lock:
             instance = self.vpc.instance_at(address)
-            found = self.vpc.attached(instance.id) if instance else []
-        return "<Interfaces>" + "".join(map(_interface_xml, found)) + "</Interfaces>" if found else None
-
-    # --- actions
+            interfaces = self.vpc.attached(instance.id) if instance else []
+        if not interfaces:
+            return None
+        return "<Interfaces>" + "".join(map(_interface_xml, interfaces)) + "</Interfaces>"
 
     def create_route(self, parameters: Parameters) -> Answer:
-        self.vpc.create_route(_needed(parameters, "DestinationCidrBlock"), _needed(parameters, "InstanceId"))
+        self.vpc.create_route(
+            _needed(parameters, "DestinationCidrBlock"),
+            _needed(parameters, "InstanceId"),
+        )
         return {"Return": True}
 
     def create_network_interface(self, parameters: Parameters) -> Answer:
@@ -126,25 +149,29 @@ class Service:
 
     def describe_network_interfaces(self, parameters: Parameters) -> Answer:
         names = _listed(parameters, "NetworkInterfaceId")
-        found = [one for one in self.vpc.interfaces.values() if not names or one.id in names]
-        return {"NetworkInterfaces": [describe(one) for one in found]}
+        interfaces = [interface for interface in self.vpc.interfaces.values() if not names or interface.id in names]
+        return {"NetworkInterfaces": [describe(interface) for interface in interfaces]}
 
     def describe_instances(self, parameters: Parameters) -> Answer:
         instances = [
-            {"InstanceId": one.id, "InstanceType": one.type, "PrivateDnsName": one.name}
-            for one in self.vpc.instances.values()
+            {
+                "InstanceId": instance.id,
+                "InstanceType": instance.type,
+                "PrivateDnsName": instance.name,
+            }
+            for instance in self.vpc.instances.values()
         ]
         return {"Reservations": [{"Instances": instances}]}
 
     def describe_subnets(self, parameters: Parameters) -> Answer:
         subnets = [
             {
-                "SubnetId": one.id,
-                "CidrBlock": one.cidr,
-                "AvailabilityZone": one.switch,
-                "AvailableIpAddressCount": self.vpc.free_addresses(one.id),
+                "SubnetId": subnet.id,
+                "CidrBlock": subnet.cidr,
+                "AvailabilityZone": subnet.switch,
+                "AvailableIpAddressCount": self.vpc.free_addresses(subnet.id),
             }
-            for one in self.vpc.subnets.values()
+            for subnet in self.vpc.subnets.values()
         ]
         return {"Subnets": subnets}
 
@@ -152,15 +179,16 @@ class Service:
         name = _needed(parameters, "NetworkInterfaceId")
         answer: Answer = {"NetworkInterfaceId": name}
         if count := int(parameters.get("SecondaryPrivateIpAddressCount", 0)):
-            found = self.vpc.assign(name, count)
-            answer["AssignedPrivateIpAddresses"] = [{"PrivateIpAddress": address} for address in found]
+            addresses = self.vpc.assign(name, count)
+            answer["AssignedPrivateIpAddresses"] = [{"PrivateIpAddress": address} for address in addresses]
         if count := int(parameters.get("Ipv4PrefixCount", 0)):
             prefixes = self.vpc.assign_prefixes(name, count)
             answer["AssignedIpv4Prefixes"] = [{"Ipv4Prefix": prefix} for prefix in prefixes]
         return answer
 
     def unassign_private_ip_addresses(self, parameters: Parameters) -> Answer:
-        addresses, prefixes = _listed(parameters, "PrivateIpAddress"), _listed(parameters, "Ipv4Prefix")
+        addresses = _listed(parameters, "PrivateIpAddress")
+        prefixes = _listed(parameters, "Ipv4Prefix")
         self.vpc.unassign(_needed(parameters, "NetworkInterfaceId"), addresses, prefixes)
         return {}
 
@@ -195,39 +223,54 @@ _ACTIONS: dict[str, Callable[[Service, Parameters], Answer]] = {
     "".join(word.capitalize() for word in name.split("_")): getattr(Service, name)
     for name in vars(Service)
     if name.split("_")[0]
-    in ("create", "attach", "detach", "delete", "describe", "assign", "unassign", "modify", "authorize", "revoke")
+    in (
+        "create",
+        "attach",
+        "detach",
+        "delete",
+        "describe",
+        "assign",
+        "unassign",
+        "modify",
+        "authorize",
+        "revoke",
+    )
 }
 
 
-def _interface_xml(one: Interface) -> str:
+def _interface_xml(interface: Interface) -> str:
     addresses = "".join(
-        f'<IPAddress Address="{address}" IsPrimary="{str(address == one.primary).lower()}"/>'
-        for address in one.addresses()
+        f'<IPAddress Address="{address}" IsPrimary="{str(address == interface.primary).lower()}"/>'
+        for address in interface.addresses()
     )
-    mac = one.mac.replace(":", "").upper()
+    mac = interface.mac.replace(":", "").upper()
     return (
-        f'<Interface MacAddress="{mac}" IsPrimary="{str(one.index == 0).lower()}">'
-        f'<IPSubnet Prefix="{one.subnet.cidr}">{addresses}</IPSubnet></Interface>'
+        f'<Interface MacAddress="{mac}" IsPrimary="{str(interface.index == 0).lower()}">'
+        f'<IPSubnet Prefix="{interface.subnet.cidr}">{addresses}</IPSubnet></Interface>'
     )
 
 
-def describe(one: Interface) -> Answer:
+def describe(interface: Interface) -> Answer:
     described: Answer = {
-        "NetworkInterfaceId": one.id,
-        "SubnetId": one.subnet.id,
-        "MacAddress": one.mac,
-        "PrivateIpAddress": one.primary,
+        "NetworkInterfaceId": interface.id,
+        "SubnetId": interface.subnet.id,
+        "MacAddress": interface.mac,
+        "PrivateIpAddress": interface.primary,
         "PrivateIpAddresses": [
-            {"PrivateIpAddress": address, "Primary": address == one.primary}
-            for address in (one.primary, *one.secondary)
+            {"PrivateIpAddress": address, "Primary": address == interface.primary}
+            for address in (interface.primary, *interface.secondary)
         ],
-        "Ipv4Prefixes": [{"Ipv4Prefix": prefix} for prefix in one.prefixes],
-        "Groups": [{"GroupId": group} for group in one.groups],
-        "SourceDestCheck": one.source_check,
-        "Status": "in-use" if one.instance else "available",
+        "Ipv4Prefixes": [{"Ipv4Prefix": prefix} for prefix in interface.prefixes],
+        "Groups": [{"GroupId": group} for group in interface.groups],
+        "SourceDestCheck": interface.source_check,
+        "Status": "in-use" if interface.instance else "available",
     }
-    if one.instance:
-        described["Attachment"] = {"InstanceId": one.instance, "DeviceIndex": one.index, "Status": "attached"}
+    if interface.instance:
+        described["Attachment"] = {
+            "InstanceId": interface.instance,
+            "DeviceIndex": interface.index,
+            "Status": "attached",
+        }
     return described
 
 
@@ -238,14 +281,17 @@ def _needed(parameters: Parameters, key: str) -> str:
 
 
 def _listed(parameters: Parameters, key: str) -> Sequence[str]:
-    """Key.1, Key.2 ..., or Key alone."""
+    """The values of Key.1, Key.2 ..., or of Key alone."""
     numbered = [value for name, value in parameters.items() if name.startswith(f"{key}.")]
     return numbered or ([parameters[key]] if parameters.get(key) else [])
 
 
 def _rule(parameters: Parameters) -> Rule:
     source = parameters.get("SourceSecurityGroupId") or parameters.get("CidrIp") or ANYWHERE
-    ports = int(parameters.get("FromPort", 0)), int(parameters.get("ToPort", parameters.get("FromPort", 0)))
+    ports = (
+        int(parameters.get("FromPort", 0)),
+        int(parameters.get("ToPort", parameters.get("FromPort", 0))),
+    )
     return Rule(source, parameters.get("IpProtocol", "-1"), ports)
 
 

@@ -15,8 +15,9 @@ import orjson
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
 from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICEACCOUNTS, KubeObject, Resource
 from kubewire.lab.bringup.components import ClusterAddresses
-from kubewire.lab.bringup.networks import network_of
+from kubewire.lab.bringup.networks import installation_of
 from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.topologies.plan import SHAPES
 
 Note = Callable[[str], None]
 
@@ -36,12 +37,13 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
     """
     async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
         await _answering(client)
-        for obj in network_of(spec).objects(spec):
-            await apply(client, obj)
+        plan = SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
+        for obj in installation_of(spec, plan).objects:
+            await apply(client, dict(obj))
         if spec.dns.replicas:
             await _install_dns(client, spec)
         nodes = spec.topology.workers + 1
-        if spec.cni.plugin != "none":
+        if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
         await _until(
             client, SERVICEACCOUNTS, "default", lambda items: any(i["metadata"]["name"] == "default" for i in items)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kubewire.components import addon
+from kubewire.components.addon import kubeconfig_path
 from kubewire.components.kubeapi import kubeconfig
 from kubewire.lab.bringup import router_packages, routers
-from kubewire.lab.bringup.networks import network_of
+from kubewire.lab.bringup.networks import installation_of, pod_addresses_of
 from kubewire.lab.bringup.pki import Authority, signing_key
 from kubewire.scenarios.engine.file import nodefiles, upstream
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -29,22 +32,33 @@ PROXY_CONFIG = "/var/lib/kube-proxy/config.conf"
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
+class Role(enum.Enum):
+    """What a process is for."""
+
+    CONTROL_PLANE = "control plane"
+    NODE = "node"  # the kubelet and kube-proxy
+    NETWORK = "network"  # all that the pod network runs
+    ROUTING = "routing"  # the daemons on routers
+    OUTSIDE = "outside"  # what answers outside the cluster
+    USER = "user"  # what the lab file's components name
+
+
 @dataclass(frozen=True)
 class ComponentSpec:
     """A process on a host (or in the FABRIC): main is "package.module:function", or argv another program, with its
     environment. @pid:NAME@ in args is the pid of a host.
 
-    door: it gets the API door as descriptor DOOR_FD. is_users: the lab file's own, and not the lab's.
+    door: it gets the API door as descriptor DOOR_FD.
     """
 
     name: str
     host: str
+    role: Role = field(kw_only=True)
     main: str = ""
     args: tuple[str, ...] = ()
     door: bool = False
     argv: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-    is_users: bool = False
 
     @property
     def command(self) -> str:
@@ -89,27 +103,36 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     yield _apiserver(spec, control_plane)
     yield _controllers(spec, control_plane)
     scheduler = {"--kubeconfig": f"{ETC}/scheduler.conf"} | _extra_flags(spec, "scheduler")
-    yield ComponentSpec("scheduler", control_plane.name, "kubewire.components.scheduler.main:main", _flat(scheduler))
-    for name, main, arguments in network_of(spec).around(spec, plan):
-        yield ComponentSpec(name, FABRIC, main, arguments)
+    main = "kubewire.components.scheduler.main:main"
+    yield ComponentSpec("scheduler", control_plane.name, main, _flat(scheduler), role=Role.CONTROL_PLANE)
+    network = [_network_component(process) for process in installation_of(spec, plan).processes]
+    yield from (component for component in network if component.host == FABRIC)
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
-    yield ComponentSpec("dns", "dns", "kubewire.components.coredns.main:main", ("-conf", UPSTREAM_COREFILE))
+        yield from (component for component in network if component.host == node.name)
+    resolver = "kubewire.components.coredns.main:main"
+    yield ComponentSpec("dns", "dns", resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE)
     yield from user_components(spec)
 
 
+def _network_component(process: addon.Process) -> ComponentSpec:
+    host = FABRIC if process.role is addon.Role.FABRIC else process.host
+    return ComponentSpec(process.name, host, process.main, process.arguments, role=Role.NETWORK)
+
+
 def user_components(spec: LabSpec) -> Iterator[ComponentSpec]:
-    """What the lab file has run on its nodes."""
-    for one in spec.components:
-        for node in nodefiles.chosen(one.nodes, spec.nodes):
-            yield ComponentSpec(one.name, node, argv=one.command, environment=one.env, is_users=True)
+    """The processes that the lab file names for its nodes."""
+    for component in spec.components:
+        for node in nodefiles.chosen(component.nodes, spec.nodes):
+            yield ComponentSpec(component.name, node, argv=component.command, environment=component.env, role=Role.USER)
 
 
 def taken_name(components: Iterable[ComponentSpec]) -> ComponentSpec | None:
-    """A user's component whose name one of the lab's own has on the same host."""
+    """A component of the lab file whose name another process of the same host has."""
     listed = list(components)
-    own = {one.id for one in listed if not one.is_users}
-    return next((one for one in listed if one.is_users and one.id in own), None)
+    own = {component.id for component in listed if component.role is not Role.USER}
+    users = (component for component in listed if component.role is Role.USER)
+    return next((component for component in users if component.id in own), None)
 
 
 def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
@@ -122,7 +145,13 @@ def _routers(spec: LabSpec, plan: TopologyPlan) -> Iterator[ComponentSpec]:
         for daemon in routers.daemons(spec.topology.routing):
             argv = tuple(word.replace(routers.ROOT, str(root)) for word in daemon.argv)
             yield ComponentSpec(
-                daemon.name, router.machine.name, daemon.main, daemon.args, argv=argv, environment=environment
+                daemon.name,
+                router.machine.name,
+                daemon.main,
+                daemon.args,
+                argv=argv,
+                environment=environment,
+                role=Role.ROUTING,
             )
 
 
@@ -145,20 +174,22 @@ def _apiserver(spec: LabSpec, node: Machine) -> ComponentSpec:
         "--storage-path": "/var/lib/etcd/store.db",
         "--listen-fd": str(DOOR_FD),
     }
-    return ComponentSpec("apiserver", node.name, "kubewire.components.apiserver.main:main", _flat(flags), door=True)
+    main = "kubewire.components.apiserver.main:main"
+    return ComponentSpec("apiserver", node.name, main, _flat(flags), door=True, role=Role.CONTROL_PLANE)
 
 
 def _controllers(spec: LabSpec, node: Machine) -> ComponentSpec:
     flags = {
         "--kubeconfig": f"{ETC}/controller-manager.conf",
-        "--allocate-node-cidrs": str(network_of(spec).has_pod_cidrs(spec)).lower(),
+        "--allocate-node-cidrs": str(pod_addresses_of(spec).from_cluster_cidr).lower(),
         "--cluster-cidr": spec.network.clusterCIDR,
         **_mask_sizes(spec),
         "--service-cluster-ip-range": spec.network.serviceCIDR,
         "--root-ca-file": f"{PKI}/ca.crt",
         **_extra_flags(spec, "controllerManager"),
     }
-    return ComponentSpec("controllers", node.name, "kubewire.components.controllers.main:main", _flat(flags))
+    main = "kubewire.components.controllers.main:main"
+    return ComponentSpec("controllers", node.name, main, _flat(flags), role=Role.CONTROL_PLANE)
 
 
 def _extra_flags(spec: LabSpec, key: str) -> dict[str, str]:
@@ -190,15 +221,12 @@ def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogu
         kubelet["--register-with-taints"] = "node-role.kubernetes.io/control-plane=:NoSchedule"
     if labels:
         kubelet["--node-labels"] = ",".join(labels)
-    yield ComponentSpec("kubelet", node.name, "kubewire.components.kubelet.main:main", _flat(kubelet))
+    main = "kubewire.components.kubelet.main:main"
+    yield ComponentSpec("kubelet", node.name, main, _flat(kubelet), role=Role.NODE)
     if spec.kubeProxy.mode != "none":
         proxy = {"--config": PROXY_CONFIG, "--hostname-override": node.name}
-        yield ComponentSpec("kube-proxy", node.name, "kubewire.components.kube_proxy.main:main", _flat(proxy))
-    network = network_of(spec)
-    if network.agent:
-        yield ComponentSpec(network.agent, node.name, network.main, network.arguments(spec, node))
-    for name, main, arguments in network.others(spec, node):
-        yield ComponentSpec(name, node.name, main, arguments)
+        main = "kubewire.components.kube_proxy.main:main"
+        yield ComponentSpec("kube-proxy", node.name, main, _flat(proxy), role=Role.NODE)
 
 
 def _flat(flags: dict[str, str]) -> tuple[str, ...]:
@@ -219,15 +247,16 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         for router in routers.routers(plan):
             for path, content in routers.files(spec.topology.routing, router).items():
                 yield NodeFile(router.machine.name, path, content, 0o644)
-    network = network_of(spec)
+    network = installation_of(spec, plan)
+    agents = [process for process in network.processes if process.role is addon.Role.AGENT]
     # A component's identity is the same on every node, as kube-proxy's and flannel's service accounts are.
-    users = {"kube-proxy": "system:kube-proxy"} | ({network.agent: network.user} if network.agent else {})
+    users = {"kube-proxy": "system:kube-proxy"} | {agent.name: agent.user for agent in agents}
     shared = [(part, kubeconfig_for(authority, name, server, user, ())) for part, user in users.items()]
     for node in plan.nodes:
         identity = kubeconfig_for(authority, name, server, f"system:node:{node.name}", ("system:nodes",))
         yield NodeFile(node.name, f"{ETC}/kubelet.conf", identity)
         for part, content in shared:
-            yield NodeFile(node.name, f"{ETC}/{part}.conf", content)
+            yield NodeFile(node.name, kubeconfig_path(part), content)
         serving = authority.server(f"system:node:{node.name}", [node.name, *node.addresses, "127.0.0.1"])
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.crt", serving.certificate)
         yield NodeFile(node.name, "/var/lib/kubelet/pki/kubelet.key", serving.key)
@@ -235,8 +264,9 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
         yield NodeFile(node.name, "/var/lib/kubelet/config.yaml", _json(kubelet_configuration(spec)), 0o644)
         if spec.kubeProxy.mode != "none":
             yield NodeFile(node.name, PROXY_CONFIG, _json(proxy_configuration(spec)), 0o644)
-        for path, content in network.files(spec, node).items():
-            yield NodeFile(node.name, path, content, 0o644)
+        for file in network.files:
+            if file.host == node.name:
+                yield NodeFile(node.name, file.path, file.content, 0o644)
 
 
 def user_files(spec: LabSpec) -> Iterator[NodeFile]:
@@ -301,7 +331,7 @@ def kubeconfig_for(authority: Authority, name: str, server: str, user: str, grou
 
 def kubelet_configuration(spec: LabSpec) -> dict[str, Any]:
     """KubeletConfiguration with kubeadm's values (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/)."""
-    max_pods = network_of(spec).max_pods(spec)
+    max_pods = pod_addresses_of(spec).max_pods
     own = ({"maxPods": max_pods} if max_pods else {}) | {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -322,7 +352,7 @@ def proxy_configuration(spec: LabSpec) -> dict[str, Any]:
         "clientConnection": {"kubeconfig": f"{ETC}/kube-proxy.conf"},
         "mode": spec.kubeProxy.mode,
     }
-    if network_of(spec).has_pod_cidrs(spec):
+    if pod_addresses_of(spec).from_cluster_cidr:
         own["clusterCIDR"] = spec.network.clusterCIDR
     return upstream.merged(own, upstream.settings()["kubeProxy"].effective(spec.kubeProxy.configuration.data))
 

@@ -105,7 +105,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         if request.get("op") != "component":
             raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
         name, host, action = (request.get(key) for key in ("name", "host", "action"))
-        found = [key for key, one in self.lab.components.items() if _is_meant(one, str(name), str(host))]
+        components = self.lab.components.items()
+        found = [key for key, component in components if _is_meant(component, str(name), str(host))]
         if not found:
             known = ", ".join(sorted(self.lab.components))
             raise LabError(f"no component '{name}@{host}'; there are {known}")
@@ -118,13 +119,13 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
                 self.lab.signal_component(component_id, _SIGNALS[str(action)])
 
 
-#: What nodes run besides their network.
-_KUBERNETES = ("apiserver", "controllers", "scheduler", "kubelet", "kube-proxy")
+#: In a request it stands for all components of this role on the host.
+_NETWORK = "network"
 
 
 def _is_meant(component: ComponentSpec, name: str, host: str) -> bool:
-    is_network = component.name not in _KUBERNETES and not component.is_users
-    return component.host == host and (is_network if name == "network" else component.name == name)
+    is_named = component.role.value == _NETWORK if name == _NETWORK else component.name == name
+    return component.host == host and is_named
 
 
 class _Asked(socketserver.StreamRequestHandler):

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kubewire.components.networks import registry
 from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
 from kubewire.lab.bringup.components import (
     ADMIN_CONF,
@@ -28,6 +29,7 @@ from kubewire.lab.bringup.components import (
     ClusterAddresses,
     ComponentSpec,
     NodeFile,
+    Role,
     component_specs,
     node_files,
     user_components,
@@ -178,7 +180,7 @@ class Lab:
         # kubewire itself may lie in /tmp, which is private to every node; so may what is shared.
         shown = [*code_folders(), *(Path(share.path) for share in self.spec.share)]
         own = [str(path) for path in topmost(shown) if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
-        self.network = network.build(self.plan, *own)
+        self.network = network.build(self.plan, *own, directories=[*registry.directories()])
         # Of the families that the lab has; every host sees this file.
         nameservers = self.plan.machine("dns").addresses
         Path("/etc/resolv.conf").write_text("".join(f"nameserver {address}\n" for address in nameservers))
@@ -277,7 +279,12 @@ class Lab:
         with self._lock:
             ended = [p for p in self.runtime.list({}) if "component" in p.labels and p.exit is not None]
         named = [(p, self.components[f"{p.labels['component']}@{p.labels['host']}"]) for p in ended]
-        failed = [(p, one) for p, one in named if p.exit is not None and not (one.is_users and not p.exit.shell_code)]
+        # A process of the lab file may end, if it ends with 0.
+        failed = [
+            (process, spec)
+            for process, spec in named
+            if process.exit is not None and (spec.role is not Role.USER or process.exit.shell_code)
+        ]
         if not failed:
             return None
         process, component = failed[0]

@@ -1,28 +1,17 @@
-"""Every CNI plugin of ours, as any runtime calls it: the same contract (SPEC.md), whatever network it is of.
+"""Every CNI plugin of ours, as any runtime calls it: the same contract (SPEC.md), whatever network it is of."""
 
-A new network's plugins are a line in INSTALLERS.
-"""
-
+import importlib
 import json
 import os
 import subprocess
 
 import pytest
 
-from kubewire.components.networks.aws_vpc_cni import install as aws
-from kubewire.components.networks.azure_cni import install as azure
-from kubewire.components.networks.calico import install as calico
-from kubewire.components.networks.flannel import install as flannel
-from kubewire.components.networks.weave import install as weave
+from kubewire.components.networks import registry
+from kubewire.components.networks.cni_plugin import pack
 
-INSTALLERS = {
-    ("aws-cni",): lambda folder: aws.pack.install(aws.plugin(), aws.PLUGINS, folder),
-    ("azure-vnet", "azure-vnet-ipam"): lambda folder: azure.pack.install(azure.plugin(), azure.PLUGINS, folder),
-    ("calico", "calico-ipam"): calico.install_plugins,
-    ("flannel",): flannel.install_plugin,
-    ("weave-net", "weave-ipam"): weave.install_plugins,
-}
-NAMES = [name for names in INSTALLERS for name in names]
+INSTALLERS = [importlib.import_module(one.installer) for one in registry.NETWORKS if one.connects_pods]
+NAMES = [name for installer in INSTALLERS for name in installer.PLUGINS]
 VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 POD = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 
@@ -30,8 +19,8 @@ POD = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_IFNAME": "e
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bin")
-    for install in INSTALLERS.values():
-        install(str(folder))
+    for installer in INSTALLERS:
+        pack.install(installer.plugin(), installer.PLUGINS, str(folder))
     return folder
 
 

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from kubewire.lab.bringup.components import ClusterAddresses, component_specs, node_files, taken_name, upstream_dns
-from kubewire.lab.bringup.networks import flannel_configuration
+from kubewire.components.networks.flannel.network import net_conf
+from kubewire.lab.bringup.components import (
+    ClusterAddresses,
+    Role,
+    component_specs,
+    node_files,
+    taken_name,
+    upstream_dns,
+)
+from kubewire.lab.bringup.networks import cluster_of
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
 from kubewire.topologies.plan import SHAPES, TopologyPlan
@@ -112,7 +120,9 @@ def names_of(certificate: bytes) -> set[str]:
     ],
 )
 def test_net_conf(network: dict[str, str], expected: dict[str, object]) -> None:
-    assert flannel_configuration(lab(network)[0]) == expected | {"Backend": {"Type": "vxlan"}}
+    spec, plan = lab(network)
+    given = net_conf(cluster_of(spec, plan).pod_ranges, spec.cni.choice.mode)
+    assert given == expected | {"Backend": {"Type": "vxlan"}}
 
 
 def test_cluster_services_have_an_address_of_the_first_range() -> None:
@@ -162,7 +172,7 @@ def test_flags_of_the_lab_file_win() -> None:
 def test_a_users_component_runs_on_the_nodes_whose_names_match() -> None:
     given = {"name": "watch", "command": ["/usr/bin/sleep", "9"], "nodes": "worker-*", "env": {"A": "b"}}
     listed = list(component_specs(*of({"components": [given]}), "/s", ""))
-    users = [one for one in listed if one.is_users]
+    users = [one for one in listed if one.role is Role.USER]
     assert [(one.id, one.argv, one.environment) for one in users] == [
         ("watch@worker-1", ("/usr/bin/sleep", "9"), (("A", "b"),))
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubewire.lab.bringup.components import ComponentSpec
+from kubewire.lab.bringup.components import ComponentSpec, Role
 from kubewire.lab.bringup.inside import ControlServer
 from kubewire.lab.errors import LabError
 from kubewire.lab.handle import RunningLab
@@ -24,7 +24,7 @@ class FakeLab:
 
     def __init__(self, state: StateDirectory) -> None:
         self.state = state
-        self.components = {"kubelet@worker-1": ComponentSpec("kubelet", "worker-1")}
+        self.components = {"kubelet@worker-1": ComponentSpec("kubelet", "worker-1", role=Role.NODE)}
         self.done: list[tuple[str, str]] = []
 
     def start_component(self, component_id: str) -> None:
@@ -62,6 +62,20 @@ def test_an_action_is_done_and_acknowledged(lab: FakeLab) -> None:
     request = {"op": "component", "name": "kubelet", "host": "worker-1", "action": "stop"}
     assert ask(lab, json.dumps(request).encode()) == {"result": None}
     assert lab.done == [("kubelet@worker-1", "SIGTERM")]
+
+
+def test_the_network_is_what_has_that_role_on_the_host(lab: FakeLab) -> None:
+    roles = {
+        "kubelet@worker-1": Role.NODE,
+        "calico-node@worker-1": Role.NETWORK,
+        "bird@worker-1": Role.NETWORK,
+        "calico-node@worker-2": Role.NETWORK,
+        "brand-new@worker-1": Role.NODE,
+    }
+    lab.components = {name: ComponentSpec(*name.split("@"), role=role) for name, role in roles.items()}
+    request = {"op": "component", "name": "network", "host": "worker-1", "action": "kill"}
+    assert ask(lab, json.dumps(request).encode()) == {"result": None}
+    assert lab.done == [("calico-node@worker-1", "SIGKILL"), ("bird@worker-1", "SIGKILL")]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +121,11 @@ def test_a_lab_that_has_ended_is_an_error_and_no_riddle(short_path: Path) -> Non
         ended.component("kubelet", "worker-1", "stop")
 
 
-def test_the_network_is_what_is_neither_kubernetes_nor_a_users(lab: FakeLab) -> None:
-    for component in (ComponentSpec("flannel", "worker-1"), ComponentSpec("mine", "worker-1", is_users=True)):
+def test_the_network_is_what_has_its_role(lab: FakeLab) -> None:
+    for component in (
+        ComponentSpec("flannel", "worker-1", role=Role.NETWORK),
+        ComponentSpec("mine", "worker-1", role=Role.USER),
+    ):
         lab.components[component.id] = component
     line = b'{"op": "component", "name": "network", "host": "worker-1", "action": "stop"}'
     assert ask(lab, line) == {"result": None}

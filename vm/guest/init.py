@@ -1,7 +1,8 @@
-"""PID 1 of the virtual machine: makes its file system, runs the jobs that the host puts in the shared folder, ends it.
+"""PID 1 of the virtual machine: sets up its file systems, runs the jobs in the shared folder,
+powers it off.
 
-Copied into the shared folder and run by the system's own python3: standard library only. What host and guest say
-to each other is in vm/share.py.
+It is copied into the shared folder and run by the system's own python3, so it uses the standard
+library only. vm/share.py describes the protocol between host and guest.
 
 Usage (the kernel's command line): init=/usr/bin/python3 -- /tmp/io/init.py /tmp/io [9p]
 """
@@ -22,30 +23,52 @@ from typing import Any
 
 SHARE = Path("/run/kubewire-vm")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_MOVE = 0x1, 0x2, 0x4, 0x8, 0x2000
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_MOVE = 0x2000
 MNT_DETACH = 2
-#: How often a resident guest looks for a new job, in seconds: neither hostfs nor 9p tells about a file of the host.
+#: The interval in seconds at which a resident guest looks for jobs: hostfs and 9p do not notify it
+#: of the host's files.
 LOOK_EVERY = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(source: str, target: str | Path, fstype: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2); raises OSError."""
-    result = _libc.mount(source.encode(), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), data.encode())
+    """mount(2). Raises OSError."""
+    result = _libc.mount(
+        source.encode(),
+        os.fsencode(target),
+        fstype.encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"mount {fstype} {source} on {target} ({data}): {os.strerror(number)}")
+        raise OSError(
+            number,
+            f"mount {fstype} {source} on {target} ({data}): {os.strerror(number)}",
+        )
 
 
 def own_root(scratch: Path, lower: str, share: Path, moved: tuple[str, ...]) -> None:
-    """An overlay of the read-only root, with its upper side in memory, becomes "/". share: seen from the old root."""
+    """Makes an overlay of the read-only root, with its upper layer in memory, the new "/". share:
+    its path in the old root."""
     mount("kubewire", scratch, "tmpfs", 0, "mode=755,size=75%")
     for name in ("upper", "work", "new"):
         (scratch / name).mkdir()
     new = scratch / "new"
-    # nosuid: where the host's root is not ours (a user namespace), its setuid programs belong to somebody else.
-    mount("kubewire", new, "overlay", MS_NOSUID, f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work")
+    # nosuid: in a user namespace the host's root directory belongs to another user, and so do its
+    # setuid programs.
+    mount(
+        "kubewire",
+        new,
+        "overlay",
+        MS_NOSUID,
+        f"lowerdir={lower},upperdir={scratch}/upper,workdir={scratch}/work",
+    )
     for name in moved:
         mount(name, f"{new}{name}", "", MS_MOVE)
     mount("tmpfs", new / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
@@ -67,20 +90,24 @@ def own_root(scratch: Path, lower: str, share: Path, moved: tuple[str, ...]) -> 
 
 
 def is_uml() -> bool:
-    """init's own arguments say it: QEMU's initrd adds a word (vm/qemu.py)."""
+    """True on UML. On QEMU the initrd adds a word to init's arguments (vm/kernels/qemu.py)."""
     return "9p" not in sys.argv[2:]
 
 
 def insert_module(path: str) -> None:
-    """finit_module(2), for the one module that is needed before there is a place to keep modules."""
+    """finit_module(2), for the one module that is needed before the modules' folder is mounted."""
     descriptor = os.open(path, os.O_RDONLY)
     if _libc.syscall(313, descriptor, b"", 0) < 0:
-        raise OSError(ctypes.get_errno(), f"insert module {path}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(
+            ctypes.get_errno(),
+            f"insert module {path}: {os.strerror(ctypes.get_errno())}",
+        )
     os.close(descriptor)
 
 
 def mount_host(path: str, target: str, *, writable: bool = False) -> None:
-    """A folder of the host. On UML by its path; in QEMU the shared folder has a tag, all else is in the root."""
+    """Mounts a folder of the host: on UML by its path. In QEMU only the shared folder has its own
+    mount; the rest is in the root."""
     if is_uml():
         mount("none", target, "hostfs", 0 if writable else MS_RDONLY, path)
     elif writable:
@@ -90,7 +117,7 @@ def mount_host(path: str, target: str, *, writable: bool = False) -> None:
 
 
 def system_mounts() -> None:
-    """What init systems mount."""
+    """Makes the mounts that an init system makes."""
     for source, target, fstype, flags, data in (
         ("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,ptmxmode=0666"),
         ("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
@@ -98,25 +125,38 @@ def system_mounts() -> None:
         ("bpf", "/sys/fs/bpf", "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
     ):
         Path(target).mkdir(exist_ok=True) if target.startswith("/dev") else None
-        with contextlib.suppress(OSError):  # a kernel without it: what needs it says so
+        with contextlib.suppress(OSError):  # the kernel may lack it; programs that need it will report that
             mount(source, target, fstype, flags, data)
-    for name, target in {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
+    for name, target in {
+        "fd": "/proc/self/fd",
+        "stdin": "fd/0",
+        "stdout": "fd/1",
+        "stderr": "fd/2",
+    }.items():
         with contextlib.suppress(FileExistsError):
-            Path("/dev", name).symlink_to(target if target.startswith("/") else f"/proc/self/{target}")
+            Path("/dev", name).symlink_to(
+                target if target.startswith("/") else f"/proc/self/{target}",
+            )
 
 
 def settle(guest: dict[str, Any]) -> None:
-    """Name, loopback, kernel modules, and iptables' older form where the kernel has only that."""
+    """Sets hostname and loopback, loads modules, and selects legacy iptables if the kernel has no
+    other."""
     with contextlib.suppress(OSError):
         Path("/proc/sys/kernel/hostname").write_text(guest["hostname"])
-    with contextlib.suppress(OSError):  # else every network namespace has tunl0, sit0, ... as soon as it is made
+    # Otherwise every new network namespace starts with tunl0, sit0, ...
+    with contextlib.suppress(OSError):
         Path("/proc/sys/net/core/fb_tunnels_only_for_init_net").write_text("1")
     if guest.get("modules"):
         release = os.uname().release
         Path("/lib/modules", release).mkdir(parents=True, exist_ok=True)
         mount_host(guest["modules"], f"/lib/modules/{release}")
     if guest["load"]:
-        subprocess.run(["modprobe", "-a", *guest["load"]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["modprobe", "-a", *guest["load"]],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False)
     own_home(Path("/root"))
     for path in guest["visible"]:
@@ -129,7 +169,8 @@ def settle(guest: dict[str, Any]) -> None:
 
 
 def own_home(home: Path) -> None:
-    """The guest's root is nobody on the host, so the host's /root may be closed to it; then it has one in memory."""
+    """Mounts a home in memory if needed: the guest's root is nobody on the host, which may not read
+    the host's /root."""
     try:
         next(home.iterdir(), None)
     except OSError:
@@ -137,7 +178,7 @@ def own_home(home: Path) -> None:
 
 
 class Job:
-    """One command. Its folder holds job.json; stdout, stderr and, at last, rc come to stand beside it."""
+    """One command. Its folder holds job.json; the job adds stdout, stderr and, at the end, rc."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -147,7 +188,13 @@ class Job:
             bind(folder / "outputs" / str(number), path)
         self.pipes = {name: os.pipe() for name in ("stdout", "stderr")}
         self.files = {name: os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in self.pipes}
-        environment = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", **told["env"]}
+        environment = {
+            "PATH": PATH,
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            **told["env"],
+        }
         try:
             self.process: subprocess.Popen[bytes] | None = subprocess.Popen(
                 told["argv"],
@@ -166,7 +213,7 @@ class Job:
         self.open = {ends[0]: name for name, ends in self.pipes.items()}
 
     def write(self, name: str, data: bytes) -> None:
-        """Append, and out to the host at once."""
+        """Appends, and flushes to the host at once."""
         os.write(self.files[name], data)
         _libc.sync_file_range(self.files[name], ctypes.c_int64(0), ctypes.c_int64(0), 7)
 
@@ -179,7 +226,7 @@ class Job:
             del self.open[descriptor]
 
     def finish(self, code: int) -> None:
-        """rc appears in one piece, after everything else."""
+        """Writes rc atomically, after everything else."""
         for descriptor in self.files.values():
             os.close(descriptor)
         os.sync()
@@ -195,10 +242,11 @@ def bind(source: Path, target: str) -> None:
 
 
 class Agent:
-    """Runs jobs side by side and reaps whoever is left to PID 1."""
+    """Runs jobs concurrently, and reaps orphans, as PID 1 must."""
 
     def __init__(self, share: Path, *, resident: bool) -> None:
-        self.jobs_folder, self.resident = share / "jobs", resident
+        self.jobs_folder = share / "jobs"
+        self.resident = resident
         self.running: list[Job] = []
         self.seen: set[str] = set()
         self.statuses: dict[int, int] = {}
@@ -209,7 +257,7 @@ class Agent:
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Until every job is done, or (resident) until the folder says stop."""
+        """Runs until every job is done or, if resident, until the folder contains stop."""
         while True:
             stop = self.look()
             self.reap()
@@ -218,7 +266,7 @@ class Agent:
             self.wait()
 
     def look(self) -> bool:
-        """Start what is new; True when the host wants the guest to end."""
+        """Starts new jobs. Returns True if the host wants the guest to end."""
         names = sorted(path.name for path in self.jobs_folder.iterdir())
         for name in names:
             if name.isdigit() and name not in self.seen:
@@ -253,7 +301,8 @@ class Agent:
         for job in list(self.running):
             assert job.process is not None
             if (status_ := self.statuses.get(job.process.pid)) is not None:
-                # What its own children still write is not waited for: a daemon keeps the pipe for ever.
+                # Output of its own children is not awaited: a daemon would keep the pipe open for
+                # ever.
                 self.drain(job)
                 code = os.waitstatus_to_exitcode(status_)
                 job.process.returncode = code
@@ -276,16 +325,18 @@ class Agent:
 
 
 def terminal() -> str:
-    """The device behind /dev/console, which itself can be nobody's controlling terminal: tty0 on UML, ttyS0 in QEMU."""
+    """The device behind /dev/console, which itself cannot be a controlling terminal: tty0 on UML,
+    ttyS0 in QEMU."""
     return "/dev/" + Path("/sys/class/tty/console/active").read_text().split()[-1]
 
 
 def shell(argv: list[str], workdir: str, term: str) -> None:
-    """An interactive command on the console, in a session of its own so that it has job control."""
+    """Runs an interactive command on the console, in its own session, so that it has job control."""
     child = os.fork()
     if child == 0:
         os.setsid()
-        descriptor = os.open(terminal(), os.O_RDWR)  # the first a session's leader opens is its controlling terminal
+        # The first terminal that a session leader opens becomes its controlling terminal.
+        descriptor = os.open(terminal(), os.O_RDWR)
         for target in (0, 1, 2):
             os.dup2(descriptor, target)
         with contextlib.suppress(OSError):
@@ -297,7 +348,7 @@ def shell(argv: list[str], workdir: str, term: str) -> None:
 
 
 def power_off(*, restart: bool) -> None:
-    """restart: QEMU with -no-reboot ends at once, a power-off by ACPI may linger."""
+    """restart: QEMU with -no-reboot then ends at once; an ACPI power-off may linger."""
     os.sync()
     _libc.reboot(0x01234567 if restart else 0x4321FEDC)
     while True:
@@ -305,13 +356,13 @@ def power_off(*, restart: bool) -> None:
 
 
 def main(share: Path) -> None:
-    """Never returns: PID 1 powers the machine off."""
+    """Never returns, because PID 1 powers the machine off."""
     os.environ["PATH"] = PATH
     try:
         for source, target, fstype in (("proc", "/proc", "proc"), ("sysfs", "/sys", "sysfs")):
             with contextlib.suppress(OSError):
                 mount(source, target, fstype)
-        if not Path("/dev").is_mount():  # UML's kernel has mounted it itself
+        if not Path("/dev").is_mount():  # UML's kernel mounts it itself
             mount("devtmpfs", "/dev", "devtmpfs")
         guest = json.loads((share / "guest.json").read_text())
         if guest.get("insmod"):
@@ -320,7 +371,8 @@ def main(share: Path) -> None:
         system_mounts()
         settle(guest)
         if (SHARE / "up").exists():
-            raise RuntimeError("restarted; a virtual machine boots once")  # UML reboots by running its program again
+            # UML reboots by executing its program again.
+            raise RuntimeError("restarted; a virtual machine boots once")
         (SHARE / "up").write_text(Path("/proc/uptime").read_text().split()[0])
         if guest.get("shell"):
             shell(guest["shell"], guest["workdir"], guest["term"])

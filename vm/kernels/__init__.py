@@ -1,4 +1,5 @@
-"""The kernels that a virtual machine can boot, the lightest first. A new one is a module and a line in KERNELS."""
+"""The kernels that a virtual machine can boot, the lightest first. To add one, write a module and a
+line in KERNELS."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ KERNELS: tuple[Kernel, ...] = (UML(), Stock(), QEMU())
 
 
 def named(name: str) -> Kernel:
-    """Raises LookupError that lists them."""
+    """Raises LookupError with the list of names."""
     for kernel in KERNELS:
         if kernel.name == name:
             return kernel
-    raise LookupError(f"no kernel {name!r}; there are {', '.join(kernel.name for kernel in KERNELS)}")
+    raise LookupError(
+        f"no kernel {name!r}; there are {', '.join(kernel.name for kernel in KERNELS)}",
+    )

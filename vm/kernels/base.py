@@ -1,4 +1,4 @@
-"""What every kernel has: a place in the cache, a way to be built, a command that boots it."""
+"""The interface of a kernel: how it is built into the cache, and the command that boots it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any, Protocol
 from kubewire.vm import cache
 from kubewire.vm.errors import BuildFailed
 
-#: Called with what a build is at, in a few words.
+#: Called with the current step of a build, in a few words.
 Progress = Callable[[str], None]
-#: Modules that nothing loads by itself when it is needed.
+#: Modules that the kernel does not load on demand.
 LOAD = ("br_netfilter", "tun")
 PACKAGES = Path(__file__).parent.parent / "debian-packages.txt"
 
 
 @dataclass(frozen=True)
 class Boot:
-    """How to boot: memory in MiB, CPUs (one on UML), whether idle time is skipped, who has the console."""
+    """memory in MiB. cpus: always one on UML. virtual_time: skip idle time. terminal: use it as the
+    console."""
 
     memory: int = 2048
     cpus: int = 1
@@ -31,7 +32,8 @@ class Boot:
 
 @dataclass(frozen=True)
 class Program:
-    """What kubewire.vm.jail runs: argv, what it must see of the host, and what the guest is told (guest/init.py)."""
+    """The input of kubewire.vm.jail: argv, the host's paths it must see, and settings for the guest
+    (guest/init.py)."""
 
     argv: Sequence[str]
     visible: Sequence[str]
@@ -39,7 +41,7 @@ class Program:
 
 
 class Kernel(Protocol):
-    """One kernel. make() may be interrupted and begun again; it raises BuildFailed."""
+    """One kernel. make() may be interrupted and repeated; it raises BuildFailed."""
 
     @property
     def name(self) -> str: ...
@@ -49,37 +51,38 @@ class Kernel(Protocol):
 
     @property
     def virtual_time(self) -> bool:
-        """Whether it can skip idle time."""
+        """True if it can skip idle time."""
         ...
 
     @property
     def boot_seconds(self) -> float:
-        """Within which it is up on a machine that has much else to do; one that is not hangs."""
+        """The time in which it boots even on a busy machine; after that it counts as hanging."""
         ...
 
     def recipe(self) -> str:
-        """A checksum of what it is built from."""
+        """A checksum of everything it is built from."""
         ...
 
     def make(self, folder: Path, progress: Progress) -> Made:
-        """Build it into a folder of the cache, or find it where Debian put it."""
+        """Builds it into a folder of the cache, or finds the one that Debian installed."""
         ...
 
     def program(self, built: cache.Built, boot: Boot) -> Program:
-        """How to boot it."""
+        """The command that boots it."""
         ...
 
 
 @dataclass(frozen=True)
 class Made:
-    """A kernel's file and its release as uname -r has it."""
+    """A kernel's file, and its release as uname -r prints it."""
 
     release: str
     path: Path
 
 
 def packages(kernel: str) -> str:
-    """The lines of vm/debian-packages.txt for one kernel, in the form of the checkout's debian-packages.txt."""
+    """The lines of vm/debian-packages.txt for one kernel, in the format of the checkout's
+    debian-packages.txt."""
     return "\n".join(_lines(PACKAGES.read_text(), kernel))
 
 
@@ -91,9 +94,14 @@ def _lines(listing: str, kernel: str) -> Iterator[str]:
 
 
 def run(
-    command: Sequence[str], progress: Progress, *, shown: Callable[[str], str] = str.strip, cwd: Path | None = None
+    command: Sequence[str],
+    progress: Progress,
+    *,
+    shown: Callable[[str], str] = str.strip,
+    cwd: Path | None = None,
 ) -> str:
-    """A step of a build; each line of output goes through shown to progress. Raises BuildFailed with its last words."""
+    """Runs a step of a build. Each line of output goes through shown to progress. Raises
+    BuildFailed with the last lines."""
     last: list[str] = []
     environment = os.environ | {"LC_ALL": "C", "MAKEFLAGS": ""}
     try:
@@ -108,7 +116,9 @@ def run(
             errors="replace",
         )
     except OSError as error:
-        raise BuildFailed(f"{command[0]}: {error.strerror}; kubewire vm build as root installs it") from None
+        raise BuildFailed(
+            f"{command[0]}: {error.strerror}; kubewire vm build as root installs it",
+        ) from None
     with process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -117,5 +127,7 @@ def run(
                 progress(what)
     if process.returncode:
         output = "\n".join(f"  | {line}" for line in last)
-        raise BuildFailed(f"{' '.join(map(str, command[:5]))} failed with exit code {process.returncode}\n{output}")
+        raise BuildFailed(
+            f"{' '.join(map(str, command[:5]))} failed with exit code {process.returncode}\n{output}",
+        )
     return "\n".join(last)

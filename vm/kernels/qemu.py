@@ -1,6 +1,8 @@
-"""QEMU with Debian's own kernel (linux-image-amd64): several CPUs, BTF, every module; slow where KVM does not work.
+"""QEMU with Debian's own kernel (linux-image-amd64): several CPUs, BTF, every module; slow, because
+it is emulated.
 
-The root is the host's, as with UML, read-only by 9p; an initrd with busybox and a handful of modules gets there.
+Its root is the host's, as with UML, mounted read-only by 9p; an initrd with busybox and a few
+modules mounts it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from kubewire.vm.errors import BuildFailed
 from kubewire.vm.jail import SCRATCH, SHARE
 from kubewire.vm.kernels.base import LOAD, Boot, Made, Program, Progress, run
 
-#: What it takes to see the host's files; everything else is loaded from them.
+#: The modules needed to see the host's files; all others are loaded from there.
 _MODULES = ("virtio_pci", "virtio_rng", "9pnet_virtio", "9p", "overlay")
 _INIT = f"""\
 #!/bin/busybox sh
@@ -41,7 +43,8 @@ class QEMU:
         return cache.digest(_INIT, *_MODULES, *LOAD)
 
     def make(self, folder: Path, progress: Progress) -> Made:
-        """Fetch, check and unpack Debian's kernel package (it is not installed), make the initrd."""
+        """Downloads, checks and unpacks Debian's kernel package (without installing it), and makes
+        the initrd."""
         tree = folder / "package"
         if not (folder / ".unpacked").exists():
             shutil.rmtree(tree, ignore_errors=True)
@@ -64,9 +67,20 @@ class QEMU:
         modules = folder / "package/lib/modules" / built.release
         qemu = shutil.which("qemu-system-x86_64")
         if qemu is None:
-            raise BuildFailed("there is no qemu-system-x86_64; kubewire vm build as root installs it")
+            raise BuildFailed(
+                "there is no qemu-system-x86_64; kubewire vm build as root installs it",
+            )
         console = ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
-        machine = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none", *console]
+        machine = [
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-nic",
+            "none",
+            *console,
+        ]
         power = ["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"]
         power += ["-smp", str(boot.cpus), "-m", str(boot.memory)]
         line = "console=ttyS0 quiet oops=panic panic=-1 nokaslr mitigations=off"
@@ -84,25 +98,33 @@ class QEMU:
 
 
 def _virtfs(tag: str, path: str, options: str) -> Sequence[str]:
-    return ("-virtfs", f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{options}")
+    return (
+        "-virtfs",
+        f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{options}",
+    )
 
 
 def _newest() -> str:
-    """The package that linux-image-amd64 stands for."""
+    """The package that linux-image-amd64 depends on."""
     try:
         said = subprocess.run(
-            ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
+            ["apt-cache", "depends", "linux-image-amd64"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise BuildFailed(f"apt-cache depends linux-image-amd64: {error}") from None
     for line in said.splitlines():
         if line.strip().startswith("Depends: linux-image-"):
             return line.split(": ", 1)[1].strip()
-    raise BuildFailed("no package linux-image-amd64; kubewire vm build --kernel qemu needs Debian's package sources")
+    raise BuildFailed(
+        "no package linux-image-amd64; kubewire vm build --kernel qemu needs Debian's package sources",
+    )
 
 
 def initrd(tree: Path, release: str) -> bytes:
-    """busybox with its libraries, the modules in the order in which they must be loaded, and the script."""
+    """busybox with its libraries, the modules in loading order, and the script."""
     busybox = shutil.which("busybox")
     if busybox is None:
         raise BuildFailed("there is no busybox; it is one of the packages in debian-packages.txt")
@@ -117,12 +139,14 @@ def initrd(tree: Path, release: str) -> bytes:
     order = list(_in_order(tree, release))
     for module in order:
         members.append((f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes()))
-    members.append(("order", stat.S_IFREG | 0o644, "\n".join(module.name for module in order).encode()))
+    members.append(
+        ("order", stat.S_IFREG | 0o644, "\n".join(module.name for module in order).encode()),
+    )
     return cpio(members)
 
 
 def _libraries(program: str) -> Iterator[Path]:
-    """What the dynamic linker loads for it; nothing for a static one."""
+    """The libraries that the dynamic linker loads for a program; none for a static one."""
     said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
     for line in said.splitlines():
         for word in line.split():
@@ -143,7 +167,8 @@ def _in_order(tree: Path, release: str) -> Iterator[Path]:
 
 
 def cpio(members: Sequence[tuple[str, int, bytes]]) -> bytes:
-    """The kernel's initramfs format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    """The kernel's initramfs format "newc"
+    (Documentation/driver-api/early-userspace/buffer-format.rst)."""
     out = bytearray()
     for number, (name, mode, content) in enumerate([*members, ("TRAILER!!!", 0, b"")], start=1):
         raw = name.encode() + b"\0"

@@ -1,4 +1,5 @@
-"""Debian's ready package user-mode-linux: nothing to build, modules for most, but nf_tables only for bridges."""
+"""Debian's package user-mode-linux: nothing to build, modules for most features, but nf_tables only
+for bridges."""
 
 from __future__ import annotations
 
@@ -12,10 +13,17 @@ from kubewire.vm.kernels.base import LOAD, Boot, Made, Program, Progress
 from kubewire.vm.kernels.uml import kernel_line
 
 MODULES = Path("/usr/lib/uml/modules")
-#: Its nf_tables has no family ip, so iptables must be the older one.
+#: Its nf_tables has no family ip, so iptables must be the legacy one.
 LEGACY = {
     f"/etc/alternatives/{tool}": f"/usr/sbin/{tool.replace('tables', 'tables-legacy')}"
-    for tool in ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
+    for tool in (
+        "iptables",
+        "iptables-save",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-save",
+        "ip6tables-restore",
+    )
 }
 
 
@@ -32,7 +40,9 @@ class Stock:
         program = shutil.which("linux.uml")
         releases = sorted(path.name for path in MODULES.iterdir()) if MODULES.is_dir() else []
         if program is None or not releases:
-            raise BuildFailed("the Debian package user-mode-linux is not installed; kubewire vm build as root does it")
+            raise BuildFailed(
+                "the Debian package user-mode-linux is not installed; kubewire vm build as root does it",
+            )
         progress(f"found {program}")
         return Made(releases[-1], Path(program))
 

@@ -1,4 +1,5 @@
-"""User-mode Linux, built from Debian's linux-source-6.1 with uml.config: one binary that is a machine."""
+"""User-mode Linux, built from Debian's linux-source-6.1 with uml.config: a kernel that runs as an
+ordinary process."""
 
 from __future__ import annotations
 
@@ -18,31 +19,33 @@ CONFIG = Path(__file__).parent / "uml.config"
 PACKAGE = "linux-source-6.1"
 SOURCE = Path("/usr/src/linux-source-6.1.tar.xz")
 XSTATE = Path(__file__).parent / "host_xstate.h"
-#: Compiled files in a build with uml.config, for "1200 of about 2100"; counted once, need not be exact.
+#: The number of compiled files with uml.config, for "1200 of about 2100"; it need not be exact.
 _ABOUT = 1379
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A place in the kernel's source, which is there once, and what stands there in our build."""
+    """A replacement in the kernel's source; before must occur exactly once."""
 
     file: str
     before: str
     after: str
 
     def apply(self, tree: Path) -> None:
-        """Raises BuildFailed where the source is another one; done twice, it changes nothing."""
+        """Raises BuildFailed if the source is a different one. Applied twice, it changes nothing."""
         path = tree / self.file
         text = path.read_text()
         if self.after in text:
             return
         if text.count(self.before) != 1:
-            raise BuildFailed(f"{self.file} of this source is not Linux 6.1's: it has no {self.before!r}, or several")
+            raise BuildFailed(
+                f"{self.file} of this source is not Linux 6.1's: it has no {self.before!r}, or several",
+            )
         path.write_text(text.replace(self.before, self.after))
 
 
 _REGISTERS = "arch/x86/um/os-Linux/registers.c"
-#: host_xstate.h says what for.
+#: host_xstate.h explains their purpose.
 EDITS = (
     Edit(
         _REGISTERS,
@@ -58,9 +61,10 @@ EDITS = (
 
 
 def kernel_line(boot: Boot) -> list[str]:
-    """What UML gets as arguments: no device, the host's files as root, init (guest/init.py).
+    """UML's arguments: no device, the host's files as root, and init (guest/init.py).
 
-    It gets no panic=: UML that panics aborts at once (panic_exit() in arch/um/kernel/um_arch.c).
+    There is no panic=, because a panicking UML aborts at once (panic_exit() in
+    arch/um/kernel/um_arch.c).
     """
     console = ["con=null", "con0=fd:0,fd:1"] if boot.terminal else ["con=null", "con0=null,fd:1"]
     time = ["time-travel=inf-cpu"] if boot.virtual_time else []
@@ -79,12 +83,15 @@ class UML:
         return cache.digest(CONFIG.read_text(), XSTATE.read_text(), repr(EDITS))
 
     def make(self, folder: Path, progress: Progress) -> Made:
-        """Unpack, configure, compile, keep the binary. Each is skipped when it was done before."""
-        target, tree = folder / "linux", folder / "build"
+        """Unpacks, configures, compiles, and keeps the binary. Completed steps are skipped."""
+        target = folder / "linux"
+        tree = folder / "build"
         stamp = folder / "recipe"
         if not (target.exists() and stamp.exists() and stamp.read_text() == self.recipe()):
             if not SOURCE.exists():
-                raise BuildFailed(f"{SOURCE} is not there; kubewire vm build as root installs linux-source-6.1")
+                raise BuildFailed(
+                    f"{SOURCE} is not there; kubewire vm build as root installs linux-source-6.1",
+                )
             self._unpack(tree, progress)
             self._configure(tree, progress)
             self._compile(tree, progress)
@@ -121,7 +128,9 @@ class UML:
         run(merge, progress, shown=_nothing, cwd=tree)
         run(["make", "ARCH=um", "olddefconfig"], progress, shown=_nothing, cwd=tree)
         if lost := refused(CONFIG.read_text(), (tree / ".config").read_text()):
-            raise BuildFailed(f"this source does not take these lines of {CONFIG.name}: {', '.join(lost)}")
+            raise BuildFailed(
+                f"this source does not take these lines of {CONFIG.name}: {', '.join(lost)}",
+            )
         (tree / ".configured").write_text(self.recipe())
 
     def _compile(self, tree: Path, progress: Progress) -> None:
@@ -134,7 +143,12 @@ class UML:
                 return f"compiling: {done} of about {max(_ABOUT, done)} files"
             return ""
 
-        run(["make", "ARCH=um", f"-j{os.cpu_count() or 1}", "linux"], progress, shown=shown, cwd=tree)
+        run(
+            ["make", "ARCH=um", f"-j{os.cpu_count() or 1}", "linux"],
+            progress,
+            shown=shown,
+            cwd=tree,
+        )
 
     def program(self, built: cache.Built, boot: Boot) -> Program:
         guest = {"scratch": str(SCRATCH), "lower": "/", "load": [], "alternatives": {}}
@@ -142,14 +156,14 @@ class UML:
 
 
 def edit(tree: Path) -> None:
-    """Make our changes to the source: EDITS. Raises BuildFailed."""
+    """Applies EDITS to the source. Raises BuildFailed."""
     shutil.copyfile(XSTATE, tree / Path(_REGISTERS).parent / XSTATE.name)
-    for one in EDITS:
-        one.apply(tree)
+    for change in EDITS:
+        change.apply(tree)
 
 
 def refused(wanted: str, got: str) -> Sequence[str]:
-    """Options that uml.config asks for and the configured kernel has not: a dependency that is not met."""
+    """Options of uml.config that the configured kernel lacks, because a dependency is not met."""
     have = set(got.splitlines())
     return [line for line in wanted.splitlines() if line.startswith("CONFIG_") and line not in have]
 

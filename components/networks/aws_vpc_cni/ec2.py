@@ -1,4 +1,5 @@
-"""The calls of EC2's API and of the instance metadata that ipamd makes (pkg/awsutils/awsutils.go)."""
+"""A client for the calls of EC2's API and of the instance metadata that ipamd makes
+(pkg/awsutils/awsutils.go)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _SECONDS = 10.0
 
 
 class Ec2Error(Exception):
-    """Refused, with EC2's code; "" when nobody answered."""
+    """EC2 refused the call; code is EC2's, or "" if EC2 did not answer."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}" if code else message)
@@ -22,7 +23,7 @@ class Ec2Error(Exception):
 
 
 class Ec2:
-    """Methods raise Ec2Error."""
+    """All methods raise Ec2Error."""
 
     def __init__(self, endpoint: str = ENDPOINT) -> None:
         self._endpoint = endpoint
@@ -31,8 +32,13 @@ class Ec2:
         return await asyncio.to_thread(self._get, f"/latest/meta-data/{path}")
 
     async def call(self, action: str, **parameters: object) -> dict[str, Any]:
-        given = {"Action": action, **{key.replace("__", "."): str(value) for key, value in parameters.items()}}
-        answer: dict[str, Any] = json.loads(await asyncio.to_thread(self._get, f"/?{urlencode(given)}"))
+        given = {
+            "Action": action,
+            **{key.replace("__", "."): str(value) for key, value in parameters.items()},
+        }
+        answer: dict[str, Any] = json.loads(
+            await asyncio.to_thread(self._get, f"/?{urlencode(given)}"),
+        )
         return answer
 
     def _get(self, path: str) -> str:
@@ -43,9 +49,9 @@ class Ec2:
         except HTTPError as error:
             body = error.read().decode(errors="replace")
             try:
-                found = json.loads(body)["Error"]
+                refusal = json.loads(body)["Error"]
             except (ValueError, KeyError):
                 raise Ec2Error(str(error.code), body or error.reason) from None
-            raise Ec2Error(found["Code"], found["Message"]) from None
+            raise Ec2Error(refusal["Code"], refusal["Message"]) from None
         except (URLError, OSError) as error:
             raise Ec2Error("", f"{self._endpoint}: {error}") from None

@@ -1,4 +1,5 @@
-"""The plugin and 10-aws.conflist, written when ipamd is ready: upstream's aws-vpc-cni-init and entrypoint."""
+"""Installs the plugin and 10-aws.conflist once ipamd is ready, as upstream's aws-vpc-cni-init and
+entrypoint do."""
 
 from __future__ import annotations
 
@@ -27,7 +28,12 @@ def conflist(mtu: int, prefix: str = "eni") -> bytes:
         "pluginLogLevel": "DEBUG",
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
-    network = {"cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": True, "plugins": [aws, portmap]}
+    network = {
+        "cniVersion": "0.4.0",
+        "name": "aws-cni",
+        "disableCheck": True,
+        "plugins": [aws, portmap],
+    }
     return (json.dumps(network, indent=2) + "\n").encode()
 
 

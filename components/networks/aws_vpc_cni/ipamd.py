@@ -1,4 +1,19 @@
-"""L-IPAM daemon: keeps a warm pool of addresses on the node's interfaces and hands them to the plugin.
+"""The L-IPAM daemon: keeps a warm pool of addresses on the node's interfaces and assigns them to
+pods.
+
+In a VPC every pod has an address of a VPC subnet, and a packet between pods is an ordinary packet
+of the VPC. So an address must be assigned to one of the node's network interfaces (ENIs) at EC2
+before a pod may use it. That call takes seconds in the cloud and may be throttled; a pod's creation
+cannot wait for it. Hence ipamd separates the two: it fetches addresses in advance (pool.py decides
+how many), and the plugin only asks it, locally, for one that is free.
+
+EC2's source check drops packets whose source address belongs to another interface. So a pod with an
+address of ethN must also leave by ethN, by a routing table of that interface and a rule `from POD`
+(dataplane.py).
+
+Assignments are written to a file, because ipamd may restart while pods run, and an address must
+never have two pods. The conflist is installed after the first fill, so the node becomes Ready only
+with addresses.
 
 (amazon-vpc-cni-k8s: pkg/ipamd/ipamd.go, rpc_handler.go, introspect.go)
 """
@@ -18,19 +33,30 @@ from kubewire.components.base import jsontext, serving
 from kubewire.components.kernel import files, iproute, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iproute import text
-from kubewire.components.networks.aws_vpc_cni import install, network
+from kubewire.components.networks.aws_vpc_cni import dataplane, install
 from kubewire.components.networks.aws_vpc_cni.ec2 import Ec2, Ec2Error
-from kubewire.components.networks.aws_vpc_cni.pool import Assignment, Eni, NoAddress, Pool, Targets, switch
+from kubewire.components.networks.aws_vpc_cni.pool import (
+    Assignment,
+    Eni,
+    NoAddress,
+    Pool,
+    Targets,
+    switch,
+)
 
 log = logging.getLogger("ipamd")
-RPC, INTROSPECTION = ("127.0.0.1", 50051), ("127.0.0.1", 61679)
-#: Between two looks at the pool, as upstream; a changed pool is looked at at once.
-_RECONCILE_S, _RETRY_S = 5.0, 1.0
+RPC = ("127.0.0.1", 50051)
+INTROSPECTION = ("127.0.0.1", 61679)
+#: The interval between checks of the pool, as upstream; a change of the pool triggers a check at
+#: once.
+_RECONCILE_S = 5.0
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """limits: interfaces of the instance's type, and addresses on each. environment: of upstream's DaemonSet."""
+    """limits: the type's number of interfaces, and of addresses on each. environment: of upstream's
+    DaemonSet."""
 
     limits: tuple[int, int]
     interface: str = "eth0"
@@ -41,20 +67,25 @@ class Options:
 
 
 class Ipamd:
-    """run() until cancelled."""
+    """run() returns only when it is cancelled."""
 
     def __init__(self, options: Options, ec2: Ec2) -> None:
-        self._options, self._ec2 = options, ec2
+        self._options = options
+        self._ec2 = ec2
         self._environment = dict(options.environment)
         targets = Targets.of(self._environment)
         interfaces, addresses = options.limits
-        self.pool = Pool(targets, int(self._environment.get("MAX_ENI") or interfaces), addresses - 1)
+        self.pool = Pool(
+            targets,
+            int(self._environment.get("MAX_ENI") or interfaces),
+            addresses - 1,
+        )
         self._changed = asyncio.Event()
         self._vpc = self._primary = self._instance = self._subnet_id = ""
         self._mtu = 1500
 
     async def run(self) -> None:
-        """Raises what makes a start impossible: CommandError, OSError."""
+        """Raises CommandError or OSError if the daemon cannot start."""
         await self._start()
         servers = [
             await asyncio.start_server(serving.connections(self._serve, log), *RPC),
@@ -79,8 +110,6 @@ class Ipamd:
             pass
         self._changed.clear()
 
-    # --- start
-
     async def _start(self) -> None:
         while True:
             try:
@@ -90,13 +119,13 @@ class Ipamd:
                 log.warning("%s", error)
                 await asyncio.sleep(_RETRY_S)
         rules = await _rules()
-        if ("fwmark 0x80/0x80", network.MARK_PRIORITY, "main") not in rules:
-            await iproute.batch("ip", text([network.mark_rule()]), force=False)
+        if ("fwmark 0x80/0x80", dataplane.MARK_PRIORITY, "main") not in rules:
+            await iproute.batch("ip", text([dataplane.mark_rule()]), force=False)
         await self._set_nat()
         self._restore()
 
     async def _learn(self) -> None:
-        """Which instance this is, and what it has."""
+        """Reads which instance this is, and its interfaces and addresses."""
         self._instance = await self._ec2.metadata("instance-id")
         mac = await self._ec2.metadata("mac")
         about = f"network/interfaces/macs/{mac}"
@@ -118,33 +147,36 @@ class Ipamd:
             mac,
             addresses[0],
             await self._ec2.metadata(f"{about}/subnet-ipv4-cidr-block"),
-            [*addresses[1:], *(one for prefix in prefixes for one in _addresses(prefix))],
+            [*addresses[1:], *(address for prefix in prefixes for address in _addresses(prefix))],
             prefixes,
         )
         if eni.index:
-            await iproute.batch("ip", text(network.eni_setup(eni, self._mtu)), check=False)
+            await iproute.batch("ip", text(dataplane.eni_setup(eni, self._mtu)), check=False)
         self.pool.enis[eni.id] = eni
         return eni
 
     async def _set_nat(self) -> None:
         external = switch(self._environment, "AWS_VPC_K8S_CNI_EXTERNALSNAT")
-        wanted = network.rules(self._vpc, self._primary, self._options.interface, external_snat=external)
+        wanted = dataplane.rules(
+            self._vpc,
+            self._primary,
+            self._options.interface,
+            external_snat=external,
+        )
         await iptables.ensure(wanted)
 
     def _restore(self) -> None:
         try:
             saved = json.loads(Path(self._options.checkpoint).read_text())
-            held = self.pool.restore(Assignment(**one) for one in saved["allocations"])
+            held = self.pool.restore(Assignment(**entry) for entry in saved["allocations"])
             log.info("%d addresses are still assigned", len(held))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.error("%s: %s", self._options.checkpoint, error)
 
-    # --- the pool
-
     async def _fill(self) -> None:
-        """As many addresses as wanted, or as can be had; then back what is too much."""
+        """Fetches addresses up to the targets, as far as possible, then returns surplus ones."""
         try:
             while self.pool.wants_more():
                 if not await self._grow():
@@ -159,7 +191,8 @@ class Ipamd:
             log.error("%s", error)
 
     async def _grow(self) -> bool:
-        """More addresses on an interface, or one more interface; False when there is no way."""
+        """Fetches addresses for an interface, or attaches another interface. False if neither is
+        possible."""
         for eni, places in self.pool.room():
             if await self._add_to(eni, self.pool.ask(places)):
                 return True
@@ -168,34 +201,45 @@ class Ipamd:
         return await self._attach()
 
     async def _add_to(self, eni: Eni, count: int) -> bool:
-        """All at once, or as many as the subnet has one by one."""
+        """Fetches count addresses, or one if the subnet has too few."""
         key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
         for number in dict.fromkeys((count, 1)):
             try:
-                answer = await self._ec2.call("AssignPrivateIpAddresses", NetworkInterfaceId=eni.id, **{key: number})
+                answer = await self._ec2.call(
+                    "AssignPrivateIpAddresses",
+                    NetworkInterfaceId=eni.id,
+                    **{key: number},
+                )
             except Ec2Error as error:
                 log.error("Unable to assign addresses to %s: %s", eni.id, error)
-                if error.code not in ("InsufficientFreeAddressesInSubnet", "InsufficientCidrBlocks"):
+                if error.code not in (
+                    "InsufficientFreeAddressesInSubnet",
+                    "InsufficientCidrBlocks",
+                ):
                     return False
                 continue
-            prefixes = [one["Ipv4Prefix"] for one in answer.get("AssignedIpv4Prefixes", ())]
+            prefixes = [entry["Ipv4Prefix"] for entry in answer.get("AssignedIpv4Prefixes", ())]
             eni.prefixes += prefixes
-            eni.addresses += [one["PrivateIpAddress"] for one in answer.get("AssignedPrivateIpAddresses", ())]
+            assigned = answer.get("AssignedPrivateIpAddresses", ())
+            eni.addresses += [entry["PrivateIpAddress"] for entry in assigned]
             eni.addresses += [address for prefix in prefixes for address in _addresses(prefix)]
             return True
         return False
 
     async def _attach(self) -> bool:
-        """A new interface with the groups of the first one, or those of ENI_SECURITY_GROUPS (custom networking's)."""
+        """Attaches an interface with the groups of the first one, or those of ENI_SECURITY_GROUPS."""
         key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
-        first = min(self.pool.enis.values(), key=lambda one: one.index)
+        first = min(self.pool.enis.values(), key=lambda eni: eni.index)
         custom = self._environment.get("ENI_SECURITY_GROUPS", "").split()
         groups = custom or (await self._ec2.metadata(f"network/interfaces/macs/{first.mac}/security-group-ids")).split()
         named = {f"SecurityGroupId__{number}": group for number, group in enumerate(groups, start=1)}
         for count in dict.fromkeys((self.pool.ask(self.pool.slots), 1)):
             try:
                 created = await self._ec2.call(
-                    "CreateNetworkInterface", SubnetId=self._subnet_id, **{key: count}, **named
+                    "CreateNetworkInterface",
+                    SubnetId=self._subnet_id,
+                    **{key: count},
+                    **named,
                 )
                 break
             except Ec2Error as error:
@@ -221,7 +265,7 @@ class Ipamd:
     async def _give_back(self, eni: Eni, addresses: list[str]) -> None:
         named = {f"PrivateIpAddress__{number}": address for number, address in enumerate(addresses, start=1)}
         await self._ec2.call("UnassignPrivateIpAddresses", NetworkInterfaceId=eni.id, **named)
-        eni.addresses = [one for one in eni.addresses if one not in addresses]
+        eni.addresses = [address for address in eni.addresses if address not in addresses]
 
     async def _drop(self, eni: Eni) -> None:
         del self.pool.enis[eni.id]
@@ -229,63 +273,62 @@ class Ipamd:
         await self._ec2.call("DeleteNetworkInterface", NetworkInterfaceId=eni.id)
         log.info("Freed %s", eni.id)
 
-    # --- what others ask
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A request is a line of JSON, as is the answer."""
+        """Answers one request. Request and answer are lines of JSON."""
         async with asyncio.timeout(30):
             try:
                 request = jsontext.parse_object(await reader.readuntil(b"\n"))
                 answer = self.answer(request.pop("method"), **request)
             except (ValueError, KeyError, TypeError) as error:
-                log.error("a request that is none: %s", error)
+                log.error("malformed request: %s", error)
                 return
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
 
     def answer(self, method: str, **given: Any) -> dict[str, Any]:
-        """Raises KeyError for a method that there is not."""
+        """Raises KeyError for an unknown method."""
         methods = {
             "AddNetwork": self._add_network,
             "DelNetwork": self._delete_network,
             "Collect": self._collect,
             "Status": lambda: {"success": True},
         }
-        found: dict[str, Any] = methods[method](**given)  # type: ignore[operator]
-        return found
+        answer: dict[str, Any] = methods[method](**given)  # type: ignore[operator]
+        return answer
 
     def _add_network(self, sandbox: str, pod: str, namespace: str) -> dict[str, Any]:
         try:
-            found = self.pool.assign(sandbox, time.monotonic(), pod, namespace)
+            held = self.pool.assign(sandbox, time.monotonic(), pod, namespace)
         except NoAddress as error:
             log.error("%s (%s/%s)", error, namespace, pod)
             self._changed.set()
             return {"success": False}
         self._keep()
-        eni = next(one for one in self.pool.enis.values() if one.index == found.index)
-        log.info("AddNetworkReply: %s for %s/%s by %s", found.address, namespace, pod, eni.device)
-        return {"success": True, "address": found.address, "table": eni.table}
+        eni = next(eni for eni in self.pool.enis.values() if eni.index == held.index)
+        log.info("AddNetworkReply: %s for %s/%s by %s", held.address, namespace, pod, eni.device)
+        return {"success": True, "address": held.address, "table": eni.table}
 
     def _delete_network(self, sandbox: str) -> dict[str, Any]:
-        found = self.pool.release(sandbox, time.monotonic())
+        released = self.pool.release(sandbox, time.monotonic())
         self._keep()
-        return {"success": found is not None, "address": found.address if found else ""}
+        return {"success": released is not None, "address": released.address if released else ""}
 
     def _collect(self, valid: list[str]) -> dict[str, Any]:
-        gone = [one for one in self.pool.assigned.values() if one.sandbox not in valid]
-        for one in gone:
-            self.pool.release(one.sandbox, time.monotonic())
+        gone = [held for held in self.pool.assigned.values() if held.sandbox not in valid]
+        for held in gone:
+            self.pool.release(held.sandbox, time.monotonic())
         self._keep()
-        return {"released": [one.address for one in gone]}
+        return {"released": [held.address for held in gone]}
 
     def _keep(self) -> None:
-        """A file that the next ipamd reads; the pool is looked at."""
-        saved = {"allocations": [asdict(one) for one in self.pool.assigned.values()]}
+        """Writes the assignments to the file that the next ipamd reads, and triggers a check of the
+        pool."""
+        saved = {"allocations": [asdict(held) for held in self.pool.assigned.values()]}
         files.replace(self._options.checkpoint, json.dumps(saved).encode())
         self._changed.set()
 
     async def _introspect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """GET /v1/enis, as aws-cni-support.sh asks."""
+        """Answers GET /v1/enis, which aws-cni-support.sh and users call."""
         async with asyncio.timeout(10):
             known = (await reader.readuntil(b"\n")).split()[1:2] == [b"/v1/enis"]
             body = json.dumps(self.described() if known else {}).encode()
@@ -298,15 +341,15 @@ class Ipamd:
 
     def described(self) -> dict[str, Any]:
         enis = {
-            one.id: {
-                "ID": one.id,
-                "IsPrimary": one.index == 0,
-                "DeviceNumber": one.index,
+            eni.id: {
+                "ID": eni.id,
+                "IsPrimary": eni.index == 0,
+                "DeviceNumber": eni.index,
                 "AvailableIPv4Cidrs": {
-                    address: {"Assigned": address in self.pool.assigned} for address in one.addresses
+                    address: {"Assigned": address in self.pool.assigned} for address in eni.addresses
                 },
             }
-            for one in self.pool.enis.values()
+            for eni in self.pool.enis.values()
         }
         return {"TotalIPs": self.pool.total, "AssignedIPs": len(self.pool.assigned), "ENIs": enis}
 
@@ -318,12 +361,12 @@ def _addresses(prefix: str) -> list[str]:
 
 
 async def _rules() -> set[tuple[str, int, str]]:
-    found = set()
+    rules = set()
     for entry in await iproute.query("ip", "rule", "show"):
-        who = (
+        selector = (
             f"fwmark {entry['fwmark']}/{entry.get('fwmask', '')}"
             if "fwmark" in entry
             else f"from {entry.get('src', 'all')}"
         )
-        found.add((who, int(entry["priority"]), str(entry.get("table", ""))))
-    return found
+        rules.add((selector, int(entry["priority"]), str(entry.get("table", ""))))
+    return rules

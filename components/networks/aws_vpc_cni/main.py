@@ -13,9 +13,13 @@ from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Variables of upstream's DaemonSet are given as --env NAME=VALUE."""
+    """The variables of upstream's DaemonSet are given as --env NAME=VALUE."""
     parser = argparse.ArgumentParser(prog="aws-k8s-agent", allow_abbrev=False)
-    parser.add_argument("--limits", required=True, help="interfaces of the instance's type, and addresses on each: 3,6")
+    parser.add_argument(
+        "--limits",
+        required=True,
+        help="the instance type's number of interfaces, and of addresses on each: 3,6",
+    )
     parser.add_argument("--interface", default="eth0")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args(argv)
@@ -25,9 +29,13 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start."""
+    """Returns 0 after SIGTERM, 1 if ipamd cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(
-        daemon.until_asked(Ipamd(options, Ec2()).run(), "aws-k8s-agent", (OSError, CommandError, ValueError))
+        daemon.until_asked(
+            Ipamd(options, Ec2()).run(),
+            "aws-k8s-agent",
+            (OSError, CommandError, ValueError),
+        ),
     )

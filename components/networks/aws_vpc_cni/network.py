@@ -1,75 +1,97 @@
-"""The node's rules and routes as text: ipamd's hostNetwork, and what the plugin adds for each pod. Pure.
-
-(amazon-vpc-cni-k8s: pkg/networkutils/network.go; cmd/routed-eni-cni-plugin/driver/driver.go)
-"""
+"""The descriptor of Amazon's VPC CNI: aws-node on every node, and their VPC."""
 
 from __future__ import annotations
 
-import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
-from kubewire.components.networks.aws_vpc_cni.pool import Eni
+from kubewire.components.addon import (
+    AddOn,
+    Backend,
+    Choice,
+    Cluster,
+    Host,
+    Installation,
+    Problem,
+    Process,
+    Role,
+    Setting,
+)
+from kubewire.components.networks.podnetwork import IPv4Only, PodAddresses, PodNetwork
+from kubewire.components.vpc import cloud
+from kubewire.components.vpc.instances import LIMITS, max_pods
 
-MARK = "0x80/0x80"
-MARK_PRIORITY = 1024
+AGENT = "aws-node"
+INSTANCE_TYPE = Setting(
+    "instanceType",
+    {
+        "type": "string",
+        "description": "The instance type of aws-vpc's nodes. It limits how many addresses they have.",
+        "examples": ["t3.medium"],
+    },
+    "t3.medium",
+)
+ENVIRONMENT = Setting(
+    "env",
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "The environment of the cloud network's agent.",
+        "examples": [{"WARM_IP_TARGET": "2"}],
+    },
+    {},
+)
 
 
-def eni_setup(eni: Eni, mtu: int) -> list[str]:
-    """`ip -batch`: a secondary interface with its own routing table."""
-    network = ipaddress.IPv4Network(eni.subnet)
-    gateway = network[1]
-    return [
-        f"link set dev {eni.device} mtu {mtu} up",
-        f"address replace {eni.primary}/{network.prefixlen} dev {eni.device}",
-        # The subnet is main's first interface; this one is reached by the tables' routes alone.
-        f"route flush table main {network} dev {eni.device}",
-        f"route replace {gateway} dev {eni.device} scope link table {eni.table}",
-        f"route replace default via {gateway} dev {eni.device} table {eni.table}",
-    ]
+@dataclass(frozen=True)
+class Mode:
+    """prefixes: an interface has /28 prefixes instead of single addresses."""
+
+    prefixes: bool = False
 
 
-def rules(vpc: str, primary: str, interface: str, *, external_snat: bool = False) -> Ruleset:
-    """primary, interface: address and name of the node's first interface."""
-    snat = [f'-d {vpc} -m comment --comment "AWS SNAT CHAIN" -j RETURN']
-    connmark = [f'-d {vpc} -m comment --comment "AWS CONNMARK CHAIN, VPC CIDR" -j RETURN']
-    if not external_snat:
-        snat.append(
-            '! -o vlan+ -m comment --comment "AWS, SNAT" -m addrtype ! --dst-type LOCAL '
-            f"-j SNAT --to-source {primary} --random-fully"
-        )
-        connmark.append(f'-m comment --comment "AWS, CONNMARK" -j CONNMARK --set-xmark {MARK}')
-    chains = (
-        Chain("nat", "AWS-SNAT-CHAIN-0", tuple(snat)),
-        Chain("nat", "AWS-CONNMARK-CHAIN-0", tuple(connmark)),
+def _install(cluster: Cluster, choice: Choice[Mode]) -> Installation:
+    groups = choice.settings["env"].get("ENI_SECURITY_GROUPS", "").split()
+    vpc = cloud.process(cluster, instance_type=choice.settings["instanceType"], groups=groups)
+    return Installation(processes=(vpc, *(_aws_node(node, choice) for node in cluster.nodes)))
+
+
+def _aws_node(node: Host, choice: Choice[Mode]) -> Process:
+    interfaces, addresses = LIMITS[choice.settings["instanceType"]]
+    environment = dict(choice.settings["env"])
+    if choice.mode.prefixes:
+        environment = {"ENABLE_PREFIX_DELEGATION": "true"} | environment
+    arguments = (
+        f"--limits={interfaces},{addresses}",
+        f"--interface={node.interface.name}",
+        *(f"--env={name}={value}" for name, value in environment.items()),
     )
-    return Ruleset(chains, _leads(interface))
+    user = "system:serviceaccount:kube-system:aws-node"
+    return Process(Role.AGENT, node.name, AGENT, f"{__package__}.main:main", arguments, user)
 
 
-def _leads(interface: str) -> tuple[Lead, ...]:
-    """Rules of built-in chains, which others write to as well."""
-    restore = "-j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80"
-    return (
-        Lead("nat", "POSTROUTING", ('-m comment --comment "AWS SNAT CHAIN" -j AWS-SNAT-CHAIN-0',)),
-        Lead(
-            "nat",
-            "PREROUTING",
-            (
-                '-i eni+ -m comment --comment "AWS, outbound connections" -j AWS-CONNMARK-CHAIN-0',
-                f'-m comment --comment "AWS, CONNMARK" {restore}',
-            ),
-        ),
-        Lead(
-            "mangle",
-            "PREROUTING",
-            (
-                f'-i {interface} -m comment --comment "AWS, primary ENI" -m addrtype --dst-type LOCAL '
-                f"--limit-iface-in -j CONNMARK --set-xmark {MARK}",
-                f'-i eni+ -m comment --comment "AWS, primary ENI" {restore}',
-            ),
-        ),
-    )
+def _addresses(choice: Choice[Mode]) -> PodAddresses:
+    """Pods have addresses of the VPC, as many as the instance's interfaces can hold."""
+    allowed = max_pods(choice.settings["instanceType"], prefixes=choice.mode.prefixes)
+    return PodAddresses(from_cluster_cidr=False, max_pods=choice.settings["maxPods"] or allowed)
 
 
-def mark_rule() -> str:
-    """What was marked leaves by main: replies to the node's own address, and what is translated to it."""
-    return f"rule add fwmark {MARK} lookup main priority {MARK_PRIORITY}"
+def _problems(choice: Choice[Mode]) -> Iterator[Problem]:
+    if (given := choice.settings["instanceType"]) not in LIMITS:
+        yield Problem("instanceType", f"{given} is not known; known are {', '.join(LIMITS)}")
+
+
+NETWORK = PodNetwork(
+    AddOn(
+        name="aws-vpc",
+        package=__package__,
+        upstream="amazon-vpc-cni-k8s",
+        summary="the VPC carries pods' addresses",
+        backends=(Backend("secondary-ip", Mode()), Backend("prefix-delegation", Mode(prefixes=True))),
+        install=_install,
+        settings=(INSTANCE_TYPE, cloud.MAX_PODS, ENVIRONMENT),
+        problems=_problems,
+    ),
+    addresses=_addresses,
+    ipv4_only=IPv4Only("is IPv4 here", nodes=True),
+)

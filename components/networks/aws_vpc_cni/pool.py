@@ -1,6 +1,8 @@
-"""ipamd's datastore and its warm pool: which addresses the node has, who uses them, how many more it wants. Pure.
+"""ipamd's datastore and warm pool: the node's addresses, their pods, and how many more are wanted.
+Pure.
 
-(amazon-vpc-cni-k8s: pkg/ipamd/datastore/data_store.go; docs/eni-and-ip-target.md, docs/prefix-and-ip-target.md)
+(amazon-vpc-cni-k8s: pkg/ipamd/datastore/data_store.go; docs/eni-and-ip-target.md,
+docs/prefix-and-ip-target.md)
 """
 
 from __future__ import annotations
@@ -14,18 +16,19 @@ from kubewire.components.base.golang import parse_bool
 
 log = logging.getLogger("ipamd")
 
-#: An address that a pod had is not given again for this long, so that nobody still sends to the pod before.
+#: A released address is not assigned again for this long, because peers of its last pod may still
+#: send to it.
 COOLDOWN_S = 30.0
 PREFIX_ADDRESSES = 16
 
 
 class NoAddress(Exception):
-    """Nothing is free; the text is upstream's."""
+    """No address is free. The text is upstream's."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """aws-node's environment. 0: not set."""
+    """The environment of aws-node. 0: not set."""
 
     warm_enis: int = 1
     warm_addresses: int = 0
@@ -35,7 +38,7 @@ class Targets:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Targets:
-        """Raises ValueError for what is no number."""
+        """Raises ValueError if a value is not a number."""
 
         def number(name: str, default: int) -> int:
             return int(environment.get(name) or default)
@@ -50,12 +53,13 @@ class Targets:
 
     @property
     def counts_addresses(self) -> bool:
-        """WARM_IP_TARGET and MINIMUM_IP_TARGET take the place of the others."""
+        """WARM_IP_TARGET and MINIMUM_IP_TARGET replace the other targets."""
         return bool(self.warm_addresses or self.minimum_addresses)
 
 
 def switch(environment: Mapping[str, str], name: str) -> bool:
-    """Off without a value; also with one that cannot be read, which is logged (upstream's GetBoolAsStringEnvVar)."""
+    """A boolean variable, off by default. An invalid value is logged and counts as off
+    (GetBoolAsStringEnvVar)."""
     text = environment.get(name, "")
     try:
         return parse_bool(text) if text else False
@@ -66,7 +70,8 @@ def switch(environment: Mapping[str, str], name: str) -> bool:
 
 @dataclass
 class Eni:
-    """index: its device number. addresses: what pods can have, not the primary one; prefixes: those they are of."""
+    """index: its device number. addresses: those for pods, without the primary one. prefixes: their
+    /28s, if any."""
 
     id: str
     index: int
@@ -78,7 +83,7 @@ class Eni:
 
     @property
     def table(self) -> int:
-        """Of routing, for what is to leave by it; the first interface's is main."""
+        """The routing table of packets that leave by it. The first interface uses main."""
         return 254 if self.index == 0 else self.index + 1
 
     @property
@@ -88,7 +93,7 @@ class Eni:
 
 @dataclass(frozen=True)
 class Assignment:
-    """An address that a sandbox has."""
+    """An address and the sandbox that has it."""
 
     address: str
     index: int
@@ -98,31 +103,32 @@ class Assignment:
 
 
 class Pool:
-    """slots: places of an interface for addresses or prefixes, besides the primary; max_enis: of the instance."""
+    """slots: places for addresses or prefixes on an interface, besides the primary. max_enis: the
+    type's limit."""
 
     def __init__(self, targets: Targets, max_enis: int, slots: int) -> None:
-        self.targets, self.max_enis, self.slots = targets, max_enis, slots
+        self.targets = targets
+        self.max_enis = max_enis
+        self.slots = slots
         self.enis: dict[str, Eni] = {}
         self.assigned: dict[str, Assignment] = {}
         self._released: dict[str, float] = {}
 
-    # --- addresses
-
     def assign(self, sandbox: str, now: float, pod: str = "", namespace: str = "") -> Assignment:
-        """The same one when a sandbox asks again. Raises NoAddress."""
+        """Assigns a free address, or returns the sandbox's present one. Raises NoAddress."""
         for held in self.assigned.values():
             if held.sandbox == sandbox:
                 return held
-        for eni in sorted(self.enis.values(), key=lambda one: one.index):
+        for eni in sorted(self.enis.values(), key=lambda eni: eni.index):
             for address in eni.addresses:
                 if address not in self.assigned and not self._is_cooling(address, now):
-                    found = Assignment(address, eni.index, sandbox, pod, namespace)
-                    self.assigned[address] = found
-                    return found
+                    assignment = Assignment(address, eni.index, sandbox, pod, namespace)
+                    self.assigned[address] = assignment
+                    return assignment
         raise NoAddress("assignPodIPv4AddressUnsafe: no available IP addresses")
 
     def release(self, sandbox: str, now: float) -> Assignment | None:
-        """None: it has none, which is fine."""
+        """Returns None if the sandbox has no address, which is not an error."""
         for address, held in self.assigned.items():
             if held.sandbox == sandbox:
                 del self.assigned[address]
@@ -131,10 +137,10 @@ class Pool:
         return None
 
     def restore(self, assignments: Iterable[Assignment]) -> list[Assignment]:
-        """After a restart: those whose address the node still has. Returns them."""
+        """After a restart: takes over and returns the assignments whose address the node still has."""
         known = {address for eni in self.enis.values() for address in eni.addresses}
-        held = [one for one in assignments if one.address in known]
-        self.assigned |= {one.address: one for one in held}
+        held = [assignment for assignment in assignments if assignment.address in known]
+        self.assigned |= {assignment.address: assignment for assignment in held}
         return held
 
     def _is_cooling(self, address: str, now: float) -> bool:
@@ -146,18 +152,20 @@ class Pool:
 
     @property
     def available(self) -> int:
-        """Not assigned; those that cool down count, as upstream counts them."""
+        """The number of unassigned addresses. Those that cool down count too, as upstream."""
         return self.total - len(self.assigned)
 
-    # --- how many more
-
     def missing(self) -> int:
-        """Addresses that WARM_IP_TARGET and MINIMUM_IP_TARGET want and that are not there; negative: too many."""
-        wanted = max(len(self.assigned) + self.targets.warm_addresses, self.targets.minimum_addresses)
+        """The number of addresses below WARM_IP_TARGET and MINIMUM_IP_TARGET; negative if there are
+        too many."""
+        wanted = max(
+            len(self.assigned) + self.targets.warm_addresses,
+            self.targets.minimum_addresses,
+        )
         return wanted - self.total
 
     def wants_more(self) -> bool:
-        """isDatastorePoolTooLow."""
+        """Tells whether the pool is below its targets (isDatastorePoolTooLow)."""
         if self.targets.counts_addresses:
             return self.missing() > 0
         if self.targets.prefixes:
@@ -173,16 +181,16 @@ class Pool:
         return any(ipaddress.IPv4Address(address) in network for address in self.assigned if address in eni.addresses)
 
     def room(self) -> list[tuple[Eni, int]]:
-        """Interfaces with places left, and how many."""
-        found = []
-        for eni in sorted(self.enis.values(), key=lambda one: one.index):
+        """(interface, number of free slots) for each interface with free slots."""
+        rooms = []
+        for eni in sorted(self.enis.values(), key=lambda eni: eni.index):
             used = len(eni.prefixes) if self.targets.prefixes else len(eni.addresses)
             if used < self.slots:
-                found.append((eni, self.slots - used))
-        return found
+                rooms.append((eni, self.slots - used))
+        return rooms
 
     def ask(self, places: int) -> int:
-        """How many addresses or prefixes to ask for, of so many places."""
+        """The number of addresses or prefixes to ask for, given the number of free slots."""
         if self.targets.prefixes:
             if self.targets.counts_addresses:
                 return min(places, -(-max(self.missing(), 1) // PREFIX_ADDRESSES))
@@ -197,23 +205,27 @@ class Pool:
         return next(number for number in range(self.max_enis) if number not in used)
 
     def surplus_addresses(self, now: float) -> list[tuple[Eni, list[str]]]:
-        """What goes back to the subnet: with WARM_IP_TARGET, free addresses beyond it."""
+        """Addresses to return to the subnet: with WARM_IP_TARGET, free ones beyond the target."""
         too_many = -self.missing() if self.targets.counts_addresses and not self.targets.prefixes else 0
-        found = []
-        for eni in sorted(self.enis.values(), key=lambda one: -one.index):
-            free = [one for one in eni.addresses if one not in self.assigned and not self._is_cooling(one, now)]
+        surplus = []
+        for eni in sorted(self.enis.values(), key=lambda eni: -eni.index):
+            free = [
+                address
+                for address in eni.addresses
+                if address not in self.assigned and not self._is_cooling(address, now)
+            ]
             if too_many > 0 and free:
                 going = free[-too_many:]
                 too_many -= len(going)
-                found.append((eni, going))
-        return found
+                surplus.append((eni, going))
+        return surplus
 
     def surplus_eni(self, now: float) -> Eni | None:
-        """An interface without pods, when those left are enough (WARM_ENI_TARGET and one more is what is kept)."""
+        """An interface without pods that may be detached: WARM_ENI_TARGET holds without it."""
         if self.targets.counts_addresses or self.targets.prefixes:
             return None
-        for eni in sorted(self.enis.values(), key=lambda one: -one.index):
-            idle = not any(one in self.assigned or self._is_cooling(one, now) for one in eni.addresses)
+        for eni in sorted(self.enis.values(), key=lambda eni: -eni.index):
+            idle = not any(address in self.assigned or self._is_cooling(address, now) for address in eni.addresses)
             enough = self.available - len(eni.addresses) >= self.slots * self.targets.warm_enis
             if eni.index and idle and enough:
                 return eni

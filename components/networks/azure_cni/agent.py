@@ -1,4 +1,11 @@
-"""azure-cns and ip-masq-agent of a node: wait for what the network gives it, install the plugins, keep the chain."""
+"""azure-cns and ip-masq-agent of a node: waits for the node's addresses, installs the plugins,
+keeps the chain.
+
+Azure gives a node its pod addresses in one of two ways. In transparent mode they are addresses of
+the node's interface in the VNET, reserved when the node starts; in overlay mode they come from the
+node's podCIDR, and the VNET must have a route for that range to the node. The plugins are installed
+only after this is done, because a CNI configuration makes the node Ready.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +23,13 @@ from kubewire.components.networks.azure_cni import install, masquerade
 
 log = logging.getLogger("azure-cns")
 CLOUD = "http://169.254.169.254"
-_RETRY_S, _RESYNC_S = 0.2, 60.0
+_RETRY_S = 0.2
+_RESYNC_S = 60.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """inside: ranges that are not masqueraded."""
+    """inside: the ranges that are not masqueraded."""
 
     kubeconfig: str
     nodename: str
@@ -32,7 +40,7 @@ class Options:
 
 
 async def run(options: Options, client: Client) -> None:
-    """Until cancelled. Raises CommandError, OSError."""
+    """Runs until cancelled. Raises CommandError, OSError."""
     await _masquerade(options)
     subnet = await _pod_cidr(options, client) if options.overlay else ""
     if options.overlay:
@@ -51,7 +59,7 @@ async def _masquerade(options: Options) -> None:
 
 
 async def _pod_cidr(options: Options, client: Client) -> str:
-    """As soon as the node has one."""
+    """Waits until the node has a podCIDR."""
     while True:
         try:
             node = await client.get(NODES, options.nodename)
@@ -63,14 +71,14 @@ async def _pod_cidr(options: Options, client: Client) -> str:
 
 
 async def _routed(subnet: str) -> None:
-    """The VNET sends what is for these pods to this node."""
+    """Adds a route to the VNET: packets for these pods go to this node."""
     instance = await _until(f"{CLOUD}/latest/meta-data/instance-id")
     route = {"Action": "CreateRoute", "DestinationCidrBlock": subnet, "InstanceId": instance}
     await _until(f"{CLOUD}/?{urlencode(route)}")
 
 
 async def _until(url: str) -> str:
-    """Its answer, as soon as there is one."""
+    """Returns the URL's content; retries until it is available."""
 
     def get() -> str:
         with urlopen(url, timeout=10) as answer:

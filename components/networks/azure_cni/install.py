@@ -1,4 +1,4 @@
-"""The plugins and 10-azure.conflist, as AKS has them."""
+"""The plugins and 10-azure.conflist, as AKS installs them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ PLUGINS = ("azure-vnet", "azure-vnet-ipam")
 
 def plugin() -> bytes:
     return pack.pack(
-        "kubewire.components.networks.azure_cni.plugin.cni", ("kubewire.components.networks.azure_cni.plugin.state",)
+        "kubewire.components.networks.azure_cni.plugin.cni",
+        ("kubewire.components.networks.azure_cni.plugin.state",),
     )
 
 
 def conflist(subnet: str = "") -> bytes:
-    """subnet: the node's part of the pod range, in overlay mode."""
+    """subnet: the node's podCIDR in overlay mode, else empty."""
     ipam: dict[str, Any] = {"type": "azure-vnet-ipam"}
     if subnet:
         ipam = {"mode": "v4overlay", "type": "azure-cns", "subnet": subnet}
-    azure = {"type": "azure-vnet", "mode": "transparent", "ipsToRouteViaHost": ["169.254.20.10"], "ipam": ipam}
+    azure = {
+        "type": "azure-vnet",
+        "mode": "transparent",
+        "ipsToRouteViaHost": ["169.254.20.10"],
+        "ipam": ipam,
+    }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
     network = {"cniVersion": "0.3.0", "name": "azure", "plugins": [azure, portmap]}
     return (json.dumps(network, indent=2) + "\n").encode()

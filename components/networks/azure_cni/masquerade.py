@@ -1,4 +1,9 @@
-"""ip-masq-agent's chain, which AKS runs beside the network: what stays inside is not translated. Pure.
+"""The chain of ip-masq-agent, which AKS runs beside the network plugin. Pure.
+
+Addresses of the VNET (and of an overlay) are known inside the VNET, so packets to them keep the
+pod's address and network security groups see the real source. All other destinations have no route
+back to a pod; their packets get the node's address. The chain lists the inside ranges, and its last
+rule masquerades everything else.
 
 (https://github.com/Azure/ip-masq-agent-v2, cmd/ip-masq-agent/ip-masq-agent.go)
 """
@@ -17,7 +22,7 @@ _JUMP = (
 
 
 def rules(inside: Iterable[str]) -> Ruleset:
-    """inside: nonMasqueradeCIDRs."""
+    """inside: the nonMasqueradeCIDRs."""
     local = "ip-masq-agent: local traffic is not subject to MASQUERADE"
     last = "ip-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
     chain = Chain(

@@ -1,6 +1,12 @@
-"""calico-node: start-up (address, default pool, tunnel address), install-cni, then Felix: the kernel follows objects.
+"""calico-node, the agent of one node.
 
-What it made stays when it ends, so traffic goes on; the next one takes it over.
+It starts in this order: the node's address, the default pool, the tunnel addresses, install-cni.
+Then its Felix part makes the kernel follow the API objects, and its confd part makes BIRD follow
+them. The CNI files come after the first run of Felix, so that the kubelet connects no pod before
+the node can reach the others.
+
+Devices, routes and rules stay when calico-node ends, so traffic continues; the next calico-node
+takes them over.
 """
 
 from __future__ import annotations
@@ -20,8 +26,8 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.files import replace
 from kubewire.components.kubeapi import kubeconfig
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer, wait_synced
+from kubewire.components.kubeapi.nodeconditions import network_available
 from kubewire.components.kubeapi.resources import NODES, SERVICEACCOUNTS, KubeObject, Resource
 from kubewire.components.networks.calico import bird, dataplane, install, kernel
 from kubewire.components.networks.calico.dataplane import FAMILIES, Family, Node, Settings, Tunnel
@@ -37,10 +43,16 @@ log = logging.getLogger("calico-node")
 IPPOOLS = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
 IPAMBLOCKS = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
 IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
-FELIXCONFIGURATIONS = Resource(GROUP, "v1", "felixconfigurations", "FelixConfiguration", namespaced=False)
+FELIXCONFIGURATIONS = Resource(
+    GROUP,
+    "v1",
+    "felixconfigurations",
+    "FelixConfiguration",
+    namespaced=False,
+)
 DEFAULT_POOL = "default-ipv{}-ippool"
-#: What may be otherwise the next time.
-_PASSING = (
+#: Errors that a retry may clear.
+_TRANSIENT = (
     CommandError,
     TimeoutError,
     OSError,
@@ -51,12 +63,15 @@ _PASSING = (
     bird.Refused,
     dataplane.Unreadable,
 )
-_GATHER, _RETRY, _RESYNC, _TOKEN_SECONDS = 0.05, 5.0, 10.0, 24 * 3600
+_GATHER = 0.05
+_RETRY = 5.0
+_RESYNC = 10.0
+_TOKEN_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The first pool of an IP version."""
+    """The settings of an IP version's first pool."""
 
     cidr: str
     block_size: int
@@ -71,7 +86,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Options:
-    """The environment of upstream's DaemonSet, as flags (main.py)."""
+    """The environment variables of upstream's DaemonSet, as flags (main.py)."""
 
     kubeconfig: str
     nodename: str
@@ -84,26 +99,33 @@ class Options:
 
 
 class Agent:
-    """One node's calico-node. run() until cancelled."""
+    """The calico-node of one node. run() returns only when it is cancelled."""
 
     def __init__(self, options: Options, client: Client) -> None:
-        self.options, self._client = options, client
+        self.options = options
+        self._client = client
         self._changed = asyncio.Event()
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._pools = Informer(client, IPPOOLS, handler=self._pool_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
-        self._configurations = Informer(client, FELIXCONFIGURATIONS, handler=self._something_changed)
+        self._configurations = Informer(
+            client,
+            FELIXCONFIGURATIONS,
+            handler=self._something_changed,
+        )
         self._peering = Peering(client, self._something_changed) if options.with_bird else None
         self._felixes: list[Felix] = []
         self._renew_token = 0.0
 
     async def run(self) -> None:
-        """Raises what makes a start impossible: OSError, CommandError."""
+        """Raises OSError or CommandError if the agent cannot start."""
         options = self.options
         self._felixes = [felix for family in FAMILIES if (felix := await self._felix(family))]
         if not self._felixes:
-            raise OSError(f"Unable to auto-detect an IP address: {options.interface} has none that a pool is for")
-        await _served(self._client)
+            raise OSError(
+                f"Unable to auto-detect an IP address: {options.interface} has none that a pool is for",
+            )
+        await _wait_until_served(self._client)
         await self._ensure_defaults()
         async with asyncio.TaskGroup() as tasks:
             informers = [self._nodes, self._pools, self._blocks, self._configurations]
@@ -120,20 +142,21 @@ class Agent:
             tasks.create_task(self._follow(store))
 
     async def _felix(self, family: Family) -> Felix | None:
-        """Of an IP version for which there is a pool and an address."""
+        """The Felix of a family, or None if it has no pool or the interface has no address of it."""
         interface = self.options.interface
         address, mtu = await kernel.interface(interface, family.version)
         if not address or not any(pool.version == family.version for pool in self.options.pools):
             return None
         return Felix(Node(self.options.nodename, address), interface, mtu)
 
-    # --- start-up
-
     async def _ensure_defaults(self) -> None:
-        """The objects that the first calico-node makes; who is later finds them."""
+        """Creates the objects that the first calico-node creates; later ones find them."""
         options = self.options
         await _create(
-            self._client, FELIXCONFIGURATIONS, "default", {"logSeverityScreen": "Info", "reportingInterval": "0s"}
+            self._client,
+            FELIXCONFIGURATIONS,
+            "default",
+            {"logSeverityScreen": "Info", "reportingInterval": "0s"},
         )
         await _create(
             self._client,
@@ -157,7 +180,8 @@ class Agent:
             await _create(self._client, IPPOOLS, DEFAULT_POOL.format(pool.version), spec)
 
     async def _install_kubeconfig(self) -> Datastore:
-        """The plugin's, with a token of its service account; IPAM of the agent goes the same way."""
+        """Writes the plugin's kubeconfig with a token of its service account. The agent's own IPAM
+        uses it too."""
         credentials = kubeconfig.load(self.options.kubeconfig)
         request = {
             "apiVersion": "authentication.k8s.io/v1",
@@ -165,7 +189,9 @@ class Agent:
             "spec": {"expirationSeconds": _TOKEN_SECONDS},
         }
         path = SERVICEACCOUNTS.path(NAMESPACE, PLUGIN_ACCOUNT, "token")
-        token = json.loads(await _until_there(lambda: self._client.request("POST", path, body=request)))
+        token = json.loads(
+            await _retry_until_available(lambda: self._client.request("POST", path, body=request)),
+        )
         ca = base64.b64encode(credentials.ca).decode()
         text = install.plugin_kubeconfig(credentials.server, ca, token["status"]["token"])
         self._renew_token = time.time() + _TOKEN_SECONDS / 2
@@ -176,7 +202,7 @@ class Agent:
         return Datastore(str(path_of_config))
 
     def token_is_due(self) -> bool:
-        """Half of its time is over, or there is none yet."""
+        """True if half of the token's lifetime is over, or there is no token yet."""
         return time.time() > self._renew_token
 
     def _install_plugins(self, mtu: int) -> None:
@@ -188,12 +214,13 @@ class Agent:
         log.info("Installed CNI plugins and %s", install.CONFLIST_NAME)
 
     def _tunnels(self) -> list[Tunnel]:
-        """Those that a pool wants."""
+        """The tunnels that a pool uses."""
         return [tunnel for felix in self._felixes for tunnel in felix.tunnels(self._usable_pools())]
 
     async def _announce(self, store: Datastore) -> None:
-        """Annotations of the Node, with an address of every tunnel that a pool wants. Waits until it is registered."""
-        while (found := self._nodes.get(self.options.nodename)) is None:
+        """Writes the Node's annotations, with an address for every tunnel that a pool uses. Waits
+        until the node is registered."""
+        while (node := self._nodes.get(self.options.nodename)) is None:
             self._changed.clear()
             await self._changed.wait()
         wanted: dict[str, str | None] = {}
@@ -201,32 +228,34 @@ class Agent:
             wanted[felix.own.family.annotation] = felix.own.address
             for tunnel in felix.own.family.tunnels:
                 if tunnel in self._tunnels():
-                    address = await self._tunnel_address(tunnel, felix.own.family, found, store)
+                    address = await self._tunnel_address(tunnel, felix.own.family, node, store)
                     felix.own = felix.own.with_address(tunnel, address)
                 elif felix.own.address_in(tunnel):
-                    await self._without(tunnel, store)
+                    await self._remove_tunnel(tunnel, store)
                     felix.own = felix.own.with_address(tunnel, "")
                 wanted[tunnel.annotation] = felix.own.address_in(tunnel) or None
-        current = found["metadata"].get("annotations") or {}
+        current = node["metadata"].get("annotations") or {}
         if any(current.get(key) != value for key, value in wanted.items()):
             await self._patch_status({"metadata": {"annotations": wanted}})
 
     async def _started(self, store: Datastore) -> None:
-        """Announced, and in the kernel once: what fails is tried again, as Felix does."""
+        """Announces the node and configures the kernel once; retries after errors, as Felix does."""
         while True:
             try:
                 await self._announce(store)
                 await self._reconcile()
                 return
-            except _PASSING as error:
+            except _TRANSIENT as error:
                 log.error("%s", error)
             await asyncio.sleep(_GATHER)
 
     async def _tunnel_address(self, tunnel: Tunnel, family: Family, node: KubeObject, store: Datastore) -> str:
-        """The one it has, if it still is its own; else a new one. Upstream's allocate-tunnel-addrs."""
-        name, handle = node["metadata"]["name"], tunnel.handle + node["metadata"]["name"]
-        for one in self._blocks.store.values():
-            for address, holder, _ in block.allocations(one):
+        """The node's present tunnel address if a pool still allows it, else a new one (upstream's
+        allocate-tunnel-addrs)."""
+        name = node["metadata"]["name"]
+        handle = tunnel.handle + node["metadata"]["name"]
+        for ipam_block in self._blocks.store.values():
+            for address, holder, _ in block.allocations(ipam_block):
                 pool = dataplane.pool_of(self._usable_pools(), address)
                 if holder == handle and pool is not None and dataplane.mode_of(pool, tunnel) != "Never":
                     return address
@@ -238,36 +267,29 @@ class Agent:
 
         return await asyncio.to_thread(assigned)
 
-    async def _without(self, tunnel: Tunnel, store: Datastore) -> None:
-        """No pool wants it any more: device and address go."""
+    async def _remove_tunnel(self, tunnel: Tunnel, store: Datastore) -> None:
+        """Removes the device and releases its address, because no pool uses the tunnel any more."""
         await kernel.remove(tunnel)
         await asyncio.to_thread(ipam.release, store, tunnel.handle + self.options.nodename)
 
     async def _set_network_available(self) -> None:
-        now = timestamp()
-        condition = {
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "CalicoIsUp",
-            "message": "Calico is running on this node",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        await self._patch_status({"status": {"conditions": [condition]}})
+        await self._patch_status(network_available("CalicoIsUp", "Calico is running on this node"))
 
     async def _patch_status(self, patch: KubeObject) -> None:
         async def once() -> Any:
             return await self._client.patch(
-                NODES, self.options.nodename, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                NODES,
+                self.options.nodename,
+                patch,
+                subresource="status",
+                content_type=STRATEGIC_MERGE_PATCH,
             )
 
-        await _until_there(once)
-
-    # --- Felix
+        await _retry_until_available(once)
 
     def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         both = (old, new)
-        known = [[one and dataplane.node_of(one, family) for family in FAMILIES] for one in both]
+        known = [[node and dataplane.node_of(node, family) for family in FAMILIES] for node in both]
         if None in both or known[0] != known[1]:
             self._changed.set()
 
@@ -276,7 +298,11 @@ class Agent:
 
     def _pool_changed(self, _: KubeObject | None, pool: KubeObject | None) -> None:
         if pool and not dataplane.usable([pool]):
-            log.error("IPPool %s: spec.cidr %r is no network; not used", pool["metadata"]["name"], pool["spec"]["cidr"])
+            log.error(
+                "IPPool %s: spec.cidr %r is not a network; the pool is ignored",
+                pool["metadata"]["name"],
+                pool["spec"]["cidr"],
+            )
         self._changed.set()
 
     def _usable_pools(self) -> list[KubeObject]:
@@ -297,7 +323,7 @@ class Agent:
             except bird.NotConfigured as error:
                 log.info("%s", error)
                 pause = _GATHER
-            except _PASSING as error:
+            except _TRANSIENT as error:
                 log.error("%s", error)
                 pause = _RETRY
             try:
@@ -305,7 +331,7 @@ class Agent:
                     await self._changed.wait()
             except TimeoutError:
                 for felix in self._felixes:
-                    felix.look_again()
+                    felix.forget_applied()
             await asyncio.sleep(_GATHER)
 
     def _held_tunnels(self) -> set[Tunnel]:
@@ -315,20 +341,27 @@ class Agent:
 
     async def _reconcile(self) -> None:
         """Raises CommandError, TimeoutError."""
-        found = self._configurations.get("default")
-        settings = Settings.of((found or {}).get("spec") or {})
+        configuration = self._configurations.get("default")
+        settings = Settings.of((configuration or {}).get("spec") or {})
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            await felix.reconcile(nodes, self._usable_pools(), self._blocks.store.values(), settings)
+            await felix.reconcile(
+                nodes,
+                self._usable_pools(),
+                self._blocks.store.values(),
+                settings,
+            )
 
     async def _configure_bird(self) -> None:
-        """Raises NotConfigured, Refused and Unreadable, to be tried again, OSError, ApiError."""
+        """Raises NotConfigured, Refused and Unreadable, which a retry may clear, OSError and
+        ApiError."""
         if self._peering is None:
             return
         router_id = _router_id(self.options.nodename, [felix.own for felix in self._felixes])
         for felix in self._felixes:
             nodes = self._known_nodes(felix.own.family)
-            pools, blocks = self._usable_pools(), self._blocks.store.values()
+            pools = self._usable_pools()
+            blocks = self._blocks.store.values()
             await self._peering.follow(felix.own, router_id, nodes, pools, blocks)
 
     def _known_nodes(self, family: Family) -> Mapping[str, Node]:
@@ -336,47 +369,52 @@ class Agent:
         return {node.name: node for node in known if node is not None}
 
     async def _release_the_gone(self, store: Datastore) -> None:
-        """What nodes have that are no more (calico-kube-controllers' part): the first node by name does it."""
+        """Releases the addresses of deleted nodes, which is calico-kube-controllers' part upstream.
+        The first node by name does it for all."""
         names = {obj["metadata"]["name"] for obj in self._nodes.store.values()}
         if self.options.nodename != min(names, default=""):
             return
         gone = {
             holder
-            for one in self._blocks.store.values()
-            for _, holder in dataplane.owned([one])
+            for ipam_block in self._blocks.store.values()
+            for _, holder in dataplane.owned([ipam_block])
             if holder and holder not in names
         }
         for name in sorted(gone):
-            log.info("Node %s is gone, releasing its addresses", name)
+            log.info("Node %s was deleted; releasing its addresses", name)
             await asyncio.to_thread(release_node, store, name)
 
 
 def _router_id(name: str, owns: Iterable[Node]) -> str:
-    """The node's IPv4 address; without one a hash of its name (CALICO_ROUTER_ID=hash)."""
+    """The node's IPv4 address, or, if it has none, a hash of its name (CALICO_ROUTER_ID=hash)."""
     address = next((own.ip for own in owns if own.family.version == 4), "")
-    return address or block.address_of(int.from_bytes(sha1(name.encode()).digest()[:4], "big") | 1, "0.0.0.0")
+    return address or block.address_of(
+        int.from_bytes(sha1(name.encode()).digest()[:4], "big") | 1,
+        "0.0.0.0",
+    )
 
 
 def release_node(store: Datastore, node: str) -> None:
-    """All addresses of a node, its empty blocks and its affinities. Raises DatastoreError."""
-    for one in store.list(ipam.BLOCKS):
-        for _, handle, attributes in block.allocations(one):
+    """Releases all addresses of a node, its empty blocks and its affinities. Raises DatastoreError."""
+    for ipam_block in store.list(ipam.BLOCKS):
+        for _, handle, attributes in block.allocations(ipam_block):
             if attributes.get("node") == node:
                 ipam.release(store, handle)
-    for one in store.list(ipam.BLOCKS):
-        if block.host(one) == node:
-            if block.is_empty(one):
-                store.delete(ipam.BLOCKS, one)
+    for ipam_block in store.list(ipam.BLOCKS):
+        if block.host(ipam_block) == node:
+            if block.is_empty(ipam_block):
+                store.delete(ipam.BLOCKS, ipam_block)
             else:
-                one["spec"]["affinity"] = None
-                store.update(ipam.BLOCKS, {**one, "spec": {k: v for k, v in one["spec"].items() if v is not None}})
+                ipam_block["spec"]["affinity"] = None
+                spec = {k: v for k, v in ipam_block["spec"].items() if v is not None}
+                store.update(ipam.BLOCKS, {**ipam_block, "spec": spec})
     for affinity in store.list(ipam.AFFINITIES):
         if affinity["spec"]["node"] == node:
             store.delete(ipam.AFFINITIES, affinity)
 
 
 def _slim(node: KubeObject) -> KubeObject:
-    """What of a Node is looked at here."""
+    """The fields of a Node that this agent reads."""
     metadata = node["metadata"]
     keys = {dataplane.AS_NUMBER, dataplane.CLUSTER_ID}
     for family in FAMILIES:
@@ -386,15 +424,14 @@ def _slim(node: KubeObject) -> KubeObject:
     return {"metadata": kept | {"annotations": annotations}}
 
 
-async def _served(client: Client) -> None:
-    """Until the CustomResources of Calico can be listed."""
+async def _wait_until_served(client: Client) -> None:
+    """Returns when Calico's CustomResources can be listed."""
     for resource in (IPPOOLS, IPAMBLOCKS, IPAMCONFIGS, FELIXCONFIGURATIONS):
-        await _until_there(lambda resource=resource: client.list(resource))  # type: ignore[misc]
+        await _retry_until_available(lambda resource=resource: client.list(resource))  # type: ignore[misc]
 
 
-async def _until_there(ask: Callable[[], Any]) -> Any:
-    """What it answers, as soon as it does: an API server that is not there yet, or does not know the kind, is waited
-    for."""
+async def _retry_until_available(ask: Callable[[], Any]) -> Any:
+    """Retries until the API server answers: it may still be starting, or not know the kind yet."""
     delay = 0.02
     while True:
         try:
@@ -406,7 +443,12 @@ async def _until_there(ask: Callable[[], Any]) -> Any:
 
 
 async def _create(client: Client, resource: Resource, name: str, spec: Mapping[str, Any]) -> None:
-    obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": dict(spec)}
+    obj = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": name},
+        "spec": dict(spec),
+    }
     try:
         await client.create(resource, obj)
     except ApiError as error:

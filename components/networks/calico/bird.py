@@ -1,4 +1,4 @@
-"""The file that BIRD reads, and its control socket: the thin end of confd."""
+"""The file that BIRD reads, and BIRD's control socket. confd.py computes the content."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 
 from kubewire.components.kernel.files import replace
 
-_CONFIG, _CONTROL = "/etc/calico/confd/config/bird{}.yaml", "/var/run/calico/bird{}.ctl"
+_CONFIG = "/etc/calico/confd/config/bird{}.yaml"
+_CONTROL = "/var/run/calico/bird{}.ctl"
 _SECONDS = 20.0
 
 
 class NotConfigured(Exception):
-    """BIRD does not listen yet."""
+    """BIRD does not listen on its control socket yet."""
 
 
 class Refused(Exception):
-    """BIRD goes on with the configuration that it had."""
+    """BIRD rejects the new configuration and keeps its old one."""
 
 
 async def configure(document: Mapping[str, Any], version: int) -> None:
-    """Write the file, and have bird (or bird6 for IPv6) read it. Raises NotConfigured, Refused, OSError."""
+    """Writes the file and makes bird (bird6 for IPv6) read it. Raises NotConfigured, Refused,
+    OSError."""
     path, control = (text.format("" if version == 4 else "6") for text in (_CONFIG, _CONTROL))
     replace(Path(path), (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     try:
@@ -37,6 +39,7 @@ async def configure(document: Mapping[str, Any], version: int) -> None:
     except (OSError, TimeoutError) as error:
         raise NotConfigured(f"BIRD does not answer at {control}: {error}") from None
     if answer == "Restarting":
-        raise NotConfigured("BIRD begins anew")  # and reads the file, but whether this one is not known
+        # BIRD reads the file when it starts, but it may have read the one before this.
+        raise NotConfigured("BIRD is restarting")
     if answer != "Reconfigured":
         raise Refused(f"BIRD refuses {path}: {answer}")

@@ -1,7 +1,19 @@
-"""What BIRD is told, from nodes, pools, blocks and the BGP objects: confd's templates. Pure.
+"""Computes BIRD's configuration from nodes, pools, blocks and the BGP objects, as confd's templates
+do. Pure.
 
-(confd/etc/calico/confd/templates/bird{,_ipam,_aggr}.cfg.template; confd/pkg/backends/calico/{client,routes}.go.)
-The file is that of components/bgp.
+Without a tunnel, the network between the nodes must know where each block of pod addresses is. BGP
+tells it: every node announces its own blocks, with itself as the next hop, and learns the other
+nodes' blocks. By default all nodes peer with each other (the node-to-node mesh), so a block is
+always learned from its owner. The mesh needs a session for every pair of nodes; route reflectors
+replace it in larger clusters, because only they pass on routes that they learned by iBGP (RFC
+4456). BGPPeer objects add sessions with reflectors, routers and racks.
+
+Only whole blocks are announced, plus single addresses that this node borrowed from another node's
+block; a longer prefix wins over the block. The node drops packets to unused addresses of its block
+(blackhole), since its default route would send them back to the router and make a loop.
+
+(confd/etc/calico/confd/templates/bird{,_ipam,_aggr}.cfg.template;
+confd/pkg/backends/calico/{client,routes}.go.) The file format is that of components/bgp.
 """
 
 from __future__ import annotations
@@ -29,10 +41,11 @@ _WELL_KNOWN_PORT = 179
 
 @dataclass(frozen=True)
 class State:
-    """Everything that matters, for the IP version of own. peers, filters and configuration are objects of Calico's API
-    group; router_id is an IPv4 address also where there are no others.
+    """The input of render(), for the IP version of own.
 
-    secrets: (name, key) -> password. services: what the node announces of Services (services.py).
+    peers, filters and configuration are objects of Calico's API group. router_id is an IPv4
+    address, even on a node that has only IPv6. secrets: (name, key) -> password. services: the
+    prefixes of Services that the node announces (services.py).
     """
 
     own: Node
@@ -55,9 +68,9 @@ class State:
 
 
 def render(state: State) -> dict[str, Any]:
-    """components/bgp's configuration. A BGPPeer that cannot be followed is logged and left out.
+    """The configuration for components/bgp. A BGPPeer that cannot be used is logged and left out.
 
-    Raises Unreadable for a BGPConfiguration.
+    Raises Unreadable if the BGPConfiguration is invalid.
     """
     own = state.own
     document: dict[str, Any] = {
@@ -76,8 +89,11 @@ def render(state: State) -> dict[str, Any]:
 
 @contextmanager
 def reading(field: str) -> Iterator[None]:
-    """Of the BGPConfiguration. Raises Unreadable, so that BIRD keeps what it has until the object is right: so do
-    Calico's clients, which cannot list an object that they cannot decode."""
+    """Names the field of the BGPConfiguration in errors.
+
+    Raises Unreadable, so that BIRD keeps its configuration until the object is valid. Calico's
+    clients behave the same: they cannot list an object that they cannot decode.
+    """
     try:
         yield
     except KeyError as error:
@@ -87,7 +103,7 @@ def reading(field: str) -> Iterator[None]:
 
 
 def _unique(peers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One session for an address: the mesh's before an explicit one."""
+    """One session for each address; a session of the mesh wins over an explicit one."""
     seen = set()
     for peer in peers:
         if peer["address"] not in seen:
@@ -96,7 +112,8 @@ def _unique(peers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _mesh(state: State) -> Iterator[dict[str, Any]]:
-    """Every node with every other, unless switched off; route reflectors are no part of it."""
+    """Sessions with all other nodes, unless the mesh is off. Route reflectors are not part of the
+    mesh."""
     if not state.configuration.get("nodeToNodeMeshEnabled", True) or state.own.cluster_id:
         return
     with reading("spec.nodeMeshPassword"):
@@ -109,16 +126,18 @@ def _mesh(state: State) -> Iterator[dict[str, Any]]:
 
 
 def _peers(state: State) -> Iterator[dict[str, Any]]:
-    for peer in sorted(state.peers, key=lambda one: str(one["metadata"]["name"])):
+    for peer in sorted(state.peers, key=lambda peer: str(peer["metadata"]["name"])):
         try:
-            yield from _of(state, peer)
+            yield from _sessions_of(state, peer)
         except (SelectorError, ValueError, KeyError) as error:
             log.error("BGPPeer %s: %s", peer["metadata"]["name"], error)
 
 
-def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
-    """A BGPPeer's sessions of this node, from either end: selected peers peer back."""
-    spec, own = peer["spec"], state.own
+def _sessions_of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
+    """The sessions of this node that a BGPPeer defines. Both ends follow from it: selected peers
+    peer back."""
+    spec = peer["spec"]
+    own = state.own
     more = _password(state, spec.get("password")) | _restart_time(spec.get("maxRestartTime"))
     more |= _filters(state, spec.get("filters") or [])
     local = _selects(spec, own)
@@ -126,17 +145,25 @@ def _of(state: State, peer: KubeObject) -> Iterator[dict[str, Any]]:
         host, port = _host_and_port(address)
         if local and own.family.has(host):
             if port != _WELL_KNOWN_PORT:
-                raise ValueError(f"peerIP {address}: only port 179 can be had here")
+                raise ValueError(f"peerIP {address}: only port 179 is supported")
             name = f"{'Global' if not spec.get('node') else 'Node'}_{_underlined(host)}"
-            one = {"name": name, "address": host, "remoteAS": int(spec["asNumber"]), "localAddress": own.ip}
+            session = {
+                "name": name,
+                "address": host,
+                "remoteAS": int(spec["asNumber"]),
+                "localAddress": own.ip,
+            }
             reflects = own.cluster_id and int(spec["asNumber"]) == state.as_of(own)
-            yield one | ({"routeReflectorClient": True} if reflects else {}) | more
+            yield session | ({"routeReflectorClient": True} if reflects else {}) | more
         return
     for name, node in sorted(state.nodes.items()):
         if name == own.name:
             continue
         remote = matches(spec.get("peerSelector", "all()"), dict(node.labels))
-        mirrored = _selects(spec, node) and matches(spec.get("peerSelector", "all()"), dict(own.labels))
+        mirrored = _selects(spec, node) and matches(
+            spec.get("peerSelector", "all()"),
+            dict(own.labels),
+        )
         if (local and remote) or mirrored:
             yield _session(state, node, f"Node_{_underlined(node.ip)}") | more
 
@@ -146,16 +173,21 @@ def _underlined(address: str) -> str:
 
 
 def _selects(spec: Mapping[str, Any], node: Node) -> bool:
-    """node and nodeSelector; none of both: all."""
+    """Tests node and nodeSelector. A peer with neither applies to all nodes."""
     if wanted := spec.get("node"):
         return bool(wanted == node.name)
     return matches(spec.get("nodeSelector") or "all()", dict(node.labels))
 
 
 def _session(state: State, node: Node, name: str) -> dict[str, Any]:
-    """With another node: the one with the lower address connects."""
+    """A session with another node. The node with the lower address connects."""
     own = state.own
-    session = {"name": name, "address": node.ip, "remoteAS": state.as_of(node), "localAddress": own.ip}
+    session = {
+        "name": name,
+        "address": node.ip,
+        "remoteAS": state.as_of(node),
+        "localAddress": own.ip,
+    }
     if dataplane.is_after(node.ip, own.ip):
         session["passive"] = True
     if own.cluster_id and node.cluster_id != own.cluster_id and state.as_of(node) == state.as_of(own):
@@ -173,48 +205,60 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _password(state: State, reference: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Raises ValueError when the Secret is not there, KeyError without a reference to one: no session without its
-    password."""
+    """Raises ValueError if the Secret does not exist, KeyError if the reference is incomplete: a
+    session with a password must not start without it."""
     if not reference:
         return {}
     secret = reference["secretKeyRef"]
     password = state.secrets.get((secret["name"], secret["key"]))
     if password is None:
-        raise ValueError(f"Secret {NAMESPACE}/{secret['name']} with the key {secret['key']} is not there")
+        raise ValueError(
+            f"Secret {NAMESPACE}/{secret['name']} with the key {secret['key']} does not exist",
+        )
     return {"password": password}
 
 
 def _restart_time(text: str | None) -> dict[str, Any]:
-    """Whole seconds of a metav1.Duration, rounded as confd rounds them. Raises ValueError."""
+    """A metav1.Duration in whole seconds, rounded as confd does. Raises ValueError."""
     return {"restartTime": floor(parse_duration(text) + 0.5)} if text else {}
 
 
 def _filters(state: State, names: Sequence[str]) -> dict[str, Any]:
-    """BGPFilters as import and export rules; Equal is the prefix itself, In whatever lies in it."""
+    """BGPFilters as import and export rules. Equal matches the prefix itself, In every prefix
+    inside it."""
     rules: dict[str, list[dict[str, Any]]] = {"import": [], "export": []}
     for name in names:
         spec = state.filters[name]["spec"]
-        for direction, found in rules.items():
-            found += [_filter_rule(name, rule) for rule in spec.get(f"{direction}V{state.own.family.version}") or []]
-    return {direction: {"rules": found} for direction, found in rules.items() if found}
+        for direction, collected in rules.items():
+            entries = spec.get(f"{direction}V{state.own.family.version}") or []
+            collected += [_filter_rule(name, rule) for rule in entries]
+    return {direction: {"rules": collected} for direction, collected in rules.items() if collected}
 
 
 def _filter_rule(name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
-    operator, cidr = rule.get("matchOperator", "In"), rule["cidr"]
+    operator = rule.get("matchOperator", "In")
+    cidr = rule["cidr"]
     if operator not in ("Equal", "In"):
-        raise ValueError(f"BGPFilter {name}: matchOperator {operator} is not understood; Equal and In are")
+        raise ValueError(
+            f"BGPFilter {name}: matchOperator {operator} is not supported; use Equal or In",
+        )
     length = int(cidr.partition("/")[2])
     within = {"ge": length, "le": block.bits(cidr)} if operator == "In" else {}
     return {"prefix": cidr, "action": rule["action"].lower(), **within}
 
 
 def _announced(state: State) -> Iterator[dict[str, Any]]:
-    """Own blocks as a whole, borrowed addresses one by one, Services."""
+    """The node's own blocks as whole prefixes, borrowed addresses as single ones, and the Services'
+    prefixes."""
     exported = [pool for pool in state.pools if not pool["spec"].get("disableBGPExport")]
     for cidr, owner in sorted(dataplane.owned(state.blocks)):
         ours = owner == state.own.name and state.own.family.has(cidr)
         if ours and dataplane.pool_of(exported, cidr) is not None:
-            yield _announcement(state, cidr, blackhole=dataplane.vxlan_mode(state.pools, cidr) == "Never")
+            yield _announcement(
+                state,
+                cidr,
+                blackhole=dataplane.vxlan_mode(state.pools, cidr) == "Never",
+            )
     for cidr in filter(state.own.family.has, state.services):
         yield _announcement(state, cidr, blackhole=False)
 
@@ -231,8 +275,8 @@ def _announcement(state: State, cidr: str, *, blackhole: bool) -> dict[str, Any]
 
 
 def _communities(configuration: Mapping[str, Any], cidr: str) -> list[str]:
-    """prefixAdvertisements: by name, or as they are."""
-    names = {one["name"]: one["value"] for one in configuration.get("communities") or []}
+    """The communities of prefixAdvertisements, given by name or by value."""
+    names = {entry["name"]: entry["value"] for entry in configuration.get("communities") or []}
     return [
         names.get(community, community)
         for entry in configuration.get("prefixAdvertisements") or []
@@ -242,8 +286,9 @@ def _communities(configuration: Mapping[str, Any], cidr: str) -> list[str]:
 
 
 def _kernel(state: State) -> Iterator[dict[str, Any]]:
-    """calico_kernel_programming: Felix routes what goes by VXLAN; IP-in-IP goes through tunl0."""
-    for pool in sorted(state.pools, key=lambda one: str(one["spec"]["cidr"])):
+    """calico_kernel_programming: Felix adds the routes over VXLAN, so BIRD must not; IP-in-IP uses
+    tunl0."""
+    for pool in sorted(state.pools, key=lambda pool: str(pool["spec"]["cidr"])):
         spec = pool["spec"]
         if not state.own.family.has(spec["cidr"]):
             continue

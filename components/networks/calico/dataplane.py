@@ -1,9 +1,20 @@
-"""What a node's kernel should have: pools, nodes and blocks become routes, neighbours, FDB entries, sets, chains. Pure.
+"""The desired state of a node's kernel, computed from pools, nodes and blocks. Pure.
 
-    own block        blackhole 10.244.17.128/26 proto 80
-    another's        10.244.201.64/26 via TUNNEL dev vxlan.calico onlink proto 80     neighbour TUNNEL, FDB entry
+A Calico node is a router. There is no bridge and no subnet of its own: each pod is a /32 route to
+its veth, and each block of another node is one route to that node. Blocks keep the table small
+although addresses are assigned one by one, and a route for a borrowed address wins over its block
+because its prefix is longer.
+
+    own block        blackhole 10.244.17.128/26 proto 80      packets to unused addresses must not leave the node
+    other's block    10.244.201.64/26 via TUNNEL dev vxlan.calico onlink proto 80     neighbour TUNNEL, FDB entry
     ... CrossSubnet  10.244.201.64/26 via NODE dev eth0 onlink proto 80               on the same segment
-    borrowed         10.244.17.140/32 via ...                                         as its borrower's blocks
+    borrowed         10.244.17.140/32 via ...                      the same way as the borrower's own blocks
+
+VXLAN neither floods nor learns: TUNNEL is the other node's tunnel address from its annotation, the
+MAC of its VTEP is a hash of its name that every node can compute, and the FDB entry maps that MAC
+to the node's address. Felix marks its routes with protocol 80, so it finds and deletes exactly its
+own. POSTROUTING masquerades packets from a pool with natOutgoing to any address outside all pools;
+ipsets hold the pools, so that the rules stay the same when pools change.
 
 (felix/dataplane/linux/{vxlan_mgr,route_mgr,masq_mgr}.go; felix/calc/vxlan_resolver.go for the MAC.)
 """
@@ -23,20 +34,29 @@ from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.networks.calico.plugin import block
 
-DEVICE, VNI, PORT = "vxlan.calico", 4096, 4789
-#: Of Felix's routes (RouteTableProtocol).
+DEVICE = "vxlan.calico"
+VNI = 4096
+PORT = 4789
+#: The protocol number of Felix's routes (RouteTableProtocol).
 PROTOCOL = "80"
 #: Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8 bytes.
 OVERHEAD = 50
-NODE_ADDRESS, TUNNEL_ADDRESS = "projectcalico.org/IPv4Address", "projectcalico.org/IPv4VXLANTunnelAddr"
+NODE_ADDRESS = "projectcalico.org/IPv4Address"
+TUNNEL_ADDRESS = "projectcalico.org/IPv4VXLANTunnelAddr"
 IPIP_ADDRESS = "projectcalico.org/IPv4IPIPTunnelAddr"
-AS_NUMBER, CLUSTER_ID = "projectcalico.org/ASNumber", "projectcalico.org/RouteReflectorClusterID"
-ALL_POOLS, MASQUERADED_POOLS = "all-ipam-pools", "masq-ipam-pools"
+AS_NUMBER = "projectcalico.org/ASNumber"
+CLUSTER_ID = "projectcalico.org/RouteReflectorClusterID"
+ALL_POOLS = "all-ipam-pools"
+MASQUERADED_POOLS = "masq-ipam-pools"
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """A way to encapsulate: its device, its key in an IPPool, where a node's address is kept; overhead in bytes."""
+    """A kind of encapsulation.
+
+    mode is its key in an IPPool. annotation is where the Node object keeps the node's tunnel
+    address; handle and attribute identify that address in IPAM. overhead is in bytes.
+    """
 
     device: str
     mode: str
@@ -46,8 +66,15 @@ class Tunnel:
     overhead: int
 
 
-#: (node/pkg/allocateip/allocateip.go)
-VXLAN = Tunnel(DEVICE, "vxlanMode", TUNNEL_ADDRESS, "vxlan-tunnel-addr-", "vxlanTunnelAddress", OVERHEAD)
+#: The names follow node/pkg/allocateip/allocateip.go.
+VXLAN = Tunnel(
+    DEVICE,
+    "vxlanMode",
+    TUNNEL_ADDRESS,
+    "vxlan-tunnel-addr-",
+    "vxlanTunnelAddress",
+    OVERHEAD,
+)
 IPIP = Tunnel("tunl0", "ipipMode", IPIP_ADDRESS, "ipip-tunnel-addr-", "ipipTunnelAddress", 20)
 VXLAN6 = Tunnel(
     "vxlan-v6.calico",
@@ -61,7 +88,8 @@ VXLAN6 = Tunnel(
 
 @dataclass(frozen=True)
 class Family:
-    """What one IP version has of its own: felix keeps two of everything."""
+    """The names of one IP version. Felix has a separate set of devices, sets and annotations for
+    each."""
 
     version: int
     annotation: str
@@ -76,7 +104,7 @@ class Family:
         return f"cali{self.version}0{name}"
 
     def has(self, text: str) -> bool:
-        """An address or a range of it."""
+        """True if the address or range is of this IP version."""
         return block.is_ipv6(text) == (self.version == 6)
 
 
@@ -87,8 +115,12 @@ FAMILIES = (IPV4, IPV6)
 
 @dataclass(frozen=True)
 class Node:
-    """As its annotations say, of one family. address: with the length of its network ("172.18.0.3/16"); tunnel
-    (VXLAN's) and ipip "" without one; as_number 0: the cluster's; cluster_id: of a route reflector."""
+    """A node as its annotations describe it, in one family.
+
+    address has the length of its network ("172.18.0.3/16"). tunnel (of VXLAN) and ipip are "" if
+    the node has no such address. as_number 0 means the cluster's. cluster_id is set on a route
+    reflector.
+    """
 
     name: str
     address: str
@@ -114,7 +146,8 @@ class Node:
 
     @property
     def mac(self) -> str:
-        """Of its VXLAN device: 66 and the beginning of a hash of its name, so that all know it."""
+        """The MAC of its VXLAN device: 66 and the start of a hash of its name, so every node can
+        compute it."""
         known = self.name if self.family is IPV4 else f"{self.name}-v6"
         return ":".join(f"{byte:02x}" for byte in b"f" + sha1(known.encode()).digest()[:5])
 
@@ -123,16 +156,16 @@ class Node:
 
 
 class Unreadable(ValueError):
-    """An object of the API that cannot be followed as it is; str() names it, the field and what is wrong."""
+    """An API object that cannot be used as it is. str() names the object, the field and the fault."""
 
 
 def usable(pools: Iterable[KubeObject]) -> list[KubeObject]:
-    """Without those that have no network in spec.cidr, which Calico treats as if they were deleted."""
+    """The pools whose spec.cidr is a network. Calico treats others as if they were deleted."""
     return [pool for pool in pools if block.is_network(pool["spec"]["cidr"])]
 
 
 def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
-    """None until its calico-node has said where it is, and while what the annotation says is no address."""
+    """None until its calico-node has announced a valid address."""
     annotations = obj["metadata"].get("annotations") or {}
     address = annotations.get(family.annotation, "")
     if not _is_address(address, family):
@@ -150,20 +183,20 @@ def node_of(obj: KubeObject, family: Family = IPV4) -> Node | None:
 
 
 def _is_address(text: str, family: Family) -> bool:
-    """172.18.0.3/16, or without a length."""
+    """Tells whether text is an address of the family, with or without a prefix length."""
     try:
         return ipaddress.ip_interface(text).version == family.version
     except ValueError:
         return False
 
 
-def is_after(one: str, other: str) -> bool:
-    """Of two IP addresses."""
-    return int(ipaddress.ip_address(one)) > int(ipaddress.ip_address(other))
+def is_after(first: str, second: str) -> bool:
+    """Compares two IP addresses as numbers."""
+    return int(ipaddress.ip_address(first)) > int(ipaddress.ip_address(second))
 
 
 def _number(spec: Mapping[str, Any], key: str) -> int:
-    """Not negative; 0 without one."""
+    """The value as a number that is not negative; 0 if it is missing or not a number."""
     try:
         return max(int(spec.get(key) or 0), 0)
     except (TypeError, ValueError):
@@ -172,7 +205,8 @@ def _number(spec: Mapping[str, Any], key: str) -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of FelixConfiguration `default`, what is followed. MTUs in bytes; 0: the outer interface's, less the overhead
+    """The supported fields of FelixConfiguration `default`. MTUs are in bytes; 0 means the outer
+    interface's MTU less the overhead
     (https://docs.tigera.io/calico/latest/reference/resources/felixconfig)."""
 
     vni: int = VNI
@@ -183,7 +217,7 @@ class Settings:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Settings:
-        """A value that is no number counts as not given, as Felix has it."""
+        """A value that is not a number counts as missing, as in Felix."""
         return cls(
             _number(spec, "vxlanVNI") or VNI,
             _number(spec, "vxlanPort") or PORT,
@@ -193,33 +227,44 @@ class Settings:
         )
 
     def mtu(self, tunnel: Tunnel, outer: int) -> int:
-        wanted = {VXLAN: self.vxlan_mtu, VXLAN6: self.vxlan_mtu_v6, IPIP: self.ipip_mtu}[tunnel]
-        return wanted or outer - tunnel.overhead
+        """The MTU of a tunnel's device. The kernel limits the MTU of a new VXLAN device to what fits
+        the outer interface, and refuses a larger one later."""
+        most = outer - tunnel.overhead
+        wanted = {VXLAN: self.vxlan_mtu, VXLAN6: self.vxlan_mtu_v6, IPIP: self.ipip_mtu}[tunnel] or most
+        return wanted if tunnel is IPIP else min(wanted, most)
 
 
 def way(destination: str, gateway: str, device: str) -> Route:
-    """A route of Felix; its gateway is taken to be on the device's link, as tunnels and other nodes are."""
+    """A route of Felix. onlink: the gateway is reachable on the device, although no address of it
+    says so."""
     return Route.via(destination, gateway, device, onlink=True, protocol=PROTOCOL)
 
 
 def blackhole(destination: str) -> Route:
-    """What is in a block of this node and has no pod goes nowhere, and not by the default route to another node."""
+    """Drops packets to addresses of this node's block that no pod has, which the default route
+    would send away."""
     return Route(destination, protocol=PROTOCOL)
 
 
 def entries(
-    own: Node, nodes: Mapping[str, Node], pools: Sequence[KubeObject], blocks: Iterable[KubeObject], outer: str
+    own: Node,
+    nodes: Mapping[str, Node],
+    pools: Sequence[KubeObject],
+    blocks: Iterable[KubeObject],
+    outer: str,
 ) -> Forwarding:
-    """outer: the device between nodes."""
+    """The routes, neighbours and FDB entries for the family of own. outer: the device between the
+    nodes."""
     routes: set[Route] = set()
     peers: set[Node] = set()
-    family, device = own.family, own.family.vxlan.device
+    family = own.family
+    device = own.family.vxlan.device
     for destination, owner in owned(blocks):
         if not family.has(destination):
             continue
         mode = vxlan_mode(pools, destination)
         if owner == own.name:
-            # Without VXLAN the block is announced by BGP, and BIRD has the blackhole.
+            # Without VXLAN, BIRD announces the block and adds the blackhole route.
             if not destination.endswith(f"/{family.bits}") and mode != "Never":
                 routes.add(blackhole(destination))
         elif (peer := nodes.get(owner)) is not None and mode != "Never":
@@ -236,12 +281,13 @@ def entries(
 
 
 def owned(blocks: Iterable[KubeObject]) -> Iterator[tuple[str, str]]:
-    """Each range and the node it is on: blocks by affinity, and the addresses that another node has borrowed."""
-    for one in blocks:
-        affine = block.host(one)
+    """(range, node) for each block with an affinity and for each address that another node
+    borrowed."""
+    for ipam_block in blocks:
+        affine = block.host(ipam_block)
         if affine:
-            yield one["spec"]["cidr"], affine
-        for address, _, attributes in block.allocations(one):
+            yield ipam_block["spec"]["cidr"], affine
+        for address, _, attributes in block.allocations(ipam_block):
             holder = attributes.get("node", "")
             if holder and holder != affine:
                 yield f"{address}/{block.bits(address)}", holder
@@ -261,13 +307,13 @@ def vxlan_mode(pools: Iterable[KubeObject], cidr: str) -> str:
 
 
 def wants(pools: Iterable[KubeObject], tunnel: Tunnel) -> bool:
-    """Of its own family."""
+    """True if a pool of the tunnel's family uses the tunnel."""
     family = IPV6 if tunnel is VXLAN6 else IPV4
     return any(mode_of(pool, tunnel) != "Never" for pool in pools if family.has(pool["spec"]["cidr"]))
 
 
 def ipsets(pools: Sequence[KubeObject], family: Family = IPV4) -> str:
-    """`ipset restore -exist` input: all pools, and those that are masqueraded."""
+    """`ipset restore -exist` input for two sets: all pools, and the pools that are masqueraded."""
     specs = [pool["spec"] for pool in pools if family.has(pool["spec"]["cidr"])]
     members = {
         ALL_POOLS: [spec["cidr"] for spec in specs],
@@ -286,7 +332,7 @@ def masquerades(pools: Sequence[KubeObject], family: Family) -> bool:
 
 
 def rules(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family = IPV4) -> Ruleset:
-    """Our chains of table nat, and the jump at the head of POSTROUTING."""
+    """Calico's chains of table nat, and the jump at the head of POSTROUTING."""
     postrouting = ["-j cali-nat-outgoing"]
     postrouting += [
         f"-o {tunnel.device} -m addrtype ! --src-type LOCAL --limit-iface-out "
@@ -297,7 +343,7 @@ def rules(pools: Sequence[KubeObject], tunnels: Iterable[Tunnel], family: Family
     if masquerades(pools, family):
         outgoing.append(
             f"-m set --match-set {family.set_name(MASQUERADED_POOLS)} src "
-            f"-m set ! --match-set {family.set_name(ALL_POOLS)} dst -j MASQUERADE --random-fully"
+            f"-m set ! --match-set {family.set_name(ALL_POOLS)} dst -j MASQUERADE --random-fully",
         )
     chains = (
         Chain("nat", "cali-POSTROUTING", tuple(postrouting)),

@@ -1,4 +1,4 @@
-"""Felix's part: the kernel of one node follows nodes, pools and blocks, for one IP version."""
+"""Felix's part: makes the kernel of one node follow nodes, pools and blocks, for one IP version."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from kubewire.components.networks.calico.dataplane import IPIP, Node, Settings, 
 
 
 class Felix:
-    """own changes when its tunnels do."""
+    """own is replaced when the node's tunnel addresses change."""
 
     def __init__(self, own: Node, interface: str, outer_mtu: int) -> None:
-        self.own, self._interface, self._outer_mtu = own, interface, outer_mtu
+        self.own = own
+        self._interface = interface
+        self._outer_mtu = outer_mtu
         self._applied: Forwarding | None = None
         self._sets: str | None = None
         self._devices: tuple[str, str, Settings] | None = None
 
-    def look_again(self) -> None:
-        """Forget what was applied: the kernel itself is read the next time."""
+    def forget_applied(self) -> None:
+        """Makes the next reconcile() read the kernel, because another program may have changed it."""
         self._applied = self._sets = self._devices = None
 
     def tunnels(self, pools: Iterable[KubeObject]) -> list[Tunnel]:
-        """Those that a pool wants."""
+        """The tunnels that a pool uses."""
         return [tunnel for tunnel in self.own.family.tunnels if dataplane.wants(pools, tunnel)]
 
     async def reconcile(
@@ -35,11 +37,14 @@ class Felix:
         blocks: Iterable[KubeObject],
         settings: Settings,
     ) -> None:
-        """Raises CommandError, TimeoutError; the kernel is read again after one."""
-        own, family = self.own, self.own.family
+        """Raises CommandError and TimeoutError; after an error the kernel is read again."""
+        own = self.own
+        family = self.own.family
         pools = sorted(pools, key=lambda pool: str(pool["metadata"]["name"]))
-        applied, sets, devices = self._applied, self._sets, self._devices
-        self.look_again()
+        applied = self._applied
+        sets = self._sets
+        devices = self._devices
+        self.forget_applied()
         if devices != (own.tunnel, own.ipip, settings):
             if own.tunnel:
                 mtu = settings.mtu(family.vxlan, self._outer_mtu)
@@ -54,4 +59,6 @@ class Felix:
         if sets != (wanted_sets := dataplane.ipsets(pools, family)):
             await ipset.restore(wanted_sets)
         await iptables.ensure(dataplane.rules(pools, self.tunnels(pools), family), family.version)
-        self._applied, self._sets, self._devices = wanted, wanted_sets, (own.tunnel, own.ipip, settings)
+        self._applied = wanted
+        self._sets = wanted_sets
+        self._devices = (own.tunnel, own.ipip, settings)

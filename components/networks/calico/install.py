@@ -1,4 +1,5 @@
-"""Put the plugins, their kubeconfig and the conflist where the kubelet looks: upstream's container install-cni."""
+"""Installs the plugins, their kubeconfig and the conflist where the kubelet looks, as upstream's
+install-cni does."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from collections.abc import Collection
 
 from kubewire.components.networks.cni_plugin import pack
 
-DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
-CONFLIST_NAME, KUBECONFIG_NAME = "10-calico.conflist", "calico-kubeconfig"
+DEFAULT_CONF_DIR = "/etc/cni/net.d"
+DEFAULT_BIN_DIR = "/opt/cni/bin"
+CONFLIST_NAME = "10-calico.conflist"
+KUBECONFIG_NAME = "calico-kubeconfig"
 PLUGINS = ("calico", "calico-ipam")
 _MODULES = tuple(
     f"kubewire.components.networks.calico.plugin.{name}" for name in ("block", "datastore", "ipam", "selector")
@@ -16,12 +19,13 @@ _MODULES = tuple(
 
 
 def plugin() -> bytes:
-    """Both plugins as one program."""
+    """Both plugins, as one program."""
     return pack.pack("kubewire.components.networks.calico.plugin.cni", _MODULES)
 
 
 def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: str = DEFAULT_CONF_DIR) -> bytes:
-    """cni_network_config of upstream's calico.yaml, with the node's name, MTU and IP versions filled in."""
+    """cni_network_config of upstream's calico.yaml, with the node's name, MTU and IP versions
+    filled in."""
     families = {f"assign_ipv{version}": str(version in versions).lower() for version in (4, 6)}
     calico = {
         "type": "calico",
@@ -35,7 +39,11 @@ def conflist(node: str, mtu: int, versions: Collection[int] = (4,), conf_dir: st
     }
     portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
     bandwidth = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
-    network = {"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [calico, portmap, bandwidth]}
+    network = {
+        "name": "k8s-pod-network",
+        "cniVersion": "0.3.1",
+        "plugins": [calico, portmap, bandwidth],
+    }
     return (json.dumps(network, indent=2) + "\n").encode()
 
 

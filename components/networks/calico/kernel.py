@@ -1,19 +1,23 @@
-"""What Felix reads and writes of its node: its tunnel devices, the entries it answers for, its NAT chains."""
+"""Reads and writes Felix's part of the node: tunnel devices, the entries that Felix owns, and its
+NAT chains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from kubewire.components.kernel import command, forwarding
+from kubewire.components.kernel import command, forwarding, vxlan
 from kubewire.components.kernel.forwarding import Forwarding
 from kubewire.components.kernel.iproute import batch, query, text
+from kubewire.components.kernel.vxlan import VxlanDevice
 from kubewire.components.networks.calico.dataplane import IPIP, IPV4, PROTOCOL, Family, Node, Settings, Tunnel
 
 
 async def interface(name: str, version: int) -> tuple[str, int]:
-    """Its first global address of this IP version with the length of its network, "" without one; and its MTU. Raises
-    OSError, CommandError."""
+    """The interface's first global address of this IP version with its prefix length, or "", and
+    its MTU.
+
+    Raises OSError, CommandError.
+    """
     mtu = 0
     for entry in await query("ip", "address", "show", "dev", name):
         mtu = entry.get("mtu", mtu)
@@ -24,41 +28,25 @@ async def interface(name: str, version: int) -> tuple[str, int]:
 
 
 async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> None:
-    """The family's VXLAN device as it should be; one that differs is made anew. Raises CommandError."""
+    """Makes the family's VXLAN device as wanted, with the tunnel address as its only address. Raises
+    CommandError."""
     family = own.family
-    device = family.vxlan.device
-    entry = next(iter(await query("ip", "-details", "address", "show", "dev", device, check=False)), None)
-    lines = []
-    if entry is not None and not _fits(entry, own, outer, mtu, settings):
-        lines.append(f"link delete {device}")
-        entry = None
-    if entry is None:
-        lines.append(
-            f"link add {device} address {own.mac} mtu {mtu} type vxlan id {settings.vni} dev {outer} local {own.ip} "
-            f"dstport {settings.port} nolearning"
-        )
-    addresses = {
-        info["local"]
-        for info in (entry or {}).get("addr_info", ())
-        if info.get("scope") == "global" and family.has(info["local"])
-    }
-    lines += [f"address delete {address}/{family.bits} dev {device}" for address in sorted(addresses - {own.tunnel})]
-    if own.tunnel not in addresses:
-        lines.append(f"address add {own.tunnel}/{family.bits} dev {device}{'' if family is IPV4 else ' nodad'}")
-    lines.append(f"link set dev {device} up")
-    await batch("ip", text(lines))
-
-
-def _fits(entry: dict[str, Any], own: Node, outer: str, mtu: int, settings: Settings) -> bool:
-    data = entry.get("linkinfo", {}).get("info_data", {})
-    local = data.get("local") or data.get("local6")
-    is_like = (data.get("id"), data.get("port"), local, data.get("link"), entry["address"], entry["mtu"])
-    return is_like == (settings.vni, settings.port, own.ip, outer, own.mac, mtu)
+    wanted = VxlanDevice(
+        name=family.vxlan.device,
+        vni=settings.vni,
+        port=settings.port,
+        mtu=mtu,
+        local=own.ip,
+        link=outer,
+        mac=own.mac,
+        addresses=(f"{own.tunnel}/{family.bits}",),
+    )
+    await vxlan.ensure(wanted, family.version, flags="" if family is IPV4 else "nodad")
 
 
 async def ensure_ipip(own: Node, mtu: int) -> None:
-    """tunl0, which a kernel with IP-in-IP gives to every network namespace or makes when it is asked for a tunnel of no
-    mode. Raises CommandError."""
+    """Configures tunl0, which a kernel with IP-in-IP creates in every network namespace, or when a
+    tunnel without a mode is added. Raises CommandError."""
     found = await query("ip", "address", "show", "dev", IPIP.device, check=False)
     if not found:
         await command.run(["ip", "link", "add", IPIP.device, "type", "ipip"], timeout=10, check=True)
@@ -72,7 +60,7 @@ async def ensure_ipip(own: Node, mtu: int) -> None:
 
 
 async def remove(tunnel: Tunnel) -> None:
-    """tunl0 cannot be deleted: it loses its addresses and goes down."""
+    """Deletes the device. tunl0 cannot be deleted: it loses its addresses and goes down."""
     if tunnel is IPIP:
         await command.run(["ip", "address", "flush", "dev", tunnel.device], timeout=10)
         await command.run(["ip", "link", "set", "dev", tunnel.device, "down"], timeout=10)
@@ -81,11 +69,12 @@ async def remove(tunnel: Tunnel) -> None:
 
 
 async def entries(family: Family, with_device: bool) -> Forwarding:
-    """All routes of our protocol number, and what the VXLAN device has. Raises CommandError."""
+    """All routes with Felix's protocol number, and the VXLAN device's neighbours and FDB. Raises
+    CommandError."""
     found = Forwarding(frozenset(await forwarding.routes(family.version, protocol=PROTOCOL)))
     return found | await forwarding.tunnel(family.vxlan.device, family.version) if with_device else found
 
 
 def mtu_of(outer: int, tunnels: Iterable[Tunnel]) -> int:
-    """Of pods: what every way to another node can carry."""
+    """The pods' MTU: a packet of this size fits into every tunnel."""
     return outer - max((tunnel.overhead for tunnel in tunnels), default=0)

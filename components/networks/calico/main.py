@@ -19,27 +19,51 @@ _EXPECTED = (KubeconfigError, CommandError, OSError)
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Flags in place of the environment variables that upstream's DaemonSet sets; help names them."""
+    """Flags replace the environment variables of upstream's DaemonSet; the help texts name the
+    variables."""
     parser = argparse.ArgumentParser(prog="calico-node", allow_abbrev=False)
     parser.add_argument("--kubeconfig", required=True)
     parser.add_argument("--nodename", required=True, help="NODENAME")
     parser.add_argument("--interface", required=True, help="IP_AUTODETECTION_METHOD=interface=")
     modes = ("Always", "CrossSubnet", "Never")
     for version, size in ((4, 26), (6, 122)):
-        flag, variable = f"--ipv{version}pool", f"CALICO_IPV{version}POOL"
+        flag = f"--ipv{version}pool"
+        variable = f"CALICO_IPV{version}POOL"
         default = "192.168.0.0/16" if version == 4 else ""
-        parser.add_argument(f"{flag}-cidr", default=default, help=f"{variable}_CIDR; none: no IPv{version}")
-        parser.add_argument(f"{flag}-vxlan", default="Never", choices=modes, help=f"{variable}_VXLAN")
-        parser.add_argument(f"{flag}-block-size", type=int, default=size, help=f"{variable}_BLOCK_SIZE")
+        parser.add_argument(
+            f"{flag}-cidr",
+            default=default,
+            help=f"{variable}_CIDR; empty: no IPv{version}",
+        )
+        parser.add_argument(
+            f"{flag}-vxlan",
+            default="Never",
+            choices=modes,
+            help=f"{variable}_VXLAN",
+        )
+        parser.add_argument(
+            f"{flag}-block-size",
+            type=int,
+            default=size,
+            help=f"{variable}_BLOCK_SIZE",
+        )
         parser.add_argument(
             f"{flag}-nat-outgoing",
             default=version == 4,
             type=golang.flag(golang.parse_bool),
             help=f"{variable}_NAT_OUTGOING",
         )
-    parser.add_argument("--ipv4pool-ipip", default="Never", choices=modes, help="CALICO_IPV4POOL_IPIP")
     parser.add_argument(
-        "--networking-backend", default="vxlan", choices=("bird", "vxlan"), help="CALICO_NETWORKING_BACKEND"
+        "--ipv4pool-ipip",
+        default="Never",
+        choices=modes,
+        help="CALICO_IPV4POOL_IPIP",
+    )
+    parser.add_argument(
+        "--networking-backend",
+        default="vxlan",
+        choices=("bird", "vxlan"),
+        help="CALICO_NETWORKING_BACKEND",
     )
     given = parser.parse_args(argv)
     return Options(
@@ -64,7 +88,7 @@ def _pools(given: Mapping[str, Any]) -> Iterator[Pool]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start."""
+    """Returns 0 after SIGTERM, 1 if calico-node cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(daemon.until_asked(_run(options), "calico-node", _EXPECTED))

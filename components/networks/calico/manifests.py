@@ -1,24 +1,27 @@
-"""What calico.yaml applies besides the DaemonSet: CustomResourceDefinitions and the plugin's service account. Pure."""
+"""The objects of calico.yaml besides the DaemonSet: CRDs and the plugin's service account. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 GROUP = "crd.projectcalico.org"
-NAMESPACE, PLUGIN_ACCOUNT = "kube-system", "calico-cni-plugin"
+NAMESPACE = "kube-system"
+PLUGIN_ACCOUNT = "calico-cni-plugin"
 
-_STRING, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+_STRING = {"type": "string"}
+_INTEGER = {"type": "integer"}
+_BOOLEAN = {"type": "boolean"}
 _MODE = {"type": "string", "enum": ["Always", "CrossSubnet", "Never"]}
 _FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 _CIDR = {"type": "object", "properties": {"cidr": _STRING}}
 
 
-def _of(items: dict[str, Any]) -> dict[str, Any]:
+def _list_of(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
-#: Kind -> plural, properties of spec, required ones. All are cluster-scoped.
+#: Kind -> plural, properties of spec, required properties. All kinds are cluster-scoped.
 _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "IPPool": (
         "ippools",
@@ -31,7 +34,7 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "disabled": _BOOLEAN,
             "disableBGPExport": _BOOLEAN,
             "nodeSelector": _STRING,
-            "allowedUses": _of({"type": "string", "enum": ["Workload", "Tunnel", "LoadBalancer"]}),
+            "allowedUses": _list_of({"type": "string", "enum": ["Workload", "Tunnel", "LoadBalancer"]}),
             "assignmentMode": {"type": "string", "enum": ["Automatic", "Manual"]},
         },
         ["cidr"],
@@ -42,9 +45,9 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "cidr": _STRING,
             "affinity": _STRING,
             "strictAffinity": _BOOLEAN,
-            "allocations": _of({"type": "integer", "nullable": True}),
-            "unallocated": _of(_INTEGER),
-            "attributes": _of(_FREE),
+            "allocations": _list_of({"type": "integer", "nullable": True}),
+            "unallocated": _list_of(_INTEGER),
+            "attributes": _list_of(_FREE),
             "deleted": _BOOLEAN,
             "sequenceNumber": _INTEGER,
         },
@@ -81,7 +84,7 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "maxRestartTime": _STRING,
             "password": _FREE,
             "sourceAddress": {"type": "string", "enum": ["UseNodeIP", "None"]},
-            "filters": _of(_STRING),
+            "filters": _list_of(_STRING),
             "numAllowedLocalASNumbers": _INTEGER,
             "reachableBy": _STRING,
             "ttlSecurity": _INTEGER,
@@ -94,22 +97,22 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "logSeverityScreen": _STRING,
             "nodeToNodeMeshEnabled": _BOOLEAN,
             "asNumber": _INTEGER,
-            "serviceClusterIPs": _of(_CIDR),
-            "serviceExternalIPs": _of(_CIDR),
-            "serviceLoadBalancerIPs": _of(_CIDR),
+            "serviceClusterIPs": _list_of(_CIDR),
+            "serviceExternalIPs": _list_of(_CIDR),
+            "serviceLoadBalancerIPs": _list_of(_CIDR),
             "listenPort": _INTEGER,
-            "communities": _of(_FREE),
-            "prefixAdvertisements": _of(_FREE),
+            "communities": _list_of(_FREE),
+            "prefixAdvertisements": _list_of(_FREE),
             "nodeMeshPassword": _FREE,
             "nodeMeshMaxRestartTime": _STRING,
             "bindMode": {"type": "string", "enum": ["None", "NodeIP"]},
-            "ignoredInterfaces": _of(_STRING),
+            "ignoredInterfaces": _list_of(_STRING),
         },
         [],
     ),
     "BGPFilter": (
         "bgpfilters",
-        {name: _of(_FREE) for name in ("exportV4", "importV4", "exportV6", "importV6")},
+        {name: _list_of(_FREE) for name in ("exportV4", "importV4", "exportV6", "importV6")},
         [],
     ),
     "FelixConfiguration": ("felixconfigurations", {}, []),
@@ -117,7 +120,7 @@ _KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 
 
 def definitions() -> list[dict[str, Any]]:
-    """The CRDs."""
+    """The CustomResourceDefinitions."""
     return [_definition(kind, *about) for kind, about in _KINDS.items()]
 
 
@@ -125,7 +128,12 @@ def _definition(kind: str, plural: str, properties: dict[str, Any], required: li
     spec = {"type": "object", "properties": properties, "required": required} if properties else dict(_FREE)
     schema = {
         "type": "object",
-        "properties": {"apiVersion": _STRING, "kind": _STRING, "metadata": {"type": "object"}, "spec": spec},
+        "properties": {
+            "apiVersion": _STRING,
+            "kind": _STRING,
+            "metadata": {"type": "object"},
+            "spec": spec,
+        },
     }
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
@@ -138,7 +146,7 @@ def _definition(kind: str, plural: str, properties: dict[str, Any], required: li
 
 
 def objects() -> list[dict[str, Any]]:
-    """Everything, in the order in which to apply it."""
+    """All objects, in the order in which they are applied."""
     account = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",

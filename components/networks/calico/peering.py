@@ -1,4 +1,4 @@
-"""confd's part: BIRD of one node follows nodes, pools, blocks and the BGP objects."""
+"""confd's part: makes the BIRD of one node follow nodes, pools, blocks and the BGP objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.informer import Informer, wait_synced
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, SECRETS, SERVICES, KubeObject, Resource
+from kubewire.components.kubeapi.resources import (
+    ENDPOINTSLICES,
+    SECRETS,
+    SERVICES,
+    KubeObject,
+    Resource,
+)
 from kubewire.components.networks.calico import bird, confd, services
 from kubewire.components.networks.calico.confd import State
 from kubewire.components.networks.calico.dataplane import Node
@@ -22,10 +28,11 @@ Handler = Callable[[KubeObject | None, KubeObject | None], None]
 
 
 class Peering:
-    """changed is called when a BGP object, or a Service that is announced, is another one."""
+    """changed is called when a BGP object, or a Service while Services are announced, changes."""
 
     def __init__(self, client: Client, changed: Handler) -> None:
-        self._client, self._changed = client, changed
+        self._client = client
+        self._changed = changed
         self._peers, self._configurations, self._filters = (
             Informer(client, kind, handler=changed) for kind in (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
         )
@@ -33,7 +40,7 @@ class Peering:
         self._configured: dict[int, dict[str, Any]] = {}
 
     async def start(self, tasks: TaskGroup) -> None:
-        """Returns when what there is has been read."""
+        """Returns when the existing objects are read."""
         self._tasks = tasks
         informers = (self._peers, self._configurations, self._filters)
         for informer in informers:
@@ -48,7 +55,8 @@ class Peering:
         pools: Iterable[KubeObject],
         blocks: Iterable[KubeObject],
     ) -> None:
-        """For the family of own. Raises NotConfigured, Refused, Unreadable, to be tried again, OSError, ApiError."""
+        """Configures BIRD for the family of own. Raises NotConfigured, Refused and Unreadable,
+        which a retry may clear, OSError and ApiError."""
         configuration = (self._configurations.get("default") or {}).get("spec") or {}
         own = nodes.get(own.name, own)
         version = own.family.version
@@ -59,9 +67,11 @@ class Peering:
             pools=list(pools),
             blocks=list(blocks),
             peers=list(self._peers.store.values()),
-            filters={one["metadata"]["name"]: one for one in self._filters.store.values()},
+            filters={rule["metadata"]["name"]: rule for rule in self._filters.store.values()},
             configuration=configuration,
-            secrets=await self._passwords([configuration, *(peer["spec"] for peer in self._peers.store.values())]),
+            secrets=await self._passwords(
+                [configuration, *(peer["spec"] for peer in self._peers.store.values())],
+            ),
             services=await self._services(configuration, own),
         )
         document = confd.render(state)
@@ -71,10 +81,12 @@ class Peering:
             self._configured[version] = document
 
     async def _passwords(self, specs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-        """Of the Secrets in kube-system that are named; one that is not there is left out."""
-        found: dict[tuple[str, str], str] = {}
+        """The passwords in the referenced Secrets of kube-system. A missing Secret is left out."""
+        passwords: dict[tuple[str, str], str] = {}
         for spec in specs:
-            reference = ((spec.get("password") or spec.get("nodeMeshPassword")) or {}).get("secretKeyRef")
+            reference = ((spec.get("password") or spec.get("nodeMeshPassword")) or {}).get(
+                "secretKeyRef",
+            )
             if not reference:
                 continue
             try:
@@ -84,11 +96,11 @@ class Peering:
                     raise
                 continue
             if text := (secret.get("data") or {}).get(reference["key"]):
-                found[reference["name"], reference["key"]] = base64.b64decode(text).decode()
-        return found
+                passwords[reference["name"], reference["key"]] = base64.b64decode(text).decode()
+        return passwords
 
     async def _services(self, configuration: Mapping[str, Any], own: Node) -> list[str]:
-        """Services and their endpoints are watched from when they are first announced."""
+        """The prefixes of Services. Services and EndpointSlices are watched once any are announced."""
         if not services.wanted(configuration):
             return []
         if not self._announced:
@@ -100,4 +112,10 @@ class Peering:
         await wait_synced(*self._announced)
         all_services, slices = (list(informer.store.values()) for informer in self._announced)
         with confd.reading("serviceClusterIPs, serviceExternalIPs or serviceLoadBalancerIPs"):
-            return services.announced(configuration, all_services, slices, own.name, dict(own.labels))
+            return services.announced(
+                configuration,
+                all_services,
+                slices,
+                own.name,
+                dict(own.labels),
+            )

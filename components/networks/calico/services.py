@@ -1,6 +1,7 @@
-"""Which prefixes of Services a node announces: confd's routeGenerator. Pure.
+"""The prefixes of Services that a node announces, as confd's routeGenerator computes them. Pure.
 
-(https://docs.tigera.io/calico/latest/networking/configuring/advertise-service-ips; confd/pkg/backends/calico/routes.go)
+(https://docs.tigera.io/calico/latest/networking/configuring/advertise-service-ips;
+confd/pkg/backends/calico/routes.go)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 
 def wanted(configuration: Mapping[str, Any]) -> bool:
-    """Whether anything of Services is announced at all."""
+    """True if the configuration announces any Services."""
     return any(configuration.get(key) for key in _KEYS)
 
 
@@ -27,22 +28,23 @@ def announced(
     node: str,
     labels: Mapping[str, str],
 ) -> list[str]:
-    """The ranges as a whole, from every node; addresses of Services with externalTrafficPolicy Local one by one, from
-    nodes that have a ready endpoint."""
+    """The configured ranges, which every node announces, and the single addresses of Services with
+    externalTrafficPolicy Local, which only nodes with a ready endpoint announce."""
     if _EXCLUDED in labels:
         return []
-    ranges = {key: [one["cidr"] for one in configuration.get(key) or []] for key in _KEYS}
-    found = {cidr for cidrs in ranges.values() for cidr in cidrs}
+    ranges = {key: [entry["cidr"] for entry in configuration.get(key) or []] for key in _KEYS}
+    prefixes = {cidr for cidrs in ranges.values() for cidr in cidrs}
     local = _with_endpoints_on(slices, node)
     for service in services:
-        metadata, spec = service["metadata"], service["spec"]
+        metadata = service["metadata"]
+        spec = service["spec"]
         if spec.get("externalTrafficPolicy") == "Local" and (metadata["namespace"], metadata["name"]) in local:
-            found |= {
+            prefixes |= {
                 f"{address}/{block.bits(address)}"
                 for key, address in _addresses(service)
                 if any(block.contains(cidr, address) for cidr in ranges[key])
             }
-    return sorted(found)
+    return sorted(prefixes)
 
 
 def _addresses(service: KubeObject) -> Iterator[tuple[str, str]]:
@@ -59,8 +61,11 @@ def _addresses(service: KubeObject) -> Iterator[tuple[str, str]]:
 
 def _with_endpoints_on(slices: Iterable[KubeObject], node: str) -> set[tuple[str, str]]:
     return {
-        (one["metadata"]["namespace"], (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", ""))
-        for one in slices
-        for endpoint in one.get("endpoints") or ()
+        (
+            endpoint_slice["metadata"]["namespace"],
+            (endpoint_slice["metadata"].get("labels") or {}).get("kubernetes.io/service-name", ""),
+        )
+        for endpoint_slice in slices
+        for endpoint in endpoint_slice.get("endpoints") or ()
         if endpoint.get("nodeName") == node and endpoint.get("conditions", {}).get("ready", True)
     }

@@ -1,1 +1,1 @@
-"""What CNI plugins of ours share: the contract's side of the program (SPEC.md), and how it becomes one file."""
+"""The plugin's side of the CNI specification, and the packing of a plugin into one executable file."""

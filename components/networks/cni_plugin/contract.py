@@ -1,6 +1,12 @@
-"""A plugin's side of the CNI contract (SPEC.md 1.1.0): environment and stdin in, JSON and exit code out.
+"""A plugin's side of the CNI contract: environment and stdin go in, JSON and an exit code come out.
 
-It runs for every pod: standard library only, and of that what loads in milliseconds.
+The kubelet executes a plugin once for every operation on a pod. CNI_COMMAND names the operation,
+the other CNI_* variables name the pod's namespace and interface, and stdin carries the network
+configuration. The answer is a result object, or an error object and exit status 1; nothing else may
+be written to stdout (https://www.cni.dev/docs/spec/, SPEC.md 1.1.0, sections 2, 3 and 5).
+
+The program starts for every pod, so it imports only those parts of the standard library that load
+in milliseconds: no subprocess, no pathlib, no typing.
 """
 
 # ruff: noqa: PTH113, PTH118
@@ -18,20 +24,27 @@ if TYPE_CHECKING:
     Verb = Callable[[Any], dict[str, Any]]
 
 SUPPORTED_VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-INTERNAL, INVALID_ENVIRONMENT, DECODING_FAILURE, INCOMPATIBLE, UNAVAILABLE = 999, 4, 6, 1, 50
-IO_FAILURE, INVALID_CONFIG = 5, 7
-#: What a runtime may write; libcni writes some kilobytes.
+INTERNAL = 999
+INVALID_ENVIRONMENT = 4
+DECODING_FAILURE = 6
+INCOMPATIBLE = 1
+UNAVAILABLE = 50
+IO_FAILURE = 5
+INVALID_CONFIG = 7
+#: The largest configuration that is read, in bytes; libcni writes a few kilobytes.
 LARGEST_CONFIG = 16 * 1024 * 1024
-#: A plugin that asks for the same once more later may succeed.
+#: The same call may succeed when the runtime repeats it later.
 TRY_AGAIN_LATER = 11
 
 
 class PluginError(Exception):
-    """Ends as the error object of the spec on stdout, exit status 1."""
+    """Becomes the error object of the specification on stdout, with exit status 1."""
 
     def __init__(self, msg: str, code: int = INTERNAL, details: str = "") -> None:
         super().__init__(msg)
-        self.msg, self.code, self.details = msg, code, details
+        self.msg = msg
+        self.code = code
+        self.details = details
 
 
 class Call:
@@ -56,11 +69,11 @@ class Call:
 
     @property
     def valid_containers(self) -> set[str]:
-        """GC's: whatever else has an attachment has lost it."""
+        """For GC: the containers whose attachments are still in use. All others are garbage."""
         return {str(entry.get("containerID", "")) for entry in self.config.get("cni.dev/valid-attachments") or []}
 
     def result(self, interfaces: list[dict[str, Any]], addresses: list[str], index: int = 1) -> dict[str, Any]:
-        """ADD's answer. addresses with prefix length, all of the interface number index."""
+        """ADD's result. addresses carry their prefix length and all belong to interfaces[index]."""
         ips = [ip_entry(self.version, address) | {"interface": index} for address in addresses]
         return {"cniVersion": self.version, "interfaces": interfaces, "ips": ips, "dns": {}}
 
@@ -70,13 +83,13 @@ def minor(version: str) -> tuple[int, ...]:
 
 
 def ip_entry(version: str, address: str) -> dict[str, Any]:
-    """Before 1.0.0 an entry says of which IP version it is."""
+    """An address of a result. Before version 1.0.0 each entry also names its IP version."""
     entry: dict[str, Any] = {"address": address}
     return entry if minor(version) >= (1, 0) else {"version": "6" if ":" in address else "4", **entry}
 
 
 _POD = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")
-#: Verb: environment it needs, first version of the spec that has it.
+#: Verb: the environment variables it needs, and the first version of the specification that has it.
 _VERBS: dict[str, tuple[tuple[str, ...], tuple[int, int]]] = {
     "ADD": (_POD, (0, 1)),
     "DEL": (("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"), (0, 1)),
@@ -90,16 +103,22 @@ _VERBS: dict[str, tuple[tuple[str, ...], tuple[int, int]]] = {
 def dispatch(
     verbs: Mapping[str, Verb], verb: str, data: bytes, call: Callable[[dict[str, Any]], Call]
 ) -> dict[str, Any]:
-    """What is printed. Raises PluginError."""
+    """Returns the object to print. Raises PluginError."""
     if verb not in _VERBS:
         raise PluginError(f"unknown CNI_COMMAND: {verb}", INVALID_ENVIRONMENT)
     needed, since = _VERBS[verb]
     if missing := [name for name in needed if not os.environ.get(name)]:
-        raise PluginError(f"required env variables [{','.join(missing)}] missing", INVALID_ENVIRONMENT)
+        raise PluginError(
+            f"required env variables [{','.join(missing)}] missing",
+            INVALID_ENVIRONMENT,
+        )
     config = decoded(data)
     asked = config.get("cniVersion") or "0.1.0"
     if verb == "VERSION":
-        return {"cniVersion": config.get("cniVersion") or "1.1.0", "supportedVersions": SUPPORTED_VERSIONS}
+        return {
+            "cniVersion": config.get("cniVersion") or "1.1.0",
+            "supportedVersions": SUPPORTED_VERSIONS,
+        }
     if asked not in SUPPORTED_VERSIONS:
         details = f'config is "{asked}", plugin supports {json.dumps(SUPPORTED_VERSIONS)}'
         raise PluginError("incompatible CNI versions", INCOMPATIBLE, details)
@@ -111,7 +130,7 @@ def dispatch(
 
 
 def decoded(data: bytes) -> dict[str, Any]:
-    """The configuration without what is null, which stands for nothing as in Go. Raises PluginError."""
+    """The configuration without its null members: Go treats null as absent. Raises PluginError."""
     try:
         config = json.loads(data or b"{}")
     except RecursionError:
@@ -119,10 +138,16 @@ def decoded(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise PluginError(f"failed to load netconf: {error}", DECODING_FAILURE) from None
     if not isinstance(config, dict):
-        raise PluginError(f"failed to load netconf: not an object but {_kind(config)}", DECODING_FAILURE)
+        raise PluginError(
+            f"failed to load netconf: not an object but {_kind(config)}",
+            DECODING_FAILURE,
+        )
     for key in ("cniVersion", "name", "type"):
         if not isinstance(config.get(key) or "", str):
-            raise PluginError(f"failed to load netconf: {key}: not a string but {_kind(config[key])}", DECODING_FAILURE)
+            raise PluginError(
+                f"failed to load netconf: {key}: not a string but {_kind(config[key])}",
+                DECODING_FAILURE,
+            )
     return {key: _without_nulls(value) for key, value in config.items() if value is not None}
 
 
@@ -131,7 +156,13 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 
@@ -139,26 +170,33 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 def _is_name(text: str) -> bool:
-    """Of a network and of a container (pkg/utils: ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$)."""
+    """Checks the name of a network or a container (pkg/utils: ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$)."""
     return bool(text) and text[0] not in "_.-" and _NAME_CHARACTERS.issuperset(text)
 
 
 def is_word(value: Any) -> bool:
-    """A text that may stand in a line of `ip -batch`: it can begin neither another argument nor another line."""
+    """Checks that a value is safe in a line of `ip -batch`: it cannot start another argument or
+    line."""
     return isinstance(value, str) and value.isprintable() and " " not in value and len(value) <= 4096
 
 
 def is_interface_name(value: Any) -> bool:
-    """As the kernel takes them (dev_valid_name)."""
+    """Checks an interface name by the kernel's rules (dev_valid_name)."""
     return is_word(value) and 0 < len(value) <= 15 and value not in (".", "..") and not set(value) & set("/:'\"$`;&|<>")
 
 
 def check_environment() -> None:
-    """As upstream's skel and libcni; the message names the variable, as the spec wants. Raises PluginError."""
+    """Checks the CNI_* variables as upstream's skel and libcni do; the error names the variable, as
+    the specification demands. Raises PluginError."""
     environment = os.environ
-    container, ifname = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
+    container = environment.get("CNI_CONTAINERID", "")
+    ifname = environment.get("CNI_IFNAME", "")
     if container and not _is_name(container):
-        raise PluginError("invalid characters in containerID (CNI_CONTAINERID)", INVALID_ENVIRONMENT, container)
+        raise PluginError(
+            "invalid characters in containerID (CNI_CONTAINERID)",
+            INVALID_ENVIRONMENT,
+            container,
+        )
     if ifname and not is_interface_name(ifname):
         raise PluginError("invalid interface name (CNI_IFNAME)", INVALID_ENVIRONMENT, ifname)
     netns = environment.get("CNI_NETNS", "")
@@ -168,7 +206,7 @@ def check_environment() -> None:
 
 
 def _arguments() -> dict[str, str]:
-    """CNI_ARGS. Raises PluginError."""
+    """Parses CNI_ARGS. Raises PluginError."""
     found: dict[str, str] = {}
     for part in os.environ.get("CNI_ARGS", "").split(";"):
         key, equals, value = part.partition("=")
@@ -182,7 +220,8 @@ def _arguments() -> dict[str, str]:
 
 
 def _is_number(value: Any) -> bool:
-    """Of bytes and the like; a text of digits, as aws-cni's mtu, too."""
+    """Checks a number of bytes and the like. Text of digits is allowed too: aws-cni's mtu is a
+    string."""
     digits = isinstance(value, str) and len(value) <= 5 and value.isascii() and (value.isdigit() or not value)
     return digits or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535)
 
@@ -209,13 +248,18 @@ def _is_objects(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_object, value))
 
 
-_WORD, _OBJECT = ("a string without spaces", is_word), ("an object", _is_object)
+_WORD = ("a string without spaces", is_word)
+_OBJECT = ("an object", _is_object)
 _INTERFACE = ("the name of an interface", lambda value: value == "" or is_interface_name(value))
-#: Key of the configuration, with a dot one of an object in it -> what it must be, where a plugin of ours reads it.
+#: Key of the configuration ("a.b" is key b of object a) -> what a plugin of this project may read
+#: there.
 _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "type": _WORD,
     "mtu": ("a number from 0 to 65535", _is_number),
-    **dict.fromkeys(("ipam", "prevResult", "dns", "runtimeConfig", "args", "capabilities"), _OBJECT),
+    **dict.fromkeys(
+        ("ipam", "prevResult", "dns", "runtimeConfig", "args", "capabilities"),
+        _OBJECT,
+    ),
     **dict.fromkeys(("ipam.type", "ipam.subnet", "ipam.gateway"), _WORD),
     "ipam.ips": ("a list of addresses", _is_words),
     "ipam.routes": ("a list of routes with dst", _is_routes),
@@ -225,12 +269,15 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("kubernetes.kubeconfig", "nodename", "nodename_file", "httpAddr"), _WORD),
     **dict.fromkeys(("subnetFile", "dataDir"), _WORD),
     "bridge": _INTERFACE,
-    "vethPrefix": ("at most four characters", lambda value: value == "" or is_interface_name(f"{value}{'x' * 11}")),
+    "vethPrefix": (
+        "at most four characters",
+        lambda value: value == "" or is_interface_name(f"{value}{'x' * 11}"),
+    ),
 }
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Raises PluginError with the spec's code 7."""
+    """Raises PluginError with the specification's code 7 (invalid network config)."""
     name = config.get("name") or ""
     if not name:
         raise PluginError("missing network name:", INVALID_CONFIG)
@@ -239,8 +286,8 @@ def check_config(config: dict[str, Any]) -> None:
     for key, (wanted, right) in _KEYS.items():
         holder: Any = config
         *outer, last = [key] if key.startswith("cni.dev/") else key.split(".")
-        for one in outer:
-            holder = holder.get(one, {})
+        for parent in outer:
+            holder = holder.get(parent, {})
         if last in holder and not right(holder[last]):
             raise PluginError(f"invalid network config: {key}: must be {wanted}", INVALID_CONFIG)
 
@@ -251,10 +298,16 @@ def main(
     call: Callable[[dict[str, Any]], Call] = Call,
     others: tuple[type[Exception], ...] = (),
 ) -> int:
-    """The process: argv[0] says which of the programs it is. others: errors of the plugin's own, told as they are."""
-    verb, program = os.environ.get("CNI_COMMAND", ""), argv[0].rpartition("/")[2]
+    """Runs the process. argv[0] tells which of the programs it is.
+
+    others: the plugin's own error classes, whose text is printed unchanged.
+    """
+    verb = os.environ.get("CNI_COMMAND", "")
+    program = argv[0].rpartition("/")[2]
     if not verb:
-        sys.stderr.write(f"CNI plugin {program} (kubewire)\nCNI protocol versions supported: {SUPPORTED_VERSIONS}\n")
+        sys.stderr.write(
+            f"CNI plugin {program} (kubewire)\nCNI protocol versions supported: {SUPPORTED_VERSIONS}\n",
+        )
         return 0
     data = b""
     try:
@@ -265,8 +318,12 @@ def main(
     except others as error:
         body = error_object(data, INTERNAL, str(error))
     except OSError as error:
-        body = error_object(data, INTERNAL, f"{error.filename or ''}: {(error.strerror or str(error)).lower()}")
-    except Exception as error:  # a fault of ours: a runtime can read nothing but the spec's object
+        body = error_object(
+            data,
+            INTERNAL,
+            f"{error.filename or ''}: {(error.strerror or str(error)).lower()}",
+        )
+    except Exception as error:  # a bug of the plugin; a runtime can only read the error object
         body = error_object(data, INTERNAL, f"{program}: {type(error).__name__}: {error}")
     else:
         if answer:
@@ -277,18 +334,22 @@ def main(
 
 
 def configuration() -> bytes:
-    """stdin. Raises PluginError."""
+    """Reads stdin. Raises PluginError."""
     try:
         data = sys.stdin.buffer.read(LARGEST_CONFIG + 1)
     except (OSError, AttributeError) as error:  # Python has no stdin where descriptor 0 is closed
         raise PluginError(f"error reading from stdin: {error}", IO_FAILURE) from None
     if len(data) > LARGEST_CONFIG:
-        raise PluginError(f"failed to load netconf: more than {LARGEST_CONFIG} bytes", DECODING_FAILURE)
+        raise PluginError(
+            f"failed to load netconf: more than {LARGEST_CONFIG} bytes",
+            DECODING_FAILURE,
+        )
     return data
 
 
 def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[str, Any]:
-    """SPEC.md section 5, "Error", in the version that the configuration asks for where it can be read."""
+    """The error object (SPEC.md section 5, "Error"), in the version that the configuration asks for
+    if that can be read."""
     try:
         asked = json.loads(data)["cniVersion"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -297,9 +358,18 @@ def error_object(data: bytes, code: int, msg: str, details: str = "") -> dict[st
     return {"cniVersion": known, "code": code, "msg": msg} | ({"details": details} if details else {})
 
 
-def run(argv: list[str], text: str = "", *, check: bool = True, environment: Any = None, delegate: bool = False) -> str:
-    """stdout of a program. Raises PluginError with what it said; of a delegate its own error."""
-    stdin, stdout = os.memfd_create("stdin", os.MFD_CLOEXEC), os.memfd_create("stdout", os.MFD_CLOEXEC)
+def run(
+    argv: list[str],
+    text: str = "",
+    *,
+    check: bool = True,
+    environment: Any = None,
+    delegate: bool = False,
+) -> str:
+    """Returns a program's stdout. Raises PluginError with the program's stderr, or, if the program
+    is a delegate, with the delegate's own error."""
+    stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    stdout = os.memfd_create("stdout", os.MFD_CLOEXEC)
     stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
     try:
         os.write(stdin, text.encode())
@@ -314,20 +384,26 @@ def run(argv: list[str], text: str = "", *, check: bool = True, environment: Any
     if code and check:
         if delegate:
             _raise_delegates(output)
-        raise PluginError(f"{' '.join(argv)}: {said.strip() or output.strip() or f'exit status {code}'}")
+        raise PluginError(
+            f"{' '.join(argv)}: {said.strip() or output.strip() or f'exit status {code}'}",
+        )
     return output
 
 
 def _raise_delegates(output: str) -> None:
     try:
         error = json.loads(output)
-        raise PluginError(str(error["msg"]), int(error.get("code", INTERNAL)), str(error.get("details", "")))
+        raise PluginError(
+            str(error["msg"]),
+            int(error.get("code", INTERNAL)),
+            str(error.get("details", "")),
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return
 
 
 def found(kind: str) -> str:
-    """The path of another plugin. Raises PluginError."""
+    """The path of another plugin in CNI_PATH. Raises PluginError."""
     folders = os.environ.get("CNI_PATH", "")
     paths = [os.path.join(folder, kind) for folder in folders.split(":") if folder]
     path = next((path for path in paths if os.path.isfile(path)), None)
@@ -337,7 +413,8 @@ def found(kind: str) -> str:
 
 
 def delegated(call: Call, kind: str, verb: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Another plugin, run with our configuration or config (SPEC.md section 4). Raises PluginError."""
+    """Runs another plugin (SPEC.md section 4, delegation) with config, or with this plugin's own
+    configuration. Raises PluginError."""
     text = json.dumps(call.config if config is None else config)
     output = run([found(kind)], text, environment=os.environ | {"CNI_COMMAND": verb}, delegate=True)
     try:
@@ -350,21 +427,23 @@ def delegated(call: Call, kind: str, verb: str, config: dict[str, Any] | None = 
 
 
 def in_namespace(netns: str, lines: list[str]) -> None:
-    """`ip -batch` in the pod. Raises PluginError."""
+    """Runs `ip -batch` in the pod's namespace. Raises PluginError."""
     run(["nsenter", f"--net={netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
 
 
 def on_node(lines: list[str]) -> None:
-    """`ip -batch` on the node. Raises PluginError."""
+    """Runs `ip -batch` on the node. Raises PluginError."""
     run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
 
 
 def mac_of(ifname: str, netns: str = "") -> str:
     inside = ["nsenter", f"--net={netns}"] if netns else []
-    return str(json.loads(run([*inside, "ip", "-json", "link", "show", "dev", ifname]))[0]["address"])
+    return str(
+        json.loads(run([*inside, "ip", "-json", "link", "show", "dev", ifname]))[0]["address"],
+    )
 
 
 def delete_link(name: str) -> None:
-    """A device of the node that may be there."""
+    """Deletes a device of the node if it exists."""
     if os.path.exists(f"/sys/class/net/{name}"):  # noqa: PTH110
         run(["ip", "link", "delete", "dev", name], check=False)

@@ -1,4 +1,10 @@
-"""A plugin as one executable file that needs nothing of this project: a first line, and a zip archive behind it."""
+"""Packs a plugin into one executable file that needs nothing of this project: a `#!` line before a
+zip archive.
+
+A node's /opt/cni/bin holds programs, and a pod's creation waits for each of them. Python executes a
+zip archive that follows a `#!` line (zipapp), so one file carries the plugin, the contract and
+their compiled code, and -I -S keep the interpreter from loading anything else.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +30,8 @@ os._exit(code)
 
 
 def pack(module: str, others: Iterable[str] = ()) -> bytes:
-    """module: the dotted name of what has main(argv); others: modules that it imports besides the contract."""
+    """module: the dotted name of the module with main(argv). others: modules it imports besides the
+    contract."""
     system = Path("/usr/bin/python3")
     interpreter = system if system.exists() else Path(sys.executable).resolve()
     archive = io.BytesIO()
@@ -44,13 +51,17 @@ def pack(module: str, others: Iterable[str] = ()) -> bytes:
 
 
 def _compiled(source: bytes, path: str) -> bytes:
-    """As a .pyc file that is not compared with its source (PEP 552, unchecked hash): a plugin runs for every pod, and
-    compiling takes it longer than its work. An interpreter of another version passes it over for the source."""
+    """A .pyc file that the interpreter does not compare with its source (PEP 552, unchecked
+    hash-based).
+
+    A plugin runs for every pod, and compiling it takes longer than its work. An interpreter of
+    another version ignores the file and compiles the source.
+    """
     code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
     return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source) + code
 
 
 def install(content: bytes, names: Iterable[str], bin_dir: str) -> None:
-    """The program under each of its names. Raises OSError."""
+    """Writes the program under each of its names. Raises OSError."""
     for name in names:
         replace(Path(bin_dir, name), content, 0o755)

@@ -1,7 +1,12 @@
-"""flanneld: one node's agent. Its start, in order: interface, podCIDR, backend, iptables, announcement,
-subnet.env, CNI; then it follows the Node objects and keeps the kernel as they say.
+"""flanneld: the agent of one node.
 
-What it made stays when it ends, so traffic goes on; the next flanneld takes it over.
+It starts in this order: interface, podCIDR, backend, iptables, announcement, subnet.env, CNI files.
+Then it follows the Node objects and keeps the kernel's entries equal to them. The order is a
+promise: the CNI configuration comes last, so the kubelet reports the node as Ready only when a pod
+can be connected.
+
+Routes, devices and rules stay when flanneld ends, so traffic continues; the next flanneld takes
+them over.
 """
 
 from __future__ import annotations
@@ -16,10 +21,18 @@ from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.forwarding import Forwarding, difference
 from kubewire.components.kernel.iptables import Ruleset
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.nodeconditions import network_available
 from kubewire.components.kubeapi.resources import NODES, KubeObject
-from kubewire.components.networks.flannel import backend, install, kernel, lease, netconf, rules, subnetfile
+from kubewire.components.networks.flannel import (
+    backend,
+    install,
+    kernel,
+    lease,
+    netconf,
+    rules,
+    subnetfile,
+)
 from kubewire.components.networks.flannel.backend import HostGateway, Vxlan
 from kubewire.components.networks.flannel.device import Link
 from kubewire.components.networks.flannel.drift import Watch
@@ -29,12 +42,15 @@ from kubewire.components.networks.flannel.options import Options
 
 log = logging.getLogger("flanneld")
 
-#: Seconds. Node events within _GATHER become one batch; drift is looked at _SETTLE after the last sign of it.
-_GATHER, _SETTLE, _RETRY = 0.05, 1.0, 5.0
+#: Seconds. Node events within _GATHER become one batch; a check for drift follows _SETTLE after its
+#: last sign.
+_GATHER = 0.05
+_SETTLE = 1.0
+_RETRY = 5.0
 
 
 class SubnetError(Exception):
-    """The node's podCIDR does not fit the flannel network; upstream's text."""
+    """The node's podCIDR does not fit the flannel network. The text is upstream's."""
 
 
 Overlays = Sequence[HostGateway | Vxlan]
@@ -46,13 +62,13 @@ def checked_subnet(subnet: Network, conf: NetConf, node: str) -> Network:
     if network is None:
         raise SubnetError(
             f'failed to acquire lease: subnet "{subnet}" specified in the PodCIDR, but doesn\'t exist in the flannel '
-            f'net config of the "{node}" node'
+            f'net config of the "{node}" node',
         )
     if not kernel.within(subnet, network):
         which = "PodCIDR" if subnet.version == 4 else "IPv6 PodCIDR"
         raise SubnetError(
             f'failed to acquire lease: subnet "{network}" specified in the flannel net config doesn\'t contain '
-            f'"{subnet}" {which} of the "{node}" node'
+            f'"{subnet}" {which} of the "{node}" node',
         )
     return subnet
 
@@ -61,7 +77,9 @@ class Agent:
     """One run of flanneld against one API server."""
 
     def __init__(self, options: Options, conf: NetConf, client: Client) -> None:
-        self.options, self.conf, self._client = options, conf, client
+        self.options = options
+        self.conf = conf
+        self._client = client
         self._keys = Annotations(options.annotation_prefix)
         self._nodes = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
         self._own_changed = asyncio.Event()
@@ -72,7 +90,8 @@ class Agent:
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled. Raises what makes a start impossible: LinkError, SubnetError, CommandError."""
+        """Runs until cancelled. Raises LinkError, SubnetError or CommandError if the agent cannot
+        start."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._nodes.run())
             tasks.create_task(self._serve())
@@ -89,10 +108,17 @@ class Agent:
         await self._ensure_iptables(subnets)
         await self._announce(overlays)
         ranges = zip(self.conf.networks, subnets, strict=True)
-        text = subnetfile.render(ranges, min(overlay.mtu for overlay in overlays), self.options.ip_masq)
+        text = subnetfile.render(
+            ranges,
+            min(overlay.mtu for overlay in overlays),
+            self.options.ip_masq,
+        )
         files.replace(self.options.subnet_file, text.encode())
         install.install_plugin(self.options.cni_bin_dir)
-        install.install_conflist(install.conflist(self.options.cni_conf_path), self.options.cni_conf_dir)
+        install.install_conflist(
+            install.conflist(self.options.cni_conf_path),
+            self.options.cni_conf_dir,
+        )
         log.info("Wrote subnet file to %s", self.options.subnet_file)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_nodes(overlays))
@@ -102,24 +128,38 @@ class Agent:
             log.info("Running backend.")
 
     async def _outer_links(self) -> list[Link]:
-        """One interface, as each family sees it."""
-        options, first = self.options, self.conf.networks[0].version
-        links = [await kernel.outer_link(options.iface, options.iface_regex, options.iface_can_reach, first)]
+        """The outer interface once for each enabled family."""
+        options = self.options
+        first = self.conf.networks[0].version
+        links = [
+            await kernel.outer_link(
+                options.iface,
+                options.iface_regex,
+                options.iface_can_reach,
+                first,
+            )
+        ]
         for network in self.conf.networks[1:]:
             links.append(await kernel.outer_link((links[0].name,), version=network.version))
         for link in links:
             log.info("Using interface with name %s and address %s", link.name, link.address)
-        if self.conf.backend_type == "host-gw" and options.public_ip not in ("", str(links[0].address)):
+        if self.conf.backend_type == "host-gw" and options.public_ip not in (
+            "",
+            str(links[0].address),
+        ):
             raise kernel.LinkError(
                 "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not "
-                "supported by host-gw backend"
+                "supported by host-gw backend",
             )
         return links
 
     async def _acquire_subnets(self) -> list[Network]:
-        """Waits until the node is registered and has its podCIDRs, one for each of flannel's networks. Raises
-        SubnetError."""
-        name, told = self.options.node_name, False
+        """Waits until the node is registered and has a podCIDR for each of flannel's networks.
+
+        Raises SubnetError.
+        """
+        name = self.options.node_name
+        told = False
         while True:
             self._own_changed.clear()
             node = self._nodes.get(name)
@@ -132,8 +172,6 @@ class Agent:
                 told = True
             await self._own_changed.wait()
 
-    # Node objects ------------------------------------------------------------------------------------------
-
     def _node_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         node = new or old or {}
         if node["metadata"]["name"] == self.options.node_name:
@@ -142,19 +180,19 @@ class Agent:
             self._leases_changed.set()
 
     def leases(self) -> list[Lease]:
-        """Of all families."""
-        found = []
+        """The leases of all families."""
+        leases: list[Lease] = []
         for node in self._nodes.store.values():
             try:
                 entries = [lease.lease_of(node, self._keys, network.version) for network in self.conf.networks]
             except ValueError as error:
                 log.info("Error turning node %r to lease: %s", node["metadata"]["name"], error)
                 continue
-            found += [entry for entry in entries if entry is not None]
-        return found
+            leases += [entry for entry in entries if entry is not None]
+        return leases
 
     async def _announce(self, overlays: Overlays) -> None:
-        """Write this node's annotations where they differ. Raises ApiError."""
+        """Writes this node's annotations if they differ. Raises ApiError."""
         node = self._nodes.get(self.options.node_name)
         if node is None:
             return
@@ -168,24 +206,20 @@ class Agent:
     async def _set_network_available(self) -> None:
         if not self.options.set_node_network_unavailable:
             return
-        now = timestamp()
-        condition = {
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "FlannelIsUp",
-            "message": "Flannel is running on this node",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        await self._patch_status({"status": {"conditions": [condition]}})
+        await self._patch_status(network_available("FlannelIsUp", "Flannel is running on this node"))
 
     async def _patch_status(self, patch: KubeObject) -> None:
-        """Tried until the API server takes it: a flanneld outlives its restarts."""
+        """Retries until the API server accepts the patch: flanneld survives the API server's
+        restarts."""
         delay = 0.1
         while True:
             try:
                 await self._client.patch(
-                    NODES, self.options.node_name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+                    NODES,
+                    self.options.node_name,
+                    patch,
+                    subresource="status",
+                    content_type=STRATEGIC_MERGE_PATCH,
                 )
                 return
             except ApiError as error:
@@ -196,8 +230,11 @@ class Agent:
             delay = min(2 * delay, _RETRY)
 
     async def _keep_announced(self, overlays: Overlays) -> None:
-        """A Node object that is made anew (kubectl delete node, then the kubelet registers) is annotated again.
-        Annotations that somebody edits stay as they are, as upstream leaves them until its next start."""
+        """Annotates a Node object that was deleted and registered again by the kubelet.
+
+        Annotations that an administrator edits stay as they are: upstream also restores them only
+        at its next start.
+        """
         node = self._nodes.get(self.options.node_name)
         uid = node["metadata"].get("uid") if node else None
         while True:
@@ -208,8 +245,6 @@ class Agent:
                 uid = node["metadata"].get("uid")
                 await self._announce(overlays)
                 await self._set_network_available()
-
-    # The kernel ----------------------------------------------------------------------------------------------
 
     async def _follow_nodes(self, overlays: Overlays) -> None:
         watch = Watch(self._drifted, [overlay.network.version for overlay in overlays])
@@ -231,7 +266,8 @@ class Agent:
                 self._settling.cancel()
 
     def _drifted(self) -> None:
-        """Our own batches echo here too; one look after things are quiet serves both."""
+        """The agent's own changes are notified too, so one check follows when no more notifications
+        arrive."""
         if self._settling:
             self._settling.cancel()
         self._settling = asyncio.get_running_loop().call_later(_SETTLE, self._look)
@@ -241,10 +277,11 @@ class Agent:
         self._leases_changed.set()
 
     async def reconcile(self, overlays: Overlays) -> bool:
-        """Bring the kernel to what the leases say; False when something could not be set (try again later).
+        """Makes the kernel's entries equal to the leases. Returns False if that failed and must be
+        retried.
 
-        The kernel is read at the start and when something may have drifted; else what was applied last is
-        known, and a change of one node costs one or two short processes.
+        The kernel is read at the start and after possible drift. Otherwise the last applied state
+        is known, and a change of one node costs one or two short processes.
         """
         try:
             if self._dirty or self._applied is None:
@@ -260,15 +297,20 @@ class Agent:
         return True
 
     async def _now(self, overlays: Overlays) -> Forwarding:
-        """Devices made right, and what the kernel has behind them."""
-        found = Forwarding()
+        """Prepares the devices and reads the kernel's entries."""
+        present = Forwarding()
         for overlay in overlays:
             await overlay.prepare()
-            found |= await kernel.forwarding(overlay.network, outer=overlay.link.name, overlay=overlay.overlay)
-        return found
+            present |= await kernel.forwarding(
+                overlay.network,
+                outer=overlay.link.name,
+                overlay=overlay.overlay,
+            )
+        return present
 
     def _desired(self, overlays: Overlays) -> Forwarding:
-        leases, wanted = self.leases(), Forwarding()
+        leases = self.leases()
+        wanted = Forwarding()
         for overlay in overlays:
             family = [lease for lease in leases if lease.subnet.version == overlay.network.version]
             wanted |= overlay.desired(family, self.options.node_name)
@@ -289,7 +331,8 @@ class Agent:
                     log.error("Failed to ensure iptables rules: %s", error)
 
     async def _keep_iptables(self, subnets: Sequence[Network]) -> None:
-        nf_tables, seen = iptables.is_nf_tables(), None
+        nf_tables = iptables.is_nf_tables()
+        seen = None
         while True:
             await asyncio.sleep(self.options.iptables_resync)
             now = iptables.generation() if nf_tables else None
@@ -303,7 +346,7 @@ def _relevant(node: KubeObject) -> tuple[object, object]:
 
 
 async def healthz(host: str, port: int) -> asyncio.Server:
-    """Answers 200 to GET /healthz, as upstream does, for as long as the process runs."""
+    """Answers 200 to GET /healthz while the process runs, as upstream does."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(5.0):
@@ -318,7 +361,7 @@ async def healthz(host: str, port: int) -> asyncio.Server:
 
 
 async def start(options: Options) -> None:
-    """The whole agent. Raises NetConfError, KubeconfigError and what Agent.run raises."""
+    """Runs the whole agent. Raises NetConfError, KubeconfigError and the errors of Agent.run."""
     conf = netconf.load(options.net_config_path)
     client = (
         Client.from_kubeconfig(options.kubeconfig_file, user_agent="flanneld")

@@ -1,26 +1,40 @@
-"""A backend makes this node a member of the overlay and says what the kernel must hold for the other nodes. There is
-one for each IP family."""
+"""A backend carries packets between the nodes' pod subnets: vxlan encapsulates them, host-gw routes
+them.
+
+Each IP family has its own backend object. A backend makes this node a member of the network
+(prepare), and computes the entries that the kernel must hold for all other nodes (desired). With
+vxlan the entries are static: flanneld knows every node from the Node objects, so the device neither
+floods nor learns, and no packet of the overlay is an ARP request. Three look-ups carry a packet to
+another node, and each is one entry:
+
+    route      podCIDR via SUBNET.0 dev flannel.1 onlink    which VTEP (the tunnel end of the other node)
+    neighbour  SUBNET.0 lladdr VtepMAC                      the inner frame's destination MAC
+    FDB        VtepMAC dst NODE                             the outer packet's destination address
+
+If one of the three is missing, packets to that node's pods are lost without an error, so agent.py
+restores entries that disappear. The VTEP's MAC must survive a restart, because all other nodes have
+it in their entries; it is kept in the Node's annotation. host-gw has only a route via the other
+node's own address, which requires that all nodes are on one segment
+(https://github.com/flannel-io/flannel/blob/master/Documentation/backends.md; RFC 7348, section 4).
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kubewire.components.kernel import iproute
+from kubewire.components.kernel import vxlan
 from kubewire.components.kernel.forwarding import Forwarding
 from kubewire.components.networks.flannel import device, forwarding, kernel
 from kubewire.components.networks.flannel.device import Link, VxlanDevice
 from kubewire.components.networks.flannel.lease import Lease, Member
 from kubewire.components.networks.flannel.netconf import NetConf, Network
 
-log = logging.getLogger(__name__)
-
 
 class Backend(Protocol):
-    """mtu is what pods may send, in bytes. overlay is the name of the overlay's device, "" without one. network is
-    flannel's of this family."""
+    """mtu: the largest packet that pods send, in bytes. overlay: the name of the overlay's device,
+    "" if there is none. network: the flannel network of this family."""
 
     type: str
     link: Link
@@ -31,14 +45,14 @@ class Backend(Protocol):
     vtep_mac: str
 
     async def prepare(self) -> None:
-        """Make the device right; does nothing when it is. Raises CommandError or LinkError."""
+        """Creates or corrects the device; does nothing if it is correct. Raises CommandError."""
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding: ...
 
 
 @dataclass
 class HostGateway:
-    """Other nodes are next hops: they must be on one segment with this one."""
+    """Other nodes are next hops, so they must be on one segment with this node."""
 
     link: Link
     network: Network
@@ -60,8 +74,8 @@ class HostGateway:
 
 @dataclass
 class Vxlan:
-    """wanted is the device; address SUBNET.0/32 (SUBNET::/128) on it is the source of what the node itself sends to
-    pods."""
+    """wanted is the device. Its address SUBNET.0/32 (SUBNET::/128) is the source of packets that
+    the node itself sends to pods."""
 
     conf: NetConf
     link: Link
@@ -71,7 +85,8 @@ class Vxlan:
 
     @property
     def mtu(self) -> int:
-        # Of both families: what a pod sends over flannel-v6.1 and is too big for it, is told so by its node.
+        # The same for both families: flannel-v6.1 carries less, and the node answers larger packets
+        # with Packet Too Big.
         return (self.conf.vxlan.mtu or self.link.mtu) - device.ENCAPSULATION_OVERHEAD
 
     @property
@@ -87,10 +102,7 @@ class Vxlan:
         return self.wanted.mac
 
     async def prepare(self) -> None:
-        found = await kernel.vxlan_device(self.wanted.name, self.network.version)
-        if found is not None and (reason := device.incompatible(self.wanted, found)):
-            log.warning("%r already exists with incompatible configuration: %s; recreating device", found.name, reason)
-        await iproute.batch("ip", device.commands(self.wanted, found, self.network))
+        await vxlan.ensure(self.wanted, self.network.version, lambda address: device.is_ours(address, self.network))
         kernel.write_sysctl(f"net/ipv6/conf/{self.wanted.name}/accept_ra", "0")
 
     def desired(self, leases: Iterable[Lease], node: str) -> Forwarding:
@@ -105,17 +117,19 @@ class Vxlan:
 
 
 def member(backend: HostGateway | Vxlan, public_ip: str = "") -> Member:
-    """What this node announces. public_ip: instead of the interface's address."""
+    """The lease data that this node announces. public_ip replaces the interface's address."""
     address = public_ip or str(backend.link.address)
     return Member(backend.network.version, address, backend.vni, backend.vtep_mac)
 
 
 async def create(conf: NetConf, link: Link, subnet: Network, *, stored_mac: str = "") -> HostGateway | Vxlan:
-    """The backend of net-conf.json for subnet's family. The VTEP keeps its MAC: the annotation's, else that of a device
-    from before."""
+    """The backend that net-conf.json names, for subnet's family.
+
+    The VTEP keeps its MAC: that of the annotation, else that of an existing device.
+    """
     version = subnet.version
     network = conf.network(version)
-    assert network is not None, "a subnet is only asked for where there is a network"
+    assert network is not None, "subnets exist only for enabled networks"
     if conf.backend_type == "host-gw":
         return HostGateway(link, network)
     name = conf.vxlan.device(version)

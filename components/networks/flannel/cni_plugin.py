@@ -1,8 +1,10 @@
-"""The flannel CNI meta plugin: subnet.env in, a bridge configuration out, and the delegate run with it
-(https://github.com/flannel-io/cni-plugin; CNI SPEC.md section 4 "Plugin Delegation").
+"""The flannel CNI meta plugin: it turns subnet.env into a configuration for the bridge plugin and
+runs that plugin as its delegate (https://github.com/flannel-io/cni-plugin; SPEC.md section 4
+"Plugin Delegation").
 
-It is installed as /opt/cni/bin/flannel and runs for every pod: standard library only, and of that only what
-loads in a few milliseconds (no subprocess, no ipaddress, no re of our own).
+It is installed as /opt/cni/bin/flannel and runs for every pod, so it imports only those parts of
+the standard library that load in a few milliseconds (no subprocess, no re, and ipaddress only for
+IPv6).
 """
 
 # ruff: noqa: PTH103, PTH108, PTH112, PTH118, PTH120, PTH208
@@ -25,7 +27,7 @@ DEFAULT_DATA_DIR = "/var/lib/cni/flannel"
 
 
 def network_of(cidr: str) -> str:
-    """ "10.244.1.1/24" -> "10.244.1.0/24"; IPv6 is passed through ipaddress, which is slow to load."""
+    """ "10.244.1.1/24" -> "10.244.1.0/24". Only IPv6 uses ipaddress, which is slow to load."""
     address, slash, length = cidr.partition("/")
     try:
         if ":" in address:
@@ -43,7 +45,8 @@ def network_of(cidr: str) -> str:
 
 
 def load_subnet_env(path: str) -> dict[str, Any]:
-    """The file's FLANNEL_* values; networks as lists, since flannel may have several. Raises PluginError."""
+    """The FLANNEL_* values of the file. Networks are lists, because there may be several. Raises
+    PluginError."""
     try:
         with open(path, encoding="utf-8") as file:
             pairs = dict(line.strip().split("=", 1) for line in file if "=" in line)
@@ -61,7 +64,9 @@ def load_subnet_env(path: str) -> dict[str, Any]:
         raise PluginError(f"loadFlannelSubnetEnv failed: {path} is missing {', '.join(missing)}")
     if not pairs["FLANNEL_MTU"].isdigit():
         text = json.dumps(pairs["FLANNEL_MTU"])
-        raise PluginError(f"loadFlannelSubnetEnv failed: strconv.ParseUint: parsing {text}: invalid syntax")
+        raise PluginError(
+            f"loadFlannelSubnetEnv failed: strconv.ParseUint: parsing {text}: invalid syntax",
+        )
     return env | {"mtu": int(pairs["FLANNEL_MTU"]), "ipmasq": pairs["FLANNEL_IPMASQ"] == "true"}
 
 
@@ -70,16 +75,19 @@ def _networks(text: str) -> list[str]:
 
 
 def delegate_config(conf: dict[str, Any], env: dict[str, Any]) -> dict[str, Any]:
-    """The delegate's configuration: what the user gave under "delegate", completed from subnet.env."""
+    """The delegate's configuration: the user's "delegate" object, completed from subnet.env."""
     delegate = dict(conf.get("delegate") or {})
     if not isinstance(delegate.get("type", ""), str):
         raise PluginError("'delegate' dictionary, if present, must have (string) 'type' field")
     for key in ("name", "ipam"):
         if key in delegate:
-            raise PluginError(f"'delegate' dictionary must not have '{key}' field, it'll be set by flannel")
+            raise PluginError(
+                f"'delegate' dictionary must not have '{key}' field, it'll be set by flannel",
+            )
     delegate["name"] = conf.get("name", "")
     delegate.setdefault("type", "bridge")
-    # When flanneld masquerades, the bridge plugin must not, or pods would see a node's address.
+    # When flanneld masquerades, the bridge plugin must not: pods would see each other with node
+    # addresses.
     delegate.setdefault("ipMasq", not env["ipmasq"])
     delegate.setdefault("mtu", env["mtu"])
     if delegate["type"] == "bridge":
@@ -97,7 +105,7 @@ def delegate_config(conf: dict[str, Any], env: dict[str, Any]) -> dict[str, Any]
 
 
 def delegated(call: Call, verb: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The delegate's result. Raises PluginError with the delegate's own error."""
+    """Returns the delegate's result. Raises PluginError with the delegate's own error."""
     contract.found(config["type"])
     try:
         return contract.delegated(call, config["type"], verb, config)
@@ -115,7 +123,8 @@ def add(call: Call) -> dict[str, Any]:
     config = delegate_config(call.config, env)
     path = scratch_path(call)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    # DEL must find what ADD used, also when subnet.env has changed or gone by then.
+    # DEL must use the configuration of ADD, even if subnet.env has changed or disappeared in
+    # between.
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(config, file)
     return delegated(call, "ADD", config)
@@ -138,7 +147,7 @@ def stored(call: Call) -> dict[str, Any] | None:
 def delete(call: Call) -> dict[str, Any]:
     config = stored(call)
     if config is None:
-        return {}  # Nothing there: done before, or ADD never came this far.
+        return {}  # DEL ran before, or ADD failed early: the specification wants success
     if call.config.get("prevResult") is not None:
         config["prevResult"] = call.config["prevResult"]
     delegated(call, "DEL", config)
@@ -167,7 +176,8 @@ def status(call: Call) -> dict[str, Any]:
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Scratch files of this network whose container is not valid any more; their addresses went with DEL."""
+    """Deletes this network's scratch files of containers that are gone; DEL released their
+    addresses."""
     valid = call.valid_containers
     folder = call.config.get("dataDir") or DEFAULT_DATA_DIR
     for name in os.listdir(folder) if os.path.isdir(folder) else ():

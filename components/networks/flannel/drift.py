@@ -1,4 +1,5 @@
-"""Notice, without asking, that somebody else changed what flannel set, by rtnetlink's notifications."""
+"""Notices by rtnetlink notifications, without polling, that another program changed flannel's
+entries."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ from kubewire.components.kernel import rtnetlink
 
 
 def concerns(kind: int, payload: bytes, overlays: Collection[int]) -> bool:
-    """Is this about an overlay device (by interface index), or any IPv4 route, or an IPv6 one that somebody set?
+    """Tells whether a notification is about an overlay device (by interface index) or about a
+    route.
 
-    ifinfomsg and ndmsg have the interface index at offset 4. ARP of other interfaces is noise, and so are the IPv6
-    routes that the kernel itself makes with each interface (rtmsg: family at offset 0, protocol at 5).
+    ifinfomsg and ndmsg have the interface index at offset 4. Neighbours of other interfaces are
+    ignored, and so are the IPv6 routes that the kernel itself creates for each interface (rtmsg:
+    family at offset 0, protocol at offset 5).
     """
     if kind in (rtnetlink.NEWROUTE, rtnetlink.DELROUTE):
         return len(payload) < 6 or payload[0] != socket.AF_INET6 or payload[5] != rtnetlink.RTPROT_KERNEL
@@ -26,19 +29,25 @@ def concerns(kind: int, payload: bytes, overlays: Collection[int]) -> bool:
 
 
 class Watch(rtnetlink.Watch):
-    """Calls back for each burst of notifications that concern an overlay device or routes of the given IP versions."""
+    """Calls back for bursts of notifications about an overlay device or about routes of the given
+    families."""
 
     def __init__(self, changed: Callable[[], None], versions: Collection[int] = (4,)) -> None:
         self._overlays: frozenset[int] = frozenset()
         groups = rtnetlink.LINKS | rtnetlink.NEIGHBOURS
         groups |= rtnetlink.IPV4_ROUTES if 4 in versions else 0
         groups |= rtnetlink.IPV6_ROUTES if 6 in versions else 0
-        super().__init__(groups, changed, lambda kind, payload: concerns(kind, payload, self._overlays))
+        super().__init__(
+            groups,
+            changed,
+            lambda kind, payload: concerns(kind, payload, self._overlays),
+        )
 
     def follow(self, devices: Iterable[str]) -> None:
-        """The overlay devices, by name; again after one was made anew."""
-        found = set()
+        """Sets the overlay devices by name. Call it again after a device was recreated: its index
+        changes."""
+        indexes = set()
         for device in filter(None, devices):
             with contextlib.suppress(OSError):
-                found.add(socket.if_nametoindex(device))
-        self._overlays = frozenset(found)
+                indexes.add(socket.if_nametoindex(device))
+        self._overlays = frozenset(indexes)

@@ -1,9 +1,10 @@
-"""How packets for other nodes' pods leave this node: the desired entries, from leases. Pure.
+"""The kernel entries that carry packets to other nodes' pods, computed from the leases. Pure.
 
-With vxlan, each remote node has a route for its podCIDR via SUBNET.0 on flannel.1, with the neighbour and the FDB entry
-that components/kernel/forwarding.py explains; IPv6 has the same three on flannel-v6.1. With host-gw, and with vxlan's
-DirectRouting on one segment, there is only `podCIDR via NODE dev eth0`.
-(https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/vxlan.go, pkg/backend/hostgw)
+With vxlan, each other node has a route for its podCIDR via SUBNET.0 on flannel.1, with the
+neighbour and the FDB entry that backend.py explains; IPv6 has the same three on flannel-v6.1. With
+host-gw, and with vxlan's DirectRouting between nodes on one segment, there is only `podCIDR via
+NODE dev eth0` (https://github.com/flannel-io/flannel/blob/master/pkg/backend/vxlan/vxlan.go,
+pkg/backend/hostgw).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from kubewire.components.networks.flannel.netconf import Network
 
 
 def host_gateway(leases: Iterable[Lease], node: str, device: str) -> Forwarding:
-    """Routes through the other nodes' own addresses. Leases of another backend are left alone, as upstream does."""
+    """Routes via the other nodes' own addresses. Leases of another backend are ignored, as upstream
+    does."""
     routes = {_direct(lease, device) for lease in leases if lease.node != node and lease.backend_type == "host-gw"}
     return Forwarding(routes=frozenset(routes))
 
@@ -30,12 +32,14 @@ def vxlan(
     outer_device: str = "",
     on_link: Sequence[Network] = (),
 ) -> Forwarding:
-    """Entries for every other node with the vxlan backend and this VNI.
+    """Entries for every other node that has the vxlan backend and this VNI.
 
-    With DirectRouting the caller gives the outer interface's networks as on_link: nodes in them are reached
-    without encapsulation.
+    With DirectRouting the caller passes the outer interface's networks as on_link: nodes in them
+    are reached without encapsulation.
     """
-    routes, neighbours, fdb = set(), set(), set()
+    routes = set()
+    neighbours = set()
+    fdb = set()
     for lease in leases:
         if lease.node == node or lease.backend_type != "vxlan" or lease.vni != vni or not lease.vtep_mac:
             continue

@@ -1,5 +1,5 @@
-"""Put the CNI configuration and plugin where the kubelet looks. Upstream's manifest does this with two init
-containers (install-cni, install-cni-plugin)."""
+"""Installs the CNI configuration and the plugin where the kubelet looks for them. Upstream's
+manifest does this with two init containers (install-cni, install-cni-plugin)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kubewire.components.networks.cni_plugin import pack
 DEFAULT_CONF_DIR = "/etc/cni/net.d"
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 CONFLIST_NAME = "10-flannel.conflist"
-PLUGIN_NAME = "flannel"
+PLUGINS = ("flannel",)
 
-#: cni-conf.json of upstream's kube-flannel.yml.
+#: The cni-conf.json of upstream's kube-flannel.yml.
 DEFAULT_CONFLIST = {
     "name": "cbr0",
     "cniVersion": "0.3.1",
@@ -26,7 +26,7 @@ DEFAULT_CONFLIST = {
 
 
 def conflist(path: str | Path) -> bytes:
-    """The administrator's cni-conf.json when there is one, else upstream's default. Raises OSError."""
+    """The administrator's cni-conf.json if it exists, else upstream's default. Raises OSError."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -40,9 +40,9 @@ def plugin() -> bytes:
 
 def install_plugin(bin_dir: str | Path = DEFAULT_BIN_DIR) -> None:
     """Raises OSError."""
-    replace(Path(bin_dir, PLUGIN_NAME), plugin(), mode=0o755)
+    pack.install(plugin(), PLUGINS, str(bin_dir))
 
 
 def install_conflist(content: bytes, conf_dir: str | Path = DEFAULT_CONF_DIR) -> None:
-    """From now on the kubelet reports the node's network as ready. Raises OSError."""
+    """After this the kubelet reports the node's network as ready. Raises OSError."""
     replace(Path(conf_dir, CONFLIST_NAME), content)

@@ -1,4 +1,5 @@
-"""What flannel reads of its node: the interface between nodes, its VXLAN device, and the entries it answers for."""
+"""Reads flannel's part of the node: the outer interface, the VXLAN device, and the entries flannel
+owns."""
 
 from __future__ import annotations
 
@@ -10,37 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from kubewire.components.kernel import forwarding as kernel
+from kubewire.components.kernel import vxlan
 from kubewire.components.kernel.forwarding import Forwarding, Route
 from kubewire.components.kernel.iproute import query
-from kubewire.components.networks.flannel.device import Link, VxlanDevice
+from kubewire.components.kernel.vxlan import VxlanDevice
+from kubewire.components.networks.flannel.device import Link
 from kubewire.components.networks.flannel.netconf import Network
 
 log = logging.getLogger(__name__)
 
 
 class LinkError(Exception):
-    """No interface as asked for; upstream's text."""
+    """No interface matches the options. The text is upstream's."""
 
 
 _Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
 def _networks(entry: dict[str, Any], version: int) -> list[_Interface]:
-    """Its addresses of a family; link-local ones reach nobody who is routed to."""
-    family = "inet" if version == 4 else "inet6"
-    found = [
-        ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}")
-        for info in entry.get("addr_info", ())
-        if info.get("family") == family and "local" in info
-    ]
-    return [address for address in found if version == 4 or not address.ip.is_link_local]
+    """The interface's addresses of a family. A link-local address cannot be the target of a routed
+    packet."""
+    return [ipaddress.ip_interface(address) for address in vxlan.addresses(entry, version)]
 
 
 async def outer_link(
     interfaces: Sequence[str] = (), patterns: Sequence[str] = (), reachable: str = "", version: int = 4
 ) -> Link:
-    """The interface for traffic between nodes: by name or address, by regular expression on both, as the one
-    towards an address, else the default route's. Raises LinkError or CommandError."""
+    """Finds the interface for traffic between nodes: by name or address, by regular expression on
+    both, by the route to an address, else by the default route. Raises LinkError or CommandError.
+    """
     flag = f"-{version}"
     links = {entry["ifname"]: entry for entry in await query("ip", flag, "address", "show")}
     for wanted in interfaces:
@@ -71,34 +70,17 @@ def _link(entry: dict[str, Any], version: int, wanted: str = "") -> Link:
 
 
 async def vxlan_device(name: str, version: int = 4) -> VxlanDevice | None:
-    """The device as it is, with its addresses of a family; None when there is none. Raises LinkError when name is
-    something else."""
-    found = await query("ip", "-details", "address", "show", "dev", name, check=False)
-    if not found:
-        return None
-    entry = found[0]
-    info = entry.get("linkinfo", {})
-    data = info.get("info_data", {})
-    if info.get("info_kind") != "vxlan":
+    """The device as it is, with its addresses of a family; None if it does not exist. Raises
+    LinkError if the name belongs to a device of another kind."""
+    found = await vxlan.read(name, version)
+    if found is not None and found.kind != "vxlan":
         raise LinkError(f"{name} exists and is not a vxlan device")
-    return VxlanDevice(
-        name=name,
-        vni=data.get("id", 0),
-        port=data.get("port", 0),
-        mtu=entry["mtu"],
-        local=data.get("local" if version == 4 else "local6", ""),
-        link=data.get("link", ""),
-        mac=entry["address"],
-        learning=bool(data.get("learning")),
-        gbp=bool(data.get("gbp")),
-        addresses=tuple(f"{own.ip}/{own.network.prefixlen}" for own in _networks(entry, version)),
-        up="UP" in entry.get("flags", ()),
-    )
+    return found
 
 
 async def forwarding(network: Network, *, outer: str, overlay: str = "") -> Forwarding:
-    """What the kernel has now and flannel answers for: all of the overlay device's entries, and on the outer
-    interface the routes with a next hop into the flannel network. Raises CommandError."""
+    """The entries that flannel owns: all entries of the overlay device, and on the outer interface
+    the routes via a next hop to destinations in the flannel network. Raises CommandError."""
     routes = await kernel.routes(network.version, "dev", outer)
     found = Forwarding()
     if overlay:
@@ -115,12 +97,12 @@ def _ours(route: Route, network: Network) -> bool:
 
 
 def within(inner: Network, outer: Network) -> bool:
-    """Is inner a part of outer, or all of it? Not of another family."""
+    """Tells whether inner is a part of outer or equal to it. False for another family."""
     return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 def write_sysctl(path: str, value: str) -> None:
-    """Set /proc/sys/PATH; a kernel without it is logged at debug level."""
+    """Writes /proc/sys/PATH. If the kernel does not have it, that is logged at debug level."""
     try:
         Path("/proc/sys", path).write_text(value)
     except OSError as error:

@@ -1,5 +1,5 @@
-"""A node's place in the overlay, kept in its Node object: podCIDR and the flannel.alpha.coreos.com annotations
-(https://github.com/flannel-io/flannel/tree/master/pkg/subnet/kube)."""
+"""A node's membership in the overlay, stored in its Node object as podCIDR and the annotations
+flannel.alpha.coreos.com (https://github.com/flannel-io/flannel/tree/master/pkg/subnet/kube)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.networks.flannel.netconf import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_ADDRESSES: dict[int, Callable[[str], Address]] = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
+_ADDRESSES: dict[int, Callable[[str], Address]] = {
+    4: ipaddress.IPv4Address,
+    6: ipaddress.IPv6Address,
+}
 DEFAULT_PREFIX = "flannel.alpha.coreos.com"
 
 
@@ -53,15 +56,16 @@ class Annotations:
         return self.public_ip if version == 4 else self.public_ipv6
 
     def overwrite_of(self, version: int) -> str:
-        """An administrator's annotation, which wins over the interface's address."""
+        """An administrator's annotation; it overrides the interface's address."""
         return f"{self.address_of(version)}-overwrite"
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A node's pod subnet, the address its packets are sent to, and for vxlan its VTEP's MAC ("" otherwise).
+    """A node's pod subnet, the address that packets for it are sent to, and with vxlan the MAC of
+    its VTEP ("" else).
 
-    All of one IP family; a dual-stack node has two leases.
+    All values are of one IP family; a dual-stack node has two leases.
     """
 
     node: str
@@ -74,7 +78,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Member:
-    """What this node announces of one family."""
+    """The values of one family that this node announces."""
 
     version: int
     public_ip: str
@@ -83,7 +87,8 @@ class Member:
 
 
 def pod_cidr(node: KubeObject, version: int = 4) -> Network | None:
-    """The node's podCIDR of a family, None while the node IPAM controller has not given one. Raises ValueError."""
+    """The node's podCIDR of a family; None until the node IPAM controller assigns it. Raises
+    ValueError."""
     spec = node.get("spec") or {}
     cidrs = spec.get("podCIDRs") or [spec["podCIDR"]] if spec.get("podCIDR") else []
     if len(cidrs) > 2:
@@ -98,7 +103,8 @@ def annotations_of(node: KubeObject) -> dict[str, str]:
 
 
 def lease_of(node: KubeObject, keys: Annotations, version: int = 4) -> Lease | None:
-    """None for a node that flannel does not run on (yet). Raises ValueError for annotations that make no sense."""
+    """None if flannel does not run on the node (yet). Raises ValueError if its annotations are
+    invalid."""
     notes = annotations_of(node)
     subnet = pod_cidr(node, version)
     if notes.get(keys.managed) != "true" or subnet is None:
@@ -118,7 +124,8 @@ def lease_of(node: KubeObject, keys: Annotations, version: int = 4) -> Lease | N
 
 
 def stored_mac(node: KubeObject, keys: Annotations, version: int = 4) -> str:
-    """The VTEP MAC an earlier flanneld on this node announced; re-used, so that the peers' entries stay right."""
+    """The VTEP MAC that an earlier flanneld announced. Re-using it keeps the other nodes' entries
+    valid."""
     try:
         data = json.loads(annotations_of(node).get(keys.data_of(version)) or "null") or {}
         mac = str(data.get("VtepMAC", "")).lower()
@@ -130,7 +137,8 @@ def stored_mac(node: KubeObject, keys: Annotations, version: int = 4) -> str:
 def wanted_annotations(
     keys: Annotations, current: dict[str, str], backend_type: str, members: Iterable[Member]
 ) -> dict[str, str]:
-    """What this node's flanneld announces. An -overwrite annotation wins over the interface's address."""
+    """The annotations of this node's flanneld. An -overwrite annotation overrides the interface's
+    address."""
     wanted = {keys.managed: "true", keys.backend_type: backend_type}
     for member in members:
         data = {"VNI": member.vni, "VtepMAC": member.vtep_mac} if member.vtep_mac else None
@@ -141,7 +149,8 @@ def wanted_annotations(
 
 
 def slim(node: KubeObject) -> KubeObject:
-    """Only what flanneld reads: a hundred agents keep a hundred nodes each."""
+    """Only the fields that flanneld reads: in a large lab a hundred agents each store a hundred
+    nodes."""
     metadata = node["metadata"]
     notes = {
         key: value

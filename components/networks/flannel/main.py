@@ -20,7 +20,7 @@ _EXPECTED = (NetConfError, KubeconfigError, LinkError, SubnetError, CommandError
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start, 2 for flags that make no sense."""
+    """Returns 0 after SIGTERM, 1 if flanneld cannot start, 2 for invalid flags."""
     try:
         chosen = options.parse(argv)
     except options.OptionError as error:
@@ -53,7 +53,7 @@ async def _until_signal(chosen: options.Options) -> int:
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:
-    """The errors inside of a task group's nested groups."""
+    """The errors inside a task group's nested groups."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error] if error else []

@@ -1,5 +1,6 @@
 """net-conf.json: flannel's networks and backend
-(https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md and backends.md)."""
+(https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md and backends.md).
+"""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ DEFAULT_PORT = 8472
 
 
 class NetConfError(ValueError):
-    """net-conf.json cannot be used; the text says which key and what is allowed."""
+    """net-conf.json is invalid; the text names the key and the allowed values."""
 
 
 @dataclass(frozen=True)
 class VxlanBackend:
-    """mtu is that of the outer interface, in bytes; 0 means to take the interface's own."""
+    """mtu: the MTU of the outer interface in bytes; 0 takes it from the interface."""
 
     vni: int = DEFAULT_VNI
     port: int = DEFAULT_PORT
@@ -33,25 +34,26 @@ class VxlanBackend:
     gbp: bool = False
 
     def device(self, version: int) -> str:
-        """Each IP family has a device of its own, with a local address of that family."""
+        """The device's name. Each IP family has its own device, with a local address of that
+        family."""
         return f"flannel.{self.vni}" if version == 4 else f"flannel-v6.{self.vni}"
 
 
 @dataclass(frozen=True)
 class NetConf:
-    """networks: one of each family that is enabled, IPv4 before IPv6."""
+    """networks: one network for each enabled family, IPv4 before IPv6."""
 
     networks: tuple[Network, ...]
     backend_type: str
     vxlan: VxlanBackend = VxlanBackend()
 
     def network(self, version: int) -> Network | None:
-        """Of this IP version; None where the family is not enabled."""
+        """The network of this IP version; None if the family is not enabled."""
         return next((network for network in self.networks if network.version == version), None)
 
 
 class _Keys:
-    """A JSON object whose keys are found in any case, as Go's decoder finds them."""
+    """A JSON object whose keys match in any case, as in Go's decoder."""
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, dict):
@@ -64,7 +66,9 @@ class _Keys:
         if value is None:
             return default
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise NetConfError(f"error parsing subnet config: {self._where}{key} must be a {kind.__name__}")
+            raise NetConfError(
+                f"error parsing subnet config: {self._where}{key} must be a {kind.__name__}",
+            )
         return value
 
 
@@ -78,11 +82,13 @@ def parse(text: str) -> NetConf:
     networks = tuple(_networks(keys))
     if not networks:
         raise NetConfError("none defined stack")
-    # Upstream's default backend without a Backend key is udp, which nothing uses any more.
+    # Without a Backend key, upstream's default is udp, which is obsolete and not supported here.
     backend = _Keys(keys.get("Backend", dict, {"Type": "udp"}), "Backend.")
     backend_type = backend.get("Type", str, "")
     if backend_type not in BACKENDS:
-        raise NetConfError(f"unknown backend type: {backend_type} (supported are {', '.join(BACKENDS)})")
+        raise NetConfError(
+            f"unknown backend type: {backend_type} (supported are {', '.join(BACKENDS)})",
+        )
     return NetConf(networks, backend_type, _vxlan(backend))
 
 
@@ -121,4 +127,6 @@ def load(path: str | Path) -> NetConf:
     try:
         return parse(Path(path).read_text())
     except OSError as error:
-        raise NetConfError(f"failed to read net conf: open {path}: {(error.strerror or '').lower()}") from error
+        raise NetConfError(
+            f"failed to read net conf: open {path}: {(error.strerror or '').lower()}",
+        ) from error

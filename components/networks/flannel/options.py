@@ -1,5 +1,5 @@
-"""flanneld's flags: upstream's names and defaults, also settable as FLANNELD_* environment variables
-(https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md)."""
+"""flanneld's flags: upstream's names and defaults, also settable as FLANNELD_* environment
+variables (https://github.com/flannel-io/flannel/blob/master/Documentation/configuration.md)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Options:
 
 
 class OptionError(Exception):
-    """The flags do not fit together; the text says what to pass."""
+    """The flags are incomplete or contradictory; the text says what to pass."""
 
 
 _bool = golang.flag(golang.parse_bool)
@@ -56,53 +56,90 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         return environment.get("FLANNELD_" + flag.upper().replace("-", "_"), value)
 
     def text(flag: str, value: str, explained: str) -> None:
-        made.add_argument(f"--{flag}", default=default(flag, value), help=f"{explained} (default {value!r})")
+        made.add_argument(
+            f"--{flag}",
+            default=default(flag, value),
+            help=f"{explained} (default {value!r})",
+        )
 
     def switch(flag: str, value: bool, explained: str) -> None:
         made.add_argument(
-            f"--{flag}", nargs="?", const=True, type=_bool, default=default(flag, str(value)), help=explained
+            f"--{flag}",
+            nargs="?",
+            const=True,
+            type=_bool,
+            default=default(flag, str(value)),
+            help=explained,
         )
 
     def many(flag: str, explained: str) -> None:
         given = default(flag, "")
-        made.add_argument(f"--{flag}", action="append", default=[given] if given else [], help=explained)
+        made.add_argument(
+            f"--{flag}",
+            action="append",
+            default=[given] if given else [],
+            help=explained,
+        )
 
-    switch("kube-subnet-mgr", False, "take the subnet from the Kubernetes API; the only manager there is here")
-    text("kubeconfig-file", "", "kubeconfig file; without it the pod's service account")
+    switch(
+        "kube-subnet-mgr",
+        False,
+        "take the subnet from the Kubernetes API (the only supported manager)",
+    )
+    text("kubeconfig-file", "", "kubeconfig file; if empty, the pod's service account is used")
     text("net-config-path", DEFAULT_NET_CONF, "network configuration")
-    text("subnet-file", subnetfile.DEFAULT_PATH, "where the subnet and MTU are written for the CNI plugin")
-    many("iface", "interface (name or address) between nodes; repeatable, first match")
-    many("iface-regex", "the same by regular expression; repeatable")
-    text("iface-can-reach", "", "the interface that the route to this address uses")
-    text("public-ip", "", "address other nodes reach this node at; default is the interface's")
-    text("public-ipv6", "", "the same in IPv6")
-    switch("ip-masq", False, "masquerade what leaves the flannel network")
+    text(
+        "subnet-file",
+        subnetfile.DEFAULT_PATH,
+        "file with the subnet and the MTU for the CNI plugin",
+    )
+    many("iface", "interface between nodes, by name or address; repeatable, the first match wins")
+    many("iface-regex", "regular expression for the interface's name or address; repeatable")
+    text("iface-can-reach", "", "use the interface of the route to this address")
+    text("public-ip", "", "IPv4 address that other nodes send to; default: the interface's")
+    text("public-ipv6", "", "IPv6 address that other nodes send to; default: the interface's")
+    switch("ip-masq", False, "masquerade traffic that leaves the flannel network")
     switch("ip-masq-fully-random", True, "masquerade with --random-fully (ours)")
     switch("iptables-forward-rules", True, "accept forwarding of the flannel network")
     text("iptables-resync", "5", "seconds between checks of the iptables rules")
-    switch("set-node-network-unavailable", True, "set the node's NetworkUnavailable condition to False")
+    switch(
+        "set-node-network-unavailable",
+        True,
+        "set the node's NetworkUnavailable condition to False",
+    )
     text("kube-annotation-prefix", lease.DEFAULT_PREFIX, "prefix of the node annotations")
     text("healthz-ip", "0.0.0.0", "address of the health check")
-    text("healthz-port", "0", "port of the health check; 0 for none")
-    text("hostname-override", "", "name of this node's Node object (ours); upstream reads NODE_NAME, so do we")
-    text("cni-conf-path", DEFAULT_CNI_CONF, "conflist to install (ours); upstream's default when the file is missing")
-    text("cni-conf-dir", install.DEFAULT_CONF_DIR, "where to install the conflist (ours)")
-    text("cni-bin-dir", install.DEFAULT_BIN_DIR, "where to install the flannel plugin (ours)")
+    text("healthz-port", "0", "port of the health check; 0 disables it")
+    text(
+        "hostname-override",
+        "",
+        "name of this node's Node object (ours); default: NODE_NAME, as upstream",
+    )
+    text(
+        "cni-conf-path",
+        DEFAULT_CNI_CONF,
+        "conflist to install (ours); upstream's default if the file is missing",
+    )
+    text("cni-conf-dir", install.DEFAULT_CONF_DIR, "folder to install the conflist into (ours)")
+    text("cni-bin-dir", install.DEFAULT_BIN_DIR, "folder to install the flannel plugin into (ours)")
     made.add_argument("-v", "--v", type=int, default=0, help="log level")
     return made
 
 
 def parse(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Options:
-    """Raises OptionError; argparse's own complaints end the process with status 2."""
+    """Raises OptionError. Errors that argparse finds end the process with status 2."""
     environment = os.environ if environment is None else environment
     given = parser(environment).parse_args(argv)
     node_name = given.hostname_override or environment.get("NODE_NAME", "")
     if not given.kube_subnet_mgr:
-        raise OptionError("--kube-subnet-mgr is needed: subnets come from the Kubernetes API, there is no etcd manager")
+        raise OptionError(
+            "--kube-subnet-mgr is needed: subnets come from the Kubernetes API, there is no etcd manager",
+        )
     if not node_name:
         raise OptionError("the node's name is needed: pass --hostname-override or set NODE_NAME")
     try:
-        resync, port = float(given.iptables_resync), int(given.healthz_port)
+        resync = float(given.iptables_resync)
+        port = int(given.healthz_port)
     except ValueError as error:
         raise OptionError(f"--iptables-resync and --healthz-port are numbers: {error}") from error
     return Options(

@@ -1,8 +1,16 @@
-"""flannel's iptables rules: masquerading of what leaves the pod network, and forwarding of what stays in it.
+"""flannel's iptables rules: masquerade traffic that leaves the pod network, accept traffic inside
+it.
 
-The path, as data. A packet meets FLANNEL-POSTRTG after kube-proxy's KUBE-POSTROUTING (nat, POSTROUTING) and
-FLANNEL-FWD in filter, FORWARD
-(https://github.com/flannel-io/flannel/blob/master/pkg/trafficmngr/iptables/iptables.go).
+A pod's address is unknown outside the cluster, so a packet to the outside needs the node's address:
+nat POSTROUTING is the only hook where the source may still change and the outgoing interface is
+known. Between pods nothing may change, because Kubernetes promises that a pod sees the address
+under which its peer sees itself. Forwarding must be accepted explicitly, because Docker and others
+set FORWARD's policy to DROP.
+
+    nat     POSTROUTING -> FLANNEL-POSTRTG    after kube-proxy's KUBE-POSTROUTING
+    filter  FORWARD     -> FLANNEL-FWD        after kube-proxy's KUBE-FORWARD
+
+(https://github.com/flannel-io/flannel/blob/master/pkg/trafficmngr/iptables/iptables.go)
 """
 
 from __future__ import annotations
@@ -10,15 +18,17 @@ from __future__ import annotations
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 from kubewire.components.networks.flannel.netconf import Network
 
-#: What kube-proxy marks to be masqueraded by KUBE-POSTROUTING; masquerading it twice is a known kernel trap.
+#: kube-proxy's mark for packets that KUBE-POSTROUTING masquerades. Masquerading a packet twice is a
+#: known source of kernel bugs, so flannel leaves these alone.
 KUBE_PROXY_MARK = "0x4000/0x4000"
 _MASQ = '-m comment --comment "flanneld masq"'
 _FORWARD = '-m comment --comment "flanneld forward"'
 
 
 def masquerade(network: Network, subnet: Network, *, random_fully: bool = True) -> Ruleset:
-    """nat: pod to pod stays as it is, also when it comes from outside to this node's pods; the rest that leaves
-    the pod network, or enters it from this node, gets this node's address."""
+    """nat: packets between pods, and packets from outside to this node's pods, keep their source.
+    Other packets that leave the pod network, or enter it from this node, get this node's address.
+    """
     multicast = "224.0.0.0/4" if network.version == 4 else "ff00::/8"
     target = "-j MASQUERADE" + (" --random-fully" if random_fully else "")
     rules = (
@@ -30,11 +40,17 @@ def masquerade(network: Network, subnet: Network, *, random_fully: bool = True) 
         f"! -s {network} -d {network} {_MASQ} {target}",
     )
     name = "FLANNEL-POSTRTG"
-    return Ruleset((Chain("nat", name, rules),), (Lead("nat", "POSTROUTING", (f"{_MASQ} -j {name}",)),))
+    return Ruleset(
+        (Chain("nat", name, rules),),
+        (Lead("nat", "POSTROUTING", (f"{_MASQ} -j {name}",)),),
+    )
 
 
 def forward(network: Network) -> Ruleset:
-    """filter: a FORWARD policy of DROP does not cut off the pods."""
+    """filter: pods stay connected although FORWARD's policy is DROP."""
     name = "FLANNEL-FWD"
     rules = (f"-s {network} {_FORWARD} -j ACCEPT", f"-d {network} {_FORWARD} -j ACCEPT")
-    return Ruleset((Chain("filter", name, rules),), (Lead("filter", "FORWARD", (f"{_FORWARD} -j {name}",)),))
+    return Ruleset(
+        (Chain("filter", name, rules),),
+        (Lead("filter", "FORWARD", (f"{_FORWARD} -j {name}",)),),
+    )

@@ -1,4 +1,5 @@
-"""/run/flannel/subnet.env: how flanneld tells the CNI plugin this node's subnet and MTU."""
+"""/run/flannel/subnet.env: the file in which flanneld gives the CNI plugin this node's subnet and
+MTU."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ DEFAULT_PATH = "/run/flannel/subnet.env"
 
 
 def render(ranges: Iterable[tuple[Network, Network]], mtu: int, ip_masq: bool) -> str:
-    """ranges: (network, this node's subnet of it) of each family.
+    """ranges: (network, this node's subnet of it) for each family.
 
-    FLANNEL_SUBNET is the subnet's first address, the bridge's, as upstream writes it.
+    FLANNEL_SUBNET is the subnet's first address, that of the bridge, as upstream writes it.
     """
     lines = []
     for network, subnet in ranges:

@@ -1,4 +1,4 @@
-"""Addresses for containers: the allocator's answers, now or as soon as the peers allow one."""
+"""Addresses for containers: a request waits until the allocator has an answer, which may need other peers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubewire.components.networks.weave.store import Store
 
 
 class Addresses:
-    """say: sends a message of the allocator's. saved: called when its state has changed. tick: seconds."""
+    """say: sends one of the allocator's messages. saved: is called after its state was saved. tick: in seconds."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Addresses:
 
     @property
     def waiting(self) -> int:
-        """Allocations that have no address yet."""
+        """The number of requests that have no answer yet."""
         return len(self._waiters)
 
     async def allocate(self, container: str, subnet: IPv4Network) -> int:
@@ -60,7 +60,7 @@ class Addresses:
         self.flush()
 
     async def _until(self, attempt: Callable[[], int | None]) -> int:
-        """Tries again whenever the allocator has heard something. Raises what attempt raises."""
+        """Repeats attempt whenever the allocator has received something. Raises what attempt raises."""
         while True:
             try:
                 result = attempt()
@@ -77,7 +77,7 @@ class Addresses:
                     self._waiters.remove(waiter)
 
     def flush(self) -> None:
-        """Saves what the allocator has decided, sends what it has to say, and wakes those who wait for an address."""
+        """Saves the allocator's state, sends its messages, and wakes waiting requests if they may succeed now."""
         if self._allocator.dirty:
             self._store.save(self._allocator.saved())
             self._saved()
@@ -91,7 +91,7 @@ class Addresses:
                     waiter.set_result(None)
 
     async def tick(self) -> None:
-        """Runs the allocator's clock until cancelled."""
+        """Calls the allocator's tick() regularly, until cancelled."""
         while True:
             await asyncio.sleep(self._tick * random.uniform(0.5, 1.5))  # not all at once
             self._allocator.tick()

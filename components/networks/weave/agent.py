@@ -1,4 +1,7 @@
-"""weave-net: what weaver, kube-utils and launch.sh do on a node, put together. Kernel and ring follow the mesh."""
+"""weave-net: what weaver, kube-utils and launch.sh do on a node. The kernel and the ring follow the mesh.
+
+The agent connects the parts and passes on what the mesh reports.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Agent:
         self._launch = Launch(options, client, self._allocator, self._mesh, self._addresses)
 
     async def run(self) -> None:
-        """Raises what makes a start impossible: OSError, CommandError."""
+        """Raises OSError or CommandError if the agent cannot start."""
         options, launch = self._options, self._launch
         address = await kernel.interface(options.interface)
         await launch.api_server()
@@ -82,7 +85,7 @@ class Agent:
             await self._datapath.security.reset()
 
     def connected(self, connection: Connection) -> None:
-        """The mesh has a new connection. Raises WireError when its peer's name cannot be one."""
+        """The mesh has a new connection. Raises WireError if the peer's name is not a MAC address."""
         if not _MAC.fullmatch(connection.peer):  # heartbeats are addressed with it
             raise WireError(f"{connection.peer!r} is no peer's name")
         log.info("->[%s|%s(%s)]: connection added", connection.address, connection.peer, connection.hello.nickname)
@@ -103,7 +106,7 @@ class Agent:
         self._connections_changed()
 
     def received(self, connection: Connection, kind: int, body: bytes) -> None:
-        """A message has come. Raises WireError when it is malformed or contradicts the ring."""
+        """The mesh has received a message. Raises WireError if it is malformed or contradicts the ring."""
         try:
             self._received(connection, kind, body)
         except (RingConflict, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -129,7 +132,7 @@ class Agent:
         self._addresses.flush()
 
     async def _serve(self) -> None:
-        """Until cancelled. Raises OSError when a port is taken."""
+        """Serves the HTTP API until cancelled. Raises OSError if a port is in use."""
         subnet = self._options.default_subnet
         sites = [
             (self._options.http_addr, api.application(self._addresses, subnet, self._report)),

@@ -1,7 +1,9 @@
-"""A peer's IP address management: consensus, ring and own addresses together. Pure: what it has to say is in `outbox`.
+"""A peer's IP address management: consensus, ring and its own addresses. Pure: messages to send are
+in `outbox`.
 
-Nothing here waits. allocate() and claim() answer None or False when something has to come first (consensus, space from
-another peer); who asked asks again when `retry` says so. (github.com/weaveworks/weave, ipam/allocator.go.)
+No function here waits. allocate() and claim() return None or False when something must happen first
+(consensus, or space from another peer); the caller repeats the call when `retry` is set.
+(github.com/weaveworks/weave, ipam/allocator.go.)
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ from kubewire.components.networks.weave.space import Range
 
 log = logging.getLogger("weave-net")
 
-GOSSIP, SPACE_REQUEST, SPACE_DENIED = "gossip", "space-request", "space-denied"
+GOSSIP = "gossip"
+SPACE_REQUEST = "space-request"
+SPACE_DENIED = "space-denied"
 
 
 class Denied(Exception):
-    """The address cannot be had; the text is upstream's."""
+    """The address cannot be assigned. The text is upstream's."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """to "": to everybody. heard_from: whose news it is; his neighbours have it from him."""
+    """to "": to all peers. heard_from: the peer that sent the news; its neighbours already know it."""
 
     body: dict[str, Any]
     to: str = ""
@@ -38,7 +42,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Setup:
-    """quorum 0: an observer, which waits for a ring and takes no part in making it. is_known: reachable now."""
+    """quorum 0: an observer, which waits for a ring and does not vote on it. is_known: the peer is
+    reachable now."""
 
     name: str
     uid: int
@@ -50,7 +55,8 @@ class Setup:
 
 
 class Allocator:
-    """owned: container -> addresses. dirty: what is persisted has changed since saved() was last asked."""
+    """owned: container -> addresses. dirty: the persisted state has changed since saved() was last
+    called."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -64,13 +70,11 @@ class Allocator:
         self._asked: set[str] = set()
         self._denied: dict[int, str] = {}
 
-    # --- what containers ask for
-
     def allocate(self, container: str, subnet: IPv4Network) -> int | None:
-        """The address it has, or a new one; None: later. Raises Denied."""
+        """The container's address, or a new one; None: try later. Raises Denied."""
         within = space.hosts_of(subnet)
-        if found := self.lookup(container, subnet):
-            return found[0]
+        if held := self.lookup(container, subnet):
+            return held[0]
         if within.intersection(self.ring.universe) is None:
             raise Denied(f"range {subnet} out of bounds: {self.setup.universe}")
         if self.ring.is_empty:
@@ -84,15 +88,15 @@ class Allocator:
         return gap.start
 
     def claim(self, container: str, address: int) -> bool:
-        """This address; False: later. Raises Denied."""
+        """Assigns a certain address; False: try later. Raises Denied."""
         text = str(IPv4Address(address))
-        holder = next((one for one, addresses in self.owned.items() if address in addresses), "")
+        holder = next((name for name, addresses in self.owned.items() if address in addresses), "")
         if holder == container:
             return True
         if holder:
             raise Denied(f"address {text} is already owned by {holder}")
         if address not in self.ring.universe:
-            self._take(container, address)  # not ours to judge
+            self._take(container, address)  # outside the range: IPAM does not decide about it
             return True
         if self.ring.is_empty:
             self._establish()
@@ -112,15 +116,15 @@ class Allocator:
         return [address for address in self.owned.get(container, ()) if address in within]
 
     def release(self, container: str) -> list[int]:
-        """All that it has. Raises Denied when that is nothing."""
-        found = self.owned.pop(container, [])
-        if not found:
+        """Frees all addresses of a container. Raises Denied if it has none."""
+        freed = self.owned.pop(container, [])
+        if not freed:
             raise Denied(f"Delete: no addresses for {container}")
         self._changed()
-        return found
+        return freed
 
     def free(self, container: str, address: int) -> None:
-        """One address. Raises Denied."""
+        """Frees one address. Raises Denied."""
         if address not in self.owned.get(container, ()):
             raise Denied(f"Free: address {IPv4Address(address)} not found for {container}")
         self.owned[container].remove(address)
@@ -129,13 +133,12 @@ class Allocator:
         self._changed()
 
     def active(self) -> int:
-        """Addresses in use here."""
+        """The number of addresses in use on this peer."""
         return len(self._used())
 
-    # --- what peers say
-
     def receive(self, sender: str, body: dict[str, Any]) -> None:
-        """Raises RingConflict, ValueError, KeyError, TypeError: the connection is of no use."""
+        """Handles a message. Raises RingConflict, ValueError, KeyError or TypeError: then the
+        connection is useless."""
         if not isinstance(body, dict) or not isinstance(sender, str):
             raise TypeError("a message of IPAM is an object from a peer")
         self._asked.discard(sender)
@@ -182,10 +185,8 @@ class Allocator:
         if given is not None:
             self.broadcast()
 
-    # --- time passes
-
     def tick(self) -> None:
-        """Every few seconds: what may have been lost is said again."""
+        """Every few seconds: repeats messages that may have been lost."""
         self._asked.clear()
         if self.awaiting_consensus and self.paxos is not None:
             self.paxos.propose()
@@ -194,11 +195,10 @@ class Allocator:
             self.broadcast()
         self.retry = True
 
-    # --- peers that are gone
-
     def takeover(self, peer: str) -> int:
-        """`weave rmpeer`: its parts become ours. How many addresses came. peer: name or nickname."""
-        name = next((one for one, nickname in self.nicknames.items() if nickname == peer), peer)
+        """`weave rmpeer`: takes over a dead peer's parts and returns their size. peer: its name or
+        nickname."""
+        name = next((name for name, nickname in self.nicknames.items() if nickname == peer), peer)
         if name == self.setup.name:
             log.warning("attempt to take over range from ourself")
             return 0
@@ -209,7 +209,7 @@ class Allocator:
         return sum(part.size for part in taken)
 
     def shutdown(self) -> None:
-        """`weave reset`: what is ours becomes another's."""
+        """`weave reset`: transfers all own parts to another peer."""
         others = sorted(self.ring.peers() - {self.setup.name})
         heir = next(filter(self.setup.is_known, others), others[0] if others else "")
         if heir:
@@ -217,8 +217,6 @@ class Allocator:
             self.ring.transfer(self.setup.name, heir)
             self._ring_changed()
             self.broadcast()
-
-    # --- inside
 
     def _own_ranges(self) -> list[Range]:
         return self.ring.owned_by(self.setup.name)
@@ -238,22 +236,24 @@ class Allocator:
 
     def _changed(self) -> None:
         self.dirty = True
-        used, hosts = self._used(), space.hosts_of(self.setup.universe)
+        used = self._used()
+        hosts = space.hosts_of(self.setup.universe)
         had_none = not self._free()
         self.ring.report_free(lambda part: sum(gap.size for gap in space.gaps([part], used, hosts)))
         if had_none and self._free():
-            self.broadcast()  # who waits for space may ask us now
+            self.broadcast()  # peers that wait for space may ask this one now
 
     def _free(self) -> int:
-        """As we have last said."""
+        """The number of free addresses that this peer last reported."""
         return sum(entry.free for entry in self.ring.entries if entry.peer == self.setup.name)
 
     def _ring_changed(self) -> None:
-        self.awaiting_consensus, self.retry = False, True
+        self.awaiting_consensus = False
+        self.retry = True
         self._changed()
 
     def _establish(self) -> None:
-        """The first ring is needed now."""
+        """Starts to agree on the first ring, because an address is needed now."""
         if self.awaiting_consensus:
             return
         self.awaiting_consensus = True
@@ -267,7 +267,7 @@ class Allocator:
             self.seed(names)
 
     def seed(self, names: tuple[str, ...]) -> None:
-        """The first ring, of these peers (--ipalloc-init seed=, or what was agreed on)."""
+        """Makes the first ring of these peers (--ipalloc-init seed=, or the result of Paxos)."""
         log.info("Paxos consensus: %s", " ".join(map(self.display, names)))
         self.ring.claim(sorted(set(names)))
         self._ring_changed()
@@ -282,7 +282,7 @@ class Allocator:
             self._send(donor, {"kind": SPACE_REQUEST, "range": list(within)})
 
     def broadcast(self, heard_from: str = "") -> None:
-        """Say all that we know to everybody; once is enough for what is still in the outbox."""
+        """Queues the whole state for all peers, unless that is already queued."""
         message = Message({}, heard_from=heard_from)
         if message not in self.outbox and Message({}) not in self.outbox:
             self.outbox.append(message)
@@ -291,12 +291,13 @@ class Allocator:
         self.outbox.append(Message(body, to))
 
     def sent(self) -> list[Message]:
-        """Empties the outbox; broadcasts say what is known now."""
-        messages, self.outbox = self.outbox, []
+        """Empties the outbox. Broadcasts carry the state of now, not of when they were queued."""
+        messages = self.outbox
+        self.outbox = []
         return [message if message.to else replace(message, body=self.encode()) for message in messages]
 
     def encode(self) -> dict[str, Any]:
-        """Paxos is of interest only until there is a ring."""
+        """The state for a message. Paxos is included only until there is a ring."""
         body: dict[str, Any] = {"kind": GOSSIP, "nicknames": self.nicknames}
         if not self.ring.is_empty:
             return body | {"ring": self.ring.encode()}
@@ -306,14 +307,16 @@ class Allocator:
         nickname = self.nicknames.get(peer)
         return f"{peer}({nickname})" if nickname else peer
 
-    # --- what is kept over a restart
-
     def saved(self) -> dict[str, Any]:
         self.dirty = False
-        return {"peername": self.setup.name, "ring": self.ring.encode(), "ownedAddresses": self.owned}
+        return {
+            "peername": self.setup.name,
+            "ring": self.ring.encode(),
+            "ownedAddresses": self.owned,
+        }
 
     def restore(self, data: dict[str, Any]) -> bool:
-        """Whether it is ours and of this range; else it is forgotten."""
+        """Returns False, and keeps nothing, if the data is another peer's or of another range."""
         try:
             ring = Ring.decode(data["ring"], self.setup.name)
             if data["peername"] != self.setup.name or ring.universe != self.ring.universe or ring.is_empty:
@@ -321,5 +324,6 @@ class Allocator:
             owned = {container: list(addresses) for container, addresses in data["ownedAddresses"].items()}
         except (KeyError, TypeError, AttributeError, RingConflict):
             return False
-        self.ring, self.owned = ring, owned
+        self.ring = ring
+        self.owned = owned
         return True

@@ -1,4 +1,5 @@
-"""The HTTP API of a peer, as `weave` and the CNI plugins use it on 127.0.0.1:6784; its reading part is on 6782, too.
+"""A peer's HTTP API: the CNI plugins and `weave` use it on 127.0.0.1:6784; its read-only part is
+also on port 6782.
 
 (github.com/weaveworks/weave, ipam/http.go, prog/weaver/http.go and reclaim in the weave script.)
 """
@@ -19,10 +20,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Addresses(Protocol):
-    """What a caller can ask of the peer's addresses."""
+    """The operations on addresses that the API offers."""
 
     async def allocate(self, container: str, subnet: IPv4Network) -> int:
-        """Waits as long as it takes. Raises Denied."""
+        """Waits until an address is available. Raises Denied."""
         ...
 
     async def claim(self, container: str, address: int) -> None:
@@ -50,7 +51,7 @@ _REPORTS = ("", "peers", "connections", "targets", "ipam")
 
 
 def reports(report: Callable[[str], str]) -> web.Application:
-    """The reading part. report: the text of `weave status WHAT`."""
+    """Only the read-only part. report: returns the text of `weave status WHAT`."""
     app = web.Application(middlewares=[_refusals])
     for what in _REPORTS:
         app.router.add_get(f"/status/{what}".rstrip("/"), _text(partial(report, what)))
@@ -58,7 +59,7 @@ def reports(report: Callable[[str], str]) -> web.Application:
 
 
 def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[str], str]) -> web.Application:
-    """All of it."""
+    """The whole API. report: as for reports()."""
     app = reports(report)
 
     async def allocate(request: web.Request) -> web.Response:
@@ -72,8 +73,10 @@ def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[
 
     async def lookup(request: web.Request) -> web.Response:
         subnet = _subnet(request, default_subnet)
-        found = peer.lookup(request.match_info["id"], subnet)
-        return web.Response(text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in found))
+        addresses = peer.lookup(request.match_info["id"], subnet)
+        return web.Response(
+            text=" ".join(f"{IPv4Address(address)}/{subnet.prefixlen}" for address in addresses),
+        )
 
     async def release(request: web.Request) -> web.Response:
         if "ip" in request.match_info:
@@ -91,7 +94,7 @@ def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[
         return web.Response(status=204)
 
     app.router.add_get("/ipinfo/defaultsubnet", _text(lambda: str(default_subnet)))
-    app.router.add_get("/ip", _text(lambda: "".join(f"{one}\n" for one in peer.containers())))
+    app.router.add_get("/ip", _text(lambda: "".join(f"{name}\n" for name in peer.containers())))
     for path in ("/ip/{id}", "/ip/{id}/{ip}/{prefixlen}"):
         app.router.add_post(path, allocate)
         app.router.add_get(path, lookup)
@@ -104,7 +107,7 @@ def application(peer: Addresses, default_subnet: IPv4Network, report: Callable[[
 
 
 async def serve(sites: Sequence[tuple[str, web.Application]]) -> None:
-    """Serves each at its HOST:PORT until cancelled. Raises OSError when a port is taken."""
+    """Serves each application at its HOST:PORT until cancelled. Raises OSError if a port is in use."""
     runners = []
     try:
         for address, application in sites:
@@ -128,7 +131,7 @@ def _text(say: Callable[[], str]) -> _Handler:
 
 @web.middleware
 async def _refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """400 with upstream's text."""
+    """Answers 400 with upstream's text."""
     try:
         return await handler(request)
     except (Denied, ValueError) as error:

@@ -1,6 +1,7 @@
-"""Keeps the node's kernel as the mesh and the ring want it: devices, flood entries, rules, IPsec.
+"""Keeps the node's kernel in step with the mesh and the ring: devices, flood entries, rules, IPsec.
 
-What it made stays when weave-net ends: pods keep their addresses and packets go on; the next weave-net takes it over.
+Devices, rules and addresses stay when weave-net ends, so pods keep their connections; the next weave-net takes
+them over.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ log = logging.getLogger("weave-net")
 
 #: The bridge's own address belongs to this "container".
 EXPOSE = "weave:expose"
-#: Seconds for which changes are gathered; after which the kernel is read again although nothing has changed.
-_GATHER, _RESYNC = 0.02, 10.0
+#: Seconds for which changes are collected before the kernel is changed.
+_GATHER = 0.02
+#: Seconds after which the kernel is read again, even if nothing has changed.
+_RESYNC = 10.0
 
 
 class Datapath:
-    """security: set when the mesh has a password and sends by VXLAN."""
+    """security: is set if the mesh has a password and uses VXLAN."""
 
     def __init__(self, options: Options, allocator: Allocator, mesh: Mesh, overlay: Overlay) -> None:
         self._options, self._allocator, self._mesh, self._overlay = options, allocator, mesh, overlay
@@ -47,7 +50,7 @@ class Datapath:
         self._changed.set()
 
     def allocator_saved(self) -> None:
-        """The allocator has changed; only its own ranges concern the kernel."""
+        """The allocator's state has changed; the kernel follows only the ranges that this peer owns."""
         if self._allocator.own_ranges() != self._own_ranges:
             self._changed.set()
 
@@ -65,12 +68,12 @@ class Datapath:
             try:
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
-            except TimeoutError:  # look at the kernel itself again
+            except TimeoutError:  # read the kernel's state again
                 self._flood = self._rules = None
             await asyncio.sleep(_GATHER)
 
     async def _reconcile(self, device: Device) -> None:
-        """Sending to a departing peer stops before its encryption is removed.
+        """Flooding to a departing peer ends before its encryption does.
 
         Raises CommandError, TimeoutError, OSError.
         """
@@ -108,7 +111,7 @@ class Datapath:
         self._flood = peers
 
     async def _set_heartbeats(self) -> None:
-        """Each secured peer gets its forwarding entry for heartbeats, and its first heartbeat at once."""
+        """Adds the FDB entry of each peer before anything else uses it, and sends the first heartbeat at once."""
         if not self._options.fastdp:
             return
         connections = [one for one in self._mesh.connections.values() if one.secured]
@@ -122,7 +125,7 @@ class Datapath:
                 self._overlay.hail(connection)
 
     async def _set_sleeve(self, device: Device) -> None:
-        """Keeps the veth for datagrams while a peer is reached by them; forgets MACs that come another way now."""
+        """Keeps the veth for datagrams while a peer needs it, and forgets MACs that VXLAN reaches now."""
         slow = {one.peer for one in self._mesh.connections.values() if one.way == SLEEVE}
         if not slow and not self._slow:
             return
@@ -136,7 +139,7 @@ class Datapath:
         self._slow = slow
 
     async def _expose_again(self) -> None:
-        """A bridge that was created again has lost the address that it had."""
+        """Restores the bridge's address, if it had one, after the bridge was recreated."""
         for address in self._allocator.lookup(EXPOSE, self._options.default_subnet):
             await kernel.expose(f"{IPv4Address(address)}/{self._options.default_subnet.prefixlen}")
 

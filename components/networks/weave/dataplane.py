@@ -1,10 +1,20 @@
-"""What a node's kernel should have: bridge, VXLAN device, flood entries, chains. Pure.
+"""The desired state of a node's kernel: bridge, VXLAN device, flood entries, chains. Pure.
 
     pod eth0 -- vethwepl... -- [ bridge weave, 10.32.0.1/12 ] -- vxlan-6784 == UDP 6784 == each established peer
 
-One Ethernet segment over all nodes: the VXLAN device sends to all peers what is for nobody it knows, and learns who is
-where. A frame that came by it never leaves by it again, so there is no loop. (github.com/weaveworks/weave:
-net/bridge.go, net/expose.go.)
+All pods are on one Ethernet segment that spans the nodes, so an address may move to another node
+without any route. The VXLAN device works like a switch: it floods broadcasts and frames to unknown
+MACs to the peers in its flood entries (FDB entries of MAC 00:00:00:00:00:00), and learns from
+received frames which MAC is behind which node (RFC 7348, section 4.2).
+
+A segment with several nodes must not have loops, and Linux runs no spanning tree here. Instead the
+port of the VXLAN device is isolated, as is the veth for datagrams: a frame from one peer is
+delivered to local pods only and never sent on to another peer. Hence every two peers need a
+connection of their own.
+
+A packet that enters or leaves the segment is routed by a node, and nat POSTROUTING masquerades it
+in both directions: other hosts have no route to pods, and a reply must return through the node that
+has the connection's conntrack entry. (github.com/weaveworks/weave: net/bridge.go, net/expose.go.)
 """
 
 from __future__ import annotations
@@ -17,20 +27,27 @@ from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 from kubewire.components.kernel import ipset
 from kubewire.components.kernel.iproute import text
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.kernel.vxlan import VxlanDevice
 from kubewire.components.networks.weave import ipsec
 from kubewire.components.networks.weave.space import Range
 
-BRIDGE, DEVICE, PORT, VNI = "weave", "vxlan-6784", 6784, 6784
-#: A veth for frames that go by datagrams: one end is a port of the bridge, at the other weave-net reads and writes.
-BRIDGE_END, PCAP = "vethwe-bridge", "vethwe-pcap"
-#: What fits into the smallest network that is likely (GCE, 1460) with VXLAN's 50 bytes and ESP's 34.
+BRIDGE = "weave"
+DEVICE = "vxlan-6784"
+PORT = 6784
+VNI = 6784
+#: A veth for frames sent as datagrams: one end is a port of the bridge, weave-net reads and writes
+#: at the other.
+BRIDGE_END = "vethwe-bridge"
+PCAP = "vethwe-pcap"
+#: Fits into the smallest likely network (GCE, 1460 bytes) with VXLAN's 50 bytes and ESP's 34.
 DEFAULT_MTU = 1376
 NO_MASQUERADE = "weaver-no-masq-local"
 FLOOD = "00:00:00:00:00:00"
 
 
 def peer_name(seed: str) -> str:
-    """The peer's name is the MAC of its bridge: locally administered, and the same after each start."""
+    """The peer's name is the MAC of its bridge: locally administered, and the same after every
+    start."""
     digest = bytearray(sha256(seed.encode()).digest()[:6])
     digest[0] = digest[0] & 0xFC | 0x02
     return ":".join(f"{byte:02x}" for byte in digest)
@@ -38,7 +55,7 @@ def peer_name(seed: str) -> str:
 
 @dataclass(frozen=True)
 class Device:
-    """name: the peer's; outer, local: interface and address of the node."""
+    """name: the peer's name. outer, local: the node's interface and its address."""
 
     name: str
     outer: str
@@ -54,17 +71,32 @@ def make_bridge(device: Device) -> str:
     )
 
 
-def make_vxlan(device: Device) -> str:
-    """`ip -batch` input. No `dev`: the route says where each peer is."""
-    return (
-        f"link add {DEVICE} mtu {device.mtu} type vxlan id {VNI} local {device.local} dstport {PORT} udpcsum\n"
-        f"link set dev {DEVICE} master {BRIDGE} mtu {device.mtu} up\n"
-        f"link set dev {DEVICE} type bridge_slave isolated on\n"
+def vxlan_device(device: Device) -> VxlanDevice:
+    """The wanted VXLAN device, a port of the bridge. It has no outer interface: the routing table
+    decides how each peer is reached."""
+    return VxlanDevice(
+        name=DEVICE,
+        vni=VNI,
+        port=PORT,
+        mtu=device.mtu,
+        local=device.local,
+        link="",
+        mac="",
+        learning=True,
+        master=BRIDGE,
+        udpcsum=True,
     )
 
 
+def isolate_vxlan() -> str:
+    """`ip -batch` input. The port is isolated, like the veth for datagrams: frames of one peer never
+    go to another peer."""
+    return f"link set dev {DEVICE} type bridge_slave isolated on\n"
+
+
 def make_veth(device: Device) -> str:
-    """`ip -batch` input. Isolated, as the VXLAN device: what came from one peer is not handed on to another."""
+    """`ip -batch` input. The port is isolated, like the VXLAN device: frames of one peer never go
+    to another peer."""
     return (
         f"link add {BRIDGE_END} mtu {device.mtu} type veth peer name {PCAP} mtu {device.mtu}\n"
         f"link set dev {PCAP} addrgenmode none up\n"
@@ -74,44 +106,50 @@ def make_veth(device: Device) -> str:
 
 
 def flood_difference(now: Iterable[str], wanted: Iterable[str]) -> str:
-    """`bridge -batch` input: to whom unknown and broadcast frames go. What was learned of who is gone goes, too."""
-    before, after = set(now), set(wanted)
+    """`bridge -batch` input that changes the peers to which broadcasts and frames to unknown MACs
+    are sent."""
+    before = set(now)
+    after = set(wanted)
     lines = [f"fdb append {FLOOD} dev {DEVICE} dst {ip} self permanent" for ip in sorted(after - before)]
     lines += [f"fdb delete {FLOOD} dev {DEVICE} dst {ip} self" for ip in sorted(before - after)]
     return text(lines)
 
 
 def forget(macs: Iterable[str], device: str, table: str) -> str:
-    """`bridge -batch` input: they are looked for anew. table: "self" is VXLAN's, "master" the bridge's."""
+    """`bridge -batch` input that deletes learned MACs. table: "self" is VXLAN's FDB, "master" the
+    bridge's."""
     return text(f"fdb delete {mac} dev {device} {table}" for mac in macs)
 
 
 def heartbeat_difference(now: Iterable[tuple[str, str]], wanted: Iterable[tuple[str, str]]) -> str:
-    """`bridge -batch` input: (peer, address): where VXLAN carries heartbeats, before any frame has come from there."""
-    before, after = set(now), set(wanted)
+    """`bridge -batch` input for entries (peer, address): heartbeats need them before any frame was
+    received."""
+    before = set(now)
+    after = set(wanted)
     lines = [f"fdb replace {peer} dev {DEVICE} dst {ip} self permanent" for peer, ip in sorted(after - before)]
     kept = {peer for peer, _ in after}
     return text(
-        lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept]
+        lines + [f"fdb delete {peer} dev {DEVICE} self" for peer, _ in sorted(before - after) if peer not in kept],
     )
 
 
 def own_networks(ranges: Sequence[Range]) -> list[str]:
-    """The ranges of addresses that may be this node's pods'."""
+    """The networks that make up this node's parts of the range."""
     return [
         str(network)
-        for one in ranges
-        for network in summarize_address_range(IPv4Address(one.start), IPv4Address(one.end - 1))
+        for part in ranges
+        for network in summarize_address_range(IPv4Address(part.start), IPv4Address(part.end - 1))
     ]
 
 
 def own_set(ranges: Sequence[Range]) -> str:
-    """`ipset restore -exist` input: with externalTrafficPolicy: Local a pod here sees its client (NO_MASQ_LOCAL)."""
+    """`ipset restore -exist` input. With externalTrafficPolicy: Local a pod sees its client
+    (NO_MASQ_LOCAL)."""
     return text(ipset.replacement(NO_MASQUERADE, "hash:net family inet", own_networks(ranges)))
 
 
 def forward_rules() -> list[str]:
-    """At the head of filter FORWARD, in this order."""
+    """The rules at the head of filter FORWARD, in this order."""
     return [
         f"-i {BRIDGE} -o {BRIDGE} -j ACCEPT",
         f"-o {BRIDGE} -j WEAVE-EXPOSE",
@@ -121,7 +159,8 @@ def forward_rules() -> list[str]:
 
 
 def nat_rules(subnet: IPv4Network) -> tuple[str, ...]:
-    """Chain WEAVE: what enters or leaves the range has the address of a node's bridge or interface."""
+    """Chain WEAVE: packets that enter or leave the range get the address of the node's bridge or
+    interface."""
     return (
         f"-m set --match-set {NO_MASQUERADE} dst "
         '-m comment --comment "Prevent SNAT to locally running containers" -j RETURN',
@@ -132,7 +171,7 @@ def nat_rules(subnet: IPv4Network) -> tuple[str, ...]:
 
 
 def rules(subnet: IPv4Network, incoming: Iterable[ipsec.Association] | None) -> Ruleset:
-    """incoming None: no encryption."""
+    """incoming None means no encryption."""
     chains = (
         Chain("filter", "WEAVE-EXPOSE", (f"-d {subnet} -j ACCEPT",)),
         Chain("nat", "WEAVE", nat_rules(subnet)),

@@ -1,4 +1,4 @@
-"""What peers tell each other of the topology and of the ring: news at once, and now and then everything to a few."""
+"""Gossip about the topology and the ring: changes go out soon, and the full state regularly goes to a few peers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from kubewire.components.networks.weave.allocator import Allocator, Message
 from kubewire.components.networks.weave.mesh import Connection, Mesh
 from kubewire.components.networks.weave.topology import Peer, Topology
 
-#: Seconds for which news of the ring, and changes of links, are gathered before they are told; until a new peer is
-#: told of the others.
-_GATHER, _GATHER_LINKS, _INTRODUCE = 0.02, 0.1, 1.0
+#: Seconds for which changes of the ring are collected before they are sent.
+_GATHER = 0.02
+#: Seconds for which changes of links are collected before they are sent.
+_GATHER_LINKS = 0.1
+#: Seconds until a new peer is told of the peers that it does not know.
+_INTRODUCE = 1.0
 _MOST_HOPS = 8
 
 
@@ -30,38 +33,38 @@ class Gossip:
         self._news_of: set[str] = set()
 
     def greet(self, connection: Connection) -> None:
-        """The first words to a new peer: this peer's own links, and the ring."""
+        """Sends this peer's own links and the ring to a new peer."""
         connection.send(wire.TOPOLOGY, _topology([self._topology.own]))
         connection.send(wire.IPAM, _json(self._allocator.encode()))
-        # In a full mesh every peer describes itself; only those that the new peer still does not know are described.
+        # In a full mesh every peer announces itself; peers outside it are announced once they are known.
         asyncio.get_running_loop().call_later(_INTRODUCE, self._introduce, connection)
 
     def _introduce(self, connection: Connection) -> None:
         connection.send(wire.TOPOLOGY, _topology(self._topology.unknown_to(connection.peer)))
 
     def received(self, connection: Connection, kind: int, body: bytes) -> None:
-        """A message about topology or ring. Raises what a malformed one makes the decoders raise."""
+        """Handles a message about the topology or the ring. Raises the decoders' errors if it is malformed."""
         if kind == wire.TOPOLOGY:
             if news := self._topology.merge(Peer.decode(one) for one in json.loads(body)):
                 self._mesh.broadcast(wire.TOPOLOGY, _topology(news), self._have_it(connection.peer))
-                self._allocator.retry = True  # a peer may be there that was not
+                self._allocator.retry = True  # a new peer may have free addresses
         elif kind == wire.IPAM:
             self._allocator.receive(connection.peer, json.loads(body))
         elif kind == wire.UNICAST:
             self._route(json.loads(body))
 
     def links_changed(self) -> None:
-        """Tells the own links soon: connections come in bursts, and are told once for all of them."""
+        """Announces this peer's links soon: connections come in bursts, and one message announces all of them."""
         if not self._links_to_tell:
             self._links_to_tell = True
             asyncio.get_running_loop().call_later(_GATHER_LINKS, self._tell_links)
 
     def _have_it(self, sender: str) -> set[str]:
-        """The peers that already have a broadcast of sender: a full mesh never relays."""
+        """The peers that already have a broadcast of sender; a full mesh never relays."""
         return {sender, *self._topology.neighbours(sender)} if sender else set()
 
     def _route(self, message: dict[str, Any]) -> None:
-        """Takes a message, or passes it on to the peer it is for."""
+        """Accepts a message for this peer; forwards a message for another peer to the next hop."""
         if not isinstance(message["to"], str) or type(message["hops"]) is not int:
             raise TypeError("to and hops of a message for another peer")
         if message["to"] == self._name:
@@ -75,7 +78,7 @@ class Gossip:
         self._mesh.broadcast(wire.TOPOLOGY, _topology([self._topology.own]))
 
     def say(self, message: Message) -> None:
-        """Sends a message of the allocator's: to its peer at once, to all of them a little later."""
+        """Sends one of the allocator's messages: at once if it is for one peer, after _GATHER if it is for all."""
         if not message.to:
             if not self._news_of:
                 asyncio.get_running_loop().call_later(_GATHER, self._tell_news)
@@ -86,13 +89,16 @@ class Gossip:
         self._mesh.send(hop, wire.UNICAST, _json(body))
 
     def _tell_news(self) -> None:
-        """Sends the allocator's present state to the peers that cannot have all of it yet."""
+        """Sends the allocator's state to the peers for which any part of it is new."""
         told = set.intersection(*(self._have_it(sender) for sender in self._news_of))
         self._news_of = set()
         self._mesh.broadcast(wire.IPAM, _json(self._allocator.encode()), told)
 
     async def run(self) -> None:
-        """Repeats everything to a few peers now and then, until cancelled (mesh: log2 of the number of peers)."""
+        """Repeats the full state to a few peers, in case a message was lost (mesh: log2 of the number of peers).
+
+        Runs until cancelled.
+        """
         while True:
             await asyncio.sleep(self._interval)
             some = list(self._mesh.connections.values())

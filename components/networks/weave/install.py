@@ -1,4 +1,4 @@
-"""Put the plugins and the conflist where the kubelet looks: `weave setup-cni`."""
+"""Installs the plugins and the conflist where the kubelet looks, as `weave setup-cni` does."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import json
 
 from kubewire.components.networks.cni_plugin import pack
 
-DEFAULT_CONF_DIR, DEFAULT_BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
+DEFAULT_CONF_DIR = "/etc/cni/net.d"
+DEFAULT_BIN_DIR = "/opt/cni/bin"
 CONFLIST_NAME = "10-weave.conflist"
 PLUGINS = ("weave-net", "weave-ipam")
 
 
 def plugin() -> bytes:
-    """Both plugins as one program."""
+    """Both plugins, as one program."""
     return pack.pack(
-        "kubewire.components.networks.weave.plugin.cni", ("kubewire.components.networks.weave.plugin.client",)
+        "kubewire.components.networks.weave.plugin.cni",
+        ("kubewire.components.networks.weave.plugin.client",),
     )
 
 
 def conflist(mtu: int, http_addr: str = "127.0.0.1:6784") -> bytes:
-    """What the weave script writes; MTU and HTTP address only where they are not what the plugin assumes."""
+    """The weave script's conflist. MTU and HTTP address are written only if they differ from the
+    plugin's defaults."""
     weave: dict[str, object] = {"name": "weave", "type": "weave-net", "hairpinMode": True}
     if mtu != 1376:
         weave["mtu"] = mtu

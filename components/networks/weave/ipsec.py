@@ -1,8 +1,16 @@
-"""Encryption of the fast path: ESP in transport mode for UDP 6784, one association for each direction. Pure.
+"""Encryption of the fast path: ESP in transport mode for UDP 6784, one security association per
+direction. Pure.
 
-Each side makes the association for what it receives: SPI, nonce, key = HKDF(session key, nonce, its own name), and
-sends SPI and nonce to the other by their TCP session. A mark leads VXLAN into the policy, and what comes without ESP is
-dropped:
+IPsec encrypts in the kernel: a policy selects outgoing packets, and a security association (SA)
+holds the key and the sequence number of one direction. Keys are negotiated by the peers themselves,
+not by IKE: the receiver of a direction creates the SA, with key = HKDF(session key, nonce,
+receiver's name), and sends SPI and nonce over their TCP session. A fresh nonce for every connection
+makes a fresh key, which AES-GCM demands, because a repeated (key, IV) pair breaks it (RFC 4106,
+section 3.1).
+
+A policy alone is not safe: while it is missing, VXLAN would leave in clear text. So a mark ties the
+parts together, and filter rules drop packets that carry the mark without a policy, or arrive
+without ESP:
 
     out   mangle OUTPUT  udp 6784 -> MARK 0x20000 -> policy (mark) -> ESP   filter OUTPUT: marked, no policy -> DROP
     in    mangle INPUT   esp SPI  -> MARK 0x20000 -> decrypted, mark stays  filter INPUT: udp 6784 unmarked  -> DROP
@@ -21,8 +29,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
 
 MARK = "0x20000"
-IN, IN_MARK, OUT, OUT_MARK = "WEAVE-IPSEC-IN", "WEAVE-IPSEC-IN-MARK", "WEAVE-IPSEC-OUT", "WEAVE-IPSEC-OUT-MARK"
-#: AES-256 and RFC 4106's salt.
+IN = "WEAVE-IPSEC-IN"
+IN_MARK = "WEAVE-IPSEC-IN-MARK"
+OUT = "WEAVE-IPSEC-OUT"
+OUT_MARK = "WEAVE-IPSEC-OUT-MARK"
+#: A key of AES-256 and the salt of RFC 4106.
 _KEY_SIZE = 36
 #: IPv4 20, ESP 8, IV 8, ICV 16, trailer: upstream reserves 34 bytes beyond VXLAN's 50.
 OVERHEAD = 34
@@ -30,7 +41,7 @@ OVERHEAD = 34
 
 @dataclass(frozen=True, order=True)
 class Association:
-    """From one node to another. key: hex."""
+    """The SA from one node to another. key: hex."""
 
     source: str
     destination: str
@@ -42,36 +53,37 @@ def key(session_key: bytes, nonce: bytes, receiver: str) -> str:
     return HKDF(SHA256(), _KEY_SIZE, salt=nonce, info=receiver.encode()).derive(session_key).hex()
 
 
-def install(one: Association, *, outgoing: bool) -> str:
+def install(association: Association, *, outgoing: bool) -> str:
     """`ip -batch` input."""
+    ends = f"src {association.source} dst {association.destination} proto esp spi {association.spi:#x}"
     state = (
-        f"xfrm state add src {one.source} dst {one.destination} proto esp spi {one.spi:#x} mode transport "
-        f"replay-window 128 flag esn aead rfc4106(gcm(aes)) 0x{one.key} 128\n"
+        f"xfrm state add {ends} mode transport "
+        f"replay-window 128 flag esn aead rfc4106(gcm(aes)) 0x{association.key} 128\n"
     )
     if not outgoing:
         return state
-    return state + (
-        f"xfrm policy update {_selector(one)} tmpl src {one.source} dst {one.destination} proto esp spi {one.spi:#x} "
-        "mode transport\n"
-    )
+    return state + f"xfrm policy update {_selector(association)} tmpl {ends} mode transport\n"
 
 
-def remove(one: Association) -> str:
+def remove(association: Association) -> str:
     """`ip -batch` input."""
-    return f"xfrm state delete src {one.source} dst {one.destination} proto esp spi {one.spi:#x}\n"
+    ends = f"src {association.source} dst {association.destination}"
+    return f"xfrm state delete {ends} proto esp spi {association.spi:#x}\n"
 
 
-def remove_policy(one: Association) -> str:
-    """`ip -batch` input. Without it what is marked leaves in clear, and filter OUTPUT drops it."""
-    return f"xfrm policy delete {_selector(one)}\n"
+def remove_policy(association: Association) -> str:
+    """`ip -batch` input. Without the policy, filter OUTPUT drops the marked packets: nothing leaves
+    in clear text."""
+    return f"xfrm policy delete {_selector(association)}\n"
 
 
-def _selector(one: Association) -> str:
-    return f"src {one.source}/32 dst {one.destination}/32 proto udp dir out mark {MARK} mask {MARK}"
+def _selector(association: Association) -> str:
+    ends = f"src {association.source}/32 dst {association.destination}/32"
+    return f"{ends} proto udp dir out mark {MARK} mask {MARK}"
 
 
 def rules(incoming: Iterable[Association], port: int) -> Ruleset:
-    """incoming: one of each peer; `destination` is this node."""
+    """incoming: the association from each peer; its `destination` is this node."""
     associations = sorted(incoming)
     marked = tuple(
         f"-s {one.source} -d {one.destination} -p esp -m esp --espspi {one.spi} -j {IN_MARK}" for one in associations

@@ -1,19 +1,19 @@
-"""What weave-net reads and writes of its node: bridge, VXLAN device and veth, flood entries, ranges."""
+"""Reads and writes weave-net's part of the node: bridge, VXLAN device and veth, flood entries,
+addresses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from kubewire.components.kernel import command
+from kubewire.components.kernel import command, vxlan
 from kubewire.components.kernel.iproute import batch, query
 from kubewire.components.networks.weave import dataplane
-from kubewire.components.networks.weave.dataplane import BRIDGE, DEVICE, PORT, Device
+from kubewire.components.networks.weave.dataplane import BRIDGE, DEVICE, Device
 
 
 async def interface(name: str) -> str:
-    """Its first global IPv4 address. Raises OSError."""
+    """The interface's first global IPv4 address. Raises OSError."""
     for entry in await query("ip", "-4", "address", "show", "dev", name, check=False):
         for info in entry.get("addr_info", ()):
             if info.get("family") == "inet" and info.get("scope") == "global":
@@ -22,7 +22,8 @@ async def interface(name: str) -> str:
 
 
 async def ensure_devices(device: Device, *, fastdp: bool = True) -> bool:
-    """Bridge and VXLAN device as they should be; whether one had to be made. Raises CommandError."""
+    """Makes bridge and VXLAN device as wanted. Returns True if one had to be created. Raises
+    CommandError."""
     made = False
     bridge = next(iter(await query("ip", "link", "show", "dev", BRIDGE, check=False)), None)
     if bridge is None:
@@ -30,21 +31,27 @@ async def ensure_devices(device: Device, *, fastdp: bool = True) -> bool:
         made = True
     elif bridge["address"] != device.name:
         await batch("ip", f"link set dev {BRIDGE} address {device.name}\n", force=False)
-    vxlan = next(iter(await query("ip", "-details", "link", "show", "dev", DEVICE, check=False)), None)
-    if vxlan is not None and not _fits(vxlan, device):
-        await batch("ip", f"link delete {DEVICE}\n", force=False)
-        vxlan = None
-    if vxlan is None and fastdp:
-        await batch("ip", dataplane.make_vxlan(device), force=False)
-        made = True
+    if fastdp:
+        made |= await _ensure_vxlan(device)
+    else:
+        await _remove_stale_vxlan(device)
     for key, value in (("base_reachable_time", "5"), ("delay_first_probe_time", "2"), ("ucast_solicit", "1")):
         _sysctl(f"net/ipv4/neigh/{BRIDGE}/{key}", value)
     return made
 
 
-def _fits(entry: dict[str, Any], device: Device) -> bool:
-    data = entry.get("linkinfo", {}).get("info_data", {})
-    return (data.get("port"), data.get("local"), entry.get("master")) == (PORT, device.local, BRIDGE)
+async def _ensure_vxlan(device: Device) -> bool:
+    made = await vxlan.ensure(dataplane.vxlan_device(device), 4)
+    if made:
+        await batch("ip", dataplane.isolate_vxlan(), force=False)
+    return made
+
+
+async def _remove_stale_vxlan(device: Device) -> None:
+    """Without fast datapath, an existing device stays only if it is compatible with the wanted one."""
+    found = await vxlan.read(DEVICE, 4)
+    if found is not None and vxlan.incompatible(dataplane.vxlan_device(device), found):
+        await batch("ip", f"link delete {DEVICE}\n", force=False)
 
 
 def _sysctl(key: str, value: str) -> None:
@@ -54,7 +61,8 @@ def _sysctl(key: str, value: str) -> None:
 
 
 async def expose(address: str) -> None:
-    """The bridge's own address, with the length of the range: `weave expose`. Raises CommandError."""
+    """Sets the bridge's own address, with the prefix length of the range: `weave expose`. Raises
+    CommandError."""
     shown = await query("ip", "-4", "address", "show", "dev", BRIDGE, check=False)
     have = {f"{info['local']}/{info['prefixlen']}" for entry in shown for info in entry.get("addr_info", ())}
     lines = [f"address delete {other} dev {BRIDGE}\n" for other in sorted(have - {address})]
@@ -64,13 +72,14 @@ async def expose(address: str) -> None:
 
 
 async def flood() -> list[str]:
-    """To whom the VXLAN device sends what is for nobody it knows. Raises CommandError."""
+    """The peers to which the VXLAN device floods. Raises CommandError."""
     entries = await query("bridge", "fdb", "show", "dev", DEVICE, check=False)
     return [entry["dst"] for entry in entries if entry["mac"] == dataplane.FLOOD and "dst" in entry]
 
 
 async def set_flood(now: Sequence[str], peers: Sequence[str]) -> None:
-    """From these destinations to those; who was seen behind one that goes is forgotten. Raises CommandError."""
+    """Changes the flood entries and deletes the MACs learned behind removed peers. Raises
+    CommandError."""
     text = dataplane.flood_difference(now, peers)
     if set(now) - set(peers):
         entries = await query("bridge", "fdb", "show", "dev", DEVICE, check=False)
@@ -83,8 +92,11 @@ async def set_flood(now: Sequence[str], peers: Sequence[str]) -> None:
 
 
 async def ensure_veth(device: Device) -> bool:
-    """The veth for datagrams; whether it had to be made. Its frames are whole: no checksum or segment is left to do.
-    Raises CommandError."""
+    """Creates the veth for datagrams; True if it did not exist. Raises CommandError.
+
+    Offloads are off, because weave-net reads the frames: checksums must be complete and segments
+    fit the MTU.
+    """
     if Path("/sys/class/net", dataplane.PCAP).exists():
         return False
     await batch("ip", dataplane.make_veth(device), force=False)
@@ -100,7 +112,8 @@ async def remove_veth() -> None:
 
 
 async def forget_behind_veth(macs: Sequence[str]) -> None:
-    """The bridge looks for them anew; those it has forgotten itself are no mistake."""
+    """Deletes learned MACs from the bridge. MACs that the bridge has already aged out cause no
+    error."""
     text = dataplane.forget(macs, dataplane.BRIDGE_END, "master")
     if text:
         await batch("bridge", text, check=False)

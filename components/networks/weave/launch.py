@@ -1,4 +1,4 @@
-"""What launch.sh and kube-utils do on a node: what weaver starts from, and what makes the node ready for pods."""
+"""What launch.sh and kube-utils do on a node: they prepare weaver's start, and make the node ready for pods."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kubewire.components.kernel.files import replace
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, Client
-from kubewire.components.kubeapi.events import timestamp
 from kubewire.components.kubeapi.informer import Informer
+from kubewire.components.kubeapi.nodeconditions import network_available
 from kubewire.components.kubeapi.resources import NODES, SECRETS, KubeObject
 from kubewire.components.networks.weave import install, kernel
 from kubewire.components.networks.weave.addresses import Addresses
@@ -27,7 +27,7 @@ log = logging.getLogger("weave-net")
 
 
 class Launch:
-    """Follows the cluster's nodes: they are the peers that the mesh dials."""
+    """Follows the cluster's nodes, which are the peers that the mesh dials."""
 
     def __init__(
         self, options: Options, client: Client, allocator: Allocator, mesh: Mesh, addresses: Addresses
@@ -43,13 +43,13 @@ class Launch:
         await until_available(lambda: self._client.list(NODES))
 
     async def read_password(self) -> str:
-        """WEAVE_PASSWORD of upstream's DaemonSet comes from this Secret."""
+        """Upstream's DaemonSet takes WEAVE_PASSWORD from this Secret."""
         name = self._options.password_secret
         secret = await until_available(lambda: self._client.get(SECRETS, name, NAMESPACE))
         return base64.b64decode(secret["data"][name]).decode()
 
     async def restore(self, store: Store) -> None:
-        """Gives the allocator its saved state, if this peer is still a peer, else a new beginning."""
+        """Restores the allocator's saved state if the peer list still has this peer; else the allocator starts anew."""
         saved = store.load()
         if saved is not None and await until_available(self._peers.is_listed) and self._allocator.restore(saved):
             log.info("Initialising with persisted data")
@@ -86,16 +86,7 @@ class Launch:
         return {node["metadata"]["name"] for node in (await self._client.list(NODES)).items}
 
     async def _set_network_available(self) -> None:
-        now = timestamp()
-        condition = {
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "WeaveIsUp",
-            "message": "Weave pod has set this",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        patch = {"status": {"conditions": [condition]}}
+        patch = network_available("WeaveIsUp", "Weave pod has set this")
         name = self._options.nodename
         await self._client.patch(NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH)
 
@@ -111,7 +102,7 @@ class Launch:
 
 
 def node_address(node: KubeObject) -> str:
-    """Its IPv4 InternalIP, else an ExternalIP; "" without one."""
+    """The node's IPv4 InternalIP, else its ExternalIP; "" if it has neither."""
     found = {
         entry["type"]: entry["address"]
         for entry in node.get("status", {}).get("addresses") or ()

@@ -22,24 +22,44 @@ _SMALLEST = 4
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """weaver's flags, and where launch.sh asks the API server or the machine."""
+    """weaver's flags, and flags for the values that launch.sh takes from the API server or the
+    machine."""
     parser = argparse.ArgumentParser(prog="weave-net", allow_abbrev=False)
     parser.add_argument("--kubeconfig", required=True)
-    parser.add_argument("--nickname", required=True, help="the node's name")
-    parser.add_argument("--interface", required=True, help="whose address peers send VXLAN to")
-    parser.add_argument("--ipalloc-range", type=_network, default=IPv4Network("10.32.0.0/12"), help="IPALLOC_RANGE")
+    parser.add_argument("--nickname", required=True, help="name of this node")
+    parser.add_argument("--interface", required=True, help="interface whose address receives VXLAN")
+    parser.add_argument(
+        "--ipalloc-range",
+        type=_network,
+        default=IPv4Network("10.32.0.0/12"),
+        help="IPALLOC_RANGE",
+    )
     parser.add_argument("--ipalloc-default-subnet", type=_network, help="default: the whole range")
-    parser.add_argument("--ipalloc-init", default="consensus=1", help="consensus=N, seed=PEER,PEER or observer")
-    parser.add_argument("--name", default="", help="the peer's, a MAC address; default: from the nickname")
+    parser.add_argument(
+        "--ipalloc-init",
+        default="consensus=1",
+        help="consensus=N, seed=PEER,PEER or observer",
+    )
+    parser.add_argument(
+        "--name",
+        default="",
+        help="name of this peer, a MAC address; default: derived from the nickname",
+    )
     parser.add_argument("--port", type=int, default=6783)
     parser.add_argument("--http-addr", default="127.0.0.1:6784", help="WEAVE_HTTP_ADDR")
     parser.add_argument("--status-addr", default="0.0.0.0:6782", help="WEAVE_STATUS_ADDR")
     parser.add_argument("--db-prefix", default="/var/lib/weave/weave-net")
     parser.add_argument("--mtu", type=int, default=dataplane.DEFAULT_MTU, help="WEAVE_MTU")
-    parser.add_argument("--no-fastdp", action="store_true", help="WEAVE_NO_FASTDP: datagrams only, no VXLAN")
+    parser.add_argument(
+        "--no-fastdp",
+        action="store_true",
+        help="WEAVE_NO_FASTDP: use datagrams only, no VXLAN",
+    )
     parser.add_argument("--conn-limit", type=int, default=200, help="CONN_LIMIT")
     parser.add_argument(
-        "--password-secret", default="", help="Secret in kube-system whose key of its name is WEAVE_PASSWORD"
+        "--password-secret",
+        default="",
+        help="Secret in kube-system with the password (WEAVE_PASSWORD) under a key of the same name",
     )
     parser.add_argument("--cni-conf-dir", default=Options.cni_conf_dir)
     parser.add_argument("--cni-bin-dir", default=Options.cni_bin_dir)
@@ -69,20 +89,24 @@ def parse(argv: Sequence[str]) -> Options:
 
 
 def _network(text: str) -> IPv4Network:
-    """Raises ArgumentTypeError with upstream's texts."""
+    """Raises ArgumentTypeError with upstream's text."""
     try:
         network = IPv4Network(text)
     except ValueError as error:
         if "host bits" in str(error):
-            error = ValueError(f"invalid subnet - bits after network prefix are not all zero: {text}")
+            error = ValueError(
+                f"invalid subnet - bits after network prefix are not all zero: {text}",
+            )
         raise argparse.ArgumentTypeError(str(error)) from None
     if network.num_addresses < _SMALLEST:
-        raise argparse.ArgumentTypeError(f"invalid subnet - smaller than minimum size {_SMALLEST}: {text}")
+        raise argparse.ArgumentTypeError(
+            f"invalid subnet - smaller than minimum size {_SMALLEST}: {text}",
+        )
     return network
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after SIGTERM, 1 when it cannot start."""
+    """Returns 0 after SIGTERM, 1 if weave-net cannot start."""
     options = parse(argv)
     daemon.log_to_stderr(0)
     return asyncio.run(daemon.until_asked(_run(options), "weave-net", _EXPECTED))

@@ -1,6 +1,16 @@
-"""TCP sessions with other peers: dialling, greeting, heartbeats. What is said in them is the agent's.
+"""The mesh router: TCP sessions with all other peers, with dialling, greeting and heartbeats.
 
-Everybody dials everybody; of two connections between the same two, that of the lower name stays.
+Every peer dials every other peer that it knows, so two peers may connect to each other at the same
+moment. Both must close the same one of the two connections: the one whose initiator has the lower
+name stays. A greeting carries the peer's name and a random uid of this start of the process, so a
+restarted peer is told from a second connection of the same process, and replaces the old connection
+at once.
+
+A TCP connection can look alive long after the other side is gone, so each side sends heartbeats and
+gives up a connection on which nothing was received for a while. The mesh knows nothing of the
+messages it carries: the listener (agent.py) handles topology, IPAM and security. Broadcasts go to
+direct neighbours only; agent.py passes news on, and topology.py finds the next hop to a peer
+without a direct connection, so gossip reaches all peers although some pairs cannot connect.
 (github.com/weaveworks/mesh: connection_maker.go, connection.go.)
 """
 
@@ -27,8 +37,11 @@ _FEW_PEERS = 20
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds. heartbeat: between two; lost: without a sign of life the connection is given up. With more than 20
-    peers both grow, for each heartbeat is a packet."""
+    """All in seconds. heartbeat: the interval; lost: a connection without any data for this long is
+    given up.
+
+    With more than 20 peers both grow, because every heartbeat is a packet to every peer.
+    """
 
     heartbeat: float = 1.0
     lost: float = 6.0
@@ -45,7 +58,8 @@ class Timing:
 
 @dataclass(eq=False)
 class Connection:
-    """way: how frames go to this peer, "" while they do not. secured: VXLAN to it is encrypted where it has to be."""
+    """way: how frames reach this peer, "" if they do not. secured: VXLAN to it is encrypted, or
+    need not be."""
 
     hello: Hello
     address: str
@@ -78,20 +92,20 @@ class Connection:
 
 
 class Listener(Protocol):
-    """What the mesh tells."""
+    """Is told about connections and messages."""
 
     def connected(self, connection: Connection) -> None: ...
 
     def disconnected(self, connection: Connection) -> None: ...
 
     def received(self, connection: Connection, kind: int, body: bytes) -> None:
-        """Raises WireError when the connection is of no use any more."""
+        """Raises WireError if the connection must be closed."""
         ...
 
 
 @dataclass
 class Target:
-    """An address that is dialled. state: as `status connections` shows it."""
+    """An address that is dialled. state: the text of `status connections`."""
 
     task: asyncio.Task[None]
     state: str = "connecting"
@@ -100,7 +114,8 @@ class Target:
 
 @dataclass
 class Mesh:
-    """connections: by peer's name; targets: by address. host: to listen on, and to dial from."""
+    """connections: by the peer's name. targets: by address. host: the address to listen on and to
+    dial from."""
 
     name: str
     nickname: str
@@ -118,8 +133,8 @@ class Mesh:
         self.listening = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled. Raises OSError when the port is taken."""
-        # Beyond the limit of peers a few strangers may be in their greeting.
+        """Runs until cancelled. Raises OSError if the port is in use."""
+        # More than the limit, because connections in their greeting count as well.
         guarded = serving.connections(self._accepted, log, most=2 * self.limit + 64)
         server = await asyncio.start_server(guarded, self.host, self.port)
         try:
@@ -132,7 +147,7 @@ class Mesh:
                 connection.close()
 
     def set_targets(self, addresses: Iterable[str]) -> None:
-        """Whom to dial; connections to others stay until they break."""
+        """Sets the addresses to dial. Connections to other peers stay until they break."""
         wanted = set(addresses)
         for gone in self.targets.keys() - wanted:
             self.targets.pop(gone).task.cancel()
@@ -140,7 +155,7 @@ class Mesh:
             self.targets[address] = Target(asyncio.ensure_future(self._keep_dialling(address)))
 
     def send(self, peer: str, kind: int, body: bytes) -> None:
-        """Nothing when there is no connection."""
+        """Does nothing if there is no connection."""
         if connection := self.connections.get(peer):
             connection.send(kind, body)
 
@@ -148,8 +163,6 @@ class Mesh:
         for connection in self.connections.values():
             if connection.peer not in but:
                 connection.send(kind, body)
-
-    # --- one connection
 
     async def _keep_dialling(self, address: str) -> None:
         delay = self.timing.retry
@@ -159,13 +172,17 @@ class Mesh:
             if not any(connection.ip == address for connection in self.connections.values()):
                 try:
                     async with asyncio.timeout(self.timing.greeting):
-                        reader, writer = await asyncio.open_connection(address, self.port, local_addr=own)
+                        reader, writer = await asyncio.open_connection(
+                            address,
+                            self.port,
+                            local_addr=own,
+                        )
                     if await self._talk(reader, writer, outbound=True):
                         delay = self.timing.retry
                     state = ("failed", "connection ended")
                 except (OSError, TimeoutError, WireError) as error:
                     state = ("failed", self._reason(error, address))
-                except Exception as error:  # a fault of ours with this one peer: it is dialled again, the others stay
+                except Exception as error:  # a bug must not end the mesh: this peer is dialled again
                     log.exception("->[%s]: connection shutting down due to a fault", address)
                     state = ("failed", repr(error))
                 if target is not None:
@@ -174,7 +191,7 @@ class Mesh:
             delay = min(delay * 1.5, self.timing.longest_retry)
 
     def _reason(self, error: Exception, address: str) -> str:
-        """In Go's words."""
+        """The error in Go's words."""
         if isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno is None):
             return f"dial tcp4 :0->{address}:{self.port}: i/o timeout"
         if isinstance(error, OSError):
@@ -190,7 +207,8 @@ class Mesh:
             writer.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outbound: bool) -> bool:
-        """From the greeting to the end; whether it became a connection. Raises OSError, TimeoutError, WireError."""
+        """Runs a connection from greeting to end. Returns True if it was registered. Raises
+        OSError, TimeoutError, WireError."""
         decoder = Decoder()
         try:
             async with asyncio.timeout(self.timing.greeting):
@@ -216,9 +234,14 @@ class Mesh:
         return True
 
     async def _greet(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decoder: Decoder, outbound: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        decoder: Decoder,
+        outbound: bool,
     ) -> tuple[Connection, list[tuple[int, bytes]]]:
-        """Both hellos, then both confirm that they have the same key. What came after that is returned, too."""
+        """Exchanges hellos, then confirmations that both have the same key. Also returns frames
+        received after them."""
         private = X25519PrivateKey.generate() if self.password else None
         number = random.getrandbits(63)
         own = Hello(self.name, self.nickname, self.uid, number, wire.public_key(private))
@@ -229,7 +252,9 @@ class Mesh:
             raise WireError("not a peer's greeting")
         hello = Hello.decode(body)
         if hello.name == self.name:
-            raise WireError("Cannot connect to ourself" if hello.uid == self.uid else f"peer has our name {self.name}")
+            raise WireError(
+                "Cannot connect to ourself" if hello.uid == self.uid else f"peer has our name {self.name}",
+            )
         session = wire.session(private, hello, self.password, outbound=outbound)
         writer.write(session.seal(wire.CONFIRM))
         kind, body = await _next(reader, decoder, frames)
@@ -244,7 +269,8 @@ class Mesh:
         if old is None and len(self.connections) >= self.limit:
             raise WireError(f"Connection limit reached ({self.limit})")
         if old is not None and old.hello.uid == new.hello.uid:
-            # Who dials once more has lost the old one, whatever it looks like from here.
+            # The same process dials again only after it has lost the old connection, even if that
+            # looks alive here.
             initiators = {True: self.name, False: new.peer}
             if initiators[old.outbound] < initiators[new.outbound] and not old.writer.is_closing():
                 new.close()
@@ -256,7 +282,11 @@ class Mesh:
         return True
 
     async def _listen(
-        self, connection: Connection, reader: asyncio.StreamReader, decoder: Decoder, frames: list[tuple[int, bytes]]
+        self,
+        connection: Connection,
+        reader: asyncio.StreamReader,
+        decoder: Decoder,
+        frames: list[tuple[int, bytes]],
     ) -> None:
         while True:
             for kind, body in frames:
@@ -276,7 +306,7 @@ class Mesh:
 
 
 async def _next(reader: asyncio.StreamReader, decoder: Decoder, frames: list[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """The next frame of a greeting. frames: those that have come and were not asked for yet."""
+    """The next frame of a greeting. frames: those received but not handled yet."""
     while not frames:
         data = await reader.read(1 << 16)
         if not data:

@@ -1,4 +1,4 @@
-"""What one weave-net is started with: weaver's flags, and what launch.sh finds out."""
+"""The options of one weave-net: weaver's flags, and the values that launch.sh determines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubewire.components.networks.weave.mesh import Timing
 
 @dataclass(frozen=True)
 class Options:
-    """Flags of weaver, and what launch.sh finds out (main.py). init: consensus=N, seed=PEER,PEER or observer."""
+    """main.py makes them from the command line. init: consensus=N, seed=PEER,PEER or observer."""
 
     kubeconfig: str
     nodename: str
@@ -37,7 +37,7 @@ class Options:
 
     @property
     def quorum(self) -> int:
-        """More than half of the peers that launch.sh counted; 0 for an observer."""
+        """The smallest majority of the peers that launch.sh counted; 0 for an observer or a seed."""
         kind, _, value = self.init.partition("=")
         return int(value or "1") // 2 + 1 if kind == "consensus" else 0
 

@@ -1,7 +1,9 @@
-"""Which way frames take to each peer: VXLAN ("fastdp"), or datagrams ("sleeve") where VXLAN does not come through.
+"""Chooses how frames reach each peer: VXLAN ("fastdp"), or datagrams ("sleeve") if VXLAN does not
+get through.
 
-Heartbeats go both ways: a frame of its own type by VXLAN, a datagram on UDP 6783. Who hears one says so by TCP; a way
-is good as long as that is said. (github.com/weaveworks/weave, router/overlay_switch.go, fastdp.go, sleeve.go.)
+Each peer sends heartbeats both ways: a frame of a private EtherType over VXLAN, and a datagram on
+UDP 6783. The receiver confirms each of them over TCP, and a way counts as working while
+confirmations arrive. (github.com/weaveworks/weave, router/overlay_switch.go, fastdp.go, sleeve.go.)
 """
 
 from __future__ import annotations
@@ -24,18 +26,21 @@ from kubewire.components.networks.weave.sleeve import Macs, Tunnel
 
 log = logging.getLogger("weave-net")
 
-FASTDP, SLEEVE = "fastdp", "sleeve"
-#: IEEE 802's first type for local experiments: nobody but us looks at such a frame.
+FASTDP = "fastdp"
+SLEEVE = "sleeve"
+#: IEEE 802's first EtherType for local experiments: no other program handles these frames.
 ETHERTYPE = 0x88B5
-_ETH_P_ALL, _PACKET_OUTGOING = 0x0003, 4
+_ETH_P_ALL = 0x0003
+_PACKET_OUTGOING = 4
 _SO_ATTACH_FILTER = 26
-_SMALLEST_FRAME, _LARGEST_FRAME = 60, 65536
+_SMALLEST_FRAME = 60
+_LARGEST_FRAME = 65536
 _NEVER = float("-inf")
 
 
 @dataclass
 class Way:
-    """When the peer has last said that it hears us: by VXLAN, and by datagrams."""
+    """The state of the ways to one peer. fast, slow: when it last confirmed VXLAN and datagrams."""
 
     connection: Connection
     tunnel: Tunnel
@@ -46,17 +51,19 @@ class Way:
 
 
 class Overlay:
-    """changed: some connection takes another way now. fastdp: False for WEAVE_NO_FASTDP."""
+    """changed is called when a connection switches to another way. fastdp: False for
+    WEAVE_NO_FASTDP."""
 
     def __init__(self, name: str, timing: Timing, changed: Callable[[], None], *, fastdp: bool = True) -> None:
-        self._name, self._timing, self._changed, self._fastdp = name, timing, changed, fastdp
+        self._name = name
+        self._timing = timing
+        self._changed = changed
+        self._fastdp = fastdp
         self._ways: dict[Connection, Way] = {}
         self.macs = Macs()
         self._fast_socket: socket.socket | None = None
         self._pcap: socket.socket | None = None
         self._udp: socket.socket | None = None
-
-    # --- connections
 
     def begin(self, connection: Connection) -> None:
         tag = connection.local_connection ^ connection.hello.connection
@@ -67,7 +74,7 @@ class Overlay:
         self._ways.pop(connection, None)
 
     def heard(self, connection: Connection, kind: int) -> None:
-        """The peer says by TCP that it has heard a heartbeat."""
+        """The peer confirms a heartbeat over TCP."""
         if way := self._ways.get(connection):
             if kind == wire.FAST_HEARD:
                 way.fast = time.monotonic()
@@ -76,12 +83,12 @@ class Overlay:
             self._review(way)
 
     def hail(self, connection: Connection) -> None:
-        """A heartbeat by VXLAN right away: the kernel knows the way to the peer now."""
+        """Sends a heartbeat over VXLAN at once, because the FDB entry for the peer exists now."""
         if way := self._ways.get(connection):
             self._beat(way)
 
     async def run(self) -> None:
-        """Heartbeats, until cancelled."""
+        """Sends heartbeats until cancelled."""
         while True:
             await asyncio.sleep(self._timing.interval(len(self._ways)))
             for way in list(self._ways.values()):
@@ -89,7 +96,8 @@ class Overlay:
                 self._review(way)
 
     def _answer(self, way: Way, kind: int) -> None:
-        """It hears us sooner when we answer: the first heartbeat may have come before it listened."""
+        """Confirms a heartbeat, and sends one back: an earlier one may have been sent before the
+        peer listened."""
         way.connection.send(kind)
         if not way.connection.way and time.monotonic() - way.beaten > self._timing.heartbeat / 10:
             self._beat(way)
@@ -103,31 +111,44 @@ class Overlay:
             self._send(way, way.tunnel.pack(sleeve.HEARTBEAT))
 
     def _review(self, way: Way) -> None:
-        now, lost = time.monotonic(), self._timing.patience(len(self._ways))
+        now = time.monotonic()
+        lost = self._timing.patience(len(self._ways))
         best = FASTDP if now - way.fast < lost else SLEEVE if now - way.slow < lost else ""
         patience = self._timing.heartbeat * 1.5 if self._fastdp else 0
         if best == SLEEVE and way.fast == _NEVER and now - way.since < patience:
-            return  # the better one may still come
+            return  # VXLAN may still be confirmed
         if best != way.connection.way:
-            log.info("->[%s|%s]: overlay: %s", way.connection.address, way.connection.hello.nickname, best or "none")
+            log.info(
+                "->[%s|%s]: overlay: %s",
+                way.connection.address,
+                way.connection.hello.nickname,
+                best or "none",
+            )
             way.connection.way = best
             self._changed()
 
-    # --- sockets
-
     def listen(self) -> None:
-        """Datagrams. Raises OSError when the port is taken."""
+        """Listens for datagrams. Raises OSError if the port is in use."""
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setblocking(False)
         self._udp.bind(("0.0.0.0", sleeve.PORT))
-        asyncio.get_running_loop().add_reader(self._udp, serving.callback(self._datagrams, log, "sleeve"))
+        asyncio.get_running_loop().add_reader(
+            self._udp,
+            serving.callback(self._datagrams, log, "sleeve"),
+        )
 
     def devices_made(self) -> None:
-        """The VXLAN device was made anew: listen there. Raises OSError."""
-        self._fast_socket = self._replaced(self._fast_socket, DEVICE, self._fast_frames, only=ETHERTYPE)
+        """Listens on a recreated VXLAN device. Raises OSError."""
+        self._fast_socket = self._replaced(
+            self._fast_socket,
+            DEVICE,
+            self._fast_frames,
+            only=ETHERTYPE,
+        )
 
     def pcap_made(self) -> None:
-        """The veth was made: what the bridge floods or sends to sleeve peers comes out there. Raises OSError."""
+        """Listens on the veth, where the bridge floods frames and sends those for sleeve peers.
+        Raises OSError."""
         self._pcap = self._replaced(self._pcap, PCAP, self._captured)
 
     def pcap_removed(self) -> None:
@@ -135,8 +156,8 @@ class Overlay:
         self._pcap = None
 
     def close(self) -> None:
-        for one in (self._fast_socket, self._pcap, self._udp):
-            self._close(one)
+        for open_socket in (self._fast_socket, self._pcap, self._udp):
+            self._close(open_socket)
 
     def _replaced(
         self, old: socket.socket | None, device: str, reader: Callable[[], None], only: int = 0
@@ -150,12 +171,10 @@ class Overlay:
         asyncio.get_running_loop().add_reader(new, serving.callback(reader, log, device))
         return new
 
-    def _close(self, one: socket.socket | None) -> None:
-        if one is not None:
-            asyncio.get_running_loop().remove_reader(one)
-            one.close()
-
-    # --- what comes
+    def _close(self, old: socket.socket | None) -> None:
+        if old is not None:
+            asyncio.get_running_loop().remove_reader(old)
+            old.close()
 
     def _fast_frames(self) -> None:
         assert self._fast_socket is not None
@@ -165,7 +184,7 @@ class Overlay:
                 self._answer(way, wire.FAST_HEARD)
 
     def _captured(self) -> None:
-        """From the bridge, for one sleeve peer or all."""
+        """Sends frames from the bridge to one sleeve peer, or to all."""
         assert self._pcap is not None
         for frame in _frames(self._pcap):
             behind = self.macs.behind(frame)
@@ -175,12 +194,12 @@ class Overlay:
 
     def _datagrams(self) -> None:
         assert self._udp is not None
-        with contextlib.suppress(OSError):  # nothing more
+        with contextlib.suppress(OSError):  # EAGAIN ends the loop
             while True:
                 datagram, _ = self._udp.recvfrom(_LARGEST_FRAME)
                 way = self._by_tag(sleeve.tag_of(datagram))
-                if way and (found := way.tunnel.unpack(datagram)):
-                    self._received(way, *found)
+                if way and (content := way.tunnel.unpack(datagram)):
+                    self._received(way, *content)
 
     def _received(self, way: Way, kind: int, data: bytes) -> None:
         if kind == sleeve.HEARTBEAT:
@@ -200,7 +219,8 @@ class Overlay:
 
 
 def _heartbeat(own: str, peer: str, tag: int) -> bytes:
-    """To the peer's bridge; from a MAC that is nobody's, for a bridge on the way learns where frames come from."""
+    """A frame to the peer's bridge. Its source MAC belongs to no device, because bridges on the way
+    learn it."""
     sender = bytearray.fromhex(own.replace(":", ""))
     sender[0] ^= 0x40
     head = bytes.fromhex(peer.replace(":", "")) + sender + struct.pack("!HQ", ETHERTYPE, tag)
@@ -208,19 +228,24 @@ def _heartbeat(own: str, peer: str, tag: int) -> bytes:
 
 
 def _frames(packet_socket: socket.socket) -> list[bytes]:
-    """All that have come, without those that we sent ourselves."""
-    found: list[bytes] = []
+    """All received frames, without those that this process sent."""
+    frames: list[bytes] = []
     with contextlib.suppress(OSError):
         while True:
             frame, address = packet_socket.recvfrom(_LARGEST_FRAME)
             if address[2] != _PACKET_OUTGOING and len(frame) > 22:
-                found.append(frame)
-    return found
+                frames.append(frame)
+    return frames
 
 
 def _attach_filter(packet_socket: socket.socket, ethertype: int) -> None:
-    """Classic BPF: frames of this type, as a whole."""
-    program = [(0x28, 0, 0, 12), (0x15, 0, 1, ethertype), (0x06, 0, 0, _LARGEST_FRAME), (0x06, 0, 0, 0)]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    """Attaches a classic BPF program that accepts whole frames of this EtherType and no others."""
+    program = [
+        (0x28, 0, 0, 12),
+        (0x15, 0, 1, ethertype),
+        (0x06, 0, 0, _LARGEST_FRAME),
+        (0x06, 0, 0, 0),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
     about = struct.pack("HL", len(program), ctypes.addressof(code))
     packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, about)

@@ -1,4 +1,4 @@
-"""Waiting for what is not there yet: an API server that still starts, a kernel that is busy."""
+"""Retries: the API server may still be starting, or the kernel be busy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger("weave-net")
 
 #: Errors that a retry may clear.
 TRANSIENT = (CommandError, TimeoutError, OSError, ApiError)
-#: Seconds between two attempts at most.
+#: The longest time between two attempts, in seconds.
 RETRY = 5.0
 
 
 async def until_available(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Asks again after every transient error; returns the first answer."""
+    """Repeats ask after every transient error, and returns its first answer."""
     delay = 0.02
     while True:
         try:

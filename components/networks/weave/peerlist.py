@@ -1,7 +1,10 @@
-"""kube-utils: the ConfigMap weave-net lists the peers; what those of removed nodes had is taken over.
+"""kube-utils: the ConfigMap weave-net lists the peers, and the addresses of deleted nodes' peers
+are taken over.
 
-By an annotation the first one says that it does it; the API server's resourceVersions let only one do so.
-(github.com/weaveworks/weave, prog/kube-utils: peerlist.go, annotations.go, reclaimRemovedPeers in main.go.)
+Only one peer may take over a dead peer. A peer claims this task by an annotation on the ConfigMap;
+the API server's resourceVersion lets only one of several simultaneous writes succeed.
+(github.com/weaveworks/weave, prog/kube-utils: peerlist.go, annotations.go, reclaimRemovedPeers in
+main.go.)
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from kubewire.components.kubeapi.resources import CONFIGMAPS, KubeObject
 
 log = logging.getLogger("weave-net")
 
-NAME, NAMESPACE = "weave-net", "kube-system"
+NAME = "weave-net"
+NAMESPACE = "kube-system"
 PREFIX = "kube-peers.weave.works/"
 PEERS = PREFIX + "peers"
 _TRIES = 20
@@ -25,7 +29,9 @@ _TRIES = 20
 
 def peers_of(configmap: KubeObject) -> dict[str, str]:
     """Peer's name -> node's name."""
-    listed = json.loads((configmap["metadata"].get("annotations") or {}).get(PEERS, '{"Peers": []}'))
+    listed = json.loads(
+        (configmap["metadata"].get("annotations") or {}).get(PEERS, '{"Peers": []}'),
+    )
     return {peer["PeerName"]: peer["NodeName"] for peer in listed["Peers"] or []}
 
 
@@ -35,26 +41,31 @@ def with_peers(configmap: KubeObject, peers: dict[str, str]) -> KubeObject:
 
 
 def annotated(configmap: KubeObject, changes: dict[str, str | None]) -> KubeObject:
-    """None removes one."""
+    """A change to None removes the annotation."""
     annotations = (configmap["metadata"].get("annotations") or {}) | changes
     kept = {key: value for key, value in annotations.items() if value is not None}
     return {**configmap, "metadata": {**configmap["metadata"], "annotations": kept}}
 
 
 def key_of(peer: str) -> str:
-    """An annotation's name for a peer: what it may not have is replaced."""
+    """The annotation for a peer, with characters that are not allowed replaced."""
     return PREFIX + re.sub(r"[^A-Za-z0-9._/-]", "_", peer)
 
 
 class PeerList:
-    """Raises ApiError throughout."""
+    """All methods raise ApiError."""
 
     def __init__(self, client: Client, own_peer: str, own_node: str) -> None:
-        self._client, self._own_peer, self._own_node = client, own_peer, own_node
+        self._client = client
+        self._own_peer = own_peer
+        self._own_node = own_node
 
     async def is_listed(self) -> bool:
-        """False for a peer that was taken over: what it has saved is not its own any more. A list without anybody (the
-        ConfigMap was deleted) says nothing about us, and pods may live on what was saved."""
+        """False for a peer that was taken over: the ring it saved belongs to others now.
+
+        An empty list (the ConfigMap was deleted) proves nothing, and pods may use the saved
+        addresses.
+        """
         peers = peers_of(await self._read())
         return not peers or self._own_peer in peers
 
@@ -65,14 +76,22 @@ class PeerList:
         await self._update(changed)
 
     async def reclaim(self, nodes_now: Callable[[], Awaitable[set[str]]], take_over: Callable[[str], int]) -> None:
-        """Peers whose node is not there any more. take_over: rmpeer. Nodes are asked for after the list is read: a peer
-        is listed when its node is there."""
+        """Takes over peers whose nodes were deleted. take_over: rmpeer.
+
+        The nodes are read after the list: a peer is listed only after its node was registered, so
+        the other order could miss a new node.
+        """
         configmap = await self._read()
         nodes = await nodes_now()
         for peer, node in peers_of(configmap).items():
             replaced = node == self._own_node and peer != self._own_peer
             if peer != self._own_peer and (node not in nodes or replaced) and await self._is_ours_to_do(peer):
-                log.info("[kube-peers] rmpeer of %s: %d IPs taken over from %s", peer, take_over(peer), peer)
+                log.info(
+                    "[kube-peers] rmpeer of %s: %d IPs taken over from %s",
+                    peer,
+                    take_over(peer),
+                    peer,
+                )
                 await self._forget(peer)
 
     async def _is_ours_to_do(self, peer: str) -> bool:
@@ -83,10 +102,13 @@ class PeerList:
         if peer not in peers_of(configmap):
             return False
         try:
-            await self._client.update(CONFIGMAPS, annotated(configmap, {key_of(peer): self._own_peer}))
+            await self._client.update(
+                CONFIGMAPS,
+                annotated(configmap, {key_of(peer): self._own_peer}),
+            )
         except ApiError as error:
             if error.reason == "Conflict":
-                return False  # somebody else was quicker
+                return False  # another peer was faster
             raise
         return True
 
@@ -110,7 +132,7 @@ class PeerList:
         raise ApiError(409, "Conflict", f"too many conflicts for ConfigMap {NAME}")
 
     async def _read(self) -> KubeObject:
-        """Made when it is not there."""
+        """Reads the ConfigMap, creating it if it does not exist."""
         while True:
             try:
                 return await self._client.get(CONFIGMAPS, NAME, NAMESPACE)
@@ -119,7 +141,10 @@ class PeerList:
                     raise
             body: dict[str, Any] = {"metadata": {"name": NAME, "namespace": NAMESPACE}}
             try:
-                return await self._client.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", **body})
+                return await self._client.create(
+                    CONFIGMAPS,
+                    {"apiVersion": "v1", "kind": "ConfigMap", **body},
+                )
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     raise

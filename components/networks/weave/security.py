@@ -1,4 +1,5 @@
-"""The encrypted fast path to each peer: which associations there should be, and which the kernel has."""
+"""The encrypted fast path to each peer: computes the security associations and installs them in the
+kernel."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ from kubewire.components.networks.weave.mesh import Connection
 from kubewire.components.networks.weave.wire import WireError
 
 _NONCE_SIZE = 32
-#: Smaller ones are reserved (RFC 4303 section 2.1).
+#: Lower SPIs are reserved (RFC 4303 section 2.1).
 _LOWEST_SPI = 0x100
 
 
 @dataclass
 class Path:
-    """Both directions to a peer. outgoing: when the peer has said its part; told: it knows ours."""
+    """Both directions to a peer. outgoing: set when the peer has sent its SPI. told: the peer has
+    been sent ours."""
 
     connection: Connection
     incoming: Association
@@ -30,7 +32,7 @@ class Path:
 
 
 class Security:
-    """One for each node with a password."""
+    """The associations with all peers. Exists only on a node with a password."""
 
     def __init__(self, own_peer: str) -> None:
         self._own_peer = own_peer
@@ -48,7 +50,7 @@ class Security:
         self._paths.pop(connection, None)
 
     def received(self, connection: Connection, body: bytes) -> None:
-        """The peer's SPI and nonce. Raises WireError."""
+        """Handles the peer's SPI and nonce. Raises WireError."""
         try:
             said = jsontext.parse_object(body)
             key = ipsec.key(connection.session.key, bytes.fromhex(said["nonce"]), connection.peer)
@@ -62,26 +64,27 @@ class Security:
         return [path.incoming for path in self._paths.values()]
 
     async def reset(self) -> None:
-        """What a former self has left. Raises CommandError."""
+        """Deletes what an earlier process left. Raises CommandError."""
         await iproute.batch("ip", "xfrm policy flush\nxfrm state flush proto esp\n", force=False)
         self._installed = set()
 
     async def apply(self) -> None:
-        """The kernel has what it should; peers are told, and are secured when both directions are there.
-        Raises CommandError."""
+        """Installs and removes associations, and tells peers about them. A peer is secured when
+        both directions exist. Raises CommandError."""
         paths = list(self._paths.values())
         wanted = {(path.incoming, False) for path in paths}
         wanted |= {(path.outgoing, True) for path in paths if path.outgoing is not None}
-        leaving = {one.destination for one, outgoing in wanted if outgoing}
-        lines = [
-            (ipsec.remove_policy(one) if outgoing and one.destination not in leaving else "") + ipsec.remove(one)
-            for one, outgoing in sorted(self._installed - wanted)
-        ]
+        still_sent_to = {association.destination for association, outgoing in wanted if outgoing}
+        lines = []
+        for association, outgoing in sorted(self._installed - wanted):
+            if outgoing and association.destination not in still_sent_to:
+                lines.append(ipsec.remove_policy(association))
+            lines.append(ipsec.remove(association))
         await iproute.batch("ip", "".join(lines))
         self._installed &= wanted
-        for one, outgoing in sorted(wanted - self._installed):
-            await iproute.batch("ip", ipsec.install(one, outgoing=outgoing), force=False)
-            self._installed.add((one, outgoing))
+        for association, outgoing in sorted(wanted - self._installed):
+            await iproute.batch("ip", ipsec.install(association, outgoing=outgoing), force=False)
+            self._installed.add((association, outgoing))
         for path in paths:
             self._tell(path)
 
@@ -95,7 +98,7 @@ class Security:
 
 
 def _spi(value: object) -> int:
-    """RFC 4303, 2.1: 32 bits, and not those that are reserved. Raises ValueError."""
+    """A SPI has 32 bits, and the lowest values are reserved (RFC 4303, 2.1). Raises ValueError."""
     if type(value) is not int or not _LOWEST_SPI <= value < 2**32:
         raise ValueError(f"{value!r} is no SPI")
     return value

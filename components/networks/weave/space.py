@@ -1,7 +1,8 @@
-"""What of a peer's ranges is free: arithmetic on half-open ranges [start, end) of addresses as numbers. Pure.
+"""The free space in a peer's ranges: arithmetic on half-open ranges [start, end) of addresses as
+numbers. Pure.
 
-The lowest free address is given out, the upper half of the largest gap is given away (github.com/weaveworks/weave,
-ipam/space).
+A pod gets the lowest free address, and another peer gets the upper half of the largest gap, so that
+both keep contiguous space (github.com/weaveworks/weave, ipam/space).
 """
 
 from __future__ import annotations
@@ -29,37 +30,37 @@ class Range(NamedTuple):
         return f"{IPv4Address(self.start)}-{IPv4Address(self.end - 1)}"
 
     def intersection(self, other: Range) -> Range | None:
-        found = Range(max(self.start, other.start), min(self.end, other.end))
-        return found if found.start < found.end else None
+        common = Range(max(self.start, other.start), min(self.end, other.end))
+        return common if common.start < common.end else None
 
 
 def range_of(network: IPv4Network) -> Range:
-    """All addresses."""
+    """All addresses of a network."""
     first = int(network.network_address)
     return Range(first, first + network.num_addresses)
 
 
 def hosts_of(network: IPv4Network) -> Range:
-    """Without the network's own and the broadcast address."""
+    """The addresses of a network without its network address and its broadcast address."""
     whole = range_of(network)
     return Range(whole.start + 1, whole.end - 1)
 
 
 def joined(ranges: Iterable[Range]) -> list[Range]:
-    """Sorted, neighbours as one."""
-    found: list[Range] = []
-    for one in sorted(ranges):
-        if found and found[-1].end == one.start:
-            found[-1] = Range(found[-1].start, one.end)
+    """The ranges sorted, with adjacent ones merged."""
+    merged: list[Range] = []
+    for part in sorted(ranges):
+        if merged and merged[-1].end == part.start:
+            merged[-1] = Range(merged[-1].start, part.end)
         else:
-            found.append(one)
-    return found
+            merged.append(part)
+    return merged
 
 
 def gaps(ranges: Iterable[Range], used: Sequence[int], within: Range) -> Iterator[Range]:
-    """Free stretches of the ranges, in order; used is sorted."""
-    for one in joined(ranges):
-        if (part := one.intersection(within)) is None:
+    """The free stretches of the ranges, in order. used must be sorted."""
+    for whole in joined(ranges):
+        if (part := whole.intersection(within)) is None:
             continue
         start = part.start
         for position in range(bisect_left(used, part.start), len(used)):
@@ -73,6 +74,6 @@ def gaps(ranges: Iterable[Range], used: Sequence[int], within: Range) -> Iterato
 
 
 def donation(ranges: Iterable[Range], used: Sequence[int], within: Range) -> Range | None:
-    """The upper half, rounded up, of the largest gap; None when nothing is free."""
+    """The upper half, rounded up, of the largest gap; None if nothing is free."""
     largest = max(gaps(ranges, used, within), key=lambda gap: gap.size, default=None)
     return Range(largest.end - (largest.size + 1) // 2, largest.end) if largest else None

@@ -1,4 +1,5 @@
-"""What `weave status` shows, with its columns and words (github.com/weaveworks/weave, prog/weaver/http.go). Pure."""
+"""The output of `weave status`, in upstream's columns and words (weaveworks/weave,
+prog/weaver/http.go). Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def status(
     waiting: int,
     subnet: str,
 ) -> str:
-    """waiting: allocations that have no address yet."""
+    """waiting: the number of requests that wait for an address."""
     setup = allocator.setup
     links = Counter("established" if link.established else "pending" for peer in peers for link in peer.links)
     counts = _counts(Counter(line.state for line in connections), _STATES)
@@ -65,12 +66,13 @@ def status(
             f"          Range: {setup.universe}",
             f"  DefaultSubnet: {subnet}",
             "",
-        ]
+        ],
     )
 
 
 def _state(allocator: Allocator, waiting: int) -> str:
-    ring, known = allocator.ring, allocator.setup.is_known
+    ring = allocator.ring
+    known = allocator.setup.is_known
     if not ring.is_empty:
         if not any(entry.peer == allocator.setup.name or known(entry.peer) for entry in ring.entries):
             return "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
@@ -108,7 +110,7 @@ def connections(mesh: Mesh, port: int, mtu: int) -> list[ConnectionLine]:
 
 def peers(known: Iterable[Peer]) -> str:
     """`status peers`."""
-    ordered = sorted(known, key=lambda one: one.name)
+    ordered = sorted(known, key=lambda peer: peer.name)
     nicknames = {peer.name: peer.nickname for peer in ordered}
     lines: list[str] = []
     for peer in ordered:
@@ -116,13 +118,16 @@ def peers(known: Iterable[Peer]) -> str:
         for link in peer.links:
             name = f"{link.peer}({nicknames.get(link.peer, '')})"
             state = "established" if link.established else "pending"
-            lines.append(f"   {'->' if link.outbound else '<-'} {link.address:<21} {name:<37} {state}")
+            lines.append(
+                f"   {'->' if link.outbound else '<-'} {link.address:<21} {name:<37} {state}",
+            )
     return "".join(f"{line}\n" for line in lines)
 
 
 def ipam(allocator: Allocator) -> str:
-    """`status ipam`: our own part first."""
-    own, total = allocator.setup.name, allocator.ring.universe.size
+    """`status ipam`: this peer's own part first."""
+    own = allocator.setup.name
+    total = allocator.ring.universe.size
     sizes: Counter[str] = Counter()
     for entry, part in allocator.ring.parts():
         sizes[entry.peer] += part.size

@@ -1,4 +1,5 @@
-"""What a peer knows over a restart: one file, written as a whole (upstream: a bolt database, weave-netdata.db)."""
+"""A peer's state on disk: one file, replaced as a whole (upstream: a bolt database,
+weave-netdata.db)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ log = logging.getLogger("weave-net")
 
 
 class Store:
-    """prefix: as in --db-prefix."""
+    """prefix: the value of --db-prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.path = Path(f"{prefix}data.json")
 
     def load(self) -> dict[str, Any] | None:
-        """None when there is nothing that can be read."""
+        """None if there is no readable file."""
         try:
             data: dict[str, Any] = json.loads(self.path.read_bytes())
         except FileNotFoundError:

@@ -1,5 +1,8 @@
-"""Who is connected to whom, as each peer says of itself; who can be reached, and by which neighbour. Pure.
+"""The graph of connections, as each peer describes its own, and the next hop to every reachable
+peer. Pure.
 
+A peer reports only its own connections and raises its version with every change, so newer reports
+win. Messages to a peer without a direct connection take the shortest way.
 (github.com/weaveworks/mesh, peers.go and routes.go.)
 """
 
@@ -16,7 +19,7 @@ from kubewire.components.base import jsontext
 
 @dataclass(frozen=True)
 class Link:
-    """A connection as one of its two ends has it. address: of the other end, with its port."""
+    """A connection as one of its ends sees it. address: of the other end, with its port."""
 
     peer: str
     address: str
@@ -26,7 +29,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Peer:
-    """What a peer says of itself; it raises the version with each change."""
+    """A peer's report about itself; it raises the version with every change."""
 
     name: str
     nickname: str
@@ -36,7 +39,7 @@ class Peer:
 
     @cached_property
     def linked(self) -> frozenset[str]:
-        """Whom it is connected to."""
+        """The peers it is connected to."""
         return frozenset(link.peer for link in self.links)
 
     def encode(self) -> list[Any]:
@@ -45,7 +48,7 @@ class Peer:
 
     @classmethod
     def decode(cls, data: list[Any]) -> Peer:
-        """Raises TypeError, ValueError for what is no peer."""
+        """Raises TypeError or ValueError if the data is not a peer."""
         name, nickname, uid, version, links = jsontext.typed(data, str, str, int, int, list)
         given = (jsontext.typed(link, str, str, int, int) for link in links)
         known = tuple(Link(peer, address, bool(out), bool(there)) for peer, address, out, there in given)
@@ -53,7 +56,8 @@ class Peer:
 
 
 class Topology:
-    """Oneself, and those that can be reached from here. Ways are looked for only where there is no connection."""
+    """This peer, and the peers reachable from it. Ways are computed only for peers without a direct
+    connection."""
 
     def __init__(self, own: Peer) -> None:
         self._own = own.name
@@ -65,12 +69,12 @@ class Topology:
         return self._peers[self._own]
 
     def peers(self) -> list[Peer]:
-        """Whom one can reach, oneself first."""
+        """The reachable peers, this one first."""
         self._forget_unreachable()
         return list(self._peers.values())
 
     def set_links(self, links: Iterable[Link]) -> bool:
-        """Our own connections; whether they have changed."""
+        """Sets this peer's connections. Returns True if they have changed."""
         now = tuple(sorted(links, key=lambda link: link.peer))
         if self.own.links == now:
             return False
@@ -80,12 +84,12 @@ class Topology:
         return True
 
     def merge(self, peers: Iterable[Peer]) -> list[Peer]:
-        """What others say; what of it is news."""
+        """Merges reports and returns those that are news."""
         news = []
         for peer in peers:
             known = self._peers.get(peer.name)
             if peer.name == self._own:
-                if peer != self.own and peer.version >= self.own.version:  # of our former self: be ahead of it
+                if peer != self.own and peer.version >= self.own.version:  # from before a restart: get ahead of it
                     self._peers[self._own] = replace(self.own, version=peer.version + 1)
                     news.append(self.own)
             elif known is None or (known.version, known.uid) < (peer.version, peer.uid):
@@ -96,21 +100,22 @@ class Topology:
         return news
 
     def unknown_to(self, name: str) -> list[Peer]:
-        """Whom a neighbour cannot have heard of itself: all that it is not connected to."""
+        """The peers that a neighbour cannot have heard of directly, because it is not connected to
+        them."""
         told = {name, *self.neighbours(name)}
         return [peer for peer in self.peers() if peer.name not in told or peer.name == self._own]
 
     def knows(self, name: str) -> bool:
-        """Whether it can be reached."""
+        """Tells whether a peer can be reached."""
         return name == self._own or bool(self.next_hop(name))
 
     def neighbours(self, name: str) -> frozenset[str]:
-        """Whom a peer is connected to, as it says."""
+        """The peers that a peer reports a connection to."""
         peer = self._peers.get(name)
         return peer.linked if peer else frozenset()
 
     def next_hop(self, target: str) -> str:
-        """The neighbour that is next on a shortest way; "" when there is none."""
+        """The first neighbour on a shortest way to a peer; "" if there is none."""
         if target in self.own.linked:
             return target
         if self._ways is None:
@@ -121,7 +126,8 @@ class Topology:
         self._peers = {name: peer for name, peer in self._peers.items() if self.knows(name)}
 
     def _found_ways(self) -> dict[str, str]:
-        """Reachable peer -> first hop. A connection counts when both ends have it, or one is not heard of yet."""
+        """Reachable peer -> first hop. A connection counts if both ends report it, or one end has
+        not reported yet."""
         ways: dict[str, str] = {}
         queue = deque([self._own])
         while queue:

@@ -1,11 +1,14 @@
-"""What peers say on TCP 6783: bytes in, frames out; who the other one is; with a password, sealed. Pure.
+"""The protocol on TCP 6783: frames, the greeting, and with a password encrypted sessions. Pure.
 
     frame      length (4 bytes, of what follows), kind (1 byte), body
-    first      HELLO: JSON; in clear, it carries the X25519 keys
-    then       CONFIRM, and all others; with a password each body is sealed by ChaCha20-Poly1305
+    first      HELLO: JSON in clear text, which carries the X25519 public keys
+    then       CONFIRM, and all others; with a password each body is encrypted by ChaCha20-Poly1305
 
-The key of a session is HKDF-SHA256 of the X25519 secret and the password: without the password nobody can take a peer's
-place. (github.com/weaveworks/mesh has gob in place of JSON, and NaCl boxes keyed by SHA-256 of the same two.)
+The session key is HKDF-SHA256 of the X25519 secret and the password. The secret is new for every
+connection, so recorded traffic stays secret if the password leaks later; the password proves that
+the other side is a peer, because without it CONFIRM cannot be encrypted.
+(github.com/weaveworks/mesh uses gob instead of JSON, and NaCl boxes keyed by SHA-256 of the same
+two.)
 """
 
 from __future__ import annotations
@@ -23,14 +26,25 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kubewire.components.base import jsontext
 
-PROTOCOL, VERSION = "weave", 2
-HELLO, CONFIRM, HEARTBEAT, TOPOLOGY, IPAM, UNICAST, SECURITY_ASSOCIATION, FAST_HEARD, SLEEVE_HEARD = range(9)
+PROTOCOL = "weave"
+VERSION = 2
+(
+    HELLO,
+    CONFIRM,
+    HEARTBEAT,
+    TOPOLOGY,
+    IPAM,
+    UNICAST,
+    SECURITY_ASSOCIATION,
+    FAST_HEARD,
+    SLEEVE_HEARD,
+) = range(9)
 _HEAD = struct.Struct("!IB")
 _LARGEST = 1 << 22
 
 
 class WireError(Exception):
-    """The other side is no peer of ours; the text is for logs and `status connections`."""
+    """The other side does not speak the protocol; the text is for logs and `status connections`."""
 
 
 def frame(kind: int, body: bytes = b"") -> bytes:
@@ -38,13 +52,13 @@ def frame(kind: int, body: bytes = b"") -> bytes:
 
 
 class Decoder:
-    """Bytes as they come -> frames."""
+    """Splits a stream of bytes into frames."""
 
     def __init__(self) -> None:
         self._data = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Kind and body of each frame that is whole now. Raises WireError."""
+        """(kind, body) of each frame that is complete. Raises WireError."""
         self._data += data
         while len(self._data) >= _HEAD.size:
             length, kind = _HEAD.unpack_from(self._data)
@@ -52,13 +66,15 @@ class Decoder:
                 raise WireError(f"a frame of {length} bytes")
             if len(self._data) < 4 + length:
                 return
-            body, self._data = self._data[_HEAD.size : 4 + length], self._data[4 + length :]
+            body = self._data[_HEAD.size : 4 + length]
+            self._data = self._data[4 + length :]
             yield kind, body
 
 
 @dataclass(frozen=True)
 class Hello:
-    """connection: a number of the sender's for this connection; public_key: hex, "" without a password."""
+    """connection: the sender's random number for this connection. public_key: hex, "" without a
+    password."""
 
     name: str
     nickname: str
@@ -70,9 +86,9 @@ class Hello:
         """Raises ValueError."""
         texts = (self.name, self.nickname, self.public_key)
         numbers = (self.uid, self.connection)
-        if not all(isinstance(one, str) and len(one) < 256 for one in texts):
+        if not all(isinstance(text, str) and len(text) < 256 for text in texts):
             raise ValueError("name, nickname and public key are strings")
-        if not all(type(one) is int and 0 <= one < 1 << 64 for one in numbers):
+        if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
             raise ValueError("uid and connection are numbers of 64 bits")
 
     def encode(self) -> bytes:
@@ -83,7 +99,8 @@ class Hello:
         """Raises WireError."""
         try:
             data = jsontext.parse_object(body)
-            protocol, version = data.pop("protocol"), data.pop("version")
+            protocol = data.pop("protocol")
+            version = data.pop("version")
             hello = cls(**data)
             hello.check()
         except (ValueError, TypeError, KeyError):
@@ -94,12 +111,12 @@ class Hello:
 
 
 class Session:
-    """One connection after its greetings: seals and opens bodies. key: b"" without a password."""
+    """A connection after its greetings: encrypts and decrypts bodies. key: b"" without a password."""
 
     def __init__(self, key: bytes, *, outbound: bool) -> None:
         self.key = key
         self._cipher = ChaCha20Poly1305(key) if key else None
-        # Each direction counts for itself; no nonce is used twice.
+        # Each direction has its own prefix and counter, so no nonce is used twice.
         self._sending, self._receiving = (b"\0\0\0\1", b"\0\0\0\2") if outbound else (b"\0\0\0\2", b"\0\0\0\1")
         self._sent = self._received = 0
 
@@ -111,7 +128,7 @@ class Session:
         return frame(kind, self._cipher.encrypt(nonce, body, bytes([kind])))
 
     def open(self, kind: int, body: bytes) -> bytes:
-        """Raises WireError for what somebody else has written."""
+        """Raises WireError if the body was not made with the session's key."""
         if self._cipher is None:
             return body
         nonce = self._receiving + self._received.to_bytes(8)
@@ -127,7 +144,7 @@ def public_key(private: X25519PrivateKey | None) -> str:
 
 
 def session(private: X25519PrivateKey | None, other: Hello, password: str, *, outbound: bool) -> Session:
-    """Raises WireError, in mesh's words, when only one of the two has a password."""
+    """Raises WireError, in mesh's words, if only one of the two has a password."""
     if private is None and other.public_key:
         raise WireError("no password specificed, but peer requested an encrypted connection")
     if private is not None and not other.public_key:
@@ -135,7 +152,9 @@ def session(private: X25519PrivateKey | None, other: Hello, password: str, *, ou
     if private is None:
         return Session(b"", outbound=outbound)
     try:
-        secret = private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(other.public_key)))
+        secret = private.exchange(
+            X25519PublicKey.from_public_bytes(bytes.fromhex(other.public_key)),
+        )
     except ValueError:
         raise WireError("not a public key") from None
     key = HKDF(SHA256(), 32, salt=None, info=b"weave session").derive(secret + password.encode())

@@ -51,21 +51,19 @@ DEFINITIONS: Mapping[str, Mapping[str, Any]] = {
 #: for each item of a list.
 KEYS: Mapping[str, Key] = {
     "name": Key(
-        "The lab's name. --name of the command line comes first.",
+        "The lab's name. --name on the command line overrides it.",
         "a name of lower-case letters, digits and '-' (40 at most)",
         {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"},
         shown="default",
     ),
-    "kubernetes": Key("With false there are only hosts and links: nothing runs on them, and there is no API."),
+    "kubernetes": Key("With false, there are only hosts and links: nothing runs on them, and there is no API."),
     "topology": Key("The hosts and the links between them."),
-    "topology.shape": Key("How the hosts hang together: all on one switch, or in two racks with a router each."),
+    "topology.shape": Key("The shape of the network: all hosts on one switch, or two racks with a router each."),
     "topology.workers": Key("Worker nodes; the control plane is one node more.", limits={"minimum": 0, "maximum": 250}),
-    "topology.routing": Key(
-        "How the routers of two-racks know their routes: they are written down, or BGP finds them."
-    ),
-    "topology.links": Key("What every link has."),
+    "topology.routing": Key("How the routers of two-racks learn routes: static ones, or by a BGP daemon."),
+    "topology.links": Key("Properties of every link."),
     "topology.links.bandwidth": Key(
-        "Mbit/s of a link. Without it a link is as fast as the machine can make it.",
+        "The bandwidth in Mbit/s. Without it, a link is as fast as the machine allows.",
         "Mbit/s, more than 0",
         {"exclusiveMinimum": 0},
         shown=100,
@@ -75,11 +73,11 @@ KEYS: Mapping[str, Key] = {
         "Address ranges, under Kubernetes' names.",
         more="A range is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first.",
     ),
-    "network.ipFamily": Key("Which families the three ranges have that are left out; the IPv6 ones are kind's."),
+    "network.ipFamily": Key("The IP families of the ranges that the file leaves out. The IPv6 ranges are kind's."),
     "network.nodeCIDR": Key("The nodes' range.", definition="cidr"),
     "network.clusterCIDR": Key("The pods' range.", definition="cidr"),
     "network.nodeCIDRMaskSize": Key(
-        "The prefix length of each node's part of clusterCIDR, with one IP family. IPv6 has 64.",
+        "The prefix length of each node's pod range, for one IP family. IPv6 has 64.",
         limits={"minimum": 8, "maximum": 126},
     ),
     "network.nodeCIDRMaskSizeIPv4": Key(
@@ -100,25 +98,19 @@ KEYS: Mapping[str, Key] = {
         {"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"},
     ),
     "network.allowOverlap": Key(
-        "With true ranges may overlap, to see what becomes of it. `kubewire plan` tells it before.",
-        more="`kubewire up` then says what does not come ready, leaves the lab standing and ends with exit code 0.",
+        "With true, ranges may overlap, to observe the consequences. `kubewire plan` predicts them.",
+        more="`kubewire up` then reports what does not become ready, leaves the lab running and exits with code 0.",
     ),
-    "cni": Key("The pod network."),
-    "cni.plugin": Key("Which one. With none, nodes stay NotReady until somebody installs one."),
-    "cni.backend": Key("How packets cross between nodes. Each plugin has its own, and its first one is the default."),
-    "cni.instanceType": Key(
-        "The type of aws-vpc's nodes. It says how many addresses they can have.", shown="t3.medium"
+    "cni": Key(
+        "The pod network.",
+        more="[The networks](../components/networks/README.md) are listed with the backends of each.",
     ),
-    "cni.maxPods": Key(
-        "The kubelet's, in a cloud. Without it, what the addresses allow.",
-        limits={"minimum": 1, "maximum": 1000},
-        shown=17,
-    ),
-    "cni.env": Key("The environment of the cloud network's agent.", shown={"WARM_IP_TARGET": "2"}),
+    "cni.plugin": Key("Which network. With none, nodes stay NotReady until somebody installs one."),
+    "cni.backend": Key("How packets cross between nodes. Each network has its own backends; the first is the default."),
     "kubeProxy": Key("kube-proxy, which runs on every node."),
-    "kubeProxy.mode": Key("Its mode. With none, no kube-proxy runs."),
+    "kubeProxy.mode": Key("The proxy mode. With none, no kube-proxy runs."),
     "kubeProxy.*": Key(
-        "Any other field of KubeProxyConfiguration, as a file of kube-proxy's has it.",
+        "Any other field of KubeProxyConfiguration, in the form of kube-proxy's file.",
         shown={"nodePortAddresses": ["primary"]},
         of_upstream="kubeProxy",
     ),
@@ -139,19 +131,20 @@ KEYS: Mapping[str, Key] = {
         "How many pods of CoreDNS run. With 0 there is no cluster DNS.", limits={"minimum": 0, "maximum": 10}
     ),
     "dns.corefile": Key(
-        "The Corefile of CoreDNS, in place of kubeadm's.",
+        "The Corefile of CoreDNS, instead of kubeadm's.",
         shown=".:53 { ... }",
-        more="kubeadm's is in [coredns.yaml](../components/coredns/coredns.yaml); the plugins that there are, in "
-        "[CoreDNS's README](../components/coredns/README.md). The probes of its pods ask the plugins ready and health.",
+        more="kubeadm's is in [coredns.yaml](../components/coredns/coredns.yaml), and "
+        "[CoreDNS's README](../components/coredns/README.md) lists the plugins. The probes of its pods use the plugins "
+        "ready and health.",
     ),
     "images": Key(
-        "Image names, each with the program of this machine that it stands for.",
+        "Image names, and the program of this machine that each stands for.",
         shown={"my/app:1": {"argv": ["/usr/bin/python3", "/srv/app.py"]}},
         more="They are added to those of [images.yaml](../components/kubelet/images/images.yaml), in its form. A name "
         "without a tag stands for every tag, and a * for any text (example/*). An exact name comes before a pattern, "
         "and a longer pattern before a shorter one.",
     ),
-    "images.*": Key("The image of this name.", "an image needs argv or main", {"minProperties": 1}),
+    "images.*": Key("The image with this name.", "an image needs argv or main", {"minProperties": 1}),
     "images.*.argv": Key("Its entrypoint: a program and arguments.", limits={"minItems": 1}),
     "images.*.main": Key(
         "In place of argv: a Python function. It is forked, which takes less time and memory.",
@@ -169,11 +162,11 @@ KEYS: Mapping[str, Key] = {
     "share": Key("Files and folders of this machine that hosts and pods see, under the same path."),
     "share[]": Key("A path, or a mapping with a path.", shorthand="absolutePath"),
     "share[].path": Key("The file or folder.", definition="absolutePath"),
-    "share[].readOnly": Key("With false the lab may change what is there."),
+    "share[].readOnly": Key("With false, the lab may change the file or folder."),
     "hostUsers": Key(
-        "With true the lab's root is this machine's root (docs/security.md): it has no user namespace of its own.",
+        "With true, the lab's root is this machine's root, because it has no user namespace (docs/security.md).",
         shown=False,
-        more="Without the key, kubeProxy mode ipvs has true, for it needs that, and other modes have false.",
+        more="Without the key it is true for kubeProxy mode ipvs, which needs it, and false for other modes.",
     ),
     "manifests": Key(
         "Files, folders and objects that are applied at the end of bring-up, in this order.",
@@ -183,21 +176,21 @@ KEYS: Mapping[str, Key] = {
         "A lab is up when the Deployments, DaemonSets, StatefulSets and Pods among them are ready.",
     ),
     "files": Key(
-        "Files on nodes, such as /etc/motd: hello. They are there before anything starts.",
+        "Files on nodes, such as /etc/motd: hello. They exist before any process starts.",
         more="What a node has of its own is in [architecture](architecture.md#on-a-node-mininet-host-own-net-and-mnt-"
         "namespace-pid-namespace-is-the-labs); other folders are the same on all hosts. A file that bring-up "
         "writes, such as /var/lib/kubelet/config.yaml, is replaced.",
     ),
     "files.*": Key("The file of this path: a text, or a mapping.", shorthand="text"),
-    "files.*.content": Key("What is in it."),
+    "files.*.content": Key("The content of the file."),
     "files.*.from": Key("In place of content: a file of this machine, relative to the lab file."),
     "files.*.nodes": Key("The nodes that get it, as a pattern such as worker-*."),
     "files.*.mode": Key("Its mode.", "a mode in octal digits such as 0644", {"pattern": "^0?[0-7]{3}$"}),
     "components": Key(
-        "Processes of your own on nodes. They start with kube-proxy and the kubelet, and nobody restarts them.",
-        more="`kubewire status` shows them, and their output is in logs/NAME@NODE.log. Before a lab is ready one that "
-        "fails ends bring-up. Every node has /etc/kubernetes/kubelet.conf to reach the API with, the control plane "
-        "/etc/kubernetes/admin.conf too.",
+        "Your own processes on nodes. They start with kube-proxy and the kubelet, and are not restarted.",
+        more="`kubewire status` shows them, and their output is in logs/NAME@NODE.log. One that fails before the lab "
+        "is ready ends bring-up. To reach the API, every node has /etc/kubernetes/kubelet.conf, and the control plane "
+        "also /etc/kubernetes/admin.conf.",
     ),
     "components[]": Key("A process."),
     "components[].name": Key(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kubewire.components.networks import registry
 from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_manifests
 from kubewire.topologies.plan import PRIVATE_DIRECTORIES
 
@@ -76,9 +77,14 @@ def problems(files: Sequence[tuple[str, File]], nodes: Sequence[str]) -> Iterato
         matching = chosen(file.nodes, nodes)
         if not matching:
             yield (*where, "nodes"), f"{file.nodes} matches no node; there are {', '.join(nodes)}"
-        elif len(matching) < len(nodes) and not any(_is_below(path, folder) for folder in PRIVATE_DIRECTORIES):
-            text = f"what lies outside of {', '.join(PRIVATE_DIRECTORIES)} is the same on all hosts; leave nodes out"
-            yield (*where, "nodes"), text
+        elif len(matching) < len(nodes) and not any(_is_below(path, folder) for folder in private_directories()):
+            private = ", ".join(private_directories())
+            yield (*where, "nodes"), f"what lies outside of {private} is the same on all hosts; leave nodes out"
+
+
+def private_directories() -> list[str]:
+    """The directories that each node has for itself: those of every lab, and those of the pod networks."""
+    return list(dict.fromkeys((*PRIVATE_DIRECTORIES, *registry.directories())))
 
 
 def chosen(pattern: str, nodes: Sequence[str]) -> list[str]:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import yaml
 
+from kubewire.components.networks import registry
 from kubewire.scenarios.engine.file import upstream
 from kubewire.scenarios.engine.file.jsonobject import JsonObject
 from kubewire.scenarios.engine.file.keys import DEFINITIONS, KEYS, Key
-from kubewire.scenarios.engine.file.spec import LabSpec
+from kubewire.scenarios.engine.file.spec import CNI, LabSpec
 
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _TYPE_WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number"}
@@ -44,6 +45,9 @@ class Entry:
 
 def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> Iterator[Entry]:
     """Every key below a dataclass, a mapping before what is in it, in the order of KEYS."""
+    if holder is CNI:
+        yield from _of_networks()
+        return
     hints = typing.get_type_hints(holder)
     own = {_path(holder, field, prefix): field for field in fields(holder)}
     for path in sorted(own, key=list(KEYS).index):
@@ -53,6 +57,22 @@ def entries(holder: type = LabSpec, prefix: str = "", defaults: Any = None) -> I
         yield Entry(path, hint, default, KEYS[path])
         if not KEYS[path].schema:
             yield from _below(hint, path, default)
+
+
+#: The type of a network's setting, by its type in JSON Schema.
+_SETTINGS = {"string": str, "integer": int, "object": tuple[tuple[str, str], ...]}
+
+
+def _of_networks() -> Iterator[Entry]:
+    """The keys of cni: the registry of networks says which backends and settings there are."""
+    choices = {"plugin": [one.name for one in registry.NETWORKS], "backend": registry.backend_names()}
+    for name, values in choices.items():
+        yield Entry(f"cni.{name}", Literal[tuple(values)], getattr(CNI, name), KEYS[f"cni.{name}"])
+    for setting in registry.settings():
+        schema = dict(setting.schema)
+        bounds: dict[str, Any] = {key: schema[key] for key in ("minimum", "maximum") if key in schema}
+        key = Key(schema["description"], limits=bounds, shown=schema["examples"][0])
+        yield Entry(f"cni.{setting.name}", _SETTINGS[schema["type"]], None, key)
 
 
 def _path(holder: type, field: Any, prefix: str) -> str:
@@ -126,6 +146,8 @@ def _with_message(of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _object(holder: type, prefix: str) -> dict[str, Any]:
+    if holder is CNI:
+        return _with_descriptions(registry.schema())
     hints = typing.get_type_hints(holder)
     own = [field for field in fields(holder) if prefix + _name(field) in KEYS]
     properties = {_name(field): _value(_given(hints[field.name]), prefix + _name(field)) for field in own}
@@ -138,6 +160,14 @@ def _object(holder: type, prefix: str) -> dict[str, Any]:
         **({"required": required} if required else {}),
         "properties": properties,
     }
+
+
+def _with_descriptions(of_networks: dict[str, Any]) -> dict[str, Any]:
+    """The registry's schema, whose plugin and backend are described in KEYS."""
+    properties = dict(of_networks["properties"])
+    for name in ("plugin", "backend"):
+        properties[name] = {**properties[name], "description": KEYS[f"cni.{name}"].does}
+    return {**of_networks, "properties": properties}
 
 
 def _value(hint: Any, path: str) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
-from kubewire.components.vpc.instances import LIMITS
+from kubewire.components.addon import Choice
+from kubewire.components.networks import registry
+from kubewire.components.networks.podnetwork import PodNetwork
 from kubewire.scenarios.engine.file import manifests as manifest_files
 from kubewire.scenarios.engine.file import nodefiles
 from kubewire.scenarios.engine.file.check import check
@@ -135,53 +137,62 @@ class Network:
         return "/".join(_FAMILIES[parse_one(part).version] for part in self.clusterCIDR.split(","))
 
 
-#: How packets of each network cross between nodes; the first is the default.
-BACKENDS = {
-    "flannel": ("vxlan", "vxlan-directrouting", "host-gw"),
-    "calico": ("vxlan", "vxlan-crosssubnet", "bgp", "ipip", "ipip-crosssubnet"),
-    "weave": ("vxlan", "fastdp-encrypted", "sleeve", "sleeve-encrypted"),
-    "aws-vpc": ("secondary-ip", "prefix-delegation"),
-    "azure": ("transparent", "overlay"),
-    "none": ("vxlan",),
-}
-#: Networks of a cloud: nodes are instances there, of a type, with settings of their agent's environment.
-CLOUDS = ("aws-vpc", "azure")
-
-
 @dataclass(frozen=True)
 class CNI:
-    """plugin "none": nothing is installed, nodes stay NotReady until somebody installs one. backend: see BACKENDS.
+    """The pod network, its backend and its settings, as components/networks/registry.py lists them.
 
-    Of clouds: instanceType (AWS), maxPods (None: what the network can give), env of the agent.
+    settings are (key, value) in the registry's order; a value that is a mapping is a tuple of its sorted pairs. plugin
+    "none": nothing is installed, nodes stay NotReady until somebody installs a network.
     """
 
-    plugin: Literal["flannel", "calico", "weave", "aws-vpc", "azure", "none"] = "flannel"
-    backend: Literal[
-        "vxlan",
-        "vxlan-directrouting",
-        "host-gw",
-        "vxlan-crosssubnet",
-        "bgp",
-        "ipip",
-        "ipip-crosssubnet",
-        "fastdp-encrypted",
-        "sleeve",
-        "sleeve-encrypted",
-        "secondary-ip",
-        "prefix-delegation",
-        "transparent",
-        "overlay",
-    ] = "vxlan"
-    instanceType: str = ""
-    maxPods: int | None = None
-    env: tuple[tuple[str, str], ...] = ()
+    plugin: str = registry.NETWORKS[0].name
+    backend: str = registry.NETWORKS[0].addon.backend_names[0]
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> CNI:
+        """What a lab file says, with the defaults of the network that it names. Settings of other networks are kept,
+        and validation names them."""
+        plugin = data.get("plugin", cls.plugin)
+        addon = registry.network(plugin).addon
+        defaults = {setting.name: setting.default for setting in addon.settings}
+        settings = []
+        for setting in registry.settings():
+            value = data.get(setting.name, defaults.get(setting.name))
+            if setting.is_mapping:
+                value = tuple(sorted((value or {}).items()))
+            is_own = setting.name in defaults
+            if value or (is_own and value is not None):
+                settings.append((setting.name, value))
+        return cls(plugin, data.get("backend", addon.backend_names[0]), tuple(settings))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lab file's mapping, with all defaults. A setting that is a mapping is written also where it is empty."""
+        empty: dict[str, Any] = {setting.name: {} for setting in registry.settings() if setting.is_mapping}
+        given = {**empty, **self.given}
+        ordered = {setting.name: given[setting.name] for setting in registry.settings() if setting.name in given}
+        return {"plugin": self.plugin, "backend": self.backend, **ordered}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings as a lab file has them."""
+        mappings = {setting.name for setting in registry.settings() if setting.is_mapping}
+        return {name: dict(value) if name in mappings else value for name, value in self.settings}
+
+    @property
+    def network(self) -> PodNetwork[Any]:
+        """The descriptor of the network."""
+        return registry.network(self.plugin)
+
+    @property
+    def choice(self) -> Choice[Any]:
+        """What the functions of the descriptor get. Raises KeyError for a backend of another network."""
+        return self.network.addon.choose(self.backend, self.given)
 
     @property
     def requires(self) -> tuple[str, ...]:
         """What the backend needs of the kernel beyond what every lab does, by doctor's names."""
-        if self.backend == "fastdp-encrypted":
-            return ("esp",)
-        return ("ipip",) if self.backend.startswith("ipip") else ()
+        return self.choice.backend.requires
 
 
 @dataclass(frozen=True)
@@ -285,7 +296,7 @@ class LabSpec:
     @property
     def has_working_dns(self) -> bool:
         """CoreDNS needs a pod network, and kube-proxy to reach the API server's Service."""
-        return bool(self.dns.replicas) and self.cni.plugin != "none" and self.kubeProxy.mode != "none"
+        return bool(self.dns.replicas) and self.cni.network.connects_pods and self.kubeProxy.mode != "none"
 
     def opened(self) -> Iterator[str]:
         """What the lab file opens of the machine, a sentence each, for the user to see before it happens."""
@@ -354,8 +365,7 @@ class LabSpec:
     def as_dict(self) -> dict[str, Any]:
         """The lab file again, all defaults written out: LabSpec.parse(spec.as_dict()) == spec."""
         plain = asdict(self)
-        plain["cni"] = {key: value for key, value in plain["cni"].items() if value not in ("", None)}
-        plain["cni"]["env"] = dict(self.cni.env)
+        plain["cni"] = self.cni.as_dict()
         plain["kubeProxy"] = {"mode": self.kubeProxy.mode, **self.kubeProxy.configuration.data}
         plain |= {key: data for key, data in self.of_upstream() if key != "kubeProxy"}
         if not self.dns.corefile:
@@ -380,7 +390,7 @@ class LabSpec:
             return f"no Kubernetes · {self.topology.workers + 1} hosts" + (
                 "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
             )
-        cni = "no CNI" if self.cni.plugin == "none" else f"{self.cni.plugin}/{self.cni.backend}"
+        cni = f"{self.cni.plugin}/{self.cni.backend}" if self.cni.network.connects_pods else "no CNI"
         routing = "" if self.topology.routing == "static" else f" with {self.topology.routing}"
         shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}{routing}"
         workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
@@ -397,7 +407,7 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
         kubernetes=data.get("kubernetes", True),
         topology=Topology(**topology),
         network=_addresses(data.get("network", {})),
-        cni=_cni(data.get("cni", {})),
+        cni=CNI.of(data.get("cni", {})),
         kubeProxy=_kube_proxy(data.get("kubeProxy", {})),
         kubelet=JsonObject.of(data.get("kubelet", {})),
         controllerManager=JsonObject.of(data.get("controllerManager", {})),
@@ -415,18 +425,12 @@ def _build(data: Mapping[str, Any]) -> LabSpec:
 
 
 def _with_files(document: Document) -> Mapping[str, Any]:
-    """The document's data with what is in the files that it names: a lab does not see those."""
-    return {**document.data, "manifests": manifest_files.read(document), "files": nodefiles.read(document)}
-
-
-def _cni(data: Mapping[str, Any]) -> CNI:
-    """With the first of the plugin's backends where the file names none."""
-    plugin = data.get("plugin", CNI.plugin)
-    env = tuple(sorted(data.get("env", {}).items()))
-    given = {"backend": BACKENDS[plugin][0], **data, "env": env}
-    if plugin == "aws-vpc":
-        given = {"instanceType": "t3.medium", **given}
-    return CNI(**given)
+    """The document's data with the contents of the files that it names, which a lab does not see."""
+    return {
+        **document.data,
+        "manifests": manifest_files.read(document),
+        "files": nodefiles.read(document),
+    }
 
 
 def _kube_proxy(data: Mapping[str, Any]) -> KubeProxy:
@@ -523,26 +527,28 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _pod_network(cni: CNI, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
-    if cni.backend not in BACKENDS[cni.plugin]:
-        text = f"{cni.plugin} has {', '.join(BACKENDS[cni.plugin])}; not {cni.backend}"
-        if cni.plugin == "none":
-            text = "means nothing without a plugin; leave it out or set cni.plugin: flannel"
+    addon = cni.network.addon
+    if cni.backend not in addon.backend_names:
+        text = f"{cni.plugin} has {', '.join(addon.backend_names)}; not {cni.backend}"
+        if not cni.network.connects_pods:
+            text = f"means nothing without a plugin; leave it out or set cni.plugin: {CNI.plugin}"
         yield ("cni", "backend"), text
-    if cni.plugin not in CLOUDS:
-        if cni.maxPods:
-            yield ("cni", "maxPods"), f"is for {' and '.join(CLOUDS)}, not for {cni.plugin}"
-    elif any(network.version == 6 for network in (*ranges.get("nodeCIDR", ()), *ranges.get("clusterCIDR", ()))):
-        yield ("cni", "plugin"), f"{cni.plugin} is IPv4 here; take flannel or calico for IPv6 pods"
-    if cni.plugin != "aws-vpc":
-        for key, value in (("instanceType", cni.instanceType), ("env", cni.env)):
-            if value:
-                yield ("cni", key), f"is for aws-vpc, not for {cni.plugin}"
-    if cni.plugin == "aws-vpc" and cni.instanceType not in LIMITS:
-        yield ("cni", "instanceType"), f"{cni.instanceType} is not known; known are {', '.join(LIMITS)}"
-    if cni.plugin == "weave" and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
-        yield ("cni", "plugin"), "weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"
-    if cni.backend.startswith("ipip") and any(network.version == 6 for network in ranges.get("clusterCIDR", ())):
-        yield ("cni", "backend"), "calico's IP-in-IP is for IPv4 alone; take vxlan or bgp for IPv6 pods"
+    own = {setting.name for setting in addon.settings}
+    for name, _ in cni.settings:
+        if name not in own:
+            yield ("cni", name), f"is for {' and '.join(registry.networks_with(name))}, not for {cni.plugin}"
+    pods_have_ipv6 = any(network.version == 6 for network in ranges.get("clusterCIDR", ()))
+    nodes_have_ipv6 = any(network.version == 6 for network in ranges.get("nodeCIDR", ()))
+    limit = cni.network.ipv4_only
+    if limit is not None and (pods_have_ipv6 or (limit.nodes and nodes_have_ipv6)):
+        others = " or ".join(registry.dual_stack_networks())
+        yield ("cni", "plugin"), f"{cni.plugin} {limit.reason}; take {others} for IPv6 pods"
+    if cni.backend not in addon.backend_names:
+        return
+    for problem in addon.problems(cni.choice):
+        yield ("cni", problem.setting), problem.text
+    if pods_have_ipv6 and cni.choice.backend.ipv4_only:
+        yield ("cni", "backend"), cni.choice.backend.ipv4_only
 
 
 def _upstream(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:

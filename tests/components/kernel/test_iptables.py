@@ -11,7 +11,7 @@ import pytest
 from kubewire.components.kernel import iproute, ipset, iptables
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset, parse, transaction
-from kubewire.components.networks.aws_vpc_cni import network as aws
+from kubewire.components.networks.aws_vpc_cni import dataplane as aws
 from kubewire.components.networks.azure_cni import masquerade as azure
 from kubewire.components.networks.calico import dataplane as calico
 from kubewire.components.networks.flannel import rules as flannel

@@ -1,6 +1,8 @@
-"""The CNI plugin `aws-cni`: asks ipamd for an address and wires the pod to it (cmd/routed-eni-cni-plugin).
+"""The CNI plugin `aws-cni`: asks ipamd for an address and connects the pod
+(cmd/routed-eni-cni-plugin).
 
-It runs for every pod: standard library only, and of that what loads in milliseconds.
+It runs for every pod, so it imports only those parts of the standard library that load in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -39,21 +41,24 @@ def host_veth(call: Call) -> str:
 
 
 def ask(method: str, **parameters: Any) -> dict[str, Any]:
-    """ipamd's answer. Raises PluginError when nobody answers."""
+    """Returns ipamd's answer. Raises PluginError if ipamd does not answer."""
     try:
         with socket.create_connection(IPAMD, _SECONDS) as connection:
             connection.sendall(json.dumps({"method": method, **parameters}).encode() + b"\n")
             answer = b""
             while data := connection.recv(65536):
                 answer += data
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        reply: dict[str, Any] = json.loads(answer)
+        return reply
     except (OSError, ValueError) as error:
-        raise PluginError(f"add cmd: Error received from {method} gRPC call: {error}", TRY_AGAIN_LATER) from None
+        raise PluginError(
+            f"add cmd: Error received from {method} gRPC call: {error}",
+            TRY_AGAIN_LATER,
+        ) from None
 
 
 def add(call: Call) -> dict[str, Any]:
-    """An address, the veth, routes and rules; all of it is taken back when something fails."""
+    """Assigns an address, creates the veth, routes and rules; undoes all of it if a step fails."""
     answer = ask("AddNetwork", sandbox=call.container, pod=call.pod, namespace=call.namespace)
     if not answer.get("success"):
         raise PluginError("add cmd: failed to assign an IP address to container")
@@ -64,19 +69,21 @@ def add(call: Call) -> dict[str, Any]:
         ask("DelNetwork", sandbox=call.container)
         raise
     veth = host_veth(call)
-    host, pod = {"name": veth, "mac": mac_of(veth)}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    host = {"name": veth, "mac": mac_of(veth)}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
     return call.result([host, pod], [f"{answer['address']}/32"])
 
 
 def connect(call: Call, address: str, table: int) -> str:
-    """Returns the MAC of the pod's end. Raises PluginError."""
-    veth, mtu = host_veth(call), int(call.config.get("mtu") or 1500)
-    _disconnect(call, address)  # a node that has crashed may have left something
+    """Creates the veth, routes and rules. Returns the MAC of the pod's end. Raises PluginError."""
+    veth = host_veth(call)
+    mtu = int(call.config.get("mtu") or 1500)
+    _disconnect(call, address)  # a crashed node may have left a veth or rules
     on_node(
         [
             f"link add {veth} mtu {mtu} type veth peer name {call.ifname} mtu {mtu} netns {call.netns}",
             f"link set dev {veth} up",
-        ]
+        ],
     )
     in_namespace(
         call.netns,
@@ -85,11 +92,15 @@ def connect(call: Call, address: str, table: int) -> str:
             f"link set dev {call.ifname} up",
             f"route add {GATEWAY} dev {call.ifname} scope link",
             f"route add default via {GATEWAY} dev {call.ifname}",
-            # No ARP for the gateway, which nobody has: its answer is written down.
+            # No interface has the gateway's address, so no ARP request is answered: the entry is
+            # permanent.
             f"neigh replace {GATEWAY} lladdr {mac_of(veth)} dev {call.ifname} nud permanent",
         ],
     )
-    lines = [f"route replace {address}/32 dev {veth} scope link", f"rule add to {address} lookup main priority 512"]
+    lines = [
+        f"route replace {address}/32 dev {veth} scope link",
+        f"rule add to {address} lookup main priority 512",
+    ]
     if table != 254:
         lines.append(f"rule add from {address} lookup {table} priority 1536")
     on_node(lines)
@@ -105,7 +116,7 @@ def _disconnect(call: Call, address: str) -> None:
 
 
 def delete(call: Call) -> dict[str, Any]:
-    """Idempotent: a sandbox that ipamd does not know is gone."""
+    """Idempotent: succeeds for a sandbox that ipamd does not know."""
     answer = ask("DelNetwork", sandbox=call.container)
     address = answer.get("address") or _previous(call)
     _disconnect(call, address)
@@ -119,18 +130,33 @@ def _previous(call: Call) -> str:
 
 
 def check(call: Call) -> dict[str, Any]:
-    """The pod has the address of prevResult, the node the route to it. Raises PluginError."""
+    """Checks prevResult's address in the pod and the route to it on the node. Raises PluginError."""
     address = _previous(call)
-    shown = json.loads(run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]))
+    shown = json.loads(
+        run(
+            [
+                "nsenter",
+                f"--net={call.netns}",
+                "ip",
+                "-json",
+                "address",
+                "show",
+                "dev",
+                call.ifname,
+            ],
+        ),
+    )
     if address and not any(info.get("local") == address for link in shown for info in link.get("addr_info", ())):
         raise PluginError(f"{call.ifname} has no address {address}", INTERNAL)
-    if address and not json.loads(run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]"):
+    if address and not json.loads(
+        run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
+    ):
         raise PluginError(f"no route to {address} on {host_veth(call)}", INTERNAL)
     return {}
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Ready when ipamd is. Raises PluginError with code 50."""
+    """Succeeds if ipamd answers. Raises PluginError with code 50."""
     try:
         ask("Status")
     except PluginError as error:
@@ -139,7 +165,7 @@ def status(call: Call) -> dict[str, Any]:
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Addresses whose sandbox is not valid any more."""
+    """Releases addresses whose sandboxes are gone."""
     for gone in ask("Collect", valid=sorted(call.valid_containers))["released"]:
         run(["ip", "rule", "delete", "to", gone, "priority", "512"], check=False)
         run(["ip", "rule", "delete", "from", gone, "priority", "1536"], check=False)

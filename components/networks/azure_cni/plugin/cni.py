@@ -1,6 +1,8 @@
-"""The CNI plugins `azure-vnet` (mode transparent) and `azure-vnet-ipam` (azure-container-networking, cni).
+"""The CNI plugins `azure-vnet` (mode transparent) and `azure-vnet-ipam`
+(azure-container-networking, cni).
 
-They run for every pod: standard library only, and of that what loads in milliseconds.
+They run for every pod, so they import only those parts of the standard library that load in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Azure's host agent, which knows what the node's network interface has.
+#: Azure's host agent, which knows the addresses of the node's network interface.
 HOST_AGENT = ("168.63.129.16", 80)
 _INTERFACES = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1"
 GATEWAY = "169.254.1.1"
@@ -39,25 +41,22 @@ def host_veth(call: Call) -> str:
     return "azv" + sha1(f"{call.namespace}.{call.pod}".encode()).hexdigest()[:11]
 
 
-# --- azure-vnet-ipam
-
-
 def pool(call: Call) -> list[str]:
-    """In overlay mode the node's part of the pod range; else what the host agent says of the interface. Raises
-    PluginError."""
+    """The node's addresses for pods: in overlay mode those of its podCIDR, else those that the host
+    agent reports. Raises PluginError."""
     if subnet := (call.config.get("ipam") or {}).get("subnet"):
         return _addresses_of(subnet)
     text = _host_agent()
-    found = []
+    addresses = []
     for part in text.split("<IPAddress ")[1:]:
         address = part.partition('Address="')[2].partition('"')[0]
         if 'IsPrimary="true"' not in part.partition("/>")[0]:
-            found.append(address)
-    return found
+            addresses.append(address)
+    return addresses
 
 
 def _addresses_of(subnet: str) -> list[str]:
-    """Without the network's own address, the gateway's and the last."""
+    """The subnet's addresses without the network address, the gateway and the broadcast address."""
     address, _, length = subnet.partition("/")
     try:
         first = int.from_bytes(socket.inet_aton(address), "big")
@@ -84,7 +83,7 @@ def _host_agent() -> str:
 
 
 def request(call: Call) -> str:
-    """An address with the length of a host's. Raises PluginError."""
+    """Assigns an address, as a /32. Raises PluginError."""
     addresses = pool(call)
     with Store() as store:
         store.refresh(addresses)
@@ -108,11 +107,8 @@ def release(call: Call) -> str:
         return store.release(call.container)
 
 
-# --- azure-vnet
-
-
 def add(call: Call) -> dict[str, Any]:
-    """An address, the veth, routes; all of it is taken back when something fails."""
+    """Assigns an address, creates the veth and routes; undoes both if a step fails."""
     prefix = request(call)
     address = prefix.partition("/")[0]
     try:
@@ -122,19 +118,21 @@ def add(call: Call) -> dict[str, Any]:
         release(call)
         raise
     veth = host_veth(call)
-    host, pod = {"name": veth, "mac": mac_of(veth)}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    host = {"name": veth, "mac": mac_of(veth)}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
     return call.result([host, pod], [prefix])
 
 
 def connect(call: Call, address: str) -> str:
-    """Returns the MAC of the pod's end. Raises PluginError."""
-    veth, mtu = host_veth(call), int(call.config.get("mtu") or 1500)
-    _disconnect(call, address)  # a node that has crashed may have left something
+    """Creates the veth and its routes. Returns the MAC of the pod's end. Raises PluginError."""
+    veth = host_veth(call)
+    mtu = int(call.config.get("mtu") or 1500)
+    _disconnect(call, address)  # a crashed node may have left a veth or a route
     on_node(
         [
             f"link add {veth} mtu {mtu} type veth peer name {call.ifname} mtu {mtu} netns {call.netns}",
             f"link set dev {veth} up",
-        ]
+        ],
     )
     with open(f"/proc/sys/net/ipv4/conf/{veth}/proxy_arp", "w", encoding="ascii") as file:
         file.write("1")
@@ -159,27 +157,38 @@ def _disconnect(call: Call, address: str) -> None:
 
 
 def delete(call: Call) -> dict[str, Any]:
-    """Idempotent."""
+    """Releases the address and deletes the veth. Idempotent."""
     _disconnect(call, release(call))
     return {}
 
 
 def check(call: Call) -> dict[str, Any]:
-    """The pod has the address of prevResult, the node the route to it. Raises PluginError."""
+    """Checks prevResult's addresses in the pod and their routes on the node. Raises PluginError."""
     for ip in (call.config.get("prevResult") or {}).get("ips") or []:
         address = ip["address"].partition("/")[0]
-        show = ["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]
+        show = [
+            "nsenter",
+            f"--net={call.netns}",
+            "ip",
+            "-json",
+            "address",
+            "show",
+            "dev",
+            call.ifname,
+        ]
         if not any(
             info.get("local") == address for link in json.loads(run(show)) for info in link.get("addr_info", ())
         ):
             raise PluginError(f"{call.ifname} has no address {address}")
-        if not json.loads(run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]"):
+        if not json.loads(
+            run(["ip", "-json", "route", "show", address, "dev", host_veth(call)]) or "[]",
+        ):
             raise PluginError(f"no route to {address} on {host_veth(call)}")
     return {}
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Ready when it is known which addresses there are. Raises PluginError with code 50."""
+    """Succeeds if the node's addresses are known. Raises PluginError with code 50."""
     try:
         pool(call)
     except PluginError as error:
@@ -195,7 +204,13 @@ def collect_garbage(call: Call) -> dict[str, Any]:
 
 
 _PROGRAMS = {
-    "azure-vnet": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage},
+    "azure-vnet": {
+        "ADD": add,
+        "DEL": delete,
+        "CHECK": check,
+        "STATUS": status,
+        "GC": collect_garbage,
+    },
     "azure-vnet-ipam": {
         "ADD": ipam_add,
         "DEL": ipam_delete,

@@ -1,4 +1,5 @@
-"""azure-vnet-ipam's store: the addresses of the node, and which container has which. One file, under a lock.
+"""azure-vnet-ipam's store: the node's addresses and the container that has each. One file, under a
+lock.
 
 (azure-container-networking: ipam/pool.go, store/json.go)
 """
@@ -18,11 +19,11 @@ STORE = "/var/run/azure-vnet-ipam.json"
 
 
 class NoAddress(Exception):
-    """Nothing is free; the text is upstream's."""
+    """No address is free. The text is upstream's."""
 
 
 class Store:
-    """A context manager: locked inside, written at its end. Raises OSError."""
+    """A context manager: it holds the lock inside, and writes the file at its end. Raises OSError."""
 
     def __init__(self, path: str = STORE) -> None:
         self._path = path
@@ -38,7 +39,14 @@ class Store:
         try:
             with open(self._path, encoding="utf-8") as file:
                 self.addresses = {str(key): str(user) for key, user in json.load(file)["IPAM"]["Addresses"].items()}
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (
+            FileNotFoundError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             self.addresses = {}
         return self
 
@@ -53,13 +61,14 @@ class Store:
             os.close(self._lock)
 
     def refresh(self, pool: Iterable[str]) -> None:
-        """The addresses that the node has now; what is in use stays known."""
+        """Sets the addresses that the node has now. Addresses in use stay known even if they are
+        not among them."""
         wanted = list(pool)
         used = {address: user for address, user in self.addresses.items() if user}
         self.addresses = {address: used.get(address, "") for address in dict.fromkeys([*wanted, *used])}
 
     def request(self, container: str) -> str:
-        """The same one when a container asks again. Raises NoAddress."""
+        """Assigns an address, or returns the container's present one. Raises NoAddress."""
         for address, user in self.addresses.items():
             if user == container:
                 return address
@@ -70,7 +79,7 @@ class Store:
         raise NoAddress("No available addresses")
 
     def release(self, container: str) -> str:
-        """The address it had, which is the last to be given again; "" when it had none."""
+        """Releases the container's address, to be re-used last, and returns it; "" if it has none."""
         for address, user in self.addresses.items():
             if user == container:
                 del self.addresses[address]
@@ -79,7 +88,7 @@ class Store:
         return ""
 
     def keep_only(self, containers: Iterable[str]) -> list[str]:
-        """Addresses of others are given back."""
+        """Releases the addresses of all other containers and returns them."""
         valid = set(containers)
         gone = [address for address, user in self.addresses.items() if user and user not in valid]
         for address in gone:

@@ -1,6 +1,22 @@
-"""The arithmetic of an IPAMBlock: which of its addresses are free, in which order they are given out. Pure.
+"""The arithmetic of an IPAMBlock: its free addresses, and the order in which they are assigned.
+Pure.
 
-(libcalico-go/lib/ipam/ipam_block.go; the object's form is crd.projectcalico.org/v1 IPAMBlock.)
+A pool (IPPool) is cut into blocks of equal size, 64 addresses by default. A node claims whole
+blocks and assigns addresses from them, so other nodes need one route for 64 pods, and two nodes
+seldom write the same object. A block is one API object with parallel lists; an ordinal is an
+address's position in the block:
+
+    allocations   ordinal -> index in attributes, or null if the address is free
+    unallocated   free ordinals, a queue: the head is assigned next, released ones are appended
+    attributes    handle and details of each holder
+
+Three things must always hold. An ordinal is either in unallocated or has an allocation, never both.
+A released address goes to the end of the queue, because connections to its last pod may still exist
+(conntrack, caches of other nodes). And a block is written only with the resourceVersion with which
+it was read, which is what makes two writers safe; ipam.py does that.
+
+The form is that of crd.projectcalico.org/v1 IPAMBlock; the behaviour is that of
+libcalico-go/lib/ipam/ipam_block.go.
 """
 
 from __future__ import annotations
@@ -16,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def is_ipv6(text: str) -> bool:
-    """An address or a range."""
+    """Takes an address or a range."""
     return ":" in text
 
 
@@ -25,26 +41,26 @@ def bits(text: str) -> int:
 
 
 def number_of(address: str) -> int:
-    """An address as a number; `ipaddress` takes longer to load than all of this."""
+    """An address as a number. The module `ipaddress` takes longer to load than this plugin."""
     return int.from_bytes(inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address), "big")
 
 
 def address_of(number: int, like: str) -> str:
-    """like: an address or a range of the same family."""
+    """The address of a number. like: an address or a range of the wanted family."""
     if is_ipv6(like):
         return inet_ntop(AF_INET6, number.to_bytes(16, "big"))
     return inet_ntop(AF_INET, number.to_bytes(4, "big"))
 
 
 def bounds(cidr: str) -> tuple[int, int]:
-    """First address as a number, and how many."""
+    """The range's first address as a number, and its size."""
     address, _, length = cidr.partition("/")
     size = 1 << (bits(address) - int(length))
     return number_of(address) // size * size, size
 
 
 def is_network(cidr: str) -> bool:
-    """Whether it is an address, a slash and a prefix length."""
+    """Tells whether cidr is an address, a slash and a prefix length."""
     address, slash, length = cidr.partition("/")
     try:
         inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address)
@@ -54,7 +70,7 @@ def is_network(cidr: str) -> bool:
 
 
 def contains(cidr: str, other: str) -> bool:
-    """Is other, an address or a range, within cidr?"""
+    """Tells whether other, an address or a range, lies within cidr."""
     if is_ipv6(cidr) != is_ipv6(other):
         return False
     first, size = bounds(cidr)
@@ -68,7 +84,7 @@ def object_name(cidr: str) -> str:
 
 
 def new(cidr: str, host: str) -> Block:
-    """A block of a host, all of it free."""
+    """A free block that belongs to a host."""
     _, size = bounds(cidr)
     spec = {
         "cidr": cidr,
@@ -89,7 +105,7 @@ def new(cidr: str, host: str) -> Block:
 
 
 def host(block: Block) -> str:
-    """Whose it is; "" when nobody's."""
+    """The host that the block belongs to; "" if it belongs to none."""
     affinity = block["spec"].get("affinity") or ""
     return affinity.partition(":")[2] if affinity.startswith("host:") else ""
 
@@ -103,7 +119,7 @@ def is_empty(block: Block) -> bool:
 
 
 def take(block: Block, handle: str, attributes: dict[str, str]) -> str:
-    """The address that has been free for longest. The caller knows that there is one."""
+    """Assigns the address that has been free for longest. The caller checks that one is free."""
     spec = block["spec"]
     ordinal = spec["unallocated"].pop(0)
     spec["allocations"][ordinal] = _attribute(spec, handle, attributes)
@@ -112,7 +128,7 @@ def take(block: Block, handle: str, attributes: dict[str, str]) -> str:
 
 
 def take_this(block: Block, address: str, handle: str, attributes: dict[str, str]) -> bool:
-    """The address that is asked for; False when somebody has it."""
+    """Assigns a certain address; False if it is in use."""
     spec = block["spec"]
     ordinal = number_of(address) - bounds(spec["cidr"])[0]
     if ordinal not in spec["unallocated"]:
@@ -132,7 +148,7 @@ def _attribute(spec: dict[str, Any], handle: str, attributes: dict[str, str]) ->
 
 
 def release(block: Block, handle: str) -> list[str]:
-    """All addresses of a handle; they go to the end of the queue."""
+    """Releases all addresses of a handle; they go to the end of the queue."""
     spec = block["spec"]
     first, _ = bounds(spec["cidr"])
     gone = {index for index, entry in enumerate(spec["attributes"]) if entry.get("handle_id") == handle}
@@ -146,7 +162,7 @@ def release(block: Block, handle: str) -> list[str]:
 
 
 def _compact(spec: dict[str, Any]) -> None:
-    """Attributes that nobody refers to go, the others get new numbers."""
+    """Deletes attributes that no allocation refers to, and renumbers the others."""
     used = sorted({index for index in spec["allocations"] if index is not None})
     numbers = {index: number for number, index in enumerate(used)}
     spec["attributes"] = [spec["attributes"][index] for index in used]
@@ -154,7 +170,7 @@ def _compact(spec: dict[str, Any]) -> None:
 
 
 def allocations(block: Block) -> list[tuple[str, str, dict[str, str]]]:
-    """Address, handle and attributes of all that is given out."""
+    """(address, handle, attributes) for every assigned address."""
     spec = block["spec"]
     first, _ = bounds(spec["cidr"])
     return [
@@ -169,7 +185,8 @@ def allocations(block: Block) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def candidates(pool: str, size: int, node: str) -> Iterator[str]:
-    """All blocks of a pool, from the one that a hash of the node's name leads to round to it: nodes seldom meet."""
+    """All blocks of a pool, starting at a hash of the node's name and wrapping round, so that nodes
+    rarely collide."""
     first, count = bounds(pool)
     step = 1 << (bits(pool) - size)
     total = count // step
@@ -179,7 +196,7 @@ def candidates(pool: str, size: int, node: str) -> Iterator[str]:
 
 
 def start_of(node: str, total: int) -> int:
-    """Which of so many blocks a node looks at first."""
+    """The index, out of total blocks, at which a node starts its search."""
     return (_fnv(node) * 2654435761 & 0xFFFFFFFF) * total >> 32
 
 

@@ -1,7 +1,8 @@
 """The CNI plugins `calico` and `calico-ipam`: one program under two names, as upstream's is
 (https://github.com/projectcalico/calico/tree/master/cni-plugin; CNI SPEC.md).
 
-It runs for every pod: standard library only, and of that what loads in milliseconds.
+It runs for every pod, so it imports only those parts of the standard library that load in
+milliseconds.
 """
 
 # ruff: noqa: PTH103, PTH110, PTH120
@@ -15,7 +16,12 @@ from kubewire.components.networks.calico.plugin import ipam
 from kubewire.components.networks.calico.plugin.datastore import ApiError, Datastore
 from kubewire.components.networks.calico.plugin.selector import SelectorError
 from kubewire.components.networks.cni_plugin import contract
-from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, run
+from kubewire.components.networks.cni_plugin.contract import (
+    UNAVAILABLE,
+    PluginError,
+    delegated,
+    run,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
-#: Of IPv6 it is the link-local address that HOST_MAC gives (RFC 4291, appendix A).
+#: The gateway is the link-local address that follows from HOST_MAC (RFC 4291, appendix A).
 _GATEWAYS = {"ipv4": GATEWAY, "ipv6": "fe80::ecee:eeff:feee:eeee"}
 _SYSCTLS = {
     "ipv4": (
@@ -45,18 +51,18 @@ _TIMESTAMP = "%Y-%m-%d %H:%M:%S +0000 UTC"
 
 
 def host_veth(namespace: str, pod: str) -> str:
-    """The node's end: "cali" and the beginning of a hash (names.VethNameForWorkload)."""
+    """The name of the node's end: "cali" and the start of a hash (names.VethNameForWorkload)."""
     return "cali" + sha1(f"{namespace}.{pod}".encode()).hexdigest()[:11]
 
 
 class Call(contract.Call):
-    """One invocation, with the datastore."""
+    """One invocation, with access to the datastore."""
 
     _store: Datastore | None = None
 
     @property
     def node(self) -> str:
-        """nodename of the configuration, else what calico-node has left."""
+        """The nodename of the configuration, else the content of calico-node's file."""
         if name := self.config.get("nodename"):
             return str(name)
         try:
@@ -65,7 +71,7 @@ class Call(contract.Call):
         except OSError:
             raise PluginError(
                 f"stat {NODENAME_FILE}: no such file or directory: check that the calico/node container is running and "
-                "has mounted /var/lib/calico/"
+                "has mounted /var/lib/calico/",
             ) from None
 
     @property
@@ -83,24 +89,22 @@ class Call(contract.Call):
         return host_veth(self.namespace, self.pod)
 
 
-# --- calico-ipam
-
-
 def ipam_add(call: Call) -> dict[str, Any]:
-    """A result of IPAM: a /32 or /128 of each family that is asked for."""
+    """IPAM's result: a /32 or /128 of each requested family."""
     ips = [contract.ip_entry(call.version, _host_prefix(address)) for address in assigned(call)]
     return {"cniVersion": call.version, "ips": ips, "dns": {}}
 
 
 def _versions(call: Call) -> list[int]:
-    """assign_ipv4 and assign_ipv6 of the configuration, which are texts; IPv4 alone without them."""
+    """assign_ipv4 and assign_ipv6 of the configuration, which are strings; the default is IPv4
+    alone."""
     config = call.config.get("ipam") or {}
     wanted = ((4, config.get("assign_ipv4", "true")), (6, config.get("assign_ipv6", "false")))
     return [version for version, text in wanted if str(text).lower() == "true"]
 
 
 def assigned(call: Call) -> list[str]:
-    """The pod's addresses; none when one of them cannot be had. Raises PluginError in upstream's words."""
+    """Assigns the pod's addresses, all or none. Raises PluginError with upstream's text."""
     import time
 
     attributes = {
@@ -111,7 +115,7 @@ def assigned(call: Call) -> list[str]:
     }
     node = call.store.request("GET", f"/api/v1/nodes/{call.node}")
     wishes = _wishes(call)
-    lock = _locked()  # two pods at once would take a block each
+    lock = _locked()  # two pods added at the same time would claim a block each
     try:
         if wanted := wishes.get("ipAddrs"):
             for address in wanted:
@@ -119,21 +123,26 @@ def assigned(call: Call) -> list[str]:
             return wanted
         addresses: list[str] = []
         for version in _versions(call):
-            pools = ipam.usable_pools(call.store, node, wishes.get(f"ipv{version}pools") or [], version=version)
+            pools = ipam.usable_pools(
+                call.store,
+                node,
+                wishes.get(f"ipv{version}pools") or [],
+                version=version,
+            )
             addresses.append(ipam.assign(call.store, call.node, pools, call.handle, attributes))
         return addresses
     except ipam.NoAddress as error:
         ipam.release(call.store, call.handle)
         asked = f"IPv{version}" if not wishes.get("ipAddrs") else "IPv4"
         raise PluginError(
-            f"failed to request {asked} addresses: Assigned 0 out of 1 requested {asked} addresses; {error}"
+            f"failed to request {asked} addresses: Assigned 0 out of 1 requested {asked} addresses; {error}",
         ) from None
     finally:
         os.close(lock)
 
 
 def _locked() -> int:
-    """The host-wide IPAM lock, held as long as the descriptor is open."""
+    """Takes the host-wide IPAM lock; it is held until the descriptor is closed."""
     import fcntl
 
     os.makedirs(os.path.dirname(LOCK_FILE), exist_ok=True)
@@ -143,19 +152,24 @@ def _locked() -> int:
 
 
 def _wishes(call: Call) -> dict[str, list[str]]:
-    """The pod's annotations, those of its namespace where it has none."""
+    """The pod's IPAM annotations; the namespace's are the defaults."""
     if "K8S_POD_NAME" not in call.args:
         return {}
-    found: dict[str, list[str]] = {}
-    for path in (f"/api/v1/namespaces/{call.namespace}", f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}"):
+    wishes: dict[str, list[str]] = {}
+    for path in (
+        f"/api/v1/namespaces/{call.namespace}",
+        f"/api/v1/namespaces/{call.namespace}/pods/{call.pod}",
+    ):
         annotations = call.store.request("GET", path)["metadata"].get("annotations") or {}
         for key in ("ipv4pools", "ipv6pools", "ipAddrs"):
             if text := annotations.get(_ANNOTATIONS + key):
                 try:
-                    found[key] = json.loads(text)
+                    wishes[key] = json.loads(text)
                 except ValueError:
-                    raise PluginError(f"failed to parse '{_ANNOTATIONS}{key}' annotation: {text}") from None
-    return found
+                    raise PluginError(
+                        f"failed to parse '{_ANNOTATIONS}{key}' annotation: {text}",
+                    ) from None
+    return wishes
 
 
 def ipam_delete(call: Call) -> dict[str, Any]:
@@ -167,11 +181,8 @@ def _host_prefix(address: str) -> str:
     return f"{address}/{128 if ':' in address else 32}"
 
 
-# --- calico
-
-
 def add(call: Call) -> dict[str, Any]:
-    """Address, veth, routes; all of it is taken back when something fails."""
+    """Assigns the addresses and connects the pod; undoes both if a step fails."""
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
     result = ipam_add(call) if kind == "calico-ipam" else delegated(call, kind, "ADD")
     try:
@@ -185,14 +196,16 @@ def add(call: Call) -> dict[str, Any]:
         else:
             delegated(call, kind, "DEL")
         raise
-    host, pod = {"name": call.veth, "mac": HOST_MAC}, {"name": call.ifname, "mac": mac, "sandbox": call.netns}
+    host = {"name": call.veth, "mac": HOST_MAC}
+    pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
     return call.result([host, pod], [_host_prefix(address) for address in addresses])
 
 
 def connect(call: Call, addresses: list[str]) -> str:
-    """The veth, its two ends, its routes. Returns the MAC of the pod's end. Raises PluginError."""
-    veth, mtu = call.veth, call.config.get("mtu") or 1500
-    _disconnect(call)  # a node that has crashed may have left one of this name
+    """Creates the veth and its routes. Returns the MAC of the pod's end. Raises PluginError."""
+    veth = call.veth
+    mtu = call.config.get("mtu") or 1500
+    _disconnect(call)  # a crashed node may have left a veth with this name
     peer = f"peer name {call.ifname} mtu {mtu} netns {call.netns}"
     run(["ip", "-batch", "-"], f"link add {veth} mtu {mtu} address {HOST_MAC} type veth {peer}\n")
     families = {_family(address) for address in addresses}
@@ -205,12 +218,18 @@ def connect(call: Call, addresses: list[str]) -> str:
     for family in sorted(families):
         inside.append(f"route add {_GATEWAYS[family]} dev {call.ifname} scope link")
         inside.append(f"route add default via {_GATEWAYS[family]} dev {call.ifname}")
-    # The node's end first: it has to be up to have the link-local address that is the gateway.
+    # The node's end first: only when it is up does it have the link-local address that is the
+    # gateway.
     run(["ip", "-batch", "-"], f"link set dev {veth} up\n")
-    run(["nsenter", f"--net={call.netns}", "ip", "-batch", "-"], "".join(f"{line}\n" for line in inside))
+    run(
+        ["nsenter", f"--net={call.netns}", "ip", "-batch", "-"],
+        "".join(f"{line}\n" for line in inside),
+    )
     routes = [f"route replace {_host_prefix(address)} dev {veth} scope link\n" for address in addresses]
     run(["ip", "-batch", "-"], "".join(routes))
-    shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
+    shown = run(
+        ["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname],
+    )
     return str(json.loads(shown)[0]["address"])
 
 
@@ -219,7 +238,7 @@ def _family(address: str) -> str:
 
 
 def _annotate(call: Call, addresses: list[str]) -> None:
-    """What Calico's other parts, and people, look at on the pod."""
+    """Writes the pod's annotations, which Calico's other parts and users read."""
     if "K8S_POD_NAME" not in call.args:
         return
     prefixes = [_host_prefix(address) for address in addresses]
@@ -230,37 +249,61 @@ def _annotate(call: Call, addresses: list[str]) -> None:
     try:
         call.store.request("PATCH", path, body, "application/strategic-merge-patch+json")
     except ApiError as error:
-        if error.status != 404:  # deleted meanwhile: the kubelet takes it down
+        if error.status != 404:  # the pod was deleted meanwhile; the kubelet will call DEL
             raise
 
 
 def delete(call: Call) -> dict[str, Any]:
-    """Address first: without its veth it is free to be given to another pod. Idempotent."""
+    """Releases the address, then deletes the veth. Idempotent."""
     kind = (call.config.get("ipam") or {}).get("type", "calico-ipam")
     if kind == "calico-ipam":
         ipam_delete(call)
     else:
         delegated(call, kind, "DEL")
     if call.netns and os.path.exists(call.netns):
-        run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
+        run(
+            ["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname],
+            check=False,
+        )
     return {}
 
 
 def check(call: Call) -> dict[str, Any]:
-    """The pod's end is there with the address of prevResult, the node's end with its route. Raises PluginError."""
+    """Checks the addresses of prevResult on the pod's end and their routes on the node. Raises
+    PluginError."""
     for ip in (call.config.get("prevResult") or {}).get("ips") or []:
         address = ip["address"].partition("/")[0]
-        shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname])
+        shown = run(
+            [
+                "nsenter",
+                f"--net={call.netns}",
+                "ip",
+                "-json",
+                "address",
+                "show",
+                "dev",
+                call.ifname,
+            ],
+        )
         if not any(info.get("local") == address for link in json.loads(shown) for info in link.get("addr_info", ())):
             raise PluginError(f"{call.ifname} has no address {address}")
-        show = ["ip", "-json", "-6" if ":" in address else "-4", "route", "show", address, "dev", call.veth]
+        show = [
+            "ip",
+            "-json",
+            "-6" if ":" in address else "-4",
+            "route",
+            "show",
+            address,
+            "dev",
+            call.veth,
+        ]
         if not json.loads(run(show) or "[]"):
             raise PluginError(f"no route to {address} on {call.veth}")
     return {}
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Ready when calico-node is and the API answers. Raises PluginError with code 50."""
+    """Succeeds if calico-node has run and the API server answers. Raises PluginError with code 50."""
     try:
         _ = call.node
         call.store.list(ipam.POOLS)
@@ -272,12 +315,13 @@ def status(call: Call) -> dict[str, Any]:
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Addresses of this network and node whose container is not valid any more."""
-    valid, prefix = call.valid_containers, f"{call.network}."
+    """Releases addresses of this network and node whose containers are gone."""
+    valid = call.valid_containers
+    prefix = f"{call.network}."
     from kubewire.components.networks.calico.plugin import block
 
-    for found in call.store.list(ipam.BLOCKS):
-        for _, handle, attributes in block.allocations(found):
+    for ipam_block in call.store.list(ipam.BLOCKS):
+        for _, handle, attributes in block.allocations(ipam_block):
             ours = handle.startswith(prefix) and attributes.get("node") == call.node
             if ours and handle.removeprefix(prefix) not in valid:
                 ipam.release(call.store, handle)
@@ -302,5 +346,5 @@ _PROGRAMS = {
 
 
 def main(argv: list[str]) -> int:
-    """argv[0] says which of the two plugins this is."""
+    """argv[0] tells which of the two plugins is called."""
     return contract.main(_PROGRAMS, argv, Call, (ApiError, SelectorError))

@@ -1,6 +1,8 @@
-"""The Kubernetes API as far as IPAM needs it, on the standard library: one connection, JSON, a bearer token.
+"""A client of the Kubernetes API for IPAM, on the standard library: one connection, JSON, a bearer
+token.
 
-A kubeconfig is read as JSON, which YAML contains: what install.py writes. Loads in a few milliseconds.
+It loads in a few milliseconds, which matters because it runs for every pod. It reads a kubeconfig
+in JSON, as install.py writes it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _SECONDS = 10.0
 
 
 class ApiError(Exception):
-    """The server refused. status: HTTP's; 0 when it could not be reached."""
+    """The API server refused the request, or could not be reached (status 0). status is HTTP's."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -27,7 +29,8 @@ class ApiError(Exception):
 
 
 class Datastore:
-    """Raises ApiError, with status 404 for what is not there, 409 for what has changed or exists."""
+    """Methods raise ApiError: status 404 if the object does not exist, 409 if it has changed or
+    exists already."""
 
     def __init__(self, kubeconfig: str) -> None:
         try:
@@ -38,19 +41,23 @@ class Datastore:
         self._connection: ssl.SSLSocket | None = None
 
     def _read(self, config: Any) -> None:
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        cluster = config["clusters"][0]["cluster"]
+        user = config["users"][0]["user"]
         address = cluster["server"].partition("://")[2].rstrip("/")
         host, _, port = address.rpartition(":")
-        self._host, self._port = host.strip("[]"), int(port)
+        self._host = host.strip("[]")
+        self._port = int(port)
         self._authority = address
-        self._context = ssl.create_default_context(cadata=_pem(cluster["certificate-authority-data"]))
+        self._context = ssl.create_default_context(
+            cadata=_pem(cluster["certificate-authority-data"]),
+        )
         self._token = user["token"]
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return self.request("GET", f"{GROUP}/{kind}/{name}")
 
     def find(self, kind: str, name: str) -> dict[str, Any] | None:
-        """None when it is not there."""
+        """None if the object does not exist."""
         try:
             return self.get(kind, name)
         except ApiError as error:
@@ -69,15 +76,20 @@ class Datastore:
         return self.request("PUT", f"{GROUP}/{kind}/{obj['metadata']['name']}", obj)
 
     def delete(self, kind: str, obj: dict[str, Any]) -> None:
-        """Only the object that was read: another one of its name stays."""
+        """Deletes the object only if it is still the one that was read."""
         metadata = obj["metadata"]
-        options = {"preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}}
+        options = {
+            "preconditions": {
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            }
+        }
         self.request("DELETE", f"{GROUP}/{kind}/{metadata['name']}", options)
 
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json"
     ) -> dict[str, Any]:
-        """An answer that is no JSON object is an ApiError, too."""
+        """Sends a request. An answer that is not a JSON object raises ApiError, too."""
         content = json.dumps(body).encode() if body is not None else b""
         lines = [
             f"{method} {path} HTTP/1.1",
@@ -142,7 +154,8 @@ def _chunked(connection: ssl.SSLSocket, data: bytes) -> bytes:
             data += _more(connection)
         if not length:
             return body
-        body, data = body + data[:length], data[length + 2 :]
+        body = body + data[:length]
+        data = data[length + 2 :]
 
 
 def _pem(text: str) -> str:

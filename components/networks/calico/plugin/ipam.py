@@ -1,6 +1,12 @@
-"""Which address a pod gets: out of the node's own blocks, out of a new block, or borrowed; and how it comes back.
+"""Assigns an address to a pod and releases it: from the node's own blocks, from a newly claimed
+block, or borrowed.
 
-Every write carries the resourceVersion it was read with; who loses looks again (libcalico-go/lib/ipam/ipam.go).
+There is no IPAM server. All nodes write to the same API objects, and optimistic concurrency keeps
+them apart: every write carries the resourceVersion that was read, and after a conflict the writer
+reads again and decides again. A block is claimed in three writes (pending affinity, block,
+confirmed affinity), so that a node that crashes in between leaves only a pending affinity, which
+claims nothing. Before an address is assigned its handle is written, so every address in use can be
+found and released by its handle (libcalico-go/lib/ipam/ipam.go).
 """
 
 from __future__ import annotations
@@ -16,17 +22,22 @@ if TYPE_CHECKING:
 
     from kubewire.components.networks.calico.plugin.datastore import Datastore
 
-POOLS, BLOCKS, AFFINITIES, HANDLES, CONFIGS = "ippools", "ipamblocks", "blockaffinities", "ipamhandles", "ipamconfigs"
+POOLS = "ippools"
+BLOCKS = "ipamblocks"
+AFFINITIES = "blockaffinities"
+HANDLES = "ipamhandles"
+CONFIGS = "ipamconfigs"
 _TRIES = 20
-_CONFLICT, _MISSING = 409, 404
+_CONFLICT = 409
+_MISSING = 404
 _GROUP_VERSION = "crd.projectcalico.org/v1"
 
 
 class NoAddress(Exception):
-    """Nothing is left; the text is upstream's."""
+    """No address is available. The text is upstream's."""
 
 
-#: Addresses of a block are 64 in either family.
+#: A block has 64 addresses in either family.
 _BLOCK_SIZES = {32: 26, 128: 122}
 
 
@@ -35,33 +46,43 @@ def block_size(pool: dict[str, Any]) -> int:
 
 
 def _readable_pools(store: Datastore) -> list[dict[str, Any]]:
-    """Without those that have no network in spec.cidr, which Calico treats as if they were deleted."""
+    """The pools whose spec.cidr is a network. Calico treats others as if they were deleted."""
     return [pool for pool in store.list(POOLS) if block.is_network(pool["spec"]["cidr"])]
 
 
 def usable_pools(
-    store: Datastore, node: dict[str, Any], asked: list[str], use: str = "Workload", version: int = 4
+    store: Datastore,
+    node: dict[str, Any],
+    asked: list[str],
+    use: str = "Workload",
+    version: int = 4,
 ) -> list[dict[str, Any]]:
-    """Those of this IP version that are not disabled, are for this use and select the node; asked: names or CIDRs of an
-    annotation. Raises NoAddress."""
+    """The enabled pools of this IP version that allow this use and select the node. asked: names or
+    CIDRs from an annotation, which replace the selection. Raises NoAddress."""
     labels = node["metadata"].get("labels") or {}
-    found = [
+    pools = [
         pool
         for pool in _readable_pools(store)
         if block.is_ipv6(pool["spec"]["cidr"]) == (version == 6) and not pool["spec"].get("disabled")
     ]
     if asked:
-        found = [pool for pool in found if pool["metadata"]["name"] in asked or pool["spec"]["cidr"] in asked]
+        pools = [pool for pool in pools if pool["metadata"]["name"] in asked or pool["spec"]["cidr"] in asked]
     else:
-        found = [pool for pool in found if matches(pool["spec"].get("nodeSelector") or "all()", labels)]
-    found = [pool for pool in found if use in (pool["spec"].get("allowedUses") or ("Workload", "Tunnel"))]
-    if not found:
+        pools = [pool for pool in pools if matches(pool["spec"].get("nodeSelector") or "all()", labels)]
+    pools = [pool for pool in pools if use in (pool["spec"].get("allowedUses") or ("Workload", "Tunnel"))]
+    if not pools:
         raise NoAddress(f"no configured Calico pools for node {node['metadata']['name']}")
-    return found
+    return pools
 
 
-def assign(store: Datastore, node: str, pools: list[dict[str, Any]], handle: str, attributes: dict[str, str]) -> str:
-    """An address. Raises NoAddress and ApiError."""
+def assign(
+    store: Datastore,
+    node: str,
+    pools: list[dict[str, Any]],
+    handle: str,
+    attributes: dict[str, str],
+) -> str:
+    """Assigns an address. Raises NoAddress and ApiError."""
     strict = _is_strict(store)
     for name in _own_blocks(store, node, pools):
         if address := _take(store, name, handle, attributes):
@@ -71,15 +92,21 @@ def assign(store: Datastore, node: str, pools: list[dict[str, Any]], handle: str
             return address
     if strict:
         raise NoAddress("No more free affine blocks and strict affinity enabled")
-    for name in _others(store, node, pools):
+    for name in _blocks_to_borrow_from(store, node, pools):
         if address := _take(store, name, handle, attributes):
             return address
-    raise NoAddress(f"No IPs available in pools: [{' '.join(pool['spec']['cidr'] for pool in pools)}]")
+    raise NoAddress(
+        f"No IPs available in pools: [{' '.join(pool['spec']['cidr'] for pool in pools)}]",
+    )
 
 
 def assign_this(store: Datastore, node: str, address: str, handle: str, attributes: dict[str, str]) -> None:
-    """The address that is asked for (cni.projectcalico.org/ipAddrs). Raises NoAddress and ApiError."""
-    pool = next((pool for pool in _readable_pools(store) if block.contains(pool["spec"]["cidr"], address)), None)
+    """Assigns a certain address (annotation cni.projectcalico.org/ipAddrs). Raises NoAddress and
+    ApiError."""
+    pool = next(
+        (pool for pool in _readable_pools(store) if block.contains(pool["spec"]["cidr"], address)),
+        None,
+    )
     if pool is None:
         raise NoAddress(f"IP address {address} is not in a configured pool")
     size = block_size(pool)
@@ -98,7 +125,7 @@ def assign_this(store: Datastore, node: str, address: str, handle: str, attribut
 
 
 def release(store: Datastore, handle: str) -> list[str]:
-    """All that a handle has; nothing is fine, too. Raises ApiError."""
+    """Releases all addresses of a handle; succeeds if it has none. Raises ApiError."""
     found = store.find(HANDLES, handle_name(handle))
     if found is None:
         return []
@@ -136,7 +163,7 @@ def _is_strict(store: Datastore) -> bool:
 
 
 def _own_blocks(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterator[str]:
-    """Names of the node's blocks within the pools."""
+    """Names of the node's own blocks within the pools."""
     for affinity in store.list(AFFINITIES):
         spec = affinity["spec"]
         ours = spec["node"] == node and spec.get("deleted") != "true" and spec["state"] == "confirmed"
@@ -145,7 +172,7 @@ def _own_blocks(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Ite
 
 
 def _claimed(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterator[str]:
-    """Blocks that become the node's, one after the other, as long as there are any."""
+    """Claims free blocks one after the other and yields their names."""
     config = store.find(CONFIGS, "default")
     limit = (config or {"spec": {}})["spec"].get("maxBlocksPerHost") or 0
     for pool in pools:
@@ -164,7 +191,8 @@ def _overlap(cidr: str, other: str) -> bool:
 
 
 def _claim(store: Datastore, node: str, cidr: str) -> bool:
-    """Pending affinity, block, confirmed affinity; False when another node was quicker."""
+    """Writes a pending affinity, the block, and the confirmed affinity; False if another node was
+    faster."""
     name = f"{node}-{block.object_name(cidr)}"
     spec = {"cidr": cidr, "node": node, "state": "pending", "deleted": "false", "type": "host"}
     affinity = _created_or_found(store, AFFINITIES, _object("BlockAffinity", name, spec))
@@ -180,7 +208,8 @@ def _claim(store: Datastore, node: str, cidr: str) -> bool:
             _ignoring_conflicts(lambda: store.delete(AFFINITIES, affinity))
             return False
     affinity["spec"]["state"] = "confirmed"
-    _ignoring_conflicts(lambda: store.update(AFFINITIES, affinity))  # another process of this node has
+    # A conflict means that another process of this node has confirmed it.
+    _ignoring_conflicts(lambda: store.update(AFFINITIES, affinity))
     return True
 
 
@@ -201,25 +230,27 @@ def _ignoring_conflicts(work: Any) -> None:
             raise
 
 
-def _others(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterator[str]:
-    """Blocks of others with something left, in the order in which this node would look for free ones."""
+def _blocks_to_borrow_from(store: Datastore, node: str, pools: list[dict[str, Any]]) -> Iterator[str]:
+    """Other nodes' blocks with free addresses, in the order in which this node would search for
+    free blocks."""
     blocks = [found for found in store.list(BLOCKS) if block.host(found) != node and block.free(found)]
     for pool in pools:
         first, count = block.bounds(pool["spec"]["cidr"])
         step = 1 << (block.bits(pool["spec"]["cidr"]) - block_size(pool))
-        start = block.start_of(node, count // step)
+        total = count // step
+        start = block.start_of(node, total)
         inside = [found for found in blocks if block.contains(pool["spec"]["cidr"], found["spec"]["cidr"])]
         yield from (
             block.object_name(found["spec"]["cidr"])
             for found in sorted(
                 inside,
-                key=lambda one: ((block.bounds(one["spec"]["cidr"])[0] - first) // step - start) % (count // step),
+                key=lambda found: ((block.bounds(found["spec"]["cidr"])[0] - first) // step - start) % total,
             )
         )
 
 
 def _take(store: Datastore, name: str, handle: str, attributes: dict[str, str]) -> str:
-    """An address of a block; "" when it has none left."""
+    """Assigns an address of a block; "" if none is free."""
     for _ in range(_TRIES):
         found = store.find(BLOCKS, name)
         if found is None or not block.free(found):
@@ -231,7 +262,8 @@ def _take(store: Datastore, name: str, handle: str, attributes: dict[str, str]) 
 
 
 def _written(store: Datastore, changed: dict[str, Any], handle: str) -> bool:
-    """The handle first, so that what is given out can always be found by it."""
+    """Writes the handle, then the block, so that an assigned address can always be found by its
+    handle."""
     _count_handle(store, handle, changed["spec"]["cidr"])
     try:
         store.update(BLOCKS, changed)

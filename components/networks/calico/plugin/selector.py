@@ -1,4 +1,5 @@
-"""Calico's selector language, as far as pools' nodeSelector uses it: all(), has(), ==, !=, in, not in, joined by &&.
+"""Calico's selector language as a pool's nodeSelector uses it: all(), has(), ==, !=, in, not in,
+joined by &&.
 
 (https://docs.tigera.io/calico/latest/reference/resources/ippool#node-selector)
 """
@@ -19,7 +20,7 @@ _HAS = re.compile(rf"(!\s*)?has\(\s*{_KEY}\s*\)\Z")
 
 
 class SelectorError(ValueError):
-    """Not a selector, or more than is understood here."""
+    """The text is not a selector, or uses a part of the language that is not supported."""
 
 
 def matches(selector: str, labels: Mapping[str, str]) -> bool:
@@ -36,8 +37,8 @@ def _matches(term: str, labels: Mapping[str, str]) -> bool:
         value = found[3] if found[3] is not None else found[4]
         return (labels.get(found[1]) == value) == (found[2] == "==")
     if found := _MEMBER.match(term):
-        values = [one or other for one, other in re.findall(_STRING, found[3])]
+        values = [single or double for single, double in re.findall(_STRING, found[3])]
         return (labels.get(found[1]) in values) == (found[2] == "in")
     raise SelectorError(
-        f"invalid selector {term!r}: understood are all(), has(k), k == 'v', k != 'v', k in {{'v'}}, &&"
+        f"invalid selector {term!r}: understood are all(), has(k), k == 'v', k != 'v', k in {{'v'}}, &&",
     )

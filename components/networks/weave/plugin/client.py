@@ -1,15 +1,17 @@
-"""The peer's HTTP API, as far as the plugins need it: one request, one connection. Loads in a millisecond."""
+"""A client of the peer's HTTP API for the plugins: one request per connection. It loads in a
+millisecond."""
 
 from __future__ import annotations
 
 import socket
 
-#: How long a request may wait for consensus, or for space from another peer; the runtime asks again.
+#: How long a request may wait for consensus, or for space from another peer, before the runtime
+#: must ask again.
 SECONDS = 10.0
 
 
 class PeerError(Exception):
-    """The peer refused (status 400 and its text), or could not be reached (status 0)."""
+    """The peer refused (status 400 with its text), or could not be reached (status 0)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -17,13 +19,13 @@ class PeerError(Exception):
 
 
 class Client:
-    """Raises PeerError throughout. where: host:port."""
+    """All methods raise PeerError. where: host:port."""
 
     def __init__(self, where: str) -> None:
         self._where = where
 
     def allocate(self, container: str, subnet: str = "") -> str:
-        """The address with the length of its subnet."""
+        """The address with the prefix length of its subnet."""
         return self._request("POST", f"/ip/{container}" + (f"/{subnet}" if subnet else ""))
 
     def claim(self, container: str, address: str) -> None:
@@ -33,7 +35,7 @@ class Client:
         return self._request("GET", f"/ip/{container}").split()
 
     def release(self, container: str) -> None:
-        """Nothing to release is fine, too."""
+        """Succeeds if there is nothing to release."""
         try:
             self._request("DELETE", f"/ip/{container}")
         except PeerError as error:
@@ -51,7 +53,9 @@ class Client:
         what = f'{method.capitalize()} "http://{self._where}{path}"'
         try:
             with socket.create_connection((host, int(port)), SECONDS) as connection:
-                connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: {self._where}\r\n\r\n".encode())
+                connection.sendall(
+                    f"{method} {path} HTTP/1.0\r\nHost: {self._where}\r\n\r\n".encode(),
+                )
                 answer = b""
                 while data := connection.recv(65536):
                     answer += data
@@ -64,5 +68,8 @@ class Client:
         words = head.split(None, 2)
         status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
         if not 200 <= status < 300:
-            raise PeerError(status, f"{status}: {body.decode(errors='replace').strip() or 'no answer'}")
+            raise PeerError(
+                status,
+                f"{status}: {body.decode(errors='replace').strip() or 'no answer'}",
+            )
         return body.decode()

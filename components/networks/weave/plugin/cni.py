@@ -1,7 +1,8 @@
 """The CNI plugins `weave-net` and `weave-ipam`: one program under two names, as upstream's is
 (https://github.com/weaveworks/weave/tree/master/plugin; CNI SPEC.md).
 
-It runs for every pod: standard library only, and of that what loads in milliseconds.
+It runs for every pod, so it imports only those parts of the standard library that load in
+milliseconds.
 """
 
 # ruff: noqa: PTH110
@@ -11,18 +12,26 @@ import json
 import os
 
 from kubewire.components.networks.cni_plugin import contract
-from kubewire.components.networks.cni_plugin.contract import UNAVAILABLE, PluginError, delegated, delete_link, run
+from kubewire.components.networks.cni_plugin.contract import (
+    UNAVAILABLE,
+    PluginError,
+    delegated,
+    delete_link,
+    run,
+)
 from kubewire.components.networks.weave.plugin.client import Client, PeerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BRIDGE, MTU, HTTP_ADDR = "weave", 1376, "127.0.0.1:6784"
+BRIDGE = "weave"
+MTU = 1376
+HTTP_ADDR = "127.0.0.1:6784"
 
 
 class Call(contract.Call):
-    """One invocation, with the peer."""
+    """One invocation, with access to the peer."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -32,15 +41,13 @@ class Call(contract.Call):
 
     @property
     def veth(self) -> str:
-        """The node's end."""
+        """The name of the node's end."""
         return f"vethwepl{self.container[:7]}"
 
 
-# --- weave-ipam
-
-
 def ipam_add(call: Call) -> dict[str, Any]:
-    """A result of IPAM: one address of the whole range, so that all pods are on one link."""
+    """IPAM's result: one address with the prefix length of the whole range, so that all pods are on
+    one link."""
     ip: dict[str, Any] = {"address": _address(call)}
     if gateway := call.ipam.get("gateway"):
         ip["gateway"] = gateway
@@ -65,7 +72,8 @@ def ipam_delete(call: Call) -> dict[str, Any]:
 
 
 def ipam_check(call: Call) -> dict[str, Any]:
-    """The peer has the address of prevResult for this container. Raises PluginError."""
+    """Checks that the peer has assigned the address of prevResult to this container. Raises
+    PluginError."""
     have = {address.partition("/")[0] for address in call.peer.lookup(call.container)}
     for address in _previous(call):
         if address not in have:
@@ -82,11 +90,9 @@ def _of_version(call: Call, ip: dict[str, Any]) -> dict[str, Any]:
     return ip if contract.minor(call.version) >= (1, 0) else {"version": "4", **ip}
 
 
-# --- weave-net
-
-
 def add(call: Call) -> dict[str, Any]:
-    """Address, veth on the bridge, default route by the bridge; all of it is taken back when something fails."""
+    """Assigns an address, connects the veth to the bridge, adds the default route; undoes all of it
+    after an error."""
     for key, text in (("isGateway", "Gateway"), ("ipMasq", "IP Masquerading")):
         if call.config.get(key):
             raise PluginError(f"{text} functionality not supported")
@@ -108,7 +114,12 @@ def add(call: Call) -> dict[str, Any]:
     ip["interface"] = 1
     host = {"name": call.veth, "mac": host_mac}
     pod = {"name": call.ifname, "mac": mac, "sandbox": call.netns}
-    return {**result, "cniVersion": call.version, "interfaces": [host, pod], "dns": call.config.get("dns") or {}}
+    return {
+        **result,
+        "cniVersion": call.version,
+        "interfaces": [host, pod],
+        "dns": call.config.get("dns") or {},
+    }
 
 
 def _ipam(call: Call, verb: str) -> dict[str, Any]:
@@ -125,13 +136,16 @@ def _bridge_address(call: Call) -> str:
     for link in shown:
         for info in link.get("addr_info", ()):
             return str(info["local"])
-    raise PluginError(f"Bridge \"{call.bridge}\" has no IP addresses; did you forget to run 'weave expose'?")
+    raise PluginError(
+        f"Bridge \"{call.bridge}\" has no IP addresses; did you forget to run 'weave expose'?",
+    )
 
 
 def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str]:
-    """The veth with both ends. Returns the MACs of the node's and the pod's. Raises PluginError."""
+    """Creates the veth. Returns the MACs of the node's end and of the pod's end. Raises
+    PluginError."""
     mtu = call.config.get("mtu") or MTU
-    _disconnect(call)  # a node that has crashed may have left one of this name
+    _disconnect(call)  # a crashed node may have left a veth with this name
     hairpin = " hairpin on" if call.config.get("hairpinMode") else ""
     run(
         ["ip", "-batch", "-"],
@@ -145,15 +159,20 @@ def _connect(call: Call, cidr: str, gateway: str, routes: Any) -> tuple[str, str
         lines.append(f"route add default via {gateway} dev {call.ifname}")
     for route in routes or ():
         via = route.get("gw") or gateway
-        lines.append(f"route add {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}")
+        lines.append(
+            f"route add {route['dst']}" + (f" via {via}" if via else "") + f" dev {call.ifname}",
+        )
     _in_pod(call, "".join(f"{line}\n" for line in lines))
-    shown = run(["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname])
+    shown = run(
+        ["nsenter", f"--net={call.netns}", "ip", "-json", "link", "show", "dev", call.ifname],
+    )
     with open(f"/sys/class/net/{call.veth}/address", encoding="ascii") as file:
         return file.read().strip(), str(json.loads(shown)[0]["address"])
 
 
 def _in_pod(call: Call, lines: str) -> None:
-    """Neighbours are asked for again soon, and told when the interface comes up: addresses are given to other pods."""
+    """Runs `ip -batch` in the pod, which also announces its address by ARP and re-checks its
+    neighbours soon: an address may have belonged to another pod a moment ago."""
     neighbours = f"/proc/sys/net/ipv4/neigh/{call.ifname}"
     script = (
         f"echo 1 >/proc/sys/net/ipv4/conf/{call.ifname}/arp_notify; echo 5 >{neighbours}/base_reachable_time; "
@@ -163,9 +182,12 @@ def _in_pod(call: Call, lines: str) -> None:
 
 
 def delete(call: Call) -> dict[str, Any]:
-    """Interface first, then the address. Idempotent."""
+    """Deletes the interface, then releases the address. Idempotent."""
     if call.netns and os.path.exists(call.netns):
-        run(["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname], check=False)
+        run(
+            ["nsenter", f"--net={call.netns}", "ip", "link", "delete", "dev", call.ifname],
+            check=False,
+        )
     _disconnect(call)
     try:
         _ipam(call, "DEL")
@@ -175,8 +197,22 @@ def delete(call: Call) -> dict[str, Any]:
 
 
 def check(call: Call) -> dict[str, Any]:
-    """The pod's end has the address of prevResult, the node's end is a port of the bridge. Raises PluginError."""
-    shown = json.loads(run(["nsenter", f"--net={call.netns}", "ip", "-json", "address", "show", "dev", call.ifname]))
+    """Checks the pod's end for prevResult's address, and that the node's end is on the bridge.
+    Raises PluginError."""
+    shown = json.loads(
+        run(
+            [
+                "nsenter",
+                f"--net={call.netns}",
+                "ip",
+                "-json",
+                "address",
+                "show",
+                "dev",
+                call.ifname,
+            ],
+        ),
+    )
     have = {info.get("local") for link in shown for info in link.get("addr_info", ())}
     for address in _previous(call):
         if address not in have:
@@ -187,7 +223,7 @@ def check(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Ready when the peer answers and the bridge has its address. Raises PluginError with code 50."""
+    """Succeeds if the peer answers and the bridge has its address. Raises PluginError with code 50."""
     try:
         call.peer.status()
         _bridge_address(call)
@@ -197,7 +233,7 @@ def status(call: Call) -> dict[str, Any]:
 
 
 def ipam_status(call: Call) -> dict[str, Any]:
-    """Ready when the peer answers. Raises PluginError with code 50."""
+    """Succeeds if the peer answers. Raises PluginError with code 50."""
     try:
         call.peer.status()
     except PeerError as error:
@@ -206,7 +242,7 @@ def ipam_status(call: Call) -> dict[str, Any]:
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Addresses of containers that are not valid any more, and the node's ends of their veths."""
+    """Releases addresses of containers that are gone, and deletes the node's ends of their veths."""
     valid = call.valid_containers
     for container in call.peer.containers():
         if container not in valid:
@@ -220,7 +256,13 @@ def _disconnect(call: Call) -> None:
 
 
 _PROGRAMS = {
-    "weave-net": {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": status, "GC": collect_garbage},
+    "weave-net": {
+        "ADD": add,
+        "DEL": delete,
+        "CHECK": check,
+        "STATUS": status,
+        "GC": collect_garbage,
+    },
     "weave-ipam": {
         "ADD": ipam_add,
         "DEL": ipam_delete,
@@ -232,5 +274,5 @@ _PROGRAMS = {
 
 
 def main(argv: list[str]) -> int:
-    """argv[0] says which of the two plugins this is."""
+    """argv[0] tells which of the two plugins is called."""
     return contract.main(_PROGRAMS, argv, Call, (PeerError,))

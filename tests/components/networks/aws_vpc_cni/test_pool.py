@@ -3,7 +3,7 @@
 import pytest
 
 from kubewire.components.kernel.iptables import transaction
-from kubewire.components.networks.aws_vpc_cni import network
+from kubewire.components.networks.aws_vpc_cni import dataplane
 from kubewire.components.networks.aws_vpc_cni.pool import COOLDOWN_S, Assignment, Eni, NoAddress, Pool, Targets
 
 
@@ -97,9 +97,9 @@ def test_rooms_and_numbers_of_interfaces():
 
 
 def test_the_chains_are_upstreams(golden):
-    golden("aws_vpc_cni/nat.txt", transaction(network.rules("172.18.0.0/16", "172.18.0.3", "eth0"), {}))
+    golden("aws_vpc_cni/nat.txt", transaction(dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0"), {}))
     assert "SNAT --to-source" not in transaction(
-        network.rules("172.18.0.0/16", "172.18.0.3", "eth0", external_snat=True), {}
+        dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0", external_snat=True), {}
     )
-    lines = network.eni_setup(pool(held=(1, 1)).enis["eni-1"], 1500)
+    lines = dataplane.eni_setup(pool(held=(1, 1)).enis["eni-1"], 1500)
     assert "route replace default via 10.0.0.1 dev eth1 table 2" in lines

@@ -150,3 +150,17 @@ def test_felix_configuration_says_which_vxlan():
 def test_a_nodes_as_number_that_is_no_number_is_left_out(text):
     annotations = {dataplane.NODE_ADDRESS: "10.0.0.1/24", dataplane.AS_NUMBER: text}
     assert dataplane.node_of({"metadata": {"name": "x", "annotations": annotations}}).as_number == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "tunnel", "expected"),
+    [
+        pytest.param({}, dataplane.VXLAN, 1450, id="what the outer interface carries"),
+        pytest.param({"vxlanMTU": 1400}, dataplane.VXLAN, 1400, id="less, where FelixConfiguration says so"),
+        pytest.param({"vxlanMTU": 9000}, dataplane.VXLAN, 1450, id="more is cut, as the kernel does"),
+        pytest.param({"vxlanMTUV6": 9000}, dataplane.VXLAN6, 1430, id="IPv6"),
+        pytest.param({"ipipMTU": 9000}, dataplane.IPIP, 9000, id="tunl0 has no outer interface"),
+    ],
+)
+def test_the_mtu_of_a_tunnels_device(given, tunnel, expected):
+    assert dataplane.Settings.of(given).mtu(tunnel, 1500) == expected

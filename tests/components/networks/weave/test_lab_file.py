@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubewire.lab.bringup.networks import network_of
+from kubewire.lab.bringup.networks import installation_of
 from kubewire.lab.errors import UsageError
 from kubewire.lab.needs import kernel_needs
 from kubewire.scenarios.engine.file.spec import LabSpec, SpecError
@@ -31,9 +31,9 @@ def test_encryption_asks_the_kernel_for_esp():
 )
 def test_the_password_is_a_secret_only_where_it_is_used(backend, secrets):
     spec = LabSpec.parse({"topology": {"workers": 4}, "cni": {"plugin": "weave", "backend": backend}})
-    network, node = network_of(spec), one_segment(4, spec.network.nodeCIDR).nodes[1]
-    arguments = network.arguments(spec, node)
+    installation = installation_of(spec, one_segment(4, spec.network.nodeCIDR))
+    arguments = installation.processes[1].arguments
     assert "--ipalloc-init=consensus=5" in arguments
     assert ("--password-secret=weave-passwd" in arguments) == bool(secrets)
     assert ("--no-fastdp" in arguments) == backend.startswith("sleeve")
-    assert len(network.objects(spec)) == secrets
+    assert len(installation.objects) == secrets
