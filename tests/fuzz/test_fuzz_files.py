@@ -29,7 +29,12 @@ CATALOGUE = Path(loader.__file__).parents[2] / "catalogue"
 SCENARIOS = sorted(CATALOGUE.rglob(f"*{loader.SUFFIX}"), key=lambda path: path.stat().st_size)[:40]
 LAB = {
     "name": "x",
-    "topology": {"nodes": 3},
+    "kubelet": {"maxPods": 20, "podPidsLimit": 3},
+    "controllerManager": {"node-monitor-grace-period": "20s", "leader-elect": False},
+    "manifests": [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}],
+    "files": {"/etc/motd": "x", "/run/x": {"content": "y", "nodes": "worker-*", "mode": "0600"}},
+    "components": [{"name": "x", "command": ["/bin/true"], "nodes": "*", "env": {"A": "b"}}],
+    "topology": {"workers": 3},
     "cni": {"plugin": "calico", "backend": "bgp"},
     "kubeProxy": {"mode": "nftables"},
     "images": {"web": {"argv": ["/bin/true"]}},

@@ -70,11 +70,12 @@ def _of_path(document: Document, path: KeyPath, name: str) -> Iterator[Manifests
 def _of_file(document: Document, path: KeyPath, file: Path, name: str) -> Manifests:
     try:
         given = documents(read_manifests(file), str(file))
-    except OSError as error:
-        text = f"{file}: {error.strerror}; a path is relative to the lab file's folder"
-        raise SpecError([document.problem(path, text)]) from error
     except SpecError as error:
         raise SpecError([document.problem(path, problem) for problem in error.problems]) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error  # a path with a null character is a ValueError
+        text = f"{file}: {why}; a path is relative to the lab file's folder"
+        raise SpecError([document.problem(path, text)]) from error
     objects = []
     for number, item in enumerate(given, 1):
         for obj in _items(item):

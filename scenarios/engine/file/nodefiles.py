@@ -55,11 +55,12 @@ def _read(document: Document, path: str, entry: Any) -> Any:
     source = Path(document.where).parent / entry["from"]
     try:
         content = read_manifests(source)
-    except OSError as error:
-        text = f"{source}: {error.strerror}; a path is relative to the lab file's folder"
-        raise SpecError([document.problem((*where, "from"), text)]) from error
     except SpecError as error:
         text = f"{error}; what is no text, a lab can see by share"
+        raise SpecError([document.problem((*where, "from"), text)]) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error  # a path with a null character is a ValueError
+        text = f"{source}: {why}; a path is relative to the lab file's folder"
         raise SpecError([document.problem((*where, "from"), text)]) from error
     return {"content": content, **{key: value for key, value in entry.items() if key != "from"}}
 
