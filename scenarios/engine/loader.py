@@ -1,4 +1,4 @@
-"""Scenario files -> cases: checked against scenario.schema.json, variants merged, the matrix expanded."""
+"""Reads scenario files: checks them against the schema, merges variants, expands the matrix into cases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ACTIONS = (
     *("note", "apply", "delete", "scale", "patch", "wait", "exec", "capture", "component"),
     *("link", "start", "stop", "elapse", "save", "expect"),
 )
-#: actions that only an API server can do
+#: Actions that need an API server.
 OF_THE_API = ("apply", "delete", "scale", "patch", "wait", "component")
 Content = TypeVar("Content")
 
@@ -58,7 +58,7 @@ def load(path: Path) -> list[Case]:
 
 
 def load_all(paths: Iterable[Path]) -> list[Case]:
-    """Cases of many files; problems of all files are reported together; two scenarios with one name are one."""
+    """Cases of many files. The problems of all files are reported together; one name for two scenarios is one."""
     cases: list[Case] = []
     problems: list[str] = []
     for path in discover(paths):
@@ -179,7 +179,7 @@ class _File:
         lines = {
             path[len(prefix) :]: line for path, line in self.document.lines.items() if path[: len(prefix)] == prefix
         }
-        # what an axis sets stands where the axis does
+        # A problem with what an axis sets is shown at the axis.
         lines |= {tuple(axis.split(".")): self.document.lines["matrix", axis] for axis in cell}
         return LabSpec.from_document(Document(data, lines, self.document.where))
 
@@ -294,7 +294,7 @@ class _File:
 
 
 def _object_problem(item: Any) -> str:
-    """Why this is no Kubernetes object that can be applied, "" when it is one."""
+    """Why this is no Kubernetes object that can be applied; "" when it is one."""
     if not isinstance(item, dict):
         return f"must be a mapping with apiVersion, kind and metadata, not {shown(item)}"
     if not isinstance(item.get("metadata", {}), dict):
@@ -306,7 +306,7 @@ def _object_problem(item: Any) -> str:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """RFC 7386 on plain data: mappings key by key, null removes, everything else is replaced."""
+    """Merges plain data as RFC 7386 does: mappings key by key, null removes a key, anything else is replaced."""
     if not isinstance(over, dict) or not isinstance(base, dict):
         return over
     merged = {key: value for key, value in base.items() if over.get(key, value) is not None}

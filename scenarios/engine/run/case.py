@@ -64,7 +64,7 @@ class CaseRun:
         return CaseResult(case, status, took, tuple(self.steps), captures, namespace=scene.namespace)
 
     def _prepare(self) -> StepResult:
-        """Namespace, manifests, and the fixtures' pods ready."""
+        """Makes the namespace, applies the objects and waits for the fixtures' pods."""
         began, scene, case = time.monotonic(), self.stage.scene, self.stage.case
         self.tell(StepStarted(case, PREPARE, 0, len(case.variant.steps)))
         if not case.lab.kubernetes:
@@ -101,7 +101,7 @@ class CaseRun:
                 return
 
     def _keep_capture(self, capture: RunningCapture) -> CaptureResult:
-        """Stop it and write one merged file into the results."""
+        """Stops a capture and writes it as one file into the results."""
         capture.stop()
         merged = capture.read()
         short = capture.name.removeprefix(f"{self.stage.scene.slug}-")

@@ -13,7 +13,7 @@ from kubewire.scenarios.engine.scene.scene import Interrupted
 
 
 def run_elsewhere(delegated: Mapping[str, Sequence[Case]], options: RunOptions, progress: Progress) -> None:
-    """Place by place, or, with several jobs, at the same time."""
+    """Runs one place after another, or several at a time when jobs allow."""
     if not delegated:
         return
     with ThreadPoolExecutor(min(options.jobs, len(delegated)), "elsewhere") as pool:

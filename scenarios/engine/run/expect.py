@@ -23,10 +23,10 @@ from kubewire.scenarios.engine.verbs import VERBS
 from kubewire.scenarios.engine.verbs.base import Look, Observation, Probe
 from kubewire.scenarios.engine.verbs.probes import split_port
 
-#: between looks, seconds: soon at first, rarely later
+#: Seconds between two looks: short at first, longer later.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 SIDE_BY_SIDE = 8
-#: how long an expectation that must fail is given to hold nevertheless, when the file does not say
+#: Seconds in which an expectation that must fail could still hold, unless the file says less.
 MUST_FAIL_WITHIN = 2.0
 NOWHERE = End("")
 
@@ -45,7 +45,7 @@ Looks = dict[tuple[str, str], Observation]
 
 
 def evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
-    """Never raises for what a scenario or a lab can do wrong: that is the result."""
+    """Never raises for what a scenario or a lab can do wrong: the result says it."""
     if expectation.must_fail:
         return _must_fail(scene, expectation)
     return _evaluate(scene, expectation, scene.left(expectation.within))
@@ -88,7 +88,7 @@ class _Tracker:
         self.last: dict[tuple[str, str], Evidence] = {}
 
     def note(self, looks: Looks, current: Sequence[tuple[str, str]]) -> None:
-        """Take new looks; forget pairs that no longer exist."""
+        """Takes new looks and forgets pairs that no longer exist."""
         for (source, target), seen in looks.items():
             before = self.last.get((source, target))
             self.last[source, target] = Evidence(

@@ -20,7 +20,7 @@ class Group:
 
 
 def group(cases: Sequence[Case]) -> list[Group]:
-    """By lab, in the order of the cases; an isolated case stands alone."""
+    """One group per lab, in the order of the cases; an isolated case is a group of its own."""
     shared: dict[LabSpec, list[Case]] = {}
     groups: list[tuple[LabSpec, list[Case]]] = []
     for case in cases:

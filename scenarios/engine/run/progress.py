@@ -24,7 +24,7 @@ class Progress:
     _number: int = 0
 
     def tell(self, event: Event) -> None:
-        """To all renderers, one event at a time."""
+        """Tells all renderers, one event at a time."""
         with self._lock:
             for renderer in self.renderers:
                 renderer.handle(event)
@@ -43,6 +43,6 @@ class Progress:
         self.tell(CaseFinished(result))
 
     def unfinished(self, cases: Sequence[Case]) -> list[Case]:
-        """Those of the cases that have no result."""
+        """The cases that have no result yet."""
         done = {result.case.id for result in self.results}
         return [case for case in cases if case.id not in done]

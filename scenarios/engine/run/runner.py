@@ -48,7 +48,7 @@ EXIT_PASSED, EXIT_FAILED, EXIT_BAD_FILE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> int:
-    """0: all passed or were skipped, 1: some did not, 2: a file is wrong, 130: interrupted."""
+    """The exit code: 0 all passed or were skipped, 1 some did not, 2 a file is wrong, 130 interrupted."""
     try:
         cases = chosen(files, options)
     except (SpecError, KeywordError, OSError) as error:
@@ -96,7 +96,7 @@ class Run:
         self._slugs = slugs(self.cases)
 
     def run(self) -> RunResult:
-        """Everything, from the first lab to the reports."""
+        """Runs everything, from the first lab to the reports."""
         began, interrupted = time.monotonic(), False
         placed = place(self.cases, self.options)
         self.progress.results += placed.skipped
@@ -123,8 +123,8 @@ class Run:
         queue: SimpleQueue[Group] = SimpleQueue()
         for item in groups:
             queue.put(item)
-        # Leaving the pool waits for its threads. (Thread.join cannot be used here: one that a signal's exception
-        # has interrupted takes its thread for ended from then on, https://github.com/python/cpython/issues/90882.)
+        # Leaving the pool waits for its threads. Thread.join would not: when a signal's exception interrupts it, it
+        # takes its thread for ended from then on (https://github.com/python/cpython/issues/90882).
         with ThreadPoolExecutor(min(self.options.jobs, len(groups))) as pool:
             try:
                 working = [pool.submit(self._work, queue) for _ in range(self.options.jobs)]
@@ -153,7 +153,7 @@ class Run:
                 self.progress.tell(LabReady(name, item.spec, time.monotonic() - began))
                 self._run_cases(item, lab)
                 stopping = time.monotonic()
-        except Exception as error:  # whatever a lab can raise: its cases could not run, the others can
+        except Exception as error:  # of whatever kind: only this lab's cases could not run
             self.progress.tell(LabFailed(name, item.spec, f"{error}"))
             for case in self.progress.unfinished(item.cases):
                 self.progress.finish(CaseResult(case, "error", 0.0, reason=f"the lab did not come up: {error}"))

@@ -15,11 +15,12 @@ from kubewire.scenarios.engine.verbs.arguments import Arguments, Form
 
 @dataclass(frozen=True)
 class Observation:
-    """One look. command: what a person types to see the same; seen: in one line; detail: all of it.
+    """What one look has found.
 
-    why: when it does not hold, what is missing. latency: seconds that the observed thing took.
-    sightings: packets that prove it, in the packet's order. blind: there was nothing to look at (no such pod
-    yet), which proves nothing, also not the contrary. final: looking again cannot change it. chart: measured series.
+    command: what a person types to see the same. seen: the finding in one line. detail: all of it. why: what is missing
+    when it does not hold. latency: seconds that the observed thing took. sightings: packets that prove it, in the order
+    of their way. blind: there was nothing to look at, such as a pod that does not exist yet, and so neither the
+    expectation nor its contrary is proved. final: another look cannot change it. chart: the measured series.
     """
 
     holds: bool
@@ -50,7 +51,7 @@ class Probe(Arguments):
     PROGRAM: ClassVar[str] = ""
 
     def request(self) -> dict[str, Any]:
-        """For the probe program."""
+        """What the probe program is asked to do."""
         raise NotImplementedError
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
@@ -60,14 +61,14 @@ class Probe(Arguments):
 
 @dataclass(frozen=True)
 class Count:
-    """How many: exactly (low == high), or between; high None: no limit."""
+    """How many: from low to high. high is None when there is no limit."""
 
     low: int = 1
     high: int | None = None
 
     @classmethod
     def of(cls, value: int | Mapping[str, int]) -> Count:
-        """3, {min: 1}, {max: 5}, {min: 1, max: 5}."""
+        """As a file writes it: 3, {min: 1}, {max: 5} or {min: 1, max: 5}."""
         if isinstance(value, int):
             return cls(value, value)
         return cls(value.get("min", 0), value.get("max"))
@@ -93,7 +94,7 @@ def text_problem(
     matches: Sequence[str] = (),
     absent: Sequence[str] = (),
 ) -> str:
-    """What is wrong with a text, "" when nothing. matches and absent are regular expressions (re.search)."""
+    """What is wrong with a text; "" when nothing is. matches and absent are regular expressions (re.search)."""
     if equals is not None and text.strip() != str(equals).strip():
         return f"expected {quoted(str(equals))}, got {quoted(text)}"
     for part in contains:
@@ -115,7 +116,7 @@ def quoted(text: str, limit: int = 100) -> str:
 
 
 def listed(items: Iterable[str], nothing: str = "nothing") -> str:
-    """Comma-separated, or nothing."""
+    """The items with commas between them, or the word for nothing."""
     return ", ".join(items) or nothing
 
 

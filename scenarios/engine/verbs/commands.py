@@ -15,12 +15,12 @@ from kubewire.scenarios.engine.verbs.base import Look, Observation, first_lines,
 
 
 def argv_of(command: tuple[str, ...]) -> list[str]:
-    """A list as it is; one text is for the shell."""
+    """A list of words stays; a single text goes to the shell."""
     return ["sh", "-c", command[0]] if len(command) == 1 else list(command)
 
 
 def execute(scene: Scene, source: End, argv: list[str], timeout: float = 10.0) -> Completed:
-    """Run it there. A place that is not there (yet) raises NotYet, as does a command that takes too long."""
+    """Runs a command at the source. Raises NotYet when the source does not exist yet or the command takes too long."""
     try:
         return scene.lab.exec(source.target, argv, timeout=timeout)
     except LookupError as error:

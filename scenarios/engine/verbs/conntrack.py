@@ -30,7 +30,7 @@ class Tuple:
 
 @dataclass(frozen=True)
 class Entry:
-    """original: as the first packet came in; reply: as answers come back, so after translation, turned round."""
+    """original: the direction of the first packet. reply: that of the answers, which shows the translation."""
 
     protocol: str
     state: str

@@ -114,7 +114,7 @@ def _default(argument: Argument) -> str:
     default = argument.default
     if default is MISSING or default in (None, "", (), 0) or isinstance(default, bool):
         return " (default true)" if default is True else ""
-    text = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    text = ", ".join(map(str, default)) if isinstance(default, tuple) else f"{default}".removesuffix(".0")
     return f" (default {text})"
 
 
@@ -133,7 +133,7 @@ def words(form: Mapping[str, Any]) -> str:
     if isinstance(kind, list):
         return " or ".join(words({"type": one}) for one in kind)
     if kind == "array":
-        return f"list of {words(form.get('items', {}))}s"
+        return " or ".join(f"list of {one}s" for one in words(form.get("items", {})).split(" or "))
     if kind == "integer" and "minimum" in form:
         return f"number from {form['minimum']}" + (f" to {form['maximum']}" if "maximum" in form else "")
     return {"string": "text", "integer": "number", "boolean": "true or false", "object": "mapping"}.get(kind, str(kind))

@@ -46,7 +46,7 @@ def _icmp_fits(icmp: ICMP | None, name: str) -> bool:
 
 
 def _target(packet: Packet) -> str:
-    """Whom neighbour discovery or ARP is about."""
+    """The address that neighbour discovery or ARP asks for."""
     if packet.arp:
         return packet.arp.target_ip
     return packet.icmp.target if packet.icmp else ""

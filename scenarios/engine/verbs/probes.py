@@ -38,7 +38,7 @@ To = Annotated[str, "a place, an address or a name, also with :PORT"]
 
 
 def _timeout(given: float | str | None) -> float:
-    """Seconds for one try: short, for a SYN that met unfinished rules is lost and a new one gets through at once."""
+    """Seconds for one try. The default is short, because a SYN that meets unfinished rules is lost."""
     return 1.0 if given is None else seconds(given)
 
 

@@ -16,7 +16,7 @@ from kubewire.scenarios.engine.scene.scene import NotYet, SceneError
 
 
 def perform(stage: Stage, step: Step) -> StepResult:
-    """One step. Never raises for what a scenario or lab can do wrong."""
+    """Runs one step. Never raises for what a scenario or a lab can do wrong."""
     began = time.monotonic()
     try:
         done = ACTIONS[step.action](stage, step)

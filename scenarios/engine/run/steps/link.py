@@ -10,7 +10,7 @@ from kubewire.scenarios.engine.verbs.base import listed
 
 
 def link(stage: Stage, step: Step) -> Done:
-    """Make what leaves an interface slow, lossy or unordered, or put it in order again."""
+    """Makes what leaves an interface slow, lossy or unordered, or restores the interface."""
     scene, args = stage.scene, step.args
     hosts = [args["on"]] if isinstance(args["on"], str) else args["on"]
     names = [end.name for host in hosts for end in scene.source(host)]
@@ -26,7 +26,7 @@ def link(stage: Stage, step: Step) -> Done:
 
 
 def restore_link(stage: Stage, host: str, interface: str) -> None:
-    """As it was before any link step."""
+    """Takes away what link steps have done to an interface."""
     if command := faults.remove(interface, _qdiscs(stage.scene, host, interface)):
         _tc(stage.scene, host, command)
     stage.faulty.pop((host, interface), None)

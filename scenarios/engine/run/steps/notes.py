@@ -16,7 +16,7 @@ def note(stage: Stage, step: Step) -> Done:
 
 
 def elapse(stage: Stage, step: Step) -> Done:
-    """Time passes and nothing is done: what happens then is the subject (with clock: virtual it costs nothing)."""
+    """Lets time pass, because what happens meanwhile is the subject. With clock: virtual it takes no real time."""
     if stage.case.scenario.clock == "virtual" and not has_virtual_time():
         raise StepFailed(f"{shown(seconds(step.args))} would really pass here; the scenario wants virtual time")
     time.sleep(seconds(step.args))

@@ -20,7 +20,7 @@ def apply(stage: Stage, step: Step) -> Done:
 
 
 def apply_objects(scene: Scene, objects: tuple[Mapping[str, Any], ...]) -> list[str]:
-    """Apply them in order; KIND/NAME of each."""
+    """Applies them in order; returns KIND/NAME of each."""
     names = []
     for item in objects:
         resolved: KubeObject = scene.resolve(item)
@@ -35,7 +35,7 @@ def apply_objects(scene: Scene, objects: tuple[Mapping[str, Any], ...]) -> list[
 
 
 def usable(scene: Scene, namespace: str, within: float = DEFAULT_WAIT) -> None:
-    """Wait for a namespace's default ServiceAccount: until then its pods are refused (admission ServiceAccount)."""
+    """Waits for a namespace's default ServiceAccount: until then admission refuses its pods."""
 
     def look() -> str:
         return "" if scene.cluster.find(SERVICEACCOUNTS, "default", namespace) else "no default ServiceAccount yet"

@@ -23,7 +23,7 @@ def execute_command(stage: Stage, step: Step) -> Done:
 
 
 def start(stage: Stage, step: Step) -> Done:
-    """A program that runs until the case ends, or a stop step."""
+    """Starts a program that runs until a stop step or the end of the case."""
     scene, args = stage.scene, step.args
     name, source = args["program"], scene.source(scene.resolve(args["on"]))[0]
     if name in stage.programs:

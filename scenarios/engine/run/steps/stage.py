@@ -22,7 +22,7 @@ class StepFailed(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """message: one line; output: what a person may want to read."""
+    """What a step has done. message: in one line; output: what a person may want to read."""
 
     message: str
     output: str = ""
@@ -41,7 +41,7 @@ class Stage:
 
 
 def poll(scene: Scene, look: Callable[[], str], within: float, what: str) -> float:
-    """Call look until it returns "" (seconds that took); raises StepFailed with its last words."""
+    """Calls look until it returns ""; returns the seconds that took. Raises StepFailed with its last words."""
     began, pause, within = time.monotonic(), 0.03, scene.left(within)
     while True:
         try:

@@ -38,7 +38,7 @@ def _wish(args: Mapping[str, Any]) -> str:
 
 
 def _waited(scene: Scene, text: str, args: Mapping[str, Any]) -> str:
-    """What is missing, "" when nothing is."""
+    """What is missing; "" when nothing is."""
     kind, _, name = text.partition("/")
     if args.get("rollout"):
         return rollout(scene, text)
@@ -95,7 +95,7 @@ def _pod_trouble(item: KubeObject) -> str:
 
 
 def rollout(scene: Scene, text: str) -> str:
-    """As `kubectl rollout status` decides."""
+    """What a rollout still lacks, as `kubectl rollout status` decides; "" when it is done."""
     resource, name, namespace = object_named(scene, text)
     found = scene.cluster.find(resource, name, namespace)
     if not found:
@@ -116,7 +116,7 @@ def rollout(scene: Scene, text: str) -> str:
 
 
 def ready(scene: Scene, objects: Sequence[Mapping[str, Any]], within: float) -> float:
-    """Wait until the pods among these manifests are Ready; seconds that took."""
+    """Waits until the pods among these manifests are Ready; returns the seconds that took."""
     metadata = [scene.resolve(item["metadata"]) for item in objects if item["kind"] == "Pod"]
     wanted = [(item.get("namespace", scene.namespace), item["name"]) for item in metadata]
 
