@@ -156,7 +156,8 @@ class Node:
 
 
 class Unreadable(ValueError):
-    """An API object that cannot be used as it is. str() names the object, the field and the fault."""
+    """An API object that cannot be used as it is. str() names the object, the field and the
+    fault."""
 
 
 def usable(pools: Iterable[KubeObject]) -> list[KubeObject]:
