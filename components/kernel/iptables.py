@@ -1,8 +1,9 @@
 """Chains of ours in iptables, and the rules in other chains that lead to them.
 
-An agent states both as values, each rule as `iptables-save` prints it (without `-A CHAIN`). `ensure` saves what is
-there, and restores in one transaction for each table what differs: one chain as a whole, one missing rule alone. When
-nothing differs, nothing is written, so it can be called as often as one likes, and never makes a rule twice.
+An agent states both as values. A rule is a value too (nfnetlink/xtables.py), with its matches in the order in which
+iptables-save prints them, or that text (without `-A CHAIN`). `ensure` saves what is there, and restores in one
+transaction for each table what differs: one chain as a whole, one missing rule alone. When nothing differs, nothing is
+written, so it can be called as often as one likes, and never makes a rule twice.
 
 Rules in a chain that is not ours stand among those of other programs. They are appended, or put at the head in their
 order; where they stand afterwards is not looked at, or two agents would push each other away for ever.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from kubewire.components.kernel import command
 from kubewire.components.kernel.nfnetlink.netlink import NfTablesSocket
+from kubewire.components.kernel.nfnetlink.xtables import Rule
 
 _SECONDS = 30
 #: To wait for the lock of iptables-legacy (`--wait`).
@@ -32,7 +34,7 @@ class Chain:
 
     table: str
     name: str
-    rules: tuple[str, ...]
+    rules: tuple[Rule | str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Lead:
 
     table: str
     chain: str
-    rules: tuple[str, ...]
+    rules: tuple[Rule | str, ...]
     at_head: bool = False
 
 
@@ -119,9 +121,9 @@ def _leading(lead: Lead, present: list[str]) -> list[str]:
     return [*doubles, *old, *(f"-I {lead.chain} {number} {rule}" for number, rule in enumerate(wanted, start=1))]
 
 
-def _canonical(rule: str) -> str:
+def _canonical(rule: Rule | str) -> str:
     """As iptables-save prints an address: with its prefix length."""
-    return _ADDRESS.sub(lambda match: f"{match[0]}/{128 if ':' in match[0] else 32}", rule)
+    return _ADDRESS.sub(lambda match: f"{match[0]}/{128 if ':' in match[0] else 32}", str(rule))
 
 
 def program(version: int) -> str:

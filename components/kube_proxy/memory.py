@@ -1,9 +1,24 @@
-"""After the first rules are written: give back what that took, and leave alone what stays."""
+"""The collector leaves alone what stays: while rules are planned and written, and afterwards."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For a sync: what a plan is made of stays, and while it grows the collector would look through all of it again and
+    again. With 5,000 Services that takes two fifths of the time of planning."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def settle() -> None:

@@ -6,6 +6,7 @@ takes.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 from functools import lru_cache
@@ -17,6 +18,8 @@ REGISTER_1, REGISTER_2 = 1, 2
 _REGISTER_BEHIND_IPV4 = 9
 _VERDICT_REGISTER = 0
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
+#: Where an address is in its header: offset and length.
+HEADER = {"ip": {"saddr": (12, 4), "daddr": (16, 4)}, "ip6": {"saddr": (8, 16), "daddr": (24, 16)}}
 EQUAL, NOT_EQUAL = 0, 1
 META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
 NUMGEN_RANDOM = 1
@@ -59,6 +62,29 @@ def payload(base: int, offset: int, length: int, register: int = REGISTER_1) -> 
 def compare(data: bytes, operator: int = EQUAL, register: int = REGISTER_1) -> bytes:
     """Go on when the register is (not) data; else the rule does not match."""
     return _expression("cmp", number(1, register), number(2, operator), value(3, data))
+
+
+def address(value: str) -> bytes:
+    """Raises OSError."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in value else socket.AF_INET, value)
+
+
+def network(ip: str, side: str, cidr: str, operator: int = EQUAL) -> bytes:
+    """Go on when an address ("saddr", "daddr") is (not) in a network, or is (not) an address. ip: "ip" or "ip6"."""
+    offset, size = HEADER[ip][side]
+    if "/" not in cidr:
+        return payload(NETWORK_HEADER, offset, size) + compare(address(cidr), operator)
+    packed, octets, bits, mask = _network(cidr)
+    if octets and not bits:
+        return payload(NETWORK_HEADER, offset, octets) + compare(packed[:octets], operator)
+    return payload(NETWORK_HEADER, offset, size) + bitwise(mask, bytes(size)) + compare(packed, operator)
+
+
+@lru_cache(maxsize=1024)
+def _network(cidr: str) -> tuple[bytes, int, int, bytes]:
+    """Address, whole octets of the prefix and bits more, mask."""
+    found = ipaddress.ip_network(cidr, strict=False)
+    return found.network_address.packed, *divmod(found.prefixlen, 8), found.netmask.packed
 
 
 def bitwise(mask: bytes, xor: bytes, register: int = REGISTER_1) -> bytes:

@@ -172,11 +172,6 @@ def key(values: Sequence[str]) -> bytes:
     return fields[0] if len(fields) == 1 else b"".join(field + bytes(-len(field) % 4) for field in fields)
 
 
-def address(value: str) -> bytes:
-    """Raises OSError."""
-    return socket.inet_pton(socket.AF_INET6 if ":" in value else socket.AF_INET, value)
-
-
 def _address_length(family: str) -> int:
     return 4 if family == "ip" else 16
 
@@ -200,7 +195,7 @@ def _edges(ranges: Sequence[str]) -> list[tuple[bytes, bool]]:
 def _field(value: str) -> bytes:
     if value in PROTOCOLS:
         return bytes([PROTOCOLS[value]])
-    return int(value).to_bytes(2, "big") if value.isdecimal() else address(value)
+    return int(value).to_bytes(2, "big") if value.isdecimal() else ex.address(value)
 
 
 def _numbered(index: int, data: bytes) -> bytes:

@@ -7,11 +7,13 @@ nf_tables a restore becomes netlink messages; the tool, which first reads and so
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from kubewire.components.kernel import command
 from kubewire.components.kernel.command import CommandError
-from kubewire.components.kernel.nfnetlink.iptables import Unsupported, compile_table, split
+from kubewire.components.kernel.nfnetlink.iptables import TableChange, restore_input
 from kubewire.components.kernel.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
+from kubewire.components.kernel.nfnetlink.xtables import Unsupported
 from kubewire.components.kube_proxy.iptables import variant
 from kubewire.components.kube_proxy.state.model import IPV4
 
@@ -34,31 +36,30 @@ class Iptables:
         """All tables. Raises CommandError, OSError."""
         return await self._run([await self._command("save")])
 
-    async def restore(self, text: str) -> None:
-        """All or nothing per table; chains that text does not name stay. Raises CommandError, and OSError
-        as NetlinkError."""
+    async def restore(self, changes: Sequence[TableChange]) -> None:
+        """All or nothing per table; chains that are not named stay. Raises CommandError, and OSError as
+        NetlinkError."""
         if variant.is_nf_tables(await self._chosen()):
             # In a thread: the kernel takes seconds for thousands of Services, and the API's events wait.
-            text = await asyncio.to_thread(self._by_messages, text)
-        if text:
-            await self._by_tool(text)
+            changes = await asyncio.to_thread(self._by_messages, changes)
+        if text := restore_input(changes):
+            await self.restore_text(text)
 
-    def _by_messages(self, text: str) -> str:
+    def _by_messages(self, changes: Sequence[TableChange]) -> Sequence[TableChange]:
         """What is left for the tool."""
         try:
-            tables, left = split(text)
-            transactions = [batch(compile_table(self._ip, table, lines)) for table, lines in tables.items()]
+            transactions = [batch(change.messages(self._ip)) for change in changes if change]
             kernel = self._socket()
             if not all(kernel.fits(len(transaction.data)) for transaction in transactions):
-                return text
+                return changes
             for transaction in transactions:
                 kernel.commit(transaction)
         except Unsupported:
-            return text
+            return changes
         except NetlinkError:
             self._close()
             raise
-        return left
+        return [change.for_the_tool() for change in changes]
 
     def _socket(self) -> NfTablesSocket:
         """One for all restores: closing one waits until the kernel has freed what was deleted (nft_rcv_nl_event),
@@ -73,7 +74,8 @@ class Iptables:
             self._kernel.close()
             self._kernel = None
 
-    async def _by_tool(self, text: str) -> None:
+    async def restore_text(self, text: str) -> None:
+        """Input of iptables-restore, made from what save() said."""
         await self._run([await self._command("restore"), "--noflush", "--wait", _LOCK_SECONDS], text)
 
     async def has_chain(self, table: str, chain: str) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from kubewire.components.base.prometheus import Histogram
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import parse
+from kubewire.components.kernel.nfnetlink.iptables import TableChange
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables import chains, rules, saved
 from kubewire.components.kube_proxy.iptables.applier import Iptables
+from kubewire.components.kube_proxy.memory import uncollected
 from kubewire.components.kube_proxy.metrics import Metrics
 from kubewire.components.kube_proxy.state.addresses import local_addresses
 from kubewire.components.kube_proxy.state.local_traffic import local_source, node_port_ips
@@ -27,27 +29,28 @@ class IptablesBackend:
         self, family: str, config: KubeProxyConfiguration, metrics: Metrics, *, localhost_node_ports: bool
     ) -> None:
         self._family, self._settings, self._metrics = family, config, metrics
-        self._localhost_node_ports = localhost_node_ports
+        self._localhost_node_ports = localhost_node_ports and family == IPV4
         self._iptables = Iptables(family)
-        self._cache = rules.Cache()
-        self._written: rules.Plan | None = None
+        self._plan = rules.Plan()
+        self._is_written = False
 
     async def sync(self, state: State, *, full: bool) -> None:
         """Raises CommandError, OSError; the next sync is then a full one."""
+        partial, self._is_written = self._is_written and not full, False
         config, changed = self._config(state), None if full else state.changed
-        plan = rules.plan(state.services, state.endpoints, state.node, config, self._cache, changed)
-        earlier, self._written = self._written, None
-        try:
-            if full or earlier is None:
-                await self._timed(self._write_all(plan), self._metrics.sync_full_duration)
-            else:
-                await self._timed(self._write_difference(plan, earlier), self._metrics.sync_partial_duration)
-        except (CommandError, OSError):
-            self._metrics.restore_failures.inc(self._family)
-            if earlier is not None and not full:
-                self._metrics.partial_restore_failures.inc(self._family)
-            raise
-        self._written = plan
+        with uncollected():
+            change = self._plan.update(state.services, state.endpoints, state.node, config, changed)
+            try:
+                if partial:
+                    await self._timed(self._write(self._plan.difference(change)), self._metrics.sync_partial_duration)
+                else:
+                    await self._timed(self._write_all(), self._metrics.sync_full_duration)
+            except (CommandError, OSError):
+                self._metrics.restore_failures.inc(self._family)
+                if partial:
+                    self._metrics.partial_restore_failures.inc(self._family)
+                raise
+        self._is_written = True
 
     async def intact(self) -> bool:
         """False when the canary is gone: somebody flushed the tables."""
@@ -57,7 +60,7 @@ class IptablesBackend:
         """Takes everything away again. Nothing there is no error."""
         text = saved.cleanup_text(parse(await self._iptables.save()))
         if text:
-            await self._iptables.restore(text)
+            await self._iptables.restore_text(text)
 
     def _config(self, state: State) -> rules.Config:
         settings = self._settings
@@ -66,40 +69,36 @@ class IptablesBackend:
             local_source=local_source(settings, self._family, state.node),
             masquerade_all=settings.iptables.masquerade_all,
             masquerade_bit=settings.iptables.masquerade_bit,
-            localhost_node_ports=self._localhost_node_ports and self._family == IPV4,
+            localhost_node_ports=self._localhost_node_ports,
             conntrack_tcp_be_liberal=settings.conntrack.tcp_be_liberal,
             node_port_ips=node_port_ips(
                 settings.served_node_port_addresses,
                 self._family,
                 state.node,
                 local_addresses,
-                loopback=self._localhost_node_ports and self._family == IPV4,
+                loopback=self._localhost_node_ports,
             ),
         )
 
-    async def _write_all(self, plan: rules.Plan) -> None:
+    async def _write_all(self) -> None:
         """One look at what is there, then one transaction that also puts back jumps and canaries."""
         tables = parse(await self._iptables.save())
-        wanted = (*chains.JUMPS, *(chains.KUBELET_JUMPS if plan.config.localhost_node_ports else ()))
-        text = plan.text(
-            stale=saved.stale_chains(tables, plan.service_chains),
+        wanted = (*chains.JUMPS, *(chains.KUBELET_JUMPS if self._localhost_node_ports else ()))
+        changes = self._plan.everything(
+            stale=saved.stale_chains(tables, self._plan.service_chains),
             jumps=saved.missing_jumps(tables, wanted),
             canaries=saved.missing_canaries(tables),
         )
-        await self._restore(text, plan)
+        await self._write(changes)
 
-    async def _write_difference(self, plan: rules.Plan, earlier: rules.Plan) -> None:
-        difference = plan.since(earlier)
-        if difference.empty:
+    async def _write(self, changes: Sequence[TableChange]) -> None:
+        if not any(changes):
             return
-        text = plan.text(only=difference.written, shared=difference.shared, stale=difference.stale)
-        await self._restore(text, plan)
-
-    async def _restore(self, text: str, plan: rules.Plan) -> None:
-        await self._iptables.restore(text)
-        for table, count in rules.rule_counts(text).items():
-            self._metrics.rules_last_sync.set(count, table, self._family)
-        for table, count in plan.totals().items():
+        await self._iptables.restore(changes)
+        for change in changes:
+            if change.rules:
+                self._metrics.rules_last_sync.set(len(change.rules), change.table, self._family)
+        for table, count in self._plan.totals().items():
             self._metrics.rules_total.set(count, table, self._family)
 
     async def _timed(self, work: Awaitable[None], histogram: Histogram) -> None:

@@ -12,8 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
+
+from kubewire.components.kernel.nfnetlink import xtables
+from kubewire.components.kernel.nfnetlink.iptables import Append
+from kubewire.components.kernel.nfnetlink.xtables import Rule
 
 SERVICES = "KUBE-SERVICES"
 EXTERNAL_SERVICES = "KUBE-EXTERNAL-SERVICES"
@@ -36,21 +41,26 @@ CANARY_TABLES = ("mangle", "nat", "filter")
 
 
 class Jump(NamedTuple):
+    """Leads from a built-in chain to one of ours."""
+
     table: str
     source: str
     target: str
     comment: str
-    match: str = ""
+    matches: tuple[xtables.Match, ...] = ()
 
     @property
-    def rule(self) -> str:
-        """The rule without `-A CHAIN`, as iptables-save prints it."""
-        match = f"{self.match} " if self.match else ""
-        comment = f'-m comment --comment "{self.comment}" ' if self.comment else ""
-        return f"{match}{comment}-j {self.target}"
+    def rule(self) -> Rule:
+        comment = (xtables.Comment(self.comment),) if self.comment else ()
+        return Rule((*self.matches, *comment), xtables.Jump(self.target))
 
 
-_NEW = "-m conntrack --ctstate NEW"
+def heads(table: str, jumps: Iterable[Jump]) -> list[Append]:
+    """The jumps of a table, to be put at the heads of their chains."""
+    return [Append(jump.source, jump.rule) for jump in jumps if jump.table == table]
+
+
+_NEW = (xtables.ConnectionState(("NEW",)),)
 #: Each is put at the head of its chain when it is not there, so the last of a chain ends up first.
 JUMPS = (
     Jump("filter", "INPUT", EXTERNAL_SERVICES, "kubernetes externally-visible service portals", _NEW),

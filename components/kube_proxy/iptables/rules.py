@@ -1,29 +1,25 @@
-"""Services and endpoints -> iptables-restore text. Pure, sorted, deterministic; nothing is read or written.
+"""Services and endpoints -> iptables rules. Pure, sorted, deterministic; nothing is read or written.
 
-A Service's port becomes a Block: its lines in the shared chains (KUBE-SERVICES, KUBE-NODEPORTS, ...) and
-its own chains. Shared chains are written whole when a line of them changed, own chains only when they
-changed (KEP-3453), so a Block is kept as long as its ServicePort and endpoints are the same.
+A Service's port becomes a Block (planner.py): its rules in the shared chains (KUBE-SERVICES, KUBE-NODEPORTS, ...) and
+its own chains. A chain is written as a whole, and only when a rule of it changed (KEP-3453).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
+from kubewire.components.kernel.nfnetlink import xtables as xt
+from kubewire.components.kernel.nfnetlink.iptables import Append, TableChange, restore_input
+from kubewire.components.kernel.nfnetlink.xtables import Rule
 from kubewire.components.kube_proxy.iptables import chains
 from kubewire.components.kube_proxy.iptables.service import Block, Context, build, local_match
+from kubewire.components.kube_proxy.planner import Blocks, Chains, Step, by_chain, node_ip
 from kubewire.components.kube_proxy.state import topology
 from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
-from kubewire.components.kube_proxy.state.model import (
-    IPV4,
-    IPV6,
-    Endpoint,
-    Endpoints,
-    Node,
-    ServicePort,
-    ServicePortName,
-    Services,
-)
+from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoints, Node, ServicePortName, Services
+from kubewire.components.kube_proxy.state.topology import Reachable
 
 #: Above so many endpoints the comments in per-Service chains cost more memory than they are worth (upstream).
 LARGE_CLUSTER_ENDPOINTS = 1000
@@ -44,74 +40,104 @@ class Config:
     node_port_ips: tuple[str, ...] | None = None
 
     @property
-    def mark(self) -> str:
-        return f"{1 << self.masquerade_bit:#x}"
+    def mark(self) -> int:
+        return 1 << self.masquerade_bit
 
 
-@dataclass
-class Cache:
-    """What the last plan was made of. blocks and keys (the ServicePort and the chosen endpoints a block was built
-    from) hold for context and node. sizes: endpoints of each Service port, chosen or not; total: of all of them;
-    rules: of all blocks, in filter and in nat; generation: which plan that was."""
-
-    context: Context | None = None
-    node: Node | None = None
-    blocks: dict[ServicePortName, Block] = field(default_factory=dict)
-    keys: dict[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...]]] = field(default_factory=dict)
-    sizes: dict[ServicePortName, int] = field(default_factory=dict)
-    total: int = 0
-    rules: tuple[int, int] = (0, 0)
-    generation: object = None
-
-    def put(self, name: ServicePortName, block: Block | None) -> None:
-        """None: there is none any more."""
-        before = self.blocks.pop(name, None) if block is None else self.blocks.get(name)
-        if block is not None:
-            self.blocks[name] = block
-        (old_filter, old_nat), (new_filter, new_nat) = _rules_of(before), _rules_of(block)
-        self.rules = (self.rules[0] + new_filter - old_filter, self.rules[1] + new_nat - old_nat)
+_NOTHING = Block((), (), (), ())
 
 
 @dataclass(frozen=True)
-class Difference:
-    """written: Service ports whose own chains are new or changed; stale: chains nobody needs any more; shared:
-    whether a line of a shared chain is another."""
+class Change:
+    """From one state to the next. It is compared when it is asked for: writing everything needs no comparison."""
 
-    written: frozenset[ServicePortName]
-    stale: frozenset[str]
-    shared: bool
+    steps: Sequence[Step[Block]]
+    before: Config
+    after: Config
+
+    @property
+    def written(self) -> frozenset[ServicePortName]:
+        """Service ports that have rules which they did not have before."""
+        return frozenset(step.name for step in self.steps if step.after)
+
+    @cached_property
+    def own(self) -> Chains[Rule]:
+        """Chains of single Services."""
+        found = Chains[Rule]()
+        for _, before, after in self.steps:
+            found.compare(by_chain((before or _NOTHING).own), by_chain((after or _NOTHING).own))
+        return found
+
+    @property
+    def stale(self) -> frozenset[str]:
+        return frozenset(self.own.stale)
+
+    @cached_property
+    def shared(self) -> dict[str, frozenset[str]]:
+        """Table -> chains that all Services share and that differ; empty when none does."""
+        found = {table: self._shared(table) for table in chains.BASE_CHAINS}
+        return {table: names for table, names in found.items() if names}
+
+    def _shared(self, table: str) -> frozenset[str]:
+        found = Chains[Rule]()
+        for _, before, after in self.steps:
+            old, new = (before or _NOTHING).shared(table), (after or _NOTHING).shared(table)
+            found.compare(by_chain(old), by_chain(new))
+        if self.before != self.after:
+            old, new = ((*first, *last) for first, last in (_fixed(self.before)[table], _fixed(self.after)[table]))
+            found.compare(by_chain(old), by_chain(new))
+        return found.names
 
     @property
     def empty(self) -> bool:
-        return not (self.written or self.stale or self.shared)
+        return not (self.own.names or self.shared)
 
 
-@dataclass(frozen=True)
 class Plan:
-    """A whole desired state. blocks are in the order of their names; rules: how many they have in filter and in nat.
-    touched: the only names whose blocks may differ from those of the plan whose generation is follows."""
+    """The desired state of one family; update() brings it up to date."""
 
-    config: Config
-    blocks: Mapping[ServicePortName, Block]
-    rules: tuple[int, int] = (0, 0)
-    generation: object = None
-    follows: object = None
-    touched: frozenset[ServicePortName] = frozenset()
+    def __init__(self) -> None:
+        self.blocks: Blocks[Block, Reachable, Context] = Blocks(topology.choose, build)
+        self._config = Config()
+        #: Endpoints of each Service port, chosen or not, and of all of them.
+        self._sizes: dict[ServicePortName, int] = {}
+        self._endpoints = 0
+        #: Rules of all blocks.
+        self._rules = dict.fromkeys(chains.BASE_CHAINS, 0)
 
-    def since(self, earlier: Plan) -> Difference:
-        """Blocks are kept while nothing changes (see plan), so identity tells what did. Costs as much as was touched
-        when earlier is the plan before."""
-        direct = earlier.generation is not None and earlier.generation is self.follows
-        names = self.touched if direct else self.blocks.keys() | earlier.blocks.keys()
-        differing = [name for name in names if earlier.blocks.get(name) is not self.blocks.get(name)]
-        written = frozenset(name for name in differing if name in self.blocks)
-        gone = [name for name in differing if name not in self.blocks]
-        touched = [earlier.blocks[name] for name in (*written, *gone) if name in earlier.blocks]
-        before = {chain for block in touched for chain in block.chains}
-        after = {chain for name in written for chain in self.blocks[name].chains}
-        shared = self.config != earlier.config or bool(gone)
-        shared = shared or any(not _same_shared(earlier.blocks.get(name), self.blocks[name]) for name in written)
-        return Difference(written, frozenset(before - after), shared)
+    def update(
+        self,
+        services: Services,
+        endpoints: Endpoints,
+        node: Node,
+        config: Config,
+        changed: Collection[ServicePortName] | None = None,
+    ) -> Change:
+        """changed are the names that may differ from the call before, None any."""
+        self._count_endpoints(services, endpoints, changed)
+        context = Context(
+            node_ip=node_ip(node, config.family),
+            local=local_match(config.local_source),
+            outside=local_match(config.local_source, negated=True),
+            masquerade_all=config.masquerade_all,
+            comments=self._endpoints <= LARGE_CLUSTER_ENDPOINTS,
+        )
+        change = Change(self.blocks.update(services, endpoints, node, context, changed), self._config, config)
+        self._config = config
+        for _, before, after in change.steps:
+            old, new = before or _NOTHING, after or _NOTHING
+            self._rules["filter"] += len(new.filter) - len(old.filter)
+            self._rules["nat"] += len(new.nat) + len(new.own) - len(old.nat) - len(old.own)
+        return change
+
+    def _count_endpoints(
+        self, services: Services, endpoints: Endpoints, changed: Collection[ServicePortName] | None
+    ) -> None:
+        for name in changed if changed is not None else {*services, *self._sizes}:
+            size = len(endpoints.get(name, ())) if name in services else 0
+            self._endpoints += size - self._sizes.pop(name, 0)
+            if size:
+                self._sizes[name] = size
 
     @property
     def service_chains(self) -> frozenset[str]:
@@ -119,205 +145,115 @@ class Plan:
 
     def totals(self) -> dict[str, int]:
         """Rules per table when everything is written."""
-        fixed = rule_counts(Plan(self.config, {}).text())
-        return {"filter": fixed["filter"] + self.rules[0], "nat": fixed["nat"] + self.rules[1]}
+        fixed = _fixed(self._config)
+        return {table: count + sum(map(len, fixed[table])) for table, count in self._rules.items()}
 
-    def text(
-        self,
-        *,
-        only: Collection[ServicePortName] | None = None,
-        shared: bool = True,
-        stale: Iterable[str] = (),
-        jumps: Iterable[chains.Jump] = (),
-        canaries: Iterable[str] = (),
-    ) -> str:
-        """Input for `iptables-restore --noflush`. only: the Service ports whose own chains are written,
-        None for all; shared: whether the shared chains are written; stale: chains to remove; jumps: rules
-        to put at the head of built-in chains; canaries: tables whose canary chain is to be made."""
-        written = [*self.blocks.values()] if only is None else [self.blocks[name] for name in sorted(only)]
-        if not shared:
-            return "\n".join(_own_chains(written, sorted(stale))) + "\n"
-        jumps, canaries = list(jumps), set(canaries)
-        out = _canary_table("mangle") if "mangle" in canaries else []
-        out += self._filter(jumps, "filter" in canaries)
-        out += self._nat(written, sorted(stale), jumps, "nat" in canaries)
-        return "\n".join(out) + "\n"
-
-    def _filter(self, jumps: list[chains.Jump], canary: bool) -> list[str]:
-        firewall = self.config.family == IPV4 and self.config.localhost_node_ports
-        extra = [chains.KUBELET_FIREWALL] * firewall + [chains.CANARY] * canary
+    def everything(
+        self, stale: Iterable[str] = (), jumps: Collection[chains.Jump] = (), canaries: Collection[str] = ()
+    ) -> list[TableChange]:
+        """stale: chains to remove; jumps: rules to put at the heads of built-in chains; canaries: tables whose canary
+        chain is to be made."""
+        blocks, stale = [*self.blocks.values()], sorted(stale)
+        own_chains = [chain for block in blocks for chain in block.chains]
+        own = [append for block in blocks for append in block.own]
+        canary = {table: [chains.CANARY] * (table in canaries) for table in chains.CANARY_TABLES}
+        guarded = self._config.family == IPV4 and self._config.localhost_node_ports
+        filters = [*chains.BASE_CHAINS["filter"], *[chains.KUBELET_FIREWALL] * guarded, *canary["filter"]]
+        nats = [*chains.BASE_CHAINS["nat"], *canary["nat"], *own_chains, *stale]
         return [
-            "*filter",
-            *(f":{chain} - [0:0]" for chain in (*chains.BASE_CHAINS["filter"], *extra)),
-            *_insertions("filter", jumps),
-            *([_BLOCK_LOCALNET] if firewall else []),
-            *(line for block in self.blocks.values() for line in block.filter_lines),
-            *_forward_rules(self.config),
-            "COMMIT",
+            TableChange("mangle", canary["mangle"]),
+            TableChange("filter", filters, chains.heads("filter", jumps), self._shared("filter", blocks)),
+            TableChange("nat", nats, chains.heads("nat", jumps), self._shared("nat", blocks, own), stale),
         ]
 
-    def _nat(self, written: list[Block], stale: list[str], jumps: list[chains.Jump], canary: bool) -> list[str]:
-        shared = (*chains.BASE_CHAINS["nat"], *([chains.CANARY] if canary else []))
-        own = (chain for block in written for chain in block.chains)
-        return [
-            "*nat",
-            *(f":{chain} - [0:0]" for chain in (*shared, *own, *stale)),
-            *_insertions("nat", jumps),
-            *_masquerade_rules(self.config),
-            *(line for block in self.blocks.values() for line in block.shared_lines),
-            *(line for block in written for line in block.own_lines),
-            *(f"-X {chain}" for chain in stale),
-            *_node_port_jumps(self.config),
-            "COMMIT",
-        ]
+    def difference(self, change: Change) -> list[TableChange]:
+        """What leads here from the plan before."""
+        shared, stale = change.shared, sorted(change.stale)
+        blocks = [*self.blocks.values()] if shared else []
+        own = change.own.added | change.own.rewritten
+        found = {
+            table: TableChange(
+                table, sorted(names), rules=[item for item in self._shared(table, blocks) if item.chain in names]
+            )
+            for table, names in shared.items()
+        }
+        nat = found.pop("nat", TableChange("nat"))
+        rules = [*nat.rules, *(Append(chain, rule) for chain, of_it in own.items() for rule in of_it)]
+        return [*found.values(), TableChange("nat", [*nat.chains, *own, *stale], rules=rules, deleted=stale)]
 
-
-def plan(
-    services: Services,
-    endpoints: Endpoints,
-    node: Node,
-    config: Config,
-    cache: Cache | None = None,
-    changed: Collection[ServicePortName] | None = None,
-) -> Plan:
-    """The plan for one family. cache holds what the call before built and is brought up to date; changed are the
-    names that may differ from that call, None any."""
-    cache = cache if cache is not None else Cache()
-    _count_endpoints(services, endpoints, cache, changed)
-    context = Context(
-        node_ip=next((ip for ip in node.ips if (":" in ip) == (config.family == IPV6)), ""),
-        local_source=local_match(config.local_source),
-        masquerade_all=config.masquerade_all,
-        comments=cache.total <= LARGE_CLUSTER_ENDPOINTS,
-    )
-    if context != cache.context:
-        cache.keys.clear()
-    if changed is None or context != cache.context or node != cache.node:
-        changed = {*services, *cache.blocks}
-    cache.context, cache.node = context, node
-    follows, cache.generation = cache.generation, object()
-    grown = any(name in services and name not in cache.blocks for name in changed)
-    for name in changed:
-        _refresh(name, services.get(name), endpoints.get(name, ()), cache)
-    if grown:
-        cache.blocks = {name: cache.blocks[name] for name in sorted(cache.blocks)}
-    return Plan(config, dict(cache.blocks), cache.rules, cache.generation, follows, frozenset(changed))
-
-
-def _count_endpoints(
-    services: Services, endpoints: Endpoints, cache: Cache, changed: Collection[ServicePortName] | None
-) -> None:
-    for name in changed if changed is not None else {*services, *cache.sizes}:
-        size = len(endpoints.get(name, ())) if name in services else 0
-        cache.total += size - cache.sizes.pop(name, 0)
-        if size:
-            cache.sizes[name] = size
-
-
-def _rules_of(block: Block | None) -> tuple[int, int]:
-    """In filter and in nat."""
-    return (len(block.filter_lines), len(block.shared_lines) + len(block.own_lines)) if block else (0, 0)
-
-
-def _refresh(name: ServicePortName, service: ServicePort | None, endpoints: tuple[Endpoint, ...], cache: Cache) -> None:
-    if service is None or cache.context is None or cache.node is None:
-        cache.put(name, None)
-        cache.keys.pop(name, None)
-        return
-    chosen = topology.choose(endpoints, service, cache.node)
-    # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
-    key = (service, (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else [])))
-    if cache.keys.get(name) != key:
-        cache.keys[name] = key
-        cache.put(name, build(name, service, chosen, cache.context))
-
-
-def _same_shared(earlier: Block | None, later: Block) -> bool:
-    return earlier is not None and (earlier.shared_lines, earlier.filter_lines) == (
-        later.shared_lines,
-        later.filter_lines,
-    )
-
-
-def _own_chains(written: Collection[Block], stale: Collection[str]) -> list[str]:
-    own = (chain for block in written for chain in block.chains)
-    return [
-        "*nat",
-        *(f":{chain} - [0:0]" for chain in (*own, *stale)),
-        *(line for block in written for line in block.own_lines),
-        *(f"-X {chain}" for chain in stale),
-        "COMMIT",
-    ]
+    def _shared(self, table: str, blocks: Iterable[Block], own: Iterable[Append] = ()) -> list[Append]:
+        first, last = _fixed(self._config)[table]
+        return [*first, *(append for block in blocks for append in block.shared(table)), *own, *last]
 
 
 def render(services: Services, endpoints: Endpoints, node: Node, config: Config) -> str:
     """The whole desired state as text, for golden files and readers."""
-    return plan(services, endpoints, node, config).text()
+    plan = Plan()
+    plan.update(services, endpoints, node, config)
+    return restore_input(plan.everything())
 
 
-_SEPARATOR = Endpoint("", 0)
+def _fixed(config: Config) -> dict[str, tuple[list[Append], list[Append]]]:
+    """Table -> rules of shared chains that stand before those of Services, and those that stand after them."""
+    firewall = [_BLOCK_LOCALNET] if config.family == IPV4 and config.localhost_node_ports else []
+    return {
+        "filter": (firewall, _forward_rules(config)),
+        "nat": (masquerade_rules(config.mark, random_fully=config.random_fully), _node_port_jumps(config)),
+    }
+
+
 # route_localnet makes 127.0.0.0/8 reachable from the link; only translated packets may use that
 # (https://github.com/kubernetes/kubernetes/issues/90259). The kubelet writes the same rule.
-_BLOCK_LOCALNET = (
-    f'-A {chains.KUBELET_FIREWALL} -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8 '
-    "! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+_BLOCK_LOCALNET = Append(
+    chains.KUBELET_FIREWALL,
+    Rule(
+        (
+            xt.Comment("block incoming localnet connections"),
+            xt.Destination("127.0.0.0/8"),
+            xt.Source("127.0.0.0/8", negated=True),
+            xt.ConnectionState(("RELATED", "ESTABLISHED", "DNAT"), negated=True),
+        ),
+        xt.DROP,
+    ),
 )
 
 
-def _canary_table(table: str) -> list[str]:
-    return [f"*{table}", f":{chains.CANARY} - [0:0]", "COMMIT"]
-
-
-def _insertions(table: str, jumps: Iterable[chains.Jump]) -> list[str]:
-    return [f"-I {jump.source} 1 {jump.rule}" for jump in jumps if jump.table == table]
-
-
-def _masquerade_rules(config: Config) -> list[str]:
-    mark, post = config.mark, chains.POSTROUTING
-    fully = " --random-fully" if config.random_fully else ""
+def masquerade_rules(mark: int, *, random_fully: bool = True) -> list[Append]:
+    """What is marked gets the address of the interface it leaves by."""
+    snat, post = xt.Comment("kubernetes service traffic requiring SNAT"), chains.POSTROUTING
     return [
-        f"-A {post} -m mark ! --mark {mark}/{mark} -j RETURN",
+        Append(post, Rule((xt.Mark(mark, mark, negated=True),), xt.RETURN)),
         # Clear the mark: the packet may pass POSTROUTING again (encapsulated).
-        f"-A {post} -j MARK --xor-mark {mark}",
-        f'-A {post} -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE{fully}',
-        f"-A {chains.MARK_MASQ} -j MARK --or-mark {mark}",
+        Append(post, Rule((), xt.ChangeMark("xor", mark))),
+        Append(post, Rule((snat,), xt.Masquerade(random_fully))),
+        Append(chains.MARK_MASQ, Rule((), xt.ChangeMark("or", mark))),
     ]
 
 
-def _forward_rules(config: Config) -> list[str]:
-    mark, forward = config.mark, chains.FORWARD
-    # An INVALID packet would leave untranslated and reset the connection (kubernetes issue 74839).
-    invalid = [] if config.conntrack_tcp_be_liberal else [f"-A {forward} -m conntrack --ctstate INVALID -j DROP"]
+def forward_rules(mark: int) -> list[Append]:
+    """What was translated, and the answers to it, may pass."""
+    known = xt.ConnectionState(("RELATED", "ESTABLISHED"))
     return [
-        *invalid,
-        f'-A {forward} -m comment --comment "kubernetes forwarding rules" -m mark --mark {mark}/{mark} -j ACCEPT',
-        f'-A {forward} -m comment --comment "kubernetes forwarding conntrack rule" '
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        Append(chains.FORWARD, Rule((xt.Comment("kubernetes forwarding rules"), xt.Mark(mark, mark)), xt.ACCEPT)),
+        Append(chains.FORWARD, Rule((xt.Comment("kubernetes forwarding conntrack rule"), known), xt.ACCEPT)),
     ]
 
 
-def _node_port_jumps(config: Config) -> list[str]:
-    head = (
-        f"-A {chains.SERVICES} -m comment --comment "
-        '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
-    )
+def _forward_rules(config: Config) -> list[Append]:
+    # An INVALID packet would leave untranslated and reset the connection (kubernetes issue 74839).
+    invalid = Append(chains.FORWARD, Rule((xt.ConnectionState(("INVALID",)),), xt.DROP))
+    return [*([] if config.conntrack_tcp_be_liberal else [invalid]), *forward_rules(config.mark)]
+
+
+def _node_port_jumps(config: Config) -> list[Append]:
+    comment = xt.Comment("kubernetes service nodeports; NOTE: this must be the last rule in this chain")
+    to_node_ports = xt.Jump(chains.NODEPORTS)
     if config.node_port_ips is not None:
-        return [f"{head} -d {ip} -j {chains.NODEPORTS}" for ip in sorted(config.node_port_ips)]
-    barred = ""
+        destinations = [xt.Destination(ip) for ip in sorted(config.node_port_ips)]
+        return [Append(chains.SERVICES, Rule((comment, ip), to_node_ports)) for ip in destinations]
+    barred: tuple[xt.Match, ...] = ()
     if config.family == IPV6:
-        barred = " ! -d ::1/128"
+        barred = (xt.Destination("::1/128", negated=True),)
     elif not config.localhost_node_ports:
-        barred = " ! -d 127.0.0.0/8"
-    return [f"{head} -m addrtype --dst-type LOCAL{barred} -j {chains.NODEPORTS}"]
-
-
-def rule_counts(text: str) -> dict[str, int]:
-    """Rules per table in restore input; jumps in built-in chains are not counted."""
-    counts: dict[str, int] = {}
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("*"):
-            table = line[1:]
-        elif line.startswith("-A "):
-            counts[table] = counts.get(table, 0) + 1
-    return counts
+        barred = (xt.Destination("127.0.0.0/8", negated=True),)
+    return [Append(chains.SERVICES, Rule((comment, xt.ToThisHost(), *barred), to_node_ports))]

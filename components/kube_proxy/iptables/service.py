@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from kubewire.components.kernel.nfnetlink import xtables as xt
+from kubewire.components.kernel.nfnetlink.iptables import Append
+from kubewire.components.kernel.nfnetlink.xtables import Rule
 from kubewire.components.kube_proxy.iptables import chains
 from kubewire.components.kube_proxy.state.local_traffic import LocalSource
 from kubewire.components.kube_proxy.state.model import Endpoint, ServicePort, ServicePortName
 from kubewire.components.kube_proxy.state.objects import in_range
 from kubewire.components.kube_proxy.state.topology import Reachable
 
+_MASQUERADE = xt.Jump(chains.MARK_MASQ)
+#: Shared, as there may be many thousand rules with them.
+_ANY_PORT = {protocol: xt.Transport(protocol) for protocol in ("tcp", "udp", "sctp")}
+
 
 @dataclass(frozen=True)
 class Context:
-    """What all Services of a plan share and their rules depend on. local_source: iptables arguments that match
-    packets of this node's pods, "" when there is no way to tell them."""
+    """What all Services of a plan share and their rules depend on. local, outside: match what comes from this node's
+    pods, and what does not; None when there is no way to tell."""
 
     node_ip: str
-    local_source: str
+    local: xt.Match | None
+    outside: xt.Match | None
     masquerade_all: bool
     comments: bool
 
 
-def local_match(source: LocalSource) -> str:
+def local_match(source: LocalSource, *, negated: bool = False) -> xt.Match | None:
+    """Matches packets of this node's pods; None when there is no way to tell them."""
     if source.cidr:
-        return f"-s {source.cidr}"
+        return xt.Source(source.cidr, negated)
     if source.interface:
-        return f"-i {source.interface}"
-    return f"-i {source.interface_prefix}+" if source.interface_prefix else ""
+        return xt.InInterface(source.interface, negated)
+    return xt.InInterface(f"{source.interface_prefix}+", negated) if source.interface_prefix else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
-    """filter_lines and shared_lines go to chains that all Services share; own_lines fill chains (nat)."""
+    """filter and nat: rules in chains that all Services share; own: rules of its own chains, which are in nat."""
 
     chains: tuple[str, ...]
-    filter_lines: tuple[str, ...]
-    shared_lines: tuple[str, ...]
-    own_lines: tuple[str, ...]
+    filter: tuple[Append, ...]
+    nat: tuple[Append, ...]
+    own: tuple[Append, ...]
+
+    def shared(self, table: str) -> tuple[Append, ...]:
+        return self.filter if table == "filter" else self.nat
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,6 @@ class _Paths:
     """Where each kind of traffic goes; the target is "" when there is nothing to send it to."""
 
     name: str
-    match: str
     svc: str
     svl: str
     ext: str
@@ -59,8 +70,9 @@ class _Paths:
 
 def build(name: ServicePortName, service: ServicePort, chosen: Reachable, context: Context) -> Block:
     paths = _paths(str(name), service, chosen)
-    endpoint_chains = {str(ep): chains.endpoint_chain(paths.name, service.protocol, str(ep)) for ep in chosen.reachable}
-    own: list[str] = _internal_rules(paths, service, context)
+    by_text = {str(endpoint): endpoint for endpoint in chosen.reachable}
+    endpoint_chains = {text: chains.endpoint_chain(paths.name, service.protocol, text) for text in by_text}
+    own = [*_internal_rules(paths, service, context)]
     names: list[str] = []
     if chosen.anywhere and service.externally_accessible:
         names.append(paths.ext)
@@ -68,19 +80,17 @@ def build(name: ServicePortName, service: ServicePort, chosen: Reachable, contex
     if paths.entry == paths.fw:
         names.append(paths.fw)
         own += _firewall_rules(paths, service, context)
-    if chosen.cluster and service.uses_cluster_endpoints:
-        names.append(paths.svc)
-        own += _balancing_rules(paths.svc, paths.name, service, chosen.cluster, endpoint_chains, context)
-    if chosen.local:
-        names.append(paths.svl)
-        own += _balancing_rules(paths.svl, paths.name, service, chosen.local, endpoint_chains, context)
-    for endpoint in chosen.reachable:
-        own += _endpoint_rules(endpoint_chains[str(endpoint)], paths.name, service, endpoint, context)
+    for chain, endpoints in ((paths.svc, chosen.cluster), (paths.svl, chosen.local)):
+        if endpoints:
+            names.append(chain)
+            own += _balancing_rules(chain, paths.name, service, endpoints, endpoint_chains, context)
+    of_chains = dict(zip(endpoint_chains.values(), by_text.values(), strict=True))
+    own += _endpoint_rules(paths.name, service, of_chains, context)
     return Block(
         chains=(*names, *endpoint_chains.values()),
-        filter_lines=tuple(_filter_rules(paths, service, chosen)),
-        shared_lines=tuple(_capture_rules(paths, service, chosen)),
-        own_lines=tuple(own),
+        filter=tuple(_filter_rules(paths, service, chosen)),
+        nat=tuple(_capture_rules(paths, service, chosen)),
+        own=tuple(own),
     )
 
 
@@ -92,7 +102,6 @@ def _paths(name: str, service: ServicePort, chosen: Reachable) -> _Paths:
     guarded = chosen.anywhere and bool(service.load_balancer_ips and service.load_balancer_source_ranges)
     return _Paths(
         name=name,
-        match=f"-m {service.protocol} -p {service.protocol}",
         svc=svc,
         svl=svl,
         ext=ext,
@@ -104,99 +113,93 @@ def _paths(name: str, service: ServicePort, chosen: Reachable) -> _Paths:
     )
 
 
-def _capture_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> list[str]:
+def _capture_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> Iterator[Append]:
     """KUBE-SERVICES and KUBE-NODEPORTS: the addresses that lead into the Service."""
 
-    def capture(kind: str, address: str, target: str) -> str:
-        return (
-            f'-A {chains.SERVICES} -m comment --comment "{paths.name} {kind}" {paths.match} '
-            f"-d {address} --dport {service.port} -j {target}"
-        )
+    def capture(kind: str, address: str, target: str) -> Append:
+        matches = (xt.Comment(f"{paths.name} {kind}"), xt.Transport(service.protocol, service.port, address))
+        return Append(chains.SERVICES, Rule(matches, xt.Jump(target)))
 
-    out = [capture("cluster IP", service.cluster_ip, paths.internal)] if paths.internal else []
+    if paths.internal:
+        yield capture("cluster IP", service.cluster_ip, paths.internal)
     if not chosen.anywhere:
-        return out
-    out += [capture("external IP", ip, paths.ext) for ip in service.external_ips]
-    out += [capture("loadbalancer IP", ip, paths.entry) for ip in service.load_balancer_ips]
+        return
+    for ip in service.external_ips:
+        yield capture("external IP", ip, paths.ext)
+    for ip in service.load_balancer_ips:
+        yield capture("loadbalancer IP", ip, paths.entry)
     if service.node_port:
-        out.append(
-            f"-A {chains.NODEPORTS} -m comment --comment {paths.name} {paths.match} "
-            f"--dport {service.node_port} -j {paths.ext}"
-        )
-    return out
+        matches = (xt.Comment(paths.name), xt.Transport(service.protocol, service.node_port))
+        yield Append(chains.NODEPORTS, Rule(matches, xt.Jump(paths.ext)))
 
 
-def _filter_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> list[str]:
+def _filter_rules(paths: _Paths, service: ServicePort, chosen: Reachable) -> Iterator[Append]:
     """Traffic that was not translated because nothing may answer it: REJECT when no endpoint exists in the
     cluster, DROP when only this node has none (traffic policy Local)."""
-    why, target = ("has no local endpoints", "DROP") if chosen.anywhere else ("has no endpoints", "REJECT")
+    why, target = ("has no local endpoints", xt.DROP) if chosen.anywhere else ("has no endpoints", xt.Reject())
 
-    def refuse(chain: str, destination: str) -> str:
-        return f'-A {chain} -m comment --comment "{paths.name} {why}" {destination} -j {target}'
+    def rule(chain: str, comment: str, *matches: xt.Match, target: xt.Target) -> Append:
+        return Append(chain, Rule((xt.Comment(f"{paths.name} {comment}"), *matches), target))
 
-    to_port = f"--dport {service.port}"
-    out = []
+    def to(ip: str) -> xt.Transport:
+        return xt.Transport(service.protocol, service.port, ip)
+
     if not paths.internal:
-        out.append(refuse(chains.SERVICES, f"{paths.match} -d {service.cluster_ip} {to_port}"))
+        yield rule(chains.SERVICES, why, to(service.cluster_ip), target=target)
     if not paths.has_external:
-        vips = (*service.external_ips, *service.load_balancer_ips)
-        out += [refuse(chains.EXTERNAL_SERVICES, f"{paths.match} -d {ip} {to_port}") for ip in vips]
+        for ip in (*service.external_ips, *service.load_balancer_ips):
+            yield rule(chains.EXTERNAL_SERVICES, why, to(ip), target=target)
         if service.node_port:
-            local = f"-m addrtype --dst-type LOCAL {paths.match} --dport {service.node_port}"
-            out.append(refuse(chains.EXTERNAL_SERVICES, local))
+            port = xt.Transport(service.protocol, service.node_port)
+            yield rule(chains.EXTERNAL_SERVICES, why, xt.ToThisHost(), port, target=target)
     if paths.entry == paths.fw:
-        out += [
-            f'-A {chains.PROXY_FIREWALL} -m comment --comment "{paths.name} traffic not accepted by {paths.fw}" '
-            f"{paths.match} -d {ip} {to_port} -j DROP"
-            for ip in service.load_balancer_ips
-        ]
+        for ip in service.load_balancer_ips:
+            yield rule(chains.PROXY_FIREWALL, f"traffic not accepted by {paths.fw}", to(ip), target=xt.DROP)
     if service.health_check_node_port:
-        out.append(
-            f'-A {chains.NODEPORTS} -m comment --comment "{paths.name} health check node port" '
-            f"-m tcp -p tcp --dport {service.health_check_node_port} -j ACCEPT"
-        )
-    return out
+        port = xt.Transport("tcp", service.health_check_node_port)
+        yield rule(chains.NODEPORTS, "health check node port", port, target=xt.ACCEPT)
 
 
-def _internal_rules(paths: _Paths, service: ServicePort, context: Context) -> list[str]:
-    """Who comes from outside the pods (the node itself, another network routed here) is masqueraded: the
+def _internal_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Append]:
+    """Traffic from outside the pods (the node itself, another network routed here) is masqueraded: the
     endpoint's answer must return through this node."""
-    if not paths.internal or not (context.masquerade_all or context.local_source):
-        return []
-    outside = "" if context.masquerade_all else f"! {context.local_source} "
-    return [
-        f'-A {paths.internal} -m comment --comment "{paths.name} cluster IP" {paths.match} '
-        f"-d {service.cluster_ip} --dport {service.port} {outside}-j {chains.MARK_MASQ}"
-    ]
+    outside = None if context.masquerade_all else context.outside
+    if not paths.internal or not (context.masquerade_all or outside):
+        return
+    to = xt.Transport(service.protocol, service.port, service.cluster_ip)
+    matches = (xt.Comment(f"{paths.name} cluster IP"), to, *((outside,) if outside else ()))
+    yield Append(paths.internal, Rule(matches, _MASQUERADE))
 
 
-def _external_rules(paths: _Paths, service: ServicePort, context: Context) -> list[str]:
+def _external_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Append]:
     """KUBE-EXT-: with policy Cluster all is masqueraded, as it may cross to another node. With Local the
     source stays, but this node and its pods take the Cluster way, as if they had gone out and back in."""
 
-    def rule(comment: str, match: str, target: str) -> str:
-        text = f"{comment} traffic for {paths.name} external destinations"
-        return f'-A {paths.ext} -m comment --comment "{text}" {match}-j {target}'
+    def rule(comment: str, *matches: xt.Match, to: xt.Jump) -> Append:
+        words = xt.Comment(f"{comment} traffic for {paths.name} external destinations")
+        return Append(paths.ext, Rule((words, *matches), to))
 
     if not service.external_local:
-        out = [rule("masquerade", "", chains.MARK_MASQ)]
+        yield rule("masquerade", to=_MASQUERADE)
     else:
-        from_node = "-m addrtype --src-type LOCAL "
-        out = [rule("pod", f"{context.local_source} ", paths.svc)] if context.local_source else []
-        out += [rule("masquerade LOCAL", from_node, chains.MARK_MASQ), rule("route LOCAL", from_node, paths.svc)]
-    return out + ([f"-A {paths.ext} -j {paths.external}"] if paths.has_external else [])
+        if context.local:
+            yield rule("pod", context.local, to=xt.Jump(paths.svc))
+        yield rule("masquerade LOCAL", xt.FromThisHost(), to=_MASQUERADE)
+        yield rule("route LOCAL", xt.FromThisHost(), to=xt.Jump(paths.svc))
+    if paths.has_external:
+        yield Append(paths.ext, Rule((), xt.Jump(paths.external)))
 
 
-def _firewall_rules(paths: _Paths, service: ServicePort, context: Context) -> list[str]:
-    head = f'-A {paths.fw} -m comment --comment "{paths.name} loadbalancer IP"'
-    ranges = service.load_balancer_source_ranges
-    out = [f"{head} -s {cidr} -j {paths.ext}" for cidr in ranges]
+def _firewall_rules(paths: _Paths, service: ServicePort, context: Context) -> Iterator[Append]:
+    comment, ranges = xt.Comment(f"{paths.name} loadbalancer IP"), service.load_balancer_source_ranges
     if context.node_ip and any(in_range(context.node_ip, cidr) for cidr in ranges):
         # A balancer's address is often a local one, and then the source of what this node sends to it.
-        out += [f"{head} -s {ip} -j {paths.ext}" for ip in service.load_balancer_ips]
+        ranges = (*ranges, *service.load_balancer_ips)
+    for source in ranges:
+        yield Append(paths.fw, Rule((comment, xt.Source(source)), xt.Jump(paths.ext)))
     # No target: what reaches the end was not translated and meets KUBE-PROXY-FIREWALL.
     dropped = f"other traffic to {paths.name} will be dropped by {chains.PROXY_FIREWALL}"
-    return [*out, f'-A {paths.fw} -m comment --comment "{dropped}"']
+    yield Append(paths.fw, Rule((xt.Comment(dropped),)))
 
 
 def _balancing_rules(
@@ -206,32 +209,27 @@ def _balancing_rules(
     endpoints: Sequence[Endpoint],
     endpoint_chains: dict[str, str],
     context: Context,
-) -> list[str]:
-    """First whom the client had before (affinity), then one of n: 1/n, else 1/(n-1), ... else the last."""
-    heads = []
+) -> Iterator[Append]:
+    """First the endpoint this client had before (affinity), then one of n: 1/n, else 1/(n-1), ... else the last."""
+    ways: list[tuple[tuple[xt.Match, ...], xt.Jump]] = []
     for endpoint in endpoints:
         text = str(endpoint)
-        comment = f' -m comment --comment "{name} -> {text}"' if context.comments else ""
-        heads.append((f"-A {chain}{comment}", endpoint_chains[text]))
-    sticky = [
-        f"{head} -m recent --name {target} --rcheck --seconds {service.sticky_seconds} --reap -j {target}"
-        for head, target in heads
-        if service.sticky_seconds
-    ]
-    count = len(heads)
-    return sticky + [
-        f"{head} -m statistic --mode random --probability {1 / (count - i):.10f} -j {target}"
-        if i < count - 1
-        else f"{head} -j {target}"
-        for i, (head, target) in enumerate(heads)
-    ]
+        ways.append(((xt.Comment(f"{name} -> {text}"),) if context.comments else (), xt.Jump(endpoint_chains[text])))
+    if seconds := service.sticky_seconds:
+        for comment, jump in ways:
+            yield Append(chain, Rule((*comment, xt.Recent(jump.to, seconds)), jump))
+    for left, (comment, jump) in zip(range(len(ways), 0, -1), ways, strict=True):
+        yield Append(chain, Rule((*comment, xt.Random(1 / left)) if left > 1 else comment, jump))
 
 
-def _endpoint_rules(chain: str, name: str, service: ServicePort, endpoint: Endpoint, context: Context) -> list[str]:
-    comment = f" -m comment --comment {name}" if context.comments else ""
-    recent = f" -m recent --name {chain} --set" if service.sticky_seconds else ""
-    return [
+def _endpoint_rules(
+    name: str, service: ServicePort, endpoints: Mapping[str, Endpoint], context: Context
+) -> Iterator[Append]:
+    """endpoints: of each chain."""
+    comment = (xt.Comment(name),) if context.comments else ()
+    any_port = _ANY_PORT[service.protocol]
+    for chain, endpoint in endpoints.items():
         # Hairpin: a pod that reaches itself through the Service must see another source than its own address.
-        f"-A {chain}{comment} -s {endpoint.ip} -j {chains.MARK_MASQ}",
-        f"-A {chain}{comment}{recent} -m {service.protocol} -p {service.protocol} -j DNAT --to-destination {endpoint}",
-    ]
+        yield Append(chain, Rule((*comment, xt.Source(endpoint.ip)), _MASQUERADE))
+        remember = (xt.Recent(chain),) if service.sticky_seconds else ()
+        yield Append(chain, Rule((*comment, *remember, any_port), xt.Dnat(endpoint.ip, endpoint.port)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.iptables import parse
+from kubewire.components.kernel.nfnetlink.iptables import TableChange
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.iptables import saved
 from kubewire.components.kube_proxy.iptables.applier import Iptables
@@ -90,7 +91,7 @@ class IpvsBackend:
             return
         text = saved.cleanup_text(parse(await self._iptables.save()), chains.BASE_CHAINS)
         if text:
-            await self._iptables.restore(text)
+            await self._iptables.restore_text(text)
         present = await self._ipset.entries()
         # Virtual servers without our interface or sets are somebody else's.
         if present or await self._dummy.exists():
@@ -121,8 +122,8 @@ class IpvsBackend:
         await self._ipset.restore(sets.additions(plan.sets, kernel.sets, self._family))
         await self._ipvsadm.restore(change.lines)
         await self._dummy.change(add=plan.bound - kernel.bound)
-        if jumps is not None or fixed != kernel.rules:
-            await self._restore(fixed.text(jumps or ()))
+        known = kernel.rules if jumps is None else None
+        await self._restore(fixed.difference(known) if known else fixed.everything(jumps or ()))
         await self._dummy.change(delete=kernel.bound - plan.bound)
         await self._ipvsadm.restore(change.removals)
         await self._ipset.restore(sets.deletions(plan.sets, kernel.sets, self._family))
@@ -147,9 +148,9 @@ class IpvsBackend:
         if kernel is not None and servers.drained(kernel.servers) and not waiting:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
-    async def _restore(self, text: str) -> None:
+    async def _restore(self, changes: Sequence[TableChange]) -> None:
         try:
-            await self._iptables.restore(text)
+            await self._iptables.restore(changes)
         except (CommandError, OSError):
             self._metrics.restore_failures.inc(self._family)
             raise

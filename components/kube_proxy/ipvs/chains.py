@@ -1,4 +1,4 @@
-"""The packet's way in IPVS mode as tables, and the fixed chains as iptables-restore text. Pure.
+"""The packet's way in IPVS mode as tables, and the rules of the fixed chains. Pure.
 
     nat     PREROUTING, OUTPUT -> KUBE-SERVICES: who is masqueraded (KUBE-LOAD-BALANCER, KUBE-NODE-PORT)
     filter  INPUT, FORWARD     -> KUBE-PROXY-FIREWALL -> KUBE-SOURCE-RANGES-FIREWALL (drop)
@@ -13,13 +13,18 @@ Names, comments and order are upstream's (pkg/proxy/ipvs/proxier.go).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kubewire.components.kube_proxy.iptables.chains import Jump
+from kubewire.components.kernel.nfnetlink import xtables as xt
+from kubewire.components.kernel.nfnetlink.iptables import Append, TableChange, restore_input
+from kubewire.components.kernel.nfnetlink.xtables import Rule
+from kubewire.components.kube_proxy.iptables import chains as kube_proxy
+from kubewire.components.kube_proxy.iptables.rules import forward_rules, masquerade_rules
 from kubewire.components.kube_proxy.iptables.service import local_match
 from kubewire.components.kube_proxy.ipvs import sets
+from kubewire.components.kube_proxy.planner import Chains, by_chain
 from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
 from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
@@ -34,15 +39,15 @@ BASE_CHAINS: dict[str, tuple[str, ...]] = {
 }
 #: Each is put at the head of its chain when it is not there, so the last of a chain ends up first.
 JUMPS = (
-    Jump("nat", "OUTPUT", SERVICES, "kubernetes service portals"),
-    Jump("nat", "PREROUTING", SERVICES, "kubernetes service portals"),
-    Jump("nat", "POSTROUTING", POSTROUTING, "kubernetes postrouting rules"),
-    Jump("filter", "FORWARD", FORWARD, "kubernetes forwarding rules"),
-    Jump("filter", "INPUT", NODE_PORT, "kubernetes health check rules"),
-    Jump("filter", "INPUT", PROXY_FIREWALL, "kube-proxy firewall rules"),
-    Jump("filter", "FORWARD", PROXY_FIREWALL, "kube-proxy firewall rules"),
-    Jump("filter", "INPUT", IPVS_FILTER, "kubernetes ipvs access filter"),
-    Jump("filter", "OUTPUT", IPVS_OUT_FILTER, "kubernetes ipvs access filter"),
+    kube_proxy.Jump("nat", "OUTPUT", SERVICES, "kubernetes service portals"),
+    kube_proxy.Jump("nat", "PREROUTING", SERVICES, "kubernetes service portals"),
+    kube_proxy.Jump("nat", "POSTROUTING", POSTROUTING, "kubernetes postrouting rules"),
+    kube_proxy.Jump("filter", "FORWARD", FORWARD, "kubernetes forwarding rules"),
+    kube_proxy.Jump("filter", "INPUT", NODE_PORT, "kubernetes health check rules"),
+    kube_proxy.Jump("filter", "INPUT", PROXY_FIREWALL, "kube-proxy firewall rules"),
+    kube_proxy.Jump("filter", "FORWARD", PROXY_FIREWALL, "kube-proxy firewall rules"),
+    kube_proxy.Jump("filter", "INPUT", IPVS_FILTER, "kubernetes ipvs access filter"),
+    kube_proxy.Jump("filter", "OUTPUT", IPVS_OUT_FILTER, "kubernetes ipvs access filter"),
 )
 
 
@@ -52,25 +57,26 @@ class _Match(NamedTuple):
     set: str
     table: str
     chain: str
-    target: str
+    target: xt.Target
     dimensions: str
     protocol: str = ""
 
 
+_MASQUERADE = xt.Jump(MARK_MASQ)
 #: A NodePort of policy Local must be met before the same one in the set of all NodePorts.
 _MATCHES = (
-    _Match(sets.LOOP_BACK, "nat", POSTROUTING, "MASQUERADE", "dst,dst,src"),
-    _Match(sets.LOAD_BALANCER, "nat", SERVICES, LOAD_BALANCER, "dst,dst"),
-    _Match(sets.LOAD_BALANCER_LOCAL, "nat", LOAD_BALANCER, "RETURN", "dst,dst"),
-    _Match(sets.NODE_PORT_LOCAL["tcp"], "nat", NODE_PORT, "RETURN", "dst", "tcp"),
-    _Match(sets.NODE_PORT["tcp"], "nat", NODE_PORT, MARK_MASQ, "dst", "tcp"),
-    _Match(sets.NODE_PORT_LOCAL["udp"], "nat", NODE_PORT, "RETURN", "dst", "udp"),
-    _Match(sets.NODE_PORT["udp"], "nat", NODE_PORT, MARK_MASQ, "dst", "udp"),
-    _Match(sets.NODE_PORT_LOCAL["sctp"], "nat", NODE_PORT, "RETURN", "dst,dst", "sctp"),
-    _Match(sets.NODE_PORT["sctp"], "nat", NODE_PORT, MARK_MASQ, "dst,dst", "sctp"),
-    _Match(sets.LOAD_BALANCER_FW, "filter", PROXY_FIREWALL, SOURCE_RANGES_FIREWALL, "dst,dst"),
-    _Match(sets.LOAD_BALANCER_SOURCE_CIDR, "filter", SOURCE_RANGES_FIREWALL, "RETURN", "dst,dst,src"),
-    _Match(sets.LOAD_BALANCER_SOURCE_IP, "filter", SOURCE_RANGES_FIREWALL, "RETURN", "dst,dst,src"),
+    _Match(sets.LOOP_BACK, "nat", POSTROUTING, xt.Masquerade(), "dst,dst,src"),
+    _Match(sets.LOAD_BALANCER, "nat", SERVICES, xt.Jump(LOAD_BALANCER), "dst,dst"),
+    _Match(sets.LOAD_BALANCER_LOCAL, "nat", LOAD_BALANCER, xt.RETURN, "dst,dst"),
+    _Match(sets.NODE_PORT_LOCAL["tcp"], "nat", NODE_PORT, xt.RETURN, "dst", "tcp"),
+    _Match(sets.NODE_PORT["tcp"], "nat", NODE_PORT, _MASQUERADE, "dst", "tcp"),
+    _Match(sets.NODE_PORT_LOCAL["udp"], "nat", NODE_PORT, xt.RETURN, "dst", "udp"),
+    _Match(sets.NODE_PORT["udp"], "nat", NODE_PORT, _MASQUERADE, "dst", "udp"),
+    _Match(sets.NODE_PORT_LOCAL["sctp"], "nat", NODE_PORT, xt.RETURN, "dst,dst", "sctp"),
+    _Match(sets.NODE_PORT["sctp"], "nat", NODE_PORT, _MASQUERADE, "dst,dst", "sctp"),
+    _Match(sets.LOAD_BALANCER_FW, "filter", PROXY_FIREWALL, xt.Jump(SOURCE_RANGES_FIREWALL), "dst,dst"),
+    _Match(sets.LOAD_BALANCER_SOURCE_CIDR, "filter", SOURCE_RANGES_FIREWALL, xt.RETURN, "dst,dst,src"),
+    _Match(sets.LOAD_BALANCER_SOURCE_IP, "filter", SOURCE_RANGES_FIREWALL, xt.RETURN, "dst,dst,src"),
 )
 
 
@@ -94,95 +100,91 @@ class Rules:
     closed_to_node: tuple[Balancer, ...] = ()
 
     @property
-    def mark(self) -> str:
-        return f"{1 << self.masquerade_bit:#x}"
+    def mark(self) -> int:
+        return 1 << self.masquerade_bit
 
-    def text(self, jumps: Collection[Jump] = ()) -> str:
-        """Input for `iptables-restore --noflush`. jumps: to be put at the head of built-in chains."""
-        out = [*_head("nat", jumps), *self._nat(), "COMMIT", *_head("filter", jumps), *self._filter(), "COMMIT"]
-        return "\n".join(out) + "\n"
-
-    def _nat(self) -> list[str]:
-        loopback = "::1/128" if self.family == IPV6 else "127.0.0.0/8"
-        accepted = [name for name in (sets.CLUSTER_IP, sets.LOAD_BALANCER) if name in self.nonempty]
+    def everything(self, jumps: Collection[kube_proxy.Jump] = ()) -> list[TableChange]:
+        """jumps: to be put at the heads of built-in chains."""
         return [
-            # What comes from localhost is no Service's business.
-            f"-A {SERVICES} -s {loopback} -j RETURN",
-            *self._matches("nat"),
-            *self._cluster_ips(),
-            *self._external_ips(),
-            f"-A {SERVICES} -m addrtype --dst-type LOCAL -j {NODE_PORT}",
-            f"-A {LOAD_BALANCER} -j {MARK_MASQ}",
-            # Last: others' rules behind this chain shall not keep these packets from ip_vs.
-            *(f"-A {SERVICES} {self._set(name, 'dst,dst')} -j ACCEPT" for name in accepted),
-            f"-A {POSTROUTING} -m mark ! --mark {self.mark}/{self.mark} -j RETURN",
-            # Clear the mark: the packet may pass POSTROUTING again (encapsulated).
-            f"-A {POSTROUTING} -j MARK --xor-mark {self.mark}",
-            f'-A {POSTROUTING} -m comment --comment "kubernetes service traffic requiring SNAT" '
-            "-j MASQUERADE --random-fully",
-            f"-A {MARK_MASQ} -j MARK --or-mark {self.mark}",
+            TableChange(table, BASE_CHAINS[table], kube_proxy.heads(table, jumps), rules)
+            for table, rules in self._tables().items()
         ]
 
-    def _matches(self, table: str) -> Iterable[str]:
+    def difference(self, before: Rules) -> list[TableChange]:
+        """What leads here from other rules: the chains that differ."""
+        earlier, changes = before._tables(), []
+        for table, rules in self._tables().items():
+            found = Chains[Rule]()
+            found.compare(by_chain(earlier[table], BASE_CHAINS[table]), by_chain(rules, BASE_CHAINS[table]))
+            written = [append for append in rules if append.chain in found.rewritten]
+            changes.append(TableChange(table, [*found.rewritten], rules=written))
+        return changes
+
+    def text(self) -> str:
+        """Everything, for golden files and readers."""
+        return restore_input(self.everything())
+
+    def _tables(self) -> dict[str, list[Append]]:
+        return {"nat": [*self._nat()], "filter": [*self._filter()]}
+
+    def _nat(self) -> Iterator[Append]:
+        # What comes from localhost is no Service's business.
+        loopback = xt.Source("::1/128" if self.family == IPV6 else "127.0.0.0/8")
+        yield Append(SERVICES, Rule((loopback,), xt.RETURN))
+        yield from self._matches("nat")
+        yield from self._cluster_ips()
+        yield from self._external_ips()
+        yield Append(SERVICES, Rule((xt.ToThisHost(),), xt.Jump(NODE_PORT)))
+        yield Append(LOAD_BALANCER, Rule((), _MASQUERADE))
+        # Last: others' rules behind this chain shall not keep these packets from ip_vs.
+        for name in (sets.CLUSTER_IP, sets.LOAD_BALANCER):
+            if name in self.nonempty:
+                yield Append(SERVICES, Rule((self._set(name, "dst,dst"),), xt.ACCEPT))
+        yield from masquerade_rules(self.mark)
+
+    def _matches(self, table: str) -> Iterator[Append]:
         for item in _MATCHES:
             if item.table == table and item.set in self.nonempty:
-                protocol = f"-p {item.protocol} " if item.protocol else ""
-                yield f"-A {item.chain} {protocol}{self._commented(item.set, item.dimensions)} -j {item.target}"
+                protocol = (xt.OfProtocol(item.protocol),) if item.protocol else ()
+                yield Append(item.chain, Rule((*protocol, *self._commented(item.set, item.dimensions)), item.target))
 
-    def _cluster_ips(self) -> list[str]:
+    def _cluster_ips(self) -> Iterator[Append]:
         if sets.CLUSTER_IP not in self.nonempty:
-            return []
-        head = f"-A {SERVICES} "
-        if self.masquerade_all:
-            return [f"{head}{self._commented(sets.CLUSTER_IP, 'dst,dst')} -j {MARK_MASQ}"]
-        if self.local_source:
-            other = f"! {local_match(self.local_source)}"
-            return [f"{head}{self._commented(sets.CLUSTER_IP, 'dst,dst')} {other} -j {MARK_MASQ}"]
+            return
+        outside = None if self.masquerade_all else local_match(self.local_source, negated=True)
         # A process of the node gets the Service's own address as its source, for it is local (kube-ipvs0).
-        return [f"{head}{self._commented(sets.CLUSTER_IP, 'src,dst')} -j {MARK_MASQ}"]
+        dimensions = "dst,dst" if self.masquerade_all or outside else "src,dst"
+        matches = (*self._commented(sets.CLUSTER_IP, dimensions), *((outside,) if outside else ()))
+        yield Append(SERVICES, Rule(matches, _MASQUERADE))
 
-    def _external_ips(self) -> Iterable[str]:
+    def _external_ips(self) -> Iterator[Append]:
+        from_outside = (xt.Words("-m physdev ! --physdev-is-in"), xt.FromThisHost(negated=True))
         for name in (sets.EXTERNAL_IP, sets.EXTERNAL_IP_LOCAL):
             if name in self.nonempty:
-                head = f"-A {SERVICES} {self._commented(name, 'dst,dst')}"
+                to_service = self._commented(name, "dst,dst")
                 if name == sets.EXTERNAL_IP:
-                    yield f"{head} -j {MARK_MASQ}"
-                yield f"{head} -m physdev ! --physdev-is-in -m addrtype ! --src-type LOCAL -j ACCEPT"
-                yield f"{head} -m addrtype --dst-type LOCAL -j ACCEPT"
+                    yield Append(SERVICES, Rule(to_service, _MASQUERADE))
+                yield Append(SERVICES, Rule((*to_service, *from_outside), xt.ACCEPT))
+                yield Append(SERVICES, Rule((*to_service, xt.ToThisHost()), xt.ACCEPT))
 
-    def _filter(self) -> list[str]:
-        through: Sequence[tuple[str, str]] = (
-            *((name, "dst,dst") for name in (sets.LOAD_BALANCER, sets.CLUSTER_IP)),
-            *((name, "dst,dst") for name in (sets.EXTERNAL_IP, sets.EXTERNAL_IP_LOCAL)),
-            (sets.HEALTH_CHECK_NODE_PORT, "dst"),
-        )
-        return [
-            *self._matches("filter"),
-            f"-A {SOURCE_RANGES_FIREWALL} -j DROP",
-            *(self._closed(balancer) for balancer in self.closed_to_node),
-            f'-A {FORWARD} -m comment --comment "kubernetes forwarding rules" -m mark --mark {self.mark}/{self.mark} '
-            "-j ACCEPT",
-            f'-A {FORWARD} -m comment --comment "kubernetes forwarding conntrack rule" '
-            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-            f"-A {NODE_PORT} {self._commented(sets.HEALTH_CHECK_NODE_PORT, 'dst')} -j ACCEPT",
-            # Ports of the node itself shall not be had by a Service's address (kubernetes issue 72236); this is why
-            # nobody answers the ping of a ClusterIP, though the address is on kube-ipvs0.
-            *(f"-A {IPVS_FILTER} {self._set(name, dimensions)} -j RETURN" for name, dimensions in through),
-            f"-A {IPVS_FILTER} -m conntrack --ctstate NEW {self._set(sets.IPVS_IPS, 'dst')} -j REJECT",
-        ]
+    def _filter(self) -> Iterator[Append]:
+        yield from self._matches("filter")
+        yield Append(SOURCE_RANGES_FIREWALL, Rule((), xt.DROP))
+        for ip, protocol, port in self.closed_to_node:
+            to_balancer = xt.Words(f"-m ipvs --vaddr {ip} --vproto {protocol} --vport {port}")
+            yield Append(IPVS_OUT_FILTER, Rule((xt.Source(ip), to_balancer), xt.DROP))
+        yield from forward_rules(self.mark)
+        yield Append(NODE_PORT, Rule(self._commented(sets.HEALTH_CHECK_NODE_PORT, "dst"), xt.ACCEPT))
+        # Ports of the node itself shall not be had by a Service's address (kubernetes issue 72236); this is why
+        # nobody answers the ping of a ClusterIP, though the address is on kube-ipvs0.
+        for name in (sets.LOAD_BALANCER, sets.CLUSTER_IP, sets.EXTERNAL_IP, sets.EXTERNAL_IP_LOCAL):
+            yield Append(IPVS_FILTER, Rule((self._set(name, "dst,dst"),), xt.RETURN))
+        yield Append(IPVS_FILTER, Rule((self._set(sets.HEALTH_CHECK_NODE_PORT, "dst"),), xt.RETURN))
+        refused = (xt.ConnectionState(("NEW",)), self._set(sets.IPVS_IPS, "dst"))
+        yield Append(IPVS_FILTER, Rule(refused, xt.Reject()))
 
-    def _closed(self, balancer: Balancer) -> str:
-        ip, protocol, port = balancer
-        match = f"-m ipvs --vaddr {ip} --vproto {protocol} --vport {port}"
-        return f"-A {IPVS_OUT_FILTER} -s {ip} {match} -j DROP"
+    def _set(self, name: str, dimensions: str) -> xt.Match:
+        return xt.Words(f"-m set --match-set {sets.named(name, self.family)} {dimensions}")
 
-    def _set(self, name: str, dimensions: str) -> str:
-        return f"-m set --match-set {sets.named(name, self.family)} {dimensions}"
-
-    def _commented(self, name: str, dimensions: str) -> str:
-        return f'-m comment --comment "{sets.SETS[name].comment}" {self._set(name, dimensions)}'
-
-
-def _head(table: str, jumps: Collection[Jump]) -> list[str]:
-    chains = [f":{chain} - [0:0]" for chain in BASE_CHAINS[table]]
-    return [f"*{table}", *chains, *(f"-I {jump.source} 1 {jump.rule}" for jump in jumps if jump.table == table)]
+    def _commented(self, name: str, dimensions: str) -> tuple[xt.Match, xt.Match]:
+        return xt.Comment(sets.SETS[name].comment), self._set(name, dimensions)

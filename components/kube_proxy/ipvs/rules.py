@@ -1,6 +1,6 @@
 """Services and endpoints -> virtual servers, addresses of kube-ipvs0, entries of ipsets. Pure and deterministic.
 
-A Service's port becomes a Block, kept as long as its ServicePort and endpoints are the same.
+A Service's port becomes a Block (planner.py).
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from kubewire.components.kube_proxy.ipvs import sets
 from kubewire.components.kube_proxy.ipvs.chains import Balancer
 from kubewire.components.kube_proxy.ipvs.servers import Key, VirtualServer, socket_address
 from kubewire.components.kube_proxy.ipvs.sets import address, ip_port, ip_port_ip, ip_port_nets
+from kubewire.components.kube_proxy.planner import Blocks, node_ip
 from kubewire.components.kube_proxy.state import topology
 from kubewire.components.kube_proxy.state.model import Endpoint, Endpoints, Node, ServicePort, ServicePortName, Services
-from kubewire.components.kube_proxy.state.objects import family_of, in_range
+from kubewire.components.kube_proxy.state.objects import in_range
+from kubewire.components.kube_proxy.state.topology import Reachable
 
 DEFAULT_SCHEDULER = "rr"
 
@@ -31,10 +33,6 @@ class Context:
     scheduler: str = DEFAULT_SCHEDULER
     node_addresses: frozenset[str] = frozenset()
     node_port_ips: tuple[str, ...] = ()
-
-    @property
-    def node_ip(self) -> str:
-        return next((ip for ip in self.node.ips if family_of(ip) == self.family), "")
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,9 @@ class Plan:
 
 @dataclass
 class Cache:
-    """What the plan before was made of, for a context. counts: how many blocks want an entry."""
+    """What the plan before was made of. counts: how many blocks want an entry."""
 
-    context: Context | None = None
-    blocks: dict[ServicePortName, Block] = field(default_factory=dict)
+    blocks: Blocks[Block, _Chosen, Context] = field(default_factory=lambda: Blocks(_choose, _build))
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     plan: Plan = field(default_factory=lambda: Plan({}, dict.fromkeys(sets.SETS, frozenset()), ()))
 
@@ -88,28 +85,10 @@ def plan(
 ) -> Plan:
     """cache is brought up to date; changed are the names that may differ from the call before, None any."""
     cache = cache if cache is not None else Cache()
-    if changed is None or context != cache.context:
-        changed = {*services, *cache.blocks}
-    cache.context = context
-    changes = [_refresh(cache, name, services.get(name), endpoints.get(name, ()), context) for name in changed]
-    if real := [change for change in changes if change.before is not change.after]:
-        cache.plan = Plan(_servers(cache, real), _entries(cache, real), _closed(cache, real))
+    steps = cache.blocks.update(services, endpoints, context.node, context, changed)
+    if changes := [_Change(before or _NOTHING, after or _NOTHING) for _, before, after in steps]:
+        cache.plan = Plan(_servers(cache, changes), _entries(cache, changes), _closed(cache, changes))
     return cache.plan
-
-
-def _refresh(
-    cache: Cache, name: ServicePortName, service: ServicePort | None, endpoints: tuple[Endpoint, ...], context: Context
-) -> _Change:
-    """A block that says the same is kept: it is known by its identity."""
-    before = cache.blocks.get(name, _NOTHING)
-    if service is None:
-        cache.blocks.pop(name, None)
-        return _Change(before, _NOTHING)
-    after = build(service, endpoints, context)
-    if after == before:
-        return _Change(before, before)
-    cache.blocks[name] = after
-    return _Change(before, after)
 
 
 def _servers(cache: Cache, changes: Collection[_Change]) -> Mapping[Key, VirtualServer]:
@@ -119,8 +98,8 @@ def _servers(cache: Cache, changes: Collection[_Change]) -> Mapping[Key, Virtual
         mine = ((key, server, before) for before, after in changes for key, server in after.servers.items())
         return {**earlier, **{key: server for key, server, before in mine if earlier[key] is before.servers[key]}}
     merged: dict[Key, VirtualServer] = {}
-    for name in sorted(cache.blocks):
-        for key, server in cache.blocks[name].servers.items():
+    for block in cache.blocks.values():
+        for key, server in block.servers.items():
             merged.setdefault(key, server)
     return merged
 
@@ -143,18 +122,29 @@ def _entries(cache: Cache, changes: Collection[_Change]) -> Mapping[str, frozens
 def _closed(cache: Cache, changes: Collection[_Change]) -> tuple[Balancer, ...]:
     if all(before.closed_to_node == after.closed_to_node for before, after in changes):
         return cache.plan.closed_to_node
-    return tuple(balancer for name in sorted(cache.blocks) for balancer in cache.blocks[name].closed_to_node)
+    return tuple(balancer for block in cache.blocks.values() for balancer in block.closed_to_node)
 
 
-def build(service: ServicePort, endpoints: tuple[Endpoint, ...], context: Context) -> Block:
-    """One port's."""
-    return _Builder(service, endpoints, context).block()
+class _Chosen(NamedTuple):
+    """here: all endpoints of this node, ready or not."""
+
+    reachable: Reachable
+    here: tuple[Endpoint, ...]
+
+
+def _choose(endpoints: tuple[Endpoint, ...], service: ServicePort, node: Node) -> _Chosen:
+    here = tuple(endpoint for endpoint in endpoints if node.name and endpoint.node_name == node.name)
+    return _Chosen(topology.choose(endpoints, service, node), here)
+
+
+def _build(_: ServicePortName, service: ServicePort, chosen: _Chosen, context: Context) -> Block:
+    return _Builder(service, chosen, context).block()
 
 
 class _Builder:
-    def __init__(self, service: ServicePort, endpoints: tuple[Endpoint, ...], context: Context) -> None:
-        self._service, self._endpoints, self._context = service, endpoints, context
-        self._chosen = topology.choose(endpoints, service, context.node)
+    def __init__(self, service: ServicePort, chosen: _Chosen, context: Context) -> None:
+        self._service, self._context = service, context
+        self._chosen, self._here = chosen
         self._servers: dict[Key, VirtualServer] = {}
         self._entries: set[tuple[str, str]] = set()
         self._closed: list[Balancer] = []
@@ -173,10 +163,9 @@ class _Builder:
 
     def _hairpin(self) -> None:
         """A pod that is led back to itself must see another address: ready or not, if it is on this node."""
-        for endpoint in self._endpoints:
-            if self._context.node.name and endpoint.node_name == self._context.node.name:
-                entry = ip_port_ip(endpoint.ip, self._service.protocol, endpoint.port, endpoint.ip)
-                self._entries.add((sets.LOOP_BACK, entry))
+        for endpoint in self._here:
+            entry = ip_port_ip(endpoint.ip, self._service.protocol, endpoint.port, endpoint.ip)
+            self._entries.add((sets.LOOP_BACK, entry))
 
     def _cluster_ip(self) -> None:
         ip = address(self._service.cluster_ip)
@@ -201,14 +190,14 @@ class _Builder:
         self._bind(ip)
 
     def _source_ranges(self, ip: str) -> None:
-        service, node_ip = self._service, self._context.node_ip
+        service, own = self._service, node_ip(self._context.node, self._context.family)
         ranges = service.load_balancer_source_ranges
         self._entries.add((sets.LOAD_BALANCER_FW, self._entry(ip)))
         for cidr in ranges:
             for entry in ip_port_nets(ip, service.protocol, service.port, cidr):
                 self._entries.add((sets.LOAD_BALANCER_SOURCE_CIDR, entry))
         # A process of the node comes with the balancer's address as its own: the address is on kube-ipvs0.
-        if node_ip and any(in_range(node_ip, cidr) for cidr in ranges):
+        if own and any(in_range(own, cidr) for cidr in ranges):
             entry = ip_port_ip(ip, service.protocol, service.port, ip)
             self._entries.add((sets.LOAD_BALANCER_SOURCE_IP, entry))
         else:

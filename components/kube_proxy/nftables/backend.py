@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
+from kubewire.components.kube_proxy.memory import uncollected
 from kubewire.components.kube_proxy.metrics import Metrics
 from kubewire.components.kube_proxy.nftables.applier import Nft
 from kubewire.components.kube_proxy.nftables.plan import Change, Plan
@@ -47,7 +48,8 @@ class NftablesBackend:
         try:
             await self._delete_stale(started)
             if plan is None or full:
-                plan = await self._write_all(state, config)
+                with uncollected():
+                    plan = await self._write_all(state, config)
             else:
                 await self._write_difference(plan, state, config)
         except (CommandError, OSError):

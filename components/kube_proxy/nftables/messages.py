@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from kubewire.components.kernel.nfnetlink import expressions as ex
 from kubewire.components.kernel.nfnetlink.netlink import Message
-from kubewire.components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS, Table, address, element, key
+from kubewire.components.kernel.nfnetlink.tables import NFPROTO, PROTOCOLS, Table, element, key
 from kubewire.components.kube_proxy.nftables import chains
 from kubewire.components.kube_proxy.nftables.expressions import (
     Dnat,
@@ -40,7 +39,6 @@ from kubewire.components.kube_proxy.nftables.statements import (
     Statement,
 )
 
-_SOURCE = {"ip": (12, 4), "ip6": (8, 16)}
 _ALL_BITS = 0xFFFFFFFF
 _LOCAL = struct.pack("=I", 2)  # RTN_LOCAL
 
@@ -55,7 +53,7 @@ class Encoder:
     def __init__(self, ip: str) -> None:
         self._ip, self._protocol = ip, NFPROTO[ip]
         self._table = Table(ip, chains.TABLE)
-        self._saddr = ex.payload(ex.NETWORK_HEADER, *_SOURCE[ip])
+        self._saddr = ex.payload(ex.NETWORK_HEADER, *ex.HEADER[ip]["saddr"])
 
     def messages(self, statements: Iterable[Statement]) -> list[Message]:
         """In the same order. Raises Unencodable with the first statement that is for nft."""
@@ -108,11 +106,11 @@ class Encoder:
         match expression:
             case Dnat(protocol, ip, port):
                 yield from _l4proto(protocol)
-                yield ex.immediate(address(ip), ex.REGISTER_1)
+                yield ex.immediate(ex.address(ip), ex.REGISTER_1)
                 yield ex.immediate(port.to_bytes(2, "big"), ex.REGISTER_2)
                 yield ex.dnat(self._protocol, with_port=True)
             case DnatRandom(protocol, endpoints):
-                maps, lookup = self._table.endpoint_map([(address(ip), port) for ip, port in endpoints], statement)
+                maps, lookup = self._table.endpoint_map([(ex.address(ip), port) for ip, port in endpoints], statement)
                 before += maps
                 yield from (*_l4proto(protocol), ex.numgen_random(len(endpoints)), lookup)
                 yield ex.dnat_from_map(self._protocol)
@@ -131,10 +129,10 @@ class Encoder:
             case FromThisNode():
                 yield from (ex.fib_address_type(ex.FIB_SADDR), ex.compare(_LOCAL))
             case LocalPod(cidr, interface, prefix, negated):
-                operator = ex.NOT_EQUAL if negated else ex.EQUAL
-                yield from self._from_range(cidr, operator) if cidr else _interface(interface, prefix, operator)
+                operator = _operator(negated)
+                yield ex.network(self._ip, "saddr", cidr, operator) if cidr else _interface(interface, prefix, operator)
             case Source((cidr,), negated):
-                yield from self._from_range(cidr, ex.NOT_EQUAL if negated else ex.EQUAL)
+                yield ex.network(self._ip, "saddr", cidr, _operator(negated))
             case Source(ranges, negated):
                 sets, lookup = self._table.range_set(ranges, statement, inverted=negated)
                 before += sets
@@ -144,15 +142,9 @@ class Encoder:
             case _:
                 raise Unencodable(expression)
 
-    def _from_range(self, cidr: str, operator: int) -> Iterator[bytes]:
-        network = ipaddress.ip_network(cidr, strict=False)
-        packed, octets, bits = network.network_address.packed, *divmod(network.prefixlen, 8)
-        if bits or not octets:
-            yield from (self._saddr, ex.bitwise(network.netmask.packed, bytes(len(packed))))
-            yield ex.compare(packed, operator)
-        else:
-            yield ex.payload(ex.NETWORK_HEADER, _SOURCE[self._ip][0], octets)
-            yield ex.compare(packed[:octets], operator)
+
+def _operator(negated: bool) -> int:
+    return ex.NOT_EQUAL if negated else ex.EQUAL
 
 
 def _container(statement: Statement) -> tuple[bool, str] | None:
@@ -179,6 +171,6 @@ def _l4proto(protocol: str) -> tuple[bytes, bytes]:
     return ex.meta(ex.META_L4PROTO), ex.compare(bytes([PROTOCOLS[protocol]]))
 
 
-def _interface(name: str, prefix: str, operator: int) -> tuple[bytes, bytes]:
+def _interface(name: str, prefix: str, operator: int) -> bytes:
     wanted = name.encode().ljust(16, b"\0") if name else prefix.encode()
-    return ex.meta(ex.META_IIFNAME), ex.compare(wanted, operator)
+    return ex.meta(ex.META_IIFNAME) + ex.compare(wanted, operator)

@@ -1,7 +1,7 @@
 """Services and endpoints -> statements. Pure, deterministic; nothing is read or written.
 
-A Service's port becomes a Block; a Plan knows the Blocks that the kernel has, so that a change becomes the
-statements that lead from the one to the other (upstream's partial sync), at a cost that depends on the change alone.
+A Plan knows the blocks (planner.py) that the kernel has, so that a change becomes the statements that lead from the
+one to the other (upstream's partial sync).
 """
 
 from __future__ import annotations
@@ -26,16 +26,10 @@ from kubewire.components.kube_proxy.nftables.statements import (
     Statement,
     text,
 )
+from kubewire.components.kube_proxy.planner import Blocks, Chains, node_ip
 from kubewire.components.kube_proxy.state import topology
-from kubewire.components.kube_proxy.state.model import (
-    IPV6,
-    Endpoint,
-    Endpoints,
-    Node,
-    ServicePort,
-    ServicePortName,
-    Services,
-)
+from kubewire.components.kube_proxy.state.model import Endpoints, Node, ServicePortName, Services
+from kubewire.components.kube_proxy.state.topology import Reachable
 
 _NOTHING = Block({}, (), ())
 
@@ -49,13 +43,10 @@ class Present:
 
 
 @dataclass
-class Change:
-    """From what is there to what shall be. rewritten chains are there and get other rules; deleted sets go before
-    the added ones come, for not every kernel changes the timeout of a set that is there."""
+class Change(Chains[Rule]):
+    """From what is there to what shall be. Deleted sets go before the added ones come, for not every kernel changes
+    the timeout of a set that is there."""
 
-    added: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
-    rewritten: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
-    stale: list[str] = field(default_factory=list)
     deleted_sets: list[str] = field(default_factory=list)
     added_sets: list[AddAffinitySet] = field(default_factory=list)
     deleted_elements: list[Element] = field(default_factory=list)
@@ -79,15 +70,12 @@ class Plan:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._node: Node | None = None
-        self._context: Context | None = None
-        self._keys: dict[ServicePortName, tuple[ServicePort, tuple[Endpoint, ...]]] = {}
-        self._blocks: dict[ServicePortName, Block] = {}
+        self._blocks: Blocks[Block, Reachable, Context] = Blocks(topology.choose, build)
         self._elements = Elements()
 
     def whole(self, services: Services, endpoints: Endpoints, node: Node, present: Present | None) -> Change:
         """Everything, for a Plan that has given nothing out. present: the table that is there, None for none."""
-        change = self._step(services, endpoints, node, None)
+        change = self.partial(services, endpoints, node)
         if present is not None:
             _take_over(change, present)
         return change
@@ -100,66 +88,20 @@ class Plan:
         changed: Collection[ServicePortName] | None = None,
     ) -> Change:
         """The difference to what was given out before; changed are the names that may differ, None any."""
-        return self._step(services, endpoints, node, changed)
-
-    def _step(
-        self, services: Services, endpoints: Endpoints, node: Node, changed: Collection[ServicePortName] | None
-    ) -> Change:
-        if node != self._node:
-            changed, self._node = None, node
-        context = _context(self.config, node)
-        if context != self._context:
-            self._context, self._keys = context, {}
-        names = sorted(changed if changed is not None else {*services, *self._blocks})
-        change = Change()
-        for name in names:
-            before = self._blocks.get(name, _NOTHING)
-            after = self._block(name, services.get(name), endpoints.get(name, ()), context, node)
-            if after is not before:
-                _compare(before, after, change)
-                self._elements.replace(name, before.elements, after.elements)
+        config, change = self.config, Change()
+        context = Context(node.name, node_ip(node, config.family), config.local_source, config.mark)
+        for name, before, after in self._blocks.update(services, endpoints, node, context, changed):
+            _compare(before or _NOTHING, after or _NOTHING, change)
+            self._elements.replace(name, (before or _NOTHING).elements, (after or _NOTHING).elements)
         change.deleted_elements, change.added_elements = self._elements.difference()
         return change
 
-    def _block(
-        self,
-        name: ServicePortName,
-        service: ServicePort | None,
-        endpoints: tuple[Endpoint, ...],
-        context: Context,
-        node: Node,
-    ) -> Block:
-        if service is None:
-            self._keys.pop(name, None)
-            self._blocks.pop(name, None)
-            return _NOTHING
-        chosen = topology.choose(endpoints, service, node)
-        # The chosen ones, not all: a change of hints or of a condition that changes nothing costs nothing.
-        key = (service, (*chosen.cluster, _SEPARATOR, *chosen.local, *([_SEPARATOR] if chosen.anywhere else [])))
-        if self._keys.get(name) != key:
-            self._keys[name] = key
-            self._blocks[name] = build(name, service, chosen, context)
-        return self._blocks[name]
-
-
-_SEPARATOR = Endpoint("", 0)
-
-
-def _context(config: Config, node: Node) -> Context:
-    own = (ip for ip in node.ips if (":" in ip) == (config.family == IPV6))
-    return Context(node.name, next(own, ""), config.local_source, config.mark)
-
 
 def _compare(before: Block, after: Block, change: Change) -> None:
-    """Chains by their rules, so that a change of endpoints leaves the chain for outside traffic alone."""
+    """Rules refer to an affinity set by what it is, so they are written anew when one is made anew."""
     kept = {item.name for item in before.sets} & {item.name for item in after.sets}
     renewed = bool(kept) and any(item not in before.sets for item in after.sets if item.name in kept)
-    for name, rules in after.chains.items():
-        if name not in before.chains:
-            change.added[name] = rules
-        elif renewed or before.chains[name] != rules:
-            change.rewritten[name] = rules
-    change.stale += [name for name in before.chains if name not in after.chains]
+    change.compare(before.chains, after.chains, all_anew=renewed)
     change.deleted_sets += [item.name for item in before.sets if item not in after.sets]
     change.added_sets += [item for item in after.sets if item not in before.sets]
 

@@ -13,24 +13,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.kernel.nfnetlink.xtables import (
+    RETURN,
+    Comment,
+    Destination,
+    Jump,
+    Masquerade,
+    Rule,
+    ToThisHost,
+)
 
 CHAIN = "IP-MASQ-AGENT"
-_JUMP = (
-    '-m comment --comment "ip-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic '
-    f'to our custom {CHAIN} chain" -m addrtype ! --dst-type LOCAL -j {CHAIN}'
-)
+_WHY = f"ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom {CHAIN} chain"
+_JUMP = Rule((Comment(f"ip-masq-agent: {_WHY}"), ToThisHost(negated=True)), Jump(CHAIN))
 
 
 def rules(inside: Iterable[str]) -> Ruleset:
     """inside: the nonMasqueradeCIDRs."""
-    local = "ip-masq-agent: local traffic is not subject to MASQUERADE"
-    last = "ip-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
-    chain = Chain(
-        "nat",
-        CHAIN,
-        (
-            *(f'-d {cidr} -m comment --comment "{local}" -j RETURN' for cidr in inside),
-            f'-m comment --comment "{last}" -j MASQUERADE',
-        ),
+    local = Comment("ip-masq-agent: local traffic is not subject to MASQUERADE")
+    last = Comment(
+        "ip-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)",
     )
+    kept = (Rule((Destination(cidr), local), RETURN) for cidr in inside)
+    chain = Chain("nat", CHAIN, (*kept, Rule((last,), Masquerade())))
     return Ruleset((chain,), (Lead("nat", "POSTROUTING", (_JUMP,)),))

@@ -16,41 +16,58 @@ set FORWARD's policy to DROP.
 from __future__ import annotations
 
 from kubewire.components.kernel.iptables import Chain, Lead, Ruleset
+from kubewire.components.kernel.nfnetlink.xtables import (
+    ACCEPT,
+    RETURN,
+    Comment,
+    Destination,
+    Jump,
+    Mark,
+    Masquerade,
+    Rule,
+    Source,
+)
 from kubewire.components.networks.flannel.netconf import Network
 
 #: kube-proxy's mark for packets that KUBE-POSTROUTING masquerades. Masquerading a packet twice is a
 #: known source of kernel bugs, so flannel leaves these alone.
-KUBE_PROXY_MARK = "0x4000/0x4000"
-_MASQ = '-m comment --comment "flanneld masq"'
-_FORWARD = '-m comment --comment "flanneld forward"'
+KUBE_PROXY_MARK = 0x4000
+_MASQ = Comment("flanneld masq")
+_FORWARD = Comment("flanneld forward")
 
 
 def masquerade(network: Network, subnet: Network, *, random_fully: bool = True) -> Ruleset:
     """nat: packets between pods, and packets from outside to this node's pods, keep their source.
     Other packets that leave the pod network, or enter it from this node, get this node's address.
     """
-    multicast = "224.0.0.0/4" if network.version == 4 else "ff00::/8"
-    target = "-j MASQUERADE" + (" --random-fully" if random_fully else "")
-    rules = (
-        f"-m mark --mark {KUBE_PROXY_MARK} {_MASQ} -j RETURN",
-        f"-s {subnet} -d {network} {_MASQ} -j RETURN",
-        f"-s {network} -d {subnet} {_MASQ} -j RETURN",
-        f"! -s {network} -d {subnet} {_MASQ} -j RETURN",
-        f"-s {network} ! -d {multicast} {_MASQ} {target}",
-        f"! -s {network} -d {network} {_MASQ} {target}",
-    )
     name = "FLANNEL-POSTRTG"
+    pods = str(network)
+    here = str(subnet)
+    multicast = "224.0.0.0/4" if network.version == 4 else "ff00::/8"
+    snat = Masquerade(random_fully)
+    rules = (
+        Rule((Mark(KUBE_PROXY_MARK, KUBE_PROXY_MARK), _MASQ), RETURN),
+        Rule((Source(here), Destination(pods), _MASQ), RETURN),
+        Rule((Source(pods), Destination(here), _MASQ), RETURN),
+        Rule((Source(pods, negated=True), Destination(here), _MASQ), RETURN),
+        Rule((Source(pods), Destination(multicast, negated=True), _MASQ), snat),
+        Rule((Source(pods, negated=True), Destination(pods), _MASQ), snat),
+    )
     return Ruleset(
         (Chain("nat", name, rules),),
-        (Lead("nat", "POSTROUTING", (f"{_MASQ} -j {name}",)),),
+        (Lead("nat", "POSTROUTING", (Rule((_MASQ,), Jump(name)),)),),
     )
 
 
 def forward(network: Network) -> Ruleset:
     """filter: pods stay connected although FORWARD's policy is DROP."""
     name = "FLANNEL-FWD"
-    rules = (f"-s {network} {_FORWARD} -j ACCEPT", f"-d {network} {_FORWARD} -j ACCEPT")
+    pods = str(network)
+    rules = (
+        Rule((Source(pods), _FORWARD), ACCEPT),
+        Rule((Destination(pods), _FORWARD), ACCEPT),
+    )
     return Ruleset(
         (Chain("filter", name, rules),),
-        (Lead("filter", "FORWARD", (f"{_FORWARD} -j {name}",)),),
+        (Lead("filter", "FORWARD", (Rule((_FORWARD,), Jump(name)),)),),
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kubewire.components.kernel.iptables import parse
+from kubewire.components.kernel.nfnetlink.iptables import restore_input
 from kubewire.components.kube_proxy.iptables import chains, rules, saved
 from kubewire.components.kube_proxy.state.local_traffic import LocalSource
 from kubewire.components.kube_proxy.state.model import IPV6, Endpoint, Node, ServicePort, ServicePortName
@@ -148,27 +149,26 @@ def test_probabilities_share_the_traffic_evenly():
 
 
 def test_a_change_of_one_service_writes_only_its_chains():
-    cache = rules.Cache()
+    plan = rules.Plan()
     services = {name(f"ns/svc{i}"): replace(CLUSTER_IP, cluster_ip=f"172.30.0.{i}") for i in range(3)}
-    before = rules.plan(services, dict.fromkeys(services, THREE), NODE, CONFIG, cache)
+    plan.update(services, dict.fromkeys(services, THREE), NODE, CONFIG)
+    services[name("ns/svc1")] = replace(CLUSTER_IP, cluster_ip="172.30.0.9")
     changed = dict.fromkeys(services, THREE) | {name("ns/svc1"): THREE[:2]}
-    after = rules.plan(services, changed, NODE, CONFIG, cache)
-    difference = after.since(before)
+    difference = plan.update(services, changed, NODE, CONFIG)
     assert difference.written == {name("ns/svc1")}
     assert difference.stale == {chains.endpoint_chain("ns/svc1:p80", "tcp", "10.244.3.2:80")}
-    text = after.text(only=difference.written, stale=difference.stale)
+    text = restore_input(plan.difference(difference))
     assert text.count("\n:KUBE-SVC-") == 1
     assert text.count('-A KUBE-SERVICES -m comment --comment "ns/svc') == 3
     assert text.count("\n-X ") == 1
 
 
 def test_what_changes_no_rule_is_no_difference():
-    cache = rules.Cache()
+    plan = rules.Plan()
     services = {name("ns1/svc1"): CLUSTER_IP}
     not_ready = endpoint("10.244.9.9", ready=False, serving=False)
-    before = rules.plan(services, {name("ns1/svc1"): THREE}, NODE, CONFIG, cache)
-    after = rules.plan(services, {name("ns1/svc1"): (*THREE, not_ready)}, NODE, CONFIG, cache)
-    assert after.since(before).empty
+    plan.update(services, {name("ns1/svc1"): THREE}, NODE, CONFIG)
+    assert plan.update(services, {name("ns1/svc1"): (*THREE, not_ready)}, NODE, CONFIG).empty
 
 
 def test_a_large_cluster_goes_without_comments_in_service_chains():
@@ -184,41 +184,40 @@ def test_of_a_thousand_services_only_the_changed_one_is_looked_at_and_written():
     endpoints = {
         key: tuple(endpoint(f"10.{i // 250}.{i % 250}.{j}") for j in (1, 2, 3)) for i, key in enumerate(services)
     }
-    cache = rules.Cache()
-    earlier = rules.plan(services, endpoints, NODE, CONFIG, cache)
+    plan = rules.Plan()
+    plan.update(services, endpoints, NODE, CONFIG)
     endpoints[name("ns/svc7")] = THREE
     endpoints[name("ns/svc8")] = THREE  # Not said to have changed: seen by the next full sync.
-    plan = rules.plan(services, endpoints, NODE, CONFIG, cache, changed={name("ns/svc7")})
-    difference = plan.since(earlier)
+    difference = plan.update(services, endpoints, NODE, CONFIG, changed={name("ns/svc7")})
     assert difference.written == {name("ns/svc7")}
     assert not difference.shared
-    text = plan.text(only=difference.written, shared=difference.shared, stale=difference.stale)
+    text = restore_input(plan.difference(difference))
     assert text.count("\n:KUBE-SVC-") == 1
     assert text.count("\n:KUBE-") == 7  # SVC, three new SEP, three stale SEP
-    assert rules.plan(services, endpoints, NODE, CONFIG, cache).since(plan).written == {name("ns/svc8")}
+    assert plan.update(services, endpoints, NODE, CONFIG).written == {name("ns/svc8")}
 
 
 def test_a_change_of_endpoints_leaves_the_shared_chains_alone_until_the_last_one_goes():
-    cache, services = rules.Cache(), {name("ns1/svc1"): CLUSTER_IP, name("ns1/svc2"): NODE_PORT}
-    three = rules.plan(services, dict.fromkeys(services, THREE), NODE, CONFIG, cache)
-    two = rules.plan(services, {name("ns1/svc1"): THREE[:2], name("ns1/svc2"): THREE}, NODE, CONFIG, cache)
-    none = rules.plan(services, {name("ns1/svc2"): THREE}, NODE, CONFIG, cache)
-    assert not two.since(three).shared
-    assert none.since(two).shared
+    plan, services = rules.Plan(), {name("ns1/svc1"): CLUSTER_IP, name("ns1/svc2"): NODE_PORT}
+    plan.update(services, dict.fromkeys(services, THREE), NODE, CONFIG)
+    two = plan.update(services, {name("ns1/svc1"): THREE[:2], name("ns1/svc2"): THREE}, NODE, CONFIG)
+    none = plan.update(services, {name("ns1/svc2"): THREE}, NODE, CONFIG)
+    assert not two.shared
+    assert none.shared == {"filter": {chains.SERVICES}, "nat": {chains.SERVICES}}
 
 
 def test_blocks_stay_in_the_order_of_their_names_as_services_come_and_go():
-    cache = rules.Cache()
+    plan = rules.Plan()
     services = {name(f"ns/svc{i}"): CLUSTER_IP for i in (1, 3)}
-    rules.plan(services, {}, NODE, CONFIG, cache)
+    plan.update(services, {}, NODE, CONFIG)
     services = {name(f"ns/svc{i}"): CLUSTER_IP for i in (1, 2)}
-    plan = rules.plan(services, {}, NODE, CONFIG, cache, changed={name("ns/svc2"), name("ns/svc3")})
+    plan.update(services, {}, NODE, CONFIG, changed={name("ns/svc2"), name("ns/svc3")})
     assert list(plan.blocks) == [name("ns/svc1"), name("ns/svc2")]
 
 
 def test_counts_that_are_kept_up_to_date_are_those_of_the_whole_text():
     """Of rules, and of endpoints: above a thousand of them per-Service chains lose their comments."""
-    cache, many = rules.Cache(), tuple(endpoint(f"10.180.{i // 250}.{i % 250}") for i in range(999))
+    plan, many = rules.Plan(), tuple(endpoint(f"10.180.{i // 250}.{i % 250}") for i in range(999))
     one, two = name("ns1/svc1"), name("ns1/svc2")
     steps = (
         ({one: CLUSTER_IP, two: NODE_PORT}, {one: THREE, two: THREE}, None),
@@ -228,9 +227,10 @@ def test_counts_that_are_kept_up_to_date_are_those_of_the_whole_text():
         ({two: NODE_PORT}, {}, {two}),
     )
     for services, endpoints, changed in steps:
-        plan = rules.plan(services, endpoints, NODE, CONFIG, cache, changed)
-        assert plan.text() == rules.render(services, endpoints, NODE, CONFIG)
-        assert plan.totals() == rules.rule_counts(plan.text())
+        plan.update(services, endpoints, NODE, CONFIG, changed)
+        text = restore_input(plan.everything())
+        assert text == rules.render(services, endpoints, NODE, CONFIG)
+        assert plan.totals() == {table: len(found.rules) for table, found in parse(text).items()}
 
 
 SAVED = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,12 +16,13 @@ BASE = "add table ip demo\nadd map ip demo services { type ipv4_addr . inet_prot
 
 def _run() -> str:
     subprocess.run(["nft", "-f", "-"], input=BASE, text=True, check=True)
-    exec(README.read_text().partition("```python\n")[2].partition("```")[0], {})
+    exec("".join(re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)), {})
     return subprocess.run(["nft", "list", "ruleset"], text=True, check=True, capture_output=True).stdout
 
 
 @pytest.mark.packet
-def test_the_example_of_the_readme_runs():
+def test_the_examples_of_the_readme_run():
     rules = isolated(_run)
     assert '10.96.0.1 . tcp . 80 comment "ns/web" : goto web' in rules
     assert "dnat ip to numgen random mod 2 map { 0 : 10.244.1.2 . 8080, 1 : 10.244.2.2 . 8080 }" in rules
+    assert "ip daddr 10.96.0.1" in rules
