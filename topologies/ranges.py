@@ -54,7 +54,8 @@ _CONSEQUENCES = {
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two ranges with common addresses. names: their users. common: the smaller of the two ranges."""
+    """Two ranges with common addresses. names: their users. common: the smaller of the two
+    ranges."""
 
     names: tuple[str, str]
     ranges: tuple[Range, Range]

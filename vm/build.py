@@ -161,7 +161,8 @@ def probes() -> str:
 
 
 def probe(kernel: Kernel, built: cache.Built) -> dict[str, bool]:
-    """Boots the kernel and tries every feature inside. Raises BuildFailed; DoesNotRun if it panics."""
+    """Boots the kernel and tries every feature inside. Raises BuildFailed; DoesNotRun if it
+    panics."""
     job = Job([sys.executable, "-m", "kubewire.components.kernel.features"], env=environment())
     said: list[bytes] = []
     errors: list[bytes] = []

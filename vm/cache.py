@@ -32,7 +32,8 @@ def directory() -> Path:
 
 
 def directories() -> list[Path]:
-    """The folders that are searched: the user's own, then root's unless $KUBEWIRE_VM_CACHE is set."""
+    """The folders that are searched: the user's own, then root's unless $KUBEWIRE_VM_CACHE is
+    set."""
     return [directory()] if os.environ.get("KUBEWIRE_VM_CACHE") else list(dict.fromkeys([directory(), SYSTEM]))
 
 

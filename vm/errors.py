@@ -32,7 +32,8 @@ class Ended(VMError):
 
 
 class Panicked(Ended):
-    """The guest's kernel panicked. why: the cause in one line, known or in the kernel's own words."""
+    """The guest's kernel panicked. why: the cause in one line, known or in the kernel's own
+    words."""
 
     def __init__(self, text: str, why: str) -> None:
         super().__init__(text)

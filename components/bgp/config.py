@@ -164,7 +164,8 @@ def parse(text: str, where: str = "configuration") -> Configuration:
 
 
 def _identifier(keys: _Keys, key: str) -> str:
-    """An identifier of four octets (RFC 4271, 4.2; RFC 4456, 7) that is not zero (RFC 6286, 2.1)."""
+    """An identifier of four octets (RFC 4271, 4.2; RFC 4456, 7) that is not zero (RFC 6286,
+    2.1)."""
     address = keys.address(key)
     if ":" in address or address in ("", "0.0.0.0"):
         raise ConfigError(
@@ -183,7 +184,8 @@ def _listened(address: Any) -> str:
 
 
 def _of_family(address: str, other: Prefix | str, where: str) -> None:
-    """Raises ConfigError if the address is set and its IP version differs from the other value's."""
+    """Raises ConfigError if the address is set and its IP version differs from the other
+    value's."""
     if address and (":" in address) != (":" in str(other)):
         raise ConfigError(f"{where}: {address} and {other} are not both IPv4 or both IPv6")
 

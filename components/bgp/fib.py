@@ -137,7 +137,8 @@ def _forwarding(table: Table) -> Forwarding:
 
 
 async def read(versions: Iterable[int]) -> tuple[dict[Prefix, tuple[Hop, ...]], Surroundings]:
-    """This daemon's kernel routes and the other routes, of these IP versions. Raises CommandError."""
+    """This daemon's kernel routes and the other routes, of these IP versions. Raises
+    CommandError."""
     ours: dict[Prefix, tuple[Hop, ...]] = {}
     around = Surroundings()
     for version in versions:

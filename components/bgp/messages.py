@@ -342,7 +342,8 @@ def _take(kind: int, flags: int, value: bytes, session: Session, read: _Read) ->
 
 
 def _take_unknown(kind: int, flags: int, value: bytes, read: _Read) -> None:
-    """Keeps unknown optional attributes that are transitive, to pass them on (RFC 4271, 6.3 and 9)."""
+    """Keeps unknown optional attributes that are transitive, to pass them on (RFC 4271, 6.3 and
+    9)."""
     if not flags & _OPTIONAL:
         raise ProtocolError(
             3,

@@ -54,7 +54,8 @@ _tables = threading.RLock()
 
 
 class _AutoReset:
-    """An event that a wait consumes: unlike "empty? then clear and wait", it cannot lose a set()."""
+    """An event that a wait consumes: unlike "empty? then clear and wait", it cannot lose a
+    set()."""
 
     def __init__(self) -> None:
         self._permits = threading.Semaphore(0)

@@ -1,6 +1,6 @@
 """The routes that peers announced, and the selection among them: RFC 4271, 9.1, with multipath.
 
-A BGP router keeps what each peer announced, unchanged, in a table of its own (Adj-RIB-In). It must
+A BGP router keeps what each peer announced, unchanged, in a separate table (Adj-RIB-In). It must
 keep all of it, because the peer announces a route once; if the best route is withdrawn, the second
 best is already here. From all routes to a prefix the decision process selects the best one by a
 fixed order of criteria (9.1.2.2): local preference, AS path length, origin, MED among routes of one

@@ -1,6 +1,6 @@
 """Loads a minimal XDP program by bpf(2) and releases it: exit code 0 if the kernel allows that.
 
-It is a program, not a module, because doctor tries each feature in a process of its own.
+It is a program, not a module, because doctor tries each feature in a separate process.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ class Commands:
 
 
 def difference(now: Forwarding, wanted: Forwarding) -> Commands:
-    """The commands that change now into wanted, sorted, so that the same input gives the same text."""
+    """The commands that change now into wanted, sorted, so that the same input gives the same
+    text."""
     kept_macs = {(entry.mac, entry.device) for entry in wanted.fdb}
     kept_addresses = {(entry.address, entry.device) for entry in wanted.neighbours}
     return Commands(

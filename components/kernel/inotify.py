@@ -66,7 +66,8 @@ class Watch:
         self._event.set()
 
     async def changed(self) -> int:
-        """The bits of all events since the last call; IN_IGNORED if the watched path was deleted."""
+        """The bits of all events since the last call; IN_IGNORED if the watched path was
+        deleted."""
         await self._event.wait()
         self._event.clear()
         seen = self._seen

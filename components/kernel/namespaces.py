@@ -8,7 +8,7 @@ rules of the kernel shape all code that uses this module:
 
 - They belong to a thread, not to a process; setns in one thread leaves the others where they are.
   Only processes with a single thread can join a user or a mount namespace.
-- A new pid namespace applies to children: whoever unshares or joins one must fork.
+- A new pid namespace applies to children: a process that unshares or joins one must fork.
 - In a user namespace a process has capabilities only over resources that the namespace owns. So the
   user namespace is created or joined first, and mounts inherited from outside cannot be changed at
   will (mount_namespaces(7)).

@@ -51,7 +51,8 @@ class ObjectList:
 
 @dataclass(frozen=True)
 class WatchEvent:
-    """type is ADDED, MODIFIED, DELETED or BOOKMARK; an ERROR event is raised as ApiError instead."""
+    """type is ADDED, MODIFIED, DELETED or BOOKMARK; an ERROR event is raised as ApiError
+    instead."""
 
     type: str
     object: KubeObject

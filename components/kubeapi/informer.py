@@ -68,7 +68,8 @@ class Informer:
         return self.store.get((namespace, name))
 
     async def run(self) -> None:
-        """Runs until cancelled. Errors are logged and retried with a growing delay (50 ms to 5 s)."""
+        """Runs until cancelled. Errors are logged and retried with a growing delay (50 ms to 5
+        s)."""
         delay = _BACKOFF_FIRST
         while True:
             try:

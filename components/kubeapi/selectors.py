@@ -59,7 +59,8 @@ _SYMBOLS = frozenset({"", "!", "=", "==", "!=", "<", ">", "(", ")", ","})
 
 
 class _Parser:
-    """The grammar of apimachinery's labels.Parse, with its error texts. "" is the token at the end."""
+    """The grammar of apimachinery's labels.Parse, with its error texts. "" is the token at the
+    end."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[str] = [*_TOKEN.findall(text), ""]
@@ -205,5 +206,6 @@ class FieldSelector:
         return [field for field, _, _ in self.terms]
 
     def matches(self, values: Mapping[str, str]) -> bool:
-        """values: the kind's selectable fields. A field that the kind does not have counts as ""."""
+        """values: the kind's selectable fields. A field that the kind does not have counts as
+        ""."""
         return all((values.get(field, "") == wanted) is equal for field, equal, wanted in self.terms)

@@ -77,7 +77,8 @@ def difference(now: Mapping, wanted: Mapping) -> tuple[str, str]:
 
 
 def rules(vpc: Vpc) -> str:
-    """`nft -f` input, one transaction: replaces all rules and members, and keeps the tracked flows."""
+    """`nft -f` input, one transaction: replaces all rules and members, and keeps the tracked
+    flows."""
     attached = sorted(
         (interface for interface in vpc.interfaces.values() if interface.instance),
         key=lambda interface: interface.port,

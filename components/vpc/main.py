@@ -91,7 +91,8 @@ def books(lab: dict[str, Any], kernel: Kernel) -> Vpc:
 
 
 def _reserve(vpc: Vpc, name: str, count: int) -> None:
-    """Assigns the addresses that a node gets at its start (Azure), or none if the subnet is full."""
+    """Assigns the addresses that a node gets at its start (Azure), or none if the subnet is
+    full."""
     (instance,) = (instance for instance in vpc.instances.values() if instance.name == name)
     try:
         vpc.assign(vpc.attached(instance.id)[0].id, count)

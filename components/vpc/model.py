@@ -235,7 +235,8 @@ class Vpc:
         return found.network.num_addresses - len(self._taken(found))
 
     def create_route(self, destination: str, instance: str) -> None:
-        """Routes a range to the first interface of an instance, which may then also send from it."""
+        """Routes a range to the first interface of an instance, which may then also send from
+        it."""
         self._instance(instance)
         self.routes[destination] = self.attached(instance)[0].id
 

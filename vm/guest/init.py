@@ -331,7 +331,8 @@ def terminal() -> str:
 
 
 def shell(argv: list[str], workdir: str, term: str) -> None:
-    """Runs an interactive command on the console, in its own session, so that it has job control."""
+    """Runs an interactive command on the console, in its own session, so that it has job
+    control."""
     child = os.fork()
     if child == 0:
         os.setsid()

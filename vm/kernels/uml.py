@@ -32,7 +32,8 @@ class Edit:
     after: str
 
     def apply(self, tree: Path) -> None:
-        """Raises BuildFailed if the source is a different one. Applied twice, it changes nothing."""
+        """Raises BuildFailed if the source is a different one. Applied twice, it changes
+        nothing."""
         path = tree / self.file
         text = path.read_text()
         if self.after in text:

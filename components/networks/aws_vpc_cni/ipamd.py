@@ -227,7 +227,8 @@ class Ipamd:
         return False
 
     async def _attach(self) -> bool:
-        """Attaches an interface with the groups of the first one, or those of ENI_SECURITY_GROUPS."""
+        """Attaches an interface with the groups of the first one, or those of
+        ENI_SECURITY_GROUPS."""
         key = "Ipv4PrefixCount" if self.pool.targets.prefixes else "SecondaryPrivateIpAddressCount"
         first = min(self.pool.enis.values(), key=lambda eni: eni.index)
         custom = self._environment.get("ENI_SECURITY_GROUPS", "").split()

@@ -137,7 +137,8 @@ class Pool:
         return None
 
     def restore(self, assignments: Iterable[Assignment]) -> list[Assignment]:
-        """After a restart: takes over and returns the assignments whose address the node still has."""
+        """After a restart: takes over and returns the assignments whose address the node still
+        has."""
         known = {address for eni in self.enis.values() for address in eni.addresses}
         held = [assignment for assignment in assignments if assignment.address in known]
         self.assigned |= {assignment.address: assignment for assignment in held}

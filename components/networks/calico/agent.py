@@ -142,7 +142,8 @@ class Agent:
             tasks.create_task(self._follow(store))
 
     async def _felix(self, family: Family) -> Felix | None:
-        """The Felix of a family, or None if it has no pool or the interface has no address of it."""
+        """The Felix of a family, or None if it has no pool or the interface has no address of
+        it."""
         interface = self.options.interface
         address, mtu = await kernel.interface(interface, family.version)
         if not address or not any(pool.version == family.version for pool in self.options.pools):
@@ -239,7 +240,8 @@ class Agent:
             await self._patch_status({"metadata": {"annotations": wanted}})
 
     async def _started(self, store: Datastore) -> None:
-        """Announces the node and configures the kernel once; retries after errors, as Felix does."""
+        """Announces the node and configures the kernel once; retries after errors, as Felix
+        does."""
         while True:
             try:
                 await self._announce(store)
@@ -395,7 +397,8 @@ def _router_id(name: str, owns: Iterable[Node]) -> str:
 
 
 def release_node(store: Datastore, node: str) -> None:
-    """Releases all addresses of a node, its empty blocks and its affinities. Raises DatastoreError."""
+    """Releases all addresses of a node, its empty blocks and its affinities. Raises
+    DatastoreError."""
     for ipam_block in store.list(ipam.BLOCKS):
         for _, handle, attributes in block.allocations(ipam_block):
             if attributes.get("node") == node:

@@ -23,7 +23,8 @@ class Felix:
         self._devices: tuple[str, str, Settings] | None = None
 
     def forget_applied(self) -> None:
-        """Makes the next reconcile() read the kernel, because another program may have changed it."""
+        """Makes the next reconcile() read the kernel, because another program may have changed
+        it."""
         self._applied = self._sets = self._devices = None
 
     def tunnels(self, pools: Iterable[KubeObject]) -> list[Tunnel]:

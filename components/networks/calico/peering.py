@@ -100,7 +100,8 @@ class Peering:
         return passwords
 
     async def _services(self, configuration: Mapping[str, Any], own: Node) -> list[str]:
-        """The prefixes of Services. Services and EndpointSlices are watched once any are announced."""
+        """The prefixes of Services. Services and EndpointSlices are watched once any are
+        announced."""
         if not services.wanted(configuration):
             return []
         if not self._announced:

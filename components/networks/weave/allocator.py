@@ -33,7 +33,8 @@ class Denied(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """to "": to all peers. heard_from: the peer that sent the news; its neighbours already know it."""
+    """to "": to all peers. heard_from: the peer that sent the news; its neighbours already know
+    it."""
 
     body: dict[str, Any]
     to: str = ""

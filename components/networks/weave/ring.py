@@ -2,7 +2,7 @@
 
 A token starts a part; the part extends to the next token, the last one to the end of the range. A
 peer assigns addresses only from its own parts, so it needs no other peer to do so, and a partition
-of the network stops nobody.
+of the network stops no peer.
 
 All peers hold a copy of the ring and merge the copies that they receive. This converges without any
 order of messages (it is a CRDT) because of one rule: only the owner of a part changes its entry
@@ -33,7 +33,8 @@ _TRANSFER = 100
 
 
 class RingConflict(Exception):
-    """A received ring contradicts the local one. The connection that it came from must be closed."""
+    """A received ring contradicts the local one. The connection that it came from must be
+    closed."""
 
 
 @dataclass(frozen=True, slots=True)

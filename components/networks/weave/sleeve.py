@@ -67,7 +67,8 @@ class Tunnel:
         return head + (self._seal.encrypt(b"\0\0\0\0" + head[8:], body, head) if self._seal else body)
 
     def unpack(self, datagram: bytes) -> tuple[int, bytes] | None:
-        """Kind and data; None if the datagram was not made by the other peer, or is a repetition."""
+        """Kind and data; None if the datagram was not made by the other peer, or is a
+        repetition."""
         head = datagram[: _HEAD.size]
         body = datagram[_HEAD.size :]
         if self._open:

@@ -111,7 +111,8 @@ class Hello:
 
 
 class Session:
-    """A connection after its greetings: encrypts and decrypts bodies. key: b"" without a password."""
+    """A connection after its greetings: encrypts and decrypts bodies. key: b"" without a
+    password."""
 
     def __init__(self, key: bytes, *, outbound: bool) -> None:
         self.key = key

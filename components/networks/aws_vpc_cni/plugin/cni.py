@@ -130,7 +130,8 @@ def _previous(call: Call) -> str:
 
 
 def check(call: Call) -> dict[str, Any]:
-    """Checks prevResult's address in the pod and the route to it on the node. Raises PluginError."""
+    """Checks prevResult's address in the pod and the route to it on the node. Raises
+    PluginError."""
     address = _previous(call)
     shown = json.loads(
         run(

@@ -23,7 +23,8 @@ class NoAddress(Exception):
 
 
 class Store:
-    """A context manager: it holds the lock inside, and writes the file at its end. Raises OSError."""
+    """A context manager: it holds the lock inside, and writes the file at its end. Raises
+    OSError."""
 
     def __init__(self, path: str = STORE) -> None:
         self._path = path
@@ -79,7 +80,8 @@ class Store:
         raise NoAddress("No available addresses")
 
     def release(self, container: str) -> str:
-        """Releases the container's address, to be re-used last, and returns it; "" if it has none."""
+        """Releases the container's address, to be re-used last, and returns it; "" if it has
+        none."""
         for address, user in self.addresses.items():
             if user == container:
                 del self.addresses[address]

@@ -303,7 +303,8 @@ def check(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Succeeds if calico-node has run and the API server answers. Raises PluginError with code 50."""
+    """Succeeds if calico-node has run and the API server answers. Raises PluginError with code
+    50."""
     try:
         _ = call.node
         call.store.list(ipam.POOLS)

@@ -223,7 +223,8 @@ def check(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    """Succeeds if the peer answers and the bridge has its address. Raises PluginError with code 50."""
+    """Succeeds if the peer answers and the bridge has its address. Raises PluginError with code
+    50."""
     try:
         call.peer.status()
         _bridge_address(call)
@@ -242,7 +243,8 @@ def ipam_status(call: Call) -> dict[str, Any]:
 
 
 def collect_garbage(call: Call) -> dict[str, Any]:
-    """Releases addresses of containers that are gone, and deletes the node's ends of their veths."""
+    """Releases addresses of containers that are gone, and deletes the node's ends of their
+    veths."""
     valid = call.valid_containers
     for container in call.peer.containers():
         if container not in valid:
