@@ -1,4 +1,4 @@
-"""The descriptor of an add-on: a program that is installed into a cluster besides Kubernetes itself.
+"""The descriptor of an add-on: a program that a cluster has besides Kubernetes itself.
 
 A folder exports one descriptor, and a registry lists the descriptors of one kind:
 components/networks/registry.py lists the pod networks, which are the first kind. All code that must
@@ -50,13 +50,13 @@ class Host:
 
     @property
     def pid(self) -> str:
-        """The placeholder, in a process's arguments, for the pid whose namespaces are the host's."""
+        """The placeholder, in arguments, for the pid whose namespaces are the host's."""
         return f"@pid:{self.name}@"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The facts of a cluster. A range is one CIDR, or one of each IP family separated by a comma."""
+    """The facts of a cluster. A range is one CIDR, or two of both IP families with a comma."""
 
     node_cidr: str
     cluster_cidr: str
@@ -156,7 +156,7 @@ class Choice(Generic[Mode]):
 
 @dataclass(frozen=True)
 class Problem:
-    """An error in a choice: the setting's name, and the rest of the sentence that begins with it."""
+    """An error in a choice: the setting's name, and the rest of the sentence after it."""
 
     setting: str
     text: str

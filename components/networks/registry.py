@@ -1,4 +1,4 @@
-"""The list of pod networks. A new one is a folder with a descriptor (network.py), and an entry here.
+"""The list of pod networks. A new one is a folder with a descriptor (network.py) and an entry here.
 
 `python -m kubewire.lab.setup.network_lists` then writes the lists that files contain: the lab
 file's schema, the table of the README, and the matrix of the scenario that checks every network.

@@ -1,4 +1,4 @@
-"""The VPC that a cloud's network requires: its process, as an add-on's descriptor starts it. Pure."""
+"""The VPC that a cloud's network requires: its process, as a descriptor starts it. Pure."""
 
 from __future__ import annotations
 

@@ -228,8 +228,8 @@ class Settings:
         )
 
     def mtu(self, tunnel: Tunnel, outer: int) -> int:
-        """The MTU of a tunnel's device. The kernel limits the MTU of a new VXLAN device to what fits
-        the outer interface, and refuses a larger one later."""
+        """The MTU of a tunnel's device. The kernel limits the MTU of a new VXLAN device to what
+        fits the outer interface, and refuses a larger one later."""
         most = outer - tunnel.overhead
         wanted = {VXLAN: self.vxlan_mtu, VXLAN6: self.vxlan_mtu_v6, IPIP: self.ipip_mtu}[tunnel] or most
         return wanted if tunnel is IPIP else min(wanted, most)

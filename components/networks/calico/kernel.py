@@ -28,8 +28,8 @@ async def interface(name: str, version: int) -> tuple[str, int]:
 
 
 async def ensure_device(own: Node, outer: str, mtu: int, settings: Settings) -> None:
-    """Makes the family's VXLAN device as wanted, with the tunnel address as its only address. Raises
-    CommandError."""
+    """Makes the family's VXLAN device as wanted, with the tunnel address as its only address.
+    Raises CommandError."""
     family = own.family
     wanted = VxlanDevice(
         name=family.vxlan.device,

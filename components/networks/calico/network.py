@@ -1,4 +1,4 @@
-"""The descriptor of Calico: calico-node on every node, and BIRD beside it if BGP distributes routes."""
+"""The descriptor of Calico: calico-node on every node, and BIRD beside it for the BGP backends."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _AS_NUMBER = 64512
 
 @dataclass(frozen=True)
 class Mode:
-    """vxlan, ipip: the pool's vxlanMode and ipipMode. bgp: nodes announce their blocks to each other
-    by BGP."""
+    """vxlan, ipip: the pool's vxlanMode and ipipMode. bgp: nodes announce their blocks by
+    BGP."""
 
     vxlan: str = "Never"
     ipip: str = "Never"

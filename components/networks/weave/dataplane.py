@@ -89,8 +89,8 @@ def vxlan_device(device: Device) -> VxlanDevice:
 
 
 def isolate_vxlan() -> str:
-    """`ip -batch` input. The port is isolated, like the veth for datagrams: frames of one peer never
-    go to another peer."""
+    """`ip -batch` input. The port is isolated, like the veth for datagrams: frames of one peer
+    never go to another peer."""
     return f"link set dev {DEVICE} type bridge_slave isolated on\n"
 
 

@@ -48,7 +48,8 @@ async def _ensure_vxlan(device: Device) -> bool:
 
 
 async def _remove_stale_vxlan(device: Device) -> None:
-    """Without fast datapath, an existing device stays only if it is compatible with the wanted one."""
+    """Without fast datapath, an existing device stays only if it is compatible with the wanted
+    one."""
     found = await vxlan.read(DEVICE, 4)
     if found is not None and vxlan.incompatible(dataplane.vxlan_device(device), found):
         await batch("ip", f"link delete {DEVICE}\n", force=False)
