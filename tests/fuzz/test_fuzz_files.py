@@ -25,7 +25,7 @@ from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
 from kubewire.scenarios.engine.file.spec import LabSpec
 from tests.fuzz.mutation import mutated, mutated_json
 
-CATALOGUE = Path(loader.__file__).parents[2] / "catalogue"
+CATALOGUE = Path(loader.__file__).parents[1] / "catalogue"
 SCENARIOS = sorted(CATALOGUE.rglob(f"*{loader.SUFFIX}"), key=lambda path: path.stat().st_size)[:40]
 LAB = {
     "name": "x",

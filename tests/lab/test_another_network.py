@@ -27,6 +27,7 @@ def cli(short_path: Path) -> Iterator[Cli]:
     tree = short_path / "tree"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "docs", tree / "docs")
     shutil.copytree(ROOT / "tests/lab/another_network", tree / "components/networks/static")
     for name in ("setup.py", "VERSION", "debian-packages.txt"):
         shutil.copy(ROOT / name, tree)
@@ -35,7 +36,7 @@ def cli(short_path: Path) -> Iterator[Cli]:
     register(tree / REGISTRY)
     cli = Cli(short_path / "cli")
     cli.environment["PYTHONPATH"] = str(tree / "src")
-    lists = [sys.executable, "-m", "kubewire.lab.setup.network_lists"]
+    lists = [sys.executable, "-m", "kubewire.lab.setup.generate"]
     subprocess.run(lists, env=cli.environment, cwd=tree, check=True)
     yield cli
     cli.run("down", "--all")

@@ -71,7 +71,7 @@ def _of_networks() -> Iterator[Entry]:
     for setting in registry.settings():
         schema = dict(setting.schema)
         bounds: dict[str, Any] = {key: schema[key] for key in ("minimum", "maximum") if key in schema}
-        key = Key(schema["description"], limits=bounds, shown=schema["examples"][0])
+        key = Key(schema["description"], limits=bounds, shown=schema.get("examples", [setting.default])[0])
         yield Entry(f"cni.{setting.name}", _SETTINGS[schema["type"]], None, key)
 
 
@@ -372,8 +372,10 @@ def _words(entry: Entry) -> str:
     if (item := _item(hint)) is not None:
         return f"list of {_TYPE_WORDS[item]}s" if item in _TYPE_WORDS else "list"
     bounds = entry.key.limits
-    if "minimum" in bounds:
+    if "minimum" in bounds and "maximum" in bounds:
         return f"{_TYPE_WORDS[hint]}, {bounds['minimum']} to {bounds['maximum']}"
+    if "minimum" in bounds:
+        return f"{_TYPE_WORDS[hint]}, {bounds['minimum']} or more"
     return entry.key.form or DEFINITIONS.get(entry.key.definition, {}).get("form") or _TYPE_WORDS[hint]
 
 
