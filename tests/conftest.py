@@ -21,24 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spreads the tests of virtual machines, which take a minute or more each, over half of the workers.
+    """Tests of virtual machines come first, because they take a minute or more each.
 
-    pytest-xdist (--dist worksteal) gives each worker a contiguous part of the list. The machines stand at the head of
-    the first parts, so that they run while the other workers do the rest, and no worker is left alone with them at the
-    end. They do not run on all workers, because a machine computes without pause and has time-outs of its own.
+    pytest-xdist (--dist worksteal) gives each worker a contiguous part of the list. So one worker runs the machines while
+    the others do the rest, and none is left alone with them at the end. Two machines side by side would be slower than
+    one after the other on two cores.
     """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    takers = max(1, workers // 2)
-    machines = [item for item in items if item.get_closest_marker("vm")]
-    others = [item for item in items if not item.get_closest_marker("vm")]
-    part = len(items) // workers
-    ordered: list[pytest.Item] = []
-    for number in range(takers):
-        share = machines[number::takers]
-        rest = max(0, part - len(share))
-        ordered += share + others[:rest]
-        del others[:rest]
-    items[:] = ordered + others
+    items.sort(key=lambda item: item.get_closest_marker("vm") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
