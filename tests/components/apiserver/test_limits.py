@@ -30,7 +30,7 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GADGETS = "/apis/example.org/v1/namespaces/default/gadgets"
 
 #: Seconds of CPU time for which one request may keep the event loop from the others.
-LONGEST_TURN = 0.2  # twice the goal of 100 ms: beside other tests the same work takes a core that much longer
+LONGEST_TURN = 0.1
 
 
 @pytest.fixture(scope="module")
