@@ -60,7 +60,6 @@ class Program:
     """kubewire.scenarios.engine.handle.Background."""
 
     def __init__(self, argv: Sequence[str], fds: Mapping[int, int]) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         # A shell puts them in their places; their numbers here are above all that it has open.
         copies = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for number, fd in fds.items()}
         places = "".join(f" {number}<&{copy} {copy}<&-" for number, copy in copies.items())
@@ -69,7 +68,6 @@ class Program:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
             pass_fds=list(copies.values()),
         )
         for copy in copies.values():
@@ -202,9 +200,7 @@ class NetLab:
     def _serve(self, pid: int, name: str) -> subprocess.Popen[bytes]:
         argv = ["nsenter", "-t", str(pid), "-n", "-m", "unshare", "--uts", "sh", "-c"]
         server = f"hostname {name}; exec {sys.executable} -m kubewire.components.agnhost netexec --http-port 8080 --udp-port 8081"
-        return subprocess.Popen(
-            [*argv, server], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen([*argv, server], stderr=subprocess.DEVNULL)
 
     def _enter(self, target: str) -> list[str]:
         if target.startswith("pod:"):

@@ -16,8 +16,6 @@ from tests.vm.waiting import until
 
 pytestmark = pytest.mark.packet  # it needs namespaces
 
-ROOT = Path(__file__).parents[2]
-
 
 @dataclass
 class Jail:
@@ -50,7 +48,6 @@ def jail(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Jail]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
             cwd="/",
         )
         os.close(read_end)

@@ -142,7 +142,6 @@ def test_when_the_starter_ends_nothing_stays(any_kernel: Chosen, number: signal.
         [sys.executable, "-c", _STARTER, any_kernel[0].name],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         text=True,
     )
     assert starter.stdout is not None

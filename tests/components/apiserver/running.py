@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import signal
 import socket
 import subprocess
@@ -156,7 +155,6 @@ class RunningApiServer:
             self._process = subprocess.Popen(
                 self.argv(),
                 cwd=CHECKOUT,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
                 pass_fds=(self._socket.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -5,14 +5,11 @@ node eth1 10.0.1.1/24 ==== 10.0.1.2 router 1        node eth2 10.0.2.1/24 ==== 1
 
 import asyncio
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 from kubewire.components.kernel import command
-
-PROJECT = Path(__file__).resolve().parents[3]
 
 
 async def until(condition, what, timeout=15.0):
@@ -73,7 +70,7 @@ class Node(Host):
         with self.log.open("ab") as log:
             self.daemon = await asyncio.create_subprocess_exec(
                 *self.argv(sys.executable, "-m", "kubewire.components.bgp", "--config", self.config, "--control", self.control),
-                stderr=log, env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
+                stderr=log,
             )  # fmt: skip
         return self
 

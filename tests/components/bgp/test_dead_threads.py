@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.components.bgp.fabric import PROJECT
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
@@ -62,7 +60,6 @@ def test_the_process_ends_and_says_why(broken):
             sys.executable,
             *arguments,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
         )
         async with asyncio.timeout(30):
             _, said = await daemon.communicate()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -210,7 +209,6 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 [*command, "--secure-port=0", *flags],
                 cwd=CHECKOUT,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -151,7 +150,6 @@ def control_plane() -> Iterator[str]:
         process = subprocess.Popen(
             [*command, "--secure-port=0", CONTROLLERS],
             cwd=CHECKOUT,
-            env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
             stdout=log,
             stderr=log,
         )

@@ -143,7 +143,6 @@ class Node:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *args],
                 cwd=CHECKOUT,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT / "src")},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -14,7 +14,6 @@ from kubewire.components.kernel import command, namespaces
 from kubewire.components.kubeapi.kubeconfig import Credentials, dump
 from kubewire.components.kubelet import cni
 
-PROJECT = Path(__file__).resolve().parents[4]
 GATEWAY, API_PORT = "172.18.0.1", 8001
 GATEWAY_IPV6 = "fd00:18::1"
 MTU = 1500
@@ -106,7 +105,6 @@ class Node:
                 "--cni-conf-dir", f"{folder}/net.d", "--cni-bin-dir", f"{folder}/bin", "-v", "2", *flags,
             ),
             stderr=self.log.open("ab"),
-            env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
         )  # fmt: skip
 
     async def stop_flanneld(self):

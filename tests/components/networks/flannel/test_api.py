@@ -12,7 +12,7 @@ import pytest
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.resources import NODES
 from tests.components.apiserver.running import RunningApiServer
-from tests.components.networks.flannel.fabric import PROJECT, sh, until
+from tests.components.networks.flannel.fabric import sh, until
 from tests.components.networks.flannel.nodes import node
 from tests.scratch import isolated
 
@@ -44,7 +44,7 @@ async def start(server):
         "--kubeconfig-file", str(server.kubeconfig), "--net-config-path", "/tmp/net-conf.json",
         "--cni-conf-dir", "/run/net.d", "--cni-bin-dir", "/run/bin", "--healthz-port", "10254",
         stderr=LOG.open("ab"),  # noqa: ASYNC230
-        env=os.environ | {"PYTHONPATH": str(PROJECT / "src"), "NODE_NAME": "worker-1"},
+        env=os.environ | {"NODE_NAME": "worker-1"},
     )  # fmt: skip
 
 
@@ -134,10 +134,7 @@ async def refused(subnet, net_conf):
             sys.executable, "-m", "kubewire.components.networks.flannel", "--kube-subnet-mgr", "--kubeconfig-file", server.kubeconfig,
             "--net-config-path", "/tmp/net-conf.json", "--iface", "eth0", "--hostname-override", "worker-1",
         ]  # fmt: skip
-        environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
-        done = await asyncio.to_thread(
-            subprocess.run, argv, env=environment, capture_output=True, text=True, timeout=20, check=False
-        )
+        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=20, check=False)
         return done.returncode, done.stderr
 
 

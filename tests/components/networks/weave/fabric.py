@@ -2,14 +2,13 @@
 
 import asyncio
 import base64
-import os
 import sys
 from pathlib import Path
 
 from aiohttp import web
 
 from kubewire.components.kubeapi.kubeconfig import Credentials, dump
-from tests.components.networks.flannel.fabric import API_PORT, GATEWAY, PROJECT, Node, build_segment, until
+from tests.components.networks.flannel.fabric import API_PORT, GATEWAY, Node, build_segment, until
 from tests.components.networks.flannel.fake_api import FakeApi
 
 RANGE = "10.32.0.0/24"
@@ -76,7 +75,6 @@ class WeaveNode(Node):
                 "--cni-conf-dir", f"{folder}/net.d", "--cni-bin-dir", f"{folder}/bin", *flags,
             ),
             stderr=self.log.open("ab"),
-            env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
         )  # fmt: skip
 
     async def kill(self):
