@@ -78,4 +78,6 @@ def lab_record(name: str) -> dict[str, object]:
     return record
 
 
-sys.path.insert(0, str(ROOT))
+# A benchmark is run as a file. It, and the programs that it starts, find kubewire and the tests' parts by these.
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))

@@ -9,13 +9,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from measure import ROOT
 
-from kubewire.vm import build  # noqa: E402
-from kubewire.vm.kernels import KERNELS  # noqa: E402
+from kubewire.vm import build
+from kubewire.vm.kernels import KERNELS
 
 
 def seconds(kernel: str, *command: str) -> float:
