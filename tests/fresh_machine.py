@@ -133,5 +133,5 @@ def _copy(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT / "src"))
     sys.exit(run([sys.argv[1:]] if len(sys.argv) > 1 else README_COMMANDS))
