@@ -292,8 +292,8 @@ def run_beside(pid: int, what: str, work: Callable[[], object], *, wait: bool = 
     """Runs work in a new process in the pid and network namespaces of pid, with the rights of this
     process.
 
-    wait: until work has ended; otherwise only until the namespaces are entered. what names the work
-    in errors. Raises OSError.
+    wait: until work has ended; otherwise only until the namespaces are entered, and the process stays
+    as a child of pid, which reaps it. what names the work in errors. Raises OSError.
     """
     pidfd = os.pidfd_open(pid)
     helper = os.fork()
@@ -306,7 +306,12 @@ def run_beside(pid: int, what: str, work: Callable[[], object], *, wait: bool = 
         setns(pidfd, CLONE_NEWPID | CLONE_NEWNET)
         child = os.fork()  # setns(CLONE_NEWPID) applies to children only
         if child:
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if wait else 0)
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        # The kernel gives an orphan to the first process of its parent's pid namespace, so the parent
+        # of a process that stays must be inside. Outside there may be no process that reaps, as in
+        # many containers, and a namespace does not end while it has a zombie.
+        if not wait and os.fork():
+            os._exit(0)
         work()
         os._exit(0)
     except OSError as error:

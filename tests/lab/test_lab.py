@@ -62,6 +62,13 @@ def with_api(kubeconfig: Path, body: Callable[[Client], Any], timeout: float = 6
     return asyncio.run(whole())
 
 
+def test_the_labs_first_process_is_the_parent_of_all_others(running_lab: RunningLab) -> None:
+    """A namespace does not end while it has a zombie that nobody outside reaps, as in a container without an init."""
+    init = json.loads((running_lab.state_dir / "lab.json").read_text())["init_pid"]
+    children = Path(f"/proc/{init}/task/{init}/children").read_text().split()
+    assert "kubewire-door" in [Path(f"/proc/{child}/comm").read_text().strip() for child in children]
+
+
 @pytest.fixture
 def deployed(running_lab: RunningLab) -> Iterator[RunningLab]:
     """A Deployment and a NodePort Service `target`, answering."""
