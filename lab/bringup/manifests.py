@@ -27,7 +27,7 @@ _POLL = 0.1
 #: The exit code when a manifest cannot be applied or what it makes cannot run; the last line of stderr says why.
 WRONG_INPUT = 2
 #: A container that waits for this reason waits in vain: nothing is ever pulled.
-_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 class ManifestError(Exception):

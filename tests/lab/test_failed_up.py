@@ -121,10 +121,9 @@ def test_a_lab_whose_fork_server_has_ended_says_so_at_once(cli: Cli, short_path:
     try:
         record = cli.record("default")
         assert record is not None
-        lab = Path(f"/proc/{record['init_pid']}/task/{record['init_pid']}/children").read_text().split()[0]
-        children = Path(f"/proc/{lab}/task/{lab}/children").read_text().split()
+        grandchildren = [pid for child in children_of(record["init_pid"]) for pid in children_of(child)]
         (server,) = [
-            int(pid) for pid in children if b"kubewire.components.runtime" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in grandchildren if b"kubewire.components.runtime" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         ended = os.pidfd_open(server)
         os.kill(server, signal.SIGKILL)
@@ -135,3 +134,7 @@ def test_a_lab_whose_fork_server_has_ended_says_so_at_once(cli: Cli, short_path:
         assert "lab 'default' does not answer" in done.stderr and "Traceback" not in done.stderr
     finally:
         assert cli.run("down").returncode == 0
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
