@@ -183,6 +183,7 @@ class RuntimeClient:
         stdin.
 
         The fork server closes its ends when the process ends. The caller closes its own to detach.
+        Raises RuntimeApiError if the process has ended and none of its output is kept for a client.
         """
         given = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         named = {name: fd for name, fd in given.items() if fd is not None}

@@ -297,8 +297,12 @@ class Server:
         if record.streams is None:
             text = f"process {message['id']!r} has no streams to attach to"
             raise RuntimeApiError(f"{text}: started without log or tty")
+        ended = record.process.exit is not None
+        if ended and not record.streams.unheard:
+            # As containerd: a client that got an empty stream would not look into the log.
+            raise RuntimeApiError(f"process {message['id']!r} has ended")
         taken = {name: fds.pop(name, None) for name in ("stdin", "stdout", "stderr")}
-        if record.process.exit is not None and taken["stdin"] is not None:
+        if ended and taken["stdin"] is not None:
             os.close(taken["stdin"])
             taken["stdin"] = None
         record.streams.attach(taken["stdin"], taken["stdout"], taken["stderr"])

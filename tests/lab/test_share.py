@@ -128,7 +128,7 @@ def test_a_default_pod_of_a_lab_with_the_machines_users_changes_no_kernel_wide_s
         /proc/bus/pci/00/* /proc/fs/*/* /sys/kernel/mm/transparent_hugepage/enabled; do
         [ -f $path ] && (: >>$path) 2>/dev/null && echo $path; done; id -u"""
     try:
-        run = ("kubectl", "run", "pod", "--image=nicolaka/netshoot", "--restart=Never", "--attach", "--quiet")
+        run = ("kubectl", "run", "pod", "--image=nicolaka/netshoot", "--restart=Never", "-i", "--quiet")
         tolerations = json.dumps({"spec": {"tolerations": [{"operator": "Exists"}]}})
         done = cli.run(*run, f"--overrides={tolerations}", "--", "sh", "-c", script)
         assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.components.runtime.api import Mount, Process, ProcessSpec, Rootfs, RuntimeClient, StartError, Tty
+from kubewire.components.runtime.api import (
+    Mount,
+    Process,
+    ProcessSpec,
+    Rootfs,
+    RuntimeApiError,
+    RuntimeClient,
+    StartError,
+    Tty,
+)
 from tests.components.runtime.conftest import Sandbox, eventually, start, stop
 
 pytestmark = pytest.mark.packet
@@ -237,6 +246,24 @@ def test_attach_gets_live_output_and_gives_input(client: RuntimeClient, tmp_path
     assert ours_out.recv(100) == b""
     assert "stdout F typed" in (tmp_path / "0.log").read_text()
     ours_out.close()
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["heard by nobody", "kept for the first client"])
+def test_an_ended_process_is_attached_to_only_for_output_that_is_kept(
+    client: RuntimeClient, tmp_path: Path, kept: bool
+) -> None:
+    """containerd refuses, and `kubectl run --attach` then reads the log."""
+    spec = ProcessSpec(argv=("echo", "said"), log_path=str(tmp_path / "0.log"), stdin_open=kept, stdin_once=kept)
+    process = client.spawn(spec)
+    client.wait(process.id, timeout=10)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    with ours, theirs:
+        if kept:
+            client.attach(process.id, stdout=theirs.fileno())
+            assert ours.recv(100) == b"said\n"
+        with pytest.raises(RuntimeApiError, match="has ended"):
+            client.attach(process.id, stdout=theirs.fileno())
 
 
 def test_a_client_that_does_not_read_stops_the_output_not_the_server(client: RuntimeClient, tmp_path: Path) -> None:
