@@ -314,7 +314,7 @@ def _up(options: argparse.Namespace) -> int:
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
-    for warning in (*spec.opened(), *spec.ineffective(), *spec.wanted_overlaps()):
+    for warning in (*spec.opened(), *spec.ineffective(), *spec.wanted_overlaps(), *spec.unreachable()):
         print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()
@@ -326,7 +326,7 @@ def _up(options: argparse.Namespace) -> int:
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
     rules = _SHOW_RULES.get(spec.kubeProxy.mode, "iptables-save")
-    print(f"  kubewire node{flag} {'worker-1' if spec.topology.workers else 'control-plane'} -- {rules}")
+    print(f"  kubewire node{flag} {spec.nodes[:2][-1]} -- {rules}")
     print(f"  kubewire down{flag}")
     return 0
 

@@ -23,7 +23,6 @@ from kubewire.lab.sandbox.process import code_folders, events, id_map, start
 from kubewire.lab.sandbox.request import Doors, Request, as_file
 from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES
 
 #: Called with each progress event: {"step", "state"}, {"note"}, {"ready"} ...
 Report = Callable[[dict[str, Any]], None]
@@ -110,8 +109,7 @@ def _components(spec: LabSpec) -> None:
         return
     from kubewire.lab.bringup.components import component_specs, taken_name
 
-    plan = SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
-    if taken := taken_name(component_specs(spec, plan, "", "")):
+    if taken := taken_name(component_specs(spec, spec.plan, "", "")):
         raise UsageError(f"components: {taken.host} runs the lab's own {taken.name}; give yours another name")
 
 

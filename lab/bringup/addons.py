@@ -17,7 +17,6 @@ from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICE
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.networks import installation_of
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES
 
 Note = Callable[[str], None]
 
@@ -37,12 +36,11 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
     """
     async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
         await _answering(client)
-        plan = SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
-        for obj in installation_of(spec, plan).objects:
+        for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
         if spec.dns.replicas:
             await _install_dns(client, spec)
-        nodes = spec.topology.workers + 1
+        nodes = len(spec.nodes)
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
         await _until(

@@ -90,7 +90,7 @@ def plan_of(options: argparse.Namespace) -> tuple[AddressPlan, bool]:
     pods = _ranges("--pod-network-cidr", options.pod_cidr or network.clusterCIDR)
     masks = {version: network.mask_size(version) if options.file else MASK_SIZES[version] for version in (4, 6)}
     masks |= _given_masks(options, pods)
-    nodes = spec.topology.workers + 1 if options.nodes is None else options.nodes
+    nodes = len(spec.nodes) if options.nodes is None else options.nodes
     if nodes < 1 or options.max_pods < 1:
         raise UsageError("--nodes and --max-pods: at least 1")
     plan = AddressPlan(

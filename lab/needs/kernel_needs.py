@@ -12,6 +12,7 @@ from kubewire.scenarios.engine.file.spec import LabSpec
 def ensure(spec: LabSpec, missing: Callable[[str], str] = missing_feature) -> None:
     """Raises UsageError, naming the key, when the kernel cannot."""
     for key, value, features in (
+        ("topology", "the properties of its links", spec.topology.requires),
         ("network.ipFamily", spec.network.ipFamily, spec.network.requires),
         ("cni.backend", spec.cni.backend, spec.cni.requires),
     ):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewire.scenarios.engine.file.spec import CNI, Image, LabSpec, Links, SpecError, Topology
+from kubewire.scenarios.engine.file.spec import CNI, Image, LabSpec, SpecError, Topology
+from kubewire.topologies.description import Link
 
 
 def test_defaults_are_those_of_the_address_table():
@@ -15,7 +16,7 @@ def test_defaults_are_those_of_the_address_table():
         "10.244.0.0/16",
         "10.96.0.0/12",
     )
-    assert spec.topology == Topology("one-segment", 3, Links(None))
+    assert spec.topology == Topology("one-segment", 3, Link(None))
 
 
 DUAL = {

@@ -33,8 +33,7 @@ def expand(fixtures: Mapping[str, Any], lab: LabSpec) -> Iterator[dict[str, Any]
 
 def nodes(where: str, lab: LabSpec) -> list[str]:
     """The names of a lab's nodes or workers."""
-    workers = [f"worker-{number}" for number in range(1, lab.topology.workers + 1)]
-    return workers if where == "workers" else ["control-plane", *workers]
+    return lab.workers if where == "workers" else lab.nodes
 
 
 def pod(name: str, short: Mapping[str, Any], app: str) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class Case:
         clock = [VIRTUAL_TIME] if self.scenario.clock == "virtual" else []
         needed = (
             *self.scenario.requires,
+            *self.lab.topology.requires,
             *self.lab.network.requires,
             *self.lab.cni.requires,
             *self.lab.kubeProxy.requires,

@@ -24,13 +24,13 @@ class Keeper:
 
     def keep(self, lab: LabHandle, result: CaseResult) -> None:
         """Says how to look around, and waits. Raises Interrupted when the run is to end."""
-        hosts = [host.name for host in lab.hosts() if host.role == "worker"][:1] or ["control-plane"]
+        hosts = sorted((host for host in lab.hosts() if host.is_node), key=lambda host: host.role != "worker")
         commands = (
             f"export KUBECONFIG={lab.kubeconfig}",
             f"kubectl get pods -o wide -n {result.namespace}",
             f"kubewire kubectl --name {lab.name} get events -A",
-            f"kubewire node --name {lab.name} {hosts[0]} -- iptables-save",
-            f"kubewire node --name {lab.name} {hosts[0]} -- tcpdump -ni any",
+            f"kubewire node --name {lab.name} {hosts[0].name} -- iptables-save",
+            f"kubewire node --name {lab.name} {hosts[0].name} -- tcpdump -ni any",
             f"ls {lab.state_dir}/logs",
         )
         with self._asking:  # one lab after another
