@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from kubewire.lab.setup import network_lists
+from kubewire.lab.setup import network_lists, topology_examples
 from kubewire.scenarios.engine.file import generate as lab_file
 from kubewire.scenarios.engine.verbs import generate as verbs
 
@@ -19,6 +19,7 @@ def main() -> int:
     if code := lab_file.main():
         return code
     verbs.main()
+    topology_examples.main()
     return network_lists.main()
 
 

@@ -36,7 +36,10 @@ def test_routers_have_no_written_routes_when_they_find_them():
 
 def test_static_routers_run_nothing():
     spec = LabSpec.parse({"topology": {"shape": "two-racks"}})
-    hosts = {component.host for component in component_specs(spec, Topology(shape="two-racks").plan("172.18.0.0/16"), "/run/x", "")}
+    hosts = {
+        component.host
+        for component in component_specs(spec, Topology(shape="two-racks").plan("172.18.0.0/16"), "/run/x", "")
+    }
     assert not hosts & {"tor-1", "tor-2", "router"}
 
 

@@ -1,7 +1,7 @@
 """Evaluates a Mininet Topo file, which is a program, without trusting it.
 
 A lab file is data, and what a lab does stays in the lab. So the file that `topology.mininet` names
-runs in a process of its own that may read the machine's files, as `mn --custom` does, and nothing
+runs in a process of its own, which sees the system's programs, Python and its packages, and nothing
 else: it writes no file, reaches no network and no socket, signals no other process, and has no
 capabilities. It is bounded in time and memory. What it says is a description of hosts and links,
 which is checked like the rest of the lab file.
@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from kubewire.components.base.sources import IMPORTED_FROM
+from kubewire.components.base.sources import IMPORTED_FROM, VISIBLE
 from kubewire.components.kernel import namespaces
 
 _SECONDS = 20
@@ -27,7 +27,7 @@ _MEMORY = 1 << 30
 _ANSWER = 1 << 20
 #: The exit code when a signal ended the process that ran the file.
 _KILLED = 128
-_MOUNTS_WITH_SOCKETS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib64")
 _UNSHARED = (
     namespaces.CLONE_NEWUSER
     | namespaces.CLONE_NEWNS
@@ -76,7 +76,11 @@ def main() -> int:
 
     out = os.dup(1)
     os.dup2(2, 1)  # what the file prints is not the answer
+    uid, gid = os.getuid(), os.getgid()
     namespaces.unshare(_UNSHARED)
+    # Without a map nobody owns anything, and a tmpfs has to belong to somebody (user_namespaces(7)).
+    for name, content in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        Path("/proc/self", name).write_text(content)
     inner = os.fork()  # the first process of the pid namespace
     if inner:
         code = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
@@ -97,13 +101,32 @@ def main() -> int:
 def _lock_down() -> None:
     namespaces.set_parent_death_signal(9)
     namespaces.mount("", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE)
-    for folder in _MOUNTS_WITH_SOCKETS:
-        if Path(folder).is_dir():
-            namespaces.mount("tmpfs", folder, "tmpfs")
-    namespaces.restrict("/")
+    _own_root()
     namespaces.without_rights()
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+
+
+def _own_root() -> None:
+    """Changes to a root that has the system's programs, Python and its packages, all read-only."""
+    shown = {Path(folder) for folder in _SYSTEM if Path(folder).is_dir()}
+    shown |= {Path(sys.prefix), Path(sys.base_prefix), VISIBLE, IMPORTED_FROM}
+    outermost = [
+        folder for folder in shown if not any(folder != other and folder.is_relative_to(other) for other in shown)
+    ]
+    # They are opened before the new root covers them.
+    opened = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in outermost}
+    root = Path("/tmp")
+    namespaces.mount("tmpfs", root, "tmpfs")
+    for folder, descriptor in opened.items():
+        target = root / folder.relative_to("/")
+        target.mkdir(parents=True, exist_ok=True)
+        namespaces.bind(f"/proc/self/fd/{descriptor}", target, recursive=True)
+        os.close(descriptor)
+    os.chdir(root)
+    namespaces.pivot_root(".", ".")
+    namespaces.unmount(".", lazy=True)
+    namespaces.restrict("/")
 
 
 def _problem(error: BaseException, name: str) -> str:

@@ -132,8 +132,6 @@ def _routing(topology: Topology, nodes: Sequence[Range]) -> Iterator[tuple[KeyPa
     routing = topology.routing
     speakers = [name for name, host in topology.hosts if host.asn]
     if routing == "static":
-        for name in speakers:
-            yield ("hosts", name, "asn"), "no router speaks BGP with topology.routing: static; set bird"
         return
     if topology.hosts and not speakers:
         yield ("routing",), f"{routing} runs on routers that have an AS number; give them asn"
