@@ -306,10 +306,8 @@ def _vm_status(_: argparse.Namespace) -> int:
     return virtual.show()
 
 
-_SHOW_RULES = {"nftables": "nft list table ip kube-proxy", "ipvs": "ipvsadm -Ln"}
-
-
 def _up(options: argparse.Namespace) -> int:
+    from kubewire.components.kube_proxy import modes
     from kubewire.lab.launch import up
 
     spec = _load_spec(options)
@@ -325,7 +323,8 @@ def _up(options: argparse.Namespace) -> int:
     print(f"lab {name} is up{how} ({spec.label()}) after {time.monotonic() - began:.1f} s")
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
-    rules = _SHOW_RULES.get(spec.kubeProxy.mode, "iptables-save")
+    mode = modes.find(spec.kubeProxy.mode)
+    rules = mode.show if mode else "iptables-save"
     print(f"  kubewire node{flag} {spec.nodes[:2][-1]} -- {rules}")
     print(f"  kubewire down{flag}")
     return 0

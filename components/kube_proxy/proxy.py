@@ -10,9 +10,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from kubewire.components.kube_proxy import sysctls
+from kubewire.components.kube_proxy import modes, sysctls
 from kubewire.components.kube_proxy.aftersync import AfterSync
-from kubewire.components.kube_proxy.backends import BACKENDS, ERRORS, IPTABLES_BASED, Backend, check
+from kubewire.components.kube_proxy.backends import BACKENDS, ERRORS, Backend, check
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.configuration.configfile import until_changed
 from kubewire.components.kube_proxy.families import available_families
@@ -105,7 +105,7 @@ class Proxy:
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run(), self._events.run()]
-        if self._config.effective_mode == "nftables":
+        if modes.of(self._config.effective_mode).watches_service_cidrs:
             jobs.append(self._cidrs.run())
         for family in self._families.values():
             if family.runner:
@@ -236,12 +236,14 @@ async def serve_until_signalled(
 async def cleanup(config: KubeProxyConfiguration, *, but: str = "") -> None:
     """Remove the rules of every mode, in both families. but: except of this one and those that share chains with it;
     what cannot be removed then (its tool may not be installed) is only logged."""
-    spared = IPTABLES_BASED if but in IPTABLES_BASED else (but,)
-    for mode, backend in BACKENDS.items():
-        for family in (IPV4, IPV6) if mode not in spared else ():
+    kept = modes.find(but)
+    for mode in modes.MODES:
+        # Modes that use iptables share chains: starting in one leaves the other's alone, as upstream does.
+        spared = kept is not None and (mode is kept or (mode.uses_iptables and kept.uses_iptables))
+        for family in (IPV4, IPV6) if not spared else ():
             try:
-                await backend(family, config, Metrics(), localhost_node_ports=False).cleanup()
+                await BACKENDS[mode.name](family, config, Metrics(), localhost_node_ports=False).cleanup()
             except ERRORS as error:
                 if not but:
                     raise
-                log.debug("%s rules of another mode (%s) may be left: %s", family, mode, error)
+                log.debug("%s rules of another mode (%s) may be left: %s", family, mode.name, error)

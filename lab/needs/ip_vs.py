@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from kubewire.components.kube_proxy import modes
 from kubewire.lab.errors import UsageError
 from kubewire.lab.needs.doctor import missing_feature
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -25,9 +26,10 @@ def ensure(
     missing: Callable[[str], str] = missing_feature,
 ) -> None:
     """For a lab in mode ipvs: load the module where it is not, as root. Raises UsageError when the kernel cannot."""
-    if spec.kubeProxy.mode != "ipvs":
+    mode = modes.find(spec.kubeProxy.mode)
+    if mode is None or "ip_vs" not in mode.modules:
         return
     if reasons := [reason for reason in map(missing, spec.kubeProxy.requires) if reason]:
-        raise UsageError(f"kubeProxy.mode: ipvs cannot be used here: {', '.join(reasons)}; see kubewire doctor")
+        raise UsageError(f"kubeProxy.mode: {mode.name} cannot be used here: {', '.join(reasons)}; see kubewire doctor")
     if not table.exists() and os.geteuid() == 0:
         load()

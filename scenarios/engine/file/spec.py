@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kubewire.components.addon import Choice
+from kubewire.components.kube_proxy import modes
 from kubewire.components.networks import registry
 from kubewire.components.networks.podnetwork import PodNetwork
 from kubewire.scenarios.engine.file import manifests as manifest_files
@@ -188,7 +189,14 @@ class KubeProxy:
     @property
     def requires(self) -> tuple[str, ...]:
         """What the mode needs of the kernel beyond what every lab does, by doctor's names."""
-        return ("ip_vs", "dummy", "ipset") if self.mode == "ipvs" else ()
+        mode = modes.find(self.mode)
+        return mode.requires if mode else ()
+
+    @property
+    def needs_host_users(self) -> str:
+        """Why the mode needs the first user namespace, or ""."""
+        mode = modes.find(self.mode)
+        return mode.needs_host_users if mode else ""
 
 
 @dataclass(frozen=True)
@@ -282,9 +290,8 @@ class LabSpec:
 
     @property
     def has_host_users(self) -> bool:
-        """Whether the lab's root is the machine's root. In mode ipvs it must be: Linux takes IPVS's configuration from
-        the first user namespace alone (GENL_ADMIN_PERM in net/netfilter/ipvs/ip_vs_ctl.c)."""
-        return self.kubeProxy.mode == "ipvs" if self.hostUsers is None else self.hostUsers
+        """Whether the lab's root is the machine's root. Some proxy modes need that."""
+        return bool(self.kubeProxy.needs_host_users) if self.hostUsers is None else self.hostUsers
 
     @property
     def has_working_dns(self) -> bool:
@@ -294,7 +301,8 @@ class LabSpec:
     def opened(self) -> Iterator[str]:
         """What the lab file opens of the machine, a sentence each, for the user to see before it happens."""
         if self.has_host_users:
-            why = "hostUsers: true" if self.hostUsers else "kubeProxy.mode: ipvs needs hostUsers: true"
+            mode = f"kubeProxy.mode: {self.kubeProxy.mode} needs hostUsers: true"
+            why = "hostUsers: true" if self.hostUsers else mode
             yield (
                 f"{why}: root in this lab is root of this machine; a privileged pod and a node can change "
                 "kernel-wide settings and everything on its disks (docs/security.md)"
@@ -515,8 +523,8 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
 
         for text in coredns.problems(spec.dns.corefile):
             yield ("dns", "corefile"), text
-    if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
-        text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
+    if spec.hostUsers is False and (why := spec.kubeProxy.needs_host_users):
+        text = f"kubeProxy.mode: {spec.kubeProxy.mode} needs it, for {why}"
         yield ("hostUsers",), f"false is not possible here; {text}"
     yield from _images(spec)
 

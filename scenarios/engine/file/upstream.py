@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kubewire.components.controllers import flags as controller_flags
+from kubewire.components.kube_proxy import modes
 from kubewire.components.kube_proxy.configuration import config as proxy
 from kubewire.components.kube_proxy.configuration import validation as proxy_validation
 from kubewire.components.kubeapi import quantity
@@ -28,7 +29,7 @@ _GIVEN_TO_KUBELET = {"containerRuntimeEndpoint": "the lab's fork server is the r
 _PROXY_WITHOUT_EFFECT = proxy.WITHOUT_EFFECT | _GIVEN_TO_PROXY.keys()
 _KUBELET_WITHOUT_EFFECT = kubelet.WITHOUT_EFFECT | _GIVEN_TO_KUBELET.keys()
 #: The sections of a KubeProxyConfiguration that only some modes read.
-_PROXY_SECTIONS = {"iptables": ("iptables", "ipvs"), "ipvs": ("ipvs",), "nftables": ("nftables",)}
+_PROXY_SECTIONS = {mode.name: tuple(modes.reading(mode.name)) for mode in modes.MODES}
 _DURATION: Schema = {"type": ["string", "number"]}
 
 
@@ -110,9 +111,9 @@ def warnings(key: str, data: Mapping[str, Any], mode: str = "") -> Iterator[str]
         return
     if mode == "none" and data:
         yield f"kubeProxy: {', '.join(data)} has no effect: with mode none no kube-proxy runs"
-    for name, modes in _PROXY_SECTIONS.items() if mode != "none" else ():
-        if name in data and mode not in modes:
-            yield f"kubeProxy.{name} has no effect: it is for mode {' and '.join(modes)}, and the mode is {mode}"
+    for name, readers in _PROXY_SECTIONS.items() if mode != "none" else ():
+        if name in data and mode not in readers:
+            yield f"kubeProxy.{name} has no effect: it is for mode {' and '.join(readers)}, and the mode is {mode}"
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
