@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+from kubewire.components.apiserver.openapi import typeddicts
 from kubewire.lab.setup import network_lists
 from kubewire.scenarios.engine.file import generate as lab_file
 from kubewire.scenarios.engine.verbs import generate as verbs
@@ -19,6 +20,7 @@ def main() -> int:
     if code := lab_file.main():
         return code
     verbs.main()
+    typeddicts.main()
     return network_lists.main()
 
 

@@ -1,0 +1,44 @@
+"""The TypedDicts of the kinds have the fields of models.json, and the file on disk is what the command writes."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from kubewire.components.apiserver.openapi import models, typeddicts
+from kubewire.components.kubeapi import types
+
+
+def test_the_file_has_what_the_command_writes() -> None:
+    written = typeddicts.content()
+    assert typeddicts.TARGET.read_text() == written, "run python -m kubewire.lab.setup.generate"
+
+
+@pytest.mark.parametrize("kind", typeddicts.KINDS, ids=lambda kind: kind[2])
+def test_a_kind_has_the_fields_that_the_server_knows(kind: models.GroupVersionKind) -> None:
+    model = models.of_kind(*kind)
+    assert model is not None
+    hints = typing.get_type_hints(getattr(types, kind[2]))  # Raises NameError for a type that is not written.
+    assert hints.keys() == model.fields.keys()
+
+
+def test_only_elements_of_lists_have_required_fields() -> None:
+    assert _required(types.ServicePort) == {"port"}
+    assert _required(types.PodSpec) == set()  # A reader writes pod.get("spec") or {}.
+
+
+def _required(struct: type) -> set[str]:
+    hints = typing.get_type_hints(struct, include_extras=True)
+    return {name for name, hint in hints.items() if typing.get_origin(hint) is typing.Required}
+
+
+def test_two_types_of_one_name_are_an_error() -> None:
+    events = [("", "v1", "Event"), ("events.k8s.io", "v1", "Event")]
+    with pytest.raises(ValueError, match=r"two types have the name Event: io\.k8s\.api"):
+        typeddicts.content(events)
+
+
+def test_a_kind_that_the_server_does_not_have_is_an_error() -> None:
+    with pytest.raises(LookupError, match="Pood"):
+        typeddicts.content([("", "v1", "Pood")])
