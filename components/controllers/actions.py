@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import MERGE_PATCH, ApiError, Client
 from kubewire.components.kubeapi.events import EventRecorder
@@ -36,7 +36,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Create:
-    resource: Resource
+    resource: Resource[Any]
     obj: KubeObject
     report: Report | None = None
 
@@ -47,7 +47,7 @@ class Update:
     meanwhile.
     """
 
-    resource: Resource
+    resource: Resource[Any]
     obj: KubeObject
     subresource: str = ""
 
@@ -56,7 +56,7 @@ class Update:
 class Patch:
     """A JSON merge patch."""
 
-    resource: Resource
+    resource: Resource[Any]
     namespace: str
     name: str
     patch: KubeObject
@@ -68,7 +68,7 @@ class Patch:
 class Delete:
     """A deletion with the uid as precondition, so that a successor of the same name survives."""
 
-    resource: Resource
+    resource: Resource[Any]
     namespace: str
     name: str
     uid: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from kubewire.components.controllers.actions import Patch
 from kubewire.components.controllers.meta import (
@@ -33,7 +34,7 @@ class Claim:
 def claim(
     owner: KubeObject,
     selector: LabelSelector,
-    resource: Resource,
+    resource: Resource[Any],
     candidates: Iterable[KubeObject],
     *,
     admits: Callable[[KubeObject], bool] = lambda _: True,
@@ -61,17 +62,17 @@ def claim(
     return Claim(tuple(owned), tuple(changes))
 
 
-def _adopt(obj: KubeObject, resource: Resource, owner: KubeObject) -> Patch:
+def _adopt(obj: KubeObject, resource: Resource[Any], owner: KubeObject) -> Patch:
     references = [*(obj["metadata"].get("ownerReferences") or []), controller_reference(owner)]
     return _references(obj, resource, references)
 
 
-def _release(obj: KubeObject, resource: Resource, uid: str) -> Patch:
+def _release(obj: KubeObject, resource: Resource[Any], uid: str) -> Patch:
     references = [item for item in obj["metadata"]["ownerReferences"] if item["uid"] != uid]
     return _references(obj, resource, references)
 
 
-def _references(obj: KubeObject, resource: Resource, references: list[KubeObject]) -> Patch:
+def _references(obj: KubeObject, resource: Resource[Any], references: list[KubeObject]) -> Patch:
     metadata = obj["metadata"]
     # resourceVersion lets only one of two owners adopt the same orphan; uid protects a successor
     # of the same name.

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from kubewire.components.controllers.actions import Action, Applier
 from kubewire.components.controllers.flags import Options
@@ -82,13 +82,13 @@ class KeyedController:
         self.queue: WorkQueue[Key] = WorkQueue()
         self.events = context.recorder(self.component)
         self.writes = Writes(context.informers.progress, context.informers.lookup)
-        self._followed: list[Informer] = []
+        self._followed: list[Informer[Any]] = []
 
     def follow(
         self,
-        resource: Resource,
+        resource: Resource[Any],
         handler: Callable[[KubeObject | None, KubeObject | None], None] | None = None,
-    ) -> Informer:
+    ) -> Informer[Any]:
         """Returns the informer of a resource, which run() waits for before it starts."""
         informer = self.informers.get(resource)
         self._followed.append(informer)

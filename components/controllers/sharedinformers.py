@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from kubewire.components.controllers.meta import Key, controller_uid, key_of
 from kubewire.components.kubeapi.client import Client
@@ -63,12 +64,12 @@ class SharedInformers:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._informers: dict[Resource, Informer] = {}
-        self._indexes: dict[tuple[Resource, Callable[[KubeObject], Iterable[str]]], Index] = {}
-        self._progress: dict[Resource, int] = {}
-        self._tasks: dict[Resource, asyncio.Task[None]] = {}
+        self._informers: dict[Resource[Any], Informer[Any]] = {}
+        self._indexes: dict[tuple[Resource[Any], Callable[[KubeObject], Iterable[str]]], Index] = {}
+        self._progress: dict[Resource[Any], int] = {}
+        self._tasks: dict[Resource[Any], asyncio.Task[None]] = {}
 
-    def get(self, resource: Resource) -> Informer:
+    def get(self, resource: Resource[Any]) -> Informer[Any]:
         if resource not in self._informers:
             informer = Informer(self._client, resource, transform=_without_managed_fields)
             self._informers[resource] = informer
@@ -76,7 +77,7 @@ class SharedInformers:
             informer.add_handler(lambda old, new: self._advance(resource, old, new))
         return self._informers[resource]
 
-    def handle(self, resource: Resource, handler: Handler) -> None:
+    def handle(self, resource: Resource[Any], handler: Handler[Any]) -> None:
         """Adds a handler; if the informer runs already, the handler gets every stored object as
         added.
         """
@@ -85,22 +86,22 @@ class SharedInformers:
         for obj in list(informer.store.values()):
             handler(None, obj)
 
-    def index(self, resource: Resource, values: Callable[[KubeObject], Iterable[str]]) -> Index:
+    def index(self, resource: Resource[Any], values: Callable[[KubeObject], Iterable[str]]) -> Index:
         if (resource, values) not in self._indexes:
             index = Index(values)
             self._indexes[resource, values] = index
             self.handle(resource, index.handle)
         return self._indexes[resource, values]
 
-    def progress(self, resource: Resource) -> int | None:
+    def progress(self, resource: Resource[Any]) -> int | None:
         """The highest resourceVersion seen; None for a resource without an informer."""
         return self._progress.get(resource)
 
-    def lookup(self, resource: Resource, key: Key) -> KubeObject | None:
+    def lookup(self, resource: Resource[Any], key: Key) -> KubeObject | None:
         informer = self._informers.get(resource)
         return informer.store.get(key) if informer else None
 
-    def _advance(self, resource: Resource, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _advance(self, resource: Resource[Any], old: KubeObject | None, new: KubeObject | None) -> None:
         version = (new or old or {})["metadata"].get("resourceVersion", "0")
         self._progress[resource] = max(self._progress[resource], int(version))
 
@@ -113,7 +114,7 @@ class SharedInformers:
                     name=f"informer/{resource.plural}",
                 )
 
-    def drop(self, resource: Resource) -> None:
+    def drop(self, resource: Resource[Any]) -> None:
         """Stops following a resource that is no longer served, and forgets its objects."""
         task = self._tasks.pop(resource, None)
         if task is not None:

@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -49,6 +49,9 @@ from kubewire.components.kubelet.status.writer import StatusWriter
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient, Process
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ContainerImage
 
 log = logging.getLogger(__name__)
 _STATUS_SECONDS = 5.0
@@ -110,8 +113,8 @@ class Kubelet:
         self._left_behind: dict[str, list[Process]] = {}
         self._adopted = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
-        self.services = Informer(client, SERVICES, transform=slim_service)
-        self.pods = Informer(
+        self.services: Informer[Any] = Informer(client, SERVICES, transform=slim_service)
+        self.pods: Informer[Any] = Informer(
             client,
             PODS,
             field_selector=f"spec.nodeName={settings.node_name}",
@@ -359,7 +362,7 @@ class Kubelet:
         self.metrics.status_writes.set(self.status.requests)
         return self.metrics.registry.text()
 
-    def _node_images(self) -> list[dict[str, Any]]:
+    def _node_images(self) -> list[ContainerImage]:
         names = sorted({image.name for image in self.images.catalogue.images.values()})
         return [{"names": [name], "sizeBytes": 0} for name in names[:50]]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
@@ -23,7 +24,7 @@ class ReferencedObjects:
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
         self._client = client
         self._on_change = on_change
-        self._informers: dict[Key, tuple[Informer, asyncio.Task[None]]] = {}
+        self._informers: dict[Key, tuple[Informer[Any], asyncio.Task[None]]] = {}
         self._users: dict[Key, set[str]] = {}
 
     async def use(
@@ -61,13 +62,13 @@ class ReferencedObjects:
     def secret(self, namespace: str, name: str) -> KubeObject | None:
         return self._get(SECRETS, namespace, name)
 
-    def _get(self, resource: Resource, namespace: str, name: str) -> KubeObject | None:
+    def _get(self, resource: Resource[Any], namespace: str, name: str) -> KubeObject | None:
         entry = self._informers.get((resource.plural, namespace, name))
         return entry[0].get(name, namespace) if entry else None
 
     def _start(self, key: Key) -> None:
         plural, namespace, name = key
-        informer = Informer(
+        informer: Informer[Any] = Informer(
             self._client,
             CONFIGMAPS if plural == CONFIGMAPS.plural else SECRETS,
             namespace=namespace,

@@ -188,7 +188,8 @@ class StaticPods:
 
     async def _create(self, pod: KubeObject) -> None:
         try:
-            await self._client.create(PODS, mirror_of(pod, self.node_uid))
+            mirror: Any = mirror_of(pod, self.node_uid)
+            await self._client.create(PODS, mirror)
         except ApiError as error:
             if error.status != 409:
                 raise

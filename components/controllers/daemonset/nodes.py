@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
 from kubewire.components.kubeapi.nodeaffinity import pod_admits_node
@@ -30,7 +31,7 @@ class Verdict:
     stay: bool
 
 
-def tolerations(spec: KubeObject) -> list[KubeObject]:
+def tolerations(spec: KubeObject) -> list[Any]:
     """The template's tolerations and those for node problems (AddOrUpdateDaemonPodTolerations)."""
     wanted = [*_TOLERATED]
     if spec.get("hostNetwork"):
@@ -40,7 +41,7 @@ def tolerations(spec: KubeObject) -> list[KubeObject]:
     return keep + added
 
 
-def verdict(daemonset: KubeObject, node: KubeObject) -> Verdict:
+def verdict(daemonset: KubeObject, node: Any) -> Verdict:
     """Checks one node against the template's nodeName, node affinity and tolerations.
 
     This is upstream's NodeShouldRunDaemonPod.

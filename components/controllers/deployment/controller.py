@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from kubewire.components.controllers.actions import Action, Create, Update
 from kubewire.components.controllers.claims import claim
@@ -79,7 +80,7 @@ class DeploymentController(KeyedController):
         deployment: KubeObject,
         actions: tuple[Action, ...],
     ) -> None:
-        current = deployment
+        current: Any = deployment
         for action in actions:
             try:
                 if isinstance(action, Update):
@@ -104,7 +105,7 @@ class DeploymentController(KeyedController):
         next hash differs.
         """
         metadata = wanted["metadata"]
-        existing = await self.client.get(REPLICASETS, metadata["name"], metadata["namespace"])
+        existing: Any = await self.client.get(REPLICASETS, metadata["name"], metadata["namespace"])
         is_own = controller_uid(existing) == deployment["metadata"]["uid"]
         if is_own and equal_ignoring_hash(
             existing["spec"]["template"],

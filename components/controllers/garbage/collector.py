@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 from kubewire.components.controllers.controller import Context
 from kubewire.components.controllers.discovery import discover
@@ -46,8 +47,8 @@ class GarbageCollector:
         self.client = context.client
         self.graph = Graph()
         self.queue: WorkQueue[str] = WorkQueue()
-        self.kinds: dict[tuple[str, str], Resource] = {}
-        self.watched: set[Resource] = set()
+        self.kinds: dict[tuple[str, str], Resource[Any]] = {}
+        self.watched: set[Resource[Any]] = set()
         self._absent: OrderedDict[str, None] = OrderedDict()
         self._resync_now = asyncio.Event()
         self._ready = asyncio.Event()
@@ -105,7 +106,7 @@ class GarbageCollector:
             async with asyncio.timeout(_SYNC_PATIENCE):
                 await asyncio.gather(*waiting)
 
-    def _unwatch(self, resource: Resource) -> None:
+    def _unwatch(self, resource: Resource[Any]) -> None:
         self.watched.discard(resource)
         self.context.informers.drop(resource)
         for node in self.graph.of_resource(resource):
@@ -113,7 +114,7 @@ class GarbageCollector:
 
     def _handler(
         self,
-        resource: Resource,
+        resource: Resource[Any],
     ) -> Callable[[KubeObject | None, KubeObject | None], None]:
         def handle(old: KubeObject | None, new: KubeObject | None) -> None:
             if new is None:
@@ -259,5 +260,5 @@ class GarbageCollector:
         )
 
 
-def _group_version(resource: Resource) -> str:
+def _group_version(resource: Resource[Any]) -> str:
     return resource.api_version

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
@@ -34,7 +35,7 @@ ORPHAN = "orphan"
 class Node:
     """The facts about one object that garbage collection needs."""
 
-    resource: Resource
+    resource: Resource[Any]
     namespace: str
     name: str
     uid: str
@@ -43,7 +44,7 @@ class Node:
     finalizers: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, resource: Resource, obj: KubeObject) -> Node:
+    def of(cls, resource: Resource[Any], obj: KubeObject) -> Node:
         metadata = obj["metadata"]
         return cls(
             resource,
@@ -97,7 +98,7 @@ class Graph:
     def dependents(self, uid: str) -> list[Node]:
         return [self._nodes[item] for item in sorted(self._dependents.get(uid, ()))]
 
-    def of_resource(self, resource: Resource) -> list[Node]:
+    def of_resource(self, resource: Resource[Any]) -> list[Node]:
         return [node for node in self._nodes.values() if node.resource == resource]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from kubewire.components.controllers.actions import Patch
 from kubewire.components.controllers.controller import Context, KeyedController
@@ -169,7 +170,7 @@ class NamespaceController(KeyedController):
                 finalizers.update(item["metadata"].get("finalizers") or [])
         return Outcome(remaining, finalizers, discovered.failed, errors)
 
-    async def _empty_of(self, resource: Resource, namespace: str) -> list[KubeObject]:
+    async def _empty_of(self, resource: Resource[Any], namespace: str) -> list[KubeObject]:
         items = (await self.client.list(resource, namespace)).items
         if not items:
             return []
@@ -183,7 +184,7 @@ class NamespaceController(KeyedController):
                 await self._delete(resource, item)
         return (await self.client.list(resource, namespace)).items
 
-    async def _delete(self, resource: Resource, item: KubeObject) -> None:
+    async def _delete(self, resource: Resource[Any], item: KubeObject) -> None:
         metadata = item["metadata"]
         try:
             await self.client.delete(
@@ -197,11 +198,11 @@ class NamespaceController(KeyedController):
                 raise
 
 
-def _deletable(discovered: Discovered) -> list[Resource]:
+def _deletable(discovered: Discovered) -> list[Resource[Any]]:
     """The resources to delete, pods last: a live owner would replace deleted pods."""
     able = [item for item in discovered.having("list", "delete") if item.namespaced]
     return sorted(able, key=lambda item: (item == PODS, item.group, item.plural))
 
 
-def _title(resource: Resource) -> str:
+def _title(resource: Resource[Any]) -> str:
     return f"{resource.plural}.{resource.group}"

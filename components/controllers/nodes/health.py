@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from kubewire.components.controllers.meta import condition, created_at, format_time, parse_time
 from kubewire.components.kubeapi.resources import KubeObject
@@ -103,7 +104,7 @@ def _stays(taint: KubeObject, schedule: set[str], execute: str) -> bool:
     return True
 
 
-def eviction_time(pod: KubeObject, taints: Sequence[KubeObject], now: datetime) -> datetime | None:
+def eviction_time(pod: KubeObject, taints: Sequence[Any], now: datetime) -> datetime | None:
     """When a pod must leave its node because of NoExecute taints; None when it may stay.
 
     A pod that tolerates all of them for a limited time leaves after the shortest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, is_deleting
-from kubewire.components.controllers.servicecidr.plan import IPADDRESSES, SERVICECIDRS, plan
-from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.controllers.servicecidr.plan import plan
+from kubewire.components.kubeapi.resources import IPADDRESSES, SERVICECIDRS, KubeObject
 
 
 class ServiceCIDRController(KeyedController):

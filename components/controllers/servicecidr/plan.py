@@ -8,10 +8,8 @@ from datetime import datetime
 
 from kubewire.components.controllers.actions import Action, Update
 from kubewire.components.controllers.meta import condition, format_time, is_deleting
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import SERVICECIDRS, KubeObject
 
-SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
-IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 _READY = "Kubernetes Service CIDR is ready"
 _HINT = "please remove them or create a new ServiceCIDR"

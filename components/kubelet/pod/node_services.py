@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -29,7 +29,7 @@ class Recorder(Protocol):
 
     def event(
         self,
-        obj: KubeObject,
+        obj: Mapping[str, Any],
         event_type: str,
         reason: str,
         message: str,

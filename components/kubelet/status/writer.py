@@ -134,7 +134,7 @@ class StatusWriter:
             return
         self.requests += 1
         body = {"metadata": {"uid": api_uid}, "status": patch}
-        written = await self._client.patch(
+        written: Any = await self._client.patch(
             PODS,
             pods.name(pod),
             body,

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from kubewire.components.apiserver.openapi import models, typeddicts
-from kubewire.components.kubeapi import types
+from kubewire.components.kubeapi import resources, types
 
 
 def test_the_file_has_what_the_command_writes() -> None:
@@ -31,6 +31,14 @@ def test_only_elements_of_lists_have_required_fields() -> None:
 def _required(struct: type) -> set[str]:
     hints = typing.get_type_hints(struct, include_extras=True)
     return {name for name, hint in hints.items() if typing.get_origin(hint) is typing.Required}
+
+
+def test_a_resource_has_the_type_of_its_kind() -> None:
+    for name, annotation in resources.__annotations__.items():
+        resource = getattr(resources, name)
+        group_version_kind = (resource.group, resource.version, resource.kind)
+        written = f"types.{resource.kind}" if group_version_kind in typeddicts.KINDS else "KubeObject"
+        assert annotation == f"Resource[{written}]", name
 
 
 def test_two_types_of_one_name_are_an_error() -> None:
