@@ -270,6 +270,13 @@ class ControllerRevision(TypedDict, total=False):
     revision: int
 
 
+class CoreV1EndpointPort(TypedDict, total=False):
+    appProtocol: str
+    name: str
+    port: Required[int]
+    protocol: str
+
+
 class CronJob(TypedDict, total=False):
     apiVersion: str
     kind: str
@@ -386,6 +393,13 @@ class DeploymentStrategy(TypedDict, total=False):
     type: str
 
 
+class DiscoveryV1EndpointPort(TypedDict, total=False):
+    appProtocol: str
+    name: str
+    port: int
+    protocol: str
+
+
 class DownwardAPIProjection(TypedDict, total=False):
     items: list[DownwardAPIVolumeFile]
 
@@ -436,26 +450,19 @@ class EndpointHints(TypedDict, total=False):
     forZones: list[ForZone]
 
 
-class EndpointPort(TypedDict, total=False):
-    appProtocol: str
-    name: str
-    port: int
-    protocol: str
-
-
 class EndpointSlice(TypedDict, total=False):
     addressType: str
     apiVersion: str
     endpoints: list[Endpoint]
     kind: str
     metadata: ObjectMeta
-    ports: list[EndpointPort]
+    ports: list[DiscoveryV1EndpointPort]
 
 
 class EndpointSubset(TypedDict, total=False):
     addresses: list[EndpointAddress]
     notReadyAddresses: list[EndpointAddress]
-    ports: list[EndpointPort]
+    ports: list[CoreV1EndpointPort]
 
 
 class Endpoints(TypedDict, total=False):

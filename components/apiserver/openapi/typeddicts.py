@@ -9,7 +9,7 @@ So mypy and the server know the same fields.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kubewire.components.apiserver.openapi import models
 from kubewire.components.apiserver.openapi.models import Model
@@ -78,24 +78,24 @@ _SCALARS = {
 
 
 def content(kinds: Iterable[models.GroupVersionKind] = KINDS) -> str:
-    """The module. Raises LookupError for a kind that models.json lacks, and ValueError if two types have one name."""
+    """The module. Raises LookupError for a kind that models.json lacks."""
     reachable = _reachable(kinds)
-    elements = {kind[2:] for model in reachable.values() for kind in model.fields.values() if kind.startswith("[#")}
-    classes = (_class(model, model.name in elements) for _, model in sorted(reachable.items()))
-    return "\n\n".join([_HEAD, *classes])
+    names = _names(reachable)
+    elements = {kind[2:] for model in reachable for kind in model.fields.values() if kind.startswith("[#")}
+    ordered = sorted(reachable, key=lambda model: names[model.name])
+    return "\n\n".join([_HEAD, *(_class(model, names, model.name in elements) for model in ordered)])
 
 
-def _reachable(kinds: Iterable[models.GroupVersionKind]) -> dict[str, Model]:
-    """The kinds and the types that they refer to, directly or not, by their short names."""
+def _reachable(kinds: Iterable[models.GroupVersionKind]) -> list[Model]:
+    """The kinds and the types that they refer to, directly or not."""
     found: dict[str, Model] = {}
     ahead = [_of_kind(kind) for kind in kinds]
     while ahead:
         model = ahead.pop()
-        if (known := found.setdefault(model.short, model)) is not model:
-            raise ValueError(f"two types have the name {model.short}: {known.name} and {model.name}")
+        found[model.name] = model
         references = (models.referenced(kind) for kind in model.fields.values())
-        ahead += [one for one in references if one and one.short not in found]
-    return found
+        ahead += [one for one in references if one and one.name not in found]
+    return list(found.values())
 
 
 def _of_kind(kind: models.GroupVersionKind) -> Model:
@@ -105,28 +105,47 @@ def _of_kind(kind: models.GroupVersionKind) -> Model:
     return model
 
 
-def _class(model: Model, is_element: bool) -> str:
+def _names(reachable: Iterable[Model]) -> dict[str, str]:
+    """The class of each definition: its Go type, and where two packages have one, the package's name before it, as in
+    the official Python client: CoreV1EndpointPort, DiscoveryV1EndpointPort.
+    """
+    by_short: dict[str, list[Model]] = {}
+    for model in reachable:
+        by_short.setdefault(model.short, []).append(model)
+    return {
+        model.name: short if len(sharing) == 1 else _package(model) + short
+        for short, sharing in by_short.items()
+        for model in sharing
+    }
+
+
+def _package(model: Model) -> str:
+    group, version = model.name.split(".")[-3:-1]
+    return group.capitalize() + version.capitalize()
+
+
+def _class(model: Model, names: Mapping[str, str], is_element: bool) -> str:
     """A required field is Required only in the elements of lists.
 
     Elsewhere OpenAPI's `required` says too much: a status that nobody has written yet lacks the counts that are
     required in it, and whoever reads a struct that may be absent writes `obj.get("spec") or {}`.
     """
     required = model.required if is_element else ()
-    lines = [f"class {model.short}(TypedDict, total=False):"]
+    lines = [f"class {names[model.name]}(TypedDict, total=False):"]
     for name, kind in sorted(model.fields.items()):
-        text = _python_type(kind)
+        text = _python_type(kind, names)
         lines.append(f"    {name}: {f'Required[{text}]' if name in required else text}")
     return "\n".join([*lines, ""])
 
 
-def _python_type(kind: str) -> str:
+def _python_type(kind: str, names: Mapping[str, str]) -> str:
     match kind[0]:
         case "[":
-            return f"list[{_python_type(kind[1:])}]"
+            return f"list[{_python_type(kind[1:], names)}]"
         case "{":
-            return f"dict[str, {_python_type(kind[1:])}]"
+            return f"dict[str, {_python_type(kind[1:], names)}]"
         case "#":
-            return kind.rpartition(".")[2]
+            return names[kind[1:]]
     return _SCALARS[kind]
 
 

@@ -41,10 +41,9 @@ def test_a_resource_has_the_type_of_its_kind() -> None:
         assert annotation == f"Resource[{written}]", name
 
 
-def test_two_types_of_one_name_are_an_error() -> None:
-    events = [("", "v1", "Event"), ("events.k8s.io", "v1", "Event")]
-    with pytest.raises(ValueError, match=r"two types have the name Event: io\.k8s\.api"):
-        typeddicts.content(events)
+def test_types_of_one_name_are_told_apart_by_their_packages() -> None:
+    assert types.EndpointSlice.__annotations__["ports"].__forward_arg__ == "list[DiscoveryV1EndpointPort]"
+    assert types.EndpointSubset.__annotations__["ports"].__forward_arg__ == "list[CoreV1EndpointPort]"
 
 
 def test_a_kind_that_the_server_does_not_have_is_an_error() -> None:
