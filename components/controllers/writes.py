@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource
 
 #: Seconds after which a write counts as seen. Its event may never come, for example when the
 #: object was created and deleted between two lists.
@@ -47,7 +47,7 @@ class Writes:
         self._clock = clock
         self._pending: dict[object, list[_Write]] = {}
 
-    def written(self, key: object, resource: Resource[Any], obj: KubeObject) -> None:
+    def written(self, key: object, resource: Resource[Any], obj: Mapping[str, Any]) -> None:
         """Records a create, update or patch; obj is the API server's answer."""
         version = obj.get("metadata", {}).get("resourceVersion")
         if self._progress(resource) is None or not version:

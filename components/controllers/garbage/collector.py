@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.controller import Context
 from kubewire.components.controllers.discovery import discover
@@ -25,12 +24,16 @@ from kubewire.components.controllers.garbage.graph import (
 )
 from kubewire.components.controllers.workqueue import WorkQueue
 from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.informer import Handler
 from kubewire.components.kubeapi.resources import (
     CUSTOMRESOURCEDEFINITIONS,
     EVENTS,
     KubeObject,
     Resource,
 )
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ObjectMeta, OwnerReference, PartialObjectMetadata
 
 log = logging.getLogger(__name__)
 _RESYNC = 30.0
@@ -115,8 +118,8 @@ class GarbageCollector:
     def _handler(
         self,
         resource: Resource[Any],
-    ) -> Callable[[KubeObject | None, KubeObject | None], None]:
-        def handle(old: KubeObject | None, new: KubeObject | None) -> None:
+    ) -> Handler[PartialObjectMetadata]:
+        def handle(old: PartialObjectMetadata | None, new: PartialObjectMetadata | None) -> None:
             if new is None:
                 self._forget((old or {})["metadata"]["uid"])
                 return
@@ -170,7 +173,7 @@ class GarbageCollector:
             if error.status != 404:
                 raise
 
-    async def _state_of(self, node: Node, owner: KubeObject) -> OwnerState:
+    async def _state_of(self, node: Node, owner: OwnerReference) -> OwnerState:
         """The state of an owner; one the graph does not know is looked up in the API server.
 
         The informers may lag behind, so an owner missing from the graph proves nothing.
@@ -239,7 +242,7 @@ class GarbageCollector:
         kept = [item for item in fresh.get("finalizers") or [] if item != finalizer]
         await self._patch(node, fresh, {"finalizers": kept})
 
-    async def _fresh(self, node: Node) -> KubeObject | None:
+    async def _fresh(self, node: Node) -> ObjectMeta | None:
         """The object's present metadata, or None when it is gone or another object has its name."""
         try:
             current = await self.client.get(node.resource, node.name, node.namespace or None)
@@ -247,10 +250,10 @@ class GarbageCollector:
             if error.status == 404:
                 return None
             raise
-        metadata: KubeObject = current["metadata"]
+        metadata: ObjectMeta = current["metadata"]
         return metadata if metadata["uid"] == node.uid else None
 
-    async def _patch(self, node: Node, fresh: KubeObject, change: KubeObject) -> None:
+    async def _patch(self, node: Node, fresh: ObjectMeta, change: KubeObject) -> None:
         metadata = {"uid": fresh["uid"], "resourceVersion": fresh["resourceVersion"], **change}
         await self.client.patch(
             node.resource,

@@ -23,9 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import OwnerReference, PartialObjectMetadata
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -39,12 +42,12 @@ class Node:
     namespace: str
     name: str
     uid: str
-    owners: tuple[KubeObject, ...] = ()
+    owners: tuple[OwnerReference, ...] = ()
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, resource: Resource[Any], obj: KubeObject) -> Node:
+    def of(cls, resource: Resource[Any], obj: PartialObjectMetadata) -> Node:
         metadata = obj["metadata"]
         return cls(
             resource,
@@ -133,7 +136,7 @@ class Decision:
 def decide(
     node: Node,
     dependents: Iterable[Node],
-    state_of: Callable[[KubeObject], OwnerState],
+    state_of: Callable[[OwnerReference], OwnerState],
 ) -> Decision:
     """Decides about one object (attemptToDeleteItem).
 

@@ -38,6 +38,12 @@ MISTAKES = [
         'spec.get("sessionAfinity")',
         'TypedDict "ServiceSpec" has no key "sessionAfinity"',
     ),
+    Mistake(
+        "components/controllers/pods.py",
+        '(pod.get("status") or {}).get("phase")',
+        '(pod.get("status") or {}).get("phaze")',
+        'TypedDict "PodStatus" has no key "phaze"',
+    ),
 ]
 
 
