@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
-from kubewire.components.kubeapi.resources import CONFIGMAPS, SECRETS, KubeObject, Resource
+from kubewire.components.kubeapi.resources import CONFIGMAPS, SECRETS, Resource, T
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ConfigMap, Secret
 
 Key = tuple[str, str, str]
 
@@ -56,15 +59,16 @@ class ReferencedObjects:
     def _used_by(self, uid: str) -> list[Key]:
         return [key for key, users in self._users.items() if uid in users]
 
-    def config_map(self, namespace: str, name: str) -> KubeObject | None:
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None:
         return self._get(CONFIGMAPS, namespace, name)
 
-    def secret(self, namespace: str, name: str) -> KubeObject | None:
+    def secret(self, namespace: str, name: str) -> Secret | None:
         return self._get(SECRETS, namespace, name)
 
-    def _get(self, resource: Resource[Any], namespace: str, name: str) -> KubeObject | None:
+    def _get(self, resource: Resource[T], namespace: str, name: str) -> T | None:
         entry = self._informers.get((resource.plural, namespace, name))
-        return entry[0].get(name, namespace) if entry else None
+        found: T | None = entry[0].get(name, namespace) if entry else None
+        return found
 
     def _start(self, key: Key) -> None:
         plural, namespace, name = key

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kubeapi.fields import only
 
 if TYPE_CHECKING:
     from kubewire.components.kubeapi import types
 
 _Object = TypeVar("_Object", bound="types.PartialObjectMetadata")
-_Struct = TypeVar("_Struct", bound=Mapping[str, Any])
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 #: Since when what the slice says has been true (the endpoints controllers write it).
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
@@ -37,32 +37,26 @@ _METADATA = frozenset(("name", "namespace", "uid", "resourceVersion", "labels", 
 def trim_service(service: types.Service) -> types.Service:
     """As trim(), and of its spec what service_ports() reads."""
     trimmed = trim(service)
-    trimmed["spec"] = _only(_SERVICE_SPEC, service["spec"])
+    trimmed["spec"] = only(_SERVICE_SPEC, service["spec"])
     return trimmed
 
 
 def trim_slice(endpoint_slice: types.EndpointSlice) -> types.EndpointSlice:
     """As trim(), and of its endpoints what slice_endpoints() reads: not the pod behind each."""
     trimmed = trim(endpoint_slice)
-    trimmed["endpoints"] = [_only(_ENDPOINT, endpoint) for endpoint in endpoint_slice.get("endpoints") or ()]
+    trimmed["endpoints"] = [only(_ENDPOINT, endpoint) for endpoint in endpoint_slice.get("endpoints") or ()]
     return trimmed
 
 
 def trim(obj: _Object) -> _Object:
     """What we need of an object; managedFields and annotations are most of its weight."""
     metadata = obj["metadata"]
-    kept = _only(_METADATA, metadata)
+    kept = only(_METADATA, metadata)
     if (since := (metadata.get("annotations") or {}).get(TRIGGER_TIME)) is not None:
         kept["annotations"] = {TRIGGER_TIME: since}
     trimmed = obj.copy()
     trimmed["metadata"] = kept
     return trimmed
-
-
-def _only(names: Container[str], struct: _Struct) -> _Struct:
-    kept: Any = {key: value for key, value in struct.items() if key in names}
-    fewer: _Struct = kept
-    return fewer
 
 
 def service_ports(service: types.Service, family: str) -> dict[ServicePortName, ServicePort]:

@@ -44,6 +44,12 @@ MISTAKES = [
         '(pod.get("status") or {}).get("phaze")',
         'TypedDict "PodStatus" has no key "phaze"',
     ),
+    Mistake(
+        "components/kubelet/pods.py",
+        'pod["spec"].get("restartPolicy")',
+        'pod["spec"].get("restartPolicie")',
+        'TypedDict "PodSpec" has no key "restartPolicie"',
+    ),
 ]
 
 
