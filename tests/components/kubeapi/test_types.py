@@ -75,6 +75,13 @@ def test_a_misspelt_field_fails_mypy(mistake: Mistake, said: list[str]) -> None:
     assert [line for line in said if mistake.said in line and mistake.module in line], "\n".join(said)
 
 
+@pytest.mark.parametrize("part", ["kube_proxy", "controllers", "kubelet"])
+def test_a_process_does_not_load_the_types(part: str) -> None:
+    code = f"import sys, kubewire.components.{part}.main; print('kubewire.components.kubeapi.types' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_mypy_says_nothing_else_about_these_modules(said: list[str]) -> None:
     errors = [line for line in said if ": error: " in line]
     assert len(errors) == len(MISTAKES), "\n".join(errors)
