@@ -10,7 +10,7 @@ from kubewire.components.controllers.meta import annotations_of
 from kubewire.components.controllers.podtemplate import pod_from_template
 
 if TYPE_CHECKING:
-    from kubewire.components.kubeapi.types import Job, Pod
+    from kubewire.components.kubeapi.types import EnvVar, EnvVarSource, Job, Pod
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FINALIZER = "batch.kubernetes.io/job-tracking"
@@ -63,9 +63,9 @@ def new_pod(job: Job, index: int | None) -> Pod:
     metadata["generateName"] = f"{name}-{index}-"
     metadata["annotations"][INDEX] = metadata["labels"][INDEX] = str(index)
     pod["spec"].setdefault("hostname", f"{name}-{index}")
-    path = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
-    variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": path}
-    for container in [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]:
+    path: EnvVarSource = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
+    variable: EnvVar = {"name": "JOB_COMPLETION_INDEX", "valueFrom": path}
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
         given = container.get("env") or []
         if not any(item["name"] == variable["name"] for item in given):
             container["env"] = [*given, copy.deepcopy(variable)]

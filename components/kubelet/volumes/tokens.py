@@ -18,6 +18,7 @@ from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.volumes.payload import MountProblem, TokenRequest
 
 if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
     from kubewire.components.kubeapi.types import Pod
 
 _ONE_DAY = 86400.0
@@ -66,7 +67,7 @@ class TokenCache:
 
     async def _request(self, pod: Pod, request: TokenRequest) -> _Held:
         account = pod["spec"].get("serviceAccountName") or "default"
-        body = {
+        body: types.TokenRequest = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {
@@ -81,7 +82,8 @@ class TokenCache:
             },
         }
         path = SERVICEACCOUNTS.path(pods.namespace(pod), account, "token")
-        status = orjson.loads(await self._client.request("POST", path, body=body))["status"]
+        answer: types.TokenRequest = orjson.loads(await self._client.request("POST", path, body=body))
+        status = answer["status"]
         now = self._clock()
         life = pods.parse_time(status["expirationTimestamp"]).timestamp() - now
         return _Held(status["token"], now + min(life * _LIFE_SHARE, _ONE_DAY))
