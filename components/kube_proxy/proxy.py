@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kube_proxy import modes, sysctls
 from kubewire.components.kube_proxy.aftersync import AfterSync
@@ -30,7 +30,10 @@ from kubewire.components.kube_proxy.state.tracker import Tracker
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.events import EventRecorder
 from kubewire.components.kubeapi.informer import Informer, wait_synced
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
 
 log = logging.getLogger(__name__)
 #: The kernel is looked at anew this often although nothing seems wrong (upstream's FullSyncPeriod).
@@ -123,24 +126,24 @@ class Proxy:
             max_interval=_FULL_SYNC_SECONDS,
         )
 
-    def _node_changed(self, _: KubeObject | None, new: KubeObject | None) -> None:
+    def _node_changed(self, _: types.Node | None, new: types.Node | None) -> None:
         self._health.node = new
         node = node_from(self._node_name, new)
         if node != self._node:
             self._node = node
             self._request_all()
 
-    def _service_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _service_changed(self, old: types.Service | None, new: types.Service | None) -> None:
         for family in self._families.values():
             if family.tracker.service_changed(old, new):
                 self._request(family)
 
-    def _slice_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _slice_changed(self, old: types.EndpointSlice | None, new: types.EndpointSlice | None) -> None:
         for family in self._families.values():
             if family.tracker.slice_changed(old, new):
                 self._request(family)
 
-    def _cidr_changed(self, _: KubeObject | None, __: KubeObject | None) -> None:
+    def _cidr_changed(self, _: types.ServiceCIDR | None, __: types.ServiceCIDR | None) -> None:
         cidrs = {cidr for item in self._cidrs.store.values() for cidr in item["spec"].get("cidrs") or ()}
         if self._service_cidrs != (known := tuple(sorted(cidrs))):
             self._service_cidrs = known

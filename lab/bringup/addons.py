@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -73,7 +74,7 @@ async def apply(client: Client, obj: KubeObject) -> None:
     prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
     listed = orjson.loads(await client.request("GET", prefix))
     entry = next(r for r in listed["resources"] if r["kind"] == obj["kind"] and "/" not in r["name"])
-    resource = Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
+    resource: Resource[KubeObject] = Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
     try:
         await client.create(resource, obj)
     except ApiError as error:
@@ -82,7 +83,7 @@ async def apply(client: Client, obj: KubeObject) -> None:
 
 
 async def _until(
-    client: Client, resource: Resource, namespace: str | None, done: Callable[[list[KubeObject]], bool]
+    client: Client, resource: Resource[Any], namespace: str | None, done: Callable[[list[KubeObject]], bool]
 ) -> None:
     """List and watch until done says so of what is there."""
     while True:

@@ -62,7 +62,7 @@ def _objects(manifests: tuple[Manifests, ...]) -> Iterator[tuple[str, KubeObject
             yield f"{one.source}: {obj.data['kind']} {name}", obj.data
 
 
-async def _apply(client: Client, where: str, obj: KubeObject) -> tuple[Resource, KubeObject]:
+async def _apply(client: Client, where: str, obj: KubeObject) -> tuple[Resource[Any], KubeObject]:
     """As `kubectl apply --server-side`: what is there already gets what the manifest says."""
     try:
         resource = await _resource(client, obj)
@@ -78,7 +78,7 @@ async def _apply(client: Client, where: str, obj: KubeObject) -> tuple[Resource,
     return resource, done
 
 
-async def _resource(client: Client, obj: KubeObject) -> Resource:
+async def _resource(client: Client, obj: KubeObject) -> Resource[Any]:
     """By discovery. Raises LookupError that names the kinds there are."""
     group, _, version = obj["apiVersion"].rpartition("/")
     prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
@@ -95,7 +95,7 @@ async def _resource(client: Client, obj: KubeObject) -> Resource:
     return Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
 
 
-async def _ready(client: Client, where: str, resource: Resource, obj: KubeObject, note: Note) -> None:
+async def _ready(client: Client, where: str, resource: Resource[Any], obj: KubeObject, note: Note) -> None:
     lacks = _LACKS.get(resource.plural) if resource.group in ("", "apps") else None
     if lacks is None:
         return
@@ -120,7 +120,7 @@ async def _ready(client: Client, where: str, resource: Resource, obj: KubeObject
         await asyncio.sleep(_POLL)
 
 
-async def _found(client: Client, where: str, resource: Resource, obj: KubeObject) -> KubeObject:
+async def _found(client: Client, where: str, resource: Resource[Any], obj: KubeObject) -> KubeObject:
     metadata = obj["metadata"]
     while True:
         try:
@@ -131,7 +131,7 @@ async def _found(client: Client, where: str, resource: Resource, obj: KubeObject
             raise ManifestError(f"{where}: {error}") from error
 
 
-async def _until(client: Client, resource: Resource, obj: KubeObject, lacks: Callable[[KubeObject], str]) -> None:
+async def _until(client: Client, resource: Resource[Any], obj: KubeObject, lacks: Callable[[KubeObject], str]) -> None:
     metadata = obj["metadata"]
     while True:
         if not lacks(await client.get(resource, metadata["name"], metadata.get("namespace"))):
@@ -178,11 +178,11 @@ _LACKS: dict[str, Callable[[KubeObject], str]] = {
 }
 
 
-async def _trouble(client: Client, resource: Resource, item: KubeObject) -> str:
+async def _trouble(client: Client, resource: Resource[Any], item: KubeObject) -> str:
     """Why a container of it waits, in the kubelet's words, or why its pod is on no node."""
     namespace = item["metadata"]["namespace"]
     if resource.plural == "pods":
-        pods = [item]
+        pods: list[Any] = [item]
     else:
         selector = ",".join(f"{key}={value}" for key, value in _labels(item).items())
         try:

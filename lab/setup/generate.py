@@ -1,14 +1,15 @@
 """Writes every generated file of a checkout: `python -m kubewire.lab.setup.generate`.
 
 A generated file stays in the tree because an editor or a person reads it there. Tests compare each file with what its
-generator makes. The models of the Kubernetes API are not among them: they are made from a wheel that has to be
-downloaded first (components/apiserver/openapi/generate.py).
+generator makes. The models of the Kubernetes API are not among them, only the types that come from the models: the
+models are made from a wheel that has to be downloaded first (components/apiserver/openapi/generate.py).
 """
 
 from __future__ import annotations
 
 import sys
 
+from kubewire.components.apiserver.openapi import typeddicts
 from kubewire.lab.setup import network_lists, topology_examples
 from kubewire.scenarios.engine.file import generate as lab_file
 from kubewire.scenarios.engine.verbs import generate as verbs
@@ -20,6 +21,7 @@ def main() -> int:
         return code
     verbs.main()
     topology_examples.main()
+    typeddicts.main()
     return network_lists.main()
 
 

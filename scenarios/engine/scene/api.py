@@ -64,7 +64,7 @@ class Cluster:
         self._address = (parts.hostname or "", parts.port or 443)
         self._context = credentials.ssl_context() if parts.scheme == "https" else None
         self._local = threading.local()
-        self._discovered: list[tuple[Resource, tuple[str, ...]]] | None = None
+        self._discovered: list[tuple[Resource[Any], tuple[str, ...]]] | None = None
 
     @classmethod
     def of(cls, path: Path) -> Cluster:
@@ -117,7 +117,7 @@ class Cluster:
             return http.client.HTTPSConnection(host, port, timeout=30, context=self._context)
         return http.client.HTTPConnection(host, port, timeout=30)
 
-    def resource(self, name: str) -> Resource:
+    def resource(self, name: str) -> Resource[Any]:
         """By kind, plural, singular or kubectl's short name. Raises LookupError."""
         wanted = name.lower()
         wanted = SHORT_NAMES.get(wanted, wanted)
@@ -129,12 +129,12 @@ class Cluster:
                 return item
         raise LookupError(f'the server doesn\'t have a resource type "{name}"')
 
-    def _discover(self) -> list[tuple[Resource, tuple[str, ...]]]:
+    def _discover(self) -> list[tuple[Resource[Any], tuple[str, ...]]]:
         if self._discovered is None:
             self._discovered = list(self._all_resources())
         return self._discovered
 
-    def _all_resources(self) -> Iterator[tuple[Resource, tuple[str, ...]]]:
+    def _all_resources(self) -> Iterator[tuple[Resource[Any], tuple[str, ...]]]:
         for group in self.request("GET", "/apis").get("groups", ()):
             version = group["preferredVersion"]["version"]
             found = self.request("GET", f"/apis/{group['name']}/{version}")
@@ -145,7 +145,7 @@ class Cluster:
                         tuple(item.get("shortNames") or ()),
                     )
 
-    def resource_of(self, obj: KubeObject) -> Resource:
+    def resource_of(self, obj: KubeObject) -> Resource[Any]:
         """The resource of a manifest; a kind just defined by a CRD is looked up anew. Raises LookupError."""
         group, _, version = str(obj["apiVersion"]).rpartition("/")
         for item in BUILT_IN:
@@ -159,12 +159,12 @@ class Cluster:
                     return Resource(group, version, item.plural, item.kind, item.namespaced)
         raise LookupError(f'no matches for kind "{obj["kind"]}" in version "{obj["apiVersion"]}"')
 
-    def get(self, resource: Resource, name: str, namespace: str = "") -> KubeObject:
+    def get(self, resource: Resource[Any], name: str, namespace: str = "") -> KubeObject:
         """One object. Raises ApiError (404)."""
         found: KubeObject = self.request("GET", resource.path(namespace, name))
         return found
 
-    def find(self, resource: Resource, name: str, namespace: str = "") -> KubeObject | None:
+    def find(self, resource: Resource[Any], name: str, namespace: str = "") -> KubeObject | None:
         """One object, None when it is not there."""
         try:
             return self.get(resource, name, namespace)
@@ -173,7 +173,9 @@ class Cluster:
                 return None
             raise
 
-    def list(self, resource: Resource, namespace: str = "", selector: str = "", fields: str = "") -> list[KubeObject]:
+    def list(
+        self, resource: Resource[Any], namespace: str = "", selector: str = "", fields: str = ""
+    ) -> list[KubeObject]:
         """All that match; namespace "" is all namespaces."""
         params = {"labelSelector": selector, "fieldSelector": fields}
         answer = self.request("GET", resource.path(namespace), params={k: v for k, v in params.items() if v})
@@ -197,7 +199,7 @@ class Cluster:
 
     def patch(
         self,
-        resource: Resource,
+        resource: Resource[Any],
         name: str,
         patch: Any,
         namespace: str = "",
@@ -209,7 +211,7 @@ class Cluster:
         patched: KubeObject = self.request("PATCH", path, body=patch, kind=PATCH_TYPES[kind])
         return patched
 
-    def delete(self, resource: Resource, name: str, namespace: str = "", grace: int | None = None) -> bool:
+    def delete(self, resource: Resource[Any], name: str, namespace: str = "", grace: int | None = None) -> bool:
         """Whether it was there. grace: seconds."""
         options: dict[str, Any] = {
             "kind": "DeleteOptions",

@@ -24,7 +24,7 @@ from kubewire.scenarios.engine.verbs.base import (
 )
 
 
-def _where(resource: Resource, namespace: str) -> str:
+def _where(resource: Resource[Any], namespace: str) -> str:
     return f" -n {namespace}" if resource.namespaced else ""
 
 
@@ -65,7 +65,7 @@ class ResourceState(Look):
             detail=first_lines(yaml.safe_dump_all(map(_readable, found), sort_keys=False), 60) if found else "",
         )
 
-    def _objects(self, scene: Scene, resource: Resource, name: str, namespace: str) -> list[KubeObject]:
+    def _objects(self, scene: Scene, resource: Resource[Any], name: str, namespace: str) -> list[KubeObject]:
         if name:
             one = scene.cluster.find(resource, name, namespace)
             return [one] if one else []

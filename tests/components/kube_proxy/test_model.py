@@ -15,6 +15,7 @@ from kubewire.components.kube_proxy.state.model import IPV4, Endpoint, Node, Ser
 from kubewire.components.kube_proxy.state.snapshot import Snapshot
 from kubewire.components.kube_proxy.state.topology import choose
 from kubewire.components.kube_proxy.state.tracker import Tracker
+from kubewire.components.kubeapi import types
 
 NODE = Node("n1", ("172.18.0.3",), "z1")
 CLUSTER = ServicePort("10.96.0.1", 80, "tcp")
@@ -88,6 +89,19 @@ def test_what_is_kept_of_objects_says_the_same():
     trimmed = objects.trim_slice(whole)
     assert objects.slice_endpoints(trimmed) == objects.slice_endpoints(whole)
     assert "targetRef" not in trimmed["endpoints"][0]
+
+
+@pytest.mark.parametrize(
+    ("names", "struct"),
+    [
+        (objects._SERVICE_SPEC, types.ServiceSpec),
+        (objects._ENDPOINT, types.Endpoint),
+        (objects._METADATA, types.ObjectMeta),
+    ],
+)
+def test_the_names_of_what_is_kept_are_those_of_fields(names, struct):
+    # mypy does not see them, because they are values.
+    assert names <= struct.__annotations__.keys()
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,12 @@ def delete(stage: Stage, step: Step) -> Done:
     return Done(f"deleted {listed(texts)}")
 
 
-def _uid(scene: Scene, resource: Resource, name: str, namespace: str) -> str:
+def _uid(scene: Scene, resource: Resource[Any], name: str, namespace: str) -> str:
     found = scene.cluster.find(resource, name, namespace)
     return found["metadata"].get("uid", "") if found else ""
 
 
-def _still(scene: Scene, item: tuple[Resource, str, str], uid: str) -> str:
+def _still(scene: Scene, item: tuple[Resource[Any], str, str], uid: str) -> str:
     now = _uid(scene, *item)
     return "is still there" if now and now == uid else ""
 

@@ -136,7 +136,7 @@ def ready(scene: Scene, objects: Sequence[Mapping[str, Any]], within: float) -> 
     return poll(scene, look, within, "pods ready")
 
 
-def object_named(scene: Scene, text: str) -> tuple[Resource, str, str]:
+def object_named(scene: Scene, text: str) -> tuple[Resource[Any], str, str]:
     """KIND/NAME or KIND/NS/NAME -> (resource, name, namespace)."""
     kind, separator, rest = text.partition("/")
     if not separator:
