@@ -1,7 +1,7 @@
 """Writes every generated file of a checkout: `python -m kubewire.lab.setup.generate`.
 
 A generated file stays in the tree because an editor or a person reads it there. Tests compare each file with what its
-generator makes. The models of the Kubernetes API are not among them: they are made from a wheel that has to be
+generator makes. The types of the Kubernetes API are not among them: they are made from Go modules that have to be
 downloaded first (components/apiserver/openapi/generate.py).
 """
 
