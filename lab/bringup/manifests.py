@@ -16,6 +16,8 @@ import orjson
 
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
 from kubewire.components.kubeapi.resources import PODS, KubeObject, Resource
+from kubewire.components.kubeapi.selectors import LabelSelector
+from kubewire.lab.bringup import rollout
 from kubewire.scenarios.engine.file.manifests import Manifests
 from kubewire.scenarios.engine.file.spec import LabSpec
 
@@ -26,8 +28,6 @@ _APPLY_PATCH = "application/apply-patch+yaml"
 _POLL = 0.1
 #: The exit code when a manifest cannot be applied or what it makes cannot run; the last line of stderr says why.
 WRONG_INPUT = 2
-#: A container that waits for this reason waits in vain: nothing is ever pulled.
-_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 class ManifestError(Exception):
@@ -96,27 +96,19 @@ async def _resource(client: Client, obj: KubeObject) -> Resource[Any]:
 
 
 async def _ready(client: Client, where: str, resource: Resource[Any], obj: KubeObject, note: Note) -> None:
-    lacks = _LACKS.get(resource.plural) if resource.group in ("", "apps") else None
-    if lacks is None:
+    """Returns when it is ready; raises ManifestError when it will not be. Bring-up limits how long it may take."""
+    if not rollout.is_waited_for(resource.group, resource.plural):
         return
     said = ""
-
-    async def look(item: KubeObject) -> str:
-        nonlocal said
-        missing = lacks(item)
-        if missing:
-            trouble = await _trouble(client, resource, item)
-            if trouble and trouble.startswith(_NO_IMAGE):
-                raise ManifestError(f"{where}: {trouble}")
-            text = f"{where}: {missing}" + (f" ({trouble})" if trouble else "")
-            if text != said:
-                note(text)
-                said = text
-        return missing
-
-    while True:
-        if not await look(await _found(client, where, resource, obj)):
-            return
+    while missing := rollout.lacks(resource.plural, item := await _found(client, where, resource, obj)):
+        pods = await _pods(client, item)
+        if reason := rollout.hopeless(item, pods):
+            raise ManifestError(f"{where}: {reason}")
+        trouble = rollout.trouble(item, pods)
+        text = f"{where}: {missing}" + (f" ({trouble})" if trouble else "")
+        if text != said:
+            note(text)
+            said = text
         await asyncio.sleep(_POLL)
 
 
@@ -139,70 +131,18 @@ async def _until(client: Client, resource: Resource[Any], obj: KubeObject, lacks
         await asyncio.sleep(_POLL)
 
 
-def _workload_lacks(item: KubeObject) -> str:
-    """As `kubectl rollout status` decides."""
-    status, spec = item.get("status", {}), item["spec"]
-    if status.get("observedGeneration", 0) < item["metadata"].get("generation", 0):
-        return "the controller has not seen it yet"
-    wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
-    updated = status.get("updatedReplicas", 0)
-    return "" if ready >= wanted and updated >= wanted else f"{ready} of {wanted} pods ready"
-
-
-def _daemonset_lacks(item: KubeObject) -> str:
-    status = item.get("status", {})
-    if status.get("observedGeneration", 0) < item["metadata"].get("generation", 0):
-        return "the controller has not seen it yet"
-    wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-    updated = status.get("updatedNumberScheduled", 0)
-    return "" if ready >= wanted and updated >= wanted else f"{ready} of {wanted} pods ready"
-
-
-def _pod_lacks(item: KubeObject) -> str:
-    """A pod that has done its work is ready, too."""
-    phase = item.get("status", {}).get("phase", "Pending")
-    return "" if _is(item, "Ready") or phase == "Succeeded" else f"not ready, phase {phase}"
-
-
 def _is(item: KubeObject, condition: str) -> bool:
     conditions = item.get("status", {}).get("conditions") or ()
     return any(one["type"] == condition and one["status"] == "True" for one in conditions)
 
 
-#: Resource -> what is missing until an object of it is ready.
-_LACKS: dict[str, Callable[[KubeObject], str]] = {
-    "deployments": _workload_lacks,
-    "statefulsets": _workload_lacks,
-    "daemonsets": _daemonset_lacks,
-    "pods": _pod_lacks,
-}
-
-
-async def _trouble(client: Client, resource: Resource[Any], item: KubeObject) -> str:
-    """Why a container of it waits, in the kubelet's words, or why its pod is on no node."""
-    namespace = item["metadata"]["namespace"]
-    if resource.plural == "pods":
-        pods: list[Any] = [item]
-    else:
-        selector = ",".join(f"{key}={value}" for key, value in _labels(item).items())
-        try:
-            pods = (await client.list(PODS, namespace, label_selector=selector)).items
-        except ApiError:
-            return ""
-    return next((said for pod in pods for said in _said(pod)), "")
-
-
-def _labels(item: KubeObject) -> dict[str, str]:
-    labels: dict[str, str] = item["spec"].get("selector", {}).get("matchLabels") or {}
-    return labels
-
-
-def _said(pod: KubeObject) -> Iterator[str]:
-    status: dict[str, Any] = pod.get("status", {})
-    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
-        waiting = container.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            yield f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield condition.get("message") or condition.get("reason", "")
+async def _pods(client: Client, item: KubeObject) -> list[Any]:
+    """The pods of a workload that stay, or the pod itself."""
+    if item["kind"] == "Pod":
+        return [item]
+    selector = str(LabelSelector.from_object(item["spec"]["selector"]))
+    try:
+        listed = await client.list(PODS, item["metadata"]["namespace"], label_selector=selector)
+    except (ApiError, ApiUnavailable):
+        return []
+    return [pod for pod in listed.items if "deletionTimestamp" not in pod["metadata"]]

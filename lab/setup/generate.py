@@ -2,7 +2,7 @@
 
 A generated file stays in the tree because an editor or a person reads it there. Tests compare each file with what its
 generator makes. The models of the Kubernetes API are not among them, only the types that come from the models: the
-models are made from a wheel that has to be downloaded first (components/apiserver/openapi/generate.py).
+models are made from Go modules that have to be downloaded first (components/apiserver/openapi/generate.py).
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ _JSON_NAMES = {
 }
 
 
-#: Fields that are read and checked, and change nothing here; of a section, all that is in it.
+#: Fields that are read and checked, and change nothing here; of a section, all that is in it. Those of the dataclasses
+#: above are the fields of 1.36 (k8s.io/kube-proxy/config/v1alpha1/types.go).
 WITHOUT_EFFECT = frozenset(
     {
         "clientConnection.acceptContentTypes",
