@@ -74,6 +74,9 @@ class Hosts:
         self.ip(one, f"link add {device} type veth peer name {peer} netns {other}", f"link set {device} up")
         self.ip(other, f"link set {peer} up")
 
+    def mac_of(self, name: str, device: str) -> str:
+        return self.run(name, "cat", f"/sys/class/net/{device}/address").strip()
+
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
         """The calling thread is in the host. Sockets that it opens stay there."""
