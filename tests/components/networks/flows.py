@@ -24,7 +24,7 @@ from kubewire.components.kernel import namespaces
 
 NOTHING = ""
 #: How long a packet may take on a busy machine, and how long is waited for one that must not come.
-_ARRIVES_SECONDS = 10.0
+_ARRIVES_SECONDS = 5.0
 _DOES_NOT_SECONDS = 0.4
 
 
