@@ -171,7 +171,8 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
         killer = asyncio.get_running_loop().run_in_executor(None, kill_and_start)
         number = 0
         while not killer.done() or number < 60:
-            metadata = {"name": f"kept-{number}", "namespace": "default", "labels": {"kept": "yes"}}
+            name = f"kept-{number}"
+            metadata = {"name": name, "namespace": "default", "labels": {"kept": "yes"}}
             try:
                 await client.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
             except ApiUnavailable:
@@ -179,7 +180,7 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
             except ApiError as error:
                 assert error.reason == "AlreadyExists", error
             else:
-                acknowledged.append(metadata["name"])
+                acknowledged.append(name)
             number += 1
         await killer
         return acknowledged

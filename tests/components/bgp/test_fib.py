@@ -1,6 +1,7 @@
 """From the kernel's routes to the wanted ones."""
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ ONE, TWO = fib.Hop("10.0.1.2"), fib.Hop("10.0.2.2")
 TUNNEL = fib.Hop("10.0.1.2", "tunl0")
 SIX = ip_network("fd00:10:244:1::/64")
 #: What is there, and what is wanted.
-CHANGES = {
+CHANGES: dict[str, tuple[fib.Table, fib.Table]] = {
     "from-nothing": ({}, {A: (ONE,), B: (ONE, TWO), C: (), SIX: (fib.Hop("fd00:18::2"),)}),
     "only-differences-and-additions-first": ({A: (ONE,), B: (ONE,)}, {A: (ONE,), C: (ONE, TWO)}),
     "a-next-hop-less": ({A: (ONE, TWO)}, {A: (TWO,)}),
@@ -38,7 +39,7 @@ def test_nothing_is_said_where_nothing_differs():
 
 
 def test_what_ip_prints_is_read():
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"dst": "default", "gateway": "10.0.1.2", "flags": []},
         {"dst": "10.1.0.0/16", "nexthops": [{"gateway": "10.0.2.2"}, {"gateway": "10.0.1.2"}]},
         {"dst": "10.2.0.7", "via": {"family": "inet6", "host": "fe80::1"}},

@@ -208,6 +208,7 @@ def test_terminating_pods_are_no_legacy_endpoints():
 
 def test_more_than_1000_addresses_are_cut_and_marked():
     (action,) = plan(service(), pods_of(range(1200)), None, None)
+    assert isinstance(action, Create)
     assert len(action.obj["subsets"][0]["addresses"]) == 1000
     assert action.obj["metadata"]["annotations"][OVER_CAPACITY] == "truncated"
 
@@ -215,12 +216,14 @@ def test_more_than_1000_addresses_are_cut_and_marked():
 def test_ready_addresses_go_first_when_not_all_fit():
     pods = [*pods_of(range(600)), *pods_of(range(600, 1300), ready=False)]
     (action,) = plan(service(), pods, None, None)
+    assert isinstance(action, Create)
     (subset,) = action.obj["subsets"]
     assert (len(subset["addresses"]), len(subset["notReadyAddresses"])) == (600, 400)
 
 
 def test_endpoints_that_are_right_are_left_alone():
     (action,) = plan(service(), pods_of(range(3)), None, stamp())
+    assert isinstance(action, Create)
     made = action.obj
     assert made["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"] == "endpoint-controller"
     assert plan(service(), pods_of(range(3)), made, None) == ()

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
@@ -115,10 +116,10 @@ async def story(kubeconfig: str) -> None:
         selector = "kubernetes.io/service-name=many"
         informer = Informer(client, ENDPOINTSLICES, label_selector=selector, handler=watched.handle)
         following = asyncio.ensure_future(informer.run())
-        await at_once([lambda n=n: client.create(NODES, fake_node(f"n{n}")) for n in range(NODE_COUNT)])
+        await at_once([partial(client.create, NODES, fake_node(f"n{n}")) for n in range(NODE_COUNT)])
         await account_exists(client)
         await client.create(SERVICES, SERVICE)
-        await at_once([lambda n=n: client.create(PODS, pod(n)) for n in everybody])
+        await at_once([partial(client.create, PODS, pod(n)) for n in everybody])
 
         await at_once([patch(n, True) for n in everybody])
         await watched.until(lambda: sorted(watched.addresses(ready=True)) == sorted(map(address, everybody)))

@@ -35,7 +35,7 @@ AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 NODE_IP = "172.18.0.3"
 DEADLINE = 15.0
 
-CONFLIST = {
+CONFLIST: dict[str, Any] = {
     "cniVersion": "1.0.0",
     "name": "test",
     "plugins": [

@@ -179,7 +179,9 @@ def test_the_patch_has_only_what_changed() -> None:
 def test_a_condition_that_has_become_true_keeps_no_reason_and_no_message() -> None:
     old, new = status(pod(), PodRecord()), status(pod(), record(run()))
     assert condition(old, "Ready")["reason"] == "ContainersNotReady"
-    merged = strategic_merge(copy.deepcopy(old), status_patch(old, new), {("conditions",): "type"}.get)
+    merged = strategic_merge(
+        copy.deepcopy(old), status_patch(old, new), lambda path: "type" if path == ("conditions",) else None
+    )
     assert condition(merged, "Ready") == condition(new, "Ready")
     assert status_patch(merged, new) is None
 
