@@ -286,7 +286,7 @@ class Lister:
     def once(self, namespace: str, limit: int = 0) -> Listing | None:
         """limit: objects per page, 0 for all at once. None: the connection was lost, or the pages have expired."""
         invoked = time.monotonic_ns()
-        query: dict[str, object] = {"limit": limit} if limit else {}
+        query: dict[str, Any] = {"limit": limit} if limit else {}
         states: list[State] = []
         while True:
             try:
@@ -369,7 +369,7 @@ class Watcher:
         return self._choices.choice(self._versions[-400:])
 
     def _watch(self, start: int) -> None:
-        query: dict[str, object] = {"watch": 1, "resourceVersion": start, "allowWatchBookmarks": "true"}
+        query: dict[str, Any] = {"watch": 1, "resourceVersion": start, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = self._choices.choice((1, 2, 60))
         if self.side:
             query["labelSelector"] = f"side={self.side}"

@@ -32,6 +32,6 @@ def seed(environment: Mapping[str, str] = os.environ) -> int:
     return chosen
 
 
-def generator(number: int, name: str) -> random.Random:
+def generator(number: int | str, name: str) -> random.Random:
     """One thread's own choices: how fast the others are does not change them."""
     return random.Random(f"{number} {name}")

@@ -75,7 +75,7 @@ def run_under_kills(server: RunningApiServer, seed: str, kills: int, window: int
     writers, listers, watchers = crew(traffic, choices, _WRITERS)
     watching += [Background(watcher.run) for watcher in watchers]
     watchers.append(witness)
-    busy = [Background(client.run) for client in (*writers, *listers)]
+    busy = [*(Background(one.run) for one in writers), *(Background(one.run) for one in listers)]
     try:
         for _ in range(kills):
             time.sleep(moments.uniform(0.05, 0.8))  # the moment itself is what is varied

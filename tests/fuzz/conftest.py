@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -27,7 +28,11 @@ GROWTH_MIB = 64
 _WANTED = int(os.environ.get("KUBEWIRE_FUZZ_EXAMPLES", "0"))
 _SEED = int(os.environ.get("KUBEWIRE_FUZZ_SEED", "0")) or random.SystemRandom().getrandbits(32)
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example)
-_COMMON = {"deadline": None, "database": None, "suppress_health_check": [*_QUIET, HealthCheck.function_scoped_fixture]}
+_COMMON: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [*_QUIET, HealthCheck.function_scoped_fixture],
+}
 
 settings.register_profile("bounded", max_examples=BOUNDED, derandomize=True, **_COMMON)
 settings.register_profile(
@@ -50,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(Path(__file__).parent):
             function = getattr(item, "obj", None)
             if function is not None and hasattr(function, "hypothesis"):
-                item.obj = seed(_SEED)(function)
+                setattr(item, "obj", seed(_SEED)(function))  # noqa: B010 (of pytest.Function)
             item.add_marker(pytest.mark.timeout(0))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -84,7 +85,7 @@ def test_mutated_streams(examples: int, chance: random.Random, timely: Callable[
         if chance.random() < 0.7 and len(data) >= messages.HEADER:  # the header right, the rest wrong
             kind = data[18] if 1 <= data[18] <= 5 else 2
             data = messages.message(kind, data[messages.HEADER : 4000])
-        timely(lambda data=data: takes(data, chance.choice(SESSIONS)))
+        timely(partial(takes, data, chance.choice(SESSIONS)))
 
 
 @pytest.mark.packet

@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kubewire.components.base import serving
 from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
@@ -43,7 +43,7 @@ class Recording(logging.Handler):
 
 def test_mutated_requests_of_ipamd(examples: int, chance: random.Random, tmp_path: Path) -> None:
     """Through a real socket: each connection gets an answer or its end, and none is a fault."""
-    ipamd = Ipamd(Options((3, 4), checkpoint=str(tmp_path / "ipam.json")), None)  # type: ignore[arg-type]
+    ipamd = Ipamd(Options((3, 4), checkpoint=str(tmp_path / "ipam.json")), None)
     log = logging.getLogger("fuzz.ipamd")
     recording = Recording()
     log.addHandler(recording)
@@ -74,7 +74,7 @@ def test_mutated_actions_of_ec2(examples: int, chance: random.Random) -> None:
     vpc.authorize("nodes", Rule(ANYWHERE))
     instance = vpc.launch("worker-1", "t3.small", "subnet-a", "10.0.0.5", "02:00:00:00:00:05", "w1@seg", "nodes")
     eni = vpc.attached(instance.id)[0].id
-    service = Service(vpc, NoKernel(), {"worker-1": 1}, lambda *_: "p@seg")  # type: ignore[arg-type]
+    service = Service(vpc, cast(Any, NoKernel()), {"worker-1": 1}, lambda *_: "p@seg")
     values = [
         "subnet-a",
         "nodes",

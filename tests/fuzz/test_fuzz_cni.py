@@ -7,6 +7,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_mutated_configurations(
         data = json.dumps(mutated_json(chance, CONFIG)).encode()
         if chance.random() < 0.3:
             data = mutated(chance, (data,))
-        timely(lambda data=data: plugin(data))
+        timely(partial(plugin, data))
 
 
 @given(st.binary(max_size=100))
@@ -163,4 +164,4 @@ def test_mutated_files_results_and_caches(
         answer = json.dumps(mutated_json(chance, chance.choice([RESULT, entry, {"code": 7, "msg": "m"}]))).encode()
         if chance.random() < 0.3:
             text, answer = mutated(chance, (text,)), mutated(chance, (answer,))
-        timely(lambda text=text, answer=answer: read(text, answer))
+        timely(partial(read, text, answer))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 
 from dnslib import AAAA, RR, A, DNSError, DNSRecord
 from hypothesis import given
@@ -67,7 +68,7 @@ def test_mutated_queries(examples: int, chance: random.Random, timely: Callable[
         loop = runner.get_loop()
         for _ in range(examples):
             data = mutated(chance, QUERIES)
-            timely(lambda data=data: ask(data, loop))
+            timely(partial(ask, data, loop))
 
 
 def test_mutated_answers(examples: int, chance: random.Random, timely: Callable[[Callable[[], object]], None]) -> None:
@@ -82,4 +83,4 @@ def test_mutated_answers(examples: int, chance: random.Random, timely: Callable[
 
     for _ in range(examples):
         data = mutated(chance, ANSWERS)
-        timely(lambda data=data: read(data))
+        timely(partial(read, data))

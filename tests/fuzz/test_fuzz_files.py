@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_lab_files(examples: int, chance: random.Random, timely: Callable[[Calla
 
     for _ in range(examples):
         text = written(chance, LAB)
-        timely(lambda text=text: read(text))
+        timely(partial(read, text))
 
 
 def test_scenario_files(
@@ -134,7 +135,7 @@ def test_configuration_of_components(
     for _ in range(examples):
         text = written(chance, chance.choice((BGP, KUBELET, PROXY, POD, KUBECONFIG, LAB["images"])))
         text = text.replace("\r", "")
-        timely(lambda text=text: read(text))
+        timely(partial(read, text))
 
 
 @given(st.text(max_size=30) | st.floats() | st.integers() | st.from_regex(r"[0-9.]{1,400}(ms|s|m|h)", fullmatch=True))

@@ -6,6 +6,7 @@ import contextlib
 import random
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +91,7 @@ def test_any_frame(kind: int, payload: bytes) -> None:
 def test_mutated_frames(examples: int, chance: random.Random, timely: Callable[[Callable[[], object]], None]) -> None:
     for _ in range(examples):
         frame = mutated(chance, FRAMES)
-        timely(lambda frame=frame: look(frame))
+        timely(partial(look, frame))
 
 
 def test_mutated_captures(examples: int, chance: random.Random, timely: Callable[[Callable[[], object]], None]) -> None:
@@ -101,4 +102,4 @@ def test_mutated_captures(examples: int, chance: random.Random, timely: Callable
 
     for _ in range(examples):
         data = CAPTURE[:28] + mutated(chance, (CAPTURE[28:],)) if chance.random() < 0.7 else mutated(chance, (CAPTURE,))
-        timely(lambda data=data: parse(data))
+        timely(partial(parse, data))

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_mutated_frames(examples: int, chance: random.Random, timely: Callable[[
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(examples):
         data = mutated(chance, corpus)
-        timely(lambda data=data: feed(data, chance.choice((0, 0, 1, 3))))
+        timely(partial(feed, data, chance.choice((0, 0, 1, 3))))
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_mutated_greetings(
     for _ in range(examples):
         body = json.dumps(mutated_json(chance, json.loads(HELLO))).encode() if chance.random() < 0.6 else HELLO
         data = mutated(chance, (wire.frame(wire.HELLO, body), wire.frame(wire.CONFIRM, b"x" * 20)), most=2)
-        timely(lambda data=data: greet(data))
+        timely(partial(greet, data))
 
 
 def test_mutated_gossip(examples: int, chance: random.Random, timely: Callable[[Callable[[], object]], None]) -> None:
@@ -94,7 +95,7 @@ def test_mutated_gossip(examples: int, chance: random.Random, timely: Callable[[
 
     for _ in range(examples):
         message = mutated_json(chance, chance.choice((RING, CONSENSUS, SPACE, PEERS)))
-        timely(lambda message=message: hear(message))
+        timely(partial(hear, message))
 
 
 def test_mutated_consensus(examples: int, chance: random.Random) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import given
@@ -87,4 +88,4 @@ def test_any_text(text: str) -> None:
 def test_mutated_files(examples: int, chance: random.Random, timely: Callable[[Callable[[], object]], None]) -> None:
     for _ in range(examples):
         text = mutated(chance, _CORPUS).decode(errors="replace")
-        timely(lambda text=text: _loads(text))
+        timely(partial(_loads, text))

@@ -72,7 +72,11 @@ def test_the_network_is_what_has_that_role_on_the_host(lab: FakeLab) -> None:
         "calico-node@worker-2": Role.NETWORK,
         "brand-new@worker-1": Role.NODE,
     }
-    lab.components = {name: ComponentSpec(*name.split("@"), role=role) for name, role in roles.items()}
+    lab.components = {
+        name: ComponentSpec(component, host, role=role)
+        for name, role in roles.items()
+        for component, _, host in [name.partition("@")]
+    }
     request = {"op": "component", "name": "network", "host": "worker-1", "action": "kill"}
     assert ask(lab, json.dumps(request).encode()) == {"result": None}
     assert lab.done == [("calico-node@worker-1", "SIGKILL"), ("bird@worker-1", "SIGKILL")]

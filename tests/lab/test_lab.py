@@ -27,7 +27,7 @@ pytestmark = pytest.mark.lab
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 
 
-def web(name: str, replicas: int = 1) -> dict[str, Any]:
+def web(name: str, replicas: int = 1) -> Any:
     labels = {"app": name}
     container = {
         "name": "web",
@@ -44,7 +44,7 @@ def web(name: str, replicas: int = 1) -> dict[str, Any]:
     }
 
 
-def service(name: str, **spec: Any) -> dict[str, Any]:
+def service(name: str, **spec: Any) -> Any:
     ports = [{"port": 80, "targetPort": 8080}]
     return {
         "apiVersion": "v1",
@@ -171,7 +171,8 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
         killer = asyncio.get_running_loop().run_in_executor(None, kill_and_start)
         number = 0
         while not killer.done() or number < 60:
-            metadata = {"name": f"kept-{number}", "namespace": "default", "labels": {"kept": "yes"}}
+            name = f"kept-{number}"
+            metadata = {"name": name, "namespace": "default", "labels": {"kept": "yes"}}
             try:
                 await client.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
             except ApiUnavailable:
@@ -179,7 +180,7 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
             except ApiError as error:
                 assert error.reason == "AlreadyExists", error
             else:
-                acknowledged.append(metadata["name"])
+                acknowledged.append(name)
             number += 1
         await killer
         return acknowledged
@@ -235,7 +236,7 @@ def test_a_client_outside_reaches_a_node_port_through_the_router(deployed: Runni
 
 
 def test_a_killed_pause_gives_a_new_sandbox_and_a_killed_container_keeps_the_address(deployed: RunningLab) -> None:
-    async def pod(client: Client, restarts: int, other_than: str = "") -> dict[str, Any]:
+    async def pod(client: Client, restarts: int, other_than: str = "") -> Any:
         while True:
             for item in (await client.list(PODS, "default", label_selector="app=target")).items:
                 state = (item.get("status", {}).get("containerStatuses") or [{}])[0]
@@ -244,7 +245,7 @@ def test_a_killed_pause_gives_a_new_sandbox_and_a_killed_container_keeps_the_add
                     return item
             await asyncio.sleep(0.05)
 
-    async def first(client: Client) -> dict[str, Any]:
+    async def first(client: Client) -> Any:
         return (await client.list(PODS, "default", label_selector="app=target")).items[0]
 
     before = with_api(deployed.kubeconfig, first)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubewire.components.networks import registry
+from kubewire.components.networks.podnetwork import PodNetwork
 from kubewire.lab import cli
 from kubewire.lab.setup import network_lists
 from kubewire.lab.setup.network_lists import LISTINGS, Listing
@@ -53,7 +55,7 @@ def test_two_networks_mean_the_same_by_a_setting_of_one_name() -> None:
 
 
 @pytest.mark.parametrize("network", registry.NETWORKS, ids=lambda network: network.name)
-def test_a_lab_file_that_names_only_the_network_has_its_defaults(network: registry.PodNetwork) -> None:  # type: ignore[type-arg]
+def test_a_lab_file_that_names_only_the_network_has_its_defaults(network: PodNetwork[Any]) -> None:
     cni = LabSpec.parse({"cni": {"plugin": network.name}}).cni
     assert cni.backend == network.addon.backend_names[0]
     assert cni.choice.settings == {setting.name: setting.default for setting in network.addon.settings}

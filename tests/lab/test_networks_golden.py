@@ -22,7 +22,7 @@ from kubewire.scenarios.engine.file.spec import LabSpec
 
 IPV4 = ("ipv4",)
 ALL = ("ipv4", "ipv6", "dual", "dual-ipv6-first")
-BACKENDS = {
+BACKENDS: dict[str, dict[str, tuple[str, ...]]] = {
     "flannel": {"vxlan": ALL, "vxlan-directrouting": ALL, "host-gw": ALL},
     "calico": {"vxlan": ALL, "vxlan-crosssubnet": ALL, "bgp": ALL, "ipip": IPV4, "ipip-crosssubnet": IPV4},
     "weave": {"vxlan": IPV4, "fastdp-encrypted": IPV4, "sleeve": IPV4, "sleeve-encrypted": IPV4},

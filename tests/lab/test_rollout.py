@@ -11,14 +11,14 @@ from kubewire.components.kubeapi.client import ObjectList
 from kubewire.components.kubeapi.resources import DEPLOYMENTS, PODS, KubeObject, Resource
 from kubewire.lab.bringup import manifests, rollout
 
-CRASHING = {
+CRASHING: Any = {
     "name": "web", "ready": False, "restartCount": 3,
     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}},
     "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
 }  # fmt: skip
 
 
-def workload(kind: str, status: dict[str, Any], **spec: Any) -> KubeObject:
+def workload(kind: str, status: dict[str, Any], **spec: Any) -> Any:
     selector = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}
     return {
         "kind": kind,
@@ -28,12 +28,12 @@ def workload(kind: str, status: dict[str, Any], **spec: Any) -> KubeObject:
     }
 
 
-def pod(*containers: dict[str, Any], **status: Any) -> KubeObject:
+def pod(*containers: dict[str, Any], **status: Any) -> Any:
     return {"kind": "Pod", "metadata": {"name": "p", "namespace": "mine"}, "status": {"containerStatuses": [*containers], **status}}  # fmt: skip
 
 
 ONE, BOTH = {"availableReplicas": 1, "readyReplicas": 1}, {"availableReplicas": 2, "readyReplicas": 2}
-ON_DELETE = {"updateStrategy": {"type": "OnDelete"}}
+ON_DELETE: Any = {"updateStrategy": {"type": "OnDelete"}}
 LACKS: dict[str, tuple[str, KubeObject, str]] = {
     "a Deployment that has begun": ("deployments", workload("Deployment", {**ONE, "updatedReplicas": 2}), "1 of 2 pods ready"),
     "a Deployment with pods of the old template": ("deployments", workload("Deployment", {**BOTH, "updatedReplicas": 1}), "1 of 2 pods ready"),
@@ -74,13 +74,13 @@ def test_what_is_lacking(plural: str, item: KubeObject, text: str) -> None:
 WEB = workload("Deployment", {})
 
 
-def waiting(reason: str, message: str = "") -> dict[str, Any]:
+def waiting(reason: str, message: str = "") -> Any:
     return {"name": "web", "state": {"waiting": {"reason": reason, "message": message}}}
 
 
 TIMED_OUT = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}]
 FULL = "0/2 nodes are available: 2 Insufficient cpu."
-FAILED = {"name": "once", "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
+FAILED: Any = {"name": "once", "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
 STATES: dict[str, tuple[KubeObject, list[KubeObject], str, str]] = {
     "an image that nobody has": (
         WEB, [pod(), pod(waiting("ImagePullBackOff", "no ngnix"))], "ImagePullBackOff: no ngnix", "ImagePullBackOff: no ngnix",
@@ -140,15 +140,15 @@ class FakeClient:
         self._states = states
         self.asked: list[str] = []
 
-    async def get(self, resource: Resource, name: str, namespace: str | None) -> KubeObject:
+    async def get(self, resource: Resource[Any], name: str, namespace: str | None) -> Any:
         return self._states[0][0]
 
-    async def list(self, resource: Resource, namespace: str, *, label_selector: str) -> ObjectList:
+    async def list(self, resource: Resource[Any], namespace: str, *, label_selector: str) -> ObjectList[Any]:
         self.asked.append(label_selector)
         return ObjectList((self._states.pop(0))[1], "1")
 
 
-async def _wait(resource: Resource, states: list[tuple[KubeObject, list[KubeObject]]]) -> tuple[FakeClient, list[str]]:
+async def _wait(resource: Resource[Any], states: list[tuple[KubeObject, list[KubeObject]]]) -> tuple[FakeClient, list[str]]:
     client: Any = FakeClient(states)
     notes: list[str] = []
     await manifests._ready(client, "web.yaml: it", resource, states[0][0], notes.append)

@@ -146,7 +146,7 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
             state,
             *(state / name for name in ("kubeconfig", "lab.json", "api.sock", "control.sock", "runtime.sock")),
         ]
-        candidates = [
+        candidates: list[str | Path] = [
             "/etc/shadow",
             "/etc/hostname",
             "/root",
@@ -179,8 +179,8 @@ def attacked(folder: Path, user: int) -> Iterator[Attacked]:
         lab = Attacked(cli, user, marker, read_only)
         _attack(lab, json.dumps(targets))
         yield lab
-        for path in lab.machine_files_written():
-            Path(path).unlink()
+        for written in lab.machine_files_written():
+            Path(written).unlink()
 
 
 def _attack(lab: Attacked, targets: str) -> None:

@@ -55,7 +55,7 @@ def test_nodes_and_pods_see_what_is_shared_and_change_only_what_is_writable(cli:
         (folder / "known").write_text("of the machine\n")
     for path in (data, data / "known"):
         os.chown(path, OWNER, OWNER)
-    lab = {"topology": {"workers": 1}, "share": [str(fixed), {"path": str(data), "readOnly": False}]}
+    lab: dict[str, object] = {"topology": {"workers": 1}, "share": [str(fixed), {"path": str(data), "readOnly": False}]}
     done = up(cli, lab)
     assert done.returncode == 0, done.stderr
     assert f"may change what is in {data}" in done.stderr

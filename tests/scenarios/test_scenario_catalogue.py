@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,14 +57,14 @@ def test_what_is_not_there_is_taken_as_a_path_and_never_as_a_pattern(text):
 
 
 def test_pitfalls_come_as_broken_fixed_and_control():
-    variants = {}
+    variants: dict[str, set[str]] = {}
     for case in CASES:
         variants.setdefault(case.scenario.name, set()).add(case.variant.name)
     assert all(names in ({""}, {"broken", "fixed", "control"}) for names in variants.values())
 
 
 def test_scenarios_share_one_lab_unless_the_lab_is_what_they_are_about():
-    labs = {}
+    labs: dict[str, set[Any]] = {}
     for case in CASES:
         usual = case.lab.cni.plugin == "flannel" and case.lab.topology.shape == "one-segment"
         if not case.cell and case.lab.kubernetes and usual and not case.scenario.isolated:

@@ -97,7 +97,7 @@ def pings() -> dict[str, Any]:
         "route add unreachable fd00:99::/64",
     ):
         subprocess.run(["ip", *command.split()], check=True)
-    requests = {
+    requests: dict[str, dict[str, Any]] = {
         "answered": {"host": "::1", "size": 56, "ttl": 9},
         "of the other family": {"host": "::1", "family": "IPv4"},
         "too big": {"host": "fd00:18::3", "size": 1400, "df": True},

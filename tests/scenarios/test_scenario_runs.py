@@ -26,7 +26,7 @@ from kubewire.scenarios.engine.run.steps.objects import apply_objects
 from kubewire.scenarios.engine.run.steps.stage import Stage
 from kubewire.scenarios.engine.scene.api import Cluster
 from kubewire.scenarios.engine.scene.scene import Scene
-from tests.scenarios.netlab import SERVICE_IP, NetLabs
+from tests.scenarios.netlab import SERVICE_IP, NetLab, NetLabs
 from tests.scratch import isolated
 
 pytestmark = pytest.mark.packet
@@ -361,7 +361,7 @@ class SharedNetLab:
     def __init__(self, labs: NetLabs):
         self.labs, self.lock = labs, threading.Lock()
         self.entered = self.left = 0
-        self.lab = None
+        self.lab: NetLab | None = None
 
     @contextmanager
     def __call__(self, spec, name):

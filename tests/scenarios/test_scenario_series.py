@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -47,7 +48,7 @@ class Lab:
 
     printed: str = PRINTED
     returncode: int = 0
-    asked: tuple = ()
+    asked: tuple[Any, ...] = ()
 
     def start(self, target, *, main="", args=(), argv=()):
         self.asked = (target, main, args)

@@ -6,9 +6,15 @@ import asyncio
 
 import pytest
 
-from kubewire.components.apiserver.kinds.services.servicecidr import SERVICECIDRS
 from kubewire.components.kubeapi.client import ApiError, Client
-from kubewire.components.kubeapi.resources import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, Resource
+from kubewire.components.kubeapi.resources import (
+    ENDPOINTS,
+    ENDPOINTSLICES,
+    NAMESPACES,
+    SERVICECIDRS,
+    SERVICES,
+    Resource,
+)
 from tests.components.apiserver.conftest import Run
 
 

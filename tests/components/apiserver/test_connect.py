@@ -262,7 +262,7 @@ def test_pods_and_nodes_are_proxied(server: RunningApiServer, run: Run) -> None:
     run(act)
 
 
-MALFORMED = {
+MALFORMED: Any = {
     "no HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
     "no code": b"HTTP/1.1\r\n\r\n",
     "a code of letters": b"HTTP/1.1 abc OK\r\n\r\n",
@@ -333,7 +333,7 @@ def test_the_kubelet_gets_its_own_parameter_names() -> None:
     assert stream_parameters(query) == [("input", "1"), ("output", "1"), ("tty", "1"), ("command", "a b")]
 
 
-POD: dict[str, Any] = {
+POD: Any = {
     "metadata": {"name": "p"},
     "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]},
 }

@@ -15,7 +15,7 @@ from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, Kub
 from tests.components.apiserver.conftest import Run
 from tests.fuzz.apiserver.in_process import in_process
 
-SCHEMA: dict[str, Any] = {
+SCHEMA: Any = {
     "type": "object",
     "properties": {
         "spec": {
@@ -41,7 +41,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def definition(plural: str, kind: str) -> KubeObject:
+def definition(plural: str, kind: str) -> Any:
     version = {
         "schema": {"openAPIV3Schema": SCHEMA},
         "subresources": {
@@ -75,7 +75,7 @@ async def defined(client: Client, plural: str, kind: str) -> Resource:
     return Resource("example.com", "v1", plural, kind)
 
 
-def obj(kind: str, name: str, version: str = "v1", **spec: Any) -> KubeObject:
+def obj(kind: str, name: str, version: str = "v1", **spec: Any) -> Any:
     metadata = {"name": name, "namespace": "default"}
     return {"apiVersion": f"example.com/{version}", "kind": kind, "metadata": metadata, "spec": spec}
 
@@ -154,7 +154,7 @@ def test_columns_discovery_and_the_end(run: Run) -> None:
     run(act)
 
 
-INVALID = {
+INVALID: Any = {
     "a missing field": ({}, ["spec.size: Required value"]),
     "another type": (
         {"size": "x"},
@@ -192,7 +192,7 @@ def test_schemas_refuse_in_upstreams_words(spec: dict[str, Any], texts: list[str
     assert [error.message() for error in structural.validate({"spec": spec}, SCHEMA)] == texts
 
 
-PATHS = {
+PATHS: Any = {
     ".spec.a": [1],
     "{.spec.a}": [1],
     ".spec['b.c']": [2],
@@ -232,7 +232,7 @@ def test_a_definition_more_costs_the_same_however_many_there_are(
     assert made == ["p60s.example.org"]
 
 
-def _plain(number: int) -> KubeObject:
+def _plain(number: int) -> Any:
     schema = {"openAPIV3Schema": {"type": "object"}}
     return {
         "metadata": {"name": f"p{number}s.example.org"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
@@ -9,7 +11,7 @@ from kubewire.components.kubeapi.resources import PODS
 from tests.components.apiserver.conftest import Run
 
 
-def adding(name: str, image: str = "i") -> dict[str, object]:
+def adding(name: str, image: str = "i") -> Any:
     return {"spec": {"ephemeralContainers": [{"name": name, "image": image}]}}
 
 
@@ -18,9 +20,9 @@ def test_an_ephemeral_container_is_added_by_its_subresource_alone_and_stays(run:
         spec = {"containers": [{"name": "a", "image": "i"}]}
         await client.create(PODS, {"metadata": {"name": "debugged", "namespace": "default"}, "spec": spec})
 
-        async def patch(body: dict[str, object], subresource: str = "ephemeralcontainers") -> dict[str, object]:
-            options = {"subresource": subresource, "content_type": STRATEGIC_MERGE_PATCH}
-            return await client.patch(PODS, "debugged", body, "default", **options)
+        async def patch(body: dict[str, object], subresource: str = "ephemeralcontainers") -> Any:
+            kind = STRATEGIC_MERGE_PATCH
+            return await client.patch(PODS, "debugged", body, "default", subresource=subresource, content_type=kind)
 
         with pytest.raises(ApiError, match="pod updates may not change fields other than"):
             await patch(adding("shell"), "")

@@ -455,7 +455,7 @@ def test_nobody_waits_for_fields_that_are_deep(api: InProcess) -> None:
     fields: dict[str, Any] = {f"f:l{number}": {} for number in range(2000)}
     for _ in range(150):
         fields = {"f:a": fields}
-    managed = [
+    managed: list[dict[str, Any]] = [
         {"manager": name, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": owned}
         for name, owned in (("m", fields), ("n", {"f:data": {"f:a": {}}}))
     ]

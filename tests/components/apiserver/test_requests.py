@@ -19,7 +19,6 @@ from kubewire.components.kubeapi.resources import (
     PODS,
     SERVICEACCOUNTS,
     SERVICES,
-    KubeObject,
     Resource,
 )
 from tests.components.apiserver.conftest import Run
@@ -27,11 +26,11 @@ from tests.components.apiserver.conftest import Run
 EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event")
 
 
-def configmap(name: str, **data: str) -> KubeObject:
+def configmap(name: str, **data: str) -> Any:
     return {"metadata": {"name": name, "namespace": "default"}, "data": data}
 
 
-def pod(name: str, **spec: Any) -> KubeObject:
+def pod(name: str, **spec: Any) -> Any:
     return {
         "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
         "spec": {"containers": [{"name": "main", "image": "pause"}]} | spec,
@@ -91,7 +90,7 @@ def test_generate_name_adds_five_characters(run: Run) -> None:
     run(act)
 
 
-ERRORS = {
+ERRORS: Any = {
     "get of nothing": (
         lambda client: client.get(PODS, "x", "default"),
         (404, "NotFound", 'pods "x" not found'),
@@ -519,7 +518,7 @@ def test_eviction_deletes_the_pod(run: Run) -> None:
 
 def test_cluster_ips_are_given_out_once_and_come_back(run: Run) -> None:
     async def act(client: Client) -> None:
-        def service(name: str, address: str) -> KubeObject:
+        def service(name: str, address: str) -> Any:
             spec = {"ports": [{"port": 80}], "clusterIP": address}
             return {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
 

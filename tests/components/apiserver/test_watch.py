@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +20,11 @@ from tests.components.apiserver.conftest import Run
 from tests.components.apiserver.running import RunningApiServer
 
 
-def configmap(name: str, namespace: str = "default", **labels: str) -> KubeObject:
+def configmap(name: str, namespace: str = "default", **labels: str) -> Any:
     return {"metadata": {"name": name, "namespace": namespace, "labels": labels}}
 
 
-async def lines(client: Client, path: str, **params: str) -> AsyncIterator[dict[str, Any]]:
+async def lines(client: Client, path: str, **params: str) -> AsyncGenerator[dict[str, Any], None]:
     """The raw events of a watch."""
     url = client.credentials.server + path
     async with client.session().get(url, params={"watch": "1"} | params) as response:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from kubewire.components.kernel import command
 from kubewire.lab.bringup import router_packages
@@ -59,6 +60,12 @@ class Router:
         self.folder.mkdir()
         self.log = self.folder / "log"
         self.process = None
+
+    def config(self) -> str:
+        raise NotImplementedError
+
+    def program(self, config: Path) -> list[str]:
+        raise NotImplementedError
 
     async def start(self):
         config = self.folder / "conf"
@@ -114,7 +121,7 @@ class Bird(Router):
     async def routes(self):
         """prefix -> its paths' next hops, of what peers sent."""
         text = await self.birdc("show route all where source = RTS_BGP")
-        found = {}
+        found: dict[str, Any] = {}
         for line in text.splitlines():
             if match := re.match(r"(\d\S+/\d+)", line):
                 prefix = match[1]

@@ -1,6 +1,7 @@
 """From the kernel's routes to the wanted ones."""
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -13,24 +14,32 @@ A, B, C = (ip_network(f"10.{number}.0.0/16") for number in (1, 2, 3))
 ONE, TWO = fib.Hop("10.0.1.2"), fib.Hop("10.0.2.2")
 
 
-def test_only_differences_are_told_and_additions_come_first():
-    actual = {A: (ONE,), B: (ONE,)}
-    wanted = {A: (ONE,), C: (ONE, TWO)}
-    assert fib.changes(actual, wanted) == (
-        "route replace 10.3.0.0/16 proto 12 nexthop via 10.0.1.2 nexthop via 10.0.2.2\nroute del 10.2.0.0/16 proto 12\n"
-    )
+TUNNEL = fib.Hop("10.0.1.2", "tunl0")
+SIX = ip_network("fd00:10:244:1::/64")
+#: What is there, and what is wanted.
+CHANGES: dict[str, tuple[fib.Table, fib.Table]] = {
+    "from-nothing": ({}, {A: (ONE,), B: (ONE, TWO), C: (), SIX: (fib.Hop("fd00:18::2"),)}),
+    "only-differences-and-additions-first": ({A: (ONE,), B: (ONE,)}, {A: (ONE,), C: (ONE, TWO)}),
+    "a-next-hop-less": ({A: (ONE, TWO)}, {A: (TWO,)}),
+    "by-a-tunnel": ({A: (ONE,)}, {A: (TUNNEL,)}),
+    # "replace" would add the route beside the blackhole.
+    "a-blackhole-becomes-a-route": ({A: ()}, {A: (ONE,)}),
+    "a-route-becomes-a-blackhole": ({A: (ONE, TWO)}, {A: ()}),
+    "nothing-is-left": ({A: (ONE, TWO), B: (TUNNEL,), C: ()}, {}),
+}
 
 
-def test_a_blackhole_is_not_replaced_by_a_route_with_a_next_hop():
-    assert (
-        fib.changes({A: ()}, {A: (ONE,)})
-        == "route del 10.1.0.0/16 proto 12\nroute replace 10.1.0.0/16 proto 12 via 10.0.1.2\n"
-    )
-    assert fib.changes({}, {A: ()}) == "route replace blackhole 10.1.0.0/16 proto 12\n"
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_that_of_the_golden_file(name, golden):
+    golden(f"bgp/{name}.txt", fib.changes(*CHANGES[name]))
+
+
+def test_nothing_is_said_where_nothing_differs():
+    assert fib.changes({A: (ONE, TWO)}, {A: (ONE, TWO)}) == ""
 
 
 def test_what_ip_prints_is_read():
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"dst": "default", "gateway": "10.0.1.2", "flags": []},
         {"dst": "10.1.0.0/16", "nexthops": [{"gateway": "10.0.2.2"}, {"gateway": "10.0.1.2"}]},
         {"dst": "10.2.0.7", "via": {"family": "inet6", "host": "fe80::1"}},

@@ -4,6 +4,7 @@ import socket
 import struct
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from os_ken.lib.packet import bgp
@@ -199,7 +200,7 @@ def not_sent():
     theirs, _ = listening.accept()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection = Connection(ours, None)
-    told = []
+    told: list[Any] = []
     connection._peer = SimpleNamespace(connection_lost=told.append, state=SimpleNamespace(bgp_state=""), protocol=None)
     connection._peer.protocol = connection
     theirs.close()

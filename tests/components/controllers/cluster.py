@@ -125,7 +125,7 @@ class FakeKubelet:
                     raise
             return
 
-    def _running(self, pod: KubeObject) -> KubeObject:
+    def _running(self, pod: KubeObject) -> Any:
         uid, count = pod["metadata"]["uid"], len(self._addresses)
         address = self._addresses.setdefault(uid, f"10.244.{count // 250}.{count % 250 + 2}")
         if (pod["metadata"].get("labels") or {}).get("finish"):
@@ -145,7 +145,7 @@ class FakeKubelet:
         }
 
 
-def ready_condition() -> KubeObject:
+def ready_condition() -> Any:
     now = timestamp()
     return {
         "type": "Ready",
@@ -156,7 +156,7 @@ def ready_condition() -> KubeObject:
     }
 
 
-def fake_node(name: str, **given: Any) -> KubeObject:
+def fake_node(name: str, **given: Any) -> Any:
     """labels, taints, cpu."""
     conditions = [ready_condition()]
     resources = {"cpu": given.get("cpu", "8"), "memory": "16Gi", "pods": "110"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubewire.components.controllers.actions import Create, Delete, Update
@@ -13,7 +15,7 @@ from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME
 from kubewire.components.controllers.endpointslice.triggertime import observe, trigger_time
 from tests.components.controllers.objects import at, node, pod, service, stamp
 
-NODES = {name: node(name, labels={"topology.kubernetes.io/zone": f"zone-{name}"}) for name in ("node-1", "node-2")}
+NODES: Any = {name: node(name, labels={"topology.kubernetes.io/zone": f"zone-{name}"}) for name in ("node-1", "node-2")}
 
 
 def endpoints_of(svc, *pods, nodes=NODES):
@@ -208,6 +210,7 @@ def test_terminating_pods_are_no_legacy_endpoints():
 
 def test_more_than_1000_addresses_are_cut_and_marked():
     (action,) = plan(service(), pods_of(range(1200)), None, None)
+    assert isinstance(action, Create)
     assert len(action.obj["subsets"][0]["addresses"]) == 1000
     assert action.obj["metadata"]["annotations"][OVER_CAPACITY] == "truncated"
 
@@ -215,12 +218,14 @@ def test_more_than_1000_addresses_are_cut_and_marked():
 def test_ready_addresses_go_first_when_not_all_fit():
     pods = [*pods_of(range(600)), *pods_of(range(600, 1300), ready=False)]
     (action,) = plan(service(), pods, None, None)
+    assert isinstance(action, Create)
     (subset,) = action.obj["subsets"]
     assert (len(subset["addresses"]), len(subset["notReadyAddresses"])) == (600, 400)
 
 
 def test_endpoints_that_are_right_are_left_alone():
     (action,) = plan(service(), pods_of(range(3)), None, stamp())
+    assert isinstance(action, Create)
     made = action.obj
     assert made["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"] == "endpoint-controller"
     assert plan(service(), pods_of(range(3)), made, None) == ()

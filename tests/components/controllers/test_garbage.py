@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubewire.components.controllers.actions import Delete, Patch
 from kubewire.components.controllers.garbage.graph import Graph, Node, OwnerState, Verdict, decide
 from kubewire.components.controllers.garbage.podgc import beyond_threshold, orphaned, removal, unscheduled_terminating
 from kubewire.components.kubeapi.resources import PODS, REPLICASETS
@@ -96,6 +97,7 @@ def test_the_oldest_finished_pods_go_first():
 
 def test_a_lost_pod_is_failed_first_and_then_deleted_without_grace():
     mark, delete = removal(pod("lost", node="gone"), NOW, orphan=True)
+    assert isinstance(mark, Patch) and isinstance(delete, Delete)
     assert mark.patch["status"]["phase"] == "Failed"
     assert mark.patch["status"]["conditions"][-1]["reason"] == "DeletionByPodGC"
     assert delete.grace_period_seconds == 0

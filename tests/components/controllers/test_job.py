@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubewire.components.controllers.job.indexes import FINALIZER, format_indexes, parse_indexes
@@ -82,7 +84,7 @@ def test_an_indexed_job_gives_each_pod_its_index():
 
 def test_a_failed_index_is_tried_again():
     world = start(completions=2, parallelism=2, completionMode="Indexed")
-    failed = []
+    failed: list[Any] = []
 
     def outcome(pod):
         if pod["spec"]["hostname"] == "web-0" and not failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,8 @@ class Clock:
 
 
 def test_a_key_waits_until_the_informer_has_seen_what_was_written():
-    seen, store, clock = {PODS: 5}, {}, Clock()
+    seen, clock = {PODS: 5}, Clock()
+    store: dict[Any, Any] = {}
     writes = Writes(seen.get, lambda _, key: store.get(key), clock)
     assert writes.caught_up("k")
     writes.written("k", PODS, {"metadata": {"namespace": "a", "name": "p", "resourceVersion": "9"}})

@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
@@ -23,7 +25,7 @@ def address(number: int) -> str:
     return f"10.244.{number // 250}.{number % 250 + 2}"
 
 
-def pod(number: int) -> KubeObject:
+def pod(number: int) -> Any:
     container = {"name": "c", "image": "nginx"}
     return {
         "apiVersion": "v1",
@@ -33,7 +35,7 @@ def pod(number: int) -> KubeObject:
     }
 
 
-def status(number: int, ready: bool) -> KubeObject:
+def status(number: int, ready: bool) -> Any:
     condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": "2026-01-01T00:00:00Z"}
     return {
         "phase": "Running",
@@ -43,7 +45,7 @@ def status(number: int, ready: bool) -> KubeObject:
     }
 
 
-SERVICE = {
+SERVICE: Any = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "many", "namespace": "default"},
@@ -115,10 +117,10 @@ async def story(kubeconfig: str) -> None:
         selector = "kubernetes.io/service-name=many"
         informer = Informer(client, ENDPOINTSLICES, label_selector=selector, handler=watched.handle)
         following = asyncio.ensure_future(informer.run())
-        await at_once([lambda n=n: client.create(NODES, fake_node(f"n{n}")) for n in range(NODE_COUNT)])
+        await at_once([partial(client.create, NODES, fake_node(f"n{n}")) for n in range(NODE_COUNT)])
         await account_exists(client)
         await client.create(SERVICES, SERVICE)
-        await at_once([lambda n=n: client.create(PODS, pod(n)) for n in everybody])
+        await at_once([partial(client.create, PODS, pod(n)) for n in everybody])
 
         await at_once([patch(n, True) for n in everybody])
         await watched.until(lambda: sorted(watched.addresses(ready=True)) == sorted(map(address, everybody)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-def manifest(kind: str, name: str, **spec) -> dict:
+def manifest(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     labels = {"app": name}
     body = {"selector": {"matchLabels": labels}, "template": template("nginx:1", labels), **spec}
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": body}

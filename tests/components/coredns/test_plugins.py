@@ -259,7 +259,8 @@ class Upstream:
     """A DNS server on loopback, by UDP and TCP; what it answers and how often it keeps silent is the test's."""
 
     def __init__(self, *, silent: int = 0) -> None:
-        self.silent, self.questions = silent, []
+        self.silent = silent
+        self.questions: list[Any] = []
         self.port = 0
 
     async def __aenter__(self) -> Upstream:

@@ -46,7 +46,7 @@ COREFILE = """\
 def free_ports(count: int) -> list[int]:
     """Ports that are free for UDP and TCP at this moment."""
     held: list[socket.socket] = []
-    ports = []
+    ports: list[int] = []
     while len(ports) < count:
         tcp = socket.create_server(("127.0.0.1", 0))
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -381,7 +381,7 @@ def config(mode: str, family: str, changes: Mapping[str, Any]) -> KubeProxyConfi
         pod_side = [f"{ip}/{128 if ':' in ip else 32}" for ip in a.bridges.values()]
         changes["node_port_addresses"] = (everything,) if addresses == "everything" else tuple(pod_side)
     masquerade_all = changes.pop("masquerade_all", False)
-    sections = {
+    sections: dict[str, Any] = {
         "iptables": IptablesSettings(
             masquerade_all=masquerade_all, localhost_node_ports=changes.pop("localhost_node_ports", True)
         ),

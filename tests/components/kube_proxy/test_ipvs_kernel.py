@@ -73,7 +73,8 @@ def held_connection(fabric: Fabric, listener: str) -> tuple[socket.socket, socke
 
 def test_a_connection_outlives_its_endpoint_and_then_the_real_server_goes():
     async def work(fabric: Fabric) -> Any:
-        ipvs, tool, seen = backend(), Ipvsadm(IPV4), {}
+        ipvs, tool = backend(), Ipvsadm(IPV4)
+        seen: dict[str, Any] = {}
         await ipvs.sync(state("b"), full=True)
         client, server = held_connection(fabric, "b")
         await ipvs.sync(state("c"), full=False)

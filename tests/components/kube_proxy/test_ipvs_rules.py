@@ -23,7 +23,8 @@ RULES6 = Rules(IPV6, LocalSource("fd00:10:244::/56"))
 
 
 def name(text: str, port: str = "p80", protocol: str = "TCP") -> ServicePortName:
-    return ServicePortName(*text.split("/"), port, protocol)
+    namespace, service = text.split("/")
+    return ServicePortName(namespace, service, port, protocol)
 
 
 CLUSTER_IP = ServicePort("172.30.0.41", 80, "tcp")
@@ -42,7 +43,7 @@ BALANCER = ServicePort(
 THREE = tuple(Endpoint(f"10.244.{i}.2", 80, f"worker-{i}") for i in (1, 2, 3))
 SVC = name("ns1/svc1")
 
-CASES = {
+CASES: dict[str, tuple[dict[ServicePortName, ServicePort], dict[ServicePortName, tuple[Endpoint, ...]], Context, Rules]] = {
     "cluster-ip": ({SVC: CLUSTER_IP}, {SVC: THREE}, CONTEXT, RULES),
     "session-affinity": ({SVC: replace(CLUSTER_IP, sticky_seconds=10800)}, {SVC: THREE[:2]}, CONTEXT, RULES),
     "no-endpoints": ({SVC: CLUSTER_IP, name("ns3/svc3"): NODE_PORT}, {}, CONTEXT, RULES),

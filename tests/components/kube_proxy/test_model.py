@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -54,12 +55,12 @@ def test_endpoints_are_chosen_by_policy_condition_and_hint(service, endpoints, c
     assert set(chosen.reachable) == {*cluster, *local}
 
 
-def service(name: str = "web", ip: str = "10.96.0.1", **spec: object) -> dict:
+def service(name: str = "web", ip: str = "10.96.0.1", **spec: Any) -> Any:
     spec = {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"name": "p", "port": 80}]} | spec
     return {"metadata": {"namespace": "ns", "name": name}, "spec": spec}
 
 
-def endpoint_slice(name: str, service_name: str = "web", *ips: str) -> dict:
+def endpoint_slice(name: str, service_name: str = "web", *ips: str) -> Any:
     return {
         "metadata": {"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": service_name}},
         "addressType": "IPv4",
@@ -119,7 +120,7 @@ def test_services_without_a_cluster_ip_of_the_family_have_no_rules(spec, count):
 
 
 def test_traffic_policies_and_affinity_are_read():
-    spec = {
+    spec: Any = {
         "type": "LoadBalancer",
         "externalTrafficPolicy": "Local",
         "internalTrafficPolicy": "Local",

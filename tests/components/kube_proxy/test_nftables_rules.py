@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kubewire.components.kube_proxy.nftables import chains, plan, rules
+from kubewire.components.kube_proxy.nftables.expressions import Goto
 from kubewire.components.kube_proxy.nftables.plan import Plan, Present
 from kubewire.components.kube_proxy.nftables.statements import AddAffinitySet, DeleteChain, text
 from kubewire.components.kube_proxy.state.local_traffic import UNTOLD, LocalSource
@@ -24,7 +25,9 @@ STICKY = replace(CLUSTER_IP, sticky_seconds=10800)
 ALL_ADDRESSES = replace(NODE_PORT, external_ips=("192.168.99.11",), load_balancer_ips=("1.2.3.4",))
 
 #: What iptables mode is tested with, and what is special here: (services, endpoints, config).
-CASES = {
+CASES: dict[
+    str, tuple[dict[ServicePortName, ServicePort], dict[ServicePortName, tuple[Endpoint, ...]], rules.Config]
+] = {
     case: (
         services,
         endpoints,
@@ -105,7 +108,8 @@ def test_the_table_is_that_of_the_golden_file(case, golden):
 )
 def test_chain_names_are_the_ones_seen_on_real_clusters(service, protocol, published):
     namespaced, port = service.split(":")
-    assert chains.service_base(*namespaced.split("/"), protocol, port) == published
+    namespace, name = namespaced.split("/")
+    assert chains.service_base(namespace, name, protocol, port) == published
 
 
 @pytest.mark.parametrize(
@@ -220,14 +224,14 @@ def test_of_two_services_with_one_external_address_the_other_answers_when_the_fi
     endpoints = dict.fromkeys(services, THREE)
     made = Plan(CONFIG)
     both = made.whole(services, endpoints, NODE, None)
-    assert [element.verdict.chain for element in both.added_elements if element.key[0] == "192.168.99.1"] == [
-        "external-ULMVA6XW-ns1/svc1/tcp/p80"
+    assert [element.verdict for element in both.added_elements if element.key[0] == "192.168.99.1"] == [
+        Goto("external-ULMVA6XW-ns1/svc1/tcp/p80")
     ]
     change = made.partial({SVC2: services[SVC2]}, endpoints, NODE)
     (deleted,) = [element for element in change.deleted_elements if element.key[0] == "192.168.99.1"]
     (added,) = [element for element in change.added_elements if element.key[0] == "192.168.99.1"]
     assert deleted.key == added.key
-    assert "ns2/svc2" in added.verdict.chain
+    assert isinstance(added.verdict, Goto) and "ns2/svc2" in added.verdict.chain
 
 
 def test_a_table_of_an_earlier_process_is_taken_over_with_its_affinity():

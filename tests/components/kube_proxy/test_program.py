@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,9 @@ class _Load(threading.Thread):
         except OSError as error:
             self.errors.append(f"{type(error).__name__} after {self.connections} connections: {error}")
 
+    def has_said(self, connections: int) -> bool:
+        return self.connections >= connections
+
     def _say(self, connection: socket.socket, word: bytes) -> None:
         connection.settimeout(10)
         connection.sendall(word)
@@ -211,11 +215,11 @@ def _restart(fabric: Fabric) -> dict[str, Any]:
         load.start()
         for how in (signal.SIGTERM, signal.SIGKILL):
             before = load.connections
-            await until(lambda before=before: load.connections > before + 20)
+            await until(partial(load.has_said, before + 21))
             process.send_signal(how)
             await process.wait()
             before = load.connections
-            await until(lambda before=before: load.connections > before + 20)
+            await until(partial(load.has_said, before + 21))
             process = await start()
             await until(synced)
         before = load.connections

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,19 +17,22 @@ NODE = Node("worker-1", ("172.18.0.3",), "zone-a", ("10.244.1.0/24",))
 CONFIG = rules.Config(local_source=LocalSource("10.244.0.0/16"))
 
 
-def endpoint(ip: str, port: int = 80, node: str = "worker-1", **conditions: bool) -> Endpoint:
+def endpoint(ip: str, port: int = 80, node: str = "worker-1", **conditions: Any) -> Endpoint:
     return Endpoint(ip, port, node, **conditions)
 
 
 def name(text: str, port: str = "p80", protocol: str = "TCP") -> ServicePortName:
-    return ServicePortName(*text.split("/"), port, protocol)
+    namespace, service = text.split("/")
+    return ServicePortName(namespace, service, port, protocol)
 
 
 CLUSTER_IP = ServicePort("172.30.0.41", 80, "tcp")
 NODE_PORT = ServicePort("172.30.0.43", 80, "tcp", node_port=3002)
 THREE = tuple(endpoint(f"10.244.{i}.2", node=f"worker-{i}") for i in (1, 2, 3))
 
-CASES = {
+CASES: dict[
+    str, tuple[dict[ServicePortName, ServicePort], dict[ServicePortName, tuple[Endpoint, ...]], rules.Config]
+] = {
     "cluster-ip": ({name("ns1/svc1"): CLUSTER_IP}, {name("ns1/svc1"): (endpoint("10.180.0.1"),)}, CONFIG),
     "three-endpoints": ({name("ns1/svc1"): CLUSTER_IP}, {name("ns1/svc1"): THREE}, CONFIG),
     "node-port": ({name("ns3/svc3"): NODE_PORT}, {name("ns3/svc3"): THREE[:2]}, CONFIG),
@@ -219,7 +223,7 @@ def test_counts_that_are_kept_up_to_date_are_those_of_the_whole_text():
     """Of rules, and of endpoints: above a thousand of them per-Service chains lose their comments."""
     plan, many = rules.Plan(), tuple(endpoint(f"10.180.{i // 250}.{i % 250}") for i in range(999))
     one, two = name("ns1/svc1"), name("ns1/svc2")
-    steps = (
+    steps: tuple[tuple[Any, Any, set[ServicePortName] | None], ...] = (
         ({one: CLUSTER_IP, two: NODE_PORT}, {one: THREE, two: THREE}, None),
         ({one: CLUSTER_IP, two: NODE_PORT}, {one: THREE, two: many}, {two}),
         ({one: CLUSTER_IP, two: NODE_PORT}, {two: many}, {one}),

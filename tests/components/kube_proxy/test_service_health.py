@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import Any
 
 import aiohttp
 
@@ -50,7 +51,7 @@ def test_ports_open_move_close_and_say_when_they_cannot():
     key, other = ("ns", "web"), ("ns", "other")
     healthy, failures = [True], []
 
-    async def ask(port: int) -> tuple[int, dict]:
+    async def ask(port: int) -> tuple[int, dict[str, Any]]:
         try:
             async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/any") as response:
                 return response.status, json.loads(await response.text())

@@ -87,7 +87,12 @@ def test_the_same_again_raises_the_count_and_another_message_is_another_event() 
 
 def test_an_event_that_the_api_has_forgotten_is_made_anew() -> None:
     api = FakeApi(lambda verb: 404 if verb == "patch" else 0)
-    events = recorded(api, lambda r: [r.event(POD, "Normal", "Pulled", "a") for _ in range(2)] and None)
+
+    def twice(recorder: EventRecorder) -> None:
+        for _ in range(2):
+            recorder.event(POD, "Normal", "Pulled", "a")
+
+    events = recorded(api, twice)
     assert [event["count"] for event in events] == [1, 1]
 
 

@@ -14,7 +14,7 @@ from kubewire.components.kubeapi.kubeconfig import Credentials
 from kubewire.components.kubeapi.resources import PODS, KubeObject
 
 
-def pod(name: str, version: int, **labels: str) -> KubeObject:
+def pod(name: str, version: int, **labels: str) -> Any:
     metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": str(version), "labels": labels}
     return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata}
 

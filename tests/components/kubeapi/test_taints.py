@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.taints import tolerates, untolerated
 
-GPU = {"key": "gpu", "value": "a100", "effect": "NoSchedule"}
+GPU: Any = {"key": "gpu", "value": "a100", "effect": "NoSchedule"}
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from kubelet_node import Scratch
+from tests.components.kubelet.kubelet_node import Scratch
 
 
 @pytest.fixture(scope="session")

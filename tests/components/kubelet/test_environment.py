@@ -13,7 +13,7 @@ from kubewire.components.kubelet.pod.expansion import expand
 NODE = NodeFacts("worker-1", ("172.18.0.3",), {"cpu": "2", "memory": "4194304Ki"})
 
 
-def pod(**spec: Any) -> dict[str, Any]:
+def pod(**spec: Any) -> Any:
     metadata = {
         "name": "web-1",
         "namespace": "shop",
@@ -24,7 +24,7 @@ def pod(**spec: Any) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"containers": [{"name": "app"}], **spec}}
 
 
-def service(name: str, namespace: str, ip: str, *ports: tuple[str, int, str]) -> dict[str, Any]:
+def service(name: str, namespace: str, ip: str, *ports: tuple[str, int, str]) -> Any:
     listed = [{"name": n, "port": p, "protocol": proto} for n, p, proto in ports]
     return {"metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": ip, "ports": listed}}
 

@@ -10,7 +10,7 @@ from kubewire.components.kubelet.pod.plan import Actions, Kill, deadline, plan, 
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord
 
 
-def pod(policy: str = "Always", init: list[dict[str, Any]] | None = None, **spec: Any) -> dict[str, Any]:
+def pod(policy: str = "Always", init: list[dict[str, Any]] | None = None, **spec: Any) -> Any:
     containers = spec.pop("containers", [{"name": "app", "image": "nginx"}])
     body = {"restartPolicy": policy, "initContainers": init or [], "containers": containers, **spec}
     return {"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": body}

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kubelet_node import (
+from kubewire.components.kubeapi.resources import CONFIGMAPS, PODS, SECRETS, KubeObject
+from tests.components.kubelet.kubelet_node import (
     CONFLIST,
     NODE_IP,
     Node,
@@ -22,15 +23,13 @@ from kubelet_node import (
     status,
 )
 
-from kubewire.components.kubeapi.resources import CONFIGMAPS, PODS, SECRETS, KubeObject
-
 NOT_READY = (
     "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
     "message:Network plugin returns error: cni plugin not initialized"
 )
 
 
-def httpd(name: str = "app", **fields: Any) -> dict[str, Any]:
+def httpd(name: str = "app", **fields: Any) -> Any:
     # By a shell that ends on SIGTERM: as PID 1 httpd itself would be killed only after the grace period.
     command = ["sh", "-c", "trap 'exit 0' TERM; busybox httpd -f -p 8080 -h /srv & wait"]
     return {"name": name, "command": command, "volumeMounts": [{"name": "www", "mountPath": "/srv"}], **fields}
@@ -204,7 +203,7 @@ async def test_a_killed_kubelet_adopts_what_runs(node: Node) -> None:
 async def test_a_failed_add_is_told_and_tried_again(node: Node) -> None:
     await node.ready_node()
     pinned = set(Path("/run/netns").iterdir())
-    plugins = [{**CONFLIST["plugins"][0], "bridge": "lo"}]  # type: ignore[dict-item,index]
+    plugins = [{**CONFLIST["plugins"][0], "bridge": "lo"}]
     node.set_network({**CONFLIST, "plugins": plugins})
     await node.create(simple_pod("unwired"))
     event = await node.event("unwired", "FailedCreatePodSandBox", 'plugin type="bridge" failed (add): ')

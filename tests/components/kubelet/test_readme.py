@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kubelet_node import Node, is_ready, on_node
 
 from kubewire.components.kubelet.configuration import Settings, read_configuration
+from tests.components.kubelet.kubelet_node import Node, is_ready, on_node
 
 README = Path(__file__).resolve().parents[3] / "components/kubelet/README.md"
 

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
-from kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
-from kubewire.components.kubelet.images.catalogue import Program
+from kubewire.components.kubelet.images.catalogue import Image, Program
 from kubewire.components.kubelet.pod.container_target import RuntimeTarget
 from kubewire.components.kubelet.pod.launch import exec_spec
 from kubewire.components.kubelet.server import no_log
 from kubewire.components.kubelet.streaming.descriptors import read_chunks
 from kubewire.components.runtime.api import Process, Tty
+from tests.components.kubelet.kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
-CHATTY = {
+CHATTY: Any = {
     "name": "app",
     "command": ["sh", "-c", "echo one; echo two >&2; trap 'exit 0' TERM; while ! test -e /tmp/go; do sleep 0.05; done; "
                 "echo three; sleep 3600 & wait"],
@@ -70,7 +70,7 @@ async def test_what_a_quick_command_says_on_its_terminal_is_heard(node: Node) ->
         container = status(pod, "app")["containerID"].removeprefix("kubewire://")
         record = SimpleNamespace(id=container, image="busybox", running=True)
         state = SimpleNamespace(pod=pod, record=SimpleNamespace(current={"app": record}))
-        images = SimpleNamespace(program=lambda image, argv: Program("busybox", argv=tuple(argv)))
+        images = SimpleNamespace(program=lambda image, argv: Program(Image("busybox"), argv=tuple(argv)))
         target = RuntimeTarget(cast(Any, Slow()), cast(Any, images), lambda *_: cast(Any, SimpleNamespace(state=state)))
         session = await target.exec(
             "default", "quick", "app", ["echo", "hello"], stdin=True, stdout=True, stderr=True, tty=True
@@ -88,7 +88,7 @@ async def test_a_terminal_has_a_type(node: Node) -> None:
     assert "xterm" in (await kubectl(node, "logs", "-f", "--limit-bytes=7", "screen"))[1]
     await node.running(simple_pod("plain", sleeper("app")))
     assert await kubectl(node, "exec", "plain", "--", "sh", "-c", "echo =$TERM=") == (0, "==\n")
-    terminal = exec_spec(Program("busybox", argv=("top",)), "c1", Tty())
+    terminal = exec_spec(Program(Image("busybox"), argv=("top",)), "c1", Tty())
     assert terminal.add_env == {"TERM": "xterm"}
 
 

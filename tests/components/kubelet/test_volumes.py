@@ -21,12 +21,12 @@ from kubewire.components.kubelet.volumes.payload import (
 )
 from kubewire.components.kubelet.volumes.setup import check_host_path, sub_path
 
-POD: dict[str, Any] = {
+POD: Any = {
     "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"a": "b"}},
     "spec": {"containers": [{"name": "app"}]},
 }
-CONFIG = {"data": {"a": "1", "b": "2"}, "binaryData": {"z": base64.b64encode(b"\0z").decode()}}
-SECRET = {"data": {"p": base64.b64encode(b"secret").decode()}}
+CONFIG: Any = {"data": {"a": "1", "b": "2"}, "binaryData": {"z": base64.b64encode(b"\0z").decode()}}
+SECRET: Any = {"data": {"p": base64.b64encode(b"secret").decode()}}
 SOURCES = VolumeSources(
     {"config": CONFIG}.get,
     {"keys": SECRET}.get,
@@ -96,7 +96,12 @@ def test_what_is_missing_is_named(volume: dict[str, Any], text: str) -> None:
 def test_a_token_lives_an_hour_unless_told_otherwise() -> None:
     seen: list[TokenRequest] = []
     volume = {"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
-    sources = VolumeSources(SOURCES.config_map, SOURCES.secret, lambda r: seen.append(r) or "x", SOURCES.node, ())
+
+    def token(request: Any) -> str:
+        seen.append(request)
+        return "x"
+
+    sources = VolumeSources(SOURCES.config_map, SOURCES.secret, token, SOURCES.node, ())
     volume_payload(POD, volume, sources)
     assert seen == [TokenRequest("t", "", 3600, 0o644)]
 
@@ -111,7 +116,7 @@ def test_all_references_of_a_pod_are_found() -> None:
             ],
         }
     }
-    assert references(pod) == ({"c1"}, {"s1", "s2"})
+    assert references(pod) == (frozenset({"c1"}), frozenset({"s1", "s2"}))
 
 
 def write(target: Path, **files: str) -> bool:

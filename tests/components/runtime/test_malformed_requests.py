@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_descriptors_that_no_frame_names_are_closed(sandbox, untouched, count, b
         os.close(one)
 
 
-REQUESTS = [
+REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"op": "explode"}, "unknown operation 'explode'"),
     ({}, "unknown operation None"),
     ({"op": ["get"]}, "unknown operation"),

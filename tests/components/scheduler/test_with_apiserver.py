@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-def bare_pod(name: str, **spec) -> dict:
+def bare_pod(name: str, **spec: Any) -> dict[str, Any]:
     body = {"containers": [{"name": "c", "image": "x"}], **spec}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body}
 
 
-def requesting(cpu: str) -> dict:
+def requesting(cpu: str) -> dict[str, Any]:
     return {"containers": [{"name": "c", "image": "x", "resources": {"requests": {"cpu": cpu}}}]}
 
 

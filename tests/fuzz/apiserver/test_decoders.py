@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import orjson
@@ -140,6 +141,10 @@ def test_merge_patches(document: Any, patch: Any) -> None:
 OBJECTS = list(seeds().values())
 
 
+def _always(key: str | None, _: tuple[str, ...]) -> str | None:
+    return key
+
+
 @given(rng=randoms)
 def test_strategic_merges(rng: random.Random) -> None:
     document = rng.choice(OBJECTS)
@@ -149,7 +154,7 @@ def test_strategic_merges(rng: random.Random) -> None:
             return
         before = orjson.dumps([document, patch])
         try:
-            strategic_merge(document, patch, lambda path, key=key: key)
+            strategic_merge(document, patch, partial(_always, key))
         except PatchError:
             pass
         assert orjson.dumps([document, patch]) == before

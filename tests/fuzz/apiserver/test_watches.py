@@ -90,7 +90,7 @@ async def _watched(api: InProcess, path: str, accept: str) -> tuple[web.StreamRe
     loop, sink = asyncio.get_running_loop(), _Sink()
     protocol = BaseProtocol(loop)
     protocol.connection_made(sink)
-    request = request_of("GET", path, "", b"", loop)
+    request: Any = request_of("GET", path, "", b"", loop)
     request._headers = request.headers.copy()
     request._headers["Accept"] = accept
     request._protocol = protocol

@@ -32,7 +32,7 @@ class EchoSession:
         self.stderr = -1
         self._echo = asyncio.ensure_future(_echo(inner, outer))
         # Also when it is cancelled before it has begun.
-        self._echo.add_done_callback(lambda _: [os.close(end) for end in (inner, outer)])
+        self._echo.add_done_callback(lambda _: _close(inner, outer))
 
     def close_stdin(self) -> None:
         os.close(self.stdin)
@@ -52,6 +52,11 @@ class EchoSession:
                 os.close(descriptor)
         self._echo.cancel()
         await asyncio.wait([self._echo])
+
+
+def _close(*ends: int) -> None:
+    for end in ends:
+        os.close(end)
 
 
 def _pipe() -> tuple[int, int]:
@@ -190,8 +195,8 @@ async def live(target: EchoTarget) -> AsyncIterator[Live]:
         assert isinstance(request, web.Request)
         return await server.websocket(request, target)
 
-    async def on_spdy(*arguments: Any) -> None:
-        await server.spdy(*arguments, target)
+    async def on_spdy(request: Any, reader: Any, writer: Any) -> None:
+        await server.spdy(request, reader, writer, target)
 
     application = web.Application()
     application.router.add_get("/{path:.*}", handler)

@@ -9,7 +9,10 @@ import pytest
 from kubewire.components.apiserver.kinds import KINDS
 from tests.components.apiserver.kinds.conftest import kind_of
 
-TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}
+TEMPLATE: dict[str, Any] = {
+    "metadata": {"labels": {"app": "web"}},
+    "spec": {"containers": [{"name": "a", "image": "x"}]},
+}
 
 
 def workload(**spec: Any) -> dict[str, Any]:

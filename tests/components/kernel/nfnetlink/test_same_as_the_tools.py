@@ -328,7 +328,7 @@ def test_a_refused_transaction_names_its_command_and_changes_nothing():
                 kernel.transact(commands)
             except NetlinkError as error:
                 assert run("nft", "list", "ruleset") == before
-                return error.errno or 0, error.origin, str(error)
+                return error.errno or 0, str(error.origin), str(error)
         raise AssertionError("it was taken")
 
     number, origin, sentence = isolated(body)
@@ -347,7 +347,7 @@ def test_a_loop_is_refused():
             try:
                 kernel.transact(commands)
             except NetlinkError as error:
-                return error.errno or 0, error.origin
+                return error.errno or 0, str(error.origin)
         raise AssertionError("it was taken")
 
     number, origin = isolated(body)

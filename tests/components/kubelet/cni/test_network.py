@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,11 @@ class Bench:
             shutil.copy(RECORDER, self.bin / name)
         self.record = folder / "calls"
         monkeypatch.setenv("RECORD", str(self.record))
-        self.where = {"plugin_dirs": [str(self.bin)], "cache_dir": str(folder / "cache"), "timeout": 10.0}
+        self.where: dict[str, Any] = {
+            "plugin_dirs": [str(self.bin)],
+            "cache_dir": str(folder / "cache"),
+            "timeout": 10.0,
+        }
 
     def network(self, *plugins, version="1.0.0", **more):
         data = {"name": "net", "cniVersion": version, "plugins": list(plugins)} | more

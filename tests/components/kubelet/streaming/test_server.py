@@ -94,8 +94,8 @@ async def kubelet(target: LocalTarget) -> AsyncIterator[int]:
         assert isinstance(request, web.Request)
         return await server.websocket(request, target)
 
-    async def on_spdy(*arguments: Any) -> None:
-        await server.spdy(*arguments, target)
+    async def on_spdy(request: Any, reader: Any, writer: Any) -> None:
+        await server.spdy(request, reader, writer, target)
 
     application = web.Application()
     application.router.add_get("/{path:.*}", handler)

@@ -11,13 +11,14 @@ import pytest
 from kubewire.components.networks.aws_vpc_cni import install
 from kubewire.components.networks.aws_vpc_cni.ipamd import Ipamd, Options
 from kubewire.components.networks.aws_vpc_cni.pool import Eni
+from kubewire.components.networks.cni_plugin import pack
 from tests.scratch import isolated
 
 POD = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 
 
 def call(verb, config='{"cniVersion": "1.1.0", "name": "aws-cni"}', **environment):
-    install.pack.install(install.plugin(), install.PLUGINS, "/tmp/bin")
+    pack.install(install.plugin(), install.PLUGINS, "/tmp/bin")
     done = subprocess.run(
         ["/tmp/bin/aws-cni"], input=config, capture_output=True, text=True, timeout=30,
         env={"PATH": os.environ["PATH"], "CNI_COMMAND": verb, **environment},
@@ -119,7 +120,7 @@ def test_garbage_collection_keeps_what_is_valid():
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_version(version, tmp_path):
-    install.pack.install(install.plugin(), install.PLUGINS, str(tmp_path))
+    pack.install(install.plugin(), install.PLUGINS, str(tmp_path))
     done = subprocess.run(
         [tmp_path / "aws-cni"], input=json.dumps({"cniVersion": version}), capture_output=True, text=True,
         env={"PATH": os.environ["PATH"], "CNI_COMMAND": "VERSION"}, timeout=30,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kubewire.components.kernel.iproute import text
 from kubewire.components.kernel.iptables import transaction
 from kubewire.components.networks.aws_vpc_cni import dataplane
 from kubewire.components.networks.aws_vpc_cni.pool import COOLDOWN_S, Assignment, Eni, NoAddress, Pool, Targets
@@ -101,5 +102,8 @@ def test_the_chains_are_upstreams(golden):
     assert "SNAT --to-source" not in transaction(
         dataplane.rules("172.18.0.0/16", "172.18.0.3", "eth0", external_snat=True), {}
     )
-    lines = dataplane.eni_setup(pool(held=(1, 1)).enis["eni-1"], 1500)
-    assert "route replace default via 10.0.0.1 dev eth1 table 2" in lines
+
+
+def test_the_rules_and_routes_of_a_secondary_interface_are_those_of_the_golden_file(golden):
+    lines = [*dataplane.eni_setup(pool(held=(1, 1)).enis["eni-1"], 1500), dataplane.mark_rule()]
+    golden("aws_vpc_cni/routes.txt", text(lines))

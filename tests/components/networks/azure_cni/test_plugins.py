@@ -11,6 +11,7 @@ import pytest
 from kubewire.components.kernel.iptables import transaction
 from kubewire.components.networks.azure_cni import install, masquerade
 from kubewire.components.networks.azure_cni.plugin.state import NoAddress, Store
+from kubewire.components.networks.cni_plugin import pack
 from tests.scratch import isolated
 
 POD = {"CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -59,7 +60,7 @@ def test_the_conflist():
 
 
 def call(verb, container, config, **environment):
-    install.pack.install(install.plugin(), install.PLUGINS, "/tmp/bin")
+    pack.install(install.plugin(), install.PLUGINS, "/tmp/bin")
     done = subprocess.run(
         ["/tmp/bin/azure-vnet"], input=json.dumps({"cniVersion": "1.1.0", "name": "azure", **config}),
         capture_output=True, text=True, timeout=30,

@@ -6,10 +6,10 @@ import copy
 import itertools
 from typing import Any
 
-from kubewire.components.networks.calico.plugin.datastore import ApiError
+from kubewire.components.networks.calico.plugin.datastore import ApiError, Datastore
 
 
-class Memory:
+class Memory(Datastore):
     """before_update: called once before the next update, to lose a race."""
 
     def __init__(self, **kinds: list[dict[str, Any]]) -> None:

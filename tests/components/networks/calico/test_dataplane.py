@@ -81,6 +81,42 @@ def test_a_change_is_what_changed_and_its_order_leaves_no_half_path():
     assert gone.fdb_set == ""
 
 
+def lent():
+    """A block of worker-2, of whose addresses worker-1 and worker-3 have borrowed one each."""
+    made = block.new("10.244.2.0/26", "worker-2")
+    block.take(made, "a", {"node": "worker-3"})
+    block.take(made, "b", {"node": "worker-1"})
+    return [BLOCKS[0], made, BLOCKS[2]]
+
+
+def six():
+    own, other = (
+        Node("worker-1", "fd00:18::3/64", "fd00:10:244:1::"),
+        Node("worker-2", "fd00:18::4/64", "fd00:10:244:2::"),
+    )
+    blocks = [block.new("fd00:10:244:1::/122", "worker-1"), block.new("fd00:10:244:2::/122", "worker-2")]
+    pools = [pool("fd00:10:244::/56", "six", vxlanMode="Always")]
+    return entries(own, {one.name: one for one in (own, other)}, pools, blocks, "eth0")
+
+
+#: What is there, and what is wanted.
+CHANGES = {
+    "vxlan-from-nothing": (Forwarding(), wanted("Always")),
+    "vxlan-cross-subnet-from-nothing": (Forwarding(), wanted("CrossSubnet")),
+    "vxlan-becomes-cross-subnet": (wanted("Always"), wanted("CrossSubnet")),
+    "vxlan-never": (wanted("Always"), wanted("Never")),
+    "a-node-is-gone": (wanted("Always"), wanted("Always", BLOCKS[:2])),
+    "addresses-are-borrowed": (wanted("Always"), wanted("Always", lent())),
+    "ipv6-from-nothing": (Forwarding(), six()),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_commands_are_those_of_the_golden_file(name, golden):
+    change = difference(*CHANGES[name])
+    golden(f"calico/{name}.txt", f"# bridge\n{change.fdb_set}# ip\n{change.ip}# bridge\n{change.fdb_delete}")
+
+
 def test_masquerading_follows_the_pools(golden):
     pools = [
         pool("10.244.0.0/16", natOutgoing=True),

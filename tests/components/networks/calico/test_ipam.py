@@ -95,7 +95,7 @@ def test_who_loses_the_race_for_an_address_takes_another():
     assert ipam.release(store, "slower-0") == ["10.244.0.2"]
 
 
-def test_who_loses_the_race_for_a_block_takes_another():
+def test_who_loses_the_race_for_a_block_takes_another(monkeypatch):
     store = Memory(ippools=[pool("10.244.0.0/24")])
     wanted = next(block.candidates("10.244.0.0/24", 26, "worker-1"))
     create = store.create
@@ -105,7 +105,7 @@ def test_who_loses_the_race_for_a_block_takes_another():
             create(kind, block.new(wanted, "worker-2"))
         return create(kind, obj)
 
-    store.create = stolen
+    monkeypatch.setattr(store, "create", stolen)
     (address,) = assign(store)
     assert not block.contains(wanted, address)
     assert [one["spec"]["node"] for one in store.list(ipam.AFFINITIES)] == ["worker-1"]

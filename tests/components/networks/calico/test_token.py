@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from kubewire.components.kubeapi import kubeconfig
-from kubewire.components.networks.calico import agent
 from kubewire.components.networks.calico.agent import Agent, Options
 from tests.components.apiserver.running import Authority
 
@@ -29,14 +28,14 @@ def test_a_token_is_asked_for_again_after_half_its_time(tmp_path, monkeypatch):
     )
     config.write_text(kubeconfig.dump("lab", credentials, "calico-node"))
     now = [1000.0]
-    monkeypatch.setattr(agent.time, "time", lambda: now[0])
+    monkeypatch.setattr("kubewire.components.networks.calico.agent.time.time", lambda: now[0])
 
     async def life() -> list[str]:
         issuer, seen = Issuer(), []
         options = Options(
             str(config), "worker-1", "eth0", cni_conf_dir=str(tmp_path), nodename_file=str(tmp_path / "nodename")
         )
-        node = Agent(options, issuer)
+        node = Agent(options, cast(Any, issuer))
         for seconds in (0.0, 12 * 3600 - 1.0, 2.0):
             now[0] += seconds
             if node.token_is_due():

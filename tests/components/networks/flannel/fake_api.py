@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -56,7 +57,7 @@ class FakeApi:
             return web.Response(body=orjson.dumps(body), content_type="application/json")
         answer = web.StreamResponse()
         await answer.prepare(request)
-        queue = asyncio.Queue()
+        queue: asyncio.Queue[Any] = asyncio.Queue()
         for version, event in self.log:
             if version > int(request.query["resourceVersion"]):
                 queue.put_nowait(event)

@@ -130,11 +130,13 @@ async def refused(subnet, net_conf):
     with RunningApiServer() as server:
         async with Client.from_kubeconfig(server.kubeconfig) as client:
             await client.create(NODES, created("worker-1", subnet, "172.18.0.3"))
-        argv = [
-            sys.executable, "-m", "kubewire.components.networks.flannel", "--kube-subnet-mgr", "--kubeconfig-file", server.kubeconfig,
+        argv: list[str] = [
+            sys.executable, "-m", "kubewire.components.networks.flannel", "--kube-subnet-mgr", "--kubeconfig-file", str(server.kubeconfig),
             "--net-config-path", "/tmp/net-conf.json", "--iface", "eth0", "--hostname-override", "worker-1",
         ]  # fmt: skip
-        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=20, check=False)
+        done = await asyncio.to_thread(
+            lambda: subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        )
         return done.returncode, done.stderr
 
 

@@ -84,8 +84,8 @@ def ipv6_links():
     ip("link set eth1 up")
     ip("-6 route add default via fd00:18::1")
 
-    def found(*arguments, **options):
-        link = asyncio.run(kernel.outer_link(*arguments, version=6, **options))
+    def found(interfaces=(), patterns=(), reachable=""):
+        link = asyncio.run(kernel.outer_link(interfaces, patterns, reachable, version=6))
         return link.name, str(link.address), [str(network) for network in link.networks]
 
     assert found() == found(["eth0"]) == ("eth0", "fd00:18::3", ["fd00:18::/64"]), "not the link-local one"

@@ -2,6 +2,9 @@
 
 from ipaddress import IPv4Network
 
+import pytest
+
+from kubewire.components.kernel import vxlan
 from kubewire.components.kernel.iptables import Ruleset, parse, transaction
 from kubewire.components.networks.weave import dataplane, ipsec, status
 from kubewire.components.networks.weave.allocator import Allocator, Setup
@@ -10,6 +13,7 @@ from kubewire.components.networks.weave.topology import Link, Peer
 
 RANGE = IPv4Network("10.32.0.0/12")
 ONE = ipsec.Association("172.18.0.3", "172.18.0.2", 0x1234, "ab" * 36)
+TWO = ipsec.Association("172.18.0.4", "172.18.0.2", 0x5678, "cd" * 36)
 
 
 def test_a_peers_name_is_a_mac_of_its_own_for_each_node():
@@ -19,39 +23,48 @@ def test_a_peers_name_is_a_mac_of_its_own_for_each_node():
     assert dataplane.peer_name("worker-1") == dataplane.peer_name("worker-1")
 
 
-def test_the_chains():
-    assert transaction(Ruleset(dataplane.rules(RANGE, None).chains), {}) == (
-        "*filter\n"
-        ":WEAVE-EXPOSE - [0:0]\n"
-        "-A WEAVE-EXPOSE -d 10.32.0.0/12 -j ACCEPT\n"
-        "COMMIT\n"
-        "*nat\n"
-        ":WEAVE - [0:0]\n"
-        "-A WEAVE -m set --match-set weaver-no-masq-local dst "
-        '-m comment --comment "Prevent SNAT to locally running containers" -j RETURN\n'
-        "-A WEAVE -s 10.32.0.0/12 -d 224.0.0.0/4 -j RETURN\n"
-        "-A WEAVE ! -s 10.32.0.0/12 -d 10.32.0.0/12 -j MASQUERADE\n"
-        "-A WEAVE -s 10.32.0.0/12 ! -d 10.32.0.0/12 -j MASQUERADE\n"
-        "COMMIT\n"
-    )
+OWN = Range(int(RANGE.network_address), int(RANGE.network_address) + 96)
 
 
-def test_the_chains_of_an_encrypted_path():
-    text = transaction(Ruleset(dataplane.rules(RANGE, [ONE]).chains), {})
-    assert (
-        ":WEAVE-IPSEC-IN - [0:0]\n"
-        ":WEAVE-IPSEC-IN-MARK - [0:0]\n"
-        ":WEAVE-IPSEC-OUT - [0:0]\n"
-        ":WEAVE-IPSEC-OUT-MARK - [0:0]\n"
-        "-A WEAVE-IPSEC-IN -s 172.18.0.3 -d 172.18.0.2 -p esp -m esp --espspi 4660 -j WEAVE-IPSEC-IN-MARK\n"
-        "-A WEAVE-IPSEC-IN-MARK -j MARK --set-xmark 0x20000/0x20000\n"
-        "-A WEAVE-IPSEC-OUT -s 172.18.0.2 -d 172.18.0.3 -p udp -m udp --dport 6784 -j WEAVE-IPSEC-OUT-MARK\n"
-        "-A WEAVE-IPSEC-OUT-MARK -j MARK --set-xmark 0x20000/0x20000\n"
-    ) in text
-    assert (
-        "-A WEAVE-IPSEC-IN -s 172.18.0.3 -d 172.18.0.2 -p udp -m udp --dport 6784 -m mark ! --mark 0x20000/0x20000 "
-        "-j DROP\n"
-    ) in text
+@pytest.mark.parametrize(("name", "incoming"), [("rules", None), ("rules-encrypted", [ONE, TWO])])
+def test_the_rules_are_those_of_the_golden_file(name, incoming, golden):
+    golden(f"weave/{name}.txt", dataplane.own_set([OWN]) + transaction(dataplane.rules(RANGE, incoming), {}))
+
+
+def test_the_devices_are_those_of_the_golden_file(golden):
+    device = dataplane.Device("02:11:22:33:44:55", "eth0", "172.18.0.2")
+    parts = {
+        "the bridge": dataplane.make_bridge(device),
+        "the VXLAN device": vxlan.commands(dataplane.vxlan_device(device), None) + dataplane.isolate_vxlan(),
+        "the veth for datagrams": dataplane.make_veth(device),
+    }
+    golden("weave/devices.txt", titled(parts))
+
+
+def test_the_associations_are_those_of_the_golden_file(golden):
+    there = ipsec.Association(ONE.destination, ONE.source, 0x4321, "cd" * 36)
+    parts = {
+        "a direction to this node": ipsec.install(ONE, outgoing=False),
+        "a direction from this node": ipsec.install(there, outgoing=True),
+        "neither any more": ipsec.remove(ONE) + ipsec.remove_policy(there) + ipsec.remove(there),
+    }
+    golden("weave/associations.txt", titled(parts))
+
+
+def test_the_entries_are_those_of_the_golden_file(golden):
+    macs = ["02:00:00:00:00:01", "02:00:00:00:00:02"]
+    parts = {
+        "floods": dataplane.flood_difference(["172.18.0.3", "172.18.0.4"], ["172.18.0.4", "172.18.0.5"]),
+        "heartbeats": dataplane.heartbeat_difference(
+            [(macs[0], "172.18.0.3"), (macs[1], "172.18.0.4")], [(macs[1], "172.18.0.5")]
+        ),
+        "learned": dataplane.forget(macs, dataplane.DEVICE, "self") + dataplane.forget(macs[:1], "weave", "master"),
+    }
+    golden("weave/entries.txt", titled(parts))
+
+
+def titled(parts):
+    return "".join(f"# {title}\n{text}" for title, text in parts.items())
 
 
 def test_what_leads_to_the_chains_is_added_where_it_is_missing():
@@ -84,14 +97,6 @@ def test_the_key_of_a_direction_is_its_receivers():
     keys = {ipsec.key(session, nonce, "a"), ipsec.key(session, nonce, "b"), ipsec.key(session, b"m" * 32, "a")}
     assert len(keys) == 3
     assert all(len(key) == 72 for key in keys)
-
-
-def test_flood_entries_come_and_go_alone():
-    text = dataplane.flood_difference(["172.18.0.3", "172.18.0.4"], ["172.18.0.4", "172.18.0.5"])
-    assert text == (
-        "fdb append 00:00:00:00:00:00 dev vxlan-6784 dst 172.18.0.5 self permanent\n"
-        "fdb delete 00:00:00:00:00:00 dev vxlan-6784 dst 172.18.0.3 self\n"
-    )
 
 
 def test_own_ranges_as_networks():

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -127,7 +128,8 @@ async def greet(mesh, *, uid=99, name="guest"):
     reader, writer = await asyncio.open_connection(mesh.host, mesh.port)
     private = X25519PrivateKey.generate() if mesh.password else None
     writer.write(wire.frame(wire.HELLO, Hello(name, name, uid, 1, wire.public_key(private)).encode()))
-    decoder, frames = Decoder(), []
+    decoder = Decoder()
+    frames: list[Any] = []
     while not frames:
         frames += decoder.feed(await reader.read(1000))
     session = wire.session(private, Hello.decode(frames[0][1]), mesh.password, outbound=True)

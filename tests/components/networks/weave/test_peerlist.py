@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from typing import Any, cast
 
 import pytest
 
@@ -43,7 +44,7 @@ class Api:
 
 
 def lists(api):
-    return PeerList(api, A, "worker-1"), PeerList(api, B, "worker-2")
+    return PeerList(cast(Any, api), A, "worker-1"), PeerList(cast(Any, api), B, "worker-2")
 
 
 async def reclaim(peerlist, nodes):
@@ -81,7 +82,7 @@ def test_the_peer_of_a_removed_node_is_taken_over_once():
     async def body():
         api = Api()
         one, other = lists(api)
-        for peerlist in (one, other, PeerList(api, C, "worker-3")):
+        for peerlist in (one, other, PeerList(cast(Any, api), C, "worker-3")):
             await peerlist.add_own()
         assert await reclaim(one, {"worker-1", "worker-2", "worker-3"}) == []
         assert await reclaim(one, {"worker-1", "worker-2"}) == [C]
@@ -96,7 +97,7 @@ def test_of_two_that_want_to_the_quicker_one_does():
     async def body():
         api = Api()
         one, other = lists(api)
-        for peerlist in (one, other, PeerList(api, C, "worker-3")):
+        for peerlist in (one, other, PeerList(cast(Any, api), C, "worker-3")):
             await peerlist.add_own()
         second = []
 
@@ -116,7 +117,7 @@ def test_what_was_begun_is_finished_by_who_began_it(who, taken):
         api = Api()
         one, _ = lists(api)
         await one.add_own()
-        await PeerList(api, C, "worker-3").add_own()
+        await PeerList(cast(Any, api), C, "worker-3").add_own()
         api.configmap = annotated(api.configmap, {key_of(C): who})
         assert await reclaim(one, {"worker-1", "worker-2"}) == taken
 

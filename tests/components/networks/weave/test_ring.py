@@ -2,6 +2,7 @@
 
 import random
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ class Mesh:
 
     def check(self):
         """Nobody has an address of another, and what a peer gives out is its own."""
-        taken = {}
+        taken: dict[Any, Any] = {}
         for name, peer in self.peers.items():
             if name in self.gone:
                 continue

@@ -1,0 +1,166 @@
+"""What a node's rules and devices do to packets, without agents: the text of dataplane.py and ipsec.py in two nodes.
+
+pod-1 - [ weave 10.32.0.1 node-1 vxlan-6784 ] 172.18.0.1 - outside - 172.18.0.2 [ vxlan-6784 node-2 weave ] - pod-2
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from kubewire.components.kernel import ipset, iptables
+from kubewire.components.kernel.command import CommandError
+from kubewire.components.kernel.iproute import batch
+from kubewire.components.networks.weave import dataplane, ipsec, kernel
+from kubewire.components.networks.weave.space import Range
+from tests.components.networks.flows import NOTHING, Flow, Hosts
+from tests.scratch import isolated
+
+pytestmark = pytest.mark.packet
+
+ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
+ESP = 50
+RANGE = IPv4Network("10.32.0.0/16")
+OUTSIDE = "203.0.113.10"
+NODES = {"node-1": "172.18.0.1", "node-2": "172.18.0.2"}
+BRIDGES = {"node-1": "10.32.0.1", "node-2": "10.32.128.1"}
+PODS = {"pod-1": "10.32.0.2", "pod-2": "10.32.128.2"}
+FLOWS = [
+    Flow("from a pod to a pod of another node", "pod-1", PODS["pod-2"], "pod-2", PODS["pod-1"]),
+    Flow("from a pod to the outside", "pod-1", OUTSIDE, "outside", NODES["node-1"]),
+    Flow("from a pod to the outside, by TCP", "pod-1", OUTSIDE, "outside", NODES["node-1"], protocol="TCP"),
+    Flow("from a node to a pod of another node", "node-1", PODS["pod-2"], "pod-2", BRIDGES["node-1"]),
+    Flow("from the outside to a pod of this node", "outside", PODS["pod-1"], "pod-1", OUTSIDE, sender=OUTSIDE),
+    Flow(
+        "from the outside by this node to a pod of another",
+        "outside",
+        PODS["pod-2"],
+        "pod-2",
+        BRIDGES["node-1"],
+        sender=OUTSIDE,
+    ),
+]
+BETWEEN_PODS = FLOWS[0]
+CLOSED = Flow(BETWEEN_PODS.title, "pod-1", PODS["pod-2"], "pod-2", NOTHING)
+
+
+def ranges(node: str) -> list[Range]:
+    """Half of the range for each node."""
+    first = int(RANGE.network_address) + (32768 if node == "node-2" else 0)
+    return [Range(first, first + 32768)]
+
+
+def build() -> Hosts:
+    hosts = Hosts("outside", *NODES, *PODS)
+    hosts.ip("outside", "link add segment type bridge", "address add 172.18.0.254/16 dev segment")
+    hosts.ip("outside", "link set segment up", f"address add {OUTSIDE}/32 dev lo")
+    for number, (node, address) in enumerate(NODES.items(), 1):
+        hosts.wire(node, "eth0", "outside", f"v{number}")
+        hosts.ip("outside", f"link set v{number} master segment")
+        hosts.ip(node, f"address add {address}/16 dev eth0", "route add default via 172.18.0.254")
+        hosts.sysctl(node, "net.ipv4.ip_forward=1")
+        hosts.run(node, "iptables", "-P", "FORWARD", "DROP")
+        with hosts.inside(node):
+            asyncio.run(write(node))
+        pod = f"pod-{number}"
+        hosts.wire(pod, "eth0", node, f"vethwepl{number}")
+        hosts.ip(node, f"link set vethwepl{number} master weave", f"address add {BRIDGES[node]}/16 dev weave")
+        hosts.ip(pod, f"address add {PODS[pod]}/16 dev eth0", f"route add default via {BRIDGES[node]}")
+    # The outside knows pods by the first node only.
+    hosts.ip("outside", f"route add {RANGE} via {NODES['node-1']}")
+    return hosts
+
+
+async def write(node: str, incoming: list[ipsec.Association] | None = None) -> None:
+    """What weave-net does with one peer, which is established."""
+    others = [address for name, address in NODES.items() if name != node]
+    await kernel.ensure_devices(dataplane.Device(dataplane.peer_name(node), "eth0", NODES[node]))
+    await kernel.set_flood(await kernel.flood(), others)
+    await ipset.restore(dataplane.own_set(ranges(node)))
+    await iptables.ensure(dataplane.rules(RANGE, incoming))
+
+
+def walk() -> dict[str, str]:
+    return build().senders_of(FLOWS)
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, str]:
+    found: dict[str, str] = isolated(walk)
+    return found
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.title)
+def test_whom_the_receiver_sees(seen: dict[str, str], flow: Flow) -> None:
+    assert seen[flow.title] == flow.seen
+
+
+def association(source: str, destination: str, spi: int) -> ipsec.Association:
+    return ipsec.Association(NODES[source], NODES[destination], spi, "ab" * 36)
+
+
+def with_rules_of_encryption(node: str) -> tuple[str, str]:
+    """Who is seen before and after a node has the rules of an encrypted path, of which the association is missing."""
+    hosts = build()
+    before = hosts.sender_of(BETWEEN_PODS)
+    other = next(name for name in NODES if name != node)
+    with hosts.inside(node):
+        asyncio.run(write(node, [association(other, node, 0x1234)]))
+    return before, hosts.sender_of(CLOSED)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param("node-1", id="the sender has no policy"),
+        pytest.param("node-2", id="what arrives at the receiver was not encrypted"),
+    ],
+)
+def test_nothing_passes_in_clear_where_encryption_is_wanted(node: str) -> None:
+    assert isolated(with_rules_of_encryption, node) == (PODS["pod-1"], NOTHING)
+
+
+def encrypted() -> Any:
+    """Who is seen by an encrypted path, and the protocols on the wire; None where the kernel has no AES-GCM."""
+    hosts = build()
+    there, back = association("node-1", "node-2", 0x1234), association("node-2", "node-1", 0x4321)
+    for node, incoming, outgoing in (("node-1", back, there), ("node-2", there, back)):
+        with hosts.inside(node):
+            text = ipsec.install(outgoing, outgoing=True) + ipsec.install(incoming, outgoing=False)
+            try:
+                asyncio.run(batch("ip", text, force=False))
+            except CommandError as error:
+                if "AEAD algorithm not found" in str(error):
+                    return None
+                raise
+            asyncio.run(write(node, [incoming]))
+    with hosts.inside("outside"):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    with wire:
+        wire.bind(("v1", ETH_P_ALL))  # a port of a bridge has no packets for those who ask for one protocol
+        found = hosts.sender_of(BETWEEN_PODS)
+        return found, protocols(wire)
+
+
+def protocols(wire: socket.socket) -> set[int]:
+    """Of the IPv4 packets that a socket has received."""
+    wire.setblocking(False)
+    seen = set()
+    with suppress(BlockingIOError):
+        while True:
+            packet, (_, kind, *_) = wire.recvfrom(65536)
+            if kind == ETH_P_IP:
+                seen.add(packet[9])
+    return seen
+
+
+def test_an_encrypted_path_is_esp_on_the_wire() -> None:
+    answer = isolated(encrypted)
+    if answer is None:
+        pytest.skip("this kernel has no AES-GCM for IPsec")
+    assert answer == (PODS["pod-1"], {ESP})
