@@ -116,7 +116,7 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
         pytest.param("manifests: [{kind: Pod}]\n" + STEP, "apiVersion, metadata.name is missing", id="manifest"),
         pytest.param(
             "variants: {broken: {overlays: [{kind: Pod, metadata: {name: b}}]}}\n" + STEP,
-            "Pod/b is not among",
+            "Pod/b is not an object of",
             id="overlay",
         ),
         pytest.param(

@@ -138,11 +138,11 @@ WRONG = {
     "{from: pod:a, udp: {to: 'pod:b', port: 8081, equals: c}}": 'expected "c", got "b"',
     "{from: pod:a, tcp: {to: 'pod:b', port: 8080, error: refused}}": "expected it to fail",
     "{from: pod:a, tcp: 'pod:b:99'}": "refused",
-    "{from: pod:a, tcp: 'pods:app=b:8080', not: true}": "should not be so",
+    "{from: pod:a, tcp: 'pods:app=b:8080', not: true}": "this should not happen",
     "{from: pod:a, ping: {to: 10.244.2.77, timeout: 300ms}}": "timeout",
     "{from: pod:a, ping: {to: 'pod:b', size: 1600, df: true}}": "too-big",
-    "{from: pod:a, not: true, ping: 'pod:b'}": "should not be so",
-    "{from: pod:a, consistently: 300ms, not: true, ping: {to: 'pod:b'}}": "should not be so",
+    "{from: pod:a, not: true, ping: 'pod:b'}": "this should not happen",
+    "{from: pod:a, consistently: 300ms, not: true, ping: {to: 'pod:b'}}": "this should not happen",
     "{from: pod:none, not: true, ping: 10.0.0.1}": "not found",
     "{from: worker-1, routes: {to: 10.9.0.0/16}}": "expected 1 or more, got 0",
     "{from: worker-1, neighbours: {to: 10.244.2.0, count: 0}}": "expected exactly 0, got 1",
@@ -167,7 +167,7 @@ WRONG = {
     "{packets: {path: ['pod:b:eth0', 'worker-1:eth0', 'pod:a:eth0'], match: {flags: S}}}": "then not at worker-1:eth0",
     "{packets: {path: ['pod:a:eth0', 'pod:b:eth0'], match: {flags: S}, nat: destination}}": "expected NAT destination, got none",
     "{packets: {on: 'worker-2:eth0'}}": "does not listen on worker-2:eth0",
-    "{packets: {capture: d, on: 'worker-2:eth0'}}": "no capture 'd'; there are c",
+    "{packets: {capture: d, on: 'worker-2:eth0'}}": "no capture 'd' has been started; captures: c",
 }
 
 
@@ -223,7 +223,7 @@ def test_a_variant_whose_expectation_must_fail_fails_when_it_holds():
         return {case.case.variant.name: (case.status, case.problem) for case in result.cases}
 
     assert isolated(body) == {
-        "broken": ("failed", "ping: holds, though this variant says that it fails here"),
+        "broken": ("failed", "ping: holds, but the variant lists it in `fails`"),
         "control": ("passed", ""),
     }
 

@@ -67,7 +67,7 @@ def test_a_verb_that_is_gone_leaves_nothing_in_the_schema(colour, monkeypatch):
         ("{events: {message: '['}}", "expect.events.message: '[' is no regular expression"),
         ("{from: a, series: {x: a, y: b, growth: {}}}", "expect.series: needs program or command"),
         ("{from: a, http: {status: 200}}", "expect.http: needs url, or to with port and path"),
-        ("{from: a, packets: {on: 'a:b'}}", "expect.from: packets takes no from"),
+        ("{from: a, packets: {on: 'a:b'}}", "expect.from: packets has no source; remove from"),
         ("{packets: {on: 'a:b', nat: none}}", "expect.packets.nat: needs path"),
         ("{from: a, ping: {}}", "expect.ping: to is missing"),
         ("{from: a, packets: {on: 'a:b', match: {flag: S}}}", "match.flag: unknown key (did you mean flags?)"),
