@@ -100,11 +100,15 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
             id="duration",
         ),
         pytest.param(
-            "steps: [{expect: {from: a, exec: {command: x, matches: '('}}}]\n", "is not a regular expression", id="regex"
+            "steps: [{expect: {from: a, exec: {command: x, matches: '('}}}]\n",
+            "is not a regular expression",
+            id="regex",
         ),
         pytest.param("steps: [{expect: {resource: {of: pods, jsonpath: '{.a[}'}}}]\n", "cannot read '[", id="jsonpath"),
         pytest.param(
-            "steps: [{expect: {packets: {match: {protocol: tcp}}}}]\n", "needs either on (interfaces) or path", id="packets"
+            "steps: [{expect: {packets: {match: {protocol: tcp}}}}]\n",
+            "needs either on (interfaces) or path",
+            id="packets",
         ),
         pytest.param("steps: [{capture: {start: a}}]\n", "needs on: a list of interfaces", id="capture"),
         pytest.param("lab: {cni: {plugin: foo}}\n" + STEP, ':3: cni.plugin: "foo" is not known', id="lab"),
