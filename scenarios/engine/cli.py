@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="run only scenarios that have changed or did not pass in the last run",
+        help="run only scenarios that have not passed yet, or have changed since",
     )
     parser.add_argument(
         "-x",

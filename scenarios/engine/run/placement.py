@@ -28,7 +28,7 @@ def place(cases: Sequence[Case], options: RunOptions) -> Placement:
         missing = [reason for name in case.requires if (reason := options.missing(name))]
         other = _elsewhere(case, options) if missing else ""
         if before.get(case.id) == case.fingerprint:
-            placed.skipped.append(skipped(case, "has passed in the last run (--resume)"))
+            placed.skipped.append(skipped(case, "has passed before (--resume)"))
         elif other:
             placed.elsewhere.setdefault(other, []).append(case)
         elif missing:
