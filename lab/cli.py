@@ -46,7 +46,7 @@ exit codes: 0 done; 1 failed (an expectation or a step of bring-up); 2 wrong inp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code, prints errors as one message on stderr."""
+    """Run a command line and return the exit code. An error is printed as one message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     options, unknown = parser.parse_known_args(arguments)

@@ -273,7 +273,7 @@ class StateDirectory:
             os.close(descriptor)
 
     def _write(self, record: LabRecord) -> None:
-        """Atomically: a reader sees the old record or the new one."""
+        """Write the record atomically: a reader sees either the old one or the new one."""
         temporary = self.path / ".lab.json"
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(asdict(record), indent=1))

@@ -190,9 +190,6 @@ def _others(options: argparse.Namespace) -> dict[str, list[Range]]:
     return found
 
 
-# --- as text
-
-
 def text(plan: AddressPlan, problems: Sequence[str], allowed: Sequence[str] = ()) -> Iterator[str]:
     """The lines of the report. allowed: overlaps that the user allows."""
     yield from _picture(plan)
@@ -273,9 +270,6 @@ def _bar(block: Range, one: Range) -> str:
     first = cell(int(one.network_address))
     last = cell(int(one.broadcast_address))
     return "".join("█" if first <= number <= last else "·" for number in range(_CELLS))
-
-
-# --- as data
 
 
 def as_dict(plan: AddressPlan, problems: Sequence[str], overlaps: Sequence[str]) -> dict[str, Any]:

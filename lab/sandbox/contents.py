@@ -135,7 +135,7 @@ class Contents:
 
 
 def passwd() -> str:
-    """passwd(5) of every host and container."""
+    """The file passwd(5) of every host and container."""
     lines = []
     for name, uid, gid, home, shell in _USERS:
         lines.append(f"{name}:x:{uid}:{gid}:{name}:{home}:{shell or '/usr/sbin/nologin'}")
@@ -143,13 +143,13 @@ def passwd() -> str:
 
 
 def group() -> str:
-    """group(5) of every host and container."""
+    """The file group(5) of every host and container."""
     lines = (f"{name}:x:{gid}:" for name, gid in sorted(_GROUPS.items(), key=lambda item: item[1]))
     return "\n".join([*lines, ""])
 
 
 def generated() -> dict[str, str]:
-    """Files of /etc with the lab's own content: path below /etc -> text."""
+    """The files of /etc whose content is made for the lab: path below /etc -> text."""
     return {
         "passwd": passwd(),
         "group": group(),

@@ -58,7 +58,7 @@ class Passage:
                 self._write(end)
         except BlockingIOError:
             return True
-        except OSError:  # a reset, by either side
+        except OSError:  # one of the two sides has reset the connection
             self.close()
             return False
         if not self._reads and not any(self._unsent.values()):
@@ -149,7 +149,7 @@ def _accept(selector: selectors.BaseSelector, listener: socket.socket, target: s
     try:
         inner.setblocking(False)
         inner.connect(target)
-    except OSError:  # nothing listens there, or its queue is full
+    except OSError:  # the API server does not listen, or its queue is full
         outer.close()
         inner.close()
         return False
@@ -176,7 +176,7 @@ def serve(init: int, listener: socket.socket, inside: int) -> None:
 def _keep_only(kept: set[int]) -> None:
     low = 0
     for number in sorted(kept):
-        if low < number:  # closerange(0, 0) of Python 3.11 closes everything
+        if low < number:  # in Python 3.11, closerange(0, 0) closes every descriptor
             os.closerange(low, number)
         low = number + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -292,7 +292,7 @@ def _own_user_namespace() -> None:
     # own), and it contains other programs of the session. A process in a new cgroup namespace may
     # mount that cgroup and kill or freeze them. This limit forbids new cgroup namespaces. The lab
     # cannot change it, because it belongs to a user namespace outside the lab's (namespaces(7)).
-    with contextlib.suppress(FileNotFoundError):  # a kernel without cgroups
+    with contextlib.suppress(FileNotFoundError):  # the kernel has no cgroups
         Path(_MAX_CGROUP_NAMESPACES).write_text("0")
 
 

@@ -153,9 +153,6 @@ def _names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-# --- kube-proxy ---
-
-
 def _proxy_properties() -> dict[str, Schema]:
     """The properties of kubeProxy, without mode, which the lab file describes itself."""
     found = _of_dataclass(proxy.KubeProxyConfiguration, "", _PROXY_WITHOUT_EFFECT)
@@ -212,8 +209,6 @@ def _wrong_proxy(data: Mapping[str, Any]) -> Iterator[str]:
         yield str(error)
 
 
-# --- the kubelet ---
-
 _READERS: dict[Any, Schema] = {
     str: {"type": "string"},
     Path: {"type": "string"},
@@ -241,9 +236,6 @@ def _wrong_kubelet(data: Mapping[str, Any]) -> Iterator[str]:
         kubelet.decode(data)
     except kubelet.ConfigurationError as error:
         yield str(error)
-
-
-# --- flags ---
 
 
 def _flag_properties(

@@ -154,13 +154,13 @@ class Packet:
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """(source, destination) of TCP and UDP."""
+        """The ports of TCP and UDP as (source, destination)."""
         layer = self.tcp or self.udp
         return (layer.sport, layer.dport) if layer else None
 
     @property
     def addresses(self) -> tuple[str, str] | None:
-        """(source, destination) of IP; (sender, target) of ARP."""
+        """The addresses: (source, destination) of IP, or (sender, target) of ARP."""
         if self.ip:
             return self.ip.source, self.ip.destination
         return (self.arp.sender_ip, self.arp.target_ip) if self.arp else None

@@ -89,8 +89,8 @@ def perform(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reverse_name(text: str) -> str:
-    """10.96.0.1 -> 1.0.96.10.in-addr.arpa. (RFC 1035 section 3.5, RFC 3596 for IPv6); names stay as
-    they are."""
+    """The name under which an address is looked up: 10.96.0.1 -> 1.0.96.10.in-addr.arpa. (RFC 1035,
+    3.5; for IPv6 RFC 3596, 2.5). A name stays as it is."""
     try:
         return f"{ip_address(text).reverse_pointer}."
     except ValueError:
