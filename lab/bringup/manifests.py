@@ -1,6 +1,10 @@
-"""A lab file's manifests: applied in order, then waited for until what runs is ready.
+"""Applies the manifests of a lab file in order, and waits until the workloads in them are ready.
 
-Forked onto the control-plane node at the end of bring-up; notes on progress go to stdout, a line each.
+Bring-up forks this process onto the control-plane node as its last step. It writes its progress to
+stdout, a line each. It waits as `kubectl rollout status` does, by the controllers'
+observedGeneration and counts of ready pods, so a lab is reported as ready only when its workloads
+are. Something that can never become ready, such as an image that the lab does not have, is an error
+at once.
 """
 
 from __future__ import annotations
@@ -26,16 +30,19 @@ Note = Callable[[str], None]
 _APPLY = {"fieldManager": "kubewire", "force": "true"}
 _APPLY_PATCH = "application/apply-patch+yaml"
 _POLL = 0.1
-#: The exit code when a manifest cannot be applied or what it makes cannot run; the last line of stderr says why.
+#: Exit code if a manifest cannot be applied or its pods cannot run; the last line of stderr says
+#: why.
 WRONG_INPUT = 2
 
 
 class ManifestError(Exception):
-    """Says which file, which object and why."""
+    """A manifest cannot be applied, or cannot become ready; the text names the file, the object and
+    the reason."""
 
 
 def main(argv: list[str]) -> int:
-    """argv: kubeconfig, lab file as JSON. Returns 0 when everything is ready."""
+    """Apply and wait. argv: path of the kubeconfig, path of the lab file as JSON. Returns 0 when
+    everything is ready."""
     spec = LabSpec.parse(json.loads(Path(argv[1]).read_text()), argv[1])
     try:
         asyncio.run(apply_and_wait(argv[0], spec.manifests, lambda text: print(text, flush=True)))
@@ -46,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 async def apply_and_wait(kubeconfig: str, manifests: tuple[Manifests, ...], note: Note) -> None:
-    """Raises ManifestError."""
+    """Apply manifests in order, then wait for each until it is ready. Raises ManifestError."""
     async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
         applied = [(where, *await _apply(client, where, obj)) for where, obj in _objects(manifests)]
         for where, resource, obj in applied:
@@ -54,7 +61,7 @@ async def apply_and_wait(kubeconfig: str, manifests: tuple[Manifests, ...], note
 
 
 def _objects(manifests: tuple[Manifests, ...]) -> Iterator[tuple[str, KubeObject]]:
-    """With what a person calls each: "web.yaml: Deployment web"."""
+    """Yield each object with its description for people, e.g. "web.yaml: Deployment web"."""
     for one in manifests:
         for obj in one.objects:
             metadata = obj.data["metadata"]
@@ -63,23 +70,37 @@ def _objects(manifests: tuple[Manifests, ...]) -> Iterator[tuple[str, KubeObject
 
 
 async def _apply(client: Client, where: str, obj: KubeObject) -> tuple[Resource[Any], KubeObject]:
-    """As `kubectl apply --server-side`: what is there already gets what the manifest says."""
+    """Create or change an object, as `kubectl apply --server-side` does. Waits until a
+    CustomResourceDefinition is established, because later objects may need it."""
     try:
         resource = await _resource(client, obj)
         namespace = obj["metadata"].get("namespace", "default") if resource.namespaced else None
         name = obj["metadata"]["name"]
-        # JSON is YAML.
+        # The content type is YAML, and every JSON document is also a YAML document.
         body = orjson.dumps(obj)
-        done = await client.patch(resource, name, body, namespace, content_type=_APPLY_PATCH, params=_APPLY)
+        done = await client.patch(
+            resource,
+            name,
+            body,
+            namespace,
+            content_type=_APPLY_PATCH,
+            params=_APPLY,
+        )
     except (ApiError, LookupError) as error:
         raise ManifestError(f"{where}: {error}") from error
     if obj["kind"] == "CustomResourceDefinition":
-        await _until(client, resource, done, lambda item: "" if _is(item, "Established") else "not established")
+        await _until(
+            client,
+            resource,
+            done,
+            lambda item: "" if _is(item, "Established") else "not established",
+        )
     return resource, done
 
 
 async def _resource(client: Client, obj: KubeObject) -> Resource[Any]:
-    """By discovery. Raises LookupError that names the kinds there are."""
+    """The resource of an object's kind, from the API's discovery. Raises LookupError, which names
+    the known kinds."""
     group, _, version = obj["apiVersion"].rpartition("/")
     prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
     try:
@@ -87,11 +108,15 @@ async def _resource(client: Client, obj: KubeObject) -> Resource[Any]:
     except ApiError as error:
         if error.status != 404:
             raise
-        raise LookupError(f"no API {obj['apiVersion']}; is the CustomResourceDefinition further down?") from error
+        raise LookupError(
+            f"the API server has no API {obj['apiVersion']}; a CustomResourceDefinition must come "
+            "before objects of its kind"
+        ) from error
     kinds = {entry["kind"]: entry for entry in listed if "/" not in entry["name"]}
     entry = kinds.get(obj["kind"])
     if entry is None:
-        raise LookupError(f"{obj['apiVersion']} has no kind {obj['kind']}; it has {', '.join(sorted(kinds))}")
+        known = ", ".join(sorted(kinds))
+        raise LookupError(f"{obj['apiVersion']} has no kind {obj['kind']}; it has {known}")
     return Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
 
 
@@ -123,7 +148,12 @@ async def _found(client: Client, where: str, resource: Resource[Any], obj: KubeO
             raise ManifestError(f"{where}: {error}") from error
 
 
-async def _until(client: Client, resource: Resource[Any], obj: KubeObject, lacks: Callable[[KubeObject], str]) -> None:
+async def _until(
+    client: Client,
+    resource: Resource[Any],
+    obj: KubeObject,
+    lacks: Callable[[KubeObject], str],
+) -> None:
     metadata = obj["metadata"]
     while True:
         if not lacks(await client.get(resource, metadata["name"], metadata.get("namespace"))):

@@ -304,7 +304,7 @@ def test_mistakes_in_a_file_are_named_with_their_lines(tmp_path: Path):
     ("text", "said"),
     [
         pytest.param("cni: {plugin: flannel\n", "lab.yaml:", id="no YAML"),
-        pytest.param("cni: {}\ncni: {}\n", "lab.yaml:2: cni: given twice", id="key twice"),
+        pytest.param("cni: {}\ncni: {}\n", "lab.yaml:2: cni: the key is given twice", id="key twice"),
         pytest.param("- 1\n", "must be a mapping, not [1]", id="a list"),
     ],
 )
