@@ -148,7 +148,9 @@ class FakeClient:
         return ObjectList((self._states.pop(0))[1], "1")
 
 
-async def _wait(resource: Resource[Any], states: list[tuple[KubeObject, list[KubeObject]]]) -> tuple[FakeClient, list[str]]:
+async def _wait(
+    resource: Resource[Any], states: list[tuple[KubeObject, list[KubeObject]]]
+) -> tuple[FakeClient, list[str]]:
     client: Any = FakeClient(states)
     notes: list[str] = []
     await manifests._ready(client, "web.yaml: it", resource, states[0][0], notes.append)

@@ -8,7 +8,6 @@ from kubewire.lab.needs import kernel_needs
 from kubewire.scenarios.engine.file.spec import LabSpec, SpecError
 
 
-
 @pytest.mark.parametrize("family", ["ipv6", "dual", "dual-ipv6-first"])
 def test_ipv6_is_refused(family):
     with pytest.raises(SpecError, match=r"weave is IPv4 only, as upstream; take flannel or calico for IPv6 pods"):
