@@ -46,7 +46,7 @@ async def objects(client: Client) -> Any:
     made = await client.create(SERVICES, service("target", **extra))
     slices: list[dict[str, Any]] = []
     while len(slices) < len(made["spec"]["clusterIPs"]):
-        listed = (await client.list(ENDPOINTSLICES, "default")).items
+        listed: list[Any] = (await client.list(ENDPOINTSLICES, "default")).items
         ours = [one for one in listed if one["metadata"]["name"].startswith("target-")]
         slices = [one for one in ours if (one.get("endpoints") or [{}])[0].get("conditions", {}).get("ready")]
     pods = (await client.list(PODS, "default")).items

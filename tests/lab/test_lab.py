@@ -173,8 +173,9 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
         while not killer.done() or number < 60:
             name = f"kept-{number}"
             metadata = {"name": name, "namespace": "default", "labels": {"kept": "yes"}}
+            kept: Any = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
             try:
-                await client.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+                await client.create(CONFIGMAPS, kept)
             except ApiUnavailable:
                 await asyncio.sleep(0.01)  # down at the moment; this write was not acknowledged
             except ApiError as error:
@@ -238,7 +239,8 @@ def test_a_client_outside_reaches_a_node_port_through_the_router(deployed: Runni
 def test_a_killed_pause_gives_a_new_sandbox_and_a_killed_container_keeps_the_address(deployed: RunningLab) -> None:
     async def pod(client: Client, restarts: int, other_than: str = "") -> Any:
         while True:
-            for item in (await client.list(PODS, "default", label_selector="app=target")).items:
+            listed: Any = await client.list(PODS, "default", label_selector="app=target")
+            for item in listed.items:
                 state = (item.get("status", {}).get("containerStatuses") or [{}])[0]
                 ready = state.get("ready") and state.get("restartCount", 0) >= restarts
                 if item["metadata"]["name"] == name and ready and item["status"]["podIP"] != other_than:

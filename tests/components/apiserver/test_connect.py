@@ -53,12 +53,16 @@ class Kubelet:
 
 async def pod_on(client: Client, name: str, kubelet: Kubelet) -> None:
     node, at = f"node-{name}", {"Port": kubelet.port}
-    await client.create(NODES, {"metadata": {"name": node}})
+    host: Any = {"metadata": {"name": node}}
+    await client.create(NODES, host)
     addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
     status = {"status": {"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": at}}}
     await client.patch(NODES, node, status, subresource="status")
     containers = [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]
-    obj = {"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": node, "containers": containers}}
+    obj: Any = {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": node, "containers": containers},
+    }
     await client.create(PODS, obj)
 
 
@@ -203,7 +207,8 @@ def test_logs_are_streamed_as_they_come(server: RunningApiServer, run: Run) -> N
 def test_logs_of_a_pod_on_no_node_are_empty_and_exec_there_is_refused(run: Run) -> None:
     async def act(client: Client) -> None:
         spec = {"containers": [{"name": "a", "image": "i"}]}
-        await client.create(PODS, {"metadata": {"name": "lost", "namespace": "default"}, "spec": spec})
+        lost: Any = {"metadata": {"name": "lost", "namespace": "default"}, "spec": spec}
+        await client.create(PODS, lost)
         path = "/api/v1/namespaces/default/pods/lost"
         assert await client.request("GET", f"{path}/log") == b""
         with pytest.raises(ApiError) as error:

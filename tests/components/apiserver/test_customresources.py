@@ -65,7 +65,7 @@ def definition(plural: str, kind: str) -> Any:
     return {"metadata": {"name": f"{plural}.example.com"}, "spec": spec}
 
 
-async def defined(client: Client, plural: str, kind: str) -> Resource:
+async def defined(client: Client, plural: str, kind: str) -> Resource[Any]:
     await client.create(CUSTOMRESOURCEDEFINITIONS, definition(plural, kind))
     crd = await client.get(CUSTOMRESOURCEDEFINITIONS, f"{plural}.example.com")
     conditions = {one["type"]: one["status"] for one in crd["status"]["conditions"]}
@@ -86,7 +86,7 @@ def test_objects_are_pruned_defaulted_and_served_in_all_versions(run: Run) -> No
         made = await client.create(widgets, obj("Widget", "w", size=3, unknown=1, free={"any": 1}))
         assert made["spec"] == {"size": 3, "color": "red", "free": {"any": 1}}
         assert made["metadata"]["generation"] == 1
-        beta = Resource("example.com", "v1beta1", "widgets", "Widget")
+        beta: Resource[Any] = Resource("example.com", "v1beta1", "widgets", "Widget")
         assert (await client.get(beta, "w", "default"))["apiVersion"] == "example.com/v1beta1"
         await client.create(beta, obj("Widget", "other", "v1beta1", size=1, color="blue"))
         listed = await client.list(widgets, "default")

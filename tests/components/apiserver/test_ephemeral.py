@@ -18,7 +18,8 @@ def adding(name: str, image: str = "i") -> Any:
 def test_an_ephemeral_container_is_added_by_its_subresource_alone_and_stays(run: Run) -> None:
     async def act(client: Client) -> None:
         spec = {"containers": [{"name": "a", "image": "i"}]}
-        await client.create(PODS, {"metadata": {"name": "debugged", "namespace": "default"}, "spec": spec})
+        debugged: Any = {"metadata": {"name": "debugged", "namespace": "default"}, "spec": spec}
+        await client.create(PODS, debugged)
 
         async def patch(body: dict[str, object], subresource: str = "ephemeralcontainers") -> Any:
             kind = STRATEGIC_MERGE_PATCH

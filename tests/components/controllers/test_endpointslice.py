@@ -105,7 +105,7 @@ class Slices:
             if isinstance(action, Create):
                 name = f"web-{len(self.found)}-{id(action)}"
                 metadata = action.obj["metadata"] | {"name": name, "uid": name, "resourceVersion": "1"}
-                self.found[name] = action.obj | {"metadata": metadata}
+                self.found[name] = {**action.obj, "metadata": metadata}
             elif isinstance(action, Update):
                 self.found[action.obj["metadata"]["name"]] = action.obj
             elif isinstance(action, Delete):
@@ -226,7 +226,7 @@ def test_ready_addresses_go_first_when_not_all_fit():
 def test_endpoints_that_are_right_are_left_alone():
     (action,) = plan(service(), pods_of(range(3)), None, stamp())
     assert isinstance(action, Create)
-    made = action.obj
+    made: Any = action.obj
     assert made["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"] == "endpoint-controller"
     assert plan(service(), pods_of(range(3)), made, None) == ()
     (update,) = plan(service(), pods_of(range(2)), made, None)

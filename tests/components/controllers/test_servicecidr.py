@@ -15,7 +15,7 @@ def cidr(*cidrs: str, **metadata: Any) -> Any:
     return {"kind": "ServiceCIDR", "metadata": {"name": "more", **metadata}, "spec": {"cidrs": list(cidrs)}}
 
 
-def carried_out(given: dict[str, Any], others: list[dict[str, Any]], addresses: list[str]) -> Any:
+def carried_out(given: Any, others: list[Any], addresses: list[str]) -> Any:
     """The object when nothing is left to do."""
     for _ in range(5):
         actions = plan(given, others, addresses, NOW)

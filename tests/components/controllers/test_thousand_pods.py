@@ -61,7 +61,7 @@ class Watched:
         self.twice: list[str] = []
         self.changed = asyncio.Event()
 
-    def handle(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def handle(self, old: Any, new: Any) -> None:
         name = (new or old or {})["metadata"]["name"]
         if new is None:
             self.slices.pop(name, None)

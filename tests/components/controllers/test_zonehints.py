@@ -107,21 +107,21 @@ def test_the_older_annotation_counts_where_the_newer_is_not_set():
 NODES: Any = {name: zoned(name, zone) for name, zone in (("node-a", "a"), ("node-b", "b"))}
 
 
-def pods(a: int, b: int, **given: Any) -> list[dict[str, Any]]:
+def pods(a: int, b: int, **given: Any) -> list[Any]:
     where = [("node-a", number) for number in range(a)] + [("node-b", number) for number in range(b)]
     return [pod(f"{on}-{n}", ip=f"10.244.{int(on[-1], 16)}.{n + 2}", node=on, **given) for on, n in where]
 
 
 def synced(
-    svc: dict[str, Any],
-    given: list[dict[str, Any]],
-    existing: list[dict[str, Any]],
+    svc: Any,
+    given: list[Any],
+    existing: list[Any],
     auto: AutoHints | None,
     size: int = 100,
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """The slices after the plan is carried out."""
     groups = desired_groups(svc, given, NODES, hints=auto is None)
-    slices = {item["metadata"]["name"]: item for item in copy.deepcopy(existing)}
+    slices: dict[str, Any] = {item["metadata"]["name"]: item for item in copy.deepcopy(existing)}
     for number, action in enumerate(plan_slices(shape_of(svc, size, None), existing, groups, ["IPv4"], auto)):
         assert isinstance(action, Create | Update)
         name = action.obj["metadata"].setdefault("name", f"new-{len(slices)}-{number}")

@@ -31,7 +31,7 @@ class World:
     def get(self, resource: Resource[Any], name: str) -> Any:
         return self._objects[resource.plural][name]
 
-    def all(self, resource: Resource[Any]) -> list[KubeObject]:
+    def all(self, resource: Resource[Any]) -> list[Any]:
         return list(self._objects.get(resource.plural, {}).values())
 
     def owned(self, resource: Resource[Any], owner: Any) -> list[KubeObject]:
@@ -75,7 +75,7 @@ class World:
         return writes
 
     def _create(self, action: Create) -> None:
-        obj = copy.deepcopy(action.obj)
+        obj: Any = copy.deepcopy(action.obj)
         metadata, number = obj["metadata"], next(self._count)
         metadata.setdefault("name", f"{metadata.get('generateName')}{number:05}")
         metadata |= {"uid": f"uid-{number}", "generation": 1, "resourceVersion": "1"}

@@ -59,5 +59,5 @@ def label(key: str, operator: str, *values: Any) -> Any:
         ),
     ],
 )  # fmt: skip
-def test_a_pod_admits_a_node(spec: KubeObject, admitted: bool) -> None:
+def test_a_pod_admits_a_node(spec: Any, admitted: bool) -> None:
     assert pod_admits_node(spec, NODE) is admitted

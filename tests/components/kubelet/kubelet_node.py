@@ -197,7 +197,7 @@ class Node:
         return await self.until(lambda: self.node_condition("True"), "the node is ready")
 
     async def node_condition(self, status: str) -> KubeObject | None:
-        node = await self.client.get(NODES, "worker-1")
+        node: Any = await self.client.get(NODES, "worker-1")
         ready = condition(node, "Ready")
         return node if ready and ready["status"] == status else None
 
@@ -228,7 +228,7 @@ class Node:
         return await self.pod_where(created["metadata"]["name"], is_ready, "is ready")
 
     async def events(self, name: str) -> list[KubeObject]:
-        listed = await self.client.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+        listed: Any = await self.client.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
         return listed.items
 
     async def event(self, name: str, reason: str, text: str = "") -> Any:
@@ -394,9 +394,9 @@ async def _prepare(node: Node) -> None:
         (SERVICEACCOUNTS, "default", {}),
         (CONFIGMAPS, "kube-root-ca.crt", {"data": ca}),
     ):
-        head = {"apiVersion": "v1", "kind": resource.kind, "metadata": {"name": name, "namespace": "default"}}
+        head: Any = {"apiVersion": "v1", "kind": resource.kind, "metadata": {"name": name, "namespace": "default"}}
         with contextlib.suppress(ApiError):
-            await node.client.create(resource, {**head, **fields})
+            await node.client.create(resource, head | fields)
 
 
 async def _with_client(node: Node, body: Body) -> None:

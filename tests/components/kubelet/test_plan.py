@@ -90,7 +90,7 @@ SIDECAR = [{"name": "side", "image": "nginx", "restartPolicy": "Always"}]
         "sidecars do not keep a finished pod alive",
     ],
 )
-def test_the_next_action(wanted: dict[str, Any], held: PodRecord, expected: Actions) -> None:
+def test_the_next_action(wanted: Any, held: PodRecord, expected: Actions) -> None:
     assert plan(wanted, held, ProbeView()) == expected
 
 

@@ -374,10 +374,10 @@ async def test_volumes_live_updates_and_what_is_missing(node: Node) -> None:
     await node.event(
         "voluminous", "FailedMount", 'MountVolume.SetUp failed for volume "c" : configmap "settings" not found'
     )
-    head = {"apiVersion": "v1", "metadata": {"name": "settings", "namespace": "default"}}
-    await node.client.create(CONFIGMAPS, {**head, "kind": "ConfigMap", "data": {"k": "old"}})
-    keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"}}
-    await node.client.create(SECRETS, {**keys, "data": {"p": "c2VjcmV0"}})
+    head: Any = {"apiVersion": "v1", "metadata": {"name": "settings", "namespace": "default"}}
+    await node.client.create(CONFIGMAPS, head | {"kind": "ConfigMap", "data": {"k": "old"}})
+    keys: Any = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"}}
+    await node.client.create(SECRETS, keys | {"data": {"p": "c2VjcmV0"}})
     pod = await node.pod_where("voluminous", is_ready, "starts when they are there")
     read = (
         "cat /v/c/deep/k /v/s/p /v/one /v/d/ip; stat -L -c ' %a' /v/s/p; grep -c 'tmpfs /v/m\\|/v/m tmpfs' /proc/mounts"
@@ -406,8 +406,8 @@ async def test_a_missing_config_map_in_env_is_a_config_error(node: Node) -> None
         "reason": "CreateContainerConfigError",
         "message": 'configmap "absent" not found',
     }
-    head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "absent", "namespace": "default"}}
-    await node.client.create(CONFIGMAPS, {**head, "data": {"A": "1"}})
+    head: Any = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "absent", "namespace": "default"}}
+    await node.client.create(CONFIGMAPS, head | {"data": {"A": "1"}})
     await node.pod_where("misconfigured", is_ready, "starts when it is there")
 
 

@@ -41,7 +41,7 @@ def certified(node: Node) -> ssl.SSLContext:
 
 def test_why_there_is_no_log_yet() -> None:
     def said(reason: str) -> str:
-        waiting = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]}
+        waiting: Any = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]}
         return no_log("p", "app", waiting, previous=False)
 
     prefix = 'container "app" in pod "p" is waiting to start: '

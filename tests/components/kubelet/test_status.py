@@ -34,7 +34,7 @@ def record(*runs: ContainerRecord, waiting: dict[str, Waiting] | None = None, **
     return PodRecord(fields.pop("sandbox", SANDBOX), current, waiting=waiting or {}, **fields)
 
 
-def status(wanted: dict[str, Any], held: PodRecord, probes: ProbeView | None = None, **options: Any) -> Any:
+def status(wanted: Any, held: PodRecord, probes: ProbeView | None = None, **options: Any) -> Any:
     return pod_status(wanted, held, probes or ProbeView(), ("172.18.0.3",), NOW, **options)
 
 

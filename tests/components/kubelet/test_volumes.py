@@ -36,7 +36,7 @@ SOURCES = VolumeSources(
 )
 
 
-def contents(volume: dict[str, Any]) -> dict[str, tuple[bytes, int]]:
+def contents(volume: Any) -> dict[str, tuple[bytes, int]]:
     return {path: (file.data, file.mode) for path, file in volume_payload(POD, volume, SOURCES).items()}
 
 
@@ -95,7 +95,7 @@ def test_what_is_missing_is_named(volume: dict[str, Any], text: str) -> None:
 
 def test_a_token_lives_an_hour_unless_told_otherwise() -> None:
     seen: list[TokenRequest] = []
-    volume = {"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
+    volume: Any = {"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
 
     def token(request: Any) -> str:
         seen.append(request)
@@ -107,7 +107,7 @@ def test_a_token_lives_an_hour_unless_told_otherwise() -> None:
 
 
 def test_all_references_of_a_pod_are_found() -> None:
-    pod = {
+    pod: Any = {
         "spec": {
             "volumes": [{"name": "v", "secret": {"secretName": "s1"}}],
             "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "c1"}}]}],
