@@ -94,7 +94,7 @@ def test_the_packet_life_cycle_passes_and_leaves_reports_and_a_capture():
     suite = ElementTree.fromstring(junit)
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
     (case,) = results["cases"]
-    path = next(e for s in case["steps"] for e in s["expectations"] if e["name"].startswith("the same packet, at ten"))
+    path = next(e for s in case["steps"] for e in s["expectations"] if e["name"].startswith("the same packet at ten"))
     interfaces = [one["interface"] for one in path["evidence"][0]["packets"]]
     assert len(interfaces) == 10 and interfaces[3] == "worker-1:flannel.1"
 

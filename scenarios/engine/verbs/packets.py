@@ -257,7 +257,7 @@ class Packets(Look):
             text = f"packets: seen at {len(way)} of {len(self.path)} interfaces"
             return _Seen(text, problem, tuple(way))
         count = f"{len(good)} seen at {len(self.path)} interfaces in order"
-        text = f"packets: {count}, {took:.0f} us from first to last"
+        text = f"packets: {count}, {took:.0f} us end to end"
         return _Seen(text, "", tuple(way))
 
     def _way_problem(self, way: Sequence[Sighting]) -> str:
