@@ -320,7 +320,7 @@ class LabSpec:
         if not self.network.allowOverlap:
             return []
         return [
-            f"network.allowOverlap: {found}; the lab is left standing if it does not come up whole"
+            f"network.allowOverlap: {found}; the lab keeps running if it is incomplete"
             for found in overlaps(self.network.named())
         ]
 
