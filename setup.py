@@ -28,6 +28,7 @@ setup(
     package_data={
         "": ["*.yaml", "*.yml", "*.json", "*.gz", "*.html", "*.j2", "*.md", "*.css", "*.js"],
         "kubewire.scenarios": ["catalogue/*.md", "catalogue/*/*"],
+        "kubewire.topologies": ["examples/*"],
         "kubewire.vm": ["debian-packages.txt", "kernels/uml.config", "kernels/*.h", "guest/*.py"],
     },
     data_files=[("share/kubewire", ["debian-packages.txt"])],  # for kubewire doctor

@@ -1,6 +1,9 @@
-"""How soon the kernel of a node follows its BGP peers: two uplinks to a router each, in a sandbox of its own.
+"""Measures how soon the kernel of a node follows its BGP peers. The node has two uplinks, each to a
+router, in a separate sandbox.
 
-usage: PYTHONPATH=src:. python benchmarks/bgp.py [RUNS]      (as root; 5 runs for each router, about two minutes)
+usage: PYTHONPATH=src:. python benchmarks/bgp.py [RUNS]
+
+Needs root. With the default of 5 runs for each router it takes about two minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ BOTH, SECOND = ["10.0.1.2", "10.0.2.2"], ["10.0.2.2"]
 
 
 async def one_run(kind: Any) -> dict[str, float]:
-    """Seconds from each event to the route that follows it; a look at the kernel each 20 ms."""
+    """Seconds from each event to the change of the route. The kernel is read every 20 ms."""
     node, tors = await racks(kind, 2)
     for tor in tors:
         await tor.start()
@@ -59,7 +62,8 @@ def main() -> None:
                 values = sorted(row[name] for row in rows)
                 spread = f"{values[0] * 1000:.0f}-{values[-1] * 1000:.0f}"
                 print(
-                    f"{kind.__name__:6} {name:15} {median(values) * 1000:6.0f} ms   {spread}, {runs} runs", flush=True
+                    f"{kind.__name__:6} {name:15} {median(values) * 1000:6.0f} ms   {spread}, {runs} runs",
+                    flush=True,
                 )
 
 

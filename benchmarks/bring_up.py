@@ -1,7 +1,10 @@
-"""How long from nothing to an answer: `kubewire up` (control plane, 3 workers, CoreDNS), a Deployment behind a
-Service, and the first HTTP answer that a pod gets from that Service by its DNS name.
+"""Measures the time from nothing to an answer: `kubewire up` (control plane, 3 workers, CoreDNS), a
+Deployment behind a Service, and the first HTTP answer that a pod gets from this Service by its
+name.
 
-usage: python benchmarks/bring_up.py [RUNS]      (as root; each run is a cold lab of its own)
+usage: python benchmarks/bring_up.py [RUNS]
+
+Needs root. Each run starts a new lab.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the benchmarks share: cold runs, medians, memory, the machine they ran on."""
+"""Parts that the benchmarks share: running the launcher, medians, memory, and the machine's
+name."""
 
 from __future__ import annotations
 
@@ -16,14 +17,18 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def kubewire(*arguments: str, check: bool = True, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
-    """The launcher, as a user types it."""
+def kubewire(
+    *arguments: str,
+    check: bool = True,
+    timeout: float = 300.0,
+) -> subprocess.CompletedProcess[str]:
+    """Runs the launcher as a user would."""
     command = [str(ROOT / "kubewire"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=check, timeout=timeout)
 
 
 def machine() -> str:
-    """One line on what the figures come from."""
+    """One line about the machine on which the figures were measured."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -39,25 +44,26 @@ def machine() -> str:
 
 @contextmanager
 def stopwatch(into: list[float]) -> Iterator[None]:
-    """Appends the seconds that the block took."""
+    """Appends the duration of the block in seconds."""
     began = time.monotonic()
     yield
     into.append(time.monotonic() - began)
 
 
 def row(name: str, values: Sequence[float], unit: str = "s") -> str:
-    """median (min-max of n)."""
+    """A line with the median, the minimum, the maximum and the number of values."""
     median, low, high = statistics.median(values), min(values), max(values)
     return f"{name}: {median:.2f} {unit} (median of {len(values)}; {low:.2f}-{high:.2f})"
 
 
 def percentile(ascending: Sequence[float], part: int) -> float:
-    """The value that part percent of them do not exceed (nearest rank)."""
+    """The value that `part` percent of the values do not exceed (nearest rank)."""
     return ascending[max(0, -(-len(ascending) * part // 100) - 1)]
 
 
 def proportional_memory(init_pid: int) -> float:
-    """MiB: the sum of PSS of a lab's processes, so that shared pages count once."""
+    """MiB: the sum of the proportional set sizes of a lab's processes, which counts a shared page
+    once."""
     from kubewire.lab.commands.status import _descendants
 
     total = 0
@@ -71,13 +77,14 @@ def proportional_memory(init_pid: int) -> float:
 
 
 def lab_record(name: str) -> dict[str, object]:
-    """lab.json of a running lab."""
+    """The content of lab.json of a running lab."""
     from kubewire.lab.state import find
 
     record: dict[str, object] = json.loads((find(name).path / "lab.json").read_text())
     return record
 
 
-# A benchmark is run as a file. It, and the programs that it starts, find kubewire and the tests' parts by these.
+# A benchmark runs as a file. It and the programs that it starts find kubewire and parts of the
+# tests by these paths.
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))

@@ -1,13 +1,17 @@
-"""The pod networks beside each other, and beside a bare veth pair in the same run.
+"""Compares the pod networks with each other, and with a bare veth pair in the same run.
 
-usage: python benchmarks/networks.py [NETWORK ...]      (as root; all of them take about eight minutes)
+usage: python benchmarks/networks.py [NETWORK ...]
 
-For each network a cold lab of three workers:
-  start        create a pod on a named node -> Ready, while 200 others run (20 pods, one after another)
-  throughput   iperf3, one TCP stream, pod to pod of another node, 3 s, median of 3
-  round trip   ping -f, 30,000 packets, and the machine's busy time for each of them, less that of starting it
+Needs root. All networks together take about eight minutes. Each network runs in a new lab of three
+workers, in which three things are measured:
 
-How soon a node that joins is reached is what the scenario node-joins-and-leaves holds every network to (2 s).
+  start        time from creating a pod on a given node to Ready, while 200 others run (20 pods, one
+               after another)
+  throughput   iperf3, one TCP connection, to a pod on another node, 3 s, median of 3
+  round trip   ping -f, 30,000 packets; and the machine's busy time per packet, less that of the start
+
+The scenario node-joins-and-leaves checks for every network that a pod on a new node can be reached
+within 2 s.
 """
 
 from __future__ import annotations
@@ -60,12 +64,17 @@ def is_ready(one: KubeObject) -> bool:
 
 
 async def ready_within(client: Client, wanted: set[str]) -> None:
-    """All these pods of the default namespace. Raises TimeoutError after a minute."""
+    """Waits until these pods in the default namespace are Ready. Raises TimeoutError after a
+    minute."""
     async with asyncio.timeout(60):
         listed = await client.list(PODS, "default")
         left = wanted - {one["metadata"]["name"] for one in listed.items if is_ready(one)}
         if left:
-            async for event in client.watch(PODS, "default", resource_version=listed.resource_version):
+            async for event in client.watch(
+                PODS,
+                "default",
+                resource_version=listed.resource_version,
+            ):
                 if event.type == "MODIFIED" and is_ready(event.object):
                     left.discard(event.object["metadata"]["name"])
                     if not left:
@@ -73,7 +82,7 @@ async def ready_within(client: Client, wanted: set[str]) -> None:
 
 
 async def start(client: Client, name: str, node: str) -> float:
-    """Seconds from the request to Ready."""
+    """Starts a pod; returns the seconds from the request to Ready."""
     began = time.monotonic()
     await client.create(PODS, pod(name, node))
     await ready_within(client, {name})
@@ -81,7 +90,7 @@ async def start(client: Client, name: str, node: str) -> float:
 
 
 def busy() -> float:
-    """Seconds that the machine's processors have worked."""
+    """Seconds for which the machine's processors have been busy."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
     idle = fields[3] + fields[4]
     return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
@@ -94,7 +103,8 @@ def busy_while(work: Callable[[], object]) -> float:
 
 
 def round_trip(ping: Callable[[int], str]) -> tuple[float, float]:
-    """Microseconds of a round trip, and of processor time for it. ping: so many packets, everything else the same."""
+    """Microseconds of a round trip, and of CPU time for it. ping: the command for a number of
+    packets."""
     start = min(busy_while(lambda: ping(1)) for _ in range(3))
     before = busy()
     text = ping(PINGS)
@@ -122,14 +132,26 @@ until ip netns exec a iperf3 -c 10.0.0.2 -t 3 -J; do :; done
 
 
 def bare() -> tuple[float, float, float]:
-    """Throughput in Gbit/s, round trip and processor time in us, of a veth pair between two namespaces."""
+    """Throughput in Gbit/s, round trip and CPU time in us of a veth pair between two namespaces."""
 
     def run(script: str) -> str:
-        command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", BARE + script]
+        command = [
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            BARE + script,
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
     stream = median(gigabits(run(_STREAM)) for _ in range(STREAMS))
-    latency, processor = round_trip(lambda count: run(f"ip netns exec a ping -f -q -c {count} 10.0.0.2"))
+    latency, processor = round_trip(
+        lambda count: run(f"ip netns exec a ping -f -q -c {count} 10.0.0.2"),
+    )
     return stream, latency, processor
 
 
@@ -158,7 +180,9 @@ async def measure(network: str) -> dict[str, float]:
         for number, name in enumerate(names):
             await client.create(PODS, pod(name, f"worker-{number % 3 + 1}"))
         await ready_within(client, set(names))
-        starts = sorted([await start(client, f"one-{number}", "worker-1") for number in range(STARTS)])
+        starts = sorted(
+            [await start(client, f"one-{number}", "worker-1") for number in range(STARTS)],
+        )
         await client.create(PODS, pod("a", "worker-1", NETSHOOT, "sleep", "1h"))
         await client.create(PODS, pod("b", "worker-2", NETSHOOT, "iperf3", "-s"))
         await ready_within(client, {"a", "b"})
@@ -166,7 +190,9 @@ async def measure(network: str) -> dict[str, float]:
         there = f"until iperf3 -c {address} -n 1 >/dev/null 2>&1; do :; done"  # Ready is before it listens
         await asyncio.to_thread(inside, "a", "sh", "-c", there)
         iperf = ("iperf3", "-c", address, "-t", "3", "-J")
-        stream = median([gigabits(await asyncio.to_thread(inside, "a", *iperf)) for _ in range(STREAMS)])
+        stream = median(
+            [gigabits(await asyncio.to_thread(inside, "a", *iperf)) for _ in range(STREAMS)],
+        )
         latency, processor = await asyncio.to_thread(
             round_trip, lambda count: inside("a", "ping", "-f", "-q", "-c", str(count), address)
         )
@@ -184,7 +210,8 @@ def main() -> None:
     print(machine(), flush=True)
     stream, latency, processor = bare()
     print(
-        f"{'bare veth pair':22} {'':18} {stream:6.1f} Gbit/s  {latency:5.0f} us  {processor:5.0f} us of CPU", flush=True
+        f"{'bare veth pair':22} {'':18} {stream:6.1f} Gbit/s  {latency:5.0f} us  {processor:5.0f} us of CPU",
+        flush=True,
     )
     for network in chosen:
         found = asyncio.run(measure(network))

@@ -1,7 +1,8 @@
-"""How long from an API write to the rule in a node's kernel: an EndpointSlice of one Service gets another address, and
-worker-1 is asked for its nat table until the DNAT rule to that address is in it (lab of 3 workers, iptables mode).
+"""Measures the time from an API write to the rule in a node's kernel: an EndpointSlice of one
+Service gets another address, and the nat table of worker-1 is read until it has the DNAT rule to
+this address (lab of 3 workers, iptables mode).
 
-usage: python benchmarks/programming.py [WRITES]      (as root)
+usage: python benchmarks/programming.py [WRITES]      (needs root)
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from kubewire.lab.handle import RunningLab
 from kubewire.lab.state import running
 
 NAME = "perf-programming"
-SERVICE = {"metadata": {"name": "probe", "namespace": "default"}, "spec": {"ports": [{"name": "p", "port": 80}]}}
+SERVICE = {
+    "metadata": {"name": "probe", "namespace": "default"},
+    "spec": {"ports": [{"name": "p", "port": 80}]},
+}
 #: Prints the nanosecond at which the rule was seen, at most 10 s from now. A look takes 3 to 10 ms.
 LOOK = """
 for _ in $(seq 2000); do
@@ -49,11 +53,15 @@ async def measured(lab: RunningLab, writes: int) -> list[float]:
         for number in range(2, 2 + writes):
             address = f"10.250.0.{number}"
             look = lab.start("worker-1", argv=["sh", "-c", LOOK, "sh", address])
-            # kube-proxy holds changes back for a second after a sync (minSyncPeriod 1s): each write is a lonely one.
+            # kube-proxy waits a second between syncs (minSyncPeriod 1s), so the writes are made one
+            # at a time.
             await asyncio.sleep(1.5)
             began = time.time_ns()
             await client.patch(
-                ENDPOINTSLICES, "probe-1", {"endpoints": endpoint_slice(address)["endpoints"]}, "default"
+                ENDPOINTSLICES,
+                "probe-1",
+                {"endpoints": endpoint_slice(address)["endpoints"]},
+                "default",
             )
             done = await asyncio.to_thread(look.wait, 15.0)
             milliseconds.append((int(done.stdout) - began) / 1e6)

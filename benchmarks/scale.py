@@ -1,7 +1,10 @@
-"""20 nodes and 200 pods: time until all are Ready and reachable, memory, and time to end the lab.
+"""Measures 20 nodes and 200 pods: the time until all are Ready and can be reached, memory, and the
+time to end the lab.
 
-usage: python benchmarks/scale.py [NODES [PODS [RUNS]]]      (as root; each run is a cold lab of its own)
-Reachable: one pod asks every other by its address over HTTP, at the end, and counts the answers.
+usage: python benchmarks/scale.py [NODES [PODS [RUNS]]]
+
+Needs root. Each run starts a new lab. At the end, one pod sends an HTTP request to the address of
+every other pod, and the answers are counted.
 """
 
 from __future__ import annotations
@@ -60,7 +63,15 @@ def one_run(name: str, nodes: int, count: int, figures: dict[str, list[float]]) 
             manifest.write(MANIFEST.format(pods=count))
             manifest.flush()
             kubewire("kubectl", "--name", name, "apply", "-f", manifest.name)
-            kubewire("kubectl", "--name", name, "rollout", "status", "deployment/many", "--timeout=120s")
+            kubewire(
+                "kubectl",
+                "--name",
+                name,
+                "rollout",
+                "status",
+                "deployment/many",
+                "--timeout=120s",
+            )
         figures["ready"].append(time.monotonic() - began)
         figures["memory"].append(proportional_memory(int(str(lab_record(name)["init_pid"]))))
         figures["answered"].append(reachable(name, pods(name)))

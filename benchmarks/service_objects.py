@@ -1,11 +1,17 @@
-"""Services and endpoints for benchmarks: as kube-proxy's model, and as API objects."""
+"""Makes Services and endpoints for benchmarks, in kube-proxy's model and as API objects."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from kubewire.components.kube_proxy.state.model import Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kube_proxy.state.model import (
+    Endpoint,
+    Node,
+    ServicePort,
+    ServicePortName,
+    State,
+)
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NAMESPACES, SERVICES
 
@@ -24,7 +30,7 @@ def pod_ip(number: int) -> str:
 
 
 def changed_ip(turn: int) -> str:
-    """Of a pod that no Service has at first."""
+    """An address of a pod that no Service selects yet."""
     return f"10.250.{turn >> 8 & 255}.{turn & 255}"
 
 
@@ -58,7 +64,7 @@ def slice_of(number: int, addresses: list[str]) -> dict[str, Any]:
 
 
 async def fill(client: Client, services: int, endpoints: int) -> None:
-    """Services with an EndpointSlice each, in namespace ns."""
+    """Creates Services, each with an EndpointSlice, in the namespace ns."""
     await client.create(NAMESPACES, {"metadata": {"name": "ns"}})
     numbers = iter(range(FIRST, FIRST + services))
 
@@ -66,14 +72,17 @@ async def fill(client: Client, services: int, endpoints: int) -> None:
         for number in numbers:
             ports = [{"name": "http", "port": 80, "targetPort": 8080}]
             spec = {"clusterIP": cluster_ip(number), "ports": ports}
-            await client.create(SERVICES, {"metadata": {"name": f"svc-{number}", "namespace": "ns"}, "spec": spec})
+            await client.create(
+                SERVICES,
+                {"metadata": {"name": f"svc-{number}", "namespace": "ns"}, "spec": spec},
+            )
             await client.create(ENDPOINTSLICES, slice_of(number, pods_of(number, endpoints)))
 
     await asyncio.gather(*(worker() for _ in range(8)))
 
 
 async def change(client: Client, number: int, endpoints: int, address: str) -> None:
-    """The last endpoint of a Service becomes address."""
+    """Replaces the address of a Service's last endpoint."""
     addresses = [*pods_of(number, endpoints)[:-1], address]
     patch = {"endpoints": slice_of(number, addresses)["endpoints"]}
     await client.patch(ENDPOINTSLICES, f"svc-{number}-1", patch, "ns")

@@ -1,5 +1,7 @@
-"""The whole kube-proxy before a real API server: start to first sync, memory, how long from an EndpointSlice write to
-the rule in the kernel; and many of them, each in a network namespace of its own, that follow a stream of changes."""
+"""Measures the whole kube-proxy with a real API server: the time from start to first sync, memory,
+and the time from an EndpointSlice write to the rule in the kernel. Also many of them, each in a
+separate network namespace, which follow a stream of changes.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,19 @@ _WRITERS = 8
 
 
 class RuleEvents:
-    """What nf_tables announces after each commit, in the network namespace of the thread that makes this."""
+    """Receives the notifications of nf_tables after each commit, in the network namespace of the
+    thread that creates this object."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        # A first load announces everything at once.
+        # A first load causes all its notifications at once.
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 29)
         self.socket.bind((0, 0))
         self.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
         self.socket.setblocking(False)
 
     async def seen(self, packed: bytes, seconds: float = 10.0) -> float:
-        """When an announcement had these bytes."""
+        """Records the time at which a notification contained these bytes."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
             while True:
@@ -52,8 +55,8 @@ class RuleEvents:
 
 
 def _of_last_service(mode: str, services: int) -> bytes:
-    """What is announced when the rules of all Services are there: in nftables mode chains come first, in transactions
-    of their own, then the elements that lead to them."""
+    """The notification that shows that the rules of all Services exist. In nftables mode, chains
+    come first, in separate transactions, and then the elements that lead to them."""
     number = max(range(FIRST, FIRST + services), key=lambda number: f"svc-{number}")
     address = socket.inet_aton(cluster_ip(number))
     return address + b"\x06\0\0\0" + (80).to_bytes(2, "big") if mode == "nftables" else address
@@ -63,7 +66,15 @@ def _start(kubeconfig: Path, mode: str, log: Path, *before: str) -> subprocess.P
     flags = ["--kubeconfig", str(kubeconfig), "--hostname-override", "node1", "--proxy-mode", mode]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*before, sys.executable, "-m", "kubewire.components.kube_proxy", *flags, "--cluster-cidr", PODS],
+            [
+                *before,
+                sys.executable,
+                "-m",
+                "kubewire.components.kube_proxy",
+                *flags,
+                "--cluster-cidr",
+                PODS,
+            ],
             cwd=CHECKOUT,
             stdout=output,
             stderr=output,
@@ -78,14 +89,15 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _memory(pid: int, what: str) -> float:
-    """MiB: VmRSS now, VmHWM at most."""
+    """MiB: the present memory (VmRSS) and the maximum (VmHWM)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 @dataclass
 class Program:
-    """first: seconds; memory, peak: MiB; changes: milliseconds, ascending."""
+    """The figures of one kube-proxy. first: seconds to the first sync. memory, peak: MiB. changes:
+    milliseconds, in ascending order."""
 
     first: float = 0.0
     memory: float = 0.0
@@ -94,7 +106,7 @@ class Program:
 
 
 def program(mode: str, services: int, endpoints: int, changes: int) -> Program:
-    """One kube-proxy; each change comes alone."""
+    """Measures one kube-proxy, with one change at a time."""
 
     def body() -> Program:
         os.environ["HOME"] = "/tmp"
@@ -105,7 +117,13 @@ def program(mode: str, services: int, endpoints: int, changes: int) -> Program:
     return found
 
 
-async def _program(kubeconfig: Path, mode: str, services: int, endpoints: int, count: int) -> Program:
+async def _program(
+    kubeconfig: Path,
+    mode: str,
+    services: int,
+    endpoints: int,
+    count: int,
+) -> Program:
     log, found = Path(tempfile.mkdtemp()) / "kube-proxy.log", Program()
     async with Client.from_kubeconfig(kubeconfig) as client:
         await fill(client, services, endpoints)
@@ -114,12 +132,12 @@ async def _program(kubeconfig: Path, mode: str, services: int, endpoints: int, c
         process = _start(kubeconfig, mode, log)
         try:
             found.first = await events.seen(_of_last_service(mode, services), 120) - began
-            await asyncio.sleep(3)  # what it took for the sync is given back or not, but settled
+            await asyncio.sleep(3)  # until the memory of the sync has been returned, as far as it is
             found.memory, found.peak = _memory(process.pid, "VmRSS"), _memory(process.pid, "VmHWM")
             for turn in range(count):
                 number, address = FIRST + turn * 7 % services, changed_ip(turn)
                 waiting = asyncio.create_task(events.seen(socket.inet_aton(address)))
-                # A change alone: kube-proxy keeps a second between syncs after a burst of two.
+                # A single change: after a burst of two, kube-proxy waits a second between syncs.
                 await asyncio.sleep(1.1)
                 sent = time.monotonic()
                 await change(client, number, endpoints, address)
@@ -132,8 +150,10 @@ async def _program(kubeconfig: Path, mode: str, services: int, endpoints: int, c
 
 @dataclass
 class Followed:
-    """lag: seconds from before each write to the rule, of all proxies, ascending; missing: rules that never came. cpu:
-    seconds of processor per second, of all proxies and of the API server; rate: writes per second that were made."""
+    """The figures of several kube-proxies. lag: seconds from before each write to the rule, for all
+    proxies, in ascending order. missing: number of rules that never came. proxies_cpu, api_cpu:
+    seconds of CPU time per second, of all proxies and of the API server. rate: writes per
+    second."""
 
     lag: list[float]
     missing: int
@@ -143,7 +163,7 @@ class Followed:
 
 
 def follow(mode: str, proxies: int, services: int, rate: int, seconds: int) -> Followed:
-    """Proxies that follow rate changes a second for so many seconds."""
+    """Measures several kube-proxies that follow `rate` changes per second, for some seconds."""
 
     def body() -> Followed:
         os.environ["HOME"] = "/tmp"
@@ -157,8 +177,13 @@ def follow(mode: str, proxies: int, services: int, rate: int, seconds: int) -> F
 
 
 def _network(names: list[str]) -> None:
-    """A network namespace for each, on one bridge. All of it ends with the namespaces this process is in."""
-    commands = ["link add br0 type bridge", f"addr add {_API_ADDRESS}/16 dev br0", "link set br0 up"]
+    """Makes a network namespace for each, on one bridge. All of them end with the namespaces of
+    this process."""
+    commands = [
+        "link add br0 type bridge",
+        f"addr add {_API_ADDRESS}/16 dev br0",
+        "link set br0 up",
+    ]
     for number, name in enumerate(names, 2):
         commands += [
             f"netns add {name}",
@@ -173,7 +198,7 @@ def _network(names: list[str]) -> None:
 
 
 def _events_in(name: str) -> RuleEvents:
-    """A thread's network namespace is its own."""
+    """Opens RuleEvents in another network namespace. Only this thread enters it."""
     found: list[RuleEvents] = []
 
     def enter() -> None:
@@ -188,14 +213,14 @@ def _events_in(name: str) -> RuleEvents:
 
 
 class _Lags:
-    """Who has seen which change, and how late."""
+    """Records when each kube-proxy has applied each change."""
 
     def __init__(self) -> None:
         self.sent: dict[bytes, float] = {}
         self.seen: dict[tuple[int, bytes], float] = {}
 
     async def complete(self, wanted: int, seconds: float) -> None:
-        """Until so many were seen, or seconds have passed."""
+        """Waits until this number was seen, or until the seconds have passed."""
         for _ in range(round(seconds * 10)):
             if len(self.seen) == wanted:
                 return
@@ -258,7 +283,12 @@ async def _measured(
     await lags.complete(count * len(events), 15)
     for one in events:
         loop.remove_reader(one.socket.fileno())
-    return Followed(sorted(lags.seen.values()), count * len(events) - len(lags.seen), *cpu, count / took)
+    return Followed(
+        sorted(lags.seen.values()),
+        count * len(events) - len(lags.seen),
+        *cpu,
+        count / took,
+    )
 
 
 async def _write(client: Client, lags: _Lags, turn: int, services: int) -> None:
@@ -268,7 +298,7 @@ async def _write(client: Client, lags: _Lags, turn: int, services: int) -> None:
 
 
 def _cpu(pids: list[int]) -> float:
-    """Seconds of processor that processes have used."""
+    """Seconds of CPU time that processes have used."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,13 +1,18 @@
-"""kube-proxy with thousands of Services: a full sync from cold next to the bare tool with the same text, one slice
-changed, the whole program, many of them that follow changes, and the first packet of a connection.
+"""Measures kube-proxy with thousands of Services: a first full sync, compared with the bare tool
+and the same text; the sync of one changed slice; the whole program; many programs that follow
+changes; and the first packet of a connection.
 
-Everything runs in network namespaces of its own; no packet is sent but on their loopbacks and between them.
+Everything runs in separate network namespaces. Packets are sent only on their loopback interfaces
+and between them.
 
-usage, as root: python benchmarks/services.py all                                      (every table; about 15 minutes)
-                python benchmarks/services.py sync MODE [SERVICES [ENDPOINTS]]                                 (5000 3)
-                python benchmarks/services.py program MODE [SERVICES [ENDPOINTS [CHANGES]]]                (5000 3 100)
-                python benchmarks/services.py follow MODE [PROXIES [SERVICES [RATE [SECONDS]]]]        (20 1000 100 20)
-                python benchmarks/services.py first-packet [SIZE ...]                              (100 1000 5000 10000)
+usage, as root (the defaults are in parentheses):
+
+  python benchmarks/services.py all                 every table; takes about 15 minutes
+  python benchmarks/services.py sync MODE [SERVICES [ENDPOINTS]]                  (5000 3)
+  python benchmarks/services.py program MODE [SERVICES [ENDPOINTS [CHANGES]]]     (5000 3 100)
+  python benchmarks/services.py follow MODE [PROXIES [SERVICES [RATE [SECONDS]]]] (20 1000 100 20)
+  python benchmarks/services.py first-packet [SIZE ...]                           (100 1000 5000 10000)
+
 MODE: iptables, iptables-legacy (sync only), nftables
 """
 
@@ -46,7 +51,7 @@ LONG = 5
 
 @dataclass
 class Synced:
-    """full, processor: seconds. changed, check: milliseconds."""
+    """The figures of a sync. full, processor: seconds. changed, check: milliseconds."""
 
     full: float = 0.0
     processor: float = 0.0
@@ -55,13 +60,14 @@ class Synced:
 
 
 def _choose_variant(mode: str) -> None:
-    """A chain of the kubelet's that says that this node uses the legacy variant."""
+    """Adds the chain by which the kubelet shows that this node uses the legacy variant."""
     if mode == LEGACY:
         subprocess.run(["iptables-legacy", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"], check=True)
 
 
 def synced(mode: str, services: int, endpoints: int) -> Synced:
-    """The backend from its construction on, in an empty namespace; then one endpoint of one Service is another."""
+    """Measures a backend from its construction on, in an empty namespace, and then the change of
+    one endpoint of one Service."""
     _choose_variant(mode)
     wanted, name, found = state(services, endpoints), mode.removesuffix("-legacy"), Synced()
     began, used = time.monotonic(), time.process_time()
@@ -75,10 +81,14 @@ def synced(mode: str, services: int, endpoints: int) -> Synced:
         for turn in range(CHANGES):
             one = names[turn * 37 % services]
             known[one] = (*known[one][:-1], Endpoint(changed_ip(turn), 8080))
-            # The kernel frees what the change before deleted, and a rule with an extension waits for that.
+            # The kernel frees what the earlier change has deleted, and a rule with an extension
+            # waits for that.
             await asyncio.sleep(0.1)
             started = time.monotonic()
-            await backend.sync(replace(wanted, endpoints=known, changed=frozenset({one})), full=False)
+            await backend.sync(
+                replace(wanted, endpoints=known, changed=frozenset({one})),
+                full=False,
+            )
             found.changed.append((time.monotonic() - started) * 1000)
 
     asyncio.run(change_some())
@@ -88,27 +98,40 @@ def synced(mode: str, services: int, endpoints: int) -> Synced:
 
 
 def _kernels_check(name: str) -> float:
-    """Milliseconds that nf_tables takes for one more jump in this table, from a chain that nothing leads to: it looks
-    for loops along every way from every base chain (nft_table_validate). No change of rules can be quicker."""
+    """Milliseconds that nf_tables takes to add a jump to this table, in an unreferenced chain. It
+    searches for loops along every way from every base chain (nft_table_validate), so no change of
+    the rules can take less."""
     table, times = Table("ip", name), []
     with NfTablesSocket() as kernel:
         kernel.transact([table.add_chain("unused"), table.add_chain("unused-too")])
         for _ in range(9):
             started = time.monotonic()
-            kernel.transact([table.add_rule("unused", [ex.immediate_verdict("jump", "unused-too")])])
+            kernel.transact(
+                [table.add_rule("unused", [ex.immediate_verdict("jump", "unused-too")])],
+            )
             times.append((time.monotonic() - started) * 1000)
     return statistics.median(times)
 
 
 def bare_tool(mode: str, services: int, endpoints: int) -> float:
-    """Seconds of `iptables-restore` or `nft -f` with the text of the same rules."""
+    """Seconds that `iptables-restore` or `nft -f` takes with the text of the same rules."""
     wanted, local = state(services, endpoints), LocalSource(PODS)
     if mode == "nftables":
         argv = ["nft", "-f", "-"]
-        text = nftables_plan.render(wanted.services, wanted.endpoints, NODE, nftables_rules.Config(local_source=local))
+        text = nftables_plan.render(
+            wanted.services,
+            wanted.endpoints,
+            NODE,
+            nftables_rules.Config(local_source=local),
+        )
     else:
         argv = [f"{mode}-restore", "--noflush"]
-        text = iptables_rules.render(wanted.services, wanted.endpoints, NODE, iptables_rules.Config(local_source=local))
+        text = iptables_rules.render(
+            wanted.services,
+            wanted.endpoints,
+            NODE,
+            iptables_rules.Config(local_source=local),
+        )
     began = time.monotonic()
     subprocess.run(argv, input=text.encode(), check=True)
     return time.monotonic() - began
@@ -125,9 +148,21 @@ def print_sync(mode: str, services: int, endpoints: int) -> None:
     print(row(f"{what}: of that on the processor", [one.processor for one in ours], "s"))
     print(row(f"{what}: the bare tool, same text", bare, "s"))
     print(f"{what}: ours / bare tool: {statistics.median(full) / statistics.median(bare):.2f}")
-    print(row(f"{what}: one slice changed, sync of it", [ms for one in ours for ms in one.changed], "ms"))
+    print(
+        row(
+            f"{what}: one slice changed, sync of it",
+            [ms for one in ours for ms in one.changed],
+            "ms",
+        )
+    )
     if mode != LEGACY:
-        print(row(f"{what}: of that, the kernel's check of the table", [one.check for one in ours], "ms"))
+        print(
+            row(
+                f"{what}: of that, the kernel's check of the table",
+                [one.check for one in ours],
+                "ms",
+            )
+        )
     sys.stdout.flush()
 
 
@@ -146,7 +181,9 @@ def print_follow(mode: str, proxies: int, services: int, rate: int, seconds: int
     what = f"{mode}, {proxies} kube-proxies, {services} Services x 3, {found.rate:.0f} changes/s for {seconds} s"
     print(f"{what}: write to rule: {_quantiles(found.lag, 's')}, {found.missing} missing")
     each = found.proxies_cpu / proxies
-    print(f"{what}: cores: kube-proxies {found.proxies_cpu:.2f} ({each:.3f} each), API server {found.api_cpu:.2f}")
+    print(
+        f"{what}: cores: kube-proxies {found.proxies_cpu:.2f} ({each:.3f} each), API server {found.api_cpu:.2f}",
+    )
     sys.stdout.flush()
 
 

@@ -1,4 +1,8 @@
-"""The command line: kubewire up, down, status, plan, run, demo, node, kubectl, doctor, vm."""
+"""The command line: kubewire up, down, status, plan, run, demo, node, kubectl, doctor, vm.
+
+Each command imports what it needs when it runs, so that `kubewire --help` and the short commands
+start quickly.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +24,33 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Kubernetes networking on real packets, with nothing to pull.
 
-Nodes are Mininet hosts, pods are kernel namespaces, the kernel forwards every packet. A lab lives in
-namespaces of its own: it has no way out, and ending it leaves nothing behind.
+Nodes are Mininet hosts, pods are kernel namespaces, and the kernel forwards every packet. A lab
+runs in namespaces of its own: it cannot reach any network, and it leaves nothing behind when it
+ends.
 """
 
 _EXAMPLES = """\
 a first session:
-  sudo kubewire demo                        the four networking problems, explained with packets
-  sudo kubewire up                          a lab: control plane, three workers, router, outside client
-  sudo kubewire kubectl get pods -A -o wide any kubectl command, with the lab's kubeconfig
-  sudo kubewire node worker-1 -- ip route   any command in a node's namespaces
-  sudo kubewire run -l                      the scenarios there are; without -l: run them all, with a report
-  sudo kubewire down                        end the lab; nothing is left
+  sudo kubewire demo                        show the four networking problems on packets
+  sudo kubewire up                          start a lab: control plane, three workers, router,
+                                            outside client
+  sudo kubewire kubectl get pods -A -o wide run any kubectl command with the lab's kubeconfig
+  sudo kubewire node worker-1 -- ip route   run any command in a node's namespaces
+  sudo kubewire run -l                      list the scenarios; without -l, run them all and
+                                            write a report
+  sudo kubewire down                        end the lab and remove everything of it
 
-exit codes: 0 done, 1 it failed (an expectation, a bring-up step), 2 wrong input, 130 interrupted
+exit codes: 0 done; 1 failed (an expectation or a step of bring-up); 2 wrong input;
+130 interrupted
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code, prints errors as one message on stderr."""
+    """Run a command line and return the exit code. An error is printed as one message on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # said by the command's own parser: its usage line is the one that helps
+    if unknown:  # reported by the parser of the command, whose usage line helps most
         getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if not hasattr(options, "command"):
         parser.print_help()
@@ -63,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """late_epilog makes the epilog when somebody asks for help: `up`'s takes imports that no other command needs."""
+    """A parser whose late_epilog, if set, makes the epilog only when help is shown: the epilog of
+    `up` needs imports that no other command needs."""
 
     late_epilog: Callable[[], str] | None = None
 
@@ -74,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands and what --help says about each."""
+    """The parser with all commands and their help."""
     parser = _Parser(
         prog="kubewire",
         description=_DESCRIPTION,
@@ -110,43 +119,63 @@ def _command(
 
 
 def _name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="default", help="which lab (default: %(default)s); several can run at once")
+    parser.add_argument(
+        "--name",
+        default="default",
+        help="name of the lab (default: %(default)s); several labs can run at once",
+    )
 
 
 def _add_lab_commands(commands: Any) -> None:
-    up = _command(commands, "up", _up, "bring a lab up", epilog=up_epilog)
+    up = _command(commands, "up", _up, "start a lab, which stays until `down`", epilog=up_epilog)
     up.add_argument(
         "-f",
         "--file",
         metavar="LAB.YAML",
-        help="lab file, - for standard input (default: one segment, three workers, flannel)",
+        help="lab file; - reads standard input (default: one segment, three workers, flannel)",
     )
-    up.add_argument("--name", help="name of the lab (default: the lab file's name, else 'default')")
-    up.add_argument("--workers", type=int, help="number of worker nodes, instead of the lab file's")
-    up.add_argument("--api-port", type=_port, default=0, help="port on 127.0.0.1 for the API (default: a free one)")
-    down = _command(commands, "down", _down, "end a lab; nothing of it is left on the machine")
+    up.add_argument(
+        "--name",
+        help="name of the lab (default: the `name` in the lab file, or else 'default')",
+    )
+    up.add_argument(
+        "--workers",
+        type=int,
+        help="number of worker nodes; takes precedence over the lab file",
+    )
+    up.add_argument(
+        "--api-port",
+        type=_port,
+        default=0,
+        help="port on 127.0.0.1 for the API server (default: a free port)",
+    )
+    down = _command(commands, "down", _down, "end a lab and remove everything of it")
     _name(down)
-    down.add_argument("--all", action="store_true", help="every lab")
-    status = _command(commands, "status", _status, "the labs, their hosts and components")
-    status.add_argument("--name", help="one lab in detail")
+    down.add_argument("--all", action="store_true", help="end all labs")
+    status = _command(commands, "status", _status, "list the labs, or show one in detail")
+    status.add_argument("--name", help="show the hosts and components of this lab")
     from kubewire.lab.commands import planning
 
-    text = "do the ranges of nodes, pods and Services fit together, and for how much?"
+    text = "check that node, pod and Service ranges do not overlap; show how many pods they allow"
     plan = _command(commands, "plan", planning.run, text, epilog=planning.EPILOG)
     planning.add_arguments(plan)
-    doctor = _command(commands, "doctor", _doctor, "what this machine and its kernel can do for a lab")
-    doctor.add_argument("--json", action="store_true", help="as JSON")
+    text = "check what this machine and its kernel can do for a lab"
+    doctor = _command(commands, "doctor", _doctor, text)
+    doctor.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def _port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{number} is not a port; there are 1 to 65535, and 0 for a free one")
+        raise argparse.ArgumentTypeError(
+            f"{number} is not a port; give one from 1 to 65535, or 0 for a free port",
+        )
     return number
 
 
 def up_epilog() -> str:
-    """What `up --help` ends with: every key of a lab file, from the description that the schema is made of as well."""
+    """The end of `up --help`: all keys of a lab file. They come from the same description as the
+    schema of a lab file."""
     from kubewire.scenarios.engine.file import reference
 
     return f"""\
@@ -154,8 +183,9 @@ a lab file (every key is optional; these are the defaults):
 {textwrap.indent(reference.example(), "  ")}
 {_networks()}
 
-docs/lab-file.md says more about each key.
-the lab stays until `kubewire down`. Its kubeconfig and logs are in its state directory (kubewire status --name N).
+docs/lab-file.md describes each key.
+The lab stays until `kubewire down`. Its state directory holds the kubeconfig and the logs;
+`kubewire status --name N` prints its path.
 """
 
 
@@ -163,28 +193,34 @@ def _networks() -> str:
     """The part of the help that lists the pod networks."""
     from kubewire.components.networks import registry
 
-    lines = ["networks (cni.plugin), with backends (cni.backend; the first is the default) and further keys of cni:"]
+    lines = [
+        "pod networks (cni.plugin), with their backends (cni.backend; the first is the default)",
+        "and their further keys below cni:",
+    ]
     for addon in (network.addon for network in registry.NETWORKS):
         lines.append(f"  {addon.name:<10}{addon.summary}")
         if len(addon.backends) > 1:
             lines.append(f"            {', '.join(addon.backend_names)}")
         if addon.settings:
-            lines.append(f"            keys: {', '.join(setting.name for setting in addon.settings)}")
+            lines.append(
+                f"            keys: {', '.join(setting.name for setting in addon.settings)}",
+            )
     return "\n".join(lines)
 
 
 _RUN_EPILOG = """\
 examples:
-  kubewire run -l                       what the catalogue has
-  kubewire run hairpin                  one scenario, by name
-  kubewire run dns services             subjects of the catalogue
-  kubewire run -k "packet and not dns"  by words in names, titles and tags
-  kubewire run --keep my.scenario.yaml  your own; look around in the lab when it fails
-  kubewire run --resume -j 2            only what has not passed yet, two labs at once
+  kubewire run -l                       list the scenarios of the catalogue
+  kubewire run hairpin                  run one scenario, by its name
+  kubewire run dns services             run all scenarios of these folders of the catalogue
+  kubewire run -k "packet and not dns"  choose by words in names, titles and tags
+  kubewire run --keep my.scenario.yaml  run your own file; keep its lab if a scenario fails
+  kubewire run --resume -j 2            run only what has not passed yet, in two labs at once
 
-each scenario gets a lab (equal labs are shared) that ends with the command
-how to write one: scenarios/engine/README.md
-exit codes: 0 all passed or were skipped with the reason, 1 some failed, 2 a file is wrong, 130 interrupted
+Each scenario runs in a lab that ends with the command. Scenarios with equal lab files share one.
+scenarios/engine/README.md explains how to write a scenario.
+exit codes: 0 all scenarios passed or were skipped with a reason; 1 some failed;
+2 a file is wrong; 130 interrupted
 """
 
 
@@ -193,21 +229,31 @@ def _add_inside_commands(commands: Any) -> None:
         commands,
         "kubectl",
         _kubectl,
-        "run kubectl with the lab's kubeconfig: kubewire kubectl get pods -A",
+        "run kubectl with the lab's kubeconfig, e.g. kubewire kubectl get pods -A",
         signals=False,
     )
     _name(kubectl)
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="kubectl's own arguments")
+    kubectl.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="...",
+        help="arguments for kubectl",
+    )
     node = _command(
         commands,
         "node",
         _node,
-        "run a command in a host's namespaces: kubewire node worker-1 -- iptables-save",
+        "run a command in a host's namespaces, e.g. kubewire node worker-1 -- iptables-save",
         signals=False,
     )
     _name(node)
-    node.add_argument("host", help="control-plane, worker-1, router, client, dns ...")
-    node.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command (default: a shell)")
+    node.add_argument("host", help="name of a host: control-plane, worker-1, router, client, ...")
+    node.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="-- CMD",
+        help="the command (default: a shell)",
+    )
 
 
 def _add_scenario_commands(commands: Any) -> None:
@@ -219,54 +265,114 @@ def _add_scenario_commands(commands: Any) -> None:
         "--vm",
         default="never",
         metavar="KERNEL",
-        help="where to run what this kernel cannot: auto, uml, uml-stock, qemu (default: skip it and say the command)",
+        help="where to run scenarios that this kernel cannot run: auto, uml, uml-stock, qemu "
+        "(default: skip them and print the command that runs them)",
     )
-    demo = _command(commands, "demo", _demo, "the four networking problems, shown on packets, with an HTML report")
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "show the four networking problems on packets, and write an HTML report",
+    )
     demo.set_defaults(results=Path("results/demo"))
-    test = _command(commands, "test", _test, "static checks and the whole test suite (in a checkout)", signals=False)
+    test = _command(
+        commands,
+        "test",
+        _test,
+        "run the static checks and the test suite (in a checkout)",
+        signals=False,
+    )
     test.add_argument(
-        "arguments", nargs=argparse.REMAINDER, metavar="...", help="for pytest, e.g. tests/lab -k sandbox"
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="...",
+        help="arguments for pytest, e.g. tests/lab -k sandbox",
     )
     lock = _command(
-        commands, "lock", _lock, "renew requirements.lock from requirements.txt (in a checkout)", signals=False
+        commands,
+        "lock",
+        _lock,
+        "make requirements.lock from requirements.txt (in a checkout)",
+        signals=False,
     )
-    lock.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="--upgrade all, or --upgrade NAME...")
+    lock.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="...",
+        help="--upgrade all, or --upgrade NAME..., takes the newest versions",
+    )
 
 
 def _add_vm_commands(commands: Any) -> None:
-    vm = _command(commands, "vm", _vm_help, "kubewire in a virtual machine whose kernel has every module")
+    text = "run kubewire in a virtual machine whose kernel has every module"
+    vm = _command(commands, "vm", _vm_help, text)
     vm.set_defaults(parser=vm)
     inner = vm.add_subparsers(title="commands", metavar="COMMAND")
-    run = _command(inner, "run", _vm_run, "run a kubewire command line, or any program, in it", epilog=_VM_EPILOG)
-    shell = _command(inner, "shell", _vm_shell, "a shell in it, on this terminal", signals=False)
-    for parser in (run, shell):
-        _kernel(parser, "default: the lightest one that has what is needed")
-        parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="default: %(default)s")
-        parser.add_argument("--virtual-time", action="store_true", help="skip idle time: an hour passes in seconds")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="end it then (default: never)")
-    run.add_argument(
-        "--output", type=Path, action="append", default=[], metavar="DIR", help="a folder it may write to; comes back"
+    run = _command(
+        inner,
+        "run",
+        _vm_run,
+        "run a kubewire command line, or any program, in a virtual machine",
+        epilog=_VM_EPILOG,
     )
-    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
-    build = _command(inner, "build", _vm_build, "make its kernels (as root: also install what that takes)")
-    _kernel(build, "default: uml and uml-stock")
-    _command(inner, "status", _vm_status, "the kernels there are, with size and checksum")
+    text = "open a shell in a virtual machine, on this terminal"
+    shell = _command(inner, "shell", _vm_shell, text, signals=False)
+    for parser in (run, shell):
+        _kernel(parser, "kernel to boot (default: the lightest that has the needed features)")
+        parser.add_argument(
+            "--memory",
+            type=int,
+            default=2048,
+            metavar="MIB",
+            help="memory of the machine in MiB (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--virtual-time",
+            action="store_true",
+            help="skip idle time: an hour of waiting passes in seconds",
+        )
+    run.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="end the machine after this time (default: never)",
+    )
+    run.add_argument(
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of this machine that the command may write; repeatable",
+    )
+    run.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="-- COMMAND",
+        help="the command to run",
+    )
+    text = "build the kernels (as root, also install the packages that building needs)"
+    build = _command(inner, "build", _vm_build, text)
+    _kernel(build, "kernel to build (default: uml and uml-stock)")
+    _command(inner, "status", _vm_status, "list the built kernels, with size and checksum")
 
 
 def _kernel(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--kernel", default="auto", choices=("auto", "uml", "uml-stock", "qemu"), help=text)
+    choices = ("auto", "uml", "uml-stock", "qemu")
+    parser.add_argument("--kernel", default="auto", choices=choices, help=text)
 
 
 _VM_EPILOG = """\
 examples:
-  kubewire vm run -- run ipvs-smoke             a scenario, on a kernel that has IPVS
-  kubewire vm run -- doctor                     any kubewire command line
-  kubewire vm run -- ip link add x0 type vrf table 10      any program
-  kubewire vm run --virtual-time -- sleep 3h    in no time
+  kubewire vm run -- run ipvs-smoke             run a scenario on a kernel that has IPVS
+  kubewire vm run -- doctor                     run any kubewire command line
+  kubewire vm run -- ip link add x0 type vrf table 10      run any program
+  kubewire vm run --virtual-time -- sleep 3h    returns within seconds
 
-It sees this machine's files, read-only. What it writes is lost, except the reports of run and demo and --output.
-It has no network device. It ends with the command, with ctrl-C, with --timeout, or with whoever started it.
-exit codes: the command's; 1 when the machine ended without one
+The virtual machine sees this machine's files read-only. Files that it writes are lost, except the
+reports of `run` and `demo` and the folders given with --output. It has no network device. It ends
+with the command, with ctrl-C, after --timeout, or when the process that started it ends.
+exit codes: that of the command; 1 if the machine ended without one
 """
 
 
@@ -282,10 +388,12 @@ def _vm_run(options: argparse.Namespace) -> int:
 
 
 def _parse_own(arguments: Sequence[str]) -> argparse.Namespace | None:
-    """A command line of kubewire's own, parsed; None for another program's."""
+    """Parse arguments if they are a command line of kubewire; None if they name another program."""
     parser = build_parser()
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return parser.parse_args(arguments) if arguments[0] in commands.choices else None
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and arguments[0] in action.choices:
+            return parser.parse_args(arguments)
+    return None
 
 
 def _vm_shell(options: argparse.Namespace) -> int:
@@ -306,15 +414,13 @@ def _vm_status(_: argparse.Namespace) -> int:
     return virtual.show()
 
 
-_SHOW_RULES = {"nftables": "nft list table ip kube-proxy", "ipvs": "ipvsadm -Ln"}
-
-
 def _up(options: argparse.Namespace) -> int:
+    from kubewire.components.kube_proxy import modes
     from kubewire.lab.launch import up
 
     spec = _load_spec(options)
     name = (spec.name or "default") if options.name is None else options.name
-    for warning in (*spec.opened(), *spec.ineffective(), *spec.wanted_overlaps()):
+    for warning in (*spec.opened(), *spec.ineffective(), *spec.wanted_overlaps(), *spec.unreachable()):
         print(f"kubewire: warning: {warning}", file=sys.stderr)
     printer = StepPrinter(sys.stderr)
     began = time.monotonic()
@@ -325,8 +431,9 @@ def _up(options: argparse.Namespace) -> int:
     print(f"lab {name} is up{how} ({spec.label()}) after {time.monotonic() - began:.1f} s")
     print(f"  export KUBECONFIG={state.kubeconfig}")
     print(f"  kubewire kubectl{flag} get pods -A -o wide")
-    rules = _SHOW_RULES.get(spec.kubeProxy.mode, "iptables-save")
-    print(f"  kubewire node{flag} {'worker-1' if spec.topology.workers else 'control-plane'} -- {rules}")
+    mode = modes.find(spec.kubeProxy.mode)
+    rules = mode.show if mode else "iptables-save"
+    print(f"  kubewire node{flag} {spec.nodes[:2][-1]} -- {rules}")
     print(f"  kubewire down{flag}")
     return 0
 
@@ -340,7 +447,10 @@ def _load_spec(options: argparse.Namespace) -> LabSpec:
             return spec
         data = spec.as_dict()
         data["topology"]["workers"] = options.workers
-        return LabSpec.parse(data, f"{options.file} with --workers" if options.file else "--workers")
+        return LabSpec.parse(
+            data,
+            f"{options.file} with --workers" if options.file else "--workers",
+        )
     except OSError as error:
         raise UsageError(f"lab file {options.file}: {error.strerror}") from None
     except SpecError as error:
@@ -379,7 +489,9 @@ def _kubectl(options: argparse.Namespace) -> int:
     state, _ = running(options.name)
     program = shutil.which("kubectl")
     if program is None:
-        raise UsageError("there is no kubectl on this machine; on Debian: apt install kubernetes-client")
+        raise UsageError(
+            "kubectl is not installed on this machine; on Debian: apt install kubernetes-client",
+        )
     os.environ["KUBECONFIG"] = str(state.kubeconfig)
     os.execv(program, ["kubectl", *options.arguments])
 
@@ -412,21 +524,25 @@ def _test(options: argparse.Namespace) -> int:
 
 
 def _lock(options: argparse.Namespace) -> int:
-    """The launcher of a checkout runs it by itself, before anything is installed."""
+    """Make the lock file. The launcher of a checkout runs lock.main directly, because it must work
+    before anything is installed."""
     from kubewire.lab.setup import lock
 
     if not sources.IS_CHECKOUT:
-        raise UsageError("the lock is part of a checkout; run ./kubewire lock there")
+        raise UsageError(
+            "an installed kubewire has no requirements.lock; run ./kubewire lock in a checkout",
+        )
     return lock.main(sources.FOLDER, options.arguments)
 
 
 class StepPrinter:
-    """Bring-up's steps for a person: one line each, rewritten in place on a terminal."""
+    """Prints the steps of bring-up for people: one line each, rewritten in place on a terminal."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._live = stream, stream.isatty()
+        self._stream = stream
+        self._live = stream.isatty()
         self._step = ""
-        #: Whether something of the lab did not come up, and the lab is left standing.
+        #: Whether a part of the lab did not come up and the lab was left running nevertheless.
         self.incomplete = False
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -434,7 +550,10 @@ class StepPrinter:
             self.incomplete = True
             self.finish()
             what = str(BringUpFailed(**incomplete)).removeprefix("step failed: ")
-            print(f"kubewire: warning: the lab is left standing, incomplete: {plain(what)}", file=self._stream)
+            print(
+                f"kubewire: warning: the lab is incomplete and keeps running: {plain(what)}",
+                file=self._stream,
+            )
         elif event.get("state") == "start":
             self._step = event["step"]
             self._show(f"  … {self._step}")
@@ -452,7 +571,7 @@ class StepPrinter:
             print(text, file=self._stream)
 
     def finish(self) -> None:
-        """Leave the line clean when the last step was not final."""
+        """Clear the line of a step that has not ended."""
         if self._live:
             self._stream.write("\r\033[K")
             self._stream.flush()

@@ -1,4 +1,10 @@
-"""A running lab as scenarios see it (kubewire.scenarios.engine.handle.LabHandle), through its two sockets."""
+"""A running lab as scenarios see it, through its two sockets.
+
+Scenarios know only the protocols in kubewire.scenarios.engine.handle; this module implements them.
+Commands, programs and processes go through the fork server (runtime.sock), which runs in the lab
+and can therefore start a process in the namespaces of any host or pod. Components are stopped and
+started through the lab process (control.sock), which knows their command lines.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +28,11 @@ from kubewire.scenarios.engine.handle import Completed, ComponentAction, Host
 
 
 class RunningLab:
-    """Talks to a lab's fork server and control socket. Thread-safe: each thread has its own connection."""
+    """Implements LabHandle. Thread-safe: each thread has its own connection to the fork server."""
 
     def __init__(self, state: StateDirectory, record: LabRecord) -> None:
-        self._state, self._record = state, record
+        self._state = state
+        self._record = record
         self._connections = threading.local()
         self.spec = LabSpec.parse(record.spec, f"{state.path}/lab.json")
 
@@ -51,7 +58,7 @@ class RunningLab:
         return client
 
     def processes(self) -> list[Process]:
-        """Everything the fork server has started: components and containers."""
+        """All processes that the fork server has started: components and containers."""
         return self._runtime().list({})
 
     def _spec(self, target: str, **what: Any) -> ProcessSpec:
@@ -61,7 +68,7 @@ class RunningLab:
             if host.name == target:
                 return ProcessSpec(join={"net": host.pid, "mnt": host.pid}, **what)
         names = ", ".join(host.name for host in self._record.hosts)
-        raise LookupError(f"no host {target!r} in lab {self.name}; there are {names}")
+        raise LookupError(f"lab {self.name} has no host {target!r}; its hosts: {names}")
 
     def _container(self, target: str) -> Process:
         namespace, _, rest = target.removeprefix("pod:").partition("/")
@@ -75,7 +82,7 @@ class RunningLab:
             if process.running and process.labels.get("io.kubernetes.container.name", "POD") != "POD"
         ]
         if not found:
-            raise LookupError(f"no running container for {target!r} in lab {self.name}")
+            raise LookupError(f"lab {self.name} has no running container for {target!r}")
         return found[0]
 
     def exec(
@@ -88,7 +95,12 @@ class RunningLab:
         timeout: float = 30.0,
     ) -> Completed:
         """LabHandle.exec."""
-        spec = self._spec(target, argv=tuple(argv), add_env=dict(env or {}), kill_on_disconnect=True)
+        spec = self._spec(
+            target,
+            argv=tuple(argv),
+            add_env=dict(env or {}),
+            kill_on_disconnect=True,
+        )
         done = self._runtime().run(spec, stdin=stdin, timeout=timeout)
         return Completed(done.exit.shell_code, done.stdout, done.stderr)
 
@@ -102,11 +114,17 @@ class RunningLab:
         fds: Mapping[int, int] | None = None,
     ) -> RunningProgram:
         """LabHandle.start."""
-        spec = self._spec(target, main=main, args=tuple(args), argv=tuple(argv), kill_on_disconnect=True)
+        spec = self._spec(
+            target,
+            main=main,
+            args=tuple(args),
+            argv=tuple(argv),
+            kill_on_disconnect=True,
+        )
         return RunningProgram(self._state.runtime_socket, spec, fds)
 
     def component(self, name: str, host: str, action: ComponentAction) -> None:
-        """LabHandle.component. Raises LabError for a component that there is not, or a lab that has ended."""
+        """LabHandle.component. Raises LabError if the lab has no such component or has ended."""
         request = {"op": "component", "name": name, "host": host, "action": action}
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -124,14 +142,24 @@ class RunningLab:
 
 
 class RunningProgram:
-    """kubewire.scenarios.engine.handle.Background: a program with a connection of its own, which ends with it."""
+    """Implements Background: a program in the lab that ends when its connection is closed."""
 
-    def __init__(self, socket_path: Path, spec: ProcessSpec, fds: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        spec: ProcessSpec,
+        fds: Mapping[int, int] | None = None,
+    ) -> None:
         self._client = RuntimeClient(socket_path)
         self._output: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         pipes = {name: os.pipe() for name in self._output}
         try:
-            self._process = self._client.spawn(spec, stdout=pipes["stdout"][1], stderr=pipes["stderr"][1], fds=fds)
+            self._process = self._client.spawn(
+                spec,
+                stdout=pipes["stdout"][1],
+                stderr=pipes["stderr"][1],
+                fds=fds,
+            )
         except BaseException:
             for read_end, _ in pipes.values():
                 os.close(read_end)
@@ -158,7 +186,11 @@ class RunningProgram:
             status = self._client.wait(self._process.id, timeout)
             for reader in self._readers:
                 reader.join(5.0)
-            self._done = Completed(status.shell_code, self._output["stdout"], self._output["stderr"])
+            self._done = Completed(
+                status.shell_code,
+                self._output["stdout"],
+                self._output["stderr"],
+            )
             self._client.remove(self._process.id, force=True)
             self._client.close()
         return self._done
@@ -176,13 +208,13 @@ class RunningProgram:
 
 
 class LabStarter:
-    """kubewire.scenarios.engine.handle.LabFactory: labs that end with this process at the latest."""
+    """Implements LabFactory. Its labs end at the latest with this process."""
 
     def __init__(self, report: Callable[[str, dict[str, Any]], None] | None = None) -> None:
         self._report = report
 
     def missing(self, feature: str) -> str:
-        """Why this machine cannot do it, "" when it can."""
+        """Why this machine's kernel lacks feature; "" if it has it."""
         return missing_feature(feature)
 
     @contextmanager

@@ -1,4 +1,14 @@
-"""Start a lab from the host's side: state directory, door, sandbox, progress; and take it all back on failure."""
+"""Starts and ends a lab from the machine's side.
+
+`up` checks what the lab needs, claims the lab's name by making its state directory, binds the
+sockets that lead in, starts the sandbox, and reports the events of bring-up until the lab is ready.
+If anything fails on the way, it ends the sandbox and removes the state directory, so that a failed
+`up` leaves nothing behind.
+
+The sockets are bound here and inherited by the lab, so nothing inside decides where the machine's
+side connects to. Whatever the lab sends (its hosts, its certificates) is data and is checked before
+it is used.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +33,14 @@ from kubewire.lab.sandbox.process import code_folders, events, id_map, start
 from kubewire.lab.sandbox.request import Doors, Request, as_file
 from kubewire.lab.state import HostRecord, LabRecord, StateDirectory, find, start_time
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES
 
-#: Called with each progress event: {"step", "state"}, {"note"}, {"ready"} ...
+#: Is called with each event of bring-up: {"step", "state"}, {"note"}, {"ready"} ...
 Report = Callable[[dict[str, Any]], None]
 
 
 def open_door(port: int) -> socket.socket:
-    """The listening socket on the machine's loopback that lab/sandbox/door.py serves; port 0 picks a free one."""
+    """Bind the listening socket on the machine's loopback that lab/sandbox/door.py serves. Port 0
+    takes a free one. Raises UsageError if the port is taken."""
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -38,9 +48,11 @@ def open_door(port: int) -> socket.socket:
     except OSError as error:
         door.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            why = "is already in use" if error.errno == errno.EADDRINUSE else "needs more rights than you have"
+            in_use = error.errno == errno.EADDRINUSE
+            why = "is already in use" if in_use else "needs more rights than you have"
             raise UsageError(
-                f"port {port} on 127.0.0.1 {why}; choose another with --api-port, or leave it out for a free one"
+                f"port {port} on 127.0.0.1 {why}; choose another with --api-port, "
+                "or leave --api-port out for a free port"
             ) from None
         raise
     door.listen(256)
@@ -49,23 +61,31 @@ def open_door(port: int) -> socket.socket:
 
 @dataclass(frozen=True)
 class StartedLab:
-    """A lab that this process has brought up. lifeline: while it is open, an attached lab goes on."""
+    """A lab that this process has brought up. An attached lab ends when lifeline is closed."""
 
     state: StateDirectory
     record: LabRecord
     lifeline: BinaryIO
 
     def end(self) -> None:
-        """End it and remove its state directory; a later lab of the same name is left alone. Idempotent."""
+        """End the lab and remove its state directory. A later lab of the same name is left alone.
+        Idempotent."""
         self.lifeline.close()
         _end(self.state, self.record)
 
 
-def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached: bool = False) -> StartedLab:
-    """Bring a lab up; returns when it is ready. attached: it ends with this process.
+def up(
+    spec: LabSpec,
+    name: str,
+    report: Report,
+    *,
+    api_port: int = 0,
+    attached: bool = False,
+) -> StartedLab:
+    """Bring a lab up; returns when it is ready. attached: the lab ends with this process.
 
-    Raises UsageError (a lab of this name runs, the port is taken, the kernel lacks what the mode needs) and
-    BringUpFailed; nothing is left behind then.
+    Raises UsageError if a lab of this name runs, the port is taken or the kernel lacks a feature
+    that the lab file needs, and BringUpFailed if a step fails. Nothing is left behind then.
     """
     kernel_needs.ensure(spec)
     _shares(spec)
@@ -77,12 +97,14 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
     record = LabRecord.new(name, spec.as_dict(), attached=attached)
     try:
         if not state.claim(record):
-            raise UsageError(f"lab {name!r} is already running; end it with: kubewire down --name {name}")
+            raise UsageError(
+                f"lab {name!r} is already running; end it with: kubewire down --name {name}",
+            )
         with _doors(state, api_port) as doors:
             lifeline = _start(spec, state, record, doors, report, attached)
     except BaseException as error:
         _end(state, record)
-        if isinstance(error, OSError):  # a full disk, no right to write there
+        if isinstance(error, OSError):  # for example a full disk, or a folder that is not writable
             raise BringUpFailed("make the state directory", str(error)) from error
         raise
     if not attached:
@@ -91,7 +113,7 @@ def up(spec: LabSpec, name: str, report: Report, *, api_port: int = 0, attached:
 
 
 def _routers(spec: LabSpec, report: Report) -> None:
-    """Other people's daemons for the routers, where the lab wants them. Raises UsageError."""
+    """Unpack the routing daemons if the lab file needs them. Raises UsageError."""
     if spec.topology.routing == "static" or router_packages.find() is not None:
         return
     step = "unpack Debian's BIRD, FRR and GoBGP (once)"
@@ -100,19 +122,22 @@ def _routers(spec: LabSpec, report: Report) -> None:
     try:
         router_packages.ensure()
     except router_packages.NoRouters as error:
-        raise UsageError(f"topology.routing: {spec.topology.routing} cannot be used here: {error}") from error
+        routing = spec.topology.routing
+        raise UsageError(f"topology.routing: {routing} cannot be used here: {error}") from error
     report({"step": step, "state": "done", "seconds": round(time.monotonic() - began, 3)})
 
 
 def _components(spec: LabSpec) -> None:
-    """Raises UsageError for a name of `components` that one of the lab's own has on the same node."""
+    """Check `components`. Raises UsageError if one has the name of a component of the lab on the
+    same node."""
     if not spec.components or not spec.kubernetes:
         return
     from kubewire.lab.bringup.components import component_specs, taken_name
 
-    plan = SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
-    if taken := taken_name(component_specs(spec, plan, "", "")):
-        raise UsageError(f"components: {taken.host} runs the lab's own {taken.name}; give yours another name")
+    if taken := taken_name(component_specs(spec, spec.plan, "", "")):
+        raise UsageError(
+            f"components: {taken.host} runs the lab's own {taken.name}; give yours another name",
+        )
 
 
 def _end(state: StateDirectory, record: LabRecord) -> None:
@@ -122,7 +147,8 @@ def _end(state: StateDirectory, record: LabRecord) -> None:
 
 @contextmanager
 def _doors(state: StateDirectory, api_port: int) -> Iterator[Doors]:
-    """All sockets that lead into the lab, bound on this side: nothing inside can put others in their places."""
+    """Bind all sockets that lead into the lab. Because this side binds them, the lab cannot put
+    others in their places."""
     with (
         open_door(api_port) as outer,
         _unix_socket(state.api_socket) as api,
@@ -133,7 +159,7 @@ def _doors(state: StateDirectory, api_port: int) -> Iterator[Doors]:
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    """A listening one, for its owner only: the folder around it is 0700."""
+    """Bind a listening unix socket. Only its owner can reach it, because its folder is 0700."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     path.chmod(0o600)
@@ -142,14 +168,16 @@ def _unix_socket(path: Path) -> socket.socket:
 
 
 def _shares(spec: LabSpec) -> None:
-    """Raises UsageError for a path of `share` that is not there."""
+    """Check `share`. Raises UsageError for a path that does not exist."""
     for share in spec.share:
         if not Path(share.path).exists():
-            raise UsageError(f"share: {share.path} does not exist; name a file or folder of this machine")
+            raise UsageError(
+                f"share: {share.path} does not exist; name a file or folder of this machine",
+            )
 
 
 def contents(spec: LabSpec, state: StateDirectory) -> Contents:
-    """What the lab sees of this machine."""
+    """The files of this machine that the lab sees."""
     programs = code_folders()
     if spec.topology.routing != "static" and (folder := router_packages.find()) is not None:
         programs.append(folder)
@@ -161,16 +189,23 @@ def contents(spec: LabSpec, state: StateDirectory) -> Contents:
 
 
 def _give_logs(spec: LabSpec, state: StateDirectory) -> None:
-    """The folder of logs belongs to the lab's root: it is all that a lab writes outside of itself."""
+    """Make the lab's root the owner of the folder of logs, the only folder outside that it
+    writes."""
     if os.geteuid() == 0 and not spec.has_host_users:
         owner = id_map(Path("/proc/self/uid_map").read_text())[0].outside
         os.chown(state.logs, owner, owner)
 
 
 def _start(
-    spec: LabSpec, state: StateDirectory, record: LabRecord, doors: Doors, report: Report, attached: bool
+    spec: LabSpec,
+    state: StateDirectory,
+    record: LabRecord,
+    doors: Doors,
+    report: Report,
+    attached: bool,
 ) -> BinaryIO:
-    """Make the sandbox and wait until the lab in it is ready, keeping the record up to date; returns the lifeline."""
+    """Make the sandbox and wait until the lab in it is ready; write the record at each stage.
+    Returns the lifeline."""
     record.port = doors.outer.getsockname()[1]
     state.update(record)
     request = Request(
@@ -191,7 +226,11 @@ def _start(
     try:
         began = start_time(init)
         if began is None:
-            raise BringUpFailed("make the sandbox", "its first process ended at once", output=_log(state))
+            raise BringUpFailed(
+                "make the sandbox",
+                "its first process ended at once",
+                output=_log(state),
+            )
         record.init_pid, record.init_start = init, began
         state.update(record)
         record.hosts = [_host(entry) for entry in _follow(state, record, stream, report)]
@@ -204,15 +243,20 @@ def _start(
 
 
 def _host(entry: Mapping[str, Any]) -> HostRecord:
-    """A host as the lab describes it. Raises BringUpFailed: what comes from inside is data, and is checked."""
+    """A host as the lab describes it. Raises BringUpFailed if the description is malformed."""
     texts = ("name", "role", "address", "secondary")
-    if not isinstance(entry.get("pid"), int) or not all(isinstance(entry.get(key), str) for key in texts):
-        raise BringUpFailed("bring up the lab", f"the lab describes a host as {entry!r}")
+    has_texts = all(isinstance(entry.get(key), str) for key in texts)
+    if not has_texts or not isinstance(entry.get("pid"), int):
+        raise BringUpFailed(
+            "bring up the lab",
+            f"the lab sent a malformed description of a host: {entry!r}",
+        )
     return HostRecord(**{key: entry[key] for key in (*texts, "pid")})
 
 
 def write_kubeconfig(state: StateDirectory, record: LabRecord, parts: Mapping[str, str]) -> None:
-    """The administrator's kubeconfig through the door. Of the lab come three PEM texts, and nothing else in it."""
+    """Write the administrator's kubeconfig, which leads through the door. Only three PEM texts in
+    it come from the lab; a kubeconfig may name programs to run, so the rest is made here."""
     credentials = kubeconfig.Credentials(
         server=f"https://127.0.0.1:{record.port}",
         ca=str(parts["ca"]).encode(),
@@ -224,8 +268,13 @@ def write_kubeconfig(state: StateDirectory, record: LabRecord, parts: Mapping[st
     state.kubeconfig.write_text(text)
 
 
-def _follow(state: StateDirectory, record: LabRecord, stream: BinaryIO, report: Report) -> list[dict[str, Any]]:
-    """Report bring-up's events until it is done; returns the lab's hosts."""
+def _follow(
+    state: StateDirectory,
+    record: LabRecord,
+    stream: BinaryIO,
+    report: Report,
+) -> list[dict[str, Any]]:
+    """Report the events of bring-up until the lab is ready; returns the lab's hosts."""
     step = "bring up the lab"
     for event in events(stream):
         if parts := event.get("administrator"):
@@ -238,7 +287,9 @@ def _follow(state: StateDirectory, record: LabRecord, stream: BinaryIO, report: 
         if "ready" in event:
             hosts: list[dict[str, Any]] = event["ready"]
             return hosts
-    why = "the sandbox ended without saying why" if state.holds(record.token) else "`kubewire down` ended it"
+    why = "the sandbox ended without an error message"
+    if not state.holds(record.token):
+        why = "`kubewire down` ended it"
     raise BringUpFailed(step, why, output=_log(state))
 
 
@@ -247,12 +298,13 @@ def _log(state: StateDirectory) -> str:
 
 
 def down(state: StateDirectory) -> bool:
-    """End a lab, also one that is coming up, and remove its state directory; says whether there was one. Idempotent."""
+    """End a lab, also one that is coming up, and remove its state directory. Returns whether there
+    was one. Idempotent."""
     existed = state.path.exists()
     record = state.settled()
     if record is not None:
         if not record.ready:
-            with suppress(OSError):  # a full disk: its starter will not know why, that is all
+            with suppress(OSError):  # on a full disk, the starter cannot report the reason
                 state.condemn(record.token)
         record.kill()
     state.release(record.token if record else "")
@@ -260,13 +312,14 @@ def down(state: StateDirectory) -> bool:
 
 
 class Interrupted(LabError):
-    """Ctrl-C or SIGTERM during a long operation; 130 as shells have it."""
+    """Ctrl-C or SIGTERM ended a long operation. The exit code is 130, as in shells."""
 
     exit_code = 130
 
 
 def raise_on_signals() -> None:
-    """SIGTERM and SIGHUP unwind like ctrl-C, so that every `finally` runs; once, for a second must not stop those."""
+    """Make SIGINT, SIGTERM and SIGHUP raise Interrupted, so that every `finally` runs. Only the
+    first one does, because a second one must not interrupt the clean-up."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, _: object) -> None:

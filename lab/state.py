@@ -1,7 +1,18 @@
-"""State directories: what a lab leaves for other commands to find, and how they know that it still runs.
+"""State directories: where other commands find a running lab, and how they know that it runs.
 
-All in them is written by the machine's side and trusted by it, except the folder of logs: that belongs to the lab, and
-what lies in it is read with care (`read_log`). A lab sees nothing else of its state directory.
+There is no daemon that knows all labs. Each lab has a folder with a record, lab.json, and every
+command reads it. Two problems follow, and this module solves both:
+
+- A record may be stale, because any process may be killed at any moment. A process number alone
+  proves nothing, since the kernel reuses it; number and start time together identify a process
+  (`start_time`), within one boot and one pid namespace (`here`).
+- Commands run at the same time. Whoever claims, changes or removes a folder holds a lock on the
+  folder of all labs (flock(2)), which the kernel releases when a process ends. A random token tells
+  a lab from a later one of the same name.
+
+The machine's side writes everything in a state directory and trusts it, except the folder of logs.
+That one belongs to the lab, so it is read with care (`read_log`). The lab sees nothing else of its
+state directory.
 """
 
 from __future__ import annotations
@@ -23,15 +34,17 @@ from typing import Any
 
 from kubewire.lab.errors import LabError, UsageError
 
-_SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its end
+_SOCKET_PATH_MAX = 107  # length of sun_path (unix(7)) without the terminating null byte
+#: Seconds to wait for a process that ends or for a starter that makes the sandbox.
 _DEADLINE = 30.0
-#: Bytes of a log file that are read of its end.
+#: Bytes that are read from the end of a log file.
 _LOG_END = 64 * 1024
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
 
 
 def base_directory() -> Path:
-    """$KUBEWIRE_STATE_DIR, or /run/kubewire for root, or a user's own runtime or state directory."""
+    """The folder of all labs: $KUBEWIRE_STATE_DIR, or /run/kubewire for root, or the user's runtime
+    or state directory."""
     if chosen := os.environ.get("KUBEWIRE_STATE_DIR"):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
@@ -42,7 +55,8 @@ def base_directory() -> Path:
 
 
 def start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (clock ticks since boot): tells a process from a later one with its number."""
+    """When a process started (field 22 of /proc/PID/stat, clock ticks since boot); None if it has
+    ended. It tells a process from a later one with the same number."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -52,9 +66,10 @@ def start_time(pid: int) -> int | None:
 
 
 def here() -> str:
-    """This boot of this kernel and this pid namespace: what a process number in a record refers to.
+    """Identifies this boot of the kernel and this pid namespace, to which the process numbers in a
+    record refer.
 
-    A state directory may be on a file system that other machines, containers or a lab's nodes see too. There, its
+    Other machines, containers or a lab's nodes may see the same state directory. There, the
     processes have other numbers or none.
     """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -63,7 +78,8 @@ def here() -> str:
 
 @dataclass(frozen=True)
 class HostRecord:
-    """A Mininet host: pid is its shell's, in the lab's pid namespace. secondary: its address of the other family."""
+    """A Mininet host. pid: that of its shell, in the lab's pid namespace. secondary: its address of
+    the other IP family."""
 
     name: str
     role: str
@@ -74,11 +90,14 @@ class HostRecord:
 
 @dataclass
 class LabRecord:
-    """lab.json. init_pid and init_start are the host's view of the sandbox's PID 1; 0 until it has one.
+    """The content of lab.json.
 
-    starter and starter_start: the process that makes the sandbox. token: tells this lab from a later one of its name.
-    condemned: `kubewire down` is at work on it. attached: it ends with its starter (`kubewire run`). origin: where its
-    process numbers mean something (see here()).
+    init_pid, init_start: the sandbox's PID 1 as the machine numbers it; 0 until it exists.
+    starter, starter_start: the process that starts the lab.
+    token: tells this lab from a later one of the same name.
+    condemned: `kubewire down` is ending the lab.
+    attached: the lab ends with its starter (`kubewire run`).
+    origin: where the process numbers are valid (see here()).
     """
 
     name: str
@@ -97,7 +116,7 @@ class LabRecord:
 
     @classmethod
     def new(cls, name: str, spec: dict[str, Any], *, attached: bool = False) -> LabRecord:
-        """Of a lab that this process is about to start."""
+        """The record of a lab that this process is about to start."""
         starter = os.getpid()
         return cls(
             name,
@@ -113,7 +132,7 @@ class LabRecord:
         )
 
     def alive(self) -> bool:
-        """The lab runs, or its starter is at work on it."""
+        """Whether the lab runs or its starter is bringing it up."""
         if self.init_pid:
             return start_time(self.init_pid) == self.init_start
         return self.starter_runs()
@@ -122,10 +141,8 @@ class LabRecord:
         return self.starter != 0 and start_time(self.starter) == self.starter_start
 
     def kill(self) -> None:
-        """End the sandbox's PID 1, and with it, by the kernel's hand, everything in the lab; wait until it is gone.
-
-        Raises LabError when it is not gone after 30 s.
-        """
+        """Kill the sandbox's PID 1, upon which the kernel kills all processes of the lab, and wait
+        until they have ended. Raises LabError if they have not after 30 s."""
         if not self.init_pid:
             return
         with suppress(ProcessLookupError):
@@ -134,33 +151,39 @@ class LabRecord:
                 if start_time(self.init_pid) == self.init_start:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                     if not _gone(handle):
-                        raise LabError(f"lab {self.name!r}: process {self.init_pid} was killed but does not end")
+                        raise LabError(
+                            f"lab {self.name!r}: its first process {self.init_pid} was killed but "
+                            f"has not ended after {_DEADLINE:.0f} s; try again, and if it stays, "
+                            f"/proc/{self.init_pid}/stack tells what it waits for"
+                        )
             finally:
                 os.close(handle)
 
 
 def _require_own(base: Path) -> None:
-    """Raises UsageError when somebody other than root and this user could put a state directory into base.
+    """Raise UsageError if a user other than root and the caller could put a state directory into
+    base.
 
-    Who can change what is in it could give the next `kubewire kubectl` a kubeconfig with a program to run. In a user
-    namespace that has no id for root, / shows the id that stands for all others.
+    Such a user could give the next `kubewire kubectl` a kubeconfig that names a program to run.
     """
+    # In a user namespace that has no id for the machine's root, the owner of / is the overflow id.
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
     for start in dict.fromkeys([base, base.resolve()]):
         for path in (start, *start.parents):
             with suppress(FileNotFoundError):
                 found = path.lstat()
-                open_to_all = found.st_mode & 0o002 and not (found.st_mode & stat.S_ISVTX and path != start)
-                if found.st_uid not in trusted or (open_to_all and not stat.S_ISLNK(found.st_mode)):
+                mode = found.st_mode
+                open_to_all = mode & 0o002 and not (mode & stat.S_ISVTX and path != start)
+                if found.st_uid not in trusted or (open_to_all and not stat.S_ISLNK(mode)):
                     raise UsageError(
-                        f"the state directory {base} could be changed by others: {path} belongs to user "
-                        f"{found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}; set KUBEWIRE_STATE_DIR to a folder "
-                        "of your own"
+                        f"other users could change the state directory {base}: {path} belongs to "
+                        f"user {found.st_uid} and has mode {stat.S_IMODE(found.st_mode):04o}; set "
+                        "KUBEWIRE_STATE_DIR to a folder of your own"
                     )
 
 
 class StateDirectory:
-    """The 0700 directory of one lab on the machine's side."""
+    """The directory of one lab on the machine's side; its mode is 0700."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,7 +199,7 @@ class StateDirectory:
 
     @property
     def api_socket(self) -> Path:
-        """Where the API server listens for the door."""
+        """The socket on which the API server serves the door."""
         return self.path / "api.sock"
 
     @property
@@ -188,9 +211,10 @@ class StateDirectory:
         return self.path / "control.sock"
 
     def claim(self, record: LabRecord) -> bool:
-        """Make the directory with this record in it, in place of what a dead lab has left there.
+        """Make the directory with this record in it, and remove what a dead lab has left there.
 
-        False, and nothing is changed: a lab of this name runs or is coming up. Raises OSError.
+        Returns False, and changes nothing, if a lab of this name runs or is coming up. Raises
+        OSError.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_dead(self.path.parent)
@@ -204,16 +228,18 @@ class StateDirectory:
         return True
 
     def update(self, record: LabRecord) -> None:
-        """Replace the record of a lab that still has its name. Raises LabError when it was ended meanwhile, OSError."""
+        """Replace the record. Raises LabError if the lab has been ended meanwhile, and OSError."""
         with self._alone():
             if not self.holds(record.token):
-                raise LabError(f"lab {self.name!r} was ended by somebody else while it was coming up")
+                raise LabError(
+                    f"lab {self.name!r} was ended by another command while it was coming up",
+                )
             self._write(record)
 
     def release(self, token: str) -> None:
-        """Remove the directory, unless the name belongs to another lab by now. Idempotent.
+        """Remove the directory, unless the name belongs to a later lab by now. Idempotent.
 
-        Raises LabError when something in it cannot be removed.
+        Raises LabError if something in it cannot be removed.
         """
         if not self.path.exists():
             return
@@ -223,20 +249,22 @@ class StateDirectory:
                 self._remove()
 
     def condemn(self, token: str) -> None:
-        """Tell the starter of a lab that somebody is about to end it. Idempotent. Raises OSError."""
+        """Record, for the starter of a lab, that a command is about to end it. Idempotent. Raises
+        OSError."""
         with self._alone():
             record = self.record()
             if record is not None and record.token == token:
                 self._write(replace(record, condemned=True))
 
     def holds(self, token: str) -> bool:
-        """Is the directory that of the lab with this token, and nobody about to end it?"""
+        """Whether the directory is that of the lab with this token, and no command is ending it."""
         record = self.record()
         return record is not None and record.token == token and not record.condemned
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Of all processes, only one at a time decides whom a name belongs to: flock(2) on the base directory."""
+        """Hold the lock on the folder of all labs (flock(2)): only one process at a time decides to
+        which lab a name belongs."""
         descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -245,16 +273,18 @@ class StateDirectory:
             os.close(descriptor)
 
     def _write(self, record: LabRecord) -> None:
-        """Atomically: a reader sees the old record or the new one."""
+        """Write the record atomically: a reader sees either the old one or the new one."""
         temporary = self.path / ".lab.json"
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(asdict(record), indent=1))
         temporary.replace(self.path / "lab.json")
 
     def record(self) -> LabRecord | None:
-        """None: there is none, or it is not a whole one (the machine went down while it was written).
+        """The record; None if there is none or it is incomplete (the machine went down while it was
+        written).
 
-        What a later kubewire has added is passed over: a lab that runs must not be taken for none.
+        Ignores fields that a later version of kubewire has added, so that a running lab of that
+        version is still recognized.
         """
         try:
             raw = json.loads((self.path / "lab.json").read_text())
@@ -264,10 +294,13 @@ class StateDirectory:
             return None
 
     def read_log(self, name: str) -> str:
-        """The end of a log file, "" when there is none. A lab may have put anything there: links are not followed,
-        only regular files are read, and of them only the end."""
+        """The end of a log file, "" if there is none. A lab may have put anything there, so links
+        are not followed and only regular files are read."""
         try:
-            descriptor = os.open(self.logs / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(
+                self.logs / name,
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            )
         except OSError:
             return ""
         with os.fdopen(descriptor, "rb") as file:
@@ -278,11 +311,14 @@ class StateDirectory:
             return file.read(_LOG_END).decode(errors="replace")
 
     def settled(self) -> LabRecord | None:
-        """The record, once its starter has made the sandbox or is gone. Raises LabError when it does not get on."""
+        """Wait until the starter has made the sandbox or has ended, and return the record. Raises
+        LabError if neither happens within 30 s."""
         deadline = time.monotonic() + _DEADLINE
         while (record := self.record()) is not None and not record.init_pid and record.alive():
             if time.monotonic() > deadline:
-                raise LabError(f"lab {self.name!r} is being started by process {record.starter}; end that first")
+                raise LabError(
+                    f"process {record.starter} is still starting lab {self.name!r}; end it first",
+                )
             time.sleep(0.01)
         return record
 
@@ -291,21 +327,22 @@ class StateDirectory:
         return record is not None and record.alive()
 
     def remove_if_dead(self) -> None:
-        """Remove it when nobody will ask for it again, and it is certain that no process of it is left.
+        """Remove the directory of a lab whose starter was killed, if no process of the lab is left.
 
-        That is a lab whose starter was killed: one of `kubewire run`, or one that had not come up yet. A lab that `up`
-        had handed over stays when it dies: `status` shows it, its logs say why, and `down` removes it. Nothing happens
-        to another user's lab, nor to one of another machine, container or boot.
+        This concerns labs of `kubewire run`, and labs that had not come up yet. A lab of `up` that
+        was ready and has died keeps its directory: `status` shows it, its logs tell the reason, and
+        `down` removes it. Labs of another user, machine, container or boot are left alone.
         """
         with self._alone():
             record = self.record()
             ours = self.path.stat(follow_symlinks=False).st_uid == os.geteuid()
             if ours and (self._barely_begun() if record is None else _abandoned(record)):
-                with suppress(OSError):  # what cannot be removed is for `down` to report
+                with suppress(OSError):  # `down` reports what cannot be removed
                     _remove_tree(self.path)
 
     def _barely_begun(self) -> bool:
-        """It has nothing but what claim() makes before there is a record, so its maker was killed in between."""
+        """Whether the directory has only what claim() makes before the record; its starter was
+        killed in between then."""
         made = {path.name for path in self.path.iterdir()}
         return {"logs"} <= made <= {"logs", ".lab.json"} and not any(self.logs.iterdir())
 
@@ -315,16 +352,15 @@ class StateDirectory:
         try:
             _remove_tree(self.path)
         except OSError as error:
-            raise LabError(
-                f"cannot remove all of {self.path} ({error}); look what is in it and remove it by hand"
-            ) from error
+            raise LabError(f"cannot remove the state directory {self.path}: {error}; remove it by hand") from error
 
 
 def _remove_tree(top: Path) -> None:
     """Remove a state directory whose lab has ended. Raises OSError.
 
-    The lab may have made any tree below its logs: folders that nobody may read, and so deep that no recursion gets to
-    the end (shutil.rmtree). Each folder is therefore opened to its owner and moved up before it is emptied.
+    The lab may have made any tree below its logs: unreadable folders, or folders nested so deeply
+    that recursion (shutil.rmtree) fails. So each folder is made accessible to its owner and moved
+    to the top before it is emptied.
     """
     left = [top]
     number = 0
@@ -345,7 +381,8 @@ def _remove_tree(top: Path) -> None:
 
 
 def _abandoned(record: LabRecord) -> bool:
-    """Both the sandbox and its starter are gone; a starter that runs still reads the logs and removes them itself."""
+    """Whether both the sandbox and its starter have ended. A starter that runs still reads the logs
+    and removes the directory itself."""
     handed_over = record.ready and not record.attached
     if handed_over or record.origin != here():
         return False
@@ -358,32 +395,36 @@ def _known(kind: type[HostRecord | LabRecord], raw: dict[str, Any]) -> dict[str,
 
 
 def _gone(pidfd: int) -> bool:
-    # A pidfd becomes readable when the process has ended; for PID 1 that is after all its children have.
+    # A pidfd becomes readable when its process has ended (pidfd_open(2)). PID 1 of a pid namespace
+    # ends only after all other processes in it (zap_pid_ns_processes in kernel/pid_namespace.c).
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(int(_DEADLINE * 1000)))
 
 
 def find(name: str) -> StateDirectory:
-    """The state directory a name stands for, whether or not anything is there.
+    """The state directory for a name, whether or not it exists.
 
-    Raises UsageError for a bad name, or a place that is not ours alone.
+    Raises UsageError for a malformed name, or if other users could change the directory.
     """
     if not NAME.match(name):
-        raise UsageError(f"{name!r} is not a lab name: up to 40 lower-case letters, digits and '-', e.g. demo-1")
+        raise UsageError(
+            f"{name!r} is not a lab name; use up to 40 lower-case letters, digits and '-'",
+        )
     base = base_directory()
     _require_own(base)
     state = StateDirectory(base / name)
     if len(os.fsencode(state.control_socket)) > _SOCKET_PATH_MAX:
         raise UsageError(
-            f"the state directory {state.path} is too long for unix sockets ({_SOCKET_PATH_MAX} bytes with the "
-            "socket's name); set KUBEWIRE_STATE_DIR to a shorter path"
+            f"the path of the state directory {state.path} is too long for unix sockets (with the "
+            f"socket's name at most {_SOCKET_PATH_MAX} bytes); set KUBEWIRE_STATE_DIR to a shorter "
+            "path"
         )
     return state
 
 
 def all_labs() -> Iterator[StateDirectory]:
-    """Those that run or are coming up, and those of `up` that have died."""
+    """The labs that run or are coming up, and those of `up` that have died."""
     base = base_directory()
     if base.is_dir():
         _require_own(base)
@@ -392,24 +433,28 @@ def all_labs() -> Iterator[StateDirectory]:
 
 
 def remove_dead(base: Path) -> None:
-    """Remove what commands that were killed (kill -9) have left. Idempotent; never waits for a lab."""
+    """Remove the directories that killed commands (kill -9) have left. Idempotent; never waits for
+    a lab."""
     for state in _state_directories(base):
-        with suppress(FileNotFoundError):  # somebody else is removing it
+        with suppress(FileNotFoundError):  # another command is removing it
             state.remove_if_dead()
 
 
 def _state_directories(base: Path) -> list[StateDirectory]:
-    return [StateDirectory(path) for path in sorted(base.iterdir()) if NAME.match(path.name) and path.is_dir()]
+    paths = [path for path in sorted(base.iterdir()) if NAME.match(path.name) and path.is_dir()]
+    return [StateDirectory(path) for path in paths]
 
 
 def running(name: str) -> tuple[StateDirectory, LabRecord]:
-    """A lab that runs. Raises UsageError that says which labs there are."""
+    """A lab that runs. Raises UsageError, which names the running labs, if it does not."""
     state = find(name)
     record = state.record()
     if record is None or not record.alive():
         others = [lab.name for lab in all_labs() if lab.alive()]
-        known = f"running labs: {', '.join(others)} (choose with --name)" if others else "start one with: kubewire up"
+        known = "start one with: kubewire up"
+        if others:
+            known = f"running labs: {', '.join(others)} (choose one with --name)"
         raise UsageError(f"lab {name!r} is not running; {known}")
     if not record.init_pid:
-        raise UsageError(f"lab {name!r} is still coming up")
+        raise UsageError(f"lab {name!r} is still coming up; try again in a moment")
     return state, record

@@ -20,7 +20,7 @@ class FakeApi:
         self._version = 1
         self.runner: web.AppRunner | None = None
 
-    def put(self, resource: Resource, obj: KubeObject) -> None:
+    def put(self, resource: Resource[Any], obj: KubeObject) -> None:
         self._version += 1
         metadata = obj["metadata"] | {"resourceVersion": str(self._version)}
         metadata.setdefault("uid", f"{resource.plural}-{metadata.get('namespace', '')}-{metadata['name']}")
@@ -30,7 +30,7 @@ class FakeApi:
         self._tell(resource.plural, "MODIFIED" if key in known else "ADDED", stored)
         known[key] = stored
 
-    def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
+    def remove(self, resource: Resource[Any], name: str, namespace: str = "") -> None:
         self._version += 1
         obj = self._objects[resource.plural].pop((namespace, name))
         obj["metadata"]["resourceVersion"] = str(self._version)

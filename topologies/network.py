@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mininet.link import Intf, Link, TCIntf
+from mininet.link import Intf, TCIntf
+from mininet.link import Link as MininetLink
 from mininet.net import Mininet
 from mininet.node import Host, Node
 from mininet.nodelib import LinuxBridge
 from mininet.topo import Topo
 
-from kubewire.topologies.plan import PRIVATE_DIRECTORIES, Machine, TopologyPlan, port_name
+from kubewire.topologies.description import Link
+from kubewire.topologies.plan import PRIVATE_DIRECTORIES, Machine, TopologyPlan, Trunk
 
 _FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 #: Routers distribute flows over equal routes by addresses and ports, as fabrics do.
@@ -98,6 +100,14 @@ class _EndingShell(Node):  # type: ignore[misc]
         with self._there():
             super().write(data)
 
+    def run(self, command: str) -> str:
+        """Runs a shell command that prints nothing if it works. Raises CommandFailed with its
+        output."""
+        output: str = self.cmd(command)
+        if output.strip():
+            raise CommandFailed(self.name, command, output.strip())
+        return output
+
 
 def private_table(directories: Sequence[str], shared: Sequence[str]) -> list[str]:
     """fstab(5): a tmpfs on each directory, then binds of the shared paths, held open as descriptors
@@ -124,14 +134,6 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         private = [*PRIVATE_DIRECTORIES, *directories] if machine.is_node else ["/run", "/tmp"]
         super().__init__(name, privateDirs=private, **params)
 
-    def run(self, command: str) -> str:
-        """Runs a shell command that prints nothing if it works. Raises CommandFailed with its
-        output."""
-        output: str = self.cmd(command)
-        if output.strip():
-            raise CommandFailed(self.name, command, output.strip())
-        return output
-
     def mountPrivateDirs(self) -> None:
         """Runs one mount(8) with a table of all directories, instead of two programs for each."""
         # Shared paths below the new mounts (the lab's state directory) are kept open while they are
@@ -155,7 +157,9 @@ class MachineHost(_EndingShell, Host):  # type: ignore[misc]
         for interface in self.machine.interfaces:
             lines += [_add_address(address, interface.name) for address in interface.addresses]
             lines.append(f"link set {interface.name} up")
-        lines += [f"route add {destination} via {gateway}" for destination, gateway in self.machine.routes]
+        own = {interface.name for interface in self.machine.interfaces}
+        for destination, via in self.machine.routes:
+            lines.append(f"route add {destination} {'dev' if via in own else 'via'} {via}")
         self.run("printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | ip -batch -")
         if self.machine.is_node:
             self._set(_NODE_SYSCTLS)
@@ -182,13 +186,16 @@ def _add_address(address: str, interface: str) -> str:
 
 
 class Bridge(_EndingShell, LinuxBridge):  # type: ignore[misc]
-    """A Linux bridge whose ports are added by one `ip -batch`. No spanning tree: plans have no
-    loops."""
+    """A Linux bridge whose ports are added by one `ip -batch`. It runs the spanning tree protocol
+    (IEEE 802.1D) only if the plan has a loop, because ports wait before they forward."""
 
     def start(self, _controllers: Any) -> None:
         ports = [interface.name for interface in self.intfList() if interface.name != "lo"]
+        # The shortest times that the kernel takes, in hundredths of a second: a port listens and
+        # learns for 2 s each before it forwards.
+        stp = " stp_state 1 forward_delay 200 hello_time 100 max_age 600" if self.stp else ""
         lines = [
-            f"link add name {self.name} type bridge mcast_snooping 0",
+            f"link add name {self.name} type bridge mcast_snooping 0{stp}",
             f"link set {self.name} up",
         ]
         for port in ports:
@@ -212,7 +219,27 @@ class _PlannedIntf(Intf):  # type: ignore[misc]
         return setUp or super().isUp()
 
 
-class PlainLink(Link):  # type: ignore[misc]
+class ShapedIntf(TCIntf):  # type: ignore[misc]
+    """An interface with the properties of its link. Where TCIntf would log an error of tc(8) and
+    go on, it raises CommandFailed."""
+
+    def config(self, mtu: int | None = None, bw: float | None = None, **params: Any) -> Any:
+        """TCIntf.config. mtu: bytes."""
+        if mtu is not None:
+            self.node.run(f"ip link set dev {self.name} mtu {mtu}")
+        if bw is None and not params.keys() & {"delay", "loss"}:
+            return Intf.config(self, **params)
+        return super().config(bw=bw, **params)
+
+    def tc(self, cmd: str, tc: str = "tc") -> str:
+        command = cmd % (tc, self)
+        if " qdisc show " in command:
+            shown: str = self.cmd(command)
+            return shown
+        return str(self.node.run(command))
+
+
+class PlainLink(MininetLink):  # type: ignore[misc]
     """A veth pair. The host's configuration brings up one end, the bridge the other."""
 
 
@@ -228,24 +255,49 @@ class PlanTopo(Topo):  # type: ignore[misc]
     ) -> None:
         assert plan is not None
         for number, switch in enumerate(plan.switches, start=1):
-            self.addSwitch(switch, dpid=f"{number:x}")
+            self.addSwitch(switch, dpid=f"{number:x}", stp=plan.spanning_tree)
         for machine in plan.machines:
             self.addHost(machine.name, machine=machine, shared=shared, directories=directories)
+        for machine in plan.machines:
             for interface in machine.interfaces:
-                options: dict[str, Any] = {
-                    "intfName1": interface.name,
-                    "intfName2": port_name(interface.switch, machine.name),
-                }
-                if plan.bandwidth is not None:
-                    # tbf shapes outgoing packets, so both ends have it. Every kernel has it, and it
-                    # segments GSO packets.
-                    options |= {
-                        "cls1": TCIntf,
-                        "cls2": TCIntf,
-                        "bw": plan.bandwidth,
-                        "use_tbf": True,
-                    }
-                self.addLink(machine.name, interface.switch, **options)
+                if interface.switch:
+                    names = {"intfName1": interface.name, "intfName2": interface.port}
+                    self.addLink(machine.name, interface.switch, **names, **_options(interface.link))
+        for hosts, ends, link in _cables(plan):
+            self.addLink(*hosts, intfName1=ends[0], intfName2=ends[1], **_options(link))
+        for number, trunk in enumerate(plan.trunks):
+            ports = {"intfName1": _trunk_port(trunk, number, 0), "intfName2": _trunk_port(trunk, number, 1)}
+            self.addLink(trunk.first, trunk.second, **ports, **_options(trunk.link))
+
+
+def _cables(plan: TopologyPlan) -> Iterator[tuple[tuple[str, str], tuple[str, str], Link]]:
+    """Hosts, interfaces and link of each cable between two hosts, once."""
+    for machine in plan.machines:
+        for interface in machine.interfaces:
+            other, _, theirs = interface.peer.partition(":")
+            if interface.peer and (machine.name, interface.name) < (other, theirs):
+                yield (machine.name, other), (interface.name, theirs), interface.link
+
+
+def _trunk_port(trunk: Trunk, number: int, end: int) -> str:
+    """The name of a switch's port that leads to another switch, at most 15 bytes."""
+    one, other = (trunk.first, trunk.second) if end == 0 else (trunk.second, trunk.first)
+    return f"{other[:5]}.{number}@{one}"[:15] if end else f"{other[:5]}_{number}@{one}"[:15]
+
+
+def _options(link: Link) -> dict[str, Any]:
+    """The arguments of Topo.addLink. Queueing disciplines shape outgoing packets, so both ends of a
+    link have them: tbf, which every kernel has and which segments GSO packets, above netem(8)."""
+    shaped: dict[str, Any] = {}
+    if link.bandwidth is not None:
+        shaped |= {"bw": link.bandwidth, "use_tbf": True}
+    if link.delay:
+        shaped["delay"] = link.delay
+    if link.loss:
+        shaped["loss"] = link.loss
+    if link.mtu is not None:
+        shaped["mtu"] = link.mtu
+    return {"cls1": ShapedIntf, "cls2": ShapedIntf, **shaped} if shaped else {}
 
 
 def build(plan: TopologyPlan, *shared: str, directories: Sequence[str] = ()) -> Mininet:

@@ -57,7 +57,7 @@ def is_light(body: bytes, media_type: str) -> bool:
 
 def load_json(body: bytes) -> Any:
     """Decodes JSON within the limits; raises orjson.JSONDecodeError, TooDeep and TooLarge."""
-    if _has_too_many_values(body):
+    if has_too_many_values(body):
         raise values_limit()
     try:
         decoded = orjson.loads(body)
@@ -70,18 +70,8 @@ def load_json(body: bytes) -> Any:
     return decoded
 
 
-def check_object(body: bytes) -> None:
-    """Checks the JSON of an object before it is stored; raises TooLarge.
-
-    Many small patches may have made the object too large.
-    """
-    if len(body) > MAX_BYTES:
-        raise bytes_limit()
-    if _has_too_many_values(body):
-        raise values_limit()
-
-
-def _has_too_many_values(body: bytes) -> bool:
+def has_too_many_values(body: bytes) -> bool:
+    """Whether JSON has more than MAX_VALUES values."""
     # Each value takes at least two bytes, so most bodies need no counting.
     if len(body) <= 2 * MAX_VALUES or _most_values(body) <= MAX_VALUES:
         return False

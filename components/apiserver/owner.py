@@ -16,6 +16,7 @@ import gc
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -55,7 +56,7 @@ class OwnerThread:
             return step(*args, **kwargs)
         assert self._loop is not None, "workers are started by run()"
         done: Future[T] = Future()
-        self._loop.call_soon_threadsafe(lambda: _settle(done, lambda: step(*args, **kwargs)))
+        self._loop.call_soon_threadsafe(_settle, done, partial(step, *args, **kwargs))
         return done.result()
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -105,13 +106,30 @@ class OwnerThread:
                 self._busy -= 1
                 if not self._busy:
                     gc.enable()
+            # _settle's frame, which the traceback of an exception keeps, leads back to this one.
+            del job
 
 
 def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
     try:
         result = work()
     except BaseException as error:
+        _free_locals(error)
         future.set_exception(error)
-        del future  # breaks the same cycle as in run()
+        # The traceback keeps this frame. The first deletion breaks the same cycle as in run(), the
+        # second frees a step's arguments if this is the owner thread.
+        del future, work
     else:
         future.set_result(result)
+
+
+def _free_locals(error: BaseException) -> None:
+    """Frees what the failed functions worked on, which may be most of a large request.
+
+    Otherwise the traceback keeps it until the thread that answers drops the error, and that thread
+    would spend its time on freeing.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import MERGE_PATCH, ApiError, Client
 from kubewire.components.kubeapi.events import EventRecorder
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource
 
 if TYPE_CHECKING:
     from kubewire.components.controllers.writes import Writes
@@ -27,7 +27,7 @@ class Report:
     sent.
     """
 
-    regarding: KubeObject
+    regarding: Mapping[str, Any]
     reason: str = ""
     message: str = ""
     failure_reason: str = ""
@@ -36,8 +36,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Create:
-    resource: Resource
-    obj: KubeObject
+    resource: Resource[Any]
+    obj: Mapping[str, Any]
     report: Report | None = None
 
 
@@ -47,8 +47,8 @@ class Update:
     meanwhile.
     """
 
-    resource: Resource
-    obj: KubeObject
+    resource: Resource[Any]
+    obj: Mapping[str, Any]
     subresource: str = ""
 
 
@@ -56,10 +56,10 @@ class Update:
 class Patch:
     """A JSON merge patch."""
 
-    resource: Resource
+    resource: Resource[Any]
     namespace: str
     name: str
-    patch: KubeObject
+    patch: Mapping[str, Any]
     subresource: str = ""
     report: Report | None = None
 
@@ -68,7 +68,7 @@ class Patch:
 class Delete:
     """A deletion with the uid as precondition, so that a successor of the same name survives."""
 
-    resource: Resource
+    resource: Resource[Any]
     namespace: str
     name: str
     uid: str = ""
@@ -79,7 +79,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Emit:
-    regarding: KubeObject
+    regarding: Mapping[str, Any]
     type: str
     reason: str
     message: str

@@ -8,43 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
 
 from kubewire.components.controllers.actions import Patch
 from kubewire.components.controllers.meta import (
+    AnyObject,
     controller_of,
     controller_reference,
     is_deleting,
     labels_of,
 )
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource
 from kubewire.components.kubeapi.selectors import LabelSelector
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import OwnerReference, PartialObjectMetadata
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Generic[AnyObject]):
     """owned are the objects that belong to the owner; changes are the adoptions and releases to
     write.
     """
 
-    owned: tuple[KubeObject, ...]
+    owned: tuple[AnyObject, ...]
     changes: tuple[Patch, ...]
 
 
 def claim(
-    owner: KubeObject,
+    owner: PartialObjectMetadata,
     selector: LabelSelector,
-    resource: Resource,
-    candidates: Iterable[KubeObject],
+    resource: Resource[AnyObject],
+    candidates: Iterable[AnyObject],
     *,
-    admits: Callable[[KubeObject], bool] = lambda _: True,
-) -> Claim:
+    admits: Callable[[AnyObject], bool] = lambda _: True,
+) -> Claim[AnyObject]:
     """Keeps what the owner controls and selects, releases what it no longer selects, adopts
     orphans.
 
     An owner that is being deleted adopts and releases nothing. admits is a further condition: a
     StatefulSet checks the pod's name with it.
     """
-    owned: list[KubeObject] = []
+    owned: list[AnyObject] = []
     changes: list[Patch] = []
     uid = owner["metadata"]["uid"]
     for obj in candidates:
@@ -61,17 +66,17 @@ def claim(
     return Claim(tuple(owned), tuple(changes))
 
 
-def _adopt(obj: KubeObject, resource: Resource, owner: KubeObject) -> Patch:
+def _adopt(obj: PartialObjectMetadata, resource: Resource[Any], owner: PartialObjectMetadata) -> Patch:
     references = [*(obj["metadata"].get("ownerReferences") or []), controller_reference(owner)]
     return _references(obj, resource, references)
 
 
-def _release(obj: KubeObject, resource: Resource, uid: str) -> Patch:
+def _release(obj: PartialObjectMetadata, resource: Resource[Any], uid: str) -> Patch:
     references = [item for item in obj["metadata"]["ownerReferences"] if item["uid"] != uid]
     return _references(obj, resource, references)
 
 
-def _references(obj: KubeObject, resource: Resource, references: list[KubeObject]) -> Patch:
+def _references(obj: PartialObjectMetadata, resource: Resource[Any], references: list[OwnerReference]) -> Patch:
     metadata = obj["metadata"]
     # resourceVersion lets only one of two owners adopt the same orphan; uid protects a successor
     # of the same name.

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kubewire.components.controllers.actions import Action, Applier
 from kubewire.components.controllers.flags import Options
@@ -33,8 +33,11 @@ from kubewire.components.controllers.workqueue import WorkQueue
 from kubewire.components.controllers.writes import Writes
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.events import EventRecorder
-from kubewire.components.kubeapi.informer import Informer, wait_synced
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.informer import Handler, Informer, wait_synced
+from kubewire.components.kubeapi.resources import Resource, T
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import PartialObjectMetadata
 
 #: Seconds after which a key that waits for its own writes is checked again if no event does it.
 _STALE_RETRY = 1.0
@@ -82,13 +85,13 @@ class KeyedController:
         self.queue: WorkQueue[Key] = WorkQueue()
         self.events = context.recorder(self.component)
         self.writes = Writes(context.informers.progress, context.informers.lookup)
-        self._followed: list[Informer] = []
+        self._followed: list[Informer[Any]] = []
 
     def follow(
         self,
-        resource: Resource,
-        handler: Callable[[KubeObject | None, KubeObject | None], None] | None = None,
-    ) -> Informer:
+        resource: Resource[T],
+        handler: Handler[T] | None = None,
+    ) -> Informer[T]:
         """Returns the informer of a resource, which run() waits for before it starts."""
         informer = self.informers.get(resource)
         self._followed.append(informer)
@@ -96,16 +99,16 @@ class KeyedController:
             self.informers.handle(resource, handler)
         return informer
 
-    def enqueue(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def enqueue(self, old: PartialObjectMetadata | None, new: PartialObjectMetadata | None) -> None:
         self.queue.add(key_of(new or old or {}))
 
-    def enqueue_owner(self, kind: str) -> Callable[[KubeObject | None, KubeObject | None], None]:
+    def enqueue_owner(self, kind: str) -> Handler[PartialObjectMetadata]:
         """Returns a handler that enqueues the object's controller of this kind.
 
         Both the old and the new controller are enqueued when a change replaces it.
         """
 
-        def handle(old: KubeObject | None, new: KubeObject | None) -> None:
+        def handle(old: PartialObjectMetadata | None, new: PartialObjectMetadata | None) -> None:
             for obj in (old, new):
                 owner = controller_of(obj) if obj else None
                 if owner and owner["kind"] == kind:

@@ -22,10 +22,10 @@ class Discovered:
     failed names the group versions that could not be read.
     """
 
-    verbs: dict[Resource, frozenset[str]] = field(default_factory=dict)
+    verbs: dict[Resource[Any], frozenset[str]] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
 
-    def having(self, *verbs: str) -> list[Resource]:
+    def having(self, *verbs: str) -> list[Resource[Any]]:
         """The resources that support all of these verbs."""
         return [resource for resource, able in self.verbs.items() if able.issuperset(verbs)]
 
@@ -35,7 +35,7 @@ async def discover(client: Client) -> Discovered:
     groups = await _get(client, "/apis")
     preferred = [item["preferredVersion"] for item in groups.get("groups") or []]
     versions = ["v1", *(version["groupVersion"] for version in preferred)]
-    verbs: dict[Resource, frozenset[str]] = {}
+    verbs: dict[Resource[Any], frozenset[str]] = {}
     failed: list[str] = []
     for version in versions:
         try:
@@ -50,7 +50,7 @@ async def discover(client: Client) -> Discovered:
     return Discovered(verbs, tuple(failed))
 
 
-def _resource(group_version: str, item: dict[str, Any]) -> Resource:
+def _resource(group_version: str, item: dict[str, Any]) -> Resource[Any]:
     group, _, version = group_version.rpartition("/")
     return Resource(group, version, item["name"], item["kind"], bool(item["namespaced"]))
 

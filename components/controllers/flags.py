@@ -12,47 +12,48 @@ from dataclasses import dataclass
 from kubewire.components.base.golang import flag, parse_bool, parse_duration
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: Upstream's other flags: of cloud providers, of its serving and logging, of controllers that are not here.
+#: The other flags of 1.36: of cloud providers, of its serving and logging, of controllers that are not here
+#: (cmd/kube-controller-manager/app/options and what it includes).
 WITHOUT_EFFECT = frozenset(
     """
-    allow-metric-labels allow-metric-labels-manifest attach-detach-reconcile-sync-period
+    allow-metric-labels allow-metric-labels-manifest allow-untagged-cloud attach-detach-reconcile-sync-period
     authentication-kubeconfig authentication-skip-lookup authentication-token-webhook-cache-ttl
     authentication-tolerate-lookup-failure authorization-always-allow-paths authorization-kubeconfig
-    authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl cert-dir cidr-allocator-type
-    client-ca-file cloud-config cloud-provider cluster-name cluster-signing-cert-file cluster-signing-duration
-    cluster-signing-key-file cluster-signing-kube-apiserver-client-cert-file
+    authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl cert-dir
+    cidr-allocator-type client-ca-file cloud-config cloud-provider cluster-name cluster-signing-cert-file
+    cluster-signing-duration cluster-signing-key-file cluster-signing-kube-apiserver-client-cert-file
     cluster-signing-kube-apiserver-client-key-file cluster-signing-kubelet-client-cert-file
     cluster-signing-kubelet-client-key-file cluster-signing-kubelet-serving-cert-file
     cluster-signing-kubelet-serving-key-file cluster-signing-legacy-unknown-cert-file
     cluster-signing-legacy-unknown-key-file concurrent-cron-job-syncs concurrent-daemonset-syncs
-    concurrent-deployment-syncs concurrent-endpoint-syncs concurrent-ephemeralvolume-syncs concurrent-gc-syncs
-    concurrent-horizontal-pod-autoscaler-syncs concurrent-job-syncs concurrent-namespace-syncs concurrent-rc-syncs
-    concurrent-replicaset-syncs concurrent-resource-quota-syncs concurrent-service-endpoint-syncs
+    concurrent-deployment-syncs concurrent-device-taint-eviction-syncs concurrent-endpoint-syncs
+    concurrent-ephemeralvolume-syncs concurrent-gc-syncs concurrent-horizontal-pod-autoscaler-syncs
+    concurrent-job-syncs concurrent-namespace-syncs concurrent-rc-syncs concurrent-replicaset-syncs
+    concurrent-resource-quota-syncs concurrent-resourceclaim-syncs concurrent-service-endpoint-syncs
     concurrent-service-syncs concurrent-serviceaccount-token-syncs concurrent-statefulset-syncs
     concurrent-ttl-after-finished-syncs concurrent-validating-admission-policy-status-syncs configure-cloud-routes
     contention-profiling controller-start-interval disable-attach-detach-reconcile-sync
     disable-force-detach-on-timeout disable-http2-serving disabled-metrics emulated-version
-    emulation-forward-compatible enable-dynamic-provisioning enable-garbage-collector enable-hostpath-provisioner
-    enable-leader-migration endpoint-updates-batch-period endpointslice-updates-batch-period
-    external-cloud-volume-plugin feature-gates flex-volume-plugin-dir
-    horizontal-pod-autoscaler-cpu-initialization-period horizontal-pod-autoscaler-downscale-stabilization
-    horizontal-pod-autoscaler-initial-readiness-delay horizontal-pod-autoscaler-sync-period
-    horizontal-pod-autoscaler-tolerance http2-max-streams-per-connection kube-api-burst kube-api-content-type
-    kube-api-qps large-cluster-size-threshold leader-elect-lease-duration leader-elect-renew-deadline
-    leader-elect-resource-lock leader-elect-resource-name leader-elect-resource-namespace leader-elect-retry-period
-    leader-migration-config legacy-service-account-token-clean-up-period log-flush-frequency
-    log-json-info-buffer-size log-json-split-stream log-text-info-buffer-size log-text-split-stream logging-format
-    master min-resync-period mirroring-concurrent-service-endpoint-syncs
-    mirroring-endpointslice-updates-batch-period mirroring-max-endpoints-per-subset namespace-sync-period
-    node-eviction-rate node-sync-period permit-address-sharing permit-port-sharing profiling
-    pv-recycler-increment-timeout-nfs pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs
-    pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs
-    pv-recycler-timeout-increment-hostpath pvclaimbinder-sync-period requestheader-allowed-names
-    requestheader-client-ca-file requestheader-extra-headers-prefix requestheader-group-headers
-    requestheader-uid-headers requestheader-username-headers resource-quota-sync-period route-reconciliation-period
-    secondary-node-eviction-rate service-account-private-key-file show-hidden-metrics-for-version tls-cert-file
-    tls-cipher-suites tls-min-version tls-private-key-file tls-sni-cert-key unhealthy-zone-threshold
-    use-service-account-credentials vmodule volume-host-allow-local-loopback volume-host-cidr-denylist
+    enable-dynamic-provisioning enable-garbage-collector enable-hostpath-provisioner enable-leader-migration
+    endpoint-updates-batch-period endpointslice-updates-batch-period external-cloud-volume-plugin feature-gates
+    flex-volume-plugin-dir horizontal-pod-autoscaler-cpu-initialization-period
+    horizontal-pod-autoscaler-downscale-stabilization horizontal-pod-autoscaler-initial-readiness-delay
+    horizontal-pod-autoscaler-sync-period horizontal-pod-autoscaler-tolerance http2-max-streams-per-connection
+    kube-api-burst kube-api-content-type kube-api-qps large-cluster-size-threshold leader-elect-lease-duration
+    leader-elect-renew-deadline leader-elect-resource-lock leader-elect-resource-name
+    leader-elect-resource-namespace leader-elect-retry-period leader-migration-config
+    legacy-service-account-token-clean-up-period log-flush-frequency log-json-info-buffer-size log-json-split-stream
+    log-text-info-buffer-size log-text-split-stream logging-format master min-compatibility-version
+    min-resync-period mirroring-concurrent-service-endpoint-syncs mirroring-endpointslice-updates-batch-period
+    mirroring-max-endpoints-per-subset namespace-sync-period node-eviction-rate node-sync-period
+    permit-address-sharing permit-port-sharing profiling pv-recycler-increment-timeout-nfs
+    pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs pv-recycler-pod-template-filepath-hostpath
+    pv-recycler-pod-template-filepath-nfs pv-recycler-timeout-increment-hostpath pvclaimbinder-sync-period
+    requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix
+    requestheader-group-headers requestheader-uid-headers requestheader-username-headers resource-quota-sync-period
+    route-reconciliation-period secondary-node-eviction-rate service-account-private-key-file
+    show-hidden-metrics-for-version tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version
+    tls-private-key-file tls-sni-cert-key unhealthy-zone-threshold use-service-account-credentials vmodule
     """.split()
 )
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from kubewire.components.base import health
 from kubewire.components.base.daemon import log_to_stderr, termination
@@ -17,7 +18,10 @@ from kubewire.components.controllers.registry import ALIASES, CONTROLLERS, enabl
 from kubewire.components.controllers.sharedinformers import SharedInformers
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.events import EventRecorder
-from kubewire.components.kubeapi.resources import LEASES, KubeObject
+from kubewire.components.kubeapi.resources import LEASES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Lease, LeaseSpec
 
 log = logging.getLogger("kube-controller-manager")
 _LEASE = "kube-controller-manager"
@@ -97,7 +101,7 @@ async def hold_lease(client: Client) -> None:
 
 async def _renew(client: Client, identity: str) -> None:
     now = utc_now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec: KubeObject = {
+    spec: LeaseSpec = {
         "holderIdentity": identity,
         "leaseDurationSeconds": _LEASE_DURATION,
         "renewTime": now,
@@ -107,12 +111,11 @@ async def _renew(client: Client, identity: str) -> None:
     except ApiError as error:
         if error.status != 404:
             raise
-        metadata = {"name": _LEASE, "namespace": "kube-system"}
         spec |= {"acquireTime": now, "leaseTransitions": 0}
-        lease = {
+        lease: Lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": metadata,
+            "metadata": {"name": _LEASE, "namespace": "kube-system"},
             "spec": spec,
         }
         await client.create(LEASES, lease)

@@ -7,27 +7,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Generic, Required, TypedDict, TypeVar
 
-from kubewire.components.kubeapi.resources import KubeObject
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import OwnerReference, PartialObjectMetadata
+
+AnyObject = TypeVar("AnyObject", bound="PartialObjectMetadata")
+AnyCondition = TypeVar("AnyCondition", bound="Condition")
+
+
+class Condition(TypedDict, total=False):
+    """What the conditions of every kind have."""
+
+    type: Required[str]
+    status: Required[str]
+
+
+class HasConditions(TypedDict, Generic[AnyCondition], total=False):
+    """The status of a kind that has conditions."""
+
+    conditions: list[AnyCondition]
+
 
 Key = tuple[str, str]
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-def key_of(obj: KubeObject) -> Key:
+def key_of(obj: PartialObjectMetadata) -> Key:
     """The object's (namespace, name)."""
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
-def labels_of(obj: KubeObject) -> dict[str, str]:
+def labels_of(obj: PartialObjectMetadata) -> dict[str, str]:
     return obj["metadata"].get("labels") or {}
 
 
-def annotations_of(obj: KubeObject) -> dict[str, str]:
+def annotations_of(obj: PartialObjectMetadata) -> dict[str, str]:
     return obj["metadata"].get("annotations") or {}
 
 
-def is_deleting(obj: KubeObject) -> bool:
+def is_deleting(obj: PartialObjectMetadata) -> bool:
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
@@ -41,30 +60,30 @@ def format_time(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def created_at(obj: KubeObject) -> datetime:
+def created_at(obj: PartialObjectMetadata) -> datetime:
     return parse_time(obj["metadata"].get("creationTimestamp"))
 
 
-def by_age(objects: Iterable[KubeObject]) -> list[KubeObject]:
+def by_age(objects: Iterable[AnyObject]) -> list[AnyObject]:
     """Sorts by age, oldest first, and objects of the same age by name."""
     return sorted(objects, key=lambda obj: (created_at(obj), obj["metadata"]["name"]))
 
 
-def controller_of(obj: KubeObject) -> KubeObject | None:
+def controller_of(obj: PartialObjectMetadata) -> OwnerReference | None:
     """The owner reference with controller: true, if there is one (metav1.GetControllerOf)."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
-            return dict(reference)
+            return reference.copy()
     return None
 
 
-def controller_uid(obj: KubeObject) -> str:
+def controller_uid(obj: PartialObjectMetadata) -> str:
     """The uid of the object's controller, or "" for an orphan."""
     owner = controller_of(obj)
     return str(owner["uid"]) if owner else ""
 
 
-def controller_reference(owner: KubeObject) -> KubeObject:
+def controller_reference(owner: PartialObjectMetadata) -> OwnerReference:
     """The owner reference of a controller (metav1.NewControllerRef)."""
     return {
         "apiVersion": owner["apiVersion"],
@@ -76,11 +95,11 @@ def controller_reference(owner: KubeObject) -> KubeObject:
     }
 
 
-def condition(status: KubeObject | None, kind: str) -> KubeObject | None:
+def condition(status: HasConditions[AnyCondition] | None, kind: str) -> AnyCondition | None:
     """A copy of the status condition of this type, or None."""
-    for item in (status or {}).get("conditions") or []:
+    for item in (status.get("conditions") if status else None) or []:
         if item.get("type") == kind:
-            return dict(item)
+            return item.copy()
     return None
 
 

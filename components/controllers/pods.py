@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.meta import (
     annotations_of,
@@ -13,41 +14,43 @@ from kubewire.components.controllers.meta import (
     is_deleting,
     parse_time,
 )
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, PodCondition
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
-def phase(pod: KubeObject) -> str:
+def phase(pod: Pod) -> str:
     return str((pod.get("status") or {}).get("phase") or "")
 
 
-def is_active(pod: KubeObject) -> bool:
+def is_active(pod: Pod) -> bool:
     """Whether the pod is neither finished nor being deleted."""
     return phase(pod) not in ("Succeeded", "Failed") and not is_deleting(pod)
 
 
-def is_finished(pod: KubeObject) -> bool:
+def is_finished(pod: Pod) -> bool:
     return phase(pod) in ("Succeeded", "Failed")
 
 
-def ready_condition(pod: KubeObject) -> KubeObject | None:
+def ready_condition(pod: Pod) -> PodCondition | None:
     return condition(pod.get("status"), "Ready")
 
 
-def is_ready(pod: KubeObject) -> bool:
+def is_ready(pod: Pod) -> bool:
     ready = ready_condition(pod)
     return ready is not None and ready.get("status") == "True"
 
 
-def ready_since(pod: KubeObject) -> datetime:
+def ready_since(pod: Pod) -> datetime:
     """When Ready became True; the epoch when it is not True."""
     ready = ready_condition(pod)
     is_true = ready is not None and ready.get("status") == "True"
-    return parse_time((ready or {}).get("lastTransitionTime") if is_true else None)
+    return parse_time(ready.get("lastTransitionTime") if ready is not None and is_true else None)
 
 
-def is_available(pod: KubeObject, min_ready_seconds: int, now: datetime) -> bool:
+def is_available(pod: Pod, min_ready_seconds: int, now: datetime) -> bool:
     """Whether the pod has been ready for at least min_ready_seconds."""
     if not is_ready(pod):
         return False
@@ -55,7 +58,7 @@ def is_available(pod: KubeObject, min_ready_seconds: int, now: datetime) -> bool
 
 
 def until_available(
-    pods: Sequence[KubeObject],
+    pods: Sequence[Pod],
     min_ready_seconds: int,
     now: datetime,
 ) -> float | None:
@@ -68,12 +71,12 @@ def until_available(
     return min((seconds for seconds in waiting if seconds > 0), default=None)
 
 
-def restarts(pod: KubeObject) -> int:
+def restarts(pod: Pod) -> int:
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
     return max((int(status.get("restartCount") or 0) for status in statuses), default=0)
 
 
-def deletion_cost(pod: KubeObject) -> int:
+def deletion_cost(pod: Pod) -> int:
     """The value of the annotation; 0 when it is absent or not an integer."""
     try:
         return int(annotations_of(pod).get(DELETION_COST, "0"))
@@ -85,7 +88,7 @@ _PHASE_ORDER = {"Pending": 0, "": 0, "Unknown": 1, "Running": 2}
 
 
 def deletion_rank(
-    pod: KubeObject,
+    pod: Pod,
     doubled_up: Mapping[str, int],
     now: datetime,
 ) -> tuple[object, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.meta import controller_reference
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ObjectMeta, PartialObjectMetadata, Pod, PodTemplateSpec
 
 POD_TEMPLATE_HASH = "pod-template-hash"
 CONTROLLER_REVISION_HASH = "controller-revision-hash"
@@ -49,19 +51,19 @@ def _prune(value: Any) -> Any:
     return value
 
 
-def equal_ignoring_hash(template: KubeObject, other: KubeObject) -> bool:
+def equal_ignoring_hash(template: PodTemplateSpec, other: PodTemplateSpec) -> bool:
     """Whether two pod templates are equal except for pod-template-hash (EqualIgnoreHash)."""
     return bool(_without_hash(template) == _without_hash(other))
 
 
-def _without_hash(template: KubeObject) -> Any:
-    metadata = dict(template.get("metadata") or {})
+def _without_hash(template: PodTemplateSpec) -> Any:
+    metadata: ObjectMeta = {**(template.get("metadata") or {})}
     labels = metadata.get("labels") or {}
     metadata["labels"] = {key: value for key, value in labels.items() if key != POD_TEMPLATE_HASH}
     return _prune({**template, "metadata": metadata})
 
 
-def pod_from_template(owner: KubeObject, template: KubeObject) -> KubeObject:
+def pod_from_template(owner: PartialObjectMetadata, template: PodTemplateSpec) -> Pod:
     """GetPodFromTemplate: a pod that the API server names by generateName and that owner
     controls.
     """

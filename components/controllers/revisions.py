@@ -9,39 +9,43 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Patch
 from kubewire.components.controllers.meta import controller_reference
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, compute_hash
 from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, KubeObject
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ControllerRevision, DaemonSet, StatefulSet
+
 
 @dataclass(frozen=True)
 class History:
     """current is the revision of the present template; actions write it if necessary."""
 
-    current: KubeObject
-    old: tuple[KubeObject, ...]
+    current: ControllerRevision
+    old: tuple[ControllerRevision, ...]
     actions: tuple[Action, ...]
 
 
-def template_patch(owner: KubeObject) -> KubeObject:
+def template_patch(owner: DaemonSet | StatefulSet) -> KubeObject:
     """The strategic merge patch that restores this template; kubectl rollout undo applies it."""
     return {"spec": {"template": {**copy.deepcopy(owner["spec"]["template"]), "$patch": "replace"}}}
 
 
-def apply_revision(owner: KubeObject, revision: KubeObject) -> KubeObject:
+def apply_revision(owner: StatefulSet, revision: ControllerRevision) -> StatefulSet:
     """The owner with the pod template that the revision recorded."""
-    template = dict(revision["data"]["spec"]["template"])
+    template: Any = dict(revision["data"]["spec"]["template"])
     template.pop("$patch", None)
     return {**owner, "spec": {**owner["spec"], "template": template}}
 
 
-def by_revision(revisions: Iterable[KubeObject]) -> list[KubeObject]:
+def by_revision(revisions: Iterable[ControllerRevision]) -> list[ControllerRevision]:
     return sorted(revisions, key=lambda item: (item.get("revision", 0), item["metadata"]["name"]))
 
 
-def plan_history(owner: KubeObject, revisions: Sequence[KubeObject]) -> History:
+def plan_history(owner: DaemonSet | StatefulSet, revisions: Sequence[ControllerRevision]) -> History:
     """Finds or creates the revision of the present template.
 
     After a rollback the revision exists already and is renumbered as the newest.
@@ -59,18 +63,18 @@ def plan_history(owner: KubeObject, revisions: Sequence[KubeObject]) -> History:
     if current["revision"] == newest:
         return History(current, old, ())
     metadata = current["metadata"]
-    renumbered = {**current, "revision": newest + 1}
+    renumbered: ControllerRevision = {**current, "revision": newest + 1}
     change = {"revision": newest + 1}
     patch = Patch(CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], change)
     return History(renumbered, old, (patch,))
 
 
 def _revision(
-    owner: KubeObject,
+    owner: DaemonSet | StatefulSet,
     data: KubeObject,
     number: int,
     collisions: int | None,
-) -> KubeObject:
+) -> ControllerRevision:
     digest = compute_hash(owner["spec"]["template"], collisions)
     metadata = owner["metadata"]
     labels = owner["spec"]["template"].get("metadata", {}).get("labels") or {}
@@ -89,13 +93,13 @@ def _revision(
     }
 
 
-def revision_hash(revision: KubeObject) -> str:
+def revision_hash(revision: ControllerRevision) -> str:
     return str(revision["metadata"].get("labels", {}).get(CONTROLLER_REVISION_HASH, ""))
 
 
 def plan_truncation(
-    owner: KubeObject,
-    old: Sequence[KubeObject],
+    owner: DaemonSet | StatefulSet,
+    old: Sequence[ControllerRevision],
     live: Iterable[str],
 ) -> tuple[Delete, ...]:
     """Deletes the oldest unused revisions beyond revisionHistoryLimit.

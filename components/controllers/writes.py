@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource
 
 #: Seconds after which a write counts as seen. Its event may never come, for example when the
 #: object was created and deleted between two lists.
@@ -21,7 +22,7 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class _Write:
-    resource: Resource
+    resource: Resource[Any]
     name: tuple[str, str]
     uid: str
     version: int
@@ -37,8 +38,8 @@ class Writes:
 
     def __init__(
         self,
-        progress: Callable[[Resource], int | None],
-        lookup: Callable[[Resource, tuple[str, str]], Mapping[str, object] | None],
+        progress: Callable[[Resource[Any]], int | None],
+        lookup: Callable[[Resource[Any], tuple[str, str]], Mapping[str, object] | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._progress = progress
@@ -46,7 +47,7 @@ class Writes:
         self._clock = clock
         self._pending: dict[object, list[_Write]] = {}
 
-    def written(self, key: object, resource: Resource, obj: KubeObject) -> None:
+    def written(self, key: object, resource: Resource[Any], obj: Mapping[str, Any]) -> None:
         """Records a create, update or patch; obj is the API server's answer."""
         version = obj.get("metadata", {}).get("resourceVersion")
         if self._progress(resource) is None or not version:
@@ -54,7 +55,7 @@ class Writes:
         name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         self._remember(key, _Write(resource, name, "", int(version), self._clock()))
 
-    def deleted(self, key: object, resource: Resource, name: tuple[str, str], uid: str) -> None:
+    def deleted(self, key: object, resource: Resource[Any], name: tuple[str, str], uid: str) -> None:
         """Records the deletion of an object."""
         if self._progress(resource) is not None and uid:
             self._remember(key, _Write(resource, name, uid, 0, self._clock()))

@@ -1,18 +1,17 @@
-"""The proxy modes in one list; a mode is one folder and one line."""
+"""What a proxy mode implements, and the implementations of modes.py."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from kubewire.components.kernel.command import CommandError
+from kubewire.components.kube_proxy import modes
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
-from kubewire.components.kube_proxy.iptables.backend import IptablesBackend
-from kubewire.components.kube_proxy.ipvs import support
-from kubewire.components.kube_proxy.ipvs.backend import IpvsBackend
 from kubewire.components.kube_proxy.ipvs.support import UnsupportedError
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.nftables.backend import NftablesBackend
+from kubewire.components.kube_proxy.modes import MODES
 from kubewire.components.kube_proxy.state.model import State
 
 
@@ -35,18 +34,19 @@ class BackendFactory(Protocol):
     ) -> Backend: ...
 
 
-BACKENDS: Mapping[str, BackendFactory] = {
-    "iptables": IptablesBackend,
-    "nftables": NftablesBackend,
-    "ipvs": IpvsBackend,
-}
-#: They share chains: starting in one leaves the other's alone, as upstream does.
-IPTABLES_BASED = ("iptables", "ipvs")
+def _named(name: str) -> Any:
+    """What "package.module:name" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+BACKENDS: Mapping[str, BackendFactory] = {mode.name: _named(mode.backend) for mode in MODES}
 #: What a backend raises when the kernel (NetlinkError is an OSError) or its tool refused.
 ERRORS = (CommandError, OSError, UnsupportedError)
 
 
 async def check(config: KubeProxyConfiguration) -> None:
     """Raises UnsupportedError when the kernel cannot serve the mode."""
-    if config.effective_mode == "ipvs":
-        await support.check(config.ipvs.scheduler)
+    mode = modes.of(config.effective_mode)
+    if mode.check:
+        await _named(mode.check)(config)

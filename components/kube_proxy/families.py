@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from kubewire.components.kube_proxy import modes
 from kubewire.components.kube_proxy.iptables.applier import Iptables
 from kubewire.components.kube_proxy.state.model import IPV4, IPV6
 
@@ -17,7 +18,7 @@ class FamiliesError(Exception):
 async def available_families(mode: str) -> list[str]:
     """Raises FamiliesError when not even one works."""
     found = [family for family in (IPV4, IPV6) if _in_kernel(family)]
-    if mode in ("iptables", "ipvs"):
+    if modes.of(mode).uses_iptables:
         # Upstream's test: the nat table answers. Kernels without ip6tables' NAT exist.
         answers = await asyncio.gather(*(Iptables(family).has_chain("nat", "POSTROUTING") for family in found))
         found = [family for family, works in zip(found, answers, strict=True) if works]

@@ -6,18 +6,21 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from kubewire.components.base.prometheus import CONTENT_TYPE
 from kubewire.components.kube_proxy.metrics import Metrics
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node
+
 log = logging.getLogger(__name__)
 _TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 
-def node_eligible(node: dict[str, Any] | None) -> bool:
+def node_eligible(node: Node | None) -> bool:
     """Whether load balancers may keep sending here: not when the node is on its way out (KEP-3836)."""
     if node is None:
         return True
@@ -30,7 +33,7 @@ class Health:
     """Healthy while no queued change waits longer than timeout (twice the sync period)."""
 
     timeout: float
-    node: dict[str, Any] | None = None
+    node: Node | None = None
     started: float = field(default_factory=time.time)
     _queued: dict[str, float] = field(default_factory=dict)
     _updated: dict[str, float] = field(default_factory=dict)

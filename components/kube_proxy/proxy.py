@@ -8,11 +8,11 @@ import signal
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.kube_proxy import sysctls
+from kubewire.components.kube_proxy import modes, sysctls
 from kubewire.components.kube_proxy.aftersync import AfterSync
-from kubewire.components.kube_proxy.backends import BACKENDS, ERRORS, IPTABLES_BASED, Backend, check
+from kubewire.components.kube_proxy.backends import BACKENDS, ERRORS, Backend, check
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.configuration.configfile import until_changed
 from kubewire.components.kube_proxy.families import available_families
@@ -30,7 +30,10 @@ from kubewire.components.kube_proxy.state.tracker import Tracker
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.events import EventRecorder
 from kubewire.components.kubeapi.informer import Informer, wait_synced
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
 
 log = logging.getLogger(__name__)
 #: The kernel is looked at anew this often although nothing seems wrong (upstream's FullSyncPeriod).
@@ -105,7 +108,7 @@ class Proxy:
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         jobs: list[Coroutine[Any, Any, None]] = [self._services.run(), self._slices.run(), self._events.run()]
-        if self._config.effective_mode == "nftables":
+        if modes.of(self._config.effective_mode).watches_service_cidrs:
             jobs.append(self._cidrs.run())
         for family in self._families.values():
             if family.runner:
@@ -123,24 +126,24 @@ class Proxy:
             max_interval=_FULL_SYNC_SECONDS,
         )
 
-    def _node_changed(self, _: KubeObject | None, new: KubeObject | None) -> None:
+    def _node_changed(self, _: types.Node | None, new: types.Node | None) -> None:
         self._health.node = new
         node = node_from(self._node_name, new)
         if node != self._node:
             self._node = node
             self._request_all()
 
-    def _service_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _service_changed(self, old: types.Service | None, new: types.Service | None) -> None:
         for family in self._families.values():
             if family.tracker.service_changed(old, new):
                 self._request(family)
 
-    def _slice_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _slice_changed(self, old: types.EndpointSlice | None, new: types.EndpointSlice | None) -> None:
         for family in self._families.values():
             if family.tracker.slice_changed(old, new):
                 self._request(family)
 
-    def _cidr_changed(self, _: KubeObject | None, __: KubeObject | None) -> None:
+    def _cidr_changed(self, _: types.ServiceCIDR | None, __: types.ServiceCIDR | None) -> None:
         cidrs = {cidr for item in self._cidrs.store.values() for cidr in item["spec"].get("cidrs") or ()}
         if self._service_cidrs != (known := tuple(sorted(cidrs))):
             self._service_cidrs = known
@@ -236,12 +239,14 @@ async def serve_until_signalled(
 async def cleanup(config: KubeProxyConfiguration, *, but: str = "") -> None:
     """Remove the rules of every mode, in both families. but: except of this one and those that share chains with it;
     what cannot be removed then (its tool may not be installed) is only logged."""
-    spared = IPTABLES_BASED if but in IPTABLES_BASED else (but,)
-    for mode, backend in BACKENDS.items():
-        for family in (IPV4, IPV6) if mode not in spared else ():
+    kept = modes.find(but)
+    for mode in modes.MODES:
+        # Modes that use iptables share chains: starting in one leaves the other's alone, as upstream does.
+        spared = kept is not None and (mode is kept or (mode.uses_iptables and kept.uses_iptables))
+        for family in (IPV4, IPV6) if not spared else ():
             try:
-                await backend(family, config, Metrics(), localhost_node_ports=False).cleanup()
+                await BACKENDS[mode.name](family, config, Metrics(), localhost_node_ports=False).cleanup()
             except ERRORS as error:
                 if not but:
                     raise
-                log.debug("%s rules of another mode (%s) may be left: %s", family, mode, error)
+                log.debug("%s rules of another mode (%s) may be left: %s", family, mode.name, error)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from kubewire.components.kube_proxy import modes
 from kubewire.components.kube_proxy.configuration.config import ConntrackSettings, KubeProxyConfiguration
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def prepare(config: KubeProxyConfiguration) -> bool:
     apply(config)
     if config.effective_mode == "ipvs":
         require(of_ipvs(config))
-    if config.effective_mode != "iptables" or not config.iptables.localhost_node_ports:
+    if not modes.of(config.effective_mode).localhost_node_ports or not config.iptables.localhost_node_ports:
         return False
     return write("net.ipv4.conf.all.route_localnet", 1)
 

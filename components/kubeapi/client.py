@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, overload
 
 import aiohttp
 import orjson
 
 from kubewire.components.base import tls
 from kubewire.components.kubeapi import kubeconfig
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import KubeObject, Resource, T
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -41,21 +41,21 @@ class ApiUnavailable(ApiError):
 
 
 @dataclass(frozen=True)
-class ObjectList:
+class ObjectList(Generic[T]):
     """The objects of a list. kind and apiVersion are filled in, because a list's items come without
     them."""
 
-    items: list[KubeObject]
+    items: list[T]
     resource_version: str
 
 
 @dataclass(frozen=True)
-class WatchEvent:
+class WatchEvent(Generic[T]):
     """type is ADDED, MODIFIED, DELETED or BOOKMARK; an ERROR event is raised as ApiError
     instead."""
 
     type: str
-    object: KubeObject
+    object: T
 
 
 def _error(status: int, raw: bytes) -> ApiError:
@@ -152,21 +152,21 @@ class Client:
                 f"{method} {self.credentials.server}{path}: {error or type(error).__name__}",
             ) from error
 
-    async def _object(self, method: str, path: str, **arguments: Any) -> KubeObject:
-        result: KubeObject = orjson.loads(await self.request(method, path, **arguments))
-        return result
+    async def _object(self, method: str, path: str, **arguments: Any) -> Any:
+        return orjson.loads(await self.request(method, path, **arguments))
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> KubeObject:
-        return await self._object("GET", resource.path(namespace, name))
+    async def get(self, resource: Resource[T], name: str, namespace: str | None = None) -> T:
+        found: T = await self._object("GET", resource.path(namespace, name))
+        return found
 
     async def list(
         self,
-        resource: Resource,
+        resource: Resource[T],
         namespace: str | None = None,
         *,
         label_selector: str = "",
         field_selector: str = "",
-    ) -> ObjectList:
+    ) -> ObjectList[T]:
         params = _selectors(label_selector, field_selector)
         body = await self._object("GET", resource.path(namespace), params=params)
         items = body.get("items") or []
@@ -175,22 +175,27 @@ class Client:
             item.setdefault("apiVersion", resource.api_version)
         return ObjectList(items, body["metadata"].get("resourceVersion", ""))
 
-    async def create(self, resource: Resource, obj: KubeObject, *, subresource: str = "") -> KubeObject:
-        """POST. With a subresource (binding, eviction, token) the object's name is taken from its
-        metadata."""
+    @overload
+    async def create(self, resource: Resource[T], obj: T) -> T: ...
+    @overload
+    async def create(self, resource: Resource[Any], obj: Mapping[str, Any], *, subresource: str) -> Any: ...
+    async def create(self, resource: Resource[Any], obj: Mapping[str, Any], *, subresource: str = "") -> Any:
+        """POST. With a subresource (binding, eviction, token), whose objects are of another kind, the
+        object's name is taken from its metadata."""
         metadata = obj["metadata"]
         name = metadata["name"] if subresource else None
         path = resource.path(metadata.get("namespace"), name, subresource)
         return await self._object("POST", path, body=obj)
 
-    async def update(self, resource: Resource, obj: KubeObject, *, subresource: str = "") -> KubeObject:
+    async def update(self, resource: Resource[T], obj: T, *, subresource: str = "") -> T:
         metadata = obj["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        return await self._object("PUT", path, body=obj)
+        written: T = await self._object("PUT", path, body=obj)
+        return written
 
     async def patch(
         self,
-        resource: Resource,
+        resource: Resource[T],
         name: str,
         patch: Any,
         namespace: str | None = None,
@@ -198,19 +203,20 @@ class Client:
         subresource: str = "",
         content_type: str = MERGE_PATCH,
         params: Mapping[str, str] | None = None,
-    ) -> KubeObject:
+    ) -> T:
         path = resource.path(namespace, name, subresource)
-        return await self._object(
+        written: T = await self._object(
             "PATCH",
             path,
             body=patch,
             headers={"Content-Type": content_type},
             params=params,
         )
+        return written
 
     async def delete(
         self,
-        resource: Resource,
+        resource: Resource[Any],
         name: str,
         namespace: str | None = None,
         *,
@@ -225,18 +231,19 @@ class Client:
             options["propagationPolicy"] = propagation_policy
         if uid is not None:
             options["preconditions"] = {"uid": uid}
-        return await self._object("DELETE", resource.path(namespace, name), body=options)
+        answer: KubeObject = await self._object("DELETE", resource.path(namespace, name), body=options)
+        return answer
 
     async def watch(
         self,
-        resource: Resource,
+        resource: Resource[T],
         namespace: str | None = None,
         *,
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
         timeout_seconds: int = 600,
-    ) -> AsyncGenerator[WatchEvent, None]:
+    ) -> AsyncGenerator[WatchEvent[T], None]:
         """Yields events after resource_version until the server ends the stream. Raises ApiError
         410 if it is too old."""
         params = _selectors(label_selector, field_selector) | {
@@ -271,7 +278,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
                 yield line
 
 
-def _watch_event(line: bytes) -> WatchEvent:
+def _watch_event(line: bytes) -> WatchEvent[Any]:
     event = orjson.loads(line)
     if event["type"] == "ERROR":
         status = event["object"]

@@ -7,10 +7,15 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import ApiError, Client
-from kubewire.components.kubeapi.resources import EVENTS, KubeObject
+from kubewire.components.kubeapi.resources import EVENTS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Event, EventSource, ObjectReference
 
 log = logging.getLogger(__name__)
 _REMEMBERED = 4096
@@ -27,11 +32,15 @@ class EventRecorder:
 
     def __init__(self, client: Client, component: str, host: str = "") -> None:
         self._client = client
-        self._source = {"component": component} | ({"host": host} if host else {})
-        self._queue: asyncio.Queue[tuple[KubeObject, str, str, str]] = asyncio.Queue()
+        self._source: EventSource = {"component": component}
+        if host:
+            self._source["host"] = host
+        self._queue: asyncio.Queue[tuple[ObjectReference, str, str, str]] = asyncio.Queue()
         self._seen: OrderedDict[tuple[str, ...], tuple[str, int]] = OrderedDict()
 
-    def event(self, obj: KubeObject, event_type: str, reason: str, message: str, *, field_path: str = "") -> None:
+    def event(
+        self, obj: Mapping[str, Any], event_type: str, reason: str, message: str, *, field_path: str = ""
+    ) -> None:
         """event_type is "Normal" or "Warning"; reason is upstream's CamelCase word."""
         metadata = obj["metadata"]
         involved = {
@@ -43,7 +52,7 @@ class EventRecorder:
             "resourceVersion": metadata.get("resourceVersion", ""),
             "fieldPath": field_path,
         }
-        reference = {key: value for key, value in involved.items() if value}
+        reference: Any = {key: value for key, value in involved.items() if value}
         self._queue.put_nowait((reference, event_type, reason, message))
 
     async def run(self) -> None:
@@ -60,7 +69,7 @@ class EventRecorder:
         """Returns when all events so far are written."""
         await self._queue.join()
 
-    async def _write(self, involved: KubeObject, event_type: str, reason: str, message: str) -> None:
+    async def _write(self, involved: ObjectReference, event_type: str, reason: str, message: str) -> None:
         namespace = involved.get("namespace") or "default"
         key = (
             namespace,
@@ -87,24 +96,22 @@ class EventRecorder:
                 if error.status != 404:
                     raise
         name = f"{involved['name']}.{time.time_ns():x}"
-        await self._client.create(
-            EVENTS,
-            {
-                "kind": "Event",
-                "apiVersion": "v1",
-                "metadata": {"name": name, "namespace": namespace},
-                "involvedObject": involved,
-                "reason": reason,
-                "message": message,
-                "type": event_type,
-                "source": self._source,
-                "firstTimestamp": now,
-                "lastTimestamp": now,
-                "count": 1,
-                "reportingComponent": self._source["component"],
-                "reportingInstance": self._source.get("host", ""),
-            },
-        )
+        event: Event = {
+            "kind": "Event",
+            "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": involved,
+            "reason": reason,
+            "message": message,
+            "type": event_type,
+            "source": self._source,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "reportingComponent": self._source["component"],
+            "reportingInstance": self._source.get("host", ""),
+        }
+        await self._client.create(EVENTS, event)
         self._remember(key, name, 1)
 
     def _remember(self, key: tuple[str, ...], name: str, count: int) -> None:

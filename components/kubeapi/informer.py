@@ -11,60 +11,61 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Generic
 
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource, T
 
 log = logging.getLogger(__name__)
 
 #: Called for each change with (old, new): (None, new) for added, (old, new) for changed, (old,
 #: None) for deleted.
-Handler = Callable[[KubeObject | None, KubeObject | None], None]
+Handler = Callable[[T | None, T | None], None]
 Key = tuple[str, str]
 
 _BACKOFF_FIRST = 0.05
 _BACKOFF_LAST = 5.0
 
 
-def key_of(obj: KubeObject) -> Key:
+def key_of(obj: Mapping[str, Any]) -> Key:
     """(namespace, name); the namespace of a cluster-scoped object is ""."""
     metadata = obj["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
 
 
-class Informer:
+class Informer(Generic[T]):
     """The store follows the API server, across broken connections and restarts of the server. The
     handler is called for real changes only, also after a repeated list, and must not block."""
 
     def __init__(
         self,
         client: Client,
-        resource: Resource,
+        resource: Resource[T],
         *,
         namespace: str | None = None,
         label_selector: str = "",
         field_selector: str = "",
-        handler: Handler | None = None,
-        transform: Callable[[KubeObject], KubeObject] | None = None,
+        handler: Handler[T] | None = None,
+        transform: Callable[[T], T] | None = None,
     ) -> None:
         self.client = client
         self.resource = resource
-        self.store: dict[Key, KubeObject] = {}
+        self.store: dict[Key, T] = {}
         self.synced = asyncio.Event()
         self._scope = namespace
         self._label_selector = label_selector
         self._field_selector = field_selector
-        self._handlers: list[Handler] = [handler] if handler else []
+        self._handlers: list[Handler[T]] = [handler] if handler else []
         self._transform = transform
         self._resource_version = ""
 
-    def add_handler(self, handler: Handler) -> None:
+    def add_handler(self, handler: Handler[T]) -> None:
         """Call it before run(): a later handler would miss the objects that are already in the
         store."""
         self._handlers.append(handler)
 
-    def get(self, name: str, namespace: str = "") -> KubeObject | None:
+    def get(self, name: str, namespace: str = "") -> T | None:
         return self.store.get((namespace, name))
 
     async def run(self) -> None:
@@ -120,7 +121,7 @@ class Informer:
             elif event.type != "BOOKMARK":
                 self._put(event.object)
 
-    def _put(self, obj: KubeObject) -> None:
+    def _put(self, obj: T) -> None:
         obj = self._transform(obj) if self._transform else obj
         key = key_of(obj)
         old = self.store.get(key)
@@ -134,12 +135,12 @@ class Informer:
         self.store[key] = obj
         self._tell(old, obj)
 
-    def _remove(self, key: Key, last: KubeObject | None = None) -> None:
+    def _remove(self, key: Key, last: T | None = None) -> None:
         old = self.store.pop(key, None)
         if old is not None:
             self._tell(last if last is not None else old, None)
 
-    def _tell(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _tell(self, old: T | None, new: T | None) -> None:
         for handler in self._handlers:
             try:
                 handler(old, new)
@@ -151,7 +152,7 @@ class Informer:
                 )
 
 
-async def wait_synced(*informers: Informer) -> None:
+async def wait_synced(*informers: Informer[Any]) -> None:
     """Returns when every informer has completed its first list."""
     for informer in informers:
         await informer.synced.wait()

@@ -6,12 +6,14 @@ The scheduler and the DaemonSet controller share it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec
 
 
-def pod_admits_node(pod_spec: KubeObject, node: KubeObject) -> bool:
+def pod_admits_node(pod_spec: PodSpec, node: Node) -> bool:
     """Tests nodeSelector and requiredDuringSchedulingIgnoredDuringExecution; both must admit the
     node."""
     labels = node["metadata"].get("labels") or {}
@@ -22,7 +24,7 @@ def pod_admits_node(pod_spec: KubeObject, node: KubeObject) -> bool:
     return required is None or any(term_matches(term, node) for term in required)
 
 
-def required_terms(pod_spec: KubeObject) -> list[KubeObject] | None:
+def required_terms(pod_spec: PodSpec) -> list[NodeSelectorTerm] | None:
     """The nodeSelectorTerms, which are ORed; None if there is no requirement, which admits every
     node."""
     affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
@@ -30,7 +32,7 @@ def required_terms(pod_spec: KubeObject) -> list[KubeObject] | None:
     return None if required is None else list(required.get("nodeSelectorTerms") or [])
 
 
-def term_matches(term: KubeObject, node: KubeObject) -> bool:
+def term_matches(term: NodeSelectorTerm, node: Node) -> bool:
     """True if all expressions and fields of a term match. An empty term matches nothing."""
     expressions = term.get("matchExpressions") or []
     fields = term.get("matchFields") or []
@@ -43,7 +45,7 @@ def term_matches(term: KubeObject, node: KubeObject) -> bool:
     )
 
 
-def requirement_matches(requirement: KubeObject, labels: dict[str, Any]) -> bool:
+def requirement_matches(requirement: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
     key = requirement["key"]
     operator = requirement["operator"]
     values = requirement.get("values") or []

@@ -3,16 +3,22 @@ concepts, https://kubernetes.io/docs/reference/using-api/api-concepts/)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-#: A Kubernetes object as decoded JSON.
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
+
+#: A Kubernetes object as decoded JSON, of a kind that types.py does not have or of any kind.
 KubeObject = dict[str, Any]
+#: An object of one kind: a TypedDict of types.py, or KubeObject.
+T = TypeVar("T", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True)
-class Resource:
-    """A REST resource. group is "" for the core group."""
+class Resource(Generic[T]):
+    """A REST resource, and for mypy the type of its objects. group is "" for the core group."""
 
     group: str
     version: str
@@ -34,34 +40,41 @@ class Resource:
         return "/".join(parts)
 
 
-NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
-PODS = Resource("", "v1", "pods", "Pod")
-SERVICES = Resource("", "v1", "services", "Service")
-ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints")
-CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
-SECRETS = Resource("", "v1", "secrets", "Secret")
-SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
-EVENTS = Resource("", "v1", "events", "Event")
-LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
-DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
-REPLICASETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
-DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
-STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
-CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
-JOBS = Resource("batch", "v1", "jobs", "Job")
-NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
-INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
-INGRESSCLASSES = Resource(
+NODES: Resource[types.Node] = Resource("", "v1", "nodes", "Node", namespaced=False)
+NAMESPACES: Resource[types.Namespace] = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+PODS: Resource[types.Pod] = Resource("", "v1", "pods", "Pod")
+SERVICES: Resource[types.Service] = Resource("", "v1", "services", "Service")
+ENDPOINTS: Resource[types.Endpoints] = Resource("", "v1", "endpoints", "Endpoints")
+CONFIGMAPS: Resource[types.ConfigMap] = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS: Resource[types.Secret] = Resource("", "v1", "secrets", "Secret")
+SERVICEACCOUNTS: Resource[types.ServiceAccount] = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+EVENTS: Resource[types.Event] = Resource("", "v1", "events", "Event")
+LEASES: Resource[types.Lease] = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+ENDPOINTSLICES: Resource[types.EndpointSlice] = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+DEPLOYMENTS: Resource[types.Deployment] = Resource("apps", "v1", "deployments", "Deployment")
+REPLICASETS: Resource[types.ReplicaSet] = Resource("apps", "v1", "replicasets", "ReplicaSet")
+DAEMONSETS: Resource[types.DaemonSet] = Resource("apps", "v1", "daemonsets", "DaemonSet")
+STATEFULSETS: Resource[types.StatefulSet] = Resource("apps", "v1", "statefulsets", "StatefulSet")
+CONTROLLERREVISIONS: Resource[types.ControllerRevision] = Resource(
+    "apps", "v1", "controllerrevisions", "ControllerRevision"
+)
+JOBS: Resource[types.Job] = Resource("batch", "v1", "jobs", "Job")
+NETWORKPOLICIES: Resource[KubeObject] = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+INGRESSES: Resource[KubeObject] = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
+INGRESSCLASSES: Resource[KubeObject] = Resource(
     "networking.k8s.io",
     "v1",
     "ingressclasses",
     "IngressClass",
     namespaced=False,
 )
-SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
-CUSTOMRESOURCEDEFINITIONS = Resource(
+SERVICECIDRS: Resource[types.ServiceCIDR] = Resource(
+    "networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False
+)
+IPADDRESSES: Resource[types.IPAddress] = Resource(
+    "networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False
+)
+CUSTOMRESOURCEDEFINITIONS: Resource[KubeObject] = Resource(
     "apiextensions.k8s.io",
     "v1",
     "customresourcedefinitions",

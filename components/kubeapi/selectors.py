@@ -6,7 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
 
 
 class SelectorError(ValueError):
@@ -142,7 +145,7 @@ class LabelSelector:
         return cls(tuple(_Parser(text).requirements()))
 
     @classmethod
-    def from_object(cls, selector: Mapping[str, Any] | None) -> LabelSelector:
+    def from_object(cls, selector: types.LabelSelector | Mapping[str, Any] | None) -> LabelSelector:
         """metav1.LabelSelector: an absent selector selects nothing, an empty one everything."""
         if selector is None:
             return cls(nothing=True)

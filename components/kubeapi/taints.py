@@ -8,15 +8,17 @@ share k8s.io/component-helpers/scheduling/corev1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Taint, Toleration
 
 NO_SCHEDULE = "NoSchedule"
 PREFER_NO_SCHEDULE = "PreferNoSchedule"
 NO_EXECUTE = "NoExecute"
 
 
-def tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
     """An empty effect matches every effect; an empty key with Exists matches every taint."""
     if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
         return False
@@ -30,13 +32,11 @@ def tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
     return (toleration.get("value") or "") == (taint.get("value") or "")
 
 
-def is_tolerated(taint: KubeObject, tolerations: Iterable[KubeObject]) -> bool:
+def is_tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
     return any(tolerates(toleration, taint) for toleration in tolerations)
 
 
-def untolerated(
-    taints: Sequence[KubeObject], tolerations: Sequence[KubeObject], effects: Sequence[str]
-) -> KubeObject | None:
+def untolerated(taints: Sequence[Taint], tolerations: Sequence[Toleration], effects: Sequence[str]) -> Taint | None:
     """The first taint with one of these effects that no toleration matches."""
     for taint in taints:
         if taint.get("effect") in effects and not is_tolerated(taint, tolerations):

@@ -165,29 +165,29 @@ FIELDS: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
-#: Upstream's other fields. A file with one of them is refused, so that nobody waits for what does not happen.
+#: The other fields of 1.36 (k8s.io/kubelet/config/v1beta1/types.go). A file with one of them is refused, so that nobody
+#: waits for what does not happen.
 WITHOUT_EFFECT = frozenset(
     """
     allowedUnsafeSysctls authentication.webhook.cacheTTL authentication.webhook.enabled
     authorization.webhook.cacheAuthorizedTTL authorization.webhook.cacheUnauthorizedTTL cgroupDriver cgroupRoot
     cgroupsPerQOS containerLogMaxWorkers containerLogMonitorInterval contentType cpuCFSQuota cpuCFSQuotaPeriod
-    cpuManagerPolicy cpuManagerPolicyOptions cpuManagerReconcilePeriod draManagerReconcilePeriod
-    enableContentionProfiling enableControllerAttachDetach enableDebugFlagsHandler enableDebuggingHandlers
-    enableProfilingHandler enableSystemLogHandler enableSystemLogQuery enforceNodeAllocatable eventBurst
-    eventRecordQPS evictionHard evictionMaxPodGracePeriod evictionMinimumReclaim evictionPressureTransitionPeriod
-    evictionSoft evictionSoftGracePeriod failCgroupV1 featureGates hairpinMode httpCheckFrequency
-    imageGCHighThresholdPercent imageGCLowThresholdPercent imageMaximumGCAge imageMinimumGCAge
-    imagePullCredentialsVerificationPolicy imageServiceEndpoint iptablesDropBit iptablesMasqueradeBit
-    kernelMemcgNotification kubeAPIBurst kubeAPIQPS kubeReserved kubeReservedCgroup kubeletCgroups
-    localStorageCapacityIsolation logging makeIPTablesUtilChains maxOpenFiles maxParallelImagePulls
-    memoryManagerPolicy memoryReservationPolicy memorySwap memoryThrottlingFactor mergeDefaultEvictionSettings
-    nodeStatusMaxImages oomScoreAdj podCIDR podPidsLimit podsPerCore preloadedImagesVerificationAllowlist
-    protectKernelDefaults providerID qosReserved readOnlyPort registryBurst registryPullQPS reservedMemory
-    reservedSystemCPUs rotateCertificates runOnce runtimeRequestTimeout seccompDefault serverTLSBootstrap
-    showHiddenMetricsForVersion shutdownGracePeriodByPodPriority singleProcessOOMKill staticPodURL
-    staticPodURLHeader streamingConnectionIdleTimeout systemCgroups systemReserved systemReservedCgroup
-    tlsCipherSuites tlsCurvePreferences tlsMinVersion topologyManagerPolicy topologyManagerPolicyOptions
-    topologyManagerScope tracing userNamespaces volumePluginDir volumeStatsAggPeriod
+    cpuManagerPolicy cpuManagerPolicyOptions cpuManagerReconcilePeriod enableContentionProfiling
+    enableControllerAttachDetach enableDebugFlagsHandler enableDebuggingHandlers enableProfilingHandler
+    enableSystemLogHandler enableSystemLogQuery enforceNodeAllocatable eventBurst eventRecordQPS evictionHard
+    evictionMaxPodGracePeriod evictionMinimumReclaim evictionPressureTransitionPeriod evictionSoft
+    evictionSoftGracePeriod failCgroupV1 featureGates hairpinMode httpCheckFrequency imageGCHighThresholdPercent
+    imageGCLowThresholdPercent imageMaximumGCAge imageMinimumGCAge imagePullCredentialsVerificationPolicy
+    imageServiceEndpoint iptablesDropBit iptablesMasqueradeBit kernelMemcgNotification kubeAPIBurst kubeAPIQPS
+    kubeReserved kubeReservedCgroup kubeletCgroups localStorageCapacityIsolation logging makeIPTablesUtilChains
+    maxOpenFiles maxParallelImagePulls memoryManagerPolicy memoryReservationPolicy memorySwap memoryThrottlingFactor
+    mergeDefaultEvictionSettings nodeStatusMaxImages oomScoreAdj podCIDR podPidsLimit podsPerCore
+    preloadedImagesVerificationAllowlist protectKernelDefaults providerID qosReserved readOnlyPort registryBurst
+    registryPullQPS reservedMemory reservedSystemCPUs rotateCertificates runOnce runtimeRequestTimeout
+    seccompDefault serverTLSBootstrap showHiddenMetricsForVersion shutdownGracePeriodByPodPriority
+    singleProcessOOMKill staticPodURL staticPodURLHeader streamingConnectionIdleTimeout systemCgroups systemReserved
+    systemReservedCgroup tlsCipherSuites tlsCurvePreferences tlsMinVersion topologyManagerPolicy
+    topologyManagerPolicyOptions topologyManagerScope tracing userNamespaces volumePluginDir volumeStatsAggPeriod
     """.split()
 )
 

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.kubeapi.quantity import parse_quantity
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, Pod, ResourceFieldSelector
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.*)'\]$")
 
@@ -29,10 +31,12 @@ class NodeFacts:
     allocatable: Mapping[str, str]
 
 
-def field(pod: KubeObject, path: str, node: NodeFacts, pod_ips: tuple[str, ...]) -> str:
+def field(pod: Pod, path: str, node: NodeFacts, pod_ips: tuple[str, ...]) -> str:
     """The value of a fieldRef. Raises DownwardError, with upstream's text, for an unknown path."""
     if match := _SUBSCRIPT.match(path):
-        return str((pod["metadata"].get(match.group(1)) or {}).get(match.group(2), ""))
+        metadata = pod["metadata"]
+        values = metadata.get("labels") if match.group(1) == "labels" else metadata.get("annotations")
+        return str((values or {}).get(match.group(2), ""))
     plain = {
         "metadata.name": lambda: pods.name(pod),
         "metadata.namespace": lambda: pods.namespace(pod),
@@ -64,8 +68,8 @@ def _quote(text: str) -> str:
 
 
 def resource_field(
-    container: Mapping[str, Any],
-    reference: Mapping[str, Any],
+    container: Container | None,
+    reference: ResourceFieldSelector,
     node: NodeFacts,
 ) -> str:
     """The value of a resourceFieldRef: the amount divided by the divisor, rounded up.
@@ -77,7 +81,7 @@ def resource_field(
     kind, _, resource = path.partition(".")
     if kind not in ("limits", "requests") or not resource:
         raise DownwardError(f"unsupported container resource : {path}")
-    resources = container.get("resources") or {}
+    resources = (container.get("resources") if container is not None else None) or {}
     limit = (resources.get("limits") or {}).get(resource)
     request = (resources.get("requests") or {}).get(resource, limit)
     amount = limit if kind == "limits" else request

@@ -18,15 +18,16 @@ import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from kubewire.components.kernel import inotify
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.events import EventRecorder
+from kubewire.components.kubeapi.fields import only
 from kubewire.components.kubeapi.informer import Informer
-from kubewire.components.kubeapi.resources import PODS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import PODS, SERVICES
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.downward import NodeFacts
@@ -44,11 +45,13 @@ from kubewire.components.kubelet.pod.state import PodState, adopt
 from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.resolvconf import ResolverConfig, parse
 from kubewire.components.kubelet.static_pods import StaticPods
-from kubewire.components.kubelet.status.generate import PodStatus
 from kubewire.components.kubelet.status.writer import StatusWriter
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient, Process
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ContainerImage, Pod, PodStatus, Service
 
 log = logging.getLogger(__name__)
 _STATUS_SECONDS = 5.0
@@ -62,20 +65,20 @@ async def _changed_within(watch: inotify.Watch, seconds: float) -> None:
         pass
 
 
-def slim_pod(pod: KubeObject) -> KubeObject:
+def slim_pod(pod: Pod) -> Pod:
     """Drops managedFields, which the kubelet never reads, to save memory."""
     pod["metadata"].pop("managedFields", None)
     return pod
 
 
-def slim_service(service: KubeObject) -> KubeObject:
+def slim_service(service: Service) -> Service:
     """Keeps only the fields that environment variables need: every node holds all Services."""
     metadata = service["metadata"]
     spec = service["spec"]
     kept = ("name", "namespace", "uid", "resourceVersion")
     return {
-        "metadata": {key: metadata[key] for key in kept if key in metadata},
-        "spec": {key: spec[key] for key in ("clusterIP", "ports") if key in spec},
+        "metadata": only(kept, metadata),
+        "spec": only(("clusterIP", "ports"), spec),
     }
 
 
@@ -260,7 +263,7 @@ class Kubelet:
         if self._session is not None:
             await self._session.close()
 
-    def _api_uid(self, pod: KubeObject) -> str | None:
+    def _api_uid(self, pod: Pod) -> str | None:
         if pods.is_static(pod):
             return self.static_pods.mirror_uid(pod) if self.static_pods else None
         return pods.uid(pod)
@@ -271,13 +274,13 @@ class Kubelet:
         static_pods.node_uid = self.registration.node_uid
         await static_pods.run()
 
-    def _static_pod_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _static_pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         if new is not None:
             self._start_worker(new)
         elif old is not None and (worker := self.workers.get(pods.uid(old))):
             worker.update(old, deleted=True)
 
-    def _mirror_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _mirror_changed(self, old: Pod | None, new: Pod | None) -> None:
         if self.static_pods is None:
             return
         static = self.static_pods.saw_mirror(old, new)
@@ -286,7 +289,7 @@ class Kubelet:
                 self.status.forget(worker.state.uid)
             worker.wake()
 
-    def _pod_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
         assert pod is not None
         if pods.is_mirror(pod):
@@ -300,7 +303,7 @@ class Kubelet:
         elif new is not None:
             self._start_worker(new)
 
-    def _start_worker(self, pod: KubeObject) -> None:
+    def _start_worker(self, pod: Pod) -> None:
         uid = pods.uid(pod)
         left = self._left_behind.pop(uid, None)
         state = adopt(pod, left) if left else PodState(pod)
@@ -359,7 +362,7 @@ class Kubelet:
         self.metrics.status_writes.set(self.status.requests)
         return self.metrics.registry.text()
 
-    def _node_images(self) -> list[dict[str, Any]]:
+    def _node_images(self) -> list[ContainerImage]:
         names = sorted({image.name for image in self.images.catalogue.images.values()})
         return [{"names": [name], "sizeBytes": 0} for name in names[:50]]
 

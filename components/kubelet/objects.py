@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
-from kubewire.components.kubeapi.resources import CONFIGMAPS, SECRETS, KubeObject, Resource
+from kubewire.components.kubeapi.resources import CONFIGMAPS, SECRETS, Resource, T
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ConfigMap, Secret
 
 Key = tuple[str, str, str]
 
@@ -23,7 +27,7 @@ class ReferencedObjects:
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
         self._client = client
         self._on_change = on_change
-        self._informers: dict[Key, tuple[Informer, asyncio.Task[None]]] = {}
+        self._informers: dict[Key, tuple[Informer[Any], asyncio.Task[None]]] = {}
         self._users: dict[Key, set[str]] = {}
 
     async def use(
@@ -55,19 +59,20 @@ class ReferencedObjects:
     def _used_by(self, uid: str) -> list[Key]:
         return [key for key, users in self._users.items() if uid in users]
 
-    def config_map(self, namespace: str, name: str) -> KubeObject | None:
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None:
         return self._get(CONFIGMAPS, namespace, name)
 
-    def secret(self, namespace: str, name: str) -> KubeObject | None:
+    def secret(self, namespace: str, name: str) -> Secret | None:
         return self._get(SECRETS, namespace, name)
 
-    def _get(self, resource: Resource, namespace: str, name: str) -> KubeObject | None:
+    def _get(self, resource: Resource[T], namespace: str, name: str) -> T | None:
         entry = self._informers.get((resource.plural, namespace, name))
-        return entry[0].get(name, namespace) if entry else None
+        found: T | None = entry[0].get(name, namespace) if entry else None
+        return found
 
     def _start(self, key: Key) -> None:
         plural, namespace, name = key
-        informer = Informer(
+        informer: Informer[Any] = Informer(
             self._client,
             CONFIGMAPS if plural == CONFIGMAPS.plural else SECRETS,
             namespace=namespace,

@@ -9,53 +9,53 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.kubeapi.quantity import parse_quantity
-from kubewire.components.kubeapi.resources import KubeObject
 
-Container = dict[str, Any]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, EphemeralContainer, Pod, Probe
 
 #: Kubernetes' default for spec.terminationGracePeriodSeconds.
 DEFAULT_GRACE_PERIOD = 30
 
 
-def uid(pod: KubeObject) -> str:
+def uid(pod: Pod) -> str:
     return str(pod["metadata"]["uid"])
 
 
-def name(pod: KubeObject) -> str:
+def name(pod: Pod) -> str:
     return str(pod["metadata"]["name"])
 
 
-def namespace(pod: KubeObject) -> str:
+def namespace(pod: Pod) -> str:
     return str(pod["metadata"].get("namespace", "default"))
 
 
-def full_name(pod: KubeObject) -> str:
+def full_name(pod: Pod) -> str:
     """NAME_NAMESPACE, the form of upstream's logs and runtime names."""
     return f"{name(pod)}_{namespace(pod)}"
 
 
-def containers(pod: KubeObject) -> list[Container]:
+def containers(pod: Pod) -> list[Container]:
     return pod["spec"].get("containers") or []
 
 
-def init_containers(pod: KubeObject) -> list[Container]:
+def init_containers(pod: Pod) -> list[Container]:
     return pod["spec"].get("initContainers") or []
 
 
-def ephemeral_containers(pod: KubeObject) -> list[Container]:
+def ephemeral_containers(pod: Pod) -> list[EphemeralContainer]:
     return pod["spec"].get("ephemeralContainers") or []
 
 
-def all_containers(pod: KubeObject) -> Iterator[Container]:
+def all_containers(pod: Pod) -> Iterator[Container]:
     yield from init_containers(pod)
     yield from containers(pod)
     yield from ephemeral_containers(pod)
 
 
-def container(pod: KubeObject, container_name: str) -> Container | None:
+def container(pod: Pod, container_name: str) -> Container | None:
     return next((item for item in all_containers(pod) if item["name"] == container_name), None)
 
 
@@ -64,19 +64,19 @@ def is_sidecar(item: Container) -> bool:
     return item.get("restartPolicy") == "Always"
 
 
-def restart_policy(pod: KubeObject) -> str:
+def restart_policy(pod: Pod) -> str:
     return str(pod["spec"].get("restartPolicy") or "Always")
 
 
-def host_network(pod: KubeObject) -> bool:
+def host_network(pod: Pod) -> bool:
     return bool(pod["spec"].get("hostNetwork"))
 
 
-def deletion_requested(pod: KubeObject) -> bool:
+def deletion_requested(pod: Pod) -> bool:
     return bool(pod["metadata"].get("deletionTimestamp"))
 
 
-def grace_period(pod: KubeObject) -> int:
+def grace_period(pod: Pod) -> int:
     """The seconds between SIGTERM and SIGKILL: those of the deletion, else those of the pod."""
     deletion = pod["metadata"].get("deletionGracePeriodSeconds")
     if deletion is not None:
@@ -85,22 +85,27 @@ def grace_period(pod: KubeObject) -> int:
     return DEFAULT_GRACE_PERIOD if own is None else int(own)
 
 
-def is_static(pod: KubeObject) -> bool:
+def is_static(pod: Pod) -> bool:
     source = (pod["metadata"].get("annotations") or {}).get("kubernetes.io/config.source")
     return source is not None and source != "api"
 
 
-def is_mirror(pod: KubeObject) -> bool:
+def is_mirror(pod: Pod) -> bool:
     return "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {})
 
 
-def is_terminal(pod: KubeObject) -> bool:
+def is_terminal(pod: Pod) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def probe_kinds(item: Container) -> Iterator[str]:
-    """The kinds of probes that the container has, of startup, readiness and liveness."""
-    yield from (kind for kind in ("startup", "readiness", "liveness") if item.get(f"{kind}Probe"))
+def probes(item: Container) -> dict[str, Probe]:
+    """The container's probes by their kinds: startup, readiness and liveness, in this order."""
+    given = {
+        "startup": item.get("startupProbe"),
+        "readiness": item.get("readinessProbe"),
+        "liveness": item.get("livenessProbe"),
+    }
+    return {kind: probe for kind, probe in given.items() if probe}
 
 
 def parse_time(text: str) -> datetime:
@@ -116,7 +121,7 @@ def format_time(moment: float) -> str:
 _QOS_RESOURCES = ("cpu", "memory")
 
 
-def qos_class(pod: KubeObject) -> str:
+def qos_class(pod: Pod) -> str:
     """status.qosClass: Guaranteed, Burstable or BestEffort, by cpu and memory of all containers."""
     requests: dict[str, Decimal] = {}
     limits: dict[str, Decimal] = {}
@@ -135,7 +140,7 @@ def qos_class(pod: KubeObject) -> str:
     return "Guaranteed" if guaranteed and requests == limits else "Burstable"
 
 
-def _sized(resources: dict[str, Any] | None) -> dict[str, Decimal]:
+def _sized(resources: dict[str, str] | None) -> dict[str, Decimal]:
     given = resources or {}
     sizes = {key: parse_quantity(given[key]) for key in _QOS_RESOURCES if key in given}
     return {key: value for key, value in sizes.items() if value}

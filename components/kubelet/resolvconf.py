@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, PodDNSConfig
 
 MAX_NAMESERVERS = 3
 MAX_SEARCHES = 32
@@ -61,7 +63,7 @@ def parse(text: str) -> ResolverConfig:
 
 
 def pod_resolver(
-    pod: KubeObject,
+    pod: Pod,
     node: ResolverConfig,
     cluster_dns: Sequence[str],
     cluster_domain: str,
@@ -107,7 +109,7 @@ def _cluster(
     return ResolverConfig(tuple(cluster_dns), searches, CLUSTER_OPTIONS)
 
 
-def merge(base: ResolverConfig, config: Mapping[str, Any]) -> ResolverConfig:
+def merge(base: ResolverConfig, config: PodDNSConfig) -> ResolverConfig:
     """Applies dnsConfig: it adds servers and searches without duplicates, and overrides options."""
     servers = dict.fromkeys([*base.nameservers, *(config.get("nameservers") or [])])
     searches = dict.fromkeys([*base.searches, *(config.get("searches") or [])])

@@ -26,11 +26,11 @@ from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.logs import LogOptions, LogOptionsError, LogWriter, tail_offset
 from kubewire.components.kubelet.pod.worker import PodWorker
 from kubewire.components.kubelet.stats import summary
-from kubewire.components.kubelet.status.generate import PodStatus
 from kubewire.components.kubelet.streaming.server import spdy, websocket
 from kubewire.components.kubelet.streaming.upgrade import UpgradeRequest, protocol_factory
 
 if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import PodStatus
     from kubewire.components.kubelet.kubelet import Kubelet
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,16 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kernel import inotify
 from kubewire.components.kubeapi.client import ApiError, Client
-from kubewire.components.kubeapi.resources import PODS, KubeObject
+from kubewire.components.kubeapi.fields import only
+from kubewire.components.kubeapi.resources import PODS
 from kubewire.components.kubelet import pods
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ObjectMeta, OwnerReference, Pod, PodSpec
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ class ManifestError(ValueError):
     """The file is not a valid Pod manifest; it is logged and skipped."""
 
 
-def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObject:
+def read_manifest(text: str, where: str, node_name: str, seen: str) -> Pod:
     """Returns the pod of a manifest: its name is NAME-NODE, and its uid changes with the content.
 
     where: the file's path, part of the uid. Raises ManifestError.
@@ -58,11 +62,13 @@ def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObjec
     identity = f"{node_name}\0{where}\0{json.dumps(body, sort_keys=True)}"
     uid = hashlib.md5(identity.encode()).hexdigest()
     notes = {_SOURCE: "file", _HASH: uid, _SEEN: seen}
+    own_metadata: ObjectMeta = body["metadata"]
+    own_spec: PodSpec = body["spec"]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            **metadata,
+            **own_metadata,
             "name": f"{metadata['name']}-{node_name}",
             "namespace": metadata.get("namespace") or "default",
             "uid": uid,
@@ -70,19 +76,18 @@ def read_manifest(text: str, where: str, node_name: str, seen: str) -> KubeObjec
         },
         "spec": {
             "restartPolicy": "Always",
-            **spec,
+            **own_spec,
             "nodeName": node_name,
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
         },
     }
 
 
-def mirror_of(pod: KubeObject, node_uid: str) -> KubeObject:
+def mirror_of(pod: Pod, node_uid: str) -> Pod:
     """The mirror pod that stands for a static pod in the API."""
-    keys = ("name", "namespace", "labels")
-    metadata = {key: pod["metadata"][key] for key in keys if key in pod["metadata"]}
+    metadata = only(("name", "namespace", "labels"), pod["metadata"])
     node_name = pod["spec"]["nodeName"]
-    owner = {
+    owner: OwnerReference = {
         "apiVersion": "v1",
         "kind": "Node",
         "name": node_name,
@@ -104,22 +109,22 @@ class StaticPods:
         folder: Path,
         node_name: str,
         client: Client,
-        changed: Callable[[KubeObject | None, KubeObject | None], None],
+        changed: Callable[[Pod | None, Pod | None], None],
     ) -> None:
         self._folder = folder
         self._node_name = node_name
         self._client = client
         self._changed = changed
         self.node_uid = ""
-        self.pods: dict[Path, KubeObject] = {}
-        self._mirrors: dict[tuple[str, str], KubeObject] = {}
+        self.pods: dict[Path, Pod] = {}
+        self._mirrors: dict[tuple[str, str], Pod] = {}
 
-    def mirror_uid(self, pod: KubeObject) -> str | None:
+    def mirror_uid(self, pod: Pod) -> str | None:
         """The uid of the mirror pod; None while it does not exist."""
         mirror = self._mirrors.get((pods.namespace(pod), pods.name(pod)))
         return pods.uid(mirror) if mirror else None
 
-    def saw_mirror(self, old: KubeObject | None, new: KubeObject | None) -> KubeObject | None:
+    def saw_mirror(self, old: Pod | None, new: Pod | None) -> Pod | None:
         """Takes a mirror pod from the informer; returns its static pod, if that still exists."""
         mirror = new or old
         assert mirror is not None
@@ -145,11 +150,11 @@ class StaticPods:
                 except TimeoutError:
                     pass
 
-    def scan(self) -> dict[Path, KubeObject]:
+    def scan(self) -> dict[Path, Pod]:
         """Reads all manifests: file -> pod. Invalid manifests are logged."""
         from kubewire.components.base import yamlfile
 
-        manifests: dict[Path, KubeObject] = {}
+        manifests: dict[Path, Pod] = {}
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
             if path.is_file() and not path.name.startswith("."):
                 try:
@@ -186,14 +191,15 @@ class StaticPods:
         except ApiError as error:
             log.warning("mirror pods: %s", error)
 
-    async def _create(self, pod: KubeObject) -> None:
+    async def _create(self, pod: Pod) -> None:
         try:
-            await self._client.create(PODS, mirror_of(pod, self.node_uid))
+            mirror = mirror_of(pod, self.node_uid)
+            await self._client.create(PODS, mirror)
         except ApiError as error:
             if error.status != 409:
                 raise
 
-    async def _delete(self, mirror: KubeObject) -> None:
+    async def _delete(self, mirror: Pod) -> None:
         try:
             await self._client.delete(
                 PODS,

@@ -7,7 +7,7 @@ import socket
 import sys
 
 from . import child, title, zygote  # noqa: F401  (the forking parents need all of them)
-from .preload import COMPONENTS, LIGHT
+from .preload import LIGHT, components
 from .title import ArgvArea
 
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     area = title.argv_area()
     parents = {
         "light": _fork_parent("kubewire-light", LIGHT, area),
-        "components": _fork_parent("kubewire-parent", COMPONENTS, area),
+        "components": _fork_parent("kubewire-parent", components(), area),
     }
     from .serve import serve
 

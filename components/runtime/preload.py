@@ -1,15 +1,21 @@
 """The modules that the two forking parents import, and whose memory their children share."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
 #: For containers. The list is short, because its pages are mapped in every container.
 LIGHT = (
     "kubewire.components.runtime.pause",
     "kubewire.components.agnhost.main",
 )
 
-#: For components on nodes and for CoreDNS's pods: the libraries, then the components themselves.
-#: Importing them after the fork would cost 20 to 100 ms and 5 to 10 MiB each. (A component that is
-#: killed and started again therefore runs the code of the time when its lab was brought up.)
-COMPONENTS = (
+#: For components on nodes and for CoreDNS's pods: the libraries, and what the components import only
+#: when they need it. Importing all that after the fork would cost 20 to 100 ms and 5 to 10 MiB each.
+#: (A component that is killed and started again therefore runs the code of the time when its lab was
+#: brought up.)
+_LIBRARIES = (
     "aiohttp",
     "aiohttp.web",
     "argparse",
@@ -35,13 +41,17 @@ COMPONENTS = (
     "kubewire.components.base.prometheus",
     "kubewire.components.kubeapi.selectors",
     "kubewire.components.controllers.workqueue",
-    "kubewire.components.apiserver.main",
-    "kubewire.components.controllers.main",
-    "kubewire.components.coredns.main",
-    "kubewire.components.networks.calico.main",
-    "kubewire.components.networks.flannel.main",
-    "kubewire.components.kube_proxy.main",
-    "kubewire.components.kubelet.main",
-    "kubewire.components.scheduler.main",
-    "kubewire.components.networks.weave.main",
 )
+_COMPONENTS = Path(__file__).parent.parent
+
+
+def components() -> tuple[str, ...]:
+    """The libraries, then main.py of every component and of every pod network."""
+    return (*_LIBRARIES, *_mains())
+
+
+def _mains() -> Iterator[str]:
+    for path in sorted(_COMPONENTS.glob("**/main.py")):
+        module = ".".join(("kubewire.components", *path.relative_to(_COMPONENTS).with_suffix("").parts))
+        if module not in LIGHT and module != f"{__package__}.main":
+            yield module

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.podspec import HostPort, PodInfo, Requests, Term, amount
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node, Taint
 
 #: How many selectors' counts are kept; the least recently used one is dropped.
 _COUNTERS = 512
@@ -29,10 +32,10 @@ class NodeState:
     requests.
     """
 
-    obj: KubeObject
+    obj: Node
     name: str
     labels: Mapping[str, str]
-    taints: tuple[KubeObject, ...]
+    taints: tuple[Taint, ...]
     unschedulable: bool
     allocatable: Requests
     requested: Requests = field(default_factory=dict)
@@ -41,7 +44,7 @@ class NodeState:
     pods: dict[tuple[str, str], PodInfo] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, node: KubeObject) -> NodeState:
+    def of(cls, node: Node) -> NodeState:
         spec = node.get("spec") or {}
         status = node.get("status") or {}
         allocatable = status.get("allocatable") or status.get("capacity") or {}
@@ -115,7 +118,7 @@ class Cluster:
         self._counters: OrderedDict[Term, _Counted] = OrderedDict()
         self._groups: dict[str, dict[Term, TermGroup]] = {kind: {} for kind in _KINDS}
 
-    def set_node(self, node: KubeObject) -> None:
+    def set_node(self, node: Node) -> None:
         fresh = NodeState.of(node)
         old = self.nodes.get(fresh.name)
         for pod in old.pods.values() if old else self._on_absent_nodes.pop(fresh.name, {}).values():

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubewire.components.kubeapi.nodeaffinity import pod_admits_node, required_terms
 from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, is_tolerated, untolerated
 from kubewire.components.scheduler.cluster import Cluster, NodeState
 from kubewire.components.scheduler.podspec import Constraint, PodInfo, Term
 
-_UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": NO_SCHEDULE}
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Taint
+
+_UNSCHEDULABLE_TAINT: Taint = {"key": "node.kubernetes.io/unschedulable", "effect": NO_SCHEDULE}
 _SPREAD = "node(s) didn't match pod topology spread constraints"
 
 

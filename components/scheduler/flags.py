@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from kubewire.components.base.golang import flag, parse_bool
 
 DEFAULT_NAME = "default-scheduler"
-#: Upstream's other flags, which have no effect here, and --leader-elect, which is accepted.
+#: The other flags of 1.36 (cmd/kube-scheduler/app/options and what it includes), which have no effect here, and
+#: --leader-elect, which is accepted.
 WITHOUT_EFFECT = frozenset(
     """
     allow-metric-labels allow-metric-labels-manifest authentication-kubeconfig authentication-skip-lookup
     authentication-token-webhook-cache-ttl authentication-tolerate-lookup-failure authorization-always-allow-paths
     authorization-kubeconfig authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl
     cert-dir client-ca-file config contention-profiling disable-http2-serving disabled-metrics emulated-version
-    emulation-forward-compatible feature-gates http2-max-streams-per-connection kube-api-burst kube-api-content-type
-    kube-api-qps leader-elect leader-elect-lease-duration leader-elect-renew-deadline leader-elect-resource-lock
-    leader-elect-resource-name leader-elect-resource-namespace leader-elect-retry-period log-flush-frequency
-    log-json-info-buffer-size log-json-split-stream log-text-info-buffer-size log-text-split-stream logging-format
-    master permit-address-sharing permit-port-sharing pod-max-in-unschedulable-pods-duration profiling
-    requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix
+    feature-gates http2-max-streams-per-connection kube-api-burst kube-api-content-type kube-api-qps leader-elect
+    leader-elect-lease-duration leader-elect-renew-deadline leader-elect-resource-lock leader-elect-resource-name
+    leader-elect-resource-namespace leader-elect-retry-period log-flush-frequency log-json-info-buffer-size
+    log-json-split-stream log-text-info-buffer-size log-text-split-stream logging-format master
+    min-compatibility-version permit-address-sharing permit-port-sharing pod-max-in-unschedulable-pods-duration
+    profiling requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix
     requestheader-group-headers requestheader-uid-headers requestheader-username-headers
-    show-hidden-metrics-for-version tls-cert-file tls-cipher-suites tls-min-version tls-private-key-file
-    tls-sni-cert-key vmodule write-config-to
+    show-hidden-metrics-for-version tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version
+    tls-private-key-file tls-sni-cert-key vmodule write-config-to
     """.split()
 )
 

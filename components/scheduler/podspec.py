@@ -5,13 +5,23 @@ spreading.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kubewire.components.kubeapi.quantity import milli_value, value
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        Container,
+        Pod,
+        PodAffinityTerm,
+        PodSpec,
+        Toleration,
+        TopologySpreadConstraint,
+        WeightedPodAffinityTerm,
+    )
 
 #: Requests that scoring assumes for a container without its own (GetNonzeroRequests).
 DEFAULT_MILLI_CPU = 100
@@ -81,7 +91,7 @@ class PodInfo:
     avoided the weighted ones.
     """
 
-    obj: KubeObject
+    obj: Pod
     namespace: str
     name: str
     uid: str
@@ -95,19 +105,18 @@ class PodInfo:
     preferred: tuple[Term, ...] = ()
     avoided: tuple[Term, ...] = ()
     constraints: tuple[Constraint, ...] = ()
-    tolerations: tuple[KubeObject, ...] = field(default_factory=tuple)
+    tolerations: tuple[Toleration, ...] = field(default_factory=tuple)
 
     @property
     def key(self) -> tuple[str, str]:
         return self.namespace, self.name
 
     @property
-    def spec(self) -> KubeObject:
-        spec: KubeObject = self.obj["spec"]
-        return spec
+    def spec(self) -> PodSpec:
+        return self.obj["spec"]
 
     @classmethod
-    def of(cls, pod: KubeObject) -> PodInfo:
+    def of(cls, pod: Pod) -> PodInfo:
         metadata = pod["metadata"]
         spec = pod["spec"]
         namespace = metadata["namespace"]
@@ -115,8 +124,8 @@ class PodInfo:
         affinity = spec.get("affinity") or {}
         near = affinity.get("podAffinity") or {}
         far = affinity.get("podAntiAffinity") or {}
-        required = "requiredDuringSchedulingIgnoredDuringExecution"
-        preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+        required: Final = "requiredDuringSchedulingIgnoredDuringExecution"
+        preferred: Final = "preferredDuringSchedulingIgnoredDuringExecution"
         constraints = spec.get("topologySpreadConstraints") or ()
         return cls(
             pod,
@@ -141,7 +150,7 @@ def amount(resource: str, quantity: str | int) -> int:
     return milli_value(quantity) if resource == "cpu" else value(quantity)
 
 
-def total_requests(spec: KubeObject, defaults: Mapping[str, int]) -> Requests:
+def total_requests(spec: PodSpec, defaults: Mapping[str, int]) -> Requests:
     """Sums the requests of a pod as the kubelet and upstream's scheduler do.
 
     The result is the larger of what the containers need together and what any init container needs
@@ -170,7 +179,7 @@ def total_requests(spec: KubeObject, defaults: Mapping[str, int]) -> Requests:
     return running
 
 
-def _requests(container: KubeObject, defaults: Mapping[str, int]) -> Requests:
+def _requests(container: Container, defaults: Mapping[str, int]) -> Requests:
     given = (container.get("resources") or {}).get("requests") or {}
     return {**defaults, **{key: amount(key, quantity) for key, quantity in given.items()}}
 
@@ -185,7 +194,7 @@ def _raise(total: Requests, floor: Mapping[str, int]) -> None:
         total[key] = max(total.get(key, 0), number)
 
 
-def host_ports(spec: KubeObject) -> tuple[HostPort, ...]:
+def host_ports(spec: PodSpec) -> tuple[HostPort, ...]:
     init = spec.get("initContainers") or []
     sidecars = [item for item in init if item.get("restartPolicy") == _SIDECAR]
     ports = [
@@ -207,17 +216,15 @@ def host_ports(spec: KubeObject) -> tuple[HostPort, ...]:
     )
 
 
-def _selector(item: KubeObject, labels: Mapping[str, str]) -> LabelSelector:
+def _selector(
+    item: PodAffinityTerm | TopologySpreadConstraint, labels: Mapping[str, str], mismatch_keys: Iterable[str] = ()
+) -> LabelSelector:
     """labelSelector narrowed by matchLabelKeys and mismatchLabelKeys, with the pod's own values."""
     selector = item.get("labelSelector")
     if selector is None:
         return LabelSelector.from_object(None)
     extra = {key: labels[key] for key in item.get("matchLabelKeys") or () if key in labels}
-    differing = [
-        {"key": key, "operator": "NotIn", "values": [labels[key]]}
-        for key in item.get("mismatchLabelKeys") or ()
-        if key in labels
-    ]
+    differing = [{"key": key, "operator": "NotIn", "values": [labels[key]]} for key in mismatch_keys if key in labels]
     return LabelSelector.from_object(
         {
             "matchLabels": {**(selector.get("matchLabels") or {}), **extra},
@@ -226,20 +233,22 @@ def _selector(item: KubeObject, labels: Mapping[str, str]) -> LabelSelector:
     )
 
 
-def _term(item: KubeObject, namespace: str, labels: Mapping[str, str], weight: int = 0) -> Term:
+def _term(item: PodAffinityTerm, namespace: str, labels: Mapping[str, str], weight: int = 0) -> Term:
     chosen = item.get("namespaceSelector")
     named = frozenset(item.get("namespaces") or ())
     if not named and chosen is None:
         named = frozenset({namespace})
     namespaces = LabelSelector.from_object(chosen) if chosen is not None else None
-    return Term(item["topologyKey"], _selector(item, labels), named, namespaces, weight)
+    return Term(
+        item["topologyKey"], _selector(item, labels, item.get("mismatchLabelKeys") or ()), named, namespaces, weight
+    )
 
 
-def _weighted(item: KubeObject, namespace: str, labels: Mapping[str, str]) -> Term:
+def _weighted(item: WeightedPodAffinityTerm, namespace: str, labels: Mapping[str, str]) -> Term:
     return _term(item["podAffinityTerm"], namespace, labels, int(item["weight"]))
 
 
-def _constraint(item: KubeObject, labels: Mapping[str, str]) -> Constraint:
+def _constraint(item: TopologySpreadConstraint, labels: Mapping[str, str]) -> Constraint:
     return Constraint(
         int(item["maxSkew"]),
         item["topologyKey"],

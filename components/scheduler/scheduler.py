@@ -27,6 +27,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from kubewire.components.kubeapi.client import ApiError, Client
 from kubewire.components.kubeapi.events import EventRecorder, timestamp
@@ -38,7 +39,7 @@ from kubewire.components.kubeapi.resources import (
     REPLICASETS,
     SERVICES,
     STATEFULSETS,
-    KubeObject,
+    T,
 )
 from kubewire.components.kubeapi.selectors import LabelSelector
 from kubewire.components.scheduler.cluster import Cluster
@@ -47,6 +48,9 @@ from kubewire.components.scheduler.placement import Placed, Unplaced, choose
 from kubewire.components.scheduler.podspec import PodInfo, signature
 from kubewire.components.scheduler.queue import SchedulingQueue
 from kubewire.components.scheduler.siblings import default_selector, owner_key
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Namespace, Node, Pod, PodCondition, ReplicaSet, Service, StatefulSet
 
 log = logging.getLogger(__name__)
 _BINDINGS_AT_ONCE = 32
@@ -74,7 +78,7 @@ class Scheduler:
         self.services = Informer(client, SERVICES, handler=self._on_service, transform=_slim)
         self.replicasets = Informer(client, REPLICASETS, transform=_slim)
         self.statefulsets = Informer(client, STATEFULSETS, transform=_slim)
-        self._services_of: dict[str, dict[str, KubeObject]] = {}
+        self._services_of: dict[str, dict[str, Service]] = {}
         self._assumed: dict[tuple[str, str], str] = {}
         self._failures: dict[str, tuple[int, str]] = {}
         self._bindings = asyncio.Semaphore(_BINDINGS_AT_ONCE)
@@ -137,7 +141,7 @@ class Scheduler:
     def _siblings(self, pod: PodInfo) -> LabelSelector | None:
         """The selector of the pod's Services and owner, which the default constraints spread."""
         owner = owner_key(pod)
-        workload: KubeObject | None = None
+        workload: ReplicaSet | StatefulSet | None = None
         if owner is not None:
             informer = self.replicasets if owner[0] == "ReplicaSet" else self.statefulsets
             workload = informer.get(owner[1], pod.namespace)
@@ -189,7 +193,7 @@ class Scheduler:
         except ApiError as error:
             log.debug("status of %s/%s: %s", pod.namespace, pod.name, error)
 
-    def _on_pod(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         obj = new or old or {}
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
         if new is None or (new.get("status") or {}).get("phase") in _FINISHED:
@@ -208,7 +212,7 @@ class Scheduler:
             self.cluster.remove(key)
             self.queue.move_all()
 
-    def _arrived(self, key: tuple[str, str], pod: KubeObject, old: KubeObject | None) -> None:
+    def _arrived(self, key: tuple[str, str], pod: Pod, old: Pod | None) -> None:
         node = pod["spec"]["nodeName"]
         self.queue.done(key)
         assumed = self._assumed.pop(key, None)
@@ -219,14 +223,14 @@ class Scheduler:
         self.cluster.place(PodInfo.of(pod), node)
         self.queue.move_all(only_with_affinity=True)
 
-    def _is_ours(self, pod: KubeObject) -> bool:
+    def _is_ours(self, pod: Pod) -> bool:
         spec = pod["spec"]
         wanted = spec.get("schedulerName") or DEFAULT_NAME
         if wanted != self.name or spec.get("schedulingGates"):
             return False
         return not pod["metadata"].get("deletionTimestamp")
 
-    def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_node(self, old: Node | None, new: Node | None) -> None:
         if new is None:
             self.cluster.remove_node((old or {})["metadata"]["name"])
             return
@@ -235,14 +239,14 @@ class Scheduler:
         self.cluster.set_node(new)
         self.queue.move_all()
 
-    def _on_namespace(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
         metadata = (new or old or {})["metadata"]
         self.cluster.set_namespace(
             metadata["name"],
             (metadata.get("labels") or {}) if new else None,
         )
 
-    def _on_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_service(self, old: Service | None, new: Service | None) -> None:
         metadata = (new or old or {})["metadata"]
         services = self._services_of.setdefault(metadata["namespace"], {})
         if new is None:
@@ -252,16 +256,16 @@ class Scheduler:
 
 
 def unschedulable_conditions(
-    conditions: list[KubeObject],
+    conditions: list[PodCondition],
     message: str,
     now: datetime,
-) -> list[KubeObject] | None:
+) -> list[PodCondition] | None:
     """status.conditions with PodScheduled set to False and the reason Unschedulable.
 
     Returns None when they already say so with this message.
     """
     standing = next((item for item in conditions if item["type"] == "PodScheduled"), None)
-    fresh = {
+    fresh: PodCondition = {
         "type": "PodScheduled",
         "status": "False",
         "reason": "Unschedulable",
@@ -276,7 +280,7 @@ def unschedulable_conditions(
     return [*rest, fresh | {"lastTransitionTime": since}]
 
 
-def _schedulable(node: KubeObject) -> object:
+def _schedulable(node: Node) -> object:
     """The fields that placement reads; a heartbeat changes none of them."""
     spec = node.get("spec") or {}
     status = node.get("status") or {}
@@ -289,10 +293,10 @@ def _schedulable(node: KubeObject) -> object:
     )
 
 
-def _with_kind(pod: KubeObject) -> KubeObject:
+def _with_kind(pod: Pod) -> Pod:
     return {"kind": "Pod", "apiVersion": "v1", **pod}
 
 
-def _slim(obj: KubeObject) -> KubeObject:
+def _slim(obj: T) -> T:
     obj["metadata"].pop("managedFields", None)
     return obj

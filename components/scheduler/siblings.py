@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.selectors import LabelSelector, Requirement
 from kubewire.components.scheduler.podspec import PodInfo
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ReplicaSet, Service, StatefulSet
 
 
 def default_selector(
     pod: PodInfo,
-    services: Iterable[KubeObject],
-    owner: KubeObject | None,
+    services: Iterable[Service],
+    owner: ReplicaSet | StatefulSet | None,
 ) -> LabelSelector | None:
     """Combines the selectors of the pod's Services and of its owner (helper.DefaultSelector).
 

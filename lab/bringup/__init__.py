@@ -1,1 +1,1 @@
-"""From an empty sandbox to a cluster: the steps, and what they start and write."""
+"""Bring-up: the steps from an empty sandbox to a ready cluster, and what they start and write."""

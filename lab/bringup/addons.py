@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -17,7 +18,6 @@ from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, SERVICE
 from kubewire.lab.bringup.components import ClusterAddresses
 from kubewire.lab.bringup.networks import installation_of
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES
 
 Note = Callable[[str], None]
 
@@ -37,12 +37,11 @@ async def install_and_wait(kubeconfig: str, spec: LabSpec, note: Note) -> None:
     """
     async with Client.from_kubeconfig(kubeconfig, user_agent="kubewire-up") as client:
         await _answering(client)
-        plan = SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
-        for obj in installation_of(spec, plan).objects:
+        for obj in installation_of(spec, spec.plan).objects:
             await apply(client, dict(obj))
         if spec.dns.replicas:
             await _install_dns(client, spec)
-        nodes = spec.topology.workers + 1
+        nodes = len(spec.nodes)
         if spec.cni.network.connects_pods:
             await _until(client, NODES, None, lambda items: _nodes_ready(items, nodes, note))
         await _until(
@@ -75,7 +74,7 @@ async def apply(client: Client, obj: KubeObject) -> None:
     prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
     listed = orjson.loads(await client.request("GET", prefix))
     entry = next(r for r in listed["resources"] if r["kind"] == obj["kind"] and "/" not in r["name"])
-    resource = Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
+    resource: Resource[KubeObject] = Resource(group, version, entry["name"], obj["kind"], entry["namespaced"])
     try:
         await client.create(resource, obj)
     except ApiError as error:
@@ -84,7 +83,7 @@ async def apply(client: Client, obj: KubeObject) -> None:
 
 
 async def _until(
-    client: Client, resource: Resource, namespace: str | None, done: Callable[[list[KubeObject]], bool]
+    client: Client, resource: Resource[Any], namespace: str | None, done: Callable[[list[KubeObject]], bool]
 ) -> None:
     """List and watch until done says so of what is there."""
     while True:

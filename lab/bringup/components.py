@@ -29,6 +29,11 @@ FABRIC = "fabric"
 DOOR_FD = 10
 #: Where kubeadm's DaemonSet has it.
 PROXY_CONFIG = "/var/lib/kube-proxy/config.conf"
+#: The host outside the cluster that answers DNS for the world.
+DNS_HOST = "dns"
+#: The nameserver of a lab without that host: an address that nobody has (TEST-NET-1 of RFC 5737), because CoreDNS does
+#: not start without one to forward to.
+NO_NAMESERVER = ("192.0.2.53",)
 UPSTREAM_COREFILE = "/run/upstream/Corefile"
 
 
@@ -110,8 +115,9 @@ def component_specs(spec: LabSpec, plan: TopologyPlan, runtime_socket: str, cata
     for node in plan.nodes:
         yield from _node_components(spec, node, runtime_socket, catalogue)
         yield from (component for component in network if component.host == node.name)
-    resolver = "kubewire.components.coredns.main:main"
-    yield ComponentSpec("dns", "dns", resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE)
+    if upstream_dns(plan):
+        resolver = "kubewire.components.coredns.main:main"
+        yield ComponentSpec("dns", DNS_HOST, resolver, ("-conf", UPSTREAM_COREFILE), role=Role.OUTSIDE)
     yield from user_components(spec)
 
 
@@ -206,7 +212,7 @@ def _mask_sizes(spec: LabSpec) -> dict[str, str]:
 
 
 def _node_components(spec: LabSpec, node: Machine, runtime_socket: str, catalogue: str) -> Iterator[ComponentSpec]:
-    labels = [f"topology.kubernetes.io/zone={node.rack}"] if node.rack else []
+    labels = [f"topology.kubernetes.io/zone={node.zone}"] if node.zone else []
     kubelet = {
         "--kubeconfig": f"{ETC}/kubelet.conf",
         "--hostname-override": node.name,
@@ -242,7 +248,7 @@ def node_files(spec: LabSpec, plan: TopologyPlan, authority: Authority, name: st
     control_plane = plan.nodes[0]
     yield from _control_plane_files(spec, control_plane, authority, name)
     server = _api_url(control_plane)
-    yield upstream_dns(plan)
+    yield from upstream_dns(plan)
     if spec.topology.routing != "static":
         for router in routers.routers(plan):
             for path, content in routers.files(spec.topology.routing, router).items():
@@ -276,9 +282,16 @@ def user_files(spec: LabSpec) -> Iterator[NodeFile]:
             yield NodeFile(node, path, file.content.encode(), int(file.mode, 8))
 
 
-def upstream_dns(plan: TopologyPlan) -> NodeFile:
-    """What the world's DNS knows: the hosts outside the cluster, under example.com (RFC 2606)."""
-    www = [f"        {address} example.com www.example.com" for address in plan.machine("client").addresses]
+def upstream_dns(plan: TopologyPlan) -> list[NodeFile]:
+    """What the world's DNS knows: the hosts outside the cluster, under example.com (RFC 2606).
+
+    Nothing if no host outside is named dns.
+    """
+    server = plan.find(DNS_HOST)
+    if server is None or server.role != "outside":
+        return []
+    client = plan.find("client")
+    www = [f"        {address} example.com www.example.com" for address in (client.addresses if client else ())]
     names = [
         f"        {address} {machine.name}.example.com"
         for machine in plan.machines
@@ -292,7 +305,7 @@ def upstream_dns(plan: TopologyPlan) -> NodeFile:
     others = ["    forward . 127.0.0.1:5300", "}", ".:5300 {", "    template ANY ANY {"]
     nothing = ["        rcode NXDOMAIN", f"        authority {soa}", "    }", "}", ""]
     corefile = "\n".join([*hosts, *others, *nothing])
-    return NodeFile("dns", UPSTREAM_COREFILE, corefile.encode(), 0o644)
+    return [NodeFile(DNS_HOST, UPSTREAM_COREFILE, corefile.encode(), 0o644)]
 
 
 def _control_plane_files(spec: LabSpec, node: Machine, authority: Authority, name: str) -> Iterator[NodeFile]:

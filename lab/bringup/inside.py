@@ -1,8 +1,13 @@
-"""The lab process inside the sandbox: bring-up, then the control socket until it is told to end.
+"""The lab process inside the sandbox: it brings the lab up and then serves the control socket until
+it is told to end.
 
-lab.launch starts it as `python -m kubewire.lab.bringup.inside PROGRESS_FD REQUEST_FD`. The request (sandbox/request.py)
-says what to build. The sockets that lead in are inherited, so that nothing inside decides where the machine's side
-connects to.
+lab.launch starts it as `python -m kubewire.lab.bringup.inside PROGRESS_FD REQUEST_FD`. The request
+(sandbox/request.py) says what to build. The sockets that lead in are inherited, so nothing inside
+decides where the machine's side connects to.
+
+The process has two rules. Nothing is undone step by step: if bring-up fails it ends, and with it
+the sandbox (sandbox/process.py). And it does not poll, because a lab may run where idle time is
+skipped (vm/README.md), and each timer that fires would stop that.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 
 
 def main(argv: list[str]) -> None:
-    """Make the sandbox; does not return in the processes inside."""
+    """Make the sandbox. Does not return in the processes inside it."""
     progress = int(argv[0])
     with os.fdopen(int(argv[1]), "rb") as stream:
         request = Request.parse(stream.read())
@@ -44,8 +49,8 @@ def main(argv: list[str]) -> None:
 
 
 def run(request: Request, progress: Progress) -> int:
-    """Bring the lab up, report, and serve until SIGTERM. Returns the exit code."""
-    # Imported here: PID 1, forked before, stays small.
+    """Bring the lab up, report it as ready, and serve until SIGTERM. Returns the exit code."""
+    # Imported only here, so that PID 1, which was forked before, stays small.
     from kubewire.lab.bringup.steps import Lab
     from kubewire.scenarios.engine.file.spec import LabSpec
 
@@ -63,55 +68,63 @@ def run(request: Request, progress: Progress) -> int:
     if request.attached:
         progress.send(ready=ready)
     elif not progress.release(ready=ready):
-        return 1  # killed in the last moment: nobody knows of this lab
+        return 1  # the starter was killed in the last moment, so no command knows of this lab
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    # It never ends before the process: nothing has to be looked for while nobody asks.
-    threading.Thread(target=server.serve_forever, args=(86_400.0,), name="control", daemon=True).start()
+    # serve_forever polls for shutdown(), which is never called, so the interval may be long.
+    control = threading.Thread(target=server.serve_forever, args=(86_400.0,), name="control")
+    control.daemon = True
+    control.start()
     ended.wait()
     return 0
 
 
 def administrator(lab: Lab) -> dict[str, str]:
-    """What the administrator's kubeconfig is made of: kubernetes-admin of group system:masters, in PEM."""
+    """Certificates and key for the administrator's kubeconfig, in PEM: the user kubernetes-admin in
+    the group system:masters, as kubeadm makes it."""
     pair = lab.authority.client("kubernetes-admin", ("system:masters",))
     parts = {"ca": lab.authority.certificate, "certificate": pair.certificate, "key": pair.key}
     return {name: part.decode() for name, part in parts.items()}
 
 
-#: A request to the control socket is one line of at most so many bytes.
+#: Bytes that a request to the control socket, which is one line, may have.
 _LONGEST_REQUEST = 64 * 1024
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
-    """control.sock: one JSON request per line, one JSON answer: {"result": null} or {"error": text}.
+    """Serves control.sock. Each request and each answer is a line of JSON; an answer is
+    {"result": null} or {"error": text}.
 
-    Operations: component (name, host, action kill|stop|start). The name "network" is all that the pod network runs on
-    the host, whatever it is called.
+    There is one operation: component (name, host, action kill|stop|start). The name "network" means
+    all processes of the pod network on the host, whatever their names are.
     """
 
     daemon_threads = True
 
     def __init__(self, lab: Lab, listener: socket.socket) -> None:
-        """listener: bound and listening, by the machine's side."""
+        """listener: a socket on which the machine's side has called bind and listen."""
         self.lab = lab
         super().__init__(listener.getsockname(), _Asked, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
 
     def answer(self, request: dict[str, Any]) -> None:
-        """Do what a request asks for. Raises LabError that says what is possible, RuntimeApiError, TimeoutError."""
+        """Execute a request. Raises LabError if it is malformed (the text names what is possible),
+        RuntimeApiError or TimeoutError if the fork server does not execute it."""
         if request.get("op") != "component":
-            raise LabError(f"unknown operation {request.get('op')!r}; there is: component")
+            raise LabError(
+                f"unknown operation {request.get('op')!r}; the only operation is 'component'",
+            )
         name, host, action = (request.get(key) for key in ("name", "host", "action"))
         components = self.lab.components.items()
         found = [key for key, component in components if _is_meant(component, str(name), str(host))]
         if not found:
             known = ", ".join(sorted(self.lab.components))
-            raise LabError(f"no component '{name}@{host}'; there are {known}")
+            raise LabError(f"no component '{name}@{host}'; the lab's components: {known}")
         if action != "start" and action not in _SIGNALS:
-            raise LabError(f"unknown action {action!r}; there are start, {', '.join(_SIGNALS)}")
+            actions = ", ".join(("start", *_SIGNALS))
+            raise LabError(f"unknown action {action!r}; the actions are {actions}")
         for component_id in found:
             if action == "start":
                 self.lab.start_component(component_id)
@@ -119,7 +132,7 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
                 self.lab.signal_component(component_id, _SIGNALS[str(action)])
 
 
-#: In a request it stands for all components of this role on the host.
+#: This name in a request means all components with this role on the host.
 _NETWORK = "network"
 
 
@@ -129,14 +142,15 @@ def _is_meant(component: ComponentSpec, name: str, host: str) -> bool:
 
 
 class _Asked(socketserver.StreamRequestHandler):
-    """A connection. Whatever a line holds, the answer is one line; a peer that goes away ends only itself."""
+    """Handles one connection. The answer to any line is one line, and an error in one connection
+    does not affect another."""
 
     def handle(self) -> None:
         server: Any = self.server
         with suppress(ConnectionError):
             while line := self.rfile.readline(_LONGEST_REQUEST + 1):
                 if len(line) > _LONGEST_REQUEST:
-                    self._say({"error": f"a request has at most {_LONGEST_REQUEST} bytes"})
+                    self._say({"error": f"a request may have at most {_LONGEST_REQUEST} bytes"})
                     return
                 self._say(self._answer(server, line))
 
@@ -148,10 +162,10 @@ class _Asked(socketserver.StreamRequestHandler):
         except RecursionError:
             return {"error": "not JSON: nested too deeply"}
         if not isinstance(request, dict):
-            return {"error": "a request is a JSON object"}
+            return {"error": "a request must be a JSON object"}
         try:
             server.answer(request)
-        except Exception as error:  # whatever it is, whoever asked waits for an answer
+        except Exception as error:  # the client waits for an answer in every case
             return {"error": str(error) or type(error).__name__}
         return {"result": None}
 

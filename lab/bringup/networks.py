@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubewire.components.addon import Cluster, Host, Installation, Interface
 from kubewire.components.networks.podnetwork import PodAddresses
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import Machine, TopologyPlan, port_name
+from kubewire.topologies.plan import Machine, TopologyPlan
 
 
 def installation_of(spec: LabSpec, plan: TopologyPlan) -> Installation:
@@ -26,7 +26,5 @@ def cluster_of(spec: LabSpec, plan: TopologyPlan) -> Cluster:
 
 
 def _host(machine: Machine) -> Host:
-    interfaces = tuple(
-        Interface(one.name, one.address, one.switch, port_name(one.switch, machine.name)) for one in machine.interfaces
-    )
+    interfaces = tuple(Interface(one.name, one.address, one.switch, one.port) for one in machine.interfaces)
     return Host(machine.name, interfaces, machine.addresses)

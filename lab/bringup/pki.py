@@ -1,5 +1,12 @@
-"""The cluster's certificates and keys, as kubeadm lays them out
-(https://kubernetes.io/docs/setup/best-practices/certificates/), all ECDSA P-256: made in milliseconds."""
+"""Makes the cluster's certificates and keys, as kubeadm lays them out
+(https://kubernetes.io/docs/setup/best-practices/certificates/).
+
+Every client of the API server proves who it is with a client certificate: the common name is the
+user, each organization a group
+(https://kubernetes.io/docs/reference/access-authn-authz/authentication/). All of them are signed by
+one authority per cluster. The keys are ECDSA P-256, because these are made within milliseconds, and
+RSA keys are not.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +25,7 @@ _LIFETIME = datetime.timedelta(days=365)
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its private key, PEM (PKCS 8)."""
+    """A certificate and its private key, in PEM (the key in PKCS 8)."""
 
     certificate: bytes
     key: bytes
@@ -63,13 +70,20 @@ class Authority:
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()),
+                critical=False,
+            )
             .sign(self._key, hashes.SHA256())
         )
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
         self.key = _pem(self._key)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -77,13 +91,16 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            # Clocks of a VM and its host may differ a little.
+            # The clocks of a virtual machine and its host may differ a little.
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + _LIFETIME)
         )
 
     def _issue(
-        self, builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, purpose: x509.ObjectIdentifier
+        self,
+        builder: x509.CertificateBuilder,
+        key: ec.EllipticCurvePrivateKey,
+        purpose: x509.ObjectIdentifier,
     ) -> Pair:
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
@@ -95,20 +112,28 @@ class Authority:
         return Pair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
 
     def server(self, common_name: str, names: Sequence[str]) -> Pair:
-        """A serving certificate for DNS names and addresses."""
+        """Issue a serving certificate for DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(common_name), key)
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
-        return self._issue(builder.add_extension(alternatives, critical=False), key, ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._issue(
+            builder.add_extension(alternatives, critical=False),
+            key,
+            ExtendedKeyUsageOID.SERVER_AUTH,
+        )
 
     def client(self, user: str, groups: Sequence[str] = ()) -> Pair:
-        """A client certificate: CN is the user, O its groups (Kubernetes' x509 authentication)."""
+        """Issue a client certificate; CN is the user, and O are its groups."""
         key = ec.generate_private_key(ec.SECP256R1())
-        return self._issue(self._builder(_name(user, groups), key), key, ExtendedKeyUsageOID.CLIENT_AUTH)
+        return self._issue(
+            self._builder(_name(user, groups), key),
+            key,
+            ExtendedKeyUsageOID.CLIENT_AUTH,
+        )
 
 
 def signing_key() -> tuple[bytes, bytes]:
-    """(private, public) PEM for service account tokens (ES256)."""
+    """Make a key for signing service account tokens (ES256); returns (private, public) in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return _pem(key), public
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return _pem(key), key.public_key().public_bytes(serialization.Encoding.PEM, form)

@@ -1,7 +1,9 @@
-"""BIRD 2, FRR and GoBGP as Debian has them, unpacked into a cache and not installed: no user, no service.
+"""Provides Debian's BIRD 2, FRR and GoBGP, unpacked into a cache and not installed.
 
-15 MB are downloaded once, into /var/cache/kubewire/routers (an ordinary user: ~/.cache/kubewire/routers), checked by
-apt's signatures. They are run from there only as long as nobody else can change them.
+Installing these packages would create users on the machine and start routing daemons in its
+network. Unpacked, they are only programs that a lab can run. 15 MB are downloaded once, to
+/var/cache/kubewire/routers (without root: ~/.cache/kubewire/routers), and checked by apt's
+signatures. They are run from there only while no other user can change the folder.
 """
 
 from __future__ import annotations
@@ -20,23 +22,25 @@ _COMPLETE = "complete"
 
 
 class NoRouters(Exception):
-    """They cannot be had; the text says why."""
+    """The programs are not available; the text says why."""
 
 
 def directory() -> Path:
-    """Where this user unpacks."""
+    """The folder into which this user unpacks."""
     if os.geteuid() == 0:
         return SYSTEM
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kubewire/routers")
 
 
 def location() -> Path | None:
-    """The folder they are in, as a root of a file system. Whose it is was checked when the lab was started."""
+    """The root of the file tree with the programs; None if there is none. Does not check who can
+    change it; for a lab, this was checked when it was started."""
     return next((folder for folder in (directory(), SYSTEM) if (folder / _COMPLETE).exists()), None)
 
 
 def find() -> Path | None:
-    """The folder they are in; None also when somebody else can change it, about which ensure() complains."""
+    """As location(), but None also if another user can change the folder; ensure() raises an error
+    for it then."""
     folder = location()
     with contextlib.suppress(apt.Untrusted):
         if folder is not None:
@@ -46,13 +50,16 @@ def find() -> Path | None:
 
 
 def ensure() -> Path:
-    """The folder, filled first where that has not been done. Raises NoRouters."""
+    """The folder with the programs; unpacks them first if necessary. Raises NoRouters."""
     try:
         if (found := location()) is not None:
             apt.require_own(found)
             return found
         if shutil.which("apt-get") is None:
-            raise NoRouters(f"this is not a Debian: its packages {', '.join(PACKAGES[:3])} cannot be had")
+            raise NoRouters(
+                "this machine has no apt-get (it is not a Debian), so the Debian packages "
+                f"{', '.join(PACKAGES[:3])} cannot be downloaded"
+            )
         folder = directory()
         apt.make_own(folder)
     except apt.Untrusted as error:
@@ -73,6 +80,6 @@ def _fill(folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Where their libraries are."""
+    """Environment variables with which the programs find their libraries."""
     libraries = f"{folder}/usr/lib/{os.uname().machine}-linux-gnu"
     return {"LD_LIBRARY_PATH": f"{libraries}:{libraries}/frr"}

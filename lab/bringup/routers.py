@@ -1,11 +1,11 @@
-"""Routers of a topology that speak BGP (`topology.routing` of a lab file): their AS numbers and configuration. Pure.
+"""Routers of a topology that speak BGP (`topology.routing` of a lab file): their configuration. Pure.
 
-    spine   AS 65000   announces its networks (the outside)
-    tor-1   AS 65001   announces rack-1; takes whatever node of the rack connects (AS 64512 is Calico's default)
-    tor-2   AS 65002   the same for rack-2
+A router that has an AS number speaks BGP with every other one that shares a network with it. It also takes whatever
+node connects from one of its networks (AS 64512 is Calico's default). It announces its own networks, and nobody is told
+a default route. Of two-racks, the spine has AS 65000, tor-1 65001 and tor-2 65002.
 
-Nodes of both racks may have one AS: a top-of-rack router writes its own in place of theirs when it tells a node
-(as-override), or the other rack's routes would look like a loop. Nobody is told a default route.
+Nodes behind different routers may have one AS: a router writes its own in place of theirs when it tells a node
+(as-override), or the other nodes' routes would look like a loop.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubewire.topologies.plan import Machine, TopologyPlan
+from kubewire.topologies.plan import Machine, TopologyPlan, bare
 
-SPINE, FIRST_RACK, NODES_AS = 65000, 65001, 64512
+NODES_AS = 64512
 CONFIG, ROOT = "/run/routing", "@ROOT@"
 _GROUP = b"root:x:0:\nfrrvty:x:85:root\n"
 _LOOPBACK = "127.0.0.1"
@@ -36,41 +36,38 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Router:
-    """What its BGP needs to know. neighbours: (address, AS); rack: whose hosts may connect, "" for the spine."""
+    """What its BGP needs to know. neighbours: (address, AS); nodes: the networks whose nodes may connect."""
 
     machine: Machine
     number: int
     neighbours: tuple[tuple[str, int], ...]
-    rack: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 def routers(plan: TopologyPlan) -> list[Router]:
-    """Of the two-rack topology: the spine, and the routers of the racks."""
-    tops = [machine for machine in plan.machines if machine.role == "router" and machine.rack]
-    spine = plan.machine("router")
-    numbers = {top.name: FIRST_RACK + number for number, top in enumerate(tops)}
-    found = [Router(spine, SPINE, tuple((_uplink(top), numbers[top.name]) for top in tops))]
-    for top in tops:
-        (above,) = [_bare(other) for other in _addresses(spine) if _same_network(other, top.interfaces[1].address)]
-        rack = str(ipaddress.ip_interface(top.interfaces[0].address).network)
-        found.append(Router(top, numbers[top.name], ((above, SPINE),), rack))
-    return found
+    """The routers that have an AS number, first those without nodes. Those that share a network are neighbours."""
+    speakers = [machine for machine in plan.machines if machine.asn]
+    node_networks = {_network(address) for node in plan.nodes for address in _addresses(node)}
+    found = []
+    for router in speakers:
+        own = {_network(address) for address in _addresses(router)}
+        neighbours = tuple(
+            (bare(address), other.asn)
+            for other in speakers
+            for address in _addresses(other)
+            if other is not router and _network(address) in own
+        )
+        nodes = tuple(_network(address) for address in _addresses(router) if _network(address) in node_networks)
+        found.append(Router(router, router.asn, neighbours, nodes))
+    return sorted(found, key=lambda router: bool(router.nodes))
 
 
 def _addresses(machine: Machine) -> Iterator[str]:
     yield from (interface.address for interface in machine.interfaces)
 
 
-def _uplink(top: Machine) -> str:
-    return _bare(top.interfaces[1].address)
-
-
-def _bare(address: str) -> str:
-    return address.partition("/")[0]
-
-
-def _same_network(one: str, other: str) -> bool:
-    return ipaddress.ip_interface(one).network == ipaddress.ip_interface(other).network
+def _network(address: str) -> str:
+    return str(ipaddress.ip_interface(address).network)
 
 
 def daemons(kind: str) -> tuple[Daemon, ...]:
@@ -141,13 +138,15 @@ def bird(router: Router) -> str:
         "  ipv4 { import all; export where source ~ [RTS_DEVICE, RTS_BGP]; next hop self; };",
         "}",
     ]
-    lines += [
-        f"protocol bgp as{number} from session {{ neighbor {address} as {number}; }}"
-        for address, number in router.neighbours
-    ]
-    if router.rack:
+    for position, (address, number) in enumerate(router.neighbours):
+        before = sum(other == number for _, other in router.neighbours[:position])
+        name = f"as{number}" + (f"_{before + 1}" if before else "")
+        lines.append(f"protocol bgp {name} from session {{ neighbor {address} as {number}; }}")
+    for number, nodes in enumerate(router.nodes, 1):
+        suffix = "" if number == 1 else str(number)
         lines += [
-            f'protocol bgp nodes from session {{ neighbor range {router.rack} external; dynamic name "node";',
+            f"protocol bgp nodes{suffix} from session {{ neighbor range {nodes} external;"
+            f' dynamic name "node{suffix and suffix + "_"}";',
             "  ipv4 {",
             "    import all; next hop self;",
             "    export filter { if source !~ [RTS_DEVICE, RTS_BGP] then reject;",
@@ -177,15 +176,15 @@ def bgpd(router: Router) -> str:
     ]
     for address, number in router.neighbours:
         lines += [f" neighbor {address} remote-as {number}", *_quick(address)]
-    if router.rack:
+    if router.nodes:
         lines += [
             " neighbor nodes peer-group",
             " neighbor nodes remote-as external",
             *_quick("nodes"),
-            f" bgp listen range {router.rack} peer-group nodes",
+            *(f" bgp listen range {network} peer-group nodes" for network in router.nodes),
         ]
     lines += [" address-family ipv4 unicast", "  redistribute connected"]
-    if router.rack:
+    if router.nodes:
         lines.append("  neighbor nodes as-override")
     return "\n".join([*lines, " exit-address-family", "exit", ""])
 
@@ -217,11 +216,11 @@ def gobgpd(router: Router) -> str:
             f"    peer-as = {number}",
             # It tells no path to a peer whose AS is in it, whatever it would write in its place: the other rack must
             # not see the nodes' AS. Nodes of one rack are not told of each other; their default route serves.
-            *(['    remove-private-as = "all"'] if router.rack and number == SPINE else []),
+            *(['    remove-private-as = "all"'] if router.nodes and number != router.number else []),
             "  [neighbors.timers.config]",
             *timers,
         ]
-    if router.rack:
+    if router.nodes:
         lines += [
             "[[peer-groups]]",
             "  [peer-groups.config]",
@@ -231,9 +230,12 @@ def gobgpd(router: Router) -> str:
             "    replace-peer-as = true",
             "  [peer-groups.timers.config]",
             *timers,
+        ]
+    for network in router.nodes:
+        lines += [
             "[[dynamic-neighbors]]",
             "  [dynamic-neighbors.config]",
-            f'    prefix = "{router.rack}"',
+            f'    prefix = "{network}"',
             '    peer-group = "nodes"',
         ]
     return "\n".join(lines) + "\n"
@@ -241,13 +243,20 @@ def gobgpd(router: Router) -> str:
 
 def fib(router: Router) -> str:
     """components/bgp's file beside GoBGP."""
-    networks = [(ipaddress.ip_interface(address).network, _bare(address)) for address in _addresses(router.machine)]
+    networks = [(ipaddress.ip_interface(address).network, bare(address)) for address in _addresses(router.machine)]
     document = {
         "localAS": router.number,
-        "routerID": _bare(router.machine.interfaces[1].address),
+        "routerID": _other_identifier(router.machine),
         "listen": [],
         "connectRetry": 1,
         "announce": [{"prefix": str(network), "nextHop": address} for network, address in networks],
         "peers": [{"name": "gobgpd", "address": _LOOPBACK, "localAddress": _LOOPBACK, "remoteAS": router.number}],
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _other_identifier(machine: Machine) -> str:
+    """A BGP identifier that is not GoBGP's, which is the machine's address (RFC 6286 section 2.1)."""
+    if len(machine.interfaces) > 1:
+        return bare(machine.interfaces[1].address)
+    return str(ipaddress.IPv4Address(int(ipaddress.IPv4Address(machine.address)) ^ (1 << 31)))

@@ -24,8 +24,10 @@ from kubewire.components.networks import registry
 from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient
 from kubewire.lab.bringup.components import (
     ADMIN_CONF,
+    DNS_HOST,
     DOOR_FD,
     FABRIC,
+    NO_NAMESERVER,
     ClusterAddresses,
     ComponentSpec,
     NodeFile,
@@ -44,7 +46,7 @@ from kubewire.lab.sandbox.process import Progress, code_folders
 from kubewire.lab.sandbox.request import Doors
 from kubewire.lab.state import HostRecord
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES, TopologyPlan, without_routes_between_routers
+from kubewire.topologies.plan import TopologyPlan
 
 if TYPE_CHECKING:
     from mininet.net import Mininet
@@ -73,10 +75,7 @@ class Lab:
         self.name = name
         self._doors = doors
         self._progress = progress
-        shape = SHAPES[spec.topology.shape]
-        self.plan: TopologyPlan = shape(spec.topology.workers, spec.network.nodeCIDR, spec.topology.links.bandwidth)
-        if spec.topology.routing != "static":
-            self.plan = without_routes_between_routers(self.plan)
+        self.plan: TopologyPlan = spec.plan
         self.authority = Authority()
         self.network: Mininet = None
         self.runtime: RuntimeClient
@@ -90,7 +89,7 @@ class Lab:
         """All steps in order. Raises BringUpFailed naming the step, the node, the command and its output."""
         with self._step("fork server"):
             self._start_runtime()
-        with self._step(f"network: {len(self.plan.nodes)} nodes, {self.spec.topology.shape}"):
+        with self._step(f"network: {len(self.plan.nodes)} nodes, {self.plan.name}"):
             self._build_network()
         if not self.spec.kubernetes:
             with self._step("a bare lab: nothing runs on its hosts"):
@@ -182,7 +181,8 @@ class Lab:
         own = [str(path) for path in topmost(shown) if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
         self.network = network.build(self.plan, *own, directories=[*registry.directories()])
         # Of the families that the lab has; every host sees this file.
-        nameservers = self.plan.machine("dns").addresses
+        server = self.plan.find(DNS_HOST)
+        nameservers = server.addresses if server else NO_NAMESERVER
         Path("/etc/resolv.conf").write_text("".join(f"nameserver {address}\n" for address in nameservers))
 
     def pid(self, host: str) -> int:

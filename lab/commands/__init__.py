@@ -1,1 +1,1 @@
-"""Subcommands of kubewire, a module each; cli.py parses their options."""
+"""The subcommands of kubewire, one module each; cli.py parses their options."""

@@ -1,8 +1,10 @@
-"""`kubewire node N -- CMD`: run a command in a host's namespaces, and carry its streams.
+"""`kubewire node N -- CMD`: runs a command in a host's namespaces and copies its streams.
 
-The command is a process of the lab's fork server. This process never enters the lab, where a privileged process could
-read its environment (/proc/PID/environ), and hands none of its own descriptors in: only pipes. So whatever stays
-behind in the lab has no way to the caller's terminal or files.
+The simplest way would be to enter the namespaces and execute the command (nsenter(1)). But then a
+process of the machine would be inside the lab, with its environment (/proc/PID/environ) and its
+open files within reach of the lab's root. So the lab's fork server starts the command, and this
+process stays outside. It hands in pipes only, none of its own descriptors, so a process that stays
+behind in the lab has no access to the caller's terminal or files.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, RuntimeClient, StartError, Tty
+from kubewire.components.runtime.api import (
+    Process,
+    ProcessSpec,
+    RuntimeApiError,
+    RuntimeClient,
+    StartError,
+    Tty,
+)
 from kubewire.lab.errors import LabError, UsageError
 from kubewire.lab.launch import Interrupted
 from kubewire.lab.sandbox.process import clean_environment
@@ -28,16 +37,16 @@ _CHUNK = 64 * 1024
 
 
 def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[str]) -> int:
-    """Returns the command's exit code (127 when there is no such command). With a terminal for both input and output,
-    the command gets a terminal of the lab.
+    """Run a command on a host. Returns its exit code (127 if it does not exist). If both input and
+    output are terminals, the command gets a terminal of the lab.
 
-    Raises UsageError for an unknown host, LabError when the lab does not answer or ends meanwhile.
+    Raises UsageError for an unknown host, LabError if the lab does not answer or ends meanwhile.
     """
     if not record.hosts:
-        raise UsageError(f"lab {state.name!r} is still coming up")
+        raise UsageError(f"lab {state.name!r} is still coming up; try again in a moment")
     pids = {entry.name: entry.pid for entry in record.hosts}
     if host not in pids:
-        raise UsageError(f"no host {host!r} in lab {state.name!r}; there are {', '.join(pids)}")
+        raise UsageError(f"lab {state.name!r} has no host {host!r}; its hosts: {', '.join(pids)}")
     terminal = os.isatty(0) and os.isatty(1)
     spec = ProcessSpec(
         main="kubewire.lab.sandbox.node_shell:main",
@@ -56,7 +65,8 @@ def run(state: StateDirectory, record: LabRecord, host: str, command: Sequence[s
     except StartError as error:
         raise LabError(f"{host}: {error}") from error
     except (RuntimeApiError, TimeoutError) as error:
-        raise LabError(f"lab {state.name!r} does not answer: {error}; look into {state.logs}/runtime.log") from error
+        log = state.logs / "runtime.log"
+        raise LabError(f"lab {state.name!r} does not answer: {error}; see {log}") from error
 
 
 def _environment(host: str) -> dict[str, str]:
@@ -69,14 +79,15 @@ def _on_pipes(client: RuntimeClient, state: StateDirectory, spec: ProcessSpec) -
         process, feed, out, errors = _spawn(client, spec)
         stack.enter_context(_handling(_SENT_ON, lambda number: _signal(state, process, number)))
         _start(_feed, feed)
-        # What it has started may go on with its streams: it is over when the process has ended, and all it said is out.
-        ended, ends = os.pipe()
-        stack.callback(os.close, ended)
-        copying = _start(_copy, {out: 1, errors: 2}, ended)
+        # A process that the command has started may keep the pipes open. So copying stops when the
+        # command has ended and its output so far is copied, not at the end of the pipes.
+        ended_reader, ended_writer = os.pipe()
+        stack.callback(os.close, ended_reader)
+        copying = _start(_copy, {out: 1, errors: 2}, ended_reader)
         try:
             code = client.wait(process.id).shell_code
         finally:
-            os.close(ends)
+            os.close(ended_writer)
         copying.join()
         return code
 
@@ -90,12 +101,13 @@ def _on_terminal(client: RuntimeClient, state: StateDirectory, spec: ProcessSpec
         _start(_feed, feed)
         copying = _start(_copy, {out: 1}, None)
         code = client.wait(process.id).shell_code
-        copying.join()  # the fork server ends it with the process
+        copying.join()  # the fork server closes the terminal when the process has ended
         return code
 
 
 def _spawn(client: RuntimeClient, spec: ProcessSpec) -> tuple[Process, int, int, int]:
-    """The process, the writing end of its input, the reading ends of its output and errors."""
+    """Start the command. Returns the process, the writing end of its input, and the reading ends of
+    its output and errors."""
     pipes = [os.pipe() for _ in range(3)]
     theirs = (pipes[0][0], pipes[1][1], pipes[2][1])
     try:
@@ -113,8 +125,9 @@ def _start(work: Callable[..., None], *arguments: Any) -> threading.Thread:
 
 
 def _feed(feed: int) -> None:
-    """The caller's input, up to its end."""
-    # Reading a terminal in the background would stop the whole program (termios(3)); so it is an error, and the end.
+    """Copy the caller's input to the command, up to its end."""
+    # A background process that reads its terminal is stopped by SIGTTIN (termios(3)). With the
+    # signal blocked, read(2) fails instead, and only the input ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTIN,))
     with suppress(OSError):
         while data := os.read(0, _CHUNK):
@@ -123,7 +136,8 @@ def _feed(feed: int) -> None:
 
 
 def _copy(ways: dict[int, int], ended: int | None) -> None:
-    """From each pipe to a descriptor of ours, up to its end; once `ended` has, only what is there already."""
+    """Copy each pipe to one of our descriptors, up to its end. Once the pipe `ended` is closed,
+    copy only what the pipes hold already."""
     poller = select.poll()
     for source in ways:
         os.set_blocking(source, False)
@@ -143,7 +157,7 @@ def _copy(ways: dict[int, int], ended: int | None) -> None:
 
 
 def _pass(source: int, target: int) -> bool:
-    """Copy a chunk. False: the source has ended, or the target takes no more."""
+    """Copy a chunk. Returns False if the source has ended or the target accepts no more."""
     with suppress(OSError):
         if data := os.read(source, _CHUNK):
             _write(target, data)
@@ -156,17 +170,19 @@ def _write(target: int, data: bytes) -> None:
     while view:
         try:
             view = view[os.write(target, view) :]
-        except BlockingIOError:  # the caller's descriptor; it may be one that somebody else has set so
+        except BlockingIOError:  # another process has set the caller's descriptor non-blocking
             select.select([], [target], [])
 
 
-#: What a terminal or a shell sends to a command that it runs; the command's to handle.
+#: Signals that a terminal or a shell sends to its command; they are passed on to the command.
 _SENT_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def _handling(numbers: Sequence[signal.Signals], handle: Callable[[int], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda received, _: handle(received)) for number in numbers}
+    before = {}
+    for number in numbers:
+        before[number] = signal.signal(number, lambda received, _: handle(received))
     try:
         yield
     finally:
@@ -175,8 +191,12 @@ def _handling(numbers: Sequence[signal.Signals], handle: Callable[[int], None]) 
 
 
 def _signal(state: StateDirectory, process: Process, number: int) -> None:
-    """To all of the command, as a terminal does. A connection of its own: the other one is waiting."""
-    spec = ProcessSpec(main="kubewire.lab.sandbox.node_shell:signal_session", args=(str(process.pid), str(number)))
+    """Signal all processes of the command, as a terminal does. Uses a new connection, because the
+    other one waits for the command to end."""
+    spec = ProcessSpec(
+        main="kubewire.lab.sandbox.node_shell:signal_session",
+        args=(str(process.pid), str(number)),
+    )
     with suppress(RuntimeApiError, TimeoutError), RuntimeClient(state.runtime_socket) as client:
         if client.get(process.id).running:
             client.run(spec)
@@ -199,7 +219,8 @@ def _size() -> Tty:
 
 @contextmanager
 def _raw(terminal: int) -> Iterator[None]:
-    """Every key goes to the lab's terminal, which does what the caller's does otherwise."""
+    """Set the caller's terminal to raw mode: it passes every key on to the lab's terminal, which
+    handles ctrl-C, echo and line editing."""
     sys.stdout.flush()
     before = termios.tcgetattr(terminal)
     tty.setraw(terminal)

@@ -1,7 +1,10 @@
-"""`kubewire plan`: whether the ranges of nodes, pods and Services fit together, and for how much. Nothing is built.
+"""`kubewire plan`: checks that node, pod and Service ranges do not overlap, and computes how many
+nodes and pods they allow. It starts no lab.
 
-The ranges come from a lab file or from flags named as kubeadm's and kube-controller-manager's; what overlaps is refused
-with what would become of the packets. The arithmetic is topologies.ranges, which lab files are checked with as well.
+Kubernetes does not check this. With overlapping ranges a cluster comes up, and later some packets
+reach a node instead of a pod, or never leave the node. The ranges come from a lab file or from
+flags, which have the names of kubeadm's and kube-controller-manager's. For each overlap the report
+says what would happen to packets. topologies.ranges does the arithmetic, also for lab files.
 """
 
 from __future__ import annotations
@@ -27,47 +30,92 @@ from kubewire.topologies.ranges import (
 
 EPILOG = """\
 examples:
-  kubewire plan                                       a lab's defaults
-  kubewire plan -f lab.yaml                           what a lab file says
-  kubewire plan --node-cidr 10.0.0.0/16 --pod-network-cidr 10.244.0.0/16 --service-cidr 10.96.0.0/12 --nodes 200
-  kubewire plan --node-cidr 172.31.0.0/16 --pod-network-cidr 192.168.0.0/16 --service-cidr 10.100.0.0/16
+  kubewire plan                                check the default ranges of a lab
+  kubewire plan -f lab.yaml                    check the ranges of a lab file
+  kubewire plan --node-cidr 10.0.0.0/16 --pod-network-cidr 10.244.0.0/16 \\
+      --service-cidr 10.96.0.0/12 --nodes 200
   kubewire plan --node-cidr fd00:1::/64 --pod-network-cidr fd00::/48 --service-cidr fd01::/108
-  kubewire plan --other office=10.244.16.0/20         networks that must not collide with the cluster
+  kubewire plan --other office=10.244.16.0/20  check also against networks outside the cluster
 
-dual-stack: an IPv4 and an IPv6 range with a comma between them.
-exit codes: 0 it fits, 1 it does not (with the reasons), 2 wrong input
+For dual-stack, give an IPv4 and an IPv6 range with a comma between them.
+exit codes: 0 the ranges fit; 1 they do not, and the reasons are printed; 2 wrong input
 """
-#: Blocks that are drawn on a line of their own (RFC 1918, 6598, 4193).
-_BLOCKS = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
+#: Private blocks (RFC 1918, RFC 6598). The picture groups ranges by the block that contains them.
+_PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+_BLOCKS = [ipaddress.ip_network(text) for text in _PRIVATE]
 _CELLS = 48
 _SHOWN = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a range is given by; without --file and flags they are those of a lab."""
+    """Add the flags. A range that is not given is that of the lab file, or the default of a lab."""
     add = parser.add_argument
     add("-f", "--file", metavar="LAB.YAML", help="take ranges, masks and nodes from a lab file")
-    add("--node-cidr", metavar="CIDR", help="the machines' addresses")
-    add("--pod-network-cidr", "--cluster-cidr", dest="pod_cidr", metavar="CIDR", help="the pods' addresses")
-    add("--service-cidr", "--service-cluster-ip-range", dest="service_cidr", metavar="CIDR", help="the ClusterIPs")
-    add("--node-cidr-mask-size", type=int, metavar="BITS", help="of each node's part of the pod range")
-    add("--node-cidr-mask-size-ipv4", type=int, metavar="BITS", help="of dual-stack (default: 24)")
-    add("--node-cidr-mask-size-ipv6", type=int, metavar="BITS", help="of dual-stack (default: 64)")
-    add("--nodes", type=int, metavar="N", help="how many nodes, control plane included (default: 4)")
+    add("--node-cidr", metavar="CIDR", help="range of the nodes' addresses")
+    add(
+        "--pod-network-cidr",
+        "--cluster-cidr",
+        dest="pod_cidr",
+        metavar="CIDR",
+        help="range of the pods' addresses",
+    )
+    add(
+        "--service-cidr",
+        "--service-cluster-ip-range",
+        dest="service_cidr",
+        metavar="CIDR",
+        help="range of the Services' ClusterIPs",
+    )
+    add(
+        "--node-cidr-mask-size",
+        type=int,
+        metavar="BITS",
+        help="prefix length of each node's podCIDR, with one IP family",
+    )
+    add(
+        "--node-cidr-mask-size-ipv4",
+        type=int,
+        metavar="BITS",
+        help="prefix length of each node's IPv4 podCIDR in dual-stack (default: 24)",
+    )
+    add(
+        "--node-cidr-mask-size-ipv6",
+        type=int,
+        metavar="BITS",
+        help="prefix length of each node's IPv6 podCIDR in dual-stack (default: 64)",
+    )
+    add(
+        "--nodes",
+        type=int,
+        metavar="N",
+        help="number of nodes, including the control plane (default: 4)",
+    )
     add(
         "--max-pods",
         type=int,
         default=MAX_PODS,
         metavar="N",
-        help="pods of a node (the kubelet's maxPods: %(default)s)",
+        help="maximum of pods per node (default: the kubelet's maxPods, %(default)s)",
     )
-    add("--other", action="append", default=[], metavar="NAME=CIDR", help="a network that must not collide; repeatable")
-    add("--allow-overlap", action="store_true", help="show overlaps, but let them pass")
-    add("-o", "--output", choices=("text", "json", "yaml"), default="text", help="form (default: %(default)s)")
+    add(
+        "--other",
+        action="append",
+        default=[],
+        metavar="NAME=CIDR",
+        help="a network outside the cluster that must not overlap with it; repeatable",
+    )
+    add("--allow-overlap", action="store_true", help="report overlaps, but do not fail")
+    add(
+        "-o",
+        "--output",
+        choices=("text", "json", "yaml"),
+        default="text",
+        help="output format (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the plan; 1 when it cannot work. Raises UsageError."""
+    """Print the plan. Returns 1 if a cluster with it cannot work. Raises UsageError."""
     plan, allowed = plan_of(options)
     overlaps = [str(one) for one in plan.overlaps()]
     problems = plan.problems() + ([] if allowed else overlaps)
@@ -79,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan_of(options: argparse.Namespace) -> tuple[AddressPlan, bool]:
-    """And whether overlaps are wanted. Raises UsageError."""
+    """The plan, and whether overlaps are allowed. Raises UsageError."""
     from kubewire.scenarios.engine.file.spec import LabSpec, SpecError
 
     try:
@@ -88,11 +136,13 @@ def plan_of(options: argparse.Namespace) -> tuple[AddressPlan, bool]:
         raise UsageError(str(error)) from None
     network = spec.network
     pods = _ranges("--pod-network-cidr", options.pod_cidr or network.clusterCIDR)
-    masks = {version: network.mask_size(version) if options.file else MASK_SIZES[version] for version in (4, 6)}
+    masks = dict(MASK_SIZES)
+    if options.file:
+        masks = {version: network.mask_size(version) for version in (4, 6)}
     masks |= _given_masks(options, pods)
-    nodes = spec.topology.workers + 1 if options.nodes is None else options.nodes
+    nodes = len(spec.nodes) if options.nodes is None else options.nodes
     if nodes < 1 or options.max_pods < 1:
-        raise UsageError("--nodes and --max-pods: at least 1")
+        raise UsageError("--nodes and --max-pods must be at least 1")
     plan = AddressPlan(
         nodes=_ranges("--node-cidr", options.node_cidr or network.nodeCIDR),
         pods=pods,
@@ -113,15 +163,17 @@ def _ranges(flag: str, text: str) -> tuple[Range, ...]:
 
 
 def _given_masks(options: argparse.Namespace, pods: Sequence[Range]) -> dict[int, int]:
-    """As kube-controller-manager takes the three flags. Raises UsageError."""
+    """IP version -> prefix length, from the three flags as kube-controller-manager reads them.
+    Raises UsageError."""
     given = {4: options.node_cidr_mask_size_ipv4, 6: options.node_cidr_mask_size_ipv6}
-    one = options.node_cidr_mask_size
-    if one is not None and len(pods) > 1:
+    only = options.node_cidr_mask_size
+    if only is not None and len(pods) > 1:
         raise UsageError(
-            "--node-cidr-mask-size is for one IP family; with two take --node-cidr-mask-size-ipv4 and -ipv6"
+            "--node-cidr-mask-size is for one IP family; the pod range has two, so use "
+            "--node-cidr-mask-size-ipv4 and --node-cidr-mask-size-ipv6"
         )
-    if one is not None:
-        given = {pods[0].version: one}
+    if only is not None:
+        given = {pods[0].version: only}
     return {version: size for version, size in given.items() if size is not None}
 
 
@@ -138,35 +190,35 @@ def _others(options: argparse.Namespace) -> dict[str, list[Range]]:
     return found
 
 
-# --- as text
-
-
 def text(plan: AddressPlan, problems: Sequence[str], allowed: Sequence[str] = ()) -> Iterator[str]:
-    """Lines. allowed: overlaps that are no problem because they are wanted."""
+    """The lines of the report. allowed: overlaps that the user allows."""
     yield from _picture(plan)
     yield ""
-    yield f"{plan.node_count:,} nodes, up to {plan.max_pods:,} pods each: {plan.node_count * plan.max_pods:,} pods"
+    total = plan.node_count * plan.max_pods
+    yield f"{plan.node_count:,} nodes, up to {plan.max_pods:,} pods each: {total:,} pods"
     for pods in plan.pod_ranges:
         if pods.fits:
             yield from _pods(pods, plan)
     for services in plan.service_ranges:
         yield from _services(services)
     yield ""
-    yield from (f"! wanted: {line}" for line in allowed)
+    yield from (f"! allowed: {line}" for line in allowed)
     yield from (f"✗ {line}" for line in problems)
     if not problems:
-        yield "✓ it fits"
+        yield "✓ the ranges fit"
 
 
 def _pods(pods: PodRange, plan: AddressPlan) -> Iterator[str]:
     left = pods.parts - plan.node_count
     room = f"{left:,} are left" if left >= 0 else f"{-left:,} nodes get none"
     each = _number(pods.pods_of_a_node)
-    yield f"pods {pods.whole}: {pods.parts:,} parts of /{pods.mask}, {room}; {each} pods in each"
+    yield f"pods {pods.whole}: {pods.parts:,} podCIDRs of /{pods.mask}, {room}; {each} pods in each"
     if plan.max_pods <= pods.pods_of_a_node < 2 * plan.max_pods:
-        yield "  fewer than twice maxPods: the address of a pod that has ended is soon another one's"
+        yield "  fewer than twice maxPods: a new pod soon gets the address of a pod that has ended"
     count = min(plan.node_count, pods.parts)
-    numbers = range(count) if count <= 2 * _SHOWN else [*range(_SHOWN), -1, *range(count - _SHOWN, count)]
+    numbers = list(range(count))
+    if count > 2 * _SHOWN:  # the first ones, "...", the last ones
+        numbers = [*range(_SHOWN), -1, *range(count - _SHOWN, count)]
     for number in numbers:
         yield "  ..." if number < 0 else f"  node {number + 1:<6,} {pods.part(number)}"
 
@@ -177,7 +229,7 @@ def _services(services: ServiceRange) -> Iterator[str]:
     yield f"  kube-dns    {services.address(10)}"
     if band := services.static_band:
         asked = f"{services.address(1)} to {services.address(band)}"
-        yield f"  {asked} ({band}) for who asks for one, the others for everybody"
+        yield f"  {asked} ({band}) for Services that choose their ClusterIP, the others for all"
 
 
 def _number(count: int) -> str:
@@ -185,7 +237,7 @@ def _number(count: int) -> str:
 
 
 def _picture(plan: AddressPlan) -> Iterator[str]:
-    """Where the ranges lie in their block, a line each."""
+    """Draw where the ranges lie in their block, a line for each range."""
     flat = [(name, one) for name, several in plan.named.items() for one in several]
     width = max(len(name) for name, _ in flat)
     wide = max(len(str(one)) for _, one in flat)
@@ -199,7 +251,8 @@ def _picture(plan: AddressPlan) -> Iterator[str]:
 
 
 def _block(one: Range, ranges: Sequence[Range]) -> Range:
-    """One of _BLOCKS, the /8 around it, or in IPv6 what is around all of them."""
+    """The block in which a range is drawn: one of _BLOCKS or the /8 that contains it; in IPv6 the
+    smallest block that contains all ranges."""
     for block in _BLOCKS:
         if one.version == block.version and one.subnet_of(block):  # type: ignore[arg-type]
             return block
@@ -214,15 +267,13 @@ def _bar(block: Range, one: Range) -> str:
     def cell(address: int) -> int:
         return (address - int(block.network_address)) * _CELLS // block.num_addresses
 
-    first, last = cell(int(one.network_address)), cell(int(one.broadcast_address))
+    first = cell(int(one.network_address))
+    last = cell(int(one.broadcast_address))
     return "".join("█" if first <= number <= last else "·" for number in range(_CELLS))
 
 
-# --- as data
-
-
 def as_dict(plan: AddressPlan, problems: Sequence[str], overlaps: Sequence[str]) -> dict[str, Any]:
-    """Numbers without words, for scripts."""
+    """The report as data, for scripts."""
     return {
         "nodes": {"count": plan.node_count, "cidrs": [str(one) for one in plan.nodes]},
         "pods": [_pods_dict(pods, plan) for pods in plan.pod_ranges],
@@ -235,7 +286,11 @@ def as_dict(plan: AddressPlan, problems: Sequence[str], overlaps: Sequence[str])
 
 
 def _pods_dict(pods: PodRange, plan: AddressPlan) -> dict[str, Any]:
-    found: dict[str, Any] = {"cidr": str(pods.whole), "family": FAMILIES[pods.whole.version], "nodeMaskSize": pods.mask}
+    found: dict[str, Any] = {
+        "cidr": str(pods.whole),
+        "family": FAMILIES[pods.whole.version],
+        "nodeMaskSize": pods.mask,
+    }
     if pods.fits:
         last = min(plan.node_count, pods.parts) - 1
         parts = {"firstNode": str(pods.part(0)), "lastNode": str(pods.part(last))}

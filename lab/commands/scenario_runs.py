@@ -1,4 +1,4 @@
-"""`kubewire run` and `kubewire demo`: scenarios on labs that end with this process."""
+"""`kubewire run` and `kubewire demo`: run scenarios on labs that end with this process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ DEMO = "four-networking-problems"
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: all passed or were skipped with a reason, 1: an expectation failed, 2: a file is wrong, 130: interrupted."""
+    """Run scenarios. Returns 0 if all passed or were skipped with a reason, 1 if an expectation
+    failed, 2 if a file is wrong, 130 if interrupted."""
     if options.vm not in ("never", *CHOICES):
-        raise UsageError(f"--vm {options.vm}: there are never, {', '.join(CHOICES)}")
+        raise UsageError(f"--vm {options.vm}: choose one of never, {', '.join(CHOICES)}")
     delegate = options.vm != "never"
     elsewhere = VirtualMachines(options.vm if delegate else AUTO)
     chosen = engine.options_of(options, missing_feature, elsewhere, delegate=delegate)
@@ -27,6 +28,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def demo(_: argparse.Namespace) -> int:
-    """The four networking problems with all evidence, and an HTML report."""
+    """Show the four networking problems with all evidence, and write an HTML report."""
     options = RunOptions(results=Path("results/demo"), verbose=True, missing=missing_feature)
     return engine.run(engine.files_of([DEMO]), LabStarter(), options)

@@ -1,4 +1,4 @@
-"""`kubewire status`: which labs run, and what is in them."""
+"""`kubewire status`: lists the labs, or the hosts, components and memory of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubewire.scenarios.engine.file.spec import LabSpec
 
 
 def show(name: str | None) -> int:
-    """A line per lab, or one lab in detail."""
+    """Print a line for each lab, or one lab in detail."""
     if name is not None:
         print(plain(detail(*running(name))))
         return 0
@@ -21,30 +21,32 @@ def show(name: str | None) -> int:
     for state in labs:
         record = state.record()
         if record is None or not state.alive():
-            print(f"{state.name}: dead (its record is in {state.path}; kubewire down --name {state.name} removes it)")
+            removes = f"kubewire down --name {state.name}"
+            print(f"{state.name}: dead; its logs are in {state.logs}; `{removes}` removes it")
         else:
-            what = LabSpec.parse(record.spec, str(state.path)).label()
-            print(
-                f"{state.name}: {'running' if record.ready else 'coming up'}, {what}, API https://127.0.0.1:{record.port}"
-            )
+            label = LabSpec.parse(record.spec, str(state.path)).label()
+            stage = "running" if record.ready else "coming up"
+            print(f"{state.name}: {stage}, {label}, API https://127.0.0.1:{record.port}")
     return 0
 
 
 def detail(state: StateDirectory, record: LabRecord) -> str:
-    """Hosts with their components and pods. Raises LabError when the lab does not answer (yet)."""
+    """The hosts with their components, and the memory of the lab. Raises LabError if the lab does
+    not answer, UsageError if it is still coming up."""
     if not record.hosts:
-        raise UsageError(f"lab {state.name!r} is still coming up")
+        raise UsageError(f"lab {state.name!r} is still coming up; try again in a moment")
     try:
         with RuntimeClient(state.runtime_socket) as runtime:
             processes = runtime.list({})
     except (RuntimeApiError, TimeoutError) as error:
-        raise LabError(f"lab {state.name!r} does not answer: {error}; look into {state.logs}/runtime.log") from error
+        log = state.logs / "runtime.log"
+        raise LabError(f"lab {state.name!r} does not answer: {error}; see {log}") from error
     lines = [
         f"lab {state.name}: {LabSpec.parse(record.spec, str(state.path)).label()}",
         f"  API https://127.0.0.1:{record.port}  kubeconfig {state.kubeconfig}  logs {state.logs}/",
     ]
     for host in record.hosts:
-        own = [p for p in processes if p.labels.get("host") == host.name]
+        own = [process for process in processes if process.labels.get("host") == host.name]
         parts = ", ".join(_component(process) for process in own)
         addresses = " ".join(filter(None, (host.address, host.secondary)))
         lines.append(f"  {host.name:<14} {host.role:<13} {addresses:<15} {parts}")
@@ -61,7 +63,8 @@ def _component(process: Process) -> str:
 
 
 def _memory(init: int) -> int:
-    """Proportional set size of everything below PID 1, MiB: shared pages count once."""
+    """Memory of all processes below PID 1, in MiB: their proportional set size, which counts a
+    shared page once (proc_pid_smaps(5))."""
     total = 0
     for pid in _descendants(init):
         try:

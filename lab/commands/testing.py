@@ -1,8 +1,10 @@
-"""`kubewire test`: the static checks, a kernel for virtual machines, then the whole test suite in parallel.
+"""`kubewire test`: runs the static checks, provides a kernel for virtual machines, and runs the
+whole test suite in parallel.
 
-The tests of virtual machines use the kernels that are built. On a machine without any it is Debian's stock one: tens of
-megabytes and seconds, where building one takes 5 to 15 minutes of two cores. Where tests ran, and what did not for want
-of a kernel, is the last thing that is said (tests/conftest.py).
+The tests in virtual machines use the kernels that are built. On a machine without any, Debian's
+stock kernel is installed: this takes tens of megabytes and seconds, while building a kernel takes
+two cores 5 to 15 minutes. The end of the output says on which kernels the tests ran, and which
+tests were skipped for lack of a kernel (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from kubewire.components.base import sources
 from kubewire.lab.commands import virtual
 from kubewire.lab.errors import UsageError
 
-#: name, module, arguments: run in this order, each must succeed.
+#: (name, module, arguments) of the static checks, in the order in which they run.
 CHECKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ruff: style and likely mistakes", "ruff", ("check", "-q", ".")),
     ("ruff: format", "ruff", ("format", "-q", "--check", ".")),
@@ -29,23 +31,25 @@ CHECKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code of the first check that fails, else pytest's. arguments go to pytest and skip the static checks."""
+    """Run the checks and tests. With arguments, run only pytest, with these arguments. Returns the
+    exit code of the first check that fails, or that of pytest."""
     root = sources.FOLDER
     if not sources.IS_CHECKOUT:
-        raise UsageError("the tests are part of a checkout; run ./kubewire test there")
+        raise UsageError("an installed kubewire has no tests; run ./kubewire test in a checkout")
     if not arguments:
         for name, module, options in CHECKS:
             if code := _check(root, name, module, options):
                 return code
         virtual.kernel_for_tests()
-    # Labs wait more than they compute: two workers keep a core busy.
+    # Tests of labs wait more than they compute, so two workers are needed to keep a core busy.
     workers = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"] if not arguments else []
     command = [sys.executable, "-m", "pytest", *workers, *arguments]
     return _until_it_ends(command, root)
 
 
 def _until_it_ends(command: Sequence[str], root: Path) -> int:
-    """Ctrl-C reaches pytest too, which then ends the labs of its tests; that must not be cut short."""
+    """Run a command and wait for it, also after ctrl-C: pytest gets it too, and needs time to end
+    the labs of its tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, cwd=root) as process:
         try:
@@ -57,7 +61,11 @@ def _until_it_ends(command: Sequence[str], root: Path) -> int:
 def _check(root: Path, name: str, module: str, options: Sequence[str]) -> int:
     began = time.monotonic()
     code = _lint_imports(root) if module == "importlinter.cli" else _module(root, module, options)
-    print(f"  {'✗' if code else '✓'} {name}  {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    print(
+        f"  {'✗' if code else '✓'} {name}  {time.monotonic() - began:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )
     return code
 
 
@@ -72,4 +80,5 @@ def _lint_imports(root: Path) -> int:
 
 def _run(root: Path, arguments: Sequence[str]) -> int:
     environment = os.environ | {"PYTHONPATH": str(sources.IMPORTED_FROM)}
-    return subprocess.run([sys.executable, *arguments], cwd=root, stdout=sys.stderr, env=environment).returncode
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=root, stdout=sys.stderr, env=environment).returncode

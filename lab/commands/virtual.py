@@ -1,4 +1,5 @@
-"""`kubewire vm`: kubewire's own command lines, or any program, in a virtual machine (vm/README.md)."""
+"""`kubewire vm`: runs a command line of kubewire, or any program, in a virtual machine
+(vm/README.md)."""
 
 from __future__ import annotations
 
@@ -28,35 +29,42 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 CHOICES = (AUTO, *(kernel.name for kernel in KERNELS))
-#: What the tests boot; QEMU takes minutes, and is measured in benchmarks/.
+#: The kernels that the tests boot. QEMU takes minutes; benchmarks/ measures it.
 TESTED = ("uml", "uml-stock")
-#: What a lab with all defaults needs of a kernel, beyond what every lab does.
+#: The features that a lab with all defaults needs.
 _LAB = (*(name for name, feature in kernel_features.FEATURES.items() if feature.needed), "vxlan")
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a command line needs of a kernel: features, and whether it wants time to be skipped."""
+    """What a command line needs from a kernel: features, and whether idle time is skipped."""
 
     features: tuple[str, ...] = ()
     virtual_time: bool = False
 
 
 def needs_of(cases: Iterable[Case]) -> Needs:
-    """Of scenarios; virtual time when each of them wants it."""
+    """What scenarios need. Idle time is skipped if each of them requires it."""
     chosen = list(cases)
     features = dict.fromkeys(name for case in chosen for name in case.requires)
     virtual = kernel_features.VIRTUAL_TIME
     skipping = [virtual in case.requires for case in chosen]
-    return Needs((*_LAB, *(name for name in features if name != virtual)), bool(skipping) and all(skipping))
+    return Needs(
+        (*_LAB, *(name for name in features if name != virtual)),
+        bool(skipping) and all(skipping),
+    )
 
 
 def choose(wanted: str, needs: Needs) -> Kernel:
-    """The lightest kernel that is built and has what is needed, or the wanted one. Raises UsageError, NotBuilt."""
+    """The wanted kernel or, with "auto", the lightest one that is built and has what is needed.
+    Raises UsageError, NotBuilt."""
     if wanted != AUTO:
         kernel = named(wanted)
         if needs.virtual_time and not kernel.virtual_time:
-            raise UsageError(f"the kernel {kernel.name} has no virtual time; leave --kernel out, or give --kernel uml")
+            raise UsageError(
+                f"the kernel {kernel.name} has no virtual time, but the command needs it; "
+                "leave --kernel out, or use --kernel uml",
+            )
         build.need(kernel)
         return kernel
     for kernel in KERNELS:
@@ -66,35 +74,58 @@ def choose(wanted: str, needs: Needs) -> Kernel:
     refused = {kernel: build.refusal(kernel) for kernel, one in known.items() if one is None}
     if unbuilt := [kernel.name for kernel, why in refused.items() if not why]:
         raise NotBuilt(
-            f"no virtual machine's kernel here has it; build one first: kubewire vm build --kernel {unbuilt[0]}"
+            "no kernel that is built for virtual machines has all the features this needs; "
+            f"build another one first: kubewire vm build --kernel {unbuilt[0]}"
         )
-    why_not = [f"{kernel.name} lacks {', '.join(lacking(kernel, one, needs))}" for kernel, one in known.items() if one]
+    why_not = []
+    for kernel, built_kernel in known.items():
+        if built_kernel:
+            why_not.append(f"{kernel.name} lacks {', '.join(lacking(kernel, built_kernel, needs))}")
     why_not += [f"{kernel.name} does not run on this machine" for kernel in refused]
-    raise UsageError(f"no virtual machine's kernel has it: {'; '.join(why_not)}")
+    raise UsageError(
+        f"no kernel for virtual machines has all the features this needs: {'; '.join(why_not)}",
+    )
 
 
 def lacking(kernel: Kernel, built: cache.Built, needs: Needs) -> list[str]:
-    """What of it a kernel has not."""
+    """The needed features that this kernel lacks."""
     missing = [name for name in needs.features if not built.features.get(name)]
-    return missing + ([kernel_features.VIRTUAL_TIME] if needs.virtual_time and not kernel.virtual_time else [])
+    if needs.virtual_time and not kernel.virtual_time:
+        missing.append(kernel_features.VIRTUAL_TIME)
+    return missing
 
 
-def run(options: argparse.Namespace, parse: Callable[[Sequence[str]], argparse.Namespace | None]) -> int:
-    """`kubewire vm run -- COMMAND ...`: the command's exit code. parse: of kubewire's own command lines, else None."""
+def run(
+    options: argparse.Namespace,
+    parse: Callable[[Sequence[str]], argparse.Namespace | None],
+) -> int:
+    """Run `kubewire vm run -- COMMAND ...`; returns the exit code of the command. parse: returns
+    the options of a command line of kubewire, None for any other program."""
     command = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
     if not command:
-        raise UsageError("what should run in it? kubewire vm run -- run SCENARIO, or any command")
+        raise UsageError("give the command to run, e.g. kubewire vm run -- run SCENARIO")
     inner = parse(command)
     needs, outputs = _of_kubewire(inner)
     virtual = options.virtual_time or needs.virtual_time
     kernel = _chosen(options.kernel, Needs(needs.features, virtual))
     boot = Boot(options.memory, cpus(kernel), virtual)
     argv = [sys.executable, "-m", "kubewire.lab", *command] if inner else command
-    job = Job(argv, str(Path.cwd()), build.environment(), [path.resolve() for path in (*outputs, *options.output)])
+    job = Job(
+        argv,
+        str(Path.cwd()),
+        build.environment(),
+        [path.resolve() for path in (*outputs, *options.output)],
+    )
     return _guarded(lambda: _run_job(kernel, boot, job, visible(command), options.timeout))
 
 
-def _run_job(kernel: Kernel, boot: Boot, job: Job, seen: Sequence[Path], timeout: float | None) -> int:
+def _run_job(
+    kernel: Kernel,
+    boot: Boot,
+    job: Job,
+    seen: Sequence[Path],
+    timeout: float | None,
+) -> int:
     with Machine(kernel, build.need(kernel), boot, visible=seen, jobs=[job]) as machine:
         (pending,) = machine.pending
         return machine.wait(pending, timeout=timeout, out=_to(1), err=_to(2))
@@ -109,7 +140,7 @@ def _to(descriptor: int) -> Callable[[bytes], None]:
 
 
 def _of_kubewire(inner: argparse.Namespace | None) -> tuple[Needs, list[Path]]:
-    """What a command line of kubewire needs, and where it writes reports."""
+    """What a command line of kubewire needs, and the folders to which it writes reports."""
     if inner is None:
         return Needs(), []
     outputs = [inner.results] if hasattr(inner, "results") else []
@@ -125,22 +156,34 @@ def _of_kubewire(inner: argparse.Namespace | None) -> tuple[Needs, list[Path]]:
 
 
 def visible(command: Sequence[str] = ()) -> list[Path]:
-    """Folders that a command line needs: the code, the working folder, and what its words name."""
+    """The folders that a command line needs: the code, the working folder, and those of files that
+    its arguments name."""
     named_ = [Path(word).resolve() for word in command if "/" in word and Path(word).exists()]
-    return [*build.code_folders(), Path.cwd(), *(path if path.is_dir() else path.parent for path in named_)]
+    return [
+        *build.code_folders(),
+        Path.cwd(),
+        *(path if path.is_dir() else path.parent for path in named_),
+    ]
 
 
 def shell(options: argparse.Namespace) -> int:
-    """`kubewire vm shell`: a shell on this terminal."""
+    """Run `kubewire vm shell`: a shell on this terminal."""
     if not sys.stdin.isatty():
-        raise UsageError("kubewire vm shell needs a terminal; without one: kubewire vm run -- COMMAND")
+        raise UsageError(
+            "kubewire vm shell needs a terminal; without one, use kubewire vm run -- COMMAND",
+        )
     kernel = _chosen(options.kernel, Needs(virtual_time=options.virtual_time))
     boot = Boot(options.memory, cpus(kernel), options.virtual_time, terminal=True)
     folder = str(Path.cwd())
 
     def work() -> int:
         with Machine(
-            kernel, build.need(kernel), boot, visible=visible(), shell=["bash", "-l"], workdir=folder
+            kernel,
+            build.need(kernel),
+            boot,
+            visible=visible(),
+            shell=["bash", "-l"],
+            workdir=folder,
         ) as machine:
             return machine.attend()
 
@@ -150,7 +193,8 @@ def shell(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _terminal_as_before() -> Iterator[None]:
-    """A machine has the terminal in raw mode, and may end without putting it back."""
+    """Restore the settings of the terminal: a machine sets raw mode, and may end without resetting
+    it."""
     before = termios.tcgetattr(0)
     try:
         yield
@@ -159,10 +203,12 @@ def _terminal_as_before() -> Iterator[None]:
 
 
 def make(options: argparse.Namespace) -> int:
-    """`kubewire vm build`: the Debian packages (as root), then the kernels, with a line per step."""
-    kernels = [named(options.kernel)] if options.kernel != AUTO else [named("uml"), named("uml-stock")]
+    """Run `kubewire vm build`: install the Debian packages (as root), then build the kernels.
+    Prints a line per step."""
+    names = [options.kernel] if options.kernel != AUTO else ["uml", "uml-stock"]
+    kernels = [named(name) for name in names]
     steps = debian.Steps()
-    os.umask(0o022)  # what root builds is for everybody
+    os.umask(0o022)  # every user may run the kernels that root builds
     failed = ""
     for kernel in kernels:
         try:
@@ -178,12 +224,14 @@ def make(options: argparse.Namespace) -> int:
 
 
 def kernel_for_tests() -> None:
-    """Where no kernel is built, Debian's stock one, if this user may install it and it runs here.
+    """If no kernel is built, install Debian's stock one, provided that this user may and that it
+    runs here.
 
-    A kernel that does not run is no failure: a line says why, and so does each test that is
-    skipped for want of it. Raises LabError when Debian's packages cannot be installed.
+    A kernel that does not run is not an error: a line says why, and so does each test that is
+    skipped. Raises LabError if Debian's packages cannot be installed.
     """
-    stock, steps = named("uml-stock"), debian.Steps()
+    stock = named("uml-stock")
+    steps = debian.Steps()
     for kernel in filter(build.to_be_asked, KERNELS):
         _try(kernel, steps)
     try:
@@ -205,11 +253,11 @@ def kernel_for_tests() -> None:
 
 
 def _without(why: str) -> None:
-    print(f"  - virtual machines: {why}; tests in it are skipped", file=sys.stderr, flush=True)
+    print(f"  - virtual machines: {why}; their tests are skipped", file=sys.stderr, flush=True)
 
 
 def _try(kernel: Kernel, steps: debian.Steps) -> None:
-    """Build it, or say in one line why not."""
+    """Build a kernel, or print one line with the reason why it cannot be built."""
     try:
         steps.run(f"kernel {kernel.name}", lambda progress: _build(kernel, progress))
     except debian.SetUpFailed as error:
@@ -223,9 +271,15 @@ def _install(kernel: Kernel, steps: debian.Steps) -> None:
             f"these Debian packages are missing: {' '.join(wanted)}; run kubewire vm build as root"
         )
     if wanted and shutil.which("apt-get") is None:
-        raise debian.SetUpFailed(f"this is not a Debian; install what provides {' '.join(wanted)}")
+        raise debian.SetUpFailed(
+            "this machine has no apt-get (it is not a Debian); install what these Debian packages "
+            f"contain: {' '.join(wanted)}"
+        )
     if wanted:
-        steps.run(f"Debian packages: {' '.join(wanted)}", lambda progress: debian.install_packages(wanted, progress))
+        steps.run(
+            f"Debian packages: {' '.join(wanted)}",
+            lambda progress: debian.install_packages(wanted, progress),
+        )
 
 
 def _build(kernel: Kernel, progress: Callable[[str], None]) -> None:
@@ -236,29 +290,27 @@ def _build(kernel: Kernel, progress: Callable[[str], None]) -> None:
 
 
 def show() -> int:
-    """`kubewire vm status`: the kernels with size and checksum, the machines that run."""
+    """Run `kubewire vm status`: print the kernels with size and checksum, and the machines that
+    run."""
     print(f"cache {cache.directory()}  {cache.size_of(cache.directory()) / 1e6:.0f} MB")
     for kernel in KERNELS:
         print(f"  {kernel.name:<10} {kernel.title}")
         try:
             built = build.find(kernel)
         except Untrusted as error:
-            print(f"  {'':<10} not used: {error}")
+            print(f"  {'':<10} ignored: {error}")
             continue
         if built is None:
-            why = build.refusal(kernel)
-            print(
-                f"  {'':<10} "
-                + (
-                    f"does not run on this machine: {why}"
-                    if why
-                    else f"not built: kubewire vm build --kernel {kernel.name}"
+            if why := build.refusal(kernel):
+                print(f"  {'':<10} does not run on this machine: {why}")
+            else:
+                print(
+                    f"  {'':<10} not built; to build it: kubewire vm build --kernel {kernel.name}",
                 )
-            )
             continue
         have = sum(built.features.values())
         print(f"  {'':<10} {built.release}, {have} of {len(built.features)} features, {built.path}")
-        changed = "" if _intact(built) else "  CHANGED since it was built: kubewire vm build"
+        changed = "" if _intact(built) else "  CHANGED since it was built; run kubewire vm build"
         print(f"  {'':<10} {built.size / 1e6:.1f} MB, sha256 {built.sha256}{changed}")
     for folder in running():
         print(f"  running: {folder.name}")
@@ -267,7 +319,9 @@ def show() -> int:
 
 def _intact(built: cache.Built) -> bool:
     path = Path(built.path)
-    return path.exists() and path.stat().st_size == built.size and cache.sha256(path) == built.sha256
+    if not path.exists() or path.stat().st_size != built.size:
+        return False
+    return cache.sha256(path) == built.sha256
 
 
 def _chosen(wanted: str, needs: Needs) -> Kernel:

@@ -1,4 +1,9 @@
-"""Scenarios that this kernel cannot run, in virtual machines: options.Elsewhere of the engine for `kubewire run`."""
+"""Runs scenarios that this kernel cannot run in virtual machines, for `kubewire run --vm`.
+
+Implements the engine's protocol Elsewhere (engine/events/options.py). A machine runs an inner
+`kubewire run`, which writes its events to a file. They are read while it runs and handed to the
+outer run, so that its report looks as if all scenarios had run here.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +33,12 @@ _VIRTUAL = f", {VIRTUAL_TIME}"
 
 
 class Stopped(RuntimeError):
-    """The run is over before the machine was done."""
+    """The outer run was stopped before the machine had finished."""
 
 
 class VirtualMachines:
-    """A place is a kernel's name, with ", virtual time" where idle time is skipped. wanted: auto, or a kernel."""
+    """Implements Elsewhere. A place is the name of a kernel, followed by ", virtual time" if idle
+    time is skipped. wanted: "auto", or the name of a kernel."""
 
     def __init__(self, wanted: str = virtual.AUTO) -> None:
         self.wanted = wanted
@@ -50,9 +56,10 @@ class VirtualMachines:
         return kernel.name + (_VIRTUAL if needs.virtual_time else "")
 
     def advice(self, case: Case) -> str:
-        """Elsewhere.advice: the line works as it is, where this one was typed."""
+        """Elsewhere.advice: a command line that works in the current folder."""
         file = case.scenario.file
-        name = case.scenario.name if file.resolve().is_relative_to(CATALOGUE.resolve()) else str(file)
+        in_catalogue = file.resolve().is_relative_to(CATALOGUE.resolve())
+        name = case.scenario.name if in_catalogue else str(file)
         line = f"kubewire vm run -- run {name}"
         try:
             virtual.choose(virtual.AUTO, virtual.needs_of([case]))
@@ -63,18 +70,38 @@ class VirtualMachines:
         return line
 
     def run(
-        self, place: str, cases: Sequence[Case], results: Path, tell: Callable[[Event], None], stopping: Flag
+        self,
+        place: str,
+        cases: Sequence[Case],
+        results: Path,
+        tell: Callable[[Event], None],
+        stopping: Flag,
     ) -> None:
-        """Elsewhere.run: one machine, one inner `kubewire run` of all the cases, whose events come as they happen."""
+        """Elsewhere.run: boot one machine and run all cases in it by one `kubewire run`, passing
+        its events on while it runs."""
         kernel = named(place.removesuffix(_VIRTUAL))
         boot = Boot(MEMORY, virtual.cpus(kernel), place.endswith(_VIRTUAL))
         folder = Path(tempfile.mkdtemp(prefix="kubewire-vm-"))
         files = list(dict.fromkeys(str(case.scenario.file.resolve()) for case in cases))
-        command = ["run", *files, "--results", f"{folder}/results", "--events", f"{folder}/events", "--quiet"]
+        command = [
+            "run",
+            *files,
+            "--results",
+            f"{folder}/results",
+            "--events",
+            f"{folder}/events",
+            "--quiet",
+        ]
         command += [word for case in cases for word in ("--only", case.id)]
-        job = Job([sys.executable, "-m", "kubewire.lab", *command], str(Path.cwd()), build.environment(), [folder])
+        job = Job(
+            [sys.executable, "-m", "kubewire.lab", *command],
+            str(Path.cwd()),
+            build.environment(),
+            [folder],
+        )
         try:
-            with Machine(kernel, build.need(kernel), boot, visible=virtual.visible(files), jobs=[job]) as machine:
+            visible = virtual.visible(files)
+            with Machine(kernel, build.need(kernel), boot, visible=visible, jobs=[job]) as machine:
                 self._follow(machine, cases, tell, stopping)
             _captures(folder / "results/captures", results / "captures")
         except (Ended, VMError) as error:
@@ -82,11 +109,18 @@ class VirtualMachines:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _follow(self, machine: Machine, cases: Sequence[Case], tell: Callable[[Event], None], stopping: Flag) -> None:
+    def _follow(
+        self,
+        machine: Machine,
+        cases: Sequence[Case],
+        tell: Callable[[Event], None],
+        stopping: Flag,
+    ) -> None:
         (job,) = machine.pending
-        events, pending = Follower(job / "outputs/0/events"), b""
+        events = Follower(job / "outputs/0/events")
+        pending = b""
         by_id = {case.id: case for case in cases}
-        said: list[bytes] = []
+        output: list[bytes] = []
         finished: set[str] = set()
 
         def look() -> None:
@@ -101,16 +135,17 @@ class VirtualMachines:
                     tell(event)
 
         try:
-            code = machine.wait(job, out=said.append, err=said.append, look=look)
+            code = machine.wait(job, out=output.append, err=output.append, look=look)
             look()
         except (LookupError, TypeError, ValueError) as error:
-            raise RuntimeError(f"what came from the virtual machine is no run: {error}") from error
+            raise RuntimeError(f"the virtual machine sent a malformed event: {error}") from error
         finally:
             events.close()
         if code not in (0, 1) or finished != by_id.keys():
             missing = ", ".join(sorted(by_id.keys() - finished))
             without = f" without a result of {missing}" if missing else ""
-            raise RuntimeError(f"exit code {code}{without}: {b''.join(said)[-2000:].decode(errors='replace')}")
+            end_of_output = b"".join(output)[-2000:].decode(errors="replace")
+            raise RuntimeError(f"exit code {code}{without}: {end_of_output}")
 
 
 def _captures(source: Path, target: Path) -> None:

@@ -1,1 +1,1 @@
-"""What a lab needs of the machine's kernel, checked before it starts."""
+"""Checks of what a lab needs from the machine's kernel, made before the lab starts."""

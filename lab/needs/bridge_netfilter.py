@@ -1,8 +1,13 @@
-"""br_netfilter: what makes iptables see packets between two ports of a node's bridge. A module on most machines,
-loaded by nobody until somebody asks (kubeadm's users are told to: modprobe br_netfilter).
+"""Loads br_netfilter, the kernel module that passes bridged packets through iptables.
 
-Loaded, it would filter the machine's own bridges too, which it did not before; so it is switched off there at once.
-New network namespaces start with it on, whatever the machine's own has (net/bridge/br_netfilter_hooks.c).
+Pods of one node are ports of one bridge. If a pod sends to a Service and kube-proxy redirects the
+packet to a pod on the same node, the answer crosses only the bridge. Without the module, conntrack
+does not see this answer and cannot translate its source back to the Service's address. On most
+machines nothing loads the module by itself; kubeadm's documentation tells its users to.
+
+As soon as the module is loaded it also filters the machine's own bridges, which were not filtered
+before, so it is switched off for them at once. A new network namespace starts with it switched on,
+independent of the machine's setting (net/bridge/br_netfilter_hooks.c).
 """
 
 from __future__ import annotations
@@ -22,8 +27,14 @@ def _modprobe() -> bool:
         return False
 
 
-def ensure(switches: Path = _SWITCHES, load: Callable[[], bool] = _modprobe, *, root: bool | None = None) -> bool:
-    """Load the module where it is not, as root; True when it is there now. Nothing else of the machine changes."""
+def ensure(
+    switches: Path = _SWITCHES,
+    load: Callable[[], bool] = _modprobe,
+    *,
+    root: bool | None = None,
+) -> bool:
+    """Load the module, as root, if it is not loaded; returns whether it is loaded now. Changes
+    nothing else on the machine."""
     if switches.is_dir():
         return True
     if not (os.geteuid() == 0 if root is None else root) or not load():

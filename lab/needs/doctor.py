@@ -1,6 +1,8 @@
-"""`kubewire doctor`: what this machine, its kernel and the kernels of virtual machines can do for a lab.
+"""`kubewire doctor`: checks what this machine, its kernel and the kernels of virtual machines can
+do for a lab.
 
-All is found out by trying: on the machine now, in each virtual machine when its kernel was built.
+A version number does not tell what a kernel was built with, so each feature is tried: on the
+machine now, in a virtual machine when its kernel was built.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ KERNEL = "kernel"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. needed: a lab cannot run without it; otherwise without says what is missing then.
+    """One line of the report.
 
-    cure: what to do where it does not work, if there is something.
+    needed: no lab can run without it.
+    without: what a lab lacks if it does not work and is not needed.
+    cure: what the user can do if it does not work; "" if nothing.
     """
 
     name: str
@@ -42,7 +46,7 @@ class Finding:
     cure: str = ""
 
 
-#: The Debian packages, in a checkout and where `pip install` puts them (setup.py).
+#: Where the list of Debian packages is: in a checkout, or where `pip install` puts it (setup.py).
 _LISTINGS = (
     sources.FOLDER / "debian-packages.txt",
     Path(sysconfig.get_path("data"), "share/kubewire/debian-packages.txt"),
@@ -50,30 +54,41 @@ _LISTINGS = (
 
 
 def findings() -> dict[str, list[Finding]]:
-    """Everything doctor looks at, by part, most basic first."""
+    """All findings by part, the most basic part first."""
     return {"machine": _machine(), "Debian packages": _tools(), KERNEL: _kernel()}
 
 
 def _machine() -> list[Finding]:
     root = os.geteuid() == 0
-    yes = "root" if root else "ordinary user: labs run in a user namespace"
-    found = [Finding("user", True, yes)]
+    who = "root" if root else "ordinary user: labs run in a user namespace"
+    found = [Finding("user", True, who)]
     if not root:
-        lacking = "in one, files of the machine owned by root are read-only in containers; no bpf, perhaps no tun"
+        lacking = "in one, containers cannot write the machine's files; no bpf, perhaps no tun"
         found.append(
-            Finding("user namespaces", features.in_child(lambda: ns.unshare(ns.CLONE_NEWUSER)), lacking, needed=True)
+            Finding(
+                "user namespaces",
+                features.in_child(lambda: ns.unshare(ns.CLONE_NEWUSER)),
+                lacking,
+                needed=True,
+            )
         )
-    flags = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
+    flags = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET
+    flags |= ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWCGROUP
     found.append(
         Finding(
-            "namespaces", features.in_child(lambda: features.isolate(flags)), "net mnt pid ipc uts cgroup", needed=True
+            "namespaces",
+            features.in_child(lambda: features.isolate(flags)),
+            "net mnt pid ipc uts cgroup",
+            needed=True,
         )
     )
-    found.append(Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), "", needed=True))
+    found.append(
+        Finding("overlayfs", "overlay" in Path("/proc/filesystems").read_text(), "", needed=True),
+    )
     return found
 
 
-#: Packages that a lab can do without, and what it lacks then.
+#: Packages that a lab can do without -> what it lacks without them.
 _WITHOUT_PACKAGE = {"kubernetes-client": "kubewire kubectl", "ipvsadm": "kubeProxy.mode: ipvs"}
 
 
@@ -83,9 +98,12 @@ def _tools() -> list[Finding]:
         return []
     found = []
     for package, witness in packages(listing.read_text()):
-        there = Path(witness).exists() if witness.startswith("/") else shutil.which(witness) is not None
+        is_path = witness.startswith("/")
+        there = Path(witness).exists() if is_path else shutil.which(witness) is not None
         without = _WITHOUT_PACKAGE.get(package, "")
-        found.append(Finding(package, there, witness, not without, without, f"apt install {package}"))
+        found.append(
+            Finding(package, there, witness, not without, without, f"apt install {package}"),
+        )
     return found
 
 
@@ -97,27 +115,29 @@ def _kernel() -> list[Finding]:
 
 
 def vm_features() -> dict[str, dict[str, bool] | None]:
-    """What each kernel of a virtual machine was found to have when it was built; None: it is not built here."""
+    """The features that each kernel of a virtual machine was found to have when it was built; None
+    for a kernel that is not built here."""
     found: dict[str, dict[str, bool] | None] = {}
     for kernel in KERNELS:
         try:
             built = build.find(kernel)
         except Untrusted as error:
-            print(f"kubewire: the kernel {kernel.name} is not used: {error}", file=sys.stderr)
+            print(f"kubewire: the kernel {kernel.name} is ignored: {error}", file=sys.stderr)
             built = None
         found[kernel.name] = dict(built.features) if built else None
     return found
 
 
 def vm_refusals() -> dict[str, str]:
-    """Of the kernels that do not run on this machine: why, in one line. None is booted for it."""
+    """Kernels that do not run on this machine -> the reason in one line. Boots none of them."""
     found = {kernel.name: build.refusal(kernel) for kernel in KERNELS}
     return {name: why for name, why in found.items() if why}
 
 
 @functools.cache
 def missing_feature(name: str) -> str:
-    """Why a kernel feature that a scenario requires is not there; "" when it is. Raises LookupError for no feature."""
+    """Why this machine lacks a kernel feature that a scenario requires; "" if it has it. Raises
+    LookupError if no feature has this name."""
     if name == features.VIRTUAL_TIME:
         return "" if features.has_virtual_time() else "time is real here"
     return "" if features.works(name) else f"this kernel has no {name}{_perhaps()}"
@@ -128,25 +148,35 @@ def _perhaps() -> str:
 
 
 def show(*, as_json: bool = False) -> int:
-    """Print the report; 1 when something a lab cannot do without is missing."""
+    """Print the report. Returns 1 if something is missing that every lab needs."""
     found, others, refused = findings(), vm_features(), vm_refusals()
     if as_json:
         plain = [{"part": part} | asdict(finding) for part, of_it in found.items() for finding in of_it]
-        known = {"kernel": platform.release(), "findings": plain, "vm": others, "vm_refused": refused}
+        known = {
+            "kernel": platform.release(),
+            "findings": plain,
+            "vm": others,
+            "vm_refused": refused,
+        }
         print(json.dumps(known, indent=1))
     else:
         print("\n".join(report(found, others, refused)))
-    return 1 if any(one.needed and not one.works for of_it in found.values() for one in of_it) else 0
+    everything = [finding for of_part in found.values() for finding in of_part]
+    return 1 if any(finding.needed and not finding.works for finding in everything) else 0
 
 
 def report(
-    found: Mapping[str, list[Finding]], others: Mapping[str, Mapping[str, bool] | None], refused: Mapping[str, str]
+    found: Mapping[str, list[Finding]],
+    others: Mapping[str, Mapping[str, bool] | None],
+    refused: Mapping[str, str],
 ) -> Iterator[str]:
-    """For people: the machine, then its kernel's features with those of the virtual machines beside them."""
+    """The report for people: the machine, then the features of its kernel, with those of the
+    virtual machines in further columns."""
     yield f"kernel {platform.release()}, {os.cpu_count()} cores"
     for part, of_it in found.items():
         beside = part == KERNEL
-        yield f"  {part:<29} {'here':<5}" + _row(others, {name: name for name in others}) if beside else part
+        heading = f"  {part:<29} {'here':<5}" + _row(others, {name: name for name in others})
+        yield heading if beside else part
         for finding in of_it:
             yield _line(finding, _row(others, _marks(finding.name, others)) if beside else "")
     for name, why in refused.items():
@@ -156,7 +186,13 @@ def report(
 
 
 def _marks(feature: str, others: Mapping[str, Mapping[str, bool] | None]) -> dict[str, str]:
-    return {name: "?" if one is None else "✓" if one.get(feature) else "-" for name, one in others.items()}
+    marks = {}
+    for name, features_of_it in others.items():
+        if features_of_it is None:
+            marks[name] = "?"
+        else:
+            marks[name] = "✓" if features_of_it.get(feature) else "-"
+    return marks
 
 
 def _row(columns: Iterable[str], cells: Mapping[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""ip_vs: what kube-proxy's mode ipvs is made of. A module where a kernel has it at all, and loaded by nobody."""
+"""Loads ip_vs, the kernel's load balancer, which kube-proxy's mode ipvs programs. In most kernels
+it is a module that nothing loads by itself."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from kubewire.components.kube_proxy import modes
 from kubewire.lab.errors import UsageError
 from kubewire.lab.needs.doctor import missing_feature
 from kubewire.scenarios.engine.file.spec import LabSpec
@@ -24,10 +26,14 @@ def ensure(
     load: Callable[[], None] = _modprobe,
     missing: Callable[[str], str] = missing_feature,
 ) -> None:
-    """For a lab in mode ipvs: load the module where it is not, as root. Raises UsageError when the kernel cannot."""
-    if spec.kubeProxy.mode != "ipvs":
+    """For a lab in mode ipvs, load the module, as root, if it is not loaded. Raises UsageError if
+    the kernel lacks it."""
+    mode = modes.find(spec.kubeProxy.mode)
+    if mode is None or "ip_vs" not in mode.modules:
         return
     if reasons := [reason for reason in map(missing, spec.kubeProxy.requires) if reason]:
-        raise UsageError(f"kubeProxy.mode: ipvs cannot be used here: {', '.join(reasons)}; see kubewire doctor")
+        raise UsageError(
+            f"kubeProxy.mode: {mode.name} cannot be used here: {', '.join(reasons)}; see kubewire doctor",
+        )
     if not table.exists() and os.geteuid() == 0:
         load()

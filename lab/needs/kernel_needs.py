@@ -1,4 +1,5 @@
-"""What a lab file needs of a kernel that not every kernel has: IPv6 (not with ipv6.disable=1), IP-in-IP, ESP."""
+"""Checks kernel features that only some lab files need and not every kernel has: IPv6 (absent with
+the boot parameter ipv6.disable=1), IP-in-IP, ESP."""
 
 from __future__ import annotations
 
@@ -10,10 +11,13 @@ from kubewire.scenarios.engine.file.spec import LabSpec
 
 
 def ensure(spec: LabSpec, missing: Callable[[str], str] = missing_feature) -> None:
-    """Raises UsageError, naming the key, when the kernel cannot."""
+    """Raise UsageError, which names the key of the lab file, if the kernel lacks a feature."""
     for key, value, features in (
+        ("topology", "the properties of its links", spec.topology.requires),
         ("network.ipFamily", spec.network.ipFamily, spec.network.requires),
         ("cni.backend", spec.cni.backend, spec.cni.requires),
     ):
         if reasons := [reason for reason in map(missing, features) if reason]:
-            raise UsageError(f"{key}: {value} cannot be used here: {', '.join(reasons)}; see kubewire doctor")
+            raise UsageError(
+                f"{key}: {value} cannot be used here: {', '.join(reasons)}; see kubewire doctor",
+            )

@@ -1,1 +1,1 @@
-"""The sandbox: its namespaces, its files, and the ways in."""
+"""The sandbox of a lab: its namespaces, its root file system, and the sockets that lead in."""

@@ -1,7 +1,14 @@
-"""What a lab sees of the machine's files: an allow-list, and the files of /etc that are made for it. Pure.
+"""The files of the machine that a lab sees: an allow-list. Pure.
 
-Everything else of the machine does not exist inside: the sandbox's root is made from this list (mounts.py) and the
-machine's own root is detached from it. A file that is missing here is added by name, or by the user with `share`.
+Nodes are not virtual machines and pods are not pulled images: both run the programs that are
+installed on the machine. So a lab needs /usr, but nothing else that belongs to the machine's
+owner. Its root file system is an empty tmpfs to which mounts.py adds, read-only, the folders listed
+here; the machine's own root is detached. Whatever this list does not name does not exist inside, so
+a forgotten entry can hide a file but never expose one. To make another file visible, add its name
+here, or let the user name it with `share` in the lab file.
+
+A few files of /etc (users, hosts, resolv.conf) are generated instead of copied, because their
+content must describe the lab and not the machine.
 """
 
 from __future__ import annotations
@@ -9,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Programs and libraries, shown read-only. On a Debian all but /usr are links into it.
+#: Folders with programs and libraries, bound read-only. On Debian all but /usr are links into it.
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr")
-#: Of the machine's /etc: what programs need that are run from SYSTEM, and nothing that belongs to the machine's owner.
+#: Entries of the machine's /etc that programs in SYSTEM need. None holds data of the machine's
+#: owner.
 ETC = (
     "alternatives",
     "ca-certificates.conf",
@@ -41,7 +49,8 @@ ETC = (
     "timezone",
     "xattr.conf",
 )
-#: Empty folders of every root, with their modes. What a distribution's packages make, and what people mount on.
+#: Empty folders of every root file system, with their modes: those that a distribution's packages
+#: create, and usual mount points.
 FOLDERS = {
     "boot": 0o755,
     "dev": 0o755,
@@ -68,11 +77,12 @@ FOLDERS = {
     "var/tmp": 0o1777,
 }
 LINKS = {"var/run": "/run", "var/lock": "/run/lock", "etc/mtab": "/proc/self/mounts"}
-#: Device files of the machine that lead nowhere but to the process that opens them.
+#: Device files that give no access to the machine: each open file is private to its process.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 UPSTREAM_DNS = "203.0.113.53"
 
-#: Debian's base-passwd (passwd.master), and the users that kubewire's programs change to.
+#: (name, uid, gid, home, shell): those of Debian's base-passwd (passwd.master), and the users to
+#: which programs in a lab change (nginx, tcpdump).
 _USERS = (
     ("root", 0, 0, "/root", "/bin/bash"),
     ("daemon", 1, 1, "/usr/sbin", ""),
@@ -89,9 +99,10 @@ _USERS = (
     ("nobody", 65534, 65534, "/nonexistent", ""),
 )
 _GROUPS = {
-    "root": 0, "daemon": 1, "bin": 2, "sys": 3, "adm": 4, "tty": 5, "disk": 6, "mail": 8, "proxy": 13, "kmem": 15,
-    "sudo": 27, "audio": 29, "www-data": 33, "backup": 34, "shadow": 42, "utmp": 43, "video": 44, "staff": 50,
-    "games": 60, "users": 100, "nginx": 101, "tcpdump": 108, "man": 12, "nogroup": 65534,
+    "root": 0, "daemon": 1, "bin": 2, "sys": 3, "adm": 4, "tty": 5, "disk": 6, "mail": 8,
+    "proxy": 13, "kmem": 15, "sudo": 27, "audio": 29, "www-data": 33, "backup": 34, "shadow": 42,
+    "utmp": 43, "video": 44, "staff": 50, "games": 60, "users": 100, "nginx": 101, "tcpdump": 108,
+    "man": 12, "nogroup": 65534,
 }  # fmt: skip
 _BASHRC = """\
 [ -z "$PS1" ] && return
@@ -102,7 +113,7 @@ PS1='\\u@\\h:\\w\\$ '
 
 @dataclass(frozen=True)
 class Shared:
-    """A file or folder of the machine that the lab file names (`share`): the same path inside."""
+    """A file or folder that the lab file names under `share`; it has the same path inside."""
 
     path: Path
     read_only: bool = True
@@ -110,11 +121,11 @@ class Shared:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the sandbox's root is made of besides the lists above.
+    """The parts of a sandbox's root that differ from lab to lab.
 
-    programs: folders with kubewire's code, its interpreter and other programs that are run inside.
-    logs: the folder of the machine that the lab's log files go to. user: the uid and gid that are 0 inside, as the
-    machine sees them.
+    programs: folders with kubewire's code, its interpreter and other programs that run inside.
+    logs: the machine's folder that receives the lab's log files.
+    user: the uid and gid, as the machine sees them, that are 0 inside.
     """
 
     programs: tuple[Path, ...]
@@ -124,21 +135,21 @@ class Contents:
 
 
 def passwd() -> str:
-    """passwd(5) of every host and container."""
-    lines = (
-        f"{name}:x:{uid}:{gid}:{name}:{home}:{shell or '/usr/sbin/nologin'}" for name, uid, gid, home, shell in _USERS
-    )
+    """The file passwd(5) of every host and container."""
+    lines = []
+    for name, uid, gid, home, shell in _USERS:
+        lines.append(f"{name}:x:{uid}:{gid}:{name}:{home}:{shell or '/usr/sbin/nologin'}")
     return "\n".join([*lines, ""])
 
 
 def group() -> str:
-    """group(5) of every host and container."""
+    """The file group(5) of every host and container."""
     lines = (f"{name}:x:{gid}:" for name, gid in sorted(_GROUPS.items(), key=lambda item: item[1]))
     return "\n".join([*lines, ""])
 
 
 def generated() -> dict[str, str]:
-    """Files of /etc with the lab's own content: path below /etc -> text."""
+    """The files of /etc whose content is made for the lab: path below /etc -> text."""
     return {
         "passwd": passwd(),
         "group": group(),
@@ -151,7 +162,8 @@ def generated() -> dict[str, str]:
 
 
 def topmost(paths: list[Path]) -> list[Path]:
-    """paths without those that lie below another one or below SYSTEM, which show them already. Sorted."""
+    """Sort paths and drop those that lie below another of them or below SYSTEM, since binding the
+    upper folder shows them already."""
     shown = [Path("/", name) for name in SYSTEM]
     chosen: list[Path] = []
     for path in sorted(set(paths)):

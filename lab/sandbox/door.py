@@ -1,9 +1,17 @@
-"""The API door: a process that carries bytes between the machine's loopback and the API server's unix socket.
+"""The API door: a process that copies bytes between a port on the machine's loopback and the API
+server's unix socket.
 
-A TCP socket of the machine's network must not be in a lab, listening or accepted: whoever holds one can shut it down
-and connect it anew, to anything that the machine reaches. So this process alone holds them. It ends with the lab, for
-it is in its pid namespace, but has the user namespace of whoever started the lab: nothing inside may trace it or take
-its descriptors (pidfd_getfd(2)).
+`kubectl` on the machine must reach the API server, which runs in a network namespace without any
+link to the machine. A socket keeps the network namespace in which it was created, so the simplest
+way would be to bind 127.0.0.1:PORT on the machine and let the API server inherit the socket. But a
+process that holds a TCP socket can disconnect it and connect(2) it again, to any address that the
+machine reaches, and this would be a way out of the lab. Therefore no process of the lab may hold
+such a socket, neither a listening nor an accepted one. The door alone holds them, and connects each
+to a unix socket, which leads nowhere else.
+
+Two namespaces of the door must not be confused. It is in the lab's pid namespace, so the kernel
+kills it when the lab ends. It is in the user namespace of the user who started the lab, so no
+process of the lab has the right to trace it or to take its descriptors (ptrace(2), pidfd_getfd(2)).
 """
 
 from __future__ import annotations
@@ -15,16 +23,22 @@ from typing import NoReturn
 
 from kubewire.components.kernel import namespaces as ns
 
-#: Bytes that are read at once, and so the most that wait for one that does not read.
+#: Bytes read at once, and so the most that is buffered for an end that does not read.
 _CHUNK = 64 * 1024
-#: Connections at the same time; what comes above waits in the socket's queue.
+#: Simultaneous connections; further ones wait in the listening socket's queue.
 MAX_CONNECTIONS = 2048
 
 
 class Passage:
-    """A connection and its counterpart on the other side. Each end's stream, and its end, is passed on to the other."""
+    """One connection: its TCP socket (outer) and its unix socket (inner). Copies the stream of each
+    to the other, and also the end of the stream (a half-close, as TCP has it)."""
 
-    def __init__(self, selector: selectors.BaseSelector, outer: socket.socket, inner: socket.socket) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        outer: socket.socket,
+        inner: socket.socket,
+    ) -> None:
         self._selector = selector
         self._other = {outer: inner, inner: outer}
         self._unsent = {outer: b"", inner: b""}
@@ -35,7 +49,8 @@ class Passage:
             selector.register(end, selectors.EVENT_READ, self)
 
     def ready(self, end: socket.socket, events: int) -> bool:
-        """Move what can be moved now. False: it is over, and closed."""
+        """Copy what can be copied without blocking. Returns False if the connection has ended; it
+        is closed then."""
         try:
             if events & selectors.EVENT_READ and end in self._reads:
                 self._read(end)
@@ -43,7 +58,7 @@ class Passage:
                 self._write(end)
         except BlockingIOError:
             return True
-        except OSError:  # a reset, by either side
+        except OSError:  # one of the two sides has reset the connection
             self.close()
             return False
         if not self._reads and not any(self._unsent.values()):
@@ -54,7 +69,7 @@ class Passage:
         return True
 
     def close(self) -> None:
-        """Both ends."""
+        """Close both ends."""
         for end in self._other:
             if end.fileno() in self._selector.get_map():
                 self._selector.unregister(end)
@@ -80,7 +95,8 @@ class Passage:
             end.shutdown(socket.SHUT_WR)
 
     def _watch(self, end: socket.socket) -> None:
-        """Reading goes on when all that was read has been passed on."""
+        """Select the events of end. It is read only while the other end has nothing left to
+        send, so that a slow reader slows down its peer instead of filling memory."""
         events = 0
         if end in self._reads and not self._unsent[self._other[end]]:
             events |= selectors.EVENT_READ
@@ -96,7 +112,7 @@ class Passage:
 
 
 def carry(listener: socket.socket, target: str) -> NoReturn:
-    """Accept from listener for ever, and connect each to the unix socket at target."""
+    """Accept connections from listener for ever, and join each to the unix socket at target."""
     selector = selectors.DefaultSelector()
     listener.setblocking(False)
     selector.register(listener, selectors.EVENT_READ, None)
@@ -104,9 +120,11 @@ def carry(listener: socket.socket, target: str) -> NoReturn:
     while True:
         for key, events in selector.select():
             if key.data is not None:
-                # Its counterpart, handled a moment ago in this round, may have closed both.
+                # The other end may have been handled earlier in this round, and have closed both.
                 end = key.fileobj
-                if isinstance(end, socket.socket) and end.fileno() >= 0 and not key.data.ready(end, events):
+                if not isinstance(end, socket.socket) or end.fileno() < 0:
+                    continue
+                if not key.data.ready(end, events):
                     count -= 1
             elif _accept(selector, listener, target):
                 count += 1
@@ -124,14 +142,14 @@ def _wait_for_room(selector: selectors.BaseSelector, listener: socket.socket, co
 def _accept(selector: selectors.BaseSelector, listener: socket.socket, target: str) -> bool:
     try:
         outer, _ = listener.accept()
-    except OSError:  # it has been reset meanwhile
+    except OSError:  # the client has reset it already
         return False
     outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         inner.setblocking(False)
         inner.connect(target)
-    except OSError:  # nothing listens there, or its queue is full
+    except OSError:  # the API server does not listen, or its queue is full
         outer.close()
         inner.close()
         return False
@@ -140,9 +158,10 @@ def _accept(selector: selectors.BaseSelector, listener: socket.socket, target: s
 
 
 def serve(init: int, listener: socket.socket, inside: int) -> None:
-    """Fork the process that carries, into the pid and network namespaces of init, the lab's first process.
+    """Fork the door into the pid and network namespaces of init, the lab's first process.
 
-    inside: the API server's unix socket, opened with O_PATH: no path is looked up in the lab. Raises OSError.
+    inside: the API server's unix socket, opened with O_PATH, so that the door does not look up a
+    path in the lab. Raises OSError.
     """
 
     def stay() -> NoReturn:
@@ -157,7 +176,7 @@ def serve(init: int, listener: socket.socket, inside: int) -> None:
 def _keep_only(kept: set[int]) -> None:
     low = 0
     for number in sorted(kept):
-        if low < number:  # closerange(0, 0) of Python 3.11 closes everything
+        if low < number:  # in Python 3.11, closerange(0, 0) closes every descriptor
             os.closerange(low, number)
         low = number + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -1,16 +1,24 @@
-"""The sandbox's file system: a tmpfs with what contents.py lists of the machine, and nothing else.
+"""The sandbox's root file system: a tmpfs with the parts of the machine that contents.py lists.
 
-Two user namespaces take part, and the order of the steps is what keeps them apart (user_namespaces(7) and
-mount_namespaces(7), "Restrictions on mount namespaces"):
+The lab must be able to mount (containers need it) but must not be able to undo the mounts that hide
+the machine. The kernel separates the two by user namespace: a mount namespace belongs to a user
+namespace, and when a process in a less privileged user namespace takes a copy of it, every mount in
+the copy is locked. A locked mount cannot be unmounted, made writable or moved, not even by root of
+the lab (mount_namespaces(7), "Restrictions on mount namespaces"). So the starter's user namespace
+must build the root and the lab's user namespace must copy it. The order of the steps follows:
 
-1. `assemble` runs as whoever started the lab, in a mount namespace of its own. It makes the root on a staging folder:
-   a tmpfs, read-only binds of the allowed folders, bound device files.
-2. `mount_process_views` adds /proc and /sys. The kernel gives them to a user namespace only if the mount namespace it
-   leaves shows them whole, so this happens before step 3, by a process in the lab's pid and network namespaces.
-3. `enter` makes the staging folder "/" and detaches the machine's root. From here on no path leads to it.
-4. The first process of the lab, in the lab's user namespace, takes a copy of the mount namespace. The kernel locks
-   every mount in the copy: nobody inside can unmount one, make it writable or look below it.
-5. `finish` mounts what only the lab's own user namespace may own: terminals, message queues, cgroups.
+1. `assemble` runs with the rights of the user who starts the lab, in a new mount namespace. It
+   builds the root on a staging folder: a tmpfs, read-only binds of the allowed folders, and bound
+   device files.
+2. `mount_process_views` adds /proc and /sys. The kernel lets a user namespace mount them only where
+   its mount namespace already shows complete ones (mount_too_revealing in fs/namespace.c). After
+   step 3 none is left, so this comes before it. A process in the lab's pid and network namespaces
+   does it, because they show the namespaces of the process that mounts them.
+3. `enter` makes the staging folder "/" and detaches the machine's root. From here on no path leads
+   to it.
+4. The first process of the lab, in the lab's user namespace, copies the mount namespace; the copy's
+   mounts are locked (process.py).
+5. `finish` mounts the file systems that the lab's user namespace must own: terminals and cgroups.
 """
 
 from __future__ import annotations
@@ -24,30 +32,42 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kubewire.components.kernel import namespaces as ns
-from kubewire.lab.sandbox.contents import DEVICES, ETC, FOLDERS, LINKS, SYSTEM, Contents, Shared, generated, topmost
+from kubewire.lab.sandbox.contents import (
+    DEVICES,
+    ETC,
+    FOLDERS,
+    LINKS,
+    SYSTEM,
+    Contents,
+    Shared,
+    generated,
+    topmost,
+)
 
-#: The root that containers start from, seen from every host: /etc and empty folders, no mounts.
+#: The root that containers start from, visible on every host: /etc and empty folders, no mounts.
 IMAGE = Path("/.image")
-#: What belongs to the lab process and its components: runtime socket, tools, the lab file.
+#: Files of the lab process and its components: runtime socket, tools, the lab file.
 LAB = Path("/var/lib/kubewire")
 LOGS = Path("/var/log/kubewire")
 _STAGING = Path("/tmp")
-#: On one path, as Linux counts (MAXSYMLINKS).
+#: Symbolic links that are followed on one path, as in Linux (MAXSYMLINKS).
 _MOST_LINKS = 40
 
 
 class UnusableShare(OSError):
-    """An entry of `share` that cannot be shown; str() names the path and the reason."""
+    """An entry of `share` cannot be made visible; str() names the path and the reason."""
 
 
 def assemble(contents: Contents) -> Path:
-    """Make the root and return the folder it is mounted on. Needs a mount namespace of its own; Linux 5.12.
+    """Build the root and return the folder on which it is mounted.
 
-    Raises OSError naming the mount that failed, UnusableShare.
+    The caller must be in a new mount namespace; Linux 5.12 or later. Raises OSError that names the
+    mount that failed, and UnusableShare.
     """
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
-    # Held by descriptor: the staging folder may cover their paths.
-    programs = {path: _hold(path) for path in topmost([path.resolve() for path in contents.programs])}
+    # Opened before the staging folder is mounted, because it may cover their paths.
+    resolved = [path.resolve() for path in contents.programs]
+    programs = {path: _hold(path) for path in topmost(resolved)}
     links = dict(link for path in contents.programs for link in links_on(path))
     shared = {entry: _hold_shared(entry) for entry in contents.shared}
     logs = _hold(contents.logs)
@@ -66,8 +86,8 @@ def assemble(contents: Contents) -> Path:
         _devices(_STAGING / "dev", options)
         for path, descriptor in programs.items():
             _show(descriptor, path)
-        for link, says in links.items():
-            _link(link, says)
+        for link, destination in links.items():
+            _link(link, destination)
         for entry, descriptor in shared.items():
             _share(descriptor, entry, owner)
         _show(logs, LOGS, read_only=False)
@@ -75,27 +95,30 @@ def assemble(contents: Contents) -> Path:
 
 
 def system_folders() -> list[Path]:
-    """Those of SYSTEM that are folders of this machine and not links into one of the others."""
+    """The entries of SYSTEM that are folders on this machine, and not links into another entry."""
     folders = [Path("/", name) for name in SYSTEM]
     return [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
 
 
 def links_on(path: Path) -> list[tuple[Path, Path]]:
-    """The symbolic links that one follows on the way from "/" to path, each with what it says.
+    """The symbolic links that are followed from "/" to path, as (link, target) pairs.
 
-    A program may be known by such a path, as a virtual environment's python is (sys.prefix), so a lab has these links.
+    Programs find themselves by such paths, for example the python of a virtual environment
+    (sys.prefix), so a lab needs the links too.
     """
     links: list[tuple[Path, Path]] = []
-    walked, left = Path("/"), list(path.parts[1:])
+    walked = Path("/")
+    left = list(path.parts[1:])
     while left and len(links) < _MOST_LINKS:
         here = walked / left.pop(0)
         if not here.is_symlink():
             walked = here
             continue
-        says = here.readlink()
-        links.append((here, says))
-        whole = Path(os.path.normpath(walked / says))
-        walked, left = Path("/"), [*whole.parts[1:], *left]
+        target = here.readlink()
+        links.append((here, target))
+        whole = Path(os.path.normpath(walked / target))
+        walked = Path("/")
+        left = [*whole.parts[1:], *left]
     return links
 
 
@@ -105,7 +128,9 @@ def _hold(path: Path) -> int:
 
 def _hold_shared(entry: Shared) -> int:
     if entry.path.resolve() == Path("/"):
-        raise UnusableShare(f"share: {entry.path} is the machine's whole file system; name what the lab needs of it")
+        raise UnusableShare(
+            f"share: {entry.path} is the whole file system; name the folders that the lab needs",
+        )
     try:
         return _hold(entry.path)
     except OSError as error:
@@ -113,7 +138,7 @@ def _hold_shared(entry: Shared) -> int:
 
 
 def _skeleton(root: Path) -> None:
-    """Folders, links and /etc of a root. Only what everybody may read on the machine is copied."""
+    """Make the folders, links and /etc of a root. Copies only what the lab's root may read."""
     for name, mode in FOLDERS.items():
         (root / name).mkdir(exist_ok=True)
         (root / name).chmod(mode)
@@ -142,15 +167,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _system(root: Path) -> None:
-    """Programs and libraries. Their owner, the machine's root, is nobody inside (except with hostUsers): what only
-    root may read on the machine stays unread."""
+    """Bind the folders with programs and libraries. Their owner, the machine's root, has no id in
+    the lab (except with hostUsers), so files that only root may read stay unreadable."""
     for folder in system_folders():
         ns.bind(folder, root / folder.name, recursive=True)
         ns.restrict(root / folder.name)
 
 
 def _devices(dev: Path, options: str) -> None:
-    """A /dev of bound device files: the tmpfs below them opens none, so a device node made there is useless."""
+    """Make /dev from bound device files. The tmpfs below them is mounted nodev, so a device node
+    that is created there cannot be opened."""
     ns.mount("tmpfs", dev, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, options)
     for name in DEVICES:
         machine = Path("/dev", name)
@@ -168,23 +194,23 @@ def _devices(dev: Path, options: str) -> None:
 
 
 def _show(descriptor: int, path: Path, *, read_only: bool = True) -> None:
-    """Bind an open file or folder of the machine to its own path below the root."""
+    """Bind an open file or folder of the machine at the same path below the root."""
     target = _target(descriptor, path)
     ns.bind(f"/proc/self/fd/{descriptor}", target, recursive=True)
     ns.restrict(target, read_only=read_only)
     os.close(descriptor)
 
 
-def _link(path: Path, says: Path) -> None:
-    """The link that the machine has at path, where the root has nothing yet."""
+def _link(path: Path, target: Path) -> None:
+    """Make a symbolic link at path as the machine has it, unless the root has that path already."""
     link = _STAGING / path.relative_to("/")
     if not (link.is_symlink() or link.exists()):
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(says)
+        link.symlink_to(target)
 
 
 def _target(descriptor: int, path: Path) -> Path:
-    """An empty file or folder to bind it on."""
+    """Make the empty file or folder on which descriptor is bound."""
     target = _STAGING / path.relative_to("/")
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         target.mkdir(parents=True, exist_ok=True)
@@ -195,9 +221,11 @@ def _target(descriptor: int, path: Path) -> Path:
 
 
 def _share(descriptor: int, entry: Shared, lab_root: int) -> None:
-    """As the lab file says. What root of the lab writes to a writable one belongs to the owner of the path.
+    """Bind a path of `share`. Files that root of the lab writes to a writable one belong, on the
+    machine, to the owner of the path.
 
-    lab_root: its user id as the machine sees it; 0: that of the caller, who needs no mapping.
+    lab_root: user id of the lab's root as the machine sees it. 0 means that it is the caller, and
+    no id mapping is needed.
     """
     if entry.read_only or lab_root == 0:
         _show(descriptor, entry.path, read_only=entry.read_only)
@@ -205,8 +233,8 @@ def _share(descriptor: int, entry: Shared, lab_root: int) -> None:
     status = os.fstat(descriptor)
     if status.st_uid == 0:
         raise UnusableShare(
-            f"share: {entry.path} belongs to root, and root of the lab would write there as root of the machine; "
-            "give it to another user (chown) or set readOnly: true"
+            f"share: {entry.path} belongs to root, and root of the lab would write there as root "
+            "of the machine; give it to another user (chown) or set readOnly: true"
         )
     target = _target(descriptor, entry.path)
     with _user_namespace_of(status, lab_root) as users:
@@ -214,8 +242,9 @@ def _share(descriptor: int, entry: Shared, lab_root: int) -> None:
             ns.bind_idmapped(descriptor, target, users)
         except OSError as error:
             raise UnusableShare(
-                f"share: {entry.path}: its file system cannot map user ids ({os.strerror(error.errno or 0)}), so that "
-                "nothing in the lab could write there; set readOnly: true"
+                f"share: {entry.path}: its file system cannot map user ids "
+                f"({os.strerror(error.errno or 0)}), so nothing in the lab could write there; "
+                "set readOnly: true"
             ) from error
     ns.restrict(target, read_only=False)
     os.close(descriptor)
@@ -223,7 +252,8 @@ def _share(descriptor: int, entry: Shared, lab_root: int) -> None:
 
 @contextmanager
 def _user_namespace_of(status: os.stat_result, lab_root: int) -> Iterator[int]:
-    """An open user namespace in which the owner of a file, and it alone, is root of the lab (mount_setattr(2))."""
+    """Open a user namespace that maps the owner of a file, and no other user, to root of the lab;
+    an idmapped mount takes its map from it (mount_setattr(2))."""
     made, makes = os.pipe()
     child = os.fork()
     if child == 0:
@@ -251,24 +281,25 @@ def _user_namespace_of(status: os.stat_result, lab_root: int) -> Iterator[int]:
 
 
 def mount_process_views(root: Path) -> None:
-    """/proc and /sys of the calling process's pid and network namespaces."""
+    """Mount /proc and /sys, which show the calling process's pid and network namespaces."""
     flags = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
     ns.mount("proc", root / "proc", "proc", flags)
     ns.mount("sysfs", root / "sys", "sysfs", flags)
 
 
 def enter(root: Path) -> None:
-    """Make root the root of this mount namespace's processes and detach the machine's."""
+    """Make root the "/" of this mount namespace and detach the machine's root."""
     os.chdir(root)
-    # pivot_root(2): with new_root and put_old the same, the old root is stacked on top and can be detached.
+    # With the same folder as new_root and put_old, the old root lies on top of the new one and can
+    # be unmounted (pivot_root(2), NOTES).
     ns.pivot_root(".", ".")
     ns.unmount(".", lazy=True)
     os.chdir("/")
 
 
 def finish() -> None:
-    """The file systems whose owner is the lab's user namespace. Runs as its first process."""
+    """Mount the file systems that the lab's user namespace must own. PID 1 of the lab runs this."""
     quiet = ns.MS_NOSUID | ns.MS_NOEXEC
     ns.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0620")
-    with suppress(OSError):  # needed by no part yet; absent where cgroup v1 owns every controller
+    with suppress(OSError):  # optional: absent where cgroup v1 owns every controller
         ns.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet | ns.MS_NODEV)

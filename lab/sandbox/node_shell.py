@@ -1,4 +1,5 @@
-"""What `kubewire node` runs, as a process of the fork server on a host: the command with the host's name."""
+"""The process that `kubewire node` runs on a host, started by the fork server: it sets the host
+name and executes the command."""
 
 from __future__ import annotations
 
@@ -9,10 +10,15 @@ from kubewire.components.kernel import namespaces as ns
 
 
 def main(args: list[str]) -> int:
-    """args: the host, then the command. Returns only when there is no such command: 127."""
+    """Execute a command as a user on the host would. args: the host's name, then the command.
+
+    Returns only if the command cannot be executed, with 127 as shells do.
+    """
     host, *command = args
-    ns.set_hostname(host)  # Mininet hosts share one; a shell on a node should say where it is
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and an ignored signal stays so over exec
+    # Mininet hosts share one UTS namespace; the prompt of a shell should name the node.
+    ns.set_hostname(host)
+    # Python ignores these two, and an ignored signal stays ignored across execve(2).
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
@@ -24,7 +30,8 @@ def main(args: list[str]) -> int:
 
 
 def signal_session(args: list[str]) -> int:
-    """args: a process that leads a session, a signal. As a terminal does: the whole process group gets it."""
+    """Signal a session leader's process group, as a terminal does on ctrl-C. args: pid of the
+    leader, number of the signal. Returns 1 if the group does not exist."""
     leader, number = map(int, args)
     try:
         os.killpg(leader, number)

@@ -1,4 +1,24 @@
-"""The sandbox: fresh namespaces with a PID 1 that reaps, and whose death is the lab's teardown."""
+"""The sandbox: new namespaces around a lab, with a PID 1 whose end is the teardown.
+
+A lab consists of hundreds of processes, interfaces, rules and mounts. Removing them one by one
+would need clean-up code that is correct after every possible failure. Instead, everything that a
+lab creates belongs to namespaces of its own. When the first process of a pid namespace ends, the
+kernel kills every other process in it (pid_namespaces(7)), and a namespace without processes is
+freed with all that it contains. So ending PID 1, in whatever way, removes the lab, and there is no
+second way to test.
+
+Three things always hold:
+
+- The lab has a user namespace of its own, which owns its other namespaces. Capabilities of its root
+  apply to these alone. The only exception is a lab with `hostUsers: true`.
+- The process that starts the lab is its lifeline until the lab is ready (or for all its life, with
+  `kubewire run`): the lab process ends when the pipe to it is closed.
+- From outside, only the sockets in request.Doors lead in, and nothing leads out.
+
+Making the namespaces takes three processes, because each step needs the rights of a different one.
+`enter` describes them; mounts.py explains the order in which the root file system is made.
+(namespaces(7), user_namespaces(7).)
+"""
 
 from __future__ import annotations
 
@@ -29,45 +49,50 @@ from kubewire.lab.sandbox.request import Doors
 _FLAGS = ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
 _MAX_CGROUP_NAMESPACES = "/proc/sys/user/max_cgroup_namespaces"
 
+#: Open files and processes (setrlimit(2)) that a lab of 1,000 pods needs.
 _LIMIT = 65536
 
-#: What the lab process does inside; it gets the way to report progress and returns an exit code.
+#: The program of the lab process. It receives the means to report progress, and returns an exit
+#: code.
 Body = Callable[["Progress"], int]
 
 
 class Progress:
-    """Bring-up's events, one JSON object per line, to whoever started the lab.
+    """Sends the events of bring-up to the process that started the lab, one JSON object per line.
 
-    That reader is also the lifeline: until release(), its end (a killed `up`) ends the lab.
+    That process is also the lifeline: if it ends before release(), for example a killed `up`, the
+    lab ends too.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._released = threading.Event()
-        self._wakes, self._wake = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
 
     def send(self, **event: Any) -> bool:
-        """False: whoever started the lab is gone."""
+        """Send an event. Returns False if the process that started the lab has ended."""
         with contextlib.suppress(OSError):
             os.write(self._descriptor, json.dumps(event).encode() + b"\n")
             return True
         return False
 
     def release(self, **event: Any) -> bool:
-        """A last event; the lab stands on its own from here on. False: there is no reader any more to hear that."""
-        # First of all: the reader may end as soon as it has the event.
+        """Send a last event; from here on the lab no longer depends on its starter. Returns False
+        if the starter has ended already."""
+        # This comes before the event, because the starter may end as soon as it has read it.
         self._released.set()
-        os.write(self._wake, b"x")
-        heard = self.send(**event)
+        os.write(self._wake_writer, b"x")
+        delivered = self.send(**event)
         os.close(self._descriptor)
-        return heard
+        return delivered
 
     def watch_lifeline(self) -> None:
-        """In a thread: end this process (and so the sandbox) when the reader is gone before release()."""
-        # No time-out: where idle time is skipped (vm/README.md), who wakes twice a second makes hours long.
+        """Start a thread that ends this process, and so the sandbox, if the starter ends before
+        release()."""
+        # Polling with a time-out would stop idle time from being skipped (vm/README.md).
         poller = select.poll()
         poller.register(self._descriptor, 0)
-        poller.register(self._wakes, select.POLLIN)
+        poller.register(self._wake_reader, select.POLLIN)
 
         def watch() -> None:
             poller.poll()
@@ -77,24 +102,25 @@ class Progress:
         threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-#: All that a lab's processes have of the caller's environment, where it is set: how text is written and what time
-#: it is. Nothing else goes in, for it can be read in there (/proc/PID/environ).
+#: The variables of the caller's environment that a lab's processes get, if they are set: language
+#: and time zone. The lab can read its environment (/proc/PID/environ), so nothing else goes in.
 ENVIRONMENT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def clean_environment(outside: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program that enters a lab, for one that is started with outside."""
+    """The environment of a program that enters a lab. outside: the environment of the caller."""
     named = {name: outside[name] for name in ENVIRONMENT if name in outside}
     return {"PATH": PATH, "HOME": "/root", **named}
 
 
 def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, BinaryIO]:
-    """Run lab.bringup.inside, with PROGRESS_FD and arguments, as a daemon; it makes the sandbox with enter().
+    """Run kubewire.lab.bringup.inside, which makes the sandbox with enter(), as a daemon.
 
-    A program of its own, not a fork: the caller may have threads, and PID 1 should be small.
-    Returns (host pid of the sandbox's PID 1, stream to read progress from).
-    keep: descriptors to pass on (the API door). Raises OSError when the namespaces are refused.
+    It is a new program and not a fork, because the caller may have threads and PID 1 should be
+    small. arguments: its command line after the descriptor for progress. keep: descriptors that it
+    inherits. Returns the sandbox's PID 1 as the machine numbers it, and the stream of its events.
+    Raises OSError if the kernel refuses the namespaces.
     """
     read_end, write_end = os.pipe()
     stream: BinaryIO = os.fdopen(read_end, "rb", buffering=0)
@@ -120,7 +146,9 @@ def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, Binary
     try:
         first = _read_line(read_end)
         outer.wait()
-        event = json.loads(first) if first else {"error": f"it ended at once: {log.read_text(errors='replace')}"}
+        if not first:
+            raise OSError(f"it ended at once: {log.read_text(errors='replace')}")
+        event = json.loads(first)
         if "error" in event:
             raise OSError(event["error"])
         return int(event["init"]), stream
@@ -130,12 +158,13 @@ def start(arguments: list[str], log: Path, keep: list[int]) -> tuple[int, Binary
 
 
 def _abandon(outer: subprocess.Popen[bytes], stream: BinaryIO) -> None:
-    """End a sandbox that is being made (it leads a session of its own) and wait until nobody in it is left."""
+    """End a sandbox that is being made, and wait until all its processes have ended. Until PID 1
+    exists, they are one process group: outer leads a session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(outer.pid, signal.SIGKILL)
     outer.wait()
     poller = select.poll()
-    poller.register(stream, 0)  # POLLHUP, when the last one that could report has ended
+    poller.register(stream, 0)  # POLLHUP comes when the last process with the pipe has ended
     poller.poll(10_000)
     stream.close()
 
@@ -150,12 +179,20 @@ def _read_line(descriptor: int) -> bytes:
     return line
 
 
-def enter(contents: Contents, progress: int, doors: Doors, body: Body, *, host_users: bool = False) -> None:
+def enter(
+    contents: Contents,
+    progress: int,
+    doors: Doors,
+    body: Body,
+    *,
+    host_users: bool = False,
+) -> None:
     """Make the namespaces, report PID 1, and end; PID 1 forks the lab process with body.
 
-    Three processes take part. This one keeps the rights of whoever started the lab; it makes the lab's root
-    (mounts.py has the order of the steps and why). The second makes the lab's user namespace and, owned by it,
-    the others, and forks the third, PID 1. host_users: there is no user namespace of the lab's own.
+    Three processes take part. This one keeps the rights of the user who started the lab and makes
+    the lab's root; mounts.py explains the order of the steps. The second makes the lab's user
+    namespace and then, owned by it, the others, and forks the third, PID 1. The two sides wait for
+    each other by messages on a socket pair. host_users: make no user namespace for the lab.
     """
     try:
         step = "make the lab's namespaces"
@@ -193,7 +230,11 @@ def enter(contents: Contents, progress: int, doors: Doors, body: Body, *, host_u
         os.write(progress, json.dumps({"init": init}).encode() + b"\n")
         os._exit(0)
     except OSError as error:
-        hint = "" if os.geteuid() == 0 else " (as an ordinary user kubewire needs user namespaces: kubewire doctor)"
+        hint = (
+            ""
+            if os.geteuid() == 0
+            else " (without root, kubewire needs user namespaces; `kubewire doctor` checks them)"
+        )
         _report_failure(progress, f"cannot {step}: {error}{hint}")
         os._exit(1)
 
@@ -204,30 +245,33 @@ def _report_failure(progress: int, text: str) -> None:
 
 @dataclass(frozen=True)
 class Extent:
-    """A line of /proc/PID/uid_map (user_namespaces(7)): count ids from inside on are those from outside on."""
+    """A line of /proc/PID/uid_map (user_namespaces(7)): it maps count ids, starting with inside, to
+    those starting with outside."""
 
     inside: int
     outside: int
     count: int
 
 
-#: Where ids of a lab lie outside of it when root starts it: 0 inside is 2147483648, which no system gives to anybody
-#: (it reserves the upper half, https://systemd.io/UIDS-GIDS/), and all ids that Kubernetes allows have a place.
+#: If root starts a lab, id 0 inside is this id (2147483648) outside, and so on upwards. Systems
+#: give ids of the upper half to no user (https://systemd.io/UIDS-GIDS/), and it has room for all
+#: ids that Kubernetes allows (runAsUser: 0 to 2147483647).
 FIRST_ID = 1 << 31
 _ALL_IDS = [Extent(0, 0, (1 << 32) - 1)]
 
 
 def id_map(text: str) -> list[Extent]:
-    """The map of the lab's user namespace, given uid_map of the one that it is made in.
+    """The id map of the lab's user namespace. text: uid_map of the namespace in which it is made.
 
-    In the machine's first user namespace the lab's root must not be the machine's: the kernel lets user id 0 write
-    kernel-wide sysctls and much of /sys without any capability (test_perm in fs/proc/proc_sysctl.c), so an identity
-    map would leave these open. In any other user namespace 0 is somebody else already, and ids stay as they are.
+    In the machine's initial user namespace, root of the lab must not have user id 0. The kernel
+    lets user id 0 write kernel-wide sysctls and much of /sys without any capability (test_perm in
+    fs/proc/proc_sysctl.c), so an identity map would leave these open. In any other user namespace
+    id 0 is not the machine's root, and the ids stay as they are.
     """
-    around = [Extent(*map(int, line.split())) for line in text.splitlines()]
-    if around == _ALL_IDS:
+    parents = [Extent(*map(int, line.split())) for line in text.splitlines()]
+    if parents == _ALL_IDS:
         return [Extent(0, FIRST_ID, FIRST_ID - 1)]
-    return [Extent(extent.inside, extent.inside, extent.count) for extent in around]
+    return [Extent(extent.inside, extent.inside, extent.count) for extent in parents]
 
 
 def _write_id_maps(pid: int, ids: list[Extent]) -> None:
@@ -237,21 +281,30 @@ def _write_id_maps(pid: int, ids: list[Extent]) -> None:
 
 
 def _own_user_namespace() -> None:
-    """As an ordinary user: one in which we may mount. The lab's own is made in it."""
-    uid, gid = os.geteuid(), os.getegid()
+    """Enter a user namespace in which an ordinary user may mount. The lab's own is made in it."""
+    uid = os.geteuid()
+    gid = os.getegid()
     ns.unshare(ns.CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-    # The lab's root is this user, who may own the cgroup that we are in (systemd gives a session its own), with other
-    # programs of the session in it. Whoever has a cgroup namespace may mount it, and kill or freeze what is in it. A
-    # limit here, around the lab's own user namespace, is out of the lab's reach (namespaces(7)).
-    with contextlib.suppress(FileNotFoundError):  # a kernel without cgroups
+    # Root of the lab is this user. The user may own the current cgroup (systemd gives a session its
+    # own), and it contains other programs of the session. A process in a new cgroup namespace may
+    # mount that cgroup and kill or freeze them. This limit forbids new cgroup namespaces. The lab
+    # cannot change it, because it belongs to a user namespace outside the lab's (namespaces(7)).
+    with contextlib.suppress(FileNotFoundError):  # the kernel has no cgroups
         Path(_MAX_CGROUP_NAMESPACES).write_text("0")
 
 
-def _make_namespaces(channel: socket.socket, progress: int, body: Body, flags: int, *, own_users: bool) -> NoReturn:
-    """The second process: never returns. What fails is reported as the first process would."""
+def _make_namespaces(
+    channel: socket.socket,
+    progress: int,
+    body: Body,
+    flags: int,
+    *,
+    own_users: bool,
+) -> NoReturn:
+    """Run the second process of enter(). Sends errors to the first process, which reports them."""
     try:
         if own_users:
             ns.unshare(ns.CLONE_NEWUSER)
@@ -268,47 +321,55 @@ def _make_namespaces(channel: socket.socket, progress: int, body: Body, flags: i
         os._exit(1)
     try:
         _receive(channel, b"enter")
-    except OSError:  # the first process has failed and says why
+    except OSError:  # the first process has failed and reports the reason
         os._exit(1)
     channel.close()
     os._exit(_init(progress, body))
 
 
 def _receive(channel: socket.socket, expected: bytes) -> bytes:
-    """The next message. Raises OSError with it when it is another one, or when the peer has ended."""
+    """The next message. Raises OSError with its text if it is not the expected one, or if the peer
+    has ended."""
     message = channel.recv(4096)
     if not message.startswith(expected):
-        raise OSError(message.decode(errors="replace") or "a process that makes the sandbox has ended")
+        raise OSError(
+            message.decode(errors="replace") or "a process that makes the sandbox has ended",
+        )
     return message
 
 
 def _mount_views_of(init: int, root: Path) -> None:
-    """A process in the pid and network namespaces of init mounts their /proc and /sys, with the rights of this one."""
+    """Mount /proc and /sys of the pid and network namespaces of init, by a process in them that has
+    the rights of this one."""
     ns.run_beside(init, "mount /proc and /sys", lambda: mounts.mount_process_views(root))
 
 
 def raise_limits() -> None:
-    """As many descriptors and processes as 1,000 pods need, as far as the caller may have them: inside no one may."""
+    """Raise the limits of open files and processes as far as the caller may. In the lab's user
+    namespace nobody has the right to raise a hard limit."""
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
         soft, hard = resource.getrlimit(limit)
         if soft == resource.RLIM_INFINITY or soft >= _LIMIT:
             continue
         try:
-            resource.setrlimit(limit, (_LIMIT, hard if hard == resource.RLIM_INFINITY else max(hard, _LIMIT)))
-        except ValueError:  # the hard limit is not the caller's to raise
+            resource.setrlimit(
+                limit,
+                (_LIMIT, hard if hard == resource.RLIM_INFINITY else max(hard, _LIMIT)),
+            )
+        except ValueError:  # the caller may not raise the hard limit
             resource.setrlimit(limit, (hard, hard))
 
 
 def code_folders() -> list[Path]:
-    """Where kubewire's code and its interpreter lie: a checkout's folders and the link to them, or site-packages; the
-    virtual environment."""
+    """The folders with kubewire's code and its interpreter: those of the checkout and the link to
+    them, or site-packages; the virtual environment."""
     folders = ("components", "lab", "scenarios", "topologies", "vm")
     checkout = [sources.FOLDER / name for name in folders] if sources.IS_CHECKOUT else []
     return [*checkout, sources.IMPORTED_FROM, Path(sys.prefix), Path(sys.base_prefix)]
 
 
 def _init(progress: int, body: Body) -> int:
-    """PID 1: finish the namespaces, fork the lab process, reap until it ends."""
+    """Run PID 1: finish the namespaces, fork the lab process, and reap until it ends."""
     ns.set_process_name("kubewire-init")
     os.umask(0o022)
     step = "make the sandbox's file system"
@@ -322,12 +383,16 @@ def _init(progress: int, body: Body) -> int:
         ns.set_hostname("kubewire")
         os.environ["TMPDIR"] = "/tmp"
     except OSError as error:
-        os.write(progress, json.dumps({"failed": {"step": step, "reason": str(error)}}).encode() + b"\n")
+        os.write(
+            progress,
+            json.dumps({"failed": {"step": step, "reason": str(error)}}).encode() + b"\n",
+        )
         return 1
     lab = os.fork()
     if lab == 0:
         os._exit(_lab(progress, body))
-    # Of the sockets that lead in, too: one that PID 1 held would go on to take connections that nobody serves.
+    # This also closes the sockets that lead in. If PID 1 kept one, the kernel would go on to accept
+    # connections on it after the process that serves it has ended.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: os.kill(lab, received))
@@ -365,7 +430,8 @@ def _loopback_up() -> None:
 
 
 def _fabric_sysctls() -> None:
-    """The switches must only switch: Service traffic between two ports of a bridge is not the fabric's business."""
+    """Turn off bridge netfilter and IPv6 in the switches' namespace: a switch must forward frames
+    as they are, and kube-proxy's rules apply only on nodes."""
     for family in ("ip", "ip6", "arp"):
         with contextlib.suppress(OSError):
             Path(f"/proc/sys/net/bridge/bridge-nf-call-{family}tables").write_text("0")
@@ -374,7 +440,7 @@ def _fabric_sysctls() -> None:
 
 
 def events(stream: BinaryIO) -> Iterator[dict[str, Any]]:
-    """The progress events until the lab releases the pipe or ends."""
+    """Yield the events of bring-up until the lab releases the pipe or ends."""
     pending = b""
     while chunk := stream.read(65536):
         *lines, pending = (pending + chunk).split(b"\n")

@@ -1,4 +1,5 @@
-"""What the machine's side hands to the sandbox: one JSON document, and sockets by descriptor."""
+"""The request by which the machine's side tells the sandbox what to build: one JSON document, and
+listening sockets as inherited descriptors."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from kubewire.lab.sandbox.contents import Contents, Shared
 
 @dataclass(frozen=True)
 class Doors:
-    """Listening sockets that the machine's side has bound; all that leads into a lab.
+    """The listening sockets that lead into a lab; there are no other ways in. The machine's side
+    binds them.
 
-    outer: TCP on the machine's loopback, which stays outside (door.py). api, control, runtime: unix sockets of
-    the state directory; api is what outer leads to.
+    outer: TCP on the machine's loopback; it stays outside, in the door (door.py).
+    api, control, runtime: unix sockets in the state directory. The door connects outer to api.
     """
 
     outer: socket.socket
@@ -28,15 +30,22 @@ class Doors:
     runtime: socket.socket
 
     def descriptors(self) -> list[int]:
-        """Of the sockets, in the order of the fields."""
-        return [self.outer.fileno(), self.api.fileno(), self.control.fileno(), self.runtime.fileno()]
+        """The sockets' descriptors, in the order of the fields."""
+        return [
+            self.outer.fileno(),
+            self.api.fileno(),
+            self.control.fileno(),
+            self.runtime.fileno(),
+        ]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A lab to be made. spec: a lab file as plain data. attached: it ends with its starter.
+    """A lab to be made.
 
-    host_users: the lab has no user namespace of its own.
+    spec: the lab file as plain data.
+    attached: the lab ends with the process that starts it.
+    host_users: the lab gets no user namespace of its own (`hostUsers: true`).
     """
 
     name: str
@@ -47,7 +56,8 @@ class Request:
     host_users: bool = False
 
     def text(self) -> bytes:
-        """The document; descriptors are those of this process and of the one that inherits them."""
+        """The document. It holds descriptor numbers, which are the same in this process and in the
+        one that inherits them."""
         contents = self.contents
         document = {
             "name": self.name,
@@ -63,7 +73,7 @@ class Request:
 
     @classmethod
     def parse(cls, text: bytes) -> Request:
-        """In the process that has inherited the descriptors."""
+        """Read the document, in the process that has inherited the descriptors."""
         document = json.loads(text)
         contents = Contents(
             programs=tuple(Path(path) for path in document["programs"]),
@@ -83,7 +93,7 @@ class Request:
 
 @contextmanager
 def as_file(text: bytes) -> Iterator[int]:
-    """A descriptor from which text can be read once, by a child that inherits it."""
+    """Open a descriptor from which a child that inherits it can read text, once."""
     descriptor = os.memfd_create("kubewire-request")
     try:
         os.write(descriptor, text)

@@ -1,1 +1,1 @@
-"""Set-up of the machine: Debian's packages, the virtual environment, the lock of Python packages."""
+"""Set-up of the machine: Debian packages, the virtual environment, the lock of Python packages."""

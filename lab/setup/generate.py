@@ -1,24 +1,28 @@
 """Writes every generated file of a checkout: `python -m kubewire.lab.setup.generate`.
 
-A generated file stays in the tree because an editor or a person reads it there. Tests compare each file with what its
-generator makes. The models of the Kubernetes API are not among them: they are made from a wheel that has to be
-downloaded first (components/apiserver/openapi/generate.py).
+Generated files are in the tree because editors and people read them there. Tests compare each file
+with the output of its generator. The models of the Kubernetes API are not among them, only the types
+that come from the models: the models are made from Go modules that have to be downloaded first
+(components/apiserver/openapi/generate.py).
 """
 
 from __future__ import annotations
 
 import sys
 
-from kubewire.lab.setup import network_lists
+from kubewire.components.apiserver.openapi import typeddicts
+from kubewire.lab.setup import network_lists, topology_examples
 from kubewire.scenarios.engine.file import generate as lab_file
 from kubewire.scenarios.engine.verbs import generate as verbs
 
 
 def main() -> int:
-    """Returns 0, or 2 outside of a checkout."""
+    """Write the files. Returns 0, or 2 if this is not a checkout."""
     if code := lab_file.main():
         return code
     verbs.main()
+    topology_examples.main()
+    typeddicts.main()
     return network_lists.main()
 
 

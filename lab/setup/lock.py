@@ -1,11 +1,17 @@
-"""requirements.lock: every Python package that is installed, the indirect ones too, each file with its SHA-256.
+"""Makes and checks requirements.lock, which names every Python package that is installed, direct or
+indirect, with the SHA-256 of each of its files.
 
-`./kubewire lock` makes it from requirements.txt, which people edit. uv does the work, because one of its locks holds
-for all Python versions and processors (pip-compile's holds for the one that it runs on). It runs in an environment
-that is thrown away, and is itself checked against the checksums below. Only wheels are locked: nothing is built when a
-machine is set up, so that no code of a package runs and no build requirement is fetched without a checksum.
+Without it, a set-up installs whatever the package index serves that day. With it, pip installs
+exactly these files and refuses any other (pip's --require-hashes). `./kubewire lock` makes the lock
+from requirements.txt, which people edit. uv does the work, because one of its locks is valid for
+all Python versions and processors, while a lock of pip-compile is valid only for those on which it
+ran. uv runs in a temporary environment and is itself checked against the checksums below.
 
-Run by the launcher with the system's own python3 before anything is installed: standard library only.
+The lock contains only wheels. A source package would run its own code when it is built, and fetch
+build requirements that have no checksum.
+
+The launcher runs this with the system's python3 before anything is installed, so it uses only the
+standard library.
 """
 
 from __future__ import annotations
@@ -25,37 +31,39 @@ REQUIREMENTS = "requirements.txt"
 LOCK = "requirements.lock"
 COMMAND = "./kubewire lock"
 
-#: The program that resolves, as a line of a requirements file. Checksums: its manylinux wheels for x86_64 and aarch64.
+#: uv, which resolves the requirements, as a line of a requirements file. The checksums are those of
+#: its manylinux wheels for x86_64 and aarch64.
 UV = """\
 uv==0.13.9 --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19 \
     --hash=sha256:ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375 \
     --hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe
 """
-#: Where a machine can be set up: each gets a wheel of every package, or the lock is not made. Debian 12 has glibc 2.36.
+#: The Python versions and platforms on which kubewire can be set up (Debian 12 has glibc 2.36). The
+#: lock is made only if every package has a wheel for each of them.
 PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORMS = ("x86_64-manylinux_2_36", "aarch64-manylinux_2_36")
 _HEADER = f"""\
 # Made by {COMMAND} from {REQUIREMENTS}: not to be edited. Every file that pip may install, with its SHA-256.
 """
-_ADVICE = "is the Python package index reachable? (pip config list)"
+_ADVICE = "check that the Python package index is reachable; `pip config list` names it"
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})(?=\s|$)")
 
 
 class LockFailed(Exception):
-    """The lock cannot be renewed, or it cannot be read; the text says why and what to do."""
+    """The lock cannot be made or read; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Locked:
-    """A package of the lock. sha256: of each file of this version, in hexadecimal."""
+    """A package in the lock. sha256: the checksum of each file of this version, in hexadecimal."""
 
     version: str
     sha256: tuple[str, ...]
 
 
 def pins(requirements: str) -> dict[str, str]:
-    """Normalized name (PEP 503) -> version of each line of requirements.txt. Raises LockFailed."""
+    """Normalized name (PEP 503) -> version, from requirements.txt. Raises LockFailed."""
     found: dict[str, str] = {}
     for number, line in _lines(requirements):
         match = _PIN.fullmatch(line)
@@ -66,44 +74,50 @@ def pins(requirements: str) -> dict[str, str]:
 
 
 def locked(lock: str) -> dict[str, Locked]:
-    """Normalized name -> what is locked. Raises LockFailed for a line without a checksum, or with anything else."""
+    """Normalized name -> package, from a lock file. Raises LockFailed for an entry without a
+    checksum or with any other option."""
     found: dict[str, Locked] = {}
     for number, line in _lines(lock.replace("\\\n", " ")):
         match = _PIN.match(line)
         hashes = tuple(_HASH.findall(line))
         if match is None or not hashes or len(hashes) != line.count("--"):
-            raise LockFailed(f"{LOCK}: entry {number} is not NAME==VERSION with --hash=sha256:...: {line[:80]!r}")
+            raise LockFailed(
+                f"{LOCK}: entry {number} is not NAME==VERSION with --hash=sha256:...: {line[:80]!r}",
+            )
         found[_normalized(match[1])] = Locked(match[2], hashes)
     return found
 
 
 def disagreements(requirements: str, lock: str) -> list[str]:
-    """What differs, a sentence each; empty when the lock is that of these requirements. Raises LockFailed."""
+    """How the lock differs from the requirements, a sentence for each difference; empty if it
+    matches them. Raises LockFailed."""
     have = locked(lock)
     found = []
     for name, version in pins(requirements).items():
         if name not in have:
             found.append(f"{name}=={version} is not in {LOCK}")
         elif have[name].version != version:
-            found.append(f"{REQUIREMENTS} has {name}=={version}, {LOCK} has {name}=={have[name].version}")
+            found.append(
+                f"{REQUIREMENTS} has {name}=={version}, {LOCK} has {name}=={have[name].version}",
+            )
     return found
 
 
 def check(checkout: Path) -> None:
-    """Raises LockFailed unless the lock is that of requirements.txt."""
+    """Raise LockFailed unless the lock matches requirements.txt."""
     try:
         found = disagreements((checkout / REQUIREMENTS).read_text(), (checkout / LOCK).read_text())
     except OSError as error:
-        raise LockFailed(f"{error.filename}: {error.strerror}; {COMMAND} makes it") from error
+        raise LockFailed(f"{error.filename}: {error.strerror}; make it with: {COMMAND}") from error
     if found:
         raise LockFailed(f"{'; '.join(found)}. Renew the lock: {COMMAND}")
 
 
 def renew(checkout: Path, upgrade: Sequence[str] = ()) -> int:
-    """Make the lock anew; returns how many packages it has. Raises LockFailed.
+    """Make the lock again; returns the number of packages in it. Raises LockFailed.
 
-    Indirect packages keep their versions as long as requirements.txt allows them. upgrade: names of those to be taken
-    in their newest version; ["all"] means every one.
+    Indirect packages keep their versions as long as requirements.txt allows them. upgrade: names of
+    packages whose newest version is taken; ["all"] means all packages.
     """
     requirements = (checkout / REQUIREMENTS).read_text()
     pins(requirements)
@@ -111,15 +125,22 @@ def renew(checkout: Path, upgrade: Sequence[str] = ()) -> int:
         uv, settings = _resolver(Path(folder))
         made = Path(folder, LOCK)
         if (checkout / LOCK).exists():
-            made.write_text((checkout / LOCK).read_text())  # uv keeps the versions that it finds in its output
+            # uv keeps the versions that it finds in its output file.
+            made.write_text((checkout / LOCK).read_text())
         Path(folder, REQUIREMENTS).write_text(requirements)
         _run([*uv, *_resolving(upgrade)], _ADVICE, settings, folder)
         for platform, python in itertools.product(PLATFORMS, PYTHONS):
-            _run([*uv, *_trying(platform, python)], f"no lock for {platform}, Python {python}", settings, folder)
+            _run(
+                [*uv, *_trying(platform, python)],
+                f"a package has no wheel for {platform}, Python {python}; choose another version",
+                settings,
+                folder,
+            )
         text = _HEADER + made.read_text()
     if found := disagreements(requirements, text):
-        raise LockFailed(f"uv made a lock that is not of {REQUIREMENTS}: {'; '.join(found)}")
-    if not (checkout / LOCK).exists() or (checkout / LOCK).read_text() != text:  # else nobody has to install anew
+        raise LockFailed(f"uv made a lock that does not match {REQUIREMENTS}: {'; '.join(found)}")
+    # An unchanged lock keeps its time, because a newer one makes the launcher install again.
+    if not (checkout / LOCK).exists() or (checkout / LOCK).read_text() != text:
         unfinished = checkout / f"{LOCK}.new"
         unfinished.write_text(text)
         unfinished.replace(checkout / LOCK)
@@ -127,34 +148,61 @@ def renew(checkout: Path, upgrade: Sequence[str] = ()) -> int:
 
 
 def _resolver(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """uv in a virtual environment in the folder: its command and the environment variables that it is run with."""
+    """Install uv in a virtual environment in folder. Returns its command and the environment
+    variables with which it runs."""
     python = folder / "venv/bin/python"
-    _run([sys.executable, "-m", "venv", str(folder / "venv")], "on Debian: apt install python3-venv")
+    _run(
+        [sys.executable, "-m", "venv", str(folder / "venv")],
+        "on Debian: apt install python3-venv",
+    )
     (folder / "uv.txt").write_text(UV)
     pip = [str(python), "-m", "pip"]
-    install = ["install", "-q", "--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"]
+    install = [
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
     _run([*pip, *install, "-r", str(folder / "uv.txt")], _ADVICE)
     settings = index_settings(_run([*pip, "config", "list"], ""))
-    command = [str(python.parent / "uv"), "pip", "compile", "--no-config", "--quiet", "--only-binary=:all:"]
+    command = [
+        str(python.parent / "uv"),
+        "pip",
+        "compile",
+        "--no-config",
+        "--quiet",
+        "--only-binary=:all:",
+    ]
     return command, settings
 
 
 def _resolving(upgrade: Sequence[str]) -> Iterator[str]:
     yield from ("--universal", f"--python-version={PYTHONS[0]}", "--generate-hashes", "--no-header")
-    yield from ("--upgrade",) if "all" in upgrade else (f"--upgrade-package={name}" for name in upgrade)
+    if "all" in upgrade:
+        yield "--upgrade"
+    else:
+        yield from (f"--upgrade-package={name}" for name in upgrade)
     yield from (f"--output-file={LOCK}", REQUIREMENTS)
 
 
 def _trying(platform: str, python: str) -> Iterator[str]:
-    """Whether each locked version has a wheel there."""
-    yield from (f"--python-platform={platform}", f"--python-version={python}", "--output-file=tried", LOCK)
+    """Options for a run of uv that fails unless each locked version has a wheel there."""
+    yield from (
+        f"--python-platform={platform}",
+        f"--python-version={python}",
+        "--output-file=tried",
+        LOCK,
+    )
 
 
 def index_settings(pip_config: str) -> dict[str, str]:
-    """uv's environment from `pip config list`, which uv itself does not read: the index, its certificates, a proxy.
+    """Environment variables for uv, made from `pip config list`, because uv does not read pip's
+    configuration: the index, its certificates, and a proxy.
 
-    pip's extra-index-url and find-links are left out: the lock lists the files of one index, so that no name is taken
-    from another one than meant, and a folder of some files of a version does not hide the others.
+    pip's extra-index-url and find-links are left out. The lock names the files of one index, so
+    that no package comes from an unexpected one (dependency confusion), and so that a folder with
+    some files of a version does not hide its other files.
     """
     found: dict[str, str] = {}
     for section in ("global.", "install.", ":env:."):  # a later one wins, as in pip
@@ -166,19 +214,33 @@ def index_settings(pip_config: str) -> dict[str, str]:
     return {variable: found[key] for variable, key in settings.items() if found.get(key)}
 
 
-def _run(command: Sequence[str], advice: str, settings: Mapping[str, str] | None = None, folder: str = "/") -> str:
-    """Its output. Raises LockFailed with its last words and the advice."""
+def _run(
+    command: Sequence[str],
+    advice: str,
+    settings: Mapping[str, str] | None = None,
+    folder: str = "/",
+) -> str:
+    """Run a command and return its output. Raises LockFailed with the end of its output and the
+    advice."""
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | dict(settings or {}), capture_output=True, text=True, errors="replace"
+        command,
+        cwd=folder,
+        env=os.environ | dict(settings or {}),
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
-        said = "\n".join(f"  | {line}" for line in (done.stdout + done.stderr).splitlines()[-20:])
-        raise LockFailed(f"{' '.join(command[:4])} ... failed with exit code {done.returncode}\n{said}\n{advice}")
+        ending = (done.stdout + done.stderr).splitlines()[-20:]
+        said = "\n".join(f"  | {line}" for line in ending)
+        raise LockFailed(
+            f"{' '.join(command[:4])} ... failed with exit code {done.returncode}\n{said}\n{advice}",
+        )
     return done.stdout
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is more than a comment."""
+    """Number and text of each line that is not empty or a comment."""
     for number, line in enumerate(text.splitlines(), start=1):
         content = re.sub(r"(^|\s)#.*", "", line).strip()
         if content:
@@ -190,7 +252,8 @@ def _normalized(name: str) -> str:
 
 
 def main(checkout: Path, arguments: Sequence[str]) -> int:
-    """`./kubewire lock [--upgrade all | --upgrade NAME...]`; returns the exit code (130: interrupted)."""
+    """Run `./kubewire lock [--upgrade all | --upgrade NAME...]`; returns the exit code (130 if
+    interrupted)."""
     upgrade = list(arguments)
     if upgrade and upgrade.pop(0) != "--upgrade":
         print(f"usage: {COMMAND} [--upgrade all | --upgrade NAME...]", file=sys.stderr)
@@ -201,7 +264,10 @@ def main(checkout: Path, arguments: Sequence[str]) -> int:
         print(f"kubewire: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nkubewire: interrupted; {LOCK} is as it was", file=sys.stderr)
+        print(f"\nkubewire: interrupted; {LOCK} is unchanged", file=sys.stderr)
         return 130
-    print(f"{LOCK}: {count} packages; the next command installs what has changed", file=sys.stderr)
+    print(
+        f"{LOCK}: {count} packages; the next kubewire command installs what has changed",
+        file=sys.stderr,
+    )
     return 0

@@ -1,7 +1,9 @@
-"""Set a bare Debian machine up for kubewire: Debian packages, then a virtual environment in the checkout.
+"""Sets a bare Debian machine up for kubewire: Debian packages, then a virtual environment in the
+checkout.
 
-Run by the launcher with the system's own python3 before anything is installed: standard library only. Nothing is taken
-that is not checked: Debian packages by apt's signatures, Python packages by the checksums of requirements.lock.
+Every file is checked before it is used: Debian packages by apt's signatures, Python packages by the
+checksums in requirements.lock. The launcher runs this with the system's python3 before anything is
+installed, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ Progress = Callable[[str], None]
 
 
 class SetUpFailed(Exception):
-    """A step that could not be done; the text says which command failed, its last words and what to do."""
+    """A step failed; the text names the command, shows the end of its output and says what to
+    do."""
 
 
 def packages(listing: str) -> Iterator[tuple[str, str]]:
-    """(Debian package, witness) of debian-packages.txt; the witness is a command or an absolute path."""
+    """(package, witness) pairs from debian-packages.txt. The witness is a command or an absolute
+    path that exists if the package is installed."""
     for line in listing.splitlines():
         words = line.split()
         if words and not words[0].startswith("#"):
@@ -37,7 +41,7 @@ def packages(listing: str) -> Iterator[tuple[str, str]]:
 
 
 def missing(listing: str) -> list[str]:
-    """The packages whose witness is not there."""
+    """The packages whose witness does not exist."""
     return [
         package
         for package, witness in packages(listing)
@@ -46,7 +50,7 @@ def missing(listing: str) -> list[str]:
 
 
 class Steps:
-    """A line per step; on a terminal it moves while the step runs."""
+    """Prints a line per step; on a terminal the line shows progress while the step runs."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
@@ -70,13 +74,23 @@ class Steps:
 
 
 def _run(
-    command: Sequence[str], progress: Progress, interesting: Callable[[str], str], advice: str | Callable[[str], str]
+    command: Sequence[str],
+    progress: Progress,
+    interesting: Callable[[str], str],
+    advice: str | Callable[[str], str],
 ) -> None:
-    """advice: what to do when it fails, or what finds that out from its last words. Raises SetUpFailed."""
+    """Run a command. interesting: turns a line of its output into progress, or "". advice: what the
+    user can do if it fails, or a function that tells this from the end of its output. Raises
+    SetUpFailed."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     last: list[str] = []
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
     ) as process:
         assert process.stdout is not None
         try:
@@ -85,28 +99,38 @@ def _run(
                 if what := interesting(line):
                     progress(what)
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # apt and pip put things in order; leaving this block waits for that
+            # apt and pip clean up when they are interrupted; leaving this block waits for that.
+            process.send_signal(signal.SIGINT)
             raise
     if process.returncode:
         output = "\n".join(f"  | {line}" for line in last)
         todo = advice if isinstance(advice, str) else advice(output)
-        raise SetUpFailed(f"{' '.join(command[:4])} ... failed with exit code {process.returncode}\n{output}\n{todo}")
+        raise SetUpFailed(
+            f"{' '.join(command[:4])} ... failed with exit code {process.returncode}\n{output}\n{todo}",
+        )
 
 
 def install_packages(wanted: list[str], progress: Progress) -> None:
-    """apt-get update and install of what is signed, without recommended packages (they would start services)."""
-    advice = "is the machine online, and are its package sources right? (/etc/apt/sources.list.d)"
+    """Run apt-get update and install, with signed packages only, and without recommended packages,
+    because those would start services."""
+    advice = "check that this machine is online, and its package sources in /etc/apt/sources.list.d"
 
     def interesting(line: str) -> str:
         words = line.split()
         return " ".join(words[:2]) if words and words[0] in ("Get:", "Unpacking", "Setting") else ""
 
     _run([*apt.GET, "update", "-q"], progress, interesting, advice)
-    _run([*apt.GET, "install", "-y", "-q", "--no-install-recommends", *wanted], progress, interesting, advice)
+    _run(
+        [*apt.GET, "install", "-y", "-q", "--no-install-recommends", *wanted],
+        progress,
+        interesting,
+        advice,
+    )
 
 
 def make_environment(checkout: Path, progress: Progress) -> None:
-    """A virtual environment from requirements.lock; a half-made one is made anew. Raises SetUpFailed."""
+    """Make the virtual environment from requirements.lock; an incomplete one is removed first.
+    Raises SetUpFailed."""
     try:
         lock.check(checkout)
     except lock.LockFailed as error:
@@ -121,37 +145,56 @@ def make_environment(checkout: Path, progress: Progress) -> None:
 
 
 def install_locked(python: Path, locked: Path, progress: Progress) -> None:
-    """Install what a lock file lists; a file with another checksum, or any package beside these, is an error.
+    """Install the packages of a lock file. A file with another checksum is an error, and so is a
+    package that the lock does not name.
 
-    Only wheels: nothing is built, so no code of a package runs now. Raises SetUpFailed.
+    Installs only wheels, so no code of a package runs now. Raises SetUpFailed.
     """
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar=off",
+    ]
     _run(
         [*pip, "--require-hashes", "--only-binary=:all:", "-r", str(locked)],
         progress,
-        lambda line: " ".join(line.split()[1:2]) if line.startswith(("Collecting", "Installing")) else "",
+        _package_of_line,
         _what_pip_lacks,
     )
+
+
+def _package_of_line(line: str) -> str:
+    return " ".join(line.split()[1:2]) if line.startswith(("Collecting", "Installing")) else ""
 
 
 def _what_pip_lacks(output: str) -> str:
     if "DO NOT MATCH THE HASHES" in output:
         return (
-            "a file of the package index is not the one that requirements.lock names, and was not installed: ask who"
-            " runs the index (pip config list) why it differs; do not renew the lock before it is known"
+            "a file of the package index is not the one that requirements.lock names, and was not "
+            "installed; ask the operator of the index (`pip config list` names it) why it differs, "
+            "and do not renew the lock before you know"
         )
-    return "is the Python package index reachable? (pip config list)"
+    return "check that the Python package index is reachable; `pip config list` names it"
 
 
 @contextlib.contextmanager
 def alone(checkout: Path) -> Iterator[None]:
-    """One set-up of a checkout at a time: flock(2) on its folder. Whoever comes second waits and says so."""
+    """Hold the lock on a checkout (flock(2) on its folder), so that only one command sets it up. A
+    second one prints that it waits."""
     descriptor = os.open(checkout, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("kubewire: another command sets this machine up; waiting for it", file=sys.stderr, flush=True)
+            print(
+                "kubewire: another command is setting this machine up; waiting for it",
+                file=sys.stderr,
+                flush=True,
+            )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -159,18 +202,19 @@ def alone(checkout: Path) -> Iterator[None]:
 
 
 def main(checkout: Path, _: Sequence[str] = ()) -> int:
-    """Returns the exit code (130: interrupted); says on stderr what is done."""
+    """Set the checkout up; prints each step on stderr. Returns the exit code (130 if
+    interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with alone(checkout):
             return set_up(checkout)
     except KeyboardInterrupt:
-        print("\nkubewire: interrupted; the same command again goes on with it", file=sys.stderr)
+        print("\nkubewire: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
 
 
 def set_up(checkout: Path) -> int:
-    """Install what is missing. Returns the exit code."""
+    """Install the missing packages. Returns the exit code."""
     wanted = missing((checkout / "debian-packages.txt").read_text())
     steps = Steps()
     try:
@@ -181,13 +225,20 @@ def set_up(checkout: Path) -> int:
             )
         if wanted and shutil.which("apt-get") is None:
             raise SetUpFailed(
-                f"this is not a Debian; install what provides {' '.join(wanted)} (see debian-packages.txt)"
+                "this machine has no apt-get (it is not a Debian); install what these Debian "
+                f"packages contain: {' '.join(wanted)} (see debian-packages.txt)"
             )
         print("kubewire: setting this machine up (once)", file=sys.stderr, flush=True)
         if wanted:
-            steps.run(f"Debian packages: {' '.join(wanted)}", lambda progress: install_packages(wanted, progress))
+            steps.run(
+                f"Debian packages: {' '.join(wanted)}",
+                lambda progress: install_packages(wanted, progress),
+            )
         if not _up_to_date(checkout) or not _works(checkout):
-            steps.run("Python packages in .venv", lambda progress: make_environment(checkout, progress))
+            steps.run(
+                "Python packages in .venv",
+                lambda progress: make_environment(checkout, progress),
+            )
     except SetUpFailed as error:
         print(f"kubewire: {error}", file=sys.stderr)
         return 1
@@ -201,6 +252,9 @@ def _up_to_date(checkout: Path) -> bool:
 
 
 def _works(checkout: Path) -> bool:
-    """A checkout copied from another machine has a .venv whose python leads nowhere."""
+    """Whether the virtual environment can be used. In a checkout copied from another machine, its
+    python may be a dangling link."""
     python = checkout / ".venv/bin/python"
-    return python.exists() and subprocess.run([python, "-c", "import aiohttp"], capture_output=True).returncode == 0
+    if not python.exists():
+        return False
+    return subprocess.run([python, "-c", "import aiohttp"], capture_output=True).returncode == 0

@@ -1,7 +1,9 @@
-"""Writes the lists of pod networks that stand in files: `python -m kubewire.lab.setup.network_lists`.
+"""Writes the lists of pod networks in a README and in a scenario, from the registry of networks:
+`python -m kubewire.lab.setup.network_lists`.
 
-People read the README's table and the scenario's matrix in files. Both are made from the registry, and a test compares
-them. The lab file's schema and its page have a generator of their own (scenarios/engine/file/generate.py).
+Each list is a marked part of a file; the rest of the file is left alone. A test compares the lists
+with the registry. The lab file's schema and its page have a generator of their own
+(scenarios/engine/file/generate.py).
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from kubewire.components.base import sources
 from kubewire.components.networks import registry
 from kubewire.components.networks.podnetwork import PodNetwork
 
-#: The place of the list in a file: the second group is the list.
+#: Patterns that find the list in a file; the second group is the list.
 _IN_README = re.compile(r"(^<!-- networks: .*?-->\n)(.*?)^<!-- end of networks -->$", re.M | re.S)
 _IN_SCENARIO = re.compile(r"(^  # networks: .*?\n  cni:\n)((?:    - .*\n)*)", re.M)
 
 
 def table() -> str:
-    """Markdown: a row for each network."""
+    """The README's table in Markdown: a row for each network."""
     columns = ("folder", "`cni.plugin`", "upstream", "`cni.backend`, the default first")
     head = f"| {' | '.join(columns)} | how a packet reaches a pod on another node |"
     rows = [_row(one) for one in registry.NETWORKS if one.connects_pods]
@@ -38,7 +40,7 @@ def _row(network: PodNetwork[Any]) -> str:
 
 
 def matrix() -> str:
-    """The values of a scenario's axis `cni`: every network with each of its backends."""
+    """The values of a scenario's matrix axis `cni`: every network with each of its backends."""
     return "".join(
         f"    - {one.name}/{backend}\n"
         for one in registry.NETWORKS
@@ -49,7 +51,8 @@ def matrix() -> str:
 
 @dataclass(frozen=True)
 class Listing:
-    """A file below the root of the tree, the pattern that finds the list in it, and what makes the list."""
+    """A file below the root of the checkout, the pattern that finds its list, and the function that
+    makes the list."""
 
     file: str
     place: re.Pattern[str]
@@ -63,16 +66,20 @@ LISTINGS = (
 
 
 def content(listing: Listing, root: Path) -> str:
-    """A file with its list as it should be. Raises LookupError when the file has lost the place of the list."""
+    """The text of a file with an up-to-date list. Raises LookupError unless the file has exactly
+    one list."""
     before = (root / listing.file).read_text()
     found = [*listing.place.finditer(before)]
     if len(found) != 1:
-        raise LookupError(f"{listing.file} has {len(found)} places for the list of networks, not one")
+        raise LookupError(
+            f"{listing.file}: found {len(found)} lists of networks instead of one; restore the "
+            "comments that mark the list"
+        )
     return f"{before[: found[0].start(2)]}{listing.make()}{before[found[0].end(2) :]}"
 
 
 def main() -> int:
-    """Writes every file."""
+    """Write every file."""
     for listing in LISTINGS:
         (sources.FOLDER / listing.file).write_text(content(listing, sources.FOLDER))
     return 0

@@ -1,4 +1,4 @@
-"""The arguments of `kubewire run`, and what it calls."""
+"""The arguments of `kubewire run`, and the function that it calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubewire.scenarios.engine.events.options import Elsewhere, MissingFeature, RunOptions, everything_there
+from kubewire.scenarios.engine.events.options import (
+    Elsewhere,
+    MissingFeature,
+    RunOptions,
+    everything_there,
+)
 
 if TYPE_CHECKING:
     from kubewire.scenarios.engine.file.model import Case
@@ -17,39 +22,94 @@ CATALOGUE = Path(__file__).parent.parent / "catalogue"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Scenario files and how to run them. Imports nothing heavy: every `kubewire` command calls this."""
+    """Adds the arguments. It must import nothing large, because every `kubewire` command calls
+    it."""
     parser.add_argument(
         "scenarios",
         nargs="*",
         metavar="SCENARIO",
-        help="scenario files, folders of them, or names in the catalogue (default: the whole catalogue)",
+        help="scenario files, folders of them, or names in the catalogue (default: all of it)",
     )
     parser.add_argument(
-        "-k", dest="keyword", default="", metavar="WORDS", help='only matching ones: "dns and not broken"'
+        "-k",
+        dest="keyword",
+        default="",
+        metavar="WORDS",
+        help='run only scenarios whose names, titles or tags match, e.g. "dns and not broken"',
     )
-    parser.add_argument("-j", "--jobs", type=_jobs, default=1, metavar="N", help="labs at the same time (default 1)")
-    parser.add_argument("-l", "--list", action="store_true", help="say what would run, and run nothing")
-    parser.add_argument("--keep", action="store_true", help="stay inside a failed lab and say how to look around")
-    parser.add_argument("--resume", action="store_true", help="run only what has not passed the last time")
-    parser.add_argument("-x", "--stop-at-first", action="store_true", help="stop at the first failure")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence, not only its summary")
-    parser.add_argument("-q", "--quiet", action="store_true", help="one line per scenario")
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=_jobs,
+        default=1,
+        metavar="N",
+        help="number of labs that run at the same time (default: 1)",
+    )
+    parser.add_argument(
+        "-l",
+        "--list",
+        action="store_true",
+        help="list the scenarios that would run, and run none",
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the lab of a failed scenario running, and show how to inspect it",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="run only scenarios that have not passed yet, or have changed since",
+    )
+    parser.add_argument(
+        "-x",
+        "--stop-at-first",
+        action="store_true",
+        help="stop after the first failure",
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show all evidence, not only a summary",
+    )
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print one line per scenario",
+    )
     parser.add_argument(
         "--results",
         type=Path,
         default=Path("results"),
         metavar="DIR",
-        help="where report.html, junit.xml, results.json and the captures go (default: results)",
+        help="folder for report.html, junit.xml, results.json and captures (default: results)",
     )
-    parser.add_argument("--only", action="append", default=[], metavar="ID", help="only the case with this id (again)")
-    parser.add_argument("--events", type=Path, metavar="FILE", help="also write what happens, as lines of JSON")
-    parser.add_argument("--no-color", action="store_true", help="plain text even on a terminal")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="run only the case with this id, as -l prints it; repeatable",
+    )
+    parser.add_argument(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="also write the events of the run to this file, as lines of JSON",
+    )
+    parser.add_argument(
+        "--no-color",
+        action="store_true",
+        help="print plain text, also on a terminal",
+    )
 
 
 def _jobs(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} labs at the same time run nothing; 1 or more do")
+        raise argparse.ArgumentTypeError(f"the number of labs must be at least 1, not {number}")
     return number
 
 
@@ -60,7 +120,7 @@ def options_of(
     *,
     delegate: bool = False,
 ) -> RunOptions:
-    """What the parsed arguments ask for."""
+    """The options that the parsed arguments select."""
     return RunOptions(
         results=arguments.results,
         keyword=arguments.keyword,
@@ -81,19 +141,22 @@ def options_of(
 
 
 def files_of(given: Sequence[str]) -> list[Path]:
-    """Paths as they are; a bare name is looked for in the catalogue; nothing means all of it."""
-    return [_short(path) for path in (map(_catalogued, given) if given else [CATALOGUE])]
+    """The files or folders for arguments. Existing paths stay as they are, other names are looked
+    up in the catalogue. Without arguments, the whole catalogue."""
+    paths = [_catalogued(text) for text in given] if given else [CATALOGUE]
+    return [_short(path) for path in paths]
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Case]:
-    """What `kubewire run` with these arguments would run. Raises SpecError, KeywordError, OSError."""
+    """The cases that `kubewire run` with these arguments would run. Raises SpecError, KeywordError,
+    OSError."""
     from kubewire.scenarios.engine.run.runner import chosen
 
     return chosen(files_of(arguments.scenarios), options_of(arguments))
 
 
 def _short(path: Path) -> Path:
-    """Below the working directory: relative, for that is what people read in reports."""
+    """Makes a path below the working directory relative, because reports show it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 
@@ -102,14 +165,16 @@ def _catalogued(text: str) -> Path:
     path = Path(text)
     if path.exists():
         return path
-    # By name, not by pattern: text may be anything.
-    named = (file for file in sorted(CATALOGUE.rglob("*.scenario.yaml")) if file.name == f"{text}.scenario.yaml")
+    # text is compared and not used as a pattern, because it may contain any character.
+    files = sorted(CATALOGUE.rglob("*.scenario.yaml"))
+    named = (file for file in files if file.name == f"{text}.scenario.yaml")
     subject = CATALOGUE / text
     return next(named, subject if subject.is_dir() else path)
 
 
 def run(files: Sequence[Path | str], lab_factory: LabFactory, options: RunOptions) -> int:
-    """Run scenarios. 0: all passed (or were skipped), 1: some did not, 2: a file is wrong, 130: interrupted."""
+    """Runs scenarios. Returns 0 if all passed or were skipped, 1 if some did not, 2 if a file is
+    wrong, 130 if interrupted."""
     from kubewire.scenarios.engine.run.runner import run as run_cases
 
     return run_cases([Path(file) for file in files], lab_factory, options)

@@ -1,9 +1,10 @@
-"""The lab as scenarios see it: what `lab` implements and the scenario engine uses.
+"""The lab as scenarios see it: protocols that kubewire.lab implements and the engine uses.
 
-`scenarios` never imports `lab`; everything a scenario does to a running lab goes through these protocols
-(and through the Kubernetes API named by `LabHandle.kubeconfig`).
+`scenarios` never imports `lab`, so the engine can be tested with a fake lab. Everything that a
+scenario does to a running lab goes through these protocols, and through the Kubernetes API that
+`LabHandle.kubeconfig` names.
 
-Targets are names of hosts ("worker-1", "router", "client") or "pod:NAMESPACE/NAME[/CONTAINER]".
+A target is the name of a host ("worker-1", "router", "client") or "pod:NAMESPACE/NAME[/CONTAINER]".
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ ComponentAction = Literal["kill", "stop", "start"]
 
 @dataclass(frozen=True)
 class Host:
-    """One machine of the topology. address is its own, of the lab's primary family, without a mask ("172.18.0.3").
+    """One machine of the topology.
 
-    secondary: the one of the other family in a dual-stack lab, else "".
+    address: its address in the lab's primary IP family, without prefix length ("172.18.0.3").
+    secondary: its address in the other family in a dual-stack lab, else "".
     """
 
     name: str
@@ -40,7 +42,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that has ended: exit code (128 + signal number when killed by one) and all it wrote."""
+    """A command that has ended: its exit code (128 + N if signal N killed it) and its output."""
 
     returncode: int
     stdout: bytes
@@ -56,11 +58,12 @@ class Background(Protocol):
     """A program started with LabHandle.start."""
 
     def wait(self, timeout: float | None = None) -> Completed:
-        """Wait for its end; raises TimeoutError after timeout seconds, the program then still runs."""
+        """Waits until the program ends. Raises TimeoutError after timeout seconds; the program goes
+        on then."""
         ...
 
     def stop(self) -> Completed:
-        """SIGTERM, then SIGKILL when it does not end; does nothing more on one that has ended."""
+        """Ends the program with SIGTERM, and with SIGKILL if it does not end. Idempotent."""
         ...
 
 
@@ -72,7 +75,7 @@ class LabHandle(Protocol):
 
     @property
     def state_dir(self) -> Path:
-        """Of this process's side alone: no host of the lab sees it."""
+        """The state directory on the machine's side; no host of the lab sees it."""
         ...
 
     @property
@@ -92,7 +95,8 @@ class LabHandle(Protocol):
         env: Mapping[str, str] | None = None,
         timeout: float = 30.0,
     ) -> Completed:
-        """Run a command to its end; raises TimeoutError (the command is killed), LookupError: no such target."""
+        """Runs a command to its end. Raises TimeoutError, after killing the command, and
+        LookupError if the target does not exist."""
         ...
 
     def start(
@@ -104,25 +108,27 @@ class LabHandle(Protocol):
         argv: Sequence[str] = (),
         fds: Mapping[int, int] | None = None,
     ) -> Background:
-        """Start a Python function (main="package.module:function", given args as a list) or a command (argv).
+        """Starts a command (argv) or a Python function (main="package.module:function", which gets
+        args as a list).
 
-        fds: number in the program -> open descriptor here, from which it inherits.
+        fds: descriptor number in the program -> open descriptor of this process that it inherits.
 
-        A function runs forked from the lab's fork server, inside the target's network, mount and UTS
-        namespaces; the module is imported before a pod's root file system is entered.
+        A function runs in a fork of the lab's fork server, in the target's network, mount and UTS
+        namespaces. Its module is imported before a pod's root file system is entered.
         """
         ...
 
     def component(self, name: str, host: str, action: ComponentAction) -> None:
-        """kill: SIGKILL and leave it down; stop: SIGTERM and leave it down; start: start it again."""
+        """Ends a component with SIGKILL (kill) or SIGTERM (stop), or starts it again (start). A
+        component that was ended stays down until it is started."""
         ...
 
 
 class LabFactory(Protocol):
-    """Brings a lab up on entering and tears it down on leaving, whatever happened in between.
+    """Makes a context that starts a lab on entering and ends it on leaving, in every case.
 
-    May have missing(feature) -> str: why labs here cannot do what a scenario requires, "" when they can
-    (kubewire.scenarios.engine.events.options.MissingFeature); the pytest plugin asks it.
+    A factory may have a method missing(feature) -> str (events/options.py, MissingFeature), which
+    says why labs here lack a feature that a scenario requires; the pytest plugin calls it.
     """
 
     def __call__(self, spec: LabSpec, name: str) -> AbstractContextManager[LabHandle]: ...

@@ -1,14 +1,19 @@
-"""Scenario files as pytest tests, and labs for Python tests.
+"""A pytest plugin: collects scenario files as tests, and provides labs for tests in Python.
 
-    pytest -p kubewire.scenarios.engine.pytest_plugin scenarios/catalogue          each case is a test
+To run scenario files, each case as a test:
 
-    @pytest.mark.lab_spec({"cni": {"backend": "host-gw"}})                without: the default lab
-    def test_something(lab):                                              a LabHandle
+    pytest -p kubewire.scenarios.engine.pytest_plugin scenarios/catalogue
+
+To use a lab in a test (without the mark, it is the default lab):
+
+    @pytest.mark.lab_spec({"cni": {"backend": "host-gw"}})
+    def test_something(lab):
         assert lab.exec("worker-1", ["ip", "route"]).returncode == 0
 
-Tests with an equal lab share it, one after another; it ends when a test wants another one, or with the session.
-Who starts labs is named by --lab-factory or the ini option lab_factory ("package.module:name", called without
-arguments), or else by the entry point group "kubewire.lab_factory": scenarios do not import the lab.
+Tests that need equal labs share one, one after another. It ends when a test needs another lab, or
+with the session. Because scenarios do not import the lab, a factory must be named that starts labs:
+by --lab-factory or the ini option lab_factory ("package.module:name", called without arguments), or
+by the entry point group "kubewire.lab_factory".
 """
 
 from __future__ import annotations
@@ -38,13 +43,21 @@ ENTRY_POINTS = "kubewire.lab_factory"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kubewire")
-    group.addoption("--lab-factory", default="", help="who starts labs: package.module:name")
-    group.addoption("--scenario-results", default="results/pytest", help="where captures of scenarios go")
-    parser.addini("lab_factory", "who starts labs: package.module:name", default="")
+    factory = "factory that starts labs, as package.module:name"
+    group.addoption("--lab-factory", default="", help=factory)
+    group.addoption(
+        "--scenario-results",
+        default="results/pytest",
+        help="folder for the captures of scenarios",
+    )
+    parser.addini("lab_factory", factory, default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "lab_spec(mapping): the lab that the `lab` fixture brings up")
+    config.addinivalue_line(
+        "markers",
+        "lab_spec(mapping): lab file of the lab in the `lab` fixture",
+    )
     config.stash[POOL] = LabPool(config)
 
 
@@ -61,7 +74,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 @dataclass
 class LabPool:
-    """At most one lab of this process, kept while the tests ask for an equal one."""
+    """Keeps at most one lab, for as long as the tests need an equal one."""
 
     config: pytest.Config
     stack: ExitStack = field(default_factory=ExitStack)
@@ -70,13 +83,14 @@ class LabPool:
     started: int = 0
 
     def get(self, spec: LabSpec) -> LabHandle:
-        """The lab of this spec. Raises what the factory raises."""
+        """A lab with this lab file. Raises what the factory raises."""
         if self.lab is None or self.spec != spec:
             self.close()
             self.started += 1
             factory = find_factory(self.config)
             name = f"pytest-{self._worker()}{self.started}"
-            self.lab, self.spec = self.stack.enter_context(factory(spec, name)), spec
+            self.lab = self.stack.enter_context(factory(spec, name))
+            self.spec = spec
         return self.lab
 
     def _worker(self) -> str:
@@ -85,12 +99,12 @@ class LabPool:
 
     @contextmanager
     def borrow(self, spec: LabSpec, name: str) -> Iterator[LabHandle]:
-        """A LabFactory that leaves the lab up."""
+        """A LabFactory that leaves the lab running for later tests."""
         yield self.get(spec)
 
     @contextmanager
     def alone(self, spec: LabSpec, name: str) -> Iterator[LabHandle]:
-        """A LabFactory of labs that nobody has used before or will use after."""
+        """A LabFactory of labs that no other test uses."""
         self.close()
         try:
             yield self.get(spec)
@@ -98,7 +112,7 @@ class LabPool:
             self.close()
 
     def close(self) -> None:
-        """End the lab, if there is one."""
+        """Ends the lab, if there is one."""
         self.lab = self.spec = None
         self.stack.close()
 
@@ -107,12 +121,15 @@ POOL = pytest.StashKey[LabPool]()
 
 
 def find_factory(config: pytest.Config) -> LabFactory:
-    """Named by option, ini file or entry point. Raises pytest.UsageError."""
+    """The factory that the option, the ini file or an entry point names. Raises
+    pytest.UsageError."""
     text = config.getoption("--lab-factory") or config.getini("lab_factory")
     if not text:
         found = list(entry_points(group=ENTRY_POINTS))
         if not found:
-            raise pytest.UsageError("who starts labs? give --lab-factory package.module:name")
+            raise pytest.UsageError(
+                "no factory for labs is known; give --lab-factory package.module:name",
+            )
         text = found[0].value
     module, _, name = text.partition(":")
     try:
@@ -134,7 +151,7 @@ class ScenarioFile(pytest.File):
 
 
 class ScenarioFailed(Exception):
-    """A case that did not pass."""
+    """A case did not pass."""
 
     def __init__(self, result: CaseResult) -> None:
         super().__init__(result.problem)
@@ -151,9 +168,13 @@ class ScenarioItem(pytest.Item):
 
     def runtest(self) -> None:
         missing = getattr(find_factory(self.config), "missing", everything_there)
-        options = RunOptions(results=Path(self.config.getoption("--scenario-results")), missing=missing)
+        options = RunOptions(
+            results=Path(self.config.getoption("--scenario-results")),
+            missing=missing,
+        )
         pool = self.config.stash[POOL]
-        result = Run([self.case], pool.alone if self.case.scenario.isolated else pool.borrow, options, []).run()
+        factory = pool.alone if self.case.scenario.isolated else pool.borrow
+        result = Run([self.case], factory, options, []).run()
         if result.interrupted:
             raise KeyboardInterrupt
         one = result.cases[0]
@@ -166,7 +187,13 @@ class ScenarioItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, ScenarioFailed):
             result = excinfo.value.result
-            return "\n".join([f"{result.case.id}: {result.problem}", "", *evidence_lines(result, failed_only=True)])
+            return "\n".join(
+                [
+                    f"{result.case.id}: {result.problem}",
+                    "",
+                    *evidence_lines(result, failed_only=True),
+                ]
+            )
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -175,7 +202,7 @@ class ScenarioItem(pytest.Item):
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> LabHandle:
-    """A running lab; @pytest.mark.lab_spec says which."""
+    """A running lab, with the lab file in @pytest.mark.lab_spec."""
     marker = request.node.get_closest_marker("lab_spec")
     spec = LabSpec.parse(marker.args[0] if marker else {}, f"{request.node.nodeid} lab_spec")
     return request.config.stash[POOL].get(spec)

@@ -237,10 +237,10 @@ print(json.dumps({"asked": asked, "failures": failures[:20]}))
 """
 
 
-def answers(asker: RunningProgram) -> dict[str, Any]:
+def answers(asker: RunningProgram) -> Any:
     done = asker.stop()
     assert done.returncode == 0, done.stderr.decode()
-    counted: dict[str, Any] = json.loads(done.stdout)
+    counted: Any = json.loads(done.stdout)
     return counted
 
 
@@ -249,7 +249,7 @@ async def deploy_target(client: Client) -> str:
     await client.create(DEPLOYMENTS, web("target", 2))
     made = await client.create(SERVICES, service("target"))
     container = {"name": "asker", "image": "nicolaka/netshoot", "command": ["sleep", "infinity"]}
-    pod = {"metadata": {"name": "asker", "namespace": "default"}, "spec": {"containers": [container]}}
+    pod: Any = {"metadata": {"name": "asker", "namespace": "default"}, "spec": {"containers": [container]}}
     await client.create(PODS, pod)
     await endpoints(client, "target", 2)
     while (await client.get(PODS, "asker", "default"))["status"].get("phase") != "Running":  # noqa: ASYNC110
@@ -317,8 +317,9 @@ def writing(kubeconfig: Path) -> Iterator[list[str]]:
         number = 0
         while not ended.is_set():
             metadata = {"name": f"kept-{number}", "namespace": "default", "labels": {"kept": "yes"}}
+            kept: Any = {"metadata": metadata}
             try:
-                await client.create(CONFIGMAPS, {"metadata": metadata})
+                await client.create(CONFIGMAPS, kept)
                 acknowledged.append(f"kept-{number}")
             except ApiUnavailable:
                 pass  # it may have been written, and was not acknowledged

@@ -21,7 +21,8 @@ from kubewire.lab.bringup.components import (
 from kubewire.lab.bringup.networks import cluster_of
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES, TopologyPlan
+from kubewire.scenarios.engine.file.topologyfile import Topology
+from kubewire.topologies.plan import TopologyPlan
 
 DUAL = {
     "nodeCIDR": "172.18.0.0/16,fd00:18::/64",
@@ -38,7 +39,7 @@ def lab(network: dict[str, str]) -> tuple[LabSpec, TopologyPlan]:
 
 def of(data: dict[str, Any]) -> tuple[LabSpec, TopologyPlan]:
     spec = LabSpec.parse({"topology": {"workers": 1}, **data})
-    return spec, SHAPES["one-segment"](1, spec.network.nodeCIDR)
+    return spec, Topology(workers=1).plan(spec.network.nodeCIDR)
 
 
 def flags(network: dict[str, str], component: str) -> dict[str, str]:
@@ -131,7 +132,7 @@ def test_cluster_services_have_an_address_of_the_first_range() -> None:
 
 
 def test_the_worlds_names_have_addresses_of_the_labs_families() -> None:
-    lines = upstream_dns(lab(DUAL)[1]).content.decode().split("\n")
+    lines = upstream_dns(lab(DUAL)[1])[0].content.decode().split("\n")
     found = {line.split()[0] for line in lines if line.strip().endswith("example.com www.example.com")}
     assert found == {"203.0.113.10", "2001:db8:113::10"}
     assert all(ipaddress.ip_address(address) for address in found)

@@ -85,20 +85,23 @@ def test_the_network_is_what_has_that_role_on_the_host(lab: FakeLab) -> None:
 @pytest.mark.parametrize(
     ("request_line", "error"),
     [
-        (b'{"op": "dance"}', "unknown operation 'dance'; there is: component"),
-        (b'{"op": "component", "name": "kubelet"}', "no component 'kubelet@None'; there are kubelet@worker-1"),
+        (b'{"op": "dance"}', "unknown operation 'dance'; the only operation is 'component'"),
+        (
+            b'{"op": "component", "name": "kubelet"}',
+            "no component 'kubelet@None'; the lab's components: kubelet@worker-1",
+        ),
         (
             b'{"op": "component", "name": "kubelet", "host": "worker-1", "action": "freeze"}',
-            "unknown action 'freeze'; there are start, kill, stop",
+            "unknown action 'freeze'; the actions are start, kill, stop",
         ),
         (b'{"op": "component", "name": "kubelet", "host": "worker-1", "action": "start"}', "RuntimeError"),
         (b"no JSON", "not JSON: Expecting value: line 1 column 1 (char 0)"),
         (b"\xff\xfe", "not JSON: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
         (b"[" * 60_000, "not JSON: nested too deeply"),
-        (b"[]", "a request is a JSON object"),
-        (b"null", "a request is a JSON object"),
-        (b'{"op": ["component"]}', "unknown operation ['component']; there is: component"),
-        (b"x" * 70_000, "a request has at most 65536 bytes"),
+        (b"[]", "a request must be a JSON object"),
+        (b"null", "a request must be a JSON object"),
+        (b'{"op": ["component"]}', "unknown operation ['component']; the only operation is 'component'"),
+        (b"x" * 70_000, "a request may have at most 65536 bytes"),
     ],
     ids=[
         "operation",

@@ -19,7 +19,7 @@ from tests.lab.test_lab import service, until, web, with_api
 
 pytestmark = pytest.mark.lab
 
-FAMILIES = {"dual-stack": (DUAL, "IPv4"), "IPv6-first": (IPV6_FIRST, "IPv6"), "IPv6": (IPV6, "IPv6")}
+FAMILIES: Any = {"dual-stack": (DUAL, "IPv4"), "IPv6-first": (IPV6_FIRST, "IPv6"), "IPv6": (IPV6, "IPv6")}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -38,7 +38,7 @@ def family(address: str) -> str:
     return "IPv6" if ":" in address else "IPv4"
 
 
-async def objects(client: Client) -> dict[str, Any]:
+async def objects(client: Client) -> Any:
     """What the API says of the first worker, the pods and the Service."""
     await client.create(DEPLOYMENTS, web("target"))
     ports = [{"port": 80, "targetPort": 8080, "nodePort": 30077}]
@@ -46,7 +46,7 @@ async def objects(client: Client) -> dict[str, Any]:
     made = await client.create(SERVICES, service("target", **extra))
     slices: list[dict[str, Any]] = []
     while len(slices) < len(made["spec"]["clusterIPs"]):
-        listed = (await client.list(ENDPOINTSLICES, "default")).items
+        listed: list[Any] = (await client.list(ENDPOINTSLICES, "default")).items
         ours = [one for one in listed if one["metadata"]["name"].startswith("target-")]
         slices = [one for one in ours if (one.get("endpoints") or [{}])[0].get("conditions", {}).get("ready")]
     pods = (await client.list(PODS, "default")).items

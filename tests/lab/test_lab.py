@@ -27,7 +27,7 @@ pytestmark = pytest.mark.lab
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 
 
-def web(name: str, replicas: int = 1) -> dict[str, Any]:
+def web(name: str, replicas: int = 1) -> Any:
     labels = {"app": name}
     container = {
         "name": "web",
@@ -44,7 +44,7 @@ def web(name: str, replicas: int = 1) -> dict[str, Any]:
     }
 
 
-def service(name: str, **spec: Any) -> dict[str, Any]:
+def service(name: str, **spec: Any) -> Any:
     ports = [{"port": 80, "targetPort": 8080}]
     return {
         "apiVersion": "v1",
@@ -173,8 +173,9 @@ def test_acknowledged_writes_survive_kill_9_of_the_api_server_under_traffic(depl
         while not killer.done() or number < 60:
             name = f"kept-{number}"
             metadata = {"name": name, "namespace": "default", "labels": {"kept": "yes"}}
+            kept: Any = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
             try:
-                await client.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+                await client.create(CONFIGMAPS, kept)
             except ApiUnavailable:
                 await asyncio.sleep(0.01)  # down at the moment; this write was not acknowledged
             except ApiError as error:
@@ -236,16 +237,17 @@ def test_a_client_outside_reaches_a_node_port_through_the_router(deployed: Runni
 
 
 def test_a_killed_pause_gives_a_new_sandbox_and_a_killed_container_keeps_the_address(deployed: RunningLab) -> None:
-    async def pod(client: Client, restarts: int, other_than: str = "") -> dict[str, Any]:
+    async def pod(client: Client, restarts: int, other_than: str = "") -> Any:
         while True:
-            for item in (await client.list(PODS, "default", label_selector="app=target")).items:
+            listed: Any = await client.list(PODS, "default", label_selector="app=target")
+            for item in listed.items:
                 state = (item.get("status", {}).get("containerStatuses") or [{}])[0]
                 ready = state.get("ready") and state.get("restartCount", 0) >= restarts
                 if item["metadata"]["name"] == name and ready and item["status"]["podIP"] != other_than:
                     return item
             await asyncio.sleep(0.05)
 
-    async def first(client: Client) -> dict[str, Any]:
+    async def first(client: Client) -> Any:
         return (await client.list(PODS, "default", label_selector="app=target")).items[0]
 
     before = with_api(deployed.kubeconfig, first)

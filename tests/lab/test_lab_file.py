@@ -158,6 +158,17 @@ def test_a_manifest_that_cannot_run_ends_up_with_its_file_and_object(short_path:
     assert not (own.state / "default").exists()
 
 
+def test_a_pod_of_the_manifests_that_fails_ends_up_with_its_exit_code(short_path: Path) -> None:
+    own = Cli(short_path)
+    failing = json.loads(json.dumps(ONCE).replace("true", "false"))
+    # Without a probe the pod is ready from its start to its end, and up may see it then.
+    failing["spec"]["containers"][0]["readinessProbe"] = {"exec": {"command": ["/bin/false"]}}
+    (short_path / "lab.yaml").write_text(json.dumps({"topology": {"workers": 1}, "manifests": [failing]}))
+    done = own.run("up", "-f", str(short_path / "lab.yaml"))
+    assert done.returncode == 1
+    assert "Pod once: the pod has failed: container c ended with exit code 1 (Error)" in done.stderr, done.stderr
+
+
 def test_files_are_on_the_nodes_that_they_are_for(cli: Cli) -> None:
     look = ("sh", "-c", "cat /etc/motd /run/app.conf; stat -c %a /run/app.conf")
     assert on(cli, "worker-1", *look) == "hello\nport: 80\n640\n"

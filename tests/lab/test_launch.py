@@ -92,7 +92,7 @@ def test_a_lab_that_has_no_hosts_yet_is_said_to_be_coming_up(
     assert began is not None
     assert find("demo").claim(LabRecord("demo", os.getpid(), began, 0, LabSpec().as_dict()))
     assert cli.main(command) == 2
-    assert capsys.readouterr().err == "kubewire: lab 'demo' is still coming up\n"
+    assert capsys.readouterr().err == "kubewire: lab 'demo' is still coming up; try again in a moment\n"
 
 
 def test_a_lab_whose_fork_server_has_died_says_where_to_look(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +102,7 @@ def test_a_lab_whose_fork_server_has_died_says_where_to_look(base: Path, capsys:
     assert cli.main(["status", "--name", "demo"]) == 1
     said = capsys.readouterr().err
     assert "lab 'demo' does not answer" in said
-    assert f"look into {base}/demo/logs/runtime.log" in said
+    assert f"see {base}/demo/logs/runtime.log" in said
 
 
 def test_down_removes_what_an_up_that_was_killed_left(base: Path) -> None:
@@ -150,7 +150,7 @@ def test_down_ends_a_lab_that_is_coming_up(short_path: Path, with_sandbox: bool)
     assert down.stdout == "lab victim is down\n", down.stderr
     assert up.returncode == 1
     assert "Traceback" not in output
-    assert "`kubewire down` ended it" in output or "was ended by somebody else" in output
+    assert "`kubewire down` ended it" in output or "was ended by another command" in output
     assert not (kubewire.state / "victim").exists()
 
 
@@ -167,7 +167,7 @@ def test_a_lab_that_is_killed_says_in_which_step(short_path: Path) -> None:
     assert "fork server" in said
     # The first step is done; whether the second has begun by now, only the lab knows.
     steps = r"(fork server|network: 2 nodes, one-segment)"
-    assert re.search(rf"step failed: {steps}\n  the sandbox ended without saying why", rest), rest
+    assert re.search(rf"step failed: {steps}\n  the sandbox ended without an error message", rest), rest
 
 
 @pytest.mark.lab

@@ -50,7 +50,7 @@ def test_a_second_set_up_of_a_checkout_waits_for_the_first(tmp_path: Path, capfd
     said = ""
     with machine.alone(tmp_path):
         waiting.start()
-        while "another command sets this machine up" not in said:
+        while "another command is setting this machine up" not in said:
             said += capfd.readouterr().err
         assert not inside.is_set()
     waiting.join(10)

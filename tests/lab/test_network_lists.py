@@ -36,7 +36,7 @@ def test_a_file_without_the_place_of_its_list_is_an_error(tmp_path: Path) -> Non
     listing = LISTINGS[0]
     (tmp_path / listing.file).parent.mkdir(parents=True)
     (tmp_path / listing.file).write_text("# networks\n")
-    with pytest.raises(LookupError, match=r"README\.md has 0 places for the list of networks"):
+    with pytest.raises(LookupError, match=r"README\.md: found 0 lists of networks"):
         network_lists.content(listing, tmp_path)
 
 

@@ -19,7 +19,6 @@ from kubewire.lab.bringup import addons
 from kubewire.lab.bringup.components import PROXY_CONFIG, NodeFile, component_specs, node_files
 from kubewire.lab.bringup.pki import Authority
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import SHAPES, TopologyPlan
 
 IPV4 = ("ipv4",)
 ALL = ("ipv4", "ipv6", "dual", "dual-ipv6-first")
@@ -75,8 +74,7 @@ DECIDED = {"controllers": "--allocate-node-cidrs", "kube-proxy": "--cluster-cidr
 
 
 def described(spec: LabSpec, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    shape = SHAPES[spec.topology.shape]
-    plan: TopologyPlan = shape(spec.topology.workers, spec.network.nodeCIDR)
+    plan = spec.plan
     yield f"=== {spec.label()}"
     yield f"lab.json {json.dumps(spec.as_dict()['cni'])}"
     yield f"requires {json.dumps(spec.cni.requires)}"

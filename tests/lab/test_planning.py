@@ -19,8 +19,8 @@ def said(capsys, *arguments):
 def test_a_labs_defaults_fit(capsys):
     code, output = said(capsys)
     assert code == 0
-    assert output.out.endswith("✓ it fits\n")
-    assert "pods 10.244.0.0/16: 256 parts of /24, 252 are left; 253 pods in each" in output.out
+    assert output.out.endswith("✓ the ranges fit\n")
+    assert "pods 10.244.0.0/16: 256 podCIDRs of /24, 252 are left; 253 pods in each" in output.out
 
 
 def test_an_overlap_is_refused_with_the_reason_and_passes_when_it_is_wanted(capsys):
@@ -30,7 +30,7 @@ def test_an_overlap_is_refused_with_the_reason_and_passes_when_it_is_wanted(caps
     assert "✗ pods 10.0.0.0/8 overlap nodes 10.0.0.0/16 in 10.0.0.0/16: the route to a pod range" in output.out
     code, output = said(capsys, *wrong, "--allow-overlap")
     assert code == 0
-    assert "! wanted: pods 10.0.0.0/8 overlap nodes" in output.out
+    assert "! allowed: pods 10.0.0.0/8 overlap nodes" in output.out
 
 
 def test_as_data(capsys):
@@ -86,7 +86,7 @@ def test_a_lab_file_is_planned_with_its_masks_and_workers(capsys, tmp_path):
     [
         (["--service-cidr", "10.96.0.1/12"], "--service-cidr: 10.96.0.1/12 has host bits set"),
         (["--other", "10.0.0.0/8"], "--other 10.0.0.0/8: must be NAME=CIDR"),
-        (["--nodes", "0"], "--nodes and --max-pods: at least 1"),
+        (["--nodes", "0"], "--nodes and --max-pods must be at least 1"),
         (["--pod-network-cidr", "10.244.0.0/16,fd00::/48", "--node-cidr-mask-size", "24"], "is for one IP family"),
         (["-f", "/no/such/lab.yaml"], "/no/such/lab.yaml"),
     ],
@@ -115,7 +115,7 @@ def test_a_lab_whose_pods_have_the_range_of_its_nodes_is_left_standing(short_pat
     try:
         assert done.returncode == 0, done.stderr
         assert "lab default is up and incomplete" in done.stdout
-        assert "warning: the lab is left standing, incomplete: nodes ready, cluster DNS answering" in done.stderr
+        assert "warning: the lab is incomplete and keeps running: nodes ready, cluster DNS answering" in done.stderr
         assert "1 of 2 nodes Ready, not worker-1" in done.stderr
         route = cli.run("node", "worker-1", "--", "ip", "route", "get", "172.18.0.2", stdin=subprocess.DEVNULL).stdout
         assert "dev flannel.1" in route

@@ -6,16 +6,16 @@ from kubewire.lab.bringup import routers
 from kubewire.lab.bringup.components import component_specs
 from kubewire.scenarios.engine.file.document import SpecError
 from kubewire.scenarios.engine.file.spec import LabSpec
-from kubewire.topologies.plan import two_racks, without_routes_between_routers
+from kubewire.scenarios.engine.file.topologyfile import Topology
 
-PLAN = without_routes_between_routers(two_racks(4, "172.18.0.0/16"))
+PLAN = Topology(shape="two-racks", workers=4, routing="bird").plan("172.18.0.0/16")
 
 
 def test_who_speaks_with_whom():
     spine, first, second = routers.routers(PLAN)
     assert (spine.number, spine.neighbours) == (65000, (("172.18.192.2", 65001), ("172.18.192.6", 65002)))
-    assert (first.number, first.neighbours, first.rack) == (65001, (("172.18.192.1", 65000),), "172.18.0.0/18")
-    assert (second.neighbours, second.rack) == ((("172.18.192.5", 65000),), "172.18.64.0/18")
+    assert (first.number, first.neighbours, first.nodes) == (65001, (("172.18.192.1", 65000),), ("172.18.0.0/18",))
+    assert (second.neighbours, second.nodes) == ((("172.18.192.5", 65000),), ("172.18.64.0/18",))
 
 
 @pytest.mark.parametrize("kind", ["bird", "frr", "gobgp"])
@@ -36,7 +36,10 @@ def test_routers_have_no_written_routes_when_they_find_them():
 
 def test_static_routers_run_nothing():
     spec = LabSpec.parse({"topology": {"shape": "two-racks"}})
-    hosts = {component.host for component in component_specs(spec, two_racks(3, "172.18.0.0/16"), "/run/x", "")}
+    hosts = {
+        component.host
+        for component in component_specs(spec, Topology(shape="two-racks").plan("172.18.0.0/16"), "/run/x", "")
+    }
     assert not hosts & {"tor-1", "tor-2", "router"}
 
 

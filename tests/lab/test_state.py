@@ -127,7 +127,7 @@ def test_who_lost_the_name_neither_writes_nor_removes(base: Path) -> None:
     assert state.claim(first)
     state.release(first.token)
     assert state.claim(second)
-    with pytest.raises(LabError, match="ended by somebody else"):
+    with pytest.raises(LabError, match="ended by another command"):
         state.update(first)
     state.release(first.token)
     assert state.record() == second
@@ -141,7 +141,7 @@ def test_a_condemned_lab_has_lost_its_name_and_still_nobody_else_gets_it(base: P
     state.condemn(record.token)
     assert not state.holds(record.token)
     assert not state.claim(LabRecord.new("demo", {}))
-    with pytest.raises(LabError, match="ended by somebody else"):
+    with pytest.raises(LabError, match="ended by another command"):
         state.update(record)
 
 
@@ -395,5 +395,5 @@ def test_a_place_that_others_can_change_is_refused(
         assert [state.name for state in all_labs()] == ["demo"]
         return
     for use in (lambda: find("demo"), lambda: list(all_labs()), lambda: running("demo")):
-        with pytest.raises(UsageError, match="could be changed by others"):
+        with pytest.raises(UsageError, match="other users could change"):
             use()

@@ -78,7 +78,7 @@ def test_a_port_in_use_is_said_with_the_way_out(cli: Cli) -> None:
         (["up", "--api-port", "99999"], "argument --api-port: 99999 is not a port"),
         (["up", "--api-port", "-1"], "argument --api-port: -1 is not a port"),
         (["up", "--name", ""], "'' is not a lab name"),
-        (["run", "-j", "0"], "argument -j/--jobs: 0 labs at the same time run nothing"),
+        (["run", "-j", "0"], "argument -j/--jobs: the number of labs must be at least 1, not 0"),
         (["run", "/no/such.scenario.yaml"], "/no/such.scenario.yaml: no such file or folder"),
         (["down", "demo-1"], "kubewire down: error: unrecognized arguments: demo-1"),
     ],

@@ -32,13 +32,13 @@ def test_nodes_whose_names_match_get_the_file(tmp_path: Path) -> None:
     [
         ({"etc/motd": ""}, "files.etc/motd: is not the absolute path of a file, such as /etc/motd"),
         ({"/run/../usr/x": ""}, "is not the absolute path of a file"),
-        ({"/usr/bin/ip": ""}, "files./usr/bin/ip: cannot be written in a lab; read-only are /bin, /sbin"),
-        ({"/var/run/x": ""}, "files./var/run/x: lies behind a link; write the path as /run/..."),
+        ({"/usr/bin/ip": ""}, "files./usr/bin/ip: is in a folder that is read-only in a lab: /bin, /sbin"),
+        ({"/var/run/x": ""}, "files./var/run/x: is behind a symbolic link; write the path as /run/..."),
         (
             {"/run/x": {"content": "", "nodes": "work-*"}},
             "files./run/x.nodes: work-* matches no node; there are control-",
         ),
-        ({"/etc/x": {"content": "", "nodes": "worker-1"}}, "files./etc/x.nodes: what lies outside of /run, /tmp, "),
+        ({"/etc/x": {"content": "", "nodes": "worker-1"}}, "files./etc/x.nodes: a file outside of /run, /tmp, "),
         ({"/run/x": {}}, "files./run/x: needs either content or from, a file of this machine"),
         ({"/run/x": {"content": "", "from": "x"}}, "files./run/x: needs either content or from"),
         (

@@ -70,7 +70,9 @@ def outcome(files: list[Path], tmp_path: Path, machines: Machines, **options: ob
 
 def test_without_leave_to_hand_over_the_reason_is_followed_by_the_command(files: list[Path], tmp_path: Path) -> None:
     machines = Machines({"a": "passed", "b": "passed"})
-    said = "this machine cannot: this kernel has no ip_vs; this can: kubewire vm run -- run a"
+    said = (
+        "this machine cannot run it: this kernel has no ip_vs; to run it in a virtual machine: kubewire vm run -- run a"
+    )
     assert outcome(files, tmp_path, machines)["a"] == ("skipped", said)
     assert machines.asked == []
 
@@ -126,13 +128,16 @@ def test_hours_of_virtual_time_never_pass_for_real(tmp_path: Path) -> None:
     file.write_text("name: x\ntitle: t\nclock: virtual\nlab: {kubernetes: false}\nsteps:\n  - elapse: 23h\n")
     (case,) = load(file)
     result = perform(Stage(cast(Any, None), case, []), case.variant.steps[0])
-    assert (result.status, result.message.split(";")[0]) == ("failed", "23 h 0 min would really pass here")
+    assert (result.status, result.message.split(";")[0]) == (
+        "failed",
+        "23 h 0 min would really pass here, but the scenario needs virtual time",
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("fixtures: {pods: {a: {node: worker-1}}}\n" + _STEPS, "no API for fixtures or manifests"),
+        ("fixtures: {pods: {a: {node: worker-1}}}\n" + _STEPS, "no API server for fixtures or manifests"),
         ("steps:\n  - scale: {deployment/x: 2}\n", "scale needs an API"),
         ("steps:\n  - expect: {events: {reason: Killing}}\n", "events needs an API"),
     ],

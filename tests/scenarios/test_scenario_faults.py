@@ -52,7 +52,7 @@ def test_only_what_a_step_has_put_there_is_removed() -> None:
     [
         ("{on: worker-1}", "needs one of delay, loss, duplicate, corrupt, reorder, rate, or restore: true"),
         ("{on: worker-1, reorder: 10%}", "reorder needs delay"),
-        ("{on: worker-1, restore: true, delay: 1s}", "restore takes no delay"),
+        ("{on: worker-1, restore: true, delay: 1s}", "restore cannot be combined with delay"),
         ("{on: worker-1, loss: '0.5'}", "a share such as 10%"),
         ("{on: worker-1, rate: '10'}", "a rate such as 512kbit or 10mbit"),
     ],

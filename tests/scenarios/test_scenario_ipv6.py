@@ -128,7 +128,7 @@ ADVERTISEMENT = frame(IPv6(src="fd00:18::3", dst="fe80::1") / ICMPv6ND_NA(tgt="f
 
 def test_neighbour_discovery_is_said_and_matched() -> None:
     assert summary(SOLICITATION) == "fe80::1 -> ff02::1:ff00:3 ICMP neighbour solicitation, who has fd00:18::3?"
-    assert summary(ADVERTISEMENT) == "fd00:18::3 -> fe80::1 ICMP fd00:18::3 is here"
+    assert summary(ADVERTISEMENT) == "fd00:18::3 -> fe80::1 ICMP neighbour advertisement of fd00:18::3"
     assert fits(SOLICITATION, {"icmp": "neighbour-solicitation", "target": "fd00:18::3", "protocol": "icmp"})
     assert not fits(SOLICITATION, {"icmp": "neighbour-advertisement"})
     assert not fits(SOLICITATION, {"target": "fd00:18::4"})

@@ -55,5 +55,5 @@ def test_what_cannot_be_read_is_an_error(text):
 
 @pytest.mark.parametrize("text", ['"', '""0', '"a', '{"a" b}'])
 def test_half_a_string_is_no_expression(text):
-    with pytest.raises(JSONPathError, match="is no string"):
+    with pytest.raises(JSONPathError, match="is not a string"):
         JSONPath.parse(text)

@@ -100,11 +100,15 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
             id="duration",
         ),
         pytest.param(
-            "steps: [{expect: {from: a, exec: {command: x, matches: '('}}}]\n", "is no regular expression", id="regex"
+            "steps: [{expect: {from: a, exec: {command: x, matches: '('}}}]\n",
+            "is not a regular expression",
+            id="regex",
         ),
         pytest.param("steps: [{expect: {resource: {of: pods, jsonpath: '{.a[}'}}}]\n", "cannot read '[", id="jsonpath"),
         pytest.param(
-            "steps: [{expect: {packets: {match: {protocol: tcp}}}}]\n", "needs on (interfaces) or path", id="packets"
+            "steps: [{expect: {packets: {match: {protocol: tcp}}}}]\n",
+            "needs either on (interfaces) or path",
+            id="packets",
         ),
         pytest.param("steps: [{capture: {start: a}}]\n", "needs on: a list of interfaces", id="capture"),
         pytest.param("lab: {cni: {plugin: foo}}\n" + STEP, ':3: cni.plugin: "foo" is not known', id="lab"),
@@ -116,7 +120,7 @@ def test_a_fixture_on_all_workers_is_a_pod_for_each(tmp_path):
         pytest.param("manifests: [{kind: Pod}]\n" + STEP, "apiVersion, metadata.name is missing", id="manifest"),
         pytest.param(
             "variants: {broken: {overlays: [{kind: Pod, metadata: {name: b}}]}}\n" + STEP,
-            "Pod/b is not among",
+            "Pod/b is not an object of",
             id="overlay",
         ),
         pytest.param(

@@ -96,7 +96,7 @@ def test_without_a_factory_it_says_what_to_give(tmp_path):
 def test_a_case_that_requires_what_labs_cannot_do_is_skipped_with_the_reason(tmp_path):
     (tmp_path / "x.scenario.yaml").write_text("name: x\ntitle: t\nrequires: [veth, vxlan]\nsteps: [{note: hi}]\n")
     said = pytest_run(tmp_path, "-rs", "--lab-factory", "fake_factory:Factory", "x.scenario.yaml")
-    assert "1 skipped" in said and "this machine cannot: no module vxlan" in said
+    assert "1 skipped" in said and "this machine cannot run it: no module vxlan" in said
     assert not (tmp_path / "labs.txt").exists()
 
 

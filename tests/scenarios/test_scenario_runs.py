@@ -138,26 +138,26 @@ WRONG = {
     "{from: pod:a, udp: {to: 'pod:b', port: 8081, equals: c}}": 'expected "c", got "b"',
     "{from: pod:a, tcp: {to: 'pod:b', port: 8080, error: refused}}": "expected it to fail",
     "{from: pod:a, tcp: 'pod:b:99'}": "refused",
-    "{from: pod:a, tcp: 'pods:app=b:8080', not: true}": "should not be so",
+    "{from: pod:a, tcp: 'pods:app=b:8080', not: true}": "this should not happen",
     "{from: pod:a, ping: {to: 10.244.2.77, timeout: 300ms}}": "timeout",
     "{from: pod:a, ping: {to: 'pod:b', size: 1600, df: true}}": "too-big",
-    "{from: pod:a, not: true, ping: 'pod:b'}": "should not be so",
-    "{from: pod:a, consistently: 300ms, not: true, ping: {to: 'pod:b'}}": "should not be so",
+    "{from: pod:a, not: true, ping: 'pod:b'}": "this should not happen",
+    "{from: pod:a, consistently: 300ms, not: true, ping: {to: 'pod:b'}}": "this should not happen",
     "{from: pod:none, not: true, ping: 10.0.0.1}": "not found",
     "{from: worker-1, routes: {to: 10.9.0.0/16}}": "expected 1 or more, got 0",
     "{from: worker-1, neighbours: {to: 10.244.2.0, count: 0}}": "expected exactly 0, got 1",
     "{from: worker-1, fdb: {dev: flannel.1, dst: 172.18.0.9}}": "expected 1 or more, got 0",
     "{from: worker-1, exec: {command: 'exit 3'}}": "expected exit code 0, got 3",
-    "{from: worker-1, rules: {contains: KUBE-SVC-NONE}}": "no rule of",
+    "{from: worker-1, rules: {contains: KUBE-SVC-NONE}}": "none of the",
     "{from: worker-1, rules: {absent: KUBE-SVC-TEST}}": "should not be there",
-    "{from: worker-1, rules: {table: nat, walk: {chain: PREROUTING, dport: 81}, reaches: DNAT}}": "does not come to DNAT",
+    "{from: worker-1, rules: {table: nat, walk: {chain: PREROUTING, dport: 81}, reaches: DNAT}}": "the walk does not reach DNAT",
     "{from: worker-1, conntrack: {destination: 9.9.9.9}}": "expected 1 or more such entries, got 0",
     "{addresses: {address: '${pod/b.ip}', on: 'pod:a:eth0'}}": "expected pod:a:eth0, got pod:b:eth0",
     "{resource: {of: pod/b, jsonpath: '{.status.phase}', equals: Failed}}": 'expected "Failed", got "Running"',
     "{resource: {of: pod/b, exists: false}}": "should not be there",
     "{events: {about: pod/b, reason: Started}}": "expected 1 or more such events, got 0",
     "{from: 'pod:none', ping: 10.0.0.1}": "not found",
-    "{from: moon, ping: 10.0.0.1}": "is no place to look from",
+    "{from: moon, ping: 10.0.0.1}": "cannot run programs on 'moon'",
     "{from: pod:a, ping: '${pod/bb.ip}'}": "not found",
     "{from: pod:a, ping: '${pdo/b.ip}'}": "resource type",
     "{packets: {on: 'pod:b:eth0', match: {dport: 9}}}": "expected 1 or more, got 0",
@@ -166,8 +166,8 @@ WRONG = {
     "{packets: {on: 'worker-1:eth0', match: {flags: S}, encapsulated: false}}": "expected 1 or more, got 0",
     "{packets: {path: ['pod:b:eth0', 'worker-1:eth0', 'pod:a:eth0'], match: {flags: S}}}": "then not at worker-1:eth0",
     "{packets: {path: ['pod:a:eth0', 'pod:b:eth0'], match: {flags: S}, nat: destination}}": "expected NAT destination, got none",
-    "{packets: {on: 'worker-2:eth0'}}": "does not listen on worker-2:eth0",
-    "{packets: {capture: d, on: 'worker-2:eth0'}}": "no capture 'd'; there are c",
+    "{packets: {on: 'worker-2:eth0'}}": "does not include worker-2:eth0",
+    "{packets: {capture: d, on: 'worker-2:eth0'}}": "no capture 'd' has been started; captures: c",
 }
 
 
@@ -223,7 +223,7 @@ def test_a_variant_whose_expectation_must_fail_fails_when_it_holds():
         return {case.case.variant.name: (case.status, case.problem) for case in result.cases}
 
     assert isolated(body) == {
-        "broken": ("failed", "ping: holds, though this variant says that it fails here"),
+        "broken": ("failed", "ping: holds, but the variant lists it in `fails`"),
         "control": ("passed", ""),
     }
 
@@ -497,7 +497,7 @@ BAD_CAPTURES = {
     'on: ["worker-1:nope"]': "no interface nope; there are lo",
     'on: ["moon:eth0"]': "no host moon",
     'on: ["pod:none:eth0"]': "not found",
-    'on: ["eth0"]': "names no interface; write HOST:INTERFACE",
+    'on: ["eth0"]': "does not name an interface; write HOST:INTERFACE",
     'on: ["worker-2:veth@pod:a"]': "the pod runs on worker-1",
     'on: ["worker-1:eth0"], filter: "tpc port 1"': "filter 'tpc port 1'",
 }

@@ -98,9 +98,9 @@ def test_the_program_runs_at_the_source_and_its_series_are_judged_by_their_growt
 @pytest.mark.parametrize(
     ("growth", "why"),
     [
-        ({"walk": {"min": 10}}, "walk: grew to 9 times, at least 10 expected"),
-        ({"map": {"max": 1.1}}, "map: grew to 1.12 times, at most 1.1 expected"),
-        ({"mpa": {"max": 2}}, "no series 'mpa'; there are walk, map"),
+        ({"walk": {"min": 10}}, "walk grew by a factor of 9, expected at least 10"),
+        ({"map": {"max": 1.1}}, "map grew by a factor of 1.12, expected at most 1.1"),
+        ({"mpa": {"max": 2}}, "no series 'mpa' was measured; series: walk, map"),
     ],
     ids=["too little", "too much", "not measured"],
 )
@@ -116,7 +116,7 @@ def test_a_program_that_fails_says_why(case):
 
 def test_a_line_that_is_no_measurement_is_an_error(case):
     result = judged(case, Lab("walk 100 10\n"))
-    assert result.status == "error" and "not NAME, x and y between tabs: 'walk 100 10'" in result.message
+    assert result.status == "error" and "expected NAME, x and y separated by tabs: 'walk 100 10'" in result.message
 
 
 def test_the_picture_has_a_line_per_series_and_a_dot_per_measurement():

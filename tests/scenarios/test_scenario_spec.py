@@ -1,11 +1,19 @@
 """Lab files: what is read, and what is said about mistakes."""
 
 import io
+import typing
 from pathlib import Path
 
 import pytest
 
-from kubewire.scenarios.engine.file.spec import CNI, Image, LabSpec, Links, SpecError, Topology
+from kubewire.components.kube_proxy import modes
+from kubewire.scenarios.engine.file.spec import CNI, Image, KubeProxy, LabSpec, SpecError, Topology
+from kubewire.topologies.description import Link
+
+
+def test_a_lab_file_names_every_proxy_mode() -> None:
+    listed = typing.get_args(typing.get_type_hints(KubeProxy)["mode"])
+    assert listed == (*(mode.name for mode in modes.MODES), "none")
 
 
 def test_defaults_are_those_of_the_address_table():
@@ -15,7 +23,7 @@ def test_defaults_are_those_of_the_address_table():
         "10.244.0.0/16",
         "10.96.0.0/12",
     )
-    assert spec.topology == Topology("one-segment", 3, Links(None))
+    assert spec.topology == Topology("one-segment", 3, Link(None))
 
 
 DUAL = {
@@ -296,7 +304,7 @@ def test_mistakes_in_a_file_are_named_with_their_lines(tmp_path: Path):
     ("text", "said"),
     [
         pytest.param("cni: {plugin: flannel\n", "lab.yaml:", id="no YAML"),
-        pytest.param("cni: {}\ncni: {}\n", "lab.yaml:2: cni: given twice", id="key twice"),
+        pytest.param("cni: {}\ncni: {}\n", "lab.yaml:2: cni: the key is given twice", id="key twice"),
         pytest.param("- 1\n", "must be a mapping, not [1]", id="a list"),
     ],
 )

@@ -47,8 +47,8 @@ def test_a_new_verb_is_in_the_schema_and_in_the_reference(colour):
     assert definitions["colour"]["anyOf"][1]["required"] == ["shadeOf"]
     section = generate.reference().partition("\n## colour\n")[2]
     assert "The colour of a packet." in section
-    assert "It takes no `from`." in section
-    assert "| `shadeOf` (must be there) | text | a regular expression |" in section
+    assert "It has no `from`." in section
+    assert "| `shadeOf` (required) | text | a regular expression |" in section
 
 
 def test_a_verb_that_is_gone_leaves_nothing_in_the_schema(colour, monkeypatch):
@@ -62,12 +62,12 @@ def test_a_verb_that_is_gone_leaves_nothing_in_the_schema(colour, monkeypatch):
     [
         (
             "{from: a, rules: {walk: {chain: C}, reaches: '('}}",
-            "expect.rules.reaches: '(' is no regular expression: missing ), unterminated subpattern at position 0",
+            "expect.rules.reaches: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
         ),
-        ("{events: {message: '['}}", "expect.events.message: '[' is no regular expression"),
-        ("{from: a, series: {x: a, y: b, growth: {}}}", "expect.series: needs program or command"),
-        ("{from: a, http: {status: 200}}", "expect.http: needs url, or to with port and path"),
-        ("{from: a, packets: {on: 'a:b'}}", "expect.from: packets takes no from"),
+        ("{events: {message: '['}}", "expect.events.message: '[' is not a regular expression"),
+        ("{from: a, series: {x: a, y: b, growth: {}}}", "expect.series: needs either program or command"),
+        ("{from: a, http: {status: 200}}", "expect.http: needs either url, or to with port and path"),
+        ("{from: a, packets: {on: 'a:b'}}", "expect.from: packets has no source; remove from"),
         ("{packets: {on: 'a:b', nat: none}}", "expect.packets.nat: needs path"),
         ("{from: a, ping: {}}", "expect.ping: to is missing"),
         ("{from: a, packets: {on: 'a:b', match: {flag: S}}}", "match.flag: unknown key (did you mean flags?)"),

@@ -103,7 +103,7 @@ JUMPS = ["-A PREROUTING -m conntrack --ctstate NEW -j KUBE-EXT", "-A PREROUTING 
     [
         (JUMPS, "10.244.2.2", ""),
         (JUMPS[::-1], "10.244.1.9", ""),
-        (JUMPS[::-1], "10.244.2.2", f"expected /10.244.2.2/ to decide, the first verdict is {HOST_PORT}"),
+        (JUMPS[::-1], "10.244.2.2", f"expected /10.244.2.2/ to decide, but the first verdict is {HOST_PORT}"),
         ([], "10.244.2.2", "no rule decides, expected /10.244.2.2/"),
     ],
 )
@@ -221,7 +221,7 @@ def test_counts(value, fits, said):
 
 def test_texts():
     assert text_problem("a\nb", contains=["a"], matches=["^b$"], absent=["c"]) == ""
-    assert text_problem("a", absent=["^a"]) == '/^a/ should not be there: "a"'
+    assert text_problem("a", absent=["^a"]) == '/^a/ should not be there, but matches "a"'
 
 
 @pytest.mark.parametrize(("wanted", "problem"), [(30555, ""), ("30555", ""), (30556, 'expected "30556", got "30555"')])

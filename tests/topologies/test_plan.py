@@ -4,9 +4,15 @@ import ipaddress
 
 import pytest
 
-from kubewire.topologies.plan import SHAPES, Machine, PlanError, TopologyPlan, one_segment, two_racks
+from kubewire.topologies.addressing import planned
+from kubewire.topologies.plan import Machine, PlanError, TopologyPlan
+from kubewire.topologies.shapes import SHAPES
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def plan_of(shape: str, workers: int, nodes: str) -> TopologyPlan:
+    return planned(SHAPES[shape](workers, nodes), nodes, shape)
 
 
 def next_hop(machine: Machine, target: Address) -> str | None:
@@ -43,7 +49,7 @@ def walk(plan: TopologyPlan, source: Machine, target: Machine, family: int = 0) 
     "nodes", ["172.18.0.0/16", "172.18.0.0/16,fd00:18::/64", "fd00:18::/64,172.18.0.0/16", "fd00:18::/64"]
 )
 def test_every_host_reaches_every_other(shape: str, workers: int, nodes: str) -> None:
-    plan = SHAPES[shape](workers, nodes, None)
+    plan = plan_of(shape, workers, nodes)
     hosts = [machine for machine in plan.machines if machine.role != "router"]
     for family in range(nodes.count(",") + 1):
         for source in hosts:
@@ -52,7 +58,7 @@ def test_every_host_reaches_every_other(shape: str, workers: int, nodes: str) ->
 
 
 def test_one_segment_addresses_follow_the_documented_order() -> None:
-    plan = one_segment(2, "172.18.0.0/16")
+    plan = plan_of("one-segment", 2, "172.18.0.0/16")
     assert [(m.name, m.address) for m in plan.machines] == [
         ("control-plane", "172.18.0.2"),
         ("worker-1", "172.18.0.3"),
@@ -64,7 +70,7 @@ def test_one_segment_addresses_follow_the_documented_order() -> None:
 
 
 def test_dual_stack_addresses_have_the_same_number_in_both_families() -> None:
-    plan = one_segment(1, "172.18.0.0/16,fd00:18::/64")
+    plan = plan_of("one-segment", 1, "172.18.0.0/16,fd00:18::/64")
     assert {m.name: m.addresses for m in plan.machines} == {
         "control-plane": ("172.18.0.2", "fd00:18::2"),
         "worker-1": ("172.18.0.3", "fd00:18::3"),
@@ -75,24 +81,24 @@ def test_dual_stack_addresses_have_the_same_number_in_both_families() -> None:
 
 
 def test_the_first_range_is_the_primary_family() -> None:
-    assert one_segment(1, "fd00:18::/64,172.18.0.0/16").nodes[0].addresses == ("fd00:18::2", "172.18.0.2")
+    assert plan_of("one-segment", 1, "fd00:18::/64,172.18.0.0/16").nodes[0].addresses == ("fd00:18::2", "172.18.0.2")
 
 
 def test_without_ipv4_no_host_has_an_ipv4_address() -> None:
-    for shape in SHAPES.values():
-        plan = shape(2, "fd00:18::/64", None)
+    for shape in SHAPES:
+        plan = plan_of(shape, 2, "fd00:18::/64")
         assert all(":" in address for m in plan.machines for i in m.interfaces for address in i.addresses)
 
 
 def test_nodes_of_different_racks_talk_through_both_top_of_rack_routers() -> None:
-    plan = two_racks(2, "172.18.0.0/16")
+    plan = plan_of("two-racks", 2, "172.18.0.0/16")
     path = walk(plan, plan.machine("worker-1"), plan.machine("worker-2"))
     assert path == ["worker-1", "tor-1", "router", "tor-2", "worker-2"]
 
 
 def test_no_address_is_given_twice() -> None:
-    for shape in SHAPES.values():
-        machines = shape(30, "172.18.0.0/16,fd00:18::/64", None).machines
+    for shape in SHAPES:
+        machines = plan_of(shape, 30, "172.18.0.0/16,fd00:18::/64").machines
         addresses = [address for m in machines for i in m.interfaces for address in i.addresses]
         assert len(addresses) == len(set(addresses))
 
@@ -108,4 +114,4 @@ def test_no_address_is_given_twice() -> None:
 )
 def test_a_range_too_small_for_the_hosts_is_refused_with_the_range(shape: str, nodes: str) -> None:
     with pytest.raises(PlanError, match=nodes.split("/")[0]):
-        SHAPES[shape](3, nodes, None)
+        plan_of(shape, 3, nodes)

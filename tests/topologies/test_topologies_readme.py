@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 from pathlib import Path
 
-from kubewire.topologies.plan import SHAPES
+from kubewire.topologies.shapes import SHAPES
 
 README = Path(__file__).parents[2] / "topologies/README.md"
 

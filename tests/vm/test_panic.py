@@ -191,7 +191,7 @@ def test_the_tests_go_on_without_it_and_say_why_in_a_line(refused: Script, capfd
     virtual.kernel_for_tests()
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("  - virtual machines: the kernel uml-stock does not run on this machine: this CPU's")
-    assert line.endswith("tests in it are skipped")
+    assert line.endswith("their tests are skipped")
 
 
 @pytest.mark.packet

@@ -52,7 +52,7 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
     spec = crd["spec"]
     names = crd["spec"]["names"]
     group = spec["group"]
-    resource = Resource(
+    resource: Resource[KubeObject] = Resource(
         group,
         version["name"],
         names["plural"],
@@ -91,7 +91,7 @@ def _served(crd: KubeObject, version: dict[str, Any], storage: str) -> Served:
     )
 
 
-def _deprecation(resource: Resource, version: dict[str, Any]) -> str:
+def _deprecation(resource: Resource[Any], version: dict[str, Any]) -> str:
     if not version.get("deprecated"):
         return ""
     default = f"{resource.api_version} {resource.kind} is deprecated"

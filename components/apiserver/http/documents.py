@@ -20,18 +20,20 @@ from kubewire.components.apiserver.http.metrics import Metrics
 from kubewire.components.apiserver.http.negotiation import MediaType, parse_accept
 from kubewire.components.apiserver.http.tokens import ServiceAccountTokens
 from kubewire.components.apiserver.kinds.spec import KindSpec
+from kubewire.components.apiserver.openapi.models import RELEASE
 from kubewire.components.apiserver.registry.catalog import Catalog
 from kubewire.components.base.prometheus import CONTENT_TYPE as METRICS_TYPE
 from kubewire.components.kubeapi.resources import KubeObject
 
+_MAJOR, _MINOR, _ = RELEASE.split(".")
 VERSION = {
-    "major": "1",
-    "minor": "36",
-    "emulationMajor": "1",
-    "emulationMinor": "36",
-    "minCompatibilityMajor": "1",
-    "minCompatibilityMinor": "35",
-    "gitVersion": "v1.36.2+kubewire",
+    "major": _MAJOR,
+    "minor": _MINOR,
+    "emulationMajor": _MAJOR,
+    "emulationMinor": _MINOR,
+    "minCompatibilityMajor": _MAJOR,
+    "minCompatibilityMinor": str(int(_MINOR) - 1),
+    "gitVersion": f"v{RELEASE}+kubewire",
     "gitCommit": "",
     "gitTreeState": "clean",
     "buildDate": "2026-06-10T00:00:00Z",

@@ -2,13 +2,16 @@
 (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
 
 The typed clients of client-go, kubectl create among them, send protobuf by default. The server
-reads it and answers in JSON, which the same clients accept. protobuf_fields.json maps, for each
-message, a field number to "jsonName type". These are facts of the API's published .proto files;
-the README says how the file was made.
+reads it and answers in JSON, which the same clients accept. protobuf_fields.json, which
+openapi/generate.py writes, maps for each message a field number to "jsonName type". A type is a
+scalar or a message, or
+
+    list TYPE   map TYPE from strings   inline MESSAGE whose fields JSON has in the enclosing object
+    *TYPE a pointer
 
 Go omits zero values from JSON (omitempty), but it writes them into protobuf unless the field is a
-pointer, and the encoding does not show whether it is. _POINTERS names the pointer fields, whose
-zero values stay in the JSON.
+pointer, and the encoding does not show whether it is. So the zero values of pointers stay in the
+JSON, and the others do not.
 """
 
 from __future__ import annotations
@@ -27,39 +30,6 @@ from kubewire.components.apiserver import bodies
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
-
-#: Structs that Go embeds, so that JSON has their fields in the enclosing object ("inline").
-_INLINE = frozenset(
-    {
-        # Types whose JSON is not an object have decoders in _SPECIAL instead.
-        "core.v1.VolumeSource",
-        "core.v1.PersistentVolumeSource",
-        "core.v1.ProbeHandler",
-        "core.v1.EphemeralContainerCommon",
-        "networking.v1.IngressRuleValue",
-        "admissionregistration.v1.Rule",
-        "admissionregistration.v1.RuleWithOperations",
-    }
-)
-#: The one field of this type that is embedded.
-_INLINE_REFERENCE = ("core.v1.LocalObjectReference", "localObjectReference")
-_POINTERS = frozenset(
-    {
-        "activeDeadlineSeconds", "allocateLoadBalancerNodePorts", "allowPrivilegeEscalation",
-        "automountServiceAccountToken", "backoffLimit", "backoffLimitPerIndex",
-        "blockOwnerDeletion", "completions", "controller", "defaultMode",
-        "deletionGracePeriodSeconds", "enableServiceLinks", "expirationSeconds",
-        "failedJobsHistoryLimit", "fsGroup", "gracePeriodSeconds", "hostUsers", "immutable",
-        "leaseDurationSeconds", "leaseTransitions", "maxFailedIndexes", "maxSurge",
-        "maxUnavailable", "minAvailable", "minReplicas", "mode", "optional", "orphanDependents",
-        "parallelism", "partition", "priority", "privileged", "progressDeadlineSeconds",
-        "readOnlyRootFilesystem", "ready", "replicas", "revisionHistoryLimit", "runAsGroup",
-        "runAsNonRoot", "runAsUser", "serving", "setHostnameAsFQDN", "shareProcessNamespace",
-        "startingDeadlineSeconds", "storageClassName", "successfulJobsHistoryLimit", "suspend",
-        "terminating", "terminationGracePeriodSeconds", "tolerationSeconds",
-        "ttlSecondsAfterFinished",
-    }
-)  # fmt: skip
 
 
 class ProtobufError(ValueError):
@@ -85,9 +55,8 @@ def decode(body: bytes) -> dict[str, Any]:
         raise ProtobufError(f"{text}, expected prefix [107 56 115 0]")
     try:
         envelope = _Reader().message("runtime.Unknown", body[4:])
-        type_meta = envelope.get("typeMeta") or {}
-        api_version = type_meta.get("apiVersion", "")
-        kind = type_meta.get("kind", "")
+        api_version = envelope.get("apiVersion", "")
+        kind = envelope.get("kind", "")
         name = message_name(api_version, kind)
         if name not in _schema():
             raise ProtobufError(f'no kind "{kind}" is registered for version "{api_version}"')
@@ -114,12 +83,8 @@ def message_name(api_version: str, kind: str) -> str:
     return f"{group.split('.')[0] or 'core'}.{version}.{kind}"
 
 
-def _means_something(key: str, value: Any) -> bool:
-    if value is None:
-        return False
-    if value in ("", 0) and not isinstance(value, dict | list):
-        return key in _POINTERS
-    return True
+def _is_zero(value: Any) -> bool:
+    return value is None or (value in ("", 0) and not isinstance(value, dict | list))
 
 
 _ZERO: dict[str, Any] = {"string": "", "bytes": "", "int": 0, "bool": False, "Quantity": "0"}
@@ -141,12 +106,22 @@ class _Reader:
         self._depth += 1
         fields = _schema()[name]
         result: dict[str, Any] = {}
+        pointers = set[str]()
         for number, raw in _wire(data):
             field = fields.get(number)
-            if field is not None:
-                self._add(result, field[0], field[1], raw)
+            if field is None:
+                continue
+            key, kind = field
+            if kind.startswith("*"):
+                pointers.add(key)
+            self._add(result, key, kind.lstrip("*"), raw)
         self._depth -= 1
-        return {key: value for key, value in result.items() if _means_something(key, value)}
+        present = {
+            key: value
+            for key, value in result.items()
+            if value is not None and (key in pointers or not _is_zero(value))
+        }
+        return _as_json(name, present)
 
     def _count(self) -> None:
         self._values += 1
@@ -159,8 +134,8 @@ class _Reader:
             result.setdefault(name, {})[key] = value
         elif kind.startswith("list "):
             result.setdefault(name, []).extend(self._items(kind.removeprefix("list "), raw))
-        elif kind in _INLINE or (kind, name) == _INLINE_REFERENCE:
-            result.update(self._value(kind, raw))
+        elif kind.startswith("inline "):
+            result.update(self._value(kind.removeprefix("inline "), raw))
         else:
             result[name] = self._value(kind, raw)
 
@@ -303,5 +278,17 @@ _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     "runtime.RawExtension": _raw_json,
     "authentication.v1.ExtraValue": _strings,
     "authorization.v1.ExtraValue": _strings,
-    "certificates.v1.ExtraValue": _strings,
+    "apiextensions.v1.JSON": _raw_json,
 }
+
+
+def _as_json(name: str, fields: dict[str, Any]) -> Any:
+    """A message as its type writes itself in JSON (apiextensions/v1/marshal.go)."""
+    match name:
+        case "apiextensions.v1.JSONSchemaPropsOrBool":
+            return fields["schema"] if "schema" in fields else fields.get("allows", False)
+        case "apiextensions.v1.JSONSchemaPropsOrArray":
+            return fields["schema"] if "schema" in fields else fields.get("jSONSchemas")
+        case "apiextensions.v1.JSONSchemaPropsOrStringArray":
+            return fields.get("property") or fields.get("schema")
+    return fields

@@ -171,7 +171,7 @@ class KindSpec:
     without it the cells are the name and the creation timestamp.
     """
 
-    resource: Resource
+    resource: Resource[Any]
     singular: str
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()

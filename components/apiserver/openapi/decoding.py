@@ -303,8 +303,7 @@ def _go_type(kind: str, model: Model, key: str) -> str:
                 return "v1.ResourceList"
             return "map[string]" + _go_type(kind[1:], model, key)
         case "s" if key in model.named:
-            package = "types" if model.named[key] == "UID" else model.name.split(".")[-2]
-            return f"{package}.{model.named[key]}"
+            return model.named[key]
         case "y":
             return "uint8" if kind == "y" else "[]uint8"
     return _PLAIN.get(kind, kind)

@@ -12,7 +12,7 @@ import orjson
 
 from kubewire.components.apiserver.kinds.spec import KindSpec
 from kubewire.components.apiserver.openapi.custom import custom_schemas, custom_versions
-from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META
+from kubewire.components.apiserver.openapi.models import LIST_META, OBJECT_META, RELEASE
 from kubewire.components.apiserver.openapi.paths import (
     DELETE_OPTIONS,
     STATUS,
@@ -33,7 +33,7 @@ from kubewire.components.apiserver.openapi.schemas import (
 )
 from kubewire.components.kubeapi.resources import KubeObject
 
-INFO = {"title": "Kubernetes", "version": "v1.36.2+kubewire"}
+INFO = {"title": "Kubernetes", "version": f"v{RELEASE}+kubewire"}
 _PATCH_BODY = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 
 

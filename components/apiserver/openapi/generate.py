@@ -1,284 +1,350 @@
-r"""Writes models.json, the field schemas of the served kinds.
+r"""Writes models.json and protobuf_fields.json from the Go types of the API (RELEASE in models.py).
 
-The source is the models of the PyPI package `kubernetes` 36.0.0, whose OpenAPI document is that of
-release-1.36. models.json has names, types and required fields, and no descriptions.
+The source is three Go modules, k8s.io/api and the two in which it finds its types, as zip files with
+the layout of Go's module proxy. They are only read, and not needed at run time. From clones of
+github.com/kubernetes/MODULE, for RELEASE 1.36.2:
 
-    pip download --no-deps --dest DIRECTORY kubernetes==36.0.0
-    python -m kubewire.components.apiserver.openapi.generate \
-        DIRECTORY/kubernetes-36.0.0-py2.py3-none-any.whl
+    for module in api apimachinery apiextensions-apiserver; do
+        git -C CLONES/$module archive --format=zip --prefix=k8s.io/$module@v0.36.2/ v0.36.2 \
+            > ZIPS/$module.zip
+    done
+    python -m kubewire.components.apiserver.openapi.generate ZIPS/*.zip
 
-The wheel is only read. It is not imported and not needed at run time. models.py describes the
-format.
+models.py and http/protobuf.py describe the formats. JSON names, protobuf numbers and patch
+strategies stand in the tags of the same fields, so the two files cannot disagree.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kubewire.components.apiserver.openapi import facts
+from kubewire.components.apiserver.openapi.gotypes import Declaration, Field, Struct, declarations
+from kubewire.components.apiserver.openapi.models import RELEASE
 
-TARGET = Path(__file__).with_name("models.json")
+MODELS = Path(__file__).with_name("models.json")
+NUMBERS = Path(__file__).parent.parent / "http/protobuf_fields.json"
 
-_API = "io.k8s.api."
-_META = "io.k8s.apimachinery.pkg.apis.meta."
-_EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions."
+_API = "k8s.io/api/"
+_META = "k8s.io/apimachinery/pkg/apis/meta/v1"
+_EXTENSIONS = "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+_RUNTIME = "k8s.io/apimachinery/pkg/runtime"
 
-#: API group, version and top-level kinds of each package of definitions.
-_ROOTS: dict[str, tuple[str, str, str]] = {
-    _API + "core.v1": (
+Types = Mapping[str, Declaration]
+
+#: The served kinds of each package; the group is that of the API.
+ROOTS: dict[str, tuple[str, str]] = {
+    _API + "core/v1": (
         "",
-        "v1",
         "Binding ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume "
-        "PersistentVolumeClaim Pod "
-        "PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount",
+        "PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service "
+        "ServiceAccount",
     ),
-    _API + "apps.v1": (
-        "apps",
-        "v1",
-        "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet",
-    ),
-    _API + "batch.v1": ("batch", "v1", "CronJob Job"),
-    _API + "autoscaling.v1": ("autoscaling", "v1", "Scale"),
-    _API + "autoscaling.v2": ("autoscaling", "v2", "HorizontalPodAutoscaler"),
-    _API + "policy.v1": ("policy", "v1", "Eviction PodDisruptionBudget"),
-    _API + "networking.v1": (
+    _API + "apps/v1": ("apps", "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet"),
+    _API + "batch/v1": ("batch", "CronJob Job"),
+    _API + "autoscaling/v1": ("autoscaling", "Scale"),
+    _API + "autoscaling/v2": ("autoscaling", "HorizontalPodAutoscaler"),
+    _API + "policy/v1": ("policy", "Eviction PodDisruptionBudget"),
+    _API + "networking/v1": (
         "networking.k8s.io",
-        "v1",
         "IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR",
     ),
-    _API + "discovery.v1": ("discovery.k8s.io", "v1", "EndpointSlice"),
-    _API + "events.v1": ("events.k8s.io", "v1", "Event"),
-    _API + "coordination.v1": ("coordination.k8s.io", "v1", "Lease"),
-    _API + "rbac.v1": (
+    _API + "discovery/v1": ("discovery.k8s.io", "EndpointSlice"),
+    _API + "events/v1": ("events.k8s.io", "Event"),
+    _API + "coordination/v1": ("coordination.k8s.io", "Lease"),
+    _API + "rbac/v1": (
         "rbac.authorization.k8s.io",
-        "v1",
         "ClusterRole ClusterRoleBinding Role RoleBinding",
     ),
-    _API + "scheduling.v1": ("scheduling.k8s.io", "v1", "PriorityClass"),
-    _API + "storage.v1": (
-        "storage.k8s.io",
-        "v1",
-        "CSIDriver CSINode StorageClass VolumeAttachment",
-    ),
-    _API + "admissionregistration.v1": (
+    _API + "scheduling/v1": ("scheduling.k8s.io", "PriorityClass"),
+    _API + "storage/v1": ("storage.k8s.io", "CSIDriver CSINode StorageClass VolumeAttachment"),
+    _API + "admissionregistration/v1": (
         "admissionregistration.k8s.io",
-        "v1",
         "MutatingWebhookConfiguration ValidatingWebhookConfiguration",
     ),
-    _API + "authentication.v1": (
+    _API + "authentication/v1": (
         "authentication.k8s.io",
-        "v1",
         "SelfSubjectReview TokenRequest TokenReview",
     ),
-    _API + "authorization.v1": (
+    _API + "authorization/v1": (
         "authorization.k8s.io",
-        "v1",
         "LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview",
     ),
-    _EXTENSIONS + "v1": ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
-    _META + "v1": ("", "v1", "DeleteOptions Status"),
+    _EXTENSIONS: ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    _META: ("", "DeleteOptions Status"),
 }
-#: Types of the meta package. Any other type belongs to the first package that refers to it.
-_META_TYPES = frozenset(
-    "Condition DeleteOptions FieldSelectorRequirement LabelSelector LabelSelectorRequirement "
-    "ListMeta ManagedFieldsEntry ObjectMeta OwnerReference Preconditions Status StatusCause "
-    "StatusDetails".split()
+
+#: Types that are no structs in JSON: the letter of models.py and the name of http/protobuf.py.
+_SCALARS: dict[str, tuple[str, str]] = {
+    "string": ("s", "string"),
+    "bool": ("b", "bool"),
+    "int": ("i", "int"),
+    "int32": ("i", "int"),
+    "int64": ("l", "int"),
+    "float64": ("n", "double"),
+    "[]byte": ("y", "bytes"),
+    _META + ".Time": ("t", "meta.v1.Time"),
+    _META + ".MicroTime": ("u", "meta.v1.MicroTime"),
+    _META + ".FieldsV1": ("o", "meta.v1.FieldsV1"),
+    _RUNTIME + ".RawExtension": ("o", "runtime.RawExtension"),
+    "k8s.io/apimachinery/pkg/api/resource.Quantity": ("q", "Quantity"),
+    "k8s.io/apimachinery/pkg/util/intstr.IntOrString": ("x", "IntOrString"),
+    _EXTENSIONS + ".JSON": ("o", "apiextensions.v1.JSON"),
+    _EXTENSIONS + ".JSONSchemaPropsOrArray": ("o", "apiextensions.v1.JSONSchemaPropsOrArray"),
+    _EXTENSIONS + ".JSONSchemaPropsOrBool": ("o", "apiextensions.v1.JSONSchemaPropsOrBool"),
+    _EXTENSIONS + ".JSONSchemaPropsOrStringArray": (
+        "o",
+        "apiextensions.v1.JSONSchemaPropsOrStringArray",
+    ),
+}
+#: Types with a zero value, which is in JSON only where the field is a pointer.
+_WITH_ZERO = frozenset(
+    {
+        "string",
+        "bool",
+        "int",
+        "double",
+        "IntOrString",
+        "apiextensions.v1.JSON",
+        "apiextensions.v1.JSONSchemaPropsOrBool",
+    }
 )
-#: Core types to which no core kind refers.
-_CORE_TYPES = frozenset({"TopologySelectorTerm", "TopologySelectorLabelRequirement"})
-#: Prefixes of class names whose short name exists in several packages.
-_PREFIXES = {
-    "CoreV1": _API + "core.v1",
-    "EventsV1": _API + "events.v1",
-    "DiscoveryV1": _API + "discovery.v1",
-    "RbacV1": _API + "rbac.v1",
-    "StorageV1": _API + "storage.v1",
-    "AuthenticationV1": _API + "authentication.v1",
-    "AdmissionregistrationV1": _API + "admissionregistration.v1",
-    "ApiextensionsV1": _EXTENSIONS + "v1",
-}
+#: Structs to which no kind refers: the envelope of a protobuf body, and what the types of a schema
+#: that may be two things are in protobuf.
+_MORE_MESSAGES = (
+    _RUNTIME + ".TypeMeta",
+    _RUNTIME + ".Unknown",
+    *(name for name in _SCALARS if name.startswith(_EXTENSIONS + ".JSONSchema")),
+)
+#: Structs to which no kind refers, with definitions nevertheless.
+_MORE_MODELS = (_API + "core/v1.TopologySelectorTerm",)
 
 
-@dataclass(frozen=True)
-class ClassModel:
-    """A model class: the client's type of each JSON name, and the required JSON names."""
-
-    name: str
-    types: Mapping[str, str]
-    required: tuple[str, ...]
-
-    def references(self) -> Iterable[str]:
-        for text in self.types.values():
-            yield from re.findall(r"[A-Z]\w*V\d\w+|V\d\w+", text)
-
-
-def read_classes(wheel: Path) -> dict[str, ClassModel]:
-    classes = {}
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            is_stable = "alpha" not in name and "beta" not in name
-            if name.startswith("kubernetes/client/models/") and is_stable:
-                for model_class in _classes(archive.read(name).decode()):
-                    classes[model_class.name] = model_class
-    return classes
+def read_types(modules: list[Path]) -> dict[str, Declaration]:
+    """The types of all packages; raises SystemExit when a module is of another release."""
+    types: dict[str, Declaration] = {}
+    version = f"v0.{RELEASE.removeprefix('1.')}"
+    for module in modules:
+        with zipfile.ZipFile(module) as archive:
+            for name in archive.namelist():
+                folder, _, file = name.rpartition("/")
+                if not re.search(r"(?<!_test)\.go$", file) or file.startswith("zz_generated"):
+                    continue
+                root, at, rest = folder.partition(f"@{version}")
+                if not at:
+                    raise SystemExit(f"{module}: {name} is not of {version}, as models.py says")
+                types.update(declarations(root + rest, archive.read(name).decode()))
+    return types
 
 
-def _classes(source: str) -> Iterable[ClassModel]:
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        tables = {
-            statement.targets[0].id: ast.literal_eval(statement.value)
-            for statement in node.body
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-        }
-        names: dict[str, str] = tables.get("attribute_map", {})
-        types: dict[str, str] = tables.get("openapi_types", {})
-        required = set(re.findall(r"Invalid value for `(\w+)`, must not be `None`", source))
-        yield ClassModel(
-            node.name,
-            {names[key]: value for key, value in types.items()},
-            tuple(sorted(names[key] for key in required if key in names)),
-        )
+def resolved(text: str, types: Types) -> str:
+    """The type behind names; pointers are dropped."""
+    text = text.lstrip("*")
+    while text not in _SCALARS and (named := types.get(text)) is not None:
+        if isinstance(named, Struct):
+            break
+        text = named.type.lstrip("*")
+    return text
 
 
-def class_of(package: str, short: str, classes: Mapping[str, ClassModel]) -> str:
-    """The class of a kind in a package, such as V1Pod or CoreV1Event."""
-    version = package.rpartition(".")[2].upper()
-    for prefix, its_package in _PREFIXES.items():
-        if its_package == package and f"{prefix}{short}" in classes:
-            return f"{prefix}{short}"
-    return f"{version}{short}"
+def element(text: str) -> tuple[str, str]:
+    """("[", type) of a list, ("{", type) of a map from strings, else ("", type)."""
+    if text in _SCALARS:
+        return "", text
+    if text.startswith("[]"):
+        return "[", text[2:]
+    if text.startswith("map["):
+        return "{", text.partition("]")[2]
+    return "", text
 
 
-def definition_names(classes: Mapping[str, ClassModel]) -> dict[str, str]:
-    """Maps the classes that the kinds refer to, directly or not, to full definition names."""
-    names: dict[str, str] = {}
-    for package, (_, _, kinds) in _ROOTS.items():
-        for kind in kinds.split():
-            for short in (kind, f"{kind}List"):
-                _walk(class_of(package, short, classes), package, classes, names)
-    return names
+def letter(text: str, types: Types) -> str:
+    """The type of a field as models.py writes it."""
+    kind, inner = element(resolved(text, types))
+    if kind:
+        return kind + letter(inner, types)
+    if inner in _SCALARS:
+        return _SCALARS[inner][0]
+    return "#" + definition(inner)
 
 
-def _walk(
-    name: str,
-    package: str,
-    classes: Mapping[str, ClassModel],
-    names: dict[str, str],
-) -> None:
-    if name in names or name not in classes:
-        return
-    names[name] = _definition_name(name, package)
-    for reference in classes[name].references():
-        _walk(reference, package, classes, names)
+def definition(name: str) -> str:
+    """io.k8s.api.core.v1.Pod of k8s.io/api/core/v1.Pod."""
+    return "io.k8s." + name.removeprefix("k8s.io/").replace("/", ".")
 
 
-def _definition_name(name: str, package: str) -> str:
-    for prefix, its_package in _PREFIXES.items():
-        if name.startswith(prefix):
-            return f"{its_package}.{name.removeprefix(prefix)}"
-    short = re.sub(r"^V\d+", "", name)
-    if short in _META_TYPES:
-        return f"{_META}v1.{short}"
-    if short in _CORE_TYPES:
-        return f"{_API}core.v1.{short}"
-    return f"{package}.{short}"
+def message(name: str) -> str:
+    """core.v1.Pod of k8s.io/api/core/v1.Pod, runtime.Unknown of k8s.io/apimachinery/pkg/runtime."""
+    parts = name.split("/")
+    return ".".join(parts[-2:] if re.match(r"v\d+\.", parts[-1]) else parts[-1:])
 
 
-def field_type(owner: str, field: str, text: str, names: Mapping[str, str]) -> str:
-    """The letter (models.py) of a field; text is `str`, `list[V1Pod]`, `dict[str, str]` and so
-    on.
-    """
-    if text.startswith("list["):
-        return "[" + field_type(owner, field, text[5:-1], names)
-    if text.startswith("dict["):
-        return "{" + _map_value(owner, field, text[5:-1].split(", ", 1)[1], names)
-    if text in names:
-        return "#" + names[text]
-    return _scalar(f"{owner}.{field}", field, text)
+def is_embedded(field: Field) -> bool:
+    """Whether JSON has the fields of the struct in the enclosing object (`json:",inline"`)."""
+    return "json" in field.tags and not field.json
 
 
-def _map_value(owner: str, field: str, text: str, names: Mapping[str, str]) -> str:
-    if text == "str" and field in facts.QUANTITY_MAPS:
-        return "q"
-    if text == "str" and f"{owner}.{field}" in facts.BYTE_MAPS:
-        return "y"
-    return field_type(owner, field, text, names)
+def flat_fields(name: str, types: Types) -> Iterator[Field]:
+    """The fields that JSON has in an object of the type."""
+    struct = types[name]
+    assert isinstance(struct, Struct), name
+    for field in struct.fields:
+        if is_embedded(field):
+            yield from flat_fields(field.type, types)
+        elif field.json not in ("", "-"):
+            yield field
 
 
-def _scalar(path: str, field: str, text: str) -> str:
-    match text:
-        case "int":
-            return "l" if field in facts.INT64 and path not in facts.INT32 else "i"
-        case "float":
-            return "n"
-        case "bool":
-            return "b"
-        case "datetime":
-            return "u" if path in facts.MICRO_TIME else "t"
-        case "object":
-            return "x" if path in facts.INT_OR_STRING else "o"
-        case "str":
-            if path in facts.QUANTITY:
-                return "q"
-            return "y" if path in facts.BYTES else "s"
-    raise SystemExit(f"{path}: unknown type {text}")
+def structs_of(field: Field, types: Types) -> Iterator[str]:
+    """The struct to which a field refers, if any."""
+    text = field.type
+    while True:
+        kind, text = element(resolved(text, types))
+        if not kind:
+            break
+    if text not in _SCALARS:
+        yield text
 
 
-def model(source: ClassModel, names: Mapping[str, str]) -> dict[str, object]:
-    owner = names[source.name].rpartition(".")[2]
-    types = sorted(source.types.items())
-    fields = {field: field_type(owner, field, text, names) for field, text in types}
-    paths = {field: f"{owner}.{field}" for field in fields}
-    result: dict[str, object] = {"fields": fields}
-    if source.required:
-        result["required"] = list(source.required)
-    patch = {key: list(facts.PATCH[path]) for key, path in paths.items() if path in facts.PATCH}
+def reached(roots: list[str], types: Types) -> list[str]:
+    """The structs of JSON that are reached from some, sorted."""
+    waiting = list(roots)
+    found = set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            for field in flat_fields(name, types):
+                waiting += structs_of(field, types)
+    return sorted(found)
+
+
+def model(name: str, types: Types) -> dict[str, object]:
+    fields = sorted(flat_fields(name, types), key=lambda field: field.json)
+    result: dict[str, object] = {"fields": {field.json: letter(field.type, types) for field in fields}}
+    if required := [field.json for field in fields if field.is_required]:
+        result["required"] = required
+    patch = {
+        field.json: [field.tags["patchStrategy"], field.tags.get("patchMergeKey", "")]
+        for field in fields
+        if "patchStrategy" in field.tags
+    }
     if patch:
         result["patch"] = patch
-    with_keys = ((key, path) for key, path in paths.items() if path in facts.LIST_KEYS)
-    keys = {key: list(facts.LIST_KEYS[path]) for key, path in with_keys}
-    if keys:
+    if keys := {field.json: owned for field in fields if (owned := list_keys(field)) is not None}:
         result["keys"] = keys
-    with_type = ((key, path) for key, path in paths.items() if path in facts.STRING_TYPES)
-    named = {key: facts.STRING_TYPES[path] for key, path in with_type}
-    if named:
+    if named := {field.json: text for field in fields if (text := string_type(field, types))}:
         result["named"] = named
     return result
 
 
-def kinds(names: Mapping[str, str], classes: Mapping[str, ClassModel]) -> dict[str, list[str]]:
-    """Maps definition names to [group, version, kind] of the served kinds."""
-    by_definition = {}
-    for package, (group, version, shorts) in _ROOTS.items():
-        for kind in shorts.split():
-            for short in (kind, f"{kind}List"):
-                name = names.get(class_of(package, short, classes))
-                if name is not None:
-                    by_definition[name] = [group, version, short]
-    return by_definition
+def list_keys(field: Field) -> list[str] | None:
+    """The keys by which server-side apply tells items apart, where the patch merge key is not it."""
+    keys = list(field.markers.get("listMapKey", ()))
+    if not keys and field.markers.get("listType") != ("set",):
+        return None
+    merge_key = field.tags.get("patchMergeKey", "")
+    same = keys == [merge_key] if merge_key else not keys and "patchStrategy" in field.tags
+    return None if same else keys
+
+
+def string_type(field: Field, types: Types) -> str:
+    """The Go name of a string's own type, or of that of a list's items: v1.Protocol, types.UID."""
+    text = field.type.lstrip("*").removeprefix("[]")
+    own = "." in text and resolved(text, types) == "string"
+    return text.rpartition("/")[2] if own else ""
+
+
+def message_fields(name: str, types: Types) -> dict[str, str]:
+    """Number -> "jsonName type" of a message."""
+    struct = types[name]
+    assert isinstance(struct, Struct), name
+    return {
+        str(field.number): f"{_message_key(field)} {message_type(field, types)}"
+        for field in sorted(struct.fields, key=lambda field: field.number)
+        if field.number
+    }
+
+
+def _message_key(field: Field) -> str:
+    """The name in JSON; what JSON does not have is named as in protobuf."""
+    return field.json if field.json not in ("", "-") else field.message_name or "embedded"
+
+
+def message_type(field: Field, types: Types) -> str:
+    kind, inner = element(resolved(field.type, types))
+    text = {"[": "list ", "{": "map "}.get(kind, "") + _message_of(inner, types)
+    if is_embedded(field):
+        return "inline " + text
+    has_zero = not kind and inner in _SCALARS and _SCALARS[inner][1] in _WITH_ZERO
+    return "*" + text if field.type.startswith("*") and has_zero else text
+
+
+def _message_of(text: str, types: Types) -> str:
+    behind = resolved(text, types)
+    if behind in _SCALARS:
+        return _SCALARS[behind][1]
+    # A list with a name in a map is a message of that name, such as authorization.v1.ExtraValue.
+    return message(text.lstrip("*") if behind.startswith("[]") else behind)
+
+
+def messages_of(names: list[str], types: Types) -> list[str]:
+    """The structs and those that they embed."""
+    found = set[str]()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        struct = types[name]
+        if name in found or not isinstance(struct, Struct):
+            continue
+        found.add(name)
+        waiting += [field.type for field in struct.fields if field.number and is_embedded(field)]
+    return sorted(found)
+
+
+def kinds(types: Types) -> dict[str, list[str]]:
+    """[group, version, kind] of the served kinds and their lists."""
+    found = {}
+    for package, (group, names) in ROOTS.items():
+        for kind in names.split():
+            for name in (f"{package}.{kind}", f"{package}.{kind}List"):
+                if name in types:
+                    found[name] = [group, package.rpartition("/")[2], name.rpartition(".")[2]]
+    return found
+
+
+def models_text(types: Types) -> str:
+    of_kind = kinds(types)
+    bodies: dict[str, object] = {}
+    for name in reached([*of_kind, *_MORE_MODELS], types):
+        body = model(name, types)
+        if name in of_kind:
+            body["kind"] = of_kind[name]
+        bodies[definition(name)] = body
+    return _lines(bodies)
+
+
+def numbers_text(types: Types) -> str:
+    names = reached([*kinds(types), *_MORE_MODELS], types)
+    return _lines(
+        {message(name): message_fields(name, types) for name in messages_of([*names, *_MORE_MESSAGES], types)}
+    )
+
+
+def _lines(bodies: Mapping[str, object]) -> str:
+    lines = (f"{json.dumps(name)}:{json.dumps(body, separators=(',', ':'))}" for name, body in sorted(bodies.items()))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def main(argv: list[str]) -> int:
-    classes = read_classes(Path(argv[0]))
-    names = definition_names(classes)
-    of_kind = kinds(names, classes)
-    lines = []
-    for name, definition in sorted((definition, name) for name, definition in names.items()):
-        body = model(classes[definition], names)
-        if name in of_kind:
-            body["kind"] = of_kind[name]
-        lines.append(f"{json.dumps(name)}:{json.dumps(body, separators=(',', ':'))}")
-    TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    print(f"{TARGET.name}: {len(lines)} definitions, {TARGET.stat().st_size} bytes")
+    types = read_types([Path(name) for name in argv])
+    for target, text in ((MODELS, models_text(types)), (NUMBERS, numbers_text(types))):
+        target.write_text(text)
+        print(f"{target.name}: {len(text.splitlines()) - 2} types, {len(text)} bytes")
     return 0
 
 

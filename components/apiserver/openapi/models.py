@@ -15,6 +15,10 @@ from typing import Any
 
 import orjson
 
+#: The release of Kubernetes whose types models.json and http/protobuf_fields.json have, and which
+#: the server says that it is.
+RELEASE = "1.36.2"
+
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 OBJECT_META = META + "ObjectMeta"
 LIST_META = META + "ListMeta"
@@ -34,7 +38,11 @@ class Patch:
 
 @dataclass(frozen=True)
 class Model:
-    """A definition; name is its full name, and fields maps JSON names to types."""
+    """A definition; name is its full name, and fields maps JSON names to types.
+
+    list_keys are those of server-side apply, where the patch merge key is not it: () for a set.
+    named has the Go types of strings, and of the strings in lists: v1.Protocol.
+    """
 
     name: str
     fields: dict[str, str]

@@ -87,7 +87,7 @@ def _extensions(model: Model, key: str) -> JSONSchema:
     extensions: JSONSchema = {}
     if keys:
         extensions["x-kubernetes-list-map-keys"] = list(keys)
-    if model.fields[key].startswith("[") and (patch or keys):
+    if model.fields[key].startswith("[") and (patch or key in model.list_keys):
         extensions["x-kubernetes-list-type"] = "map" if keys else "set"
     if patch:
         if patch.merge_key:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kubewire.components.apiserver.kinds.services.servicecidr import IPADDRESSES
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.deletion import DeleteOptions, delete
 from kubewire.components.apiserver.registry.registry import Registry, WriteOptions
 from kubewire.components.apiserver.status import StatusError
 from kubewire.components.apiserver.store import Event, Key
-from kubewire.components.kubeapi.resources import SERVICECIDRS, KubeObject
+from kubewire.components.kubeapi.resources import IPADDRESSES, SERVICECIDRS, KubeObject
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import ipaddress
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kubewire.components.apiserver.registry.catalog import Catalog, Served
 from kubewire.components.apiserver.registry.metadata import timestamp
@@ -86,12 +87,12 @@ class Bootstrap:
         self._due = False
         self.reconcile()
 
-    def _served(self, resource: Resource) -> Served | None:
+    def _served(self, resource: Resource[Any]) -> Served | None:
         return self.catalog.find(resource.group, resource.version, resource.plural)
 
     def _ensure(
         self,
-        resource: Resource,
+        resource: Resource[Any],
         namespace: str,
         name: str,
         wanted: Callable[[KubeObject], KubeObject],

@@ -8,8 +8,8 @@ A path is a tuple of elements: "f:NAME" is a field, 'k:{"name":"x"}' an item of 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -39,6 +39,9 @@ _UNOWNED = frozenset(
         ),
     }
 )  # fmt: skip
+
+#: Keys that are sorted at a time, which takes a few milliseconds.
+_PART = 8192
 
 
 def owned_fields(obj: KubeObject, list_keys: ListKeys) -> FieldSet:
@@ -101,13 +104,21 @@ def to_fields_v1(fields: Iterable[Path]) -> dict[str, Any]:
 
 
 def _without_leaf_dots(node: dict[str, Any]) -> dict[str, Any]:
-    # A leaf is {}, and "." says that a path with children is itself in the set. Each map is sorted
-    # on its own, because sorting all paths at once would be one long step that no other thread can
-    # interrupt.
-    return {
-        key: {} if set(child) == {"."} else _without_leaf_dots(child) if key != "." else {}
-        for key, child in sorted(node.items(), key=itemgetter(0))
-    }
+    # A leaf is {}, and "." says that a path with children is itself in the set.
+    ordered: dict[str, Any] = {}
+    for key in _in_order(list(node)):
+        child = node[key]
+        is_leaf = key == "." or set(child) == {"."}
+        ordered[key] = {} if is_leaf else _without_leaf_dots(child)
+    return ordered
+
+
+def _in_order(keys: list[str]) -> Iterable[str]:
+    """The sorted keys. A call of sorted() is one step that no other thread can interrupt, and it
+    takes 40 ms for 100,000 keys, so many of them are sorted in parts.
+    """
+    parts = [sorted(keys[start : start + _PART]) for start in range(0, len(keys), _PART)]
+    return parts[0] if len(parts) == 1 else heapq.merge(*parts)
 
 
 def from_fields_v1(fields: dict[str, Any]) -> FieldSet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.daemonset.plan import plan
@@ -12,9 +14,11 @@ from kubewire.components.kubeapi.resources import (
     DAEMONSETS,
     NODES,
     PODS,
-    KubeObject,
 )
 from kubewire.components.kubeapi.selectors import LabelSelector
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node, Pod
 
 
 class DaemonSetController(KeyedController):
@@ -30,14 +34,14 @@ class DaemonSetController(KeyedController):
         self.follow(PODS, self.enqueue_owner("DaemonSet"))
         self.informers.handle(PODS, self._enqueue_adopters)
 
-    def _enqueue_all_on_node_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_all_on_node_change(self, old: Node | None, new: Node | None) -> None:
         """Ignores heartbeats: only labels and taints decide where daemon pods run."""
         if old is not None and new is not None and _placement(old) == _placement(new):
             return
         for key in self.sets.store:
             self.queue.add(key)
 
-    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_adopters(self, old: Pod | None, new: Pod | None) -> None:
         if new is None or controller_of(new) is not None:
             return
         namespace = new["metadata"]["namespace"]
@@ -63,5 +67,5 @@ class DaemonSetController(KeyedController):
         await self.apply(key, step.actions, step.requeue_after)
 
 
-def _placement(node: KubeObject) -> object:
+def _placement(node: Node) -> object:
     return labels_of(node), (node.get("spec") or {}).get("taints") or []

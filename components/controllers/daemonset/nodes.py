@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH, pod_from_template
 from kubewire.components.kubeapi.nodeaffinity import pod_admits_node
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, untolerated
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import DaemonSet, Node, NodeSelectorTerm, Pod, PodSpec, Toleration
 
 TEMPLATE_GENERATION = "pod-template-generation"
 _NODE = "node.kubernetes.io"
@@ -30,17 +33,17 @@ class Verdict:
     stay: bool
 
 
-def tolerations(spec: KubeObject) -> list[KubeObject]:
+def tolerations(spec: PodSpec) -> list[Toleration]:
     """The template's tolerations and those for node problems (AddOrUpdateDaemonPodTolerations)."""
     wanted = [*_TOLERATED]
     if spec.get("hostNetwork"):
         wanted.append((f"{_NODE}/network-unavailable", NO_SCHEDULE))
-    added = [{"key": key, "operator": "Exists", "effect": effect} for key, effect in wanted]
+    added: list[Toleration] = [{"key": key, "operator": "Exists", "effect": effect} for key, effect in wanted]
     keep = [item for item in spec.get("tolerations") or [] if item not in added]
     return keep + added
 
 
-def verdict(daemonset: KubeObject, node: KubeObject) -> Verdict:
+def verdict(daemonset: DaemonSet, node: Node) -> Verdict:
     """Checks one node against the template's nodeName, node affinity and tolerations.
 
     This is upstream's NodeShouldRunDaemonPod.
@@ -57,7 +60,7 @@ def verdict(daemonset: KubeObject, node: KubeObject) -> Verdict:
     return Verdict(untolerated(taints, tolerated, (NO_SCHEDULE,)) is None, True)
 
 
-def node_of(pod: KubeObject) -> str:
+def node_of(pod: Pod) -> str:
     """The node on which the pod runs, or to which its node affinity binds it."""
     if pod["spec"].get("nodeName"):
         return str(pod["spec"]["nodeName"])
@@ -72,7 +75,7 @@ def node_of(pod: KubeObject) -> str:
     return ""
 
 
-def new_pod(daemonset: KubeObject, node: str, digest: str) -> KubeObject:
+def new_pod(daemonset: DaemonSet, node: str, digest: str) -> Pod:
     """Builds the pod for one node.
 
     The scheduler binds it: an affinity to the node's name replaces the required node affinity.
@@ -82,7 +85,7 @@ def new_pod(daemonset: KubeObject, node: str, digest: str) -> KubeObject:
     pod["metadata"]["labels"] |= {CONTROLLER_REVISION_HASH: digest, TEMPLATE_GENERATION: generation}
     pod["spec"]["tolerations"] = tolerations(pod["spec"])
     affinity = copy.deepcopy(pod["spec"].get("affinity") or {})
-    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
+    terms: list[NodeSelectorTerm] = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
     affinity.setdefault("nodeAffinity", {})["requiredDuringSchedulingIgnoredDuringExecution"] = {
         "nodeSelectorTerms": terms
     }

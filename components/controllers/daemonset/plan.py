@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import (
     Action,
@@ -22,7 +22,10 @@ from kubewire.components.controllers.meta import by_age, int_or_percent, is_dele
 from kubewire.components.controllers.pods import is_available, is_ready, phase, until_available
 from kubewire.components.controllers.podtemplate import CONTROLLER_REVISION_HASH
 from kubewire.components.controllers.revisions import plan_history, plan_truncation, revision_hash
-from kubewire.components.kubeapi.resources import DAEMONSETS, PODS, KubeObject
+from kubewire.components.kubeapi.resources import DAEMONSETS, PODS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ControllerRevision, DaemonSet, DaemonSetStatus, Node, Pod
 
 _BURST = 250
 
@@ -35,8 +38,8 @@ class World:
     a pod, may_stay those whose pods may remain.
     """
 
-    nodes: tuple[KubeObject, ...]
-    pods: Mapping[str, tuple[KubeObject, ...]]
+    nodes: tuple[Node, ...]
+    pods: Mapping[str, tuple[Pod, ...]]
     should_run: frozenset[str]
     may_stay: frozenset[str]
     digest: str
@@ -44,10 +47,10 @@ class World:
 
 
 def plan(
-    daemonset: KubeObject,
-    nodes: Sequence[KubeObject],
-    pods: Sequence[KubeObject],
-    revisions: Sequence[KubeObject],
+    daemonset: DaemonSet,
+    nodes: Sequence[Node],
+    pods: Sequence[Pod],
+    revisions: Sequence[ControllerRevision],
     now: datetime,
 ) -> Plan:
     """Returns the actions of one sync; the status comes last."""
@@ -68,13 +71,13 @@ def plan(
 
 
 def survey(
-    daemonset: KubeObject,
-    nodes: Sequence[KubeObject],
-    pods: Sequence[KubeObject],
+    daemonset: DaemonSet,
+    nodes: Sequence[Node],
+    pods: Sequence[Pod],
     digest: str,
     now: datetime,
 ) -> World:
-    placed: dict[str, list[KubeObject]] = {}
+    placed: dict[str, list[Pod]] = {}
     for pod in by_age(pods):
         placed.setdefault(node_of(pod), []).append(pod)
     verdicts = {node["metadata"]["name"]: verdict(daemonset, node) for node in nodes}
@@ -88,18 +91,18 @@ def survey(
     )
 
 
-def _min_ready(daemonset: KubeObject) -> int:
+def _min_ready(daemonset: DaemonSet) -> int:
     return int(daemonset["spec"].get("minReadySeconds") or 0)
 
 
-def plan_pods(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
+def plan_pods(daemonset: DaemonSet, world: World) -> tuple[Action, ...]:
     """Plans one pod on each node that should have one, and none elsewhere.
 
     Failed and succeeded pods are deleted to make room for new ones.
     """
     events: list[Action] = []
     wanted: list[str] = []
-    surplus: list[KubeObject] = []
+    surplus: list[Pod] = []
     for node in world.nodes:
         name = node["metadata"]["name"]
         living = [pod for pod in world.pods.get(name, ()) if not is_deleting(pod)]
@@ -120,7 +123,7 @@ def plan_pods(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
     return (*events, *deletions, *((SlowStart(creations),) if creations else ()))
 
 
-def _failed_event(daemonset: KubeObject, pod: KubeObject, node: str) -> Emit:
+def _failed_event(daemonset: DaemonSet, pod: Pod, node: str) -> Emit:
     name = pod["metadata"]["name"]
     namespace = pod["metadata"]["namespace"]
     outcome = phase(pod).lower()
@@ -130,7 +133,7 @@ def _failed_event(daemonset: KubeObject, pod: KubeObject, node: str) -> Emit:
     return Emit(daemonset, "Normal", "SucceededDaemonPod", text)
 
 
-def _beyond_one(daemonset: KubeObject, world: World, running: list[KubeObject]) -> list[KubeObject]:
+def _beyond_one(daemonset: DaemonSet, world: World, running: list[Pod]) -> list[Pod]:
     """The pods to delete so that one remains.
 
     The oldest remains. With maxSurge an old and a new pod run side by side until the new one is
@@ -145,7 +148,7 @@ def _beyond_one(daemonset: KubeObject, world: World, running: list[KubeObject]) 
     return fresh[1:] + (stale if ready else stale[1:])
 
 
-def _create(daemonset: KubeObject, node: str, digest: str) -> Create:
+def _create(daemonset: DaemonSet, node: str, digest: str) -> Create:
     report = Report(
         daemonset,
         "SuccessfulCreate",
@@ -156,7 +159,7 @@ def _create(daemonset: KubeObject, node: str, digest: str) -> Create:
     return Create(PODS, new_pod(daemonset, node, digest), report)
 
 
-def _delete(daemonset: KubeObject, pod: KubeObject) -> Delete:
+def _delete(daemonset: DaemonSet, pod: Pod) -> Delete:
     metadata = pod["metadata"]
     report = Report(
         daemonset,
@@ -168,11 +171,11 @@ def _delete(daemonset: KubeObject, pod: KubeObject) -> Delete:
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
-def _is_updated(pod: KubeObject, world: World) -> bool:
+def _is_updated(pod: Pod, world: World) -> bool:
     return labels_of(pod).get(CONTROLLER_REVISION_HASH) == world.digest
 
 
-def budgets(daemonset: KubeObject, desired: int) -> tuple[int, int]:
+def budgets(daemonset: DaemonSet, desired: int) -> tuple[int, int]:
     """(maxSurge, maxUnavailable) in pods; both round up, and maxUnavailable is 1 if both are 0."""
     rolling = (daemonset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
     surge = int_or_percent(rolling.get("maxSurge", 0), desired, round_up=True)
@@ -180,16 +183,16 @@ def budgets(daemonset: KubeObject, desired: int) -> tuple[int, int]:
     return surge, 1 if not surge and not unavailable else unavailable
 
 
-def plan_update(daemonset: KubeObject, world: World) -> tuple[Action, ...]:
+def plan_update(daemonset: DaemonSet, world: World) -> tuple[Action, ...]:
     """Replaces pods of other revisions within maxUnavailable, or next to them within maxSurge."""
     surge, unavailable = budgets(daemonset, len(world.should_run))
     return _surge(daemonset, world, surge) if surge else _in_place(daemonset, world, unavailable)
 
 
-def _in_place(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action, ...]:
+def _in_place(daemonset: DaemonSet, world: World, allowed: int) -> tuple[Action, ...]:
     min_ready = _min_ready(daemonset)
-    replace: list[KubeObject] = []
-    candidates: list[KubeObject] = []
+    replace: list[Pod] = []
+    candidates: list[Pod] = []
     away = 0
     for name in sorted(world.should_run):
         pods = [pod for pod in world.pods.get(name, ()) if not is_deleting(pod)]
@@ -204,7 +207,7 @@ def _in_place(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action
     return tuple(_delete(daemonset, pod) for pod in replace)
 
 
-def _surge(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action, ...]:
+def _surge(daemonset: DaemonSet, world: World, allowed: int) -> tuple[Action, ...]:
     min_ready = _min_ready(daemonset)
     deletions: list[Action] = []
     urgent: list[str] = []
@@ -228,7 +231,7 @@ def _surge(daemonset: KubeObject, world: World, allowed: int) -> tuple[Action, .
     return (*deletions, *((SlowStart(creations),) if creations else ()))
 
 
-def plan_status(daemonset: KubeObject, world: World) -> dict[str, Any]:
+def plan_status(daemonset: DaemonSet, world: World) -> DaemonSetStatus:
     min_ready = _min_ready(daemonset)
     scheduled = misscheduled = ready = updated = available = 0
     for node in world.nodes:
@@ -244,7 +247,7 @@ def plan_status(daemonset: KubeObject, world: World) -> dict[str, Any]:
         ready += bool(serving)
         available += any(is_available(pod, min_ready, world.now) for pod in serving)
         updated += any(_is_updated(pod, world) for pod in pods)
-    status: dict[str, Any] = {
+    status: DaemonSetStatus = {
         "currentNumberScheduled": scheduled,
         "numberMisscheduled": misscheduled,
         "desiredNumberScheduled": len(world.should_run),
@@ -255,8 +258,10 @@ def plan_status(daemonset: KubeObject, world: World) -> dict[str, Any]:
         "observedGeneration": daemonset["metadata"].get("generation", 0),
     }
     collisions = (daemonset.get("status") or {}).get("collisionCount")
-    return status | ({"collisionCount": collisions} if collisions is not None else {})
+    if collisions is not None:
+        status["collisionCount"] = collisions
+    return status
 
 
-def _differs(held: Mapping[str, Any], fresh: Mapping[str, Any]) -> bool:
+def _differs(held: Mapping[str, object], fresh: Mapping[str, object]) -> bool:
     return any((held.get(key) or 0) != value for key, value in fresh.items())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.actions import Action, Create, Update
 from kubewire.components.controllers.claims import claim
@@ -12,8 +14,11 @@ from kubewire.components.controllers.meta import Key, controller_of, controller_
 from kubewire.components.controllers.podtemplate import equal_ignoring_hash
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import DEPLOYMENTS, PODS, REPLICASETS, KubeObject
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, PODS, REPLICASETS
 from kubewire.components.kubeapi.selectors import LabelSelector
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Deployment, Pod, ReplicaSet
 
 
 class DeploymentController(KeyedController):
@@ -29,7 +34,7 @@ class DeploymentController(KeyedController):
         self.informers.handle(REPLICASETS, self._enqueue_adopters)
         self.follow(PODS, self._enqueue_recreating)
 
-    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_adopters(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
         if new is None or controller_of(new) is not None:
             return
         namespace = new["metadata"]["namespace"]
@@ -40,7 +45,7 @@ class DeploymentController(KeyedController):
             if LabelSelector.from_object(deployment["spec"]["selector"]).matches(labels):
                 self.queue.add(key)
 
-    def _enqueue_recreating(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_recreating(self, old: Pod | None, new: Pod | None) -> None:
         """Enqueues the Deployment of a deleted pod, because Recreate waits for the old pods to
         go.
         """
@@ -76,7 +81,7 @@ class DeploymentController(KeyedController):
     async def _carry_out(
         self,
         key: Key,
-        deployment: KubeObject,
+        deployment: Deployment,
         actions: tuple[Action, ...],
     ) -> None:
         current = deployment
@@ -96,7 +101,7 @@ class DeploymentController(KeyedController):
                 await self._collision(key, deployment, action.obj)
                 return
 
-    async def _collision(self, key: Key, deployment: KubeObject, wanted: KubeObject) -> None:
+    async def _collision(self, key: Key, deployment: Deployment, wanted: Mapping[str, Any]) -> None:
         """Handles a ReplicaSet name that is taken.
 
         If the existing ReplicaSet is the Deployment's and has its template, the sync continues

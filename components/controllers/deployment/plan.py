@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.actions import (
     Action,
@@ -34,7 +34,10 @@ from kubewire.components.controllers.podtemplate import (
     compute_hash,
     equal_ignoring_hash,
 )
-from kubewire.components.kubeapi.resources import DEPLOYMENTS, REPLICASETS, KubeObject
+from kubewire.components.kubeapi.resources import DEPLOYMENTS, REPLICASETS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Deployment, DeploymentStatus, PartialObjectMetadata, Pod, ReplicaSet
 
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
@@ -53,15 +56,15 @@ _HISTORY_CHARACTERS = 2000
 class Sets:
     """newest is the ReplicaSet of the current template, if there is one; old are all others."""
 
-    newest: KubeObject | None
-    old: tuple[KubeObject, ...]
+    newest: ReplicaSet | None
+    old: tuple[ReplicaSet, ...]
 
     @property
-    def everything(self) -> tuple[KubeObject, ...]:
+    def everything(self) -> tuple[ReplicaSet, ...]:
         return (*self.old, self.newest) if self.newest is not None else self.old
 
 
-def sort_sets(deployment: KubeObject, replicasets: Sequence[KubeObject]) -> Sets:
+def sort_sets(deployment: Deployment, replicasets: Sequence[ReplicaSet]) -> Sets:
     """Separates the new ReplicaSet, the oldest one with the current template, from the old ones."""
     template = deployment["spec"]["template"]
     oldest_first = by_age(replicasets)
@@ -71,9 +74,9 @@ def sort_sets(deployment: KubeObject, replicasets: Sequence[KubeObject]) -> Sets
 
 
 def plan(
-    deployment: KubeObject,
-    replicasets: Sequence[KubeObject],
-    pods: Sequence[KubeObject],
+    deployment: Deployment,
+    replicasets: Sequence[ReplicaSet],
+    pods: Sequence[Pod],
     now: datetime,
 ) -> Plan:
     """Plans the next step.
@@ -97,9 +100,9 @@ def plan(
 
 
 def _rolling(
-    deployment: KubeObject,
+    deployment: Deployment,
     sets: Sets,
-    pods: Sequence[KubeObject],
+    pods: Sequence[Pod],
     now: datetime,
 ) -> tuple[Action, ...]:
     if sets.newest is None:
@@ -119,9 +122,9 @@ def _rolling(
 
 
 def _recreate(
-    deployment: KubeObject,
+    deployment: Deployment,
     sets: Sets,
-    pods: Sequence[KubeObject],
+    pods: Sequence[Pod],
     now: datetime,
 ) -> tuple[Action, ...]:
     running = {sizes.name_of(item): 0 for item in sets.old if sizes.replicas_of(item) > 0}
@@ -140,12 +143,12 @@ def _recreate(
     return actions + _cleanup_when_complete(deployment, sets)
 
 
-def _is_owned_by_other(pod: KubeObject, uid: str) -> bool:
+def _is_owned_by_other(pod: Pod, uid: str) -> bool:
     owners = pod["metadata"].get("ownerReferences") or []
     return not any(owner["uid"] == uid for owner in owners)
 
 
-def revision_of(obj: KubeObject) -> int:
+def revision_of(obj: PartialObjectMetadata) -> int:
     """The revision annotation; 0 when it is absent or not a number."""
     text = annotations_of(obj).get(REVISION, "0")
     return int(text) if text.isdecimal() and len(text) < 19 else 0
@@ -155,7 +158,7 @@ def _next_revision(sets: Sets) -> int:
     return max((revision_of(item) for item in sets.old), default=0) + 1
 
 
-def _sizing_annotations(deployment: KubeObject) -> dict[str, str]:
+def _sizing_annotations(deployment: Deployment) -> dict[str, str]:
     desired = sizes.replicas_of(deployment)
     return {
         sizes.DESIRED_REPLICAS: str(desired),
@@ -163,19 +166,19 @@ def _sizing_annotations(deployment: KubeObject) -> dict[str, str]:
     }
 
 
-def _copied_annotations(deployment: KubeObject) -> dict[str, str]:
+def _copied_annotations(deployment: Deployment) -> dict[str, str]:
     annotations = annotations_of(deployment)
     return {key: value for key, value in annotations.items() if key not in _NOT_COPIED}
 
 
-def new_replicaset(deployment: KubeObject, sets: Sets) -> KubeObject:
+def new_replicaset(deployment: Deployment, sets: Sets) -> ReplicaSet:
     """Builds the ReplicaSet of the current template, named and labelled by the template's hash."""
     spec = deployment["spec"]
     metadata = deployment["metadata"]
     digest = compute_hash(spec["template"], (deployment.get("status") or {}).get("collisionCount"))
     template = spec["template"]
     labels = {**((template.get("metadata") or {}).get("labels") or {}), POD_TEMPLATE_HASH: digest}
-    selector = dict(spec["selector"])
+    selector = spec["selector"].copy()
     selector["matchLabels"] = {**(selector.get("matchLabels") or {}), POD_TEMPLATE_HASH: digest}
     annotations = {
         **_copied_annotations(deployment),
@@ -204,7 +207,7 @@ def new_replicaset(deployment: KubeObject, sets: Sets) -> KubeObject:
     }
 
 
-def _create(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
+def _create(deployment: Deployment, sets: Sets) -> tuple[Action, ...]:
     fresh = new_replicaset(deployment, sets)
     created: tuple[Action, ...] = (Create(REPLICASETS, fresh),)
     size = fresh["spec"]["replicas"]
@@ -214,7 +217,7 @@ def _create(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
     return created + _sync_deployment_revision(deployment, annotations_of(fresh)[REVISION])
 
 
-def _sync_deployment_revision(deployment: KubeObject, revision: str) -> tuple[Action, ...]:
+def _sync_deployment_revision(deployment: Deployment, revision: str) -> tuple[Action, ...]:
     if annotations_of(deployment).get(REVISION) == revision:
         return ()
     metadata = deployment["metadata"]
@@ -222,7 +225,7 @@ def _sync_deployment_revision(deployment: KubeObject, revision: str) -> tuple[Ac
     return (Patch(DEPLOYMENTS, metadata["namespace"], metadata["name"], patch),)
 
 
-def _sync_revision(deployment: KubeObject, sets: Sets, now: datetime) -> tuple[Action, ...]:
+def _sync_revision(deployment: Deployment, sets: Sets, now: datetime) -> tuple[Action, ...]:
     """Gives the new ReplicaSet the highest revision and the Deployment's annotations.
 
     A rollback raises the revision of an existing ReplicaSet.
@@ -257,7 +260,7 @@ def _history(held: dict[str, str]) -> str:
     return ",".join(past)
 
 
-def _resize(deployment: KubeObject, sets: Sets, wanted: dict[str, int]) -> tuple[Action, ...]:
+def _resize(deployment: Deployment, sets: Sets, wanted: dict[str, int]) -> tuple[Action, ...]:
     annotations = _sizing_annotations(deployment)
     actions: list[Action] = []
     for item in sets.everything:
@@ -277,7 +280,7 @@ def _resize(deployment: KubeObject, sets: Sets, wanted: dict[str, int]) -> tuple
     return tuple(actions)
 
 
-def _cleanup_when_complete(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
+def _cleanup_when_complete(deployment: Deployment, sets: Sets) -> tuple[Action, ...]:
     complete = status.is_complete(
         deployment,
         status.counts(deployment, sets.everything, sets.newest),
@@ -285,7 +288,7 @@ def _cleanup_when_complete(deployment: KubeObject, sets: Sets) -> tuple[Action, 
     return _cleanup(deployment, sets) if complete else ()
 
 
-def _cleanup(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
+def _cleanup(deployment: Deployment, sets: Sets) -> tuple[Action, ...]:
     """Deletes old, empty ReplicaSets beyond revisionHistoryLimit, the lowest revision first."""
     limit = int(deployment["spec"].get("revisionHistoryLimit", 10))
     alive = [item for item in sets.old if not is_deleting(item)]
@@ -302,7 +305,7 @@ def _cleanup(deployment: KubeObject, sets: Sets) -> tuple[Action, ...]:
     )
 
 
-def _is_empty(item: KubeObject) -> bool:
+def _is_empty(item: ReplicaSet) -> bool:
     held = item.get("status") or {}
     observed = int(held.get("observedGeneration") or 0)
     settled = int(item["metadata"].get("generation") or 0) <= observed
@@ -310,7 +313,7 @@ def _is_empty(item: KubeObject) -> bool:
 
 
 def _finish(
-    deployment: KubeObject,
+    deployment: Deployment,
     sets: Sets,
     actions: tuple[Action, ...],
     now: datetime,
@@ -335,7 +338,7 @@ def _finish(
 
 
 def _with_new_replicaset(
-    deployment: KubeObject,
+    deployment: Deployment,
     sets: Sets,
     actions: tuple[Action, ...],
     conditions: status.Conditions,
@@ -345,7 +348,7 @@ def _with_new_replicaset(
         return conditions
     made = next((item for item in actions if isinstance(item, Create)), None)
     if made is not None:
-        text = f'Created new replica set "{sizes.name_of(made.obj)}"'
+        text = f'Created new replica set "{made.obj["metadata"]["name"]}"'
         return status.with_condition(
             conditions,
             "Progressing",
@@ -368,8 +371,8 @@ def _with_new_replicaset(
     return conditions
 
 
-def _differs(held: dict[str, Any], fresh: dict[str, Any]) -> bool:
+def _differs(held: DeploymentStatus, fresh: DeploymentStatus) -> bool:
     numbers = [key for key in fresh if key != "conditions"]
-    if any((held.get(key) or 0) != (fresh[key] or 0) for key in numbers):
+    if any((held.get(key) or 0) != (fresh.get(key) or 0) for key in numbers):
         return True
     return bool((held.get("conditions") or []) != fresh["conditions"])

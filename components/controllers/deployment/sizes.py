@@ -8,33 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.meta import annotations_of, created_at, int_or_percent
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Deployment, PartialObjectMetadata, ReplicaSet
 
 DESIRED_REPLICAS = "deployment.kubernetes.io/desired-replicas"
 MAX_REPLICAS = "deployment.kubernetes.io/max-replicas"
 
 
-def name_of(obj: KubeObject) -> str:
+def name_of(obj: PartialObjectMetadata) -> str:
     return str(obj["metadata"]["name"])
 
 
-def replicas_of(obj: KubeObject) -> int:
+def replicas_of(obj: Deployment | ReplicaSet) -> int:
     value = obj["spec"].get("replicas")
     return 1 if value is None else int(value)
 
 
-def available_of(replicaset: KubeObject) -> int:
+def available_of(replicaset: ReplicaSet) -> int:
     return int((replicaset.get("status") or {}).get("availableReplicas") or 0)
 
 
-def is_rolling(deployment: KubeObject) -> bool:
+def is_rolling(deployment: Deployment) -> bool:
     strategy = deployment["spec"].get("strategy") or {}
     return bool(strategy.get("type", "RollingUpdate") == "RollingUpdate")
 
 
-def fenceposts(deployment: KubeObject) -> tuple[int, int]:
+def fenceposts(deployment: Deployment) -> tuple[int, int]:
     """(maxSurge, maxUnavailable) in pods (ResolveFenceposts).
 
     maxSurge rounds up and maxUnavailable rounds down; maxUnavailable is 1 if both are 0.
@@ -46,11 +49,11 @@ def fenceposts(deployment: KubeObject) -> tuple[int, int]:
     return surge, 1 if surge == 0 and unavailable == 0 else unavailable
 
 
-def max_surge(deployment: KubeObject) -> int:
+def max_surge(deployment: Deployment) -> int:
     return fenceposts(deployment)[0] if is_rolling(deployment) else 0
 
 
-def max_unavailable(deployment: KubeObject) -> int:
+def max_unavailable(deployment: Deployment) -> int:
     """At most spec.replicas; 0 for Recreate."""
     desired = replicas_of(deployment)
     if not is_rolling(deployment) or desired == 0:
@@ -58,18 +61,18 @@ def max_unavailable(deployment: KubeObject) -> int:
     return min(fenceposts(deployment)[1], desired)
 
 
-def min_available(deployment: KubeObject) -> int:
+def min_available(deployment: Deployment) -> int:
     return replicas_of(deployment) - max_unavailable(deployment)
 
 
-def total(replicasets: Iterable[KubeObject]) -> int:
+def total(replicasets: Iterable[ReplicaSet]) -> int:
     return sum(replicas_of(item) for item in replicasets)
 
 
 def new_size(
-    deployment: KubeObject,
-    everything: Sequence[KubeObject],
-    newest: KubeObject | None,
+    deployment: Deployment,
+    everything: Sequence[ReplicaSet],
+    newest: ReplicaSet | None,
 ) -> int:
     """The size of the new ReplicaSet in the next step (NewRSNewReplicas); newest may not exist
     yet.
@@ -85,9 +88,9 @@ def new_size(
 
 
 def old_sizes(
-    deployment: KubeObject,
-    old: Sequence[KubeObject],
-    newest: KubeObject,
+    deployment: Deployment,
+    old: Sequence[ReplicaSet],
+    newest: ReplicaSet,
 ) -> dict[str, int]:
     """The new sizes of the old ReplicaSets that shrink in this step.
 
@@ -106,7 +109,7 @@ def old_sizes(
     return {name: size for name, size in sizes.items() if size != before[name]}
 
 
-def _drop_unhealthy(ordered: Sequence[KubeObject], sizes: dict[str, int], budget: int) -> None:
+def _drop_unhealthy(ordered: Sequence[ReplicaSet], sizes: dict[str, int], budget: int) -> None:
     for item in ordered:
         drop = min(budget, sizes[name_of(item)] - available_of(item))
         if drop > 0:
@@ -114,7 +117,7 @@ def _drop_unhealthy(ordered: Sequence[KubeObject], sizes: dict[str, int], budget
             budget -= drop
 
 
-def _drop_available(ordered: Sequence[KubeObject], sizes: dict[str, int], budget: int) -> None:
+def _drop_available(ordered: Sequence[ReplicaSet], sizes: dict[str, int], budget: int) -> None:
     for item in ordered:
         drop = min(budget, sizes[name_of(item)])
         if drop > 0:
@@ -122,7 +125,7 @@ def _drop_available(ordered: Sequence[KubeObject], sizes: dict[str, int], budget
             budget -= drop
 
 
-def is_scaling(deployment: KubeObject, everything: Iterable[KubeObject]) -> bool:
+def is_scaling(deployment: Deployment, everything: Iterable[ReplicaSet]) -> bool:
     """Whether spec.replicas changed since the ReplicaSets were last sized."""
     for item in everything:
         desired = annotations_of(item).get(DESIRED_REPLICAS)
@@ -134,9 +137,9 @@ def is_scaling(deployment: KubeObject, everything: Iterable[KubeObject]) -> bool
 
 
 def proportional_sizes(
-    deployment: KubeObject,
-    old: Sequence[KubeObject],
-    newest: KubeObject | None,
+    deployment: Deployment,
+    old: Sequence[ReplicaSet],
+    newest: ReplicaSet | None,
 ) -> dict[str, int]:
     """Sizes after spec.replicas changed in the middle of a rollout or while the rollout is paused.
 
@@ -158,7 +161,7 @@ def proportional_sizes(
     return _share_out(deployment, active, allowed - total(active))
 
 
-def _share_out(deployment: KubeObject, active: Sequence[KubeObject], to_add: int) -> dict[str, int]:
+def _share_out(deployment: Deployment, active: Sequence[ReplicaSet], to_add: int) -> dict[str, int]:
     newer_first = sorted(active, key=created_at, reverse=to_add > 0)
     ordered = sorted(newer_first, key=replicas_of, reverse=True)
     sizes: dict[str, int] = {}
@@ -172,7 +175,7 @@ def _share_out(deployment: KubeObject, active: Sequence[KubeObject], to_add: int
     return sizes
 
 
-def _proportion(deployment: KubeObject, item: KubeObject, to_add: int, added: int) -> int:
+def _proportion(deployment: Deployment, item: ReplicaSet, to_add: int, added: int) -> int:
     if replicas_of(item) == 0 or to_add == added:
         return 0
     share = _fraction(deployment, item)
@@ -180,7 +183,7 @@ def _proportion(deployment: KubeObject, item: KubeObject, to_add: int, added: in
     return min(share, left) if to_add > 0 else max(share, left)
 
 
-def _fraction(deployment: KubeObject, item: KubeObject) -> int:
+def _fraction(deployment: Deployment, item: ReplicaSet) -> int:
     desired = replicas_of(deployment)
     if desired == 0:
         return -replicas_of(item)
@@ -193,7 +196,7 @@ def _fraction(deployment: KubeObject, item: KubeObject) -> int:
     return int(size.quantize(Decimal(1), rounding=ROUND_HALF_UP)) - replicas_of(item)
 
 
-def _is_saturated(deployment: KubeObject, newest: KubeObject) -> bool:
+def _is_saturated(deployment: Deployment, newest: ReplicaSet) -> bool:
     desired = replicas_of(deployment)
     return (
         replicas_of(newest) == desired

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from kubewire.components.controllers.deployment.sizes import (
     available_of,
@@ -13,20 +13,29 @@ from kubewire.components.controllers.deployment.sizes import (
     replicas_of,
 )
 from kubewire.components.controllers.meta import condition, format_time, parse_time
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        Deployment,
+        DeploymentCondition,
+        DeploymentStatus,
+        ReplicaSet,
+        ReplicaSetStatus,
+    )
 
 NO_DEADLINE = 2**31 - 1
-Conditions = list[KubeObject]
+Conditions = list["DeploymentCondition"]
+_Count = Literal["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"]
 
 
-def deadline_of(deployment: KubeObject) -> int | None:
+def deadline_of(deployment: Deployment) -> int | None:
     """progressDeadlineSeconds, or None without a deadline."""
     seconds = deployment["spec"].get("progressDeadlineSeconds")
     return None if seconds is None or seconds == NO_DEADLINE else int(seconds)
 
 
 def with_condition(
-    conditions: Iterable[KubeObject],
+    conditions: Iterable[DeploymentCondition],
     kind: str,
     status: str,
     reason: str,
@@ -42,7 +51,7 @@ def with_condition(
     if standing and standing["status"] == status and standing.get("reason") == reason:
         return held
     same_status = standing is not None and standing["status"] == status
-    fresh = {
+    fresh: DeploymentCondition = {
         "type": kind,
         "status": status,
         "reason": reason,
@@ -55,27 +64,27 @@ def with_condition(
     return [*without_condition(held, kind), fresh]
 
 
-def without_condition(conditions: Iterable[KubeObject], kind: str) -> Conditions:
+def without_condition(conditions: Iterable[DeploymentCondition], kind: str) -> Conditions:
     return [item for item in conditions if item["type"] != kind]
 
 
 def counts(
-    deployment: KubeObject,
-    everything: Sequence[KubeObject],
-    newest: KubeObject | None,
-) -> dict[str, Any]:
+    deployment: Deployment,
+    everything: Sequence[ReplicaSet],
+    newest: ReplicaSet | None,
+) -> DeploymentStatus:
     """The numbers of the status, summed over the ReplicaSets' statuses (calculateStatus)."""
     held = deployment.get("status") or {}
 
-    def summed(field: str) -> int:
-        return sum(int((item.get("status") or {}).get(field) or 0) for item in everything)
+    def summed(field: Literal["replicas", "readyReplicas", "terminatingReplicas"]) -> int:
+        return sum(int(_status_of(item).get(field) or 0) for item in everything)
 
     replicas = summed("replicas")
     available = sum(map(available_of, everything))
-    status: dict[str, Any] = {
+    status: DeploymentStatus = {
         "observedGeneration": deployment["metadata"].get("generation", 0),
         "replicas": replicas,
-        "updatedReplicas": int(((newest or {}).get("status") or {}).get("replicas") or 0),
+        "updatedReplicas": int(_status_of(newest).get("replicas") or 0),
         "readyReplicas": summed("readyReplicas"),
         "availableReplicas": available,
         "unavailableReplicas": max(replicas - available, 0),
@@ -86,8 +95,12 @@ def counts(
     return status
 
 
+def _status_of(replicaset: ReplicaSet | None) -> ReplicaSetStatus:
+    return (replicaset.get("status") if replicaset is not None else None) or {}
+
+
 def with_available(
-    deployment: KubeObject,
+    deployment: Deployment,
     conditions: Conditions,
     available: int,
     now: datetime,
@@ -111,17 +124,17 @@ def with_available(
     )
 
 
-def is_complete(deployment: KubeObject, status: Mapping[str, Any]) -> bool:
+def is_complete(deployment: Deployment, status: DeploymentStatus) -> bool:
     desired = replicas_of(deployment)
-    counts = ("updatedReplicas", "replicas", "availableReplicas")
-    return all(status[field] == desired for field in counts)
+    counts = (status["updatedReplicas"], status["replicas"], status["availableReplicas"])
+    return all(count == desired for count in counts)
 
 
-def _is_progressing(held: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    def number(source: Mapping[str, Any], field: str) -> int:
+def _is_progressing(held: DeploymentStatus, status: DeploymentStatus) -> bool:
+    def number(source: DeploymentStatus, field: _Count) -> int:
         return int(source.get(field) or 0)
 
-    def old_replicas(source: Mapping[str, Any]) -> int:
+    def old_replicas(source: DeploymentStatus) -> int:
         return number(source, "replicas") - number(source, "updatedReplicas")
 
     return (
@@ -132,8 +145,13 @@ def _is_progressing(held: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     )
 
 
-def _timed_out(deployment: KubeObject, conditions: Conditions, now: datetime) -> bool:
-    standing = condition({"conditions": conditions}, "Progressing")
+def _progressing(conditions: Conditions) -> DeploymentCondition | None:
+    status: DeploymentStatus = {"conditions": conditions}
+    return condition(status, "Progressing")
+
+
+def _timed_out(deployment: Deployment, conditions: Conditions, now: datetime) -> bool:
+    standing = _progressing(conditions)
     seconds = deadline_of(deployment)
     if standing is None or seconds is None or standing.get("reason") == "NewReplicaSetAvailable":
         return False
@@ -143,16 +161,16 @@ def _timed_out(deployment: KubeObject, conditions: Conditions, now: datetime) ->
 
 
 def with_progress(
-    deployment: KubeObject,
+    deployment: Deployment,
     conditions: Conditions,
-    status: Mapping[str, Any],
-    newest: KubeObject | None,
+    status: DeploymentStatus,
+    newest: ReplicaSet | None,
     now: datetime,
 ) -> Conditions:
     """Sets Progressing after a step of the rollout (syncRolloutStatus)."""
     if deadline_of(deployment) is None:
         return without_condition(conditions, "Progressing")
-    standing = condition({"conditions": conditions}, "Progressing")
+    standing = _progressing(conditions)
     already = standing is not None and standing.get("reason") == "NewReplicaSetAvailable"
     if already and status["replicas"] == status["updatedReplicas"]:
         return conditions
@@ -184,7 +202,7 @@ def with_progress(
 
 def _with_fresh_progress(
     conditions: Conditions,
-    standing: KubeObject | None,
+    standing: DeploymentCondition | None,
     text: str,
     now: datetime,
 ) -> Conditions:
@@ -204,7 +222,7 @@ def _with_fresh_progress(
 
 
 def with_replica_failure(
-    conditions: Conditions, everything: Sequence[KubeObject], newest: KubeObject | None
+    conditions: Conditions, everything: Sequence[ReplicaSet], newest: ReplicaSet | None
 ) -> Conditions:
     """Copies ReplicaFailure from the newest ReplicaSet, or else from any other."""
     rest = without_condition(conditions, "ReplicaFailure")
@@ -215,13 +233,13 @@ def with_replica_failure(
     return rest
 
 
-def with_pause(deployment: KubeObject, conditions: Conditions, now: datetime) -> Conditions:
+def with_pause(deployment: Deployment, conditions: Conditions, now: datetime) -> Conditions:
     """Sets Progressing to Unknown while paused, which stops the deadline
     (checkPausedConditions).
     """
     if deadline_of(deployment) is None:
         return conditions
-    standing = condition({"conditions": conditions}, "Progressing")
+    standing = _progressing(conditions)
     if standing and standing.get("reason") == "ProgressDeadlineExceeded":
         return conditions
     paused = bool(deployment["spec"].get("paused"))
@@ -248,13 +266,13 @@ def with_pause(deployment: KubeObject, conditions: Conditions, now: datetime) ->
 
 
 def until_deadline(
-    deployment: KubeObject,
+    deployment: Deployment,
     conditions: Conditions,
     complete: bool,
     now: datetime,
 ) -> float | None:
     """Seconds until the progress deadline must be checked, or None when it does not run."""
-    standing = condition({"conditions": conditions}, "Progressing")
+    standing = _progressing(conditions)
     seconds = deadline_of(deployment)
     if standing is None or seconds is None or complete or deployment["spec"].get("paused"):
         return None

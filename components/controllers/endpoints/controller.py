@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.actions import Delete
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.endpoints.plan import plan
@@ -9,7 +11,10 @@ from kubewire.components.controllers.endpointslice.selection import affected_ser
 from kubewire.components.controllers.endpointslice.triggertime import TriggerTimes
 from kubewire.components.controllers.meta import Key
 from kubewire.components.controllers.sharedinformers import namespace_values
-from kubewire.components.kubeapi.resources import ENDPOINTS, PODS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTS, PODS, SERVICES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Endpoints, Pod
 
 
 class EndpointsController(KeyedController):
@@ -25,7 +30,7 @@ class EndpointsController(KeyedController):
         self.follow(PODS, self._enqueue_on_pod_change)
         self.trigger_times = TriggerTimes()
 
-    def _enqueue_on_pod_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_on_pod_change(self, old: Pod | None, new: Pod | None) -> None:
         for key in affected_services(old, new, self.services_by_namespace):
             self.queue.add(key)
 
@@ -46,7 +51,7 @@ class EndpointsController(KeyedController):
         )
 
 
-def _is_ours(endpoints: KubeObject) -> bool:
+def _is_ours(endpoints: Endpoints) -> bool:
     # Like upstream, this deletes any Endpoints without a Service except locks of leader election.
     annotations = endpoints["metadata"].get("annotations") or {}
     return "control-plane.alpha.kubernetes.io/leader" not in annotations

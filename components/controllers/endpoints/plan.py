@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Create, Update
 from kubewire.components.controllers.endpointslice import addresses
 from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME
 from kubewire.components.controllers.meta import annotations_of, labels_of
 from kubewire.components.controllers.pods import is_ready
-from kubewire.components.kubeapi.resources import ENDPOINTS, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        CoreV1EndpointPort,
+        DiscoveryV1EndpointPort,
+        EndpointAddress,
+        Endpoints,
+        EndpointSubset,
+        ObjectMeta,
+        Pod,
+        Service,
+    )
 
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
@@ -18,10 +31,11 @@ MANAGER = "endpoint-controller"
 HEADLESS = "service.kubernetes.io/headless"
 MAX_ADDRESSES = 1000
 
-_Group = tuple[list[KubeObject], list[KubeObject], list[KubeObject]]
+_Addresses = list["EndpointAddress"]
+_Group = tuple[list["CoreV1EndpointPort"], _Addresses, _Addresses]
 
 
-def subsets(service: KubeObject, pods: Sequence[KubeObject]) -> tuple[list[KubeObject], bool]:
+def subsets(service: Service, pods: Sequence[Pod]) -> tuple[list[EndpointSubset], bool]:
     """Returns (subsets, truncated): sorted addresses grouped by their ports (RepackSubsets).
 
     At most 1000 addresses are kept in all.
@@ -38,15 +52,19 @@ def subsets(service: KubeObject, pods: Sequence[KubeObject]) -> tuple[list[KubeO
         if not primary_addresses or (service["spec"].get("ports") and not ports):
             continue
         key = json.dumps(sorted(json.dumps(port, sort_keys=True) for port in ports))
-        _, ready, unready = groups.setdefault(key, (ports, [], []))
+        _, ready, unready = groups.setdefault(key, ([_port(port) for port in ports], [], []))
         members = ready if publish or is_ready(pod) else unready
         members.append(_address(service, pod, primary_addresses[0]))
     return _truncated([groups[key] for key in sorted(groups)])
 
 
-def _address(service: KubeObject, pod: KubeObject, address: str) -> KubeObject:
+def _port(port: DiscoveryV1EndpointPort) -> CoreV1EndpointPort:
+    return {**port, "port": port["port"]}
+
+
+def _address(service: Service, pod: Pod, address: str) -> EndpointAddress:
     metadata = pod["metadata"]
-    entry: KubeObject = {
+    entry: EndpointAddress = {
         "ip": address,
         "targetRef": {
             "kind": "Pod",
@@ -62,12 +80,12 @@ def _address(service: KubeObject, pod: KubeObject, address: str) -> KubeObject:
     return entry
 
 
-def _truncated(groups: Sequence[_Group]) -> tuple[list[KubeObject], bool]:
+def _truncated(groups: Sequence[_Group]) -> tuple[list[EndpointSubset], bool]:
     """Keeps ready addresses first, then unready ones, in proportion to what each subset has."""
     total_ready = sum(len(ready) for _, ready, _ in groups)
     total = total_ready + sum(len(unready) for _, _, unready in groups)
     room = MAX_ADDRESSES
-    made: list[KubeObject] = []
+    made: list[EndpointSubset] = []
     for ports, ready, unready in groups:
         by_ip = sorted(ready, key=_address_key), sorted(unready, key=_address_key)
         if total > MAX_ADDRESSES:
@@ -76,7 +94,7 @@ def _truncated(groups: Sequence[_Group]) -> tuple[list[KubeObject], bool]:
         room -= len(kept_ready)
         kept_unready = by_ip[1][:room]
         room -= len(kept_unready)
-        subset: KubeObject = {}
+        subset: EndpointSubset = {}
         if kept_ready:
             subset["addresses"] = kept_ready
         if kept_unready:
@@ -91,24 +109,22 @@ def _truncated(groups: Sequence[_Group]) -> tuple[list[KubeObject], bool]:
     return made, total > MAX_ADDRESSES
 
 
-def _share(
-    members: tuple[list[KubeObject], list[KubeObject]], ready: int, unready: int
-) -> tuple[list[KubeObject], list[KubeObject]]:
-    def part(items: list[KubeObject], whole: int, room: int) -> list[KubeObject]:
+def _share(members: tuple[_Addresses, _Addresses], ready: int, unready: int) -> tuple[_Addresses, _Addresses]:
+    def part(items: _Addresses, whole: int, room: int) -> _Addresses:
         return items if whole <= room else items[: -(-len(items) * room // whole)]
 
     left = max(MAX_ADDRESSES - ready, 0)
     return part(members[0], ready, MAX_ADDRESSES), part(members[1], unready, left)
 
 
-def _address_key(address: KubeObject) -> tuple[str, str]:
+def _address_key(address: EndpointAddress) -> tuple[str, str]:
     return address["ip"], address["targetRef"]["uid"]
 
 
 def plan(
-    service: KubeObject,
-    pods: Sequence[KubeObject],
-    existing: KubeObject | None,
+    service: Service,
+    pods: Sequence[Pod],
+    existing: Endpoints | None,
     trigger_time: str | None,
 ) -> tuple[Action, ...]:
     """Creates or updates the object; returns no action when it is already correct."""
@@ -129,7 +145,7 @@ def plan(
     if trigger_time:
         annotations[TRIGGER_TIME] = trigger_time
     metadata = existing["metadata"] if existing else _named(service)
-    endpoints = {
+    endpoints: Endpoints = {
         "apiVersion": "v1",
         "kind": "Endpoints",
         "metadata": {**metadata, "labels": labels, "annotations": annotations},
@@ -138,13 +154,13 @@ def plan(
     return (Create(ENDPOINTS, endpoints),) if existing is None else (Update(ENDPOINTS, endpoints),)
 
 
-def _named(service: KubeObject) -> KubeObject:
+def _named(service: Service) -> ObjectMeta:
     return {"name": service["metadata"]["name"], "namespace": service["metadata"]["namespace"]}
 
 
 def _same(
-    existing: KubeObject,
-    wanted: list[KubeObject],
+    existing: Endpoints,
+    wanted: list[EndpointSubset],
     labels: dict[str, str],
     truncated: bool,
 ) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.actions import Action, Emit
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.endpointslice.addresses import address_types, is_headless
@@ -19,7 +21,10 @@ from kubewire.components.controllers.endpointslice.zonehints import (
 )
 from kubewire.components.controllers.meta import Key, controller_reference, labels_of
 from kubewire.components.controllers.sharedinformers import namespace_values
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, PODS, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES, NODES, PODS, SERVICES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import EndpointSlice, Node, Pod, Service
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -28,7 +33,7 @@ HEADLESS = "service.kubernetes.io/headless"
 _LONGEST_NAME = 63
 
 
-def service_values(endpointslice: KubeObject) -> tuple[str, ...]:
+def service_values(endpointslice: EndpointSlice) -> tuple[str, ...]:
     """Index value: NAMESPACE/SERVICE of the Service a slice belongs to."""
     name = labels_of(endpointslice).get(SERVICE_NAME)
     return (f"{endpointslice['metadata']['namespace']}/{name}",) if name else ()
@@ -39,7 +44,7 @@ def generate_name(service: str) -> str:
     return f"{service}-" if len(service) < _LONGEST_NAME else service
 
 
-def shape_of(service: KubeObject, max_per_slice: int, trigger_time: str | None) -> Shape:
+def shape_of(service: Service, max_per_slice: int, trigger_time: str | None) -> Shape:
     """The metadata that all slices of a Service share."""
     metadata = service["metadata"]
     reserved = (SERVICE_NAME, MANAGED_BY, HEADLESS)
@@ -75,11 +80,11 @@ class EndpointSliceController(KeyedController):
         #: Services with hints by CPU share: address type -> zone -> number of endpoints.
         self.allocated: dict[Key, dict[str, dict[str, int]]] = {}
 
-    def _enqueue_on_pod_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_on_pod_change(self, old: Pod | None, new: Pod | None) -> None:
         for key in affected_services(old, new, self.services_by_namespace):
             self.queue.add(key)
 
-    def _enqueue_on_node_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_on_node_change(self, old: Node | None, new: Node | None) -> None:
         """Enqueues all Services when a node appears, disappears or changes its zone.
 
         A change of its CPU or readiness only affects hints by CPU share.
@@ -100,7 +105,7 @@ class EndpointSliceController(KeyedController):
             if any(is_overloaded(zones, ratios) for zones in by_type.values()):
                 self.queue.add(key)
 
-    def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_service(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         for item in (old, new):
             if item is not None and labels_of(item).get(MANAGED_BY) == MANAGER:
                 self.queue.add(
@@ -129,7 +134,7 @@ class EndpointSliceController(KeyedController):
         actions = plan_slices(shape, existing, groups, address_types(service), auto)
         await self.apply(key, [*actions, *self._hint_events(key, service, auto)])
 
-    def _hint_events(self, key: Key, service: KubeObject, auto: AutoHints | None) -> list[Action]:
+    def _hint_events(self, key: Key, service: Service, auto: AutoHints | None) -> list[Action]:
         before = self.allocated.pop(key, {})
         if auto is None:
             return [

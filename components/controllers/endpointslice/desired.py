@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.endpointslice import addresses
 from kubewire.components.controllers.meta import is_deleting, labels_of
 from kubewire.components.controllers.pods import is_ready
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import DiscoveryV1EndpointPort, Endpoint, EndpointHints, Node, Pod, Service
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -22,15 +25,15 @@ class Group:
     """
 
     address_type: str
-    ports: tuple[KubeObject, ...]
-    endpoints: tuple[KubeObject, ...]
+    ports: tuple[DiscoveryV1EndpointPort, ...]
+    endpoints: tuple[Endpoint, ...]
 
     @property
     def key(self) -> tuple[str, str]:
         return self.address_type, ports_key(self.ports)
 
 
-def ports_key(ports: Sequence[KubeObject] | None) -> str:
+def ports_key(ports: Sequence[DiscoveryV1EndpointPort] | None) -> str:
     """A key that is equal for equal ports, whatever their order and whether defaults are written
     out.
     """
@@ -39,9 +42,9 @@ def ports_key(ports: Sequence[KubeObject] | None) -> str:
 
 
 def desired_groups(
-    service: KubeObject,
-    pods: Sequence[KubeObject],
-    nodes: Mapping[str, KubeObject],
+    service: Service,
+    pods: Sequence[Pod],
+    nodes: Mapping[str, Node],
     *,
     hints: bool = True,
 ) -> list[Group]:
@@ -50,7 +53,7 @@ def desired_groups(
     A pod on a node that does not exist is left out unless publishNotReadyAddresses is set. With
     hints, endpoints get those of spec.trafficDistribution.
     """
-    groups: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
+    groups: dict[tuple[str, str], tuple[list[DiscoveryV1EndpointPort], dict[str, Endpoint]]] = {}
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
     for pod in pods:
         if not addresses.is_candidate(pod, include_terminating=True):
@@ -73,7 +76,7 @@ def desired_groups(
     ]
 
 
-def endpoint_key(endpoint: KubeObject) -> str:
+def endpoint_key(endpoint: Endpoint) -> str:
     """Identifies an endpoint while its conditions change."""
     parts = (
         sorted(endpoint["addresses"]),
@@ -86,13 +89,13 @@ def endpoint_key(endpoint: KubeObject) -> str:
 
 
 def new_endpoint(
-    service: KubeObject,
-    pod: KubeObject,
-    node: KubeObject | None,
+    service: Service,
+    pod: Pod,
+    node: Node | None,
     address: str,
     *,
     hints: bool = True,
-) -> KubeObject:
+) -> Endpoint:
     """Builds the endpoint of a pod.
 
     serving means that the pod is ready, terminating that it is being deleted. ready means serving
@@ -102,7 +105,7 @@ def new_endpoint(
     serving = is_ready(pod)
     terminating = is_deleting(pod)
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
-    endpoint: KubeObject = {
+    endpoint: Endpoint = {
         "addresses": [address],
         "conditions": {
             "ready": publish or (serving and not terminating),
@@ -123,11 +126,13 @@ def new_endpoint(
         endpoint["zone"] = zone
     if addresses.has_hostname(service, pod):
         endpoint["hostname"] = pod["spec"]["hostname"]
-    given = _hints(service, endpoint) if hints else {}
-    return endpoint | ({"hints": given} if given else {})
+    given = _hints(service, endpoint) if hints else None
+    if given:
+        endpoint["hints"] = given
+    return endpoint
 
 
-def _hints(service: KubeObject, endpoint: KubeObject) -> KubeObject:
+def _hints(service: Service, endpoint: Endpoint) -> EndpointHints:
     """The hints of spec.trafficDistribution (KEP-4444, KEP-3015).
 
     A ready endpoint is recommended to its own zone, and with PreferSameNode to its own node.
@@ -135,7 +140,7 @@ def _hints(service: KubeObject, endpoint: KubeObject) -> KubeObject:
     preference = service["spec"].get("trafficDistribution")
     if not endpoint["conditions"]["ready"]:
         return {}
-    hints: KubeObject = {}
+    hints: EndpointHints = {}
     if preference in ("PreferClose", "PreferSameZone", "PreferSameNode") and endpoint.get("zone"):
         hints["forZones"] = [{"name": endpoint["zone"]}]
     if preference == "PreferSameNode" and endpoint.get("nodeName"):

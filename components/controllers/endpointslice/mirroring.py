@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.endpointslice.addresses import family
@@ -23,7 +24,18 @@ from kubewire.components.controllers.meta import (
     controller_reference,
     labels_of,
 )
-from kubewire.components.kubeapi.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTS, ENDPOINTSLICES, SERVICES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        CoreV1EndpointPort,
+        DiscoveryV1EndpointPort,
+        Endpoint,
+        EndpointAddress,
+        Endpoints,
+        EndpointSlice,
+        Service,
+    )
 
 MIRRORED = "endpointslicemirroring-controller.k8s.io"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
@@ -32,7 +44,7 @@ _NOT_COPIED = (TRIGGER_TIME, "kubectl.kubernetes.io/last-applied-configuration")
 _MAX_PER_SUBSET = 1000
 
 
-def is_mirrored(endpoints: KubeObject, service: KubeObject | None) -> bool:
+def is_mirrored(endpoints: Endpoints, service: Service | None) -> bool:
     """Whether slices should exist for these Endpoints."""
     if service is None or service["spec"].get("selector"):
         return False
@@ -43,12 +55,12 @@ def is_mirrored(endpoints: KubeObject, service: KubeObject | None) -> bool:
     return _LEADER not in annotations_of(endpoints)
 
 
-def mirrored_groups(endpoints: KubeObject) -> list[Group]:
+def mirrored_groups(endpoints: Endpoints) -> list[Group]:
     """Returns a group for each address type and list of ports of the subsets.
 
     At most 1000 addresses of each subset are mirrored.
     """
-    groups: dict[tuple[str, str], tuple[list[KubeObject], dict[str, KubeObject]]] = {}
+    groups: dict[tuple[str, str], tuple[list[DiscoveryV1EndpointPort], dict[str, Endpoint]]] = {}
     for subset in endpoints.get("subsets") or []:
         ports = [_port(item) for item in subset.get("ports") or []]
         addresses = [(item, True) for item in subset.get("addresses") or []]
@@ -73,24 +85,29 @@ def _is_valid(address: str) -> bool:
     return True
 
 
-def _port(port: KubeObject) -> KubeObject:
-    mirrored = {
+def _port(port: CoreV1EndpointPort) -> DiscoveryV1EndpointPort:
+    mirrored: DiscoveryV1EndpointPort = {
         "name": port.get("name") or "",
         "port": port["port"],
         "protocol": port.get("protocol", "TCP"),
     }
-    return mirrored | ({"appProtocol": port["appProtocol"]} if port.get("appProtocol") else {})
+    if port.get("appProtocol"):
+        mirrored["appProtocol"] = port["appProtocol"]
+    return mirrored
 
 
-def _endpoint(address: KubeObject, ready: bool) -> KubeObject:
-    endpoint: KubeObject = {"addresses": [address["ip"]], "conditions": {"ready": ready}}
-    for field in ("hostname", "nodeName", "targetRef"):
-        if address.get(field):
-            endpoint[field] = address[field]
+def _endpoint(address: EndpointAddress, ready: bool) -> Endpoint:
+    endpoint: Endpoint = {"addresses": [address["ip"]], "conditions": {"ready": ready}}
+    if address.get("hostname"):
+        endpoint["hostname"] = address["hostname"]
+    if address.get("nodeName"):
+        endpoint["nodeName"] = address["nodeName"]
+    if address.get("targetRef"):
+        endpoint["targetRef"] = address["targetRef"]
     return endpoint
 
 
-def shape_of(endpoints: KubeObject) -> Shape:
+def shape_of(endpoints: Endpoints) -> Shape:
     metadata = endpoints["metadata"]
     annotations = annotations_of(endpoints)
     labels = {key: value for key, value in labels_of(endpoints).items() if key != SKIP_MIRROR}
@@ -115,11 +132,11 @@ class EndpointSliceMirroringController(KeyedController):
         self.slices_by_service = self.informers.index(ENDPOINTSLICES, service_values)
         self.follow(ENDPOINTSLICES, self._enqueue_service)
 
-    def _enqueue_on_service_change(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_on_service_change(self, old: Service | None, new: Service | None) -> None:
         if old is None or new is None or _selector(old) != _selector(new):
             self.enqueue(old, new)
 
-    def _enqueue_service(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_service(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         for item in (old, new):
             if item is not None and labels_of(item).get(MANAGED_BY) == MIRRORED:
                 self.queue.add(
@@ -131,12 +148,12 @@ class EndpointSliceMirroringController(KeyedController):
         existing = [item for item in slices if labels_of(item).get(MANAGED_BY) == MIRRORED]
         endpoints = self.endpoints.store.get(key)
         if endpoints is None or not is_mirrored(endpoints, self.services.store.get(key)):
-            nothing = Shape(key[0], "", {}, {}, {})
+            nothing = Shape(key[0], "", {}, {}, None)
             await self.apply(key, plan_slices(nothing, existing, [], []))
             return
         groups = mirrored_groups(endpoints)
         await self.apply(key, plan_slices(shape_of(endpoints), existing, groups, []))
 
 
-def _selector(service: KubeObject) -> str:
+def _selector(service: Service) -> str:
     return json.dumps(service["spec"].get("selector") or {}, sort_keys=True)

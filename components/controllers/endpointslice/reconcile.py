@@ -21,12 +21,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Update
 from kubewire.components.controllers.endpointslice.desired import Group, endpoint_key, ports_key
 from kubewire.components.controllers.endpointslice.zonehints import AutoHints
 from kubewire.components.controllers.meta import annotations_of, is_deleting, labels_of
-from kubewire.components.kubeapi.resources import ENDPOINTSLICES, KubeObject
+from kubewire.components.kubeapi.resources import ENDPOINTSLICES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        DiscoveryV1EndpointPort,
+        Endpoint,
+        EndpointSlice,
+        ObjectMeta,
+        OwnerReference,
+    )
 
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 
@@ -42,7 +52,7 @@ class Shape:
     generate_name: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-    owner: KubeObject
+    owner: OwnerReference | None
     max_per_slice: int = 100
     trigger_time: str | None = None
 
@@ -52,15 +62,15 @@ class _Draft:
     """A slice being planned; existing is None for a new slice."""
 
     address_type: str
-    ports: tuple[KubeObject, ...]
-    endpoints: list[KubeObject]
-    existing: KubeObject | None = None
+    ports: tuple[DiscoveryV1EndpointPort, ...]
+    endpoints: list[Endpoint]
+    existing: EndpointSlice | None = None
     changed: bool = False
 
 
 def plan_slices(
     shape: Shape,
-    existing: Sequence[KubeObject],
+    existing: Sequence[EndpointSlice],
     groups: Sequence[Group],
     address_types: Sequence[str],
     auto: AutoHints | None = None,
@@ -87,7 +97,7 @@ def plan_slices(
     return _write(shape, keep, unused + empty, _missing(wanted, keep, address_types))
 
 
-def _key_of(existing: KubeObject) -> tuple[str, str]:
+def _key_of(existing: EndpointSlice) -> tuple[str, str]:
     return existing["addressType"], ports_key(existing.get("ports"))
 
 
@@ -109,7 +119,7 @@ def _missing(
 def _distribute(
     shape: Shape,
     group: Group,
-    existing: Sequence[KubeObject],
+    existing: Sequence[EndpointSlice],
     *,
     keep_hints: bool,
 ) -> list[_Draft]:
@@ -130,8 +140,8 @@ def _distribute(
 
 def _kept(
     group: Group,
-    existing: KubeObject,
-    left: dict[str, KubeObject],
+    existing: EndpointSlice,
+    left: dict[str, Endpoint],
     keep_hints: bool,
 ) -> _Draft:
     before = existing.get("endpoints") or []
@@ -142,11 +152,13 @@ def _kept(
     return _Draft(group.address_type, group.ports, after, existing, after != before)
 
 
-def _without_hints(endpoint: KubeObject) -> KubeObject:
-    return {key: value for key, value in endpoint.items() if key != "hints"}
+def _without_hints(endpoint: Endpoint) -> Endpoint:
+    bare = endpoint.copy()
+    bare.pop("hints", None)
+    return bare
 
 
-def _fill(draft: _Draft, left: dict[str, KubeObject], limit: int) -> None:
+def _fill(draft: _Draft, left: dict[str, Endpoint], limit: int) -> None:
     for key in list(left)[: max(limit - len(draft.endpoints), 0)]:
         draft.endpoints.append(left.pop(key))
 
@@ -161,7 +173,7 @@ def _slice_with_room(drafts: Sequence[_Draft], count: int, limit: int) -> _Draft
 
 
 def _write(
-    shape: Shape, drafts: Sequence[_Draft], unused: Sequence[KubeObject], missing: Sequence[str]
+    shape: Shape, drafts: Sequence[_Draft], unused: Sequence[EndpointSlice], missing: Sequence[str]
 ) -> tuple[Action, ...]:
     drafts = [*drafts, *(_Draft(kind, (), []) for kind in missing)]
     spare = list(unused)
@@ -188,7 +200,7 @@ def _content(draft: _Draft) -> object:
     return ports_key(draft.ports), draft.endpoints
 
 
-def _content_of(existing: KubeObject) -> object:
+def _content_of(existing: EndpointSlice) -> object:
     return ports_key(existing.get("ports")), existing.get("endpoints") or []
 
 
@@ -198,7 +210,7 @@ def _annotations(shape: Shape, standing: Mapping[str, str]) -> dict[str, str]:
     return kept | dict(shape.annotations) | stamp
 
 
-def _new(shape: Shape, draft: _Draft) -> KubeObject:
+def _new(shape: Shape, draft: _Draft) -> EndpointSlice:
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -207,7 +219,7 @@ def _new(shape: Shape, draft: _Draft) -> KubeObject:
             "namespace": shape.namespace,
             "labels": dict(shape.labels),
             "annotations": _annotations(shape, {}),
-            "ownerReferences": [shape.owner],
+            "ownerReferences": [shape.owner] if shape.owner is not None else [],
         },
         "addressType": draft.address_type,
         "endpoints": draft.endpoints,
@@ -215,9 +227,9 @@ def _new(shape: Shape, draft: _Draft) -> KubeObject:
     }
 
 
-def _changed(shape: Shape, draft: _Draft, existing: KubeObject) -> KubeObject:
+def _changed(shape: Shape, draft: _Draft, existing: EndpointSlice) -> EndpointSlice:
     annotations = _annotations(shape, annotations_of(existing))
-    metadata = {**existing["metadata"], "labels": dict(shape.labels), "annotations": annotations}
+    metadata: ObjectMeta = {**existing["metadata"], "labels": dict(shape.labels), "annotations": annotations}
     return {
         **existing,
         "metadata": metadata,
@@ -226,6 +238,6 @@ def _changed(shape: Shape, draft: _Draft, existing: KubeObject) -> KubeObject:
     }
 
 
-def _delete(existing: KubeObject) -> Delete:
+def _delete(existing: EndpointSlice) -> Delete:
     metadata = existing["metadata"]
     return Delete(ENDPOINTSLICES, metadata["namespace"], metadata["name"], metadata["uid"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.meta import Key, key_of
 from kubewire.components.controllers.pods import ready_condition
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, Service
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,12 @@ class Seen:
     pods: dict[str, str] = field(default_factory=dict)
 
 
-def observe(service: KubeObject, pods: Iterable[KubeObject]) -> Seen:
+def observe(service: Service, pods: Iterable[Pod]) -> Seen:
     times: dict[str, str] = {}
     for pod in pods:
-        condition = ready_condition(pod) or {}
-        times[pod["metadata"]["name"]] = condition.get("lastTransitionTime") or ""
+        condition = ready_condition(pod)
+        since = condition.get("lastTransitionTime") if condition is not None else None
+        times[pod["metadata"]["name"]] = since or ""
     created = service["metadata"].get("creationTimestamp") or ""
     return Seen(created, {name: when for name, when in times.items() if when})
 
@@ -49,7 +53,7 @@ class TriggerTimes:
     def __init__(self) -> None:
         self._seen: dict[Key, Seen] = {}
 
-    def compute(self, service: KubeObject, pods: Iterable[KubeObject]) -> str | None:
+    def compute(self, service: Service, pods: Iterable[Pod]) -> str | None:
         key = key_of(service)
         now = observe(service, pods)
         result = trigger_time(self._seen.get(key), now)

@@ -10,12 +10,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kubewire.components.controllers.endpointslice.desired import ZONE
 from kubewire.components.controllers.meta import annotations_of, condition, labels_of
 from kubewire.components.kubeapi.quantity import parse_quantity
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Endpoint, Node, Service
 
 #: The fraction by which an endpoint's traffic may exceed its fair share.
 OVERLOAD = 0.2
@@ -40,7 +42,7 @@ class Slice(Protocol):
     endpoints may be replaced; changed says that the slice will be written.
     """
 
-    endpoints: list[KubeObject]
+    endpoints: list[Endpoint]
     changed: bool
 
 
@@ -48,13 +50,13 @@ class NoHints(Exception):
     """The Service cannot have hints; the message is the text of the event."""
 
 
-def is_auto(service: KubeObject) -> bool:
+def is_auto(service: Service) -> bool:
     annotations = annotations_of(service)
     value = next((annotations[name] for name in _ANNOTATIONS if name in annotations), "")
     return value in ("Auto", "auto")
 
 
-def cpu_ratios(nodes: Iterable[KubeObject]) -> dict[str, float] | None:
+def cpu_ratios(nodes: Iterable[Node]) -> dict[str, float] | None:
     """Maps each zone to its part of all CPU.
 
     Returns None when a ready node lacks a zone or CPU, or when there is only one zone.
@@ -74,7 +76,7 @@ def cpu_ratios(nodes: Iterable[KubeObject]) -> dict[str, float] | None:
     return {zone: cpu / total for zone, cpu in sorted(cpus.items())} if len(cpus) > 1 else None
 
 
-def _is_ready(node: KubeObject) -> bool:
+def _is_ready(node: Node) -> bool:
     ready = condition(node.get("status"), "Ready")
     return ready is not None and ready.get("status") == "True"
 
@@ -176,7 +178,7 @@ def _assign(ratios: Mapping[str, float] | None, slices: Sequence[Slice]) -> dict
 
 
 def _standing(
-    endpoints: Sequence[KubeObject], given: Mapping[str, int], wanted: Mapping[str, Share]
+    endpoints: Sequence[Endpoint], given: Mapping[str, int], wanted: Mapping[str, Share]
 ) -> dict[str, int] | None:
     """The hints of a slice that is not written otherwise, or None when they have to change."""
     counts: Counter[str] = Counter()
@@ -190,7 +192,7 @@ def _standing(
     return dict(counts)
 
 
-def _at_home(endpoint: KubeObject, given: Counter[str]) -> KubeObject:
+def _at_home(endpoint: Endpoint, given: Counter[str]) -> Endpoint:
     if not _is_usable(endpoint):
         return _without(endpoint)
     zone = endpoint.get("zone")
@@ -247,19 +249,23 @@ def _redistribute(
             given.update([getter])
 
 
-def _is_usable(endpoint: KubeObject) -> bool:
+def _is_usable(endpoint: Endpoint) -> bool:
     return (endpoint.get("conditions") or {}).get("ready") is True
 
 
-def _with_hint(endpoint: KubeObject, zone: str) -> KubeObject:
-    return _without(endpoint) | {"hints": {"forZones": [{"name": zone}]}}
+def _with_hint(endpoint: Endpoint, zone: str) -> Endpoint:
+    hinted = endpoint.copy()
+    hinted["hints"] = {"forZones": [{"name": zone}]}
+    return hinted
 
 
-def _without(endpoint: KubeObject) -> KubeObject:
-    return {key: value for key, value in endpoint.items() if key != "hints"}
+def _without(endpoint: Endpoint) -> Endpoint:
+    bare = endpoint.copy()
+    bare.pop("hints", None)
+    return bare
 
 
-def _replace(item: Slice, endpoints: list[KubeObject]) -> None:
+def _replace(item: Slice, endpoints: list[Endpoint]) -> None:
     if endpoints != item.endpoints:
         item.endpoints = endpoints
         item.changed = True

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.controller import Context
 from kubewire.components.controllers.discovery import discover
@@ -24,12 +24,16 @@ from kubewire.components.controllers.garbage.graph import (
 )
 from kubewire.components.controllers.workqueue import WorkQueue
 from kubewire.components.kubeapi.client import ApiError
+from kubewire.components.kubeapi.informer import Handler
 from kubewire.components.kubeapi.resources import (
     CUSTOMRESOURCEDEFINITIONS,
     EVENTS,
     KubeObject,
     Resource,
 )
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ObjectMeta, OwnerReference, PartialObjectMetadata
 
 log = logging.getLogger(__name__)
 _RESYNC = 30.0
@@ -46,8 +50,8 @@ class GarbageCollector:
         self.client = context.client
         self.graph = Graph()
         self.queue: WorkQueue[str] = WorkQueue()
-        self.kinds: dict[tuple[str, str], Resource] = {}
-        self.watched: set[Resource] = set()
+        self.kinds: dict[tuple[str, str], Resource[Any]] = {}
+        self.watched: set[Resource[Any]] = set()
         self._absent: OrderedDict[str, None] = OrderedDict()
         self._resync_now = asyncio.Event()
         self._ready = asyncio.Event()
@@ -105,7 +109,7 @@ class GarbageCollector:
             async with asyncio.timeout(_SYNC_PATIENCE):
                 await asyncio.gather(*waiting)
 
-    def _unwatch(self, resource: Resource) -> None:
+    def _unwatch(self, resource: Resource[Any]) -> None:
         self.watched.discard(resource)
         self.context.informers.drop(resource)
         for node in self.graph.of_resource(resource):
@@ -113,9 +117,9 @@ class GarbageCollector:
 
     def _handler(
         self,
-        resource: Resource,
-    ) -> Callable[[KubeObject | None, KubeObject | None], None]:
-        def handle(old: KubeObject | None, new: KubeObject | None) -> None:
+        resource: Resource[Any],
+    ) -> Handler[PartialObjectMetadata]:
+        def handle(old: PartialObjectMetadata | None, new: PartialObjectMetadata | None) -> None:
             if new is None:
                 self._forget((old or {})["metadata"]["uid"])
                 return
@@ -169,7 +173,7 @@ class GarbageCollector:
             if error.status != 404:
                 raise
 
-    async def _state_of(self, node: Node, owner: KubeObject) -> OwnerState:
+    async def _state_of(self, node: Node, owner: OwnerReference) -> OwnerState:
         """The state of an owner; one the graph does not know is looked up in the API server.
 
         The informers may lag behind, so an owner missing from the graph proves nothing.
@@ -238,7 +242,7 @@ class GarbageCollector:
         kept = [item for item in fresh.get("finalizers") or [] if item != finalizer]
         await self._patch(node, fresh, {"finalizers": kept})
 
-    async def _fresh(self, node: Node) -> KubeObject | None:
+    async def _fresh(self, node: Node) -> ObjectMeta | None:
         """The object's present metadata, or None when it is gone or another object has its name."""
         try:
             current = await self.client.get(node.resource, node.name, node.namespace or None)
@@ -246,10 +250,10 @@ class GarbageCollector:
             if error.status == 404:
                 return None
             raise
-        metadata: KubeObject = current["metadata"]
+        metadata: ObjectMeta = current["metadata"]
         return metadata if metadata["uid"] == node.uid else None
 
-    async def _patch(self, node: Node, fresh: KubeObject, change: KubeObject) -> None:
+    async def _patch(self, node: Node, fresh: ObjectMeta, change: KubeObject) -> None:
         metadata = {"uid": fresh["uid"], "resourceVersion": fresh["resourceVersion"], **change}
         await self.client.patch(
             node.resource,
@@ -259,5 +263,5 @@ class GarbageCollector:
         )
 
 
-def _group_version(resource: Resource) -> str:
+def _group_version(resource: Resource[Any]) -> str:
     return resource.api_version

@@ -23,8 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import Resource
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import OwnerReference, PartialObjectMetadata
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -34,16 +38,16 @@ ORPHAN = "orphan"
 class Node:
     """The facts about one object that garbage collection needs."""
 
-    resource: Resource
+    resource: Resource[Any]
     namespace: str
     name: str
     uid: str
-    owners: tuple[KubeObject, ...] = ()
+    owners: tuple[OwnerReference, ...] = ()
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, resource: Resource, obj: KubeObject) -> Node:
+    def of(cls, resource: Resource[Any], obj: PartialObjectMetadata) -> Node:
         metadata = obj["metadata"]
         return cls(
             resource,
@@ -97,7 +101,7 @@ class Graph:
     def dependents(self, uid: str) -> list[Node]:
         return [self._nodes[item] for item in sorted(self._dependents.get(uid, ()))]
 
-    def of_resource(self, resource: Resource) -> list[Node]:
+    def of_resource(self, resource: Resource[Any]) -> list[Node]:
         return [node for node in self._nodes.values() if node.resource == resource]
 
 
@@ -132,7 +136,7 @@ class Decision:
 def decide(
     node: Node,
     dependents: Iterable[Node],
-    state_of: Callable[[KubeObject], OwnerState],
+    state_of: Callable[[OwnerReference], OwnerState],
 ) -> Decision:
     """Decides about one object (attemptToDeleteItem).
 

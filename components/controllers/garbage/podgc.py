@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Applier, Delete, Patch
 from kubewire.components.controllers.controller import Context
@@ -19,7 +20,10 @@ from kubewire.components.controllers.pods import is_finished
 from kubewire.components.controllers.writes import Writes
 from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.informer import wait_synced
-from kubewire.components.kubeapi.resources import NODES, PODS, KubeObject
+from kubewire.components.kubeapi.resources import NODES, PODS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, PodStatus
 
 log = logging.getLogger(__name__)
 _PERIOD = 20.0
@@ -27,31 +31,31 @@ _PERIOD = 20.0
 QUARANTINE = timedelta(seconds=40)
 
 
-def orphaned(pods: Sequence[KubeObject], nodes: Collection[str]) -> list[KubeObject]:
+def orphaned(pods: Sequence[Pod], nodes: Collection[str]) -> list[Pod]:
     """The pods bound to a node that does not exist."""
     bound = [pod for pod in pods if pod["spec"].get("nodeName")]
     return [pod for pod in bound if pod["spec"]["nodeName"] not in nodes]
 
 
-def unscheduled_terminating(pods: Sequence[KubeObject]) -> list[KubeObject]:
+def unscheduled_terminating(pods: Sequence[Pod]) -> list[Pod]:
     """Deleted pods without a node: no kubelet will ever confirm that they have ended."""
     return [pod for pod in pods if is_deleting(pod) and not pod["spec"].get("nodeName")]
 
 
-def beyond_threshold(pods: Sequence[KubeObject], threshold: int) -> list[KubeObject]:
+def beyond_threshold(pods: Sequence[Pod], threshold: int) -> list[Pod]:
     """The oldest finished pods beyond the threshold; a threshold of 0 or less disables this."""
     finished = by_age(pod for pod in pods if is_finished(pod))
     return finished[: max(len(finished) - threshold, 0)] if threshold > 0 else []
 
 
-def removal(pod: KubeObject, now: datetime, *, orphan: bool) -> list[Action]:
+def removal(pod: Pod, now: datetime, *, orphan: bool) -> list[Action]:
     """Marks the pod Failed, so that its controller counts it so, and deletes it without grace."""
     metadata = pod["metadata"]
     namespace = metadata["namespace"]
     name = metadata["name"]
     actions: list[Action] = []
     if not is_finished(pod):
-        status: KubeObject = {"phase": "Failed"}
+        status: PodStatus = {"phase": "Failed"}
         if orphan:
             text = "PodGC: node no longer exists"
             status["conditions"] = disruption_target(pod, "DeletionByPodGC", text, now)
@@ -90,7 +94,7 @@ class PodGarbageCollector:
         unneeded += beyond_threshold(pods, self.context.options.terminated_pod_gc_threshold)
         return actions + [action for pod in unneeded for action in removal(pod, now, orphan=False)]
 
-    async def _gone_nodes(self, orphans: Sequence[KubeObject], now: datetime) -> set[str]:
+    async def _gone_nodes(self, orphans: Sequence[Pod], now: datetime) -> set[str]:
         """The nodes that were missing for the whole quarantine and that the API server does not
         have.
         """

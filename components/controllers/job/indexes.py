@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.meta import annotations_of
 from kubewire.components.controllers.podtemplate import pod_from_template
-from kubewire.components.kubeapi.resources import KubeObject
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import EnvVar, EnvVarSource, Job, Pod
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FINALIZER = "batch.kubernetes.io/job-tracking"
 
 
-def is_indexed(job: KubeObject) -> bool:
+def is_indexed(job: Job) -> bool:
     return bool(job["spec"].get("completionMode") == "Indexed")
 
 
@@ -40,12 +43,12 @@ def format_indexes(indexes: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-def index_of(pod: KubeObject) -> int | None:
+def index_of(pod: Pod) -> int | None:
     text = annotations_of(pod).get(INDEX, "")
     return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
-def new_pod(job: KubeObject, index: int | None) -> KubeObject:
+def new_pod(job: Job, index: int | None) -> Pod:
     """Builds a pod of the Job with the tracking finalizer.
 
     The pod of an Indexed Job has its index in its name, host name, label and environment.
@@ -60,16 +63,16 @@ def new_pod(job: KubeObject, index: int | None) -> KubeObject:
     metadata["generateName"] = f"{name}-{index}-"
     metadata["annotations"][INDEX] = metadata["labels"][INDEX] = str(index)
     pod["spec"].setdefault("hostname", f"{name}-{index}")
-    path = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
-    variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": path}
-    for container in [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]:
+    path: EnvVarSource = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{INDEX}']"}}
+    variable: EnvVar = {"name": "JOB_COMPLETION_INDEX", "valueFrom": path}
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
         given = container.get("env") or []
         if not any(item["name"] == variable["name"] for item in given):
             container["env"] = [*given, copy.deepcopy(variable)]
     return pod
 
 
-def _labels(job: KubeObject) -> dict[str, str]:
+def _labels(job: Job) -> dict[str, str]:
     """The Job's labels, which the API server normally has put into the template already."""
     uid = job["metadata"]["uid"]
     name = job["metadata"]["name"]

@@ -13,10 +13,10 @@ Each write waits for the one before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from kubewire.components.controllers.actions import (
     Action,
@@ -45,11 +45,15 @@ from kubewire.components.controllers.meta import (
     parse_time,
 )
 from kubewire.components.controllers.pods import is_active, is_ready, phase, restarts
-from kubewire.components.kubeapi.resources import JOBS, PODS, KubeObject
+from kubewire.components.kubeapi.resources import JOBS, PODS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Job, JobCondition, JobStatus, Pod, UncountedTerminatedPods
 
 _FIRST_BACKOFF = 10.0
 _LAST_BACKOFF = 600.0
 _BURST = 500
+_Ended = Literal["succeeded", "failed"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Tally:
     uncounted_succeeded: tuple[str, ...]
     uncounted_failed: tuple[str, ...]
     indexes: frozenset[int]
-    release: tuple[KubeObject, ...]
+    release: tuple[Pod, ...]
 
     @property
     def all_succeeded(self) -> int:
@@ -85,16 +89,16 @@ class Ending:
     message: str
 
 
-def has_finalizer(pod: KubeObject) -> bool:
+def has_finalizer(pod: Pod) -> bool:
     return FINALIZER in (pod["metadata"].get("finalizers") or ())
 
 
-def is_finished(job: KubeObject) -> bool:
+def is_finished(job: Job) -> bool:
     ends = [condition(job.get("status"), kind) for kind in ("Complete", "Failed")]
     return any(end is not None and end.get("status") == "True" for end in ends)
 
 
-def remove_finalizer(pod: KubeObject) -> Patch:
+def remove_finalizer(pod: Pod) -> Patch:
     metadata = pod["metadata"]
     kept = [item for item in metadata.get("finalizers") or [] if item != FINALIZER]
     patch = {
@@ -107,7 +111,7 @@ def remove_finalizer(pod: KubeObject) -> Patch:
     return Patch(PODS, metadata["namespace"], metadata["name"], patch)
 
 
-def plan(job: KubeObject, pods: Sequence[KubeObject], now: datetime) -> Plan:
+def plan(job: Job, pods: Sequence[Pod], now: datetime) -> Plan:
     """Returns the actions of this sync; pods are all that the Job controls."""
     if is_finished(job) or is_deleting(job):
         return Plan(tuple(remove_finalizer(pod) for pod in pods if has_finalizer(pod)))
@@ -133,17 +137,17 @@ def _sooner(*waits: float | None) -> float | None:
     return min((item for item in waits if item is not None), default=None)
 
 
-def _has_failed(pod: KubeObject) -> bool:
+def _has_failed(pod: Pod) -> bool:
     """Whether the pod counts as failed; one being deleted does unless it succeeded."""
     return phase(pod) == "Failed" or (is_deleting(pod) and phase(pod) != "Succeeded")
 
 
-def count(job: KubeObject, pods: Sequence[KubeObject]) -> Tally:
+def count(job: Job, pods: Sequence[Pod]) -> Tally:
     status = job.get("status") or {}
     uncounted = status.get("uncountedTerminatedPods") or {}
     tracked = {pod["metadata"]["uid"]: pod for pod in pods if has_finalizer(pod)}
     indexes = parse_indexes(status.get("completedIndexes") or "") if is_indexed(job) else set()
-    waiting: dict[str, list[str]] = {"succeeded": [], "failed": []}
+    waiting: dict[_Ended, list[str]] = {"succeeded": [], "failed": []}
     numbers = {kind: int(status.get(kind) or 0) for kind in waiting}
     for kind in waiting:
         for uid in uncounted.get(kind) or []:
@@ -181,10 +185,10 @@ def count(job: KubeObject, pods: Sequence[KubeObject]) -> Tally:
 
 
 def _count_success(
-    job: KubeObject,
-    pod: KubeObject,
+    job: Job,
+    pod: Pod,
     indexes: set[int],
-    waiting: dict[str, list[str]],
+    waiting: dict[_Ended, list[str]],
 ) -> None:
     index = index_of(pod)
     if not is_indexed(job):
@@ -194,9 +198,9 @@ def _count_success(
 
 
 def _ending(
-    job: KubeObject,
+    job: Job,
     tally: Tally,
-    active: Sequence[KubeObject],
+    active: Sequence[Pod],
     now: datetime,
 ) -> Ending | None:
     spec = job["spec"]
@@ -223,7 +227,7 @@ def _ending(
     return None
 
 
-def _restarted_too_often(job: KubeObject, active: Sequence[KubeObject], limit: int) -> bool:
+def _restarted_too_often(job: Job, active: Sequence[Pod], limit: int) -> bool:
     """Checks the backoffLimit for restartPolicy OnFailure.
 
     There the kubelet restarts containers in place, so restarts count instead of failed pods.
@@ -235,9 +239,9 @@ def _restarted_too_often(job: KubeObject, active: Sequence[KubeObject], limit: i
 
 
 def _manage(
-    job: KubeObject,
-    pods: Sequence[KubeObject],
-    active: Sequence[KubeObject],
+    job: Job,
+    pods: Sequence[Pod],
+    active: Sequence[Pod],
     tally: Tally,
     now: datetime,
 ) -> tuple[tuple[Action, ...], float | None]:
@@ -265,7 +269,7 @@ def _manage(
     return (*deletions, *((SlowStart(creates),) if creates else ())), None
 
 
-def _duplicates(job: KubeObject, active: Sequence[KubeObject], tally: Tally) -> list[KubeObject]:
+def _duplicates(job: Job, active: Sequence[Pod], tally: Tally) -> list[Pod]:
     """For an Indexed Job, the pods whose index is completed, out of range, or that of an older
     pod.
     """
@@ -283,8 +287,8 @@ def _duplicates(job: KubeObject, active: Sequence[KubeObject], tally: Tally) -> 
 
 
 def _free_indexes(
-    job: KubeObject,
-    kept: Sequence[KubeObject],
+    job: Job,
+    kept: Sequence[Pod],
     tally: Tally,
     count: int,
 ) -> list[int | None]:
@@ -296,7 +300,7 @@ def _free_indexes(
     return free[:count]
 
 
-def _ended_at(pod: KubeObject) -> datetime:
+def _ended_at(pod: Pod) -> datetime:
     """When the last container ended, or the pod's deletion or creation if no container says so."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
     states = [(item.get("state") or {}).get("terminated") or {} for item in statuses]
@@ -309,7 +313,7 @@ def _ended_at(pod: KubeObject) -> datetime:
     )
 
 
-def _backoff(pods: Sequence[KubeObject], now: datetime) -> float:
+def _backoff(pods: Sequence[Pod], now: datetime) -> float:
     """Seconds to wait before creating pods.
 
     The delay is 10, 20, 40 seconds and so on up to 600, after the last failure since the last
@@ -327,7 +331,7 @@ def _backoff(pods: Sequence[KubeObject], now: datetime) -> float:
     return max((max(failures) - now).total_seconds() + delay, 0.0)
 
 
-def _create(job: KubeObject, index: int | None) -> Create:
+def _create(job: Job, index: int | None) -> Create:
     report = Report(
         job,
         "SuccessfulCreate",
@@ -338,7 +342,7 @@ def _create(job: KubeObject, index: int | None) -> Create:
     return Create(PODS, new_pod(job, index), report)
 
 
-def _delete(job: KubeObject, pod: KubeObject) -> Delete:
+def _delete(job: Job, pod: Pod) -> Delete:
     metadata = pod["metadata"]
     report = Report(
         job,
@@ -350,29 +354,31 @@ def _delete(job: KubeObject, pod: KubeObject) -> Delete:
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
+def _uncounted(tally: Tally) -> UncountedTerminatedPods:
+    uids: UncountedTerminatedPods = {}
+    if tally.uncounted_succeeded:
+        uids["succeeded"] = list(tally.uncounted_succeeded)
+    if tally.uncounted_failed:
+        uids["failed"] = list(tally.uncounted_failed)
+    return uids
+
+
 def _status(
-    job: KubeObject,
-    pods: Sequence[KubeObject],
-    active: Sequence[KubeObject],
+    job: Job,
+    pods: Sequence[Pod],
+    active: Sequence[Pod],
     tally: Tally,
     ending: Ending | None,
     now: datetime,
-) -> tuple[dict[str, Any], tuple[Emit, ...]]:
+) -> tuple[JobStatus, tuple[Emit, ...]]:
     held = job.get("status") or {}
-    status: dict[str, Any] = {
+    status: JobStatus = {
         "active": len(active),
         "ready": sum(is_ready(pod) for pod in active),
         "terminating": sum(is_deleting(pod) and not _has_ended(pod) for pod in pods),
         "succeeded": tally.succeeded,
         "failed": tally.failed,
-        "uncountedTerminatedPods": {
-            key: list(uids)
-            for key, uids in (
-                ("succeeded", tally.uncounted_succeeded),
-                ("failed", tally.uncounted_failed),
-            )
-            if uids
-        },
+        "uncountedTerminatedPods": _uncounted(tally),
     }
     if is_indexed(job):
         status["completedIndexes"] = format_indexes(tally.indexes)
@@ -392,11 +398,11 @@ def _status(
     return status, events
 
 
-def _has_ended(pod: KubeObject) -> bool:
+def _has_ended(pod: Pod) -> bool:
     return phase(pod) in ("Succeeded", "Failed")
 
 
-def _condition(kind: str, status: str, reason: str, message: str, now: datetime) -> KubeObject:
+def _condition(kind: str, status: str, reason: str, message: str, now: datetime) -> JobCondition:
     when = format_time(now)
     return {
         "type": kind,
@@ -408,9 +414,7 @@ def _condition(kind: str, status: str, reason: str, message: str, now: datetime)
     }
 
 
-def _suspension(
-    job: KubeObject, conditions: list[KubeObject], now: datetime
-) -> tuple[list[KubeObject], tuple[Emit, ...]]:
+def _suspension(job: Job, conditions: list[JobCondition], now: datetime) -> tuple[list[JobCondition], tuple[Emit, ...]]:
     standing = next((item for item in conditions if item["type"] == "Suspended"), None)
     wanted = "True" if job["spec"].get("suspend") else "False"
     if (standing["status"] if standing else "False") == wanted:
@@ -424,8 +428,8 @@ def _suspension(
 
 
 def _ended(
-    job: KubeObject, conditions: list[KubeObject], ending: Ending, settled: bool, now: datetime
-) -> tuple[list[KubeObject], tuple[Emit, ...]]:
+    job: Job, conditions: list[JobCondition], ending: Ending, settled: bool, now: datetime
+) -> tuple[list[JobCondition], tuple[Emit, ...]]:
     """Adds the condition of the decision, and the final one when all pods are gone and counted
     (KEP-3998).
     """
@@ -443,7 +447,7 @@ def _ended(
     return [*conditions, *fresh, final], (event,)
 
 
-def _until_deadline(job: KubeObject, status: dict[str, Any], now: datetime) -> float | None:
+def _until_deadline(job: Job, status: JobStatus, now: datetime) -> float | None:
     seconds = job["spec"].get("activeDeadlineSeconds")
     if seconds is None or not status.get("startTime"):
         return None
@@ -451,11 +455,11 @@ def _until_deadline(job: KubeObject, status: dict[str, Any], now: datetime) -> f
     return max((end - now).total_seconds(), 0.0)
 
 
-def _differs(held: dict[str, Any], fresh: dict[str, Any]) -> bool:
+def _differs(held: Mapping[str, object], fresh: Mapping[str, object]) -> bool:
     return any((held.get(key) or None) != (fresh.get(key) or None) for key in {*held, *fresh})
 
 
-def until_expired(job: KubeObject, now: datetime) -> float | None:
+def until_expired(job: Job, now: datetime) -> float | None:
     """Seconds until ttlSecondsAfterFinished is over, 0 or less if it is; None if it does not
     apply.
     """

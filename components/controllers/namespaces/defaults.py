@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Create, Update
 from kubewire.components.controllers.controller import Context, KeyedController
@@ -13,8 +14,16 @@ from kubewire.components.kubeapi.resources import (
     CONFIGMAPS,
     NAMESPACES,
     SERVICEACCOUNTS,
-    KubeObject,
 )
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        ConfigMap,
+        Namespace,
+        ObjectMeta,
+        PartialObjectMetadata,
+        ServiceAccount,
+    )
 
 ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
 _DESCRIPTION = (
@@ -26,17 +35,17 @@ _DESCRIPTION = (
 )
 
 
-def is_open(namespace: KubeObject | None) -> bool:
+def is_open(namespace: Namespace | None) -> bool:
     """Whether objects can still be created in the namespace."""
     return namespace is not None and not namespace["metadata"].get("deletionTimestamp")
 
 
-def default_serviceaccount(namespace: str) -> KubeObject:
-    metadata = {"name": "default", "namespace": namespace}
+def default_serviceaccount(namespace: str) -> ServiceAccount:
+    metadata: ObjectMeta = {"name": "default", "namespace": namespace}
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
 
 
-def root_ca_configmap(namespace: str, certificates: str) -> KubeObject:
+def root_ca_configmap(namespace: str, certificates: str) -> ConfigMap:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -54,7 +63,7 @@ class _DefaultsController(KeyedController):
 
     name = ""
 
-    def _enqueue_namespace(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_namespace(self, old: PartialObjectMetadata | None, new: PartialObjectMetadata | None) -> None:
         obj = new or old or {}
         if obj["metadata"]["name"] == self.name:
             self.queue.add(("", obj["metadata"]["namespace"]))

@@ -8,13 +8,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.actions import Patch
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.discovery import Discovered, discover
 from kubewire.components.controllers.meta import Key, format_time, is_deleting
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import NAMESPACES, PODS, KubeObject, Resource
+from kubewire.components.kubeapi.resources import NAMESPACES, PODS, Resource
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Namespace, NamespaceCondition, PartialObjectMetadata
 
 _FINALIZER = "kubernetes"
 #: Seconds between two looks at a namespace whose pods are shutting down.
@@ -41,9 +45,9 @@ class Outcome:
 
 def conditions_of(
     outcome: Outcome,
-    standing: Sequence[KubeObject],
+    standing: Sequence[NamespaceCondition],
     now: datetime,
-) -> list[KubeObject]:
+) -> list[NamespaceCondition]:
     """The five conditions that kubectl describe namespace shows."""
     left = sorted(outcome.remaining.items())
     remaining = ", ".join(f"{name} has {count} resource instances" for name, count in left)
@@ -96,9 +100,9 @@ def conditions_of(
 
 def _condition(
     row: tuple[str, bool, tuple[str, str], tuple[str, str]],
-    standing: KubeObject | None,
+    standing: NamespaceCondition | None,
     now: datetime,
-) -> KubeObject:
+) -> NamespaceCondition:
     kind, holds, bad, good = row
     reason, message = bad if holds else good
     status = "True" if holds else "False"
@@ -122,7 +126,7 @@ class NamespaceController(KeyedController):
         super().__init__(context)
         self.namespaces = self.follow(NAMESPACES, self._on_namespace)
 
-    def _on_namespace(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_namespace(self, old: Namespace | None, new: Namespace | None) -> None:
         if new is not None and is_deleting(new):
             self.queue.add(("", new["metadata"]["name"]))
 
@@ -169,7 +173,7 @@ class NamespaceController(KeyedController):
                 finalizers.update(item["metadata"].get("finalizers") or [])
         return Outcome(remaining, finalizers, discovered.failed, errors)
 
-    async def _empty_of(self, resource: Resource, namespace: str) -> list[KubeObject]:
+    async def _empty_of(self, resource: Resource[Any], namespace: str) -> list[PartialObjectMetadata]:
         items = (await self.client.list(resource, namespace)).items
         if not items:
             return []
@@ -183,7 +187,7 @@ class NamespaceController(KeyedController):
                 await self._delete(resource, item)
         return (await self.client.list(resource, namespace)).items
 
-    async def _delete(self, resource: Resource, item: KubeObject) -> None:
+    async def _delete(self, resource: Resource[Any], item: PartialObjectMetadata) -> None:
         metadata = item["metadata"]
         try:
             await self.client.delete(
@@ -197,11 +201,11 @@ class NamespaceController(KeyedController):
                 raise
 
 
-def _deletable(discovered: Discovered) -> list[Resource]:
+def _deletable(discovered: Discovered) -> list[Resource[Any]]:
     """The resources to delete, pods last: a live owner would replace deleted pods."""
     able = [item for item in discovered.having("list", "delete") if item.namespaced]
     return sorted(able, key=lambda item: (item == PODS, item.group, item.plural))
 
 
-def _title(resource: Resource) -> str:
+def _title(resource: Resource[Any]) -> str:
     return f"{resource.plural}.{resource.group}"

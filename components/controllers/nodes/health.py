@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.controllers.meta import condition, created_at, format_time, parse_time
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.taints import NO_EXECUTE, NO_SCHEDULE, tolerates
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node, NodeCondition, Pod, PodCondition, Taint
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -27,7 +30,7 @@ _UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 _MANAGED = {*_SCHEDULE_TAINTS.values(), _UNSCHEDULABLE}
 
 
-def unknown_conditions(node: KubeObject, now: datetime) -> list[KubeObject] | None:
+def unknown_conditions(node: Node, now: datetime) -> list[NodeCondition] | None:
     """The conditions of a node whose kubelet stopped reporting; None when they are Unknown
     already.
     """
@@ -35,7 +38,7 @@ def unknown_conditions(node: KubeObject, now: datetime) -> list[KubeObject] | No
     result = [item for item in standing if item["type"] not in _FROM_KUBELET]
     changed = False
     for kind in _FROM_KUBELET:
-        held = condition({"conditions": standing}, kind)
+        held = condition(node.get("status"), kind)
         if held is not None and held["status"] == "Unknown":
             result.append(held)
             continue
@@ -44,25 +47,26 @@ def unknown_conditions(node: KubeObject, now: datetime) -> list[KubeObject] | No
     return result if changed else None
 
 
-def _unknown(node: KubeObject, kind: str, held: KubeObject | None, now: datetime) -> KubeObject:
-    fresh: KubeObject = {"type": kind, "status": "Unknown", "lastTransitionTime": format_time(now)}
+def _unknown(node: Node, kind: str, held: NodeCondition | None, now: datetime) -> NodeCondition:
+    fresh: NodeCondition = {"type": kind, "status": "Unknown", "lastTransitionTime": format_time(now)}
     if held is None:
-        created = node["metadata"].get("creationTimestamp")
-        reason = "NodeStatusNeverUpdated"
-        text = "Kubelet never posted node status."
-        return fresh | {"reason": reason, "message": text, "lastHeartbeatTime": created}
+        created: Any = node["metadata"].get("creationTimestamp")
+        fresh["reason"] = "NodeStatusNeverUpdated"
+        fresh["message"] = "Kubelet never posted node status."
+        fresh["lastHeartbeatTime"] = created
+        return fresh
     reason = "NodeStatusUnknown"
     text = "Kubelet stopped posting node status."
     return {**held, **fresh, "reason": reason, "message": text}
 
 
-def ready_status(node: KubeObject) -> str:
+def ready_status(node: Node) -> str:
     """True, False or Unknown; a node without the condition Ready is Unknown."""
     ready = condition(node.get("status"), "Ready")
     return str(ready["status"]) if ready else "Unknown"
 
 
-def wanted_taints(node: KubeObject, now: datetime, *, evict: bool) -> list[KubeObject] | None:
+def wanted_taints(node: Node, now: datetime, *, evict: bool) -> list[Taint] | None:
     """spec.taints as the conditions and spec.unschedulable require; None when nothing changes.
 
     With evict an unready node also gets its NoExecute taint. The caller leaves evict out while no
@@ -77,7 +81,7 @@ def wanted_taints(node: KubeObject, now: datetime, *, evict: bool) -> list[KubeO
     kept = [item for item in standing if _stays(item, wanted, execute)]
     present = {(item["key"], item["effect"]) for item in kept}
     missing = [key for key in sorted(wanted) if (key, NO_SCHEDULE) not in present]
-    added = [{"key": key, "effect": NO_SCHEDULE} for key in missing]
+    added: list[Taint] = [{"key": key, "effect": NO_SCHEDULE} for key in missing]
     if execute and evict and (execute, NO_EXECUTE) not in present:
         added.append({"key": execute, "effect": NO_EXECUTE})
     if not added and len(kept) == len(standing):
@@ -85,7 +89,7 @@ def wanted_taints(node: KubeObject, now: datetime, *, evict: bool) -> list[KubeO
     return kept + [{**item, "timeAdded": format_time(now)} for item in added]
 
 
-def _schedule_keys(node: KubeObject) -> set[str]:
+def _schedule_keys(node: Node) -> set[str]:
     conditions = (node.get("status") or {}).get("conditions") or []
     keys = {_SCHEDULE_TAINTS.get((item["type"], item["status"]), "") for item in conditions}
     if (node.get("spec") or {}).get("unschedulable"):
@@ -93,7 +97,7 @@ def _schedule_keys(node: KubeObject) -> set[str]:
     return keys - {""}
 
 
-def _stays(taint: KubeObject, schedule: set[str], execute: str) -> bool:
+def _stays(taint: Taint, schedule: set[str], execute: str) -> bool:
     key = taint["key"]
     effect = taint.get("effect")
     if effect == NO_SCHEDULE and key in _MANAGED:
@@ -103,7 +107,7 @@ def _stays(taint: KubeObject, schedule: set[str], execute: str) -> bool:
     return True
 
 
-def eviction_time(pod: KubeObject, taints: Sequence[KubeObject], now: datetime) -> datetime | None:
+def eviction_time(pod: Pod, taints: Sequence[Taint], now: datetime) -> datetime | None:
     """When a pod must leave its node because of NoExecute taints; None when it may stay.
 
     A pod that tolerates all of them for a limited time leaves after the shortest
@@ -119,14 +123,14 @@ def eviction_time(pod: KubeObject, taints: Sequence[KubeObject], now: datetime) 
         since = parse_time(taint["timeAdded"]) if taint.get("timeAdded") else created_at(pod)
         # The time of a pod that is newer than the taint counts from its creation.
         since = max(since, created_at(pod))
-        limits = [item.get("tolerationSeconds") for item in matching]
-        limits = [seconds for seconds in limits if seconds is not None]
+        given = [item.get("tolerationSeconds") for item in matching]
+        limits = [seconds for seconds in given if seconds is not None]
         if limits:
             deadlines.append(since + timedelta(seconds=max(min(limits), 0)))
     return min(deadlines, default=None)
 
 
-def not_ready_pod_conditions(pod: KubeObject, now: datetime) -> list[KubeObject] | None:
+def not_ready_pod_conditions(pod: Pod, now: datetime) -> list[PodCondition] | None:
     """status.conditions with Ready False for a pod on a silent node; None if it was not ready."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     if not any(item["type"] == "Ready" and item["status"] == "True" for item in conditions):
@@ -144,14 +148,14 @@ def not_ready_pod_conditions(pod: KubeObject, now: datetime) -> list[KubeObject]
 
 
 def disruption_target(
-    pod: KubeObject,
+    pod: Pod,
     reason: str,
     message: str,
     now: datetime,
-) -> list[KubeObject]:
+) -> list[PodCondition]:
     """status.conditions with DisruptionTarget set to True."""
     conditions = (pod.get("status") or {}).get("conditions") or []
-    fresh = {
+    fresh: PodCondition = {
         "type": "DisruptionTarget",
         "status": "True",
         "reason": reason,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Emit, Patch
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.flags import Network
 from kubewire.components.controllers.meta import Key, by_age, is_deleting
 from kubewire.components.kubeapi.informer import wait_synced
-from kubewire.components.kubeapi.resources import NODES, KubeObject
+from kubewire.components.kubeapi.resources import NODES
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ class CidrSet:
         return range(max(first, 0), min(last, self._count - 1) + 1)
 
 
-def pod_cidrs(node: KubeObject) -> list[str]:
+def pod_cidrs(node: Node) -> list[str]:
     spec = node.get("spec") or {}
     cidrs = spec.get("podCIDRs") or []
     return list(cidrs) or [item for item in [spec.get("podCIDR")] if item]
@@ -75,7 +79,7 @@ def pod_cidrs(node: KubeObject) -> list[str]:
 
 def occupy_all(
     sets: Sequence[CidrSet],
-    nodes: Iterable[KubeObject],
+    nodes: Iterable[Node],
     services: Iterable[Network],
 ) -> None:
     """Reserves the blocks that nodes already have and those that overlap a Service range."""
@@ -104,7 +108,7 @@ class NodeIpamController(KeyedController):
         self.nodes = self.follow(NODES, self._on_node)
         self.occupied = False
 
-    def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_node(self, old: Node | None, new: Node | None) -> None:
         if new is None:
             self._release((old or {})["metadata"]["name"], pod_cidrs(old or {}))
         elif not pod_cidrs(new) and not is_deleting(new):
@@ -136,7 +140,7 @@ class NodeIpamController(KeyedController):
         patch = {"spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}}
         await self.apply(key, [Patch(NODES, "", name, patch)])
 
-    def _assign(self, node: KubeObject) -> bool:
+    def _assign(self, node: Node) -> bool:
         name = node["metadata"]["name"]
         taken: list[Network] = []
         try:

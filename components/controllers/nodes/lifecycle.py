@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Delete, Emit, Patch
 from kubewire.components.controllers.controller import Context, KeyedController
@@ -14,7 +15,10 @@ from kubewire.components.controllers.nodes import health
 from kubewire.components.controllers.sharedinformers import node_values
 from kubewire.components.kubeapi.client import ApiError
 from kubewire.components.kubeapi.informer import wait_synced
-from kubewire.components.kubeapi.resources import LEASES, NODES, PODS, KubeObject
+from kubewire.components.kubeapi.resources import LEASES, NODES, PODS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Node, NodeCondition, Pod, Taint
 
 log = logging.getLogger(__name__)
 _LEASE_NAMESPACE = "kube-node-lease"
@@ -44,13 +48,13 @@ class NodeLifecycleController(KeyedController):
         self.pods_by_node = self.informers.index(PODS, node_values)
         self.probes: dict[str, _Probe] = {}
 
-    def _on_node(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_node(self, old: Node | None, new: Node | None) -> None:
         if new is None:
             self.probes.pop((old or {})["metadata"]["name"], None)
         elif old is None or _health(old) != _health(new):
             self.queue.add(("", new["metadata"]["name"]))
 
-    def _on_pod(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         if new is None or not new["spec"].get("nodeName"):
             return
         key = ("", new["metadata"]["namespace"] and new["spec"]["nodeName"])
@@ -76,7 +80,7 @@ class NodeLifecycleController(KeyedController):
                     log.debug("cannot update the status of node %s: %s", name, error)
             await asyncio.sleep(self.context.options.node_monitor_period)
 
-    async def _check(self, node: KubeObject, now: datetime) -> None:
+    async def _check(self, node: Node, now: datetime) -> None:
         """Marks the node when its heartbeat is overdue.
 
         A node that has never reported its status gets the longer start-up grace period.
@@ -103,15 +107,15 @@ class NodeLifecycleController(KeyedController):
         if ready and ready["status"] == "True":
             await self._pods_not_ready(node, now)
 
-    def _heartbeat(self, node: KubeObject, ready: KubeObject | None) -> str:
+    def _heartbeat(self, node: Node, ready: NodeCondition | None) -> str:
         lease = self.leases.get(node["metadata"]["name"], _LEASE_NAMESPACE)
         renewed = str(((lease or {}).get("spec") or {}).get("renewTime") or "")
         # This controller itself writes the condition Unknown, so it does not count as a heartbeat.
-        reported = ready if ready is not None and ready.get("status") != "Unknown" else {}
-        posted = str(reported.get("lastHeartbeatTime") or "")
+        reported = ready if ready is not None and ready.get("status") != "Unknown" else None
+        posted = str((reported.get("lastHeartbeatTime") if reported is not None else None) or "")
         return f"{renewed} {posted}"
 
-    async def _pods_not_ready(self, node: KubeObject, now: datetime) -> None:
+    async def _pods_not_ready(self, node: Node, now: datetime) -> None:
         name = node["metadata"]["name"]
         actions: list[Action] = [
             Emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady"),
@@ -147,7 +151,7 @@ class NodeLifecycleController(KeyedController):
     def _some_node_is_ready(self) -> bool:
         return any(health.ready_status(node) == "True" for node in self.nodes.store.values())
 
-    async def _evict(self, key: Key, node: KubeObject, now: datetime) -> None:
+    async def _evict(self, key: Key, node: Node, now: datetime) -> None:
         taints = _execute_taints(node)
         if not taints:
             return
@@ -164,7 +168,7 @@ class NodeLifecycleController(KeyedController):
         await self.apply(key, actions, min(waits, default=None))
 
 
-def _eviction(pod: KubeObject, now: datetime) -> list[Action]:
+def _eviction(pod: Pod, now: datetime) -> list[Action]:
     metadata = pod["metadata"]
     namespace = metadata["namespace"]
     name = metadata["name"]
@@ -178,12 +182,12 @@ def _eviction(pod: KubeObject, now: datetime) -> list[Action]:
     ]
 
 
-def _execute_taints(node: KubeObject) -> list[KubeObject]:
+def _execute_taints(node: Node) -> list[Taint]:
     taints = (node.get("spec") or {}).get("taints") or []
     return [item for item in taints if item.get("effect") == "NoExecute"]
 
 
-def _health(node: KubeObject) -> object:
+def _health(node: Node) -> object:
     spec = node.get("spec") or {}
     status = node.get("status") or {}
     conditions = {item["type"]: item["status"] for item in status.get("conditions") or []}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.actions import Update
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
@@ -21,8 +23,11 @@ from kubewire.components.controllers.replicaset.plan import (
 )
 from kubewire.components.controllers.sharedinformers import orphans_in, owner_values
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import PODS, REPLICASETS, KubeObject
+from kubewire.components.kubeapi.resources import PODS, REPLICASETS
 from kubewire.components.kubeapi.selectors import LabelSelector
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, ReplicaSet
 
 
 class ReplicaSetController(KeyedController):
@@ -37,7 +42,7 @@ class ReplicaSetController(KeyedController):
         self.follow(PODS, self.enqueue_owner("ReplicaSet"))
         self.informers.handle(PODS, self._enqueue_adopters)
 
-    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_adopters(self, old: Pod | None, new: Pod | None) -> None:
         if new is None or controller_of(new) is not None or is_deleting(new):
             return
         if old is not None and labels_of(old) == labels_of(new) and controller_of(old) is None:
@@ -72,12 +77,12 @@ class ReplicaSetController(KeyedController):
         min_ready = int(replicaset["spec"].get("minReadySeconds") or 0)
         await self.apply(key, (), until_available(claimed.owned, min_ready, now))
 
-    def _candidates(self, replicaset: KubeObject) -> list[KubeObject]:
+    def _candidates(self, replicaset: ReplicaSet) -> list[Pod]:
         metadata = replicaset["metadata"]
         owned = self.pods_by_owner.get(metadata["uid"])
         return owned + self.pods_by_owner.get(orphans_in(metadata["namespace"]))
 
-    def _doubled_up(self, replicaset: KubeObject) -> dict[str, int]:
+    def _doubled_up(self, replicaset: ReplicaSet) -> dict[str, int]:
         owner = controller_uid(replicaset)
         siblings = self.sets_by_owner.get(owner) if owner else [replicaset]
         uids = [item["metadata"]["uid"] for item in siblings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Report, SlowStart
 from kubewire.components.controllers.meta import condition, format_time, is_deleting, labels_of
@@ -16,14 +16,17 @@ from kubewire.components.controllers.pods import (
     phase,
 )
 from kubewire.components.controllers.podtemplate import pod_from_template
-from kubewire.components.kubeapi.resources import PODS, KubeObject
+from kubewire.components.kubeapi.resources import PODS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, ReplicaSet, ReplicaSetCondition, ReplicaSetStatus
 
 #: The most pods that one sync creates or deletes (BurstReplicas).
 BURST = 500
 
 
 def plan_replicas(
-    replicaset: KubeObject, pods: Sequence[KubeObject], doubled_up: Mapping[str, int], now: datetime
+    replicaset: ReplicaSet, pods: Sequence[Pod], doubled_up: Mapping[str, int], now: datetime
 ) -> tuple[Action, ...]:
     """Brings the number of active pods to spec.replicas.
 
@@ -37,7 +40,7 @@ def plan_replicas(
     return tuple(_delete(replicaset, pod) for pod in surplus[: min(-missing, BURST)])
 
 
-def _create(replicaset: KubeObject) -> Create:
+def _create(replicaset: ReplicaSet) -> Create:
     report = Report(
         replicaset,
         "SuccessfulCreate",
@@ -48,7 +51,7 @@ def _create(replicaset: KubeObject) -> Create:
     return Create(PODS, pod_from_template(replicaset, replicaset["spec"]["template"]), report)
 
 
-def _delete(replicaset: KubeObject, pod: KubeObject) -> Delete:
+def _delete(replicaset: ReplicaSet, pod: Pod) -> Delete:
     metadata = pod["metadata"]
     report = Report(
         replicaset,
@@ -60,7 +63,7 @@ def _delete(replicaset: KubeObject, pod: KubeObject) -> Delete:
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
-def doubled_up(related: Sequence[KubeObject]) -> dict[str, int]:
+def doubled_up(related: Sequence[Pod]) -> dict[str, int]:
     """Active pods of the same Deployment on each node (getPodsRankedByRelatedPodsOnSameNode)."""
     counts: dict[str, int] = {}
     for pod in related:
@@ -71,8 +74,8 @@ def doubled_up(related: Sequence[KubeObject]) -> dict[str, int]:
 
 
 def plan_status(
-    replicaset: KubeObject, pods: Sequence[KubeObject], now: datetime, error: str | None = None
-) -> dict[str, Any]:
+    replicaset: ReplicaSet, pods: Sequence[Pod], now: datetime, error: str | None = None
+) -> ReplicaSetStatus:
     """The status; error, the message of a failed create or delete, becomes condition
     ReplicaFailure.
     """
@@ -80,7 +83,7 @@ def plan_status(
     wanted = (spec["template"].get("metadata") or {}).get("labels") or {}
     counted = [pod for pod in pods if is_active(pod)]
     min_ready = int(spec.get("minReadySeconds") or 0)
-    status: dict[str, Any] = {
+    status: ReplicaSetStatus = {
         "replicas": len(counted),
         "fullyLabeledReplicas": sum(wanted.items() <= labels_of(pod).items() for pod in counted),
         "readyReplicas": sum(is_ready(pod) for pod in counted),
@@ -89,19 +92,21 @@ def plan_status(
         "observedGeneration": replicaset["metadata"].get("generation", 0),
     }
     conditions = _conditions(replicaset, len(counted), error, now)
-    return status | ({"conditions": conditions} if conditions else {})
+    if conditions:
+        status["conditions"] = conditions
+    return status
 
 
-def _is_terminating(pod: KubeObject) -> bool:
+def _is_terminating(pod: Pod) -> bool:
     return is_deleting(pod) and phase(pod) not in ("Succeeded", "Failed")
 
 
 def _conditions(
-    replicaset: KubeObject,
+    replicaset: ReplicaSet,
     active: int,
     error: str | None,
     now: datetime,
-) -> list[KubeObject]:
+) -> list[ReplicaSetCondition]:
     status = replicaset.get("status") or {}
     rest = [item for item in status.get("conditions") or [] if item["type"] != "ReplicaFailure"]
     if error is None:
@@ -111,7 +116,7 @@ def _conditions(
     standing = condition(status, "ReplicaFailure")
     if standing is not None and standing.get("reason") == reason:
         return [*rest, standing]
-    failure = {
+    failure: ReplicaSetCondition = {
         "type": "ReplicaFailure",
         "status": "True",
         "reason": reason,
@@ -131,7 +136,7 @@ _COUNTS = (
 )
 
 
-def status_differs(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
+def status_differs(old: ReplicaSetStatus | None, new: ReplicaSetStatus) -> bool:
     old = old or {}
     if any((old.get(key) or 0) != (new.get(key) or 0) for key in _COUNTS):
         return True

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, is_deleting
-from kubewire.components.controllers.servicecidr.plan import IPADDRESSES, SERVICECIDRS, plan
-from kubewire.components.kubeapi.resources import KubeObject
+from kubewire.components.controllers.servicecidr.plan import plan
+from kubewire.components.kubeapi.resources import IPADDRESSES, SERVICECIDRS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import IPAddress, ServiceCIDR
 
 
 class ServiceCIDRController(KeyedController):
@@ -17,13 +22,13 @@ class ServiceCIDRController(KeyedController):
         self.service_cidrs = self.follow(SERVICECIDRS, self._enqueue_all)
         self.addresses = self.follow(IPADDRESSES, self._enqueue_leaving)
 
-    def _enqueue_all(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_all(self, old: ServiceCIDR | None, new: ServiceCIDR | None) -> None:
         """Enqueues all: a ServiceCIDR that appears or disappears may cover addresses of another."""
         self.enqueue(old, new)
         for key in self.service_cidrs.store:
             self.queue.add(key)
 
-    def _enqueue_leaving(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_leaving(self, old: IPAddress | None, new: IPAddress | None) -> None:
         for key, service_cidr in self.service_cidrs.store.items():
             if is_deleting(service_cidr):
                 self.queue.add(key)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import Action, Update
 from kubewire.components.controllers.meta import condition, format_time, is_deleting
-from kubewire.components.kubeapi.resources import KubeObject, Resource
+from kubewire.components.kubeapi.resources import SERVICECIDRS
 
-SERVICECIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
-IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ServiceCIDR
+
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 _READY = "Kubernetes Service CIDR is ready"
 _HINT = "please remove them or create a new ServiceCIDR"
@@ -21,7 +23,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def plan(
-    service_cidr: KubeObject, others: Iterable[KubeObject], addresses: Iterable[str], now: datetime
+    service_cidr: ServiceCIDR, others: Iterable[ServiceCIDR], addresses: Iterable[str], now: datetime
 ) -> tuple[Action, ...]:
     """Returns at most one write; addresses are the names of all IPAddresses."""
     finalizers = service_cidr["metadata"].get("finalizers") or []
@@ -38,8 +40,8 @@ def plan(
 
 
 def is_needed(
-    service_cidr: KubeObject,
-    others: Iterable[KubeObject],
+    service_cidr: ServiceCIDR,
+    others: Iterable[ServiceCIDR],
     addresses: Iterable[str],
 ) -> bool:
     """Whether an address in use lies in it that no other ServiceCIDR, not being deleted, covers."""
@@ -50,7 +52,7 @@ def is_needed(
     return any(_covers(own, address) and not _covers(standing, address) for address in used)
 
 
-def _networks(service_cidr: KubeObject) -> list[_Network]:
+def _networks(service_cidr: ServiceCIDR) -> list[_Network]:
     cidrs = service_cidr["spec"].get("cidrs") or ()
     return [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
 
@@ -62,12 +64,12 @@ def _covers(
     return any(network.version == address.version and address in network for network in networks)
 
 
-def _with_finalizers(service_cidr: KubeObject, finalizers: list[str]) -> KubeObject:
+def _with_finalizers(service_cidr: ServiceCIDR, finalizers: list[str]) -> ServiceCIDR:
     return {**service_cidr, "metadata": {**service_cidr["metadata"], "finalizers": finalizers}}
 
 
 def _with_ready(
-    service_cidr: KubeObject,
+    service_cidr: ServiceCIDR,
     value: str,
     reason: str,
     message: str,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubewire.components.controllers.claims import claim
 from kubewire.components.controllers.controller import Context, KeyedController
 from kubewire.components.controllers.meta import Key, controller_of, labels_of
@@ -12,9 +14,11 @@ from kubewire.components.kubeapi.resources import (
     CONTROLLERREVISIONS,
     PODS,
     STATEFULSETS,
-    KubeObject,
 )
 from kubewire.components.kubeapi.selectors import LabelSelector
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod
 
 
 class StatefulSetController(KeyedController):
@@ -29,7 +33,7 @@ class StatefulSetController(KeyedController):
         self.follow(PODS, self.enqueue_owner("StatefulSet"))
         self.informers.handle(PODS, self._enqueue_adopters)
 
-    def _enqueue_adopters(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _enqueue_adopters(self, old: Pod | None, new: Pod | None) -> None:
         if new is None or controller_of(new) is not None:
             return
         name = new["metadata"]["name"].rpartition("-")[0]
@@ -49,7 +53,7 @@ class StatefulSetController(KeyedController):
         selector = LabelSelector.from_object(statefulset["spec"]["selector"])
         candidates = self.pods_by_owner.get(uid) + self.pods_by_owner.get(orphans)
 
-        def has_ordinal(pod: KubeObject) -> bool:
+        def has_ordinal(pod: Pod) -> bool:
             return ordinal_of(statefulset, pod) >= 0
 
         claimed = claim(statefulset, selector, PODS, candidates, admits=has_ordinal)

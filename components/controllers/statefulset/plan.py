@@ -8,10 +8,10 @@ is not healthy, so that at most one pod changes at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.controllers.actions import (
     Action,
@@ -32,15 +32,18 @@ from kubewire.components.controllers.pods import (
 )
 from kubewire.components.controllers.revisions import History, plan_history, plan_truncation
 from kubewire.components.controllers.statefulset import identity
-from kubewire.components.kubeapi.resources import PODS, STATEFULSETS, KubeObject
+from kubewire.components.kubeapi.resources import PODS, STATEFULSETS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ControllerRevision, Pod, StatefulSet, StatefulSetStatus
 
 
 @dataclass(frozen=True)
 class Revisions:
     """The revision from which the rollout started, and the one to which it leads."""
 
-    current: KubeObject
-    update: KubeObject
+    current: ControllerRevision
+    update: ControllerRevision
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,14 @@ class Roster:
     condemned is sorted from the highest ordinal.
     """
 
-    replicas: tuple[KubeObject | None, ...]
-    condemned: tuple[KubeObject, ...]
+    replicas: tuple[Pod | None, ...]
+    condemned: tuple[Pod, ...]
 
 
 def plan(
-    statefulset: KubeObject,
-    pods: Sequence[KubeObject],
-    revisions: Sequence[KubeObject],
+    statefulset: StatefulSet,
+    pods: Sequence[Pod],
+    revisions: Sequence[ControllerRevision],
     now: datetime,
 ) -> Plan:
     """Returns the actions of one sync; the status comes last."""
@@ -76,7 +79,7 @@ def plan(
     return Plan(actions, until_available(pods, _min_ready(statefulset), now))
 
 
-def _named(statefulset: KubeObject, history: History) -> Revisions:
+def _named(statefulset: StatefulSet, history: History) -> Revisions:
     name = (statefulset.get("status") or {}).get("currentRevision")
     everything = [history.current, *history.old]
     current = next(
@@ -86,11 +89,11 @@ def _named(statefulset: KubeObject, history: History) -> Revisions:
     return Revisions(current, history.current)
 
 
-def roster(statefulset: KubeObject, pods: Sequence[KubeObject]) -> Roster:
+def roster(statefulset: StatefulSet, pods: Sequence[Pod]) -> Roster:
     start = identity.start_ordinal(statefulset)
     count = identity.replicas_of(statefulset)
-    places: dict[int, KubeObject] = {}
-    condemned: list[tuple[int, KubeObject]] = []
+    places: dict[int, Pod] = {}
+    condemned: list[tuple[int, Pod]] = []
     for pod in pods:
         ordinal = identity.ordinal_of(statefulset, pod)
         if start <= ordinal < start + count:
@@ -102,15 +105,15 @@ def roster(statefulset: KubeObject, pods: Sequence[KubeObject]) -> Roster:
     return Roster(replicas, tuple(pod for _, pod in condemned))
 
 
-def _min_ready(statefulset: KubeObject) -> int:
+def _min_ready(statefulset: StatefulSet) -> int:
     return int(statefulset["spec"].get("minReadySeconds") or 0)
 
 
-def _is_monotonic(statefulset: KubeObject) -> bool:
+def _is_monotonic(statefulset: StatefulSet) -> bool:
     return bool(statefulset["spec"].get("podManagementPolicy", "OrderedReady") != "Parallel")
 
 
-def _is_healthy(statefulset: KubeObject, pod: KubeObject | None, now: datetime) -> bool:
+def _is_healthy(statefulset: StatefulSet, pod: Pod | None, now: datetime) -> bool:
     """Whether the pod is running, ready, available and not being deleted."""
     return (
         pod is not None
@@ -122,7 +125,7 @@ def _is_healthy(statefulset: KubeObject, pod: KubeObject | None, now: datetime) 
 
 
 def plan_pods(
-    statefulset: KubeObject,
+    statefulset: StatefulSet,
     members: Roster,
     revisions: Revisions,
     now: datetime,
@@ -144,8 +147,8 @@ def plan_pods(
 
 
 def _tend(
-    statefulset: KubeObject,
-    pod: KubeObject | None,
+    statefulset: StatefulSet,
+    pod: Pod | None,
     ordinal: int,
     revisions: Revisions,
 ) -> list[Action]:
@@ -161,12 +164,12 @@ def _tend(
     return [Patch(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"], patch)]
 
 
-def _partition(statefulset: KubeObject) -> int:
+def _partition(statefulset: StatefulSet) -> int:
     strategy = statefulset["spec"].get("updateStrategy") or {}
     return int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
 
 
-def _create(statefulset: KubeObject, ordinal: int, revisions: Revisions) -> Create:
+def _create(statefulset: StatefulSet, ordinal: int, revisions: Revisions) -> Create:
     strategy = (statefulset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
     below = ordinal < identity.start_ordinal(statefulset) + _partition(statefulset)
     keeps = strategy == "RollingUpdate" and below
@@ -174,13 +177,13 @@ def _create(statefulset: KubeObject, ordinal: int, revisions: Revisions) -> Crea
     return Create(PODS, pod, _report(statefulset, "create", pod["metadata"]["name"]))
 
 
-def _delete(statefulset: KubeObject, pod: KubeObject) -> Delete:
+def _delete(statefulset: StatefulSet, pod: Pod) -> Delete:
     metadata = pod["metadata"]
     report = _report(statefulset, "delete", metadata["name"])
     return Delete(PODS, metadata["namespace"], metadata["name"], metadata["uid"], report)
 
 
-def _report(statefulset: KubeObject, verb: str, name: str) -> Report:
+def _report(statefulset: StatefulSet, verb: str, name: str) -> Report:
     text = f"{verb} Pod {name} in StatefulSet {statefulset['metadata']['name']}"
     reason = verb.capitalize()
     return Report(
@@ -193,7 +196,7 @@ def _report(statefulset: KubeObject, verb: str, name: str) -> Report:
 
 
 def _condemn(
-    statefulset: KubeObject,
+    statefulset: StatefulSet,
     members: Roster,
     monotonic: bool,
     now: datetime,
@@ -218,7 +221,7 @@ def _condemn(
 
 
 def _update(
-    statefulset: KubeObject,
+    statefulset: StatefulSet,
     members: Roster,
     revisions: Revisions,
     now: datetime,
@@ -248,17 +251,17 @@ def _update(
 
 
 def plan_status(
-    statefulset: KubeObject,
-    pods: Sequence[KubeObject],
+    statefulset: StatefulSet,
+    pods: Sequence[Pod],
     revisions: Revisions,
     step: Sequence[Action],
     now: datetime,
-) -> dict[str, Any]:
+) -> StatefulSetStatus:
     """Counts the listed pods; this step's creations and deletions show in the next sync."""
     current, update = (item["metadata"]["name"] for item in (revisions.current, revisions.update))
     staying = [pod for pod in pods if phase(pod) and not is_deleting(pod)]
     ready = [pod for pod in pods if phase(pod) == "Running" and is_ready(pod)]
-    status: dict[str, Any] = {
+    status: StatefulSetStatus = {
         "observedGeneration": statefulset["metadata"].get("generation", 0),
         "replicas": sum(bool(phase(pod)) for pod in pods),
         "readyReplicas": len(ready),
@@ -272,12 +275,12 @@ def plan_status(
     return _completed(statefulset, status)
 
 
-def _completed(statefulset: KubeObject, status: dict[str, Any]) -> dict[str, Any]:
+def _completed(statefulset: StatefulSet, status: StatefulSetStatus) -> StatefulSetStatus:
     """Makes the update revision the current one when every replica is updated and ready."""
     strategy = (statefulset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
     desired = identity.replicas_of(statefulset)
-    counts = ("updatedReplicas", "readyReplicas", "replicas")
-    counted = all(status[field] == desired for field in counts)
+    counts = (status["updatedReplicas"], status["readyReplicas"], status["replicas"])
+    counted = all(count == desired for count in counts)
     if strategy != "RollingUpdate" or not counted:
         return status
     return {
@@ -287,5 +290,5 @@ def _completed(statefulset: KubeObject, status: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _differs(held: dict[str, Any], fresh: dict[str, Any]) -> bool:
+def _differs(held: Mapping[str, object], fresh: Mapping[str, object]) -> bool:
     return any((held.get(key) or 0) != (value or 0) for key, value in fresh.items())

@@ -15,9 +15,9 @@ import yaml
 
 from kubewire.components.base import yamlfile
 from kubewire.components.base.golang import format_duration, parse_duration
+from kubewire.components.kube_proxy import modes
 
 API_VERSION, KIND = "kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration"
-DEFAULT_MODE = "iptables"
 HEALTHZ_PORT, METRICS_PORT = 10256, 10249
 
 
@@ -153,14 +153,14 @@ class KubeProxyConfiguration:
 
     @property
     def effective_mode(self) -> str:
-        return self.mode or DEFAULT_MODE
+        return self.mode or modes.DEFAULT_MODE
 
     @property
     def served_node_port_addresses(self) -> tuple[str, ...]:
         """In nftables mode NodePorts are served on the node's own addresses unless others are given (upstream's
         platformApplyDefaults)."""
-        default = ("primary",) if self.effective_mode == "nftables" else ()
-        return self.node_port_addresses or default
+        mode = modes.find(self.effective_mode)
+        return self.node_port_addresses or (mode.node_ports if mode else ())
 
     @property
     def sync_period(self) -> float:
@@ -173,9 +173,9 @@ class KubeProxyConfiguration:
 
     @property
     def _of_mode(self) -> IptablesSettings | NftablesSettings | IpvsSettings:
-        if self.mode == "ipvs":
-            return self.ipvs
-        return self.nftables if self.mode == "nftables" else self.iptables
+        mode = modes.find(self.effective_mode) or modes.MODES[0]
+        settings: IptablesSettings | NftablesSettings | IpvsSettings = getattr(self, mode.sections[0])
+        return settings
 
 
 #: Fields whose JSON name is not the camel case of ours.
@@ -187,7 +187,8 @@ _JSON_NAMES = {
 }
 
 
-#: Fields that are read and checked, and change nothing here; of a section, all that is in it.
+#: Fields that are read and checked, and change nothing here; of a section, all that is in it. Those of the dataclasses
+#: above are the fields of 1.36 (k8s.io/kube-proxy/config/v1alpha1/types.go).
 WITHOUT_EFFECT = frozenset(
     {
         "clientConnection.acceptContentTypes",

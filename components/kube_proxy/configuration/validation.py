@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kubewire.components.base.golang import format_duration
+from kubewire.components.kube_proxy import modes
 from kubewire.components.kube_proxy.configuration.config import ConfigError, KubeProxyConfiguration
 
 #: In the order of upstream's message.
-MODES = ("iptables", "ipvs", "nftables")
+MODES = tuple(sorted(mode.name for mode in modes.MODES))
 _DETECT_LOCAL_MODES = ("BridgeInterface", "ClusterCIDR", "InterfaceNamePrefix", "NodeCIDR")
 #: The release before v1.36.
 _PREVIOUS_MINOR = "1.35"

@@ -1,4 +1,4 @@
-"""The one place that writes and reads iptables' rules: save, restore in one transaction a table, is a chain there.
+"""The one place that writes and reads iptables' rules: save, restore, is a chain there.
 
 Of the two variants (nf_tables, legacy) the one is used that this network namespace uses already: variant.py. With
 nf_tables a restore becomes netlink messages; the tool, which first reads and sorts all there is, does what they cannot.
@@ -7,12 +7,13 @@ nf_tables a restore becomes netlink messages; the tool, which first reads and so
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 from kubewire.components.kernel import command
 from kubewire.components.kernel.command import CommandError
 from kubewire.components.kernel.nfnetlink.iptables import TableChange, restore_input
-from kubewire.components.kernel.nfnetlink.netlink import NetlinkError, NfTablesSocket, batch
+from kubewire.components.kernel.nfnetlink.netlink import Batch, NetlinkError, NfTablesSocket, batch
 from kubewire.components.kernel.nfnetlink.xtables import Unsupported
 from kubewire.components.kube_proxy.iptables import variant
 from kubewire.components.kube_proxy.state.model import IPV4
@@ -37,8 +38,8 @@ class Iptables:
         return await self._run([await self._command("save")])
 
     async def restore(self, changes: Sequence[TableChange]) -> None:
-        """All or nothing per table; chains that are not named stay. Raises CommandError, and OSError as
-        NetlinkError."""
+        """All or nothing; chains that are not named stay. What only the tool can write is all or nothing per table.
+        Raises CommandError, and OSError as NetlinkError."""
         if variant.is_nf_tables(await self._chosen()):
             # In a thread: the kernel takes seconds for thousands of Services, and the API's events wait.
             changes = await asyncio.to_thread(self._by_messages, changes)
@@ -46,10 +47,16 @@ class Iptables:
             await self.restore_text(text)
 
     def _by_messages(self, changes: Sequence[TableChange]) -> Sequence[TableChange]:
-        """What is left for the tool."""
+        """What is left for the tool.
+
+        All tables are written in one transaction, if it fits. With one for each table, as iptables-restore does it, a
+        packet can meet the filter table of the new state and the nat table of the old one: when a Service gets its
+        first endpoint the packet is not refused any more and not translated yet, and a router answers that the network
+        of the ClusterIP is unreachable.
+        """
         try:
-            transactions = [batch(change.messages(self._ip)) for change in changes if change]
             kernel = self._socket()
+            transactions = self._transactions([change for change in changes if change], kernel)
             if not all(kernel.fits(len(transaction.data)) for transaction in transactions):
                 return changes
             for transaction in transactions:
@@ -60,6 +67,13 @@ class Iptables:
             self._close()
             raise
         return [change.for_the_tool() for change in changes]
+
+    def _transactions(self, changes: Sequence[TableChange], kernel: NfTablesSocket) -> list[Batch]:
+        """One, or one for each table where the kernel's buffer is too small for it."""
+        whole = batch(itertools.chain.from_iterable(change.messages(self._ip) for change in changes))
+        if kernel.fits(len(whole.data)):
+            return [whole]
+        return [batch(change.messages(self._ip)) for change in changes]
 
     def _socket(self) -> NfTablesSocket:
         """One for all restores: closing one waits until the kernel has freed what was deleted (nft_rcv_nl_event),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from kubewire.components.kernel.command import CommandError
+from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.ipvs import servers
 from kubewire.components.kube_proxy.ipvs.applier import run
 from kubewire.components.kube_proxy.ipvs.rules import DEFAULT_SCHEDULER
@@ -23,10 +24,10 @@ class UnsupportedError(Exception):
         super().__init__(f"can't use the IPVS proxier: {why}")
 
 
-async def check(scheduler: str) -> None:
+async def check(config: KubeProxyConfiguration) -> None:
     """Raises UnsupportedError. Adds a virtual server and takes it away again, unless one has the scheduler."""
     await _check_ipset()
-    scheduler = scheduler or DEFAULT_SCHEDULER
+    scheduler = config.ipvs.scheduler or DEFAULT_SCHEDULER
     try:
         saved = await run(["ipvsadm", "-Sn"])
     except FileNotFoundError as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubewire.components.kube_proxy.state.model import IPV4, IPV6, Endpoint, Node, ServicePort, ServicePortName
+from kubewire.components.kubeapi.fields import only
 
-KubeObject = dict[str, Any]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
+
+_Object = TypeVar("_Object", bound="types.PartialObjectMetadata")
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 #: Since when what the slice says has been true (the endpoints controllers write it).
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
@@ -27,34 +31,35 @@ _SERVICE_SPEC = frozenset(
     "internalTrafficPolicy externalTrafficPolicy healthCheckNodePort".split()
 )
 _ENDPOINT = frozenset(("addresses", "conditions", "nodeName", "hints"))
+_METADATA = frozenset(("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp"))
 
 
-def trim_service(service: KubeObject) -> KubeObject:
+def trim_service(service: types.Service) -> types.Service:
     """As trim(), and of its spec what service_ports() reads."""
-    spec = {key: value for key, value in service["spec"].items() if key in _SERVICE_SPEC}
-    return trim(service) | {"spec": spec}
+    trimmed = trim(service)
+    trimmed["spec"] = only(_SERVICE_SPEC, service["spec"])
+    return trimmed
 
 
-def trim_slice(endpoint_slice: KubeObject) -> KubeObject:
+def trim_slice(endpoint_slice: types.EndpointSlice) -> types.EndpointSlice:
     """As trim(), and of its endpoints what slice_endpoints() reads: not the pod behind each."""
-    endpoints = [
-        {key: value for key, value in endpoint.items() if key in _ENDPOINT}
-        for endpoint in endpoint_slice.get("endpoints") or ()
-    ]
-    return trim(endpoint_slice) | {"endpoints": endpoints}
+    trimmed = trim(endpoint_slice)
+    trimmed["endpoints"] = [only(_ENDPOINT, endpoint) for endpoint in endpoint_slice.get("endpoints") or ()]
+    return trimmed
 
 
-def trim(obj: KubeObject) -> KubeObject:
+def trim(obj: _Object) -> _Object:
     """What we need of an object; managedFields and annotations are most of its weight."""
     metadata = obj["metadata"]
-    keep = ("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp")
-    kept = {key: metadata[key] for key in keep if key in metadata}
+    kept = only(_METADATA, metadata)
     if (since := (metadata.get("annotations") or {}).get(TRIGGER_TIME)) is not None:
         kept["annotations"] = {TRIGGER_TIME: since}
-    return {key: value for key, value in obj.items() if key != "metadata"} | {"metadata": kept}
+    trimmed = obj.copy()
+    trimmed["metadata"] = kept
+    return trimmed
 
 
-def service_ports(service: KubeObject, family: str) -> dict[ServicePortName, ServicePort]:
+def service_ports(service: types.Service, family: str) -> dict[ServicePortName, ServicePort]:
     """The ports of a Service that has a cluster IP of this family."""
     spec, metadata = service["spec"], service["metadata"]
     cluster_ip = _cluster_ip(spec, family)
@@ -74,12 +79,12 @@ def service_ports(service: KubeObject, family: str) -> dict[ServicePortName, Ser
     }
 
 
-def _cluster_ip(spec: Mapping[str, Any], family: str) -> str:
+def _cluster_ip(spec: types.ServiceSpec, family: str) -> str:
     addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
     return next((ip for ip in addresses if ip and ip != "None" and family_of(ip) == family), "")
 
 
-def _common(spec: Mapping[str, Any], status: Mapping[str, Any], family: str) -> dict[str, Any]:
+def _common(spec: types.ServiceSpec, status: types.ServiceStatus, family: str) -> dict[str, Any]:
     ingress = (status.get("loadBalancer") or {}).get("ingress") or ()
     # ipMode Proxy: the balancer delivers to node ports or pods itself, so its address is not ours (KEP-1860).
     vips = [item["ip"] for item in ingress if item.get("ip") and item.get("ipMode", "VIP") == "VIP"]
@@ -101,7 +106,7 @@ def _of_family(values: Iterable[str] | None, family: str) -> tuple[str, ...]:
     return tuple(sorted({value.strip() for value in values or () if family_of(value) == family}))
 
 
-def slice_endpoints(endpoint_slice: KubeObject) -> dict[tuple[str, str], tuple[Endpoint, ...]]:
+def slice_endpoints(endpoint_slice: types.EndpointSlice) -> dict[tuple[str, str], tuple[Endpoint, ...]]:
     """(port name, protocol) -> endpoints of one EndpointSlice."""
     chosen = [_conditions(endpoint) for endpoint in endpoint_slice.get("endpoints") or () if endpoint.get("addresses")]
     return {
@@ -113,7 +118,7 @@ def slice_endpoints(endpoint_slice: KubeObject) -> dict[tuple[str, str], tuple[E
     }
 
 
-def _conditions(endpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _conditions(endpoint: types.Endpoint) -> tuple[str, dict[str, Any]]:
     """Absent conditions: ready and serving count as true, terminating as false (EndpointConditions)."""
     conditions, hints = endpoint.get("conditions") or {}, endpoint.get("hints") or {}
     ready = conditions.get("ready") is not False
@@ -128,7 +133,7 @@ def _conditions(endpoint: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def node_from(name: str, obj: KubeObject | None) -> Node:
+def node_from(name: str, obj: types.Node | None) -> Node:
     """Our Node object; before it exists only its name is known."""
     if obj is None:
         return Node(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.kube_proxy.metrics import Metrics
 from kubewire.components.kube_proxy.state.model import Endpoint, ServicePort, ServicePortName
@@ -16,7 +16,9 @@ from kubewire.components.kube_proxy.state.objects import (
     slice_endpoints,
 )
 
-KubeObject = dict[str, Any]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import EndpointSlice, PartialObjectMetadata, Service
+
 _ServiceKey = tuple[str, str]
 _Ports = dict[tuple[str, str], tuple[Endpoint, ...]]
 
@@ -48,7 +50,7 @@ class Tracker:
         self._slices_of: dict[_ServiceKey, dict[str, _Ports]] = {}
         self._names_of: dict[_ServiceKey, frozenset[ServicePortName]] = {}
 
-    def service_changed(self, old: KubeObject | None, new: KubeObject | None) -> bool:
+    def service_changed(self, old: Service | None, new: Service | None) -> bool:
         key = _key(new or old or {})
         self._metrics.service_changes.inc()
         ports = service_ports(new, self.family) if new else {}
@@ -67,7 +69,7 @@ class Tracker:
         self._metrics.service_changes_pending.set(len(self.pending.services))
         return True
 
-    def slice_changed(self, old: KubeObject | None, new: KubeObject | None) -> bool:
+    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> bool:
         """Both sides count: a slice may move to another Service by its label."""
         changed = False
         for obj, gone in ((old, True), (new, False)):
@@ -83,7 +85,7 @@ class Tracker:
                 self._note_change(key, None if gone else obj)
         return changed
 
-    def _note_change(self, key: _ServiceKey, endpoint_slice: KubeObject | None) -> None:
+    def _note_change(self, key: _ServiceKey, endpoint_slice: EndpointSlice | None) -> None:
         self.pending.endpoints.add(key)
         self._metrics.endpoint_changes_pending.set(len(self.pending.endpoints))
         if endpoint_slice is None:
@@ -150,12 +152,12 @@ class Tracker:
         self._metrics.endpoint_changes_pending.set(len(self.pending.endpoints))
 
 
-def _key(obj: KubeObject) -> _ServiceKey:
+def _key(obj: PartialObjectMetadata) -> _ServiceKey:
     metadata = obj["metadata"]
     return metadata["namespace"], metadata["name"]
 
 
-def _service_of(endpoint_slice: KubeObject | None) -> str:
+def _service_of(endpoint_slice: EndpointSlice | None) -> str:
     labels = (endpoint_slice["metadata"].get("labels") or {}) if endpoint_slice else {}
     return labels.get(SERVICE_NAME_LABEL) or ""
 
@@ -164,7 +166,7 @@ def _has_udp(ports: Iterable[tuple[str, str]]) -> bool:
     return any(protocol == "UDP" for _, protocol in ports)
 
 
-def _trigger_time(endpoint_slice: KubeObject) -> float:
+def _trigger_time(endpoint_slice: EndpointSlice) -> float:
     """Unix time; 0 without the annotation or with one that is no time."""
     text = (endpoint_slice["metadata"].get("annotations") or {}).get(TRIGGER_TIME)
     try:

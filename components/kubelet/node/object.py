@@ -7,11 +7,21 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.configuration import Settings
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        ContainerImage,
+        Node,
+        NodeAddress,
+        NodeCondition,
+        NodeSpec,
+        NodeStatus,
+        Taint,
+    )
 
 KUBELET_VERSION = "v1.36.2"
 RUNTIME_VERSION = "kubewire://1.0.0"
@@ -98,9 +108,9 @@ def labels(settings: Settings, machine: Machine) -> dict[str, str]:
     }
 
 
-def node_object(settings: Settings, machine: Machine) -> KubeObject:
+def node_object(settings: Settings, machine: Machine) -> Node:
     """The Node that registration creates, without its status."""
-    spec: dict[str, Any] = {}
+    spec: NodeSpec = {}
     if settings.taints:
         spec["taints"] = [_taint(item.key, item.value, item.effect) for item in settings.taints]
     return {
@@ -115,8 +125,8 @@ def node_object(settings: Settings, machine: Machine) -> KubeObject:
     }
 
 
-def _taint(key: str, value: str, effect: str) -> dict[str, str]:
-    return {"key": key, "effect": effect} | ({"value": value} if value else {})
+def _taint(key: str, value: str, effect: str) -> Taint:
+    return {"key": key, "effect": effect, "value": value} if value else {"key": key, "effect": effect}
 
 
 @dataclass(frozen=True)
@@ -136,9 +146,9 @@ _PRESSURES = {
 
 def node_conditions(
     health: Health,
-    old: Sequence[Mapping[str, Any]],
+    old: Sequence[NodeCondition],
     now: float,
-) -> list[dict[str, Any]]:
+) -> list[NodeCondition]:
     """The conditions; lastTransitionTime is kept while a condition's status does not change."""
     pressures = _PRESSURES.items()
     conditions = [_condition(kind, "False", reason, text) for kind, (reason, text) in pressures]
@@ -160,7 +170,7 @@ def node_conditions(
     return conditions
 
 
-def _condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
+def _condition(kind: str, status: str, reason: str, message: str) -> NodeCondition:
     return {"type": kind, "status": status, "reason": reason, "message": message}
 
 
@@ -168,12 +178,12 @@ def node_status(
     settings: Settings,
     machine: Machine,
     health: Health,
-    images: Sequence[Mapping[str, Any]],
-    old: Mapping[str, Any],
+    images: Sequence[ContainerImage],
+    old: NodeStatus,
     now: float,
-) -> dict[str, Any]:
+) -> NodeStatus:
     """The fields of Node.status that the kubelet owns."""
-    addresses = [{"type": "InternalIP", "address": ip} for ip in settings.node_ips]
+    addresses: list[NodeAddress] = [{"type": "InternalIP", "address": ip} for ip in settings.node_ips]
     addresses.append({"type": "Hostname", "address": settings.node_name})
     amounts = capacity(machine, settings.max_pods)
     return {

@@ -12,12 +12,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.resources import LEASES, NODES, KubeObject
+from kubewire.components.kubeapi.resources import LEASES, NODES
 from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.node.object import (
     Health,
@@ -30,16 +30,19 @@ from kubewire.components.kubelet.node.object import (
 )
 from kubewire.components.kubelet.pod.node_services import Recorder
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ContainerImage, Lease, Node, NodeStatus, OwnerReference
+
 log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
 _RETRY_FIRST = 0.1
 _RETRY_LAST = 7.0
 
 
-def lease_object(name: str, duration: int, now: float, node_uid: str) -> KubeObject:
+def lease_object(name: str, duration: int, now: float, node_uid: str) -> Lease:
     """The node's Lease, renewed now. duration: in seconds."""
     renewed = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}
+    owner: OwnerReference = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
@@ -58,7 +61,7 @@ class NodeRegistration:
         machine: Machine,
         recorder: Recorder,
         network_problem: Callable[[], str],
-        images: Callable[[], Sequence[Mapping[str, Any]]],
+        images: Callable[[], Sequence[ContainerImage]],
     ) -> None:
         self._client = client
         self._settings = settings
@@ -67,7 +70,7 @@ class NodeRegistration:
         self._network_problem = network_problem
         self._images = images
         self._changed = asyncio.Event()
-        self._node: KubeObject = {}
+        self._node: Node = {}
         self._written_at = 0.0
         self.registered = asyncio.Event()
 
@@ -80,7 +83,7 @@ class NodeRegistration:
         """Makes run() compute the status again, because it may have changed."""
         self._changed.set()
 
-    def reference(self) -> KubeObject:
+    def reference(self) -> Node:
         """The node as the object of an event; as upstream, its uid is the node's name."""
         name = self._settings.node_name
         return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}}
@@ -124,7 +127,7 @@ class NodeRegistration:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _RETRY_LAST)
 
-    async def _create_or_adopt(self, wanted: KubeObject) -> KubeObject:
+    async def _create_or_adopt(self, wanted: Node) -> Node:
         try:
             if not self._settings.register_node:
                 return await self._client.get(NODES, self._settings.node_name)
@@ -140,7 +143,7 @@ class NodeRegistration:
             node = await self._client.patch(NODES, name, {"metadata": {"labels": own}})
         return node
 
-    def _status(self, old: Mapping[str, Any]) -> dict[str, Any]:
+    def _status(self, old: NodeStatus) -> NodeStatus:
         return node_status(
             self._settings,
             self._machine,
@@ -187,7 +190,7 @@ class NodeRegistration:
             # The jitter keeps the nodes of a lab from writing at the same time.
             await asyncio.sleep(duration / 4 * random.uniform(1.0, 1.04))
 
-    async def _write_lease(self, name: str, lease: KubeObject) -> None:
+    async def _write_lease(self, name: str, lease: Lease) -> None:
         try:
             await self._client.patch(LEASES, name, {"spec": lease["spec"]}, LEASE_NAMESPACE)
         except ApiError as error:
@@ -196,7 +199,7 @@ class NodeRegistration:
             await self._client.create(LEASES, lease)
 
 
-def status_patch(status: Mapping[str, Any]) -> dict[str, Any]:
+def status_patch(status: NodeStatus) -> dict[str, Any]:
     """The status as a strategic merge patch.
 
     The patch merges addresses by type, but a dual-stack node has two addresses of type InternalIP,
@@ -205,6 +208,6 @@ def status_patch(status: Mapping[str, Any]) -> dict[str, Any]:
     return {**status, "addresses": [*status["addresses"], {"$patch": "replace"}]}
 
 
-def _ready(status: Mapping[str, Any]) -> str:
+def _ready(status: NodeStatus) -> str:
     conditions = status.get("conditions") or []
     return next((item["status"] for item in conditions if item["type"] == "Ready"), "")

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubewire.components.base.golang import format_duration
 from kubewire.components.kubelet import pods
@@ -33,6 +34,9 @@ from kubewire.components.kubelet.probes.actions import Exec
 from kubewire.components.kubelet.records import ContainerRecord, SandboxRecord, Waiting
 from kubewire.components.kubelet.volumes.payload import MountProblem
 from kubewire.components.runtime.api import Process, ProcessSpec, RuntimeApiError, StartError
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, LifecycleHandler
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +73,12 @@ class PodContainers:
         """Records an event about the pod, or about one of its containers."""
         path = ""
         if container:
-            spec = self._state.pod["spec"]
+            pod = self._state.pod
             section = "containers"
-            for candidate in ("ephemeralContainers", "initContainers"):
-                if any(item["name"] == container for item in spec.get(candidate) or []):
-                    section = candidate
+            if any(item["name"] == container for item in pods.ephemeral_containers(pod)):
+                section = "ephemeralContainers"
+            if any(item["name"] == container for item in pods.init_containers(pod)):
+                section = "initContainers"
             path = f"spec.{section}{{{container}}}"
         self._node.recorder.event(self._state.pod, kind, reason, message, field_path=path)
 
@@ -217,7 +222,7 @@ class PodContainers:
         await self._run(container, spec)
         return None
 
-    def _spec(self, container: pods.Container, image: Image) -> ProcessSpec:
+    def _spec(self, container: Container, image: Image) -> ProcessSpec:
         node = self._node
         state = self._state
         pod = self._state.pod
@@ -250,15 +255,17 @@ class PodContainers:
             spec_hash(container),
             node.settings.container_log_max_size,
             node.settings.container_log_max_files,
-            self._target_pid(container),
+            self._target_pid(container["name"]),
         )
         return launch.container_spec(pod, container, wanted)
 
-    def _target_pid(self, container: pods.Container) -> int:
-        target = self._state.record.current.get(container.get("targetContainerName") or "")
+    def _target_pid(self, name: str) -> int:
+        added = next((item for item in pods.ephemeral_containers(self._state.pod) if item["name"] == name), None)
+        wanted = added.get("targetContainerName") if added is not None else None
+        target = self._state.record.current.get(wanted or "")
         return target.pid if target and target.running else 0
 
-    async def _run(self, container: pods.Container, spec: ProcessSpec) -> None:
+    async def _run(self, container: Container, spec: ProcessSpec) -> None:
         name = container["name"]
         now = time.time()
         try:
@@ -310,10 +317,12 @@ class PodContainers:
 
     async def post_start(self, name: str) -> None:
         """Runs the postStart hook; a container whose hook fails is killed, and may be restarted."""
-        container = pods.container(self._state.pod, name) or {}
+        container = pods.container(self._state.pod, name)
         record = self._state.record.current.get(name)
+        if container is None or record is None or not record.running:
+            return
         handler = (container.get("lifecycle") or {}).get("postStart")
-        if not handler or record is None or not record.running:
+        if not handler:
             return
         try:
             ip = (self.pod_ips() or ("",))[0]
@@ -328,7 +337,7 @@ class PodContainers:
 
     async def stop(self, record: ContainerRecord, message: str, grace: Grace) -> None:
         """Ends a container: preStop, SIGTERM, SIGKILL. The record is up to date afterwards."""
-        container = pods.container(self._state.pod, record.name) or {"name": record.name}
+        container: Container = pods.container(self._state.pod, record.name) or {"name": record.name}
         self.event("Normal", "Killing", message or f"Stopping container {record.name}", record.name)
         handler = (container.get("lifecycle") or {}).get("preStop")
         pre_stop = self._pre_stop(handler, container, record) if handler else None
@@ -337,8 +346,8 @@ class PodContainers:
 
     def _pre_stop(
         self,
-        handler: dict[str, object],
-        container: pods.Container,
+        handler: LifecycleHandler,
+        container: Container,
         record: ContainerRecord,
     ) -> Callable[[float], Awaitable[None]]:
         async def run(timeout: float) -> None:
@@ -396,7 +405,7 @@ class PodContainers:
 
     def _message(self, record: ContainerRecord) -> str:
         """The content of terminationMessagePath, or if its policy says so the end of the log."""
-        container = pods.container(self._state.pod, record.name) or {}
+        container = pods.container(self._state.pod, record.name)
         directories = self._node.directories
         path = directories.termination_message(self._state.uid, record.name, record.attempt)
         try:
@@ -404,7 +413,8 @@ class PodContainers:
                 text = file.read(MAX_MESSAGE).decode(errors="replace")
         except OSError:
             text = ""
-        wants_log = container.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        policy = container.get("terminationMessagePolicy") if container is not None else None
+        wants_log = policy == "FallbackToLogsOnError"
         if not text and wants_log and not record.succeeded:
             log_path = directories.container_log(self._state.pod, record.name, record.attempt)
             return last_output(log_path)

@@ -9,12 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
 from kubewire.components.kubelet.pod.expansion import expand
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        ConfigMap,
+        ConfigMapEnvSource,
+        ConfigMapKeySelector,
+        Container,
+        EnvFromSource,
+        EnvVar,
+        Pod,
+        SecretEnvSource,
+        SecretKeySelector,
+        Service,
+        ServiceSpec,
+    )
 
 
 class EnvironmentProblem(ValueError):
@@ -27,13 +41,13 @@ class Sources:
 
     node: NodeFacts
     pod_ips: tuple[str, ...]
-    config_map: Callable[[str], KubeObject | None]
+    config_map: Callable[[str], ConfigMap | None]
     secret: Callable[[str], Mapping[str, bytes] | None]
-    services: Iterable[KubeObject]
+    services: Iterable[Service]
 
 
 def service_variables(
-    services: Iterable[KubeObject],
+    services: Iterable[Service],
     namespace: str,
     links: bool,
 ) -> dict[str, str]:
@@ -42,7 +56,7 @@ def service_variables(
     These are default/kubernetes and, with enableServiceLinks, all Services of the pod's namespace.
     Headless and ExternalName Services have no cluster IP and are left out.
     """
-    chosen: dict[str, KubeObject] = {}
+    chosen: dict[str, Service] = {}
     for service in services:
         own = service["metadata"]
         address = service["spec"].get("clusterIP")
@@ -62,7 +76,7 @@ def _variable_name(text: str) -> str:
     return text.upper().replace("-", "_")
 
 
-def _variables_of(name: str, spec: Mapping[str, Any]) -> dict[str, str]:
+def _variables_of(name: str, spec: ServiceSpec) -> dict[str, str]:
     prefix = _variable_name(name)
     host = spec["clusterIP"]
     bracketed = f"[{host}]" if ":" in host else host
@@ -91,7 +105,7 @@ def _variables_of(name: str, spec: Mapping[str, Any]) -> dict[str, str]:
 _ENV_NAME = re.compile(r"^[ -<>-~]+$")
 
 
-def environment(pod: KubeObject, container: Mapping[str, Any], sources: Sources) -> dict[str, str]:
+def environment(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:
     """The variables of a container.
 
     Raises EnvironmentProblem for a missing ConfigMap, Secret or key that is not optional.
@@ -102,18 +116,18 @@ def environment(pod: KubeObject, container: Mapping[str, Any], sources: Sources)
     with_links = pod["spec"].get("enableServiceLinks") is not False
     links = service_variables(sources.services, pods.namespace(pod), with_links)
     known = dict(result)
-    for entry in container.get("env") or []:
-        value = _value(pod, container, entry, sources, {**links, **known})
+    for variable in container.get("env") or []:
+        value = _value(pod, container, variable, sources, {**links, **known})
         if value is not None:
-            known[entry["name"]] = value
-            result[entry["name"]] = value
+            known[variable["name"]] = value
+            result[variable["name"]] = value
     return {**links, **result}
 
 
-def _from_object(pod: KubeObject, entry: Mapping[str, Any], sources: Sources) -> dict[str, str]:
+def _from_object(pod: Pod, entry: EnvFromSource, sources: Sources) -> dict[str, str]:
     prefix = entry.get("prefix") or ""
     values: Mapping[str, str] | None = None
-    reference: Mapping[str, Any] = {}
+    reference: ConfigMapEnvSource | SecretEnvSource = {}
     kind = ""
     if reference := entry.get("configMapRef") or {}:
         kind = "configmap"
@@ -129,9 +143,9 @@ def _from_object(pod: KubeObject, entry: Mapping[str, Any], sources: Sources) ->
 
 
 def _value(
-    pod: KubeObject,
-    container: Mapping[str, Any],
-    entry: Mapping[str, Any],
+    pod: Pod,
+    container: Container,
+    entry: EnvVar,
     sources: Sources,
     known: Mapping[str, str],
 ) -> str | None:
@@ -141,26 +155,26 @@ def _value(
     try:
         if reference := source.get("fieldRef"):
             return field(pod, reference["fieldPath"], sources.node, sources.pod_ips)
-        if reference := source.get("resourceFieldRef"):
-            other = pods.container(pod, reference.get("containerName") or "") or container
-            return resource_field(other, reference, sources.node)
+        if resource := source.get("resourceFieldRef"):
+            other = pods.container(pod, resource.get("containerName") or "") or container
+            return resource_field(other, resource, sources.node)
     except DownwardError as error:
         raise EnvironmentProblem(str(error)) from error
-    if reference := source.get("configMapKeyRef"):
-        data = _config_map_values(sources, reference)
-        return _key(pod, "ConfigMap", "configmap", reference, data)
-    if reference := source.get("secretKeyRef"):
-        values = _secret_values(sources, reference)
-        return _key(pod, "Secret", "secret", reference, values)
+    if config_map_key := source.get("configMapKeyRef"):
+        data = _config_map_values(sources, config_map_key)
+        return _key(pod, "ConfigMap", "configmap", config_map_key, data)
+    if secret_key := source.get("secretKeyRef"):
+        values = _secret_values(sources, secret_key)
+        return _key(pod, "Secret", "secret", secret_key, values)
     return ""
 
 
-def _config_map_values(sources: Sources, reference: Mapping[str, Any]) -> dict[str, str] | None:
+def _config_map_values(sources: Sources, reference: ConfigMapEnvSource | ConfigMapKeySelector) -> dict[str, str] | None:
     config_map = sources.config_map(reference["name"])
     return None if config_map is None else (config_map.get("data") or {})
 
 
-def _secret_values(sources: Sources, reference: Mapping[str, Any]) -> dict[str, str] | None:
+def _secret_values(sources: Sources, reference: SecretEnvSource | SecretKeySelector) -> dict[str, str] | None:
     secret = sources.secret(reference["name"])
     if secret is None:
         return None
@@ -168,10 +182,10 @@ def _secret_values(sources: Sources, reference: Mapping[str, Any]) -> dict[str, 
 
 
 def _key(
-    pod: KubeObject,
+    pod: Pod,
     kind: str,
     lower: str,
-    reference: Mapping[str, Any],
+    reference: ConfigMapKeySelector | SecretKeySelector,
     values: Mapping[str, str] | None,
 ) -> str | None:
     """The value of a key; None for a missing optional key. kind, lower: names for the errors."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.pod import hostsfile
 from kubewire.components.kubelet.pod.environment import Sources
@@ -22,6 +22,9 @@ from kubewire.components.kubelet.volumes.payload import (
 from kubewire.components.kubelet.volumes.setup import WRITTEN, set_up, sub_path
 from kubewire.components.runtime.api import Mount
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, Pod
+
 
 class PodFiles:
     """The files of a pod. Each call of prepare() also updates the volumes of running containers."""
@@ -30,7 +33,7 @@ class PodFiles:
         self._node = node
         self._uid = uid
 
-    async def prepare(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> None:
+    async def prepare(self, pod: Pod, pod_ips: tuple[str, ...]) -> None:
         """Sets up the pod's volumes, or updates their content. Raises MountProblem."""
         node = self._node
         config_maps, secrets = references(pod)
@@ -46,7 +49,7 @@ class PodFiles:
         )
         set_up(pod, node.directories, sources)
 
-    def environment_sources(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> Sources:
+    def environment_sources(self, pod: Pod, pod_ips: tuple[str, ...]) -> Sources:
         node = self._node
         namespace = pods.namespace(pod)
 
@@ -62,7 +65,7 @@ class PodFiles:
             node.services(),
         )
 
-    def write_managed(self, pod: KubeObject, pod_ips: tuple[str, ...]) -> dict[str, Path]:
+    def write_managed(self, pod: Pod, pod_ips: tuple[str, ...]) -> dict[str, Path]:
         """Writes the three files in /etc; returns target in the container -> file on the node.
 
         Exceeded DNS limits become events.
@@ -101,8 +104,8 @@ class PodFiles:
 
     def mounts(
         self,
-        pod: KubeObject,
-        container: pods.Container,
+        pod: Pod,
+        container: Container,
         pod_ips: tuple[str, ...],
         env: Mapping[str, str],
         attempt: int,
@@ -131,7 +134,7 @@ class PodFiles:
                 sub_mounts.append(Mount(wanted["mountPath"], source, read_only=read_only))
             else:
                 plain[wanted["name"]] = path
-        whole = {
+        whole: Container = {
             **container,
             "volumeMounts": [
                 entry

@@ -4,14 +4,15 @@ tcpSocket)."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 
-from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.probes import http
 from kubewire.components.kubelet.probes.actions import Exec, PortError, port_number, tcp
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, LifecycleHandler
 
 
 class HookError(Exception):
@@ -19,21 +20,21 @@ class HookError(Exception):
 
 
 async def run(
-    handler: Mapping[str, Any],
-    container: pods.Container,
+    handler: LifecycleHandler,
+    container: Container,
     pod_ip: str,
     session: aiohttp.ClientSession,
     execute: Exec,
     timeout: float,
 ) -> None:
     """Runs a handler for at most `timeout` seconds. Raises HookError."""
-    if action := handler.get("exec"):
-        await _exec(list(action.get("command") or []), execute, timeout)
-    elif action := handler.get("sleep"):
-        await asyncio.sleep(min(float(action["seconds"]), timeout))
-    elif action := handler.get("httpGet"):
+    if command := handler.get("exec"):
+        await _exec(list(command.get("command") or []), execute, timeout)
+    elif sleep := handler.get("sleep"):
+        await asyncio.sleep(min(float(sleep["seconds"]), timeout))
+    elif http_get := handler.get("httpGet"):
         try:
-            wanted = http.target(action, pod_ip, port_number(action.get("port") or 80, container))
+            wanted = http.target(http_get, pod_ip, port_number(http_get.get("port") or 80, container))
         except PortError as error:
             raise HookError(str(error)) from error
         headers = {**wanted.headers, "User-Agent": "kube-lifecycle/1.36"}
@@ -41,9 +42,9 @@ async def run(
         result = await http.probe(session, wanted, timeout)
         if not result.success:
             raise HookError(result.output)
-    elif action := handler.get("tcpSocket"):
-        port = port_number(action["port"], container)
-        result = await tcp(action.get("host") or pod_ip, port, timeout)
+    elif tcp_socket := handler.get("tcpSocket"):
+        port = port_number(tcp_socket["port"], container)
+        result = await tcp(tcp_socket.get("host") or pod_ip, port, timeout)
         if not result.success:
             raise HookError(result.output)
     else:

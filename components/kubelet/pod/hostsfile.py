@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import HostAlias, Pod
 
 #: Upstream's limit for a host name. Linux allows 64 bytes (HOST_NAME_MAX, sethostname(2)).
 MAX_HOSTNAME = 63
@@ -19,7 +21,7 @@ class HostnameError(ValueError):
     """setHostnameAsFQDN asks for a name that is longer than Linux allows."""
 
 
-def hostname(pod: KubeObject, node_name: str) -> str:
+def hostname(pod: Pod, node_name: str) -> str:
     """The short name: spec.hostname, else the pod's name cut to 63 bytes.
 
     On the host network it is the node's name.
@@ -32,7 +34,7 @@ def hostname(pod: KubeObject, node_name: str) -> str:
     return pods.name(pod)[:MAX_HOSTNAME].rstrip("-.")
 
 
-def fqdn(pod: KubeObject, node_name: str, cluster_domain: str) -> str:
+def fqdn(pod: Pod, node_name: str, cluster_domain: str) -> str:
     """HOSTNAME.SUBDOMAIN.NAMESPACE.svc.DOMAIN; "" without a subdomain."""
     subdomain = pod["spec"].get("subdomain")
     if not subdomain or pod["spec"].get("hostnameOverride") or pods.host_network(pod):
@@ -41,7 +43,7 @@ def fqdn(pod: KubeObject, node_name: str, cluster_domain: str) -> str:
     return f"{short}.{subdomain}.{pods.namespace(pod)}.svc.{cluster_domain}"
 
 
-def kernel_hostname(pod: KubeObject, node_name: str, cluster_domain: str) -> str:
+def kernel_hostname(pod: Pod, node_name: str, cluster_domain: str) -> str:
     """The argument of sethostname(2). Raises HostnameError for an FQDN of more than 64 bytes."""
     full = fqdn(pod, node_name, cluster_domain)
     if not (pod["spec"].get("setHostnameAsFQDN") and full):
@@ -54,7 +56,7 @@ def kernel_hostname(pod: KubeObject, node_name: str, cluster_domain: str) -> str
 
 
 def render(
-    pod: KubeObject,
+    pod: Pod,
     ips: Sequence[str],
     node_name: str,
     cluster_domain: str,
@@ -78,7 +80,7 @@ def render(
     return MANAGED_HEADER + standard + "".join(f"{ip}\t{names}\n" for ip in ips) + aliases
 
 
-def _alias_lines(aliases: Sequence[dict[str, Any]]) -> str:
+def _alias_lines(aliases: Sequence[HostAlias]) -> str:
     if not aliases:
         return ""
     lines = [f"{alias['ip']}\t{chr(9).join(alias.get('hostnames') or [])}\n" for alias in aliases]

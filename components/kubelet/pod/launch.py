@@ -14,13 +14,15 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.images.catalogue import Program
 from kubewire.components.kubelet.records import ContainerRecord, SandboxRecord
 from kubewire.components.runtime.api import Mount, Process, ProcessSpec, Rootfs, Tty
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, Pod, PodSecurityContext, SecurityContext
 
 PAUSE = "kubewire.components.runtime.pause:main"
 NODE_LABEL = "io.kubewire.kubelet.node"
@@ -66,7 +68,7 @@ class Launch:
 
 
 def labels(
-    pod: KubeObject,
+    pod: Pod,
     node_name: str,
     kind: str,
     state: Mapping[str, Any],
@@ -98,7 +100,7 @@ def is_sandbox(process: Process) -> bool:
 
 
 def pause_spec(
-    pod: KubeObject,
+    pod: Pod,
     node_name: str,
     node_pid: int,
     sandbox_id: str,
@@ -127,13 +129,13 @@ def pause_spec(
     )
 
 
-def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -> ProcessSpec:
+def container_spec(pod: Pod, container: Container, launch: Launch) -> ProcessSpec:
     """A container's process. Raises LaunchError if runAsNonRoot contradicts the user."""
-    context = dict(pod["spec"].get("securityContext") or {})
-    context |= container.get("securityContext") or {}
-    privileged = bool(context.get("privileged"))
-    user = context.get("runAsUser")
-    if context.get("runAsNonRoot") and user in (None, 0, "0", "root", ""):
+    shared = pod["spec"].get("securityContext") or {}
+    own = container.get("securityContext") or {}
+    privileged = bool(own.get("privileged"))
+    user = own.get("runAsUser", shared.get("runAsUser"))
+    if own.get("runAsNonRoot", shared.get("runAsNonRoot")) and user in (None, 0, "0", "root", ""):
         where = f'(pod: "{pods.full_name(pod)}({pods.uid(pod)})", container: {container["name"]})'
         raise LaunchError(f"container has runAsNonRoot and image will run as root {where}")
     state = {
@@ -149,14 +151,14 @@ def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -
         env=launch.env,
         cwd=container.get("workingDir") or program.working_dir,
         user=user,
-        group=context.get("runAsGroup"),
-        groups=_groups(context),
-        capabilities=None if privileged else _capabilities(context),
+        group=own.get("runAsGroup", shared.get("runAsGroup")),
+        groups=_groups(shared),
+        capabilities=None if privileged else _capabilities(own),
         join=_joined(pod, launch),
         unshare=("mnt",) if launch.target_pid else _own(pod),
         rootfs=Rootfs(
             mounts=launch.mounts,
-            read_only=bool(context.get("readOnlyRootFilesystem")),
+            read_only=bool(own.get("readOnlyRootFilesystem")),
             privileged=privileged,
         ),
         stdin_open=bool(container.get("stdin")),
@@ -173,7 +175,7 @@ def container_spec(pod: KubeObject, container: pods.Container, launch: Launch) -
     )
 
 
-def _joined(pod: KubeObject, launch: Launch) -> dict[str, int | str]:
+def _joined(pod: Pod, launch: Launch) -> dict[str, int | str]:
     pause = launch.sandbox.pid
     join: dict[str, int | str] = {"net": pause, "uts": pause, "mnt": launch.node_pid}
     if not pod["spec"].get("hostIPC"):
@@ -185,19 +187,19 @@ def _joined(pod: KubeObject, launch: Launch) -> dict[str, int | str]:
     return join
 
 
-def _own(pod: KubeObject) -> tuple[str, ...]:
+def _own(pod: Pod) -> tuple[str, ...]:
     shared = pod["spec"].get("shareProcessNamespace") or pod["spec"].get("hostPID")
     return ("mnt",) if shared else ("pid", "mnt")
 
 
-def _groups(context: Mapping[str, Any]) -> tuple[int, ...]:
+def _groups(context: PodSecurityContext) -> tuple[int, ...]:
     groups = list(context.get("supplementalGroups") or [])
     if context.get("fsGroup") is not None:
         groups.append(context["fsGroup"])
     return tuple(dict.fromkeys(int(group) for group in groups))
 
 
-def _capabilities(context: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _capabilities(context: SecurityContext) -> tuple[str, ...] | None:
     asked = context.get("capabilities") or {}
     add = {str(name).upper().removeprefix("CAP_") for name in asked.get("add") or []}
     drop = {str(name).upper().removeprefix("CAP_") for name in asked.get("drop") or []}
@@ -275,7 +277,7 @@ def exec_spec(
 
 
 def mounts(
-    container: pods.Container,
+    container: Container,
     files: Mapping[str, Path],
     volume_path: Mapping[str, Path],
     termination_message: Path,

@@ -31,11 +31,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubewire.components.kernel import namespaces
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import cni, pods
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,7 +114,7 @@ def connect_within(netns: Path, family: socket.AddressFamily) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM)
 
 
-def cni_args(pod: KubeObject, container_id: str) -> dict[str, str]:
+def cni_args(pod: Pod, container_id: str) -> dict[str, str]:
     """The CNI_ARGS that containerd passes."""
     return {
         "IgnoreUnknown": "1",
@@ -136,7 +138,7 @@ def in_order(ips: Iterable[str], node_ips: Sequence[str]) -> tuple[str, ...]:
     return tuple(first[is_ipv6] for is_ipv6 in (primary, not primary) if is_ipv6 in first)
 
 
-def port_mappings(pod: KubeObject) -> list[dict[str, Any]]:
+def port_mappings(pod: Pod) -> list[dict[str, Any]]:
     """The argument of the capability portMappings: every hostPort of the pod."""
     return [
         {
@@ -151,7 +153,7 @@ def port_mappings(pod: KubeObject) -> list[dict[str, Any]]:
     ]
 
 
-def bandwidth(pod: KubeObject) -> dict[str, int]:
+def bandwidth(pod: Pod) -> dict[str, int]:
     """The argument of the capability bandwidth.
 
     It comes from the annotations kubernetes.io/ingress-bandwidth and
@@ -173,7 +175,7 @@ def bandwidth(pod: KubeObject) -> dict[str, int]:
 _DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
 
 
-def requested(pod: KubeObject) -> dict[str, Any]:
+def requested(pod: Pod) -> dict[str, Any]:
     """The arguments of the capabilities ips (with prefix lengths) and mac.
 
     An annotation that cannot be parsed is ignored.
@@ -188,7 +190,7 @@ def requested(pod: KubeObject) -> dict[str, Any]:
     return {key: wanted[key] for key in ("ips", "mac") if wanted.get(key)}
 
 
-def capability_args(pod: KubeObject) -> dict[str, Any]:
+def capability_args(pod: Pod) -> dict[str, Any]:
     """The arguments of all capabilities that the pod makes use of."""
     args: dict[str, Any] = {
         "portMappings": port_mappings(pod),
@@ -239,7 +241,7 @@ class PodNetwork:
         except (cni.CNIError, cni.ConfigError) as error:
             self._problem = str(error)
 
-    async def attach(self, pod: KubeObject, sandbox_id: str) -> tuple[Path, tuple[str, ...]]:
+    async def attach(self, pod: Pod, sandbox_id: str) -> tuple[Path, tuple[str, ...]]:
         """Returns a pinned namespace that is attached to the network, and its addresses.
 
         Raises SandboxNetworkError.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 
 from kubewire.components.kubeapi.client import Client
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet.configuration import Settings
 from kubewire.components.kubelet.downward import NodeFacts
 from kubewire.components.kubelet.images.pulls import ImagePuller
@@ -23,13 +22,16 @@ from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.tokens import TokenCache
 from kubewire.components.runtime.api import AsyncRuntimeClient
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Service
+
 
 class Recorder(Protocol):
     """Records events."""
 
     def event(
         self,
-        obj: KubeObject,
+        obj: Mapping[str, Any],
         event_type: str,
         reason: str,
         message: str,
@@ -52,7 +54,7 @@ class NodeServices:
     images: ImagePuller
     objects: ReferencedObjects
     tokens: TokenCache
-    services: Callable[[], Iterable[KubeObject]]
+    services: Callable[[], Iterable[Service]]
     services_ready: asyncio.Event
     recorder: Recorder
     status: StatusWriter

@@ -29,13 +29,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView
 from kubewire.components.kubelet.status.containers import started
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, Pod, PodStatus
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Actions:
 _HASHED = ("name", "image")
 
 
-def spec_hash(container: pods.Container) -> str:
+def spec_hash(container: Container) -> str:
     """A hash of the fields whose change replaces a running container."""
     chosen = {key: container.get(key) for key in _HASHED}
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
@@ -78,7 +80,7 @@ def should_restart(policy: str, current: ContainerRecord | None) -> bool:
     return policy == "Always" or not current.succeeded
 
 
-def plan(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
+def plan(pod: Pod, record: PodRecord, probes: ProbeView) -> Actions:
     """The next actions. The caller plans again after doing them, until nothing is left to do."""
     if record.sandbox is None or not record.sandbox.ready:
         return _without_sandbox(pod, record)
@@ -91,7 +93,7 @@ def plan(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
     return replace(actions, start=(*actions.start, *added)) if added else actions
 
 
-def _without_sandbox(pod: KubeObject, record: PodRecord) -> Actions:
+def _without_sandbox(pod: Pod, record: PodRecord) -> Actions:
     policy = pods.restart_policy(pod)
     runs = [record.current.get(item["name"]) for item in pods.containers(pod)]
     # A container cannot outlive the sandbox, so one that still runs counts as failed.
@@ -109,7 +111,7 @@ def _in_sandbox(record: PodRecord, name: str) -> ContainerRecord | None:
     return current if current and sandbox and current.sandbox_id == sandbox.id else None
 
 
-def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions | None:
+def _initialize(pod: Pod, record: PodRecord, probes: ProbeView) -> Actions | None:
     """Actions for the init containers; None once all are done. _run() restarts ended sidecars."""
     if any(_in_sandbox(record, item["name"]) for item in pods.containers(pod)):
         return None
@@ -134,7 +136,7 @@ def _initialize(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Action
 
 
 def _watch_init(
-    item: pods.Container,
+    item: Container,
     current: ContainerRecord,
     probes: ProbeView,
 ) -> Actions | None:
@@ -146,7 +148,7 @@ def _watch_init(
     return None if started(item, current, probes) else Actions()
 
 
-def _run(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
+def _run(pod: Pod, record: PodRecord, probes: ProbeView) -> Actions:
     policy = pods.restart_policy(pod)
     start: list[str] = []
     kill: list[Kill] = []
@@ -176,7 +178,7 @@ def _run(pod: KubeObject, record: PodRecord, probes: ProbeView) -> Actions:
 
 
 def _to_kill(
-    item: pods.Container,
+    item: Container,
     current: ContainerRecord,
     probes: ProbeView,
     *,
@@ -202,7 +204,7 @@ class Deadline:
     message: str = field(default="Pod was active on the node longer than the specified deadline")
 
 
-def deadline(pod: KubeObject, status: Mapping[str, object]) -> Deadline:
+def deadline(pod: Pod, status: PodStatus) -> Deadline:
     """status.startTime plus spec.activeDeadlineSeconds."""
     seconds = pod["spec"].get("activeDeadlineSeconds")
     begun = status.get("startTime")

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.backoff import Backoff
 from kubewire.components.kubelet.pod import launch
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, SandboxRecord, Waiting
 from kubewire.components.runtime.api import Process
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod
+
 
 @dataclass
 class PodState:
     """A pod's state. record is replaced and never changed, so that readers see a consistent one."""
 
-    pod: KubeObject
+    pod: Pod
     record: PodRecord = field(default_factory=PodRecord)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     #: The runs that the runtime still remembers: container name -> runtime ids, oldest first.
@@ -74,7 +77,7 @@ class PodState:
 
 
 def adopt(
-    pod: KubeObject,
+    pod: Pod,
     processes: list[Process],
     messages: Mapping[str, str] | None = None,
 ) -> PodState:

@@ -8,12 +8,14 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import ContainerRecord
 from kubewire.components.runtime.api import ExitStatus, RuntimeApiError
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ async def _ended_in_time(gone: asyncio.Future[None], grace: Grace, begun: float)
 
 
 def termination_order(
-    pod: KubeObject,
+    pod: Pod,
     running: list[ContainerRecord],
 ) -> list[list[ContainerRecord]]:
     """The groups of containers to end one after the other.

@@ -37,10 +37,10 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubewire.components.kubeapi.client import ApiError
-from kubewire.components.kubeapi.resources import PODS, KubeObject
+from kubewire.components.kubeapi.resources import PODS
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.node.object import network_not_ready
 from kubewire.components.kubelet.pod.containers import PodContainers, SandboxError
@@ -57,6 +57,9 @@ from kubewire.components.kubelet.status.generate import Override, pod_status
 from kubewire.components.kubelet.volumes.payload import MountProblem
 from kubewire.components.kubelet.volumes.setup import tear_down
 from kubewire.components.runtime.api import Process, RuntimeApiError
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, PodStatus
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -114,7 +117,7 @@ class PodWorker:
         """Whether a step is running."""
         return self._step is not None
 
-    def update(self, pod: KubeObject, *, deleted: bool = False) -> None:
+    def update(self, pod: Pod, *, deleted: bool = False) -> None:
         """Takes the pod's new definition. deleted: its object or manifest is gone."""
         self.state.pod = pod
         self._deleted = self._deleted or deleted
@@ -302,9 +305,9 @@ class PodWorker:
         record = self.state.record.current.get(kill.name)
         if record is None or not record.running:
             return
-        container = pods.container(self.state.pod, kill.name) or {}
-        probe = container.get(f"{kill.probe}Probe") or {}
-        own = probe.get("terminationGracePeriodSeconds")
+        container = pods.container(self.state.pod, kill.name)
+        probe = pods.probes(container).get(kill.probe) if container is not None else None
+        own = probe.get("terminationGracePeriodSeconds") if probe is not None else None
         grace = float(pods.grace_period(self.state.pod) if own is None else own)
         await self.containers.stop(record, kill.message, lambda: grace)
         self._stop_probes_of_ended()
@@ -398,7 +401,7 @@ class PodWorker:
     def running(self) -> list[ContainerRecord]:
         return self.state.record.running()
 
-    def _last_status(self) -> dict[str, Any]:
+    def _last_status(self) -> PodStatus:
         return self.node.status.get(self.state.uid) or self.state.pod.get("status") or {}
 
     def publish(self) -> None:
@@ -414,7 +417,7 @@ class PodWorker:
         owned = [item for item in last.get("conditions") or [] if item["type"] in OWNED]
         foreign = [item for item in api_conditions if item["type"] not in OWNED]
         scheduled = [item for item in api_conditions if item["type"] == "PodScheduled"]
-        base = {**pod, "status": {**api, **last, "conditions": [*(owned or scheduled), *foreign]}}
+        base: Pod = {**pod, "status": {**api, **last, "conditions": [*(owned or scheduled), *foreign]}}
         if not self.state.record.current and pods.is_terminal(pod):
             # The pod finished under an earlier kubelet and left no process, so only the API still
             # knows its status.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import aiohttp
 
 from kubewire.components.base.golang import format_duration
-from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.probes import grpc, http
 from kubewire.components.kubelet.probes.http import ProbeResult
 from kubewire.components.kubelet.probes.state import ProbeSpec
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container
 
 _MAX_OUTPUT = 10 * 1024
 
@@ -26,7 +28,7 @@ class PortError(ValueError):
     """The probe refers to a port that the container does not have."""
 
 
-def port_number(port: int | str, container: pods.Container) -> int:
+def port_number(port: int | str, container: Container) -> int:
     """The number of a port that is given by number or by its name. Raises PortError."""
     if isinstance(port, int) or str(port).isdigit():
         number = int(port)
@@ -41,25 +43,25 @@ def port_number(port: int | str, container: pods.Container) -> int:
 
 async def run(
     spec: ProbeSpec,
-    container: pods.Container,
+    container: Container,
     pod_ip: str,
     session: aiohttp.ClientSession,
     execute: Exec,
 ) -> ProbeResult:
     """Runs a probe. It raises nothing: a failure is a result with the text for the event."""
-    handler: Mapping[str, Any] = spec.handler
+    handler = spec.handler
     try:
-        if action := handler.get("httpGet"):
-            wanted = http.target(action, pod_ip, port_number(action["port"], container))
+        if http_get := handler.get("httpGet"):
+            wanted = http.target(http_get, pod_ip, port_number(http_get["port"], container))
             return await http.probe(session, wanted, spec.timeout)
-        if action := handler.get("tcpSocket"):
-            host = action.get("host") or pod_ip
-            return await tcp(host, port_number(action["port"], container), spec.timeout)
-        if action := handler.get("grpc"):
-            service = action.get("service") or ""
-            return await grpc.probe(pod_ip, int(action["port"]), service, spec.timeout)
-        if action := handler.get("exec"):
-            return await _exec(execute, list(action.get("command") or []), spec.timeout)
+        if tcp_socket := handler.get("tcpSocket"):
+            host = tcp_socket.get("host") or pod_ip
+            return await tcp(host, port_number(tcp_socket["port"], container), spec.timeout)
+        if call := handler.get("grpc"):
+            service = call.get("service") or ""
+            return await grpc.probe(pod_ip, int(call["port"]), service, spec.timeout)
+        if command := handler.get("exec"):
+            return await _exec(execute, list(command.get("command") or []), spec.timeout)
     except PortError as error:
         return ProbeResult(False, str(error))
     return ProbeResult(False, f"missing probe handler for {container['name']}")

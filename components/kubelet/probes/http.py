@@ -10,10 +10,13 @@ import asyncio
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import HTTPGetAction
 
 USER_AGENT = "kube-probe/1.36"
 _MAX_REDIRECTS = 10
@@ -38,7 +41,7 @@ class HttpTarget:
     headers: Mapping[str, str]
 
 
-def target(action: Mapping[str, Any], pod_ip: str, port: int) -> HttpTarget:
+def target(action: HTTPGetAction, pod_ip: str, port: int) -> HttpTarget:
     """The request of an HTTPGetAction; its Host header overrides the one of the URL."""
     scheme = (action.get("scheme") or "HTTP").lower()
     host = action.get("host") or pod_ip

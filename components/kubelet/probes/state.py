@@ -8,9 +8,11 @@ liveness or startup probe then stays on hold until the container is started agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Probe
 
 #: The verdict before a threshold is reached; None: no verdict.
 INITIAL: dict[str, bool | None] = {"readiness": False, "liveness": True, "startup": None}
@@ -21,7 +23,7 @@ class ProbeSpec:
     """A Probe with Kubernetes' defaults. Times are in seconds; thresholds count equal results."""
 
     kind: str
-    handler: Mapping[str, Any]
+    handler: Probe
     initial_delay: float = 0.0
     period: float = 10.0
     timeout: float = 1.0
@@ -30,7 +32,7 @@ class ProbeSpec:
     grace_period: int | None = None
 
     @classmethod
-    def of(cls, kind: str, probe: Mapping[str, Any]) -> ProbeSpec:
+    def of(cls, kind: str, probe: Probe) -> ProbeSpec:
         return cls(
             kind,
             probe,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -14,6 +15,9 @@ from kubewire.components.kubelet.probes.actions import Exec
 from kubewire.components.kubelet.probes.http import ProbeResult
 from kubewire.components.kubelet.probes.state import ProbeSpec, ProbeState, begin, observe
 from kubewire.components.kubelet.records import ContainerRecord, ProbeView
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container
 
 #: The delays between early tries of a readiness or startup probe. Upstream notices a started
 #: container within a second (PLEG relist) and probes it from then on. This kubelet notices at once,
@@ -64,16 +68,16 @@ class Prober:
         }
         return ProbeView(by_kind["startup"], by_kind["readiness"], by_kind["liveness"])
 
-    def start(self, container: pods.Container, record: ContainerRecord, now: float) -> None:
+    def start(self, container: Container, record: ContainerRecord, now: float) -> None:
         """Starts the probes of a container that has just started or was adopted."""
         name = record.name
         self.stop(name)
         self._started[name] = asyncio.Event()
-        kinds = list(pods.probe_kinds(container))
-        if "startup" not in kinds:
+        probes = pods.probes(container)
+        if "startup" not in probes:
             self._started[name].set()
-        for kind in kinds:
-            spec = ProbeSpec.of(kind, container[f"{kind}Probe"])
+        for kind, probe in probes.items():
+            spec = ProbeSpec.of(kind, probe)
             self._states[name, kind] = begin(spec)
             work = self._run(container, record, spec, now - record.started_at)
             task = asyncio.create_task(work, name=f"{kind} probe of {name}")
@@ -97,7 +101,7 @@ class Prober:
 
     async def _run(
         self,
-        container: pods.Container,
+        container: Container,
         record: ContainerRecord,
         spec: ProbeSpec,
         age: float,
@@ -124,7 +128,7 @@ class Prober:
 
     async def _early(
         self,
-        container: pods.Container,
+        container: Container,
         record: ContainerRecord,
         spec: ProbeSpec,
     ) -> bool:
@@ -139,7 +143,7 @@ class Prober:
 
     async def _probe(
         self,
-        container: pods.Container,
+        container: Container,
         record: ContainerRecord,
         spec: ProbeSpec,
     ) -> ProbeResult:

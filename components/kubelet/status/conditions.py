@@ -3,27 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import PodRecord
 
-Condition = dict[str, Any]
-Statuses = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ContainerStatus, Pod, PodCondition
+
+Statuses = Sequence["ContainerStatus"]
 
 #: The types of all conditions that the kubelet writes; other types belong to other controllers.
 OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
 def conditions(
-    pod: KubeObject,
+    pod: Pod,
     record: PodRecord,
     init_statuses: Statuses,
     statuses: Statuses,
     phase: str,
-) -> list[Condition]:
+) -> list[PodCondition]:
     """The conditions in upstream's order, without transition times (see stamp())."""
     sandbox_ready = record.sandbox is not None and record.sandbox.ready
     return [
@@ -35,8 +36,8 @@ def conditions(
     ]
 
 
-def _condition(kind: str, status: bool, reason: str = "", message: str = "") -> Condition:
-    condition: Condition = {"type": kind, "status": "True" if status else "False"}
+def _condition(kind: str, status: bool, reason: str = "", message: str = "") -> PodCondition:
+    condition: PodCondition = {"type": kind, "status": "True" if status else "False"}
     if reason:
         condition["reason"] = reason
     if message:
@@ -53,12 +54,12 @@ def _incomplete(label: str, unknown: Sequence[str], incomplete: Sequence[str]) -
 
 
 def containers_ready(
-    pod: KubeObject,
+    pod: Pod,
     init_statuses: Statuses,
     statuses: Statuses,
     phase: str,
     kind: str = "ContainersReady",
-) -> Condition:
+) -> PodCondition:
     """True if all app containers and sidecars are ready."""
     by_name = {status["name"]: status for status in (*init_statuses, *statuses)}
     wanted = [item["name"] for item in pods.init_containers(pod) if pods.is_sidecar(item)]
@@ -74,7 +75,7 @@ def containers_ready(
     return _condition(kind, True)
 
 
-def ready(pod: KubeObject, init_statuses: Statuses, statuses: Statuses, phase: str) -> Condition:
+def ready(pod: Pod, init_statuses: Statuses, statuses: Statuses, phase: str) -> PodCondition:
     """True if ContainersReady and all readiness gates are true (KEP-580)."""
     base = containers_ready(pod, init_statuses, statuses, phase, "Ready")
     if base["status"] != "True":
@@ -95,19 +96,21 @@ def ready(pod: KubeObject, init_statuses: Statuses, statuses: Statuses, phase: s
 
 
 def initialized(
-    pod: KubeObject,
+    pod: Pod,
     init_statuses: Statuses,
     statuses: Statuses,
     phase: str,
-) -> Condition:
+) -> PodCondition:
     """True once the init containers are done; it does not become false again."""
     by_name = {status["name"]: status for status in init_statuses}
     wanted = pods.init_containers(pod)
     unknown = [item["name"] for item in wanted if item["name"] not in by_name]
     incomplete = []
     for item in wanted:
-        done = "started" if pods.is_sidecar(item) else "ready"
-        if item["name"] in by_name and not by_name[item["name"]][done]:
+        if item["name"] not in by_name:
+            continue
+        status = by_name[item["name"]]
+        if not (status["started"] if pods.is_sidecar(item) else status["ready"]):
             incomplete.append(item["name"])
     if phase == "Succeeded" and not unknown:
         return _condition("Initialized", True, "PodCompleted")
@@ -118,23 +121,25 @@ def initialized(
     return _condition("Initialized", True)
 
 
-def _has_run(status: Mapping[str, Any]) -> bool:
+def _has_run(status: ContainerStatus) -> bool:
     return bool({"running", "terminated"} & {*status["state"], *(status.get("lastState") or {})})
 
 
 def stamp(
-    fresh: Sequence[Condition],
-    old: Sequence[Condition],
+    fresh: Sequence[PodCondition],
+    old: Sequence[PodCondition],
     now: str,
     generation: int | None,
-) -> list[Condition]:
+) -> list[PodCondition]:
     """Adds transition times; a condition whose status has not changed keeps its time."""
     before = {item["type"]: item for item in old}
-    stamped = []
+    stamped: list[PodCondition] = []
     for item in fresh:
         known = before.get(item["type"])
         same = known is not None and known["status"] == item["status"]
-        extra = {"observedGeneration": generation} if generation else {}
         time = known.get("lastTransitionTime") or now if same and known else now
-        stamped.append({**item, "lastTransitionTime": time, **extra})
+        entry: PodCondition = {**item, "lastTransitionTime": time}
+        if generation:
+            entry["observedGeneration"] = generation
+        stamped.append(entry)
     return stamped

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView
 
-ContainerStatus = dict[str, Any]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        Container,
+        ContainerStateTerminated,
+        ContainerStateWaiting,
+        ContainerStatus,
+        Pod,
+    )
 
 
 def container_statuses(
-    pod: KubeObject,
+    pod: Pod,
     record: PodRecord,
     probes: ProbeView,
 ) -> list[ContainerStatus]:
@@ -24,7 +30,7 @@ def container_statuses(
 
 
 def init_container_statuses(
-    pod: KubeObject,
+    pod: Pod,
     record: PodRecord,
     probes: ProbeView,
 ) -> list[ContainerStatus]:
@@ -34,7 +40,7 @@ def init_container_statuses(
 
 
 def ephemeral_container_statuses(
-    pod: KubeObject,
+    pod: Pod,
     record: PodRecord,
     probes: ProbeView,
 ) -> list[ContainerStatus]:
@@ -47,7 +53,7 @@ def ephemeral_container_statuses(
     return statuses
 
 
-def initialization_done(pod: KubeObject, record: PodRecord, probes: ProbeView) -> bool:
+def initialization_done(pod: Pod, record: PodRecord, probes: ProbeView) -> bool:
     """Whether app containers may start: all init containers have succeeded and all sidecars
     started.
 
@@ -58,21 +64,21 @@ def initialization_done(pod: KubeObject, record: PodRecord, probes: ProbeView) -
     return all(_init_done(item, record, probes) for item in pods.init_containers(pod))
 
 
-def _init_done(item: pods.Container, record: PodRecord, probes: ProbeView) -> bool:
+def _init_done(item: Container, record: PodRecord, probes: ProbeView) -> bool:
     current = record.current.get(item["name"])
     if current is None:
         return False
     return started(item, current, probes) if pods.is_sidecar(item) else current.succeeded
 
 
-def started(item: pods.Container, current: ContainerRecord | None, probes: ProbeView) -> bool:
+def started(item: Container, current: ContainerRecord | None, probes: ProbeView) -> bool:
     """Whether a container runs, and its startup probe, if it has one, has succeeded."""
     if current is None or not current.running:
         return False
     return not item.get("startupProbe") or probes.started.get(item["name"]) is True
 
 
-def ready(item: pods.Container, current: ContainerRecord | None, probes: ProbeView) -> bool:
+def ready(item: Container, current: ContainerRecord | None, probes: ProbeView) -> bool:
     """Whether a container is started, and its readiness probe, if it has one, has succeeded."""
     if not started(item, current, probes):
         return False
@@ -80,7 +86,7 @@ def ready(item: pods.Container, current: ContainerRecord | None, probes: ProbeVi
 
 
 def _status(
-    item: pods.Container,
+    item: Container,
     record: PodRecord,
     probes: ProbeView,
     default_reason: str,
@@ -123,13 +129,13 @@ def _status(
     return status
 
 
-def _waiting(reason: str, message: str) -> dict[str, str]:
+def _waiting(reason: str, message: str) -> ContainerStateWaiting:
     return {"reason": reason, "message": message} if message else {"reason": reason}
 
 
-def terminated(record: ContainerRecord) -> dict[str, Any]:
+def terminated(record: ContainerRecord) -> ContainerStateTerminated:
     """A ContainerStateTerminated. Its exit code for signal N is 128 + N, as in a shell."""
-    state: dict[str, Any] = {
+    state: ContainerStateTerminated = {
         "exitCode": record.exit_code if record.exit_code is not None else 137,
         "reason": record.reason or ("Completed" if record.succeeded else "Error"),
         "startedAt": pods.format_time(record.started_at),

@@ -20,11 +20,10 @@ pkg/kubelet/kubelet_pods.go (generateAPIPodStatus).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.records import PodRecord, ProbeView
 from kubewire.components.kubelet.status.conditions import OWNED, conditions, stamp
@@ -35,7 +34,8 @@ from kubewire.components.kubelet.status.containers import (
 )
 from kubewire.components.kubelet.status.phase import phase
 
-PodStatus = dict[str, Any]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, PodStatus
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Override:
 
 
 def pod_status(
-    pod: KubeObject,
+    pod: Pod,
     record: PodRecord,
     probes: ProbeView,
     host_ips: Sequence[str],
@@ -65,7 +65,7 @@ def pod_status(
     own = container_statuses(pod, record, probes)
     # The phases Succeeded and Failed are final.
     final = pods.is_terminal(pod)
-    current = old.get("phase") if final else phase(pod, init, own, terminal=terminal)
+    current = old["phase"] if final else phase(pod, init, own, terminal=terminal)
     if override and current != "Succeeded":
         current = "Failed"
     generation = pod["metadata"].get("generation")
@@ -96,15 +96,17 @@ def pod_status(
         # A pod that is being ended keeps its address in the status after its sandbox is gone.
         ips = tuple(entry["ip"] for entry in old.get("podIPs") or []) if terminal else ()
     if ips:
-        status |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
+        status["podIP"] = ips[0]
+        status["podIPs"] = [{"ip": ip} for ip in ips]
     if override:
-        status |= {"reason": override.reason, "message": override.message}
+        status["reason"] = override.reason
+        status["message"] = override.message
     return status
 
 
-def _replacing(old: PodStatus, new: PodStatus) -> PodStatus:
+def _replacing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """new as an element of a merged list: null removes the keys that it no longer has."""
-    return {key: None for key in old if key not in new} | new
+    return {key: None for key in old if key not in new} | dict(new)
 
 
 #: Lists that a strategic merge patch merges by this key, although the new list must replace the
@@ -112,12 +114,12 @@ def _replacing(old: PodStatus, new: PodStatus) -> PodStatus:
 _REPLACED = {"podIPs": "ip", "hostIPs": "ip"}
 
 
-def status_patch(old: PodStatus, new: PodStatus) -> PodStatus | None:
+def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any] | None:
     """The strategic merge patch that turns status old into new; None if nothing has changed.
 
     Conditions merge by type, so the patch names only those that have changed.
     """
-    patch: PodStatus = {}
+    patch: dict[str, Any] = {}
     for key, value in new.items():
         before = old.get(key)
         if before == value:

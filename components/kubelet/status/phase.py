@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 
-Statuses = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Container, ContainerStatus, Pod
+
+Statuses = Sequence["ContainerStatus"]
 
 
-def phase(pod: KubeObject, init_statuses: Statuses, statuses: Statuses, *, terminal: bool) -> str:
+def phase(pod: Pod, init_statuses: Statuses, statuses: Statuses, *, terminal: bool) -> str:
     """Pending, Running, Succeeded or Failed. terminal: no container will be started again."""
     if not pods.containers(pod):
         return "Failed"
@@ -41,7 +43,7 @@ def _all_stopped(policy: str, succeeded: bool, terminal: bool) -> str:
     return "Failed" if policy == "Never" else "Running"
 
 
-def _counts(containers: Sequence[pods.Container], statuses: Statuses) -> Counter[str]:
+def _counts(containers: Sequence[Container], statuses: Statuses) -> Counter[str]:
     by_name = {status["name"]: status for status in statuses}
     counts: Counter[str] = Counter()
     for item in containers:
@@ -64,7 +66,7 @@ def _counts(containers: Sequence[pods.Container], statuses: Statuses) -> Counter
     return counts
 
 
-def _init_counts(pod: KubeObject, statuses: Statuses) -> Counter[str]:
+def _init_counts(pod: Pod, statuses: Statuses) -> Counter[str]:
     by_name = {status["name"]: status for status in statuses}
     counts: Counter[str] = Counter()
     regular_started = _any_regular_started(pod)
@@ -84,6 +86,6 @@ def _init_counts(pod: KubeObject, statuses: Statuses) -> Counter[str]:
     return counts
 
 
-def _any_regular_started(pod: KubeObject) -> bool:
+def _any_regular_started(pod: Pod) -> bool:
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
     return any(status.get("containerID") for status in statuses)

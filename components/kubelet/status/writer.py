@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, ApiError, Client
-from kubewire.components.kubeapi.resources import PODS, KubeObject
+from kubewire.components.kubeapi.resources import PODS
 from kubewire.components.kubelet import pods
-from kubewire.components.kubelet.status.generate import PodStatus, status_patch
+from kubewire.components.kubelet.status.generate import status_patch
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, PodStatus
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +28,10 @@ _RETRY_FIRST = 0.2
 _RETRY_LAST = 5.0
 
 
-def urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def urgent(old: PodStatus, new: PodStatus) -> bool:
     """Whether other programs (controllers, `kubectl wait`) may be waiting for this change."""
 
-    def seen(status: Mapping[str, Any]) -> tuple[object, ...]:
+    def seen(status: PodStatus) -> tuple[object, ...]:
         conditions = status.get("conditions") or []
         ready = [item["status"] for item in conditions if item["type"] == "Ready"]
         return ready, status.get("phase"), status.get("podIPs")
@@ -44,13 +47,13 @@ class StatusWriter:
     def __init__(
         self,
         client: Client,
-        api_uid: Callable[[KubeObject], str | None] = pods.uid,
+        api_uid: Callable[[Pod], str | None] = pods.uid,
     ) -> None:
         """api_uid: returns the uid of the pod's object in the API, which for a static pod is that
         of its mirror pod; None if it does not exist yet."""
         self._client = client
         self._api_uid = api_uid
-        self._wanted: dict[str, tuple[KubeObject, PodStatus]] = {}
+        self._wanted: dict[str, tuple[Pod, PodStatus]] = {}
         self._written: dict[str, PodStatus] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hurry: dict[str, asyncio.Event] = {}
@@ -61,7 +64,7 @@ class StatusWriter:
         entry = self._wanted.get(uid)
         return entry[1] if entry else None
 
-    def set(self, pod: KubeObject, status: PodStatus) -> None:
+    def set(self, pod: Pod, status: PodStatus) -> None:
         uid = pods.uid(pod)
         known = self._written.setdefault(uid, pod.get("status") or {})
         self._wanted[uid] = (pod, status)
@@ -74,7 +77,7 @@ class StatusWriter:
             name = f"status {pods.full_name(pod)}"
             self._tasks[uid] = asyncio.create_task(self._run(uid), name=name)
 
-    def saw(self, pod: KubeObject) -> None:
+    def saw(self, pod: Pod) -> None:
         """Takes the API's current object; the next status is compared with its status."""
         uid = pods.uid(pod)
         if uid in self._written and uid not in self._tasks:
@@ -128,7 +131,7 @@ class StatusWriter:
             if uid in self._wanted and self._wanted[uid][1] is status:
                 return
 
-    async def _write(self, uid: str, pod: KubeObject, status: PodStatus, patch: PodStatus) -> None:
+    async def _write(self, uid: str, pod: Pod, status: PodStatus, patch: Mapping[str, Any]) -> None:
         api_uid = self._api_uid(pod)
         if api_uid is None:
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import Pod, Volume
 
 #: Kind of volume -> the name of its plugin in the path.
 PLUGINS = {
@@ -31,7 +32,7 @@ class Directories:
     def pod(self, uid: str) -> Path:
         return self.root / "pods" / uid
 
-    def volume(self, uid: str, volume: Mapping[str, Any]) -> Path | None:
+    def volume(self, uid: str, volume: Volume) -> Path | None:
         """The directory of a volume; for a hostPath, its path; None for an unsupported kind."""
         if host_path := volume.get("hostPath"):
             return Path(host_path["path"])
@@ -40,13 +41,13 @@ class Directories:
                 return self.pod(uid) / "volumes" / plugin / str(volume["name"])
         return None
 
-    def pod_logs(self, pod: KubeObject) -> Path:
+    def pod_logs(self, pod: Pod) -> Path:
         return self.logs / f"{pods.namespace(pod)}_{pods.name(pod)}_{pods.uid(pod)}"
 
-    def container_log(self, pod: KubeObject, container: str, attempt: int) -> Path:
+    def container_log(self, pod: Pod, container: str, attempt: int) -> Path:
         return self.pod_logs(pod) / container / f"{attempt}.log"
 
-    def log_link(self, pod: KubeObject, container: str, container_id: str) -> Path:
+    def log_link(self, pod: Pod, container: str, container_id: str) -> Path:
         return self.log_links / f"{pods.full_name(pod)}_{container}-{container_id}.log"
 
     def termination_message(self, uid: str, container: str, attempt: int) -> Path:

@@ -8,11 +8,28 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.downward import DownwardError, NodeFacts, field, resource_field
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import (
+        ConfigMap,
+        ConfigMapProjection,
+        ConfigMapVolumeSource,
+        DownwardAPIProjection,
+        DownwardAPIVolumeSource,
+        KeyToPath,
+        Pod,
+        ProjectedVolumeSource,
+        Secret,
+        SecretProjection,
+        SecretVolumeSource,
+        ServiceAccountTokenProjection,
+        Volume,
+        VolumeProjection,
+    )
 
 DEFAULT_MODE = 0o644
 
@@ -47,14 +64,14 @@ class TokenRequest:
 class VolumeSources:
     """The data for volumes. config_map and secret return None for a missing object."""
 
-    config_map: Callable[[str], KubeObject | None]
-    secret: Callable[[str], KubeObject | None]
+    config_map: Callable[[str], ConfigMap | None]
+    secret: Callable[[str], Secret | None]
     token: Callable[[TokenRequest], str]
     node: NodeFacts
     pod_ips: tuple[str, ...]
 
 
-def config_map_bytes(config_map: KubeObject) -> dict[str, bytes]:
+def config_map_bytes(config_map: ConfigMap) -> dict[str, bytes]:
     """The data and binaryData of a ConfigMap by key."""
     texts = (config_map.get("data") or {}).items()
     binaries = (config_map.get("binaryData") or {}).items()
@@ -62,20 +79,20 @@ def config_map_bytes(config_map: KubeObject) -> dict[str, bytes]:
     return values | {key: base64.b64decode(raw) for key, raw in binaries}
 
 
-def secret_bytes(secret: KubeObject) -> dict[str, bytes]:
+def secret_bytes(secret: Secret) -> dict[str, bytes]:
     """The decoded data of a Secret by key."""
     return {key: base64.b64decode(raw) for key, raw in (secret.get("data") or {}).items()}
 
 
-def volume_payload(pod: KubeObject, volume: Mapping[str, Any], sources: VolumeSources) -> Payload:
+def volume_payload(pod: Pod, volume: Volume, sources: VolumeSources) -> Payload:
     """The files of a volume. Raises MountProblem if something that is not optional is missing."""
-    if source := volume.get("configMap"):
-        return _config_map(source, sources, source["name"], _mode(source))
-    if source := volume.get("secret"):
-        return _secret(source, sources, source["secretName"], _mode(source))
+    if config_map := volume.get("configMap"):
+        return _config_map(config_map, sources, config_map["name"], _mode(config_map))
+    if secret := volume.get("secret"):
+        return _secret(secret, sources, secret["secretName"], _mode(secret))
     if "downwardAPI" in volume:
-        source = volume["downwardAPI"] or {}
-        return _downward(pod, source, sources, _mode(source))
+        downward = volume["downwardAPI"] or {}
+        return _downward(pod, downward, sources, _mode(downward))
     payload: Payload = {}
     projected = volume.get("projected") or {}
     for source in projected.get("sources") or []:
@@ -83,36 +100,36 @@ def volume_payload(pod: KubeObject, volume: Mapping[str, Any], sources: VolumeSo
     return payload
 
 
-def _mode(source: Mapping[str, Any]) -> int:
+def _mode(source: ConfigMapVolumeSource | SecretVolumeSource | DownwardAPIVolumeSource | ProjectedVolumeSource) -> int:
     mode = source.get("defaultMode")
     return DEFAULT_MODE if mode is None else int(mode)
 
 
 def _projection(
-    pod: KubeObject,
-    source: Mapping[str, Any],
+    pod: Pod,
+    source: VolumeProjection,
     sources: VolumeSources,
     mode: int,
 ) -> Payload:
-    if own := source.get("configMap"):
-        return _config_map(own, sources, own["name"], mode)
-    if own := source.get("secret"):
-        return _secret(own, sources, own["name"], mode)
+    if config_map := source.get("configMap"):
+        return _config_map(config_map, sources, config_map["name"], mode)
+    if secret := source.get("secret"):
+        return _secret(secret, sources, secret["name"], mode)
     if "downwardAPI" in source:
         return _downward(pod, source["downwardAPI"] or {}, sources, mode)
-    if own := source.get("serviceAccountToken"):
-        request = _token_request(own, mode)
+    if token := source.get("serviceAccountToken"):
+        request = _token_request(token, mode)
         return {request.path: FileContent(sources.token(request).encode(), mode)}
     return {}
 
 
-def _token_request(source: Mapping[str, Any], mode: int) -> TokenRequest:
+def _token_request(source: ServiceAccountTokenProjection, mode: int) -> TokenRequest:
     audience = source.get("audience") or ""
     return TokenRequest(source["path"], audience, source.get("expirationSeconds") or 3600, mode)
 
 
 def _config_map(
-    source: Mapping[str, Any],
+    source: ConfigMapVolumeSource | ConfigMapProjection,
     sources: VolumeSources,
     name: str,
     mode: int,
@@ -121,24 +138,26 @@ def _config_map(
     if config_map is None and not source.get("optional"):
         raise MountProblem(f'configmap "{name}" not found')
     values = config_map_bytes(config_map) if config_map else {}
-    return _selected(source, values, mode, "configmap references non-existent config key: {}")
+    items, optional = source.get("items") or (), bool(source.get("optional"))
+    return _selected(items, optional, values, mode, "configmap references non-existent config key: {}")
 
 
-def _secret(source: Mapping[str, Any], sources: VolumeSources, name: str, mode: int) -> Payload:
+def _secret(source: SecretVolumeSource | SecretProjection, sources: VolumeSources, name: str, mode: int) -> Payload:
     secret = sources.secret(name)
     if secret is None and not source.get("optional"):
         raise MountProblem(f'secret "{name}" not found')
     values = secret_bytes(secret) if secret else {}
-    return _selected(source, values, mode, "references non-existent secret key: {}")
+    items, optional = source.get("items") or (), bool(source.get("optional"))
+    return _selected(items, optional, values, mode, "references non-existent secret key: {}")
 
 
 def _selected(
-    source: Mapping[str, Any],
+    items: Sequence[KeyToPath],
+    optional: bool,
     values: Mapping[str, bytes],
     mode: int,
     missing: str,
 ) -> Payload:
-    items: Sequence[Mapping[str, Any]] | None = source.get("items")
     if not items:
         return {key: FileContent(data, mode) for key, data in values.items()}
     payload: Payload = {}
@@ -147,14 +166,14 @@ def _selected(
             own_mode = item.get("mode")
             file_mode = mode if own_mode is None else own_mode
             payload[item["path"]] = FileContent(values[item["key"]], file_mode)
-        elif not source.get("optional"):
+        elif not optional:
             raise MountProblem(missing.format(item["key"]))
     return payload
 
 
 def _downward(
-    pod: KubeObject,
-    source: Mapping[str, Any],
+    pod: Pod,
+    source: DownwardAPIVolumeSource | DownwardAPIProjection,
     sources: VolumeSources,
     mode: int,
 ) -> Payload:
@@ -165,9 +184,9 @@ def _downward(
             if reference := item.get("fieldRef"):
                 text = field(pod, reference["fieldPath"], sources.node, sources.pod_ips)
             else:
-                reference = item["resourceFieldRef"]
-                container = pods.container(pod, reference.get("containerName") or "") or {}
-                text = resource_field(container, reference, sources.node)
+                resource = item["resourceFieldRef"]
+                container = pods.container(pod, resource.get("containerName") or "")
+                text = resource_field(container, resource, sources.node)
         except DownwardError as error:
             raise MountProblem(str(error)) from error
         file_mode = mode if own_mode is None else own_mode
@@ -175,28 +194,32 @@ def _downward(
     return payload
 
 
-def references(pod: KubeObject) -> tuple[frozenset[str], frozenset[str]]:
+def references(pod: Pod) -> tuple[frozenset[str], frozenset[str]]:
     """The names of the ConfigMaps, and of the Secrets, in a pod's volumes and environment."""
     config_maps: set[str] = set()
     secrets: set[str] = set()
     for volume in pod["spec"].get("volumes") or []:
-        for source in [volume, *((volume.get("projected") or {}).get("sources") or [])]:
-            if own := source.get("configMap"):
-                config_maps.add(own["name"])
-            if own := source.get("secret"):
-                secrets.add(own.get("secretName") or own["name"])
+        if config_map := volume.get("configMap"):
+            config_maps.add(config_map["name"])
+        if secret := volume.get("secret"):
+            secrets.add(secret["secretName"])
+        for source in (volume.get("projected") or {}).get("sources") or []:
+            if projected_map := source.get("configMap"):
+                config_maps.add(projected_map["name"])
+            if projected_secret := source.get("secret"):
+                secrets.add(projected_secret["name"])
     for container in pods.all_containers(pod):
         for entry in container.get("envFrom") or []:
             config_maps.update(ref["name"] for ref in [entry.get("configMapRef")] if ref)
             secrets.update(ref["name"] for ref in [entry.get("secretRef")] if ref)
-        for entry in container.get("env") or []:
-            source = entry.get("valueFrom") or {}
-            config_maps.update(ref["name"] for ref in [source.get("configMapKeyRef")] if ref)
-            secrets.update(ref["name"] for ref in [source.get("secretKeyRef")] if ref)
+        for variable in container.get("env") or []:
+            value = variable.get("valueFrom") or {}
+            config_maps.update(ref["name"] for ref in [value.get("configMapKeyRef")] if ref)
+            secrets.update(ref["name"] for ref in [value.get("secretKeyRef")] if ref)
     return frozenset(config_maps), frozenset(secrets)
 
 
-def token_requests(pod: KubeObject) -> list[TokenRequest]:
+def token_requests(pod: Pod) -> list[TokenRequest]:
     """The service account tokens of the pod's projected volumes."""
     requests = []
     for volume in pod["spec"].get("volumes") or []:

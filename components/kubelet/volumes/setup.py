@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.kernel import namespaces
 from kubewire.components.kubeapi.quantity import value
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.volumes import atomic_writer
 from kubewire.components.kubelet.volumes.directories import Directories
 from kubewire.components.kubelet.volumes.payload import MountProblem, VolumeSources, volume_payload
 
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import EmptyDirVolumeSource, Pod, Volume
+
 #: The kinds of volumes whose content the kubelet writes, and which containers can only read.
 WRITTEN = ("configMap", "secret", "projected", "downwardAPI")
 
 
-def set_up(pod: KubeObject, directories: Directories, sources: VolumeSources) -> None:
+def set_up(pod: Pod, directories: Directories, sources: VolumeSources) -> None:
     """Sets up all volumes of the pod, or updates the content of those that exist.
 
     Raises MountProblem, with upstream's MountVolume.SetUp text, for the first volume that fails.
@@ -35,8 +37,8 @@ def set_up(pod: KubeObject, directories: Directories, sources: VolumeSources) ->
 
 
 def _set_up_volume(
-    pod: KubeObject,
-    volume: Mapping[str, Any],
+    pod: Pod,
+    volume: Volume,
     directories: Directories,
     sources: VolumeSources,
 ) -> None:
@@ -52,7 +54,7 @@ def _set_up_volume(
         atomic_writer.write(path, volume_payload(pod, volume, sources))
 
 
-def _empty_dir(path: Path, source: Mapping[str, Any]) -> None:
+def _empty_dir(path: Path, source: EmptyDirVolumeSource) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if source.get("medium") == "Memory" and not os.path.ismount(path):
         limit = source.get("sizeLimit")

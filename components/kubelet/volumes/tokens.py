@@ -8,13 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
 from kubewire.components.kubeapi.client import ApiError, Client
-from kubewire.components.kubeapi.resources import SERVICEACCOUNTS, KubeObject
+from kubewire.components.kubeapi.resources import SERVICEACCOUNTS
 from kubewire.components.kubelet import pods
 from kubewire.components.kubelet.volumes.payload import MountProblem, TokenRequest
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi import types
+    from kubewire.components.kubeapi.types import Pod
 
 _ONE_DAY = 86400.0
 _LIFE_SHARE = 0.8
@@ -34,7 +39,7 @@ class TokenCache:
         self._clock = clock
         self._held: dict[tuple[str, str, int], _Held] = {}
 
-    async def fetch(self, pod: KubeObject, request: TokenRequest) -> str:
+    async def fetch(self, pod: Pod, request: TokenRequest) -> str:
         """A token that need not be renewed yet. Raises MountProblem if the first request fails."""
         key = (pods.uid(pod), request.audience, request.expiration_seconds)
         held = self._held.get(key)
@@ -47,7 +52,7 @@ class TokenCache:
                     raise MountProblem(f"failed to fetch token: {error}") from error
         return held.token
 
-    def held(self, pod: KubeObject, request: TokenRequest) -> str:
+    def held(self, pod: Pod, request: TokenRequest) -> str:
         """The token that fetch() returned last."""
         return self._held[pods.uid(pod), request.audience, request.expiration_seconds].token
 
@@ -60,9 +65,9 @@ class TokenCache:
         for key in [key for key in self._held if key[0] == uid]:
             del self._held[key]
 
-    async def _request(self, pod: KubeObject, request: TokenRequest) -> _Held:
+    async def _request(self, pod: Pod, request: TokenRequest) -> _Held:
         account = pod["spec"].get("serviceAccountName") or "default"
-        body = {
+        body: types.TokenRequest = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {
@@ -77,7 +82,8 @@ class TokenCache:
             },
         }
         path = SERVICEACCOUNTS.path(pods.namespace(pod), account, "token")
-        status = orjson.loads(await self._client.request("POST", path, body=body))["status"]
+        answer: types.TokenRequest = orjson.loads(await self._client.request("POST", path, body=body))
+        status = answer["status"]
         now = self._clock()
         life = pods.parse_time(status["expirationTimestamp"]).timestamp() - now
         return _Held(status["token"], now + min(life * _LIFE_SHARE, _ONE_DAY))

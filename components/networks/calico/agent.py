@@ -40,10 +40,10 @@ from kubewire.components.networks.calico.plugin.datastore import Datastore
 
 log = logging.getLogger("calico-node")
 
-IPPOOLS = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
-IPAMBLOCKS = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
-IPAMCONFIGS = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
-FELIXCONFIGURATIONS = Resource(
+IPPOOLS: Resource[KubeObject] = Resource(GROUP, "v1", "ippools", "IPPool", namespaced=False)
+IPAMBLOCKS: Resource[KubeObject] = Resource(GROUP, "v1", "ipamblocks", "IPAMBlock", namespaced=False)
+IPAMCONFIGS: Resource[KubeObject] = Resource(GROUP, "v1", "ipamconfigs", "IPAMConfig", namespaced=False)
+FELIXCONFIGURATIONS: Resource[KubeObject] = Resource(
     GROUP,
     "v1",
     "felixconfigurations",
@@ -105,7 +105,7 @@ class Agent:
         self.options = options
         self._client = client
         self._changed = asyncio.Event()
-        self._nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
+        self._nodes: Informer[Any] = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._pools = Informer(client, IPPOOLS, handler=self._pool_changed)
         self._blocks = Informer(client, IPAMBLOCKS, handler=self._something_changed)
         self._configurations = Informer(
@@ -445,7 +445,7 @@ async def _retry_until_available(ask: Callable[[], Any]) -> Any:
         delay = min(2 * delay, _RETRY)
 
 
-async def _create(client: Client, resource: Resource, name: str, spec: Mapping[str, Any]) -> None:
+async def _create(client: Client, resource: Resource[Any], name: str, spec: Mapping[str, Any]) -> None:
     obj = {
         "apiVersion": resource.api_version,
         "kind": resource.kind,

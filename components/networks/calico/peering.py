@@ -21,9 +21,11 @@ from kubewire.components.networks.calico.confd import State
 from kubewire.components.networks.calico.dataplane import Node
 from kubewire.components.networks.calico.manifests import GROUP, NAMESPACE
 
-BGPPEERS = Resource(GROUP, "v1", "bgppeers", "BGPPeer", namespaced=False)
-BGPCONFIGURATIONS = Resource(GROUP, "v1", "bgpconfigurations", "BGPConfiguration", namespaced=False)
-BGPFILTERS = Resource(GROUP, "v1", "bgpfilters", "BGPFilter", namespaced=False)
+BGPPEERS: Resource[KubeObject] = Resource(GROUP, "v1", "bgppeers", "BGPPeer", namespaced=False)
+BGPCONFIGURATIONS: Resource[KubeObject] = Resource(
+    GROUP, "v1", "bgpconfigurations", "BGPConfiguration", namespaced=False
+)
+BGPFILTERS: Resource[KubeObject] = Resource(GROUP, "v1", "bgpfilters", "BGPFilter", namespaced=False)
 Handler = Callable[[KubeObject | None, KubeObject | None], None]
 
 
@@ -36,7 +38,7 @@ class Peering:
         self._peers, self._configurations, self._filters = (
             Informer(client, kind, handler=changed) for kind in (BGPPEERS, BGPCONFIGURATIONS, BGPFILTERS)
         )
-        self._announced: list[Informer] = []
+        self._announced: list[Informer[Any]] = []
         self._configured: dict[int, dict[str, Any]] = {}
 
     async def start(self, tasks: TaskGroup) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from kubewire.components.base import serving
 from kubewire.components.kernel import files, forwarding, iptables
@@ -81,7 +82,7 @@ class Agent:
         self.conf = conf
         self._client = client
         self._keys = Annotations(options.annotation_prefix)
-        self._nodes = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
+        self._nodes: Informer[Any] = Informer(client, NODES, handler=self._node_changed, transform=lease.slim)
         self._own_changed = asyncio.Event()
         self._leases_changed = asyncio.Event()
         self._dirty = False

@@ -7,6 +7,7 @@ import base64
 import logging
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from kubewire.components.kernel.files import replace
 from kubewire.components.kubeapi.client import STRATEGIC_MERGE_PATCH, Client
@@ -35,7 +36,7 @@ class Launch:
         self._options, self._client = options, client
         self._allocator, self._mesh, self._addresses = allocator, mesh, addresses
         self._peers = PeerList(client, options.name, options.nodename)
-        self.nodes = Informer(client, NODES, handler=self._node_changed, transform=_slim)
+        self.nodes: Informer[Any] = Informer(client, NODES, handler=self._node_changed, transform=_slim)
         self._nodes_changed = asyncio.Event()
 
     async def api_server(self) -> None:

@@ -13,10 +13,13 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubewire.components.kubeapi.client import ApiError, Client
-from kubewire.components.kubeapi.resources import CONFIGMAPS, KubeObject
+from kubewire.components.kubeapi.resources import CONFIGMAPS
+
+if TYPE_CHECKING:
+    from kubewire.components.kubeapi.types import ConfigMap
 
 log = logging.getLogger("weave-net")
 
@@ -27,7 +30,7 @@ PEERS = PREFIX + "peers"
 _TRIES = 20
 
 
-def peers_of(configmap: KubeObject) -> dict[str, str]:
+def peers_of(configmap: ConfigMap) -> dict[str, str]:
     """Peer's name -> node's name."""
     listed = json.loads(
         (configmap["metadata"].get("annotations") or {}).get(PEERS, '{"Peers": []}'),
@@ -35,12 +38,12 @@ def peers_of(configmap: KubeObject) -> dict[str, str]:
     return {peer["PeerName"]: peer["NodeName"] for peer in listed["Peers"] or []}
 
 
-def with_peers(configmap: KubeObject, peers: dict[str, str]) -> KubeObject:
+def with_peers(configmap: ConfigMap, peers: dict[str, str]) -> ConfigMap:
     listed = {"Peers": [{"PeerName": peer, "NodeName": node} for peer, node in peers.items()]}
     return annotated(configmap, {PEERS: json.dumps(listed)})
 
 
-def annotated(configmap: KubeObject, changes: dict[str, str | None]) -> KubeObject:
+def annotated(configmap: ConfigMap, changes: dict[str, str | None]) -> ConfigMap:
     """A change to None removes the annotation."""
     annotations = (configmap["metadata"].get("annotations") or {}) | changes
     kept = {key: value for key, value in annotations.items() if value is not None}
@@ -70,7 +73,7 @@ class PeerList:
         return not peers or self._own_peer in peers
 
     async def add_own(self) -> None:
-        def changed(configmap: KubeObject) -> KubeObject:
+        def changed(configmap: ConfigMap) -> ConfigMap:
             return with_peers(configmap, peers_of(configmap) | {self._own_peer: self._own_node})
 
         await self._update(changed)
@@ -113,7 +116,7 @@ class PeerList:
         return True
 
     async def _forget(self, peer: str) -> None:
-        def changed(configmap: KubeObject) -> KubeObject:
+        def changed(configmap: ConfigMap) -> ConfigMap:
             current = configmap["metadata"].get("annotations") or {}
             gone: dict[str, str | None] = {key: None for key, value in current.items() if value == peer}
             left = {name: node for name, node in peers_of(configmap).items() if name != peer}
@@ -121,7 +124,7 @@ class PeerList:
 
         await self._update(changed)
 
-    async def _update(self, change: Callable[[KubeObject], KubeObject]) -> None:
+    async def _update(self, change: Callable[[ConfigMap], ConfigMap]) -> None:
         for _ in range(_TRIES):
             try:
                 await self._client.update(CONFIGMAPS, change(await self._read()))
@@ -131,7 +134,7 @@ class PeerList:
                     raise
         raise ApiError(409, "Conflict", f"too many conflicts for ConfigMap {NAME}")
 
-    async def _read(self) -> KubeObject:
+    async def _read(self) -> ConfigMap:
         """Reads the ConfigMap, creating it if it does not exist."""
         while True:
             try:
@@ -139,11 +142,10 @@ class PeerList:
             except ApiError as error:
                 if error.reason != "NotFound":
                     raise
-            body: dict[str, Any] = {"metadata": {"name": NAME, "namespace": NAMESPACE}}
             try:
                 return await self._client.create(
                     CONFIGMAPS,
-                    {"apiVersion": "v1", "kind": "ConfigMap", **body},
+                    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": NAMESPACE}},
                 )
             except ApiError as error:
                 if error.reason != "AlreadyExists":

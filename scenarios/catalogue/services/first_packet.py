@@ -1,10 +1,12 @@
-"""How long a connection's first packet takes through the rules of N Services: in iptables mode, to the Service whose
-rule comes first in KUBE-SERVICES and to the one whose rule comes last; in nftables mode, where one map is asked.
+"""Measures how long the first packet of a connection takes with the rules of N Services.
 
-Per size and mode a network namespace of its own gets the rules that kube-proxy writes for so many UDP Services. A
-socket sends one datagram from a port that was not used before to a ClusterIP; another, on all addresses, receives it:
-the time between is two system calls, the walk and the translation. Prints lines of name, Services, microseconds (the
-median).
+In iptables mode it measures two Services: the one whose rule comes first in KUBE-SERVICES, and the
+one whose rule comes last. In nftables mode the same two are measured, although a map lookup finds
+both. For each size and mode, a new network namespace gets the rules that kube-proxy writes for N
+UDP Services. A socket sends one datagram to a ClusterIP from a port that has not been used before,
+and another socket, which listens on all addresses, receives it. The time between includes two
+system calls, the way through the rules and the translation. Prints lines of name, number of
+Services, and the median in microseconds.
 """
 
 from __future__ import annotations
@@ -23,15 +25,23 @@ from kubewire.components.kernel import namespaces
 from kubewire.components.kube_proxy.backends import BACKENDS
 from kubewire.components.kube_proxy.configuration.config import KubeProxyConfiguration
 from kubewire.components.kube_proxy.metrics import Metrics
-from kubewire.components.kube_proxy.state.model import IPV4, Endpoint, Node, ServicePort, ServicePortName, State
+from kubewire.components.kube_proxy.state.model import (
+    IPV4,
+    Endpoint,
+    Node,
+    ServicePort,
+    ServicePortName,
+    State,
+)
 
-_PODS, _PORT = "10.128.0.0/9", 8080
+_PODS = "10.128.0.0/9"
+_PORT = 8080
 _SOURCE = "10.128.0.1"
 _FIRST_PORT = 20000
 
 
 def main(argv: Sequence[str]) -> int:
-    """argv: PACKETS, then sizes."""
+    """Measures. argv: number of packets, then the numbers of Services."""
     packets, *sizes = map(int, argv)
     for size in sizes:
         for mode in ("iptables", "nftables"):
@@ -41,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measured(mode: str, size: int, packets: int) -> dict[str, float]:
-    """In a child, whose network namespace ends with it."""
+    """Measures in a child process, whose network namespace ends with it."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -62,8 +72,12 @@ def _measured(mode: str, size: int, packets: int) -> dict[str, float]:
 
 def _measure(mode: str, size: int, packets: int) -> dict[str, float]:
     namespaces.unshare(namespaces.CLONE_NEWNET)
-    # Every pod is here, and the way to a ClusterIP is known: nothing leaves the loopback.
-    for command in ("link set lo up", f"route add local {_PODS} dev lo", "route add 10.96.0.0/12 dev lo"):
+    # All pods are local addresses, and a route leads to ClusterIPs, so packets stay on loopback.
+    for command in (
+        "link set lo up",
+        f"route add local {_PODS} dev lo",
+        "route add 10.96.0.0/12 dev lo",
+    ):
         subprocess.run(["ip", *command.split()], check=True)
     config = KubeProxyConfiguration(mode=mode, cluster_cidr=_PODS)
     backend = BACKENDS[mode](IPV4, config, Metrics(), localhost_node_ports=False)
@@ -80,7 +94,7 @@ def _measure(mode: str, size: int, packets: int) -> dict[str, float]:
 
 
 def _first_packet(server: socket.socket, port: int, address: str) -> float:
-    """Microseconds."""
+    """Sends a packet; returns the microseconds until it was received."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind((_SOURCE, port))
         began = time.perf_counter_ns()
@@ -91,11 +105,12 @@ def _first_packet(server: socket.socket, port: int, address: str) -> float:
 
 def _state(size: int) -> State:
     names = [ServicePortName("ns", f"svc-{number:05}", "p", "UDP") for number in range(size)]
-    return State(
-        {name: ServicePort(_cluster_ip(number), 80, "udp") for number, name in enumerate(names)},
-        {name: (Endpoint(f"10.129.{number >> 8}.{number & 255}", _PORT),) for number, name in enumerate(names)},
-        Node("node1"),
-    )
+    services = {}
+    endpoints = {}
+    for number, name in enumerate(names):
+        services[name] = ServicePort(_cluster_ip(number), 80, "udp")
+        endpoints[name] = (Endpoint(f"10.129.{number >> 8}.{number & 255}", _PORT),)
+    return State(services, endpoints, Node("node1"))
 
 
 def _cluster_ip(number: int) -> str:

@@ -1,1 +1,1 @@
-"""What a run tells: options, results and events, which reports are made of."""
+"""The options, results and events of a run; reports are made from the events."""

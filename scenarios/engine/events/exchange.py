@@ -1,8 +1,10 @@
-"""A run's events as lines of JSON, and back: for a run that goes on elsewhere (`kubewire run --events FILE`).
+"""Writes the events of a run as lines of JSON and reads them (`kubewire run --events FILE`), so
+that a run in a virtual machine can be followed from outside.
 
-Both sides have read the same scenario files, so a case is told by its id and a lab by its lab file. Everything else
-is the dataclasses of results.py, field by field; what arrives is checked against their types (TypeError,
-ValueError), for the other side may be a virtual machine that ran anything.
+Both sides have read the same scenario files, so a case is written as its id and a lab as its lab
+file. All other values are the dataclasses of results.py, field by field. The reader checks every
+value against the declared type (TypeError, ValueError), because the virtual machine may have run
+anything, and its output is not trusted.
 """
 
 from __future__ import annotations
@@ -27,19 +29,21 @@ _EVENTS = {kind.__name__: kind for kind in typing.get_args(results.Event)}
 
 
 def encode(event: Event) -> str:
-    """One line of JSON."""
+    """The event as one line of JSON."""
     return json.dumps({"event": type(event).__name__, "fields": _fields(event)})
 
 
 def decode(line: str, cases: Mapping[str, Case]) -> Event:
-    """cases: by id, those that may be meant. Raises LookupError, TypeError, ValueError for what is no event of them."""
+    """The event in a line. cases: id -> case, for the cases that the event may concern. Raises
+    LookupError, TypeError or ValueError for a malformed line or another case."""
     data = json.loads(line)
     event: Event = _Decoder(cases).build(_EVENTS[data["event"]], data["fields"])
     return event
 
 
 class EventFile:
-    """A renderer that writes what others may follow. The run's start and end are the reader's own business."""
+    """A renderer that writes events to a file. It leaves out the start and the end of the run,
+    because the reader has its own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -48,7 +52,8 @@ class EventFile:
         if not isinstance(event, RunStarted | RunFinished):
             self._stream.write(encode(event) + "\n")
             self._stream.flush()
-            os.fsync(self._stream.fileno())  # a virtual machine's shared folder passes on only what was synced
+            # A folder that a virtual machine shares with the host shows only synced data.
+            os.fsync(self._stream.fileno())
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -84,11 +89,12 @@ class _Decoder:
 
     def build(self, kind: type, data: Any) -> Any:
         if not isinstance(data, dict):
-            raise TypeError(f"no {kind.__name__}: {data!r}")
+            raise TypeError(f"not a {kind.__name__}: {data!r}")
         return kind(**{name: self.value(_hints(kind)[name], item) for name, item in data.items()})
 
     def value(self, hint: Any, data: Any) -> Any:
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        origin = typing.get_origin(hint)
+        arguments = typing.get_args(hint)
         if hint is Any:
             return data
         if origin in (typing.Union, types.UnionType):
@@ -112,7 +118,9 @@ class _Decoder:
             return Path(self._checked(str, data))
         if kind is float:
             return float(self._checked((int, float), data))
-        return self.build(kind, data) if dataclasses.is_dataclass(kind) else self._checked(kind, data)
+        if dataclasses.is_dataclass(kind):
+            return self.build(kind, data)
+        return self._checked(kind, data)
 
     def _either(self, kinds: tuple[Any, ...], data: Any) -> Any:
         if data is None and type(None) in kinds:
@@ -123,7 +131,7 @@ class _Decoder:
     @staticmethod
     def _one_of(choices: tuple[Any, ...], data: Any) -> Any:
         if data not in choices:
-            raise ValueError(f"{data!r} is none of {', '.join(map(str, choices))}")
+            raise ValueError(f"{data!r} is not one of {', '.join(map(str, choices))}")
         return data
 
     def _tuple(self, kinds: tuple[Any, ...], data: Any) -> tuple[Any, ...]:
@@ -135,5 +143,5 @@ class _Decoder:
     @staticmethod
     def _checked(kind: Any, data: Any) -> Any:
         if not isinstance(data, kind):
-            raise TypeError(f"{data!r} is no {kind}")
+            raise TypeError(f"{data!r} is not a {kind}")
         return data

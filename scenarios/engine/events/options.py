@@ -1,4 +1,4 @@
-"""How a run is to be done: what the command line or a caller asks for."""
+"""The options of a run, as the command line or another caller gives them."""
 
 from __future__ import annotations
 
@@ -12,44 +12,54 @@ if TYPE_CHECKING:
     from kubewire.scenarios.engine.events.results import Event
     from kubewire.scenarios.engine.file.model import Case
 
-#: Name of a kernel feature -> why this machine lacks it; "" when it is there.
+#: Name of a kernel feature -> why this machine lacks it; "" if it has it.
 MissingFeature = Callable[[str], str]
 
 
 class Elsewhere(Protocol):
-    """Somewhere with another kernel: what `kubewire run` hands cases to that this machine cannot run."""
+    """Runs cases that this machine cannot run on another kernel (virtual machines)."""
 
     def place(self, case: Case) -> str:
-        """Which of its places can run the case, for people and for run(); "" when none can."""
+        """The place that can run the case, as a name for people and for run(); "" if none can."""
         ...
 
     def advice(self, case: Case) -> str:
-        """The command that would run it; "" when there is none."""
+        """A command line that runs the case; "" if there is none."""
         ...
 
     def run(
-        self, place: str, cases: Sequence[Case], results: Path, tell: Callable[[Event], None], stopping: Flag
+        self,
+        place: str,
+        cases: Sequence[Case],
+        results: Path,
+        tell: Callable[[Event], None],
+        stopping: Flag,
     ) -> None:
-        """Run them all; their events go to tell, their captures into results. Raises OSError, RuntimeError.
-
-        Ends early, and everything there with it, when stopping is set.
-        """
+        """Runs the cases, passes their events to tell and copies their captures into results.
+        Raises OSError, RuntimeError. Ends early, with all its processes, when stopping is set."""
         ...
 
 
 def everything_there(feature: str) -> str:
-    """The default: nothing is known to be missing."""
+    """The default MissingFeature: assumes that this machine has every feature."""
     return ""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """jobs: labs at the same time. keyword: of pytest's -k kind ("nat and not broken"), on ids, titles and tags.
+    """The options of a run.
 
-    results: folder for report.html, junit.xml, results.json and captures/. keep: leave a failed case's lab up
-    until the user says so. resume: run only what has not passed in results.json. color: None: if a terminal.
-    verbose: evidence in full. missing: asked for each feature that a case requires. elsewhere: where to run what
-    misses one, if delegate says so. only: these case ids. events: a file that follows the run as lines of JSON.
+    results: folder for report.html, junit.xml, results.json and captures/.
+    keyword: expression as in pytest's -k ("nat and not broken"), on ids, titles and tags.
+    jobs: labs that run at the same time.
+    keep: keep the lab of a failed case until the user ends it.
+    resume: skip cases that have passed according to results.json.
+    color: whether the output is coloured; None: if it goes to a terminal.
+    verbose: show the evidence in full.
+    missing: called with each feature that a case requires.
+    elsewhere: runs cases that need a missing feature, if delegate is set.
+    only: run only the cases with these ids; empty: all.
+    events: file that receives the events as lines of JSON.
     """
 
     results: Path = Path("results")

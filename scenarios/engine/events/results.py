@@ -1,4 +1,5 @@
-"""What a run found out, and the events by which it tells: frozen, so that any number of renderers can look on."""
+"""The results of a run, and its events. They are frozen, so several renderers and threads can share
+them."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ Status = Literal["passed", "failed", "error", "skipped"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """The last look from one source (at one target). tries: looks; seconds: until it held, or until given up.
+    """The last look of an expectation at one pair of source and target.
 
-    blind: there was nothing to look at. final: another look could not have changed it.
+    seen: what was observed. why: why this is not what was expected.
+    tries: number of looks. seconds: time until it held or was given up.
+    blind: nothing could be observed. final: another look could not have changed the result.
     """
 
     source: str
@@ -38,7 +41,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """status: passed or failed (it was not as expected), error (it could not be looked at)."""
+    """The result of an expectation. status: passed, failed (something else was observed) or error
+    (nothing could be observed)."""
 
     expectation: Expectation
     status: Status
@@ -48,13 +52,14 @@ class ExpectationResult:
 
     @property
     def title(self) -> str:
-        """Its name, or what it looks at."""
+        """The name of the expectation, or its verb."""
         return self.expectation.name or self.expectation.verb
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """message: why it failed, or one line of what was done; output: of an exec or the text of a note."""
+    """The result of a step. message: why it failed, or one line about what it did. output: that of
+    an exec, or the text of a note."""
 
     step: Step
     status: Status
@@ -66,7 +71,8 @@ class StepResult:
 
 @dataclass(frozen=True)
 class CaptureResult:
-    """A finished capture. file: relative to the results folder; dropped: packets the kernel had to drop."""
+    """A finished capture. file: path relative to the results folder. dropped: packets that the
+    kernel could not deliver."""
 
     name: str
     file: str
@@ -78,7 +84,7 @@ class CaptureResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case. reason: why it was skipped or could not run at all."""
+    """The result of a case. reason: why it was skipped or could not run."""
 
     case: Case
     status: Status
@@ -90,12 +96,12 @@ class CaseResult:
 
     @property
     def expectations(self) -> tuple[ExpectationResult, ...]:
-        """Of all steps."""
+        """The expectations of all steps."""
         return tuple(result for step in self.steps for result in step.expectations)
 
     @property
     def problem(self) -> str:
-        """The first thing that went wrong, in one line; "" when nothing did."""
+        """The first failure in one line; "" if there is none."""
         if self.reason:
             return self.reason
         for step in self.steps:
@@ -109,7 +115,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """All cases, those that --resume left out included (skipped)."""
+    """The results of all cases, including those that did not run (skipped)."""
 
     cases: tuple[CaseResult, ...]
     seconds: float
@@ -155,7 +161,7 @@ class LabStopped:
 
 @dataclass(frozen=True)
 class LabKept:
-    """The lab of a failed case waits; commands: what a person can type to look around."""
+    """The lab of a failed case keeps running. commands: command lines to inspect it."""
 
     name: str
     commands: tuple[str, ...]

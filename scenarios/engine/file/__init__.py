@@ -1,1 +1,1 @@
-"""Scenario files and lab files: reading, checking, short forms."""
+"""Reads and checks scenario files and lab files."""

@@ -1,7 +1,9 @@
-"""YAML that remembers on which line each key stands, so that an error can point at it.
+"""Reads YAML and remembers the line of each key, so that error messages can name it.
 
-Source: the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema): on, off, yes and no are texts
-and 1:30 is no number, unlike in the YAML 1.1 that PyYAML reads by default. A key given twice is an error.
+It follows the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema). PyYAML by
+default reads YAML 1.1, where on, off, yes and no are booleans and 1:30 is the number 90, which
+surprises users. Here they are texts. A duplicate key is an error and does not silently replace the
+first one.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from kubewire.components.base import yamlfile
 
 KeyPath = tuple[str | int, ...]
 
-#: The largest file of the catalogue has 600 values; the schema's check takes 0.1 ms for each.
+#: Limits of lab and scenario files. The largest file of the catalogue has 600 values, and checking
+#: a value against the schema takes 0.1 ms.
 LIMITS = yamlfile.Limits(size=1024 * 1024, values=20_000)
-#: Manifests are upstream's, and not compared with a schema here: prometheus-operator's bundle.yaml has 4 MB.
+#: Limits of manifests. They come from elsewhere and are not checked against a schema here;
+#: bundle.yaml of prometheus-operator has 4 MB.
 MANIFESTS = yamlfile.Limits(size=8 * 1024 * 1024, values=200_000)
 
 
@@ -34,12 +38,20 @@ class Loader(yamlfile.Loader):
     }
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
-Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789")
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool",
+    re.compile("^(?:true|True|TRUE|false|False|FALSE)$"),
+    "tTfF",
+)
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile("^[-+]?(?:0|[1-9][0-9]*)$"),
+    "-+0123456789",
+)
 
 
 class SpecError(ValueError):
-    """A lab or scenario file that cannot be used. str() is one line per problem: "FILE:LINE: KEY: what"."""
+    """A lab or scenario file is wrong. str() has one line per problem: "FILE:LINE: KEY: what"."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -47,8 +59,8 @@ class SpecError(ValueError):
 
 
 def read_text(path: Path, limits: yamlfile.Limits = LIMITS) -> str:
-    """A lab or scenario file, whatever the locale; "-" is standard input, as kubectl's. Raises SpecError when it is no
-    text or too large, OSError."""
+    """The text of a lab or scenario file, as UTF-8 in any locale; "-" is standard input, as with
+    kubectl. Raises SpecError if it is not text or too large, and OSError."""
     try:
         if str(path) == "-":
             return yamlfile.text_of(sys.stdin.buffer.read(limits.size + 1), "-", limits)
@@ -58,12 +70,12 @@ def read_text(path: Path, limits: yamlfile.Limits = LIMITS) -> str:
 
 
 def read_manifests(path: Path) -> str:
-    """Raises SpecError, OSError."""
+    """The text of a file of manifests. Raises SpecError, OSError."""
     return read_text(path, MANIFESTS)
 
 
 def documents(text: str, where: str) -> list[Any]:
-    """Every document of a text of manifests, without lines. Raises SpecError."""
+    """All documents in a text of manifests. Raises SpecError."""
     try:
         return yamlfile.load_all(text, where, MANIFESTS, Loader)
     except yamlfile.YamlFileError as error:
@@ -72,7 +84,8 @@ def documents(text: str, where: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class Document:
-    """Parsed data, the line (1 = first) of each key path, and the name that errors give the file."""
+    """Parsed data, the line of each key path (the first line is 1), and the name of the file in
+    error messages."""
 
     data: Any
     lines: Mapping[KeyPath, int]
@@ -80,7 +93,7 @@ class Document:
 
     @classmethod
     def parse(cls, text: str, where: str) -> Document:
-        """Raises SpecError for text that is no YAML."""
+        """Parses YAML. Raises SpecError for malformed text."""
         try:
             node = yamlfile.compose(text, where, LIMITS, Loader)
             if node is None:
@@ -95,24 +108,24 @@ class Document:
 
     @classmethod
     def of(cls, data: Any, where: str) -> Document:
-        """Data that came from elsewhere: errors then name the key only."""
+        """A document of data that does not come from a file; errors name the key and no line."""
         return cls(data, {}, where)
 
     def at(self, path: KeyPath) -> str:
-        """ "FILE:LINE" of the key, or of the nearest enclosing one that has a line."""
+        """The text "FILE:LINE" for a key, or for the nearest enclosing key with a known line."""
         for end in range(len(path), -1, -1):
             if line := self.lines.get(path[:end]):
                 return f"{self.where}:{line}"
         return self.where
 
     def problem(self, path: KeyPath, what: str) -> str:
-        """One line of a SpecError."""
+        """A line for SpecError."""
         key = dotted(path)
         return f"{self.at(path)}: {key}: {what}" if key else f"{self.at(path)}: {what}"
 
 
 def dotted(path: KeyPath) -> str:
-    """("steps", 0, "expect") -> "steps[0].expect"."""
+    """The path as text: ("steps", 0, "expect") -> "steps[0].expect"."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -122,7 +135,7 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-#: JSON's keys are texts; "<<" merges a mapping.
+#: Tags of allowed keys: texts, because JSON allows no others, and "<<", which merges a mapping.
 _TEXT_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
@@ -138,10 +151,11 @@ def _index(node: Any, path: KeyPath, lines: dict[KeyPath, int], where: str) -> I
             line = key.start_mark.line + 1
             if key.tag not in _TEXT_KEYS:
                 shown = name if isinstance(key, yaml.ScalarNode) else "a collection"
-                yield f"{where}:{line}: {dotted(path)}: the key {shown} must be a text: put it in quotes"
+                problem = f"the key {shown} must be a text; put it in quotes"
+                yield f"{where}:{line}: {dotted(path)}: {problem}"
                 continue
             if name in seen:
-                yield f"{where}:{line}: {dotted((*path, name))}: given twice"
+                yield f"{where}:{line}: {dotted((*path, name))}: the key is given twice"
             seen.add(name)
             lines[(*path, name)] = line
             yield from _index(value, (*path, name), lines, where)

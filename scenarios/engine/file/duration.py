@@ -1,4 +1,4 @@
-"""Times as scenarios write them."""
+"""Reads and prints durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kubewire.components.base.golang import parse_duration
 
 
 def seconds(value: float | str) -> float:
-    """0.5, "500ms", "10s", "1m30s", "3h" -> seconds. Raises ValueError."""
+    """The seconds of a duration such as 0.5, "500ms", "10s", "1m30s" or "3h". Raises ValueError."""
     if not isinstance(value, str):
         return float(value)
     try:
@@ -19,7 +19,7 @@ def seconds(value: float | str) -> float:
 
 
 def shown(value: float) -> str:
-    """For people: "3 ms", "1.2 s", "2 min 5 s", "3 h 1 min"."""
+    """The duration for people: "3 ms", "1.2 s", "2 min 5 s", "3 h 1 min"."""
     if value < 1:
         return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
     if value < 60:

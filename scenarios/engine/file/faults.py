@@ -1,6 +1,8 @@
-"""Faults of links as tc(8) has them: netem(8) delays, loses, reorders; tbf(8) alone limits the rate.
+"""Makes the tc commands that disturb a link: tc-netem(8) delays, drops and reorders packets,
+tc-tbf(8) limits the rate.
 
-They act on what leaves an interface, so a delay of 100 ms at one end is 100 ms of round-trip time.
+A queueing discipline acts on packets that leave an interface. So a delay of 100 ms at one end of a
+link adds 100 ms, and not 200 ms, to the round-trip time.
 """
 
 from __future__ import annotations
@@ -10,33 +12,33 @@ from typing import Any
 
 from kubewire.scenarios.engine.file.duration import seconds
 
-#: step's key -> netem's word; what only netem can do.
+#: Keys of a link step that need netem, whose parameters have the same names.
 _NETEM = ("delay", "loss", "duplicate", "corrupt", "reorder")
 
 
 def requires(args: Mapping[str, Any]) -> str:
-    """The kernel feature that a link step needs; "" when it only restores."""
+    """The kernel feature that a link step needs; "" if it only restores a link."""
     if any(key in args for key in _NETEM):
         return "netem"
     return "tbf" if "rate" in args else ""
 
 
 def problem(args: Mapping[str, Any]) -> str:
-    """Why a link step makes no sense; "" when it does."""
+    """Why a link step is wrong; "" if it is not."""
     if "restore" in args:
         extra = sorted(set(args) - {"on", "interface", "restore"})
-        return f"restore takes no {', '.join(extra)}" if extra else ""
+        return f"restore cannot be combined with {', '.join(extra)}" if extra else ""
     if not requires(args):
         return f"needs one of {', '.join(_NETEM)}, rate, or restore: true"
     if "reorder" in args and "delay" not in args:
-        return "reorder needs delay: what is not delayed overtakes (netem(8))"
+        return "reorder needs delay: packets without delay overtake the others (tc-netem(8))"
     if "jitter" in args and "delay" not in args:
         return "jitter needs delay"
     return ""
 
 
 def discipline(args: Mapping[str, Any]) -> list[str]:
-    """The queueing discipline with its parameters, as tc takes them."""
+    """The queueing discipline and its parameters, as arguments of tc."""
     if requires(args) == "tbf":
         return ["tbf", "rate", args["rate"], "burst", "32kb", "latency", "400ms"]
     words = ["netem"]
@@ -52,7 +54,8 @@ def _ms(value: float | str) -> str:
 
 
 def place(shown: str) -> Sequence[str]:
-    """Where it goes, by `tc qdisc show dev X`: below the lab file's own bandwidth limit, else as root."""
+    """Where to attach the discipline: below the bandwidth limit of the lab file, or else as root.
+    shown: the output of `tc qdisc show dev X`."""
     for line in shown.splitlines():
         words = line.split()
         if words[:2] == ["qdisc", "tbf"] and "root" in words and words[2] != MARK:
@@ -60,17 +63,27 @@ def place(shown: str) -> Sequence[str]:
     return ("root",)
 
 
-#: The handle of what a step has put there.
+#: The handle of the discipline that a step has added; it tells it from the lab's own.
 MARK = "4b57:"
 
 
 def install(interface: str, shown: str, args: Mapping[str, Any]) -> list[str]:
-    """The tc command that makes a link faulty, or otherwise faulty than before."""
-    return ["tc", "qdisc", "replace", "dev", interface, *place(shown), "handle", MARK, *discipline(args)]
+    """The tc command that disturbs a link, or replaces an earlier disturbance."""
+    return [
+        "tc",
+        "qdisc",
+        "replace",
+        "dev",
+        interface,
+        *place(shown),
+        "handle",
+        MARK,
+        *discipline(args),
+    ]
 
 
 def remove(interface: str, shown: str) -> list[str]:
-    """The tc command that makes it as it was; nothing ([]) when it is."""
+    """The tc command that restores a link; [] if it is not disturbed."""
     if not any(line.split()[2:3] == [MARK] for line in shown.splitlines()):
         return []
     return ["tc", "qdisc", "del", "dev", interface, *place(shown)]

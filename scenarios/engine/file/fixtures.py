@@ -1,6 +1,6 @@
-"""Short forms of pods and Services in a scenario, as full manifests.
+"""Expands the short forms of pods and Services in a scenario (`fixtures`) to full manifests.
 
-A fixture pod is agnhost's netexec with HTTP on 8080 and UDP on 8081 unless it says otherwise
+By default, the pod of a fixture runs agnhost's netexec, with HTTP on port 8080 and UDP on port 8081
 (https://github.com/kubernetes/kubernetes/tree/master/test/images/agnhost).
 """
 
@@ -13,14 +13,14 @@ from kubewire.scenarios.engine.file.spec import LabSpec
 
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 NETEXEC = ("netexec", "--http-port", "8080", "--udp-port", "8081")
-#: so that a scenario says image: busybox
+#: Short names of images in scenarios.
 IMAGES = {"agnhost": AGNHOST, "busybox": "busybox:1.36", "netshoot": "nicolaka/netshoot"}
-#: an image without a server of its own waits
+#: The command of a pod with an image that has no server of its own.
 SLEEP = ("sleep", "3600")
 
 
 def expand(fixtures: Mapping[str, Any], lab: LabSpec) -> Iterator[dict[str, Any]]:
-    """Pods and Services in the order of the file."""
+    """The manifests of pods and Services, in the order of the file."""
     for name, short in fixtures.get("pods", {}).items():
         if where := short.get("on"):
             for node in nodes(where, lab):
@@ -32,13 +32,13 @@ def expand(fixtures: Mapping[str, Any], lab: LabSpec) -> Iterator[dict[str, Any]
 
 
 def nodes(where: str, lab: LabSpec) -> list[str]:
-    """The names of a lab's nodes or workers."""
-    workers = [f"worker-{number}" for number in range(1, lab.topology.workers + 1)]
-    return workers if where == "workers" else ["control-plane", *workers]
+    """The names of a lab's nodes ("nodes") or workers ("workers")."""
+    return lab.workers if where == "workers" else lab.nodes
 
 
 def pod(name: str, short: Mapping[str, Any], app: str) -> dict[str, Any]:
-    """One container named like the pod's app; nodeName pins it without asking the scheduler."""
+    """The manifest of a pod with one container, named like its app. nodeName binds it to a node
+    without the scheduler."""
     image = IMAGES.get(short.get("image", "agnhost"), short.get("image", ""))
     container: dict[str, Any] = {"name": app, "image": image}
     command = short.get("command", () if image == AGNHOST else SLEEP)
@@ -62,18 +62,27 @@ def pod(name: str, short: Mapping[str, Any], app: str) -> dict[str, Any]:
         spec["hostNetwork"] = True
     spec |= short.get("spec", {})
     labels = {"app": app, **short.get("labels", {})}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+    }
 
 
 def service(name: str, short: Mapping[str, Any]) -> dict[str, Any]:
-    """Selects app=NAME and forwards port 80 to 8080 unless it says otherwise."""
+    """The manifest of a Service. By default it selects app=NAME and forwards port 80 to 8080."""
     spec: dict[str, Any] = {"selector": short.get("selector", {"app": name})}
     if "type" in short:
         spec["type"] = short["type"]
     if "externalName" in short:
         spec = {"type": "ExternalName", "externalName": short["externalName"]}
     else:
-        port = {"name": "http", "port": short.get("port", 80), "targetPort": short.get("targetPort", 8080)}
+        port = {
+            "name": "http",
+            "port": short.get("port", 80),
+            "targetPort": short.get("targetPort", 8080),
+        }
         if "protocol" in short:
             port |= {"protocol": short["protocol"], "name": short["protocol"].lower()}
         if "nodePort" in short:

@@ -1,7 +1,6 @@
-"""Writes what is made of the description of a lab file: lab.schema.json, and docs/lab-file.md in a checkout.
-
-`python -m kubewire.scenarios.engine.file.generate`; tests/scenarios/test_lab_file.py fails where a file differs.
-"""
+"""Writes the files that are generated from the description of a lab file: lab.schema.json and
+docs/lab-file.md. Run it with `python -m kubewire.scenarios.engine.file.generate`;
+tests/scenarios/test_lab_file.py fails if a file differs."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from kubewire.scenarios.engine.file import reference
 
 
 def files() -> Mapping[Path, str]:
-    """Path of the checkout -> what is generated there."""
+    """Path in the checkout -> generated text."""
     return {
         sources.FOLDER / "scenarios/engine/file/lab.schema.json": reference.schema_text(),
         sources.FOLDER / "docs/lab-file.md": reference.page(),
@@ -22,9 +21,12 @@ def files() -> Mapping[Path, str]:
 
 
 def main() -> int:
-    """Write them; a line for each that changed."""
+    """Writes the files, and prints a line for each that has changed."""
     if not sources.IS_CHECKOUT:
-        print("the generated files are part of a checkout; run this there", file=sys.stderr)
+        print(
+            "an installed kubewire has no generated files; run this in a checkout",
+            file=sys.stderr,
+        )
         return 2
     for path, text in files().items():
         if not path.exists() or path.read_text() != text:

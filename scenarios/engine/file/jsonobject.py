@@ -1,4 +1,4 @@
-"""A mapping as a value that cannot change."""
+"""An immutable mapping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JsonObject:
-    """A mapping that a user wrote, as text: so it cannot change, and labs can be compared by it."""
+    """A mapping from a user's file, kept as JSON text. So it cannot change, and lab files that
+    contain it can be compared and hashed."""
 
     text: str = "{}"
 

@@ -1,7 +1,8 @@
-"""JSONPath as kubectl reads it (https://kubernetes.io/docs/reference/kubectl/jsonpath/).
+"""JSONPath templates as kubectl has them (https://kubernetes.io/docs/reference/kubectl/jsonpath/).
 
-A subset: fields (.a, ['a'], .a\\.b), [n], [-1], [a:b], [a,b], [*], .*, recursive descent (..a), filters
-[?(@.x == "y")] with == != < <= > >= and existence, and text around {...}. Not here: {range}.
+Supported are fields (.a, ['a'], .a\\.b), [n], [-1], [a:b], [a,b], [*], .*, recursive descent (..a),
+filters [?(@.x == "y")] with == != < <= > >= and existence, and text around {...}. {range} is not
+supported.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 
 class JSONPathError(ValueError):
-    """An expression that cannot be read."""
+    """An expression is malformed."""
 
 
 Selector = Callable[[Any], Iterator[Any]]
@@ -46,14 +47,15 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class JSONPath:
-    """A parsed template: literal texts and paths in their order."""
+    """A parsed template: literal texts and paths, in their order."""
 
     text: str
     parts: tuple[str | tuple[Selector, ...], ...]
 
     @classmethod
     def parse(cls, text: str) -> JSONPath:
-        """Both "{.status.phase}" and the bare ".status.phase" that kubectl also takes. Raises JSONPathError."""
+        """Parses a template such as "{.status.phase}", or a bare path ".status.phase", which
+        kubectl accepts too. Raises JSONPathError."""
         template = text if "{" in text else "{" + text + "}"
         parts: list[str | tuple[Selector, ...]] = []
         position = 0
@@ -72,19 +74,26 @@ class JSONPath:
         return cls(text, tuple(parts))
 
     def find(self, data: Any) -> list[Any]:
-        """The values of all paths of the template; what is not there gives nothing."""
-        return [value for part in self.parts if not isinstance(part, str) for value in _walk(part, [data])]
+        """The values of all paths in the template. A path that does not exist has no value."""
+        values: list[Any] = []
+        for part in self.parts:
+            if not isinstance(part, str):
+                values += _walk(part, [data])
+        return values
 
     def render(self, data: Any) -> str:
-        """As kubectl prints: several results of one path with a space between."""
-        return "".join(
-            part if isinstance(part, str) else " ".join(as_text(value) for value in _walk(part, [data]))
-            for part in self.parts
-        )
+        """The text that kubectl prints: the values of one path are separated by spaces."""
+        text = ""
+        for part in self.parts:
+            if isinstance(part, str):
+                text += part
+            else:
+                text += " ".join(as_text(value) for value in _walk(part, [data]))
+        return text
 
 
 def as_text(value: Any) -> str:
-    """Strings bare, the rest as JSON."""
+    """A value as text: a string as it is, any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
@@ -93,7 +102,7 @@ def _expression(text: str, whole: str) -> tuple[Selector, ...]:
         try:
             literal = json.loads(text)
         except ValueError as error:
-            raise JSONPathError(f"{whole}: {text!r} is no string: {error}") from None
+            raise JSONPathError(f"{whole}: {text!r} is not a string: {error}") from None
         return (lambda _: iter([literal]),)
     text = text.removeprefix("$").removeprefix("@")
     selectors: list[Selector] = []
@@ -190,7 +199,7 @@ def _filter(text: str, whole: str) -> Selector:
 def _holds(compare: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
     try:
         return bool(compare(left, right))
-    except TypeError:  # "a" < 1
+    except TypeError:  # such as "a" < 1
         return False
 
 

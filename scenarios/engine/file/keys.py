@@ -47,6 +47,32 @@ DEFINITIONS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+
+def _link(path: str) -> dict[str, Key]:
+    """The properties of a link, below a key."""
+    return {
+        f"{path}.bandwidth": Key(
+            "The bandwidth in Mbit/s. Without it, a link is as fast as the machine allows.",
+            "Mbit/s, more than 0 and at most 1000",
+            {"exclusiveMinimum": 0, "maximum": 1000},
+            shown=100,
+            more="Each end of a link gets a token bucket filter.",
+        ),
+        f"{path}.delay": Key(
+            "How long a packet takes in one direction.",
+            "a time such as 10ms or 500us",
+            {"pattern": "^[0-9]+(\\.[0-9]+)?(us|ms|s)$"},
+            shown="10ms",
+        ),
+        f"{path}.loss": Key(
+            "The percentage of packets that are lost in each direction.", limits={"minimum": 0, "maximum": 100}, shown=1
+        ),
+        f"{path}.mtu": Key(
+            "The largest IP packet in bytes (MTU).", limits={"minimum": 68, "maximum": 65535}, shown=1400
+        ),
+    }
+
+
 #: Path of a key -> the key, in the order in which people read them. "*" stands for a name that the user chooses, "[]"
 #: for each item of a list.
 KEYS: Mapping[str, Key] = {
@@ -57,18 +83,51 @@ KEYS: Mapping[str, Key] = {
         shown="default",
     ),
     "kubernetes": Key("With false, there are only hosts and links: nothing runs on them, and there is no API."),
-    "topology": Key("The hosts and the links between them."),
-    "topology.shape": Key("The shape of the network: all hosts on one switch, or two racks with a router each."),
-    "topology.workers": Key("Worker nodes; the control plane is one node more.", limits={"minimum": 0, "maximum": 250}),
-    "topology.routing": Key("How the routers of two-racks learn routes: static ones, or by a BGP daemon."),
-    "topology.links": Key("Properties of every link."),
-    "topology.links.bandwidth": Key(
-        "The bandwidth in Mbit/s. Without it, a link is as fast as the machine allows.",
-        "Mbit/s, more than 0",
-        {"exclusiveMinimum": 0},
-        shown=100,
-        more="Each end of a link gets a token bucket filter.",
+    "topology": Key(
+        "The hosts and the links between them: a shape, or your own.",
+        more="[Topologies](../topologies/README.md) explains how to describe one, with examples.",
     ),
+    "topology.shape": Key("The shape of the network: all hosts on one switch, or two racks with a router each."),
+    "topology.workers": Key(
+        "Worker nodes of a shape; the control plane is one node more.", limits={"minimum": 0, "maximum": 250}
+    ),
+    "topology.routing": Key("How routers learn routes: they are configured, or a BGP daemon runs on each."),
+    "topology.links": Key("Properties of every link that does not have its own. Both directions have them."),
+    **_link("topology.links"),
+    "topology.hosts": Key(
+        "Your own hosts by name, instead of a shape.",
+        limits={"minProperties": 1, "maxProperties": 300},
+        shown={"control-plane": {"role": "control-plane", "interfaces": {"eth0": {"to": "lan"}}}},
+        more="One has role: control-plane. A host named dns of role: outside answers DNS for what lies outside the "
+        "cluster, as in the shapes.",
+    ),
+    "topology.hosts.*": Key("A host."),
+    "topology.hosts.*.role": Key("What it is: a node, a router that forwards, or a machine outside the cluster."),
+    "topology.hosts.*.zone": Key("A node's label topology.kubernetes.io/zone."),
+    "topology.hosts.*.asn": Key(
+        "A router's AS number. With topology.routing it speaks BGP with the routers and the nodes of its links.",
+        limits={"minimum": 1, "maximum": 4294967295},
+    ),
+    "topology.hosts.*.interfaces": Key("Its network interfaces by name. The first one has a node's address."),
+    "topology.hosts.*.interfaces.*": Key(
+        "An interface: where it leads, or a mapping.",
+        shorthand="text",
+    ),
+    "topology.hosts.*.interfaces.*.to": Key("A switch, or HOST:INTERFACE, the other end of a cable."),
+    "topology.hosts.*.interfaces.*.addresses": Key(
+        "Its addresses with prefix lengths. Left out, it gets one of its segment's subnet, or of network.nodeCIDR."
+    ),
+    **_link("topology.hosts.*.interfaces.*"),
+    "topology.hosts.*.routes": Key(
+        "Its routes: default or a range, and the gateway or an interface. Left out, they are the shortest ways.",
+    ),
+    "topology.switches": Key("Your own switches by name.", shown={"lan": {}}),
+    "topology.switches.*": Key("A switch."),
+    "topology.switches.*.to": Key("Other switches that a link leads to. With a loop, spanning tree runs."),
+    **_link("topology.switches.*"),
+    "topology.mininet": Key("Instead of hosts: a Mininet Topo class, as mn --custom FILE --topo TOPO takes it."),
+    "topology.mininet.file": Key("The Python file, relative to the lab file.", shown="topo.py"),
+    "topology.mininet.topo": Key("A class of the file or a name in its topos, with arguments.", shown="mytopo,3"),
     "network": Key(
         "Address ranges, under Kubernetes' names.",
         more="A range is one CIDR, or an IPv4 and an IPv6 one with a comma between them, the primary family's first.",

@@ -1,6 +1,8 @@
-"""-k: which cases to run, by words joined with and, or, not and brackets, as pytest's -k.
+"""The option -k: selects cases by words that are joined with `and`, `or`, `not` and parentheses, as
+with pytest.
 
-A word fits when it is part of the case's id, title, topic or tags, upper and lower case alike.
+A word matches if it is part of the case's id, title, topic, tags or file name; the case of letters
+does not matter.
 """
 
 from __future__ import annotations
@@ -14,27 +16,29 @@ TOKEN = re.compile(r"\s*(\(|\)|[^\s()]+)")
 
 
 class KeywordError(ValueError):
-    """A -k expression that cannot be read."""
+    """A -k expression is malformed."""
 
 
 def matches(expression: str, case: Case) -> bool:
-    """Whether a case is wanted; everything is when expression is empty. Raises KeywordError."""
+    """Whether an expression selects a case; an empty one selects all. Raises KeywordError."""
     if not expression.strip():
         return True
     scenario = case.scenario
-    text = " ".join([case.id, scenario.title, scenario.topic, *scenario.tags, scenario.file.name]).lower()
+    words = [case.id, scenario.title, scenario.topic, *scenario.tags, scenario.file.name]
+    text = " ".join(words).lower()
     return _Reader(expression, lambda word: word.lower() in text).read()
 
 
 class _Reader:
     def __init__(self, expression: str, fits: Callable[[str], bool]) -> None:
-        self.expression, self.fits = expression, fits
+        self.expression = expression
+        self.fits = fits
         self.tokens = TOKEN.findall(expression)
 
     def read(self) -> bool:
         value = self._or()
         if self.tokens:
-            raise self._error(f"{self.tokens[0]!r} is one too many")
+            raise self._error(f"{self.tokens[0]!r} is unexpected; join words with and, or, not")
         return value
 
     def _error(self, what: str) -> KeywordError:
@@ -63,7 +67,7 @@ class _Reader:
         if token == "(":
             value = self._or()
             if self.tokens[:1] != [")"]:
-                raise self._error("a bracket is not closed")
+                raise self._error("a parenthesis is not closed")
             self.tokens.pop(0)
             return value
         if token in (")", "and", "or"):

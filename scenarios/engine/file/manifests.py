@@ -1,4 +1,5 @@
-"""Manifests that a lab file names: files, folders and objects, read and looked at before the lab starts."""
+"""Reads and checks the manifests in a lab file (files, folders and objects), before the lab
+starts."""
 
 from __future__ import annotations
 
@@ -8,27 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from kubewire.scenarios.engine.file.check import shown
-from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, documents, read_manifests
+from kubewire.scenarios.engine.file.document import (
+    Document,
+    KeyPath,
+    SpecError,
+    documents,
+    read_manifests,
+)
 from kubewire.scenarios.engine.file.jsonobject import JsonObject
 
-#: What kubectl takes from a folder.
+#: The suffixes of files that kubectl reads in a folder.
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
 class Manifests:
-    """Objects in the order in which they are applied. source: the file, or the key of objects in the lab file."""
+    """Objects in the order in which they are applied. source: the file, or the key in the lab file,
+    that contains them."""
 
     source: str
     objects: tuple[JsonObject, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """A form that a lab file can have in place of a path, with what was there."""
+        """The form in a lab file that stands for a path and contains the objects of its file."""
         return {"file": self.source, "objects": [one.data for one in self.objects]}
 
 
 def of(entry: Any, number: int) -> Iterator[Manifests]:
-    """From an item of a lab file. A path has no objects yet (see read)."""
+    """The manifests of an item in a lab file. A path has no objects yet; read() adds them."""
     if isinstance(entry, str):
         yield Manifests(entry)
     elif "objects" in entry and "kind" not in entry:
@@ -38,7 +46,8 @@ def of(entry: Any, number: int) -> Iterator[Manifests]:
 
 
 def read(document: Document) -> list[Any]:
-    """The items of `manifests`, with the objects of each file in place of its path. Raises SpecError."""
+    """The items of `manifests`, with each path replaced by the objects of its files. Raises
+    SpecError."""
     found: list[Any] = []
     for number, entry in enumerate(document.data.get("manifests", ())):
         path: KeyPath = ("manifests", number)
@@ -54,7 +63,7 @@ def read(document: Document) -> list[Any]:
 
 
 def _of_path(document: Document, path: KeyPath, name: str) -> Iterator[Manifests]:
-    """Of a file, or of each file of a folder in the order of their names."""
+    """The manifests of a file, or of each file in a folder, in the order of their names."""
     place = Path(document.where).parent / name
     if not place.is_dir():
         yield _of_file(document, path, place, name)
@@ -73,7 +82,8 @@ def _of_file(document: Document, path: KeyPath, file: Path, name: str) -> Manife
     except SpecError as error:
         raise SpecError([document.problem(path, problem) for problem in error.problems]) from error
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error  # a path with a null character is a ValueError
+        # A path with a null character raises ValueError.
+        why = error.strerror if isinstance(error, OSError) else error
         text = f"{file}: {why}; a path is relative to the lab file's folder"
         raise SpecError([document.problem(path, text)]) from error
     objects = []
@@ -88,14 +98,16 @@ def _of_file(document: Document, path: KeyPath, file: Path, name: str) -> Manife
 
 
 def _items(item: Any) -> list[Any]:
-    """A v1 List stands for its items; an empty document for nothing."""
-    if isinstance(item, Mapping) and item.get("kind") == "List" and isinstance(item.get("items"), list):
-        return list(item["items"])
+    """The objects of a document: a v1 List stands for its items, an empty document for none."""
+    if isinstance(item, Mapping) and item.get("kind") == "List":
+        items = item.get("items")
+        if isinstance(items, list):
+            return list(items)
     return [] if item is None else [item]
 
 
 def object_problem(item: Any) -> str:
-    """Why this is no Kubernetes object that can be applied, "" when it is one."""
+    """Why an item is not a Kubernetes object that can be applied; "" if it is one."""
     if not isinstance(item, dict):
         return f"must be a mapping with apiVersion, kind and metadata, not {shown(item)}"
     if not isinstance(item.get("metadata", {}), dict):

@@ -1,7 +1,8 @@
-"""What a scenario file says, read and merged: frozen, ready to run.
+"""The content of scenario files after reading and merging, as frozen dataclasses.
 
-Values inside verbs and steps are still as written: ${references} are filled in when a step runs, and only then
-do they become the verbs' own dataclasses (kubewire.scenarios.engine.verbs).
+The arguments of verbs and steps are still as in the file, because their ${references} can be
+replaced only when a step runs. Then they become the dataclasses of the verbs
+(kubewire.scenarios.engine.verbs).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from kubewire.components.kernel.features import VIRTUAL_TIME
 from kubewire.scenarios.engine.file.faults import requires
 from kubewire.scenarios.engine.file.spec import LabSpec
 
-#: seconds; kubectl and the e2e framework wait longer, but a lab is one machine.
+#: Seconds. kubectl and upstream's e2e framework wait longer, but a lab is a single machine.
 DEFAULT_WITHIN = 10.0
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds. within: of an expectation; ready: until the fixtures are; case: a whole case."""
+    """Limits in seconds. within: for an expectation to hold. ready: for fixtures to be ready. case:
+    for a whole case."""
 
     within: float = DEFAULT_WITHIN
     ready: float = 60.0
@@ -32,11 +34,13 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Expectation:
-    """verb and its arguments; sources: where to look from, as written; negated: must not hold.
+    """An expectation.
 
-    family: IPv4 or IPv6, whose addresses are meant; "": the lab's primary one.
-    consistently: seconds for which it must stay as expected once it is. must_fail: the variant says that this
-    shared expectation fails here, and it is checked that it does.
+    sources: the places in `from`, as in the file.
+    family: IPv4 or IPv6, to use addresses of this family; "" for the lab's primary family.
+    within: seconds in which it must hold. consistently: seconds for which it must then stay so.
+    negated: the opposite must hold. must_fail: the variant lists it in `fails`, and it must fail.
+    where: "FILE:LINE".
     """
 
     verb: str
@@ -55,7 +59,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Step:
-    """One action with its arguments, or expectations. where: "FILE:LINE"."""
+    """One action with its arguments, or several expectations. where: "FILE:LINE"."""
 
     action: str
     args: Any
@@ -67,7 +71,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Variant:
-    """name: "" for a plain scenario, else broken, fixed or control."""
+    """One variant of a scenario. name: such as broken, fixed or control; "" if the scenario has no
+    variants."""
 
     name: str
     title: str
@@ -79,7 +84,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario file. variants already hold what they share."""
+    """The parts of a scenario file that all its cases share."""
 
     name: str
     title: str
@@ -96,7 +101,8 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a scenario, one of its variants, one cell of its matrix."""
+    """The unit that runs and has a result: a scenario, one of its variants, one cell of its
+    matrix."""
 
     scenario: Scenario
     variant: Variant
@@ -105,18 +111,20 @@ class Case:
 
     @property
     def id(self) -> str:
-        """ "name", "name[broken]", "name[fixed,cni.backend=host-gw]"."""
+        """The id: "name", "name[broken]" or "name[fixed,cni.backend=host-gw]"."""
         parts = [self.variant.name] if self.variant.name else []
         parts += [f"{axis}={value}" for axis, value in self.cell]
         return f"{self.scenario.name}[{','.join(parts)}]" if parts else self.scenario.name
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the kernel must have: what the file says, its lab and its link steps need, and virtual time."""
+        """The kernel features that the case needs: those in the file, those of its lab and its link
+        steps, and virtual time."""
         faults = [requires(step.args) for step in self.variant.steps if step.action == "link"]
         clock = [VIRTUAL_TIME] if self.scenario.clock == "virtual" else []
         needed = (
             *self.scenario.requires,
+            *self.lab.topology.requires,
             *self.lab.network.requires,
             *self.lab.cni.requires,
             *self.lab.kubeProxy.requires,
@@ -127,8 +135,8 @@ class Case:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the file, a file of manifests that it names, or the lab does: an old result then says
-        nothing."""
+        """A text that changes with the scenario file, the files that it names, and the lab. An old
+        result is valid only for the same fingerprint."""
         contents = [*self.variant.objects, *(step.args for step in self.variant.steps)]
         digest = hashlib.sha256(json.dumps(contents, default=str).encode()).hexdigest()[:16]
         return f"{self.scenario.digest}:{digest}:{self.lab.as_dict()}"

@@ -225,7 +225,8 @@ def _lines(entry: Entry) -> Iterator[str]:
         text = f"{indent}# {_flow(entry.key.shown)[1:-1]}"
     elif _is_mapping(entry.hint):
         some = any(_has_default(one) for one in entries() if one.path.startswith(f"{entry.path}."))
-        text = f"{indent}{entry.name}:" if some else f"{indent}{entry.name}: {{}}"
+        optional = "# " if entry.default is None else ""
+        text = f"{indent}{optional}{entry.name}:" if some or optional else f"{indent}{entry.name}: {{}}"
     elif _has_default(entry) or entry.depth == 0:
         text = f"{indent}{entry.name}: {_flow(_shown(entry))}"
     else:
@@ -366,7 +367,9 @@ def _words(entry: Entry) -> str:
     if hint is JsonObject:
         return "mapping" if entry.name != "*" else "as upstream's"
     if is_dataclass(hint):
-        return "path, or mapping" if entry.key.shorthand else "mapping"
+        if not entry.key.shorthand:
+            return "mapping"
+        return f"{'text' if entry.key.shorthand == 'text' else 'path'}, or mapping"
     if _named(hint) is not None:
         return "mapping"
     if (item := _item(hint)) is not None:

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kubewire.components.addon import Choice
+from kubewire.components.kube_proxy import modes
 from kubewire.components.networks import registry
 from kubewire.components.networks.podnetwork import PodNetwork
 from kubewire.scenarios.engine.file import manifests as manifest_files
-from kubewire.scenarios.engine.file import nodefiles
+from kubewire.scenarios.engine.file import nodefiles, topologyfile
 from kubewire.scenarios.engine.file.check import check
 from kubewire.scenarios.engine.file.document import Document, KeyPath, SpecError, read_text
 from kubewire.scenarios.engine.file.jsonobject import EMPTY, JsonObject
 from kubewire.scenarios.engine.file.manifests import Manifests
 from kubewire.scenarios.engine.file.nodefiles import File
-from kubewire.topologies.plan import OUTSIDE, OUTSIDE_IPV6, SHAPES, PlanError
+from kubewire.scenarios.engine.file.topologyfile import Topology
+from kubewire.topologies.plan import PlanError, TopologyPlan
 from kubewire.topologies.ranges import (
     MASK_SIZES,
     NODES,
@@ -36,6 +38,7 @@ from kubewire.topologies.ranges import (
     overlaps,
     parse_one,
 )
+from kubewire.topologies.shapes import OUTSIDE, OUTSIDE_IPV6
 
 __all__ = [
     "CNI",
@@ -44,7 +47,6 @@ __all__ = [
     "Image",
     "KubeProxy",
     "LabSpec",
-    "Links",
     "Network",
     "Share",
     "SpecError",
@@ -73,24 +75,6 @@ _RANGES = {
     "serviceCIDR": {4: "10.96.0.0/12", 6: "fd00:10:96::/112"},
 }
 _VERSIONS = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6), "dual-ipv6-first": (6, 4)}
-
-
-@dataclass(frozen=True)
-class Links:
-    """bandwidth: Mbit/s of every link, None: as fast as the machine can."""
-
-    bandwidth: float | None = None
-
-
-@dataclass(frozen=True)
-class Topology:
-    """workers does not count the control-plane node. routing: who tells the routers of two racks the ways; static:
-    they are written down, else a BGP daemon on each of them."""
-
-    shape: Literal["one-segment", "two-racks"] = "one-segment"
-    workers: int = 3
-    links: Links = Links()
-    routing: Literal["static", "bird", "frr", "gobgp"] = "static"
 
 
 @dataclass(frozen=True)
@@ -205,7 +189,14 @@ class KubeProxy:
     @property
     def requires(self) -> tuple[str, ...]:
         """What the mode needs of the kernel beyond what every lab does, by doctor's names."""
-        return ("ip_vs", "dummy", "ipset") if self.mode == "ipvs" else ()
+        mode = modes.find(self.mode)
+        return mode.requires if mode else ()
+
+    @property
+    def needs_host_users(self) -> str:
+        """Why the mode needs the first user namespace, or ""."""
+        mode = modes.find(self.mode)
+        return mode.needs_host_users if mode else ""
 
 
 @dataclass(frozen=True)
@@ -267,7 +258,7 @@ class LabSpec:
 
     name: str = field(default="", compare=False)
     kubernetes: bool = True
-    topology: Topology = Topology()
+    topology: Topology = topologyfile.DEFAULT
     network: Network = Network()
     cni: CNI = CNI()
     kubeProxy: KubeProxy = KubeProxy()
@@ -285,13 +276,22 @@ class LabSpec:
     @property
     def nodes(self) -> list[str]:
         """The names of the nodes."""
-        return ["control-plane", *(f"worker-{number}" for number in range(1, self.topology.workers + 1))]
+        return self.topology.nodes
+
+    @property
+    def workers(self) -> list[str]:
+        """The names of the nodes besides the control plane."""
+        return self.nodes[1:]
+
+    @property
+    def plan(self) -> TopologyPlan:
+        """The machines with their addresses. Raises PlanError."""
+        return self.topology.plan(self.network.nodeCIDR)
 
     @property
     def has_host_users(self) -> bool:
-        """Whether the lab's root is the machine's root. In mode ipvs it must be: Linux takes IPVS's configuration from
-        the first user namespace alone (GENL_ADMIN_PERM in net/netfilter/ipvs/ip_vs_ctl.c)."""
-        return self.kubeProxy.mode == "ipvs" if self.hostUsers is None else self.hostUsers
+        """Whether the lab's root is the machine's root. Some proxy modes need that."""
+        return bool(self.kubeProxy.needs_host_users) if self.hostUsers is None else self.hostUsers
 
     @property
     def has_working_dns(self) -> bool:
@@ -301,7 +301,8 @@ class LabSpec:
     def opened(self) -> Iterator[str]:
         """What the lab file opens of the machine, a sentence each, for the user to see before it happens."""
         if self.has_host_users:
-            why = "hostUsers: true" if self.hostUsers else "kubeProxy.mode: ipvs needs hostUsers: true"
+            mode = f"kubeProxy.mode: {self.kubeProxy.mode} needs hostUsers: true"
+            why = "hostUsers: true" if self.hostUsers else mode
             yield (
                 f"{why}: root in this lab is root of this machine; a privileged pod and a node can change "
                 "kernel-wide settings and everything on its disks (docs/security.md)"
@@ -309,6 +310,10 @@ class LabSpec:
         for share in self.share:
             if not share.readOnly:
                 yield f"share: everything in this lab may change what is in {share.path} of this machine"
+
+    def unreachable(self) -> list[str]:
+        """Which nodes of a described topology the control plane does not reach, or do not reach it, a sentence each."""
+        return [f"topology: {text}" for text in topologyfile.unreachable(self.topology, self.network.nodeCIDR)]
 
     def wanted_overlaps(self) -> list[str]:
         """What overlaps because allowOverlap says that it may, a sentence each. Such a lab need not work."""
@@ -345,7 +350,7 @@ class LabSpec:
         """Like load, but what the schema cannot say is not checked: for who finds that himself."""
         document = Document.parse(read_text(Path(path)), str(path))
         check(document, "lab.schema.json")
-        return _build(document.data)
+        return _build({**document.data, "topology": topologyfile.read(document)})
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], where: str = "lab") -> LabSpec:
@@ -377,8 +382,7 @@ class LabSpec:
         plain["manifests"] = [one.as_dict() for one in self.manifests]
         if self.hostUsers is None:
             del plain["hostUsers"]
-        if self.topology.links.bandwidth is None:
-            plain["topology"]["links"] = {}
+        plain["topology"] = self.topology.as_dict()
         plain["network"] = {key: value for key, value in plain["network"].items() if value is not None}
         if not self.name:
             del plain["name"]
@@ -387,25 +391,24 @@ class LabSpec:
     def label(self) -> str:
         """For people: "flannel/vxlan · kube-proxy iptables · 3 workers"."""
         if not self.kubernetes:
-            return f"no Kubernetes · {self.topology.workers + 1} hosts" + (
-                "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}"
+            hosts = len(self.nodes)
+            return f"no Kubernetes · {hosts} hosts" + (
+                "" if self.topology.name == "one-segment" else f" · {self.topology.name}"
             )
         cni = f"{self.cni.plugin}/{self.cni.backend}" if self.cni.network.connects_pods else "no CNI"
         routing = "" if self.topology.routing == "static" else f" with {self.topology.routing}"
-        shape = "" if self.topology.shape == "one-segment" else f" · {self.topology.shape}{routing}"
-        workers = f"{self.topology.workers} worker{'' if self.topology.workers == 1 else 's'}"
+        shape = "" if self.topology.name == "one-segment" else f" · {self.topology.name}{routing}"
+        number = len(self.workers)
+        workers = f"{number} worker{'' if number == 1 else 's'}"
         families = "" if self.network.ip_families == "IPv4" else f" · {self.network.ip_families}"
         return f"{cni} · kube-proxy {self.kubeProxy.mode} · {workers}{shape}{families}"
 
 
 def _build(data: Mapping[str, Any]) -> LabSpec:
-    topology = dict(data.get("topology", {}))
-    if "links" in topology:
-        topology["links"] = Links(**topology["links"])
     return LabSpec(
         name=data.get("name", ""),
         kubernetes=data.get("kubernetes", True),
-        topology=Topology(**topology),
+        topology=topologyfile.of(data.get("topology", {})),
         network=_addresses(data.get("network", {})),
         cni=CNI.of(data.get("cni", {})),
         kubeProxy=_kube_proxy(data.get("kubeProxy", {})),
@@ -428,6 +431,7 @@ def _with_files(document: Document) -> Mapping[str, Any]:
     """The document's data with the contents of the files that it names, which a lab does not see."""
     return {
         **document.data,
+        "topology": topologyfile.read(document),
         "manifests": manifest_files.read(document),
         "files": nodefiles.read(document),
     }
@@ -509,7 +513,6 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
     yield from _places(spec, ranges)
     yield from _ports(spec.network.serviceNodePortRange)
     yield from _pod_network(spec.cni, ranges)
-    yield from _routing(spec)
     yield from _upstream(spec)
     if spec.manifests and not spec.kubernetes:
         yield ("manifests",), "need an API, and kubernetes: false leaves it out"
@@ -520,8 +523,8 @@ def _contradictions(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
 
         for text in coredns.problems(spec.dns.corefile):
             yield ("dns", "corefile"), text
-    if spec.hostUsers is False and spec.kubeProxy.mode == "ipvs":
-        text = "kubeProxy.mode: ipvs needs it, for the kernel lets only the first user namespace configure IPVS"
+    if spec.hostUsers is False and (why := spec.kubeProxy.needs_host_users):
+        text = f"kubeProxy.mode: {spec.kubeProxy.mode} needs it, for {why}"
         yield ("hostUsers",), f"false is not possible here; {text}"
     yield from _images(spec)
 
@@ -596,16 +599,6 @@ def _components(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
                 break
 
 
-def _routing(spec: LabSpec) -> Iterator[tuple[KeyPath, str]]:
-    routing = spec.topology.routing
-    if routing == "static":
-        return
-    if spec.topology.shape != "two-racks":
-        yield ("topology", "routing"), f"{routing} runs on the routers of two racks; set topology.shape: two-racks"
-    if ":" in spec.network.nodeCIDR:
-        yield ("topology", "routing"), f"{routing} is set up for IPv4 nodes here; leave it out for IPv6"
-
-
 def _overlaps(network: Network, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
     names = {"nodeCIDR": NODES, "clusterCIDR": PODS, "serviceCIDR": SERVICES}
     named = {names[key]: networks for key, networks in ranges.items()} | {_OUTSIDE: (OUTSIDE, OUTSIDE_IPV6)}
@@ -667,7 +660,7 @@ def _mask_keys(network: Network, versions: Sequence[int]) -> Iterator[tuple[KeyP
 
 
 def _node_mask(spec: LabSpec, cluster: Range, dual: bool) -> Iterator[tuple[KeyPath, str]]:
-    size, nodes = spec.network.mask_size(cluster.version), spec.topology.workers + 1
+    size, nodes = spec.network.mask_size(cluster.version), len(spec.nodes)
     own = dual or getattr(spec.network, f"nodeCIDRMaskSize{_FAMILIES[cluster.version]}") is not None
     key: KeyPath = ("network", "nodeCIDRMaskSize" + (_FAMILIES[cluster.version] if own else ""))
     pods = PodRange(cluster, size)
@@ -682,12 +675,35 @@ def _node_mask(spec: LabSpec, cluster: Range, dual: bool) -> Iterator[tuple[KeyP
 
 
 def _places(spec: LabSpec, ranges: Mapping[str, Sequence[Range]]) -> Iterator[tuple[KeyPath, str]]:
-    """Has every host of the topology an address?"""
-    if "nodeCIDR" in ranges:
-        try:
-            SHAPES[spec.topology.shape](spec.topology.workers, spec.network.nodeCIDR)
-        except PlanError as error:
-            yield ("network", "nodeCIDR"), str(error)
+    """Whether every host of the topology can have its place and an address."""
+    wrong = [*topologyfile.problems(spec.topology, ranges.get("nodeCIDR", ()))]
+    yield from ((("topology", *where), text) for where, text in wrong)
+    if wrong or "nodeCIDR" not in ranges:
+        return
+    try:
+        plan = spec.plan
+    except PlanError as error:
+        yield ("network", "nodeCIDR"), str(error)
+        return
+    if spec.topology.hosts:
+        yield from (
+            (("topology", *where), text) for where, text in topologyfile.node_problems(plan, ranges["nodeCIDR"])
+        )
+        yield from _cloud(spec, plan)
+
+
+def _cloud(spec: LabSpec, plan: TopologyPlan) -> Iterator[tuple[KeyPath, str]]:
+    """Whether a cloud's network finds its subnets: switches with nodes and a router."""
+    if not spec.cni.network.connects_pods or spec.cni.backend not in spec.cni.network.addon.backend_names:
+        return
+    if spec.cni.network.addresses(spec.cni.choice).from_cluster_cidr:
+        return
+    with_router = {one.switch for machine in plan.machines if machine.role == "router" for one in machine.interfaces}
+    lonely = [node.name for node in plan.nodes if node.interfaces[0].switch not in with_router - {""}]
+    router = plan.find("router")
+    if lonely or router is None or router.role != "router":
+        text = "needs a router named router, and one on the switch of each node's first interface"
+        yield ("cni", "plugin"), f"{spec.cni.plugin} {text}"
 
 
 def _ports(text: str) -> Iterator[tuple[KeyPath, str]]:

@@ -1,7 +1,9 @@
-"""What of upstream's programs a lab file can set: their names, which of them have an effect here, and what their values
-must be. All of it is the components' own.
+"""The settings of upstream's programs that a lab file can contain (kubeProxy, kubelet,
+controllerManager, scheduler): their names, their forms, and which of them have an effect here.
 
-A name with dots stands for nested mappings.
+A lab file accepts every name that upstream knows, so that a configuration from a real cluster can
+be copied. Names without an effect here cause a warning. Everything is read from the components,
+which parse these settings. A name with dots means nested mappings.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kubewire.components.controllers import flags as controller_flags
+from kubewire.components.kube_proxy import modes
 from kubewire.components.kube_proxy.configuration import config as proxy
 from kubewire.components.kube_proxy.configuration import validation as proxy_validation
 from kubewire.components.kubeapi import quantity
@@ -22,22 +25,27 @@ from kubewire.components.scheduler import flags as scheduler_flags
 
 Schema = dict[str, Any]
 
-#: What a lab file cannot set, although it has an effect: name -> why.
-_GIVEN_TO_PROXY = {"hostnameOverride": "each kube-proxy gets its node's name by --hostname-override"}
-_GIVEN_TO_KUBELET = {"containerRuntimeEndpoint": "the lab's fork server is the runtime, and a flag says so"}
+#: Settings that bring-up gives as flags, so that a lab file cannot set them: name -> why.
+_GIVEN_TO_PROXY = {
+    "hostnameOverride": "each kube-proxy gets its node's name by --hostname-override",
+}
+_GIVEN_TO_KUBELET = {
+    "containerRuntimeEndpoint": "the lab's fork server is the runtime, and a flag names it",
+}
 _PROXY_WITHOUT_EFFECT = proxy.WITHOUT_EFFECT | _GIVEN_TO_PROXY.keys()
 _KUBELET_WITHOUT_EFFECT = kubelet.WITHOUT_EFFECT | _GIVEN_TO_KUBELET.keys()
-#: The sections of a KubeProxyConfiguration that only some modes read.
-_PROXY_SECTIONS = {"iptables": ("iptables", "ipvs"), "ipvs": ("ipvs",), "nftables": ("nftables",)}
+#: Sections of a KubeProxyConfiguration -> the modes that read them.
+_PROXY_SECTIONS = {mode.name: tuple(modes.reading(mode.name)) for mode in modes.MODES}
 _DURATION: Schema = {"type": ["string", "number"]}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a key of a lab file (kubeProxy, kubelet, controllerManager, scheduler) can hold.
+    """The settings below one key of a lab file (kubeProxy, kubelet, controllerManager, scheduler).
 
-    kind: the name of it at upstream, and its reference there. properties: JSON Schema of each name; those without an
-    effect are "deprecated", which editors show. wrong: what is wrong with values whose form is right, in sentences.
+    kind: upstream's name for them. reference: address of their documentation.
+    properties: JSON Schema of each name; names without an effect are "deprecated", which editors
+    show. wrong: yields a sentence for each problem that the schema cannot express.
     """
 
     kind: str
@@ -47,15 +55,15 @@ class Settings:
     wrong: Callable[[Mapping[str, Any]], Iterator[str]]
 
     def is_without_effect(self, name: str) -> bool:
-        """Also of a name in a section that has none."""
+        """Whether a name, or a section that contains it, has no effect here."""
         return any(name == one or name.startswith(f"{one}.") for one in self.without_effect)
 
     def ineffective(self, data: Mapping[str, Any]) -> Iterator[str]:
-        """Which names of the data have no effect here."""
+        """The names in the data that have no effect here."""
         return filter(self.is_without_effect, _names(data))
 
     def effective(self, data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        """The data without those."""
+        """The data without names that have no effect."""
         kept: dict[str, Any] = {}
         for key, value in data.items():
             name = prefix + key
@@ -68,7 +76,7 @@ class Settings:
 
 
 def settings() -> Mapping[str, Settings]:
-    """By key of the lab file."""
+    """Key of the lab file -> its settings."""
     return {
         "kubeProxy": Settings(
             proxy.KIND,
@@ -102,30 +110,35 @@ def settings() -> Mapping[str, Settings]:
 
 
 def warnings(key: str, data: Mapping[str, Any], mode: str = "") -> Iterator[str]:
-    """A sentence for each name that has no effect. mode: kube-proxy's."""
+    """Yields a sentence for each name that has no effect. mode: that of kube-proxy."""
     for name in settings()[key].ineffective(data):
-        why = _GIVEN_TO_PROXY.get(name) or _GIVEN_TO_KUBELET.get(name) or "it is upstream's, and nothing here reads it"
+        why = _GIVEN_TO_PROXY.get(name) or _GIVEN_TO_KUBELET.get(name)
+        why = why or "it is upstream's, and nothing here reads it"
         yield f"{key}.{name} has no effect: {why}"
     if key != "kubeProxy":
         return
     if mode == "none" and data:
         yield f"kubeProxy: {', '.join(data)} has no effect: with mode none no kube-proxy runs"
-    for name, modes in _PROXY_SECTIONS.items() if mode != "none" else ():
-        if name in data and mode not in modes:
-            yield f"kubeProxy.{name} has no effect: it is for mode {' and '.join(modes)}, and the mode is {mode}"
+    for name, readers in _PROXY_SECTIONS.items() if mode != "none" else ():
+        if name in data and mode not in readers:
+            reads = f"it is for mode {' and '.join(readers)}, and the mode is {mode}"
+            yield f"kubeProxy.{name} has no effect: {reads}"
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, a nested mapping key by key; else what is in over wins."""
+    """Both mappings merged, nested ones key by key; other values in over take precedence."""
     out = dict(base)
     for key, value in over.items():
         own = out.get(key)
-        out[key] = merged(own, value) if isinstance(own, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(own, Mapping) and isinstance(value, Mapping):
+            out[key] = merged(own, value)
+        else:
+            out[key] = value
     return out
 
 
 def flags(data: Mapping[str, Any]) -> dict[str, str]:
-    """A mapping of flag names as --NAME -> value."""
+    """Names and values of flags as --NAME -> text."""
     return {f"--{name}": _flag_text(value) for name, value in data.items()}
 
 
@@ -141,11 +154,8 @@ def _names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-# --- kube-proxy ---
-
-
 def _proxy_properties() -> dict[str, Schema]:
-    """mode has its own rows in the lab file."""
+    """The properties of kubeProxy, without mode, which the lab file describes itself."""
     found = _of_dataclass(proxy.KubeProxyConfiguration, "", _PROXY_WITHOUT_EFFECT)
     return {name: of for name, of in found.items() if name != "mode"}
 
@@ -154,7 +164,12 @@ def _of_dataclass(holder: Any, prefix: str, without_effect: Iterable[str]) -> di
     hints = typing.get_type_hints(holder)
     return {
         proxy.json_name(field.name): _marked(
-            _of_hint(field.name, hints[field.name], f"{prefix}{proxy.json_name(field.name)}", without_effect),
+            _of_hint(
+                field.name,
+                hints[field.name],
+                f"{prefix}{proxy.json_name(field.name)}",
+                without_effect,
+            ),
             f"{prefix}{proxy.json_name(field.name)}",
             without_effect,
         )
@@ -163,7 +178,7 @@ def _of_dataclass(holder: Any, prefix: str, without_effect: Iterable[str]) -> di
 
 
 def _of_hint(name: str, hint: Any, path: str, without_effect: Iterable[str]) -> Schema:
-    """In a KubeProxyConfiguration every float but qps is a duration."""
+    """The schema of a field. In a KubeProxyConfiguration every float except qps is a duration."""
     if is_dataclass(hint):
         return _mapping(_of_dataclass(hint, f"{path}.", without_effect))
     plain: dict[Any, Schema] = {
@@ -182,18 +197,18 @@ def _mapping(properties: dict[str, Schema]) -> Schema:
 
 
 def _marked(of: Schema, path: str, without_effect: Iterable[str]) -> Schema:
-    return {**of, "deprecated": True, "description": "It has no effect here."} if path in without_effect else of
+    if path not in without_effect:
+        return of
+    return {**of, "deprecated": True, "description": "It has no effect here."}
 
 
 def _wrong_proxy(data: Mapping[str, Any]) -> Iterator[str]:
-    """data includes the mode."""
+    """The problems of a configuration of kube-proxy. data includes the mode."""
     try:
         proxy_validation.validate(proxy.decode(data))
     except proxy.ConfigError as error:
         yield str(error)
 
-
-# --- the kubelet ---
 
 _READERS: dict[Any, Schema] = {
     str: {"type": "string"},
@@ -224,11 +239,12 @@ def _wrong_kubelet(data: Mapping[str, Any]) -> Iterator[str]:
         yield str(error)
 
 
-# --- flags ---
-
-
-def _flag_properties(parser: argparse.ArgumentParser, without_effect: frozenset[str]) -> dict[str, Schema]:
-    own = {name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")} - {"help"}
+def _flag_properties(
+    parser: argparse.ArgumentParser,
+    without_effect: frozenset[str],
+) -> dict[str, Schema]:
+    options = [name for name in parser._option_string_actions if name.startswith("--")]
+    own = {name.removeprefix("--") for name in options} - {"help"}
     value: Schema = {"type": ["string", "number", "boolean"]}
     return {name: _marked(value, name, without_effect) for name in sorted(own | without_effect)}
 
@@ -238,7 +254,7 @@ class _WrongFlag(Exception):
 
 
 def _refusing(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """It raises where it would print and end the process."""
+    """Makes a parser raise an error instead of printing it and ending the process."""
 
     def refuse(message: str) -> NoReturn:
         raise _WrongFlag(message.removeprefix("argument "))
@@ -252,7 +268,8 @@ def _arguments(data: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong_controller_flags(data: Mapping[str, Any]) -> Iterator[str]:
-    """Each for itself: what goes together, kube-controller-manager says with what bring-up passes."""
+    """The problems of single flags. kube-controller-manager itself checks combinations, together
+    with the flags that bring-up passes."""
     try:
         _refusing(controller_flags.parser()).parse_args(_arguments(data))
     except _WrongFlag as error:

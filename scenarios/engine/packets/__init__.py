@@ -1,1 +1,1 @@
-"""Captured packets: taking, decoding, following."""
+"""Captures packets, decodes them, and follows a packet from interface to interface."""

@@ -1,18 +1,34 @@
-"""The capture program: runs on one host of the lab and captures there and in the pods of that host.
+"""The capture program: it runs on one host of the lab and captures packets there and in the pods of
+that host.
 
-AF_PACKET sockets with kernel timestamps, one per interface; a pod's socket is opened inside the pod's network
-namespace (pinned under /run/netns, CNI's convention, and recognised by the pod's IP) and read from here.
+Scenarios make two kinds of statements about packets: this packet was seen here, and no such packet
+was seen there. The second kind is only true if the capture had started before the packet could
+pass, and if the packet cannot still be in a buffer. tcpdump gives no such guarantee, so this
+program answers explicitly: `ready` after its sockets are bound, and `synced` after everything that
+the kernel had queued is in the file.
 
-It inherits a connection (CONTROL_FD) and the file for the packets (OUTPUT_FD), and speaks lines of JSON:
-    <- {"ready": [{"label": ..., "interface": ...}, ...]}      now every packet is caught; or {"error": "..."}
-    -> sync       <- {"synced": N}    all packets that passed before the question are in the file
-    -> stop       <- {"stopped": N}   the same, then it ends; so it does at SIGTERM and when the socket closes
-Bounded: max_packets in all, max_seconds. Imports little: it starts in some milliseconds.
+It opens one AF_PACKET socket per interface (packet(7)), with timestamps of the kernel. All hosts
+have the same clock, so the packets of several interfaces can be put into one order. A socket
+belongs to the network namespace in which it was created, and may be read from another one. So the
+program enters a pod's namespace only to open the socket. It finds the namespace among those that
+CNI pins under /run/netns, by the pod's address.
+
+The program inherits a connection (CONTROL_FD) and the file for the packets (OUTPUT_FD), so it needs
+no path on the machine. It speaks lines:
+
+    <- {"ready": [{"label": ..., "interface": ...}, ...]}   every packet from now on is captured
+    <- {"error": "..."}                                     a point cannot be captured; it ends
+    -> sync    <- {"synced": N}    all packets that passed before the question are in the file
+    -> stop    <- {"stopped": N}   the same, and the program ends
+
+It also ends on SIGTERM, when the connection is closed, and after max_seconds; it captures at most
+max_packets. It imports little, so that it starts within milliseconds.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -30,19 +46,26 @@ from kubewire.components.kernel.namespaces import setns
 from kubewire.scenarios.engine.packets import links, pcapng
 
 ETH_P_ALL = 3
-SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA, PACKET_OUTGOING = 263, 6, 8, 4
-SO_TIMESTAMPNS, SO_RCVBUFFORCE, SO_ATTACH_FILTER = 35, 33, 26
+SOL_PACKET = 263
+PACKET_STATISTICS = 6
+PACKET_AUXDATA = 8
+PACKET_OUTGOING = 4
+SO_TIMESTAMPNS = 35
+SO_RCVBUFFORCE = 33
+SO_ATTACH_FILTER = 26
 NETNS_DIRECTORY = Path("/run/netns")
-#: Descriptors that the program inherits.
+#: The descriptors that the program inherits.
 CONTROL_FD = 3
 OUTPUT_FD = 4
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where to capture. label: what the file calls it. interface: the name in its namespace.
+    """An interface at which to capture.
 
-    pod_ip: in the namespace of the pod with this address; host_side: at the node's end of that interface.
+    label: its name in the file. interface: its name in its namespace.
+    pod_ip: if set, the interface is in the namespace of the pod with this address.
+    host_side: capture at the node's end of the pod's veth pair.
     """
 
     label: str
@@ -53,7 +76,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Order:
-    """What the program is asked to do. filter: classic BPF instructions (code, jt, jf, k)."""
+    """The task of the program. filter: classic BPF instructions (code, jt, jf, k)."""
 
     points: tuple[Point, ...]
     filter: tuple[tuple[int, int, int, int], ...] = ()
@@ -62,7 +85,7 @@ class Order:
     max_seconds: float = 600.0
 
     def as_json(self) -> str:
-        """The program's only argument."""
+        """The text of the program's only argument."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -75,11 +98,12 @@ class Order:
 
 
 class CaptureError(Exception):
-    """A point that cannot be captured; the text says which and what there is instead."""
+    """A point cannot be captured; the text names it and says which interfaces exist."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """argv: [Order as JSON]. Exit codes: 0 stopped, 1 a point does not exist or may not be captured."""
+    """Captures. argv: [Order as JSON]. Returns 0, or 1 if a point does not exist or may not be
+    captured."""
     order = Order.parse(argv[0])
     control = socket.socket(fileno=CONTROL_FD)
     wake, woken = socket.socketpair()
@@ -102,11 +126,12 @@ def _say(control: socket.socket, message: dict[str, Any]) -> None:
     try:
         control.sendall(json.dumps(message).encode() + b"\n")
     except OSError:
-        pass  # nobody listens any more; the file is what counts
+        pass  # the runner has closed the connection; the file keeps what was captured
 
 
 def open_point(point: Point, order: Order) -> tuple[str, socket.socket]:
-    """(interface name, capturing socket). Raises CaptureError and OSError."""
+    """Opens the socket of a point. Returns the name of the interface and the socket. Raises
+    CaptureError, OSError."""
     if not point.pod_ip:
         return point.interface, _open(point, point.interface, order)
     with pod_namespace(point.pod_ip, point.label):
@@ -116,7 +141,9 @@ def open_point(point: Point, order: Order) -> tuple[str, socket.socket]:
     for link in links.links():
         if link.index == peer:
             return link.name, _open(point, link.name, order)
-    raise CaptureError(f"{point.label}: the other end of the pod's {point.interface} (ifindex {peer}) is not here")
+    raise CaptureError(
+        f"{point.label}: the other end of the pod's {point.interface} (ifindex {peer}) is not here",
+    )
 
 
 def _link(point: Point, name: str) -> links.Link:
@@ -124,19 +151,23 @@ def _link(point: Point, name: str) -> links.Link:
     for link in there:
         if link.name == name:
             return link
-    raise CaptureError(f"{point.label}: no interface {name}; there are {', '.join(link.name for link in there)}")
+    names = ", ".join(link.name for link in there)
+    raise CaptureError(f"{point.label}: no interface {name}; there are {names}")
 
 
 @contextmanager
 def pod_namespace(ip: str, label: str) -> Iterator[None]:
-    """Be in the network namespace of the pod with this address (of a host-network pod: stay)."""
+    """Enters the network namespace of the pod with this address for the time of the context. For a
+    pod on the host's network this is the present one."""
     if ip in links.addresses():
         yield
         return
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not any(_enter_if_of(path, ip) for path in sorted(NETNS_DIRECTORY.glob("*"))):
-            raise CaptureError(f"{label}: no network namespace under {NETNS_DIRECTORY} has the address {ip}")
+            raise CaptureError(
+                f"{label}: no network namespace in {NETNS_DIRECTORY} has the address {ip}",
+            )
         yield
     finally:
         setns(home)
@@ -144,7 +175,8 @@ def pod_namespace(ip: str, label: str) -> Iterator[None]:
 
 
 def _enter_if_of(path: Path, ip: str) -> bool:
-    """Enter a pinned namespace; whether it has the address. The pod may go away at any moment."""
+    """Enters a pinned namespace, and returns whether it has the address. The pod may end at any
+    moment."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -153,7 +185,7 @@ def _enter_if_of(path: Path, ip: str) -> bool:
         setns(fd)
         return ip in links.addresses()
     except OSError:
-        return False  # a plain file: its mount is gone
+        return False  # a plain file, because the namespace has been unmounted
     finally:
         os.close(fd)
 
@@ -168,34 +200,47 @@ def _open(point: Point, name: str, order: Order) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
     except OSError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)  # without CAP_NET_ADMIN on the machine
-    sock.bind((name, ETH_P_ALL))  # protocol 0 until here: nothing unfiltered gets in
+        # SO_RCVBUFFORCE needs CAP_NET_ADMIN in the initial user namespace (socket(7)).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    # The socket was created with protocol 0, so no packet has passed it without the filter.
+    sock.bind((name, ETH_P_ALL))
     return sock
 
 
 def _attach(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
     raw = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     memory = ctypes.create_string_buffer(raw)
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(memory)))
+    sock.setsockopt(
+        socket.SOL_SOCKET,
+        SO_ATTACH_FILTER,
+        struct.pack("HL", len(program), ctypes.addressof(memory)),
+    )
 
 
 class Recorder:
-    """Reads the sockets, writes the file."""
+    """Reads packets from the sockets and writes them to the file."""
 
-    def __init__(self, file: BinaryIO, order: Order, sockets: Sequence[tuple[Point, socket.socket]]) -> None:
-        self.file, self.order = file, order
+    def __init__(
+        self,
+        file: BinaryIO,
+        order: Order,
+        sockets: Sequence[tuple[Point, socket.socket]],
+    ) -> None:
+        self.file = file
+        self.order = order
         self.sockets = {sock.fileno(): (number, sock) for number, (_, sock) in enumerate(sockets)}
         self.count = 0
-        self.loopback = {
-            number for number, (point, _) in enumerate(sockets) if point.interface == "lo" and not point.host_side
-        }
+        self.loopback = set()
+        for number, (point, _) in enumerate(sockets):
+            if point.interface == "lo" and not point.host_side:
+                self.loopback.add(number)
         file.write(pcapng.section())
         for point, _ in sockets:
             file.write(pcapng.interface(pcapng.Interface(point.label), order.snaplen))
         file.flush()
 
     def drain(self, fds: Sequence[int] | None = None) -> None:
-        """Take all that waits in the sockets, then flush."""
+        """Writes all packets that wait in the sockets, then flushes the file."""
         for fd in self.sockets if fds is None else fds:
             number, sock = self.sockets[fd]
             while self.count < self.order.max_packets and self._take(number, sock):
@@ -208,26 +253,28 @@ class Recorder:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            # ENETDOWN: the interface went away, as a pod's does when it is deleted
-            if error.errno in (100, 19, 6):
+            # The interface has disappeared, as a pod's does when the pod is deleted.
+            if error.errno in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO):
                 return False
             raise
         outbound = address[2] == PACKET_OUTGOING
         if outbound and number in self.loopback:
-            return True  # lo hands every packet over twice; like libpcap, keep the arriving one
-        stamp, length = time.time_ns(), len(data)
+            return True  # lo delivers every packet twice; like libpcap, keep the incoming one
+        stamp = time.time_ns()
+        length = len(data)
         for level, kind, value in control:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
                 seconds, nanoseconds = struct.unpack("ll", value[:16])
                 stamp = seconds * 1_000_000_000 + nanoseconds
             elif (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
-                length = struct.unpack_from("=II", value)[1]  # struct tpacket_auxdata: tp_status, tp_len
+                # struct tpacket_auxdata begins with tp_status and tp_len.
+                length = struct.unpack_from("=II", value)[1]
         self.file.write(pcapng.packet(pcapng.Record(number, stamp, data, length, outbound)))
         self.count += 1
         return True
 
     def finish(self) -> None:
-        """The last packets, then how many the kernel had to drop."""
+        """Writes the last packets, and the numbers of packets that the kernel had to drop."""
         self.drain()
         now = time.time_ns()
         for number, sock in self.sockets.values():
@@ -240,7 +287,8 @@ def _loop(recorder: Recorder, control: socket.socket, wake: socket.socket, order
     poller = select.poll()
     for fd in (*recorder.sockets, control.fileno(), wake.fileno()):
         poller.register(fd, select.POLLIN)
-    deadline, pending = time.monotonic() + order.max_seconds, b""
+    deadline = time.monotonic() + order.max_seconds
+    pending = b""
     while (left := deadline - time.monotonic()) > 0:
         ready = [fd for fd, _ in poller.poll(left * 1000)]
         recorder.drain([fd for fd in ready if fd in recorder.sockets])

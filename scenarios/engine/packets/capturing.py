@@ -1,9 +1,12 @@
-"""Captures as the runner sees them: starts one capture program per host, asks it, reads what it wrote.
+"""The runner's side of captures: starts one capture program per host, controls it, and reads the
+packets that it has written.
 
-Interface names of a capture:
-    worker-1:flannel.1            an interface of a host
-    pod:web:eth0, pod:NS/web:eth0 an interface inside a pod
-    veth@pod:web                  the host's end of the pod's eth0 (worker-1:veth@pod:web says the host as well)
+A scenario names interfaces as follows:
+
+    worker-1:flannel.1               an interface of a host
+    pod:web:eth0, pod:NS/web:eth0    an interface inside a pod
+    veth@pod:web                     the node's end of the pod's eth0
+    worker-1:veth@pod:web            the same; the pod must run on this node
 """
 
 from __future__ import annotations
@@ -34,12 +37,13 @@ NAME = re.compile(
 
 
 class CaptureFailed(Exception):
-    """A capture that could not be started or that died; the text says where and why."""
+    """A capture cannot start or has ended early; the text says where and why."""
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """One packet at one interface. point: the name as the scenario wrote it; time: nanoseconds since 1970."""
+    """One packet at one interface. point: the interface as the scenario names it; time: nanoseconds
+    since 1970."""
 
     point: str
     time: int
@@ -49,34 +53,38 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Located:
-    """A point and the host on which the program for it runs."""
+    """A point, and the host on which its capture program runs."""
 
     host: str
     point: Point
 
 
-#: (namespace-qualified or bare pod name) -> (node, IP)
+#: Pod name, with or without namespace -> (node, IP address).
 FindPod = Callable[[str], tuple[str, str]]
 
 
 def locate(name: str, find_pod: FindPod, hosts: Mapping[str, Any]) -> Located:
-    """Read an interface name. Raises CaptureFailed; find_pod raises for a pod that is not there."""
+    """Reads an interface name. Raises CaptureFailed, and what find_pod raises for a pod that does
+    not exist."""
     match = NAME.match(name)
     if not match:
         forms = "HOST:INTERFACE, pod:NAME:INTERFACE or veth@pod:NAME"
-        raise CaptureFailed(f"{name!r} names no interface; write {forms}")
+        raise CaptureFailed(f"{name!r} does not name an interface; write {forms}")
     if pod := match["veth"] or match["pod"]:
         node, ip = find_pod(pod)
         if match["seen_from"] and match["seen_from"] != node:
             raise CaptureFailed(f"{name}: the pod runs on {node}")
-        return Located(node, Point(name, match["inside"] or "eth0", ip, host_side=bool(match["veth"])))
+        return Located(
+            node,
+            Point(name, match["inside"] or "eth0", ip, host_side=bool(match["veth"])),
+        )
     if match["host"] not in hosts:
         raise CaptureFailed(f"{name}: no host {match['host']}; hosts: {', '.join(hosts)}")
     return Located(match["host"], Point(name, match["interface"]))
 
 
 def compile_filter(expression: str) -> tuple[tuple[int, int, int, int], ...]:
-    """A pcap-filter(7) expression as classic BPF, compiled by tcpdump. Raises CaptureFailed."""
+    """Compiles a pcap-filter(7) expression to classic BPF, by tcpdump. Raises CaptureFailed."""
     done = subprocess.run(
         ["tcpdump", "-y", "EN10MB", "-ddd", expression],
         capture_output=True,
@@ -86,7 +94,8 @@ def compile_filter(expression: str) -> tuple[tuple[int, int, int, int], ...]:
     )
     if done.returncode:
         raise CaptureFailed(f"filter {expression!r}: {done.stderr.strip() or 'tcpdump failed'}")
-    rows = [tuple(int(number) for number in line.split()) for line in done.stdout.split("\n")[1:] if line]
+    lines = [line for line in done.stdout.split("\n")[1:] if line]
+    rows = [tuple(int(number) for number in line.split()) for line in lines]
     return tuple((row[0], row[1], row[2], row[3]) for row in rows)
 
 
@@ -101,29 +110,32 @@ class _Program:
     buffer: bytes = b""
 
     def answer(self, within: float) -> dict[str, Any]:
-        """The next line it says. Raises CaptureFailed when it is silent or gone."""
+        """The next line from the program. Raises CaptureFailed if it does not answer or has
+        ended."""
         deadline = time.monotonic() + within
         while b"\n" not in self.buffer:
             self.connection.settimeout(max(0.001, deadline - time.monotonic()))
             try:
                 part = self.connection.recv(65536)
             except TimeoutError:
-                raise CaptureFailed(f"the capture on {self.host} did not answer within {within:g} s") from None
+                why = f"the capture on {self.host} did not answer within {within:g} s"
+                raise CaptureFailed(why) from None
             if not part:
-                raise CaptureFailed(f"the capture on {self.host} ended: {self._last_words()}")
+                raise CaptureFailed(f"the capture on {self.host} has ended: {self._last_words()}")
             self.buffer += part
         line, _, self.buffer = self.buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
-            raise CaptureFailed(f"capture on {self.host}: {message['error']}")
+            raise CaptureFailed(f"cannot capture on {self.host}: {message['error']}")
         return message
 
     def ask(self, word: str) -> dict[str, Any]:
-        """Send a word, take the answer."""
+        """Sends a command and returns the answer."""
         try:
             self.connection.sendall(word.encode() + b"\n")
         except OSError:
-            raise CaptureFailed(f"the capture on {self.host} ended: {self._last_words()}") from None
+            why = self._last_words()
+            raise CaptureFailed(f"the capture on {self.host} has ended: {why}") from None
         return self.answer(READY_WITHIN)
 
     def _last_words(self) -> str:
@@ -137,7 +149,7 @@ class _Program:
 
 @dataclass
 class RunningCapture:
-    """A capture on several hosts. Stopping it twice does nothing more."""
+    """A capture on one or several hosts."""
 
     name: str
     points: tuple[str, ...]
@@ -156,7 +168,8 @@ class RunningCapture:
         max_packets: int = 20_000,
         max_seconds: float = 600.0,
     ) -> RunningCapture:
-        """Returns when every socket catches packets. Raises CaptureFailed, and then nothing is left running."""
+        """Starts the programs; returns when all sockets capture. Raises CaptureFailed, and leaves
+        no program running then."""
         capture = cls(name, tuple(item.point.label for item in located))
         by_host: dict[str, list[Point]] = {}
         for item in located:
@@ -176,13 +189,14 @@ class RunningCapture:
         return capture
 
     def sync(self) -> None:
-        """Afterwards the files hold every packet that has passed until now. Raises CaptureFailed."""
+        """Returns when the files contain every packet that has passed so far. Raises
+        CaptureFailed."""
         if not self.stopped:
             for item in self.programs:
                 item.ask("sync")
 
     def stop(self) -> None:
-        """End the programs; what they caught stays readable."""
+        """Ends the programs. The captured packets can still be read. Idempotent."""
         if self.stopped:
             return
         self.stopped = True
@@ -190,20 +204,20 @@ class RunningCapture:
             try:
                 item.ask("stop")
             except CaptureFailed:
-                pass  # it is gone; its file has what it caught
+                pass  # the program has ended already; its file has what it captured
             item.close()
 
     def read(self) -> pcapng.Capture:
-        """All hosts' packets, merged by time."""
+        """The packets of all hosts, in the order of time."""
         return pcapng.merge(pcapng.read(item.output) for item in self.programs)
 
     def sightings(self) -> list[Sighting]:
-        """All packets, decoded, in the order of time."""
+        """The decoded packets of all hosts, in the order of time."""
         return sightings(self.read())
 
 
 def sightings(capture: pcapng.Capture) -> list[Sighting]:
-    """A capture's packets, decoded."""
+    """The decoded packets of a capture."""
     return [
         Sighting(
             capture.interfaces[record.interface].name,
@@ -216,7 +230,8 @@ def sightings(capture: pcapng.Capture) -> list[Sighting]:
 
 
 def _launch(lab: LabHandle, host: str, order: Order, output: Path) -> _Program:
-    """Start the program with its connection and its file, both opened here: it needs no path of ours."""
+    """Starts a program. It inherits its connection and its file, so the lab needs no access to a
+    folder of the machine."""
     ours, theirs = socket.socketpair()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -1,8 +1,15 @@
-"""Bytes of a frame -> frozen dataclasses: Ethernet, ARP, IPv4, IPv6, TCP, UDP, ICMP, VXLAN and what is inside.
+"""Decodes frames into frozen dataclasses: Ethernet, ARP, IPv4, IPv6, TCP, UDP, ICMP and VXLAN, with
+the packets inside.
 
-Reads headers only, checks no checksums (on veth links they are left for hardware that does not exist) and takes
-cut-off frames as far as they go: `malformed` says where a header made no sense. Sources: RFC 791, 8200, 826, 9293, 768,
-792, 4443, 7348 (VXLAN).
+It reads headers only and does not verify checksums. On veth links the kernel leaves TCP and UDP
+checksums to be computed by hardware (checksum offload), and as there is none, captured checksums
+are often wrong. A truncated frame is decoded as far as it goes; `malformed` says where decoding
+stopped.
+
+`identity` recognises a packet on its way through the cluster. NAT changes its addresses and ports,
+each hop its TTL, and an overlay wraps it, so only what nothing on the way changes can be compared.
+
+Sources: RFC 791, 8200, 826, 9293, 768, 792, 4443, 7348 (VXLAN).
 """
 
 from __future__ import annotations
@@ -13,14 +20,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-ETH_IPV4, ETH_ARP, ETH_VLAN, ETH_IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
-#: IANA's port, the one Linux took before there was one (flannel uses it), Weave Net's.
+ETH_IPV4 = 0x0800
+ETH_ARP = 0x0806
+ETH_VLAN = 0x8100
+ETH_IPV6 = 0x86DD
+#: UDP ports of VXLAN: IANA's, the one that Linux used before (flannel still does), Weave Net's.
 VXLAN_PORTS = (4789, 8472, 6784)
 _ESP = 50
-#: Packets inside of packets (VXLAN, IP-in-IP, quoted by ICMP): what is deeper was made to be deep.
+#: Levels of packets inside packets (VXLAN, IP-in-IP, quoted by ICMP). The bound keeps a malicious
+#: packet from exhausting the stack.
 MAX_DEPTH = 16
 FLAG_LETTERS = "FSRPAUEC"
-FLAG_NAMES = {"F": "FIN", "S": "SYN", "R": "RST", "P": "PSH", "A": "ACK", "U": "URG", "E": "ECE", "C": "CWR"}
+FLAG_NAMES = {
+    "F": "FIN",
+    "S": "SYN",
+    "R": "RST",
+    "P": "PSH",
+    "A": "ACK",
+    "U": "URG",
+    "E": "ECE",
+    "C": "CWR",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +52,7 @@ class Ethernet:
 
 @dataclass(frozen=True, slots=True)
 class Arp:
-    """operation: 1 request, 2 reply."""
+    """An ARP message. operation: 1 request, 2 reply."""
 
     operation: int
     sender_mac: str
@@ -43,7 +63,8 @@ class Arp:
 
 @dataclass(frozen=True, slots=True)
 class IP:
-    """length: bytes of the whole IP packet; identification is 0 in IPv6; fragment: offset in bytes."""
+    """An IP header. length: bytes of the whole IP packet. identification: 0 in IPv6. fragment:
+    offset in bytes."""
 
     version: int
     source: str
@@ -59,7 +80,8 @@ class IP:
 
 @dataclass(frozen=True, slots=True)
 class TCP:
-    """flags: letters of "FSRPAUEC" that are set, in this order ("SA" is a SYN-ACK)."""
+    """A TCP header. flags: the letters of "FSRPAUEC" that are set, in this order ("SA" is a
+    SYN-ACK)."""
 
     sport: int
     dport: int
@@ -77,9 +99,11 @@ class UDP:
 
 @dataclass(frozen=True, slots=True)
 class ICMP:
-    """quoted: the packet that an error message complains about. mtu: of "fragmentation needed", else 0.
+    """An ICMP or ICMPv6 message.
 
-    target: whom a neighbour solicitation asks for, or an advertisement is about (RFC 4861 section 4.3, 4.4).
+    quoted: the packet that caused an error message. mtu: that of "fragmentation needed" or "packet
+    too big", else 0. target: the address in a neighbour solicitation or advertisement (RFC 4861,
+    4.3 and 4.4).
     """
 
     version: int
@@ -94,9 +118,10 @@ class ICMP:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """length: bytes on the wire. inner: what a VXLAN (vni set) or IP-in-IP packet carries.
+    """A decoded packet.
 
-    malformed: why nothing more was read, "" when all was: "cut off in the TCP header".
+    length: bytes on the wire. inner: the packet that a VXLAN (vni is set) or IP-in-IP packet
+    carries. malformed: why decoding stopped early ("cut off in the TCP header"), or "".
     """
 
     length: int
@@ -113,12 +138,13 @@ class Packet:
 
     @property
     def innermost(self) -> Packet:
-        """The packet the applications see: through all encapsulation."""
+        """The packet that applications see, without any encapsulation."""
         return self.inner.innermost if self.inner else self
 
     @property
     def protocol(self) -> str:
-        """ "tcp", "udp", "icmp", "arp", "esp", or the IP protocol number / ethertype as text."""
+        """The protocol: "tcp", "udp", "icmp", "arp", "esp", or else the IP protocol number or the
+        EtherType as text."""
         for name in ("tcp", "udp", "icmp", "arp"):
             if getattr(self, name):
                 return name
@@ -128,32 +154,35 @@ class Packet:
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """(source, destination) of TCP and UDP."""
+        """The ports of TCP and UDP as (source, destination)."""
         layer = self.tcp or self.udp
         return (layer.sport, layer.dport) if layer else None
 
     @property
     def addresses(self) -> tuple[str, str] | None:
-        """(source, destination) of IP; (sender, target) of ARP."""
+        """The addresses: (source, destination) of IP, or (sender, target) of ARP."""
         if self.ip:
             return self.ip.source, self.ip.destination
         return (self.arp.sender_ip, self.arp.target_ip) if self.arp else None
 
 
 def decode(data: bytes, length: int | None = None, depth: int = 0) -> Packet:
-    """An Ethernet frame as captured; length is the one on the wire when data was cut; depth: packets around it."""
+    """Decodes an Ethernet frame. length: bytes on the wire, if data is truncated. depth: number of
+    packets that contain this one."""
     wire = len(data) if length is None else length
     if len(data) < 14:
         return Packet(wire, malformed="cut off in the Ethernet header")
-    ethertype, offset = struct.unpack_from("!H", data, 12)[0], 14
+    ethertype = struct.unpack_from("!H", data, 12)[0]
+    offset = 14
     if ethertype == ETH_VLAN and len(data) >= 18:
-        ethertype, offset = struct.unpack_from("!H", data, 16)[0], 18
+        ethertype = struct.unpack_from("!H", data, 16)[0]
+        offset = 18
     ethernet = Ethernet(_mac(data[0:6]), _mac(data[6:12]), ethertype)
     return _network(data[offset:], ethertype, wire, ethernet, depth)
 
 
 def decode_ip(data: bytes, length: int | None = None, depth: int = 0) -> Packet:
-    """A bare IP packet, as quoted by ICMP errors and carried by IP-in-IP."""
+    """Decodes an IP packet without Ethernet header, as ICMP errors quote and IP-in-IP carries."""
     ethertype = ETH_IPV6 if data[:1] and data[0] >> 4 == 6 else ETH_IPV4
     return _network(data, ethertype, len(data) if length is None else length, None, depth)
 
@@ -161,7 +190,13 @@ def decode_ip(data: bytes, length: int | None = None, depth: int = 0) -> Packet:
 _HEADERS = {ETH_ARP: "ARP", ETH_IPV4: "IPv4", ETH_IPV6: "IPv6"}
 
 
-def _network(data: bytes, ethertype: int, wire: int, ethernet: Ethernet | None, depth: int) -> Packet:
+def _network(
+    data: bytes,
+    ethertype: int,
+    wire: int,
+    ethernet: Ethernet | None,
+    depth: int,
+) -> Packet:
     if depth > MAX_DEPTH:
         return Packet(wire, ethernet, malformed=f"nested deeper than {MAX_DEPTH} packets")
     try:
@@ -172,7 +207,6 @@ def _network(data: bytes, ethertype: int, wire: int, ethernet: Ethernet | None, 
         if ethertype == ETH_IPV6:
             return _transport(*_ipv6(data), wire, ethernet, depth)
     except (struct.error, IndexError):
-        # What is known so far is the Ethernet header.
         return Packet(wire, ethernet, malformed=f"cut off in the {_HEADERS[ethertype]} header")
     except ValueError as error:
         return Packet(wire, ethernet, malformed=str(error))
@@ -187,7 +221,9 @@ def _arp(data: bytes) -> Arp:
 def _ipv4(data: bytes) -> tuple[IP, bytes]:
     first, total, ident, frag, ttl, protocol, src, dst = struct.unpack_from("!BxHHHBB2x4s4s", data)
     if first >> 4 != 4 or first & 0x0F < 5:  # RFC 791, 3.1
-        raise ValueError(f"an IPv4 header with version {first >> 4} and length {(first & 0x0F) * 4}")
+        raise ValueError(
+            f"an IPv4 header with version {first >> 4} and length {(first & 0x0F) * 4}",
+        )
     header = IP(
         4,
         str(IPv4Address(src)),
@@ -200,11 +236,12 @@ def _ipv4(data: bytes) -> tuple[IP, bytes]:
         bool(frag & 0x2000),
         (frag & 0x1FFF) * 8,
     )
-    # total is 0 for packets that segmentation offload leaves bigger than 64 KiB
+    # total is 0 in packets above 64 KiB, which segmentation offload may produce (BIG TCP).
     return header, data[(first & 0x0F) * 4 : total or None]
 
 
-#: IPv6 extension headers that may stand before the transport header: hop-by-hop, routing, destination options.
+#: IPv6 extension headers that may precede the transport header: hop-by-hop options, routing,
+#: destination options (RFC 8200, 4).
 IPV6_OPTIONS = (0, 43, 60)
 
 
@@ -214,8 +251,8 @@ def _ipv6(data: bytes) -> tuple[IP, bytes]:
         raise ValueError(f"an IPv6 header with version {data[0] >> 4}")
     offset = 40
     while protocol in IPV6_OPTIONS:
-        protocol, size = data[offset], (data[offset + 1] + 1) * 8
-        offset += size
+        protocol = data[offset]
+        offset += (data[offset + 1] + 1) * 8
     header = IP(6, str(IPv6Address(src)), str(IPv6Address(dst)), protocol, hops, length + 40)
     return header, data[offset : 40 + length if length else None]
 
@@ -253,7 +290,8 @@ def _tcp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None) -> Packet:
 def _udp(ip: IP, data: bytes, wire: int, ethernet: Ethernet | None, depth: int) -> Packet:
     sport, dport = struct.unpack_from("!HH", data)
     payload = data[8:]
-    if dport in VXLAN_PORTS and len(payload) >= 8 and payload[0] & 0x08:  # the I flag: VNI is valid
+    # The I flag of the VXLAN header says that the VNI is valid (RFC 7348, 5).
+    if dport in VXLAN_PORTS and len(payload) >= 8 and payload[0] & 0x08:
         vni = int.from_bytes(payload[4:7])
         inner = decode(payload[8:], depth=depth + 1)
         return Packet(wire, ethernet, ip=ip, udp=UDP(sport, dport), vni=vni, inner=inner)
@@ -268,7 +306,11 @@ def _icmp(version: int, data: bytes, depth: int) -> tuple[ICMP, bytes]:
     if version == 6 and kind in (135, 136) and len(data) >= 24:
         return ICMP(version, kind, code, target=str(IPv6Address(data[8:24]))), data[8:]
     error = kind in ((3, 4, 5, 11, 12) if version == 4 else (1, 2, 3, 4))
-    mtu = second if (version, kind, code) == (4, 3, 4) else (first << 16 | second if (version, kind) == (6, 2) else 0)
+    mtu = 0
+    if (version, kind, code) == (4, 3, 4):
+        mtu = second
+    elif (version, kind) == (6, 2):
+        mtu = first << 16 | second
     quoted = decode_ip(data[8:], depth=depth + 1) if error else None
     return ICMP(version, kind, code, mtu=mtu, quoted=quoted), data[8:]
 
@@ -279,10 +321,11 @@ def _mac(raw: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What stays the same of a packet on its whole way: through VXLAN, hops and NAT.
+    """The parts of a packet that stay the same on its whole way, through VXLAN, hops and NAT.
 
-    TCP: sequence numbers and flags; UDP: the payload; ICMP echo: identifier and sequence. The IP
-    identification tells copies apart that are otherwise equal (a retransmission has a new one).
+    For TCP these are the sequence numbers and flags, for UDP the payload, for ICMP echo the
+    sequence number and the payload. The IP identification distinguishes otherwise equal packets,
+    because a retransmission has a new one.
     """
 
     protocol: str
@@ -291,17 +334,21 @@ class Identity:
 
 
 def identity(packet: Packet) -> Identity:
-    """Of the innermost packet. Two sightings with an equal identity are the same packet."""
+    """The identity of the innermost packet. Two sightings with equal identities are the same
+    packet."""
     inner = packet.innermost
     number = inner.ip.identification if inner.ip else 0
     digest = hashlib.blake2b(inner.payload, digest_size=8).hexdigest()
     if inner.tcp:
-        return Identity("tcp", number, (inner.tcp.seq, inner.tcp.ack, inner.tcp.flags, len(inner.payload)))
+        tcp = inner.tcp
+        return Identity("tcp", number, (tcp.seq, tcp.ack, tcp.flags, len(inner.payload)))
     if inner.icmp:
         icmp = inner.icmp
         if icmp.quoted:
-            digest = hashlib.blake2b(repr(identity(icmp.quoted)).encode(), digest_size=8).hexdigest()
-        return Identity("icmp", number, (icmp.type, icmp.code, icmp.sequence, digest, *_never_translated(inner)))
+            quoted = repr(identity(icmp.quoted)).encode()
+            digest = hashlib.blake2b(quoted, digest_size=8).hexdigest()
+        ends = _never_translated(inner)
+        return Identity("icmp", number, (icmp.type, icmp.code, icmp.sequence, digest, *ends))
     if inner.arp:
         arp = inner.arp
         return Identity("arp", arp.operation, (arp.sender_mac, arp.sender_ip, arp.target_ip))
@@ -309,8 +356,9 @@ def identity(packet: Packet) -> Identity:
 
 
 def _never_translated(packet: Packet) -> tuple[str, ...]:
-    """What goes to a multicast or link-local address stays on its link, under its own addresses: equal messages of
-    two senders (MLD, router solicitations) are two packets."""
+    """The addresses of a packet to a multicast or link-local address, else (). Such a packet stays
+    on its link and is never translated, so equal messages from two senders (MLD, router
+    solicitations) are two packets."""
     if not packet.ip:
         return ()
     destination = ip_address(packet.ip.destination)
@@ -319,7 +367,8 @@ def _never_translated(packet: Packet) -> tuple[str, ...]:
 
 
 def summary(packet: Packet) -> str:
-    """One line: "172.18.0.3:51334 -> 172.18.0.4:8472 VXLAN vni 1 | 10.244.1.2:33000 -> 10.244.2.3:8080 TCP SYN"."""
+    """The packet in one line: "172.18.0.3:51334 -> 172.18.0.4:8472 VXLAN vni 1 | 10.244.1.2:33000
+    -> 10.244.2.3:8080 TCP SYN"."""
     return " | ".join(_layers(packet))
 
 
@@ -329,7 +378,10 @@ def _layers(packet: Packet) -> Iterator[str]:
         yield f"malformed: {packet.malformed}" if packet.malformed else packet.protocol
         return
     ports = packet.ports
-    source, destination = (_with_port(a, p) for a, p in zip(ends, ports, strict=True)) if ports else ends
+    source, destination = ends
+    if ports:
+        source = _with_port(source, ports[0])
+        destination = _with_port(destination, ports[1])
     if packet.arp:
         yield _arp_text(packet.arp)
     else:
@@ -369,12 +421,19 @@ UNREACHABLE = {
     9: "network (prohibited)",
     10: "host (prohibited)",
 }
-#: RFC 4443 section 3.1
-UNREACHABLE_IPV6 = {0: "route", 1: "address (prohibited)", 3: "address", 4: "port", 6: "route (rejected)"}
+#: Codes of "destination unreachable" (RFC 4443, 3.1).
+UNREACHABLE_IPV6 = {
+    0: "route",
+    1: "address (prohibited)",
+    3: "address",
+    4: "port",
+    6: "route (rejected)",
+}
 
 
 def describe(packet: Packet) -> str:
-    """What it is, without addresses: "TCP SYN", "VXLAN vni 1", "ICMP echo request", "UDP 44 bytes"."""
+    """The kind of packet, without addresses: "TCP SYN", "VXLAN vni 1", "ICMP echo request",
+    "UDP 44 bytes"."""
     if packet.vni is not None:
         return f"VXLAN vni {packet.vni}"
     if packet.tcp:
@@ -384,23 +443,26 @@ def describe(packet: Packet) -> str:
         return f"UDP {len(packet.payload)} bytes"
     if packet.icmp:
         return "ICMP " + _icmp_text(packet.icmp)
-    if packet.protocol == "esp":  # RFC 4303: the SPI comes first, the rest is sealed
+    if packet.protocol == "esp":  # the SPI comes first, the rest is encrypted (RFC 4303, 2)
         return f"ESP spi 0x{packet.payload[:4].hex()} {len(packet.payload)} bytes"
     said = packet.protocol.upper() if packet.arp else f"protocol {packet.protocol}"
     return f"{said}, malformed: {packet.malformed}" if packet.malformed else said
 
 
 def _flags_as_said(flags: str) -> str:
-    """ACK is named last: SYN-ACK, FIN-ACK."""
+    """The flags in the usual order of speech, with ACK last: SYN-ACK, FIN-ACK."""
     return flags.replace("A", "") + ("A" if "A" in flags else "")
 
 
 def _icmp_text(icmp: ICMP) -> str:
     if icmp.target:
-        return f"neighbour solicitation, who has {icmp.target}?" if icmp.type == 135 else f"{icmp.target} is here"
+        if icmp.type == 135:
+            return f"neighbour solicitation, who has {icmp.target}?"
+        return f"neighbour advertisement of {icmp.target}"
     if name := ICMP_NAMES.get((icmp.version, icmp.type)):
-        number = f" {icmp.sequence}" if "echo" in name else (f", mtu {icmp.mtu}" if icmp.mtu else "")
-        return name + number
+        if "echo" in name:
+            return f"{name} {icmp.sequence}"
+        return f"{name}, mtu {icmp.mtu}" if icmp.mtu else name
     if icmp.version == 4 and icmp.type == 3:
         if icmp.code == 4:
             return f"fragmentation needed, mtu {icmp.mtu}"

@@ -1,28 +1,40 @@
-"""pcapng files: what Wireshark, tshark and tcpdump open, with the names of the interfaces and comments.
+"""Writes and reads pcapng files, which Wireshark, tshark and tcpdump open. Unlike pcap, the format
+holds packets of several interfaces, with their names, and comments.
 
-Source: draft-ietf-opsawg-pcapng (sections 4.1 section header, 4.2 interface description, 4.3 enhanced packet,
-4.6 interface statistics). One section, little-endian, nanosecond timestamps.
+A file is a sequence of blocks, each with type and length. Files of this module have one section, in
+little-endian order, with timestamps in nanoseconds. Source: draft-ietf-opsawg-pcapng, sections 4.1
+(section header), 4.2 (interface description), 4.3 (enhanced packet), 4.6 (interface statistics).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 LINKTYPE_ETHERNET = 1
-SECTION, INTERFACE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 5, 6
+SECTION = 0x0A0D0D0A
+INTERFACE = 1
+STATISTICS = 5
+PACKET = 6
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
-OPT_COMMENT, SHB_USERAPPL, IF_NAME, IF_DESCRIPTION, IF_TSRESOL, EPB_FLAGS = 1, 4, 2, 3, 9, 2
-ISB_IFRECV, ISB_IFDROP = 4, 5
-INBOUND, OUTBOUND = 1, 2
+OPT_COMMENT = 1
+SHB_USERAPPL = 4
+IF_NAME = 2
+IF_DESCRIPTION = 3
+IF_TSRESOL = 9
+EPB_FLAGS = 2
+ISB_IFRECV = 4
+ISB_IFDROP = 5
+INBOUND = 1
+OUTBOUND = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """name as people say it ("worker-1:flannel.1"); description: what it is."""
+    """An interface. name: as scenarios write it ("worker-1:flannel.1"). description: for people."""
 
     name: str
     description: str = ""
@@ -30,7 +42,8 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One captured frame. time: nanoseconds since 1970; length: on the wire (data may be cut)."""
+    """One captured frame. time: nanoseconds since 1970. length: bytes on the wire (data may be
+    truncated)."""
 
     interface: int
     time: int
@@ -55,7 +68,7 @@ def _options(*given: bytes) -> bytes:
 
 
 def section(application: str = "kubewire", comment: str = "") -> bytes:
-    """Section header block; length of the section left open (-1)."""
+    """A section header block that leaves the length of the section open (-1)."""
     options = [_option(SHB_USERAPPL, application.encode())]
     if comment:
         options.insert(0, _option(OPT_COMMENT, comment.encode()))
@@ -63,19 +76,27 @@ def section(application: str = "kubewire", comment: str = "") -> bytes:
 
 
 def interface(item: Interface, snaplen: int = 0) -> bytes:
-    """Interface description block."""
+    """An interface description block."""
     options = [_option(IF_NAME, item.name.encode())]
     if item.description:
         options.append(_option(IF_DESCRIPTION, item.description.encode()))
     options.append(_option(IF_TSRESOL, b"\x09"))
-    return _block(INTERFACE, struct.pack("<HHI", LINKTYPE_ETHERNET, 0, snaplen) + _options(*options))
+    return _block(
+        INTERFACE,
+        struct.pack("<HHI", LINKTYPE_ETHERNET, 0, snaplen) + _options(*options),
+    )
 
 
 def packet(record: Record) -> bytes:
-    """Enhanced packet block."""
+    """An enhanced packet block."""
     data = record.data
     head = struct.pack(
-        "<IIIII", record.interface, record.time >> 32, record.time & 0xFFFFFFFF, len(data), record.length
+        "<IIIII",
+        record.interface,
+        record.time >> 32,
+        record.time & 0xFFFFFFFF,
+        len(data),
+        record.length,
     )
     options = [_option(EPB_FLAGS, struct.pack("<I", OUTBOUND if record.outbound else INBOUND))]
     if record.comment:
@@ -84,16 +105,23 @@ def packet(record: Record) -> bytes:
 
 
 def statistics(number: int, time: int, received: int, dropped: int) -> bytes:
-    """Interface statistics block: packets seen and packets lost because the reader was too slow."""
+    """An interface statistics block: packets received, and packets dropped because the reader was
+    too slow."""
     head = struct.pack("<III", number, time >> 32, time & 0xFFFFFFFF)
     options = _options(
-        _option(ISB_IFRECV, struct.pack("<Q", received)), _option(ISB_IFDROP, struct.pack("<Q", dropped))
+        _option(ISB_IFRECV, struct.pack("<Q", received)),
+        _option(ISB_IFDROP, struct.pack("<Q", dropped)),
     )
     return _block(STATISTICS, head + options)
 
 
-def write(file: BinaryIO, interfaces: Sequence[Interface], records: Iterable[Record], comment: str = "") -> None:
-    """A whole file."""
+def write(
+    file: BinaryIO,
+    interfaces: Sequence[Interface],
+    records: Iterable[Record],
+    comment: str = "",
+) -> None:
+    """Writes a whole file."""
     file.write(section(comment=comment))
     for item in interfaces:
         file.write(interface(item))
@@ -103,29 +131,30 @@ def write(file: BinaryIO, interfaces: Sequence[Interface], records: Iterable[Rec
 
 @dataclass(frozen=True)
 class Capture:
-    """The content of a file, in the file's order. dropped: by interface number."""
+    """The content of a file, in its order. dropped: numbers of dropped packets, by interface."""
 
     interfaces: tuple[Interface, ...]
     records: tuple[Record, ...]
     dropped: tuple[int, ...] = ()
 
 
-#: A scenario's captures are far smaller; what is larger is not read into memory.
+#: Bytes of the largest file that is read into memory. Captures of scenarios are far smaller.
 LARGEST_FILE = 1 << 30
 
 
 def read(path: Path) -> Capture:
-    """Files of this module, also while they are being written: an unfinished last block is left out.
+    """Reads a file of this module. It may still be written; an incomplete last block is ignored.
 
-    Raises ValueError for a file that is something else, OSError.
+    Raises ValueError for any other file, and OSError.
     """
     if (size := path.stat().st_size) > LARGEST_FILE:
-        raise ValueError(f"{path} has {size} bytes, at most {LARGEST_FILE} are read")
+        raise ValueError(f"{path} is too large: it has {size} bytes of at most {LARGEST_FILE}")
     return parse(path.read_bytes(), str(path))
 
 
 def parse(data: bytes, where: str) -> Capture:
-    """As read(), of a file's bytes. Raises ValueError that begins with where."""
+    """Like read(), for the bytes of a file. Raises ValueError with a text that begins with
+    where."""
     head = struct.unpack_from("<I4xI", data) if len(data) >= 12 else (SECTION, BYTE_ORDER_MAGIC)
     if head != (SECTION, BYTE_ORDER_MAGIC):
         raise ValueError(f"{where} is not a little-endian pcapng file")
@@ -142,8 +171,10 @@ def parse(data: bytes, where: str) -> Capture:
                 number, lost = _read_statistics(body)
                 dropped[number] = lost
         except (struct.error, ValueError) as error:
-            raise ValueError(f"{where}: the block of type {kind} at byte {offset} is malformed: {error}") from None
-    return Capture(tuple(interfaces), tuple(records), tuple(dropped.get(n, 0) for n in range(len(interfaces))))
+            block = f"the block of type {kind} at byte {offset}"
+            raise ValueError(f"{where}: {block} is malformed: {error}") from None
+    counts = tuple(dropped.get(number, 0) for number in range(len(interfaces)))
+    return Capture(tuple(interfaces), tuple(records), counts)
 
 
 def _read_interface(body: bytes) -> Interface:
@@ -158,7 +189,7 @@ def _read_statistics(body: bytes) -> tuple[int, int]:
 
 
 def _blocks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Where each whole block begins, its type and body."""
+    """The complete blocks: their offset, type and body."""
     offset = 0
     while offset + 12 <= len(data):
         kind, length = struct.unpack_from("<II", data, offset)
@@ -198,7 +229,7 @@ def _read_packet(body: bytes, interfaces: int) -> Record:
 
 
 def merge(captures: Iterable[Capture]) -> Capture:
-    """Several captures as one, in the order of time (kernel timestamps of one machine are comparable)."""
+    """Merges captures of one machine into one, in the order of time."""
     interfaces: list[Interface] = []
     records: list[Record] = []
     dropped: list[int] = []
@@ -206,8 +237,7 @@ def merge(captures: Iterable[Capture]) -> Capture:
         base = len(interfaces)
         interfaces += capture.interfaces
         dropped += capture.dropped or (0,) * len(capture.interfaces)
-        records += [
-            Record(base + r.interface, r.time, r.data, r.length, r.outbound, r.comment) for r in capture.records
-        ]
+        for record in capture.records:
+            records.append(replace(record, interface=base + record.interface))
     records.sort(key=lambda record: record.time)
     return Capture(tuple(interfaces), tuple(records), tuple(dropped))

@@ -1,4 +1,5 @@
-"""Renderers: what is made of a run's events. A new one is a class and a line in renderers()."""
+"""Renderers turn the events of a run into reports. A new one is a class and a line in
+renderers()."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from kubewire.scenarios.engine.events.results import Event
 
 
 class Renderer(Protocol):
-    """Is told every event, one at a time, from whichever thread."""
+    """Receives all events, one at a time, from any thread."""
 
     def handle(self, event: Event) -> None: ...
 
 
 def renderers(options: RunOptions) -> Sequence[Renderer]:
-    """Terminal, JSON (which --resume reads), JUnit XML and HTML."""
+    """The renderers of a run: JSON (which --resume reads), JUnit XML, HTML and the terminal."""
     from kubewire.scenarios.engine.events.exchange import EventFile
     from kubewire.scenarios.engine.render.html import HtmlReport
     from kubewire.scenarios.engine.render.jsonfile import JsonFile
@@ -30,5 +31,5 @@ def renderers(options: RunOptions) -> Sequence[Renderer]:
         JsonFile(options.results),
         JUnitFile(options.results),
         HtmlReport(options.results),
-        Terminal(options, sys.stdout),  # last: it says where the reports are
+        Terminal(options, sys.stdout),  # last, because it prints the path of the report
     ]

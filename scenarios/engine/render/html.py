@@ -1,4 +1,5 @@
-"""report.html: one file, nothing loaded from elsewhere, captures inside it (or next to it when they are big)."""
+"""Writes report.html: a single page that loads nothing from elsewhere. Small captures are part of
+it, large ones are linked."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from kubewire.scenarios.engine.events.results import (
     ExpectationResult,
     RunFinished,
     RunResult,
+    Status,
 )
 from kubewire.scenarios.engine.file.duration import shown
 from kubewire.scenarios.engine.packets.decode import summary
@@ -24,9 +26,10 @@ from kubewire.scenarios.engine.render import plot
 from kubewire.scenarios.engine.render.sequence import svg
 
 REPORT_FILE = "report.html"
-#: bytes; bigger captures are linked, not put into the page
+#: Bytes of the largest capture that is embedded in the page.
 EMBEDDED_CAPTURE = 400_000
 PACKETS_SHOWN = 400
+#: Pairs of source and target from which on a table is shown.
 GRID_FROM = 4
 
 
@@ -37,12 +40,14 @@ class HtmlReport:
     def handle(self, event: Event) -> None:
         if isinstance(event, RunFinished):
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / REPORT_FILE).write_text(render(event.result, self.folder), encoding="utf-8")
+            page = render(event.result, self.folder)
+            (self.folder / REPORT_FILE).write_text(page, encoding="utf-8")
 
 
 def render(result: RunResult, folder: Path) -> str:
-    """The page. folder: where the captures' files are."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # 60 ms: only when a report is written
+    """The page. folder: contains the files of captures."""
+    # Importing Jinja takes 60 ms, so it happens only when a report is written.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
@@ -53,12 +58,14 @@ def render(result: RunResult, folder: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = shown
+    statuses: tuple[Status, ...] = ("passed", "failed", "error", "skipped")
     return environment.get_template("report.html.j2").render(
         result=result,
         topics=_topics(result.cases),
-        counts={status: result.count(status) for status in ("passed", "failed", "error", "skipped")},
-        picture=lambda capture: Markup(svg(capture.points, capture.sightings)),  # svg() escapes all texts
-        plot=lambda chart: Markup(plot.svg(chart)),  # as does this one
+        counts={status: result.count(status) for status in statuses},
+        # Both functions escape all texts.
+        picture=lambda capture: Markup(svg(capture.points, capture.sightings)),
+        plot=lambda chart: Markup(plot.svg(chart)),
         link=lambda capture: capture_link(capture, folder),
         packets=packet_rows,
         grid=grid,
@@ -67,7 +74,7 @@ def render(result: RunResult, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Story:
-    """A scenario with its cases (variants, cells of the matrix)."""
+    """A scenario with its cases."""
 
     name: str
     title: str
@@ -76,38 +83,44 @@ class Story:
 
     @property
     def status(self) -> str:
-        """The worst of its cases."""
+        """The worst status among its cases."""
         statuses = {case.status for case in self.cases}
-        return next((status for status in ("error", "failed", "passed") if status in statuses), "skipped")
+        for status in ("error", "failed", "passed"):
+            if status in statuses:
+                return status
+        return "skipped"
 
 
 def _topics(cases: Sequence[CaseResult]) -> list[tuple[str, list[Story]]]:
+    topics = []
     ordered = sorted(cases, key=lambda case: case.case.scenario.topic)
-    return [
-        (topic, [_story(list(members)) for _, members in groupby(group, key=lambda case: case.case.scenario.name)])
-        for topic, group in groupby(ordered, key=lambda case: case.case.scenario.topic)
-    ]
+    for topic, group in groupby(ordered, key=lambda case: case.case.scenario.topic):
+        by_scenario = groupby(group, key=lambda case: case.case.scenario.name)
+        topics.append((topic, [_story(list(members)) for _, members in by_scenario]))
+    return topics
 
 
 def _story(cases: list[CaseResult]) -> Story:
     scenario = cases[0].case.scenario
-    paragraphs = tuple(" ".join(part.split()) for part in scenario.description.split("\n\n") if part.strip())
+    parts = scenario.description.split("\n\n")
+    paragraphs = tuple(" ".join(part.split()) for part in parts if part.strip())
     return Story(scenario.name, scenario.title, paragraphs, tuple(cases))
 
 
 def capture_link(capture: CaptureResult, folder: Path) -> str:
-    """A data: URI, or the file's relative path when it is big or gone."""
+    """A data: URI with the capture, or the relative path of its file if it is large or missing."""
     file = folder / capture.file
     try:
         if file.stat().st_size <= EMBEDDED_CAPTURE:
-            return "data:application/octet-stream;base64," + base64.b64encode(file.read_bytes()).decode()
+            content = base64.b64encode(file.read_bytes()).decode()
+            return f"data:application/octet-stream;base64,{content}"
     except OSError:
         pass
     return capture.file
 
 
 def packet_rows(capture: CaptureResult) -> list[dict[str, Any]]:
-    """One row per sighting; outer is "" for a packet that nothing carries."""
+    """One row per sighting. outer: summary of the packet that carries this one, or ""."""
     began = capture.sightings[0].time if capture.sightings else 0
     rows = []
     for one in capture.sightings[:PACKETS_SHOWN]:
@@ -127,7 +140,7 @@ def packet_rows(capture: CaptureResult) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Grid:
-    """Who reaches whom."""
+    """A table of the results for all pairs of source and target."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -135,7 +148,7 @@ class Grid:
 
 
 def grid(result: ExpectationResult) -> Grid | None:
-    """For expectations about many pairs; None: too few for a table."""
+    """The table of an expectation about many pairs; None if it has too few for a table."""
     if len(result.evidence) < GRID_FROM or not all(item.target for item in result.evidence):
         return None
     sources = tuple(dict.fromkeys(item.source for item in result.evidence))

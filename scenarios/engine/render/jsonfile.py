@@ -1,7 +1,8 @@
-"""results.json: everything a run found out, for programs; also what --resume reads.
+"""Writes results.json: all results of a run, for programs and for --resume.
 
-Written after every case, so that an interrupted run can be resumed. Form: {"version": 1, "summary": {...},
-"cases": [{"id", "status", "seconds", "fingerprint", "steps": [{"expectations": [{"evidence": [...]}]}]}]}.
+It is written after each case, so that an interrupted run can be resumed. Form: {"version": 1,
+"summary": {...}, "cases": [{"id", "status", "seconds", "fingerprint", "steps": [{"expectations":
+[{"evidence": [...]}]}]}]}.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from kubewire.scenarios.engine.events.results import (
     ExpectationResult,
     RunFinished,
     RunStarted,
+    Status,
     StepResult,
 )
 from kubewire.scenarios.engine.packets.decode import summary
@@ -28,18 +30,19 @@ VERSION = 1
 
 
 def passed_before(path: Path) -> dict[str, str]:
-    """Case id -> fingerprint, of all cases that passed; nothing when there is no (readable) file."""
+    """Case id -> fingerprint, for all cases that have passed; {} if there is no readable file."""
     try:
         data = json.loads(path.read_text())
         if data["version"] != VERSION:
             return {}
-        return {case["id"]: case["fingerprint"] for case in data["cases"] if case["status"] == "passed"}
+        passed = [case for case in data["cases"] if case["status"] == "passed"]
+        return {case["id"]: case["fingerprint"] for case in passed}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
 class JsonFile:
-    """Keeps earlier passes of cases that --resume skips."""
+    """Writes the file. Keeps the earlier results of cases that --resume skips."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RESULTS_FILE
@@ -55,12 +58,20 @@ class JsonFile:
                 self._write({})
             case RunFinished(result):
                 for one in result.cases:
-                    if one.status == "skipped" and one.case.id in self.before and "--resume" in one.reason:
+                    resumed = one.status == "skipped" and "--resume" in one.reason
+                    if resumed and one.case.id in self.before:
                         self.cases[one.case.id] = self.before[one.case.id]
                     else:
                         self.cases[one.case.id] = case_dict(one)
-                counts = {s: result.count(s) for s in ("passed", "failed", "error", "skipped")}
-                self._write({**counts, "seconds": round(result.seconds, 3), "interrupted": result.interrupted})
+                statuses: tuple[Status, ...] = ("passed", "failed", "error", "skipped")
+                counts: dict[str, int] = {status: result.count(status) for status in statuses}
+                self._write(
+                    {
+                        **counts,
+                        "seconds": round(result.seconds, 3),
+                        "interrupted": result.interrupted,
+                    }
+                )
             case _:
                 pass
 
@@ -72,7 +83,7 @@ class JsonFile:
 
     def _write(self, summary_: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # until the run is over, what an earlier run knew of other cases stays
+        # Until the run ends, the results of an earlier run for other cases are kept.
         cases = self.cases if summary_ else {**self.before, **self.cases}
         data = {"version": VERSION, "summary": summary_, "cases": list(cases.values())}
         unfinished = self.path.with_suffix(".json.new")
@@ -127,6 +138,12 @@ def _expectation(result: ExpectationResult) -> dict[str, Any]:
 
 
 def _evidence(item: Evidence) -> dict[str, Any]:
+    packets = []
+    for one in item.sightings:
+        packets.append({"interface": one.point, "time": one.time, "packet": summary(one.packet)})
+    series = {}
+    if item.chart:
+        series = {line.name: [list(point) for point in line.points] for line in item.chart.lines}
     return {
         "from": item.source,
         "to": item.target,
@@ -138,12 +155,8 @@ def _evidence(item: Evidence) -> dict[str, Any]:
         "latency": item.latency,
         "tries": item.tries,
         "seconds": round(item.seconds, 3),
-        "packets": [
-            {"interface": one.point, "time": one.time, "packet": summary(one.packet)} for one in item.sightings
-        ],
-        "series": {line.name: [list(point) for point in line.points] for line in item.chart.lines}
-        if item.chart
-        else {},
+        "packets": packets,
+        "series": series,
     }
 
 

@@ -1,4 +1,5 @@
-"""junit.xml: one test case per case, one suite per topic (the schema that Jenkins and GitLab read)."""
+"""Writes junit.xml in the form that Jenkins and GitLab read: one test suite per topic, one test
+case per case."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from xml.etree import ElementTree
 from kubewire.scenarios.engine.events.results import CaseResult, Event, RunFinished, RunResult
 
 JUNIT_FILE = "junit.xml"
-#: what XML 1.0 cannot hold, such as the colours of a command's output
+#: Characters that XML 1.0 does not allow, such as the escape codes of colours in a command's
+#: output.
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -25,7 +27,7 @@ class JUnitFile:
 
 
 def render(result: RunResult) -> bytes:
-    """The whole document."""
+    """The document."""
     root = ElementTree.Element("testsuites", _totals(result.cases, result.seconds))
     ordered = sorted(result.cases, key=lambda case: case.case.scenario.topic)
     for topic, members in groupby(ordered, key=lambda case: case.case.scenario.topic):
@@ -40,7 +42,8 @@ def render(result: RunResult) -> bytes:
 
 
 def _totals(cases: list[CaseResult] | tuple[CaseResult, ...], seconds: float) -> dict[str, str]:
-    counts = {name: sum(case.status == name for case in cases) for name in ("failed", "error", "skipped")}
+    statuses = ("failed", "error", "skipped")
+    counts = {name: sum(case.status == name for case in cases) for name in statuses}
     return {
         "tests": str(len(cases)),
         "failures": str(counts["failed"]),
@@ -78,17 +81,22 @@ def _clean(text: str) -> str:
 
 
 def evidence_lines(result: CaseResult, *, failed_only: bool = False) -> list[str]:
-    """Plain text of what was seen."""
+    """The evidence of a case as plain text."""
     lines: list[str] = []
     for step in result.steps:
         if not failed_only or (step.status != "passed" and not step.expectations):
-            lines.append(f"[{step.status}] {step.step.name or step.step.action}: {step.message}".rstrip(": "))
+            title = step.step.name or step.step.action
+            lines.append(f"[{step.status}] {title}: {step.message}".rstrip(": "))
         for one in step.expectations:
             for item in one.evidence:
                 if failed_only and item.holds:
                     continue
-                lines.append(f"[{'ok' if item.holds else one.status}] {one.title}: {item.source} {item.seen}")
-                lines += [f"    {text}" for text in (item.why, f"$ {item.command}") if text and text != "$ "]
+                status = "ok" if item.holds else one.status
+                lines.append(f"[{status}] {one.title}: {item.source} {item.seen}")
+                if item.why:
+                    lines.append(f"    {item.why}")
+                if item.command:
+                    lines.append(f"    $ {item.command}")
                 if not item.holds:
                     lines += [f"    {line}" for line in item.detail.splitlines()]
     return lines

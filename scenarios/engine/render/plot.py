@@ -1,5 +1,5 @@
-"""Measured series as a picture (SVG text): both axes linear from zero, so that a straight line is linear growth and a
-level one none. Colours come from the page's style sheet."""
+"""Draws measured values as SVG. Both axes are linear and start at zero, so linear growth is a
+straight line and no growth a horizontal one. The colours come from the style sheet of the page."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ from html import escape
 
 from kubewire.scenarios.engine.packets.chart import Chart, Line, number
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 260, 70, 28, 46
-LEGEND, LETTER, COLOURS = 24, 7.0, 6
+WIDTH = 560
+HEIGHT = 260
+LEFT = 70
+TOP = 28
+BOTTOM = 46
+LEGEND = 24
+LETTER = 7.0
+COLOURS = 6
 
 
 def svg(chart: Chart) -> str:
-    """The picture; "" when there is nothing to draw."""
+    """The picture; "" if there is nothing to draw."""
     points = [point for line in chart.lines for point in line.points]
     if not points:
         return ""
-    right, top = _round_up(max(x for x, _ in points)), _round_up(max(y for _, y in points))
+    right = _round_up(max(x for x, _ in points))
+    top = _round_up(max(y for _, y in points))
     legend = round(max(len(line.name) for line in chart.lines) * LETTER) + LEGEND + 12
-    width, height = LEFT + WIDTH + legend, TOP + HEIGHT + BOTTOM
+    width = LEFT + WIDTH + legend
+    height = TOP + HEIGHT + BOTTOM
     parts = [
-        f'<svg class="plot" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(chart.y)} by {escape(chart.x)}">',
+        f'<svg class="plot" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(chart.y)} by {escape(chart.x)}">',
         *_axes(chart, right, top),
     ]
     for place, line in enumerate(chart.lines):
@@ -32,7 +40,7 @@ def svg(chart: Chart) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10 times a power of ten."""
+    """The smallest of 1, 2, 5 and 10 times a power of ten that is not below value."""
     if value <= 0:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(value))
@@ -57,11 +65,13 @@ def _axes(chart: Chart, right: float, top: float) -> Iterator[str]:
         yield f'<line class="grid" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + HEIGHT + 4}"/>'
         yield f'<text class="x" x="{x:.1f}" y="{TOP + HEIGHT + 18}">{_short(value)}</text>'
     yield f'<text x="{LEFT}" y="{TOP - 12}">{escape(chart.y)}</text>'
-    yield f'<text class="x" x="{LEFT + WIDTH / 2:.0f}" y="{TOP + HEIGHT + 36}">{escape(chart.x)}</text>'
+    x = LEFT + WIDTH / 2
+    yield f'<text class="x" x="{x:.0f}" y="{TOP + HEIGHT + 36}">{escape(chart.x)}</text>'
 
 
 def _short(value: float) -> str:
-    """1000 and more in thousands: sizes close to each other must not overlap."""
+    """The label of a value on the x axis. Values from 1000 on are in thousands, so that
+    neighbouring labels do not overlap."""
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
@@ -71,7 +81,9 @@ def _line(line: Line, place: int, right: float, top: float) -> Iterator[str]:
     yield f'<g class="l{place % COLOURS}"><polyline class="line" points="{path}"/>'
     for (x, y), (at, value) in zip(spots, line.points, strict=True):
         what = escape(f"{line.name}, {number(at)}: {number(value)}")
-        yield f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{what}</title></circle>'
-    x, y = LEFT + WIDTH + LEGEND, TOP + 10 + place * 20
-    yield f'<circle class="point" cx="{x - 10}" cy="{y - 4}" r="4"/>'
-    yield f'<text class="name" x="{x}" y="{y}">{escape(line.name)}</text></g>'
+        yield f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="3.5">'
+        yield f"<title>{what}</title></circle>"
+    column = LEFT + WIDTH + LEGEND
+    row = TOP + 10 + place * 20
+    yield f'<circle class="point" cx="{column - 10}" cy="{row - 4}" r="4"/>'
+    yield f'<text class="name" x="{column}" y="{row}">{escape(line.name)}</text></g>'

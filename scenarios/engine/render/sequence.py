@@ -1,7 +1,9 @@
-"""A capture as a picture: one lane per interface, one row per packet, its way from lane to lane (SVG text).
+"""Draws a capture as SVG: one lane per interface, one row per packet, and the packet's way from
+lane to lane.
 
-A round dot is a bare packet, a square one a packet inside VXLAN, a diamond one whose addresses were just
-translated. Colours come from the page's style sheet (classes), so the picture follows light and dark.
+A circle is a packet without encapsulation, a square a packet inside VXLAN, a diamond a packet whose
+addresses have been translated on the way to this interface. The colours come from the style sheet
+of the page, so the picture follows the light or dark mode.
 """
 
 from __future__ import annotations
@@ -15,29 +17,35 @@ from kubewire.scenarios.engine.packets.capturing import Sighting
 from kubewire.scenarios.engine.packets.decode import Identity, describe, identity
 from kubewire.scenarios.engine.verbs.packets import nat_between
 
-LANE, ROW, LEFT, TOP, MAX_ROWS = 118, 34, 70, 74, 48
-#: Of a letter in the style sheet's 11 px, generously.
+LANE = 118
+ROW = 34
+LEFT = 70
+TOP = 74
+MAX_ROWS = 48
+#: Width of a letter in the style sheet's font of 11 px, rounded up.
 LETTER = 6.9
 
 
 @dataclass(frozen=True)
 class Way:
-    """One packet: everywhere it was seen, in the order of time."""
+    """One packet: all its sightings, in the order of time."""
 
     sightings: tuple[Sighting, ...]
 
     @property
     def text(self) -> str:
-        """What the applications see, at its first sighting: "10.244.1.2:33000 → 10.244.2.3:8080 TCP SYN"."""
+        """The innermost packet at its first sighting: "10.244.1.2:33000 → 10.244.2.3:8080 TCP
+        SYN"."""
         inner = self.sightings[0].packet.innermost
-        ends = inner.addresses or ("", "")
-        ports = inner.ports
-        shown = [f"{a}:{p}" for a, p in zip(ends, ports, strict=True)] if ports else list(ends)
-        return f"{shown[0]} → {shown[1]}  {describe(inner)}"
+        source, destination = inner.addresses or ("", "")
+        if inner.ports:
+            source = f"{source}:{inner.ports[0]}"
+            destination = f"{destination}:{inner.ports[1]}"
+        return f"{source} → {destination}  {describe(inner)}"
 
     @property
     def kind(self) -> str:
-        """A style class by protocol."""
+        """The class in the style sheet, by protocol."""
         inner = self.sightings[0].packet.innermost
         if inner.tcp and "R" in inner.tcp.flags:
             return "reset"
@@ -45,7 +53,7 @@ class Way:
 
 
 def ways(sightings: Sequence[Sighting]) -> list[Way]:
-    """Packets in the order of their first sighting."""
+    """The packets, in the order of their first sighting."""
     found: dict[Identity, list[Sighting]] = {}
     for one in sightings:
         found.setdefault(identity(one.packet), []).append(one)
@@ -53,17 +61,18 @@ def ways(sightings: Sequence[Sighting]) -> list[Way]:
 
 
 def svg(points: Sequence[str], sightings: Sequence[Sighting]) -> str:
-    """The picture; "" when there is nothing to draw."""
+    """The picture; "" if there is nothing to draw."""
     known = [one for one in sightings if one.point in points]
     if not known:
         return ""
     drawn = ways(known)[:MAX_ROWS]
     height = TOP + ROW * len(drawn) + 16
     lanes_end = LEFT + LANE * len(points)
-    width = round(max(lanes_end, *(_first_lane(way, points) + LETTER * len(way.text) for way in drawn))) + 20
+    text_ends = [_first_lane(way, points) + LETTER * len(way.text) for way in drawn]
+    width = round(max(lanes_end, *text_ends)) + 20
     parts = [
-        f'<svg class="sequence" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="packets by interface and time">',
+        f'<svg class="sequence" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-label="packets by interface and time">',
         *_hosts(points),
         *_lanes(points, height),
     ]
@@ -74,7 +83,7 @@ def svg(points: Sequence[str], sightings: Sequence[Sighting]) -> str:
 
 
 def place(point: str) -> tuple[str, str]:
-    """(host or pod, interface) of a point's name."""
+    """The host or pod, and the interface, in the name of a point."""
     if "veth@" in point:
         host, _, rest = point.rpartition("veth@")
         return (host.rstrip(":") or rest, "veth of pod" if host else "host side")
@@ -87,33 +96,37 @@ def _x(number: int) -> int:
 
 
 def _first_lane(way: Way, points: Sequence[str]) -> int:
-    """Where a packet's text begins."""
+    """The x coordinate at which a packet's text begins."""
     return _x(min(points.index(one.point) for one in way.sightings))
 
 
 def _hosts(points: Sequence[str]) -> Iterator[str]:
-    """A box over neighbouring lanes of one host or pod."""
+    """Draws a box over neighbouring lanes of the same host or pod."""
     start = 0
     for number in range(1, len(points) + 1):
         if number == len(points) or place(points[number])[0] != place(points[start])[0]:
             owner = place(points[start])[0]
-            x, width = LEFT + LANE * start + 4, LANE * (number - start) - 8
+            x = LEFT + LANE * start + 4
+            width = LANE * (number - start) - 8
             kind = "pod" if owner.startswith("pod:") else "host"
+            name = escape(_short(owner, width // 7))
             yield f'<rect class="{kind}" x="{x}" y="6" width="{width}" height="56" rx="8"/>'
-            yield f'<text class="owner" x="{x + width // 2}" y="25">{escape(_short(owner, width // 7))}</text>'
+            yield f'<text class="owner" x="{x + width // 2}" y="25">{name}</text>'
             start = number
 
 
 def _lanes(points: Sequence[str], height: int) -> Iterator[str]:
     for number, point in enumerate(points):
         x = _x(number)
-        yield f'<text class="interface" x="{x}" y="47">{escape(_short(place(point)[1], 16))}</text>'
+        name = escape(_short(place(point)[1], 16))
+        yield f'<text class="interface" x="{x}" y="47">{name}</text>'
         yield f'<line class="lane" x1="{x}" y1="64" x2="{x}" y2="{height - 8}"/>'
 
 
 def _row(way: Way, y: int, points: Sequence[str], began: int) -> Iterator[str]:
     yield f'<g class="way {way.kind}"><title>{escape(way.text)}</title>'
-    yield f'<text class="time" x="{LEFT - 8}" y="{y + 4}">{(way.sightings[0].time - began) / 1e6:.2f} ms</text>'
+    since = (way.sightings[0].time - began) / 1e6
+    yield f'<text class="time" x="{LEFT - 8}" y="{y + 4}">{since:.2f} ms</text>'
     lanes = [points.index(one.point) for one in way.sightings]
     for before, after in pairwise(lanes):
         yield f'<line class="hop" x1="{_x(before)}" y1="{y}" x2="{_x(after)}" y2="{y}"/>'

@@ -1,7 +1,8 @@
-"""The terminal: each case as a small story, step by step, with what was seen as proof.
+"""Prints a run: each case step by step, with the observations as evidence.
 
-On a terminal there are colours and a running step is shown until it is done; elsewhere plain lines. With several
-labs at once a case is printed when it has ended, so that stories do not mix.
+On a terminal it uses colours and shows the running step; elsewhere it prints plain lines. If
+several labs run at the same time, a case is printed when it has ended, so that the lines of cases
+do not mix.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ MARKS: dict[Status, tuple[str, str]] = {
 }
 VARIANT_COLORS = {"broken": "red", "fixed": "green", "control": "blue"}
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-#: an expectation over many pairs shows a summary instead of a line for each
+#: An expectation about more pairs prints a summary instead of a line for each pair.
 PAIRS_SHOWN = 3
 ANSI = re.compile(r"\033\[[0-9;]*[mK]")
 CONTROL = re.compile(r"(?!\033\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -66,7 +67,7 @@ CONTROL = re.compile(r"(?!\033\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Style:
-    """Colours, or none."""
+    """Adds colours to texts, if colors is set."""
 
     colors: bool
 
@@ -76,7 +77,8 @@ class Style:
         return f"\033[{';'.join(COLORS[name] for name in names)}m{text}\033[0m"
 
     def safe(self, line: str) -> str:
-        """Without control characters that some command printed; our own colours stay."""
+        """The line without control characters that a command may have printed. Our own colours
+        stay."""
         return CONTROL.sub("?", line if self.colors else ANSI.sub("", line))
 
     def mark(self, status: Status) -> str:
@@ -86,9 +88,12 @@ class Style:
 
 class Terminal:
     def __init__(self, options: RunOptions, stream: TextIO) -> None:
-        self.options, self.stream = options, stream
+        self.options = options
+        self.stream = stream
         tty = stream.isatty() and os.environ.get("TERM") != "dumb"
-        colors = options.color if options.color is not None else tty and "NO_COLOR" not in os.environ
+        colors = tty and "NO_COLOR" not in os.environ
+        if options.color is not None:
+            colors = options.color
         self.style = Style(colors)
         self.width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 130))
         self.live = _Live(stream) if tty else None
@@ -127,7 +132,11 @@ class Terminal:
         match event:
             case RunStarted(cases, labs):
                 scenarios = len({case.scenario.name for case in cases})
-                counts = [_plural(scenarios, "scenario"), _plural(len(cases), "case"), _plural(labs, "lab")]
+                counts = [
+                    _plural(scenarios, "scenario"),
+                    _plural(len(cases), "case"),
+                    _plural(labs, "lab"),
+                ]
                 yield paint("kubewire", "bold", "cyan") + "  " + " · ".join(counts)
             case LabStarting(name, spec):
                 yield ""
@@ -140,10 +149,10 @@ class Terminal:
                 yield from _indented(message, 2)
             case LabStopped(name, seconds):
                 yield ""
-                yield paint(f"○ lab {name} gone in {shown(seconds)}", "dim")
+                yield paint(f"○ lab {name} ended in {shown(seconds)}", "dim")
             case LabKept(name, commands):
                 yield ""
-                yield paint(f"The lab {name} stays up. To look around:", "yellow", "bold")
+                yield paint(f"The lab {name} keeps running. To inspect it:", "yellow", "bold")
                 yield from (f"    {command}" for command in commands)
             case RunFinished():
                 yield from self._summary(event)
@@ -157,22 +166,30 @@ class Terminal:
                     yield from self._headline(event)
                 self._show_live(f"[{number}/{total}] {case.id}: preparing")
             case StepStarted(case, step, number, total):
-                self._show_live(f"{case.id}: step {number} of {total}, {step.name or _doing(step.action)}")
+                doing = step.name or _doing(step.action)
+                self._show_live(f"{case.id}: step {number} of {total}, {doing}")
             case StepFinished(_, result, number) if not self.options.quiet:
                 yield from self._step(result, number)
             case _:
                 return
 
     def _headline(self, event: CaseStarted) -> Iterator[str]:
-        paint, case = self.style.paint, event.case
-        scenario, variant = case.scenario, case.variant
+        paint = self.style.paint
+        case = event.case
+        scenario = case.scenario
+        variant = case.variant
         yield ""
         title = paint(scenario.title, "bold")
         if variant.name:
-            title += "  " + paint(f" {variant.name} ", VARIANT_COLORS.get(variant.name, "cyan"), "bold")
-        rule = "━" * max(2, self.width - _length(scenario.title) - len(case.id) - len(variant.name) - 14)
+            color = VARIANT_COLORS.get(variant.name, "cyan")
+            title += "  " + paint(f" {variant.name} ", color, "bold")
+        used = _length(scenario.title) + len(case.id) + len(variant.name) + 14
+        rule = "━" * max(2, self.width - used)
         yield f"{paint('━━', 'cyan')} {title} {paint(rule, 'cyan')} {paint(case.id, 'dim')}"
-        for text in (variant.explain or variant.title, "" if variant.name else scenario.description):
+        for text in (
+            variant.explain or variant.title,
+            "" if variant.name else scenario.description,
+        ):
             if text:
                 yield from (paint(line, "dim") for line in self._wrapped(text.split("\n\n")[0], 3))
 
@@ -182,13 +199,15 @@ class Terminal:
         return textwrap.wrap(plain, self.width - indent, initial_indent=pad, subsequent_indent=pad)
 
     def _step(self, result: StepResult, number: int) -> Iterator[str]:
-        paint, step = self.style.paint, result.step
+        paint = self.style.paint
+        step = result.step
         if step.action == "note":
             yield ""
             yield from (paint(line, "cyan") for line in self._wrapped(result.output, 3))
             return
         if step.action == "prepare" and result.status == "passed":
-            yield f"   {paint('·', 'dim')} {paint(_short(result.message, self.width - 20), 'dim')}" + self._took(result)
+            message = paint(_short(result.message, self.width - 20), "dim")
+            yield f"   {paint('·', 'dim')} {message}{self._took(result)}"
             return
         heading = step.name or ("" if step.action == "expect" else _doing(step.action))
         if step.name or step.action == "expect":
@@ -206,16 +225,21 @@ class Terminal:
             yield from self._expectation(one)
 
     def _took(self, result: StepResult) -> str:
-        return self.style.paint(f"  {shown(result.seconds)}", "dim") if result.seconds >= 0.1 else ""
+        if result.seconds < 0.1:
+            return ""
+        return self.style.paint(f"  {shown(result.seconds)}", "dim")
 
     def _expectation(self, result: ExpectationResult) -> Iterator[str]:
-        paint, expectation = self.style.paint, result.expectation
+        paint = self.style.paint
+        expectation = result.expectation
         title = paint(expectation.name, "bold") if expectation.name else ""
         if expectation.must_fail and result.status == "passed":
-            title += paint(" (fails, as this variant says)", "yellow")
+            title += paint(" (fails, as expected in this variant)", "yellow")
         pairs = [item for item in result.evidence if not item.blind]
-        if expectation.name or len(pairs) > PAIRS_SHOWN:
-            yield f"     {self.style.mark(result.status)} {title or expectation.verb}{self._pairs_summary(result)}"
+        nested = bool(expectation.name) or len(pairs) > PAIRS_SHOWN
+        if nested:
+            heading = f"{title or expectation.verb}{self._pairs_summary(result)}"
+            yield f"     {self.style.mark(result.status)} {heading}"
         if expectation.explain:
             yield from (paint(line, "dim") for line in self._wrapped(expectation.explain, 7))
         if result.status == "error":
@@ -224,9 +248,10 @@ class Terminal:
         if len(pairs) > PAIRS_SHOWN and result.status == "passed" and not self.options.verbose:
             interesting = interesting[:1]
         for item in interesting[: 10 if not self.options.verbose else None]:
-            yield from self._evidence(item, result, bool(expectation.name) or len(pairs) > PAIRS_SHOWN)
+            yield from self._evidence(item, result, nested)
         if len(interesting) > 10 and not self.options.verbose:
-            yield paint(f"       ... {len(interesting) - 10} more (see the report, or -v)", "dim")
+            more = f"       ... {len(interesting) - 10} more (see the report, or use -v)"
+            yield paint(more, "dim")
 
     def _pairs_summary(self, result: ExpectationResult) -> str:
         count = len(result.evidence)
@@ -238,7 +263,9 @@ class Terminal:
     def _evidence(self, item: Evidence, result: ExpectationResult, nested: bool) -> Iterator[str]:
         paint = self.style.paint
         indent = 7 if nested else 5
-        mark = "" if nested and item.holds else f"{self.style.mark('passed' if item.holds else result.status)} "
+        mark = ""
+        if not (nested and item.holds):
+            mark = f"{self.style.mark('passed' if item.holds else result.status)} "
         source = f"{paint(item.source, 'magenta')}  " if item.source else ""
         extra = [shown(item.latency)] if item.latency is not None else []
         extra += [f"after {item.tries} tries, {shown(item.seconds)}"] if item.tries > 1 else []
@@ -246,26 +273,33 @@ class Terminal:
         yield f"{' ' * indent}{mark}{source}{item.seen}{tail}"
         if not item.holds and item.why and item.why not in item.seen:
             yield from (paint(line, "red") for line in self._wrapped(item.why, indent + 2))
-        if len(item.sightings) > 1:  # a single one is already in what was seen
+        if len(item.sightings) > 1:  # a single one is part of item.seen
             yield from (self._packet(line, indent + 2) for line in packet_lines(item.sightings))
         elif item.detail and (self.options.verbose or not item.holds):
             limit = 40 if self.options.verbose else 12
-            yield from (paint(f"{' ' * (indent + 2)}{line}", "dim") for line in item.detail.splitlines()[:limit])
+            lines = item.detail.splitlines()[:limit]
+            yield from (paint(f"{' ' * (indent + 2)}{line}", "dim") for line in lines)
         if item.command and (self.options.verbose or not item.holds):
-            # The report lies next to its captures, a terminal does not.
-            command = item.command.replace("tcpdump -nr captures/", f"tcpdump -nr {self.options.results}/captures/")
+            # In the report, paths are relative to its folder; here, to the working folder.
+            command = item.command.replace(
+                "tcpdump -nr captures/",
+                f"tcpdump -nr {self.options.results}/captures/",
+            )
             yield f"{' ' * (indent + 2)}{paint('try it:', 'dim')} {command}"
 
     def _packet(self, line: str, indent: int) -> str:
-        """Outer headers dim, inner ones bright: the eye goes to what the applications see."""
+        """A line about a packet. Outer headers are dim, so that the packet that applications see
+        stands out."""
+        start = " " * indent + self.style.paint("│ ", "blue")
         outer, separator, inner = line.partition(" | ")
         if not separator:
-            return " " * indent + self.style.paint("│ ", "blue") + line
-        return " " * indent + self.style.paint("│ ", "blue") + self.style.paint(outer + separator, "dim") + inner
+            return start + line
+        return start + self.style.paint(outer + separator, "dim") + inner
 
     def _case_end(self, result: CaseResult) -> Iterator[str]:
         if result.status == "skipped":
-            yield f"{self.style.mark('skipped')} {result.case.id}  {self.style.paint(result.reason, 'yellow')}"
+            reason = self.style.paint(result.reason, "yellow")
+            yield f"{self.style.mark('skipped')} {result.case.id}  {reason}"
             return
         if not self.options.quiet:
             yield ""
@@ -281,7 +315,8 @@ class Terminal:
             yield from (self.style.paint(line, "red") for line in self._wrapped(result.problem, 3))
 
     def _summary(self, event: RunFinished) -> Iterator[str]:
-        paint, result = self.style.paint, event.result
+        paint = self.style.paint
+        result = event.result
         yield ""
         yield paint("━" * self.width, "cyan")
         broken = [case for case in result.cases if case.status in ("failed", "error")]
@@ -292,7 +327,11 @@ class Terminal:
         for reason, count in Counter(case.reason for case in skipped).items():
             yield f"{self.style.mark('skipped')} {count} skipped: {reason}"
         counts = [
-            paint(f"{result.count(status)} {'could not run' if status == 'error' else status}", color, "bold")
+            paint(
+                f"{result.count(status)} {'could not run' if status == 'error' else status}",
+                color,
+                "bold",
+            )
             for status, (_, color) in MARKS.items()
             if result.count(status)
         ]
@@ -302,10 +341,12 @@ class Terminal:
 
 
 class _Live:
-    """One line that is rewritten while something runs."""
+    """One line with a spinner that is rewritten while a step runs."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream, self.text, self.turn = stream, "", 0
+        self.stream = stream
+        self.text = ""
+        self.turn = 0
         self.lock = threading.Lock()
         threading.Thread(target=self._spin, daemon=True).start()
 
@@ -323,9 +364,8 @@ class _Live:
 
     def _draw(self) -> None:
         if self.text:
-            self.stream.write(
-                f"\r\033[K   \033[36m{SPINNER[self.turn % len(SPINNER)]}\033[0m \033[2m{self.text}\033[0m"
-            )
+            spinner = SPINNER[self.turn % len(SPINNER)]
+            self.stream.write(f"\r\033[K   \033[36m{spinner}\033[0m \033[2m{self.text}\033[0m")
             self.stream.flush()
 
     def _spin(self) -> None:
@@ -363,6 +403,9 @@ def _indented(text: str, indent: int) -> list[str]:
 
 
 def _doing(action: str) -> str:
-    return {"apply": "apply manifests", "component": "component", "exec": "command", "expect": "checks"}.get(
-        action, action
-    )
+    return {
+        "apply": "apply manifests",
+        "component": "component",
+        "exec": "command",
+        "expect": "checks",
+    }.get(action, action)

@@ -1,1 +1,2 @@
-"""Running cases: labs are brought up and shared, steps run, expectations are asked until they hold."""
+"""Runs cases: starts labs and shares them, performs steps, and checks expectations until they
+hold."""

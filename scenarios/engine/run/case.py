@@ -1,4 +1,14 @@
-"""One case: its objects are applied, its steps performed, and everything it changed is put back."""
+"""Runs one case: applies its objects, performs its steps, and undoes what it changed in the lab.
+
+Cases share a lab because starting one takes seconds. So one rule always holds: after a case,
+whether it passed, failed or raised, the next case finds the lab as it was at the beginning. The
+objects of a case live in a namespace of its own, which is deleted. Components that it stopped are
+started again, links that it disturbed are restored, and captures and programs end. Deleting the
+namespace is not waited for, because the next case has another one.
+
+A step that fails ends the case: the following expectations would fail for the same reason, after
+waiting their whole time.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +46,11 @@ PREPARE = Step("prepare", None, name="Preparation")
 
 @dataclass
 class CaseRun:
-    """tell: gets the events of the steps. results: folder for captures. keep: leave a failed case's objects there."""
+    """A run of one case.
+
+    tell: receives the events of the steps. results: folder for captures. keep: do not delete the
+    objects of a case that does not pass.
+    """
 
     stage: Stage
     tell: Callable[[Event], None]
@@ -45,15 +59,19 @@ class CaseRun:
     steps: list[StepResult] = field(default_factory=list)
 
     def run(self) -> CaseResult:
-        """Never raises for what a scenario, the engine or the lab can do wrong."""
-        began, case, scene = time.monotonic(), self.stage.case, self.stage.scene
+        """Runs the case. An error of the scenario, the engine or the lab becomes part of the
+        result and is not raised."""
+        began = time.monotonic()
+        case = self.stage.case
+        scene = self.stage.scene
         try:
             self.steps.append(self._prepare())
             if self.steps[-1].status == "passed":
                 self._run_steps()
-        except Exception as error:  # a fault of the engine or the lab fails this case, not the others
+        except Exception as error:  # a bug of the engine or the lab fails only this case
             text = "".join(traceback.format_exception(error))
-            self.steps.append(StepResult(PREPARE, "error", 0.0, f"{type(error).__name__}: {error}", text))
+            message = f"{type(error).__name__}: {error}"
+            self.steps.append(StepResult(PREPARE, "error", 0.0, message, text))
         finally:
             self._put_back()
         captures = tuple(self._keep_capture(capture) for capture in scene.captures.values())
@@ -61,42 +79,64 @@ class CaseRun:
         if not (self.keep and status != "passed"):
             self._clean()
         took = time.monotonic() - began
-        return CaseResult(case, status, took, tuple(self.steps), captures, namespace=scene.namespace)
+        return CaseResult(
+            case,
+            status,
+            took,
+            tuple(self.steps),
+            captures,
+            namespace=scene.namespace,
+        )
 
     def _prepare(self) -> StepResult:
         """Makes the namespace, applies the objects and waits for the fixtures' pods."""
-        began, scene, case = time.monotonic(), self.stage.scene, self.stage.case
+        began = time.monotonic()
+        scene = self.stage.scene
+        case = self.stage.case
         self.tell(StepStarted(case, PREPARE, 0, len(case.variant.steps)))
         if not case.lab.kubernetes:
             result = StepResult(PREPARE, "passed", 0.0, "nothing to prepare")
             self.tell(StepFinished(case, result, 0))
             return result
         try:
-            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scene.namespace}}
+            namespace = {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": scene.namespace},
+            }
             scene.cluster.apply(namespace, "")
             usable(scene, scene.namespace, case.scenario.timeouts.ready)
             names = apply_objects(scene, case.variant.objects)
             ready(scene, case.variant.objects, case.scenario.timeouts.ready)
             message = f"{', '.join(names)} ready" if names else "nothing to prepare"
             result = StepResult(PREPARE, "passed", time.monotonic() - began, message)
-        except (StepFailed, NotYet, SceneError, ApiError, LookupError, OSError, KubeconfigError) as error:
+        except (
+            StepFailed,
+            NotYet,
+            SceneError,
+            ApiError,
+            LookupError,
+            OSError,
+            KubeconfigError,
+        ) as error:
             result = StepResult(PREPARE, "error", time.monotonic() - began, str(error))
         self.tell(StepFinished(case, result, 0))
         return result
 
     def _run_steps(self) -> None:
-        stage, case = self.stage, self.stage.case
+        stage = self.stage
+        case = stage.case
         total = len(case.variant.steps)
         for number, step in enumerate(case.variant.steps, 1):
             self.tell(StepStarted(case, step, number, total))
             if time.monotonic() > stage.scene.deadline:
-                spent = f"the case took longer than {case.scenario.timeouts.case:g} s"
+                allowed = case.scenario.timeouts.case
+                spent = f"the case took longer than {allowed:g} s (timeouts.case)"
                 result = StepResult(step, "error", 0.0, spent)
             else:
                 result = perform(stage, step)
             self.steps.append(result)
             self.tell(StepFinished(case, result, number))
-            # Later expectations would only fail again for the same reason, after waiting their whole time.
             if result.status != "passed":
                 return
 
@@ -109,12 +149,17 @@ class CaseRun:
         target = self.results / file
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") as stream:
-            pcapng.write(stream, merged.interfaces, merged.records, f"kubewire: {self.stage.case.id}, capture {short}")
+            pcapng.write(
+                stream,
+                merged.interfaces,
+                merged.records,
+                f"kubewire: {self.stage.case.id}, capture {short}",
+            )
         seen = tuple(sightings(merged))
         return CaptureResult(short, str(file), capture.points, seen, len(seen), sum(merged.dropped))
 
     def _put_back(self) -> None:
-        """Ends captures and programs, starts components, restores links: the next case finds the lab as it was."""
+        """Ends captures and programs, starts stopped components and restores links."""
         for capture in self.stage.scene.captures.values():
             capture.stop()
         for name, host in self.stage.disturbed:
@@ -128,11 +173,12 @@ class CaseRun:
                 restore_link(self.stage, host, interface)
 
     def _clean(self) -> None:
-        """Deletes the case's namespace and those among its manifests, without waiting: the next case has its own."""
+        """Deletes the case's namespace and those that its manifests create, without waiting."""
         if not self.stage.case.lab.kubernetes:
             return
         scene = self.stage.scene
-        made = [item["metadata"]["name"] for item in self.stage.case.variant.objects if item["kind"] == "Namespace"]
+        objects = self.stage.case.variant.objects
+        made = [item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"]
         for name in (scene.namespace, *made):
             with contextlib.suppress(ApiError, NotYet, SceneError):
                 scene.cluster.delete(NAMESPACES, scene.resolve(name))
@@ -140,4 +186,5 @@ class CaseRun:
 
 def _worst(steps: Sequence[StepResult]) -> Status:
     order: tuple[Status, ...] = ("error", "failed", "passed")
-    return next((status for status in order if any(step.status == status for step in steps)), "passed")
+    seen = {step.status for step in steps}
+    return next((status for status in order if status in seen), "passed")

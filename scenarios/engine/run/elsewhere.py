@@ -1,4 +1,5 @@
-"""Cases that run on another kernel: their events come back and are told as if they had happened here."""
+"""Runs cases on another kernel, in a virtual machine, and reports their events as if the cases had
+run here."""
 
 from __future__ import annotations
 
@@ -12,15 +13,21 @@ from kubewire.scenarios.engine.run.progress import Progress
 from kubewire.scenarios.engine.scene.scene import Interrupted
 
 
-def run_elsewhere(delegated: Mapping[str, Sequence[Case]], options: RunOptions, progress: Progress) -> None:
-    """Runs one place after another, or several at a time when jobs allow."""
+def run_elsewhere(
+    delegated: Mapping[str, Sequence[Case]],
+    options: RunOptions,
+    progress: Progress,
+) -> None:
+    """Runs the cases of each place, at most options.jobs places at the same time."""
     if not delegated:
         return
     with ThreadPoolExecutor(min(options.jobs, len(delegated)), "elsewhere") as pool:
-        running = [pool.submit(_run_at, place, cases, options, progress) for place, cases in delegated.items()]
+        running = []
+        for place, cases in delegated.items():
+            running.append(pool.submit(_run_at, place, cases, options, progress))
         try:
             while any(not one.done() for one in running):
-                wait(running, 0.2)  # with a timeout, so that signals get through
+                wait(running, 0.2)  # a wait without timeout would delay the signal handlers
         except Interrupted:
             progress.stopping.set()
             raise
@@ -29,12 +36,12 @@ def run_elsewhere(delegated: Mapping[str, Sequence[Case]], options: RunOptions, 
 
 
 def _run_at(place: str, cases: Sequence[Case], options: RunOptions, progress: Progress) -> None:
-    """A case of which no result comes back is an error."""
+    """Runs cases at one place. A case that comes back without a result is an error."""
     assert options.elsewhere is not None
     why = "it ended without a result"
 
     def tell(event: Event) -> None:
-        _told(event, options, progress)
+        _pass_on(event, options, progress)
 
     try:
         if not progress.stopping.is_set():
@@ -47,7 +54,7 @@ def _run_at(place: str, cases: Sequence[Case], options: RunOptions, progress: Pr
         progress.finish(CaseResult(case, "error", 0.0, reason=f"{place}: {why}"))
 
 
-def _told(event: Event, options: RunOptions, progress: Progress) -> None:
+def _pass_on(event: Event, options: RunOptions, progress: Progress) -> None:
     match event:
         case CaseFinished(result):
             progress.finish(result)

@@ -1,7 +1,20 @@
-"""Looks until an expectation holds, or time is up; then, if asked, that it stays so.
+"""Checks an expectation repeatedly until it holds or its time is up.
 
-An expectation may be about many pairs (from x to). Each is looked at until it holds; requests that leave one
-source go out in one probe process, and sources are asked side by side.
+A cluster is eventually consistent: a new Service works only after its EndpointSlices have been
+written and every kube-proxy has read them. A single look would make tests depend on timing, and a
+fixed sleep would make them slow and still unreliable. So an expectation has a deadline (`within`)
+and is checked again, first after 0.05 s and then at growing intervals, until it holds. With
+`consistently`, it must afterwards hold without interruption for that time.
+
+An expectation may be about many pairs, each source with each target. A pair that has held is not
+checked again, and the expectation holds when every pair has. Requests that start at one source go
+out in one probe process; different sources are asked at the same time.
+
+Three outcomes are told apart. "Failed" means that something else was observed. "Blind" means that
+nothing could be observed, for example because a pod does not run yet; the check is repeated, and a
+negated expectation (`not: true`) does not hold then either, because the absence of a connection
+must not be confused with the absence of a client. "Final" means that further looks cannot change
+the result.
 """
 
 from __future__ import annotations
@@ -23,10 +36,12 @@ from kubewire.scenarios.engine.verbs import VERBS
 from kubewire.scenarios.engine.verbs.base import Look, Observation, Probe
 from kubewire.scenarios.engine.verbs.probes import split_port
 
-#: Seconds between two looks: short at first, longer later.
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+#: Seconds between the first two looks. Each pause is 1.5 times the one before, up to LONGEST_PAUSE.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 0.5
+#: Sources that are asked at the same time.
 SIDE_BY_SIDE = 8
-#: Seconds in which an expectation that must fail could still hold, unless the file says less.
+#: Seconds for which an expectation that must fail is checked, unless its `within` is shorter.
 MUST_FAIL_WITHIN = 2.0
 NOWHERE = End("")
 
@@ -45,7 +60,8 @@ Looks = dict[tuple[str, str], Observation]
 
 
 def evaluate(scene: Scene, expectation: Expectation) -> ExpectationResult:
-    """Never raises for what a scenario or a lab can do wrong: the result says it."""
+    """Checks an expectation. An error of the scenario or the lab becomes the result and is not
+    raised."""
     if expectation.must_fail:
         return _must_fail(scene, expectation)
     return _evaluate(scene, expectation, scene.left(expectation.within))
@@ -56,12 +72,16 @@ def _must_fail(scene: Scene, expectation: Expectation) -> ExpectationResult:
     result = _evaluate(scene, replace(expectation, consistently=0), within)
     result = replace(result, expectation=expectation)
     if result.status == "error" or any(item.blind for item in result.evidence):
-        return replace(result, status="error", message=result.message or "could not be looked at")
+        return replace(
+            result,
+            status="error",
+            message=result.message or "nothing could be observed",
+        )
     if result.status == "failed":
         turned = tuple(replace(item, holds=True) for item in result.evidence)
         return replace(result, status="passed", evidence=turned)
     turned = tuple(replace(item, holds=False) for item in result.evidence)
-    message = "holds, though this variant says that it fails here"
+    message = "holds, but the variant lists it in `fails`"
     return replace(result, status="failed", message=message, evidence=turned)
 
 
@@ -73,22 +93,34 @@ def _evaluate(scene: Scene, expectation: Expectation, within: float) -> Expectat
         if held and expectation.consistently:
             held = _while(scene, expectation, tracker, time.monotonic() + expectation.consistently)
     except (SceneError, ValueError) as error:
-        return ExpectationResult(expectation, "error", tracker.evidence(), time.monotonic() - began, str(error))
+        return ExpectationResult(
+            expectation,
+            "error",
+            tracker.evidence(),
+            time.monotonic() - began,
+            str(error),
+        )
     took = time.monotonic() - began
     if held:
         return ExpectationResult(expectation, "passed", tracker.evidence(), took)
-    return ExpectationResult(expectation, "failed", tracker.evidence(), took, tracker.message() + scene.late)
+    return ExpectationResult(
+        expectation,
+        "failed",
+        tracker.evidence(),
+        took,
+        tracker.message() + scene.late,
+    )
 
 
 class _Tracker:
-    """The last look at every pair, and how many there were."""
+    """Keeps the last look at every pair, and counts the looks."""
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.last: dict[tuple[str, str], Evidence] = {}
 
     def note(self, looks: Looks, current: Sequence[tuple[str, str]]) -> None:
-        """Takes new looks and forgets pairs that no longer exist."""
+        """Records new looks and drops pairs that no longer exist."""
         for (source, target), seen in looks.items():
             before = self.last.get((source, target))
             self.last[source, target] = Evidence(
@@ -123,7 +155,7 @@ class _Tracker:
     def message(self) -> str:
         failed = [item for item in self.last.values() if not item.holds]
         if not failed:
-            return "there was nothing to look at"
+            return "there is nothing to check: no source or target exists"
         more = f" (and {len(failed) - 1} more of {len(self.last)})" if len(failed) > 1 else ""
         return f"{failed[0].why or failed[0].seen}{more}"
 
@@ -154,7 +186,8 @@ def _while(scene: Scene, expectation: Expectation, tracker: _Tracker, deadline: 
 def _look(
     scene: Scene, expectation: Expectation, done: set[tuple[str, str]]
 ) -> tuple[Looks, Sequence[tuple[str, str]]]:
-    """One look at every pair that has not held yet, and all pairs that there are now."""
+    """Looks once at every pair that has not held yet. Returns these looks, and the keys of all
+    pairs that exist now (pods come and go while an expectation is checked)."""
     try:
         now = _pairs(scene, expectation)
     except (NotYet, ApiError, OSError) as error:
@@ -162,10 +195,21 @@ def _look(
         return {nowhere: _blind(error)}, [nowhere]
     todo = [pair for pair in now if pair.key not in done]
     kind = VERBS[expectation.verb]
-    looks = _probe(scene, expectation, kind, todo) if issubclass(kind, Probe) else _each(scene, expectation, kind, todo)
+    looks = _look_at(scene, expectation, kind, todo)
     if expectation.negated:
         looks = {pair: _negated(seen) for pair, seen in looks.items()}
     return looks, [pair.key for pair in now]
+
+
+def _look_at(
+    scene: Scene,
+    expectation: Expectation,
+    kind: type[Look] | type[Probe],
+    todo: Sequence[_Pair],
+) -> Looks:
+    if issubclass(kind, Probe):
+        return _probe(scene, expectation, kind, todo)
+    return _each(scene, expectation, kind, todo)
 
 
 def _blind(error: Exception) -> Observation:
@@ -176,13 +220,15 @@ def _negated(seen: Observation) -> Observation:
     if seen.blind:
         return seen
     if seen.holds:
-        return replace(seen, holds=False, why=f"should not be so: {seen.seen}")
+        return replace(seen, holds=False, why=f"this should not happen: {seen.seen}")
     return replace(seen, holds=True, why="")
 
 
 def _pairs(scene: Scene, expectation: Expectation) -> list[_Pair]:
     family = expectation.family
-    sources = [end.within(family) for text in expectation.sources for end in scene.source(scene.resolve(text))]
+    sources = []
+    for text in expectation.sources:
+        sources += [end.within(family) for end in scene.source(scene.resolve(text))]
     to = expectation.args.get("to") if _sends(expectation) else None
     if not to:
         return [_Pair(source, NOWHERE) for source in sources or [NOWHERE]]
@@ -195,7 +241,8 @@ def _pairs(scene: Scene, expectation: Expectation) -> list[_Pair]:
 
 
 def _targets(scene: Scene, to: str, source: End, family: str) -> list[End]:
-    """The ends that to means. It may carry a port: "worker-1:30080", "pod:web:8080", "10.244.2.3:80"."""
+    """The ends that `to` names. It may end with a port: "worker-1:30080", "pod:web:8080",
+    "10.244.2.3:80"."""
     resolved: str = scene.resolve(to, {"from": source})
     head, port = _port_apart(resolved)
     found = [end.within(family) for end in scene.ends(head)]
@@ -207,7 +254,8 @@ def _in_brackets(address: str) -> str:
 
 
 def _port_apart(text: str) -> tuple[str, str]:
-    """ "pod:web:8080" -> ("pod:web", ":8080"). An IPv6 address ends in no port, nor does "pod:5" (a name)."""
+    """Splits a port off: "pod:web:8080" -> ("pod:web", ":8080"). The last part of an IPv6 address
+    is not a port, and neither is the 5 in "pod:5", which is a name."""
     head, separator, port = text.rpartition(":")
     if not separator or not port.isdigit() or head in ("pod", "pods", "service", "svc"):
         return text, ""
@@ -222,8 +270,11 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[str, Any]:
-    """The verb's arguments for a pair. A probe's "to" is the target's address (with its port, if it has one)."""
-    bare = replace(pair.target, ip=split_port(pair.target.ip, 0)[0]) if _has_port(pair.target.ip) else pair.target
+    """The verb's arguments for a pair. For a probe, "to" becomes the target's address, with its
+    port if it has one."""
+    bare = pair.target
+    if _has_port(bare.ip):
+        bare = replace(bare, ip=split_port(bare.ip, 0)[0])
     args = dict(expectation.args)
     target = {"to": pair.target.ip} if _sends(expectation) and args.pop("to", None) else {}
     resolved: dict[str, Any] = scene.resolve(args, {"from": pair.source, "to": bare})
@@ -231,8 +282,8 @@ def _arguments(scene: Scene, expectation: Expectation, pair: _Pair) -> Mapping[s
 
 
 def _has_port(text: str) -> bool:
-    one = text.count(":") == 1 or (text.startswith("[") and "]:" in text)
-    return one and text.rpartition(":")[2].isdigit()
+    has_separator = text.count(":") == 1 or (text.startswith("[") and "]:" in text)
+    return has_separator and text.rpartition(":")[2].isdigit()
 
 
 def _sends(expectation: Expectation) -> bool:
@@ -240,7 +291,12 @@ def _sends(expectation: Expectation) -> bool:
     return issubclass(VERBS[expectation.verb], Probe)
 
 
-def _probe(scene: Scene, expectation: Expectation, kind: type[Probe], todo: Sequence[_Pair]) -> Looks:
+def _probe(
+    scene: Scene,
+    expectation: Expectation,
+    kind: type[Probe],
+    todo: Sequence[_Pair],
+) -> Looks:
     by_source: dict[str, list[tuple[_Pair, Probe]]] = {}
     looks: Looks = {}
     for pair in todo:
@@ -255,24 +311,35 @@ def _probe(scene: Scene, expectation: Expectation, kind: type[Probe], todo: Sequ
 
 
 def _ask(scene: Scene, family: str, group: Sequence[tuple[_Pair, Probe]]) -> Looks:
-    """One probe process at the source of the group. family: of the addresses that a name is looked up for."""
+    """Runs one probe process at the source that the pairs share. family: the IP family for which
+    names are looked up."""
     requests = [verb.request() | {"family": family} for _, verb in group]
     source = group[0][0].source
-    # a name may be asked for with every domain of the search list
-    allowed = 10.0 + sum(float(request["timeout"]) * request.get("repeat", 1) * 6 for request in requests)
+    # A name may be looked up once for each domain of the search list.
+    allowed = 10.0
+    for request in requests:
+        allowed += float(request["timeout"]) * request.get("repeat", 1) * 6
+    program = group[0][1].PROGRAM
     try:
-        running = scene.lab.start(source.target, main=group[0][1].PROGRAM, args=[json.dumps({"requests": requests})])
+        running = scene.lab.start(
+            source.target,
+            main=program,
+            args=[json.dumps({"requests": requests})],
+        )
         try:
             done = running.wait(allowed)
         finally:
             running.stop()
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip()[-300:]
-            raise NotYet(f"probe at {source.name}: exit code {done.returncode} {words}")
+            raise NotYet(f"the probe at {source.name} ended with code {done.returncode}: {words}")
     except (LookupError, TimeoutError, NotYet, OSError) as error:
         return {pair.key: _blind(error) for pair, _ in group}
     results = json.loads(done.stdout)["results"]
-    return {pair.key: verb.judge(result, pair.source) for (pair, verb), result in zip(group, results, strict=True)}
+    looks = {}
+    for (pair, verb), result in zip(group, results, strict=True):
+        looks[pair.key] = verb.judge(result, pair.source)
+    return looks
 
 
 def _each(scene: Scene, expectation: Expectation, kind: type[Look], todo: Sequence[_Pair]) -> Looks:

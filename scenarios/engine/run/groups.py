@@ -1,4 +1,4 @@
-"""Which cases share a lab, in which order, and under which names."""
+"""Decides which cases share a lab, and gives each case a unique name."""
 
 from __future__ import annotations
 
@@ -31,20 +31,24 @@ def group(cases: Sequence[Case]) -> list[Group]:
         else:
             shared[case.lab] = [case]
             groups.append((case.lab, shared[case.lab]))
-    return [Group(str(number), spec, tuple(members)) for number, (spec, members) in enumerate(groups, 1)]
+    numbered = enumerate(groups, start=1)
+    return [Group(str(number), spec, tuple(members)) for number, (spec, members) in numbered]
 
 
 def slugs(cases: Sequence[Case]) -> dict[str, str]:
-    """A name of its own for each case, by its id."""
+    """Case id -> unique name."""
     taken: set[str] = set()
     return {case.id: slug(case, taken) for case in cases}
 
 
 def slug(case: Case, taken: set[str]) -> str:
-    """A name for namespaces and files: letters, digits and "-", 50 at most, unique among the taken."""
+    """A name for a case's namespace and files that is not among the taken ones, which it joins. It
+    has at most 50 letters, digits and "-", so it is a valid DNS label (RFC 1123)."""
     base = re.sub(r"[^a-z0-9]+", "-", case.id.lower()).strip("-")[:50].strip("-")
-    name, number = base, 2
+    name = base
+    number = 2
     while name in taken:
-        name, number = f"{base[:47]}-{number}", number + 1
+        name = f"{base[:47]}-{number}"
+        number += 1
     taken.add(name)
     return name

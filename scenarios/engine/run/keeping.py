@@ -1,4 +1,4 @@
-"""--keep: the lab of a failed case stays up until the user has looked around."""
+"""`--keep`: the lab of a failed case keeps running until the user has inspected it."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ from kubewire.scenarios.engine.scene.scene import Interrupted
 
 @dataclass
 class Keeper:
-    """ask: shows a prompt and returns when the user is done; default: waits at the terminal."""
+    """Keeps labs. ask: shows a prompt and returns when the user has finished (default: waits for
+    Enter on the terminal)."""
 
     progress: Progress
     ask: Callable[[str], None] | None = None
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, lab: LabHandle, result: CaseResult) -> None:
-        """Says how to look around, and waits. Raises Interrupted when the run is to end."""
-        hosts = [host.name for host in lab.hosts() if host.role == "worker"][:1] or ["control-plane"]
+        """Reports commands to inspect the lab, and waits. Raises Interrupted if the user ends the
+        run."""
+        nodes = [host for host in lab.hosts() if host.is_node]
+        node = sorted(nodes, key=lambda host: host.role != "worker")[0].name
         commands = (
             f"export KUBECONFIG={lab.kubeconfig}",
             f"kubectl get pods -o wide -n {result.namespace}",
             f"kubewire kubectl --name {lab.name} get events -A",
-            f"kubewire node --name {lab.name} {hosts[0]} -- iptables-save",
-            f"kubewire node --name {lab.name} {hosts[0]} -- tcpdump -ni any",
+            f"kubewire node --name {lab.name} {node} -- iptables-save",
+            f"kubewire node --name {lab.name} {node} -- tcpdump -ni any",
             f"ls {lab.state_dir}/logs",
         )
-        with self._asking:  # one lab after another
+        with self._asking:  # one lab at a time
             self.progress.tell(LabKept(lab.name, commands))
-            prompt = "Press Enter to go on, ctrl-C to end the run; the lab is torn down then. "
+            prompt = "Press Enter to end this lab and continue, ctrl-C to end the run. "
             (self.ask or self._wait_for_user)(prompt)
 
     def _wait_for_user(self, prompt: str) -> None:
-        """Raises Interrupted when the run is to end, also in a thread, which no signal reaches."""
+        """Waits for Enter. Raises Interrupted if the run ends. This may be a thread, where signals
+        are not delivered, so it polls."""
         if not sys.stdin.isatty():
-            print("Not on a terminal: SIGINT ends the run and tears the lab down.", flush=True)
+            print(
+                "Standard input is not a terminal: the lab stays until SIGINT ends the run.",
+                flush=True,
+            )
             self.progress.interrupted.wait()
             raise Interrupted
         print(prompt, end="", flush=True)

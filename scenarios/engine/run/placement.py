@@ -1,4 +1,4 @@
-"""Where each case runs: here, elsewhere (on another kernel), or not at all, and then why."""
+"""Decides where each case runs: here, on another kernel, or not at all and for which reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubewire.scenarios.engine.render.jsonfile import RESULTS_FILE, passed_befor
 
 @dataclass(frozen=True)
 class Placement:
-    """elsewhere: cases by the name of the place."""
+    """Where cases run. elsewhere: name of the place -> cases."""
 
     here: list[Case] = field(default_factory=list)
     elsewhere: dict[str, list[Case]] = field(default_factory=dict)
@@ -21,14 +21,14 @@ class Placement:
 
 
 def place(cases: Sequence[Case], options: RunOptions) -> Placement:
-    """Every case is in exactly one of the three."""
+    """Puts every case into exactly one of the three groups."""
     before = passed_before(options.results / RESULTS_FILE) if options.resume else {}
     placed = Placement()
     for case in cases:
         missing = [reason for name in case.requires if (reason := options.missing(name))]
         other = _elsewhere(case, options) if missing else ""
         if before.get(case.id) == case.fingerprint:
-            placed.skipped.append(skipped(case, "passed before (--resume)"))
+            placed.skipped.append(skipped(case, "has passed before (--resume)"))
         elif other:
             placed.elsewhere.setdefault(other, []).append(case)
         elif missing:
@@ -49,4 +49,5 @@ def _elsewhere(case: Case, options: RunOptions) -> str:
 
 def _cannot(case: Case, missing: Sequence[str], options: RunOptions) -> str:
     advice = options.elsewhere.advice(case) if options.elsewhere else ""
-    return f"this machine cannot: {'; '.join(missing)}" + (f"; this can: {advice}" if advice else "")
+    how = f"; to run it in a virtual machine: {advice}" if advice else ""
+    return f"this machine cannot run it: {'; '.join(missing)}{how}"

@@ -1,4 +1,5 @@
-"""What the threads of a run share: results so far, who is told of them, and whether the run is to end."""
+"""The state that the threads of a run share: the results so far, the renderers that receive events,
+and whether the run shall end."""
 
 from __future__ import annotations
 
@@ -13,7 +14,11 @@ from kubewire.scenarios.engine.render import Renderer
 
 @dataclass
 class Progress:
-    """total: cases of the run. stopping: no further case is begun. interrupted: cases under way end as well."""
+    """The progress of a run.
+
+    total: number of cases. stopping: if set, no further case starts. interrupted: if set, running
+    cases end too.
+    """
 
     total: int
     renderers: Sequence[Renderer]
@@ -24,20 +29,20 @@ class Progress:
     _number: int = 0
 
     def tell(self, event: Event) -> None:
-        """Tells all renderers, one event at a time."""
+        """Passes an event to all renderers, one event at a time."""
         with self._lock:
             for renderer in self.renderers:
                 renderer.handle(event)
 
     def begin(self, case: Case, lab: str) -> None:
-        """A case begins; it gets the next number."""
+        """Reports that a case starts, and numbers it."""
         with self._lock:
             self._number += 1
             number = self._number
         self.tell(CaseStarted(case, lab, number, self.total))
 
     def finish(self, result: CaseResult) -> None:
-        """A case has its result."""
+        """Records and reports the result of a case."""
         with self._lock:
             self.results.append(result)
         self.tell(CaseFinished(result))

@@ -1,7 +1,14 @@
-"""Runs cases: brings labs up and shares them, runs their cases one after another, and returns the results.
+"""Runs many cases: starts their labs, runs the cases in them, and returns the results.
 
-Cases with an equal lab share one lab, each in a namespace of its own (a case marked isolated has a lab to itself).
-Labs run side by side when jobs allow.
+A lab takes seconds to start and a case often less, so cases with equal lab files share a lab: they
+run in it one after another, each in a namespace of its own. A case marked `isolated` gets a lab to
+itself, because it changes something that cannot be undone. With `--jobs N`, up to N labs run at the
+same time.
+
+What happens is reported as events (events/results.py) to renderers, which write the terminal's
+output and the reports. Every case gets exactly one result, whatever happens: a lab that does not
+start gives each of its cases the result "error", and an interrupted run reports the remaining cases
+as skipped.
 """
 
 from __future__ import annotations
@@ -44,11 +51,15 @@ from kubewire.scenarios.engine.run.steps.stage import Stage
 from kubewire.scenarios.engine.scene.api import Cluster, NoCluster
 from kubewire.scenarios.engine.scene.scene import Interrupted, Scene
 
-EXIT_PASSED, EXIT_FAILED, EXIT_BAD_FILE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_PASSED = 0
+EXIT_FAILED = 1
+EXIT_BAD_FILE = 2
+EXIT_INTERRUPTED = 130
 
 
 def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> int:
-    """The exit code: 0 all passed or were skipped, 1 some did not, 2 a file is wrong, 130 interrupted."""
+    """Runs the cases of files. Returns the exit code: 0 if all passed or were skipped, 1 if some
+    did not, 2 if a file is wrong, 130 if the run was interrupted."""
     try:
         cases = chosen(files, options)
     except (SpecError, KeywordError, OSError) as error:
@@ -58,7 +69,10 @@ def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> 
         print("\n".join(_listing(cases)))
         return EXIT_PASSED
     if not cases:
-        print("no scenario matches", file=sys.stderr)
+        print(
+            "no scenario matches; kubewire run -l lists the scenarios of the catalogue",
+            file=sys.stderr,
+        )
         return EXIT_BAD_FILE
     result = Run(cases, lab_factory, options, renderers(options)).run()
     if result.interrupted:
@@ -67,7 +81,7 @@ def run(files: Sequence[Path], lab_factory: LabFactory, options: RunOptions) -> 
 
 
 def chosen(files: Sequence[Path], options: RunOptions) -> list[Case]:
-    """The cases that options ask for. Raises SpecError, KeywordError, OSError."""
+    """The cases that the options select. Raises SpecError, KeywordError, OSError."""
     cases = [case for case in load_all(files) if matches(options.keyword, case)]
     return [case for case in cases if not options.only or case.id in options.only]
 
@@ -81,7 +95,7 @@ def _listing(cases: Sequence[Case]) -> Iterator[str]:
 
 @dataclass
 class Run:
-    """One run of many cases. wait_for_user: for --keep; default: at the terminal."""
+    """One run of many cases. wait_for_user: asks the user for --keep (default: on the terminal)."""
 
     cases: Sequence[Case]
     factory: LabFactory
@@ -96,8 +110,9 @@ class Run:
         self._slugs = slugs(self.cases)
 
     def run(self) -> RunResult:
-        """Runs everything, from the first lab to the reports."""
-        began, interrupted = time.monotonic(), False
+        """Runs all cases and writes the reports."""
+        began = time.monotonic()
+        interrupted = False
         placed = place(self.cases, self.options)
         self.progress.results += placed.skipped
         groups = group(placed.here)
@@ -123,8 +138,9 @@ class Run:
         queue: SimpleQueue[Group] = SimpleQueue()
         for item in groups:
             queue.put(item)
-        # Leaving the pool waits for its threads. Thread.join would not: when a signal's exception interrupts it, it
-        # takes its thread for ended from then on (https://github.com/python/cpython/issues/90882).
+        # Leaving the pool waits for its threads. Thread.join would not be reliable: once a signal's
+        # exception has interrupted it, it treats the thread as ended
+        # (https://github.com/python/cpython/issues/90882).
         with ThreadPoolExecutor(min(self.options.jobs, len(groups))) as pool:
             try:
                 working = [pool.submit(self._work, queue) for _ in range(self.options.jobs)]
@@ -146,17 +162,18 @@ class Run:
 
     def _run_group(self, item: Group) -> None:
         began = time.monotonic()
-        name = f"run-{os.getpid()}-{item.name}"  # several runs may go on at once on one machine
+        name = f"run-{os.getpid()}-{item.name}"  # several runs may use one machine at the same time
         self.progress.tell(LabStarting(name, item.spec, len(item.cases)))
         try:
             with self.factory(item.spec, name) as lab:
                 self.progress.tell(LabReady(name, item.spec, time.monotonic() - began))
                 self._run_cases(item, lab)
                 stopping = time.monotonic()
-        except Exception as error:  # of whatever kind: only this lab's cases could not run
+        except Exception as error:  # any error here concerns only the cases of this lab
             self.progress.tell(LabFailed(name, item.spec, f"{error}"))
+            reason = f"the lab did not come up: {error}"
             for case in self.progress.unfinished(item.cases):
-                self.progress.finish(CaseResult(case, "error", 0.0, reason=f"the lab did not come up: {error}"))
+                self.progress.finish(CaseResult(case, "error", 0.0, reason=reason))
             return
         self.progress.tell(LabStopped(name, time.monotonic() - stopping))
 
@@ -175,7 +192,14 @@ class Run:
                     self.progress.stopping.set()
 
     def _run_case(self, case: Case, lab: LabHandle, cluster: Cluster) -> CaseResult:
-        name, deadline = self._slugs[case.id], time.monotonic() + case.scenario.timeouts.case
-        scene = Scene(lab, cluster, name, name, deadline=deadline, interrupted=self.progress.interrupted)
+        name = self._slugs[case.id]
+        scene = Scene(
+            lab,
+            cluster,
+            name,
+            name,
+            deadline=time.monotonic() + case.scenario.timeouts.case,
+            interrupted=self.progress.interrupted,
+        )
         stage = Stage(scene, case, [])
         return CaseRun(stage, self.progress.tell, self.options.results, self.options.keep).run()

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run in order."""
+"""Lets SIGINT and SIGTERM end a run in an orderly way."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from kubewire.scenarios.engine.scene.scene import Interrupted
 
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted in the main thread, once; elsewhere nothing changes."""
+    """Within this context, the first SIGINT or SIGTERM raises Interrupted in the main thread. In
+    any other thread this context does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
         for one in before:
-            signal.signal(one, signal.SIG_IGN)  # a second ctrl-C must not stop the clean-up
+            signal.signal(one, signal.SIG_IGN)  # a second ctrl-C must not interrupt the clean-up
         raise Interrupted
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,1 +1,1 @@
-"""Where a case runs: its lab, its namespace and its programs in pods, and what names mean there."""
+"""The scene of a case: its lab, its namespace and its probe programs, and what names mean in it."""

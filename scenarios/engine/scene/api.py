@@ -1,9 +1,14 @@
-"""The lab's Kubernetes API for the runner: blocking calls, one kept connection per thread.
+"""A client of the lab's Kubernetes API for the runner, with blocking calls and one kept connection
+per thread.
 
-The components' client (kubeapi.client) is asyncio and costs 0.2 s to import; a runner waits for one
-answer at a time and runs labs in threads, so this is http.client. Semantics are those of
-https://kubernetes.io/docs/reference/using-api/api-concepts/; apply is kubectl's client-side apply with a
-three-way JSON merge patch (RFC 7386) over kubectl's own last-applied annotation.
+The components' client (kubeapi.client) uses asyncio and takes 0.2 s to import. A runner waits for
+one answer at a time and runs labs in threads, so http.client is enough here. The semantics are
+those of https://kubernetes.io/docs/reference/using-api/api-concepts/.
+
+`apply` works like kubectl's client-side apply. It computes a JSON merge patch (RFC 7386) from three
+documents: the new manifest, the object on the server, and the manifest that was applied before,
+which kubectl keeps in an annotation. The last one tells a field that the user has removed from the
+manifest from a field that a controller has set.
 """
 
 from __future__ import annotations
@@ -48,11 +53,13 @@ BUILT_IN = tuple(item for item in vars(resources).values() if isinstance(item, R
 
 
 class ApiError(Exception):
-    """The API's refusal. status: HTTP code, 0 when there was no answer; reason: upstream's StatusReason."""
+    """The API server has refused a request or cannot be reached. status: HTTP status code, 0 if
+    there was no answer; reason: upstream's StatusReason."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
-        self.status, self.reason = status, reason
+        self.status = status
+        self.reason = reason
 
 
 class Cluster:
@@ -64,11 +71,11 @@ class Cluster:
         self._address = (parts.hostname or "", parts.port or 443)
         self._context = credentials.ssl_context() if parts.scheme == "https" else None
         self._local = threading.local()
-        self._discovered: list[tuple[Resource, tuple[str, ...]]] | None = None
+        self._discovered: list[tuple[Resource[Any], tuple[str, ...]]] | None = None
 
     @classmethod
     def of(cls, path: Path) -> Cluster:
-        """From a kubeconfig file. Raises KubeconfigError."""
+        """The cluster of a kubeconfig file. Raises KubeconfigError."""
         return cls(kubeconfig.load(path))
 
     def request(
@@ -80,7 +87,8 @@ class Cluster:
         body: Any = None,
         kind: str = "",
     ) -> Any:
-        """Decoded JSON. Raises ApiError, also (status 0) when the server cannot be reached."""
+        """Sends a request and returns the decoded JSON. Raises ApiError, with status 0 if the
+        server cannot be reached."""
         target = f"{path}?{urlencode(params)}" if params else path
         headers = {"Accept": "application/json", "Content-Type": kind or "application/json"}
         if token := self._credentials.bearer_token():
@@ -89,10 +97,20 @@ class Cluster:
         status, raw = self._exchange(method, target, data, headers)
         answer = json.loads(raw or b"{}")
         if status >= 400:
-            raise ApiError(status, answer.get("reason", ""), answer.get("message", f"{method} {path}: {status}"))
+            raise ApiError(
+                status,
+                answer.get("reason", ""),
+                answer.get("message", f"{method} {path}: {status}"),
+            )
         return answer
 
-    def _exchange(self, method: str, target: str, data: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes]:
         for attempt in (1, 2):
             kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
             connection = kept or self._connect()
@@ -105,10 +123,11 @@ class Cluster:
             except (OSError, http.client.HTTPException, ssl.SSLError) as error:
                 connection.close()
                 self._local.connection = None
-                # A kept connection may have been closed by a restarted server: once more on a new one.
+                # A restarted server has closed the kept connection; try once more on a new one.
                 if attempt == 2 or kept is None:
                     host, port = self._address
-                    raise ApiError(0, "Unavailable", f"API server {host}:{port}: {error}") from error
+                    message = f"the API server at {host}:{port} does not answer: {error}"
+                    raise ApiError(0, "Unavailable", message) from error
         raise AssertionError("unreachable")
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -117,8 +136,9 @@ class Cluster:
             return http.client.HTTPSConnection(host, port, timeout=30, context=self._context)
         return http.client.HTTPConnection(host, port, timeout=30)
 
-    def resource(self, name: str) -> Resource:
-        """By kind, plural, singular or kubectl's short name. Raises LookupError."""
+    def resource(self, name: str) -> Resource[Any]:
+        """The resource with this kind, plural, singular or short name of kubectl. Raises
+        LookupError."""
         wanted = name.lower()
         wanted = SHORT_NAMES.get(wanted, wanted)
         for item in BUILT_IN:
@@ -129,24 +149,29 @@ class Cluster:
                 return item
         raise LookupError(f'the server doesn\'t have a resource type "{name}"')
 
-    def _discover(self) -> list[tuple[Resource, tuple[str, ...]]]:
+    def _discover(self) -> list[tuple[Resource[Any], tuple[str, ...]]]:
         if self._discovered is None:
             self._discovered = list(self._all_resources())
         return self._discovered
 
-    def _all_resources(self) -> Iterator[tuple[Resource, tuple[str, ...]]]:
+    def _all_resources(self) -> Iterator[tuple[Resource[Any], tuple[str, ...]]]:
         for group in self.request("GET", "/apis").get("groups", ()):
             version = group["preferredVersion"]["version"]
             found = self.request("GET", f"/apis/{group['name']}/{version}")
             for item in found.get("resources", ()):
                 if "/" not in item["name"]:
-                    yield (
-                        Resource(group["name"], version, item["name"], item["kind"], item["namespaced"]),
-                        tuple(item.get("shortNames") or ()),
+                    resource: Resource[Any] = Resource(
+                        group["name"],
+                        version,
+                        item["name"],
+                        item["kind"],
+                        item["namespaced"],
                     )
+                    yield resource, tuple(item.get("shortNames") or ())
 
-    def resource_of(self, obj: KubeObject) -> Resource:
-        """The resource of a manifest; a kind just defined by a CRD is looked up anew. Raises LookupError."""
+    def resource_of(self, obj: KubeObject) -> Resource[Any]:
+        """The resource of a manifest's kind. Repeats discovery for an unknown kind, because a
+        CustomResourceDefinition may have just defined it. Raises LookupError."""
         group, _, version = str(obj["apiVersion"]).rpartition("/")
         for item in BUILT_IN:
             if (item.group, item.version, item.kind) == (group, version, obj["kind"]):
@@ -159,13 +184,13 @@ class Cluster:
                     return Resource(group, version, item.plural, item.kind, item.namespaced)
         raise LookupError(f'no matches for kind "{obj["kind"]}" in version "{obj["apiVersion"]}"')
 
-    def get(self, resource: Resource, name: str, namespace: str = "") -> KubeObject:
-        """One object. Raises ApiError (404)."""
+    def get(self, resource: Resource[Any], name: str, namespace: str = "") -> KubeObject:
+        """Reads one object. Raises ApiError (404 if it does not exist)."""
         found: KubeObject = self.request("GET", resource.path(namespace, name))
         return found
 
-    def find(self, resource: Resource, name: str, namespace: str = "") -> KubeObject | None:
-        """One object, None when it is not there."""
+    def find(self, resource: Resource[Any], name: str, namespace: str = "") -> KubeObject | None:
+        """Reads one object; returns None if it does not exist."""
         try:
             return self.get(resource, name, namespace)
         except ApiError as error:
@@ -173,14 +198,22 @@ class Cluster:
                 return None
             raise
 
-    def list(self, resource: Resource, namespace: str = "", selector: str = "", fields: str = "") -> list[KubeObject]:
-        """All that match; namespace "" is all namespaces."""
-        params = {"labelSelector": selector, "fieldSelector": fields}
-        answer = self.request("GET", resource.path(namespace), params={k: v for k, v in params.items() if v})
+    def list(
+        self,
+        resource: Resource[Any],
+        namespace: str = "",
+        selector: str = "",
+        fields: str = "",
+    ) -> list[KubeObject]:
+        """Reads all objects that match. namespace "" means all namespaces."""
+        selectors = {"labelSelector": selector, "fieldSelector": fields}
+        params = {key: value for key, value in selectors.items() if value}
+        answer = self.request("GET", resource.path(namespace), params=params)
         return list(answer.get("items") or ())
 
     def apply(self, obj: KubeObject, namespace: str) -> KubeObject:
-        """Create, or patch to what the manifest says. namespace: for namespaced objects that name none."""
+        """Creates an object or patches it to match the manifest. namespace: used for namespaced
+        objects whose manifest names none."""
         resource = self.resource_of(obj)
         wanted = _with_last_applied(obj, namespace if resource.namespaced else "")
         where = wanted["metadata"].get("namespace", "")
@@ -197,20 +230,26 @@ class Cluster:
 
     def patch(
         self,
-        resource: Resource,
+        resource: Resource[Any],
         name: str,
         patch: Any,
         namespace: str = "",
         kind: str = "merge",
         part: str = "",
     ) -> KubeObject:
-        """kind: merge, strategic or json; part: a subresource."""
+        """Patches an object. kind: merge, strategic or json. part: a subresource."""
         path = resource.path(namespace, name, part)
         patched: KubeObject = self.request("PATCH", path, body=patch, kind=PATCH_TYPES[kind])
         return patched
 
-    def delete(self, resource: Resource, name: str, namespace: str = "", grace: int | None = None) -> bool:
-        """Whether it was there. grace: seconds."""
+    def delete(
+        self,
+        resource: Resource[Any],
+        name: str,
+        namespace: str = "",
+        grace: int | None = None,
+    ) -> bool:
+        """Deletes an object. grace: seconds. Returns whether it existed."""
         options: dict[str, Any] = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
@@ -232,12 +271,16 @@ def _with_last_applied(obj: KubeObject, namespace: str) -> KubeObject:
     if namespace:
         metadata.setdefault("namespace", namespace)
     plain = {**obj, "metadata": metadata}
-    annotations = {**metadata.get("annotations", {}), LAST_APPLIED: json.dumps(plain, sort_keys=True)}
+    annotations = {
+        **metadata.get("annotations", {}),
+        LAST_APPLIED: json.dumps(plain, sort_keys=True),
+    }
     return {**plain, "metadata": {**metadata, "annotations": annotations}}
 
 
 def merge_patch(last: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """RFC 7386: what is wanted, and null for what was applied last time but is not wanted now."""
+    """The merge patch (RFC 7386): the wanted fields, and null for fields that were applied last
+    time and are not wanted now."""
     patch: dict[str, Any] = {key: None for key in last if key not in wanted}
     for key, value in wanted.items():
         before = last.get(key)
@@ -249,10 +292,14 @@ def merge_patch(last: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str,
 
 
 class NoCluster(Cluster):
-    """Of a lab without Kubernetes: whatever asks for something of it fails and says so."""
+    """The cluster of a lab without Kubernetes: every request raises ApiError."""
 
     def __init__(self) -> None:
         super().__init__(kubeconfig.Credentials(server=""))
 
     def request(self, method: str, path: str, **_: Any) -> Any:
-        raise ApiError(0, "", f"this lab has no Kubernetes (lab: {{kubernetes: false}}), so no {path}")
+        raise ApiError(
+            0,
+            "",
+            f"cannot read {path}: this lab runs no Kubernetes (lab: {{kubernetes: false}})",
+        )

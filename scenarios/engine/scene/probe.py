@@ -1,9 +1,11 @@
-"""The probe program: makes HTTP, TCP, UDP and ICMP requests from where it runs and reports what happened.
+"""The probe program: sends HTTP, TCP, UDP and ICMP requests from where it runs, and reports the
+results.
 
-Started by the runner inside the namespaces of a host or pod (LabHandle.start). Its argument is
-{"requests": [...]} as JSON, its output {"results": [...]} in the same order. Sockets, not commands, so it works
-the same in every image and knows the addresses, the phase that failed and the time of each phase.
-Imports little: a probe starts in some milliseconds.
+The runner starts it in the namespaces of a host or pod (LabHandle.start). Its argument is
+{"requests": [...]} as JSON, its output {"results": [...]} in the same order. It uses sockets and
+not commands such as curl, because images of pods need not contain these, and because a socket also
+gives the local address, the exact error and its ICMP sender. It imports little, so that it starts
+within milliseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: What a scenario calls an error ("error: refused").
+#: errno -> name of the error in scenarios ("error: refused").
 ERRORS = {
     errno.ECONNREFUSED: "refused",
     errno.ETIMEDOUT: "timeout",
@@ -37,7 +39,7 @@ FAMILIES = {"": socket.AF_UNSPEC, "IPv4": socket.AF_INET, "IPv6": socket.AF_INET
 
 
 def main(argv: Sequence[str]) -> int:
-    """argv: [JSON]. Exit code 0 whatever the requests found out."""
+    """Performs requests. argv: [JSON]. Returns 0, also if requests fail."""
     requests = json.loads(argv[0])["requests"]
     sys.stdout.write(json.dumps({"results": [perform(request) for request in requests]}))
     sys.stdout.flush()
@@ -45,14 +47,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def perform(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A request; with repeat its result is {"several": [...]}."""
+    """Performs a request. With `repeat`, the result is {"several": [...]}."""
     if "repeat" not in request:
         return once(request)
     return {"several": [once(request) for _ in range(request["repeat"])]}
 
 
 def once(request: Mapping[str, Any]) -> dict[str, Any]:
-    """One exchange; the result has ms (milliseconds in all) and, when it failed, error and message."""
+    """Performs one exchange. The result has ms (its duration in milliseconds) and, if it failed,
+    error and message."""
     started = time.monotonic()
     result: dict[str, Any] = {}
     try:
@@ -62,7 +65,10 @@ def once(request: Mapping[str, Any]) -> dict[str, Any]:
     except socket.gaierror as error:
         result |= {"error": "dns", "message": f"{request.get('host')}: {error.strerror}"}
     except OSError as error:
-        result |= {"error": ERRORS.get(error.errno or 0, "other"), "message": os.strerror(error.errno or 0)}
+        result |= {
+            "error": ERRORS.get(error.errno or 0, "other"),
+            "message": os.strerror(error.errno or 0),
+        }
     except ValueError as error:
         result |= {"error": "protocol", "message": str(error)}
     return {**result, "ms": (time.monotonic() - started) * 1000}
@@ -75,9 +81,15 @@ def _remaining(deadline: float) -> float:
     return left
 
 
-def _connect(request: Mapping[str, Any], result: dict[str, Any], kind: int, deadline: float) -> socket.socket:
+def _connect(
+    request: Mapping[str, Any],
+    result: dict[str, Any],
+    kind: int,
+    deadline: float,
+) -> socket.socket:
     wanted = FAMILIES[request.get("family", "")]
-    family, kind, protocol, _, address = socket.getaddrinfo(request["host"], request["port"], wanted, kind)[0]
+    found = socket.getaddrinfo(request["host"], request["port"], wanted, kind)
+    family, kind, protocol, _, address = found[0]
     result["remote"] = _text(address)
     sock = socket.socket(family, kind, protocol)
     sock.settimeout(_remaining(deadline))
@@ -96,7 +108,7 @@ def _text(address: Any) -> str:
 
 
 def http(request: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """HTTP/1.1 (RFC 9112), one request per connection."""
+    """Sends one request by HTTP/1.1 (RFC 9112) on a new connection."""
     deadline = time.monotonic() + request["timeout"]
     sock = _connect(request, result, socket.SOCK_STREAM, deadline)
     with sock:
@@ -118,12 +130,16 @@ def _http_request(request: Mapping[str, Any]) -> bytes:
     headers["Connection"] = "close"
     if body:
         headers["Content-Length"] = str(len(body))
-    lines = [f"{request['method']} {request['path']} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+    lines = [
+        f"{request['method']} {request['path']} HTTP/1.1",
+        *(f"{k}: {v}" for k, v in headers.items()),
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def parse_response(raw: bytes, method: str = "GET") -> dict[str, Any]:
-    """status, headers (lower-case names), body as text. Raises ValueError for what is no HTTP response."""
+    """Reads a response: status, headers (with lower-case names), body as text. Raises ValueError
+    for a malformed or incomplete one."""
     if not raw:
         raise ValueError("the connection was closed without an answer")
     head, separator, body = raw.partition(b"\r\n\r\n")
@@ -131,7 +147,10 @@ def parse_response(raw: bytes, method: str = "GET") -> dict[str, Any]:
     version, _, rest = start.partition(" ")
     if not separator or not version.startswith("HTTP/"):
         raise ValueError(f"not an HTTP response: {raw[:80]!r}")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = _unchunk(body)
     length = headers.get("content-length")
@@ -152,12 +171,13 @@ def _unchunk(data: bytes) -> bytes:
         count = int(size.split(b";")[0], 16)
         if not count:
             break
-        body, data = body + data[:count], data[count + 2 :]
+        body += data[:count]
+        data = data[count + 2 :]
     return body
 
 
 def tcp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """Connect; when there is something to send, send it and take the answer."""
+    """Connects; if there is something to send, sends it and reads the answer."""
     deadline = time.monotonic() + request["timeout"]
     with _connect(request, result, socket.SOCK_STREAM, deadline) as sock:
         result["body"] = ""
@@ -168,7 +188,8 @@ def tcp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
 
 
 def udp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """One datagram and the answer to it. Connected, so an ICMP error arrives as an error."""
+    """Sends one datagram and reads the answer. The socket is connected, so that an ICMP error is
+    reported to it (udp(7))."""
     deadline = time.monotonic() + request["timeout"]
     with _connect(request, result, socket.SOCK_DGRAM, deadline) as sock:
         sock.send(str(request["send"]).encode())
@@ -176,10 +197,19 @@ def udp(request: Mapping[str, Any], result: dict[str, Any]) -> None:
         result["body"] = sock.recv(BODY_LIMIT).decode(errors="replace")
 
 
-ICMP_ECHO, ICMP_REPLY, ICMP6_ECHO, ICMP6_REPLY = 8, 0, 128, 129
-IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_RECVERR, MSG_ERRQUEUE = 10, 2, 11, 0x2000
-IPV6_MTU_DISCOVER, IPV6_RECVERR, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 23, 25, 2, 3
-#: (origin, type, code) of struct sock_extended_err
+ICMP_ECHO = 8
+ICMP_REPLY = 0
+ICMP6_ECHO = 128
+ICMP6_REPLY = 129
+IP_MTU_DISCOVER = 10
+IP_PMTUDISC_DO = 2
+IP_RECVERR = 11
+MSG_ERRQUEUE = 0x2000
+IPV6_MTU_DISCOVER = 23
+IPV6_RECVERR = 25
+SO_EE_ORIGIN_ICMP = 2
+SO_EE_ORIGIN_ICMP6 = 3
+#: (origin, type, code) in struct sock_extended_err -> name of the error in scenarios.
 ICMP_ERRORS = {
     (SO_EE_ORIGIN_ICMP, 3, 0): "unreachable",
     (SO_EE_ORIGIN_ICMP, 3, 1): "unreachable",
@@ -196,7 +226,8 @@ ICMP_ERRORS = {
 
 
 def ping(request: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """One ICMP echo request (RFC 792, 4443). size: bytes of data; df: may not be fragmented; ttl: of the request."""
+    """Sends one ICMP echo request (RFC 792, RFC 4443). Keys of request: size (bytes of data), df
+    (true: the packet must not be fragmented), ttl."""
     deadline = time.monotonic() + request["timeout"]
     wanted = FAMILIES[request.get("family", "")]
     family, _, _, _, address = socket.getaddrinfo(request["host"], None, wanted, socket.SOCK_RAW)[0]
@@ -210,9 +241,10 @@ def ping(request: Mapping[str, Any], result: dict[str, Any]) -> None:
         result["local"] = sock.getsockname()[0]
         identifier = os.getpid() & 0xFFFF
         try:
-            sock.send(echo_request(identifier, 1, request.get("size", 56), ICMP6_ECHO if ipv6 else ICMP_ECHO))
+            type_ = ICMP6_ECHO if ipv6 else ICMP_ECHO
+            sock.send(echo_request(identifier, 1, request.get("size", 56), type_))
         except OSError:
-            # What the kernel knows of the path itself is in the error queue too.
+            # An error that the kernel detects itself, such as a too small MTU, is queued as well.
             if not _icmp_error(sock, result):
                 raise
             return
@@ -232,7 +264,8 @@ def _ping_options(ipv6: bool, request: Mapping[str, Any]) -> list[tuple[int, int
 
 
 def echo_request(identifier: int, sequence: int, size: int, kind: int = ICMP_ECHO) -> bytes:
-    """An ICMP echo request with its checksum (RFC 1071); that of ICMPv6 the kernel fills in (RFC 3542 section 3.1)."""
+    """An ICMP echo request with its checksum (RFC 1071). For ICMPv6 the kernel computes the
+    checksum (RFC 3542, 3.1)."""
     data = bytes(n & 0xFF for n in range(size))
     message = struct.pack("!BBHHH", kind, 0, 0, identifier, sequence) + data
     return message[:2] + struct.pack("!H", checksum(message)) + message[4:]
@@ -246,7 +279,13 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _await_reply(sock: socket.socket, ipv6: bool, identifier: int, deadline: float, result: dict[str, Any]) -> None:
+def _await_reply(
+    sock: socket.socket,
+    ipv6: bool,
+    identifier: int,
+    deadline: float,
+    result: dict[str, Any],
+) -> None:
     wanted = ICMP6_REPLY if ipv6 else ICMP_REPLY
     while True:
         select.select([sock], [], [sock], _remaining(deadline))
@@ -256,7 +295,8 @@ def _await_reply(sock: socket.socket, ipv6: bool, identifier: int, deadline: flo
             packet, control, _, source = sock.recvmsg(65536, 512, socket.MSG_DONTWAIT)
         except BlockingIOError:
             continue
-        # An IPv6 raw socket gives the message alone, the hop limit beside it; an IPv4 one the header too.
+        # An IPv4 raw socket returns the packet with its header (raw(7)). An IPv6 one returns only
+        # the message, and the hop limit as ancillary data (ipv6(7)).
         header = 0 if ipv6 else (packet[0] & 0x0F) * 4
         ttl = _hop_limit(control) if ipv6 else packet[8]
         kind, _, _, answered, _ = struct.unpack_from("!BBHHH", packet, header)
@@ -266,12 +306,15 @@ def _await_reply(sock: socket.socket, ipv6: bool, identifier: int, deadline: flo
 
 
 def _hop_limit(control: Sequence[tuple[int, int, bytes]]) -> int:
-    found = [data for level, kind, data in control if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)]
-    return int(struct.unpack("=i", found[0])[0]) if found else 0
+    for level, kind, data in control:
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
+            return int(struct.unpack("=i", data)[0])
+    return 0
 
 
 def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
-    """What the kernel queued for us: struct sock_extended_err, then the sender's sockaddr (ip(7), IP_RECVERR)."""
+    """Reads the socket's error queue (ip(7), IP_RECVERR): struct sock_extended_err, followed by the
+    address of the ICMP message's sender. Returns whether there was an error."""
     try:
         _, control, _, _ = sock.recvmsg(1024, 512, MSG_ERRQUEUE | socket.MSG_DONTWAIT)
     except (BlockingIOError, OSError):
@@ -284,7 +327,7 @@ def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
             mtu = f", mtu {info}" if name == "too-big" else ""
             result |= {
                 "error": name,
-                "message": f"{os.strerror(number)}, says {sender}{mtu}",
+                "message": f"{os.strerror(number)}, reported by {sender}{mtu}",
                 "source": sender,
             }
             return True
@@ -292,7 +335,8 @@ def _icmp_error(sock: socket.socket, result: dict[str, Any]) -> bool:
 
 
 def _offender(origin: int, value: bytes) -> str:
-    """SO_EE_OFFENDER, a sockaddr_in or sockaddr_in6 after the 16 bytes of the structure."""
+    """The sender of the ICMP message: a sockaddr_in or sockaddr_in6 that follows the 16 bytes of
+    the structure (SO_EE_OFFENDER)."""
     if origin == SO_EE_ORIGIN_ICMP and len(value) >= 24:
         return socket.inet_ntop(socket.AF_INET, value[20:24])
     if origin == SO_EE_ORIGIN_ICMP6 and len(value) >= 40:

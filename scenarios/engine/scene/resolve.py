@@ -1,7 +1,11 @@
-"""The DNS probe program: asks as the stub resolver of the pod or host would, and reports every question it asked.
+"""The DNS probe program: looks names up as the stub resolver of its pod or host does, and reports
+every query that it sent.
 
-Reads /etc/resolv.conf where it runs: nameservers in their order, search list and ndots as in resolv.conf(5).
-Argument and output have the form of kubewire.scenarios.engine.scene.probe.
+A short name in a pod leads to several queries, because the resolver tries the domains of the search
+list, and ndots decides whether it tries them before or after the name itself (resolv.conf(5)).
+Scenarios are often about these queries, and the C library does not show them. So this program reads
+/etc/resolv.conf itself and sends the queries. Argument and output have the same form as in
+kubewire.scenarios.engine.scene.probe.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ DNS_PORT = 53
 
 @dataclass(frozen=True)
 class ResolverConfig:
-    """What resolv.conf says; the defaults are the C library's."""
+    """The content of resolv.conf; the defaults are those of the C library."""
 
     nameservers: tuple[str, ...] = ("127.0.0.1",)
     search: tuple[str, ...] = ()
@@ -33,7 +37,7 @@ class ResolverConfig:
 
     @classmethod
     def parse(cls, text: str) -> ResolverConfig:
-        """resolv.conf(5)."""
+        """Reads the format of resolv.conf(5)."""
         lines = [line.split() for line in text.splitlines() if line.strip() and line[0] not in "#;"]
         servers = tuple(words[1] for words in lines if words[0] == "nameserver" and len(words) > 1)
         search: tuple[str, ...] = ()
@@ -46,7 +50,7 @@ class ResolverConfig:
         return cls(servers or cls.nameservers, search, ndots)
 
     def candidates(self, name: str) -> Iterator[str]:
-        """The absolute names the stub resolver tries, in order."""
+        """The absolute names that the stub resolver tries, in this order."""
         if name.endswith("."):
             yield name
             return
@@ -60,7 +64,7 @@ class ResolverConfig:
 
 
 def main(argv: Sequence[str]) -> int:
-    """argv: [JSON]. Exit code 0 whatever the requests found out."""
+    """Performs requests. argv: [JSON]. Returns 0, also if requests fail."""
     requests = json.loads(argv[0])["requests"]
     sys.stdout.write(json.dumps({"results": [perform(request) for request in requests]}))
     sys.stdout.flush()
@@ -68,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def perform(request: Mapping[str, Any]) -> dict[str, Any]:
-    """name, type, server (default: resolv.conf's), search (default true), transport udp|tcp, timeout (seconds)."""
+    """Performs one lookup. Keys of request: name, type, timeout (seconds); optional: server
+    (default: that of resolv.conf), search (default: true), transport (udp or tcp)."""
     started = time.monotonic()
     config = ResolverConfig.parse(Path("/etc/resolv.conf").read_text())
     wanted = reverse_name(request["name"]) if request["type"] == "PTR" else request["name"]
@@ -84,7 +89,8 @@ def perform(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reverse_name(text: str) -> str:
-    """10.96.0.1 -> 1.0.96.10.in-addr.arpa. (RFC 1035 section 3.5, RFC 3596 for IPv6); names stay as they are."""
+    """The name under which an address is looked up: 10.96.0.1 -> 1.0.96.10.in-addr.arpa. (RFC 1035,
+    3.5; for IPv6 RFC 3596, 2.5). A name stays as it is."""
     try:
         return f"{ip_address(text).reverse_pointer}."
     except ValueError:
@@ -133,7 +139,7 @@ def _exchange(query: bytes, host: str, port: int, tcp: bool, deadline: float) ->
         if not tcp:
             sock.send(query)
             answer = sock.recv(65535)
-            while answer[:2] != query[:2]:  # a late answer to an earlier question
+            while answer[:2] != query[:2]:  # a late answer to an earlier query
                 answer = sock.recv(65535)
             return answer
         sock.sendall(len(query).to_bytes(2) + query)

@@ -1,12 +1,24 @@
-"""Where a case runs: its lab, its namespace, what it has saved, and what names and ${references} mean there.
+"""The scene of a case: its lab, its namespace and its saved values; and what names and
+${references} mean in it.
 
-Names of places ("from", "to"):  worker-1, client, router ... | pod:NAME, pod:NS/NAME, pod:NAME(CONTAINER)
-only as "to":                    service:NAME, an address, a DNS name
-and for several at once:         workers, nodes, pods:LABEL=VALUE
+A scenario file cannot contain the address of a pod, because it is known only while the case runs.
+It uses names and references, which are resolved each time an expectation is checked. So a pod that
+is replaced while the case runs is found with its new address.
 
-References:  ${pod/web.ip}  ${pod/NS/web.node}  ${service/web.nodePort}  ${node/worker-1.podCIDR}  ${host/client.ip}
-             ${pod/web.ipv6}  ${node/worker-1.gatewayIPv6}  (ip is that of the primary family)
-             ${KIND/NAME.JSONPATH}  ${namespace}  ${domain}  ${from.ip}  ${to.name}  ${SAVED}
+Names of places, in `from` and `to`:
+
+    worker-1, client, router ...                  a host
+    pod:NAME, pod:NS/NAME, pod:NAME(CONTAINER)    a pod
+    workers, nodes, pods:LABEL=VALUE              several at once
+    service:NAME, an address, a DNS name          only in `to`
+
+References, anywhere in a value:
+
+    ${pod/web.ip}  ${pod/NS/web.node}  ${service/web.nodePort}  ${node/worker-1.podCIDR}
+    ${host/client.ip}  ${pod/web.ipv6}  ${node/worker-1.gatewayIPv6}
+    ${KIND/NAME.JSONPATH}  ${namespace}  ${domain}  ${from.ip}  ${to.name}  ${SAVED}
+
+`ip` is the address of the primary IP family.
 """
 
 from __future__ import annotations
@@ -28,35 +40,41 @@ from kubewire.scenarios.engine.packets.capturing import RunningCapture
 from kubewire.scenarios.engine.scene.api import ApiError, Cluster
 
 POD = re.compile(r"(?P<pod>[a-z0-9./-]+)(?:\((?P<container>[a-z0-9-]+)\))?")
-#: One reference may stand inside another: ${node/${from.name}.gateway}.
+#: A reference may contain another one: ${node/${from.name}.gateway}.
 REFERENCE = re.compile(r"\$\{((?:[^{}]|\$\{[^{}]+\})+)\}")
 
 
 class NotYet(Exception):
-    """Something is named that is not there, or has no such value, now: looking again later may help."""
+    """An object does not exist yet, or lacks a value; trying again later may succeed."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM: unwinds everything, so that labs are torn down."""
+    """SIGINT or SIGTERM has arrived. Unwinds the whole run, so that its labs end."""
 
 
 class SceneError(Exception):
-    """Something is named that cannot be; looking again does not help."""
+    """A name or reference is wrong; trying again does not help."""
 
 
-IPV4, IPV6 = "IPv4", "IPv6"
+IPV4 = "IPv4"
+IPV6 = "IPv6"
 
 
 def of_family(addresses: Iterable[str], family: str) -> str:
-    """The first address (or range) of a family, "" when there is none; of no family, the first."""
-    return next((one for one in addresses if not family or (":" in one) == (family == IPV6)), "")
+    """The first address (or range) of a family, "" if there is none. family "" means any."""
+    for address in addresses:
+        if not family or (":" in address) == (family == IPV6):
+            return address
+    return ""
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of a conversation. name: for people; target: for LabHandle, "" when nothing can run there.
+    """One end of a connection.
 
-    ips: its addresses of both families, ip the one that is meant. A name or address that is given has none but ip.
+    name: for people. target: for LabHandle; "" if programs cannot run there.
+    ip: the address to use. ips: its addresses of both families; a literal name or address has only
+    ip.
     """
 
     name: str
@@ -66,7 +84,7 @@ class End:
     ips: tuple[str, ...] = ()
 
     def values(self) -> Mapping[str, str]:
-        """What ${from.X} and ${to.X} know."""
+        """The values of ${from.X} and ${to.X}."""
         return {
             "name": self.name.rpartition("/")[2].rpartition(":")[2],
             "ip": self.ip,
@@ -76,7 +94,7 @@ class End:
         }
 
     def within(self, family: str) -> End:
-        """With its address of this family. Raises NotYet when it has none."""
+        """This end with its address of this family. Raises NotYet if it has none."""
         if not family or not self.ips:
             return self
         ip = of_family(self.ips, family)
@@ -92,7 +110,9 @@ def _node_ips(node: KubeObject) -> list[str]:
 
 def _pod_ips(pod: KubeObject) -> list[str]:
     status = pod.get("status", {})
-    return [item["ip"] for item in status.get("podIPs") or ({"ip": status["podIP"]},)] if status.get("podIP") else []
+    if not status.get("podIP"):
+        return []
+    return [item["ip"] for item in status.get("podIPs") or ({"ip": status["podIP"]},)]
 
 
 def _service_ips(service: KubeObject) -> list[str]:
@@ -115,7 +135,8 @@ def _in_pod_cidr(number: int, family: str) -> Callable[[KubeObject], str | None]
 
 
 def _node_shortcuts(family: str) -> Mapping[tuple[str, str], Callable[[KubeObject], Any]]:
-    """podCIDR and its first two addresses; with a family's name at the end, those of that family."""
+    """The node's podCIDR and its first two addresses. With the name of a family as suffix
+    (podCIDRIPv6), those of this family."""
     return {
         ("nodes", f"podCIDR{family}"): lambda node: _pod_cidr(node, family),
         ("nodes", f"network{family}"): _in_pod_cidr(0, family),
@@ -123,8 +144,11 @@ def _node_shortcuts(family: str) -> Mapping[tuple[str, str], Callable[[KubeObjec
     }
 
 
-def _by_family(plural: str, ips: Callable[[KubeObject], list[str]]) -> Mapping[tuple[str, str], Callable[..., Any]]:
-    """ipv4 and ipv6 of an object with addresses of both."""
+def _by_family(
+    plural: str,
+    ips: Callable[[KubeObject], list[str]],
+) -> Mapping[tuple[str, str], Callable[..., Any]]:
+    """The attributes ipv4 and ipv6 of objects that may have addresses of both families."""
     return {
         (plural, "ipv4"): lambda obj: of_family(ips(obj), IPV4),
         (plural, "ipv6"): lambda obj: of_family(ips(obj), IPV6),
@@ -135,7 +159,7 @@ def _first_port(key: str) -> Callable[[KubeObject], Any]:
     return lambda service: next((port.get(key) for port in service["spec"].get("ports", ())), None)
 
 
-#: (plural, attribute) -> value
+#: (plural, attribute) -> function that reads the value from an object.
 SHORTCUTS: Mapping[tuple[str, str], Callable[[KubeObject], Any]] = {
     ("pods", "ip"): lambda pod: pod.get("status", {}).get("podIP"),
     ("pods", "node"): lambda pod: pod["spec"].get("nodeName"),
@@ -155,8 +179,11 @@ SHORTCUTS: Mapping[tuple[str, str], Callable[[KubeObject], Any]] = {
 
 @dataclass
 class Scene:
-    """One case at run time. slug: names files; saved: what steps kept under a name; deadline: when the case's
-    time is over (time.monotonic); interrupted: the run is to end."""
+    """One case while it runs.
+
+    slug: prefix of file names. saved: values that steps have saved, by name.
+    deadline: when the time of the case is over (time.monotonic). interrupted: the run shall end.
+    """
 
     lab: LabHandle
     cluster: Cluster
@@ -169,34 +196,36 @@ class Scene:
     _hosts: dict[str, Host] = field(default_factory=dict)
 
     def left(self, wanted: float) -> float:
-        """Of the seconds that something wants, those that the case still has."""
+        """The wanted seconds, or less if the case has less time left."""
         return max(0.0, min(wanted, self.deadline - time.monotonic()))
 
     @property
     def late(self) -> str:
-        """What is added to a failure when the case has no time left, else ""."""
-        return "" if self.left(1.0) else " (the time of the case is over)"
+        """A text to add to a failure if the case has no time left, else ""."""
+        return "" if self.left(1.0) else " (the time of the case is over; timeouts.case)"
 
     def pause(self, duration: float) -> None:
-        """The time between two looks. Raises Interrupted when the run is to end, also in a thread that no signal
-        reaches."""
+        """Waits between two looks. Raises Interrupted if the run shall end, also in a thread, where
+        signals are not delivered."""
         if self.interrupted.wait(duration):
             raise Interrupted
 
     @property
     def hosts(self) -> dict[str, Host]:
-        """By name; a lab's hosts do not change."""
+        """The hosts by name; they do not change while a lab runs."""
         if not self._hosts:
             self._hosts = {host.name: host for host in self.lab.hosts()}
         return self._hosts
 
     def qualified(self, name: str) -> tuple[str, str]:
-        """ "web" -> (the case's namespace, "web"); "kube-system/web" as it says."""
+        """The namespace and name in a text: "web" -> (the case's namespace, "web"),
+        "kube-system/web" -> ("kube-system", "web")."""
         namespace, _, bare = name.rpartition("/")
         return namespace or self.namespace, bare
 
     def ends(self, text: str) -> list[End]:
-        """What a from or to means now. Raises NotYet for pods that are not there (or have no IP) yet."""
+        """The ends that a `from` or `to` means now. Raises NotYet for pods that do not exist or
+        have no IP address yet."""
         if text in ("workers", "nodes"):
             return [self._host_end(host) for host in self.hosts.values() if _chosen(host, text)]
         if text in self.hosts:
@@ -214,12 +243,13 @@ class Scene:
         return [End(text, ip=text)]
 
     def source(self, text: str) -> list[End]:
-        """Ends where a program can run. Raises SceneError, NotYet."""
+        """Like ends(), for places where programs can run. Raises SceneError, NotYet."""
         found = self.ends(text)
         for end in found:
             if not end.target:
                 hint = nearest(text, self.hosts)
-                raise SceneError(f"{text!r} is no place to look from{hint}; hosts: {', '.join(self.hosts)}")
+                hosts = ", ".join(self.hosts)
+                raise SceneError(f"cannot run programs on {text!r}{hint}; hosts: {hosts}")
         return found
 
     def _host_end(self, host: Host) -> End:
@@ -228,52 +258,72 @@ class Scene:
     def _pod_end(self, text: str) -> End:
         match = POD.fullmatch(text)
         if not match:
-            raise SceneError(f"pod:{text}: write pod:NAME, pod:NAMESPACE/NAME or pod:NAME(CONTAINER)")
+            forms = "pod:NAME, pod:NAMESPACE/NAME or pod:NAME(CONTAINER)"
+            raise SceneError(f"pod:{text} does not name a pod; write {forms}")
         namespace, name = self.qualified(match["pod"])
-        return _end_of(self.existing(PODS.plural, name, namespace), match["container"] or "", self.namespace)
+        return _end_of(
+            self.existing(PODS.plural, name, namespace),
+            match["container"] or "",
+            self.namespace,
+        )
 
     def _pods_by_label(self, selector: str) -> list[End]:
         pods = self.cluster.list(PODS, self.namespace, selector)
         if not pods:
-            raise NotYet(f"no pod in {self.namespace} has {selector}")
-        ordered = sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))
-        return [_end_of(pod, "", self.namespace) for pod in ordered if not pod["metadata"].get("deletionTimestamp")]
+            raise NotYet(f"no pod in {self.namespace} has the label {selector}")
+        running = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        ordered = sorted(running, key=lambda pod: str(pod["metadata"]["name"]))
+        return [_end_of(pod, "", self.namespace) for pod in ordered]
 
     def existing(self, kind: str, name: str, namespace: str = "") -> KubeObject:
-        """An object. Raises NotYet when it is not there, SceneError for an unknown kind."""
+        """Reads an object. Raises NotYet if it does not exist, SceneError for an unknown kind."""
         try:
             resource = self.cluster.resource(kind)
         except LookupError as error:
             raise SceneError(str(error)) from error
-        found = self.cluster.find(resource, name, namespace or self.namespace if resource.namespaced else "")
+        where = (namespace or self.namespace) if resource.namespaced else ""
+        found = self.cluster.find(resource, name, where)
         if found is None:
             raise NotYet(f'{resource.plural} "{name}" not found')
         return found
 
     def resolve(self, value: Any, ends: Mapping[str, End] | None = None) -> Any:
-        """value with all ${references} filled in, also inside lists and mappings. Raises NotYet, SceneError."""
+        """The value with all ${references} replaced, also inside lists and mappings. Raises NotYet,
+        SceneError."""
         if isinstance(value, str):
-            return REFERENCE.sub(lambda match: self._reference(self.resolve(match[1], ends).strip(), ends or {}), value)
+            return REFERENCE.sub(
+                lambda match: self._reference(self.resolve(match[1], ends).strip(), ends or {}),
+                value,
+            )
         if isinstance(value, Mapping):
-            return {self.resolve(key, ends): self.resolve(item, ends) for key, item in value.items()}
+            resolved = {}
+            for key, item in value.items():
+                resolved[self.resolve(key, ends)] = self.resolve(item, ends)
+            return resolved
         if isinstance(value, (list, tuple)):
             return [self.resolve(item, ends) for item in value]
         return value
 
     def _reference(self, text: str, ends: Mapping[str, End]) -> str:
-        fixed = {"namespace": self.namespace, "domain": self.lab.spec.network.clusterDomain, **self.saved}
+        fixed = {
+            "namespace": self.namespace,
+            "domain": self.lab.spec.network.clusterDomain,
+            **self.saved,
+        }
         if text in fixed:
             return fixed[text]
         head, _, attribute = text.partition(".")
         if head in ends:
             values = ends[head].values()
             if attribute not in values:
-                raise SceneError(f"${{{text}}}: {head} has {', '.join(values)}")
+                known = ", ".join(values)
+                raise SceneError(f"${{{text}}}: {head} has no {attribute!r}; it has {known}")
             return values[attribute]
         kind, separator, _ = text.partition("/")
         if not separator:
             raise SceneError(
-                f"${{{text}}} is not known{nearest(text, fixed)}; known: {', '.join(fixed)}, KIND/NAME.WHAT"
+                f"${{{text}}} is not known{nearest(text, fixed)}; references are "
+                f"{', '.join(fixed)} and KIND/NAME.ATTRIBUTE, for example pod/web.ip"
             )
         return self._object_value(text, kind)
 
@@ -285,7 +335,8 @@ class Scene:
             host = End(name, ip=self.hosts[name].address, ips=_host_ips(self.hosts[name]))
             value = host.values().get(attribute, host.ip)
             if not value:
-                raise SceneError(f"${{{text}}}: {name} has the addresses {', '.join(host.ips)}")
+                ips = ", ".join(host.ips)
+                raise SceneError(f"${{{text}}}: {name} has only the addresses {ips}")
             return value
         namespace, bare = self.qualified(name)
         found = self.existing(kind, bare, namespace)
@@ -309,7 +360,8 @@ def _end_of(pod: KubeObject, container: str, home: str) -> End:
     metadata = pod["metadata"]
     ip = pod.get("status", {}).get("podIP", "")
     if not ip:
-        raise NotYet(f"pod {metadata['name']} has no IP yet ({pod.get('status', {}).get('phase', 'no status')})")
+        phase = pod.get("status", {}).get("phase", "no status")
+        raise NotYet(f"pod {metadata['name']} has no IP yet ({phase})")
     full = f"{metadata['namespace']}/{metadata['name']}"
     target = f"pod:{full}" + (f"/{container}" if container else "")
     shown = metadata["name"] if metadata["namespace"] == home else full
@@ -318,7 +370,7 @@ def _end_of(pod: KubeObject, container: str, home: str) -> End:
 
 
 def typed(source: End, command: str) -> str:
-    """What a person types to do the same there."""
+    """The command line with which a user runs the same command at this place."""
     if not source.target.startswith("pod:"):
         return f"kubewire node {source.target} -- {command}"
     namespace, name, *container = source.target[4:].split("/")
@@ -326,8 +378,12 @@ def typed(source: End, command: str) -> str:
     return f"kubectl exec -n {namespace} {name}{chosen} -- {command}"
 
 
-def pairs(sources: Sequence[End], targets: Sequence[End], except_self: bool) -> Iterator[tuple[End, End]]:
-    """Every source with every target."""
+def pairs(
+    sources: Sequence[End],
+    targets: Sequence[End],
+    except_self: bool,
+) -> Iterator[tuple[End, End]]:
+    """Every source with every target; with except_self, not with itself."""
     for source in sources:
         for target in targets:
             if not (except_self and source.target == target.target):

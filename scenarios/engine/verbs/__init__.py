@@ -1,4 +1,4 @@
-"""The verbs of expectations. A new one is a module with a table VERBS, and a line here."""
+"""The verbs of expectations. A new verb needs a module with a table VERBS, and a line here."""
 
 from __future__ import annotations
 
@@ -18,5 +18,7 @@ MODULES = (
     "series",
 )
 VERBS: Mapping[str, type[Look] | type[Probe]] = {
-    name: verb for module in MODULES for name, verb in import_module(f"{__name__}.{module}").VERBS.items()
+    name: verb
+    for module in (import_module(f"{__name__}.{name}") for name in MODULES)
+    for name, verb in module.VERBS.items()
 }

@@ -1,4 +1,4 @@
-"""resource and events: what the Kubernetes API says."""
+"""The verbs `resource` and `events`: the state of objects in the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import yaml
 from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
 from kubewire.scenarios.engine.file.jsonpath import JSONPath, as_text
 from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
-from kubewire.scenarios.engine.verbs.arguments import JsonPath, Pattern, Patterns, Texts, Value, choice
+from kubewire.scenarios.engine.verbs.arguments import (
+    JsonPath,
+    Pattern,
+    Patterns,
+    Texts,
+    Value,
+    choice,
+)
 from kubewire.scenarios.engine.verbs.base import (
     AT_LEAST_ONE,
     Counted,
@@ -24,26 +31,26 @@ from kubewire.scenarios.engine.verbs.base import (
 )
 
 
-def _where(resource: Resource, namespace: str) -> str:
+def _where(resource: Resource[Any], namespace: str) -> str:
     return f" -n {namespace}" if resource.namespaced else ""
 
 
 @dataclass(frozen=True)
 class ResourceState(Look):
-    """The state of objects in the Kubernetes API: their fields, their number, or that they exist."""
+    """Objects in the Kubernetes API: their fields, their number, or whether they exist."""
 
     SOURCE: ClassVar = "none"
     NEEDS_API: ClassVar = True
     of: Annotated[str, "one object as KIND/NAME, or all objects of a KIND"]
-    namespace: Annotated[str, "where; else the case's own namespace"] = ""
-    jsonpath: Annotated[JsonPath, "kubectl's JSONPath to the fields that are looked at"] = ""
+    namespace: Annotated[str, "the namespace (default: the case's own)"] = ""
+    jsonpath: Annotated[JsonPath, "the fields to check, as kubectl's JSONPath"] = ""
     selector: Annotated[str, "a label selector"] = ""
-    exists: Annotated[bool, "false: there must be no such object or field"] = True
-    count: Annotated[Counted | None, "how many objects or fields"] = None
-    equals: Annotated[Value, "the field, exactly (white space around it does not count)"] = None
-    contains: Annotated[Texts, "texts that are all in it"] = ()
-    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
-    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
+    exists: Annotated[bool, "false: no such object or field may exist"] = True
+    count: Annotated[Counted | None, "the number of objects or fields"] = None
+    equals: Annotated[Value, "the exact value, without surrounding white space"] = None
+    contains: Annotated[Texts, "texts that must all occur in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that must all match in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that must not match in it"] = ()
 
     def look(self, scene: Scene, source: End) -> Observation:
         kind, _, name = self.of.partition("/")
@@ -57,15 +64,23 @@ class ResourceState(Look):
         why = self._problem(found, values)
         selected = f" -l {self.selector}" if self.selector else ""
         output = f" -o jsonpath='{self.jsonpath}'" if self.jsonpath else ""
+        what = self.of.replace("/", " ")
+        text = yaml.safe_dump_all(map(_readable, found), sort_keys=False)
         return Observation(
             holds=not why,
-            command=f"kubectl get {self.of.replace('/', ' ')}{_where(resource, namespace)}{selected}{output}",
-            seen=f"{self.of}{selected} {self.jsonpath}  {self._shown(found, values)}".replace("  ", " ", 0),
+            command=f"kubectl get {what}{_where(resource, namespace)}{selected}{output}",
+            seen=f"{self.of}{selected} {self.jsonpath}  {self._shown(found, values)}",
             why=why,
-            detail=first_lines(yaml.safe_dump_all(map(_readable, found), sort_keys=False), 60) if found else "",
+            detail=first_lines(text, 60) if found else "",
         )
 
-    def _objects(self, scene: Scene, resource: Resource, name: str, namespace: str) -> list[KubeObject]:
+    def _objects(
+        self,
+        scene: Scene,
+        resource: Resource[Any],
+        name: str,
+        namespace: str,
+    ) -> list[KubeObject]:
         if name:
             one = scene.cluster.find(resource, name, namespace)
             return [one] if one else []
@@ -80,16 +95,21 @@ class ResourceState(Look):
 
     def _problem(self, found: list[KubeObject], values: list[str]) -> str:
         if self.count is not None:
-            return (
-                "" if self.count.holds(len(values)) else f"expected {self.count}, got {len(values)}: {listed(values)}"
-            )
+            if self.count.holds(len(values)):
+                return ""
+            return f"expected {self.count}, got {len(values)}: {listed(values)}"
         there = bool(values)
         if there != self.exists:
-            return f"{'is not there' if self.exists else 'should not be there'}: {self.of} {self.jsonpath}".rstrip()
+            problem = "is not there" if self.exists else "should not be there"
+            return f"{problem}: {self.of} {self.jsonpath}".rstrip()
         if not there:
             return ""
         return text_problem(
-            "\n".join(values), equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+            "\n".join(values),
+            equals=self.equals,
+            contains=self.contains,
+            matches=self.matches,
+            absent=self.absent,
         )
 
     def _shown(self, found: list[KubeObject], values: list[str]) -> str:
@@ -101,10 +121,10 @@ class ResourceState(Look):
 
 
 def _readable(obj: KubeObject) -> KubeObject:
-    """Without what only machines read."""
-    metadata = {
-        key: value for key, value in obj.get("metadata", {}).items() if key not in ("managedFields", "annotations")
-    }
+    """The object without managedFields and annotations, which make it hard to read."""
+    metadata = dict(obj.get("metadata", {}))
+    for key in ("managedFields", "annotations"):
+        metadata.pop(key, None)
     return {**obj, "metadata": metadata}
 
 
@@ -114,22 +134,25 @@ class Events(Look):
 
     SOURCE: ClassVar = "none"
     NEEDS_API: ClassVar = True
-    about: Annotated[str, "the object, as KIND/NAME"] = ""
-    reason: Annotated[str, "such as Scheduled"] = ""
+    about: Annotated[str, "the involved object, as KIND/NAME"] = ""
+    reason: Annotated[str, "the reason, such as Scheduled"] = ""
     type: Annotated[str, choice("Normal", "Warning")] = ""
-    message: Annotated[Pattern, "a regular expression that is found in the message"] = ""
-    namespace: Annotated[str, "where; else the case's own namespace"] = ""
-    count: Annotated[Counted, "how many such events"] = AT_LEAST_ONE
+    message: Annotated[Pattern, "a regular expression that must match in the message"] = ""
+    namespace: Annotated[str, "the namespace (default: the case's own)"] = ""
+    count: Annotated[Counted, "the number of such events"] = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
         namespace = self.namespace or scene.namespace
         events = scene.cluster.list(EVENTS, namespace)
         fitting = [event for event in events if self._fits(event)]
-        why = "" if self.count.holds(len(fitting)) else f"expected {self.count} such events, got {len(fitting)}"
-        wanted = listed((part for part in (self.about, self.type, self.reason, self.message) if part), "any")
+        why = ""
+        if not self.count.holds(len(fitting)):
+            why = f"expected {self.count} such events, got {len(fitting)}"
+        wanted = listed(filter(None, (self.about, self.type, self.reason, self.message)), "any")
+        about = f" --for {self.about}" if self.about else ""
         return Observation(
             holds=not why,
-            command=f"kubectl events -n {namespace}" + (f" --for {self.about}" if self.about else ""),
+            command=f"kubectl events -n {namespace}{about}",
             seen=f"events ({wanted})  {_line(fitting[-1]) if fitting else 'none'}",
             why=why,
             detail=first_lines("\n".join(_line(event) for event in (fitting or events))),

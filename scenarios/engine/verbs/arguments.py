@@ -1,9 +1,10 @@
-"""What a scenario file may write below a verb, as a dataclass: a field's type is its form, and a text is its meaning.
+"""Describes the arguments of a verb as the fields of a dataclass. The annotation of a field gives
+its form in the file and its meaning:
 
-    port: Annotated[Port, "the destination's port"] = 80
+    port: Annotated[Port, "the destination port"] = 80
 
-A field without a default must be written. The schema that files are checked against, the reference of the verbs and the
-values themselves all come from these fields.
+A field without default is required. The schema of scenario files, docs/verbs.md and the reading of
+values are all derived from these fields, so they cannot contradict each other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from kubewire.scenarios.engine.file.jsonpath import JSONPath, JSONPathError
 
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
 #: One text, or a list of texts.
-TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+TEXTS = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+}
 
 
 def _unchanged(value: Any) -> Any:
@@ -34,10 +37,11 @@ def _no_problem(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """How an argument is written.
+    """The form of an argument in a file.
 
-    schema: as JSON Schema. read: makes the field's value of what the file has, once ${references} are filled in.
-    problem: what is wrong although the schema is satisfied. keys: the arguments of a mapping.
+    schema: as JSON Schema. read: converts the value in the file, after ${references} are replaced,
+    to the field's value. problem: says what is wrong with a value that the schema accepts.
+    keys: the arguments in a mapping.
     """
 
     schema: Mapping[str, Any]
@@ -48,7 +52,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Argument:
-    """One key below a verb. default: MISSING when the key must be written."""
+    """One key below a verb. default: MISSING if the key is required."""
 
     key: str
     field: str
@@ -63,10 +67,10 @@ class Argument:
 
 @dataclass(frozen=True)
 class Arguments:
-    """A verb's arguments, read from a file that the schema has accepted.
+    """The arguments of a verb, from a file that the schema has accepted.
 
-    SHORT_FORM: the key that a plain text stands for. SOURCE: whether an expectation says from where to look. NEEDS_API:
-    whether a lab without Kubernetes cannot answer.
+    SHORT_FORM: the key that a plain text stands for. SOURCE: whether an expectation needs `from`.
+    NEEDS_API: whether the verb needs a lab with Kubernetes.
     """
 
     SHORT_FORM: ClassVar[str] = ""
@@ -75,13 +79,15 @@ class Arguments:
 
     @classmethod
     def read(cls, args: Mapping[str, Any]) -> Self:
-        """Lists become tuples, and numbers that came as ${references} become numbers again."""
+        """Reads the arguments. Lists become tuples, and numbers that were ${references}, and so are
+        texts now, become numbers again."""
         known = arguments(cls)
         return cls(**{known[key].field: known[key].form.read(value) for key, value in args.items()})
 
     @classmethod
     def problem(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
-        """What the schema cannot say: the key that is wrong ("": the verb itself) and why."""
+        """A problem that the schema cannot express, as the key ("" for the verb itself) and the
+        reason; None if there is none."""
         known = arguments(cls)
         for key, value in args.items():
             if wrong := known[key].form.problem(value):
@@ -90,13 +96,13 @@ class Arguments:
 
     @classmethod
     def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Arguments that do not go together, as problem tells them."""
+        """A problem of arguments that exclude or need each other, in the form of problem()."""
         return None
 
 
 def arguments(of: type[Arguments]) -> Mapping[str, Argument]:
     """The arguments by key, in the order of the dataclass."""
-    key: Any = of  # mypy takes the class of a dataclass for unhashable
+    key: Any = of  # mypy treats the class of a dataclass as unhashable
     known: Mapping[str, Argument] = _arguments(key)
     return known
 
@@ -118,7 +124,8 @@ def _notes(hint: Any) -> Iterator[Any]:
 
 
 def form_of(hint: Any) -> Form:
-    """The form that a type names, or that follows from it. Raises TypeError for a type that has none."""
+    """The Form in an annotation, or that of a plain type. Raises TypeError for a type without
+    one."""
     for note in _notes(hint):
         if isinstance(note, Form):
             return note
@@ -146,16 +153,21 @@ def _camel(name: str) -> str:
 
 
 def schema(of: type[Arguments]) -> dict[str, Any]:
-    """The mapping of these arguments as JSON Schema."""
+    """These arguments as JSON Schema of a mapping."""
     known = arguments(of)
     properties = {key: {**one.form.schema, **_shown(one.meaning)} for key, one in known.items()}
     required = [key for key, one in known.items() if one.required]
-    found: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
+    found: dict[str, Any] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
     return {**found, "required": required} if required else found
 
 
 def _shown(meaning: str) -> dict[str, str]:
-    """What an editor shows. "description" is taken: file/check.py makes sentences of it."""
+    """The text that editors show. It is not "description", from which file/check.py makes error
+    messages."""
     return {"markdownDescription": meaning} if meaning else {}
 
 
@@ -174,7 +186,7 @@ def _pattern_problem(text: str) -> str:
     try:
         re.compile(_REFERENCE.sub("x", text))
     except re.error as error:
-        return f"{text!r} is no regular expression: {error}"
+        return f"{text!r} is not a regular expression: {error}"
     return ""
 
 
@@ -187,18 +199,18 @@ def _jsonpath_problem(text: str) -> str:
 
 
 def choice(*values: str) -> Form:
-    """One of some words."""
+    """The form of a word out of several."""
     return Form({"enum": list(values)})
 
 
 def whole(low: int, high: int | None = None) -> Form:
-    """A whole number within limits."""
+    """The form of an integer within limits."""
     limits = {"minimum": low} if high is None else {"minimum": low, "maximum": high}
     return Form({"type": "integer", **limits}, int)
 
 
 def mapping(keys: type[Arguments]) -> Form:
-    """A mapping with keys of its own."""
+    """The form of a mapping with these keys."""
 
     def problem(value: Any) -> str:
         wrong = keys.problem(value)
@@ -212,10 +224,13 @@ Texts = Annotated[tuple[str, ...], Form(TEXTS, _tuple)]
 Patterns = Annotated[tuple[str, ...], Form(TEXTS, _tuple, _each(_pattern_problem))]
 Pattern = Annotated[str, Form({"type": "string"}, str, _pattern_problem)]
 JsonPath = Annotated[str, Form({"type": "string"}, str, _jsonpath_problem)]
-#: A list, also of one.
+#: A list of texts.
 Listed = Annotated[tuple[str, ...], Form({"type": "array", "items": {"type": "string"}}, _tuple)]
-Way = Annotated[tuple[str, ...], Form({"type": "array", "items": {"type": "string"}, "minItems": 2}, _tuple)]
-#: A text, or a number that is compared as its text.
+Way = Annotated[
+    tuple[str, ...],
+    Form({"type": "array", "items": {"type": "string"}, "minItems": 2}, _tuple),
+]
+#: A text, or a number that is compared as text.
 Value = Annotated[str | None, Form({"type": ["string", "integer"]})]
 Port = Annotated[int, Form({"$ref": "#/$defs/port"}, int)]
 Duration = Annotated[float | str, Form({"$ref": "#/$defs/duration"})]

@@ -1,4 +1,10 @@
-"""What a verb is and what it returns, an Observation; and how texts, counts and lists are judged."""
+"""The base classes of verbs, their result (an Observation), and the checks of texts and counts.
+
+A verb makes one observation and judges it. It does not wait and does not repeat; run/expect.py does
+that for all verbs. So a verb must be cheap, must not change anything in the lab, and must tell "it
+is not so" from "it cannot be observed now" (NotYet). Every observation contains a command line with
+which a user can make the same observation.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +21,15 @@ from kubewire.scenarios.engine.verbs.arguments import Arguments, Form
 
 @dataclass(frozen=True)
 class Observation:
-    """What one look has found.
+    """The result of one look.
 
-    command: what a person types to see the same. seen: the finding in one line. detail: all of it. why: what is missing
-    when it does not hold. latency: seconds that the observed thing took. sightings: packets that prove it, in the order
-    of their way. blind: there was nothing to look at, such as a pod that does not exist yet, and so neither the
-    expectation nor its contrary is proved. final: another look cannot change it. chart: the measured series.
+    command: a command line with which a user sees the same. seen: the result in one line.
+    detail: the result in full. why: why the expectation does not hold.
+    latency: seconds that the observed exchange took.
+    sightings: packets that prove the result, in the order of their way.
+    blind: nothing could be observed, for example because a pod does not exist yet; this proves
+    neither the expectation nor its contrary. final: another look cannot change the result.
+    chart: measured values.
     """
 
     holds: bool
@@ -37,38 +46,40 @@ class Observation:
 
 @dataclass(frozen=True)
 class Look(Arguments):
-    """A verb that looks by itself."""
+    """A verb that makes its observation in this process, through the lab handle and the API."""
 
     def look(self, scene: Scene, source: End) -> Observation:
-        """One look. Raises NotYet (look again), SceneError (no use), TimeoutError."""
+        """Looks once. Raises NotYet (trying again may help), SceneError (it does not help),
+        TimeoutError."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Probe(Arguments):
-    """A verb that sends something from the source: requests of one source go out in one probe process."""
+    """A verb that sends something from the source. All requests of one source go out in one probe
+    process."""
 
     PROGRAM: ClassVar[str] = ""
 
     def request(self) -> dict[str, Any]:
-        """What the probe program is asked to do."""
+        """The request for the probe program."""
         raise NotImplementedError
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
-        """What the program's result means."""
+        """Judges the program's result."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many: from low to high. high is None when there is no limit."""
+    """A range of numbers, from low to high; high is None if there is no limit."""
 
     low: int = 1
     high: int | None = None
 
     @classmethod
     def of(cls, value: int | Mapping[str, int]) -> Count:
-        """As a file writes it: 3, {min: 1}, {max: 5} or {min: 1, max: 5}."""
+        """Reads the form of scenario files: 3, {min: 1}, {max: 5} or {min: 1, max: 5}."""
         if isinstance(value, int):
             return cls(value, value)
         return cls(value.get("min", 0), value.get("max"))
@@ -94,7 +105,8 @@ def text_problem(
     matches: Sequence[str] = (),
     absent: Sequence[str] = (),
 ) -> str:
-    """What is wrong with a text; "" when nothing is. matches and absent are regular expressions (re.search)."""
+    """Why a text is not as expected; "" if it is. matches and absent are regular expressions (for
+    re.search)."""
     if equals is not None and text.strip() != str(equals).strip():
         return f"expected {quoted(str(equals))}, got {quoted(text)}"
     for part in contains:
@@ -105,23 +117,23 @@ def text_problem(
             return f"nothing matches /{pattern}/ in {quoted(text)}"
     for pattern in absent:
         if found := re.search(pattern, text, re.MULTILINE):
-            return f"/{pattern}/ should not be there: {quoted(found[0])}"
+            return f"/{pattern}/ should not be there, but matches {quoted(found[0])}"
     return ""
 
 
 def quoted(text: str, limit: int = 100) -> str:
-    """A text in one line, in quotes, shortened."""
+    """A text in quotes, in one line, shortened to limit characters."""
     line = text.strip().replace("\n", "\\n")
     return f'"{line}"' if len(line) <= limit else f'"{line[: limit - 3]}..."'
 
 
 def listed(items: Iterable[str], nothing: str = "nothing") -> str:
-    """The items with commas between them, or the word for nothing."""
+    """The items, separated by commas; the text `nothing` if there are none."""
     return ", ".join(items) or nothing
 
 
 def first_lines(text: str, limit: int = 40) -> str:
-    """The beginning of a long output."""
+    """The first lines of a text, and the number of the others."""
     lines = text.rstrip().splitlines()
     rest = f"\n... {len(lines) - limit} more lines" if len(lines) > limit else ""
     return "\n".join(lines[:limit]) + rest

@@ -1,4 +1,4 @@
-"""exec: any command, judged by exit code and output."""
+"""The verb `exec`: any command, judged by its exit code and output."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ from typing import Annotated, ClassVar
 from kubewire.scenarios.engine.file.duration import seconds
 from kubewire.scenarios.engine.handle import Completed
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
-from kubewire.scenarios.engine.verbs.arguments import Duration, Form, Pattern, Patterns, Texts, Value
-from kubewire.scenarios.engine.verbs.base import Look, Observation, first_lines, quoted, text_problem
+from kubewire.scenarios.engine.verbs.arguments import (
+    Duration,
+    Form,
+    Pattern,
+    Patterns,
+    Texts,
+    Value,
+)
+from kubewire.scenarios.engine.verbs.base import (
+    Look,
+    Observation,
+    first_lines,
+    quoted,
+    text_problem,
+)
 
 
 def argv_of(command: tuple[str, ...]) -> list[str]:
-    """A list of words stays; a single text goes to the shell."""
+    """The words to execute: a list as it is, a single text by the shell."""
     return ["sh", "-c", command[0]] if len(command) == 1 else list(command)
 
 
 def execute(scene: Scene, source: End, argv: list[str], timeout: float = 10.0) -> Completed:
-    """Runs a command at the source. Raises NotYet when the source does not exist yet or the command takes too long."""
+    """Runs a command at the source. Raises NotYet if the source does not exist yet, or if the
+    command takes too long."""
     try:
         return scene.lab.exec(source.target, argv, timeout=timeout)
     except LookupError as error:
@@ -30,7 +44,7 @@ def execute(scene: Scene, source: End, argv: list[str], timeout: float = 10.0) -
 
 
 def exit_problem(done: Completed, wanted: int | str) -> str:
-    """wanted: a code, "any" or "nonzero"."""
+    """Why an exit code is not as wanted (a code, "any" or "nonzero"); "" if it is."""
     if wanted == "any" or done.returncode == wanted or (wanted == "nonzero" and done.returncode):
         return ""
     said = quoted((done.stderr or done.stdout).decode(errors="replace"), 200)
@@ -39,19 +53,21 @@ def exit_problem(done: Completed, wanted: int | str) -> str:
 
 @dataclass(frozen=True)
 class Exec(Look):
-    """A command, by its exit code, standard output and standard error."""
+    """A command: its exit code, standard output and standard error."""
 
     SHORT_FORM: ClassVar = "command"
     command: Annotated[Texts, "a list of words, or one text for the shell"]
     exit: Annotated[
-        int | str, Form({"anyOf": [{"type": "integer"}, {"enum": ["any", "nonzero"]}]}), "the exit code"
+        int | str,
+        Form({"anyOf": [{"type": "integer"}, {"enum": ["any", "nonzero"]}]}),
+        "the exit code",
     ] = 0
-    timeout: Annotated[Duration, "after which the command is ended and tried again"] = 10.0
-    stderr: Annotated[Pattern, "a regular expression that is found in standard error"] = ""
-    equals: Annotated[Value, "standard output, exactly (white space around it does not count)"] = None
-    contains: Annotated[Texts, "texts that are all in it"] = ()
-    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
-    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
+    timeout: Annotated[Duration, "time after which the command is ended and tried again"] = 10.0
+    stderr: Annotated[Pattern, "a regular expression that must match in standard error"] = ""
+    equals: Annotated[Value, "the exact standard output, without surrounding white space"] = None
+    contains: Annotated[Texts, "texts that must all occur in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that must all match in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that must not match in it"] = ()
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = argv_of(self.command)
@@ -60,9 +76,16 @@ class Exec(Look):
         why = (
             exit_problem(done, self.exit)
             or text_problem(
-                done.text, equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+                done.text,
+                equals=self.equals,
+                contains=self.contains,
+                matches=self.matches,
+                absent=self.absent,
             )
-            or text_problem(done.stderr.decode(errors="replace"), matches=(self.stderr,) if self.stderr else ())
+            or text_problem(
+                done.stderr.decode(errors="replace"),
+                matches=(self.stderr,) if self.stderr else (),
+            )
         )
         shown = self.command[0] if len(self.command) == 1 else shlex.join(argv)
         output = done.stdout or done.stderr

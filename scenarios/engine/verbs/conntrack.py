@@ -1,4 +1,11 @@
-"""conntrack: the connections a node's kernel tracks, and how it translates them (conntrack(8))."""
+"""The verb `conntrack`: the connections that a node's kernel tracks, and how it translates them.
+
+The kernel decides about NAT only for the first packet of a connection. It stores the connection
+with both directions: the original direction as the first packet had it, and the reply direction as
+answers must look, already translated. All later packets are translated according to this entry
+(conntrack(8)). So an entry shows which endpoint kube-proxy has chosen, and that a change of the
+rules does not affect existing connections.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +16,21 @@ from typing import Annotated
 
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.arguments import Port, choice
-from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Count, Counted, Look, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.base import (
+    AT_LEAST_ONE,
+    Count,
+    Counted,
+    Look,
+    Observation,
+    first_lines,
+    listed,
+)
 from kubewire.scenarios.engine.verbs.commands import execute
 
 
 @dataclass(frozen=True)
 class Tuple:
-    """One direction. ports are 0 for ICMP."""
+    """One direction of a connection. The ports are 0 for ICMP."""
 
     source: str
     destination: str
@@ -30,7 +45,8 @@ class Tuple:
 
 @dataclass(frozen=True)
 class Entry:
-    """original: the direction of the first packet. reply: that of the answers, which shows the translation."""
+    """A tracked connection. original: the direction of the first packet. reply: the direction of
+    the answers, which shows the translation."""
 
     protocol: str
     state: str
@@ -40,20 +56,27 @@ class Entry:
 
     @property
     def nat(self) -> str:
-        """none, source, destination or both."""
-        destination = (self.original.destination, self.original.dport) != (self.reply.source, self.reply.sport)
-        source = (self.original.source, self.original.sport) != (self.reply.destination, self.reply.dport)
+        """The kind of translation: none, source, destination or both."""
+        destination = (self.original.destination, self.original.dport) != (
+            self.reply.source,
+            self.reply.sport,
+        )
+        source = (self.original.source, self.original.sport) != (
+            self.reply.destination,
+            self.reply.dport,
+        )
         return {(False, False): "none", (True, False): "source", (False, True): "destination"}.get(
             (source, destination), "both"
         )
 
     def __str__(self) -> str:
         translated = "no NAT" if self.nat == "none" else f"NAT {self.nat}"
-        return f"{self.protocol} {self.state} {self.original}, answers {self.reply} ({translated})".replace("  ", " ")
+        text = f"{self.protocol} {self.state} {self.original}, answers {self.reply} ({translated})"
+        return text.replace("  ", " ")
 
 
 def parse(text: str) -> Iterator[Entry]:
-    """The output of `conntrack -L`."""
+    """Reads the output of `conntrack -L`."""
     for line in text.splitlines():
         words = line.split()
         pairs = re.findall(r"\b(src|dst|sport|dport)=(\S+)", line)
@@ -67,7 +90,12 @@ def parse(text: str) -> Iterator[Entry]:
 
 def _tuple(pairs: list[tuple[str, str]]) -> Tuple:
     values = dict(pairs)
-    return Tuple(values.get("src", ""), values.get("dst", ""), int(values.get("sport", 0)), int(values.get("dport", 0)))
+    return Tuple(
+        values.get("src", ""),
+        values.get("dst", ""),
+        int(values.get("sport", 0)),
+        int(values.get("dport", 0)),
+    )
 
 
 @dataclass(frozen=True)
@@ -75,33 +103,46 @@ class Conntrack(Look):
     """The connections that a node's kernel tracks, in their original and their reply direction."""
 
     protocol: Annotated[str, choice("tcp", "udp", "icmp")] = ""
-    source: Annotated[str, "the original direction's source address"] = ""
-    destination: Annotated[str, "the original direction's destination address"] = ""
-    sport: Annotated[Port, "the original direction's source port"] = 0
-    dport: Annotated[Port, "the original direction's destination port"] = 0
-    reply_source: Annotated[str, "the reply direction's source address: that of the endpoint"] = ""
-    reply_destination: Annotated[str, "the reply direction's destination address: where answers go"] = ""
-    reply_sport: Annotated[Port, "the reply direction's source port"] = 0
-    reply_dport: Annotated[Port, "the reply direction's destination port"] = 0
-    state: Annotated[str, "such as ESTABLISHED"] = ""
+    source: Annotated[str, "source address of the original direction"] = ""
+    destination: Annotated[str, "destination address of the original direction"] = ""
+    sport: Annotated[Port, "source port of the original direction"] = 0
+    dport: Annotated[Port, "destination port of the original direction"] = 0
+    reply_source: Annotated[str, "source address of the reply direction: the endpoint"] = ""
+    reply_destination: Annotated[
+        str,
+        "destination address of the reply direction: where answers go",
+    ] = ""
+    reply_sport: Annotated[Port, "source port of the reply direction"] = 0
+    reply_dport: Annotated[Port, "destination port of the reply direction"] = 0
+    state: Annotated[str, "the state, such as ESTABLISHED"] = ""
     nat: Annotated[
-        str, choice("none", "source", "destination", "both", "any"), "which addresses are translated, in all of them"
+        str,
+        choice("none", "source", "destination", "both", "any"),
+        "which addresses are translated, in all of the entries",
     ] = "any"
-    count: Annotated[Counted, "how many such entries"] = AT_LEAST_ONE
+    count: Annotated[Counted, "the number of such entries"] = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
-        ipv6 = any(":" in text for text in (self.source, self.destination, self.reply_source, self.reply_destination))
+        addresses = (self.source, self.destination, self.reply_source, self.reply_destination)
+        ipv6 = any(":" in text for text in addresses)
         protocol = "icmpv6" if ipv6 and self.protocol == "icmp" else self.protocol
-        argv = ["conntrack", "-L", *(["-f", "ipv6"] if ipv6 else []), *(["-p", protocol] if protocol else [])]
+        argv = [
+            "conntrack",
+            "-L",
+            *(["-f", "ipv6"] if ipv6 else []),
+            *(["-p", protocol] if protocol else []),
+        ]
         done = execute(scene, source, argv)
         if done.returncode:
             raise NotYet(f"conntrack: {done.stderr.decode(errors='replace').strip()}")
         entries = [entry for entry in parse(done.text) if self._about(entry)]
         fitting = [entry for entry in entries if self.nat in ("any", entry.nat)]
-        why = "" if self.count.holds(len(fitting)) else f"expected {self.count} such entries, got {len(fitting)}"
+        why = ""
+        if not self.count.holds(len(fitting)):
+            why = f"expected {self.count} such entries, got {len(fitting)}"
         others = [entry for entry in entries if entry not in fitting]
         if not why and others and self.nat != "any" and self.count != Count(0, 0):
-            why = f"expected NAT {self.nat} for all, but: {others[0]}"
+            why = f"expected NAT {self.nat} for all entries, but there is: {others[0]}"
         return Observation(
             holds=not why,
             command=typed(source, " ".join(argv)),

@@ -1,7 +1,5 @@
-"""Writes what follows from the verbs: their part of scenario.schema.json, and docs/verbs.md.
-
-python -m kubewire.scenarios.engine.verbs.generate
-"""
+"""Writes the files that are generated from the verbs: their part of scenario.schema.json, and
+docs/verbs.md. Run it with `python -m kubewire.scenarios.engine.verbs.generate`."""
 
 from __future__ import annotations
 
@@ -22,17 +20,20 @@ _WIDTH = 120
 _INTRODUCTION = """\
 # Verbs
 
-What an expectation of a scenario file can look at. `python -m kubewire.scenarios.engine.verbs.generate` writes this
-page from the verbs' dataclasses ([scenarios/engine/verbs](../scenarios/engine/verbs)). How an expectation is written,
-and what it takes beside its verb, stands in [scenarios/engine](../scenarios/engine/README.md#a-scenario).
+A verb is what an expectation of a scenario file checks: packets, rules, answers, objects. The other
+keys of an expectation are described in
+[scenarios/engine](../scenarios/engine/README.md#a-scenario). This page is generated from the verbs'
+dataclasses ([scenarios/engine/verbs](../scenarios/engine/verbs)) by
+`python -m kubewire.scenarios.engine.verbs.generate`.
 
-A **count** is a number, or `{min: N}`, `{max: N}` or both. A **time** is a number of seconds or a text such as `500ms`
-or `2m`. A **port** is a number or a `${reference}`. **Texts** are one text or a list of them.
+A **count** is a number, or `{min: N}`, `{max: N}` or both. A **time** is a number of seconds or a
+text such as `500ms` or `2m`. A **port** is a number or a `${reference}`. **Texts** are one text or
+a list of texts.
 """
 
 
 def schema_of(current: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of scenario files with the verbs as they are now; the rest stays."""
+    """The schema of scenario files with the present verbs; its other parts are those of current."""
     definitions = dict(current["$defs"])
     expectation = dict(definitions["expectation"])
     properties = dict(expectation["properties"])
@@ -53,7 +54,8 @@ def _definition(verb: type[Arguments]) -> dict[str, Any]:
 
 
 def json_text(value: Any, indent: str = "", used: int = 0) -> str:
-    """JSON in which everything that fits on a line stands on one. used: columns that the line has beside the value."""
+    """The value as JSON. Each part that fits on one line is on one line. used: columns of the line
+    that other text takes."""
     short = json.dumps(value, ensure_ascii=False)
     if used + len(short) <= _WIDTH or not isinstance(value, dict | list) or not value:
         return short
@@ -67,10 +69,11 @@ def json_text(value: Any, indent: str = "", used: int = 0) -> str:
 
 
 def reference() -> str:
-    """docs/verbs.md."""
+    """The text of docs/verbs.md."""
     rows = [f"| [`{name}`](#{name}) | {_summary(verb)} |" for name, verb in VERBS.items()]
-    table = "\n".join(["| verb | looks at |", "|---|---|", *rows])
-    return "\n".join([_INTRODUCTION, table, *(_section(name, verb) for name, verb in VERBS.items())]) + "\n"
+    table = "\n".join(["| verb | checks |", "|---|---|", *rows])
+    sections = [_section(name, verb) for name, verb in VERBS.items()]
+    return "\n".join([_INTRODUCTION, table, *sections]) + "\n"
 
 
 def _summary(verb: type[Arguments]) -> str:
@@ -82,9 +85,9 @@ def _paragraphs(verb: type[Arguments]) -> list[str]:
 
 
 _SOURCES = {
-    "required": "It looks from the places in `from`.",
-    "optional": "It may say `from` where to look.",
-    "none": "It takes no `from`.",
+    "required": "It is checked at each place in `from`.",
+    "optional": "`from` is optional.",
+    "none": "It has no `from`.",
 }
 
 
@@ -102,7 +105,7 @@ def _section(name: str, verb: type[Arguments]) -> str:
 
 def _rows(argument: Argument, above: str = "") -> Iterator[str]:
     key = f"{above}{argument.key}"
-    needed = " (must be there)" if argument.required else ""
+    needed = " (required)" if argument.required else ""
     meaning = (argument.meaning + _default(argument)).replace("|", "\\|").strip()
     yield f"| `{key}`{needed} | {words(argument.form.schema)} | {meaning} |"
     if argument.form.keys:
@@ -113,13 +116,14 @@ def _rows(argument: Argument, above: str = "") -> Iterator[str]:
 def _default(argument: Argument) -> str:
     default = argument.default
     if default is MISSING or default in (None, "", (), 0) or isinstance(default, bool):
-        return " (default true)" if default is True else ""
-    text = ", ".join(map(str, default)) if isinstance(default, tuple) else f"{default}".removesuffix(".0")
-    return f" (default {text})"
+        return " (default: true)" if default is True else ""
+    values = default if isinstance(default, tuple) else (default,)
+    text = ", ".join(str(value).removesuffix(".0") for value in values)
+    return f" (default: {text})"
 
 
 def words(form: Mapping[str, Any]) -> str:
-    """A form of the schema in words."""
+    """A part of the schema in words."""
     if "$ref" in form:
         name = str(form["$ref"]).rpartition("/")[2]
         return "time" if name == "duration" else name
@@ -133,20 +137,27 @@ def words(form: Mapping[str, Any]) -> str:
     if isinstance(kind, list):
         return " or ".join(words({"type": one}) for one in kind)
     if kind == "array":
-        return " or ".join(f"list of {one}s" for one in words(form.get("items", {})).split(" or "))
+        kinds = words(form.get("items", {})).split(" or ")
+        return " or ".join(f"list of {one}s" for one in kinds)
     if kind == "integer" and "minimum" in form:
-        return f"number from {form['minimum']}" + (f" to {form['maximum']}" if "maximum" in form else "")
-    return {"string": "text", "integer": "number", "boolean": "true or false", "object": "mapping"}.get(kind, str(kind))
+        limit = f" to {form['maximum']}" if "maximum" in form else ""
+        return f"number from {form['minimum']}{limit}"
+    return {
+        "string": "text",
+        "integer": "number",
+        "boolean": "true or false",
+        "object": "mapping",
+    }.get(kind, str(kind))
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file with its text."""
+    """Every generated file -> its text."""
     current = json.loads(SCHEMA.read_text())
     return {SCHEMA: json_text(schema_of(current)) + "\n", REFERENCE: reference()}
 
 
 def main() -> None:
-    """Writes them."""
+    """Writes the generated files."""
     for file, text in generated().items():
         file.write_text(text)
 

@@ -1,4 +1,5 @@
-"""routes, neighbours, fdb, addresses: what the kernel of a host or pod has, by iproute2's JSON output."""
+"""The verbs `routes`, `neighbours`, `fdb` and `addresses`: tables of the kernel of a host or pod,
+read from the JSON output of iproute2."""
 
 from __future__ import annotations
 
@@ -10,14 +11,21 @@ from typing import Annotated, Any, ClassVar
 from kubewire.components.kubeapi.resources import PODS
 from kubewire.scenarios.engine.scene.scene import End, NotYet, Scene, typed
 from kubewire.scenarios.engine.verbs.arguments import Texts
-from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Counted, Look, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.base import (
+    AT_LEAST_ONE,
+    Counted,
+    Look,
+    Observation,
+    first_lines,
+    listed,
+)
 from kubewire.scenarios.engine.verbs.commands import execute
 
 Row = Mapping[str, Any]
 
 
 def table(scene: Scene, source: End, argv: Sequence[str]) -> list[Row]:
-    """The rows that `ip -j ...` prints. Raises NotYet with its words when it fails."""
+    """The rows that `ip -j ...` prints. Raises NotYet with its error message if it fails."""
     done = execute(scene, source, list(argv))
     if done.returncode:
         raise NotYet(f"{' '.join(argv)}: {done.stderr.decode(errors='replace').strip()}")
@@ -31,28 +39,40 @@ class _Table(Look):
 
     #: field -> key in a row
     KEYS: ClassVar[Mapping[str, str]] = {}
-    count: Annotated[Counted, "how many such rows"] = AT_LEAST_ONE
+    count: Annotated[Counted, "the number of such rows"] = AT_LEAST_ONE
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = self.argv()
-        rows = table(scene, source, ["ip", "-j", *argv] if argv[0] != "bridge" else ["bridge", "-j", *argv[1:]])
+        rows = table(
+            scene,
+            source,
+            ["ip", "-j", *argv] if argv[0] != "bridge" else ["bridge", "-j", *argv[1:]],
+        )
         fitting = [row for row in rows if self._fits(row)]
-        wanted = [f"{key} {getattr(self, name)}" for name, key in self.KEYS.items() if getattr(self, name)]
-        why = "" if self.count.holds(len(fitting)) else f"expected {self.count}, got {len(fitting)} of {len(rows)}"
+        wanted = []
+        for name, key in self.KEYS.items():
+            if value := getattr(self, name):
+                wanted.append(f"{key} {value}")
+        why = ""
+        if not self.count.holds(len(fitting)):
+            why = f"expected {self.count}, got {len(fitting)} of {len(rows)}"
         shown = [self.line(row) for row in fitting]
         plain = " ".join(argv) if argv[0] == "bridge" else f"ip {' '.join(argv)}"
+        rows_shown = listed(shown[:3], "none") + _more(shown)
         return Observation(
             holds=not why,
             command=typed(source, plain),
-            seen=f"{self.title()} with {listed(wanted, 'any')}: " + listed(shown[:3], "none") + _more(shown),
+            seen=f"{self.title()} with {listed(wanted, 'any')}: {rows_shown}",
             why=why,
             detail=first_lines("\n".join(self.line(row) for row in rows)),
         )
 
     def _fits(self, row: Row) -> bool:
-        return all(
-            not getattr(self, name) or getattr(self, name) in _texts(row.get(key)) for name, key in self.KEYS.items()
-        )
+        for name, key in self.KEYS.items():
+            wanted = getattr(self, name)
+            if wanted and wanted not in _texts(row.get(key)):
+                return False
+        return True
 
     def argv(self) -> list[str]:
         raise NotImplementedError
@@ -77,14 +97,14 @@ class Routes(_Table):
     """Routes, or the route that the kernel takes to an address."""
 
     to: Annotated[str, "the destination, as `ip route` shows it"] = ""
-    lookup: Annotated[str, "an address: asks the kernel for its route (`ip route get`)"] = ""
-    source: Annotated[str, "with lookup: the packet's source address"] = ""
-    iif: Annotated[str, "with lookup: the interface that the packet comes in at"] = ""
-    table: Annotated[str, "the routing table; else main"] = ""
+    lookup: Annotated[str, "an address for which the kernel selects a route (`ip route get`)"] = ""
+    source: Annotated[str, "with lookup: source address of the packet"] = ""
+    iif: Annotated[str, "with lookup: interface at which the packet arrives"] = ""
+    table: Annotated[str, "the routing table (default: main)"] = ""
     via: Annotated[str, "the gateway"] = ""
     dev: Annotated[str, "the interface"] = ""
     src: Annotated[str, "the preferred source address"] = ""
-    type: Annotated[str, "such as unicast or blackhole"] = ""
+    type: Annotated[str, "the type, such as unicast or blackhole"] = ""
     KEYS: ClassVar[Mapping[str, str]] = {
         "to": "dst",
         "via": "gateway",
@@ -118,8 +138,13 @@ class Neighbours(_Table):
     to: Annotated[str, "the neighbour's address"] = ""
     dev: Annotated[str, "the interface"] = ""
     lladdr: Annotated[str, "the neighbour's MAC address"] = ""
-    state: Annotated[str, "such as REACHABLE or PERMANENT"] = ""
-    KEYS: ClassVar[Mapping[str, str]] = {"to": "dst", "dev": "dev", "lladdr": "lladdr", "state": "state"}
+    state: Annotated[str, "the state, such as REACHABLE or PERMANENT"] = ""
+    KEYS: ClassVar[Mapping[str, str]] = {
+        "to": "dst",
+        "dev": "dev",
+        "lladdr": "lladdr",
+        "state": "state",
+    }
 
     def argv(self) -> list[str]:
         return ["neigh", "show", *(["dev", self.dev] if self.dev else [])]
@@ -129,7 +154,8 @@ class Neighbours(_Table):
 
     def line(self, row: Row) -> str:
         states = " ".join(_texts(row.get("state", [])))
-        return f"{row.get('dst')} lladdr {row.get('lladdr', '-')} dev {row.get('dev', self.dev)} {states}"
+        dev = row.get("dev", self.dev)
+        return f"{row.get('dst')} lladdr {row.get('lladdr', '-')} dev {dev} {states}"
 
     def _fits(self, row: Row) -> bool:
         return super()._fits({"dev": self.dev, **row})
@@ -141,7 +167,7 @@ class Fdb(_Table):
 
     dev: Annotated[str, "the bridge's port or the VXLAN device"] = ""
     lladdr: Annotated[str, "the MAC address"] = ""
-    dst: Annotated[str, "the VXLAN tunnel endpoint behind which it is: another node's address"] = ""
+    dst: Annotated[str, "the VXLAN tunnel endpoint for it: the address of another node"] = ""
     KEYS: ClassVar[Mapping[str, str]] = {"dev": "ifname", "lladdr": "mac", "dst": "dst"}
 
     def argv(self) -> list[str]:
@@ -151,25 +177,33 @@ class Fdb(_Table):
         return "forwarding entries"
 
     def _fits(self, row: Row) -> bool:
-        return super()._fits({"ifname": self.dev, **row})  # asked for one device, `bridge` does not repeat it
+        # With `dev`, the output of `bridge` does not contain the name of the device.
+        return super()._fits({"ifname": self.dev, **row})
 
     def line(self, row: Row) -> str:
         behind = f" dst {row['dst']}" if "dst" in row else ""
-        return f"{row.get('mac')} dev {row.get('ifname', self.dev)}{behind} {row.get('state', '')}".rstrip()
+        dev = row.get("ifname", self.dev)
+        return f"{row.get('mac')} dev {dev}{behind} {row.get('state', '')}".rstrip()
 
 
 @dataclass(frozen=True)
 class Addresses(Look):
-    """The interfaces that have an address, on all hosts and in all pods unless from says where."""
+    """The interfaces that have an address, on all hosts and in all pods, or at the places in
+    `from`."""
 
     SOURCE: ClassVar = "optional"
     address: Annotated[str, "the address"]
-    on: Annotated[Texts | None, "exactly these interfaces, as HOST:INTERFACE or pod:NAME:INTERFACE"] = None
-    count: Annotated[Counted | None, "how many interfaces"] = None
+    on: Annotated[
+        Texts | None,
+        "exactly these interfaces, as HOST:INTERFACE or pod:NAME:INTERFACE",
+    ] = None
+    count: Annotated[Counted | None, "the number of interfaces"] = None
 
     def look(self, scene: Scene, source: End) -> Observation:
         places = [source] if source.target else everywhere(scene)
-        found = [f"{place.name}:{name}" for place in places for name in self._interfaces(scene, place)]
+        found = []
+        for place in places:
+            found += [f"{place.name}:{name}" for name in self._interfaces(scene, place)]
         why = ""
         if self.on is not None and sorted(found) != sorted(self.on):
             why = f"expected {listed(sorted(self.on))}, got {listed(sorted(found))}"
@@ -179,19 +213,21 @@ class Addresses(Look):
         return Observation(
             holds=not why,
             command=typed(places[0], f"ip -br address show to {self.address}"),
-            seen=f"{self.address} is on {listed(found, 'no interface')}; looked at {_counted(places)}",
+            seen=f"{self.address} is on {listed(found, 'no interface')} of {_counted(places)}",
             why=why,
-            detail="looked at " + listed(place.name for place in places),
+            detail="checked: " + listed(place.name for place in places),
         )
 
     def _interfaces(self, scene: Scene, place: End) -> list[str]:
         try:
             rows = table(scene, place, ["ip", "-j", "address", "show"])
         except NotYet:
-            return []  # a pod that is going away has no address any more
-        return [
-            str(row["ifname"]) for row in rows if any(i.get("local") == self.address for i in row.get("addr_info", ()))
-        ]
+            return []  # a pod that is being deleted has no address any more
+        interfaces = []
+        for row in rows:
+            if any(item.get("local") == self.address for item in row.get("addr_info", ())):
+                interfaces.append(str(row["ifname"]))
+        return interfaces
 
 
 def _counted(places: Sequence[End]) -> str:
@@ -203,11 +239,19 @@ def everywhere(scene: Scene) -> list[End]:
     """All hosts and all running pods of the cluster that have a network namespace of their own."""
     ends = [End(host.name, host.name, host.address, host.name) for host in scene.hosts.values()]
     for pod in scene.cluster.list(PODS):
-        metadata, status = pod["metadata"], pod.get("status", {})
+        metadata = pod["metadata"]
+        status = pod.get("status", {})
         if status.get("phase") == "Running" and not pod["spec"].get("hostNetwork"):
             full = f"{metadata['namespace']}/{metadata['name']}"
             shown = metadata["name"] if metadata["namespace"] == scene.namespace else full
-            ends.append(End(f"pod:{shown}", f"pod:{full}", status.get("podIP", ""), pod["spec"].get("nodeName", "")))
+            ends.append(
+                End(
+                    f"pod:{shown}",
+                    f"pod:{full}",
+                    status.get("podIP", ""),
+                    pod["spec"].get("nodeName", ""),
+                )
+            )
     return ends
 
 

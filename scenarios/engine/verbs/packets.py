@@ -1,8 +1,9 @@
-"""packets: what a capture has seen, at one interface or along a path.
+"""The verb `packets`: the packets of a capture, at single interfaces or along a path.
 
-The headers in match are those of the innermost packet, which the applications see; outer are those of what
-carries it (VXLAN). Along a path the same packet is recognised at every interface by what no hop changes
-(kubewire.scenarios.engine.packets.decode.identity), so a path also shows where addresses were translated.
+The headers in `match` are those of the innermost packet, which applications see; `outer` are those
+of the packet that carries it (VXLAN). On a path, the same packet is recognised at each interface by
+the parts that nothing on the way changes (kubewire.scenarios.engine.packets.decode.identity). So a
+path also shows where addresses were translated.
 """
 
 from __future__ import annotations
@@ -15,10 +16,25 @@ from typing import Annotated, Any, ClassVar
 from kubewire.scenarios.engine.packets.capturing import CaptureFailed, RunningCapture, Sighting
 from kubewire.scenarios.engine.packets.decode import ICMP, Identity, Packet, identity, summary
 from kubewire.scenarios.engine.scene.scene import End, Scene, SceneError
-from kubewire.scenarios.engine.verbs.arguments import Arguments, Form, Port, Texts, Way, choice, mapping
-from kubewire.scenarios.engine.verbs.base import AT_LEAST_ONE, Counted, Look, Observation, first_lines, listed
+from kubewire.scenarios.engine.verbs.arguments import (
+    Arguments,
+    Form,
+    Port,
+    Texts,
+    Way,
+    choice,
+    mapping,
+)
+from kubewire.scenarios.engine.verbs.base import (
+    AT_LEAST_ONE,
+    Counted,
+    Look,
+    Observation,
+    first_lines,
+    listed,
+)
 
-#: name -> (type, code or None for any) by IP version
+#: name -> IP version -> (type, code or None for any).
 ICMP_KINDS: Mapping[str, Mapping[int, tuple[int, int | None]]] = {
     "echo-request": {4: (8, None), 6: (128, None)},
     "echo-reply": {4: (0, None), 6: (129, None)},
@@ -46,13 +62,13 @@ def _icmp_fits(icmp: ICMP | None, name: str) -> bool:
 
 
 def _target(packet: Packet) -> str:
-    """The address that neighbour discovery or ARP asks for."""
+    """The address for which neighbour discovery or ARP asks."""
     if packet.arp:
         return packet.arp.target_ip
     return packet.icmp.target if packet.icmp else ""
 
 
-#: key of match/outer -> does the packet have it
+#: key of match or outer -> function that says whether a packet has this value.
 CHECKS: Mapping[str, Callable[[Packet, Any], bool]] = {
     "protocol": lambda p, v: p.protocol == v,
     "source": lambda p, v: bool(p.addresses) and _address_fits(p.addresses[0], v),  # type: ignore[index]
@@ -69,13 +85,13 @@ CHECKS: Mapping[str, Callable[[Packet, Any], bool]] = {
 
 
 def fits(packet: Packet, wanted: Mapping[str, Any]) -> bool:
-    """Whether a packet has all the header values."""
+    """Whether a packet has all these header values."""
     return all(CHECKS[key](packet, value) for key, value in wanted.items())
 
 
 @dataclass(frozen=True)
 class Headers(Arguments):
-    """Headers of the innermost packet, which the applications see."""
+    """Headers of the innermost packet, which applications see."""
 
     protocol: Annotated[str, choice("tcp", "udp", "icmp", "arp", "esp")] = ""
     source: Annotated[str, "an address or a range"] = ""
@@ -94,9 +110,9 @@ class Headers(Arguments):
         "exactly these TCP flags, such as S or SA",
     ] = ""
     icmp: Annotated[str, choice(*ICMP_KINDS), "the kind of ICMP or ICMPv6 message"] = ""
-    target: Annotated[str, "the address that ARP or neighbour discovery asks for"] = ""
-    ttl: Annotated[int, "the time to live, in IPv6 the hop limit"] = 0
-    payload: Annotated[str, "a text in the payload"] = ""
+    target: Annotated[str, "the address for which ARP or neighbour discovery asks"] = ""
+    ttl: Annotated[int, "the time to live, or the hop limit of IPv6"] = 0
+    payload: Annotated[str, "a text that occurs in the payload"] = ""
 
 
 @dataclass(frozen=True)
@@ -108,23 +124,35 @@ class OuterHeaders(Arguments):
     destination: Annotated[str, "an address or a range"] = ""
     sport: Annotated[Port, "the source port"] = 0
     dport: Annotated[Port, "the destination port"] = 0
-    vni: Annotated[int, "VXLAN's or Geneve's network identifier"] = 0
+    vni: Annotated[int, "the network identifier of VXLAN"] = 0
 
 
 @dataclass(frozen=True)
 class Packets(Look):
-    """The packets of a capture: at each of some interfaces, or one packet at all of them in order."""
+    """The packets of a capture: at each of several interfaces, or the same packet along a path."""
 
     SOURCE: ClassVar = "none"
-    capture: Annotated[str, "the capture's name; else the last one that was started"] = ""
-    on: Annotated[Texts, "interfaces, each of which sees the packets"] = ()
-    path: Annotated[Way, "interfaces that see the same packet one after another"] = ()
-    match: Annotated[Mapping[str, Any] | None, mapping(Headers), "headers of the innermost packet"] = None
-    outer: Annotated[Mapping[str, Any] | None, mapping(OuterHeaders), "headers of the packet that carries it"] = None
+    capture: Annotated[str, "the name of the capture (default: the last one started)"] = ""
+    on: Annotated[Texts, "interfaces; the packets must be seen at each of them"] = ()
+    path: Annotated[Way, "interfaces that the same packet must pass in this order"] = ()
+    match: Annotated[
+        Mapping[str, Any] | None,
+        mapping(Headers),
+        "headers of the innermost packet",
+    ] = None
+    outer: Annotated[
+        Mapping[str, Any] | None,
+        mapping(OuterHeaders),
+        "headers of the packet that carries it",
+    ] = None
     encapsulated: Annotated[bool | None, "whether another packet carries it"] = None
-    direction: Annotated[str, choice("in", "out"), "out: the interface's own side sends it"] = ""
+    direction: Annotated[
+        str,
+        choice("in", "out"),
+        "in: the interface receives it; out: the interface sends it",
+    ] = ""
     length: Annotated[Counted | None, "bytes on the wire"] = None
-    count: Annotated[Counted, "how many such packets"] = AT_LEAST_ONE
+    count: Annotated[Counted, "the number of such packets"] = AT_LEAST_ONE
     nat: Annotated[
         str,
         choice("none", "source", "destination", "both"),
@@ -134,16 +162,18 @@ class Packets(Look):
     @classmethod
     def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
         if ("on" in args) == ("path" in args):
-            return "", "needs on (interfaces) or path (interfaces in the packet's order)"
+            return "", "needs either on (interfaces) or path (interfaces in the packet's order)"
         if "nat" in args and "path" not in args:
-            return "nat", "needs path: the translation is seen between its first and last interface"
+            return "nat", "needs path, because it compares the first and the last interface of it"
         return None
 
     def look(self, scene: Scene, source: End) -> Observation:
         capture = self._capture(scene)
         unknown = [point for point in (*self.on, *self.path) if point not in capture.points]
         if unknown:
-            raise SceneError(f"capture {capture.name} does not listen on {listed(unknown)}: {listed(capture.points)}")
+            raise SceneError(
+                f"capture {capture.name} does not include {listed(unknown)}; it includes {listed(capture.points)}"
+            )
         try:
             capture.sync()
         except CaptureFailed as error:
@@ -162,11 +192,12 @@ class Packets(Look):
 
     def _capture(self, scene: Scene) -> RunningCapture:
         if not scene.captures:
-            raise SceneError("no capture was started before")
+            raise SceneError("no capture has been started; add a step with capture: {start: NAME}")
         if not self.capture:
             return list(scene.captures.values())[-1]
         if self.capture not in scene.captures:
-            raise SceneError(f"no capture {self.capture!r}; there are {listed(scene.captures)}")
+            captures = listed(scene.captures)
+            raise SceneError(f"no capture {self.capture!r} has been started; captures: {captures}")
         return scene.captures[self.capture]
 
     def _fits(self, sighting: Sighting) -> bool:
@@ -180,7 +211,9 @@ class Packets(Look):
         )
 
     def _at(self, seen: Sequence[Sighting]) -> _Seen:
-        by_point = {point: [one for one in seen if one.point == point and self._fits(one)] for point in self.on}
+        by_point = {}
+        for point in self.on:
+            by_point[point] = [one for one in seen if one.point == point and self._fits(one)]
         wrong = [
             f"{point}: expected {self.count}, got {len(found)}"
             for point, found in by_point.items()
@@ -194,26 +227,37 @@ class Packets(Look):
             why += _others(seen, self.on, self.match or {})
         limit = self.count.high
         too_many = limit is not None and any(len(found) > limit for found in by_point.values())
-        return _Seen(text, why, tuple(one for found in by_point.values() for one in found[:3]), too_many)
+        return _Seen(
+            text,
+            why,
+            tuple(one for found in by_point.values() for one in found[:3]),
+            too_many,
+        )
 
     def _along(self, seen: Sequence[Sighting]) -> _Seen:
         first = [one for one in seen if one.point == self.path[0] and self._fits(one)]
         if not first:
+            others = _others(seen, self.path[:1], self.match or {})
             return _Seen(
-                "packets: none", f"none that fits at {self.path[0]}{_others(seen, self.path[:1], self.match or {})}", ()
+                "packets: none",
+                f"no matching packet at {self.path[0]}{others}",
+                (),
             )
         by_identity: dict[Identity, list[Sighting]] = {}
         for one in seen:
             by_identity.setdefault(identity(one.packet), []).append(one)
         ways = [_way(self.path, one, by_identity[identity(one.packet)]) for one in first]
-        way, problem = max(((w, self._way_problem(w)) for w in ways), key=lambda item: (not item[1], len(item[0])))
+        judged = [(one, self._way_problem(one)) for one in ways]
+        way, problem = max(judged, key=lambda item: (not item[1], len(item[0])))
         took = (way[-1].time - way[0].time) / 1000
-        good = [w for w in ways if not self._way_problem(w)]
+        good = [one for one, wrong in judged if not wrong]
         if not problem and not self.count.holds(len(good)):
             problem = f"expected {self.count} packets on this path, got {len(good)}"
         if problem:
-            return _Seen(f"packets: seen at {len(way)} of {len(self.path)} interfaces", problem, tuple(way))
-        text = f"packets: {len(good)} seen at {len(self.path)} interfaces in order, {took:.0f} us end to end"
+            text = f"packets: seen at {len(way)} of {len(self.path)} interfaces"
+            return _Seen(text, problem, tuple(way))
+        count = f"{len(good)} seen at {len(self.path)} interfaces in order"
+        text = f"packets: {count}, {took:.0f} us from first to last"
         return _Seen(text, "", tuple(way))
 
     def _way_problem(self, way: Sequence[Sighting]) -> str:
@@ -222,7 +266,8 @@ class Packets(Look):
         if self.nat:
             translated = nat_between(way[0].packet.innermost, way[-1].packet.innermost)
             if translated != self.nat:
-                before, after = summary(way[0].packet.innermost), summary(way[-1].packet.innermost)
+                before = summary(way[0].packet.innermost)
+                after = summary(way[-1].packet.innermost)
                 return f"expected NAT {self.nat}, got {translated}: {before} became {after}"
         return ""
 
@@ -236,21 +281,23 @@ class _Seen:
 
 
 def _way(path: Sequence[str], start: Sighting, sightings: Sequence[Sighting]) -> list[Sighting]:
-    """The sightings of one packet along a path, as far as it goes. Time never runs backwards on it."""
+    """The sightings of one packet along a path, up to the first interface that has not seen it.
+    Each is later than the one before."""
     way = [start]
     for point in path[1:]:
-        later = next((one for one in sightings if one.point == point and one.time >= way[-1].time), None)
-        if later is None:
+        later = [one for one in sightings if one.point == point and one.time >= way[-1].time]
+        if not later:
             break
-        way.append(later)
+        way.append(later[0])
     return way
 
 
 def nat_between(first: Packet, last: Packet) -> str:
-    """none, source, destination or both: which addresses or ports differ."""
+    """Which addresses or ports differ: none, source, destination or both."""
     if not first.addresses or not last.addresses:
         return "none"
-    before, after = first.ports or (0, 0), last.ports or (0, 0)
+    before = first.ports or (0, 0)
+    after = last.ports or (0, 0)
     changed = [
         side
         for number, side in enumerate(("source", "destination"))
@@ -260,21 +307,26 @@ def nat_between(first: Packet, last: Packet) -> str:
 
 
 def _others(seen: Sequence[Sighting], points: Sequence[str], wanted: Mapping[str, Any]) -> str:
-    """What was there instead: the packet that has most of the wanted headers."""
+    """What was seen instead: the packet that has most of the wanted headers."""
     there = [one for one in seen if one.point in points]
     if not there:
-        return "; nothing at all was seen there"
-    nearest = max(there, key=lambda one: sum(CHECKS[key](one.packet.innermost, wanted[key]) for key in wanted))
-    return f"; {len(there)} others there, the most similar: {summary(nearest.packet)}"
+        return "; no packet was seen there"
+
+    def similarity(one: Sighting) -> int:
+        return sum(CHECKS[key](one.packet.innermost, value) for key, value in wanted.items())
+
+    nearest = max(there, key=similarity)
+    return f"; {len(there)} other packets were, the most similar: {summary(nearest.packet)}"
 
 
 def lines(sightings: Sequence[Sighting]) -> list[str]:
-    """One line per sighting, times in microseconds since the first."""
+    """One line per sighting, with the time in microseconds since the first."""
     width = max((len(one.point) for one in sightings), default=0)
-    return [
-        f"{(one.time - sightings[0].time) / 1000:8.0f} us  {one.point:<{width}}  {summary(one.packet)}"
-        for one in sightings
-    ]
+    text = []
+    for one in sightings:
+        since = (one.time - sightings[0].time) / 1000
+        text.append(f"{since:8.0f} us  {one.point:<{width}}  {summary(one.packet)}")
+    return text
 
 
 VERBS = {"packets": Packets}

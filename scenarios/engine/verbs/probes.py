@@ -1,4 +1,5 @@
-"""http, tcp, udp, ping, dns: something is sent from the source, and what comes back is judged."""
+"""The verbs `http`, `tcp`, `udp`, `ping` and `dns`: send something from the source, and judge the
+answer."""
 
 from __future__ import annotations
 
@@ -22,28 +23,47 @@ from kubewire.scenarios.engine.verbs.arguments import (
     choice,
     whole,
 )
-from kubewire.scenarios.engine.verbs.base import Counted, Observation, Probe, listed, quoted, text_problem
+from kubewire.scenarios.engine.verbs.base import (
+    Counted,
+    Observation,
+    Probe,
+    listed,
+    quoted,
+    text_problem,
+)
 
 PROBE = "kubewire.scenarios.engine.scene.probe:main"
 RESOLVE = "kubewire.scenarios.engine.scene.resolve:main"
 
 Failure = Annotated[
     str,
-    choice("any", "refused", "timeout", "unreachable", "reset", "too-big", "prohibited", "ttl", "dns", "protocol"),
-    "how it must fail; else it must not",
+    choice(
+        "any",
+        "refused",
+        "timeout",
+        "unreachable",
+        "reset",
+        "too-big",
+        "prohibited",
+        "ttl",
+        "dns",
+        "protocol",
+    ),
+    "the error with which it must fail (default: it must succeed)",
 ]
-Timeout = Annotated[Duration | None, "for one try (default 1s)"]
-ExceptSelf = Annotated[bool, "leaves out the pairs of a source with itself"]
-To = Annotated[str, "a place, an address or a name, also with :PORT"]
+Timeout = Annotated[Duration | None, "time for one attempt (default: 1s)"]
+ExceptSelf = Annotated[bool, "leave out pairs of a source with itself"]
+To = Annotated[str, "a place, an address or a name, optionally with :PORT"]
 
 
 def _timeout(given: float | str | None) -> float:
-    """Seconds for one try. The default is short, because a SYN that meets unfinished rules is lost."""
+    """Seconds for one attempt. The default is short: if a SYN is lost because the rules are not
+    complete yet, TCP sends the next one only after a second, and a new attempt is quicker."""
     return 1.0 if given is None else seconds(given)
 
 
 def _error_problem(result: Mapping[str, Any], wanted: str, success: str) -> str:
-    """What is wrong about how it failed, or that it did not."""
+    """Why the error, or its absence, is not as expected; "" if it is."""
     got = result.get("error")
     if wanted and not got:
         return f"expected it to fail ({wanted}), but {success}"
@@ -65,37 +85,48 @@ def _detail(result: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Http(Probe):
-    """An HTTP request and its answer. Give url, or to with port and path."""
+    """An HTTP request and its answer. Needs `url`, or `to` with `port` and `path`."""
 
     PROGRAM: ClassVar[str] = PROBE
     SHORT_FORM: ClassVar = "url"
-    url: Annotated[str, "http://..."] = ""
+    url: Annotated[str, "the URL, http://..."] = ""
     to: To = ""
-    port: Annotated[Port, "with to"] = 80
-    path: Annotated[str, "with to"] = "/"
+    port: Annotated[Port, "with to: the port"] = 80
+    path: Annotated[str, "with to: the path"] = "/"
     method: Annotated[str, choice("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")] = "GET"
     headers: Annotated[
-        Mapping[str, str] | None, Form({"type": "object", "additionalProperties": {"type": "string"}}), "of the request"
+        Mapping[str, str] | None,
+        Form({"type": "object", "additionalProperties": {"type": "string"}}),
+        "headers of the request",
     ] = None
-    body: Annotated[str, "of the request"] = ""
-    status: Annotated[Numbers, "the answer's, one of these"] = (200,)
+    body: Annotated[str, "body of the request"] = ""
+    status: Annotated[Numbers, "status of the answer: one of these"] = (200,)
     error: Failure = ""
     timeout: Timeout = None
-    repeat: Annotated[int, whole(1, 1000), "requests, one after another, each on a connection of its own"] = 1
-    distinct: Annotated[Counted | None, "how many different answers the repeated requests get"] = None
+    repeat: Annotated[
+        int,
+        whole(1, 1000),
+        "number of requests, one after another, each on a new connection",
+    ] = 1
+    distinct: Annotated[Counted | None, "with repeat: the number of different answers"] = None
     except_self: ExceptSelf = False
-    equals: Annotated[Value, "the answer's body, exactly (white space around it does not count)"] = None
-    contains: Annotated[Texts, "texts that are all in it"] = ()
-    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
-    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
+    equals: Annotated[
+        Value,
+        "the exact body of the answer, without surrounding white space",
+    ] = None
+    contains: Annotated[Texts, "texts that must all occur in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that must all match in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that must not match in it"] = ()
 
     @classmethod
     def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
-        return ("", "needs url, or to with port and path") if ("url" in args) == ("to" in args) else None
+        if ("url" in args) == ("to" in args):
+            return "", "needs either url, or to with port and path"
+        return None
 
     @property
     def address(self) -> str:
-        """The whole URL."""
+        """The complete URL."""
         if self.url:
             return self.url
         host = f"[{self.to}]" if ":" in self.to else self.to
@@ -141,9 +172,14 @@ class Http(Probe):
         if "error" in one:
             return ""
         if one["status"] not in self.status:
-            return f"expected status {listed(map(str, self.status))}, got {one['status']} {quoted(one['body'])}"
+            expected = listed(map(str, self.status))
+            return f"expected status {expected}, got {one['status']} {quoted(one['body'])}"
         return text_problem(
-            one["body"], equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+            one["body"],
+            equals=self.equals,
+            contains=self.contains,
+            matches=self.matches,
+            absent=self.absent,
         )
 
     def _seen(self, several: list[Mapping[str, Any]], bodies: list[str]) -> str:
@@ -151,9 +187,8 @@ class Http(Probe):
         if "error" in last:
             return f"{self.address}  {_failure(last)}"
         if len(several) > 1:
-            return (
-                f"{len(several)} x {self.address}  {last['status']}, {len(bodies)} different answers: {listed(bodies)}"
-            )
+            answers = f"{len(bodies)} different answers: {listed(bodies)}"
+            return f"{len(several)} x {self.address}  {last['status']}, {answers}"
         return f"{self.address}  {last['status']} {quoted(last['body'], 60)}"
 
     def _command(self) -> str:
@@ -168,53 +203,64 @@ class Http(Probe):
 
 
 def split_port(to: str, port: int) -> tuple[str, int]:
-    """ "10.0.0.1:80" -> ("10.0.0.1", 80); a port of its own wins. Raises SceneError when there is none."""
+    """Host and port of a target: "10.0.0.1:80" -> ("10.0.0.1", 80). A port other than 0 takes
+    precedence. Raises SceneError if there is none."""
     host, separator, text = to.rpartition(":")
     if port:
         return to, port
     if separator and text.isdigit():
         return host.strip("[]"), int(text)
-    raise SceneError(f"{to!r}: which port? write HOST:PORT or give port")
+    raise SceneError(f"{to!r} has no port; write HOST:PORT or add port")
 
 
 @dataclass(frozen=True)
 class Tcp(Probe):
-    """A TCP connection, and with send also an answer."""
+    """A TCP connection; with `send`, also an answer."""
 
     PROGRAM: ClassVar[str] = PROBE
     SHORT_FORM: ClassVar = "to"
     to: To
-    port: Annotated[Port, "unless to has it"] = 0
-    send: Annotated[str | None, "what is sent; then an answer is waited for"] = None
+    port: Annotated[Port, "the port, if to does not contain it"] = 0
+    send: Annotated[str | None, "text to send; an answer must follow"] = None
     error: Failure = ""
     timeout: Timeout = None
     except_self: ExceptSelf = False
-    equals: Annotated[Value, "the answer, exactly (white space around it does not count)"] = None
-    contains: Annotated[Texts, "texts that are all in it"] = ()
-    matches: Annotated[Patterns, "regular expressions that are all found in it"] = ()
-    absent: Annotated[Patterns, "regular expressions that are not found in it"] = ()
+    equals: Annotated[Value, "the exact answer, without surrounding white space"] = None
+    contains: Annotated[Texts, "texts that must all occur in it"] = ()
+    matches: Annotated[Patterns, "regular expressions that must all match in it"] = ()
+    absent: Annotated[Patterns, "regular expressions that must not match in it"] = ()
     probe: ClassVar[str] = "tcp"
     netcat: ClassVar[str] = ""
     default_send: ClassVar[str | None] = None
 
     @property
     def text(self) -> str | None:
-        """What is sent."""
+        """The text to send."""
         return self.send if self.send is not None else self.default_send
 
     def request(self) -> dict[str, Any]:
         host, port = split_port(self.to, self.port)
-        request = {"probe": self.probe, "host": host, "port": port, "timeout": _timeout(self.timeout)}
+        request = {
+            "probe": self.probe,
+            "host": host,
+            "port": port,
+            "timeout": _timeout(self.timeout),
+        }
         return request if self.text is None else {**request, "send": self.text}
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
         host, port = split_port(self.to, self.port)
-        where, body = f"{self.probe} {host}:{port}", result.get("body", "")
+        where = f"{self.probe} {host}:{port}"
+        body = result.get("body", "")
         done = f"answered {quoted(body, 60)}" if self.text is not None else "connected"
         why = _error_problem(result, self.error, done)
         if not why and "error" not in result:
             why = text_problem(
-                body, equals=self.equals, contains=self.contains, matches=self.matches, absent=self.absent
+                body,
+                equals=self.equals,
+                contains=self.contains,
+                matches=self.matches,
+                absent=self.absent,
             )
         return Observation(
             holds=not why,
@@ -234,7 +280,8 @@ class Tcp(Probe):
 
 @dataclass(frozen=True)
 class Udp(Tcp):
-    """One UDP datagram and its answer. Without send it is "hostname", which agnhost's netexec answers with its name."""
+    """A UDP datagram and its answer. Without `send`, the datagram is "hostname", which agnhost's
+    netexec answers with its host name."""
 
     probe: ClassVar[str] = "udp"
     netcat: ClassVar[str] = "-u "
@@ -243,14 +290,14 @@ class Udp(Tcp):
 
 @dataclass(frozen=True)
 class Ping(Probe):
-    """One ICMP echo request and its reply."""
+    """An ICMP echo request and its reply."""
 
     PROGRAM: ClassVar[str] = PROBE
     SHORT_FORM: ClassVar = "to"
     to: To
-    size: Annotated[int, whole(0, 65500), "bytes of data; the packet has 28 more, in IPv6 48"] = 56
+    size: Annotated[int, whole(0, 65500), "bytes of data; the packet has 28 more, 48 in IPv6"] = 56
     df: Annotated[bool, "the packet must not be fragmented"] = False
-    ttl: Annotated[int, whole(1, 255), "the time to live, in IPv6 the hop limit"] = 64
+    ttl: Annotated[int, whole(1, 255), "the time to live, or the hop limit of IPv6"] = 64
     error: Failure = ""
     timeout: Timeout = None
     except_self: ExceptSelf = False
@@ -270,8 +317,16 @@ class Ping(Probe):
         reply = f"reply from {result.get('source')}, ttl {result.get('ttl')}"
         why = _error_problem(result, self.error, reply)
         headers = 48 if ":" in self.to else 28
-        big = f", {self.size + headers} bytes{' unfragmented' if self.df else ''}" if self.size != 56 or self.df else ""
-        words = ["ping", "-c1", "-W1", *(["-M", "do"] if self.df else []), *(["-s", str(self.size)] if big else [])]
+        big = ""
+        if self.size != 56 or self.df:
+            big = f", {self.size + headers} bytes{' unfragmented' if self.df else ''}"
+        words = [
+            "ping",
+            "-c1",
+            "-W1",
+            *(["-M", "do"] if self.df else []),
+            *(["-s", str(self.size)] if big else []),
+        ]
         return Observation(
             holds=not why,
             command=typed(source, shlex.join([*words, self.to])),
@@ -284,21 +339,24 @@ class Ping(Probe):
 
 @dataclass(frozen=True)
 class Dns(Probe):
-    """A DNS question, asked as the source's stub resolver asks it, and its answer."""
+    """A DNS lookup as the stub resolver of the source makes it, and its answer."""
 
     PROGRAM: ClassVar[str] = RESOLVE
     SHORT_FORM: ClassVar = "name"
-    name: Annotated[str, "the name that is asked for"]
+    name: Annotated[str, "the name to look up"]
     type: Annotated[str, choice("A", "AAAA", "CNAME", "SRV", "PTR", "TXT", "NS", "SOA", "MX")] = "A"
-    server: Annotated[str, "else the first nameserver of /etc/resolv.conf"] = ""
-    search: Annotated[bool, "tries the domains of the search list"] = True
+    server: Annotated[str, "the server (default: the first nameserver in /etc/resolv.conf)"] = ""
+    search: Annotated[bool, "whether to try the domains of the search list"] = True
     transport: Annotated[str, choice("udp", "tcp")] = "udp"
-    rcode: Annotated[str, choice("NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP")] = "NOERROR"
-    answers: Annotated[Listed | None, "exactly these data of records of the type"] = None
-    contains: Annotated[Texts, 'texts that are in the answer, whose lines are "TYPE DATA"'] = ()
-    matches: Annotated[Patterns, "regular expressions that are found in the answer"] = ()
-    count: Annotated[Counted | None, "how many records of the type"] = None
-    authority: Annotated[bool | None, "whether there is an authority section"] = None
+    rcode: Annotated[
+        str,
+        choice("NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP"),
+    ] = "NOERROR"
+    answers: Annotated[Listed | None, "exactly these data in the records of the type"] = None
+    contains: Annotated[Texts, 'texts that must occur in the answer, as lines of "TYPE DATA"'] = ()
+    matches: Annotated[Patterns, "regular expressions that must match in the answer"] = ()
+    count: Annotated[Counted | None, "the number of records of the type"] = None
+    authority: Annotated[bool | None, "whether the answer has an authority section"] = None
     error: Failure = ""
     timeout: Timeout = None
 
@@ -314,9 +372,13 @@ class Dns(Probe):
 
     def judge(self, result: Mapping[str, Any], source: End) -> Observation:
         found = [f"{item['type']} {item['data']}" for item in result.get("answers", ())]
-        outcome = _failure(result) if "error" in result else f"{result['rcode']} {listed(found, 'no records')}"
-        found_as = result.get("name", self.name)  # none when the server did not answer
-        via = f" as {found_as}" if found_as.rstrip(".") != self.name.rstrip(".") and self.type != "PTR" else ""
+        outcome = f"{result.get('rcode')} {listed(found, 'no records')}"
+        if "error" in result:
+            outcome = _failure(result)
+        found_as = result.get("name", self.name)  # absent if the server did not answer
+        via = ""
+        if found_as.rstrip(".") != self.name.rstrip(".") and self.type != "PTR":
+            via = f" as {found_as}"
         why = self._problem(result)
         return Observation(
             holds=not why,
@@ -341,8 +403,11 @@ class Dns(Probe):
         if self.count and not self.count.holds(len(records)):
             return f"expected {self.count} {self.type} records, got {len(records)}"
         if self.authority is not None and bool(result["authority"]) != self.authority:
-            return f"authority section: {listed(str(item['data']) for item in result['authority'])}"
-        if not everything and self.rcode == "NOERROR" and self.answers is None and self.count is None:
+            section = listed(str(item["data"]) for item in result["authority"])
+            expected = "an" if self.authority else "no"
+            return f"expected {expected} authority section, got {section}"
+        unjudged = self.answers is None and self.count is None
+        if not everything and self.rcode == "NOERROR" and unjudged:
             return f"no {self.type} record" if not self._wants_nodata() else ""
         return text_problem("\n".join(everything), contains=self.contains, matches=self.matches)
 
@@ -351,12 +416,20 @@ class Dns(Probe):
 
     def _trail(self, result: Mapping[str, Any]) -> str:
         asked = [f"{item['name']} {item['rcode']}" for item in result["asked"]]
-        records = [f"{i['name']} {i['ttl']} {i['type']} {i['data']}" for i in result.get("answers", ())]
-        soa = [f"authority: {i['name']} {i['type']} {i['data']}" for i in result.get("authority", ())]
+        records = []
+        for item in result.get("answers", ()):
+            records.append(f"{item['name']} {item['ttl']} {item['type']} {item['data']}")
+        soa = []
+        for item in result.get("authority", ()):
+            soa.append(f"authority: {item['name']} {item['type']} {item['data']}")
         return "\n".join([f"server {result['server']}, asked: {', '.join(asked)}", *records, *soa])
 
     def _command(self) -> str:
-        words = ["dig", *([f"@{self.server}"] if self.server else []), *(["+search"] if self.search else [])]
+        words = [
+            "dig",
+            *([f"@{self.server}"] if self.server else []),
+            *(["+search"] if self.search else []),
+        ]
         words += ["+tcp"] if self.transport == "tcp" else []
         return shlex.join([*words, self.name, self.type])
 

@@ -1,4 +1,13 @@
-"""rules: the iptables or nftables rules of a node, as text and as the way a packet takes through the chains."""
+"""The verb `rules`: the iptables or nftables rules of a node, as text, or as the way of a packet
+through the chains.
+
+kube-proxy distributes a Service over several chains, so the text of one rule says little. A walk
+starts at a built-in chain such as PREROUTING and follows the jumps that a described packet can
+take. It works on the output of iptables-save and sends nothing. Since it knows neither all matches
+of iptables nor all properties of the packet, each rule is in one of three groups: it certainly
+matches, it certainly does not, or it may. The walk visits the first and the third group, and stops
+only at a verdict that certainly matches.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +30,29 @@ from kubewire.scenarios.engine.verbs.arguments import (
     choice,
     mapping,
 )
-from kubewire.scenarios.engine.verbs.base import Counted, Look, Observation, first_lines, listed, quoted
+from kubewire.scenarios.engine.verbs.base import (
+    Counted,
+    Look,
+    Observation,
+    first_lines,
+    listed,
+    quoted,
+)
 from kubewire.scenarios.engine.verbs.commands import execute
 
-#: nft's table and family stay with nft; iptables-save prints all tables of a family
+#: The command that prints all rules. iptables-save prints all tables of one IP family.
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "iptables": ("iptables-save",),
     "ip6tables": ("ip6tables-save",),
     "nft": ("nft", "list", "ruleset"),
 }
 
-#: targets after which no further rule of the table sees the packet (iptables-extensions(8))
+#: Targets after which no further rule of the table sees the packet (iptables-extensions(8)).
 VERDICTS = frozenset({"ACCEPT", "DROP", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT"})
-#: what a rule may say without the walk having to doubt that it matches
-UNDERSTOOD = frozenset({"-A", "-s", "-d", "-p", "-m", "-j", "--comment", "--dport", "--dports", "--dst-type", "!"})
+#: The options and matches that the walk understands. A rule with any other may match.
+UNDERSTOOD = frozenset(
+    ("-A", "-s", "-d", "-p", "-m", "-j", "--comment", "--dport", "--dports", "--dst-type", "!"),
+)
 MATCHES = frozenset({"comment", "tcp", "udp", "sctp", "multiport", "addrtype"})
 
 
@@ -53,7 +71,8 @@ class Rule:
     understood: bool = False
 
     def must_match(self, packet: Mapping[str, Any]) -> bool:
-        """True only when the rule surely matches: all it asks is understood, and known of the packet."""
+        """Whether the rule certainly matches: it has only options that the walk understands, and
+        the packet's values for all of them are known."""
         asked = {
             "source": self.source,
             "destination": self.destination,
@@ -65,16 +84,19 @@ class Rule:
         return self.understood and known and self.may_match(packet)
 
     def may_match(self, packet: Mapping[str, Any]) -> bool:
-        """False only when the rule surely does not match: what is not known of the packet does not exclude."""
+        """Whether the rule may match. An unknown value of the packet matches any option."""
         if self.local and packet.get("local") is False:
             return False
-        if self.protocol and packet.get("protocol") and not _same_protocol(self.protocol, packet["protocol"]):
+        protocol = packet.get("protocol")
+        if self.protocol and protocol and not _same_protocol(self.protocol, protocol):
             return False
         for key, wanted in (("source", self.source), ("destination", self.destination)):
             if wanted and packet.get(key) and not _within(packet[key], wanted):
                 return False
         port = packet.get("dport")
-        return not (self.dports and port and not any(_port_in(int(port), item) for item in self.dports))
+        if not self.dports or not port:
+            return True
+        return any(_port_in(int(port), item) for item in self.dports)
 
 
 def _same_protocol(rule: str, packet: str) -> bool:
@@ -106,13 +128,14 @@ class Ruleset:
         return chains
 
     def walk(self, chain: str, packet: Mapping[str, Any]) -> Iterator[tuple[int, Rule]]:
-        """(depth, rule) of every rule that the packet may match, in order, jumps followed, until one surely ends it."""
+        """(depth, rule) for each rule that the packet may match, in order and with jumps followed,
+        up to a verdict that certainly matches."""
         yield from self._walk(chain, packet, 0, frozenset())
 
     def _walk(
         self, chain: str, packet: Mapping[str, Any], depth: int, above: frozenset[str]
     ) -> Generator[tuple[int, Rule], None, bool]:
-        """Returns whether the table's work on the packet is surely done."""
+        """Returns whether the packet has certainly met a verdict."""
         for rule in self.by_chain.get(chain, ()):
             if not rule.may_match(packet):
                 continue
@@ -129,7 +152,7 @@ class Ruleset:
 
 
 def tables(text: str) -> dict[str, list[str]]:
-    """iptables-save -> table name -> its "-A" lines."""
+    """Reads the output of iptables-save: table name -> its "-A" lines."""
     found: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
@@ -141,13 +164,14 @@ def tables(text: str) -> dict[str, list[str]]:
 
 
 def parse_rule(line: str) -> Rule:
-    """One "-A CHAIN ..." line."""
+    """Reads one line "-A CHAIN ..."."""
     words = shlex.split(line)
     values: dict[str, str] = {}
     for number, word in enumerate(words[:-1]):
         if word in ("-s", "-d", "-p", "-j", "-g", "--dport", "--dports", "--dst-type"):
             values[word] = ("! " if number and words[number - 1] == "!" else "") + words[number + 1]
-    asked = words[: words.index("-j")] if "-j" in words else words  # a goto stays among the options: not understood
+    # A rule with -g (goto) has no -j, so -g remains among its options, which are not understood.
+    asked = words[: words.index("-j")] if "-j" in words else words
     matches = {word for before, word in itertools.pairwise(asked) if before == "-m"}
     options = {word for word in asked if word.startswith(("-", "!"))}
     ports = values.get("--dport") or values.get("--dports") or ""
@@ -169,9 +193,9 @@ def parse_rule(line: str) -> Rule:
 
 @dataclass(frozen=True)
 class Walk(Arguments):
-    """A packet that enters at a chain. What is not said of it excludes no rule."""
+    """A packet and the chain at which it enters. A value that is not given matches any rule."""
 
-    chain: Annotated[str, "such as PREROUTING"]
+    chain: Annotated[str, "the chain at which it enters, such as PREROUTING"]
     protocol: Annotated[str, choice("tcp", "udp", "sctp", "icmp")] = ""
     source: Annotated[str, "the source address"] = ""
     destination: Annotated[str, "the destination address"] = ""
@@ -181,25 +205,35 @@ class Walk(Arguments):
 
 @dataclass(frozen=True)
 class Rules(Look):
-    """A host's iptables or nftables rules: as text, or along a packet's walk through the chains.
+    """The iptables or nftables rules of a host: as text, or on the walk of a packet through the
+    chains.
 
-    A walk follows jumps over all rules that may match. A packet comes to at most one of the verdicts among them. Where
-    rules choose at random, each of them may be the first, and decides must allow for all.
+    A walk follows the jumps of all rules that may match. A real packet meets at most one of the
+    verdicts on it. Where rules choose at random, any of them may be the first to match, and
+    `decides` must match each of them.
     """
 
     tool: Annotated[str, choice("iptables", "ip6tables", "nft")] = "iptables"
-    table: Annotated[str, "else all tables; of a walk: else nat"] = ""
-    chain: Annotated[str, "else all chains"] = ""
-    contains: Annotated[Texts, "texts that are all in one rule"] = ()
-    matches: Annotated[Patterns, "regular expressions that are all found in one rule"] = ()
-    absent: Annotated[Patterns, "regular expressions that are found in no rule"] = ()
-    count: Annotated[Counted | None, "how many rules have what contains and matches ask"] = None
-    walk: Annotated[Mapping[str, Any] | None, mapping(Walk), "a packet that enters at a chain (iptables only)"] = None
+    table: Annotated[str, "the table (default: all tables; for a walk: nat)"] = ""
+    chain: Annotated[str, "the chain (default: all chains)"] = ""
+    contains: Annotated[Texts, "texts that must all occur in one rule"] = ()
+    matches: Annotated[Patterns, "regular expressions that must all match in one rule"] = ()
+    absent: Annotated[Patterns, "regular expressions that must not match in any rule"] = ()
+    count: Annotated[Counted | None, "the number of rules with contains and matches"] = None
+    walk: Annotated[
+        Mapping[str, Any] | None,
+        mapping(Walk),
+        "a packet that enters at a chain (iptables only)",
+    ] = None
     reaches: Annotated[
-        Patterns, "regular expressions that are found in a rule of the walk, such as KUBE-SVC-.* or a whole DNAT"
+        Patterns,
+        "regular expressions that must each match in a rule of the walk, such as KUBE-SVC-.*",
     ] = ()
-    avoids: Annotated[Patterns, "regular expressions that are found in no rule of the walk"] = ()
-    decides: Annotated[Pattern, "a regular expression that is found in the first verdict of the walk"] = ""
+    avoids: Annotated[Patterns, "regular expressions that must not match in a rule of the walk"] = ()
+    decides: Annotated[
+        Pattern,
+        "a regular expression that must match in the first verdict of the walk",
+    ] = ""
 
     def look(self, scene: Scene, source: End) -> Observation:
         argv = self._argv()
@@ -219,8 +253,13 @@ class Rules(Look):
     def _lines(self, text: str) -> list[str]:
         if self.tool == "nft":
             return text.splitlines()
-        lines = [line for name, rows in tables(text).items() for line in rows if self.table in ("", name)]
-        return [line for line in lines if not self.chain or re.match(rf"-A {self.chain}(\s|$)", line)]
+        lines = []
+        for name, rows in tables(text).items():
+            if self.table in ("", name):
+                lines += rows
+        if not self.chain:
+            return lines
+        return [line for line in lines if re.match(rf"-A {self.chain}(\s|$)", line)]
 
     def _searched(self, text: str, command: str) -> Observation:
         lines = self._lines(text)
@@ -231,53 +270,66 @@ class Rules(Look):
             why = f"expected {count} rules, got {len(fitting)}"
         wanted = listed([*map(quoted, self.contains), *(f"/{m}/" for m in self.matches)], "any")
         gone = f", none with {listed(f'/{a}/' for a in self.absent)}" if self.absent else ""
+        where = " ".join(filter(None, (self.tool, self.table, self.chain)))
         return Observation(
             holds=not why,
             command=command,
-            seen=f"{self.tool} {self.table} {self.chain} rules with {wanted}{gone}: {len(fitting)}".replace("  ", " "),
+            seen=f"{where} rules with {wanted}{gone}: {len(fitting)}",
             why=why,
             detail=first_lines("\n".join(line.strip() for line in (fitting or lines))),
         )
 
     def _fits(self, line: str) -> bool:
-        return all(part in line for part in self.contains) and all(re.search(p, line) for p in self.matches)
+        if not all(part in line for part in self.contains):
+            return False
+        return all(re.search(pattern, line) for pattern in self.matches)
 
     def _missing(self, lines: Sequence[str]) -> str:
         if self.absent:
             for pattern in self.absent:
                 if found := next((line for line in lines if re.search(pattern, line)), ""):
                     return f"/{pattern}/ should not be there: {found.strip()}"
-        if self.count is None and (self.contains or self.matches) and not any(self._fits(line) for line in lines):
-            return f"no rule of {len(lines)} has {listed([*map(quoted, self.contains), *self.matches])}"
+        searches = bool(self.contains or self.matches)
+        if self.count is None and searches and not any(self._fits(line) for line in lines):
+            wanted = listed([*map(quoted, self.contains), *self.matches])
+            return f"none of the {len(lines)} rules has {wanted}"
         return ""
 
     def _walked(self, text: str, command: str) -> Observation:
         packet = dict(self.walk or {})
         chain = str(packet.pop("chain"))
-        ruleset = Ruleset(tuple(parse_rule(line) for line in tables(text).get(self.table or "nat", ())))
+        lines = tables(text).get(self.table or "nat", ())
+        ruleset = Ruleset(tuple(parse_rule(line) for line in lines))
         steps = list(ruleset.walk(chain, packet))
         texts = [rule.text for _, rule in steps]
         missed = [p for p in self.reaches if not any(re.search(p, one) for one in texts)]
         hit = [p for p in self.avoids if any(re.search(p, one) for one in texts)]
-        why = f"does not come to {listed(missed)}" if missed else f"comes to {listed(hit)}" if hit else ""
+        why = ""
+        if missed:
+            why = f"the walk does not reach {listed(missed)}"
+        elif hit:
+            why = f"the walk reaches {listed(hit)}"
         if self.decides and not why:
             why = _undecided(self.decides, [rule for _, rule in steps if rule.target in VERDICTS])
         path = list(dict.fromkeys([chain, *(rule.target for _, rule in steps if rule.target)]))
+        way = " > ".join(path[:8]) + (" ..." if len(path) > 8 else "")
         return Observation(
             holds=not why,
             command=command,
-            seen=f"{_packet_text(packet)} goes {' > '.join(path[:8])}{' ...' if len(path) > 8 else ''}",
+            seen=f"{_packet_text(packet)} goes {way}",
             why=why,
             detail=first_lines("\n".join("  " * depth + rule.text for depth, rule in steps)),
         )
 
 
 def _undecided(pattern: str, verdicts: Sequence[Rule]) -> str:
-    """Why the first verdict that a packet may meet is not the expected one; "" when it is."""
+    """Why the first verdict on the walk is not the expected one; "" if it is."""
     if not verdicts:
         return f"no rule decides, expected /{pattern}/"
     first = verdicts[0].text
-    return "" if re.search(pattern, first) else f"expected /{pattern}/ to decide, the first verdict is {first}"
+    if re.search(pattern, first):
+        return ""
+    return f"expected /{pattern}/ to decide, but the first verdict is {first}"
 
 
 def _packet_text(packet: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""series: something is measured at several sizes, and how it grows is judged; the report shows the plot."""
+"""The verb `series`: measures something at several sizes and judges how it grows. The report plots
+the values."""
 
 from __future__ import annotations
 
@@ -30,36 +31,48 @@ GROWTH = {
 
 @dataclass(frozen=True)
 class Series(Look):
-    """Measurements at several sizes and how they grow; the report draws them.
+    """Measurements at several sizes, and how they grow; the report plots them.
 
-    A program or command prints lines of name, x and y between tabs. The judgement is a ratio within one run, because
-    the times themselves depend on the machine. It is measured once: another run would not prove the first one wrong.
+    A program or command prints lines of name, x and y, separated by tabs. A ratio of values of the
+    same run is judged, because the values themselves depend on the machine. The measurement is made
+    once, because another run would not prove the first one wrong.
     """
 
-    x: Annotated[str, "what x is, with its unit"]
-    y: Annotated[str, "what y is, with its unit"]
+    x: Annotated[str, "the quantity of x, with its unit"]
+    y: Annotated[str, "the quantity of y, with its unit"]
     growth: Annotated[
         Mapping[str, Mapping[str, float]],
         Form(GROWTH),
-        "for each name the min and max of y at the greatest x, as a multiple of y at the least x",
+        "for each name, the min and max of y at the largest x divided by y at the smallest x",
     ]
-    program: Annotated[str, Form({"type": "string", "pattern": r"^[\w.]+:\w+$"}), "package.module:function"] = ""
+    program: Annotated[
+        str,
+        Form({"type": "string", "pattern": r"^[\w.]+:\w+$"}),
+        "the program to run, as package.module:function",
+    ] = ""
     args: Annotated[
         tuple[str | float, ...],
         Form({"type": "array", "items": {"type": ["string", "number"]}}, tuple),
-        "the program's",
+        "arguments of the program",
     ] = ()
-    command: Annotated[Texts, "instead of a program: a list of words, or one text for the shell"] = ()
-    timeout: Annotated[Duration, "for the whole measurement"] = 120.0
+    command: Annotated[
+        Texts,
+        "a command instead of a program: a list of words, or one text for the shell",
+    ] = ()
+    timeout: Annotated[Duration, "time for the whole measurement"] = 120.0
 
     @classmethod
     def contradiction(cls, args: Mapping[str, Any]) -> tuple[str, str] | None:
-        return ("", "needs program or command") if ("program" in args) == ("command" in args) else None
+        if ("program" in args) == ("command" in args):
+            return "", "needs either program or command"
+        return None
 
     def look(self, scene: Scene, source: End) -> Observation:
         began = time.monotonic()
         done = self._run(scene, source, scene.left(seconds(self.timeout)))
-        argv = argv_of(self.command) if self.command else ["python", "-m", self.program, *map(str, self.args)]
+        argv = ["python", "-m", self.program, *map(str, self.args)]
+        if self.command:
+            argv = argv_of(self.command)
         if why := exit_problem(done, 0):
             return Observation(False, typed(source, shlex.join(argv)), why, why, final=True)
         chart = parse(done.text, self.x, self.y)
@@ -79,7 +92,8 @@ class Series(Look):
         if self.command:
             return execute(scene, source, argv_of(self.command), timeout)
         try:
-            running = scene.lab.start(source.target, main=self.program, args=[str(arg) for arg in self.args])
+            args = [str(arg) for arg in self.args]
+            running = scene.lab.start(source.target, main=self.program, args=args)
         except LookupError as error:
             raise NotYet(str(error)) from error
         try:
@@ -93,20 +107,22 @@ class Series(Look):
         lines = {line.name: line for line in chart.lines}
         for name, limits in self.growth.items():
             if name not in lines:
-                yield f"no series {name!r}; there are {listed(lines)}"
+                yield f"no series {name!r} was measured; series: {listed(lines)}"
                 continue
             growth = lines[name].growth
+            grew = f"{name} grew by a factor of {number(growth)}"
             if growth < limits.get("min", 0):
-                yield f"{name}: grew to {number(growth)} times, at least {number(limits['min'])} expected"
+                yield f"{grew}, expected at least {number(limits['min'])}"
             if growth > limits.get("max", float("inf")):
-                yield f"{name}: grew to {number(growth)} times, at most {number(limits['max'])} expected"
+                yield f"{grew}, expected at most {number(limits['max'])}"
 
 
 def table(chart: Chart) -> str:
-    """A row per series, a column per x."""
+    """The values as text, with a row per series and a column per x."""
     columns = sorted({at for line in chart.lines for at, _ in line.points})
-    width = max(len(chart.x), *(len(line.name) for line in chart.lines)) if chart.lines else len(chart.x)
-    rows = [f"{chart.x:<{width}}" + "".join(f"{number(at):>10}" for at in columns) + f"   ({chart.y})"]
+    width = max([len(chart.x), *(len(line.name) for line in chart.lines)])
+    heads = "".join(f"{number(at):>10}" for at in columns)
+    rows = [f"{chart.x:<{width}}{heads}   ({chart.y})"]
     for line in chart.lines:
         values = dict(line.points)
         cells = "".join(f"{number(values[at]) if at in values else '':>10}" for at in columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_the_system_namespaces_are_there(run: Run) -> None:
     [(SERVICES, "default"), (ENDPOINTS, "default"), (ENDPOINTSLICES, "default"), (SERVICECIDRS, None)],
     ids=lambda value: value.plural if isinstance(value, Resource) else "",
 )
-def test_what_is_deleted_comes_back_as_it_was(run: Run, resource: Resource, namespace: str | None) -> None:
+def test_what_is_deleted_comes_back_as_it_was(run: Run, resource: Resource[Any], namespace: str | None) -> None:
     async def act(client: Client) -> None:
         before = await client.get(resource, "kubernetes", namespace)
         await client.delete(resource, "kubernetes", namespace)

@@ -53,12 +53,16 @@ class Kubelet:
 
 async def pod_on(client: Client, name: str, kubelet: Kubelet) -> None:
     node, at = f"node-{name}", {"Port": kubelet.port}
-    await client.create(NODES, {"metadata": {"name": node}})
+    host: Any = {"metadata": {"name": node}}
+    await client.create(NODES, host)
     addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
     status = {"status": {"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": at}}}
     await client.patch(NODES, node, status, subresource="status")
     containers = [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]
-    obj = {"metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": node, "containers": containers}}
+    obj: Any = {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": node, "containers": containers},
+    }
     await client.create(PODS, obj)
 
 
@@ -203,7 +207,8 @@ def test_logs_are_streamed_as_they_come(server: RunningApiServer, run: Run) -> N
 def test_logs_of_a_pod_on_no_node_are_empty_and_exec_there_is_refused(run: Run) -> None:
     async def act(client: Client) -> None:
         spec = {"containers": [{"name": "a", "image": "i"}]}
-        await client.create(PODS, {"metadata": {"name": "lost", "namespace": "default"}, "spec": spec})
+        lost: Any = {"metadata": {"name": "lost", "namespace": "default"}, "spec": spec}
+        await client.create(PODS, lost)
         path = "/api/v1/namespaces/default/pods/lost"
         assert await client.request("GET", f"{path}/log") == b""
         with pytest.raises(ApiError) as error:
@@ -262,7 +267,7 @@ def test_pods_and_nodes_are_proxied(server: RunningApiServer, run: Run) -> None:
     run(act)
 
 
-MALFORMED = {
+MALFORMED: Any = {
     "no HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
     "no code": b"HTTP/1.1\r\n\r\n",
     "a code of letters": b"HTTP/1.1 abc OK\r\n\r\n",
@@ -333,7 +338,7 @@ def test_the_kubelet_gets_its_own_parameter_names() -> None:
     assert stream_parameters(query) == [("input", "1"), ("output", "1"), ("tty", "1"), ("command", "a b")]
 
 
-POD: dict[str, Any] = {
+POD: Any = {
     "metadata": {"name": "p"},
     "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]},
 }

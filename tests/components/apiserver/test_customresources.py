@@ -15,7 +15,7 @@ from kubewire.components.kubeapi.resources import CUSTOMRESOURCEDEFINITIONS, Kub
 from tests.components.apiserver.conftest import Run
 from tests.fuzz.apiserver.in_process import in_process
 
-SCHEMA: dict[str, Any] = {
+SCHEMA: Any = {
     "type": "object",
     "properties": {
         "spec": {
@@ -41,7 +41,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def definition(plural: str, kind: str) -> KubeObject:
+def definition(plural: str, kind: str) -> Any:
     version = {
         "schema": {"openAPIV3Schema": SCHEMA},
         "subresources": {
@@ -65,7 +65,7 @@ def definition(plural: str, kind: str) -> KubeObject:
     return {"metadata": {"name": f"{plural}.example.com"}, "spec": spec}
 
 
-async def defined(client: Client, plural: str, kind: str) -> Resource:
+async def defined(client: Client, plural: str, kind: str) -> Resource[Any]:
     await client.create(CUSTOMRESOURCEDEFINITIONS, definition(plural, kind))
     crd = await client.get(CUSTOMRESOURCEDEFINITIONS, f"{plural}.example.com")
     conditions = {one["type"]: one["status"] for one in crd["status"]["conditions"]}
@@ -75,7 +75,7 @@ async def defined(client: Client, plural: str, kind: str) -> Resource:
     return Resource("example.com", "v1", plural, kind)
 
 
-def obj(kind: str, name: str, version: str = "v1", **spec: Any) -> KubeObject:
+def obj(kind: str, name: str, version: str = "v1", **spec: Any) -> Any:
     metadata = {"name": name, "namespace": "default"}
     return {"apiVersion": f"example.com/{version}", "kind": kind, "metadata": metadata, "spec": spec}
 
@@ -86,7 +86,7 @@ def test_objects_are_pruned_defaulted_and_served_in_all_versions(run: Run) -> No
         made = await client.create(widgets, obj("Widget", "w", size=3, unknown=1, free={"any": 1}))
         assert made["spec"] == {"size": 3, "color": "red", "free": {"any": 1}}
         assert made["metadata"]["generation"] == 1
-        beta = Resource("example.com", "v1beta1", "widgets", "Widget")
+        beta: Resource[Any] = Resource("example.com", "v1beta1", "widgets", "Widget")
         assert (await client.get(beta, "w", "default"))["apiVersion"] == "example.com/v1beta1"
         await client.create(beta, obj("Widget", "other", "v1beta1", size=1, color="blue"))
         listed = await client.list(widgets, "default")
@@ -154,7 +154,7 @@ def test_columns_discovery_and_the_end(run: Run) -> None:
     run(act)
 
 
-INVALID = {
+INVALID: Any = {
     "a missing field": ({}, ["spec.size: Required value"]),
     "another type": (
         {"size": "x"},
@@ -192,7 +192,7 @@ def test_schemas_refuse_in_upstreams_words(spec: dict[str, Any], texts: list[str
     assert [error.message() for error in structural.validate({"spec": spec}, SCHEMA)] == texts
 
 
-PATHS = {
+PATHS: Any = {
     ".spec.a": [1],
     "{.spec.a}": [1],
     ".spec['b.c']": [2],
@@ -232,7 +232,7 @@ def test_a_definition_more_costs_the_same_however_many_there_are(
     assert made == ["p60s.example.org"]
 
 
-def _plain(number: int) -> KubeObject:
+def _plain(number: int) -> Any:
     schema = {"openAPIV3Schema": {"type": "object"}}
     return {
         "metadata": {"name": f"p{number}s.example.org"},

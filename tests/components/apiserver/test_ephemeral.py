@@ -11,16 +11,17 @@ from kubewire.components.kubeapi.resources import PODS
 from tests.components.apiserver.conftest import Run
 
 
-def adding(name: str, image: str = "i") -> dict[str, object]:
+def adding(name: str, image: str = "i") -> Any:
     return {"spec": {"ephemeralContainers": [{"name": name, "image": image}]}}
 
 
 def test_an_ephemeral_container_is_added_by_its_subresource_alone_and_stays(run: Run) -> None:
     async def act(client: Client) -> None:
         spec = {"containers": [{"name": "a", "image": "i"}]}
-        await client.create(PODS, {"metadata": {"name": "debugged", "namespace": "default"}, "spec": spec})
+        debugged: Any = {"metadata": {"name": "debugged", "namespace": "default"}, "spec": spec}
+        await client.create(PODS, debugged)
 
-        async def patch(body: dict[str, object], subresource: str = "ephemeralcontainers") -> dict[str, Any]:
+        async def patch(body: dict[str, object], subresource: str = "ephemeralcontainers") -> Any:
             kind = STRATEGIC_MERGE_PATCH
             return await client.patch(PODS, "debugged", body, "default", subresource=subresource, content_type=kind)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,8 @@ def test_pod_cidrs_by_jsonpath(shell: Shell, run: Run) -> None:
         names = {item["metadata"]["name"] for item in (await client.list(NODES)).items}
         if "worker-1" not in names:
             spec = {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}
-            await client.create(NODES, {"metadata": {"name": "worker-1"}, "spec": spec})
+            node: Any = {"metadata": {"name": "worker-1"}, "spec": spec}
+            await client.create(NODES, node)
 
     run(act)
     line = """get node -o jsonpath='{range .items[*]}{.metadata.name}: podCIDR={.spec.podCIDR}{"\\n"}{end}'"""

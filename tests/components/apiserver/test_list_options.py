@@ -69,10 +69,14 @@ def test_options_that_do_not_fit_are_refused(run: Run, params: dict[str, str], c
     assert (found, body["message"]) == (code, message)
 
 
+def config_map(name: str) -> Any:
+    return {"metadata": {"name": name, "namespace": "default"}}
+
+
 def test_a_next_page_has_a_version_already(run: Run) -> None:
     async def act(client: Client) -> None:
         for name in ("page-a", "page-b"):
-            await client.create(CONFIGMAPS, {"metadata": {"name": name, "namespace": "default"}})
+            await client.create(CONFIGMAPS, config_map(name))
         _, first = await get(client, limit="1")
         token = first["metadata"]["continue"]
         code, body = await get(client, **{"limit": "1", "continue": token, "resourceVersion": "1"})
@@ -86,7 +90,7 @@ def test_a_next_page_has_a_version_already(run: Run) -> None:
 def test_a_page_of_a_given_version_is_of_exactly_that_version(run: Run) -> None:
     async def act(client: Client) -> None:
         version = (await client.list(CONFIGMAPS, "default")).resource_version
-        await client.create(CONFIGMAPS, {"metadata": {"name": "a-later-one", "namespace": "default"}})
+        await client.create(CONFIGMAPS, config_map("a-later-one"))
         for params, seen in (({"limit": "500"}, False), ({}, True)):
             _, body = await get(client, resourceVersion=version, **params)
             assert ("a-later-one" in [item["metadata"]["name"] for item in body["items"]]) is seen
@@ -96,10 +100,10 @@ def test_a_page_of_a_given_version_is_of_exactly_that_version(run: Run) -> None:
 
 def test_a_watch_without_initial_events_starts_now(run: Run) -> None:
     async def act(client: Client) -> None:
-        await client.create(CONFIGMAPS, {"metadata": {"name": "there-before", "namespace": "default"}})
+        await client.create(CONFIGMAPS, config_map("there-before"))
         params = {"watch": "1", "sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}
         async with client.session().get(client.credentials.server + PATH, params=params) as response:
-            await client.create(CONFIGMAPS, {"metadata": {"name": "there-after", "namespace": "default"}})
+            await client.create(CONFIGMAPS, config_map("there-after"))
             async with asyncio.timeout(10):
                 event = orjson.loads(await response.content.readline())
         assert event["object"]["metadata"]["name"] == "there-after"
@@ -133,7 +137,7 @@ def test_a_grace_period_is_a_number(run: Run) -> None:
 
 def test_what_is_being_deleted_gets_no_new_finalizers(run: Run) -> None:
     async def act(client: Client) -> None:
-        held = {"metadata": {"name": "held", "namespace": "default", "finalizers": ["example.com/a"]}}
+        held: Any = {"metadata": {"name": "held", "namespace": "default", "finalizers": ["example.com/a"]}}
         await client.create(CONFIGMAPS, held)
         await client.delete(CONFIGMAPS, "held", "default")
         with pytest.raises(ApiError) as error:

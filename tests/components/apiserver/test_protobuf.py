@@ -83,6 +83,31 @@ def test_times_and_negative_numbers() -> None:
     assert decoded["metadata"]["deletionGracePeriodSeconds"] == -1
 
 
+def test_a_definition_with_schemas_that_may_be_two_things() -> None:
+    size = field(5, "integer") + field(8, field(1, b"0"))  # type, default
+    schema = field(5, "object") + field(29, entry("size", size)) + field(30, field(1, 0))
+    version = field(1, "v1") + field(2, 1) + field(4, field(1, schema))
+    spec = field(1, "example.org") + field(7, version)
+    decoded = protobuf.decode(envelope("apiextensions.k8s.io/v1", "CustomResourceDefinition", field(2, spec)))
+    assert decoded["spec"]["versions"][0]["schema"]["openAPIV3Schema"] == {
+        "type": "object", "additionalProperties": False, "properties": {"size": {"type": "integer", "default": 0}},
+    }  # fmt: skip
+
+
+def test_a_zero_is_kept_by_the_field_and_not_by_its_name() -> None:
+    """A container's restartPolicy is a pointer, a pod's is none."""
+    spec = field(2, field(1, "c") + field(24, "")) + field(3, "")
+    decoded = protobuf.decode(envelope("v1", "Pod", field(2, spec)))
+    assert decoded["spec"] == {"containers": [{"name": "c", "restartPolicy": ""}]}
+
+
+def test_webhooks_have_their_name_in_json() -> None:
+    decoded = protobuf.decode(
+        envelope("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", field(2, field(1, "w")))
+    )
+    assert decoded["webhooks"] == [{"name": "w"}]
+
+
 def test_unknown_fields_are_skipped() -> None:
     raw = field(1, field(1, "n") + field(999, "future") + varint(998 << 3 | 1) + bytes(8))
     assert protobuf.decode(envelope("v1", "ConfigMap", raw))["metadata"] == {"name": "n"}

@@ -19,19 +19,18 @@ from kubewire.components.kubeapi.resources import (
     PODS,
     SERVICEACCOUNTS,
     SERVICES,
-    KubeObject,
     Resource,
 )
 from tests.components.apiserver.conftest import Run
 
-EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event")
+EVENTS_V1: Resource[Any] = Resource("events.k8s.io", "v1", "events", "Event")
 
 
-def configmap(name: str, **data: str) -> KubeObject:
+def configmap(name: str, **data: str) -> Any:
     return {"metadata": {"name": name, "namespace": "default"}, "data": data}
 
 
-def pod(name: str, **spec: Any) -> KubeObject:
+def pod(name: str, **spec: Any) -> Any:
     return {
         "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
         "spec": {"containers": [{"name": "main", "image": "pause"}]} | spec,
@@ -56,7 +55,7 @@ def test_an_object_that_has_a_version_cannot_be_created(run: Run) -> None:
 
 def test_a_lease_is_replaced_only_by_who_says_which_one_it_read(run: Run) -> None:
     async def act(client: Client) -> None:
-        lease = {"metadata": {"name": "mine", "namespace": "default"}, "spec": {"holderIdentity": "a"}}
+        lease: Any = {"metadata": {"name": "mine", "namespace": "default"}, "spec": {"holderIdentity": "a"}}
         made = await client.create(LEASES, lease)
         error = await refused(client.update(LEASES, lease))
         assert error.status == 422
@@ -91,7 +90,7 @@ def test_generate_name_adds_five_characters(run: Run) -> None:
     run(act)
 
 
-ERRORS = {
+ERRORS: Any = {
     "get of nothing": (
         lambda client: client.get(PODS, "x", "default"),
         (404, "NotFound", 'pods "x" not found'),
@@ -271,11 +270,12 @@ def test_generation_counts_changes_of_the_spec_alone(run: Run) -> None:
     async def act(client: Client) -> None:
         template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
         spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
-        made = await client.create(DEPLOYMENTS, {"metadata": {"name": "gen", "namespace": "default"}, "spec": spec})
+        obj: Any = {"metadata": {"name": "gen", "namespace": "default"}, "spec": spec}
+        made = await client.create(DEPLOYMENTS, obj)
         assert made["metadata"]["generation"] == 1
         labelled = await client.patch(DEPLOYMENTS, "gen", {"metadata": {"labels": {"x": "y"}}}, "default")
         assert labelled["metadata"]["generation"] == 1
-        scaled = await client.patch(DEPLOYMENTS, "gen", {"spec": {"replicas": 3}}, "default", subresource="scale")
+        scaled: Any = await client.patch(DEPLOYMENTS, "gen", {"spec": {"replicas": 3}}, "default", subresource="scale")
         assert scaled["kind"] == "Scale"
         assert scaled["spec"] == {"replicas": 3}
         assert scaled["status"]["selector"] == "a=b"
@@ -359,13 +359,15 @@ def test_lists_select_by_labels_and_fields(run: Run) -> None:
 def test_pages_of_a_list_show_one_moment(run: Run) -> None:
     async def act(client: Client) -> None:
         for number in range(5):
-            await client.create(SERVICEACCOUNTS, {"metadata": {"name": f"p{number}", "namespace": "kube-public"}})
+            account: Any = {"metadata": {"name": f"p{number}", "namespace": "kube-public"}}
+            await client.create(SERVICEACCOUNTS, account)
         path = "/api/v1/namespaces/kube-public/serviceaccounts"
         first = orjson.loads(await client.request("GET", path, params={"limit": "2"}))
         assert [item["metadata"]["name"] for item in first["items"]] == ["p0", "p1"]
         assert first["metadata"]["remainingItemCount"] == 3
         await client.delete(SERVICEACCOUNTS, "p3", "kube-public")
-        await client.create(SERVICEACCOUNTS, {"metadata": {"name": "p22", "namespace": "kube-public"}})
+        late: Any = {"metadata": {"name": "p22", "namespace": "kube-public"}}
+        await client.create(SERVICEACCOUNTS, late)
         params = {"limit": "9", "continue": first["metadata"]["continue"]}
         second = orjson.loads(await client.request("GET", path, params=params))
         assert [item["metadata"]["name"] for item in second["items"]] == ["p2", "p3", "p4"]
@@ -449,11 +451,12 @@ def test_a_collection_is_deleted_by_selector(run: Run) -> None:
 
 def test_a_terminating_namespace_takes_nothing_new_and_goes_when_finalized(run: Run) -> None:
     async def act(client: Client) -> None:
-        made = await client.create(NAMESPACES, {"metadata": {"name": "ending"}})
+        ending: Any = {"metadata": {"name": "ending"}}
+        made = await client.create(NAMESPACES, ending)
         assert made["metadata"]["labels"] == {"kubernetes.io/metadata.name": "ending"}
         assert made["spec"]["finalizers"] == ["kubernetes"]
         assert made["status"]["phase"] == "Active"
-        marked = await client.delete(NAMESPACES, "ending")
+        marked: Any = await client.delete(NAMESPACES, "ending")
         assert marked["status"]["phase"] == "Terminating"
         obj = {"metadata": {"name": "late", "namespace": "ending"}}
         error = await refused(client.create(CONFIGMAPS, obj))
@@ -519,7 +522,7 @@ def test_eviction_deletes_the_pod(run: Run) -> None:
 
 def test_cluster_ips_are_given_out_once_and_come_back(run: Run) -> None:
     async def act(client: Client) -> None:
-        def service(name: str, address: str) -> KubeObject:
+        def service(name: str, address: str) -> Any:
             spec = {"ports": [{"port": 80}], "clusterIP": address}
             return {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
 
@@ -570,7 +573,8 @@ def test_events_are_one_storage_in_two_groups(run: Run) -> None:
 
 def test_tables_have_the_kinds_columns(run: Run) -> None:
     async def act(client: Client) -> None:
-        await client.create(NODES, {"metadata": {"name": "tabled"}})
+        node: Any = {"metadata": {"name": "tabled"}}
+        await client.create(NODES, node)
         accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
         answer = orjson.loads(await client.request("GET", "/api/v1/nodes", headers={"Accept": accept}))
         assert answer["kind"] == "Table"

@@ -111,6 +111,13 @@ OBJ: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("number", [3, 20_000], ids=["few", "as many as are sorted in parts"])
+def test_written_fields_are_in_order(number: int) -> None:
+    names = [f"f:k{index}" for index in range(number)]
+    written = to_fields_v1({("f:data", name) for name in names} | {("f:data",)})
+    assert list(written["f:data"]) == sorted([".", *names])
+
+
 def test_fields_v1_is_written_as_upstream_and_read_back() -> None:
     fields = owned_fields(OBJ, keys)
     written = to_fields_v1(fields)

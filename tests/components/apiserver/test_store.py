@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 
+from kubewire.components.apiserver import bodies
 from kubewire.components.apiserver.store import (
     Event,
     Key,
@@ -32,6 +36,55 @@ def pod(name: str, value: int = 0) -> KubeObject:
 
 def values(store: Store) -> dict[str, int]:
     return {stored.key.name: stored.obj["value"] for stored in store.items("pods")}
+
+
+def test_a_write_of_too_many_values_is_refused_after_the_comparison(tmp_path: Path) -> None:
+    """Which of two errors a client sees must not depend on the thread that counts."""
+    store = Store(tmp_path / "db")
+    large: KubeObject = {"metadata": {"name": "a"}, "values": [0] * bodies.MAX_VALUES}
+    with pytest.raises(bodies.TooLarge, match="limit is 100000 values"):
+        store.create(A, large)
+    store.create(A, pod("a"))
+    with pytest.raises(KeyExists):
+        store.create(A, large)
+    with pytest.raises(RevisionMismatch):
+        store.update(A, large, expected=7)
+    with pytest.raises(bodies.TooLarge, match="limit is 100000 values"):
+        store.update(A, large, expected=1)
+    with pytest.raises(bodies.TooLarge, match=f"limit is {bodies.MAX_BYTES}$"):
+        store.update(A, large | {"text": "x" * bodies.MAX_BYTES}, expected=1)
+    assert (values(store), store.revision) == ({"a": 0}, 1)
+
+
+def test_the_resource_version_is_one_of_the_values(tmp_path: Path) -> None:
+    def of(number: int) -> KubeObject:
+        # The object, its metadata, name and resourceVersion; an empty list counts as two.
+        return {"metadata": {"name": "a"}, "values": [0] * number}
+
+    store = Store(tmp_path / "db")
+    most = bodies.MAX_VALUES
+    assert bodies.count_values(orjson.dumps(of(most - 5) | {"metadata": {"name": "a", "resourceVersion": "1"}})) == most
+    with pytest.raises(bodies.TooLarge):
+        store.create(A, of(most - 4))
+    store.create(A, of(most - 5))
+
+
+def test_a_worker_counts_the_values_beside_the_owner_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted_in: list[str] = []
+    count = bodies.count_values
+
+    def count_and_tell(body: bytes) -> int:
+        counted_in.append(threading.current_thread().name)
+        return count(body)
+
+    monkeypatch.setattr(bodies, "count_values", count_and_tell)
+    store = Store(tmp_path / "db")
+    large: KubeObject = {"metadata": {"name": "a"}, "text": "," * 3 * bodies.MAX_VALUES}
+    created = asyncio.run(store.owner.run(lambda: store.create(A, large)))
+    asyncio.run(store.owner.run(lambda: store.update(A, created.copy() | {"more": 1}, 1)))
+    asyncio.run(store.owner.run(lambda: store.delete(A, created.copy(), 2)))
+    assert len(counted_in) == 3
+    assert all(name.startswith("long-request-") for name in counted_in)
 
 
 def test_revisions_grow_over_all_resources_and_stand_in_the_object(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from kubewire.components.apiserver.http.watching import Watcher
 from kubewire.components.apiserver.store import Key, Store
 from kubewire.components.kubeapi.client import ApiError, ApiUnavailable, Client
 from kubewire.components.kubeapi.informer import Informer, wait_synced
-from kubewire.components.kubeapi.resources import CONFIGMAPS, KubeObject
+from kubewire.components.kubeapi.resources import CONFIGMAPS
 from tests.components.apiserver.conftest import Run
 from tests.components.apiserver.running import RunningApiServer
 
 
-def configmap(name: str, namespace: str = "default", **labels: str) -> KubeObject:
+def configmap(name: str, namespace: str = "default", **labels: str) -> Any:
     return {"metadata": {"name": name, "namespace": namespace, "labels": labels}}
 
 
@@ -164,7 +164,7 @@ def test_watchers_go_on_over_a_kill_and_miss_nothing() -> None:
         seen: set[str] = set()
         relists: list[int] = []
 
-        def handler(old: KubeObject | None, new: KubeObject | None) -> None:
+        def handler(old: Any, new: Any) -> None:
             if new is not None:
                 seen.add(new["metadata"]["name"])
 

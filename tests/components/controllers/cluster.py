@@ -26,7 +26,7 @@ class FakeKubelet:
     """silent: names of nodes that renew no lease, post no status and touch no pod. unready: label app of pods
     that never become ready."""
 
-    def __init__(self, kubeconfig: str, nodes: Iterable[KubeObject]) -> None:
+    def __init__(self, kubeconfig: str, nodes: Iterable[Any]) -> None:
         self.silent: set[str] = set()
         self.unready: set[str] = set()
         self._kubeconfig, self._nodes = kubeconfig, list(nodes)
@@ -84,7 +84,7 @@ class FakeKubelet:
     async def _post_ready(self, name: str) -> None:
         """As a kubelet does at each nodeStatusUpdateFrequency: what others have made of its Ready is put right."""
         status = (await self._client.get(NODES, name))["status"]
-        standing = {item["type"]: item for item in status.get("conditions") or []}
+        standing: dict[str, Any] = {item["type"]: item for item in status.get("conditions") or []}
         if standing.get("Ready", {}).get("status") != "True":
             await self._client.patch(NODES, name, {"status": {"conditions": [ready_condition()]}}, subresource="status")
 
@@ -96,10 +96,10 @@ class FakeKubelet:
             if error.status != 404:
                 raise
             metadata = {"name": name, "namespace": "kube-node-lease"}
-            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+            lease: Any = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
             await self._client.create(LEASES, lease)
 
-    def _on_pod(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def _on_pod(self, old: Any, new: Any) -> None:
         node = (new or {}).get("spec", {}).get("nodeName")
         if new is None or not node or node in self.silent:
             return
@@ -125,7 +125,7 @@ class FakeKubelet:
                     raise
             return
 
-    def _running(self, pod: KubeObject) -> KubeObject:
+    def _running(self, pod: KubeObject) -> Any:
         uid, count = pod["metadata"]["uid"], len(self._addresses)
         address = self._addresses.setdefault(uid, f"10.244.{count // 250}.{count % 250 + 2}")
         if (pod["metadata"].get("labels") or {}).get("finish"):
@@ -145,7 +145,7 @@ class FakeKubelet:
         }
 
 
-def ready_condition() -> KubeObject:
+def ready_condition() -> Any:
     now = timestamp()
     return {
         "type": "Ready",
@@ -156,7 +156,7 @@ def ready_condition() -> KubeObject:
     }
 
 
-def fake_node(name: str, **given: Any) -> KubeObject:
+def fake_node(name: str, **given: Any) -> Any:
     """labels, taints, cpu."""
     conditions = [ready_condition()]
     resources = {"cpu": given.get("cpu", "8"), "memory": "16Gi", "pods": "110"}
@@ -172,7 +172,7 @@ def fake_node(name: str, **given: Any) -> KubeObject:
 class Cluster:
     """`with Cluster(nodes) as cluster:`; cluster.kubectl("get", "pods"); cluster.wait(lambda: ...)."""
 
-    def __init__(self, nodes: Iterable[KubeObject], *, controller_flags: Iterable[str] = ()) -> None:
+    def __init__(self, nodes: Iterable[Any], *, controller_flags: Iterable[str] = ()) -> None:
         self.api = RunningApiServer()
         self._flags = list(controller_flags)
         self._nodes = list(nodes)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kubewire.components.kubeapi.resources import KubeObject
-
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
@@ -18,16 +16,16 @@ def stamp(when: datetime = NOW) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def template(image: str = "nginx:1", labels: dict[str, str] | None = None, **spec: Any) -> KubeObject:
+def template(image: str = "nginx:1", labels: dict[str, str] | None = None, **spec: Any) -> Any:
     return {
         "metadata": {"labels": labels or {"app": "web"}},
         "spec": {"containers": [{"name": "c", "image": image}], **spec},
     }
 
 
-def workload(kind: str, name: str = "web", replicas: int | None = 3, **spec: Any) -> KubeObject:
+def workload(kind: str, name: str = "web", replicas: int | None = 3, **spec: Any) -> Any:
     """A Deployment, ReplicaSet, StatefulSet or DaemonSet that selects app=web."""
-    body: KubeObject = {"selector": {"matchLabels": {"app": "web"}}, "template": template(), **spec}
+    body: Any = {"selector": {"matchLabels": {"app": "web"}}, "template": template(), **spec}
     if replicas is not None:
         body["replicas"] = replicas
     metadata = {
@@ -41,7 +39,7 @@ def workload(kind: str, name: str = "web", replicas: int | None = 3, **spec: Any
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": body, "status": {}}
 
 
-def owned_by(owner: KubeObject) -> KubeObject:
+def owned_by(owner: Any) -> Any:
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -52,11 +50,11 @@ def owned_by(owner: KubeObject) -> KubeObject:
     }
 
 
-def pod(name: str, **given: Any) -> KubeObject:
+def pod(name: str, **given: Any) -> Any:
     """ip, node, ready, phase, labels, owner, deleting, created, ready_since, restarts, cost, spec."""
     since = stamp(given.get("ready_since", NOW))
     ready = given.get("ready", True)
-    metadata: KubeObject = {
+    metadata: Any = {
         "name": name,
         "namespace": "default",
         "uid": f"uid-{name}",
@@ -73,7 +71,7 @@ def pod(name: str, **given: Any) -> KubeObject:
     spec = {"containers": [{"name": "c", "image": "nginx:1"}], **given.get("spec", {})}
     if given.get("node", "node-1"):
         spec["nodeName"] = given.get("node", "node-1")
-    status: KubeObject = {
+    status: Any = {
         "phase": given.get("phase", "Running"),
         "conditions": [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": since}],
         "containerStatuses": [{"name": "c", "restartCount": given.get("restarts", 0)}],
@@ -84,7 +82,7 @@ def pod(name: str, **given: Any) -> KubeObject:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
 
-def node(name: str, *, taints: Any = (), labels: dict[str, str] | None = None, **given: Any) -> KubeObject:
+def node(name: str, *, taints: Any = (), labels: dict[str, str] | None = None, **given: Any) -> Any:
     allocatable = {"cpu": "4", "memory": "8Gi", "pods": "110", **given.get("allocatable", {})}
     conditions = [{"type": "Ready", "status": given.get("ready", "True"), "lastTransitionTime": stamp()}]
     return {
@@ -102,7 +100,7 @@ def node(name: str, *, taints: Any = (), labels: dict[str, str] | None = None, *
     }
 
 
-def service(name: str = "web", **spec: Any) -> KubeObject:
+def service(name: str = "web", **spec: Any) -> Any:
     body = {
         "selector": {"app": "web"},
         "clusterIP": "10.96.0.7",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubewire.components.controllers.daemonset.nodes import new_pod, node_of, verdict
@@ -11,8 +13,8 @@ from kubewire.components.kubeapi.resources import CONTROLLERREVISIONS, DAEMONSET
 from tests.components.controllers.objects import node, template, workload
 from tests.components.controllers.world import World
 
-NO_NETWORK = {"key": "node.kubernetes.io/network-unavailable", "effect": "NoSchedule"}
-CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+NO_NETWORK: Any = {"key": "node.kubernetes.io/network-unavailable", "effect": "NoSchedule"}
+CONTROL_PLANE: Any = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
 def start(count=3, nodes=None, **spec):

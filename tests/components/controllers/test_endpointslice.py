@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubewire.components.controllers.actions import Create, Delete, Update
@@ -13,7 +15,7 @@ from kubewire.components.controllers.endpointslice.reconcile import TRIGGER_TIME
 from kubewire.components.controllers.endpointslice.triggertime import observe, trigger_time
 from tests.components.controllers.objects import at, node, pod, service, stamp
 
-NODES = {name: node(name, labels={"topology.kubernetes.io/zone": f"zone-{name}"}) for name in ("node-1", "node-2")}
+NODES: Any = {name: node(name, labels={"topology.kubernetes.io/zone": f"zone-{name}"}) for name in ("node-1", "node-2")}
 
 
 def endpoints_of(svc, *pods, nodes=NODES):
@@ -103,7 +105,7 @@ class Slices:
             if isinstance(action, Create):
                 name = f"web-{len(self.found)}-{id(action)}"
                 metadata = action.obj["metadata"] | {"name": name, "uid": name, "resourceVersion": "1"}
-                self.found[name] = action.obj | {"metadata": metadata}
+                self.found[name] = {**action.obj, "metadata": metadata}
             elif isinstance(action, Update):
                 self.found[action.obj["metadata"]["name"]] = action.obj
             elif isinstance(action, Delete):
@@ -224,7 +226,7 @@ def test_ready_addresses_go_first_when_not_all_fit():
 def test_endpoints_that_are_right_are_left_alone():
     (action,) = plan(service(), pods_of(range(3)), None, stamp())
     assert isinstance(action, Create)
-    made = action.obj
+    made: Any = action.obj
     assert made["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"] == "endpoint-controller"
     assert plan(service(), pods_of(range(3)), made, None) == ()
     (update,) = plan(service(), pods_of(range(2)), made, None)

@@ -197,6 +197,6 @@ def test_health_and_metrics_are_served():
 @pytest.mark.parametrize("text", ["\u00b2", "9" * 5000, "-1", "1.5", ""])
 def test_an_annotation_that_is_no_number_stops_no_controller(text):
     """Whoever may write an object writes its annotations; str.isdigit() takes what int() does not."""
-    annotated = {"metadata": {"name": "x", "annotations": {REVISION: text, INDEX: text}}}
+    annotated: Any = {"metadata": {"name": "x", "annotations": {REVISION: text, INDEX: text}}}
     assert revision_of(annotated) == 0
     assert index_of(annotated) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_nobody_is_evicted_while_every_node_is_silent():
     assert keys(taints) == {("unreachable", "NoSchedule")}
 
 
-TAINT = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": stamp()}
+TAINT: Any = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": stamp()}
 
 
 def tolerating(seconds=None):

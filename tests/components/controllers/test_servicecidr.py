@@ -11,11 +11,11 @@ from kubewire.components.controllers.servicecidr.plan import FINALIZER, is_neede
 from tests.components.controllers.objects import NOW, stamp
 
 
-def cidr(*cidrs: str, **metadata: Any) -> dict[str, Any]:
+def cidr(*cidrs: str, **metadata: Any) -> Any:
     return {"kind": "ServiceCIDR", "metadata": {"name": "more", **metadata}, "spec": {"cidrs": list(cidrs)}}
 
 
-def carried_out(given: dict[str, Any], others: list[dict[str, Any]], addresses: list[str]) -> dict[str, Any]:
+def carried_out(given: Any, others: list[Any], addresses: list[str]) -> Any:
     """The object when nothing is left to do."""
     for _ in range(5):
         actions = plan(given, others, addresses, NOW)
@@ -32,7 +32,7 @@ def ready(given: dict[str, Any]) -> tuple[str, str, str]:
     return found["status"], found["reason"], found["message"]
 
 
-LEAVING = {"deletionTimestamp": stamp(), "finalizers": [FINALIZER]}
+LEAVING: Any = {"deletionTimestamp": stamp(), "finalizers": [FINALIZER]}
 
 
 def test_a_new_one_gets_finalizer_and_condition():

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from kubewire.components.kubeapi.client import Client
 from kubewire.components.kubeapi.informer import Informer
@@ -24,7 +25,7 @@ def address(number: int) -> str:
     return f"10.244.{number // 250}.{number % 250 + 2}"
 
 
-def pod(number: int) -> KubeObject:
+def pod(number: int) -> Any:
     container = {"name": "c", "image": "nginx"}
     return {
         "apiVersion": "v1",
@@ -34,7 +35,7 @@ def pod(number: int) -> KubeObject:
     }
 
 
-def status(number: int, ready: bool) -> KubeObject:
+def status(number: int, ready: bool) -> Any:
     condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": "2026-01-01T00:00:00Z"}
     return {
         "phase": "Running",
@@ -44,7 +45,7 @@ def status(number: int, ready: bool) -> KubeObject:
     }
 
 
-SERVICE = {
+SERVICE: Any = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "many", "namespace": "default"},
@@ -60,7 +61,7 @@ class Watched:
         self.twice: list[str] = []
         self.changed = asyncio.Event()
 
-    def handle(self, old: KubeObject | None, new: KubeObject | None) -> None:
+    def handle(self, old: Any, new: Any) -> None:
         name = (new or old or {})["metadata"]["name"]
         if new is None:
             self.slices.pop(name, None)

@@ -23,10 +23,10 @@ from kubewire.components.controllers.endpointslice.zonehints import (
 from tests.components.controllers.objects import node, pod, service
 
 ZONE = "topology.kubernetes.io/zone"
-HALVES = {"a": 0.5, "b": 0.5}
+HALVES: Any = {"a": 0.5, "b": 0.5}
 
 
-def zoned(name: str, zone: str, cpu: str = "4", **given: Any) -> dict[str, Any]:
+def zoned(name: str, zone: str, cpu: str = "4", **given: Any) -> Any:
     labels = {ZONE: zone} if zone else {}
     return node(name, labels=labels | given.pop("labels", {}), allocatable={"cpu": cpu}, **given)
 
@@ -90,7 +90,7 @@ def test_hints_are_looked_at_anew_when_the_nodes_would_overload_a_zone(allocated
     assert is_overloaded(allocated, ratios) is overloaded
 
 
-def auto_service(**spec: Any) -> dict[str, Any]:
+def auto_service(**spec: Any) -> Any:
     svc = service(**spec)
     svc["metadata"]["annotations"] = {"service.kubernetes.io/topology-mode": "Auto"}
     return svc
@@ -104,24 +104,24 @@ def test_the_older_annotation_counts_where_the_newer_is_not_set():
     assert not is_auto(svc)
 
 
-NODES = {name: zoned(name, zone) for name, zone in (("node-a", "a"), ("node-b", "b"))}
+NODES: Any = {name: zoned(name, zone) for name, zone in (("node-a", "a"), ("node-b", "b"))}
 
 
-def pods(a: int, b: int, **given: Any) -> list[dict[str, Any]]:
+def pods(a: int, b: int, **given: Any) -> list[Any]:
     where = [("node-a", number) for number in range(a)] + [("node-b", number) for number in range(b)]
     return [pod(f"{on}-{n}", ip=f"10.244.{int(on[-1], 16)}.{n + 2}", node=on, **given) for on, n in where]
 
 
 def synced(
-    svc: dict[str, Any],
-    given: list[dict[str, Any]],
-    existing: list[dict[str, Any]],
+    svc: Any,
+    given: list[Any],
+    existing: list[Any],
     auto: AutoHints | None,
     size: int = 100,
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """The slices after the plan is carried out."""
     groups = desired_groups(svc, given, NODES, hints=auto is None)
-    slices = {item["metadata"]["name"]: item for item in copy.deepcopy(existing)}
+    slices: dict[str, Any] = {item["metadata"]["name"]: item for item in copy.deepcopy(existing)}
     for number, action in enumerate(plan_slices(shape_of(svc, size, None), existing, groups, ["IPv4"], auto)):
         assert isinstance(action, Create | Update)
         name = action.obj["metadata"].setdefault("name", f"new-{len(slices)}-{number}")

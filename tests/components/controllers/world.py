@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from kubewire.components.controllers.actions import Action, Create, Delete, Emit, Patch, SlowStart, Update
 from kubewire.components.controllers.meta import controller_uid
@@ -22,21 +23,21 @@ class World:
         self._objects: dict[str, dict[str, KubeObject]] = {}
         self._count = itertools.count(1)
 
-    def put(self, resource: Resource, obj: KubeObject) -> KubeObject:
+    def put(self, resource: Resource[Any], obj: Any) -> Any:
         obj = copy.deepcopy(obj)
         self._objects.setdefault(resource.plural, {})[obj["metadata"]["name"]] = obj
         return obj
 
-    def get(self, resource: Resource, name: str) -> KubeObject:
+    def get(self, resource: Resource[Any], name: str) -> Any:
         return self._objects[resource.plural][name]
 
-    def all(self, resource: Resource) -> list[KubeObject]:
+    def all(self, resource: Resource[Any]) -> list[Any]:
         return list(self._objects.get(resource.plural, {}).values())
 
-    def owned(self, resource: Resource, owner: KubeObject) -> list[KubeObject]:
+    def owned(self, resource: Resource[Any], owner: Any) -> list[KubeObject]:
         return [item for item in self.all(resource) if controller_uid(item) == owner["metadata"]["uid"]]
 
-    def names(self, resource: Resource) -> list[str]:
+    def names(self, resource: Resource[Any]) -> list[str]:
         return sorted(self._objects.get(resource.plural, {}))
 
     def tick(self, seconds: float) -> None:
@@ -74,7 +75,7 @@ class World:
         return writes
 
     def _create(self, action: Create) -> None:
-        obj = copy.deepcopy(action.obj)
+        obj: Any = copy.deepcopy(action.obj)
         metadata, number = obj["metadata"], next(self._count)
         metadata.setdefault("name", f"{metadata.get('generateName')}{number:05}")
         metadata |= {"uid": f"uid-{number}", "generation": 1, "resourceVersion": "1"}
@@ -118,7 +119,7 @@ class World:
                 item["status"] = {"phase": "Running", "conditions": [ready]}
 
 
-def merge(target: KubeObject, patch: KubeObject) -> None:
+def merge(target: Any, patch: Any) -> None:
     """RFC 7386."""
     for key, value in patch.items():
         if value is None:

@@ -332,7 +332,7 @@ def named(address: str, a: Addresses) -> str:
     return names.get(address, address)
 
 
-def objects(family: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def objects(family: str) -> list[tuple[Any, Any]]:
     """(Service, EndpointSlice) of the table."""
     return [(_service(name, item, family), _slice(name, item, family)) for name, item in SERVICES.items()]
 

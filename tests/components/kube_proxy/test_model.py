@@ -16,6 +16,7 @@ from kubewire.components.kube_proxy.state.model import IPV4, Endpoint, Node, Ser
 from kubewire.components.kube_proxy.state.snapshot import Snapshot
 from kubewire.components.kube_proxy.state.topology import choose
 from kubewire.components.kube_proxy.state.tracker import Tracker
+from kubewire.components.kubeapi import types
 
 NODE = Node("n1", ("172.18.0.3",), "z1")
 CLUSTER = ServicePort("10.96.0.1", 80, "tcp")
@@ -54,12 +55,12 @@ def test_endpoints_are_chosen_by_policy_condition_and_hint(service, endpoints, c
     assert set(chosen.reachable) == {*cluster, *local}
 
 
-def service(name: str = "web", ip: str = "10.96.0.1", **spec: Any) -> dict[str, Any]:
+def service(name: str = "web", ip: str = "10.96.0.1", **spec: Any) -> Any:
     spec = {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"name": "p", "port": 80}]} | spec
     return {"metadata": {"namespace": "ns", "name": name}, "spec": spec}
 
 
-def endpoint_slice(name: str, service_name: str = "web", *ips: str) -> dict[str, Any]:
+def endpoint_slice(name: str, service_name: str = "web", *ips: str) -> Any:
     return {
         "metadata": {"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": service_name}},
         "addressType": "IPv4",
@@ -86,9 +87,22 @@ def test_what_is_kept_of_objects_says_the_same():
     hints = {"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]}
     whole = endpoint_slice("s1", "web", "10.244.1.1")
     whole["endpoints"][0] |= {"nodeName": "n1", "hints": hints, "targetRef": {"kind": "Pod", "name": "a"}}
-    trimmed = objects.trim_slice(whole)
-    assert objects.slice_endpoints(trimmed) == objects.slice_endpoints(whole)
-    assert "targetRef" not in trimmed["endpoints"][0]
+    slim = objects.trim_slice(whole)
+    assert objects.slice_endpoints(slim) == objects.slice_endpoints(whole)
+    assert "targetRef" not in slim["endpoints"][0]
+
+
+@pytest.mark.parametrize(
+    ("names", "struct"),
+    [
+        (objects._SERVICE_SPEC, types.ServiceSpec),
+        (objects._ENDPOINT, types.Endpoint),
+        (objects._METADATA, types.ObjectMeta),
+    ],
+)
+def test_the_names_of_what_is_kept_are_those_of_fields(names, struct):
+    # mypy does not see them, because they are values.
+    assert names <= struct.__annotations__.keys()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,7 @@ def test_services_without_a_cluster_ip_of_the_family_have_no_rules(spec, count):
 
 
 def test_traffic_policies_and_affinity_are_read():
-    spec: dict[str, Any] = {
+    spec: Any = {
         "type": "LoadBalancer",
         "externalTrafficPolicy": "Local",
         "internalTrafficPolicy": "Local",

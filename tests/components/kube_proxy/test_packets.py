@@ -107,14 +107,14 @@ def _prepare(fabric: Fabric, family: str) -> None:
     fabric.answer_forever()
 
 
-def _walk(fabric: Fabric, mode: str, family: str) -> dict[str, Any]:
+def _walk(fabric: Fabric, mode: str, family: str) -> Any:
     _prepare(fabric, family)
     nodes = Programmed(fabric, mode, family)
     if mode == "ipvs":
         for node in scratch.BRIDGES:
             fabric.inside(node, lambda: sysctls.require(sysctls.of_ipvs(flows.config(mode, family, {}))))
     nodes.write({})
-    seen: dict[str, Any] = {"": nodes.ask_all(FLOWS)}
+    seen: Any = {"": nodes.ask_all(FLOWS)}
     seen["ping"] = _ping(fabric, flows.destination(Flow("", "a", "cluster web", REFUSED), ADDRESSES[family])[0])
     seen["affinity"] = _affinity(fabric, nodes)
     seen["while written"] = _while_written(fabric, nodes)
@@ -129,7 +129,7 @@ def _ping(fabric: Fabric, address: str) -> int:
     return int(fabric.inside("a", lambda: subprocess.run(argv, stdout=subprocess.DEVNULL).returncode))
 
 
-def _affinity(fabric: Fabric, nodes: Programmed) -> dict[str, Any]:
+def _affinity(fabric: Fabric, nodes: Programmed) -> Any:
     bits = ADDRESSES[nodes.family].pod_bits
     nodad = " nodad" if nodes.family == IPV6 else ""
     fabric.ip("a", [f"addr add {sender}/{bits} dev eth0{nodad}" for sender in nodes.senders()])
@@ -141,7 +141,7 @@ def _affinity(fabric: Fabric, nodes: Programmed) -> dict[str, Any]:
     return {"sticky": sticky, "before": before, "after": after}
 
 
-def _while_written(fabric: Fabric, nodes: Programmed) -> dict[str, Any]:
+def _while_written(fabric: Fabric, nodes: Programmed) -> Any:
     """A client that connects all the time, while all is written anew by the process and by a new one."""
     address, port = flows.destination(Flow("", "a", "cluster web", REFUSED), ADDRESSES[nodes.family])
     failures: list[str] = []

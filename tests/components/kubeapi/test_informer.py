@@ -14,7 +14,7 @@ from kubewire.components.kubeapi.kubeconfig import Credentials
 from kubewire.components.kubeapi.resources import PODS, KubeObject
 
 
-def pod(name: str, version: int, **labels: str) -> KubeObject:
+def pod(name: str, version: int, **labels: str) -> Any:
     metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": str(version), "labels": labels}
     return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata}
 
@@ -64,11 +64,13 @@ async def with_server(handler: Any, body: Callable[[Client], Awaitable[Any]]) ->
         await runner.cleanup()
 
 
-def follow(server: FakeServer, script: Callable[[Informer, asyncio.Queue[tuple[str, str]]], Awaitable[None]]) -> None:
+def follow(
+    server: FakeServer, script: Callable[[Informer[Any], asyncio.Queue[tuple[str, str]]], Awaitable[None]]
+) -> None:
     async def body(client: Client) -> None:
         seen: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
-        def handler(old: KubeObject | None, new: KubeObject | None) -> None:
+        def handler(old: Any, new: Any) -> None:
             what = "added" if old is None else "deleted" if new is None else "changed"
             seen.put_nowait((what, (new or old or {})["metadata"]["name"]))
 
@@ -86,7 +88,7 @@ def test_the_store_follows_list_and_watch() -> None:
     server = FakeServer()
     server.pods = [pod("a", 1)]
 
-    async def script(informer: Informer, seen: asyncio.Queue[tuple[str, str]]) -> None:
+    async def script(informer: Informer[Any], seen: asyncio.Queue[tuple[str, str]]) -> None:
         assert await seen.get() == ("added", "a")
         server.events.put_nowait({"type": "ADDED", "object": pod("b", 2)})
         server.events.put_nowait({"type": "MODIFIED", "object": pod("b", 3)})
@@ -101,7 +103,7 @@ def test_the_store_follows_list_and_watch() -> None:
 def test_a_broken_watch_goes_on_from_the_last_version_seen_without_a_new_list() -> None:
     server = FakeServer()
 
-    async def script(informer: Informer, seen: asyncio.Queue[tuple[str, str]]) -> None:
+    async def script(informer: Informer[Any], seen: asyncio.Queue[tuple[str, str]]) -> None:
         server.events.put_nowait({"type": "ADDED", "object": pod("a", 7)})
         assert await seen.get() == ("added", "a")
         server.events.put_nowait("break")
@@ -117,7 +119,7 @@ def test_a_version_that_is_too_old_leads_to_a_list_whose_difference_is_told() ->
     server = FakeServer()
     server.pods = [pod("gone", 1), pod("kept", 1)]
 
-    async def script(informer: Informer, seen: asyncio.Queue[tuple[str, str]]) -> None:
+    async def script(informer: Informer[Any], seen: asyncio.Queue[tuple[str, str]]) -> None:
         assert [await seen.get(), await seen.get()] == [("added", "gone"), ("added", "kept")]
         server.pods, server.version = [pod("kept", 1), pod("fresh", 9)], 9
         status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
@@ -130,7 +132,7 @@ def test_a_version_that_is_too_old_leads_to_a_list_whose_difference_is_told() ->
 def test_an_object_larger_than_a_read_buffer_arrives_whole() -> None:
     server = FakeServer()
 
-    async def script(informer: Informer, seen: asyncio.Queue[tuple[str, str]]) -> None:
+    async def script(informer: Informer[Any], seen: asyncio.Queue[tuple[str, str]]) -> None:
         server.events.put_nowait({"type": "ADDED", "object": pod("big", 2, big="x" * 1_000_000)})
         await seen.get()
         assert len(informer.store["default", "big"]["metadata"]["labels"]["big"]) == 1_000_000

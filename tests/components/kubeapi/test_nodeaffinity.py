@@ -9,15 +9,15 @@ import pytest
 from kubewire.components.kubeapi.nodeaffinity import pod_admits_node
 from kubewire.components.kubeapi.resources import KubeObject
 
-NODE: KubeObject = {"metadata": {"name": "worker-1", "labels": {"zone": "a", "cores": "8", "model": "x"}}}
+NODE: Any = {"metadata": {"name": "worker-1", "labels": {"zone": "a", "cores": "8", "model": "x"}}}
 
 
-def affinity(*terms: KubeObject) -> KubeObject:
+def affinity(*terms: KubeObject) -> Any:
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
     return {"affinity": {"nodeAffinity": required}}
 
 
-def label(key: str, operator: str, *values: Any) -> KubeObject:
+def label(key: str, operator: str, *values: Any) -> Any:
     return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
 
 
@@ -59,5 +59,5 @@ def label(key: str, operator: str, *values: Any) -> KubeObject:
         ),
     ],
 )  # fmt: skip
-def test_a_pod_admits_a_node(spec: KubeObject, admitted: bool) -> None:
+def test_a_pod_admits_a_node(spec: Any, admitted: bool) -> None:
     assert pod_admits_node(spec, NODE) is admitted

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from kubewire.components.kubeapi.resources import KubeObject
 from kubewire.components.kubeapi.taints import tolerates, untolerated
 
-GPU = {"key": "gpu", "value": "a100", "effect": "NoSchedule"}
+GPU: Any = {"key": "gpu", "value": "a100", "effect": "NoSchedule"}
 
 
 @pytest.mark.parametrize(
@@ -25,13 +26,13 @@ GPU = {"key": "gpu", "value": "a100", "effect": "NoSchedule"}
         pytest.param({"key": "gpu", "operator": "Like", "value": "a100"}, False, id="no such operator"),
     ],
 )
-def test_a_toleration_covers_a_taint(toleration: KubeObject, expected: bool) -> None:
+def test_a_toleration_covers_a_taint(toleration: Any, expected: bool) -> None:
     assert tolerates(toleration, GPU) is expected
 
 
 def test_the_first_taint_with_an_effect_that_counts_and_that_nothing_tolerates() -> None:
-    soft = {"key": "slow", "effect": "PreferNoSchedule"}
-    down = {"key": "down", "effect": "NoExecute"}
+    soft: Any = {"key": "slow", "effect": "PreferNoSchedule"}
+    down: Any = {"key": "down", "effect": "NoExecute"}
     taints = [soft, GPU, down]
     assert untolerated(taints, [], ["NoSchedule", "NoExecute"]) == GPU
     assert untolerated(taints, [{"key": "gpu", "operator": "Exists"}], ["NoSchedule", "NoExecute"]) == down

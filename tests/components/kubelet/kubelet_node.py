@@ -35,7 +35,7 @@ AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
 NODE_IP = "172.18.0.3"
 DEADLINE = 15.0
 
-CONFLIST: dict[str, Any] = {
+CONFLIST: Any = {
     "cniVersion": "1.0.0",
     "name": "test",
     "plugins": [
@@ -60,7 +60,7 @@ crashLoopBackOff: {maxContainerRestartPeriod: 300s}
 """
 
 
-def simple_pod(name: str, *containers: dict[str, Any], namespace: str = "default", **spec: Any) -> KubeObject:
+def simple_pod(name: str, *containers: dict[str, Any], namespace: str = "default", **spec: Any) -> Any:
     """Containers default to a shell that sleeps and ends on SIGTERM."""
     listed = [{"image": "busybox:1.36", **item} for item in containers] or [{**sleeper(), "name": "app"}]
     body = {
@@ -73,11 +73,11 @@ def simple_pod(name: str, *containers: dict[str, Any], namespace: str = "default
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": body}
 
 
-def sleeper(name: str = "app") -> dict[str, Any]:
+def sleeper(name: str = "app") -> Any:
     return {"name": name, "image": "busybox:1.36", "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait"]}
 
 
-def server(name: str = "app", **fields: Any) -> dict[str, Any]:
+def server(name: str = "app", **fields: Any) -> Any:
     """A small HTTP server on port 8080 that serves /srv/www (an emptyDir or nothing)."""
     command = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/tmp"]
     return {"name": name, "image": "busybox:1.36", "command": command, **fields}
@@ -192,51 +192,51 @@ class Node:
                 raise AssertionError(f"not within {seconds} s: {what}\n{self.logs()}")
             await asyncio.sleep(0.02)
 
-    async def ready_node(self) -> KubeObject:
+    async def ready_node(self) -> Any:
         self.set_network(CONFLIST)
         return await self.until(lambda: self.node_condition("True"), "the node is ready")
 
     async def node_condition(self, status: str) -> KubeObject | None:
-        node = await self.client.get(NODES, "worker-1")
+        node: Any = await self.client.get(NODES, "worker-1")
         ready = condition(node, "Ready")
         return node if ready and ready["status"] == status else None
 
-    async def get(self, name: str, namespace: str = "default") -> KubeObject:
+    async def get(self, name: str, namespace: str = "default") -> Any:
         return await self.client.get(PODS, name, namespace)
 
-    async def create(self, pod: KubeObject) -> KubeObject:
+    async def create(self, pod: KubeObject) -> Any:
         return await self.client.create(PODS, pod)
 
     async def pod_where(
         self, name: str, test: Callable[[KubeObject], Any], what: str, seconds: float = DEADLINE
-    ) -> KubeObject:
+    ) -> Any:
         async def check() -> KubeObject | None:
             pod = await self.get(name)
             return pod if test(pod) else None
 
         try:
-            found: KubeObject = await self.until(check, f"pod {name}: {what}", seconds)
+            found: Any = await self.until(check, f"pod {name}: {what}", seconds)
             return found
         except AssertionError as error:
             pod = await self.get(name)
             events = [f"{e['reason']}: {e['message']}" for e in await self.events(name)]
             raise AssertionError(f"{error}\n{json.dumps(pod.get('status'), indent=1)}\n{events}") from error
 
-    async def running(self, pod: KubeObject) -> KubeObject:
+    async def running(self, pod: KubeObject) -> Any:
         """Created and Ready."""
         created = await self.create(pod)
         return await self.pod_where(created["metadata"]["name"], is_ready, "is ready")
 
     async def events(self, name: str) -> list[KubeObject]:
-        listed = await self.client.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
+        listed: Any = await self.client.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
         return listed.items
 
-    async def event(self, name: str, reason: str, text: str = "") -> KubeObject:
+    async def event(self, name: str, reason: str, text: str = "") -> Any:
         async def check() -> KubeObject | None:
             found = [e for e in await self.events(name) if e["reason"] == reason and text in e["message"]]
             return found[0] if found else None
 
-        found: KubeObject = await self.until(check, f"event {reason} of {name}: {text}")
+        found: Any = await self.until(check, f"event {reason} of {name}: {text}")
         return found
 
     async def gone(self, name: str, seconds: float = DEADLINE) -> None:
@@ -274,7 +274,7 @@ class Node:
         return (done.stdout + done.stderr).decode()
 
 
-def status(pod: KubeObject, container: str) -> dict[str, Any]:
+def status(pod: KubeObject, container: str) -> Any:
     both = [*pod["status"].get("containerStatuses", []), *pod["status"].get("initContainerStatuses", [])]
     return next((item for item in both if item["name"] == container), {})
 
@@ -394,9 +394,9 @@ async def _prepare(node: Node) -> None:
         (SERVICEACCOUNTS, "default", {}),
         (CONFIGMAPS, "kube-root-ca.crt", {"data": ca}),
     ):
-        head = {"apiVersion": "v1", "kind": resource.kind, "metadata": {"name": name, "namespace": "default"}}
+        head: Any = {"apiVersion": "v1", "kind": resource.kind, "metadata": {"name": name, "namespace": "default"}}
         with contextlib.suppress(ApiError):
-            await node.client.create(resource, {**head, **fields})
+            await node.client.create(resource, head | fields)
 
 
 async def _with_client(node: Node, body: Body) -> None:

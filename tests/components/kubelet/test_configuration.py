@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,7 +197,7 @@ def test_other_reasons_not_to_start(image: str, policy: str, reason: str) -> Non
 
 
 def test_what_cni_plugins_are_told() -> None:
-    pod = {
+    pod: Any = {
         "metadata": {
             "name": "p",
             "namespace": "d",

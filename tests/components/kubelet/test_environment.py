@@ -13,7 +13,7 @@ from kubewire.components.kubelet.pod.expansion import expand
 NODE = NodeFacts("worker-1", ("172.18.0.3",), {"cpu": "2", "memory": "4194304Ki"})
 
 
-def pod(**spec: Any) -> dict[str, Any]:
+def pod(**spec: Any) -> Any:
     metadata = {
         "name": "web-1",
         "namespace": "shop",
@@ -24,7 +24,7 @@ def pod(**spec: Any) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"containers": [{"name": "app"}], **spec}}
 
 
-def service(name: str, namespace: str, ip: str, *ports: tuple[str, int, str]) -> dict[str, Any]:
+def service(name: str, namespace: str, ip: str, *ports: tuple[str, int, str]) -> Any:
     listed = [{"name": n, "port": p, "protocol": proto} for n, p, proto in ports]
     return {"metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": ip, "ports": listed}}
 
@@ -89,7 +89,7 @@ def test_without_service_links_only_kubernetes_is_left() -> None:
 
 def test_later_entries_win_and_may_refer_to_earlier_ones_and_to_services() -> None:
     config = {"settings": {"data": {"LEVEL": "info", "MODE": "fast"}}}
-    container = {
+    container: Any = {
         "name": "app",
         "envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "CFG_"}, {"configMapRef": {"name": "settings"}}],
         "env": [
@@ -107,7 +107,7 @@ def test_later_entries_win_and_may_refer_to_earlier_ones_and_to_services() -> No
 
 
 def test_value_from_every_kind_of_source() -> None:
-    container = {
+    container: Any = {
         "name": "app",
         "resources": {"limits": {"cpu": "1500m"}},
         "env": [
@@ -146,9 +146,9 @@ def test_value_from_every_kind_of_source() -> None:
     ],
     ids=["envFrom ConfigMap", "envFrom Secret", "key of a ConfigMap", "Secret of a key"],
 )
-def test_what_is_missing_is_named_as_upstream_names_it(container: dict[str, Any], text: str) -> None:
+def test_what_is_missing_is_named_as_upstream_names_it(container: Any, text: str) -> None:
     with pytest.raises(EnvironmentProblem, match=text):
-        environment(pod(), {"name": "app", **container}, sources({"c": {"data": {}}}))
+        environment(pod(), {"name": "app"} | container, sources({"c": {"data": {}}}))
 
 
 @pytest.mark.parametrize(
@@ -181,5 +181,6 @@ def test_an_unknown_field_is_refused() -> None:
     ],
     ids=["an unset limit is the node's", "an unset request is 0", "divided"],
 )
-def test_resource_fields(reference: dict[str, str], expected: str) -> None:
-    assert resource_field({"resources": {"requests": {"cpu": "250m"}}}, reference, NODE) == expected
+def test_resource_fields(reference: Any, expected: str) -> None:
+    container: Any = {"resources": {"requests": {"cpu": "250m"}}}
+    assert resource_field(container, reference, NODE) == expected

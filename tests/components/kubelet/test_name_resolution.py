@@ -12,7 +12,7 @@ from kubewire.components.kubelet.resolvconf import ResolverConfig, parse, pod_re
 NODE = ResolverConfig(("203.0.113.53",), ("corp.example",), ("timeout:1",))
 
 
-def pod(**spec: Any) -> dict[str, Any]:
+def pod(**spec: Any) -> Any:
     metadata = {"name": "web-1", "namespace": "shop", "uid": "u"}
     return {"metadata": metadata, "spec": {"containers": [], **spec}}
 

@@ -10,7 +10,7 @@ from kubewire.components.kubelet.pod.plan import Actions, Kill, deadline, plan, 
 from kubewire.components.kubelet.records import ContainerRecord, PodRecord, ProbeView, SandboxRecord
 
 
-def pod(policy: str = "Always", init: list[dict[str, Any]] | None = None, **spec: Any) -> dict[str, Any]:
+def pod(policy: str = "Always", init: list[dict[str, Any]] | None = None, **spec: Any) -> Any:
     containers = spec.pop("containers", [{"name": "app", "image": "nginx"}])
     body = {"restartPolicy": policy, "initContainers": init or [], "containers": containers, **spec}
     return {"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": body}
@@ -90,7 +90,7 @@ SIDECAR = [{"name": "side", "image": "nginx", "restartPolicy": "Always"}]
         "sidecars do not keep a finished pod alive",
     ],
 )
-def test_the_next_action(wanted: dict[str, Any], held: PodRecord, expected: Actions) -> None:
+def test_the_next_action(wanted: Any, held: PodRecord, expected: Actions) -> None:
     assert plan(wanted, held, ProbeView()) == expected
 
 

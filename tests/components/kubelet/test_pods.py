@@ -30,7 +30,7 @@ NOT_READY = (
 )
 
 
-def httpd(name: str = "app", **fields: Any) -> dict[str, Any]:
+def httpd(name: str = "app", **fields: Any) -> Any:
     # By a shell that ends on SIGTERM: as PID 1 httpd itself would be killed only after the grace period.
     command = ["sh", "-c", "trap 'exit 0' TERM; busybox httpd -f -p 8080 -h /srv & wait"]
     return {"name": name, "command": command, "volumeMounts": [{"name": "www", "mountPath": "/srv"}], **fields}
@@ -375,10 +375,10 @@ async def test_volumes_live_updates_and_what_is_missing(node: Node) -> None:
     await node.event(
         "voluminous", "FailedMount", 'MountVolume.SetUp failed for volume "c" : configmap "settings" not found'
     )
-    head = {"apiVersion": "v1", "metadata": {"name": "settings", "namespace": "default"}}
-    await node.client.create(CONFIGMAPS, {**head, "kind": "ConfigMap", "data": {"k": "old"}})
-    keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"}}
-    await node.client.create(SECRETS, {**keys, "data": {"p": "c2VjcmV0"}})
+    head: Any = {"apiVersion": "v1", "metadata": {"name": "settings", "namespace": "default"}}
+    await node.client.create(CONFIGMAPS, head | {"kind": "ConfigMap", "data": {"k": "old"}})
+    keys: Any = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"}}
+    await node.client.create(SECRETS, keys | {"data": {"p": "c2VjcmV0"}})
     pod = await node.pod_where("voluminous", is_ready, "starts when they are there")
     read = (
         "cat /v/c/deep/k /v/s/p /v/one /v/d/ip; stat -L -c ' %a' /v/s/p; grep -c 'tmpfs /v/m\\|/v/m tmpfs' /proc/mounts"
@@ -407,8 +407,8 @@ async def test_a_missing_config_map_in_env_is_a_config_error(node: Node) -> None
         "reason": "CreateContainerConfigError",
         "message": 'configmap "absent" not found',
     }
-    head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "absent", "namespace": "default"}}
-    await node.client.create(CONFIGMAPS, {**head, "data": {"A": "1"}})
+    head: Any = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "absent", "namespace": "default"}}
+    await node.client.create(CONFIGMAPS, head | {"data": {"A": "1"}})
     await node.pod_where("misconfigured", is_ready, "starts when it is there")
 
 

@@ -14,7 +14,7 @@ from kubewire.components.kubelet.probes.http import HttpTarget, ProbeResult, tar
 from kubewire.components.kubelet.probes.state import ProbeSpec, begin, observe
 
 
-def verdicts(kind: str, results: str, **probe: int) -> str:
+def verdicts(kind: str, results: str, probe: Any) -> str:
     """Of a series of results (S, F) the verdict after each: T, F or - for none."""
     spec = ProbeSpec.of(kind, probe)
     state = begin(spec)
@@ -49,7 +49,7 @@ def verdicts(kind: str, results: str, **probe: int) -> str:
     ],
 )
 def test_thresholds(kind: str, results: str, probe: dict[str, int], expected: str) -> None:
-    assert verdicts(kind, results, **probe) == expected
+    assert verdicts(kind, results, probe) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,19 @@ def test_thresholds(kind: str, results: str, probe: dict[str, int], expected: st
         ({"scheme": "HTTPS", "host": "h.example", "path": "/a"}, "https://h.example:80/a"),
     ],
 )
-def test_the_url_of_an_http_probe(action: dict[str, Any], expected: str) -> None:
+def test_the_url_of_an_http_probe(action: Any, expected: str) -> None:
     assert target(action, "10.1.1.1", 80).url == expected
 
 
 def test_headers_of_the_probe_win_over_ours() -> None:
-    action = {"httpHeaders": [{"name": "user-agent", "value": "mine"}, {"name": "Accept", "value": ""}]}
+    action: Any = {"httpHeaders": [{"name": "user-agent", "value": "mine"}, {"name": "Accept", "value": ""}]}
     headers = target(action, "10.1.1.1", 80).headers
     assert headers["User-Agent"] == "mine" and "Accept" not in headers
     assert target({}, "10.1.1.1", 80).headers["User-Agent"] == "kube-probe/1.36"
 
 
 def test_named_ports() -> None:
-    container = {"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}
+    container: Any = {"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}
     assert actions.port_number("web", container) == 8080
     assert actions.port_number("81", container) == 81
     with pytest.raises(actions.PortError, match='couldn\'t find port: "x"'):
@@ -83,8 +83,8 @@ async def no_exec(argv: list[str], timeout: float) -> tuple[int, bytes]:
     raise AssertionError("no exec expected")
 
 
-async def probed(handler: dict[str, Any], timeout: float = 1.0, execute: actions.Exec = no_exec) -> ProbeResult:
-    spec = ProbeSpec.of("readiness", {**handler, "timeoutSeconds": timeout})
+async def probed(handler: Any, timeout: float = 1.0, execute: actions.Exec = no_exec) -> ProbeResult:
+    spec = ProbeSpec.of("readiness", handler | {"timeoutSeconds": timeout})
     connector = aiohttp.TCPConnector(ssl=False, force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         return await actions.run(spec, {"name": "c"}, "127.0.0.1", session, execute)

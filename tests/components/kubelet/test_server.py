@@ -17,7 +17,7 @@ from kubewire.components.kubelet.streaming.descriptors import read_chunks
 from kubewire.components.runtime.api import Process, Tty
 from tests.components.kubelet.kubelet_node import NODE_IP, Node, on_node, simple_pod, sleeper, status
 
-CHATTY = {
+CHATTY: Any = {
     "name": "app",
     "command": ["sh", "-c", "echo one; echo two >&2; trap 'exit 0' TERM; while ! test -e /tmp/go; do sleep 0.05; done; "
                 "echo three; sleep 3600 & wait"],
@@ -41,7 +41,7 @@ def certified(node: Node) -> ssl.SSLContext:
 
 def test_why_there_is_no_log_yet() -> None:
     def said(reason: str) -> str:
-        waiting = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]}
+        waiting: Any = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]}
         return no_log("p", "app", waiting, previous=False)
 
     prefix = 'container "app" in pod "p" is waiting to start: '

@@ -17,7 +17,7 @@ SANDBOX = SandboxRecord("s1", 0, "/run/netns/cni-1", ("10.244.1.2",), 0.0, 7)
 NOW = 1767225600.0
 
 
-def pod(policy: str = "Always", **fields: Any) -> dict[str, Any]:
+def pod(policy: str = "Always", **fields: Any) -> Any:
     spec = {"restartPolicy": policy, "containers": [{"name": "app", "image": "nginx"}], **fields.pop("spec", {})}
     metadata = {"name": "p", "namespace": "d", "uid": "u", "generation": 2}
     return {"metadata": metadata, "spec": spec, **fields}
@@ -35,15 +35,15 @@ def record(*runs: ContainerRecord, waiting: dict[str, Waiting] | None = None, **
     return PodRecord(fields.pop("sandbox", SANDBOX), current, waiting=waiting or {}, **fields)
 
 
-def status(wanted: dict[str, Any], held: PodRecord, probes: ProbeView | None = None, **options: Any) -> dict[str, Any]:
+def status(wanted: Any, held: PodRecord, probes: ProbeView | None = None, **options: Any) -> Any:
     return pod_status(wanted, held, probes or ProbeView(), ("172.18.0.3",), NOW, **options)
 
 
-def condition(found: dict[str, Any], kind: str) -> dict[str, Any]:
+def condition(found: dict[str, Any], kind: str) -> Any:
     return next(item for item in found["conditions"] if item["type"] == kind)
 
 
-CRASH = {"app": Waiting("CrashLoopBackOff", "back-off 10s ...")}
+CRASH: Any = {"app": Waiting("CrashLoopBackOff", "back-off 10s ...")}
 
 
 @pytest.mark.parametrize(

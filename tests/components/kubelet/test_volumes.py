@@ -21,12 +21,12 @@ from kubewire.components.kubelet.volumes.payload import (
 )
 from kubewire.components.kubelet.volumes.setup import check_host_path, sub_path
 
-POD: dict[str, Any] = {
+POD: Any = {
     "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"a": "b"}},
     "spec": {"containers": [{"name": "app"}]},
 }
-CONFIG = {"data": {"a": "1", "b": "2"}, "binaryData": {"z": base64.b64encode(b"\0z").decode()}}
-SECRET = {"data": {"p": base64.b64encode(b"secret").decode()}}
+CONFIG: Any = {"data": {"a": "1", "b": "2"}, "binaryData": {"z": base64.b64encode(b"\0z").decode()}}
+SECRET: Any = {"data": {"p": base64.b64encode(b"secret").decode()}}
 SOURCES = VolumeSources(
     {"config": CONFIG}.get,
     {"keys": SECRET}.get,
@@ -36,7 +36,7 @@ SOURCES = VolumeSources(
 )
 
 
-def contents(volume: dict[str, Any]) -> dict[str, tuple[bytes, int]]:
+def contents(volume: Any) -> dict[str, tuple[bytes, int]]:
     return {path: (file.data, file.mode) for path, file in volume_payload(POD, volume, SOURCES).items()}
 
 
@@ -95,7 +95,7 @@ def test_what_is_missing_is_named(volume: dict[str, Any], text: str) -> None:
 
 def test_a_token_lives_an_hour_unless_told_otherwise() -> None:
     seen: list[TokenRequest] = []
-    volume = {"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
+    volume: Any = {"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
 
     def token(request: Any) -> str:
         seen.append(request)
@@ -107,7 +107,7 @@ def test_a_token_lives_an_hour_unless_told_otherwise() -> None:
 
 
 def test_all_references_of_a_pod_are_found() -> None:
-    pod = {
+    pod: Any = {
         "spec": {
             "volumes": [{"name": "v", "secret": {"secretName": "s1"}}],
             "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "c1"}}]}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from kubewire.components.scheduler.placement import Placed, Unplaced, choose
 from kubewire.components.scheduler.podspec import PodInfo, total_requests
 from tests.components.controllers.objects import node, pod
 
-CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+CONTROL_PLANE: Any = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 WEB = LabelSelector.from_map({"app": "web"})
 ZONE = "topology.kubernetes.io/zone"
 HOST = "kubernetes.io/hostname"

@@ -10,7 +10,7 @@ from kubewire.components.apiserver.kinds.duration import since
 from kubewire.components.apiserver.kinds.spec import Column, KindSpec
 from kubewire.components.kubeapi.resources import EVENTS, KubeObject, Resource
 
-EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event")
+EVENTS_V1: Resource[KubeObject] = Resource("events.k8s.io", "v1", "events", "Event")
 
 COLUMNS = (
     Column("Last Seen", "string", "", "When it was last seen."),

@@ -10,7 +10,7 @@ from kubewire.components.apiserver.kinds.fielderrors import forbidden, invalid
 from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpec
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-PRIORITYCLASSES = Resource(
+PRIORITYCLASSES: Resource[KubeObject] = Resource(
     "scheduling.k8s.io",
     "v1",
     "priorityclasses",

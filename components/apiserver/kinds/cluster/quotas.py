@@ -14,8 +14,8 @@ from kubewire.components.apiserver.kinds.strategy import (
 )
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange")
-RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
+LIMITRANGES: Resource[KubeObject] = Resource("", "v1", "limitranges", "LimitRange")
+RESOURCEQUOTAS: Resource[KubeObject] = Resource("", "v1", "resourcequotas", "ResourceQuota")
 
 
 def default_limits(obj: KubeObject) -> None:

@@ -22,10 +22,10 @@ from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpe
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 GROUP = "rbac.authorization.k8s.io"
-ROLES = Resource(GROUP, "v1", "roles", "Role")
-CLUSTERROLES = Resource(GROUP, "v1", "clusterroles", "ClusterRole", namespaced=False)
-ROLEBINDINGS = Resource(GROUP, "v1", "rolebindings", "RoleBinding")
-CLUSTERROLEBINDINGS = Resource(
+ROLES: Resource[KubeObject] = Resource(GROUP, "v1", "roles", "Role")
+CLUSTERROLES: Resource[KubeObject] = Resource(GROUP, "v1", "clusterroles", "ClusterRole", namespaced=False)
+ROLEBINDINGS: Resource[KubeObject] = Resource(GROUP, "v1", "rolebindings", "RoleBinding")
+CLUSTERROLEBINDINGS: Resource[KubeObject] = Resource(
     GROUP,
     "v1",
     "clusterrolebindings",

@@ -14,14 +14,14 @@ from kubewire.components.apiserver.kinds.spec import Column, KindSpec
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
 GROUP = "admissionregistration.k8s.io"
-MUTATING = Resource(
+MUTATING: Resource[KubeObject] = Resource(
     GROUP,
     "v1",
     "mutatingwebhookconfigurations",
     "MutatingWebhookConfiguration",
     namespaced=False,
 )
-VALIDATING = Resource(
+VALIDATING: Resource[KubeObject] = Resource(
     GROUP,
     "v1",
     "validatingwebhookconfigurations",

@@ -15,9 +15,9 @@ from kubewire.components.apiserver.kinds.spec import Column, FieldError, KindSpe
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-PERSISTENTVOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
-PERSISTENTVOLUMECLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
-STORAGECLASSES = Resource(
+PERSISTENTVOLUMES: Resource[KubeObject] = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+PERSISTENTVOLUMECLAIMS: Resource[KubeObject] = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+STORAGECLASSES: Resource[KubeObject] = Resource(
     "storage.k8s.io",
     "v1",
     "storageclasses",

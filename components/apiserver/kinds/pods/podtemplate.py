@@ -15,8 +15,8 @@ from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, ke
 from kubewire.components.apiserver.kinds.workloads import replicaset
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-PODTEMPLATES = Resource("", "v1", "podtemplates", "PodTemplate")
-REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController")
+PODTEMPLATES: Resource[KubeObject] = Resource("", "v1", "podtemplates", "PodTemplate")
+REPLICATIONCONTROLLERS: Resource[KubeObject] = Resource("", "v1", "replicationcontrollers", "ReplicationController")
 
 
 def default(obj: KubeObject) -> None:

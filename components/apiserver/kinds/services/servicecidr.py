@@ -15,9 +15,7 @@ from kubewire.components.apiserver.kinds.strategy import (
     keep_all_but_status,
     keep_status,
 )
-from kubewire.components.kubeapi.resources import SERVICECIDRS, KubeObject, Resource
-
-IPADDRESSES = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", namespaced=False)
+from kubewire.components.kubeapi.resources import IPADDRESSES, SERVICECIDRS, KubeObject
 
 
 def _cidrs(obj: KubeObject) -> Sequence[str]:

@@ -20,7 +20,7 @@ from kubewire.components.apiserver.kinds.strategy import (
 )
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-CRONJOBS = Resource("batch", "v1", "cronjobs", "CronJob")
+CRONJOBS: Resource[KubeObject] = Resource("batch", "v1", "cronjobs", "CronJob")
 
 COLUMNS = (
     cells.NAME,

@@ -11,7 +11,7 @@ from kubewire.components.apiserver.kinds.spec import Column, KindSpec
 from kubewire.components.apiserver.kinds.strategy import keep_all_but_status, keep_status
 from kubewire.components.kubeapi.resources import KubeObject, Resource
 
-HORIZONTALPODAUTOSCALERS = Resource(
+HORIZONTALPODAUTOSCALERS: Resource[KubeObject] = Resource(
     "autoscaling",
     "v2",
     "horizontalpodautoscalers",

@@ -125,13 +125,12 @@ class Kubernetes:
         except KubeconfigError as error:
             raise RuntimeError(f"plugin/kubernetes: {error}") from error
         options: dict[str, Any] = {"label_selector": settings.label_selector, "transform": trim}
-        informers = [
+        informers: list[Informer[Any]] = [
             Informer(client, NAMESPACES, handler=index.namespace_changed, transform=trim),
             Informer(client, SERVICES, handler=index.service_changed, **options),
         ]
         if settings.endpoints:
-            slices = Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **options)
-            informers.append(slices)
+            informers.append(Informer(client, ENDPOINTSLICES, handler=index.slice_changed, **options))
         if settings.options.pods == lookup.PODS_VERIFIED:
             informers.append(Informer(client, PODS, handler=index.pod_changed, transform=trim))
         async with client, asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""capture: a step that begins or ends listening on interfaces."""
+"""The action `capture`: starts or stops capturing packets at interfaces."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from kubewire.scenarios.engine.verbs.base import listed
 
 
 def capture(stage: Stage, step: Step) -> Done:
-    scene, args = stage.scene, step.args
+    scene = stage.scene
+    args = step.args
     if name := args.get("stop"):
         if name not in scene.captures:
-            raise StepFailed(f"no capture {name!r}; there are {listed(scene.captures)}")
+            running = listed(scene.captures) or "none"
+            raise StepFailed(f"no capture {name!r} has been started; captures: {running}")
         scene.captures[name].stop()
         return Done(f"stopped capture {name}")
     points = [scene.resolve(point) for point in args["on"]]

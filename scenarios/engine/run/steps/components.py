@@ -1,4 +1,4 @@
-"""component: a step that ends or starts a component of the lab."""
+"""The action `component`: stops, kills, starts or restarts a component of the lab."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from kubewire.scenarios.engine.verbs.base import listed
 
 
 def component(stage: Stage, step: Step) -> Done:
-    scene, args = stage.scene, step.args
+    scene = stage.scene
+    args = step.args
     hosts = [args["on"]] if isinstance(args["on"], str) else args["on"]
     names = [end.name for host in hosts for end in scene.source(host)]
     for host in names:
         key = (args["name"], host)
-        actions: tuple[ComponentAction, ...] = ("kill", "start") if args["action"] == "restart" else (args["action"],)
+        actions: tuple[ComponentAction, ...] = (args["action"],)
+        if args["action"] == "restart":
+            actions = ("kill", "start")
         for action in actions:
             scene.lab.component(args["name"], host, action)
         if actions[-1] == "start":

@@ -1,4 +1,5 @@
-"""link: a step that makes an interface slow, lossy or unordered, or restores it."""
+"""The action `link`: delays, drops or reorders packets at an interface (tc-netem(8)), or restores
+it."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from kubewire.scenarios.engine.verbs.base import listed
 
 
 def link(stage: Stage, step: Step) -> Done:
-    """Makes what leaves an interface slow, lossy or unordered, or restores the interface."""
-    scene, args = stage.scene, step.args
+    """Disturbs the packets that leave an interface, or restores the interface."""
+    scene = stage.scene
+    args = step.args
     hosts = [args["on"]] if isinstance(args["on"], str) else args["on"]
     names = [end.name for host in hosts for end in scene.source(host)]
     interface = scene.resolve(args.get("interface", "eth0"))
@@ -21,12 +23,12 @@ def link(stage: Stage, step: Step) -> Done:
         else:
             _tc(scene, host, faults.install(interface, _qdiscs(scene, host, interface), args))
             stage.faulty[host, interface] = None
-    what = "as it was" if args.get("restore") else " ".join(faults.discipline(args))
+    what = "restored" if args.get("restore") else " ".join(faults.discipline(args))
     return Done(f"{interface} of {listed(names)}: {what}")
 
 
 def restore_link(stage: Stage, host: str, interface: str) -> None:
-    """Takes away what link steps have done to an interface."""
+    """Removes the disturbances that link steps have added to an interface."""
     if command := faults.remove(interface, _qdiscs(stage.scene, host, interface)):
         _tc(stage.scene, host, command)
     stage.faulty.pop((host, interface), None)
@@ -39,5 +41,6 @@ def _qdiscs(scene: Scene, host: str, interface: str) -> str:
 def _tc(scene: Scene, host: str, command: list[str]) -> str:
     done = scene.lab.exec(host, command)
     if done.returncode:
-        raise StepFailed(f"{host}: {' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
+        errors = done.stderr.decode(errors="replace").strip()
+        raise StepFailed(f"{host}: {' '.join(command)}: {errors}")
     return done.text

@@ -1,4 +1,4 @@
-"""note, save, elapse: steps that leave the lab as it is."""
+"""The actions `note`, `save` and `elapse`, which do not change the lab."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ def note(stage: Stage, step: Step) -> Done:
 
 
 def elapse(stage: Stage, step: Step) -> Done:
-    """Lets time pass, because what happens meanwhile is the subject. With clock: virtual it takes no real time."""
+    """Waits, because the scenario is about what happens in that time, such as a timeout of the
+    kernel. With clock: virtual it takes no real time."""
+    duration = shown(seconds(step.args))
     if stage.case.scenario.clock == "virtual" and not has_virtual_time():
-        raise StepFailed(f"{shown(seconds(step.args))} would really pass here; the scenario wants virtual time")
+        raise StepFailed(
+            f"{duration} would really pass here, but the scenario needs virtual time; "
+            "run it in a virtual machine (kubewire run --vm uml)"
+        )
     time.sleep(seconds(step.args))
-    return Done(f"{shown(seconds(step.args))} later")
+    return Done(f"{duration} later")
 
 
 def save(stage: Stage, step: Step) -> Done:
     values = {name: stage.scene.resolve(value) for name, value in step.args.items()}
     stage.scene.saved.update(values)
-    return Done("remembered " + listed(f"{name} = {value}" for name, value in values.items()))
+    return Done("saved " + listed(f"{name} = {value}" for name, value in values.items()))

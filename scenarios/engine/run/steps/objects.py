@@ -1,4 +1,5 @@
-"""apply, delete, scale, patch: steps that change objects of the Kubernetes API."""
+"""The actions `apply`, `delete`, `scale` and `patch`, which change objects of the Kubernetes
+API."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def apply(stage: Stage, step: Step) -> Done:
 
 
 def apply_objects(scene: Scene, objects: tuple[Mapping[str, Any], ...]) -> list[str]:
-    """Applies them in order; returns KIND/NAME of each."""
+    """Applies objects in order; returns KIND/NAME of each."""
     names = []
     for item in objects:
         resolved: KubeObject = scene.resolve(item)
@@ -35,16 +36,19 @@ def apply_objects(scene: Scene, objects: tuple[Mapping[str, Any], ...]) -> list[
 
 
 def usable(scene: Scene, namespace: str, within: float = DEFAULT_WAIT) -> None:
-    """Waits for a namespace's default ServiceAccount: until then admission refuses its pods."""
+    """Waits for the default ServiceAccount of a namespace, because admission refuses pods before it
+    exists."""
 
     def look() -> str:
-        return "" if scene.cluster.find(SERVICEACCOUNTS, "default", namespace) else "no default ServiceAccount yet"
+        account = scene.cluster.find(SERVICEACCOUNTS, "default", namespace)
+        return "" if account else "it has no default ServiceAccount yet"
 
     poll(scene, look, within, f"namespace {namespace} usable")
 
 
 def delete(stage: Stage, step: Step) -> Done:
-    scene, args = stage.scene, step.args
+    scene = stage.scene
+    args = step.args
     options = args if isinstance(args, dict) else {"objects": args}
     texts = [options["objects"]] if isinstance(options["objects"], str) else options["objects"]
     objects = [object_named(scene, scene.resolve(text)) for text in texts]
@@ -55,18 +59,23 @@ def delete(stage: Stage, step: Step) -> Done:
     if options.get("wait", True):
         for (resource, name, namespace), uid in uids.items():
             what = f"{resource.plural}/{name} gone"
-            poll(scene, partial(_still, scene, (resource, name, namespace), uid), DEFAULT_WAIT, what)
+            poll(
+                scene,
+                partial(_still, scene, (resource, name, namespace), uid),
+                DEFAULT_WAIT,
+                what,
+            )
     return Done(f"deleted {listed(texts)}")
 
 
-def _uid(scene: Scene, resource: Resource, name: str, namespace: str) -> str:
+def _uid(scene: Scene, resource: Resource[Any], name: str, namespace: str) -> str:
     found = scene.cluster.find(resource, name, namespace)
     return found["metadata"].get("uid", "") if found else ""
 
 
-def _still(scene: Scene, item: tuple[Resource, str, str], uid: str) -> str:
+def _still(scene: Scene, item: tuple[Resource[Any], str, str], uid: str) -> str:
     now = _uid(scene, *item)
-    return "is still there" if now and now == uid else ""
+    return "it still exists" if now and now == uid else ""
 
 
 def scale(stage: Stage, step: Step) -> Done:
@@ -75,12 +84,18 @@ def scale(stage: Stage, step: Step) -> Done:
         resource, name, namespace = object_named(scene, text)
         scene.cluster.patch(resource, name, {"spec": {"replicas": replicas}}, namespace)
         if resource.plural in ROLLOUTS:
-            poll(scene, partial(rollout, scene, text), DEFAULT_WAIT, f"{text} with {replicas} replicas")
+            poll(
+                scene,
+                partial(rollout, scene, text),
+                DEFAULT_WAIT,
+                f"{text} with {replicas} replicas",
+            )
     return Done("scaled " + listed(f"{text} to {replicas}" for text, replicas in step.args.items()))
 
 
 def patch(stage: Stage, step: Step) -> Done:
-    scene, args = stage.scene, step.args
+    scene = stage.scene
+    args = step.args
     resource, name, namespace = object_named(scene, scene.resolve(args["object"]))
     body = scene.resolve(args["patch"])
     kind = args.get("type", "json" if isinstance(body, list) else "merge")

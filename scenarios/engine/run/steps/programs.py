@@ -1,4 +1,4 @@
-"""exec, start, stop: steps that run programs on hosts and in pods."""
+"""The actions `exec`, `start` and `stop`, which run programs on hosts and in pods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from kubewire.scenarios.engine.verbs.commands import argv_of, execute, exit_prob
 
 
 def execute_command(stage: Stage, step: Step) -> Done:
-    scene, args = stage.scene, step.args
+    scene = stage.scene
+    args = step.args
     source = scene.source(scene.resolve(args["from"]))[0]
     command = args["command"]
     argv = argv_of(tuple(scene.resolve([command] if isinstance(command, str) else command)))
@@ -19,15 +20,20 @@ def execute_command(stage: Stage, step: Step) -> Done:
         raise StepFailed(f"{source.name}: {problem}")
     if name := args.get("save"):
         scene.saved[name] = done.text.strip()
-    return Done(f"{source.name}$ {argv[-1] if argv[0] == 'sh' else ' '.join(argv)}", done.text.rstrip())
+    return Done(
+        f"{source.name}$ {argv[-1] if argv[0] == 'sh' else ' '.join(argv)}",
+        done.text.rstrip(),
+    )
 
 
 def start(stage: Stage, step: Step) -> Done:
     """Starts a program that runs until a stop step or the end of the case."""
-    scene, args = stage.scene, step.args
-    name, source = args["program"], scene.source(scene.resolve(args["on"]))[0]
+    scene = stage.scene
+    args = step.args
+    name = args["program"]
+    source = scene.source(scene.resolve(args["on"]))[0]
     if name in stage.programs:
-        raise StepFailed(f"program {name!r} is already running")
+        raise StepFailed(f"program {name!r} is already running; stop it first")
     command = args["command"]
     argv = argv_of(tuple(scene.resolve([command] if isinstance(command, str) else command)))
     stage.programs[name] = scene.lab.start(source.target, argv=argv)
@@ -36,6 +42,7 @@ def start(stage: Stage, step: Step) -> Done:
 
 def stop(stage: Stage, step: Step) -> Done:
     if step.args not in stage.programs:
-        raise StepFailed(f"no program {step.args!r} runs; there are {listed(stage.programs) or 'none'}")
+        running = listed(stage.programs) or "none"
+        raise StepFailed(f"no program {step.args!r} is running; running programs: {running}")
     done = stage.programs.pop(step.args).stop()
     return Done(f"stopped {step.args}", (done.text + done.stderr.decode(errors="replace")).rstrip())

@@ -1,4 +1,4 @@
-"""What a step works on and what it says, and how it waits."""
+"""What a step works on, what it returns, and how it waits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from kubewire.scenarios.engine.file.model import Case
 from kubewire.scenarios.engine.handle import Background
 from kubewire.scenarios.engine.scene.scene import NotYet, Scene
 
-#: Seconds that a step waits at most, unless it says otherwise.
+#: Seconds that a step waits at most, unless the file gives another time.
 DEFAULT_WAIT = 60.0
 
 
 class StepFailed(Exception):
-    """A step that could not do what it says; the text says why."""
+    """A step could not do its work; the text says why."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a step has done. message: in one line; output: what a person may want to read."""
+    """What a step has done. message: one line about it. output: text that users may want to
+    read."""
 
     message: str
     output: str = ""
@@ -31,7 +32,11 @@ class Done:
 
 @dataclass
 class Stage:
-    """A scene, and what has to be put back when the case ends: components, by (name, host); links; programs."""
+    """A scene, and what must be undone when the case ends.
+
+    disturbed: stopped components as (name, host). faulty: disturbed links as (host, interface).
+    programs: running programs by name.
+    """
 
     scene: Scene
     case: Case
@@ -41,8 +46,11 @@ class Stage:
 
 
 def poll(scene: Scene, look: Callable[[], str], within: float, what: str) -> float:
-    """Calls look until it returns ""; returns the seconds that took. Raises StepFailed with its last words."""
-    began, pause, within = time.monotonic(), 0.03, scene.left(within)
+    """Calls look until it returns "", which means that nothing is missing. Returns the seconds that
+    this took. Raises StepFailed with the last text that look returned."""
+    began = time.monotonic()
+    pause = 0.03
+    within = scene.left(within)
     while True:
         try:
             problem = look()

@@ -1,4 +1,4 @@
-"""wait: until objects of the Kubernetes API are as a scenario wants them."""
+"""The action `wait`: waits until objects of the Kubernetes API are in a certain state."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from kubewire.scenarios.engine.run.steps.stage import DEFAULT_WAIT, Done, Stage,
 from kubewire.scenarios.engine.scene.scene import Scene
 from kubewire.scenarios.engine.verbs.base import listed
 
-#: Resources that roll out, as `kubectl rollout status` follows them.
+#: Resources whose rollout can be awaited, as with `kubectl rollout status`.
 ROLLOUTS = ("deployments", "daemonsets", "statefulsets", "replicasets")
-#: Reasons of a container that only waits for its turn.
+#: Reasons for which a container waits during a normal start.
 STARTING = ("ContainerCreating", "PodInitializing")
 
 
 def wait(stage: Stage, step: Step) -> Done:
-    scene, args = stage.scene, step.args
+    scene = stage.scene
+    args = step.args
     text = scene.resolve(args["for"])
     within = seconds(args.get("within", DEFAULT_WAIT))
     took = poll(scene, lambda: _waited(scene, text, args), within, f"{text} {_wish(args)}")
@@ -38,7 +39,7 @@ def _wish(args: Mapping[str, Any]) -> str:
 
 
 def _waited(scene: Scene, text: str, args: Mapping[str, Any]) -> str:
-    """What is missing; "" when nothing is."""
+    """What is still missing; "" if nothing is."""
     kind, _, name = text.partition("/")
     if args.get("rollout"):
         return rollout(scene, text)
@@ -48,7 +49,8 @@ def _waited(scene: Scene, text: str, args: Mapping[str, Any]) -> str:
         one = scene.cluster.find(resource, bare, namespace)
         objects = [one] if one else []
     else:
-        objects = scene.cluster.list(resource, scene.namespace, scene.resolve(args.get("selector", "")))
+        selector = scene.resolve(args.get("selector", ""))
+        objects = scene.cluster.list(resource, scene.namespace, selector)
     if args.get("deleted"):
         return f"{len(objects)} still there" if objects else ""
     wanted = args.get("count", 1)
@@ -60,7 +62,10 @@ def _waited(scene: Scene, text: str, args: Mapping[str, Any]) -> str:
 
 def _lacks_any(scene: Scene, objects: list[KubeObject], args: Mapping[str, Any]) -> str:
     problems = [(item["metadata"]["name"], _lacks(scene, item, args)) for item in objects]
-    return next((f"{name} {problem}" for name, problem in problems if problem), "" if objects else "not there")
+    return next(
+        (f"{name} {problem}" for name, problem in problems if problem),
+        "" if objects else "not there",
+    )
 
 
 def _lacks(scene: Scene, item: KubeObject, args: Mapping[str, Any]) -> str:
@@ -83,7 +88,7 @@ def _lacks(scene: Scene, item: KubeObject, args: Mapping[str, Any]) -> str:
 
 
 def _pod_trouble(item: KubeObject) -> str:
-    """Why a pod does not come up, in its containers' words."""
+    """Why a pod does not start, as its containers' states say."""
     status = item.get("status", {})
     states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     said = []
@@ -95,19 +100,22 @@ def _pod_trouble(item: KubeObject) -> str:
 
 
 def rollout(scene: Scene, text: str) -> str:
-    """What a rollout still lacks, as `kubectl rollout status` decides; "" when it is done."""
+    """What a rollout still lacks, as `kubectl rollout status` decides; "" if it is complete."""
     resource, name, namespace = object_named(scene, text)
     found = scene.cluster.find(resource, name, namespace)
     if not found:
         return "not there"
-    status, spec = found.get("status", {}), found["spec"]
+    status = found.get("status", {})
+    spec = found["spec"]
     if status.get("observedGeneration", 0) < found["metadata"].get("generation", 0):
         return "waiting for the controller to see the change"
     if resource.plural == "daemonsets":
-        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+        wanted = status.get("desiredNumberScheduled", 0)
+        ready = status.get("numberReady", 0)
         updated = status.get("updatedNumberScheduled", wanted)
     else:
-        wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+        wanted = spec.get("replicas", 1)
+        ready = status.get("readyReplicas", 0)
         updated = status.get("updatedReplicas", wanted if resource.plural == "replicasets" else 0)
     current = status.get("replicas", ready)
     if ready == wanted == updated == current:
@@ -116,7 +124,7 @@ def rollout(scene: Scene, text: str) -> str:
 
 
 def ready(scene: Scene, objects: Sequence[Mapping[str, Any]], within: float) -> float:
-    """Waits until the pods among these manifests are Ready; returns the seconds that took."""
+    """Waits until the pods among these manifests are Ready; returns the seconds that this took."""
     metadata = [scene.resolve(item["metadata"]) for item in objects if item["kind"] == "Pod"]
     wanted = [(item.get("namespace", scene.namespace), item["name"]) for item in metadata]
 
@@ -136,11 +144,11 @@ def ready(scene: Scene, objects: Sequence[Mapping[str, Any]], within: float) -> 
     return poll(scene, look, within, "pods ready")
 
 
-def object_named(scene: Scene, text: str) -> tuple[Resource, str, str]:
+def object_named(scene: Scene, text: str) -> tuple[Resource[Any], str, str]:
     """KIND/NAME or KIND/NS/NAME -> (resource, name, namespace)."""
     kind, separator, rest = text.partition("/")
     if not separator:
-        raise StepFailed(f"{text!r}: write KIND/NAME")
+        raise StepFailed(f"{text!r} does not name an object; write KIND/NAME, e.g. pod/web")
     resource = scene.cluster.resource(kind)
     namespace, name = scene.qualified(rest)
     return resource, name, namespace if resource.namespaced else ""

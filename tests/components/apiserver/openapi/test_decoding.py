@@ -87,6 +87,16 @@ TYPE_ERRORS = [
         "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         id="no quantity",
     ),
+    pytest.param(
+        "PersistentVolumeClaim",
+        {"spec": {"accessModes": [1]}},
+        GO + "number into Go struct field PersistentVolumeClaimSpec.spec.accessModes of type "
+        "v1.PersistentVolumeAccessMode",
+        id="no text in a list",
+    ),
+    pytest.param(
+        "Node", {"status": {"images": [{"names": ["a"], "sizeBytes": 5_000_000_000}]}}, None, id="an image of 5 GB"
+    ),
     pytest.param("Secret", {"data": {"a": "not base64!"}}, "illegal base64 data at input byte 3", id="no base64"),
     pytest.param("Service", {"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}]}}, None, id="either type"),
     pytest.param("Pod", {"metadata": {"creationTimestamp": None}, "spec": None}, None, id="null is absent"),
@@ -122,4 +132,6 @@ def test_merge_keys(group: str, kind: str, path: str, key: str | None) -> None:
 def test_server_side_apply_tells_ports_apart_by_protocol() -> None:
     assert openapi.list_map_keys("", "v1", "Service", ("spec", "ports")) == ("port", "protocol")
     assert openapi.list_map_keys("", "v1", "Pod", ("metadata", "finalizers")) == ()
+    endpoints = ("endpoints", "addresses")
+    assert openapi.list_map_keys("discovery.k8s.io", "v1", "EndpointSlice", endpoints) == ()
     assert openapi.list_map_keys("", "v1", "Pod", ("spec", "tolerations")) is None

@@ -61,6 +61,12 @@ def references(value: Any) -> set[str]:
     return set()
 
 
+def test_a_set_without_a_patch_strategy_says_that_it_is_one() -> None:
+    schemas = openapi.v3("discovery.k8s.io/v1", KINDS, [])["components"]["schemas"]
+    addresses = schemas["io.k8s.api.discovery.v1.Endpoint"]["properties"]["addresses"]
+    assert addresses == {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}
+
+
 GROUP_VERSIONS = sorted({spec.resource.api_version for spec in KINDS} | {"example.com/v1"})
 
 

@@ -6,7 +6,6 @@ from kubewire.lab.bringup.networks import installation_of
 from kubewire.lab.errors import UsageError
 from kubewire.lab.needs import kernel_needs
 from kubewire.scenarios.engine.file.spec import LabSpec, SpecError
-from kubewire.topologies.plan import one_segment
 
 
 @pytest.mark.parametrize("family", ["ipv6", "dual", "dual-ipv6-first"])
@@ -31,7 +30,7 @@ def test_encryption_asks_the_kernel_for_esp():
 )
 def test_the_password_is_a_secret_only_where_it_is_used(backend, secrets):
     spec = LabSpec.parse({"topology": {"workers": 4}, "cni": {"plugin": "weave", "backend": backend}})
-    installation = installation_of(spec, one_segment(4, spec.network.nodeCIDR))
+    installation = installation_of(spec, spec.plan)
     arguments = installation.processes[1].arguments
     assert "--ipalloc-init=consensus=5" in arguments
     assert ("--password-secret=weave-passwd" in arguments) == bool(secrets)
